@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs clean
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+SOURCES := privfl benchmarks tests examples
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,bench]"
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and print the table (under 3 minutes)
+	$(BIN)/privfl demo
+
+test: $(STAMP)  ## Run all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Lint, format, types, architecture, and every example in the docs
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules privfl README.md docs
+
+bench: $(STAMP)  ## Run every benchmark, quickly
+	$(BIN)/python -m benchmarks --quick
+
+docs: $(STAMP)  ## Build the documentation site into site/
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+clean:  ## Remove the environments and everything built
+	rm -rf .venv .venv-flower site build *.egg-info

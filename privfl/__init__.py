@@ -1,0 +1,1 @@
+"""privfl: federated learning with every privacy layer and every attack in one engine."""

@@ -1,0 +1,45 @@
+"""The mean: what federated averaging does, and what one liar can move anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from privfl.core import BadUpdate, NeighbourRelation, RowBound, Rows, Total, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Weighted mean of updates (McMahan et al. 2017), from rows or from a total; breakdown point 0.
+
+    ``weighted=False`` gives every row the weight 1. ``denominator`` divides the weighted sum by a fixed public number instead of by
+    the weights present: the only mean with a sensitivity when clients may be added or removed.
+
+    Raises:
+        BadUpdate: an unweighted mean of a total whose contributions had other weights than 1.
+
+    >>> Mean()(Rows.of([[1.0], [4.0]], weights=[2.0, 1.0]))
+    tensor([2.])
+    """
+
+    weighted: bool = True
+    denominator: float | None = None
+
+    def __call__(self, opened: Rows | Total) -> Vector:
+        """The mean [d]."""
+        if isinstance(opened, Rows):
+            weights = opened.weights if self.weighted else opened.weights.new_ones(opened.n)
+            return (weights / (self.denominator or float(weights.sum()))).to(opened.values.dtype) @ opened.values
+        if not self.weighted and abs(opened.weight - opened.count) > 1e-3 * opened.count:
+            raise BadUpdate(f"an unweighted mean of {opened.count} updates whose weights sum to {opened.weight}: send weights of 1.")
+        return opened.value / self.denominator if self.denominator else opened.mean()
+
+    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
+        """Of uniform weights: step / n under replace_one, l2 / n under zero_out, and l2 / denominator where that is fixed.
+
+        Weights make it unbounded, because they enter the sum; so does add_remove without a fixed denominator.
+        """
+        if self.weighted:
+            return float("inf")
+        if relation == "add_remove":
+            return bound.l2 / self.denominator if self.denominator else float("inf")
+        return (bound.step if relation == "replace_one" else bound.l2) / (self.denominator or n)

@@ -1,0 +1,1 @@
+"""Attackers that take part, and adversaries that only look."""

@@ -1,0 +1,53 @@
+"""Data that one client holds: features, labels, and facts about samples that nobody trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from privfl.core.errors import DataCorrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Features ``x`` [n, ...] (float32; int64 tokens for text), labels ``y`` [n] (or [n, length] next tokens), the number of classes.
+
+    ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a hospital. Natural partitions and
+    property attacks read them. ``groups`` names the values of an attribute where they have names.
+
+    Raises:
+        DataCorrupt: features, labels and attributes are not of one length.
+
+    >>> Dataset(torch.zeros(3, 4), torch.tensor([0, 1, 1]), classes=2).n
+    3
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: int
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {"labels": len(self.y)} | {name: len(column) for name, column in self.attributes.items()}
+        for name, length in lengths.items():
+            if length != len(self.x):
+                raise DataCorrupt(f"{len(self.x)} samples, but {length} {name}.")
+
+    @property
+    def n(self) -> int:
+        """How many samples."""
+        return len(self.x)
+
+    def take(self, index: Tensor | Sequence[int]) -> Dataset:
+        """The samples at these positions, in this order."""
+        chosen = torch.as_tensor(index, dtype=torch.int64)
+        attributes = {name: column[chosen] for name, column in self.attributes.items()}
+        return Dataset(self.x[chosen], self.y[chosen], self.classes, attributes, self.groups)
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same samples with features and labels on a device."""
+        return Dataset(self.x.to(device), self.y.to(device), self.classes, self.attributes, self.groups)

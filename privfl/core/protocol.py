@@ -1,0 +1,122 @@
+"""Who takes part in a protocol: parties that exchange bytes, members that last between rounds, channels that describe both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from privfl.core.errors import PrivflError
+from privfl.core.opened import Opened, Rows, Total
+from privfl.core.types import ClientId, Mail, PartyId, Received
+from privfl.core.update import Bounded, RoundPlan
+
+O_co = TypeVar("O_co", covariant=True)
+
+
+class Abort(PrivflError):
+    """A party gives up. ``blamed``: whose message it could not accept, or None."""
+
+    def __init__(self, why: str, blamed: PartyId | None = None) -> None:
+        super().__init__(why)
+        self.blamed = blamed
+
+
+@runtime_checkable
+class Party(Protocol):
+    """One party's part in one protocol run: called with empty mail at the start, then whenever it has mail.
+
+    It does no input or output of its own. It raises `Abort`, naming whom it blames, where going on would be unsafe; mail that it
+    merely cannot use it ignores, which excludes the sender.
+    """
+
+    def step(self, mail: Mail) -> Mail:
+        """Take what came, by sender, and answer what goes out, by receiver."""
+        ...
+
+
+@runtime_checkable
+class Opener(Party, Protocol[O_co]):
+    """A party that learns the outcome."""
+
+    @property
+    def result(self) -> Opened[O_co] | None:
+        """What was opened, once it was."""
+        ...
+
+
+@runtime_checkable
+class Member(Protocol):
+    """What ONE party keeps between rounds on its own machine: identity key, key shares, the public keys of the others."""
+
+    def set_up(self) -> Party:
+        """Its part in key generation and agreement: once a session, driven like a round."""
+        ...
+
+
+@runtime_checkable
+class ClientMember(Member, Protocol):
+    """A client between rounds."""
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """Its part in one round, with its bounded update."""
+        ...
+
+
+@runtime_checkable
+class ServerMember(Member, Protocol[O_co]):
+    """The server between rounds."""
+
+    def enter(self, plan: RoundPlan) -> Opener[O_co]:
+        """Its part in one round."""
+        ...
+
+
+@runtime_checkable
+class HelperMember(Member, Protocol):
+    """A second server, a decryptor, a dealer, between rounds."""
+
+    def enter(self, plan: RoundPlan) -> Party:
+        """Its part in one round."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowBound:
+    """What a rule's sensitivity is computed from: every row's norm, and how far one client can move one row."""
+
+    l2: float
+    step: float
+
+
+@runtime_checkable
+class Channel(Protocol[O_co]):
+    """How bounded updates travel. A description, made by the config; secrets live in members. O: what it opens to."""
+
+    def client(self, who: ClientId) -> ClientMember:
+        """A fresh member for a client."""
+        ...
+
+    def server(self) -> ServerMember[O_co]:
+        """A fresh member for the server, whose parties learn the outcome."""
+        ...
+
+    def helpers(self) -> Mapping[PartyId, HelperMember]:
+        """Fresh members for the helpers, by party."""
+        ...
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """How long the opened rows can be, and how far one client can move one: rounding and grouping change both."""
+        ...
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """What a coalition can compute, really computed, from its own mail and its own members and nothing else. Views rest on it."""
+        ...
+
+
+class Silent:
+    """A party with nothing to say, such as a key set-up that needs no keys."""
+
+    def step(self, mail: Mail) -> Mail:
+        """Nothing."""
+        return {}

@@ -1,0 +1,53 @@
+"""Checks of arguments that name the argument, its value and what would be right."""
+
+from __future__ import annotations
+
+import math
+
+from privfl.core.errors import ConfigError, TooManyByzantine
+
+
+def positive(**named: float) -> None:
+    """Refuse numbers that are not above zero.
+
+    >>> positive(l2=1.0)
+    >>> positive(l2=0.0)
+    Traceback (most recent call last):
+    privfl.core.errors.ConfigError: l2 must be above 0, and is 0.0.
+    """
+    for name, value in named.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be above 0, and is {value}.")
+
+
+def at_least(low: float, **named: float) -> None:
+    """Refuse numbers under ``low``, and NaN."""
+    for name, value in named.items():
+        if not value >= low:
+            raise ConfigError(f"{name} must be at least {low}, and is {value}.")
+
+
+def within(low: float, high: float, **named: float) -> None:
+    """Refuse numbers outside of [low, high], and NaN."""
+    for name, value in named.items():
+        if not low <= value <= high:
+            raise ConfigError(f"{name} must lie in [{low}, {high}], and is {value}.")
+
+
+def finite(**named: float) -> None:
+    """Refuse NaN and infinities."""
+    for name, value in named.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} must be a finite number, and is {value}.")
+
+
+def honest_majority(*, rule: str, n: int, f: int, at_least: int) -> None:
+    """Refuse more liars than a rule's proof allows.
+
+    Raises:
+        TooManyByzantine: n < at_least.
+    """
+    if f < 0:
+        raise ConfigError(f"{rule}: f is the number of Byzantine clients and cannot be negative ({f}).")
+    if n < at_least:
+        raise TooManyByzantine(f"{rule} with f={f} needs at least {at_least} updates, and got {n}: lower f or ask more clients.")

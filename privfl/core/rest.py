@@ -1,0 +1,107 @@
+"""Putting members and parties to rest: the one way in which secrets leave memory.
+
+A network engine may start a process per message, so what a party remembers must survive between messages. Everything that holds
+secrets inherits `KeepsSecrets`: pickling, copying or printing it by accident is refused. `sleep` writes it down under a key of that
+machine (AES-256-GCM, fresh random nonce); `wake` reads it back, and refuses what that key did not seal.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import secrets
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from privfl.core.errors import PrivflError, SecretsStay
+
+T = TypeVar("T")
+_MAGIC = b"privfl-rest-1"
+
+
+class KeepsSecrets:
+    """Base of everything that holds secrets: it does not serialise, and its repr shows nothing.
+
+    >>> class Key(KeepsSecrets):
+    ...     def __init__(self) -> None:
+    ...         self.secret = 7
+    >>> Key()
+    <Key: holds secrets>
+    >>> import pickle; pickle.dumps(Key())
+    Traceback (most recent call last):
+    privfl.core.errors.SecretsStay: Key holds secrets and does not serialise; use privfl.core.sleep with a key of this machine.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: holds secrets>"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise SecretsStay(f"{type(self).__name__} holds secrets and does not serialise; use privfl.core.sleep with a key of this machine.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sealed:
+    """A party or member at rest, encrypted and authenticated: safe to write to a disk that others read."""
+
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Sealed: {len(self.body)} bytes>"
+
+
+class RestKey(KeepsSecrets):
+    """The key of one machine under which its parties sleep."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = secrets.token_bytes(32) if key is None else key
+        if len(self._key) != 32:
+            raise PrivflError(f"a rest key has 32 bytes, and this has {len(self._key)}.")
+
+    def _cipher(self) -> AESGCM:
+        return AESGCM(self._key)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, KeepsSecrets):  # the plain protocol-2 way, past the class's own refusal
+            return object.__reduce_ex__(obj, 4)
+        return NotImplemented
+
+
+def sleep(awake: object, key: RestKey) -> Sealed:
+    """Write a party or member down under this machine's key."""
+    plain = io.BytesIO()
+    _Pickler(plain, protocol=5).dump(awake)
+    nonce = secrets.token_bytes(12)
+    return Sealed(_MAGIC + nonce + key._cipher().encrypt(nonce, plain.getvalue(), _MAGIC))
+
+
+def wake(sealed: Sealed, key: RestKey, kind: type[T]) -> T:
+    """Read a party or member back.
+
+    Raises:
+        PrivflError: another key sealed it, it was changed, or it is not a ``kind``.
+
+    >>> key = RestKey()
+    >>> wake(sleep([1, 2], key), key, list)
+    [1, 2]
+    """
+    head = len(_MAGIC)
+    if sealed.body[:head] != _MAGIC:
+        raise PrivflError("these bytes are no sealed party of this version.")
+    nonce, body = sealed.body[head : head + 12], sealed.body[head + 12 :]
+    try:
+        plain = key._cipher().decrypt(nonce, body, _MAGIC)
+    except InvalidTag:
+        raise PrivflError("a sealed party was changed, or another machine's key sealed it.") from None
+    awake = pickle.loads(plain)  # authenticated above: only the holder of the key wrote it
+    if not isinstance(awake, kind):
+        raise PrivflError(f"a sealed {type(awake).__name__} is no {kind.__name__}.")
+    return awake

@@ -1,0 +1,191 @@
+"""All that happened in a round, and exactly what one adversary saw of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from privfl.core.drive import Letter, Outcome
+from privfl.core.errors import ConfigError, NotVisible
+from privfl.core.opened import Rows, Total
+from privfl.core.privacy import Charge
+from privfl.core.protocol import Channel, Member
+from privfl.core.types import ClientId, PartyId, Received, Vector, client_party
+from privfl.core.update import RoundPlan, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that went wrong in a round without ending it: what, to whom, at which stage."""
+
+    stage: str
+    what: str
+    client: ClientId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adversary:
+    """Who looks: a name and the parties whose mail and members it holds.
+
+    ``outsider`` holds none and taps every wire; ``server``; ``client/3`` (or ``client(3)``); ``server/1`` or any other helper;
+    ``key_holder``, whoever can decrypt; ``colluders(server, client/3)``, several together.
+
+    Raises:
+        ConfigError: no such adversary.
+
+    >>> Adversary.parse("colluders(server, client/3)").parties == {"server", "client/3"}
+    True
+    """
+
+    name: str
+    parties: frozenset[PartyId]
+
+    @classmethod
+    def parse(cls, text: str) -> Adversary:
+        """Read an adversary's name."""
+        name = re.sub(r"client\((\d+)\)", r"client/\1", text.replace(" ", ""))
+        inner = re.fullmatch(r"colluders\((.+)\)", name)
+        parties = inner.group(1).split(",") if inner else [name]
+        for party in parties:
+            if not re.fullmatch(r"outsider|server|key_holder|client/\d+|[a-z_]+/\d+|dealer", party):
+                raise ConfigError(
+                    f"no adversary is called '{text}': use outsider, server, client(3), key_holder, or colluders(server, client(3))."
+                )
+        return cls(name, frozenset(parties) - {"outsider"})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What ONE adversary saw of a round: inference attacks take this and nothing else.
+
+    ``before`` and ``after`` are the model [d] around the round (every participant and every tap on the broadcast has them).
+    ``opened`` is what the adversary could really compute from its own mail and keys, by part; ``disclosed`` what the protocol leaked
+    to it by name. ``mail`` is what its parties received, ``wire`` the sizes (and, for taps, bodies) of all letters. ``own`` are
+    the updates of its own clients. ``facts`` are public: clip, noise, learning rate, local steps, the forward model of an adaptive attack.
+    """
+
+    adversary: str
+    plan: RoundPlan
+    before: Vector
+    after: Vector
+    opened: Mapping[str, Rows | Total]
+    disclosed: Mapping[str, Tensor] = field(default_factory=dict)
+    mail: Received = field(default_factory=dict, repr=False)
+    wire: tuple[Letter, ...] = field(default=(), repr=False)
+    own: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Rows:
+        """Every client's update.
+
+        Raises:
+            NotVisible: this adversary cannot read single updates.
+        """
+        seen = self.opened.get("delta")
+        if not isinstance(seen, Rows):
+            has = "only their sum" if isinstance(seen, Total) else "none of them"
+            raise NotVisible(f"{self.adversary} cannot read single updates in round {self.plan.number}; it reads {has}.")
+        return seen
+
+    @property
+    def total(self) -> Total:
+        """The weighted sum of the updates, from whatever is visible.
+
+        Raises:
+            NotVisible: this adversary reads neither rows nor a sum.
+        """
+        seen = self.opened.get("delta")
+        if isinstance(seen, Rows):
+            return Total(seen.weights @ seen.values, float(seen.weights.sum()), seen.n)
+        if seen is None:
+            raise NotVisible(f"{self.adversary} can read nothing of the updates of round {self.plan.number}.")
+        return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All that happened in a round, by stage. Everything here is the simulator's: attacks get a `View` of it.
+
+    ``updates`` is what training handed out (empty unless the round was kept whole), ``outcomes`` the protocol runs by part,
+    ``seconds`` wall time by stage, ``charges`` what the round spent, ``incidents`` what went wrong, ``fired`` what the defences did.
+    """
+
+    plan: RoundPlan
+    before: Vector = field(repr=False)
+    after: Vector = field(repr=False)
+    outcomes: Mapping[str, Outcome[Rows] | Outcome[Total] | Outcome[Rows | Total]] = field(repr=False)
+    updates: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    charges: tuple[Charge, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    fired: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    channel: Channel[Any] | None = field(default=None, repr=False)
+    members: Mapping[PartyId, Member] = field(default_factory=dict, repr=False)
+
+    @property
+    def bytes_sent(self) -> int:
+        """All bytes that travelled in the round's protocol runs."""
+        return sum(outcome.bytes_sent() for outcome in self.outcomes.values())
+
+    def view(self, adversary: str | Adversary) -> View:
+        """Exactly what an adversary saw.
+
+        Raises:
+            NotVisible: the round's messages were not kept, or the channel has no such party.
+        """
+        who = Adversary.parse(adversary) if isinstance(adversary, str) else adversary
+        if self.channel is None:
+            raise NotVisible(f"round {self.plan.number} was not kept whole: set audit.keep to a list with this round, or to 'all'.")
+        holders = self._key_holders() if "key_holder" in who.parties else frozenset()
+        parties = (who.parties - {"key_holder"}) | holders
+        known = set(self.members) | {client_party(client) for client in self.plan.cohort} | {"server"}
+        for party in sorted(parties - known):
+            raise NotVisible(f"nobody called '{party}' took part in round {self.plan.number}.")
+        tapped = not parties  # an outsider taps every wire; what is sealed on it stays sealed
+        mine = {party: self.members[party] for party in parties if party in self.members}
+        opened: dict[str, Rows | Total] = {}
+        letters: list[Letter] = []
+        mail: dict[PartyId, list[Any]] = {}
+        for part, outcome in self.outcomes.items():
+            received = outcome.received(self.members if tapped else parties)
+            seen = self.channel.decode(received, mine)
+            if seen is not None:
+                opened[part] = seen
+            letters += [x if tapped else Letter(x.exchange, x.sender, x.receiver, x.size) for x in outcome.letters]
+            for party, mails in received.items():
+                mail.setdefault(party, []).extend(mails)
+        main = self.outcomes["delta"].opened
+        disclosed = main.disclosed if main is not None and "server" in parties else {}
+        own = {c: u for c, u in self.updates.items() if client_party(c) in parties}
+        return View(who.name, self.plan, self.before, self.after, opened, disclosed, mail, tuple(letters), own, self.facts)
+
+    def _key_holders(self) -> frozenset[PartyId]:
+        holders = getattr(self.channel, "key_holders", None)
+        if holders is None:
+            raise NotVisible("nobody holds a decryption key on this channel.")
+        return frozenset(holders(self.plan.cohort))
+
+    def clients_seen(self) -> tuple[ClientId, ...]:
+        """The clients whose contribution was opened."""
+        main = self.outcomes["delta"].opened
+        return () if main is None else main.survivors
+
+    def blamed(self) -> tuple[PartyId, ...]:
+        """Whom aborting parties blame."""
+        return tuple(a.blamed for outcome in self.outcomes.values() for a in outcome.aborts.values() if a.blamed is not None)
+
+
+def dropped(plan: RoundPlan, survivors: tuple[ClientId, ...]) -> tuple[ClientId, ...]:
+    """The clients of the cohort that are not among the survivors.
+
+    >>> dropped(RoundPlan(0, (1, 2, 3), d=1, l2=1.0), (1, 3))
+    (2,)
+    """
+    there = set(survivors)
+    return tuple(client for client in plan.cohort if client not in there)

@@ -1,0 +1,6 @@
+"""Channels: how bounded updates travel, and who can read them."""
+
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.plain import Plain
+
+__all__ = ["FixedPoint", "Plain"]

@@ -1,0 +1,107 @@
+"""Fixed point, shared by every channel that computes on integers: values to small integers and back, with headroom proved first.
+
+An update with norm at most ``l2`` has entries of magnitude at most ``l2``, so the clip alone fixes the scale; no client's
+largest value is ever revealed. A weighted update is sent as (w / max_weight) delta, with the weight in one more slot, so that the
+sum of the weights is as hidden as the sum of the updates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+
+from privfl.core import BadUpdate, Bounded, ConfigError, NoiseSource, OsNoise, RoundPlan, Total, require
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """Signed integers of ``bits`` bits a value (sign included) with one scale from the clip: step l2 / (2^(bits-1) - 1).
+
+    ``rounding="nearest"`` errs at most half a step; ``"stochastic"`` is unbiased (its coins are from the operating system) and errs
+    less than one. A sum of n contributions needs ``bits + ceil(log2 n)`` bits of ring: `ring_bits` proves it before the round.
+
+    Raises:
+        ConfigError: fewer than 2 or more than 31 bits.
+
+    >>> plan = RoundPlan(0, (1, 2), d=2, l2=1.0)
+    >>> code = FixedPoint(bits=16)
+    >>> integers = code.encode(Bounded(1, torch.tensor([0.5, -0.25]), l2=1.0), plan)
+    >>> code.decode(2 * integers, plan, count=2).mean()
+    tensor([ 0.5000, -0.2500])
+    """
+
+    bits: int = 16
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+
+    def __post_init__(self) -> None:
+        require.within(2, 31, bits=self.bits)
+        if self.rounding not in ("nearest", "stochastic"):
+            raise ConfigError(f"rounding is 'nearest' or 'stochastic', and is '{self.rounding}'.")
+
+    @property
+    def top(self) -> int:
+        """The largest integer that one contribution can hold."""
+        return (1 << (self.bits - 1)) - 1
+
+    def scale(self, plan: RoundPlan) -> float:
+        """Integers per unit of update.
+
+        Raises:
+            ConfigError: the plan has no finite bound: integers need a clip.
+        """
+        if not plan.l2 < float("inf"):
+            raise ConfigError("this channel computes on integers, so updates need a finite bound: set bound to a clip.")
+        return self.top / plan.l2
+
+    def length(self, plan: RoundPlan) -> int:
+        """How many integers a contribution has: d values and the weight."""
+        return plan.d + 1
+
+    def ring_bits(self, plan: RoundPlan) -> int:
+        """How many bits hold any sum of the cohort's contributions, sign included."""
+        return (max(plan.n, 1) * self.top).bit_length() + 1
+
+    def encode(self, update: Bounded, plan: RoundPlan, coins: NoiseSource | None = None) -> Integers:
+        """Integers [d + 1] of magnitude at most ``top``: the weighted update, then the weight.
+
+        A lying client's overlong values are cut to the range, as the ring would: encoding is the client's own code.
+
+        Raises:
+            BadUpdate: the vector has another length than the plan's, or the weight is over the plan's bound.
+        """
+        if len(update.delta) != plan.d:
+            raise BadUpdate(f"client {update.client}: a vector of {len(update.delta)} values where {plan.d} were asked for.")
+        if not 0 < update.weight <= plan.max_weight:
+            raise BadUpdate(f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}].")
+        share = update.weight / plan.max_weight
+        exact = update.delta.detach().cpu().numpy().astype(np.float64)
+        exact *= self.scale(plan) * share
+        if self.rounding == "stochastic":
+            raw = (coins or OsNoise()).random_bytes(4 * plan.d)
+            exact += np.frombuffer(raw, dtype="<u4") * 2.0**-32
+            np.floor(exact, out=exact)
+        else:
+            np.rint(exact, out=exact)
+        np.clip(exact, -self.top, self.top, out=exact)
+        integers = np.empty(plan.d + 1, dtype=np.int64)
+        integers[:-1] = exact
+        integers[-1] = round(self.top * share)
+        return integers
+
+    def decode(self, total: Integers, plan: RoundPlan, count: int) -> Total:
+        """The weighted sum of ``count`` contributions from the sum of their integers [d + 1]."""
+        unit = plan.max_weight / self.scale(plan)
+        value: Float[torch.Tensor, " d"] = torch.from_numpy((total[:-1] * unit).astype(np.float32))
+        return Total(value, float(total[-1]) * plan.max_weight / self.top, count)
+
+    def inflated(self, l2: float, d: int) -> float:
+        """The norm that an update of norm ``l2`` can have after rounding: at most half a step (or one) more an entry."""
+        slack = 0.5 if self.rounding == "nearest" else 1.0
+        return float(l2 * (1 + slack * d**0.5 / self.top))

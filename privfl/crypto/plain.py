@@ -1,0 +1,194 @@
+"""The plain channel: every update travels in clear, and the server reads every row."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from privfl.core import (
+    FRAME_ROOM,
+
+    Bounded,
+    Buffer,
+    ClientId,
+    HelperMember,
+    Mail,
+    Member,
+    Opened,
+    Party,
+    PartyId,
+    Received,
+    RoundPlan,
+    RowBound,
+    Rows,
+    Silent,
+    Total,
+    client_of,
+    norm,
+)
+
+_HEADER = struct.Struct("<4sIQQd")
+"""Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d little-endian float32."""
+_MAGIC = b"PFL\x01"
+_SLACK = 1e-5
+
+
+class _Refused(Exception):
+    pass
+
+
+def _header(plan: RoundPlan, weight: float) -> bytes:
+    return _HEADER.pack(_MAGIC, zlib.crc32(plan.part.encode()), plan.number, plan.d, weight)
+
+
+def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, float]:
+    """The vector (a view of the body) and its weight; with a plan, only if they belong to it."""
+    if len(body) < FRAME_ROOM:
+        raise _Refused(f"{len(body)} bytes are no message")
+    magic, part, number, d, weight = _HEADER.unpack_from(body)
+    if magic != _MAGIC:
+        raise _Refused("not a plain update of this version")
+    if len(body) != FRAME_ROOM + 4 * d:
+        raise _Refused(f"{len(body)} bytes where {FRAME_ROOM + 4 * d} were announced")
+    if plan is not None:
+        if (part, number) != (zlib.crc32(plan.part.encode()), plan.number):
+            raise _Refused(f"a message for round {number}, not for round {plan.number}, part '{plan.part}'")
+        if d != plan.d:
+            raise _Refused(f"a vector of {d} values where {plan.d} were asked for")
+        if not 0 < weight <= plan.max_weight:
+            raise _Refused(f"weight {weight} is not in (0, {plan.max_weight}]")
+    values = np.frombuffer(body, dtype="<f4", offset=FRAME_ROOM)
+    return torch.from_numpy(values if values.flags.writeable else values.view()), weight
+
+
+@dataclass
+class _Client:
+    plan: RoundPlan
+    update: Bounded
+
+    def step(self, mail: Mail) -> Mail:
+        if mail:
+            return {}
+        header = _header(self.plan, self.update.weight)
+        frame = self.update.frame
+        if frame is None:
+            return {"server": header + self.update.delta.detach().cpu().numpy().astype("<f4", copy=False).tobytes()}
+        frame[:FRAME_ROOM] = header
+        return {"server": frame}
+
+
+@dataclass
+class _Server:
+    plan: RoundPlan
+    matrix: torch.Tensor
+    weights: list[float] = field(default_factory=list)
+    ids: list[ClientId] = field(default_factory=list)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+
+    def step(self, mail: Mail) -> Mail:
+        if not mail:
+            return {}
+        expected = set(self.plan.cohort)
+        for who, body in mail.items():
+            client = client_of(who)
+            try:
+                if client is None or client not in expected:
+                    raise _Refused("not in the cohort")
+                if client in self.ids:
+                    raise _Refused("a second message")
+                row, weight = _read(body, self.plan)
+                length = norm(row)
+                if not length <= self.plan.l2 * (1 + _SLACK) or length == float("inf"):
+                    raise _Refused(f"norm {length:.6g} is over the bound {self.plan.l2:.6g}, or not finite")
+            except _Refused as refused:
+                self.excluded.setdefault(who, str(refused))
+                continue
+            self.matrix[len(self.ids)].copy_(row)
+            self.ids.append(client)
+            self.weights.append(weight)
+        return {}
+
+    @property
+    def result(self) -> Opened[Rows] | None:
+        if not self.ids:
+            return None
+        rows = Rows(self.matrix[: len(self.ids)], torch.tensor(self.weights), tuple(self.ids))
+        return Opened(rows, tuple(self.ids), excluded=dict(self.excluded))
+
+
+class _ClientMember:
+    def set_up(self) -> Party:
+        return Silent()
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        return _Client(plan, update)
+
+
+@dataclass
+class _ServerMember:
+    """Keeps its matrix between rounds: fresh memory costs more than the copy into it."""
+
+    matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+    def set_up(self) -> Party:
+        return Silent()
+
+    def enter(self, plan: RoundPlan) -> _Server:
+        if self.matrix.shape[1] != plan.d or len(self.matrix) < plan.n:
+            self.matrix = torch.empty(plan.n, plan.d)
+        return _Server(plan, self.matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Every update in clear: the server and anybody on the wire read every row.
+
+    The server checks what it can see: shape, round, weight, norm and finiteness; what fails is excluded by name. The rows that it
+    opens are valid until its member enters the next round.
+
+    >>> Plain().row_bound(l2=1.0, d=10)
+    RowBound(l2=1.0, step=2.0)
+    """
+
+    def client(self, who: ClientId) -> _ClientMember:
+        """A client that sends its update."""
+        return _ClientMember()
+
+    def server(self) -> _ServerMember:
+        """A server that stacks what arrives."""
+        return _ServerMember()
+
+    def helpers(self) -> Mapping[PartyId, HelperMember]:
+        """None."""
+        return {}
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """Rows are the updates themselves."""
+        return RowBound(l2, 2 * l2)
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """Every update that reached the server, for whoever holds the server's mail or taps the wire."""
+        seen: dict[ClientId, tuple[torch.Tensor, float]] = {}
+        for mail in received.get("server", ()):
+            for who, body in mail.items():
+                client = client_of(who)
+                try:
+                    if client is not None and client not in seen:
+                        vector, weight = _read(body)
+                        if torch.isfinite(vector).all():
+                            seen[client] = vector.clone(), weight
+                except _Refused:
+                    continue
+        if not seen:
+            return None
+        d = len(next(iter(seen.values()))[0])
+        usable = {client: pair for client, pair in seen.items() if len(pair[0]) == d}
+        values = torch.stack([vector for vector, _ in usable.values()])
+        return Rows(values, torch.tensor([weight for _, weight in usable.values()]), tuple(usable))
+
+

@@ -1,0 +1,1 @@
+"""Real data: parsed from the original files, split among clients, fetched with checksums."""

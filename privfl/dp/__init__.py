@@ -1,0 +1,5 @@
+"""Differential privacy: clipping, noise, accounting."""
+
+from privfl.dp.clip import Clip, NoBound
+
+__all__ = ["Clip", "NoBound"]

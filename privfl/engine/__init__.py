@@ -1,0 +1,1 @@
+"""The round engine: sample, train, bound, send, open, aggregate, record."""

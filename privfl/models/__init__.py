@@ -1,0 +1,1 @@
+"""The models of the literature, and room for anybody's own."""
