@@ -1,0 +1,121 @@
+"""What every benchmark shares: rows, interleaved timing, and one command line.
+
+A benchmark file has a list of cases, each a name and a function that yields rows, and ends with ``main("name", CASES)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison. ``ratio``: how many times better ours is, higher is better. ``target`` None: shown only."""
+
+    case: str
+    peer: str
+    metric: str
+    ours: float
+    theirs: float
+    ratio: float
+    target: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the ratio reaches its target; None where there is none."""
+        return None if self.target is None else self.ratio >= self.target
+
+
+def cost(case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None) -> Row:
+    """A row where less is better: seconds, bytes, memory, error."""
+    return Row(case, peer, metric, ours, theirs, theirs / ours if ours else math.inf, target)
+
+
+def gain(case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None) -> Row:
+    """A row where more is better: accuracy, throughput."""
+    return Row(case, peer, metric, ours, theirs, ours / theirs if theirs else math.inf, target)
+
+
+Case = Callable[[bool], Iterable[Row]]
+"""A case is a function of ``quick`` that yields rows."""
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    take: Literal["min", "median"] = "min",
+) -> dict[str, float]:
+    """Seconds of each, run in turn ``repeats`` times after one warm-up, so that a busy machine is as unfair to one as to the other."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            began = clock()
+            run()
+            if repeat:
+                seconds[name].append(clock() - began)
+    pick = min if take == "min" else statistics.median
+    return {name: pick(measured) for name, measured in seconds.items()}
+
+
+def say(*words: object) -> None:
+    """Tell the person, not the pipe."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None) -> None:
+    """Parse ``--quick --json --only CASE``, run the cases, print the rows; exit 1 on a missing peer, NaN or inf."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--quick", action="store_true", help="repeat less: same cases, sizes and targets")
+    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout")
+    parser.add_argument("--only", metavar="CASE", choices=list(cases), help="run one case")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    broken = False
+    for case, run in cases.items():
+        if options.only not in (None, case):
+            continue
+        say(f"{name}: {case} ...")
+        try:
+            for row in run(options.quick):
+                rows.append(row)
+                broken |= not all(math.isfinite(x) for x in (row.ours, row.theirs, row.ratio))
+                if options.json:
+                    print(json.dumps(asdict(row)), flush=True)
+        except ImportError as missing:
+            say(f"{name}: {case}: a peer is missing: {missing}")
+            broken = True
+    if not options.json:
+        show(name, rows)
+    if broken:
+        say(f"{name}: a peer is missing, or a figure is NaN or infinite")
+        sys.exit(1)
+
+
+def show(name: str, rows: Sequence[Row]) -> None:
+    """The rows as a table on stdout, at full width away from a terminal."""
+    table = Table(title=f"benchmarks.{name}")
+    for column in ("case", "peer", "metric"):
+        table.add_column(column)
+    for column in ("ours", "theirs", "ratio", "target"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        mark = {None: "", True: " ok", False: " MISSED"}[row.met]
+        target = "" if row.target is None else f"{row.target:g}{mark}"
+        table.add_row(row.case, row.peer, row.metric, f"{row.ours:.4g}", f"{row.theirs:.4g}", f"{row.ratio:.3g}", target)
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160))
+    Console(width=width).print(table)
