@@ -117,5 +117,5 @@ def show(name: str, rows: Sequence[Row]) -> None:
         mark = {None: "", True: " ok", False: " MISSED"}[row.met]
         target = "" if row.target is None else f"{row.target:g}{mark}"
         table.add_row(row.case, row.peer, row.metric, f"{row.ours:.4g}", f"{row.theirs:.4g}", f"{row.ratio:.3g}", target)
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 160))
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
     Console(width=width).print(table)
