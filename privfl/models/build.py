@@ -1,0 +1,45 @@
+"""A model by name, with weights that a seed repeats."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from privfl.core import ConfigError, unknown
+
+Builder: TypeAlias = Callable[..., nn.Module]
+"""(shape of one sample, classes, **options) -> a module with fresh weights."""
+
+
+def initialised(builder: Builder, shape: Sequence[int], classes: int, *, seed: int, **options: Any) -> nn.Module:
+    """A module whose weights depend on ``seed`` alone; torch's global generator is left as it was.
+
+    Raises:
+        ConfigError: the builder has no such option.
+
+    >>> make = lambda: initialised(lambda shape, classes: nn.Linear(2, 1), (2,), 2, seed=5)
+    >>> bool((make().weight == make().weight).all())
+    True
+    """
+    known = [name for name, p in inspect.signature(builder).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise ConfigError(unknown("model option", option, known))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return builder(shape, classes, **options)
+
+
+def build(models: Mapping[str, Builder], name: str, shape: Sequence[int], classes: int, *, seed: int, **options: Any) -> nn.Module:
+    """The model of that name.
+
+    Raises:
+        ConfigError: no such model, or no such option.
+    """
+    if name not in models:
+        raise ConfigError(unknown("model", name, models))
+    return initialised(models[name], shape, classes, seed=seed, **options)
