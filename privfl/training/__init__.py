@@ -1,1 +1,34 @@
 """Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker processes."""
+
+from privfl.training.executor import Executor, Sequential
+from privfl.training.gradient import PlainGradient
+from privfl.training.loss import cross_entropy
+from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
+from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
+from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
+
+__all__ = [
+    "Executor",
+    "Failed",
+    "FedAdagrad",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "FedProx",
+    "FedSGD",
+    "FedYogi",
+    "LocalSGD",
+    "LocalTrainer",
+    "Method",
+    "PlainGradient",
+    "Result",
+    "Samples",
+    "Sequential",
+    "ServerHalf",
+    "ServerOptimizer",
+    "State",
+    "Task",
+    "Trained",
+    "Workload",
+    "cross_entropy",
+]

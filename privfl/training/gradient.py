@@ -1,0 +1,47 @@
+"""The plain gradient: shuffled batches, and one backward pass a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privfl.core import Charge, ClientId, FlatModel, LocalPlan, Loss
+
+WHOLE = 1 << 62
+"""A batch size that holds any client's data: full-batch gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainGradient:
+    """The mean gradient of a batch, without any privacy.
+
+    Epochs are shuffled passes whose last batch may be short. With ``steps``, each batch is ``batch_size`` samples (or all, where
+    there are fewer) drawn without replacement, afresh each step.
+
+    >>> plan, rng = LocalPlan(batch_size=2), torch.Generator().manual_seed(0)
+    >>> [len(batch) for batch in PlainGradient().batches(5, plan, rng)]
+    [2, 2, 1]
+    """
+
+    def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
+        """Positions of each batch."""
+        if plan.steps is not None:
+            for _ in range(plan.steps):
+                yield torch.randperm(n, generator=rng)[: plan.batch_size]
+            return
+        for _ in range(plan.epochs):
+            yield from torch.split(torch.randperm(n, generator=rng), min(plan.batch_size, n))
+
+    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+        """Write the batch's mean gradient into ``model.grad``; its mean loss."""
+        model.grad.zero_()
+        value = loss(model.module, x, y)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value.item()
+
+    def charges(self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int) -> tuple[Charge, ...]:
+        """None: nothing here is private."""
+        return ()

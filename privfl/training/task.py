@@ -1,0 +1,137 @@
+"""What an executor is asked to do for a client, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from privfl.core import Broadcast, Charge, ClientId, ClientState, Dataset, FlatModel, LocalTraining, Loss, Update, Vector
+
+State: TypeAlias = Mapping[str, Any]
+"""What a server half remembers between rounds, by name: tensors and numbers, so that a checkpoint can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A client's samples: the rows ``index`` of ``x`` and ``y`` (None: all of them). Nothing is copied until a batch is drawn."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """How many samples."""
+        return len(self.x) if self.index is None else len(self.index)
+
+    def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and labels at these positions of the client's samples."""
+        at = positions if self.index is None else self.index.index_select(0, positions)
+        at = at.to(self.x.device)
+        return self.x.index_select(0, at), self.y.index_select(0, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one client's training left beside the row of deltas that it wrote; ``loss`` is the mean over its batches (NaN if unknown)."""
+
+    client: ClientId
+    weight: float
+    state: ClientState = field(default_factory=ClientState)
+    aux: Mapping[str, Vector] = field(default_factory=dict)
+    charges: tuple[Charge, ...] = ()
+    loss: float = float("nan")
+
+    def update(self, delta: Vector) -> Update:
+        """The update that leaves training, with the delta [d] from the client's row."""
+        return Update(self.client, delta, self.weight, self.aux)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A client whose training raised: its row is NaN, so that it can never be averaged by mistake."""
+
+    client: ClientId
+    why: str
+
+
+Result: TypeAlias = Trained | Failed
+
+
+@runtime_checkable
+class FittingTraining(LocalTraining, Protocol):
+    """Local training that can write its delta [d] where it is told, without copying data or delta."""
+
+    def fit(
+        self, client: ClientId, broadcast: Broadcast, samples: Samples, state: ClientState, rng: torch.Generator, out: Vector
+    ) -> Trained:
+        """Train once and write the delta into ``out``."""
+        ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A federated optimisation method: what each client does, what it sends beside the delta, and how the server combines it.
+
+    A method is a description without memory. `ServerHalf` runs its server side together with a server optimiser.
+    """
+
+    def on(self, model: FlatModel, loss: Loss) -> LocalTraining:
+        """The client half, at work on this model."""
+        ...
+
+    def parts(self, d: int) -> Mapping[str, int]:
+        """Length of each extra vector in ``Update.aux``, by name; each is bounded and sent the same way as the delta."""
+        ...
+
+    def init(self, d: int) -> State:
+        """The server half's memory before the first round."""
+        ...
+
+    def broadcast(self, state: State) -> Mapping[str, Vector]:
+        """``Broadcast.aux`` of the next round."""
+        ...
+
+    def combine(self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float) -> tuple[Vector, State]:
+        """The model change [d] that a server optimiser then applies, from the aggregated delta and extra vectors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One client's training in a round: positions of its samples in the shared data set, and what it remembers.
+
+    ``index`` None is all of the data. ``data`` takes the shared data set's place (a poisoned client, which may still be indexed),
+    ``broadcast`` the round's (a server that sends a client another model), ``method`` the cohort's (a client with its own objective).
+    """
+
+    client: ClientId
+    index: Tensor | None = None
+    state: ClientState = field(default_factory=ClientState)
+    data: Dataset | None = None
+    broadcast: Broadcast | None = None
+    method: Method | None = None
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it trains by the cohort's method on the cohort's model."""
+        return self.broadcast is None and self.method is None
+
+    def samples(self, shared: Dataset) -> Samples:
+        """Its samples."""
+        data = self.data or shared
+        return Samples(data.x, data.y, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What every executor works on: one model to train in, the loss, the method, and the data that all clients' positions refer to."""
+
+    model: FlatModel
+    loss: Loss
+    method: Method
+    data: Dataset
