@@ -7,7 +7,7 @@ import math
 from privfl.core.errors import ConfigError, TooManyByzantine
 
 
-def positive(**named: float) -> None:
+def positive(**named: int | float) -> None:
     """Refuse numbers that are not above zero.
 
     >>> positive(l2=1.0)
@@ -20,21 +20,21 @@ def positive(**named: float) -> None:
             raise ConfigError(f"{name} must be above 0, and is {value}.")
 
 
-def at_least(low: float, **named: float) -> None:
+def at_least(low: int | float, **named: int | float) -> None:
     """Refuse numbers under ``low``, and NaN."""
     for name, value in named.items():
         if not value >= low:
             raise ConfigError(f"{name} must be at least {low}, and is {value}.")
 
 
-def within(low: float, high: float, **named: float) -> None:
+def within(low: int | float, high: int | float, **named: int | float) -> None:
     """Refuse numbers outside of [low, high], and NaN."""
     for name, value in named.items():
         if not low <= value <= high:
             raise ConfigError(f"{name} must lie in [{low}, {high}], and is {value}.")
 
 
-def finite(**named: float) -> None:
+def finite(**named: int | float) -> None:
     """Refuse NaN and infinities."""
     for name, value in named.items():
         if not math.isfinite(value):
