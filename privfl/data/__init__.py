@@ -1,1 +1,69 @@
 """Real data: parsed from the original files, split among clients, fetched with checksums."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from privfl.core import ConfigError, unknown
+from privfl.data.cifar10 import Cifar10
+from privfl.data.digits import Digits
+from privfl.data.fashion_mnist import FashionMnist
+from privfl.data.files import data_folder
+from privfl.data.mnist import Mnist
+from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
+from privfl.data.split import Split
+
+__all__ = [
+    "DATASETS",
+    "IID",
+    "PARTITIONERS",
+    "Cifar10",
+    "Digits",
+    "Dirichlet",
+    "FashionMnist",
+    "Mnist",
+    "Natural",
+    "Partitioner",
+    "Shards",
+    "Split",
+    "data_folder",
+    "label_counts",
+    "load",
+]
+
+DATASETS: Mapping[str, Callable[..., Callable[..., Split]]] = {
+    "cifar10": Cifar10,
+    "digits": Digits,
+    "fashion_mnist": FashionMnist,
+    "mnist": Mnist,
+}
+PARTITIONERS: Mapping[str, Callable[..., Partitioner]] = {
+    "dirichlet": Dirichlet,
+    "iid": IID,
+    "natural": Natural,
+    "shards": Shards,
+}
+
+
+def load(name: str, folder: Path | None = None, **options: Any) -> Split:
+    """A data set by name, with its options (the fields of its class), from a folder or from `data_folder`.
+
+    Raises:
+        ConfigError: an unknown data set or option.
+        DataMissing: it is not on this machine.
+        DataCorrupt: a file of it is truncated, or not what its name says.
+
+    >>> load("digits").train.n
+    1438
+    """
+    if name not in DATASETS:
+        raise ConfigError(unknown("data set", name, DATASETS))
+    description = DATASETS[name]
+    known = {field.name for field in dataclasses.fields(description)}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"data set '{name}': {unknown('option', option, known)}" if known else f"data set '{name}' has no options.")
+    return description(**options)(folder)

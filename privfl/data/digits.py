@@ -1,0 +1,51 @@
+"""Optical digits (Alpaydin, Kaynak 1998) as scikit-learn carries them: the embedded default, nothing to download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from privfl.core import Dataset
+from privfl.data import scale
+from privfl.data.split import Split
+
+MEAN, STD = (0.3053,), (0.3761,)
+_TEST_EVERY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """1,797 scans of handwritten digits, 8x8 pixels of 0..16: 1,438 to train and 359 to test.
+
+    Every fifth scan (4, 9, 14, ...) is a test scan, so the split never changes. Features [n, 1, 8, 8] are pixels / 16, less the
+    mean 0.3053, by the standard deviation 0.3761 of all scans.
+
+    >>> split = Digits()()
+    >>> split.train.n, split.test.n, split.shape
+    (1438, 359, (1, 8, 8))
+    """
+
+    def __call__(self, folder: Path | None = None) -> Split:
+        """Load it; the folder is not looked at."""
+        from sklearn.datasets import load_digits
+
+        scans = load_digits()
+        pixels = scans.images.astype(np.uint8)[:, None]
+        x, y = scale.images(pixels, MEAN, STD, top=16.0), torch.from_numpy(scans.target.astype(np.int64))
+        samples = Dataset(x, y, classes=10)
+        held_out = torch.arange(samples.n) % _TEST_EVERY == _TEST_EVERY - 1
+        return Split(
+            name="digits",
+            train=samples.take((~held_out).nonzero().squeeze(1)),
+            test=samples.take(held_out.nonzero().squeeze(1)),
+            kind="image",
+            shape=(1, 8, 8),
+            classes=10,
+            class_names=tuple("0123456789"),
+            mean=MEAN,
+            std=STD,
+            about="1,797 scans of handwritten digits, 8x8, embedded through scikit-learn.",
+        )
