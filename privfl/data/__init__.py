@@ -8,37 +8,57 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import ConfigError, unknown
+from privfl.data.adult import Adult
 from privfl.data.cifar10 import Cifar10
 from privfl.data.digits import Digits
 from privfl.data.fashion_mnist import FashionMnist
+from privfl.data.fetch import Progress, fetch, present
 from privfl.data.files import data_folder
+from privfl.data.heart_disease import HeartDisease
 from privfl.data.mnist import Mnist
+from privfl.data.nsl_kdd import NslKdd
+from privfl.data.origins import ORIGINS, Origin, Remote
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
+from privfl.data.shakespeare import Shakespeare
 from privfl.data.split import Split
 
 __all__ = [
     "DATASETS",
     "IID",
+    "ORIGINS",
     "PARTITIONERS",
+    "Adult",
     "Cifar10",
     "Digits",
     "Dirichlet",
     "FashionMnist",
+    "HeartDisease",
     "Mnist",
     "Natural",
+    "NslKdd",
+    "Origin",
     "Partitioner",
+    "Progress",
+    "Remote",
+    "Shakespeare",
     "Shards",
     "Split",
     "data_folder",
+    "fetch",
     "label_counts",
     "load",
+    "present",
 ]
 
 DATASETS: Mapping[str, Callable[..., Callable[..., Split]]] = {
+    "adult": Adult,
     "cifar10": Cifar10,
     "digits": Digits,
     "fashion_mnist": FashionMnist,
+    "heart_disease": HeartDisease,
     "mnist": Mnist,
+    "nsl_kdd": NslKdd,
+    "shakespeare": Shakespeare,
 }
 PARTITIONERS: Mapping[str, Callable[..., Partitioner]] = {
     "dirichlet": Dirichlet,
