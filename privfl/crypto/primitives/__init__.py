@@ -1,0 +1,24 @@
+"""The cryptographic primitives that channels share: one face over two libraries, key derivation, keystreams, sealed letters, identities."""
+
+from privfl.crypto.primitives.backend import Backend, BackendName, Keystream, backend
+from privfl.crypto.primitives.directory import Directory
+from privfl.crypto.primitives.hkdf import derive, expand, extract
+from privfl.crypto.primitives.letter import open_letter, seal_letter
+from privfl.crypto.primitives.stream import Words, fresh_bytes, keystream_words, mask
+
+__all__ = [
+    "Backend",
+    "BackendName",
+    "Directory",
+    "Keystream",
+    "Words",
+    "backend",
+    "derive",
+    "expand",
+    "extract",
+    "fresh_bytes",
+    "keystream_words",
+    "mask",
+    "open_letter",
+    "seal_letter",
+]

@@ -1,0 +1,90 @@
+"""One face over the two libraries that can compute the primitives: the same bytes from either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.core import ConfigError
+
+BackendName = Literal["auto", "cryptography", "pycryptodome"]
+
+
+class Keystream(Protocol):
+    """An AES-CTR keystream that is read from its beginning on."""
+
+    def fill(self, out: npt.NDArray[np.uint8], n: int) -> None:
+        """Write the next ``n`` bytes to the front of ``out``, which has 15 bytes more room than that."""
+        ...
+
+
+class Backend(Protocol):
+    """X25519 (RFC 7748), Ed25519 (RFC 8032), AES-GCM and AES-CTR (SP 800-38D and 38A) on raw bytes."""
+
+    @property
+    def name(self) -> str:
+        """The library."""
+        ...
+
+    def x25519_public(self, secret: bytes) -> bytes:
+        """The public key [32 bytes] of a secret scalar [32 bytes]."""
+        ...
+
+    def agreement(self, secret: bytes) -> Callable[[bytes], bytes]:
+        """Public key -> shared secret [32 bytes], for one secret scalar. It raises ValueError where the result would be all zero."""
+        ...
+
+    def ed25519_public(self, secret: bytes) -> bytes:
+        """The public key [32 bytes] of a signing seed [32 bytes]."""
+        ...
+
+    def sign(self, secret: bytes, message: bytes) -> bytes:
+        """A signature [64 bytes]."""
+        ...
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether the signature is the key's on this message."""
+        ...
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+        """AES-GCM: ciphertext and tag; ``bound`` is authenticated beside it. Never twice with one key and nonce."""
+        ...
+
+    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
+        """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
+        ...
+
+    def keystream(self, key: bytes, counter: bytes) -> Keystream:
+        """AES-CTR from a 16-byte initial counter block."""
+        ...
+
+
+@cache
+def backend(name: BackendName = "auto") -> Backend:
+    """The library of that name; ``auto`` takes `cryptography`, whose keystream is twice as fast, and falls back to `pycryptodome`.
+
+    Raises:
+        ConfigError: the library is not installed, or the name is neither.
+
+    >>> backend("pycryptodome").x25519_public(bytes(32)) == backend().x25519_public(bytes(32))
+    True
+    """
+    if name not in ("auto", "cryptography", "pycryptodome"):
+        raise ConfigError(f"backend is 'auto', 'cryptography' or 'pycryptodome', and is '{name}'.")
+    if name != "pycryptodome":
+        try:
+            from privfl.crypto.primitives.pyca import Pyca
+
+            return Pyca()
+        except ImportError:
+            if name == "cryptography":
+                raise ConfigError("backend 'cryptography' is not installed: pip install cryptography.") from None
+    try:
+        from privfl.crypto.primitives.pycryptodome import Pycryptodome
+    except ImportError:
+        raise ConfigError(f"no library for backend '{name}': pip install cryptography (or pycryptodome>=3.18).") from None
+    return Pycryptodome()

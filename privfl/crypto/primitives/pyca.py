@@ -1,0 +1,75 @@
+"""The primitives from `cryptography` (OpenSSL)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from privfl.core import KeepsSecrets
+
+_ZEROS = memoryview(bytes(1 << 17))
+
+
+class _Stream(KeepsSecrets):
+    __slots__ = ("_context",)
+
+    def __init__(self, context: CipherContext) -> None:
+        self._context = context
+
+    def fill(self, out: npt.NDArray[np.uint8], n: int) -> None:
+        for start in range(0, n, len(_ZEROS)):
+            size = min(len(_ZEROS), n - start)
+            self._context.update_into(_ZEROS[:size], out[start:])  # type: ignore[arg-type]
+
+
+class Pyca:
+    """`Backend` over `cryptography`."""
+
+    name = "cryptography"
+
+    def x25519_public(self, secret: bytes) -> bytes:
+        """As `Backend` says."""
+        return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+
+    def agreement(self, secret: bytes) -> Callable[[bytes], bytes]:
+        """As `Backend` says."""
+        key = X25519PrivateKey.from_private_bytes(secret)
+        return lambda public: key.exchange(X25519PublicKey.from_public_bytes(public))
+
+    def ed25519_public(self, secret: bytes) -> bytes:
+        """As `Backend` says."""
+        return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+
+    def sign(self, secret: bytes, message: bytes) -> bytes:
+        """As `Backend` says."""
+        return Ed25519PrivateKey.from_private_bytes(secret).sign(message)
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """As `Backend` says."""
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+        """As `Backend` says."""
+        return AESGCM(key).encrypt(nonce, plain, bound)
+
+    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
+        """As `Backend` says."""
+        try:
+            return AESGCM(key).decrypt(nonce, sealed, bound)
+        except (InvalidTag, ValueError):
+            return None
+
+    def keystream(self, key: bytes, counter: bytes) -> _Stream:
+        """As `Backend` says."""
+        return _Stream(Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor())

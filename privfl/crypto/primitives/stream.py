@@ -1,0 +1,58 @@
+"""Masks: AES-128-CTR keystreams added to vectors over the integers mod 2^16 or 2^32, in place, block by block."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.crypto.primitives.backend import Backend, Keystream
+
+Words: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
+_BLOCK = 1 << 17
+"""Bytes of keystream at a time: a block of the vector and one of noise stay in the second-level cache together."""
+_TAIL = 16
+
+
+def _open(seed: bytes, library: Backend) -> Keystream:
+    """A 32-byte seed is a key and a secret initial counter: no table built against one counter serves against two seeds."""
+    if len(seed) != 32:
+        raise ValueError(f"a mask seed has 32 bytes, and this has {len(seed)}.")
+    return library.keystream(seed[:16], seed[16:])
+
+
+def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) -> None:
+    """Add (sign +1) or subtract (sign -1) the expansion of every 32-byte seed to ``values``, in place, modulo the word.
+
+    >>> from privfl.crypto.primitives import backend
+    >>> x = np.arange(5, dtype=np.uint32)
+    >>> mask(x, [(b"k" * 32, 1)], backend()); mask(x, [(b"k" * 32, -1)], backend()); x
+    array([0, 1, 2, 3, 4], dtype=uint32)
+    """
+    streams = [(_open(seed, library), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
+    words = _BLOCK // values.itemsize
+    raw = np.empty(min(_BLOCK, values.nbytes) + _TAIL, dtype=np.uint8)
+    noise = raw[:-_TAIL].view(values.dtype)
+    for start in range(0, len(values), words):
+        part = values[start : start + words]
+        for stream, apply in streams:
+            stream.fill(raw, part.nbytes)
+            apply(part, noise[: len(part)], out=part)
+
+
+def keystream_words(seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend) -> npt.NDArray[np.generic]:
+    """The first ``n`` words of a seed's expansion."""
+    kind = np.dtype(dtype)
+    raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
+    _open(seed, library).fill(raw, n * kind.itemsize)
+    return raw[:-_TAIL].view(kind)
+
+
+def fresh_bytes(n: int, library: Backend) -> npt.NDArray[np.uint8]:
+    """``n`` random bytes: a keystream under a key from the operating system, ten times as fast as asking it for all of them."""
+    raw = np.empty(n + _TAIL, dtype=np.uint8)
+    _open(secrets.token_bytes(32), library).fill(raw, n)
+    return raw[:n]
