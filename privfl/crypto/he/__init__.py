@@ -1,0 +1,5 @@
+"""Homomorphic aggregation: the server adds what it cannot read, with a key model that is stated and real."""
+
+from privfl.crypto.he.paillier import Paillier
+
+__all__ = ["Paillier"]

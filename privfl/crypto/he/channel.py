@@ -1,0 +1,235 @@
+"""What all homomorphic channels share: members, views, and the sentence that says who can read what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Several
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+
+from privfl.core import (
+    Bounded,
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Member,
+    Party,
+    PartyId,
+    Received,
+    RoundPlan,
+    RowBound,
+    Rows,
+    Total,
+    client_of,
+    client_party,
+)
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM
+from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyring
+from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
+from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
+from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, unpack, unpack_numbers
+
+
+class HasRing(Protocol):
+    """A member of a homomorphic channel."""
+
+    @property
+    def ring(self) -> Keyring:
+        """What it holds."""
+        ...
+
+
+class HeClient(KeepsSecrets):
+    """A client between rounds: its identity and the keys."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def set_up(self) -> Party:
+        """Say hello, take the key."""
+        return Introduction(self.ring)
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """Encrypt one update."""
+        self.ring.scheme.headroom(plan)
+        return ClientRound(self.ring, plan, update)
+
+
+class HeServer(KeepsSecrets):
+    """The server between rounds. It holds no secret but its own identity."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def set_up(self) -> Party:
+        """Say hello, take the public key."""
+        return Introduction(self.ring)
+
+    def enter(self, plan: RoundPlan) -> ServerRound:
+        """Collect one sum."""
+        self.ring.scheme.headroom(plan)
+        return ServerRound(self.ring, plan)
+
+
+class HeHelper(KeepsSecrets):
+    """A decryptor or a dealer between rounds."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def set_up(self) -> Party:
+        """Make the key, or take a share of it."""
+        return KeyMaking(self.ring) if self.ring.who == self.ring.arrangement.maker else Introduction(self.ring)
+
+    def enter(self, plan: RoundPlan) -> Party:
+        """Open one sum. A dealer has no part in rounds, and nobody writes to it."""
+        return DecryptorRound(self.ring, plan)
+
+
+class HomomorphicChannel:
+    """The methods of a channel, from a scheme and an arrangement of keys.
+
+    Threat model. The server may lie: it cannot make decryptors open one client's ciphertext, a small sum, an old round or the same
+    round twice. Transport is authenticated, as in the set-up in which the parties learn each other's keys. Clients follow the
+    protocol: there is no proof that a ciphertext is well formed, so a client that works WITH a lying server is out of scope.
+    """
+
+    __slots__ = ()
+
+    @property
+    def scheme(self) -> Scheme:
+        """The cryptosystem with its parameters."""
+        raise TypeError("a homomorphic channel names its scheme.")
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Who holds which key."""
+        raise TypeError("a homomorphic channel names its arrangement of keys.")
+
+    def client(self, who: ClientId) -> HeClient:
+        """A client that encrypts and signs."""
+        return HeClient(Keyring(client_party(who), self.scheme, self.arrangement))
+
+    def server(self) -> HeServer:
+        """A server that adds what it cannot read."""
+        return HeServer(Keyring("server", self.scheme, self.arrangement))
+
+    def helpers(self) -> Mapping[PartyId, HeHelper]:
+        """The decryptors, and the dealer where there is one."""
+        arrangement = self.arrangement
+        who = dict.fromkeys((arrangement.maker, *arrangement.decryptors))
+        return {party: HeHelper(Keyring(party, self.scheme, arrangement)) for party in who}
+
+    def key_holders(self, cohort: Several[ClientId]) -> Several[PartyId]:
+        """The smallest coalition that can decrypt whatever it is handed."""
+        arrangement = self.arrangement
+        if arrangement.keys == "shared":
+            return tuple(client_party(client) for client in list(cohort)[:1])
+        return arrangement.decryptors[: arrangement.threshold]
+
+    def describe(self) -> str:
+        """Who can read what, in one sentence for the report."""
+        return self.arrangement.describe()
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """Encoding moves every entry a little."""
+        longest = self.scheme.inflated(l2, d)
+        return RowBound(longest, 2 * longest)
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that it holds or was told, or nothing."""
+        rings = [member.ring for member in members.values() if isinstance(member, HeClient | HeServer | HeHelper)]
+        opener = _opener(rings, self.arrangement)
+        told: Total | None = None
+        rows: dict[str, Total] = {}
+        partials: dict[PartyId, tuple[Message, Parts]] = {}
+        for message in _messages(received):
+            try:
+                parts = message.whole()
+                if message.kind == ANSWER and self.arrangement.keys == "threshold":
+                    partials[message.sender] = message, parts
+                elif message.kind == ANSWER:
+                    count = int.from_bytes(bytes(parts[0]), "little")
+                    told = told or self.scheme.total(unpack_numbers(parts[1]), message.topic.plan(), count)
+                elif message.kind == CIPHERTEXT and opener is not None and message.sender not in rows:
+                    plan = message.topic.plan()
+                    rows[message.sender] = self.scheme.total(opener(parts, plan, 1), plan, 1)
+                elif message.kind == SUM and opener is not None:
+                    count, plan = int.from_bytes(bytes(parts[0]), "little"), message.topic.plan()
+                    told = told or self.scheme.total(opener(parts[1:], plan, count), plan, count)
+            except (Refused, ValueError):
+                continue
+        if rows:
+            return _rows(rows)
+        return told or self._combined(partials, rings)
+
+    def _combined(self, partials: Mapping[PartyId, tuple[Message, Parts]], rings: list[Keyring]) -> Total | None:
+        """The sum from the decryptors' parts, for whoever was handed enough of them."""
+        public = next((ring.public for ring in rings if ring.public is not None), None)
+        if not partials or public is None or not isinstance(self.scheme, ThresholdScheme):
+            return None
+        message, said = next(iter(partials.values()))
+        plan, count = message.topic.plan(), int.from_bytes(bytes(said[0]), "little")
+        try:
+            by = {who: parts[1:] for who, (_, parts) in partials.items()}
+            numbers = self.scheme.combine(public, by, plan, count, self.arrangement.threshold)
+            return None if numbers is None else self.scheme.total(numbers, plan, count)
+        except Refused:
+            return None
+
+
+class _Opener(KeepsSecrets):
+    """Decrypts with what a coalition holds: a secret key, or enough shares of one."""
+
+    def __init__(self, secret: SecretKey | None, rings: list[Keyring], public: PublicKey | None) -> None:
+        self.secret, self.rings, self.public = secret, rings, public
+
+    def __call__(self, parts: Parts, plan: RoundPlan, count: int) -> Numbers:
+        if self.secret is not None:
+            return self.secret.decrypt(parts, plan, count)
+        ring = self.rings[0]
+        if self.public is None or not isinstance(ring.scheme, ThresholdScheme):
+            raise Refused("no key")
+        partials = {r.who: r.share.partial(parts, plan) for r in self.rings if r.share is not None}
+        numbers = ring.scheme.combine(self.public, partials, plan, count, ring.arrangement.threshold)
+        if numbers is None:
+            raise Refused("too few shares")
+        return numbers
+
+
+def _opener(rings: list[Keyring], arrangement: Arrangement) -> _Opener | None:
+    secret = next((ring.secret for ring in rings if ring.secret is not None), None)
+    holders = [ring for ring in rings if ring.share is not None]
+    if secret is None and (len(holders) < arrangement.threshold or not holders):
+        return None
+    return _Opener(secret, holders, next((ring.public for ring in rings if ring.public is not None), None))
+
+
+def _messages(received: Received) -> Iterator[Message]:
+    for mails in received.values():
+        for mail in mails:
+            for sender, body in mail.items():
+                for item in _items(body, forwarded=client_of(sender) is None):
+                    try:
+                        yield Message.read(item)
+                    except Refused:
+                        continue
+
+
+def _items(body: Buffer, *, forwarded: bool) -> list[Buffer]:
+    if bytes(body[:3]) == b"PFH" or not forwarded:
+        return [body]
+    try:
+        return list(unpack(body))
+    except Refused:
+        return []
+
+
+def _rows(rows: Mapping[str, Total]) -> Rows | None:
+    d = len(next(iter(rows.values())).value)
+    usable = {who: total for who, total in rows.items() if len(total.value) == d}
+    ids = tuple(int(who.partition("/")[2]) for who in usable)
+    weights = torch.tensor([total.weight for total in usable.values()])
+    values = torch.stack([total.value for total in usable.values()]) / weights[:, None]
+    return Rows(values, weights, ids)

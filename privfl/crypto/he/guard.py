@@ -1,0 +1,94 @@
+"""What a decryptor insists on before it opens anything: who signed, for which round, how many, and never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from privfl.core import Abort, Buffer, RoundPlan, client_of
+from privfl.crypto.he.keyring import Keyring
+from privfl.crypto.he.wire import Message, Parts, Refused, Topic, pack, unpack
+
+CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
+
+
+def admit(body: Buffer, plan: RoundPlan, ring: Keyring, wanted: Sequence[int] | None = None) -> list[Parts]:
+    """The ciphertexts of a bundle that the server forwarded, every one signed by another client of this round's cohort.
+
+    Signatures do not survive addition: a decryptor that is handed "the sum" cannot tell it from one client's ciphertext. So it is
+    handed all of them. ``wanted``: the parts of each message that it needs; None for all.
+
+    Raises:
+        Abort: a bundle that no honest server sends; the server is blamed.
+    """
+    topic = Topic.of(plan, ring.key().key_id)
+    try:
+        messages = [Message.read(item) for item in unpack(body)]
+        senders = [message.sender for message in messages]
+        if len(set(senders)) != len(senders):
+            raise Refused("one client's ciphertext is in the sum twice")
+        for message in messages:
+            if client_of(message.sender) not in plan.cohort:
+                raise Refused(f"{message.sender} is not in the cohort")
+            if message.sender not in ring.roster:
+                raise Refused(f"{message.sender} did not take part in the set-up")
+            try:
+                message.verify(ring.roster[message.sender], CIPHERTEXT, topic, message.sender)
+            except Refused as refused:
+                raise Refused(f"{message.sender}: {refused}") from None
+        enough(len(messages), ring)
+        return [message.whole() if wanted is None else message.only(wanted) for message in messages]
+    except Refused as refused:
+        raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+
+
+def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]:
+    """What the server calls a sum, and of how many clients it says it is one. Nothing here can tell whether that is true.
+
+    Raises:
+        Abort: it is not even signed by the server for this round, or it says that it is of too few.
+    """
+    try:
+        message = Message.read(body)
+        message.verify(ring.roster.get("server", bytes(64)), SUM, Topic.of(plan, ring.key().key_id), "server")
+        count, *parts = message.whole()
+        claimed = int.from_bytes(bytes(count), "little")
+        if claimed > plan.n:
+            raise Refused(f"a sum of {claimed} in a cohort of {plan.n}")
+        enough(claimed, ring)
+        return tuple(parts), claimed
+    except Refused as refused:
+        raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+
+
+def enough(count: int, ring: Keyring) -> None:
+    """Refuse small sums.
+
+    Raises:
+        Refused: fewer than the stated number.
+    """
+    if count < ring.arrangement.min_clients:
+        raise Refused(f"a sum of {count}, and sums of fewer than {ring.arrangement.min_clients} clients stay closed")
+
+
+def once(plan: RoundPlan, ring: Keyring) -> None:
+    """Answer once a round and part: two sums that differ by one client would show that client.
+
+    Raises:
+        Abort: this round was answered before.
+    """
+    topic = Topic.of(plan, ring.key().key_id)
+    mark = (topic.facts, topic.number)
+    if mark in ring.answered:
+        raise Abort(f"{ring.who} has already opened round {plan.number}, part '{plan.part}': it answers once", blamed="server")
+    ring.answered.add(mark)
+
+
+def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
+    """A decryptor's signed answer, which says of how many clients it is a sum."""
+    said = count.to_bytes(4, "little")
+    return Message.signed(ring.identity, ANSWER, Topic.of(plan, ring.key().key_id), ring.who, (said, *parts)).to_bytes()
+
+
+def forwarded(messages: Sequence[Message], left_out: Sequence[int] = ()) -> bytes:
+    """The bundle that decryptors are handed."""
+    return pack([message.without(left_out).to_bytes() for message in messages])

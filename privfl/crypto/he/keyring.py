@@ -1,0 +1,176 @@
+"""Who holds which key, what a party knows of the others, and the set-up scene in which it learns it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from privfl.core import Abort, ConfigError, KeepsSecrets, Mail, PartyId, require
+from privfl.crypto.he.scheme import KeyShare, PublicKey, Scheme, SecretKey, ThresholdScheme
+from privfl.crypto.he.wire import Identity, Refused, pack, seal, unpack
+
+Keys: TypeAlias = Literal["shared", "authority", "threshold"]
+_SECRET, _SHARE = b"secret key", b"key share"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Who can decrypt, and what they insist on.
+
+    ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes it and keeps it. ``threshold``: a
+    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. Decryptors refuse sums of fewer than
+    ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them themselves.
+
+    Raises:
+        ConfigError: an arrangement that cannot be.
+    """
+
+    keys: Keys
+    min_clients: int = 2
+    verify_sum: bool = True
+    holders: int = 1
+    threshold: int = 1
+
+    def __post_init__(self) -> None:
+        if self.keys not in ("shared", "authority", "threshold"):
+            raise ConfigError(f"keys is 'shared', 'authority' or 'threshold', and is '{self.keys}'.")
+        require.at_least(1, min_clients=self.min_clients)
+        if self.keys == "threshold" and not 2 <= self.threshold <= self.holders <= 9:
+            raise ConfigError(f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <= holders <= 9.")
+
+    @property
+    def maker(self) -> PartyId:
+        """Who makes the key."""
+        return "decryptor/0" if self.keys == "authority" else "dealer"
+
+    @property
+    def decryptors(self) -> tuple[PartyId, ...]:
+        """The helpers that decrypt; none where the clients do."""
+        return () if self.keys == "shared" else tuple(f"decryptor/{i}" for i in range(self.holders))
+
+    @property
+    def verifies(self) -> bool:
+        """Whether decryptors add the ciphertexts themselves. Clients that share the key do not: each would be shown everyone."""
+        return self.verify_sum and self.keys != "shared"
+
+    def describe(self) -> str:
+        """One sentence for the report: who can read what."""
+        if self.keys == "shared":
+            return "Keys: shared. Every client holds the one secret key: any client together with the server reads everyone."
+        if self.keys == "authority":
+            if self.verify_sum:
+                return (
+                    "Keys: authority. decryptor/0 holds the secret key and adds the signed ciphertexts itself: the server reads only sums"
+                    f" of at least {self.min_clients} clients, and decryptor/0 alone could read everyone."
+                )
+            return (
+                "Keys: authority, sums not verified. decryptor/0 holds the secret key and decrypts what the server calls a sum: a server"
+                " that lies about it reads single clients, and the two together read everyone."
+            )
+        return (
+            f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and fewer learn nothing; a dealer made the key"
+            f" and is trusted to have forgotten it. Decryptors decrypt only sums of at least {self.min_clients} clients"
+            + ("." if self.verify_sum else ", which the server could forge, because sums are not verified.")
+        )
+
+
+@dataclass(repr=False, eq=False)
+class Keyring(KeepsSecrets):
+    """What one party holds between rounds: its identity, the keys of others, the public key, and its secret where it has one."""
+
+    who: PartyId
+    scheme: Scheme
+    arrangement: Arrangement
+    identity: Identity = field(default_factory=Identity)
+    roster: dict[PartyId, bytes] = field(default_factory=dict)
+    answered: set[tuple[bytes, int]] = field(default_factory=set)
+    public: PublicKey | None = None
+    secret: SecretKey | None = None
+    share: KeyShare | None = None
+
+    def key(self) -> PublicKey:
+        """The public key.
+
+        Raises:
+            Abort: the set-up did not bring one.
+        """
+        if self.public is None:
+            raise Abort(f"{self.who} has no key: {self.arrangement.maker} did not answer in the set-up", blamed=self.arrangement.maker)
+        return self.public
+
+    def reset(self) -> None:
+        """Forget an earlier session."""
+        self.roster, self.answered, self.public, self.secret, self.share = {}, set(), None, None, None
+
+
+class Introduction(KeepsSecrets):
+    """The set-up of everybody but the key's maker: say who you are, and take the key."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+        ring.reset()
+
+    def step(self, mail: Mail) -> Mail:
+        """Hello, then silence."""
+        ring, arrangement = self.ring, self.ring.arrangement
+        if not mail:
+            others = {"server", arrangement.maker, *arrangement.decryptors} - {ring.who}
+            return dict.fromkeys(sorted(others), ring.identity.hello)
+        for sender, body in mail.items():
+            if sender == arrangement.maker and len(body) != 64:
+                try:
+                    self._learn(bytes(body))
+                except (Refused, ValueError) as refused:
+                    raise Abort(f"{ring.who} cannot use the key that it was sent: {refused}", blamed=sender) from refused
+            elif len(body) == 64:
+                ring.roster.setdefault(sender, bytes(body))
+        return {}
+
+    def _learn(self, body: bytes) -> None:
+        ring, arrangement = self.ring, self.ring.arrangement
+        public, maker, server, secret, share = (bytes(item) for item in unpack(body))
+        if ring.public is not None:
+            return
+        ring.roster[arrangement.maker] = maker
+        if server:
+            ring.roster.setdefault("server", server)
+        key = ring.scheme.public(public)
+        if secret:
+            ring.secret = ring.scheme.secret(ring.identity.unseal(secret, _SECRET + key.key_id))
+        if share and isinstance(ring.scheme, ThresholdScheme):
+            ring.share = ring.scheme.share(ring.identity.unseal(share, _SHARE + key.key_id))
+        ring.public = key
+
+
+class KeyMaking(KeepsSecrets):
+    """The set-up of the key's maker: make the key, hand it to whoever says hello. A dealer keeps nothing of it after the scene."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+        ring.reset()
+        self.secret: SecretKey | None = None
+        self.shares: dict[PartyId, KeyShare] = {}
+
+    def step(self, mail: Mail) -> Mail:
+        """The key, to everybody who says hello."""
+        ring, arrangement, scheme = self.ring, self.ring.arrangement, self.ring.scheme
+        if not mail:
+            ring.public, self.secret = scheme.generate()
+            if arrangement.keys == "authority":
+                ring.secret = self.secret
+            elif arrangement.keys == "threshold" and isinstance(scheme, ThresholdScheme):
+                shares = scheme.split(self.secret, arrangement.holders, arrangement.threshold)
+                self.shares = dict(zip(arrangement.decryptors, shares, strict=True))
+            return {}
+        hellos = {sender: bytes(body) for sender, body in mail.items() if len(body) == 64 and sender not in ring.roster}
+        ring.roster.update(hellos)
+        return {sender: self._announcement(sender, hello) for sender, hello in hellos.items()}
+
+    def _announcement(self, receiver: PartyId, hello: bytes) -> bytes:
+        ring, key = self.ring, self.ring.key()
+        secret = share = b""
+        if ring.arrangement.keys == "shared" and receiver.startswith("client/") and self.secret is not None:
+            secret = seal(hello[32:], self.secret.to_bytes(), _SECRET + key.key_id)
+        if receiver in self.shares:
+            share = seal(hello[32:], self.shares[receiver].to_bytes(), _SHARE + key.key_id)
+        return pack([key.to_bytes(), ring.identity.hello, ring.roster.get("server", b""), secret, share])

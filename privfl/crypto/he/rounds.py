@@ -1,0 +1,206 @@
+"""One round under encryption, party by party: clients encrypt and sign, the server collects, whoever holds keys opens the sum."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from privfl.core import Abort, Bounded, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, admit, admit_sum, answer, forwarded, once
+from privfl.crypto.he.keyring import Keyring
+from privfl.crypto.he.scheme import ThresholdScheme
+from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, Topic, pack_numbers, unpack_numbers
+
+READERS = 3
+"""How many clients the server asks where clients hold the key: the answer that most of them give counts."""
+
+
+class ClientRound(KeepsSecrets):
+    """Encrypt, sign, send; and, where the clients share the key, open the sum when asked."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan, update: Bounded) -> None:
+        self.ring, self.plan, self.update = ring, plan, update
+
+    def step(self, mail: Mail) -> Mail:
+        """The signed ciphertext; later the opened sum."""
+        if not mail:
+            return {"server": self._ciphertext()}
+        if self.ring.secret is None or "server" not in mail:
+            return {}
+        parts, count = admit_sum(mail["server"], self.plan, self.ring)
+        once(self.plan, self.ring)
+        return {"server": _opened(self.ring, parts, self.plan, count)}
+
+    def _ciphertext(self) -> bytes:
+        ring, plan = self.ring, self.plan
+        public = ring.key()
+        numbers = ring.scheme.encode(self.update, plan)
+        parts = public.encrypt(numbers, plan) if ring.secret is None else ring.secret.encrypt(numbers, plan)
+        return Message.signed(ring.identity, CIPHERTEXT, Topic.of(plan, public.key_id), ring.who, parts).to_bytes()
+
+
+def _opened(ring: Keyring, parts: Parts, plan: RoundPlan, count: int) -> bytes:
+    if ring.secret is None:
+        raise Abort(f"{ring.who} holds no secret key", blamed=ring.who)
+    try:
+        return answer((pack_numbers(ring.secret.decrypt(parts, plan, count)),), count, plan, ring)
+    except Refused as refused:
+        raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+
+
+class DecryptorRound(KeepsSecrets):
+    """Check what the server forwards, add it, and open the sum or this holder's part of it."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+        self.ring, self.plan = ring, plan
+
+    def step(self, mail: Mail) -> Mail:
+        """The sum, or a part of it, once."""
+        if "server" not in mail:
+            return {}
+        ring, plan = self.ring, self.plan
+        public = ring.key()
+        if ring.arrangement.verifies:
+            ciphertexts = admit(mail["server"], plan, ring)
+            once(plan, ring)
+            try:
+                total, count = public.add(ciphertexts, plan), len(ciphertexts)
+            except Refused as refused:
+                raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+        else:
+            total, count = admit_sum(mail["server"], plan, ring)
+            once(plan, ring)
+        if ring.share is None:
+            return {"server": _opened(ring, total, plan, count)}
+        try:
+            return {"server": answer(ring.share.partial(total, plan), count, plan, ring)}
+        except Refused as refused:
+            raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+
+
+class Collection(KeepsSecrets):
+    """The first half of every server's round: the clients' messages, checked; who is out is out by name."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+        self.ring, self.plan = ring, plan
+        self.messages: dict[ClientId, Message] = {}
+        self.excluded: dict[PartyId, str] = {}
+        self.closed = False
+
+    def take(self, mail: Mail) -> None:
+        """Read what clients sent; after the collection closed, refuse it as late."""
+        topic = Topic.of(self.plan, self.ring.key().key_id)
+        for sender, body in mail.items():
+            client = client_of(sender)
+            if client is None:
+                continue
+            try:
+                if client not in self.plan.cohort:
+                    raise Refused("not in the cohort")
+                if client in self.messages:
+                    continue
+                if self.closed:
+                    raise Refused("the message came after the sum was made")
+                if sender not in self.ring.roster:
+                    raise Refused("did not take part in the set-up")
+                message = Message.read(body)
+                message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
+                self.ring.key().check(message.whole(), self.plan)
+                self.messages[client] = message
+            except Refused as refused:
+                self.excluded.setdefault(sender, str(refused))
+
+    @property
+    def clients(self) -> tuple[ClientId, ...]:
+        """Who is in the sum, in the order of the cohort."""
+        return tuple(client for client in self.plan.cohort if client in self.messages)
+
+    def close(self) -> list[Message]:
+        """All usable messages; nothing joins them any more.
+
+        Raises:
+            Abort: too few for the decryptors to open.
+        """
+        self.closed = True
+        if len(self.messages) < self.ring.arrangement.min_clients:
+            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
+            raise Abort(
+                f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums of fewer than"
+                f" {self.ring.arrangement.min_clients} stay closed{why}"
+            )
+        return [self.messages[client] for client in self.clients]
+
+
+class ServerRound(KeepsSecrets):
+    """Collect, hand on, and learn the sum from those who hold keys."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+        self.ring, self.plan = ring, plan
+        self.collected = Collection(ring, plan)
+        self.answers: dict[PartyId, Parts] = {}
+        self.opened: Opened[Total] | None = None
+
+    @property
+    def result(self) -> Opened[Total] | None:
+        """The weighted sum, once it is opened."""
+        return self.opened
+
+    def step(self, mail: Mail) -> Mail:
+        """Collect; then read the answers."""
+        if not mail:
+            return {}
+        ask = not self.collected.closed
+        self.collected.take(mail)
+        if ask:
+            return self._ask()
+        self._read(mail)
+        return {}
+
+    def _ask(self) -> Mail:
+        ring, plan = self.ring, self.plan
+        messages = self.collected.close()
+        if ring.arrangement.verifies:
+            return dict.fromkeys(ring.arrangement.decryptors, forwarded(messages))
+        try:
+            total = ring.key().add([message.whole() for message in messages], plan)
+        except Refused as refused:
+            raise Abort(f"the ciphertexts do not add: {refused}") from refused
+        count = len(messages).to_bytes(4, "little")
+        body = Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, *total)).to_bytes()
+        readers = ring.arrangement.decryptors or tuple(client_party(client) for client in self.collected.clients[:READERS])
+        return dict.fromkeys(readers, body)
+
+    def _read(self, mail: Mail) -> None:
+        ring, plan = self.ring, self.plan
+        topic = Topic.of(plan, ring.key().key_id)
+        readers = ring.arrangement.decryptors or tuple(client_party(client) for client in self.collected.clients[:READERS])
+        for sender, body in mail.items():
+            if sender not in readers or sender in self.answers or self.opened is not None:
+                continue
+            try:
+                message = Message.read(body)
+                message.verify(ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
+                said, *parts = message.whole()
+                if int.from_bytes(bytes(said), "little") != len(self.collected.messages):
+                    raise Refused("it opened a sum of another number of clients")
+                self.answers[sender] = tuple(parts)
+            except Refused as refused:
+                self.collected.excluded.setdefault(sender, str(refused))
+        count = len(self.collected.messages)
+        try:
+            numbers = self._numbers(count)
+            total = None if numbers is None or self.opened is not None else ring.scheme.total(numbers, plan, count)
+        except Refused as refused:
+            raise Abort(f"what the decryptors answered cannot be used: {refused}", blamed=next(iter(self.answers), None)) from refused
+        if total is not None:
+            self.opened = Opened(total, self.collected.clients, excluded=dict(self.collected.excluded))
+
+    def _numbers(self, count: int) -> Numbers | None:
+        ring = self.ring
+        if not self.answers:
+            return None
+        if ring.arrangement.keys == "threshold" and isinstance(ring.scheme, ThresholdScheme):
+            return ring.scheme.combine(ring.key(), self.answers, self.plan, count, ring.arrangement.threshold)
+        said = Counter(bytes(parts[0]) for parts in self.answers.values() if len(parts) == 1)
+        if not said:
+            raise Refused("an answer of another form")
+        return unpack_numbers(said.most_common(1)[0][0])

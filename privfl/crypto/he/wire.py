@@ -1,0 +1,283 @@
+"""What homomorphic channels say to each other: signed messages bound to a round and a key, boxes sealed to one receiver, arrays.
+
+A message is a head, the SHA-256 digest of each of its parts, one Ed25519 signature over both, and the parts themselves. A part can
+be left out on the way without breaking the signature, so that a server forwards to a decryptor only what it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan
+
+Parts: TypeAlias = tuple[Buffer, ...]
+"""The body of one message. A ciphertext has one part, or several where decryptors need only some of them."""
+Numbers: TypeAlias = npt.NDArray[Any]
+"""What is encrypted: int64 [d + 1] of a fixed-point code, or float64 [d + 1]."""
+
+_DOMAIN = b"privfl/he/message/1\x00"
+_HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
+_MAGIC = b"PFH\x01"
+_MOST_PARTS = 8
+
+
+class Refused(Exception):
+    """Mail that cannot be used, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a message is about: the key, and the public facts of the round that its signature binds it to."""
+
+    key_id: bytes
+    facts: bytes
+    number: int
+    d: int
+    l2: float
+    max_weight: float
+    n: int
+
+    @classmethod
+    def of(cls, plan: RoundPlan, key_id: bytes) -> Topic:
+        """The topic of a round under a key; ``facts`` digests the session, the part and the cohort."""
+        cohort = b"".join(struct.pack("<Q", client) for client in plan.cohort)
+        facts = hashlib.sha256(digest(plan.session) + digest(plan.part.encode()) + cohort).digest()[:16]
+        return cls(key_id, facts, plan.number, plan.d, float(plan.l2), float(plan.max_weight), plan.n)
+
+    def plan(self) -> RoundPlan:
+        """The numbers of the round, for somebody who reads mail without its plan: the cohort is known by its size only."""
+        return RoundPlan(self.number, tuple(range(self.n)), self.d, self.l2, self.max_weight)
+
+
+def digest(data: Buffer) -> bytes:
+    """SHA-256."""
+    return hashlib.sha256(data).digest()
+
+
+class Identity(KeepsSecrets):
+    """One party's two key pairs: Ed25519 to sign, X25519 to be sent sealed boxes. It holds bytes, so that it can be put to rest.
+
+    >>> me = Identity()
+    >>> me.unseal(seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
+    b'for me'
+    """
+
+    def __init__(self) -> None:
+        self._sign = secrets.token_bytes(32)
+        self._box = secrets.token_bytes(32)
+
+    @property
+    def hello(self) -> bytes:
+        """The two public keys, 64 bytes: what the others must know of this party."""
+        sign = Ed25519PrivateKey.from_private_bytes(self._sign).public_key().public_bytes_raw()
+        return sign + X25519PrivateKey.from_private_bytes(self._box).public_key().public_bytes_raw()
+
+    def sign(self, data: bytes) -> bytes:
+        """An Ed25519 signature."""
+        return Ed25519PrivateKey.from_private_bytes(self._sign).sign(data)
+
+    def unseal(self, box: bytes, purpose: bytes) -> bytes:
+        """What was sealed to this party.
+
+        Raises:
+            Refused: sealed to somebody else or for another purpose, or changed.
+        """
+        if len(box) < 48:
+            raise Refused("a sealed box is cut short")
+        mine = X25519PrivateKey.from_private_bytes(self._box)
+        theirs = box[:32]
+        try:
+            shared = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
+            key = _box_key(shared, theirs + mine.public_key().public_bytes_raw(), purpose)
+            return AESGCM(key).decrypt(bytes(12), box[32:], purpose)
+        except (InvalidTag, ValueError):
+            raise Refused("a sealed box does not open") from None
+
+
+def seal(receiver: bytes, plain: bytes, purpose: bytes) -> bytes:
+    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the key is used once, so the nonce is 0)."""
+    ephemeral = X25519PrivateKey.generate()
+    mine = ephemeral.public_key().public_bytes_raw()
+    key = _box_key(ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver)), mine + receiver, purpose)
+    return mine + AESGCM(key).encrypt(bytes(12), plain, purpose)
+
+
+def _box_key(shared: bytes, transcript: bytes, purpose: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=transcript, info=b"privfl/he/box/1\x00" + purpose).derive(shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A signed message: who says what about which round. ``parts`` holds None where a part was left out on the way."""
+
+    kind: bytes
+    topic: Topic
+    sender: PartyId
+    digests: tuple[bytes, ...]
+    signature: bytes
+    parts: tuple[Buffer | None, ...]
+
+    @classmethod
+    def signed(cls, identity: Identity, kind: bytes, topic: Topic, sender: PartyId, parts: Parts) -> Message:
+        """Sign these parts."""
+        digests = tuple(digest(part) for part in parts)
+        return cls(kind, topic, sender, digests, identity.sign(_signed_bytes(kind, topic, sender, digests)), parts)
+
+    @classmethod
+    def read(cls, body: Buffer) -> Message:
+        """Take a message apart; nothing is verified yet, and nothing is copied.
+
+        Raises:
+            Refused: these bytes are no message of this version, or not all of one.
+        """
+        view = memoryview(body).cast("B")
+        if len(view) < _HEAD.size:
+            raise Refused(f"{len(view)} bytes are no message")
+        magic, kind, key_id, facts, number, d, l2, weight, n, who, count = _HEAD.unpack_from(view)
+        end = _HEAD.size + 32 * count + 64 + 8 * count
+        if magic != _MAGIC or count > _MOST_PARTS or len(view) < end:
+            raise Refused("not a message of this version, or cut short")
+        digests = tuple(bytes(view[_HEAD.size + 32 * i : _HEAD.size + 32 * (i + 1)]) for i in range(count))
+        signature = bytes(view[end - 8 * count - 64 : end - 8 * count])
+        parts: list[Buffer | None] = []
+        for (length,) in struct.iter_unpack("<q", view[end - 8 * count : end]):
+            if length < -1 or end + length > len(view):
+                raise Refused("a message is cut short")
+            parts.append(None if length < 0 else view[end : end + length])
+            end += max(length, 0)
+        if end != len(view):
+            raise Refused(f"{len(view) - end} bytes too many")
+        topic = Topic(key_id, facts, number, d, l2, weight, n)
+        return cls(kind, topic, who.rstrip(b"\0").decode("ascii", "replace"), digests, signature, tuple(parts))
+
+    def to_bytes(self) -> bytes:
+        """The message as it travels."""
+        lengths = struct.pack(f"<{len(self.parts)}q", *(-1 if part is None else len(part) for part in self.parts))
+        present = [part for part in self.parts if part is not None]
+        return b"".join([_head(self.kind, self.topic, self.sender, len(self.parts)), *self.digests, self.signature, lengths, *present])
+
+    def without(self, left_out: Collection[int]) -> Message:
+        """The same signed message with some parts left out."""
+        return replace(self, parts=tuple(None if i in left_out else part for i, part in enumerate(self.parts)))
+
+    def verify(self, hello: bytes, kind: bytes, topic: Topic, sender: PartyId) -> None:
+        """Refuse what this sender did not sign, about this round, under this key, and parts that are not the ones signed.
+
+        Raises:
+            Refused: and why.
+        """
+        if self.kind != kind or self.sender != sender:
+            raise Refused(f"a {self.kind!r} of {self.sender} where a {kind!r} of {sender} was due")
+        if self.topic.key_id != topic.key_id:
+            raise Refused("made under a foreign key")
+        if self.topic.number != topic.number:
+            raise Refused(f"a message for round {self.topic.number}, not for round {topic.number}")
+        if self.topic != topic:
+            raise Refused("made for another session, part, cohort or bound")
+        try:
+            signed = _signed_bytes(self.kind, self.topic, self.sender, self.digests)
+            Ed25519PublicKey.from_public_bytes(hello[:32]).verify(self.signature, signed)
+        except InvalidSignature:
+            raise Refused("the signature is not the sender's") from None
+        for part, expected in zip(self.parts, self.digests, strict=True):
+            if part is not None and digest(part) != expected:
+                raise Refused("the content is not what was signed")
+
+    def whole(self) -> Parts:
+        """All parts.
+
+        Raises:
+            Refused: one was left out.
+        """
+        return self.only(range(len(self.parts)))
+
+    def only(self, wanted: Collection[int]) -> Parts:
+        """These parts.
+
+        Raises:
+            Refused: one was left out.
+        """
+        chosen = tuple(self.parts[i] for i in wanted if i < len(self.parts))
+        there = tuple(part for part in chosen if part is not None)
+        if len(there) != len(wanted):
+            raise Refused("a part of the message is missing")
+        return there
+
+
+def _head(kind: bytes, topic: Topic, sender: PartyId, count: int) -> bytes:
+    facts = (topic.key_id, topic.facts, topic.number, topic.d, topic.l2, topic.max_weight, topic.n)
+    return _HEAD.pack(_MAGIC, kind, *facts, sender.encode("ascii"), count)
+
+
+def _signed_bytes(kind: bytes, topic: Topic, sender: PartyId, digests: Sequence[bytes]) -> bytes:
+    return _DOMAIN + _head(kind, topic, sender, len(digests)) + b"".join(digests)
+
+
+def pack(items: Sequence[Buffer]) -> bytes:
+    """Several byte strings as one.
+
+    >>> [bytes(item) for item in unpack(pack([b"one", b"", b"three"]))]
+    [b'one', b'', b'three']
+    """
+    return struct.pack(f"<I{len(items)}Q", len(items), *map(len, items)) + b"".join(items)
+
+
+def unpack(body: Buffer) -> list[memoryview]:
+    """The byte strings that `pack` joined, as views.
+
+    Raises:
+        Refused: not all of them are there, or more is.
+    """
+    view = memoryview(body).cast("B")
+    count = struct.unpack_from("<I", view)[0] if len(view) >= 4 else -1
+    if count < 0 or len(view) < 4 + 8 * count:
+        raise Refused("a list of messages is cut short")
+    lengths = struct.unpack_from(f"<{count}Q", view, 4)
+    if 4 + 8 * count + sum(lengths) != len(view):
+        raise Refused("a list of messages has another length than it says")
+    items: list[memoryview] = []
+    start = 4 + 8 * count
+    for length in lengths:
+        items.append(view[start : start + length])
+        start += length
+    return items
+
+
+def pack_numbers(numbers: Numbers) -> bytes:
+    """Decrypted numbers as they travel: int32 where they fit, otherwise int64, or float64.
+
+    >>> unpack_numbers(pack_numbers(np.array([1, -2]))).tolist()
+    [1, -2]
+    """
+    if numbers.dtype == np.float64:
+        return b"d" + numbers.astype("<f8", copy=False).tobytes()
+    small = len(numbers) == 0 or (numbers.min() >= -(1 << 31) and numbers.max() < 1 << 31)
+    return b"i" + numbers.astype("<i4").tobytes() if small else b"q" + numbers.astype("<i8").tobytes()
+
+
+def unpack_numbers(body: Buffer) -> Numbers:
+    """What `pack_numbers` packed.
+
+    Raises:
+        Refused: it packed something else.
+    """
+    kinds = {b"d": ("<f8", np.float64), b"i": ("<i4", np.int64), b"q": ("<i8", np.int64)}
+    tag = bytes(body[:1])
+    if tag not in kinds or (len(body) - 1) % int(kinds[tag][0][-1]):
+        raise Refused("not an array of numbers")
+    there, here = kinds[tag]
+    return np.frombuffer(body, dtype=there, offset=1).astype(here)
