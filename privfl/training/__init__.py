@@ -1,13 +1,16 @@
 """Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker processes."""
 
+from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
 from privfl.training.gradient import PlainGradient
 from privfl.training.loss import cross_entropy
 from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
+from privfl.training.stacked import Stacked
 from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
 
 __all__ = [
+    "Evaluation",
     "Executor",
     "Failed",
     "FedAdagrad",
@@ -26,9 +29,11 @@ __all__ = [
     "Sequential",
     "ServerHalf",
     "ServerOptimizer",
+    "Stacked",
     "State",
     "Task",
     "Trained",
     "Workload",
     "cross_entropy",
+    "evaluate",
 ]

@@ -26,14 +26,16 @@ class PlainGradient:
     [2, 2, 1]
     """
 
+    def passes(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
+        """Positions of each pass, a shuffled epoch or one step's draw, to be cut into batches of ``batch_size``."""
+        for _ in range(plan.epochs if plan.steps is None else plan.steps):
+            order = torch.randperm(n, generator=rng)
+            yield order if plan.steps is None else order[: plan.batch_size]
+
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each batch."""
-        if plan.steps is not None:
-            for _ in range(plan.steps):
-                yield torch.randperm(n, generator=rng)[: plan.batch_size]
-            return
-        for _ in range(plan.epochs):
-            yield from torch.split(torch.randperm(n, generator=rng), min(plan.batch_size, n))
+        for order in self.passes(n, plan, rng):
+            yield from torch.split(order, min(plan.batch_size, n))
 
     def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
         """Write the batch's mean gradient into ``model.grad``; its mean loss."""

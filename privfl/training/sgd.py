@@ -98,6 +98,13 @@ class LocalSGD:
         """The extra vectors and the new memory after ``steps`` steps; may rewrite ``delta`` [d] in place."""
         return {}, state
 
+    def finish(self, client: ClientId, delta: Vector, broadcast: Broadcast, state: ClientState, n: int, steps: int, loss: float) -> Trained:
+        """What training on n samples in ``steps`` steps leaves; may rewrite ``delta`` [d] in place."""
+        aux, after = self.hand_out(delta, broadcast, state, steps)
+        weight = float(n) if self.weighting == "samples" else 1.0
+        charges = self.gradient.charges(broadcast.plan.number, client, n, self.plan, steps)
+        return Trained(client, weight, after, aux, charges, loss)
+
 
 @dataclass(frozen=True)
 class FedProx(LocalSGD):
@@ -159,10 +166,7 @@ class LocalTrainer:
             torch.default_generator.manual_seed(rng.initial_seed())
             steps, mean_loss = self._descend(samples, start, loss, correction, method.rate(broadcast.plan.number), rng)
         torch.sub(self.model.flat, start, out=out)
-        aux, after = method.hand_out(out, broadcast, state, steps)
-        weight = float(samples.n) if method.weighting == "samples" else 1.0
-        charges = method.gradient.charges(broadcast.plan.number, client, samples.n, method.plan, steps)
-        return Trained(client, weight, after, aux, charges, mean_loss)
+        return method.finish(client, out, broadcast, state, samples.n, steps, mean_loss)
 
     def _descend(
         self, samples: Samples, start: Vector, loss: Loss, correction: Vector | None, lr: float, rng: torch.Generator

@@ -1,0 +1,207 @@
+"""Stacked training: the parameters of several clients [K, d] trained at once by batched matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from privfl.core import Broadcast, Dataset, Seeds, UnsupportedModel
+from privfl.training.executor import Sequential, fits
+from privfl.training.gradient import PlainGradient
+from privfl.training.layers import Scratch, Stack, bytes_per_copy, fits_samples, layers_of
+from privfl.training.loss import cross_entropy
+from privfl.training.sgd import LocalSGD
+from privfl.training.task import Result, Task, Workload
+
+CACHE = 1 << 20
+"""Bytes that a block of clients may keep warm on a CPU: they should stay in a core's second-level cache."""
+DEVICE = 1 << 30
+"""The same where there is an accelerator, which wants large products."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A task with its row of the output and the rows of the data set in each of its batches, padded to one length with a row of its own."""
+
+    task: Task
+    row: int
+    batches: Int[Tensor, "steps B"]
+    sizes: tuple[int, ...]
+    n: int
+
+
+class Stacked:
+    """Several clients at once, for softmax regression and multilayer perceptrons under plain local SGD and its relatives.
+
+    Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5. Clients of different sizes share a
+    block: short batches are padded with samples of weight 0, and a client that has finished leaves. A client with a broadcast or a
+    method of its own is trained as `Sequential` would.
+
+    Raises:
+        UnsupportedModel: the model, the loss, the data or one of the method's seats cannot be stacked; `Sequential` takes all of them.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        method, model = workload.method, workload.model
+        if not isinstance(method, LocalSGD):
+            raise UnsupportedModel(f"only local SGD and its relatives can be stacked, and the method is {type(method).__name__}.")
+        gradient = method.gradient
+        if not isinstance(gradient, PlainGradient) or type(gradient) is not PlainGradient or method.objective is not None:
+            raise UnsupportedModel("a gradient or an objective of its own cannot be stacked: use the sequential executor.")
+        if workload.loss is not cross_entropy:
+            raise UnsupportedModel("only cross_entropy can be trained stacked: use the sequential executor.")
+        self.workload, self.method, self.gradient, self.layers = workload, method, gradient, layers_of(model)
+        why = self._unfit(workload.data)
+        if why is not None:
+            raise UnsupportedModel(why)
+        self.alone = Sequential(workload)
+
+    def _unfit(self, data: Dataset) -> str | None:
+        flattens = isinstance(self.workload.model.module, nn.Sequential) and isinstance(self.workload.model.module[0], nn.Flatten)
+        if data.x.dtype != torch.float32 or data.y.ndim != 1:
+            return f"only float32 features with one label each can be stacked, not {data.x.dtype} with labels {tuple(data.y.shape)}."
+        if not fits_samples(self.layers, data.x.shape[1:], flattens):
+            return f"samples of shape {tuple(data.x.shape[1:])} do not fit a first layer of {self.layers[0].inputs} inputs."
+        return None
+
+    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds) -> list[Result]:
+        """Train every task's client; see `Executor.train`."""
+        fits(broadcast, tasks, out)
+        results: dict[int, Result] = {}
+        groups: dict[int, list[_Client]] = {}
+        for row, task in enumerate(tasks):
+            if task.broadcast is not None or task.method is not None or task.samples(self.workload.data).n == 0:
+                results[row] = self.alone.train_one(broadcast, task, out[row], seeds)
+            else:
+                groups.setdefault(id(task.data or self.workload.data), []).append(self._plan(broadcast, row, task, seeds))
+        for group in groups.values():
+            self._train_group(broadcast, group, out, seeds, results)
+        return [results[row] for row in range(len(tasks))]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _plan(self, broadcast: Broadcast, row: int, task: Task, seeds: Seeds) -> _Client:
+        samples = task.samples(self.workload.data)
+        rng = seeds.generator("training", broadcast.plan.number, task.client)
+        passes = list(self.gradient.passes(samples.n, self.method.plan, rng))
+        width = min(self.method.plan.batch_size, samples.n)
+        full, rest = divmod(len(passes[0]), width)
+        sizes = (width,) * full + ((rest,) if rest else ())
+        padding = len(sizes) * width - len(passes[0])  # with position 0, a sample of the client's own
+        positions = functional.pad(torch.stack(passes), (0, padding)).view(-1, width)
+        at = positions if samples.index is None else samples.index.cpu()[positions]
+        return _Client(task, row, at, sizes * len(passes), samples.n)
+
+    def _train_group(self, broadcast: Broadcast, group: list[_Client], out: Tensor, seeds: Seeds, results: dict[int, Result]) -> None:
+        """Clients that share a data set: those of like length together, longest first, in blocks that stay in cache."""
+        group.sort(key=lambda c: (len(c.sizes), c.batches.shape[1], c.n), reverse=True)
+        data = group[0].task.data or self.workload.data
+        device, d = self.workload.model.flat.device, self.workload.model.d
+        stepwise = bool(self.method.momentum or self.method.prox) or self.method.correction(broadcast, group[0].task.state) is not None
+        width = max(c.batches.shape[1] for c in group)
+        each = bytes_per_copy(self.layers, d, width, vectors=1 + stepwise + bool(self.method.momentum))
+        together = max(1, min(len(group), (CACHE if device.type == "cpu" else DEVICE) // each))
+        together = -(-len(group) // -(-len(group) // together))  # blocks of even size
+        scratch = Scratch(self.layers, together, width, device)
+        parameters = torch.empty(together, d, device=device)
+        gradient = torch.empty(together, d, device=device) if stepwise else None
+        for first in range(0, len(group), together):
+            block = group[first : first + together]
+            try:
+                losses = self._train_block(broadcast, data, block, scratch, parameters, gradient)
+            except (RuntimeError, IndexError):  # somebody's data: one by one, so that only its owner fails, and by name
+                results.update({c.row: self.alone.train_one(broadcast, c.task, out[c.row], seeds) for c in block})
+                continue
+            for k, c in enumerate(block):
+                torch.sub(parameters[k], broadcast.parameters, out=out[c.row])
+                steps = len(c.sizes)
+                results[c.row] = self.method.finish(c.task.client, out[c.row], broadcast, c.task.state, c.n, steps, losses[k] / steps)
+
+    def _train_block(
+        self, broadcast: Broadcast, data: Dataset, block: list[_Client], scratch: Scratch, parameters: Tensor, gradient: Tensor | None
+    ) -> list[float]:
+        """Train a block in the first rows of ``parameters``; each client's sum of batch losses."""
+        method, lr = self.method, self.method.rate(broadcast.plan.number)
+        parameters = parameters[: len(block)].copy_(broadcast.parameters)
+        at, share = _table(block)
+        at, share = at.to(data.x.device), share.to(data.x.device)
+        labels, nll, minus = data.y[at], torch.zeros_like(share), share.new_full((1, 1, 1), -1.0)
+        step = None if gradient is None else _Step(method, broadcast, block, parameters, gradient[: len(block)], lr)
+        x = data.x.flatten(1)
+        for began, ended, active, width in _stretches(block):
+            stack = Stack(scratch, parameters[:active], None if gradient is None else gradient[:active], width)
+            into, cut = stack.x.view(active * width, -1), (slice(began, ended), slice(active), slice(None), slice(width))
+            steps = (at[cut].reshape(ended - began, -1), labels[cut], share[cut], nll[cut])
+            minus_one = minus.expand(active, 1, width)
+            for rows, label, part, likelihood in zip(*(table.unbind() for table in steps), strict=True):
+                torch.index_select(x, 0, rows, out=into)
+                stack.forward()
+                stack.loss(label, part, minus_one, likelihood)
+                if step is None:
+                    stack.backward(scale=-lr, keep=1 - lr * method.weight_decay)
+                else:
+                    stack.backward(scale=1.0, keep=0.0)
+                    step(active)
+        losses: list[float] = nll.mul_(share).sum((0, 2, 3)).neg_().tolist()
+        return losses
+
+
+class _Step:
+    """From gradients [K, d] to parameters [K, d], as `LocalTrainer` steps, for the first rows that are still at work."""
+
+    def __init__(
+        self, method: LocalSGD, broadcast: Broadcast, block: list[_Client], parameters: Tensor, gradient: Tensor, lr: float
+    ) -> None:
+        self.method, self.start, self.parameters, self.gradient, self.lr = method, broadcast.parameters, parameters, gradient, lr
+        self.velocity = torch.zeros_like(gradient) if method.momentum else None
+        given = [method.correction(broadcast, c.task.state) for c in block]
+        corrections = [c for c in given if c is not None]
+        self.corrections = torch.stack(corrections) if corrections else None
+
+    def __call__(self, active: int) -> None:
+        method, w, g = self.method, self.parameters[:active], self.gradient[:active]
+        if method.weight_decay:
+            g.add_(w, alpha=method.weight_decay)
+        if method.prox:
+            g.add_(w - self.start, alpha=method.prox)
+        if self.corrections is not None:
+            g.add_(self.corrections[:active])
+        if self.velocity is None:
+            w.add_(g, alpha=-self.lr)
+            return
+        v = self.velocity[:active].mul_(method.momentum).add_(g)
+        w.add_(g.add_(v, alpha=method.momentum) if method.nesterov else v, alpha=-self.lr)
+
+
+def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of steps in which as many clients are at work on batches of one width: first step, end, clients, width."""
+    began, shape = 0, (0, 0)
+    for s in range(len(block[0].sizes) + 1):
+        sizes = [c.sizes[s] for c in block if s < len(c.sizes)]
+        now = (len(sizes), max(sizes, default=0))
+        if now != shape:
+            if s:
+                yield began, s, *shape
+            began, shape = s, now
+
+
+def _table(block: list[_Client]) -> tuple[Int[Tensor, "S K 1 B"], Float[Tensor, "S K 1 B"]]:
+    """Rows of the data set in each step of each client, and each sample's share in its batch's mean; padding is a client's own sample."""
+    steps, width = len(block[0].sizes), max(c.batches.shape[1] for c in block)
+    if all(c.sizes == block[0].sizes for c in block):
+        at = torch.stack([c.batches for c in block], dim=1)
+        sizes = torch.tensor(block[0].sizes)[:, None].expand(steps, len(block))
+    else:
+        at = torch.stack([c.batches[0, 0] for c in block])[None, :, None].repeat(steps, 1, width)
+        sizes = torch.ones(steps, len(block), dtype=torch.int64)
+        for k, c in enumerate(block):
+            at[: len(c.sizes), k, : c.batches.shape[1]] = c.batches
+            sizes[: len(c.sizes), k] = torch.tensor(c.sizes)
+    there = torch.arange(width) < sizes[:, :, None]
+    return at[:, :, None], (there / sizes[:, :, None])[:, :, None]
