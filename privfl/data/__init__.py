@@ -77,7 +77,7 @@ def load(name: str, folder: Path | None = None, **options: Any) -> Split:
         DataCorrupt: a file of it is truncated, or not what its name says.
 
     >>> load("digits").train.n
-    1438
+    1442
     """
     if name not in DATASETS:
         raise ConfigError(unknown("data set", name, DATASETS))

@@ -48,7 +48,7 @@ def fetch(
 
     Raises:
         ConfigError: an unknown data set.
-        DataMissing: no address answered with the whole file. What came stays as ``.part``, for the next try.
+        DataMissing: no address answered with the whole file (what came stays as ``.part``, for the next try), or the folder cannot be made.
         DataCorrupt: what came is not the file: its size or checksum is wrong, or the archive lacks a member.
     """
     base = folder or files.data_folder()
@@ -57,7 +57,12 @@ def fetch(
         wanted = [base / member for member in remote.members] or [base / remote.file]
         if any(files.locate(path) is None for path in wanted):
             target = base / remote.file
-            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise DataMissing(
+                    f"data set '{name}' has nowhere to go ({fault}): set PRIVFL_DATA to a folder that you can write."
+                ) from fault
             _download(name, remote, target, progress)
             if remote.members:
                 _unpack(target, remote, base)

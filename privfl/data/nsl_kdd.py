@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -59,9 +58,9 @@ class NslKdd:
         DataCorrupt: a file is truncated, or not what its name says.
     """
 
-    labels: Literal["five", "binary"] = "five"
-    train: Literal["20percent", "full"] = "20percent"
-    test: Literal["full", "21"] = "full"
+    labels: str = "five"
+    train: str = "20percent"
+    test: str = "full"
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -27,7 +27,7 @@ class Shakespeare:
     role names repeat between plays, so a role is not always one character.
 
     Raises:
-        ConfigError: ``length`` or ``min_characters`` is under 1, or no role is left.
+        ConfigError: ``length`` is under 1, ``min_characters`` under 0, or no role is left.
         DataMissing: the file is not on this machine.
         DataCorrupt: a speech has no role.
     """
@@ -36,7 +36,8 @@ class Shakespeare:
     min_characters: int = 1000
 
     def __post_init__(self) -> None:
-        require.at_least(1, length=self.length, min_characters=self.min_characters)
+        require.at_least(1, length=self.length)
+        require.at_least(0, min_characters=self.min_characters)
 
     def __call__(self, folder: Path | None = None) -> Split:
         """Load it from a data folder, or from the usual one."""

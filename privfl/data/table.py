@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from torch import Tensor
 from privfl.core import DataCorrupt
 from privfl.data import files
 
+Column: TypeAlias = npt.NDArray[Any]
+"""Text [n]. (Run-time checks cannot tell NumPy string types of different widths to be one.)"""
 MISSING = "?"
 FAR = 10.0
 """Standardised numbers are cut to this many standard deviations: one absurd field must not be the whole gradient."""
@@ -24,7 +27,7 @@ class Table:
     """Columns of text by name, all of one length, and the file that they came from."""
 
     path: Path
-    columns: Mapping[str, npt.NDArray[np.str_]]
+    columns: Mapping[str, Column]
 
     @property
     def n(self) -> int:
@@ -35,7 +38,7 @@ class Table:
         """The rows where the mask is set."""
         return Table(self.path, {name: column[rows] for name, column in self.columns.items()})
 
-    def replaced(self, **columns: npt.NDArray[np.str_]) -> Table:
+    def replaced(self, **columns: Column) -> Table:
         """With other columns under these names."""
         return Table(self.path, {**self.columns, **columns})
 
@@ -73,7 +76,7 @@ def joined(tables: Sequence[Table]) -> Table:
     return Table(tables[0].path.parent, {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns})
 
 
-def codes(column: npt.NDArray[np.str_], categories: Sequence[str]) -> npt.NDArray[np.int64]:
+def codes(column: Column, categories: Sequence[str]) -> npt.NDArray[np.int64]:
     """The position of each value among the sorted categories, -1 where it is none of them."""
     known = np.array(categories)
     place = np.searchsorted(known, column).clip(max=len(known) - 1)
