@@ -1,9 +1,11 @@
 """Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker processes."""
 
+from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
 from privfl.training.gradient import PlainGradient
 from privfl.training.loss import cross_entropy
+from privfl.training.processes import Processes
 from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.stacked import Stacked
@@ -24,6 +26,7 @@ __all__ = [
     "LocalTrainer",
     "Method",
     "PlainGradient",
+    "Processes",
     "Result",
     "Samples",
     "Sequential",
@@ -36,4 +39,5 @@ __all__ = [
     "Workload",
     "cross_entropy",
     "evaluate",
+    "executors",
 ]
