@@ -26,13 +26,14 @@ def locate(path: Path) -> Path | None:
     return None
 
 
-def find(dataset: str, file: str, folder: Path | None = None) -> Path:
+def find(dataset: str, file: str, folder: Path | None = None, way_out: str = "") -> Path:
     """The path of a data set's file, plain or gzipped.
 
     Args:
         dataset: whose file it is, for the error.
         file: relative to the data folder, without ``.gz``.
         folder: the data folder; `data_folder` where it is None.
+        way_out: how to get a file that `fetch` does not bring.
 
     Raises:
         DataMissing: it is not there.
@@ -40,9 +41,10 @@ def find(dataset: str, file: str, folder: Path | None = None) -> Path:
     base = folder or data_folder()
     found = locate(base / file)
     if found is None:
+        way = way_out or f"run 'privfl data fetch {dataset}'"
         raise DataMissing(
             f"data set '{dataset}' is not on this machine: no {file} (or {file}.gz) in {base};"
-            f" run 'privfl data fetch {dataset}', or set PRIVFL_DATA to the folder that has it."
+            f" {way}, or set PRIVFL_DATA to the folder that has it."
         )
     return found
 

@@ -25,6 +25,7 @@ NUMERIC = (
     *("dst_host_rerror_rate", "dst_host_srv_rerror_rate"),
 )
 COLUMNS = ("duration", *CATEGORICAL, *NUMERIC[1:], "attack", "difficulty")
+PAGE = "https://www.unb.ca/cic/datasets/nsl.html"
 CLASSES = ("normal", "dos", "probe", "r2l", "u2r")
 FAMILIES = {
     "normal": ("normal",),
@@ -46,8 +47,9 @@ _CLASS = {attack: label for label, family in enumerate(CLASSES) for attack in FA
 class NslKdd:
     """25,192 connections to train (``train="20percent"``; 125,973 with ``"full"``) and 22,544 to test (``"full"``; 11,850 with ``"21"``).
 
+    The authors hand out ``KDDTrain+.txt``, the full training file, on their page; fetching brings the other files.
     ``labels="five"``: normal, denial of service, probe, remote to local, user to root; ``"binary"``: normal or attack. The test
-    records hold 17 attacks that the training records lack. ``test="21"`` leaves out the records that all 21 of the authors'
+    records hold 18 attacks that these training records lack. ``test="21"`` leaves out the records that all 21 of the authors'
     classifiers got right, as KDDTest-21 does. Features: 38 numbers, standardised by the training rows and cut to 10 standard
     deviations (``duration`` and the byte counts as log(1 + value) first), then protocol, service and flag, one-hot; a service that no
     training row has is a row of zeros. Nothing is missing. Attributes: ``attack``, ``protocol_type``, ``service``, with names.
@@ -73,8 +75,11 @@ class NslKdd:
 
     def __call__(self, folder: Path | None = None) -> Split:
         """Load it from a data folder, or from the usual one."""
-        file = "nsl-kdd/KDDTrain+_20Percent.txt" if self.train == "20percent" else "nsl-kdd/KDDTrain+.txt"
-        train = table.read(files.find("nsl_kdd", file, folder), COLUMNS)
+        if self.train == "full":
+            path = files.find("nsl_kdd", "nsl-kdd/KDDTrain+.txt", folder, way_out=f"ask for it on {PAGE}")
+        else:
+            path = files.find("nsl_kdd", "nsl-kdd/KDDTrain+_20Percent.txt", folder)
+        train = table.read(path, COLUMNS)
         test = table.read(files.find("nsl_kdd", "nsl-kdd/KDDTest+.txt", folder), COLUMNS)
         if self.test == "21":
             test = test.take(test.numbers("difficulty") < 21)

@@ -182,6 +182,11 @@ def test_an_absent_data_set_says_its_name_the_folder_and_the_way_out(tmp_path, n
         assert words in str(missing.value)
 
 
+def test_the_training_file_that_fetching_does_not_bring_says_where_it_comes_from(tmp_path):
+    with pytest.raises(DataMissing, match=r"no nsl-kdd/KDDTrain\+\.txt .*ask for it on https://www\.unb\.ca"):
+        load("nsl_kdd", tmp_path, train="full")
+
+
 @pytest.mark.parametrize("name", sorted(ORIGINS))
 def test_what_present_looks_for_is_what_loading_reads(tmp_path, name):
     for file in ORIGINS[name].needs:
