@@ -20,7 +20,7 @@ from privfl.core.errors import (
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.local import BatchGradient, ClientState, LocalPlan, LocalTraining, Loss, Objective
 from privfl.core.opened import Opened, Rows, Total
-from privfl.core.privacy import Bound, Charge, DpEvent, Ledger, Mechanism, Sampling, Scheme, Sensitivity
+from privfl.core.privacy import Bound, Charge, DpEvent, Ledger, Mechanism, RingNoise, Sampling, Scheme, Sensitivity
 from privfl.core.protocol import (
     Abort,
     Channel,
@@ -95,6 +95,7 @@ __all__ = [
     "PrivflError",
     "Received",
     "RestKey",
+    "RingNoise",
     "RoundFailed",
     "RoundKnowledge",
     "RoundPlan",

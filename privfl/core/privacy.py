@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from privfl.core.errors import ConfigError
 from privfl.core.randomness import NoiseSource
-from privfl.core.types import NeighbourRelation, Unit, Vector
+from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
 
 Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
 
@@ -25,7 +28,7 @@ class Sampling:
     """
 
     scheme: Scheme
-    rate: float
+    rate: int | float
     population: int
 
     def __post_init__(self) -> None:
@@ -37,9 +40,9 @@ class Sampling:
 class Sensitivity:
     """How far one neighbour moves a vector, by norm; inf where it is not bounded."""
 
-    l2: float
-    l1: float = float("inf")
-    linf: float = float("inf")
+    l2: int | float
+    l1: int | float = float("inf")
+    linf: int | float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class DpEvent:
     """
 
     mechanism: str
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,9 @@ class Charge:
     ``subject`` names whose privacy pays: ``"client"`` or ``"sample of client 3"``. ``relation`` is the neighbour relation under
     which the sensitivity was taken. ``uniform`` tells whether every contribution had the same weight, ``public_denominator``
     whether the mean divided by a fixed public number, ``cohort_hidden`` whether the adversary does not learn who took part (only
-    then does sampling amplify), ``repeatable_noise`` whether a seed repeats the noise, which voids the claim.
+    then does sampling amplify), ``repeatable_noise`` whether a seed repeats the noise, which voids the claim. ``count`` is how many
+    times it was released, ``weights_counted`` whether weights that differ are in the sensitivity, and ``cohort`` who took part, where
+    that is public: then each client pays for its own rounds only.
     """
 
     round: int
@@ -74,6 +79,9 @@ class Charge:
     public_denominator: bool = True
     cohort_hidden: bool = True
     repeatable_noise: bool = False
+    count: int = 1
+    weights_counted: bool = False
+    cohort: tuple[ClientId, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -82,7 +90,8 @@ class Charge:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Charge:
         """From what `to_json` made."""
-        return cls(**{**data, "event": DpEvent(**data["event"]), "sampling": Sampling(**data["sampling"])})
+        cohort = None if data.get("cohort") is None else tuple(data["cohort"])
+        return cls(**{**data, "event": DpEvent(**data["event"]), "sampling": Sampling(**data["sampling"]), "cohort": cohort})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +133,25 @@ class Mechanism(Protocol):
 
     def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
         """At the server, on the aggregate: central noise; the event of all the noise that is in it."""
+        ...
+
+
+@runtime_checkable
+class RingNoise(Protocol):
+    """Distributed noise on ring integers: a channel that sums integers calls it between encoding and masking, at each client.
+
+    ``unit_l2`` is the norm of one contribution in integer units, rounding included; ``among`` the fewest contributions whose shares
+    must add up to the whole noise. Nobody then sees a sum without noise.
+    """
+
+    def add(self, integers: npt.NDArray[np.int64], unit_l2: int | float, among: int, noise: NoiseSource) -> npt.NDArray[np.int64]:
+        """New integers [d]: the contribution with one share of the noise in it."""
+        ...
+
+    def reach(self, unit_l2: int | float, among: int, contributors: int) -> int:
+        """How far the noise of so many contributors moves any integer, but with chance 2^-40: the headroom that the ring must add."""
+        ...
+
+    def event(self, unit_l2: int | float, d: int, among: int, survivors: int) -> DpEvent:
+        """What accounts for the noise of the shares that did arrive."""
         ...

@@ -43,7 +43,7 @@ class Clip:
     tensor([0.6000, 0.8000])
     """
 
-    l2: float
+    l2: int | float
 
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)

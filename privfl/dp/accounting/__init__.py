@@ -1,0 +1,26 @@
+"""Accounting: what releases spend, under which sampler and neighbour relation."""
+
+from privfl.dp.accounting.classical import advanced_epsilon, basic_epsilon, gaussian_epsilon, zcdp_epsilon
+from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
+from privfl.dp.accounting.ledger import Spent, spend, spent_epsilon
+from privfl.dp.accounting.pld import NoPld, pld_epsilon
+from privfl.dp.accounting.rdp import RdpAccount
+from privfl.dp.accounting.release import Accountant, Release
+
+__all__ = [
+    "Accountant",
+    "NoPld",
+    "RdpAccount",
+    "Release",
+    "Spent",
+    "advanced_epsilon",
+    "basic_epsilon",
+    "calibrate",
+    "epsilon",
+    "gaussian_epsilon",
+    "pld_epsilon",
+    "spend",
+    "spent_by",
+    "spent_epsilon",
+    "zcdp_epsilon",
+]
