@@ -3,9 +3,11 @@
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
+from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
 from privfl.training.loss import cross_entropy
 from privfl.training.processes import Processes
+from privfl.training.scaffold import Scaffold
 from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.stacked import Stacked
@@ -19,6 +21,7 @@ __all__ = [
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedNova",
     "FedProx",
     "FedSGD",
     "FedYogi",
@@ -29,6 +32,7 @@ __all__ = [
     "Processes",
     "Result",
     "Samples",
+    "Scaffold",
     "Sequential",
     "ServerHalf",
     "ServerOptimizer",
