@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
+
+from privfl.aggregators.seats import cleaned
 from privfl.core import BadUpdate, NeighbourRelation, RowBound, Rows, Total, Vector
 
 
@@ -15,23 +19,37 @@ class Mean:
     the weights present: the only mean with a sensitivity when clients may be added or removed.
 
     Raises:
-        BadUpdate: an unweighted mean of a total whose contributions had other weights than 1.
+        BadUpdate: an unweighted mean of a total whose contributions had other weights than 1; rows or a total that are not finite.
 
     >>> Mean()(Rows.of([[1.0], [4.0]], weights=[2.0, 1.0]))
     tensor([2.])
     """
 
+    symmetries: ClassVar[str] = "PTSR"
+
     weighted: bool = True
     denominator: float | None = None
+
+    def stands(self, n: int) -> int:
+        """None."""
+        return 0
 
     def __call__(self, opened: Rows | Total) -> Vector:
         """The mean [d]."""
         if isinstance(opened, Rows):
+            if opened.n == 0:
+                raise BadUpdate("Mean got no rows at all.")
             weights = opened.weights if self.weighted else opened.weights.new_ones(opened.n)
-            return (weights / (self.denominator or float(weights.sum()))).to(opened.values.dtype) @ opened.values
+            mean = (weights / (self.denominator or float(weights.sum()))).to(opened.values.dtype) @ opened.values
+            if not bool(torch.isfinite(mean).all()):
+                cleaned("Mean", opened, stands=0)  # names whose rows are not finite
+            return mean
         if not self.weighted and abs(opened.weight - opened.count) > 1e-3 * opened.count:
             raise BadUpdate(f"an unweighted mean of {opened.count} updates whose weights sum to {opened.weight}: send weights of 1.")
-        return opened.value / self.denominator if self.denominator else opened.mean()
+        mean = opened.value / self.denominator if self.denominator else opened.mean()
+        if not bool(torch.isfinite(mean).all()):
+            raise BadUpdate("Mean: the total holds NaN or infinite values.")
+        return mean
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
         """Of uniform weights: step / n under replace_one, l2 / n under zero_out, and l2 / denominator where that is fixed.

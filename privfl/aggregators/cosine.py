@@ -1,0 +1,149 @@
+"""Rules that judge rows by their direction: the cosine filter and AFA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+import torch
+from jaxtyping import Float
+from scipy.special import betainc
+from torch import Tensor
+
+from privfl.aggregators.median import Median
+from privfl.aggregators.seats import InHull, MemoryRule, combine, majority, mean_of
+from privfl.aggregators.verdict import Verdict
+from privfl.core import BadUpdate, ClientId, Context, Rows, Vector, require
+from privfl.core.geometry import gram, squared_norms
+
+Reference: TypeAlias = Callable[[Rows, Context], Vector]
+"""The direction [d] that rows are compared with: an update trained on clean data, the last aggregate, a median."""
+
+
+def cosines_to(values: Float[Tensor, "n d"], reference: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    """Cosines [n] with the reference in float64; 0 where either is the zero vector."""
+    norms = squared_norms(values).sqrt() * squared_norms(reference[None]).sqrt()
+    length = squared_norms(reference[None]).sqrt().clamp(min=1e-300)
+    along = (values @ (reference / length.to(reference))).to(torch.float64) * length
+    return torch.where(norms > 0, along / norms.clamp(min=1e-300), torch.zeros(()).to(norms)).clamp(-1, 1).cpu()
+
+
+def median_of_rows(rows: Rows, context: Context) -> Vector:
+    """The coordinate-wise median of this round's rows."""
+    return Median()(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class CosineFilter(InHull, MemoryRule[None]):
+    """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is canonical for it.
+
+    The reference is a callable of the rows and the context (for the last aggregate, keep it outside; the default is the rows'
+    own coordinate-wise median, which stands f < n/2). Zero rows have cosine 0. Where no row passes, the model stays. Blind to
+    length: put `Clipping` before it. Row weights are not used.
+
+    >>> context = Context(None, torch.zeros(2), torch.Generator())
+    >>> CosineFilter().step(Rows.of([[1.0, 0.0], [1.0, 0.2], [-9.0, 0.0]]), None, context)[0]
+    tensor([1.0000, 0.1000])
+    """
+
+    symmetries: ClassVar[str] = "PS"
+
+    threshold: float = 0.0
+    reference: Reference = median_of_rows
+
+    def __post_init__(self) -> None:
+        require.within(-1, 1, threshold=self.threshold)
+
+    def init(self) -> None:
+        """Nothing is remembered."""
+        return
+
+    def stands(self, n: int) -> int:
+        """Fewer than half."""
+        return majority(n)
+
+    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+        similar = cosines_to(rows.values, self.reference(rows, context))
+        kept = similar > self.threshold
+        return Verdict(mean_of(rows.values, kept), kept=kept, scores={"cosine": similar}), None
+
+
+@dataclass(frozen=True, slots=True)
+class AFAState:
+    """How often each client's update was good and bad so far."""
+
+    good: Mapping[ClientId, int] = field(default_factory=dict)
+    bad: Mapping[ClientId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AFA(InHull, MemoryRule[AFAState]):
+    """Adaptive federated averaging (Munoz-Gonzalez, Co, Lupu 2019, Algorithm 1): drop dissimilar updates, and remember who sent them.
+
+    Repeat: the average with weights p_k n_k of the good rows; their cosines s_k with it; where mean(s) < median(s), rows with s_k <
+    median - xi std are bad, otherwise rows with s_k > median + xi std; xi grows by ``xi_step``; until no row is bad. Client k's quality is
+    p_k = alpha_k / (alpha_k + beta_k) with ``prior`` + its good (alpha) and bad (beta) rounds. It is blocked for good where
+    I_0.5(alpha_k, beta_k) > ``block``. Row weights ARE used (n_k). Needs client ids. Meant for fewer than half of the clients.
+
+    >>> context = Context(None, torch.zeros(2), torch.Generator())
+    >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [-9.0, 0.0]])
+    >>> AFA().judge_step(rows, AFA().init(), context)[0].words(rows.ids)
+    'dropped 1 of 7: 6'
+    """
+
+    symmetries: ClassVar[str] = "PSR"
+
+    xi: float = 2.0
+    xi_step: float = 0.5
+    prior: float = 3.0
+    block: float = 0.95
+
+    def __post_init__(self) -> None:
+        require.positive(xi=self.xi, xi_step=self.xi_step, prior=self.prior)
+        require.within(0, 1, block=self.block)
+
+    def init(self) -> AFAState:
+        """Nobody has a record."""
+        return AFAState()
+
+    def stands(self, n: int) -> int:
+        """Fewer than half."""
+        return majority(n)
+
+    def quality(self, state: AFAState, client: ClientId) -> tuple[float, bool]:
+        """Client's p = alpha / (alpha + beta), and whether it is blocked."""
+        alpha, beta = self.prior + state.good.get(client, 0), self.prior + state.bad.get(client, 0)
+        return alpha / (alpha + beta), float(betainc(alpha, beta, 0.5)) > self.block
+
+    def _decide(self, rows: Rows, lost: int, state: AFAState, context: Context) -> tuple[Verdict[Tensor], AFAState]:
+        if rows.ids is None:
+            raise BadUpdate("AFA keeps a record of every client, and these rows are anonymous: use a channel that names them.")
+        records = [self.quality(state, client) for client in rows.ids]
+        weights = torch.tensor([p for p, _ in records], dtype=torch.float64) * rows.weights.to(torch.float64).cpu()
+        allowed = torch.tensor([not blocked for _, blocked in records])
+        inner = gram(rows.values).cpu()
+        good, xi, similar = allowed.clone(), self.xi, torch.zeros(rows.n, dtype=torch.float64)
+        while bool(good.any()):
+            at = weights * good
+            at = at / at.sum()
+            length = (inner.diagonal() * (at @ inner @ at)).clamp(min=0).sqrt()
+            similar = torch.where(length > 0, inner @ at / length.clamp(min=1e-300), torch.zeros(()).to(at))
+            seen = similar[good]
+            centre, spread = float(torch.quantile(seen, 0.5)), float(seen.std(correction=0))
+            low = float(seen.mean()) < centre
+            bad = good & (similar < centre - xi * spread if low else similar > centre + xi * spread)
+            if not bool(bad.any()) or math.isclose(spread, 0, abs_tol=1e-12):
+                break
+            good &= ~bad
+            xi += self.xi_step
+        share = weights * good
+        out = combine(rows.values, share / share.sum()) if bool(good.any()) else torch.zeros_like(rows.values[0])
+        counted = {client: i for i, client in enumerate(rows.ids) if allowed[i]}
+        after = AFAState(
+            {**state.good, **{c: state.good.get(c, 0) + 1 for c, i in counted.items() if good[i]}},
+            {**state.bad, **{c: state.bad.get(c, 0) + 1 for c, i in counted.items() if not good[i]}},
+        )
+        quality = torch.tensor([p for p, _ in records], dtype=torch.float64)
+        return Verdict(out, kept=good, scores={"cosine": similar, "quality": quality}), after

@@ -1,0 +1,215 @@
+"""Bases of rules and seats: rows that are not finite are met in one way, and every class says how many liars it stands.
+
+A row with NaN or infinity in it is certainly a liar's (or broken). Rules drop such rows first and count them in f; more of them
+than the rule stands are refused with the clients' names. Seats before the rule hand them through as they are, so that the
+rule after them does that.
+
+Row weights are the clients' own claims about themselves, so robust rules give every row the weight 1; the few that use weights say so.
+
+What a client can move a result by (``sensitivity``) is infinite unless a class proves better.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from privfl.aggregators.verdict import Verdict
+from privfl.core import BadUpdate, Context, NeighbourRelation, RowBound, Rows, TooManyByzantine, Vector
+
+S = TypeVar("S")
+
+
+def finite_rows(values: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+    """Which rows hold only finite values.
+
+    >>> finite_rows(torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [3e38, 3e38]]))
+    tensor([ True, False,  True])
+    """
+    finite = torch.isfinite(values.sum(dim=1))
+    for row in (~finite).nonzero().flatten():  # a sum can overflow although every entry is finite
+        finite[row] = torch.isfinite(values[row]).all()
+    return finite.cpu()
+
+
+def cleaned(name: str, opened: Rows, stands: int) -> tuple[Rows, Bool[Tensor, " n"]]:
+    """The finite rows, and which they were.
+
+    Raises:
+        BadUpdate: there are no rows, or one is not finite where none may be.
+        TooManyByzantine: more rows are not finite than the rule stands.
+    """
+    if opened.n == 0:
+        raise BadUpdate(f"{name} got no rows at all.")
+    finite = finite_rows(opened.values)
+    if bool(finite.all()):
+        return opened, finite
+    lost = [int(i) for i in (~finite).nonzero()]
+    who = ", ".join(str(i if opened.ids is None else opened.ids[i]) for i in lost)
+    if stands == 0:
+        raise BadUpdate(f"{name} stands no bad row, and these hold NaN or infinite values: {who}.")
+    if len(lost) > stands or len(lost) == opened.n:
+        raise TooManyByzantine(f"{name} stands {stands} bad rows of {opened.n}, and {len(lost)} hold NaN or infinite values: {who}.")
+    return opened.take(finite.nonzero().flatten()), finite
+
+
+class Stands(ABC):
+    """How many of n rows may be arbitrary, and which symmetries the rule has."""
+
+    __slots__ = ()
+    symmetries: ClassVar[str] = "PTSR"
+    """The result does not depend on the order of rows (P), moves along with a translation (T), a positive scale (S), a rotation (R)."""
+
+    @abstractmethod
+    def stands(self, n: int) -> int:
+        """How many of n rows may be arbitrary.
+
+        Raises:
+            TooManyByzantine: the rule's ``f`` is more than its proof allows for n rows, so that an engine can refuse before training.
+        """
+
+    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
+        """Infinite: nothing better is proved."""
+        return float("inf")
+
+
+class InHull:
+    """The result is a convex combination of the rows (or shorter)."""
+
+    __slots__ = ()
+
+    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
+        """2 l2: the result lies in the ball that the rows lie in, and one client may move it from one side to the other."""
+        return 2 * bound.l2
+
+
+class RowRule(Stands):
+    """A rule without memory. Subclasses write `_decide` on finite rows."""
+
+    __slots__ = ()
+
+    def __call__(self, opened: Rows) -> Vector:
+        """The aggregate [d]; the rows stay as they were."""
+        return self.judge(opened).out
+
+    def judge(self, opened: Rows) -> Verdict[Vector]:
+        """The aggregate [d] and what was done to the rows.
+
+        Raises:
+            TooManyByzantine: too few rows for ``f``, or too many that are not finite.
+        """
+        rows, finite = cleaned(type(self).__name__, opened, self.stands(opened.n))
+        return self._decide(rows, opened.n - rows.n).among(finite)
+
+    @abstractmethod
+    def _decide(self, rows: Rows, lost: int) -> Verdict[Vector]:
+        """The verdict on finite rows, ``lost`` others of which were dropped already and count in f."""
+
+
+class MemoryRule(Stands, Generic[S]):
+    """A rule that remembers, draws chance or looks at the model. Subclasses write `_decide` on finite rows."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def init(self) -> S:
+        """The state before the first round."""
+
+    def step(self, opened: Rows, state: S, context: Context) -> tuple[Vector, S]:
+        """The aggregate [d] and the state after it; rows and state stay as they were."""
+        verdict, state = self.judge_step(opened, state, context)
+        return verdict.out, state
+
+    def judge_step(self, opened: Rows, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+        """The aggregate [d], what was done to the rows, and the state after it.
+
+        Raises:
+            TooManyByzantine: too few rows for ``f``, or too many that are not finite.
+        """
+        rows, finite = cleaned(type(self).__name__, opened, self.stands(opened.n))
+        verdict, state = self._decide(rows, opened.n - rows.n, state, context)
+        return verdict.among(finite), state
+
+    @abstractmethod
+    def _decide(self, rows: Rows, lost: int, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+        """The verdict on finite rows, and the state after it."""
+
+
+class Before(ABC, Generic[S]):
+    """A seat between the channel and the rule. Subclasses write `judge_before`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def init(self) -> S:
+        """The state before the first round."""
+
+    def before(self, rows: Rows, state: S, context: Context) -> tuple[Rows, S]:
+        """The rows that the rule sees, and the state after them; the rows that went in stay as they were."""
+        verdict, state = self.judge_before(rows, state, context)
+        return verdict.out, state
+
+    @abstractmethod
+    def judge_before(self, rows: Rows, state: S, context: Context) -> tuple[Verdict[Rows], S]:
+        """The rows that the rule sees, what was done to those that went in, and the state after it."""
+
+
+class After(ABC, Generic[S]):
+    """A seat on the aggregate. Subclasses write `judge_after`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def init(self) -> S:
+        """The state before the first round."""
+
+    def after(self, vector: Vector, state: S, context: Context) -> tuple[Vector, S]:
+        """The change [d] that the server applies, and the state after it; the vector that went in stays as it was."""
+        verdict, state = self.judge_after(vector, state, context)
+        return verdict.out, state
+
+    @abstractmethod
+    def judge_after(self, vector: Vector, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+        """The change [d] that the server applies, what was done to it, and the state after it."""
+
+
+def combine(values: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+    """The rows' linear combination in one pass, in the rows' precision."""
+    return weights.to(values) @ values
+
+
+def mean_of(values: Float[Tensor, "n d"], chosen: Tensor) -> Float[Tensor, " d"]:
+    """The mean of the rows that are chosen, by position or by mask, without copying them; the zero vector where none is."""
+    weights = torch.zeros(len(values), dtype=torch.float64)
+    weights[chosen] = 1.0
+    return combine(values, weights / weights.sum().clamp(min=1))
+
+
+def mask(n: int, chosen: Tensor) -> Bool[Tensor, " n"]:
+    """True at the chosen positions."""
+    kept = torch.zeros(n, dtype=torch.bool)
+    kept[chosen] = True
+    return kept
+
+
+def majority(n: int) -> int:
+    """The most rows that may be arbitrary while the others are a majority, ceil(n / 2) - 1.
+
+    >>> majority(5), majority(6), majority(1)
+    (2, 2, 0)
+    """
+    return max((n - 1) // 2, 0)
+
+
+def refuse_over(rule: str, n: int, f: int, most: int, condition: str) -> None:
+    """Refuse ``f`` over ``most``, naming the condition.
+
+    Raises:
+        TooManyByzantine: f > most.
+    """
+    if f > most:
+        raise TooManyByzantine(f"{rule} with f={f} needs {condition}, and got n={n}: lower f or ask more clients.")
