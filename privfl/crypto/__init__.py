@@ -1,7 +1,7 @@
 """Channels: how bounded updates travel, and who can read them."""
 
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he import Paillier
+from privfl.crypto.he import BFV, CKKS, Paillier
 from privfl.crypto.plain import Plain
 
-__all__ = ["FixedPoint", "Paillier", "Plain"]
+__all__ = ["BFV", "CKKS", "FixedPoint", "Paillier", "Plain"]

@@ -1,5 +1,6 @@
 """Homomorphic aggregation: the server adds what it cannot read, with a key model that is stated and real."""
 
+from privfl.crypto.he.lattice import BFV, CKKS
 from privfl.crypto.he.paillier import Paillier
 
-__all__ = ["Paillier"]
+__all__ = ["BFV", "CKKS", "Paillier"]

@@ -1,0 +1,165 @@
+"""The CKKS channel: approximate sums of real-valued updates, released with flooding noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from privfl.core import BadUpdate, Bounded, ConfigError, RoundPlan, Total, require
+from privfl.crypto.he import keyfile
+from privfl.crypto.he.channel import HomomorphicChannel
+from privfl.crypto.he.keyring import Arrangement
+from privfl.crypto.he.lattice import flooding, parameters
+from privfl.crypto.he.lattice.bfv import check_lattice_keys
+from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
+from privfl.crypto.he.lattice.parameters import Lattice
+from privfl.crypto.he.rounds import READERS
+from privfl.crypto.he.wire import Numbers, Refused, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class CkksScheme:
+    """CKKS with its parameters and its release."""
+
+    lattice: Lattice
+    max_clients: int
+    encryption: Encryption
+    flooding_bits: int
+    releases: int
+    workers: int
+    key_file: str | None
+
+    def generate(self) -> tuple[LatticePublic, LatticeSecret]:
+        """A fresh key pair, or the one in the key file."""
+        path = None if self.key_file is None else Path(self.key_file)
+        if path is not None and path.exists():
+            kept = self.secret(keyfile.read(path, b"ckks"))
+            return kept.public, kept
+        public, secret = fresh(self.lattice, self.workers)
+        made = LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
+        if path is not None:
+            keyfile.write(path, b"ckks", made.to_bytes())
+        return public, made
+
+    def public(self, data: bytes) -> LatticePublic:
+        """Read a public key."""
+        return LatticePublic.from_bytes(data, self.lattice, self.workers)
+
+    def secret(self, data: bytes) -> LatticeSecret:
+        """Read a secret key."""
+        fields = unpack(data)
+        if len(fields) != 2:
+            raise Refused("not a CKKS secret key")
+        return LatticeSecret(self.public(bytes(fields[0])), bytes(fields[1]), self.encryption, self.flooding_bits, self.releases)
+
+    def encode(self, update: Bounded, plan: RoundPlan) -> Numbers:
+        """The weighted update in units of the bound, then the weight in units of the largest: float64 [d + 1] within [-1, 1].
+
+        Raises:
+            BadUpdate: another length than the plan's, or a weight over the plan's bound.
+        """
+        if len(update.delta) != plan.d:
+            raise BadUpdate(f"client {update.client}: a vector of {len(update.delta)} values where {plan.d} were asked for.")
+        if not 0 < update.weight <= plan.max_weight:
+            raise BadUpdate(f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}].")
+        share = update.weight / plan.max_weight
+        numbers = np.empty(plan.d + 1)
+        numbers[:-1] = np.clip(update.delta.detach().cpu().numpy().astype(np.float64) / plan.l2 * share, -1, 1)
+        numbers[-1] = share
+        return numbers
+
+    def total(self, numbers: Numbers, plan: RoundPlan, count: int) -> Total:
+        """The sum, if ``count`` contributions can have made it."""
+        if len(numbers) != plan.d + 1 or numbers.dtype != np.float64:
+            raise Refused(f"{len(numbers)} numbers where {plan.d + 1} were due")
+        noise = flooding.deviation(self.lattice, plan, count, self.flooding_bits, self.releases)
+        if not np.abs(numbers).max(initial=0) <= count + 10 * noise or not numbers[-1] > 0:
+            raise Refused(f"the decrypted sum is not a sum of {count} contributions")
+        value = torch.from_numpy((numbers[:-1] * (plan.l2 * plan.max_weight)).astype(np.float32))
+        return Total(value, float(numbers[-1]) * plan.max_weight, count)
+
+    def headroom(self, plan: RoundPlan) -> None:
+        """The sum of the cohort must fit into the modulus."""
+        if not plan.l2 < float("inf"):
+            raise ConfigError("ckks encodes in units of the bound, so updates need a finite one: set bound to a clip.")
+        if plan.n > self.max_clients:
+            raise ConfigError(f"ckks: a cohort of {plan.n}, and this channel has room for max_clients={self.max_clients}: raise it.")
+
+    def inflated(self, l2: float, d: int) -> float:
+        """Encoding in doubles moves nothing that matters."""
+        return l2 * (1 + 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class CKKS(HomomorphicChannel):
+    """CKKS (Cheon, Kim, Kim, Song 2017) on SEAL through TenSEAL, every release flooded with noise.
+
+    A bare CKKS decryption gives the secret key away (Li and Micciancio 2021), so releases carry Gaussian noise for ``flooding_bits`` of
+    statistical security over ``releases`` releases of up to ``max_d`` values under one key. The parameter set is the cheapest whose
+    noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with primes of 60, 60, 60 bits, 64 bytes a
+    value. `error` says what a round's noise is. ``BFV`` is exact, smaller and needs none of this.
+
+    Raises:
+        ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a precision that no set reaches.
+
+    >>> CKKS().scheme.lattice
+    Lattice(scheme='ckks', degree=8192, primes=(60, 60, 60), plain_bits=0, scale_bits=80)
+    >>> plan = RoundPlan(0, tuple(range(10)), d=100_000, l2=1.0)
+    >>> f"{CKKS().error(plan):.0e}"
+    '3e-06'
+    """
+
+    bits: int = 16
+    max_clients: int = 255
+    max_d: int = 1 << 20
+    keys: Literal["shared", "authority"] = "authority"
+    encryption: Encryption = "public"
+    flooding_bits: int = 40
+    releases: int = 1000
+    min_clients: int = 2
+    verify_sum: bool = True
+    workers: int = 1
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        check_lattice_keys("ckks", self.keys, self.encryption)
+        require.at_least(1, workers=self.workers, max_clients=self.max_clients, max_d=self.max_d, releases=self.releases)
+        require.at_least(40, flooding_bits=self.flooding_bits)
+        require.within(2, 31, bits=self.bits)
+        self._lattice()
+        self.describe()  # refuses impossible arrangements
+
+    def _lattice(self) -> Lattice:
+        largest = RoundPlan(0, tuple(range(self.max_clients)), self.max_d, l2=1.0)
+        rounding = 2.0 ** (1 - self.bits) * (self.max_clients / 12) ** 0.5
+        for lattice in parameters.ckks(self.max_clients):
+            if flooding.deviation(lattice, largest, self.max_clients, self.flooding_bits, self._releases) <= rounding:
+                return lattice
+        raise ConfigError(
+            f"ckks: no parameter set gives {self.bits} bits with {self.flooding_bits} bits of flooding over {self.releases} releases of"
+            f" {self.max_clients} clients; lower one of them, or take bfv, which is exact."
+        )
+
+    @property
+    def _releases(self) -> int:
+        return self.releases * (READERS if self.keys == "shared" else 1)
+
+    def error(self, plan: RoundPlan) -> float:
+        """Standard deviation of the flooding noise in one value of the weighted sum of the whole cohort."""
+        noise = flooding.deviation(self._lattice(), plan, plan.n, self.flooding_bits, self._releases)
+        return noise * plan.l2 * plan.max_weight
+
+    @property
+    def scheme(self) -> CkksScheme:
+        """CKKS with these parameters."""
+        lattice = self._lattice()
+        return CkksScheme(lattice, self.max_clients, self.encryption, self.flooding_bits, self._releases, self.workers, self.key_file)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Who holds which key."""
+        return Arrangement(self.keys, self.min_clients, self.verify_sum)
