@@ -41,6 +41,8 @@ def layers_of(model: FlatModel) -> tuple[Layer, ...]:
     """
     if not isinstance(model.module, nn.Sequential):
         raise UnsupportedModel(f"only an nn.Sequential can be trained stacked, and the model is a {type(model.module).__name__}.")
+    if any(not parameter.requires_grad for parameter in model.module.parameters()):
+        raise UnsupportedModel("a model with frozen parameters cannot be trained stacked.")
     starts = {slot.name: slot.start for slot in model.slots}
     found: list[Layer] = []
     for name, module in model.module.named_children():

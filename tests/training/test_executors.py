@@ -1,0 +1,336 @@
+"""Executors: they agree, they are determined by the seed, and one client's failure is that client's alone."""
+
+import gc
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privfl.core import (
+    Broadcast,
+    Charge,
+    ClientState,
+    ConfigError,
+    Dataset,
+    DpEvent,
+    FlatModel,
+    LocalPlan,
+    RoundPlan,
+    Sampling,
+    Seeds,
+    UnsupportedModel,
+    Update,
+)
+from privfl.training import (
+    Failed,
+    FedNova,
+    FedProx,
+    FedSGD,
+    LocalSGD,
+    PlainGradient,
+    Processes,
+    Scaffold,
+    Sequential,
+    Stacked,
+    Task,
+    Trained,
+    Workload,
+    cross_entropy,
+    executors,
+)
+
+
+def run(executor, broadcast, tasks, seed=0, out=None):
+    out = torch.full((len(tasks), len(broadcast.parameters)), 9.0) if out is None else out
+    return out, executor.train(broadcast, tasks, out, Seeds(seed))
+
+
+METHODS = [
+    LocalSGD(lr=0.1, plan=LocalPlan(8, epochs=2)),
+    LocalSGD(lr=0.1, plan=LocalPlan(8, epochs=2), weight_decay=0.1),
+    LocalSGD(lr=0.05, plan=LocalPlan(16), momentum=0.9, weight_decay=0.01),
+    LocalSGD(lr=0.05, plan=LocalPlan(16, epochs=2), momentum=0.9, nesterov=True),
+    LocalSGD(lr=0.1, plan=LocalPlan(12, steps=9), decay=0.5, weighting="uniform"),
+    FedProx(lr=0.1, prox=0.5, plan=LocalPlan(8, epochs=2)),
+    FedSGD(lr=0.5),
+    FedNova(lr=0.1, momentum=0.5, plan=LocalPlan(8)),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{m.momentum}-{m.weight_decay}")
+@pytest.mark.parametrize("net", ["softmax", "relu", "tanh", "sigmoid", "deep"])
+def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
+    options = {} if net == "softmax" else {"hidden": (12, 7, 9)} if net == "deep" else {"hidden": (15,), "activation": net}
+    load, tasks = workload(method, "softmax" if net == "softmax" else "mlp", **options), cohort([40, 40, 40, 33, 5, 1, 64, 40])
+    broadcast = sent(load, tasks, number=1)
+    slow, expected = run(Sequential(load), broadcast, tasks)
+    fast, got = run(Stacked(load), broadcast, tasks)
+    assert torch.allclose(fast, slow, rtol=0, atol=1e-5)
+    assert slow.norm(dim=1).min() > 1e-3
+    for a, b in zip(got, expected, strict=True):
+        assert (a.client, a.weight) == (b.client, b.weight)
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert {k: v.tolist() for k, v in a.aux.items()} == {k: v.tolist() for k, v in b.aux.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    batch=st.integers(1, 40),
+    steps=st.one_of(st.none(), st.integers(1, 5)),
+    epochs=st.integers(1, 3),
+    momentum=st.sampled_from([0.0, 0.9]),
+    seed=st.integers(0, 1000),
+)
+def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum, seed):
+    g = torch.Generator().manual_seed(seed)
+    n = sum(sizes)
+    data = Dataset(torch.randn(n, 5, generator=g), torch.randint(0, 3, (n,), generator=g), classes=3)
+    method = LocalSGD(lr=0.1, momentum=momentum, plan=LocalPlan(batch, epochs=epochs, steps=steps))
+    model = FlatModel(torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3, bias=False)))
+    load = Workload(model, cross_entropy, method, data)
+    tasks = [Task(i, index) for i, index in enumerate(torch.randperm(n, generator=g).split(sizes))]
+    broadcast = Broadcast(RoundPlan(0, tuple(range(len(tasks))), model.d, 1.0), model.read())
+    slow, expected = run(Sequential(load), broadcast, tasks, seed)
+    fast, got = run(Stacked(load), broadcast, tasks, seed)
+    assert torch.allclose(fast, slow, rtol=0, atol=2e-5)
+    assert [r.loss for r in got] == pytest.approx([r.loss for r in expected], rel=1e-3, abs=1e-5)
+
+
+def test_stacked_scaffold_corrects_each_client_by_its_own_control_variate(workload, cohort, sent):
+    load, tasks = workload(Scaffold(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 24, 31])
+    g = torch.Generator().manual_seed(1)
+    tasks = [Task(t.client, t.index, ClientState({"control": 0.1 * torch.randn(load.model.d, generator=g)})) for t in tasks[:2]] + tasks[2:]
+    broadcast = sent(load, tasks, aux={"control": 0.1 * torch.randn(load.model.d, generator=g)})
+    slow, expected = run(Sequential(load), broadcast, tasks)
+    fast, got = run(Stacked(load), broadcast, tasks)
+    assert torch.allclose(fast, slow, atol=1e-5)
+    for a, b in zip(got, expected, strict=True):
+        assert torch.allclose(a.state.vectors["control"], b.state.vectors["control"], atol=1e-4)
+        assert torch.allclose(a.aux["control"], b.aux["control"], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Sequential, Stacked])
+def test_the_same_seed_gives_the_same_bits_whatever_the_company_of_a_client(kind, workload, cohort, sent):
+    load, tasks = workload(LocalSGD(lr=0.1)), cohort([40] * 6)
+    broadcast, before = sent(load, tasks), torch.get_rng_state()
+    first, _ = run(kind(load), broadcast, tasks, seed=4)
+    again, _ = run(kind(load), broadcast, tasks, seed=4)
+    other, _ = run(kind(load), broadcast, tasks, seed=5)
+    alone, _ = run(kind(load), broadcast, tasks[3:4], seed=4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.allclose(alone[0], first[3], atol=1e-6)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [Sequential, Stacked])
+def test_rows_may_lie_apart_and_nothing_is_written_between_them(kind, workload, cohort, sent):
+    load, tasks = workload(LocalSGD(lr=0.1)), cohort([40, 12, 40])
+    broadcast, d = sent(load, tasks), load.model.d
+    dense, _ = run(kind(load), broadcast, tasks)
+    room = torch.full((3, d + 8), 7.0)
+    run(kind(load), broadcast, tasks, out=room[:, 8:])
+    assert torch.equal(room[:, 8:], dense)
+    assert (room[:, :8] == 7.0).all()
+    with pytest.raises(ConfigError, match="do not fit"):
+        run(kind(load), broadcast, tasks, out=torch.empty(2, d))
+
+
+def failing_cohort(cohort, digits):
+    """An empty client, an index out of range, and labels that the model has no class for, among honest clients."""
+    a, d, f = (cohort([40] * 6)[i] for i in (0, 3, 5))
+    wrong = Dataset(digits.x[:20], torch.full((20,), 99), classes=100)
+    return [a, Task(1, torch.empty(0, dtype=torch.int64)), Task(2, torch.tensor([10**6] * 40)), d, Task(4, None, data=wrong), f]
+
+
+@pytest.mark.parametrize("kind", [Sequential, Stacked, Processes])
+def test_a_failing_client_is_named_and_the_others_train_as_ever(kind, workload, cohort, sent, digits):
+    load, tasks = workload(LocalSGD(lr=0.1)), failing_cohort(cohort, digits)
+    broadcast = sent(load, tasks)
+    executor = kind(load) if kind is not Processes else Processes(load, workers=1)
+    out, results = run(executor, broadcast, tasks)
+    executor.close()
+    failed = [r for r in results if isinstance(r, Failed)]
+    assert [f.client for f in failed] == [1, 2, 4]
+    assert "client 1 holds no samples" in failed[0].why
+    assert "IndexError" in failed[1].why
+    assert torch.isnan(out[[1, 2, 4]]).all()
+    honest = [tasks[i] for i in (0, 3, 5)]
+    alone, _ = run(Sequential(load), broadcast, honest)
+    assert torch.allclose(out[[0, 3, 5]], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Sequential, Stacked])
+def test_a_diverging_client_is_nan_and_no_crash(kind, workload, cohort, sent, digits):
+    load, tasks = workload(LocalSGD(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 40, 40])
+    poisoned = Dataset(digits.x[:40] * float("nan"), digits.y[:40], classes=10)
+    out, results = run(kind(load), sent(load, tasks), [tasks[0], Task(1, None, data=poisoned), tasks[2]])
+    assert all(isinstance(r, Trained) for r in results)
+    assert torch.isnan(out[1]).any()
+    assert torch.isfinite(out[[0, 2]]).all()
+    assert results[1].loss != results[1].loss
+    wild = workload(LocalSGD(lr=1e30, plan=LocalPlan(8, epochs=2)))
+    _, results = run(kind(wild), sent(wild, tasks), tasks)
+    assert all(isinstance(r, Trained) for r in results)
+
+
+@pytest.mark.parametrize("kind", [Sequential, Stacked])
+def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, cohort, sent, digits):
+    load, tasks = workload(LocalSGD(lr=0.1)), cohort([40, 40, 40, 40])
+    broadcast = sent(load, tasks)
+    flipped = Dataset(digits.x, 9 - digits.y, classes=10)
+    other = sent(load, tasks)
+    other = type(other)(other.plan, other.parameters * 0.5)
+    own = [
+        tasks[0],
+        Task(1, tasks[1].index, data=flipped),
+        Task(2, tasks[2].index, broadcast=other),
+        Task(3, tasks[3].index, method=LocalSGD(lr=0.01)),
+    ]
+    out, _ = run(kind(load), broadcast, own)
+    for row, (method, data, start) in enumerate(
+        [
+            (load.method, digits, broadcast),
+            (load.method, flipped, broadcast),
+            (load.method, digits, other),
+            (LocalSGD(lr=0.01), digits, broadcast),
+        ]
+    ):
+        alone, _ = run(Sequential(Workload(load.model, load.loss, method, data)), start, tasks[row : row + 1])
+        assert torch.allclose(out[row], alone[0], atol=1e-6)
+
+
+class Noisy(PlainGradient):
+    """A gradient of its own, as DP-SGD has."""
+
+    def charges(self, round, client, n, plan, steps):
+        return (Charge(round, DpEvent("gaussian", {"steps": float(steps)}), Sampling("shuffled", 1.0, n), "sample", "add_remove"),)
+
+
+def other_loss(module, x, y):
+    return cross_entropy(module, x, y)
+
+
+def test_stacked_refuses_what_it_cannot_do_and_auto_falls_back(workload, digits, sent, cohort):
+    mlp = torch.nn.Sequential
+    refused = [
+        (workload(LocalSGD(gradient=Noisy())), "gradient"),
+        (Workload(workload(LocalSGD()).model, other_loss, LocalSGD(), digits), "only cross_entropy"),
+        (Workload(FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.GELU())), cross_entropy, LocalSGD(), digits), "GELU"),
+        (Workload(FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.ReLU())), cross_entropy, LocalSGD(), digits), "ends with a linear"),
+        (Workload(FlatModel(torch.nn.Linear(64, 10)), cross_entropy, LocalSGD(), digits), "nn.Sequential"),
+        (Workload(FlatModel(mlp(torch.nn.Linear(32, 10))), cross_entropy, LocalSGD(), digits), "32 inputs"),
+    ]
+    for load, says in refused:
+        with pytest.raises(UnsupportedModel, match=says):
+            Stacked(load)
+    load, tasks = refused[0][0], cohort([40, 40])
+    executor, why = executors(load, {t.client: t.index for t in tasks})
+    assert isinstance(executor, Sequential)
+    assert why.startswith("sequential: a gradient")
+    _, results = run(executor, sent(load, tasks), tasks)
+    assert results[0].charges[0].event.parameters == {"steps": 2.0}
+
+
+def test_a_frozen_layer_is_not_trained_stacked_as_if_it_were_free(digits):
+    for layer, parameter in ((0, "weight"), (2, "bias")):
+        module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+        module[layer].get_parameter(parameter).requires_grad_(False)
+        with pytest.raises(UnsupportedModel, match="frozen"):
+            Stacked(Workload(FlatModel(module), cross_entropy, LocalSGD(), digits))
+
+
+def test_auto_measures_names_its_reason_and_leaves_the_model_as_it_was(workload, cohort):
+    load, tasks = workload(LocalSGD(lr=0.1)), cohort([40] * 8)
+    clients, before = {t.client: t.index for t in tasks}, load.model.read()
+    executor, why = executors(load, clients)
+    name = why.partition(":")[0]
+    assert name in ("sequential", "stacked")
+    assert type(executor) is {"sequential": Sequential, "stacked": Stacked}[name]
+    assert "measured" in why
+    assert torch.equal(load.model.flat, before)
+    again, same = executors(load, clients, why)
+    assert type(again) is type(executor)
+    assert same == why
+    with pytest.raises(ConfigError, match="did you mean 'stacked'"):
+        executors(load, clients, "staked")
+
+
+class Foreign:
+    """A training written by somebody who knows `core.LocalTraining` and nothing else."""
+
+    def on(self, model, loss):
+        def train(client, broadcast, dataset, state, rng):
+            if client == 1:
+                raise ValueError("my disk is full")
+            delta = torch.full((model.d,), float(dataset.n))
+            return Update(client, delta, 2.0, {"extra": torch.ones(1)}), ClientState({"seen": torch.ones(1)}), ()
+
+        return train
+
+    def parts(self, d):
+        return {"extra": 1}
+
+    def init(self, d):
+        return {}
+
+    def broadcast(self, state):
+        return {}
+
+    def combine(self, aggregate, aux, state, cohort_fraction):
+        return aggregate, state
+
+
+def test_a_foreign_training_runs_and_its_exception_is_the_clients(workload, cohort, sent):
+    load, tasks = workload(Foreign()), cohort([40, 40, 12])
+    out, results = run(Sequential(load), sent(load, tasks), tasks)
+    assert results[1] == Failed(1, "ValueError: my disk is full")
+    assert out[:, 0][[0, 2]].tolist() == [40.0, 12.0]
+    assert (results[2].weight, results[2].aux["extra"].item(), results[2].state.vectors["seen"].item()) == (2.0, 1.0, 1.0)
+    assert executors(load, {0: tasks[0].index})[1].startswith("sequential")
+
+
+def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_nothing(workload, cohort, sent, digits):
+    folders = set(Path(tempfile.gettempdir()).glob("privfl-*"))
+    children = {p.pid for p in multiprocessing.active_children()}
+    load, tasks = workload(LocalSGD(lr=0.1, momentum=0.5, plan=LocalPlan(16)), "mlp"), cohort([40, 33, 40, 1, 40])
+    tasks[2] = Task(2, tasks[2].index, data=Dataset(digits.x, 9 - digits.y, classes=10))
+    broadcast = sent(load, tasks)
+    slow, expected = run(Sequential(load), broadcast, tasks)
+    executor = Processes(load, workers=2)
+    for number in (0, 1):
+        fast, got = run(executor, sent(load, tasks, number) if number else broadcast, tasks)
+        if number == 0:
+            assert torch.equal(fast, slow)
+            assert got == expected
+    victim = next(iter(executor.workers.values()))
+    os.kill(victim.pid, 9)
+    victim.join()
+    out, results = run(executor, broadcast, tasks)
+    lost = [row for row, r in enumerate(results) if isinstance(r, Failed)]
+    assert len(lost) <= 1
+    kept = [row for row in range(5) if row not in lost]
+    assert torch.equal(out[kept], slow[kept])
+    after, _ = run(executor, broadcast, tasks)
+    assert torch.equal(after, slow)
+    executor.close()
+    with pytest.raises(ConfigError, match="closed"):
+        run(executor, broadcast, tasks)
+    del executor
+    gc.collect()
+    assert {p.pid for p in multiprocessing.active_children()} == children
+    assert set(Path(tempfile.gettempdir()).glob("privfl-*")) == folders
+
+
+def test_processes_refuse_parts_that_cannot_travel(workload, digits):
+    load = Workload(workload(LocalSGD()).model, lambda module, x, y: module(x).sum(), LocalSGD(), digits)
+    with pytest.raises(ConfigError, match="cannot be sent to worker processes"):
+        Processes(load)
+    with pytest.raises(ConfigError, match="workers must be at least 1"):
+        Processes(workload(LocalSGD()), workers=0)
