@@ -18,11 +18,10 @@ _AXIS = 5
 @cache
 def _hadamard(bits: int) -> Floats:
     """The orthonormal Hadamard matrix of order 2^bits."""
-    pair = np.array([[1, 1], [1, -1]], dtype=np.float32) / np.float32(math.sqrt(2))
-    matrix: Floats = np.ones((1, 1), dtype=np.float32)
+    signs = np.ones((1, 1), dtype=np.float32)
     for _ in range(bits):
-        matrix = np.kron(matrix, pair).astype(np.float32)
-    return matrix
+        signs = np.kron(np.array([[1, 1], [1, -1]], dtype=np.float32), signs)
+    return (signs / math.sqrt(1 << bits)).astype(np.float32)
 
 
 def walsh_hadamard(x: Floats) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from privfl.core import ConfigError
 BackendName = Literal["auto", "cryptography", "pycryptodome"]
 
 
+@runtime_checkable
 class Keystream(Protocol):
     """An AES-CTR keystream that is read from its beginning on."""
 
@@ -22,6 +23,7 @@ class Keystream(Protocol):
         ...
 
 
+@runtime_checkable
 class Backend(Protocol):
     """X25519 (RFC 7748), Ed25519 (RFC 8032), AES-GCM and AES-CTR (SP 800-38D and 38A) on raw bytes."""
 

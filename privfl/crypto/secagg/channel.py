@@ -1,0 +1,267 @@
+"""Secure aggregation as a channel: the server learns the sum of the surviving clients' updates, and nothing else."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ClientId,
+    ClientMember,
+    ConfigError,
+    HelperMember,
+    KeepsSecrets,
+    Member,
+    Opener,
+    OsNoise,
+    Party,
+    PartyId,
+    Received,
+    RingNoise,
+    RoundPlan,
+    RowBound,
+    Rows,
+    ServerMember,
+    Silent,
+    Total,
+    client_party,
+    require,
+)
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.primitives import BackendName, Directory, Words, backend
+from privfl.crypto.secagg import ideal, keys, wire
+from privfl.crypto.secagg.client import ClientParty
+from privfl.crypto.secagg.graph import Degree
+from privfl.crypto.secagg.keys import RoundKeys
+from privfl.crypto.secagg.scene import Scene, degree_for, epoch, scene, unit_l2
+from privfl.crypto.secagg.server import ServerParty
+from privfl.crypto.secagg.stage import StageAbort
+from privfl.crypto.secagg.view import Wiretap
+
+
+@dataclass(frozen=True, slots=True)
+class SecAgg:
+    """Masks that cancel (Bonawitz et al. 2017), on a sparse graph (SecAgg+, Bell et al. 2020).
+
+    Every client adds a mask of its own and one for each neighbour, which the neighbour subtracts; shares of the seeds and keys let
+    the survivors take off what a dropped client left. The weight travels inside the masked vector.
+
+    Guarantee, ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients, learns the sum over the
+    survivors and nothing else, but with probability 2^-sigma. ``mode="active"``: a server that does not follow it learns at most one
+    sum, of at least the quorum of contributions, provided that ``directory`` holds the clients' true identity keys; it can always
+    deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into the sum, because nobody sees its
+    input; bounds are the client's own word. Clients that withhold or garble messages are named, and can make a round fail.
+
+    Args:
+        threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None is the smallest safe number.
+            The same fraction of the cohort is the quorum: fewer contributions are never summed.
+        graph: ``"complete"``; ``"k_regular"``, with a degree computed from the next four; or a degree.
+        corrupt: the fraction of clients that may collude with the server.
+        drop: the fraction that may leave during a round.
+        sigma, eta: privacy fails with probability 2^-sigma at most, a round within these bounds with 2^-eta.
+        bits: of one value, sign included; ``ring`` (16, 24, 32; None: the smallest that holds any sum) is what travels.
+        rounding, rotation: as in `FixedPoint`.
+        noise: noise shares added to the integers before masking, for distributed differential privacy.
+        carry: next round's public keys travel with the last message, which saves an exchange when the whole cohort is there again.
+        fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same total, bit for bit, no cryptography.
+        forward_secrecy: forget a round's secrets when its party is made; then a view of colluding clients cannot use them either.
+        directory: the clients' public identity keys.
+
+    Raises:
+        ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the ring, a threshold that proves
+            nothing, fewer than 2 clients, or no finite bound.
+
+    >>> SecAgg(graph="k_regular", corrupt=0.05, drop=0.05).degree(1000)
+    Degree(k=34, t=18)
+    """
+
+    threshold: float | int | None = None
+    graph: Literal["complete", "k_regular"] | int = "k_regular"
+    mode: Literal["semi_honest", "active"] = "semi_honest"
+    bits: int = 16
+    ring: int | None = None
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    rotation: bool = False
+    corrupt: float = 0.1
+    drop: float = 0.1
+    sigma: float = 40.0
+    eta: float = 30.0
+    noise: RingNoise | None = None
+    carry: bool = False
+    fidelity: Literal["real", "ideal"] = "real"
+    forward_secrecy: bool = False
+    backend: BackendName = "auto"
+    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.graph not in ("complete", "k_regular") and not (isinstance(self.graph, int) and self.graph > 0):
+            raise ConfigError(f"graph is 'complete', 'k_regular' or a degree above 0, and is {self.graph!r}.")
+        if self.mode not in ("semi_honest", "active"):
+            raise ConfigError(f"mode is 'semi_honest' or 'active', and is '{self.mode}'.")
+        if self.fidelity not in ("real", "ideal"):
+            raise ConfigError(f"fidelity is 'real' or 'ideal', and is '{self.fidelity}'.")
+        if self.ring not in (None, 16, 24, 32):
+            raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
+        if isinstance(self.threshold, int):
+            require.at_least(1, threshold=self.threshold)
+        elif self.threshold is not None:
+            require.within(0, 1, threshold=self.threshold)
+        require.within(0, 0.5, corrupt=self.corrupt, drop=self.drop)
+        require.positive(sigma=self.sigma, eta=self.eta)
+        backend(self.backend)
+        FixedPoint(self.bits, self.rounding, self.rotation)
+
+    @property
+    def active(self) -> bool:
+        """Whether the server may lie."""
+        return self.mode == "active"
+
+    @property
+    def code(self) -> FixedPoint:
+        """How values become integers."""
+        return FixedPoint(self.bits, self.rounding, self.rotation)
+
+    def degree(self, n: int) -> Degree:
+        """How many neighbours a client has in a cohort of n, and how many shares open a secret."""
+        return degree_for(self, n)
+
+    def scene(self, plan: RoundPlan) -> Scene:
+        """A round's public parameters: ring, degree, threshold, quorum."""
+        return scene(self, plan)
+
+    def client(self, who: ClientId) -> ClientMember:
+        """A client with a fresh identity key, whose public half is entered in the directory."""
+        if self.fidelity == "ideal":
+            return ideal.ClientMember(self, who)
+        member = SecAggClient(self, who, secrets.token_bytes(32))
+        self.directory.enrol(client_party(who), signing=backend(self.backend).ed25519_public(member.identity))
+        return member
+
+    def server(self) -> ServerMember[Total]:
+        """A server, which holds no secret."""
+        return ideal.ServerMember(self) if self.fidelity == "ideal" else SecAggServer(self)
+
+    def helpers(self) -> Mapping[PartyId, HelperMember]:
+        """None; the trusted party where ``fidelity`` is ideal."""
+        return {ideal.TRUSTED: ideal.TrustedMember(self)} if self.fidelity == "ideal" else {}
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and twice that how far it moves it."""
+        longest = self.code.inflated(l2, d)
+        return RowBound(longest, 2 * longest)
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """What a coalition can compute from its mail and its members.
+
+        The total, for whoever reads the server's mail; single rows, where so many neighbours collude that their shares or their
+        halves of the masks open them; nothing without the server's mail.
+        """
+        if self.fidelity == "ideal":
+            return ideal.decode(self, received)
+        colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
+        return Wiretap.of(self, received, colluding).opened()
+
+    def integers(self, update: Bounded, plan: RoundPlan, round_scene: Scene) -> Words:
+        """A contribution in the ring [d + 1], with its share of the noise.
+
+        Raises:
+            BadUpdate: as `FixedPoint.encode`.
+        """
+        if self.noise is None:
+            narrow = self.code.encode(update, plan, dtype=np.int32)
+            return narrow.view(np.uint32).astype(round_scene.dtype, copy=False)
+        wide = self.code.encode(update, plan).astype(np.int64, copy=False)
+        wide[:-1] = self.noise.add(wide[:-1], unit_l2(self, plan), round_scene.quorum, OsNoise())
+        return wide.astype(round_scene.dtype)
+
+
+@dataclass
+class SecAggClient(KeepsSecrets):
+    """A client between rounds: its identity key, next round's keys where they travel ahead, and the secrets of past rounds.
+
+    Past rounds' secrets are what a curious client would keep, so views of colluding clients need them; ``forward_secrecy`` forgets
+    them. Against an active server a round is entered once: under one tag no second vector is ever masked.
+    """
+
+    channel: SecAgg
+    who: ClientId
+    identity: bytes
+    ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
+    kept: dict[bytes, tuple[int, RoundKeys]] = field(default_factory=dict)
+    entered: set[bytes] = field(default_factory=set)
+
+    def set_up(self) -> Party:
+        """Nothing to say: keys are fresh in every round, and identities are in the directory."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as `SecAgg`, or a client that is not in the cohort.
+        """
+        channel, now = self.channel, scene(self.channel, plan)
+        if self.who not in plan.cohort:
+            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
+        library = backend(channel.backend)
+        this, position = epoch(plan, plan.number), plan.cohort.index(self.who)
+        own = self.ahead.pop(this, None) or RoundKeys.fresh(library)
+        refused, vector, advert = None, None, b""
+        if channel.active and this in self.entered:
+            refused = f"round {plan.number} was entered before: a replay could subtract two masked vectors"
+        self.entered.add(this)
+        try:
+            vector = channel.integers(update, plan, now)
+        except BadUpdate as bad:
+            refused = str(bad)
+        if channel.carry:
+            following = epoch(plan, plan.number + 1)
+            later = self.ahead[following] = RoundKeys.fresh(library)
+            advert = later.public
+            if channel.active:
+                advert += library.sign(self.identity, keys.advertisement(following, self.who, later.public))
+        if not channel.forward_secrecy:
+            self.kept[now.tag] = (position, own)
+        return ClientParty(
+            now, plan.cohort, position, own, self.identity, channel.directory, channel.backend, this, wire.facts(plan), vector,
+            refused=refused, speaks_first=not channel.carry, next_advert=advert,
+        )  # fmt: skip
+
+
+@dataclass
+class SecAggServer(KeepsSecrets):
+    """The server between rounds: the public keys that came ahead of their round.
+
+    A network adapter that puts members and parties to rest keeps a server's party and member in one `sleep`, or the keys that
+    the party collects are lost and the next round calls for them again.
+    """
+
+    channel: SecAgg
+    ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
+
+    def set_up(self) -> Party:
+        """Nothing to say."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan) -> Opener[Total]:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as `SecAgg`.
+        """
+        channel, now = self.channel, scene(self.channel, plan)
+        this, following = epoch(plan, plan.number), epoch(plan, plan.number + 1)
+        carried = self.ahead.pop(this, {})
+        if channel.carry:
+            self.ahead = {following: {}}
+        collected = self.ahead.get(following, {})
+        return ServerParty(now, plan, channel.code, channel.directory, channel.backend, this, channel.carry, carried, collected)
+
+
+__all__ = ["SecAgg", "SecAggClient", "SecAggServer", "StageAbort"]

@@ -1,0 +1,153 @@
+"""The ideal functionality: a trusted party that sums the same integers. For large sweeps; it protects nothing outside of a simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from privfl.core import BadUpdate, Bounded, ClientId, Mail, Opened, PartyId, Received, RoundPlan, Silent, Total, client_of, client_party
+from privfl.crypto.primitives import Words
+from privfl.crypto.secagg import wire
+from privfl.crypto.secagg.scene import Scene, scene
+from privfl.crypto.secagg.stage import Kind, StageAbort
+from privfl.crypto.secagg.wire import Malformed
+
+if TYPE_CHECKING:
+    from privfl.crypto.secagg.channel import SecAgg
+
+TRUSTED: PartyId = "trusted/0"
+
+
+@dataclass
+class _Client:
+    scene: Scene
+    who: ClientId
+    position: int
+    facts: bytes
+    vector: Words | None
+    refused: str | None
+
+    def step(self, mail: Mail) -> Mail:
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, client_party(self.who))
+        if self.vector is None or mail:
+            return {}
+        vector, self.vector = self.vector, None
+        message = wire.write(Kind.MASKED, self.scene.ring, self.position, self.scene.tag, self.facts, wire.pack(vector, self.scene.ring))
+        return {TRUSTED: message}
+
+
+@dataclass
+class _Trusted:
+    scene: Scene
+    plan: RoundPlan
+    total: Words
+    summed: set[int] = field(default_factory=set)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    done: bool = False
+
+    def step(self, mail: Mail) -> Mail:
+        if not mail or self.done:
+            return {}
+        for who, body in mail.items():
+            client = client_of(who)
+            try:
+                kind, position, _, content = wire.read(body, self.scene.tag)
+                if client is None or kind is not Kind.MASKED or position >= self.plan.n or self.plan.cohort[position] != client:
+                    raise Malformed("not a contribution of the cohort")
+                _, packed = wire.read_facts(content)
+                np.add(self.total, wire.unpack(packed, self.scene.ring, self.scene.length), out=self.total)
+                self.summed.add(position)
+            except Malformed as malformed:
+                self.excluded[who] = f"stage masked_input: {malformed}"
+        if len(self.summed) < self.scene.quorum:
+            lost = [client_party(client) for i, client in enumerate(self.plan.cohort) if i not in self.summed]
+            raise StageAbort("masked_input", f"{len(self.summed)} clients are left, and the threshold is {self.scene.quorum}", who=lost)
+        self.done = True
+        names = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
+        body = wire.write(
+            Kind.UNMASK, self.scene.ring, 0, self.scene.tag, wire.facts(self.plan), wire.bit_set(self.summed, self.plan.n),
+            wire.pack(self.total, self.scene.ring), names,
+        )  # fmt: skip
+        return {"server": body}
+
+
+def _read(channel: SecAgg, body: memoryview | bytes | bytearray, plan: RoundPlan | None) -> tuple[Total, list[int], dict[PartyId, str]]:
+    _, _, _, content = wire.read(body)
+    known, rest = wire.read_facts(content)
+    now = scene(channel, plan or known)
+    summed, rest = wire.read_bit_set(rest, known.n)
+    size = now.length * now.ring // 8
+    total = wire.unpack(rest[:size], now.ring, now.length)
+    lines = bytes(rest[size:]).decode().splitlines()
+    excluded = dict(line.split("\t", 1) for line in lines)
+    return channel.code.decode(now.lift(total), plan or known, len(summed)), sorted(summed), excluded
+
+
+@dataclass
+class _Server:
+    channel: SecAgg
+    plan: RoundPlan
+    result: Opened[Total] | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        if TRUSTED in mail:
+            total, summed, excluded = _read(self.channel, mail[TRUSTED], self.plan)
+            self.result = Opened(total, tuple(self.plan.cohort[i] for i in summed), excluded=excluded)
+        return {}
+
+
+@dataclass
+class _Member:
+    channel: SecAgg
+
+    def set_up(self) -> Silent:
+        """Nothing to say."""
+        return Silent()
+
+
+@dataclass
+class ClientMember(_Member):
+    """A client that tells the trusted party."""
+
+    who: ClientId
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> _Client:
+        """Its part in one round."""
+        now, vector, refused = scene(self.channel, plan), None, None
+        try:
+            vector = self.channel.integers(update, plan, now)
+        except BadUpdate as bad:
+            refused = str(bad)
+        return _Client(now, self.who, plan.cohort.index(self.who), wire.facts(plan), vector, refused)
+
+
+class ServerMember(_Member):
+    """A server that is told the sum."""
+
+    def enter(self, plan: RoundPlan) -> _Server:
+        """Its part in one round."""
+        scene(self.channel, plan)
+        return _Server(self.channel, plan)
+
+
+class TrustedMember(_Member):
+    """The trusted party."""
+
+    def enter(self, plan: RoundPlan) -> _Trusted:
+        """Its part in one round."""
+        now = scene(self.channel, plan)
+        return _Trusted(now, plan, np.zeros(now.length, dtype=now.dtype))
+
+
+def decode(channel: SecAgg, received: Received) -> Total | None:
+    """The sum that the server was told; what the trusted party hears, nobody does."""
+    for mail in received.get("server", ()):
+        if TRUSTED in mail:
+            return _read(channel, memoryview(mail[TRUSTED]), None)[0]
+    return None
+
+
+__all__: list[str] = ["TRUSTED", "ClientMember", "ServerMember", "TrustedMember", "decode"]

@@ -1,0 +1,274 @@
+"""The server's part: it carries sealed shares, adds masked vectors, and learns the sum when enough survivors answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privfl.core import Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend
+from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE
+from privfl.crypto.secagg.scene import Scene
+from privfl.crypto.secagg.stage import STAGE, Kind, StageAbort
+from privfl.crypto.secagg.unmask import Unmasking
+from privfl.crypto.secagg.wire import Malformed
+from privfl.crypto.sharing import shamir
+
+_TIMER = b"wait"
+"""A note to itself: where everybody that is asked may be silent, it brings the server back an exchange later."""
+
+
+@dataclass
+class ServerParty(KeepsSecrets):
+    """The server in one round. It goes on with whoever answered in time, and stops rather than sum fewer than the quorum.
+
+    Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are next round's keys that came
+    with an earlier round's last message, by client; ``collected`` gathers those for the next.
+    """
+
+    scene: Scene
+    plan: RoundPlan
+    code: FixedPoint
+    directory: Directory
+    library_name: BackendName
+    epoch: bytes
+    carry: bool
+    carried: dict[ClientId, bytes]
+    collected: dict[ClientId, bytes]
+    expects: Kind = Kind.ADVERTISE
+    started: bool = False
+    waits: int = 0
+    adverts: dict[int, bytes] = field(default_factory=dict)
+    known: set[bytes] = field(default_factory=set)
+    sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    commitments: dict[int, bytes] = field(default_factory=dict)
+    total: Words | None = None
+    summed: set[int] = field(default_factory=set)
+    signatures: dict[int, bytes] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
+    seeds: dict[int, dict[int, int]] = field(default_factory=dict)
+    secrets: dict[int, dict[int, int]] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    result: Opened[Total] | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        """Collect a stage's messages, and when they are there go on to the next."""
+        if not self.started:
+            self.started = True
+            if self.carry:
+                return self._recall()
+        if not mail or self.result is not None:
+            return {}
+        fresh = self._collect(mail)
+        if "server" in mail and self.waits and self.expects is Kind.ADVERTISE:
+            self.waits -= 1
+            if self.waits and not fresh:
+                return {"server": _TIMER}
+        elif not fresh and any(client_party(client) not in self.excluded for client in self.plan.cohort):
+            return {}
+        return self._advance()
+
+    def _recall(self) -> Mail:
+        """Begin with the keys that came with the last round, and call for those that did not."""
+        position = {client: i for i, client in enumerate(self.plan.cohort)}
+        for client, advert in self.carried.items():
+            if client in position:
+                self._advertise(position[client], memoryview(advert))
+        missing = [client for client, i in position.items() if i not in self.adverts]
+        if not missing:
+            return self._advance()
+        self.waits = 2
+        return {**{client_party(client): self._write(Kind.CALL) for client in missing}, "server": _TIMER}
+
+    def _collect(self, mail: Mail) -> bool:
+        """Take in what belongs to the stage; whether anything did."""
+        take: Callable[[int, memoryview], None] = {
+            Kind.ADVERTISE: self._advertise,
+            Kind.SHARES: self._shares,
+            Kind.MASKED: self._masked,
+            Kind.CONSISTENCY: self._consistency,
+            Kind.UNMASK: self._unmask,
+        }[self.expects]
+        fresh = False
+        positions = {client: i for i, client in enumerate(self.plan.cohort)}
+        for who, body in mail.items():
+            if who == "server":
+                continue
+            client = client_of(who)
+            try:
+                if client is None or client not in positions:
+                    raise Malformed("not in the cohort")
+                kind, claimed, _, content = wire.read(body, self.scene.tag)
+                if claimed != positions[client]:
+                    raise Malformed(f"it claims the place of {client_party(self.plan.cohort[claimed % self.plan.n])}")
+                if kind is not self.expects or who in self.excluded or not self._awaited(claimed):
+                    continue  # a late or repeated message: its sender has dropped out of this stage, or was heard
+                take(claimed, content)
+                fresh = True
+            except Malformed as malformed:
+                self.excluded.setdefault(who, f"stage {STAGE[self.expects]}: {malformed}")
+        return fresh
+
+    def _heard(self) -> Collection[int]:
+        """Whose message of this stage has come."""
+        stages: dict[Kind, Collection[int]] = {
+            Kind.ADVERTISE: self.adverts,
+            Kind.SHARES: self.sealed,
+            Kind.MASKED: self.summed,
+            Kind.CONSISTENCY: self.signatures,
+            Kind.UNMASK: self.answered,
+        }
+        return stages[self.expects]
+
+    def _awaited(self, position: int) -> bool:
+        """Whether this client is still in the round and has not been heard at this stage."""
+        before: dict[Kind, Collection[int]] = {
+            Kind.ADVERTISE: range(self.plan.n),
+            Kind.SHARES: self.adverts,
+            Kind.MASKED: self.sealed,
+            Kind.CONSISTENCY: self.summed,
+            Kind.UNMASK: self.signatures if self.scene.active else self.summed,
+        }
+        return position not in self._heard() and position in before[self.expects]
+
+    def _advertise(self, position: int, content: memoryview) -> None:
+        advert = bytes(content)
+        if len(advert) != KEYS + (SIGNATURE if self.scene.active else 0):
+            raise Malformed(f"an advertisement of {len(advert)} bytes")
+        if keys.unusable(advert[:32]) or keys.unusable(advert[32:64]):
+            raise Malformed("an unusable public key")
+        if advert[:KEYS] in self.known:
+            raise Malformed("another client's keys")
+        if self.scene.active:
+            client = self.plan.cohort[position]
+            signed = keys.advertisement(self.epoch, client, advert[:KEYS])
+            if not any(self._library.verify(key, signed, advert[KEYS:]) for key in reversed(self.directory.keys(client_party(client)))):
+                raise Malformed("keys that its identity did not sign")
+        self.adverts[position] = advert
+        self.known.add(advert[:KEYS])
+
+    def _shares(self, position: int, content: memoryview) -> None:
+        bound, rest = bytes(content[:32]), content[32:]
+        sealed, rest = wire.read_table(rest, SEALED, self.scene.n)
+        others = self.adverts.keys() - {position}
+        if rest or position in sealed:
+            raise Malformed("shares in another format")
+        if self.scene.chosen:
+            right = sealed.keys() <= others and len(sealed) == min(self.scene.degree.k, len(others))
+        else:
+            right = sealed.keys() == others & set(self.scene.neighbours(position))
+        if not right:
+            raise Malformed("shares for others than its neighbours, or not for all of them")
+        self.sealed[position] = {other: bytes(letter) for other, letter in sealed.items()}
+        self.commitments[position] = bound
+
+    def _masked(self, position: int, content: memoryview) -> None:
+        _, packed = wire.read_facts(content)
+        values = wire.unpack(packed, self.scene.ring, self.scene.length)
+        if self.total is None:
+            self.total = np.zeros(self.scene.length, dtype=self.scene.dtype)
+        np.add(self.total, values, out=self.total)
+        self.summed.add(position)
+
+    def _consistency(self, position: int, content: memoryview) -> None:
+        if len(content) != SIGNATURE:
+            raise Malformed(f"a signature of {len(content)} bytes")
+        self.signatures[position] = bytes(content)
+
+    def _unmask(self, position: int, content: memoryview) -> None:
+        seeds, rest = wire.read_table(content, shamir.SIZE, self.scene.n)
+        gone, rest = wire.read_table(rest, shamir.SIZE, self.scene.n)
+        if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
+            raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
+        try:
+            for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
+                for owner, value in [(owner, shamir.from_bytes(raw)) for owner, raw in shares.items()]:
+                    known.setdefault(owner, {})[position + 1] = value
+        except ValueError as wrong:
+            raise Malformed(str(wrong)) from None
+        self.answered.add(position)
+        if rest and self.carry:
+            self.collected[self.plan.cohort[position]] = bytes(rest)
+
+    def _advance(self) -> Mail:
+        """Go on with whoever is left."""
+        here = self._heard()
+        least = self.scene.degree.t if self.expects in (Kind.CONSISTENCY, Kind.UNMASK) else self.scene.quorum
+        if len(here) < least:
+            lost = [client_party(client) for i, client in enumerate(self.plan.cohort) if i not in here]
+            why = f"{len(here)} of {self.plan.n} clients are left, and the threshold is {least}; lost: {', '.join(lost[:8])}"
+            blamed = next(iter(self.excluded), None)
+            raise StageAbort(STAGE[self.expects], why + (" ..." if len(lost) > 8 else ""), blamed, lost)
+        if self.expects is Kind.ADVERTISE:
+            self.expects = Kind.SHARES
+            return self._keys()
+        if self.expects is Kind.SHARES:
+            self.expects = Kind.MASKED
+            return self._inboxes()
+        if self.expects is Kind.MASKED:
+            self.expects = Kind.CONSISTENCY if self.scene.active else Kind.UNMASK
+            message = self._write(Kind.SURVIVORS, wire.bit_set(self.summed, self.scene.n))
+            return {self._name(i): message for i in sorted(self.summed)}
+        if self.expects is Kind.CONSISTENCY:
+            self.expects = Kind.UNMASK
+            return {
+                self._name(i): self._write(
+                    Kind.SIGNATURES, wire.table({j: self.signatures[j] for j in (self.sealed[i].keys() & self.signatures.keys())})
+                )
+                for i in sorted(self.signatures)
+            }
+        self._open()
+        return {}
+
+    def _keys(self) -> Mail:
+        if self.scene.chosen or self.scene.complete:
+            everybody = self._write(Kind.KEYS, wire.table(self.adverts))
+            return {self._name(i): everybody for i in sorted(self.adverts)}
+        return {
+            self._name(i): self._write(Kind.KEYS, wire.table({j: self.adverts[j] for j in self.scene.neighbours(i) if j in self.adverts}))
+            for i in sorted(self.adverts)
+        }
+
+    def _inboxes(self) -> Mail:
+        sharing = wire.bit_set(self.sealed, self.scene.n)
+        inboxes: dict[int, dict[int, Buffer]] = {i: {} for i in self.sealed}
+        for sender, letters in self.sealed.items():
+            for receiver, letter in letters.items():
+                if receiver in inboxes:
+                    inboxes[receiver][sender] = letter
+        return {self._name(i): self._write(Kind.INBOX, sharing, wire.table(inbox)) for i, inbox in sorted(inboxes.items())}
+
+    def _open(self) -> None:
+        if self.total is None:
+            raise StageAbort("unmask", "nothing was summed")
+        gone = self.sealed.keys() - self.summed
+        unmasking = Unmasking(self.scene, self.adverts, self.commitments, self._partners(), self._name, self.seeds, self.secrets)
+        unmasking.open(self.total, self.summed, gone, self._library)
+        for liar, lie in unmasking.liars.items():
+            self.excluded.setdefault(self._name(liar), f"stage unmask: {lie}; its contribution is in the sum")
+        survivors = tuple(client for i, client in enumerate(self.plan.cohort) if i in self.summed)
+        opened = self.code.decode(self.scene.lift(self.total), self.plan, len(survivors))
+        self.result = Opened(opened, survivors, excluded=dict(self.excluded))
+
+    def _partners(self) -> Callable[[int], frozenset[int]]:
+        if not self.scene.chosen:
+            return lambda owner: frozenset(self.scene.neighbours(owner))
+        toward: dict[int, set[int]] = {i: set(letters) for i, letters in self.sealed.items()}
+        for sender, letters in self.sealed.items():
+            for receiver in letters:
+                toward.setdefault(receiver, set()).add(sender)
+        return lambda owner: frozenset(toward.get(owner, ()))
+
+    def _name(self, position: int) -> PartyId:
+        return client_party(self.plan.cohort[position])
+
+    def _write(self, kind: Kind, *parts: Buffer) -> bytes:
+        return wire.write(kind, self.scene.ring, 0, self.scene.tag, *parts)
+
+    @property
+    def _library(self) -> Backend:
+        return backend(self.library_name)

@@ -1,0 +1,86 @@
+"""From the sum of masked vectors to the sum: reconstruct what the shares give, and take every mask off that did not cancel."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from privfl.core import PartyId
+from privfl.crypto.primitives import Backend, Words, mask
+from privfl.crypto.secagg import keys
+from privfl.crypto.secagg.scene import Scene
+from privfl.crypto.secagg.stage import StageAbort
+from privfl.crypto.sharing import shamir
+
+Shares = dict[int, dict[int, int]]
+"""Owner's position -> holder's point -> value."""
+
+
+@dataclass
+class Unmasking:
+    """What the server knows at the end of a round: public keys and commitments by position, who shared with whom, shares by owner."""
+
+    scene: Scene
+    publics: Mapping[int, bytes]
+    commitments: Mapping[int, bytes]
+    partners: Callable[[int], Collection[int]]
+    name: Callable[[int], PartyId]
+    seeds: Shares = field(default_factory=dict)
+    secrets: Shares = field(default_factory=dict)
+    liars: dict[int, str] = field(default_factory=dict)
+    _weights: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+
+    def open(self, total: Words, survivors: Collection[int], gone: Collection[int], library: Backend) -> None:
+        """Take the survivors' own masks and the masks that they share with the dropped clients off ``total``, in place.
+
+        Raises:
+            StageAbort: fewer than t shares of somebody's secret, or shares that give another secret than the one committed to.
+        """
+        tag = self.scene.tag
+        seeds = [(keys.self_seed(self.seed(owner), tag), -1) for owner in sorted(survivors)]
+        alive = frozenset(survivors)
+        for owner in sorted(gone):
+            left = alive.intersection(self.partners(owner))
+            if left:
+                agree = library.agreement(self.secret(owner, library))
+                for other in sorted(left):
+                    seed = keys.pair_seed(agree(self.publics[other][32:64]), tag, owner, other)
+                    seeds.append((seed, -keys.pair_sign(other, owner)))
+        mask(total, seeds, library)
+
+    def seed(self, owner: int) -> bytes:
+        """A survivor's mask seed, checked against its commitment."""
+        bound = self.commitments[owner]
+        return self._reconstruct(
+            owner, self.seeds.get(owner, {}), "mask seed", lambda b: hmac.compare_digest(keys.commitment(self.scene.tag, owner, b), bound)
+        )
+
+    def secret(self, owner: int, library: Backend) -> bytes:
+        """A dropped client's secret key, checked against its public key."""
+        public = self.publics[owner][32:64]
+        return self._reconstruct(
+            owner, self.secrets.get(owner, {}), "mask key", lambda s: hmac.compare_digest(library.x25519_public(s), public)
+        )
+
+    def _reconstruct(self, owner: int, shares: Mapping[int, int], what: str, right: Callable[[bytes], bool]) -> bytes:
+        """The secret through some t of the shares that is the right one; the holders of shares that are not on its polynomial lied."""
+        t = self.scene.degree.t
+        if len(shares) < t:
+            raise StageAbort(
+                "unmask", f"{len(shares)} shares of the {what} of {self.name(owner)} came, and {t} open it", who=(self.name(owner),)
+            )
+        points = sorted(shares)
+        for first in range(len(points) - t + 1):
+            some = tuple(points[first : first + t])
+            if some not in self._weights:
+                self._weights[some] = shamir.weights_at_zero(some)
+            secret = shamir.to_bytes(shamir.combine({x: shares[x] for x in some}, self._weights[some]))
+            if right(secret):
+                if first:
+                    through = {x: shares[x] for x in some}
+                    for x in points:
+                        if shamir.value_at(through, x) != shares[x]:
+                            self.liars[x - 1] = f"a wrong share of the {what} of {self.name(owner)}"
+                return secret
+        raise StageAbort("unmask", f"the shares of the {what} of {self.name(owner)} do not give it back", self.name(owner))

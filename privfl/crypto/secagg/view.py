@@ -1,0 +1,160 @@
+"""What a coalition can compute from a round's wire and its own secrets, really computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from privfl.core import ClientId, Received, RoundPlan, Rows, Total, client_of, client_party
+from privfl.crypto.primitives import Backend, Words, backend, mask
+from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg.keys import SEALED, RoundKeys
+from privfl.crypto.secagg.scene import Scene, degree_for
+from privfl.crypto.secagg.stage import Kind, StageAbort
+from privfl.crypto.secagg.unmask import Unmasking
+from privfl.crypto.secagg.wire import Malformed
+from privfl.crypto.sharing import shamir
+
+if TYPE_CHECKING:
+    from privfl.crypto.secagg.channel import SecAgg
+
+Kept = Mapping[bytes, tuple[int, RoundKeys]]
+
+
+@dataclass
+class Wiretap:
+    """The server's mail of one round, read again, with the secrets of the clients that collude."""
+
+    channel: SecAgg
+    members: Sequence[Kept]
+    tag: bytes = b""
+    plan: RoundPlan | None = None
+    ring: int = 32
+    ids: dict[int, ClientId] = field(default_factory=dict)
+    publics: dict[int, bytes] = field(default_factory=dict)
+    sealed: dict[int, dict[int, memoryview]] = field(default_factory=dict)
+    commitments: dict[int, bytes] = field(default_factory=dict)
+    vectors: dict[int, Words] = field(default_factory=dict)
+    seeds: dict[int, dict[int, int]] = field(default_factory=dict)
+    secrets: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, channel: SecAgg, received: Received, members: Sequence[Kept]) -> Wiretap:
+        """Sort the server's mail; what cannot be read is passed over, as the server does."""
+        tap = cls(channel, members)
+        for mail in received.get("server", ()):
+            for who, body in mail.items():
+                client = client_of(who)
+                try:
+                    kind, position, tag, content = wire.read(body)
+                    if client is not None and (not tap.tag or tag == tap.tag):
+                        tap.tag = tag
+                        tap.ring = wire.HEADER.unpack_from(body)[2]
+                        tap._take(kind, position, content)
+                        tap.ids[position] = client
+                except (Malformed, ValueError):
+                    continue
+        return tap
+
+    def _take(self, kind: Kind, position: int, content: memoryview) -> None:
+        n = 1 << 32 if self.plan is None else self.plan.n
+        if kind is Kind.ADVERTISE:
+            self.publics.setdefault(position, bytes(content[:64]))
+        elif kind is Kind.SHARES:
+            self.commitments.setdefault(position, bytes(content[:32]))
+            self.sealed.setdefault(position, wire.read_table(content[32:], SEALED, n)[0])
+        elif kind is Kind.MASKED:
+            self.plan, packed = wire.read_facts(content)
+            length = self.channel.code.length(self.plan)
+            self.vectors.setdefault(position, wire.unpack(packed, self.ring, length))
+        elif kind is Kind.UNMASK:
+            seeds, rest = wire.read_table(content, shamir.SIZE, n)
+            gone, _ = wire.read_table(rest, shamir.SIZE, n)
+            for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
+                for owner, raw in shares.items():
+                    known.setdefault(owner, {})[position + 1] = shamir.from_bytes(raw)
+
+    def opened(self) -> Rows | Total | None:
+        """Rows where the coalition can open any, else the total where the round ended, else nothing."""
+        if self.plan is None or len(self.vectors) < 2:
+            return None
+        degree = degree_for(self.channel, self.plan.n)
+        now = Scene(self.tag, self.plan.n, degree, 2, self.ring, self.channel.code.length(self.plan), self.channel.active)
+        library = backend(self.channel.backend)
+        unmasking = Unmasking(now, self.publics, self.commitments, self._partners(now).__getitem__, self._name, self.seeds, self.secrets)
+        own = {position: held for kept in self.members for tag, (position, held) in kept.items() if tag == self.tag}
+        self._read_shares(own, library)
+        rows = self._rows(now, unmasking, own, library)
+        if rows is not None:
+            return rows
+        total = np.zeros(now.length, dtype=now.dtype)
+        for vector in self.vectors.values():
+            np.add(total, vector, out=total)
+        try:
+            unmasking.open(total, self.vectors.keys(), self.sealed.keys() - self.vectors.keys(), library)
+        except (StageAbort, KeyError):
+            return None
+        return self.channel.code.decode(now.lift(total), self.plan, len(self.vectors))
+
+    def _read_shares(self, own: Mapping[int, RoundKeys], library: Backend) -> None:
+        """Open every sealed share that is addressed to a member of the coalition."""
+        for receiver, held in own.items():
+            agree = library.agreement(held.c)
+            for sender, letters in self.sealed.items():
+                sealed = letters.get(receiver)
+                if sealed is None or sender not in self.publics:
+                    continue
+                key = keys.share_key(agree(self.publics[sender][:32]), self.tag, sender, receiver)
+                plain = library.unseal(key, bytes(sealed[:12]), bytes(sealed[12:]), keys.bound_to(self.tag, sender, receiver))
+                if plain is not None:
+                    self.seeds.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(plain[: shamir.SIZE])
+                    self.secrets.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(plain[shamir.SIZE :])
+
+    def _rows(self, now: Scene, unmasking: Unmasking, own: Mapping[int, RoundKeys], library: Backend) -> Rows | None:
+        """The single updates of which every mask is known: the own seed, and from one end or the other each neighbour's."""
+        if not own:
+            return None
+        agreements = {p: library.agreement(held.s) for p, held in own.items()}
+        for owner in self.sealed.keys() - agreements.keys():
+            try:
+                agreements[owner] = library.agreement(unmasking.secret(owner, library))
+            except (StageAbort, KeyError):
+                continue
+        values, weights, ids = [], [], []
+        for owner in sorted(self.vectors.keys() - own.keys()):
+            others = unmasking.partners(owner)
+            if not all(owner in agreements or other in agreements for other in others if other in self.sealed):
+                continue
+            try:
+                masks = [(keys.self_seed(unmasking.seed(owner), self.tag), -1)]
+            except (StageAbort, KeyError):
+                continue
+            for other in others:
+                if other in self.sealed:
+                    one, two = (owner, other) if owner in agreements else (other, owner)
+                    shared = agreements[one](self.publics[two][32:64])
+                    masks.append((keys.pair_seed(shared, self.tag, owner, other), -keys.pair_sign(owner, other)))
+            vector = np.array(self.vectors[owner], dtype=now.dtype)
+            mask(vector, masks, library)
+            if self.plan is not None:
+                single = self.channel.code.decode(now.lift(vector), self.plan, 1)
+                values.append(single.value / single.weight if single.weight else single.value)
+                weights.append(single.weight)
+                ids.append(self.ids[owner])
+        return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
+
+    def _partners(self, now: Scene) -> dict[int, frozenset[int]]:
+        if not now.chosen:
+            return {i: frozenset(now.neighbours(i)) for i in self.sealed}
+        toward: dict[int, set[int]] = {i: set(letters) for i, letters in self.sealed.items()}
+        for sender, letters in self.sealed.items():
+            for receiver in letters:
+                toward.setdefault(receiver, set()).add(sender)
+        return {i: frozenset(others) for i, others in toward.items()}
+
+    def _name(self, position: int) -> str:
+        return client_party(self.ids[position])
