@@ -3,5 +3,6 @@
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import BFV, CKKS, Paillier
 from privfl.crypto.plain import Plain
+from privfl.crypto.secagg import SecAgg
 
-__all__ = ["BFV", "CKKS", "FixedPoint", "Paillier", "Plain"]
+__all__ = ["BFV", "CKKS", "FixedPoint", "Paillier", "Plain", "SecAgg"]
