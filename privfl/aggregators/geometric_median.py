@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,57 +17,55 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 from privfl.core.geometry import centred_gram
 
+Matrix: TypeAlias = npt.NDArray[np.float64]
 _SAME = 1e-14
+_TINY = 1e-150
 
 
-def _from(inner: Tensor, at: Tensor) -> Tensor:
+def _from(inner: Matrix, at: Matrix) -> Matrix:
     """Distances [n] of every row from the point with coefficients ``at`` (which sum to 1)."""
     products = inner @ at
-    return (inner.diagonal() - 2 * products + at @ products).clamp(min=0).sqrt()
+    return np.sqrt(np.maximum(inner.diagonal() - 2 * products + at @ products, 0.0))
 
 
-def _best_row(inner: Tensor, weights: Tensor, apart: Tensor) -> tuple[int, Tensor, float]:
-    """The row with the least objective; the pull on it of the rows elsewhere, as coefficients; how far the pull beats its own weight."""
-    row = int((apart @ weights).argmin())
-    away = apart[row] > 0
-    pull = torch.where(away, weights / apart[row].where(away, torch.ones(())), torch.zeros(()).to(weights))
-    direction = pull.clone()
-    direction[row] -= pull.sum()
-    strength = float((direction @ inner @ direction).clamp(min=0).sqrt())
-    return row, direction, strength - float(weights[~away].sum())
+def _length(inner: Matrix, coefficients: Matrix) -> float:
+    return math.sqrt(max(float(coefficients @ inner @ coefficients), 0.0))
 
 
-def geometric_median(inner: Float[Tensor, "n n"], weights: Float[Tensor, " n"], tolerance: float, most: int) -> Float[Tensor, " n"]:
+def geometric_median(gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], tolerance: float, most: int) -> Float[Tensor, " n"]:
     """Coefficients [n], summing to 1, of the point with the least weighted sum of distances, from the rows' centred Gram matrix.
 
     It starts beside the best row, as Vardi and Zhang (2000) do: that row is the answer if the others do not pull on it harder than its own
     weight; otherwise one step along the pull leaves it for good, because Weiszfeld's steps only descend. Stops when
     ``tolerance`` times the mean distance of the rows would be the sum of all steps to come, at the rate at which they shrink.
     """
+    inner, weights = gram.numpy(), weight.numpy()
     lengths = inner.diagonal()
     squared = lengths[:, None] + lengths - 2 * inner
-    apart = squared.where(squared > _SAME * (lengths[:, None] + lengths), torch.zeros(()).to(inner)).clamp(min=0).sqrt()
-    row, direction, excess = _best_row(inner, weights, apart)
-    at = torch.zeros_like(weights)
+    apart = np.sqrt(np.where(squared > _SAME * (lengths[:, None] + lengths), np.maximum(squared, 0.0), 0.0))
+    row = int((apart @ weights).argmin())
+    away = np.where(apart[row] > 0, apart[row], np.inf)  # rows at the same place do not pull: they hold
+    direction = weights / away
+    direction[row] -= direction.sum()
+    strength = _length(inner, direction)
+    excess = strength - float(weights[apart[row] == 0].sum())
+    at = np.zeros_like(weights)
     at[row] = 1.0
     if excess <= 0:
-        return at
-    strength = float((direction @ inner @ direction).sqrt())
-    total = float((weights / apart[row].where(apart[row] > 0, torch.full((), torch.inf).to(inner))).sum())
-    at = at + direction * (excess / (strength * total))
-    floor = 1e-150
-    before = 0.0
+        return torch.from_numpy(at)
+    at = at + direction * (excess / (strength * float((weights / away).sum())))
+    before, total = 0.0, float(weights.sum())
     for _ in range(most):
-        away = _from(inner, at).clamp(min=floor)
-        pull = weights / away
+        distances = np.maximum(_from(inner, at), _TINY)
+        pull = weights / distances
         step = pull / pull.sum() - at
-        moved = float((step @ inner @ step).clamp(min=0).sqrt())
+        moved = _length(inner, step)
         at = at + step
         rate = min(moved / before, 0.999) if before > 0 else 0.999  # steps shrink by this factor: the rest of the way is a geometric sum
-        if moved * rate / (1 - rate) <= tolerance * float(weights @ away) / float(weights.sum()):
+        if moved * rate / (1 - rate) <= tolerance * float(weights @ distances) / total:
             break
         before = moved
-    return at / at.sum()
+    return torch.from_numpy(at / at.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,13 @@ class RFA(InHull, RowRule):
         return majority(n)
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        inner = centred_gram(rows.values).cpu()
-        weights = rows.weights.to(torch.float64).cpu()
-        at = weights / weights.sum()
+        inner, weights = centred_gram(rows.values).cpu().numpy(), rows.weights.to(torch.float64).cpu()
+        at = (weights / weights.sum()).numpy()
         for _ in range(self.iterations):
-            beta = weights / _from(inner, at).clamp(min=self.nu)
+            beta = weights.numpy() / np.maximum(_from(inner, at), self.nu)
             at = beta / beta.sum()
-        return Verdict(combine(rows.values, at), scale=trust(at, weights), scores={"coefficient": at})
+        share = torch.from_numpy(at)
+        return Verdict(combine(rows.values, share), scale=trust(share, weights), scores={"coefficient": share})
 
 
 def trust(coefficients: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
