@@ -73,6 +73,24 @@ class Scratch:
         self.slopes = [torch.empty(copies * layer.outputs * batch, device=device) for layer in layers]
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One layer's views: the activations before and after it, values in and out, slopes, its parameters, and where its gradient goes."""
+
+    entered: type[nn.Module] | None
+    activation: type[nn.Module] | None
+    before: Tensor
+    turned: Tensor
+    after: Tensor
+    slope: Tensor
+    behind: Tensor | None
+    weight: Tensor
+    weight_turned: Tensor
+    bias: Tensor | None
+    to_weight: Tensor
+    to_bias: Tensor | None
+
+
 class Stack:
     """K copies of an MLP at work on batches of B: views of the parameters [K, d] and of a `Scratch`, so nothing is allocated in a step.
 
@@ -80,67 +98,72 @@ class Stack:
     """
 
     def __init__(self, scratch: Scratch, parameters: Float[Tensor, "K d"], gradient: Float[Tensor, "K d"] | None, batch: int) -> None:
-        K, self.layers = len(parameters), scratch.layers
-        self.x = scratch.values[0][: K * batch * self.layers[0].inputs].view(K, batch, self.layers[0].inputs)
-        self.inputs = [self.x.transpose(1, 2)]
-        self.slopes: list[Tensor] = []
-        for layer, values, slopes in zip(self.layers, scratch.values[1:], scratch.slopes, strict=True):
-            size, last = K * layer.outputs * batch, layer is self.layers[-1]
-            for flat, views in ((values[:size], self.inputs), (slopes[:size], self.slopes)):
-                views.append(flat.view(K, layer.outputs, batch) if last else flat.view(K, batch, layer.outputs).transpose(1, 2))
-        self.logits = self.inputs.pop()
-        self.weights, self.biases = self._views(parameters)
-        self.to_weights, self.to_biases = self._views(parameters if gradient is None else gradient)
-
-    def _views(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        weights = [flat[:, l.weight : l.weight + l.inputs * l.outputs].view(-1, l.outputs, l.inputs) for l in self.layers]
-        biases = [None if l.bias is None else flat[:, l.bias : l.bias + l.outputs].view(-1, l.outputs, 1) for l in self.layers]
-        return weights, biases
+        K, layers = len(parameters), scratch.layers
+        self.x = scratch.values[0][: K * batch * layers[0].inputs].view(K, batch, layers[0].inputs)
+        self.ones = parameters.new_ones(K, batch, 1)
+        before, behind, entered = self.x.transpose(1, 2), None, None
+        target = parameters if gradient is None else gradient
+        self.levels: list[_Level] = []
+        for layer, values, slopes in zip(layers, scratch.values[1:], scratch.slopes, strict=True):
+            after, slope = (_shaped(flat, K, layer.outputs, batch, last=layer is layers[-1]) for flat in (values, slopes))
+            weight, bias = _parameters(parameters, layer)
+            to_weight, to_bias = _parameters(target, layer)
+            turned, weight_turned = before.transpose(1, 2), weight.transpose(1, 2)
+            self.levels.append(
+                _Level(entered, layer.activation, before, turned, after, slope, behind, weight, weight_turned, bias, to_weight, to_bias)
+            )
+            before, behind, entered = after, slope, layer.activation
+        self.logits, self.slope = before, slope
+        self.backwards = self.levels[::-1]
 
     def forward(self) -> None:
         """Logits from ``x``."""
-        after = [*self.inputs[1:], self.logits]
-        for layer, weight, bias, before, into in zip(self.layers, self.weights, self.biases, self.inputs, after, strict=True):
-            if bias is None:
-                torch.bmm(weight, before, out=into)
+        for level in self.levels:
+            if level.bias is None:
+                torch.bmm(level.weight, level.before, out=level.after)
             else:
-                torch.baddbmm(bias, weight, before, out=into)
-            if layer.activation is nn.ReLU:
-                into.relu_()
-            elif layer.activation is nn.Tanh:
-                into.tanh_()
-            elif layer.activation is nn.Sigmoid:
-                into.sigmoid_()
+                torch.baddbmm(level.bias, level.weight, level.before, out=level.after)
+            if level.activation is nn.ReLU:
+                level.after.relu_()
+            elif level.activation is nn.Tanh:
+                level.after.tanh_()
+            elif level.activation is nn.Sigmoid:
+                level.after.sigmoid_()
 
     def loss(self, labels: Int[Tensor, "K 1 B"], share: Float[Tensor, "K 1 B"], minus: Tensor, into: Float[Tensor, "K 1 B"]) -> None:
         """Each sample's log-likelihood into ``into``; the slope of the mean cross-entropy is kept for `backward`.
 
         ``share`` is each sample's weight in the mean (0 for padding), ``minus`` is -1 in the shape of ``labels``.
         """
-        slope = self.slopes[-1]
         torch.log_softmax(self.logits, 1, out=self.logits)
         torch.gather(self.logits, 1, labels, out=into)
-        torch.exp(self.logits, out=slope)
-        slope.scatter_add_(1, labels, minus).mul_(share)
+        torch.exp(self.logits, out=self.slope)
+        self.slope.scatter_add_(1, labels, minus).mul_(share)
 
     def backward(self, scale: float, keep: float) -> None:
         """Go back through the layers: target = keep * target + scale * gradient, where the target is what `Stack` was given.
 
         With the parameters themselves as the target this is a whole SGD step: keep = 1 - lr * weight_decay, scale = -lr.
         """
-        for depth in range(len(self.layers) - 1, -1, -1):
-            slope, before, weight, bias = self.slopes[depth], self.inputs[depth], self.to_weights[depth], self.to_biases[depth]
-            if depth:
-                behind, activation = self.slopes[depth - 1], self.layers[depth - 1].activation
-                torch.bmm(self.weights[depth].transpose(1, 2), slope, out=behind)
-                _through(activation, behind, before)
-            torch.baddbmm(weight, slope, before.transpose(1, 2), beta=keep, alpha=scale, out=weight)
-            if bias is not None:
-                total = slope.sum(2, keepdim=True)
-                if keep == 1.0:
-                    bias.add_(total, alpha=scale)
-                else:
-                    bias.mul_(keep).add_(total, alpha=scale) if keep else torch.mul(total, scale, out=bias)
+        for level in self.backwards:
+            if level.behind is not None:  # before the step changes the weight
+                torch.bmm(level.weight_turned, level.slope, out=level.behind)
+                _through(level.entered, level.behind, level.before)
+            torch.baddbmm(level.to_weight, level.slope, level.turned, beta=keep, alpha=scale, out=level.to_weight)
+            if level.to_bias is not None:
+                torch.baddbmm(level.to_bias, level.slope, self.ones, beta=keep, alpha=scale, out=level.to_bias)
+
+
+def _shaped(flat: Tensor, K: int, features: int, batch: int, last: bool) -> Tensor:
+    """The first values of a scratch vector as [K, features, B], batch-first in memory unless they are the last layer's."""
+    flat = flat[: K * features * batch]
+    return flat.view(K, features, batch) if last else flat.view(K, batch, features).transpose(1, 2)
+
+
+def _parameters(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor | None]:
+    """A layer's weights [K, outputs, inputs] and biases [K, outputs, 1] as views of [K, d]."""
+    weight = flat[:, layer.weight : layer.weight + layer.inputs * layer.outputs].view(-1, layer.outputs, layer.inputs)
+    return weight, None if layer.bias is None else flat[:, layer.bias : layer.bias + layer.outputs].view(-1, layer.outputs, 1)
 
 
 def _through(activation: type[nn.Module] | None, slope: Tensor, value: Tensor) -> None:

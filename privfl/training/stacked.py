@@ -18,8 +18,8 @@ from privfl.training.loss import cross_entropy
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
-CACHE = 1 << 20
-"""Bytes that a block of clients may keep warm on a CPU: they should stay in a core's second-level cache."""
+CACHE = 3 << 19
+"""Bytes that a block of clients may keep warm on a CPU: most of a core's second-level cache of 2 MiB."""
 DEVICE = 1 << 30
 """The same where there is an accelerator, which wants large products."""
 
@@ -94,9 +94,10 @@ class Stacked:
         full, rest = divmod(len(passes[0]), width)
         sizes = (width,) * full + ((rest,) if rest else ())
         padding = len(sizes) * width - len(passes[0])  # with position 0, a sample of the client's own
-        positions = functional.pad(torch.stack(passes), (0, padding)).view(-1, width)
-        at = positions if samples.index is None else samples.index.cpu()[positions]
-        return _Client(task, row, at, sizes * len(passes), samples.n)
+        positions = torch.stack(passes) if len(passes) > 1 else passes[0]
+        positions = (functional.pad(positions, (0, padding)) if padding else positions).view(-1)
+        at = positions if samples.index is None else samples.index.cpu().index_select(0, positions)
+        return _Client(task, row, at.view(-1, width), sizes * len(passes), samples.n)
 
     def _train_group(self, broadcast: Broadcast, group: list[_Client], out: Tensor, seeds: Seeds, results: dict[int, Result]) -> None:
         """Clients that share a data set: those of like length together, longest first, in blocks that stay in cache."""
