@@ -7,4 +7,4 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
-install_import_hook("privfl", "beartype.beartype")
+install_import_hook("privfl", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -12,7 +12,6 @@ import torch
 
 from privfl.core import (
     FRAME_ROOM,
-
     Bounded,
     Buffer,
     ClientId,
@@ -47,7 +46,7 @@ def _header(plan: RoundPlan, weight: float) -> bytes:
 
 
 def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, float]:
-    """The vector (a view of the body) and its weight; with a plan, only if they belong to it."""
+    """The vector (a view of a body that can be written, or a copy) and its weight; with a plan, only if they belong to it."""
     if len(body) < FRAME_ROOM:
         raise _Refused(f"{len(body)} bytes are no message")
     magic, part, number, d, weight = _HEADER.unpack_from(body)
@@ -63,7 +62,7 @@ def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, fl
         if not 0 < weight <= plan.max_weight:
             raise _Refused(f"weight {weight} is not in (0, {plan.max_weight}]")
     values = np.frombuffer(body, dtype="<f4", offset=FRAME_ROOM)
-    return torch.from_numpy(values if values.flags.writeable else values.view()), weight
+    return torch.from_numpy(values if values.flags.writeable else values.copy()), weight
 
 
 @dataclass
@@ -77,7 +76,8 @@ class _Client:
         header = _header(self.plan, self.update.weight)
         frame = self.update.frame
         if frame is None:
-            return {"server": header + self.update.delta.detach().cpu().numpy().astype("<f4", copy=False).tobytes()}
+            values = self.update.delta.detach().cpu().numpy().astype("<f4", copy=False)
+            return {"server": bytearray(header) + values.tobytes()}
         frame[:FRAME_ROOM] = header
         return {"server": frame}
 
@@ -190,5 +190,3 @@ class Plain:
         usable = {client: pair for client, pair in seen.items() if len(pair[0]) == d}
         values = torch.stack([vector for vector, _ in usable.values()])
         return Rows(values, torch.tensor([weight for _, weight in usable.values()]), tuple(usable))
-
-

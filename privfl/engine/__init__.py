@@ -1,1 +1,31 @@
 """The round engine: sample, train, bound, send, open, aggregate, record."""
+
+from privfl.engine.attackers import Attacker, Schedule, choose_clients
+from privfl.engine.engine import Engine, Played
+from privfl.engine.folder import RunFolder, read_ledger
+from privfl.engine.records import RoundRecord
+from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
+from privfl.engine.scenario import Scenario, opens_to, rule_reads, rule_reads_channel
+from privfl.engine.session import Session
+from privfl.engine.state import RunState
+
+__all__ = [
+    "All",
+    "Attacker",
+    "Engine",
+    "FixedSize",
+    "Played",
+    "Poisson",
+    "RoundRecord",
+    "RunFolder",
+    "RunState",
+    "Sampler",
+    "Scenario",
+    "Schedule",
+    "Session",
+    "choose_clients",
+    "opens_to",
+    "read_ledger",
+    "rule_reads",
+    "rule_reads_channel",
+]

@@ -1,0 +1,10 @@
+"""Runs the Python blocks of README.md and docs/ when they are collected."""
+
+import os
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]).pytest()

@@ -1,0 +1,178 @@
+"""The one place that names every concrete class: a plain dict per seam, and how a part of a config becomes an object."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from privfl import aggregators, crypto, data, dp, models, training
+from privfl.core import ConfigError, unknown
+from privfl.engine import rule_reads_channel, samplers
+
+Table = Mapping[str, Callable[..., Any]]
+
+SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
+BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip}
+CHANNELS: Table = {"plain": crypto.Plain}
+AGGREGATORS: Table = {"mean": aggregators.Mean}
+DEFENCES: Table = {}
+MECHANISMS: Table = {}
+ATTACKS: Table = {}
+DATASETS: Table = data.DATASETS
+PARTITIONERS: Table = data.PARTITIONERS
+MODELS: Table = models.MODELS
+TRAINING: Table = {
+    "sgd": training.LocalSGD,
+    "fedprox": training.FedProx,
+    "fedsgd": training.FedSGD,
+    "fednova": training.FedNova,
+    "scaffold": training.Scaffold,
+}
+SERVER_OPTIMIZERS: Table = {
+    "fedavg": training.FedAvg,
+    "fedavgm": training.FedAvgM,
+    "fedadam": training.FedAdam,
+    "fedyogi": training.FedYogi,
+    "fedadagrad": training.FedAdagrad,
+}
+NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS}
+"""Fields that are parts themselves, by name."""
+
+
+def build(
+    seam: str,
+    table: Table,
+    part: Mapping[str, Any],
+    nested: Mapping[str, Table] | None = None,
+    supplied: Mapping[str, Any] | None = None,
+) -> Any:
+    """The object that a part of a config describes: its class by name, its fields by key.
+
+    ``nested`` gives, by field name, the table of fields that are parts themselves; ``supplied`` are arguments that come from the
+    program and not from the config.
+
+    Raises:
+        ConfigError: an unknown name or key (with the nearest known one), a missing key, or a value of the wrong type or range.
+
+    >>> build("bound", BOUNDS, {"name": "clip", "l2": 2.0})
+    Clip(l2=2.0)
+    >>> build("bound", BOUNDS, {"name": "clip", "l3": 2.0})
+    Traceback (most recent call last):
+    privfl.core.errors.ConfigError: bound 'clip': unknown key 'l3'; did you mean 'l2'? Known: l2.
+    """
+    maker, values = checked(seam, table, part, nested, tuple(supplied or ()))
+    try:
+        return maker(**(supplied or {}), **values)
+    except ConfigError as error:
+        raise ConfigError(f"{seam} '{part['name']}': {error}") from None
+
+
+def checked(
+    seam: str, table: Table, part: Mapping[str, Any], nested: Mapping[str, Table] | None = None, supplied: Sequence[str] = ()
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The class or builder that a part names, and its checked keyword arguments; raises as `build` does."""
+    name = part["name"]
+    if name not in table:
+        raise ConfigError(unknown(seam, name, table))
+    maker = table[name]
+    hints, required = fields_of(maker, supplied)
+    given = {key: value for key, value in part.items() if key != "name"}
+    for key in given:
+        if key not in hints:
+            known = unknown("key", key, hints) if hints else f"unknown key '{key}': it has no keys."
+            raise ConfigError(f"{seam} '{name}': {known}")
+    for key in required:
+        if key not in given:
+            raise ConfigError(f"{seam} '{name}' needs the key '{key}', as in {{name: {name}, {key}: ...}}.")
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if nested and key in nested and value is not None:
+            inner = {"name": value} if isinstance(value, str) else value
+            values[key] = build(f"{seam}.{key}", nested[key], inner, nested)
+        else:
+            values[key] = _checked(f"{seam} '{name}'", key, hints[key], value)
+    return maker, values
+
+
+def fields_of(maker: Callable[..., Any], supplied: Sequence[str] = ()) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The keys that a class or builder takes from a config, with their types, and which of them it needs."""
+    parameters = [
+        p
+        for p in inspect.signature(maker).parameters.values()
+        if p.name not in supplied and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    described = maker if dataclasses.is_dataclass(maker) or not isinstance(maker, type) else maker.__init__  # type: ignore[misc]
+    hints = typing.get_type_hints(described)
+    return {p.name: hints.get(p.name, Any) for p in parameters}, tuple(p.name for p in parameters if p.default is p.empty)
+
+
+def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"])
+        raise ConfigError(f"{owner}: '{key}': {what[0].lower()}{what[1:]} (it is {value!r}).") from None
+    except PydanticUserError:
+        raise ConfigError(f"{owner}: '{key}' cannot be set from a config; build the object in Python.") from None
+
+
+SEAMS: Mapping[str, Table] = {
+    "aggregators": {**AGGREGATORS, **DEFENCES},
+    "attacks": ATTACKS,
+    "bounds": BOUNDS,
+    "channels": CHANNELS,
+    "datasets": DATASETS,
+    "mechanisms": MECHANISMS,
+    "models": MODELS,
+    "partitions": PARTITIONERS,
+    "samplers": SAMPLERS,
+    "server_optimizers": SERVER_OPTIMIZERS,
+    "training": TRAINING,
+}
+"""What ``privfl list`` shows."""
+
+
+def describe(what: str) -> list[dict[str, Any]]:
+    """One row for each name of a seam: what it is, its keys, and where it acts."""
+    rows = []
+    for name, maker in sorted(SEAMS[what].items()):
+        row: dict[str, Any] = {"name": name}
+        if what == "aggregators":
+            row["seat"] = seat_of(maker)
+        if what in ("aggregators", "attacks"):
+            row["paper"] = paper_of(maker)
+        supplied = ("shape", "classes") if what == "models" else ()
+        row["keys"] = ", ".join(key for key in fields_of(maker, supplied)[0])
+        row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
+        rows.append(row)
+    return rows
+
+
+def seat_of(maker: Any) -> str:
+    """Where a defence acts: as the rule, before it, after it, at the client, or in several of these."""
+    seats = {"client": "at_client", "before": "before", "rule": "sensitivity", "after": "after"}
+    return "+".join(seat for seat, method in seats.items() if hasattr(maker, method))
+
+
+def paper_of(maker: Any) -> str:
+    """The paper that a docstring names, as 'Authors Year'."""
+    found = re.search(r"\(?((?:[A-Z][\w'’-]+(?:,| and|,? et al\.)? ?(?:[a-z]+ )?)+)\(?((?:19|20)\d\d)", inspect.getdoc(maker) or "")
+    return f"{found.group(1).strip(' ,')} {found.group(2)}" if found else ""
+
+
+def compatibility() -> list[dict[str, str]]:
+    """For every rule and channel: whether they work together, and why not; read off their types."""
+    rows = []
+    for rule, maker in sorted(AGGREGATORS.items()):
+        for channel, described in sorted(CHANNELS.items()):
+            works = rule_reads_channel(maker, described)
+            row = {"rule": rule, "channel": channel, "verdict": "works" if works else "impossible", "through": ""}
+            row["because"] = "" if works else f"{rule} reads individual updates; {channel} shows the server only their sum"
+            rows.append(row)
+    return rows

@@ -1,0 +1,124 @@
+"""``privfl run``, ``privfl sweep``, ``privfl report``."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from privfl.cli.screen import bar, say, table
+from privfl.core import ConfigError
+from privfl.federation import Federation, Run
+from privfl.report import write_report
+
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
+Out = Annotated[Path | None, typer.Option("--out", help="A new folder for the run; runs/NAME-TIME unless said.")]
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="An empty file is a run, too.")] = None,
+    settings: Settings = None,
+    out: Out = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder; it ends with the same numbers.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train federatedly as a config says; leaves a run folder with a report."""
+    if resume is not None:
+        if config is not None or out is not None or settings:
+            raise ConfigError("--resume takes everything from the run folder: leave CONFIG, --out and --set out.")
+        federation, folder = Federation.from_config(resume / "config.yaml"), resume
+    elif config is None:
+        raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
+    else:
+        federation, folder = Federation.from_config(config, settings or ()), out or _fresh(config.stem)
+    say(f"privfl: {_about(federation)}")
+    with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
+        result = federation.run(folder, resume=resume is not None, progress=shown.round)
+    page = write_report(folder)
+    table("Result", [_result(result)], as_json)
+    say(f"privfl: the run is in {folder}, its report in {page}")
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
+    over: Annotated[
+        list[str], typer.Option("--over", metavar="A.B=X,Y,Z", help="A key and the values it takes; repeatable: all combinations.")
+    ],
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A new folder; one run folder inside for each combination.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a config for every combination of some keys' values, and print one row for each."""
+    axes = [_axis(text) for text in over]
+    combinations = list(itertools.product(*(values for _, values in axes)))
+    folder = out or _fresh(f"sweep-{config.stem}")
+    chosen = [[f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)] for combination in combinations]
+    federations = [Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen]  # refuse before the first run
+    rows: list[dict[str, Any]] = []
+    with bar("sweep", len(chosen)) as shown:
+        for number, (keys, federation) in enumerate(zip(chosen, federations, strict=True)):
+            result = federation.run(folder / f"{number:03d}")
+            write_report(folder / f"{number:03d}")
+            rows.append({**dict(key.split("=", 1) for key in keys), **_result(result)})
+            shown.step(" ".join(keys))
+    table("Sweep", rows, as_json)
+    say(f"privfl: the runs are in {folder}")
+
+
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")]) -> None:
+    """Draw the report of a run again."""
+    say(f"privfl: wrote {write_report(folder)}")
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise ConfigError(f"'{text}' is no axis: write a.b=x,y,z, as in seed=0,1,2.")
+    return key, _split(values)
+
+
+def _split(values: str) -> list[str]:
+    """Values at top-level commas: those inside of brackets belong to a value."""
+    parts, depth = [""], 0
+    for letter in values:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _fresh(name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for extra in ("", *(f"-{i}" for i in range(2, 100))):
+        folder = Path("runs") / f"{name}-{stamp}{extra}"
+        if not folder.exists():
+            return folder
+    raise ConfigError("runs/ holds a hundred runs of this second: give --out.")
+
+
+def _about(federation: Federation) -> str:
+    facts = federation.scenario.facts
+    return f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads {facts['the server reads']}"
+
+
+def _result(result: Run) -> dict[str, Any]:
+    summary = result.summary
+    row = {
+        "accuracy": summary["accuracy"],
+        "loss": summary["loss"],
+        "rounds": summary["rounds"],
+        "clients": summary["clients"],
+        "parameters": summary["parameters"],
+        "MB sent": summary["bytes_sent"] / 1e6,
+        "seconds": summary["seconds"],
+    }
+    for subject, value in result.history[-1].epsilon.items():
+        row[f"epsilon ({subject})"] = value
+    incidents = sum(len(record.incidents) for record in result.history)
+    return {**row, "incidents": incidents, "folder": str(result.folder)}

@@ -1,0 +1,97 @@
+"""What people see: tables on stdout (or one JSON array), everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from privfl.engine import RoundRecord
+
+_WIDE = 4096
+
+
+def say(words: str) -> None:
+    """Tell the person, not the pipe."""
+    print(words, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def complain(error: Exception) -> None:
+    """One sentence about what went wrong."""
+    say(f"privfl: {error}")
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Rows of one shape, as a table at full width away from a terminal, or as one JSON array."""
+    if as_json:
+        print(json.dumps(list(rows)))  # noqa: T201
+        return
+    shown = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(cell(row.get(column)) for column in columns))
+    terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if terminal else _WIDE)
+    if terminal:
+        console.print(shown)
+    else:
+        console.print(shown, soft_wrap=False, crop=False)
+
+
+def cell(value: Any) -> str:
+    """A value as people read it.
+
+    >>> cell(0.123456), cell(None), cell(12), cell(1234567.0)
+    ('0.1235', '-', '12', '1,234,567')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+class Bar:
+    """A progress bar with the time left, on stderr; silent away from a terminal."""
+
+    def __init__(self, progress: Progress, label: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=total, words="")
+
+    def step(self, words: str = "") -> None:
+        """One unit done."""
+        self._progress.update(self._task, advance=1, words=words)
+
+    def round(self, record: RoundRecord, rounds: int) -> None:
+        """One round done."""
+        accuracy = "" if record.accuracy is None else f"accuracy {100 * record.accuracy:.1f} %"
+        self._progress.update(self._task, completed=record.round + 1, total=rounds, words=accuracy)
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Bar]:
+    """A progress bar for a block."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield Bar(progress, label, total)

@@ -1,0 +1,162 @@
+"""What a run is told: a YAML file (or a mapping) with defaults for everything, checked key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from privfl.core import ConfigError, unknown
+
+
+def _as_part(value: Any) -> Any:
+    """A part is a name, or a mapping with a name; `none` and an empty value are the part called none."""
+    if value is None:
+        return {"name": "none"}
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping):
+        if not isinstance(value.get("name"), str):
+            raise ValueError("needs a 'name', as in {name: krum, f: 2}")
+        return dict(value)
+    raise ValueError(f"is a name or a mapping with a name, and is {value!r}")
+
+
+Part: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_as_part)]
+
+
+def _as_parts(value: Any) -> Any:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Mapping) else value
+
+
+Parts: TypeAlias = Annotated[list[Part], BeforeValidator(_as_parts)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """Which data, among how many clients, split how; other keys go to the loader. ``clients`` None: 20, or all natural ones."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "digits"
+    clients: Annotated[int, Field(ge=1)] | None = None
+    partition: Part = {"name": "dirichlet", "alpha": 1.0}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the loader is given."""
+        return dict(self.model_extra or {})
+
+
+class AuditConfig(_Strict):
+    """What is kept for audits: ``keep`` names rounds to keep whole, ``all``, ``none``, or ``auto`` (while memory allows).
+
+    ``evaluate_every`` is in rounds; ``delta`` is that of every epsilon shown.
+    """
+
+    keep: Literal["auto", "all", "none"] | list[int] = "auto"
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+
+class Config(_Strict):
+    """A whole run. An empty file is a run: digits, 20 clients, federated averaging."""
+
+    data: DataConfig = DataConfig()
+    model: Part = {"name": "softmax"}
+    training: Part = {"name": "sgd"}
+    sampler: Part = {"name": "all"}
+    rounds: Annotated[int, Field(ge=1)] = 20
+    bound: Part = {"name": "none"}
+    channel: Part = {"name": "plain"}
+    aggregator: Part = {"name": "mean"}
+    defences: Parts = []
+    mechanism: Part = {"name": "none"}
+    attacks: Parts = []
+    server_optimizer: Part = {"name": "fedavg"}
+    audit: AuditConfig = AuditConfig()
+    device: str = "cpu"
+    executor: str = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+    noise_seed: int | None = None
+
+    def to_yaml(self) -> str:
+        """The resolved config, as it is saved with every run."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Read a config from a file or a mapping, with ``a.b=c`` overrides on top.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key (with the nearest known one), or a value of the wrong type.
+
+    >>> load({"rounds": 3}, ["data.clients=5"]).data.clients
+    5
+    >>> load({"roundz": 3})
+    Traceback (most recent call last):
+    privfl.core.errors.ConfigError: unknown key 'roundz'; did you mean 'rounds'? Known: aggregator, attacks, audit, bound, channel, \
+data, defences, device, executor, mechanism, model, noise_seed, rounds, sampler, seed, server_optimizer, threads, training.
+    """
+    raw = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    for override in overrides:
+        _override(raw, override)
+    if isinstance(raw.get("data"), str):
+        raw["data"] = {"name": raw["data"]}
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the config '{path}': {error.strerror or error}.") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()
+        raise ConfigError(f"'{path}' is no YAML: {' '.join(line.strip() for line in first)}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"'{path}' holds a {type(raw).__name__}, and a config is a mapping of keys.")
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"'{override}' is no override: write a.b=c, as in data.clients=50.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"'{override}': '{text}' is no YAML value.") from None
+    here = raw
+    for key in keys[:-1]:
+        below = here.get(key)
+        below = {"name": below} if isinstance(below, str) else dict(below) if isinstance(below, Mapping) else {}
+        here[key] = below
+        here = below
+    here[keys[-1]] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(step) for step in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        model = AuditConfig if where[0] == "audit" and len(where) > 1 else Config
+        return unknown("key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields])
+    what = str(first["msg"]).removeprefix("Value error, ")
+    return f"config key '{'.'.join(where)}': {what[0].lower()}{what[1:]} (it is {first['input']!r})."

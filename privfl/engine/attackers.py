@@ -1,0 +1,71 @@
+"""Who attacks, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from privfl.core import ClientId, ConfigError, require
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The rounds of an attack: a list, or every ``every``-th from ``first`` to ``last`` (None: to the end).
+
+    >>> [r for r in range(8) if Schedule(first=2, every=3).active(r)]
+    [2, 5]
+    """
+
+    first: int = 0
+    last: int | None = None
+    every: int = 1
+    rounds: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require.at_least(1, every=self.every)
+        require.at_least(0, first=self.first)
+
+    def active(self, round: int) -> bool:
+        """Whether the attack acts in this round."""
+        if self.rounds is not None:
+            return round in self.rounds
+        return self.first <= round <= (round if self.last is None else self.last) and (round - self.first) % self.every == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attacker:
+    """One attack, the clients that carry it out together, and its rounds. The attack fills one or more of the seats of `core.attack`."""
+
+    name: str
+    attack: Any
+    clients: frozenset[ClientId]
+    schedule: Schedule = Schedule()
+
+    def acting(self, cohort: Sequence[ClientId], round: int) -> tuple[ClientId, ...]:
+        """Its clients in a cohort, where it acts in that round."""
+        return tuple(c for c in cohort if c in self.clients) if self.schedule.active(round) else ()
+
+
+def choose_clients(
+    clients: Sequence[ClientId], rng: torch.Generator, named: Sequence[ClientId] | None = None, fraction: float | None = None
+) -> frozenset[ClientId]:
+    """The attacker's clients: those named, or a random fraction (at least one), or one at random.
+
+    Raises:
+        ConfigError: both given, an unknown client, or a fraction outside of (0, 1].
+    """
+    if named is not None and fraction is not None:
+        raise ConfigError("an attack has either clients or a fraction, not both.")
+    if named is not None:
+        strangers = sorted(set(named) - set(clients))
+        if strangers:
+            raise ConfigError(f"attack clients: there is no client {strangers[0]}; there are {len(clients)} clients.")
+        return frozenset(named)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ConfigError(f"an attack's fraction of clients must lie in (0, 1], and is {fraction}.")
+    count = 1 if fraction is None else max(1, round(fraction * len(clients)))
+    chosen = torch.randperm(len(clients), generator=rng)[:count]
+    return frozenset(clients[int(i)] for i in chosen)

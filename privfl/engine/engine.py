@@ -1,0 +1,423 @@
+"""The round, from top to bottom: sample, broadcast, train, attack, bound, send, open, aggregate, noise, apply, record."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from privfl.core import (
+    FRAME_ROOM,
+    AfterSeat,
+    BadUpdate,
+    BeforeSeat,
+    Bounded,
+    Broadcast,
+    BroadcastPoison,
+    Charge,
+    ClientId,
+    ClientSeat,
+    ClientState,
+    ConfigError,
+    Context,
+    DataPoison,
+    Dataset,
+    DpEvent,
+    Faults,
+    Incident,
+    Objective,
+    Opened,
+    Outcome,
+    Party,
+    PartyPoison,
+    RoundFailed,
+    RoundKnowledge,
+    RoundPlan,
+    Rows,
+    RuleWithMemory,
+    Seeds,
+    Sensitivity,
+    Transcript,
+    Update,
+    UpdatePoison,
+    Vector,
+    client_of,
+    client_party,
+    dropped,
+)
+from privfl.engine.attackers import Attacker
+from privfl.engine.scenario import Scenario
+from privfl.engine.session import Session
+from privfl.engine.state import RunState
+from privfl.training import Executor, Failed, ServerHalf, Task
+
+_HEAD = FRAME_ROOM // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A round that was played: the state after it, its transcript, and the clients' mean training losses."""
+
+    state: RunState
+    transcript: Transcript
+    train_losses: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Round:
+    """A round in the making."""
+
+    plan: RoundPlan
+    seconds: dict[str, float] = field(default_factory=dict)
+    incidents: list[Incident] = field(default_factory=list)
+    fired: dict[str, str] = field(default_factory=dict)
+    charges: list[Charge] = field(default_factory=list)
+    updates: dict[ClientId, Update] = field(default_factory=dict)
+    frames: dict[ClientId, memoryview] = field(default_factory=dict)
+    states: dict[ClientId, ClientState] = field(default_factory=dict)
+    losses: tuple[float, ...] = ()
+    local_event: DpEvent | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def wrong(self, stage: str, what: str, client: ClientId | None = None) -> None:
+        self.incidents.append(Incident(stage, what, client))
+
+
+class Engine:
+    """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only buffers, workers, and the session's keys.
+
+    Raises:
+        ConfigError: the scenario cannot work (`Scenario.check`).
+    """
+
+    def __init__(self, scenario: Scenario, executor: Executor, faults: Faults | None = None) -> None:
+        scenario.check()
+        self.scenario = scenario
+        self.executor = executor
+        self.faults = faults or Faults()
+        self.seeds = Seeds(scenario.seed)
+        self.session: Session[Any] = Session(scenario.channel)
+        self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
+        self._id = secrets.token_bytes(16)
+        self._matrix = torch.empty(0, 0)
+        self._poisoned: dict[ClientId, Dataset] = {}
+        weighting = getattr(scenario.workload.method, "weighting", "samples")
+        self._max_weight = 1.0 if weighting == "uniform" else float(max(len(index) for index in scenario.clients.values()))
+        self._parts = dict(scenario.workload.method.parts(scenario.workload.model.d))
+        for part in self._parts:
+            if scenario.bound.l2 < float("inf") and part not in scenario.part_bounds:
+                raise ConfigError(
+                    f"the method also sends '{part}', which needs a bound of its own here: set bound.parts to {{{part}: ...}}."
+                )
+        for attacker in scenario.attackers:
+            self._poison_data(attacker)
+
+    def begin(self, executor: str) -> RunState:
+        """The state before the first round."""
+        model, rule = self.scenario.workload.model, self.scenario.aggregator
+        parts = ("delta", *self._parts)
+        return RunState(
+            round=0,
+            parameters=model.read().cpu(),
+            executor=executor,
+            method=self.server.init(model.d),
+            rules={part: rule.init() for part in parts} if isinstance(rule, RuleWithMemory) else {},
+            seats={i: d.init() for i, d in enumerate(self.scenario.defences) if isinstance(d, BeforeSeat | AfterSeat)},
+        )
+
+    def play(self, state: RunState, *, keep: bool = False) -> Played:
+        """One round. ``keep`` keeps every message and update for audits.
+
+        Raises:
+            RoundFailed: training failed at every client of the cohort.
+        """
+        scenario, number = self.scenario, state.round
+        clients = tuple(scenario.clients)
+        cohort = scenario.sampler.draw(clients, self.seeds.generator("sampling", number))
+        plan = RoundPlan(number, cohort, scenario.workload.model.d, scenario.bound.l2, self._max_weight, "delta", self._id)
+        now = _Round(plan)
+        if not self.session.enrolled(clients):
+            with now.stage("key set-up"):
+                self.session.enrol(clients)
+        broadcast = Broadcast(plan, state.parameters, self.server.broadcast(state.method))
+        with now.stage("train"):
+            self._train(now, broadcast, state)
+        with now.stage("attack"):
+            faults = self._attack(now, state)
+        with now.stage("bound"):
+            bounded, client_seats = self._bound(now, state)
+        outcomes: dict[str, Outcome[Any]] = {}
+        with now.stage("channel"):
+            outcomes["delta"] = self.session.play(plan, bounded, faults, keep_bodies=keep)
+            for part in self._parts:
+                outcomes[part] = self._send_part(now, part, faults, keep)
+        opened = outcomes["delta"].opened
+        self._note_losses(now, outcomes["delta"])
+        after, changed = state.parameters, state
+        if opened is not None or (not cohort and scenario.mechanism is not None):
+            with now.stage("aggregate"):
+                vector, aux, changed = self._aggregate(now, outcomes, state)
+            with now.stage("apply"):
+                fraction = len(cohort) / len(clients)
+                after, method = self.server.step(state.parameters, vector, aux, state.method, fraction)
+                changed = replace(changed, method=method, last=vector)
+        else:
+            now.wrong("channel", "nothing was opened, so the model stays as it was")
+        changed = replace(
+            changed,
+            round=number + 1,
+            parameters=after,
+            clients={**state.clients, **now.states},
+            client_seats=client_seats,
+            ledger=state.ledger.charged(tuple(now.charges)),
+        )
+        if keep:
+            outcomes = {part: _kept(outcome) for part, outcome in outcomes.items()}
+            updates = {c: replace(u, delta=u.delta.clone()) for c, u in now.updates.items()}
+        else:
+            outcomes = {part: _forgotten(outcome) for part, outcome in outcomes.items()}
+            updates = {}
+        transcript = Transcript(
+            plan=plan,
+            before=state.parameters,
+            after=after,
+            outcomes=outcomes,
+            updates=updates,
+            seconds=now.seconds,
+            charges=tuple(now.charges),
+            incidents=tuple(now.incidents),
+            fired=now.fired,
+            facts=scenario.facts,
+            channel=scenario.channel if keep else None,
+            members=self.session.members if keep else {},
+        )
+        return Played(changed, transcript, now.losses)
+
+    def close(self) -> None:
+        """Give back workers."""
+        self.executor.close()
+
+    # ---- stages ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self, n: int, d: int) -> torch.Tensor:
+        if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
+            self._matrix = torch.empty(n, _HEAD + d)
+        return self._matrix[:n, _HEAD:]
+
+    def _train(self, now: _Round, broadcast: Broadcast, state: RunState) -> None:
+        cohort = now.plan.cohort
+        if not cohort:
+            return
+        tasks = [self._task(client, broadcast, state, now.plan.number) for client in cohort]
+        rows = self._rows(len(cohort), now.plan.d)
+        results = self.executor.train(broadcast, tasks, rows, self.seeds)
+        whole = self._matrix.numpy().data.cast("B")
+        stride = 4 * self._matrix.shape[1]
+        losses = []
+        for row, (client, result) in enumerate(zip(cohort, results, strict=True)):
+            if isinstance(result, Failed):
+                now.wrong("train", f"client {client} failed: {result.why}", client)
+                continue
+            now.updates[client] = result.update(rows[row])
+            now.frames[client] = whole[row * stride : (row + 1) * stride]
+            now.states[client] = result.state
+            now.charges.extend(result.charges)
+            losses.append(result.loss)
+        now.losses = tuple(losses)
+        if not now.updates:
+            first = next(result for result in results if isinstance(result, Failed))
+            raise RoundFailed(f"round {now.plan.number}: training failed at every client; client {first.client}: {first.why}")
+
+    def _task(self, client: ClientId, broadcast: Broadcast, state: RunState, number: int) -> Task:
+        method, sent = None, None
+        for attacker in self.scenario.attackers:
+            if client not in attacker.acting((client,), number):
+                continue
+            if isinstance(attacker.attack, Objective):
+                method = replace(self.scenario.workload.method, objective=attacker.attack)  # type: ignore[type-var]
+            if isinstance(attacker.attack, BroadcastPoison):
+                sent = attacker.attack.poison_broadcast(broadcast, client, self.seeds.generator("broadcast", number, client))
+        index = None if client in self._poisoned else self.scenario.clients[client]
+        return Task(client, index, state.clients.get(client, ClientState()), self._poisoned.get(client), sent, method)
+
+    def _poison_data(self, attacker: Attacker) -> None:
+        if not isinstance(attacker.attack, DataPoison):
+            return
+        data = self.scenario.workload.data
+        for client in sorted(attacker.clients):
+            own = self._poisoned.get(client) or data.take(self.scenario.clients[client])
+            self._poisoned[client] = attacker.attack.poison_data(own, self.seeds.generator("poison", client))
+
+    def _attack(self, now: _Round, state: RunState) -> Faults:
+        cohort, number = now.plan.cohort, now.plan.number
+        acting = {attacker.name: attacker.acting(cohort, number) for attacker in self.scenario.attackers}
+        everybody = {client for clients in acting.values() for client in clients}
+        liars: dict[str, Any] = {}
+        for attacker in self.scenario.attackers:
+            mine = [c for c in acting[attacker.name] if c in now.updates]
+            if not mine:
+                continue
+            if isinstance(attacker.attack, UpdatePoison):
+                self._poison_updates(now, state, attacker.attack, mine, everybody)
+            if isinstance(attacker.attack, PartyPoison):
+                for client in mine:
+                    liars[client_party(client)] = _liar(attacker.attack, now.plan, client)
+            now.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {len(cohort)} clients"
+        return replace(self.faults, liars={**self.faults.liars, **liars}) if liars else self.faults
+
+    def _poison_updates(
+        self, now: _Round, state: RunState, attack: UpdatePoison, mine: Sequence[ClientId], everybody: set[ClientId]
+    ) -> None:
+        knowledge = RoundKnowledge(now.plan, state.parameters, state.last)
+        if attack.knows in ("benign", "rule"):
+            honest = [client for client in now.updates if client not in everybody]
+            if honest:
+                knowledge = replace(knowledge, benign=_rows_of(now.updates, honest))
+        if attack.knows == "rule" and not isinstance(self.scenario.aggregator, RuleWithMemory):
+            knowledge = replace(knowledge, rule=self.scenario.aggregator)
+        own = torch.stack([now.updates[client].delta for client in mine])
+        sent = attack.poison_updates(own, knowledge, self.seeds.generator("attack", now.plan.number))
+        for client, row in zip(mine, sent, strict=True):
+            now.updates[client].delta.copy_(row)
+
+    def _bound(self, now: _Round, state: RunState) -> tuple[dict[ClientId, Bounded], dict[int, dict[ClientId, Any]]]:
+        scenario = self.scenario
+        memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
+        attacking = {c for a in scenario.attackers for c in a.acting(now.plan.cohort, now.plan.number)}
+        bounded: dict[ClientId, Bounded] = {}
+        for client, update in list(now.updates.items()):
+            sent = update
+            for i, defence in enumerate(scenario.defences):
+                if isinstance(defence, ClientSeat) and client not in attacking:
+                    context = Context(now.plan, state.parameters, self.seeds.generator("client seat", now.plan.number, client, i))
+                    known = memory.setdefault(i, {})
+                    sent, known[client] = defence.at_client(sent, known.get(client, defence.init_client()), context)
+            try:
+                delta = scenario.bound(sent.delta)
+                if scenario.mechanism is not None:
+                    Bounded(client, delta, scenario.bound.l2)  # refuse NaN before noise hides it
+                    delta, event = scenario.mechanism.share(delta, Sensitivity(2 * scenario.bound.l2), max(now.plan.n, 1), scenario.noise)
+                    now.local_event = event or now.local_event
+                if delta is not update.delta:
+                    update.delta.copy_(delta)
+                bounded[client] = Bounded(client, update.delta, scenario.bound.l2, update.weight, now.frames[client])
+            except BadUpdate as bad:
+                now.wrong("bound", str(bad), client)
+        return bounded, memory
+
+    def _send_part(self, now: _Round, part: str, faults: Faults, keep: bool) -> Outcome[Any]:
+        l2 = self.scenario.part_bounds.get(part, float("inf"))
+        plan = replace(now.plan, d=self._parts[part], l2=l2, part=part)
+        bounded: dict[ClientId, Bounded] = {}
+        for client, update in now.updates.items():
+            vector = update.aux[part]
+            length = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+            if length > l2:
+                vector = vector * (l2 * (1 - 1e-6) / length)
+            try:
+                bounded[client] = Bounded(client, vector, l2, update.weight)
+            except BadUpdate as bad:
+                now.wrong("bound", f"{bad} ({part})", client)
+        return self.session.play(plan, bounded, faults, keep_bodies=keep)
+
+    def _note_losses(self, now: _Round, outcome: Outcome[Any]) -> None:
+        opened = outcome.opened
+        for who, why in opened.excluded.items() if opened is not None else ():
+            now.wrong("channel", f"{who} was excluded: {why}", client_of(who))
+        for who, abort in outcome.aborts.items():
+            blamed = f" (blames {abort.blamed})" if abort.blamed else ""
+            now.wrong("channel", f"{who} gave up: {abort}{blamed}", client_of(who))
+        if opened is not None:
+            for client in dropped(now.plan, opened.survivors):
+                if client in now.updates and client_party(client) not in opened.excluded:
+                    now.wrong("channel", f"client {client} did not get through", client)
+
+    def _aggregate(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState) -> tuple[Vector, dict[str, Vector], RunState]:
+        scenario = self.scenario
+        context = Context(now.plan, state.parameters, self.seeds.generator("rule", now.plan.number))
+        seats, rules = dict(state.seats), dict(state.rules)
+        opened: Opened[Any] | None = outcomes["delta"].opened
+        if opened is None:
+            vector = torch.zeros(now.plan.d)
+        else:
+            what = opened.what
+            for i, defence in enumerate(scenario.defences):
+                if isinstance(defence, BeforeSeat):
+                    what, seats[i] = defence.before(what, seats[i], context)
+            vector, rules["delta"] = self._decide("delta", what, state, context)
+        aux: dict[str, Vector] = {}
+        for part in self._parts:
+            seen = outcomes[part].opened
+            if seen is not None:
+                aux[part], rules[part] = self._decide(part, seen.what, state, context)
+            else:
+                aux[part] = torch.zeros(self._parts[part])
+        if scenario.mechanism is not None:
+            survivors = 0 if opened is None else len(opened.survivors)
+            vector, event = scenario.mechanism.release(vector, scenario.sensitivity(), survivors, scenario.noise)
+            self._charge(now, event or now.local_event)
+        for i, defence in enumerate(scenario.defences):
+            if isinstance(defence, AfterSeat):
+                vector, seats[i] = defence.after(vector, seats[i], context)
+        kept_rules = rules if isinstance(scenario.aggregator, RuleWithMemory) else state.rules
+        return vector, aux, replace(state, seats=seats, rules=kept_rules)
+
+    def _decide(self, part: str, what: Any, state: RunState, context: Context) -> tuple[Vector, Any]:
+        rule = self.scenario.aggregator
+        if isinstance(rule, RuleWithMemory):
+            return rule.step(what, state.rules[part], context)
+        return rule(what), None
+
+    def _charge(self, now: _Round, event: DpEvent | None) -> None:
+        if event is None:
+            return
+        scenario = self.scenario
+        now.charges.append(
+            Charge(
+                now.plan.number,
+                event,
+                scenario.sampler.sampling(len(scenario.clients)),
+                unit="client",
+                relation=scenario.relation(),
+                uniform=self._max_weight == 1.0,
+                public_denominator=scenario.relation() == "add_remove",
+                repeatable_noise=scenario.noise.repeatable,
+            )
+        )
+
+
+def _rows_of(updates: Mapping[ClientId, Update], clients: Sequence[ClientId]) -> Rows:
+    values = torch.stack([updates[client].delta for client in clients])
+    return Rows(values, torch.tensor([updates[client].weight for client in clients]), tuple(clients))
+
+
+def _liar(attack: PartyPoison, plan: RoundPlan, client: ClientId) -> Any:
+    def replaced(honest: Party) -> Party:
+        return attack.poison_party(honest, plan, client)
+
+    return replaced
+
+
+def _kept(outcome: Outcome[Any]) -> Outcome[Any]:
+    opened = outcome.opened
+    if opened is None or not isinstance(opened.what, Rows):
+        return outcome
+    return replace(outcome, opened=replace(opened, what=replace(opened.what, values=opened.what.values.clone())))
+
+
+def _forgotten(outcome: Outcome[Any]) -> Outcome[Any]:
+    """Without the rows, whose memory the next round uses again."""
+    opened = outcome.opened
+    if opened is None or not isinstance(opened.what, Rows):
+        return outcome
+    return replace(outcome, opened=replace(opened, what=Rows(torch.empty(0, 0), torch.empty(0), ())))

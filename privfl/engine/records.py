@@ -1,0 +1,38 @@
+"""One line of a run's log: what a round did, in numbers that a person would plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round. ``accuracy`` and ``loss`` are the new model's on the test set (None in rounds without evaluation).
+
+    ``train_losses`` are the clients' mean training losses (their spread is the report's band), ``seconds`` wall time by stage,
+    ``epsilon`` what has been spent so far by subject, ``fired`` what defences did, ``incidents`` what went wrong, in words.
+    """
+
+    round: int
+    cohort: int
+    survivors: int
+    accuracy: float | None
+    loss: float | None
+    train_losses: tuple[float, ...]
+    bytes_sent: int
+    seconds: Mapping[str, float]
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+    fired: Mapping[str, str] = field(default_factory=dict)
+    incidents: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in ``rounds.jsonl``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RoundRecord:
+        """From what `to_json` made."""
+        return cls(**{**data, "train_losses": tuple(data["train_losses"]), "incidents": tuple(data["incidents"])})

@@ -1,0 +1,162 @@
+"""Everything that a run is made of, as objects, and the checks that refuse impossible pairs before any training."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from privfl.core import (
+    BeforeSeat,
+    Bound,
+    Channel,
+    ClientId,
+    ConfigError,
+    Dataset,
+    Mechanism,
+    NeighbourRelation,
+    NoiseSource,
+    OsNoise,
+    Rows,
+    Rule,
+    RuleWithMemory,
+    Sensitivity,
+    Total,
+)
+from privfl.engine.attackers import Attacker
+from privfl.engine.samplers import All, Sampler
+from privfl.training import FedAvg, ServerOptimizer, Workload
+
+Reads: TypeAlias = Literal["rows", "total", "either"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run's parts. ``clients`` gives each client's positions in ``workload.data``; ``part_bounds`` the L2 bound of extra vectors.
+
+    ``facts`` are public words and numbers about the run that views and reports show.
+    """
+
+    workload: Workload
+    clients: Mapping[ClientId, Tensor]
+    test: Dataset
+    bound: Bound
+    channel: Channel[Any]
+    aggregator: Rule[Any] | RuleWithMemory[Any, Any]
+    rounds: int
+    sampler: Sampler = All()
+    defences: Sequence[Any] = ()
+    mechanism: Mechanism | None = None
+    attackers: Sequence[Attacker] = ()
+    server_optimizer: ServerOptimizer = FedAvg()
+    part_bounds: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    noise: NoiseSource = field(default_factory=OsNoise)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: no clients, no rounds, an empty client, a rule that reads what the channel hides, integers without a clip,
+                noise without a clip or without a proved sensitivity, an attack that acts nowhere.
+        """
+        if not self.clients:
+            raise ConfigError("there are no clients: the split left nobody with data.")
+        empty = [client for client, index in self.clients.items() if len(index) == 0]
+        if empty:
+            raise ConfigError(f"client {empty[0]} has no data; give the split fewer clients or a min_size.")
+        self.sampler.sampling(len(self.clients))
+        if not rule_reads_channel(self.aggregator, self.channel):
+            raise ConfigError(
+                f"{_name(self.aggregator)} reads individual updates, and {_name(self.channel)} opens only their sum."
+                " Use a rule that works on a sum (mean), or a channel that shows rows. See 'privfl list --compat'."
+            )
+        if opens_to(self.channel) == "total":
+            for defence in self.defences:
+                if isinstance(defence, BeforeSeat):
+                    raise ConfigError(f"{_name(defence)} reads individual updates, and {_name(self.channel)} opens only their sum.")
+            if not self.bound.l2 < float("inf"):
+                raise ConfigError(
+                    f"{_name(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
+                )
+        self.sensitivity()
+
+    def relation(self) -> NeighbourRelation:
+        """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides by a public number."""
+        return "add_remove" if getattr(self.aggregator, "denominator", None) else "replace_one"
+
+    def sensitivity(self) -> Sensitivity:
+        """How far one client moves the aggregate.
+
+        Raises:
+            ConfigError: there is noise, and this is not bounded or not proved.
+        """
+        if self.mechanism is None:
+            return Sensitivity(float("inf"))
+        if not self.bound.l2 < float("inf"):
+            raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
+        sampling = self.sampler.sampling(len(self.clients))
+        if sampling.scheme == "poisson" and self.relation() != "add_remove":
+            raise ConfigError("under Poisson sampling the number present varies, so noise needs the mean over a public denominator.")
+        n = round(sampling.rate * len(self.clients))
+        bound = self.channel.row_bound(self.bound.l2, self.workload.model.d)
+        l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
+        if not l2 < float("inf"):
+            raise ConfigError(
+                f"{_name(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
+                " Use the mean with weighted: false and training weighting: uniform."
+            )
+        return Sensitivity(l2)
+
+
+def rule_reads_channel(rule: Any, channel: Any) -> bool:
+    """Whether a rule can read what a channel opens."""
+    reads, opens = rule_reads(rule), opens_to(channel)
+    return reads in ("either", opens)
+
+
+def rule_reads(rule: Any) -> Reads:
+    """What a rule reads, from the type of its argument.
+
+    >>> from privfl.aggregators import Mean
+    >>> rule_reads(Mean())
+    'either'
+    """
+    kind = rule if isinstance(rule, type) else type(rule)
+    method = kind.step if hasattr(kind, "step") else kind.__call__
+    return _reads(typing.get_type_hints(method).get("opened"))
+
+
+def opens_to(channel: Any) -> Reads:
+    """What a channel opens to its server, from the types of its server's parties.
+
+    >>> from privfl.crypto import Plain
+    >>> opens_to(Plain())
+    'rows'
+    """
+    kind: Any = channel if isinstance(channel, type) else type(channel)
+    member = typing.get_type_hints(kind.server)["return"]
+    opened = typing.get_args(member)
+    if not opened:
+        party = typing.get_type_hints(member.enter)["return"]
+        opened = typing.get_args(party)
+        if not opened:
+            result = party.result.fget if isinstance(vars(party).get("result"), property) else None
+            hint = typing.get_type_hints(result)["return"] if result else typing.get_type_hints(party)["result"]
+            opened = tuple(inner for arm in typing.get_args(hint) for inner in typing.get_args(arm))
+    return _reads(opened[0])
+
+
+def _reads(hint: Any) -> Reads:
+    arms = set(typing.get_args(hint)) or {hint}
+    if {Rows, Total} <= arms:
+        return "either"
+    return "total" if Total in arms else "rows"
+
+
+def _name(part: Any) -> str:
+    return type(part).__name__

@@ -1,0 +1,72 @@
+"""A channel at work: the members of all parties, set up once, and one protocol run a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from privfl.core import (
+    NO_FAULTS,
+    Bounded,
+    Channel,
+    ClientId,
+    ClientMember,
+    Faults,
+    Letter,
+    Member,
+    Outcome,
+    PartyId,
+    RoundPlan,
+    client_party,
+    drive,
+    drive_all,
+)
+
+O = TypeVar("O")
+
+
+class Session(Generic[O]):
+    """The members of one channel, for a population of clients: simulated here, one on each machine in a network.
+
+    ``enrol`` makes members and drives their key set-up; when clients come that were not there, everybody sets up anew.
+    """
+
+    def __init__(self, channel: Channel[O]) -> None:
+        self.channel = channel
+        self.setup_letters: tuple[Letter, ...] = ()
+        self._clients: dict[ClientId, ClientMember] = {}
+
+    def enrolled(self, clients: Iterable[ClientId]) -> bool:
+        """Whether all these clients are set up."""
+        return bool(self._clients) and set(clients) <= self._clients.keys()
+
+    def enrol(self, clients: Iterable[ClientId]) -> None:
+        """Make sure that all these clients are set up.
+
+        Raises:
+            Abort: a party gave up during the set-up.
+        """
+        wanted = dict.fromkeys(clients)
+        if self.enrolled(wanted):
+            return
+        self._clients = {client: self.channel.client(client) for client in {**self._clients, **wanted}}
+        self._server = self.channel.server()
+        self._helpers = dict(self.channel.helpers())
+        outcome = drive_all({who: member.set_up() for who, member in self.members.items()})
+        for abort in outcome.aborts.values():
+            raise abort
+        self.setup_letters = outcome.letters
+
+    @property
+    def members(self) -> Mapping[PartyId, Member]:
+        """Everybody, by party."""
+        clients: dict[PartyId, Member] = {client_party(client): member for client, member in self._clients.items()}
+        return {**clients, **self._helpers, "server": self._server}
+
+    def play(
+        self, plan: RoundPlan, updates: Mapping[ClientId, Bounded], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False
+    ) -> Outcome[O]:
+        """One protocol run. Clients of the plan without an update do not show up."""
+        parties: dict[PartyId, Any] = {client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()}
+        parties |= {who: helper.enter(plan) for who, helper in self._helpers.items()}
+        return drive(self._server.enter(plan), parties, faults, keep_bodies=keep_bodies)

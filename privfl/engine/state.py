@@ -1,0 +1,31 @@
+"""What a run remembers between rounds: explicit data that goes into a round and comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from privfl.core import ClientId, ClientState, Ledger, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """All of it, without keys: a resumed run sets up a new session, and since sums are exact its numbers stay.
+
+    ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last aggregate [d]. ``rules`` is the
+    rule's memory by part, ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by position and
+    client. ``executor`` is the way of training that was picked, and is used again.
+    """
+
+    round: int
+    parameters: Vector
+    executor: str
+    method: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    seats: Mapping[int, Any] = field(default_factory=dict)
+    client_seats: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
+    clients: Mapping[ClientId, ClientState] = field(default_factory=dict)
+    last: Vector | None = None
+    ledger: Ledger = field(default_factory=Ledger)

@@ -1,0 +1,195 @@
+"""Privacy layers for somebody else's training loop: updates in, a mean and a receipt out, no engine needed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from privfl.aggregators import Mean
+from privfl.core import (
+    BadUpdate,
+    Bound,
+    Bounded,
+    Channel,
+    Charge,
+    ClientId,
+    ConfigError,
+    DpEvent,
+    Ledger,
+    Mechanism,
+    NoiseSource,
+    OsNoise,
+    PartyId,
+    RoundFailed,
+    RoundPlan,
+    Rows,
+    Rule,
+    Sampling,
+    Sensitivity,
+    Vector,
+    client_party,
+    dropped,
+)
+from privfl.crypto import Plain
+from privfl.dp import NoBound
+from privfl.engine.session import Session
+
+Array = npt.NDArray[np.floating[Any]]
+V = TypeVar("V", Vector, Array)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one aggregation cost and showed.
+
+    ``server_reads`` says what the server could read: every update, or only a sum. ``event`` is the noisy release, ``epsilon`` all that
+    this layer has spent so far (at its ``delta``), None with the reason in ``epsilon_note`` where no claim can be made.
+    """
+
+    round: int
+    survivors: tuple[ClientId, ...]
+    dropped: tuple[ClientId, ...]
+    excluded: Mapping[PartyId, str]
+    server_reads: str
+    bytes_sent: int
+    exchanges: int
+    seconds: float
+    event: DpEvent | None
+    epsilon: float | None
+    epsilon_note: str
+
+
+@dataclass
+class PrivateAggregation:
+    """Clip, protect, aggregate and noise the updates of any federated training loop.
+
+    ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server; the others only a sum), ``rule`` makes
+    one vector, ``mechanism`` adds noise. An epsilon is claimed only with ``sampling`` (how each round's clients were drawn) and a
+    public ``denominator``: the mean then divides by that number, because dividing by the number present voids add/remove
+    sensitivity. Noise is from the operating system unless ``noise`` says otherwise.
+
+    Raises:
+        ConfigError: noise without a finite bound, or with a rule whose sensitivity is not proved.
+
+    >>> layer = PrivateAggregation(channel=Plain())
+    >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
+    >>> mean, receipt.server_reads
+    (array([2., 3.]), 'every update')
+    """
+
+    bound: Bound = field(default_factory=NoBound)
+    channel: Channel[Any] = field(default_factory=Plain)
+    mechanism: Mechanism | None = None
+    rule: Rule[Any] | None = None
+    sampling: Sampling | None = None
+    denominator: float | None = None
+    delta: float = 1e-5
+    noise: NoiseSource = field(default_factory=OsNoise)
+    ledger: Ledger = field(default_factory=Ledger, init=False)
+
+    def __post_init__(self) -> None:
+        if self.rule is None:
+            self.rule = Mean(weighted=False, denominator=self.denominator)
+        elif self.denominator is not None:
+            raise ConfigError("denominator goes with the mean; a rule of your own divides as it says: leave one of the two out.")
+        if self.mechanism is not None and not self.bound.l2 < float("inf"):
+            raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
+        self._session: Session[Any] = Session(self.channel)
+        self._id = secrets.token_bytes(16)
+        self._round = 0
+
+    def aggregate(self, updates: Mapping[ClientId, V]) -> tuple[V, Receipt]:
+        """One round: the aggregate, of the kind and type of the updates, and the receipt.
+
+        Args:
+            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type.
+
+        Raises:
+            BadUpdate: no updates, different lengths, or NaN (the client is named).
+            RoundFailed: the protocol opened nothing.
+        """
+        rule = self.rule
+        if not updates or rule is None:
+            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
+        began = time.perf_counter()
+        first = next(iter(updates.values()))
+        vectors = {client: _vector(client, update, len(first)) for client, update in updates.items()}
+        d, cohort = len(first), tuple(updates)
+        sensitivity = self._sensitivity(d, len(cohort))
+        bounded: dict[ClientId, Bounded] = {}
+        local: DpEvent | None = None
+        for client, vector in vectors.items():
+            delta = self.bound(vector)
+            if self.mechanism is not None:
+                Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
+                delta, local = self.mechanism.share(delta, Sensitivity(2 * self.bound.l2), len(cohort), self.noise)
+            bounded[client] = Bounded(client, delta, float("inf") if local is not None else self.bound.l2)
+        plan = RoundPlan(self._round, cohort, d, float("inf") if local is not None else self.bound.l2, session=self._id)
+        self._session.enrol(cohort)
+        outcome = self._session.play(plan, bounded)
+        opened = outcome.opened
+        if opened is None:
+            why = "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items()) or "too few clients answered"
+            raise RoundFailed(f"round {self._round} opened nothing: {why}.")
+        mean = rule(opened.what)
+        event = local
+        if self.mechanism is not None:
+            mean, released = self.mechanism.release(mean, sensitivity, len(opened.survivors), self.noise)
+            event = released or local
+        epsilon, note = self._charge(event, sensitivity)
+        self._round += 1
+        receipt = Receipt(
+            round=plan.number,
+            survivors=opened.survivors,
+            dropped=tuple(c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded),
+            excluded=opened.excluded,
+            server_reads="every update" if isinstance(opened.what, Rows) else f"only the sum of {len(opened.survivors)} updates",
+            bytes_sent=outcome.bytes_sent(),
+            exchanges=outcome.exchanges,
+            seconds=time.perf_counter() - began,
+            event=event,
+            epsilon=epsilon,
+            epsilon_note=note,
+        )
+        return _like(first, mean), receipt
+
+    def _sensitivity(self, d: int, n: int) -> Sensitivity:
+        if self.mechanism is None or self.rule is None:
+            return Sensitivity(float("inf"))
+        relation = "add_remove" if self.denominator else "replace_one"
+        l2 = self.rule.sensitivity(self.channel.row_bound(self.bound.l2, d), n, relation)  # type: ignore[arg-type]
+        if not l2 < float("inf"):
+            raise ConfigError(f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be calibrated to it.")
+        return Sensitivity(l2)
+
+    def _charge(self, event: DpEvent | None, sensitivity: Sensitivity) -> tuple[float | None, str]:
+        if event is None:
+            return None, "no noise was added"
+        if self.sampling is None or self.denominator is None:
+            missing = " and ".join(
+                name for name, value in (("sampling=", self.sampling), ("denominator=", self.denominator)) if value is None
+            )
+            return None, f"no claim without {missing}: how clients were drawn, and the public number that the sum is divided by"
+        charge = Charge(self._round, event, self.sampling, unit="client", relation="add_remove", repeatable_noise=self.noise.repeatable)
+        self.ledger = self.ledger.charged((charge,))
+        return None, "no accountant"
+
+
+def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
+    if update.ndim != 1 or len(update) != d:
+        raise BadUpdate(f"client {client}: a flat vector of {d} values was expected, and this has shape {tuple(update.shape)}.")
+    vector = update if isinstance(update, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(update))
+    return vector.detach().to("cpu", torch.float32)
+
+
+def _like(first: V, mean: Vector) -> V:
+    if isinstance(first, torch.Tensor):
+        return mean.to(first.device, first.dtype)
+    return mean.numpy().astype(first.dtype)

@@ -1,0 +1,68 @@
+"""Running the commands as a person would, and small runs in this process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def privfl(tmp_path):
+    """Run ``privfl`` with these words; returns the finished process."""
+
+    def run(*words, **options):
+        command = [sys.executable, "-m", "privfl.cli", *map(str, words)]
+        env = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+        return subprocess.run(command, capture_output=True, text=True, cwd=options.pop("cwd", tmp_path), env=env, check=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write a config file; returns its path."""
+
+    def write(text="", name="exp.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small():
+    """A config mapping that runs in a second."""
+    return {
+        "data": {"name": "digits", "clients": 8, "partition": {"name": "dirichlet", "alpha": 1.0}},
+        "training": {"name": "sgd", "lr": 0.3, "batch_size": 16},
+        "rounds": 3,
+        "executor": "sequential",
+    }
+
+
+def parameters(folder):
+    """The flat model of a run folder."""
+    import safetensors.torch
+
+    return safetensors.torch.load_file(folder / "model.safetensors")["parameters"]
+
+
+@pytest.fixture
+def same_model():
+    """Whether two run folders hold the same model, bit for bit."""
+    return lambda a, b: torch.equal(parameters(a).view(torch.int32), parameters(b).view(torch.int32))
+
+
+@pytest.fixture
+def rounds_of():
+    """The records of a run folder, without what a clock says."""
+
+    def read(folder):
+        rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    return read

@@ -1,0 +1,133 @@
+"""The commands do what they say, and refuse what cannot be in one clear sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+DIGITS = "data: {name: digits, clients: 8}\nrounds: 3\nexecutor: sequential\n"
+
+
+def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(privfl, config, tmp_path):
+    done = privfl("run", config(""), "--out", tmp_path / "out", "--set", "rounds=2", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["rounds"] == 2
+    assert row["clients"] == 20
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.yaml", "rounds.jsonl", "ledger.json", "summary.json", "model.safetensors", "checkpoint", "report.html"} <= files
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["rounds"] == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 4
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_training_learns(privfl, config, tmp_path):
+    done = privfl("run", config("rounds: 10\ntraining: {name: sgd, lr: 0.3, epochs: 2}\n"), "--out", tmp_path / "out", "--json")
+    assert json.loads(done.stdout)[0]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("roundz: 3", ["roundz", "rounds"]),
+        ("rounds: 0", ["rounds", "greater than or equal to 1"]),
+        ("rounds: many", ["rounds", "many"]),
+        ("aggregator: meen", ["meen", "mean"]),
+        ("channel: {name: plain, colour: red}", ["plain", "colour"]),
+        ("training: {name: sgd, learning_rate: 0.1}", ["learning_rate", "lr"]),
+        ("training: {name: sgd, lr: -1}", ["lr", "above 0"]),
+        ("data: {name: digitz}", ["digitz", "digits"]),
+        ("data: {name: digits, clients: 0}", ["data.clients", "1"]),
+        ("data: {name: digits, clients: 100000}", ["clients"]),
+        ("sampler: {name: fixed_size, size: 50}", ["sampler.size", "50", "20 clients"]),
+        ("model: {name: mlp, hiden: [3]}", ["hiden", "hidden"]),
+        ("bound: {name: clip, l2: 0}", ["l2", "above 0"]),
+        ("bound: {name: clip}", ["clip", "l2"]),
+        ("audit: {keep: sometimes}", ["audit.keep"]),
+        ("executor: magic", ["magic", "sequential"]),
+        ("[1, 2]", ["mapping"]),
+        ("a: b: c", ["YAML"]),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(privfl, config, tmp_path, text, words):
+    done = privfl("run", config(text), "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("privfl: ")]) >= 1
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_absent_data_says_where_it_looked_and_how_to_get_it(privfl, config, tmp_path):
+    done = privfl("run", config("data: mnist"), "--out", tmp_path / "out", env={"PRIVFL_DATA": str(tmp_path / "nowhere")})
+    assert done.returncode == 1
+    assert "mnist" in done.stderr
+    assert "privfl data fetch mnist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_config_and_a_full_folder_are_refused(privfl, config, tmp_path):
+    assert "cannot read" in privfl("run", tmp_path / "no.yaml").stderr
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("keep me")
+    done = privfl("run", config(DIGITS), "--out", full)
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+    assert [path.name for path in full.iterdir()] == ["mine.txt"]
+
+
+def test_list_shows_every_seam_and_compat_as_json(privfl):
+    names = {row["name"] for row in json.loads(privfl("list", "aggregators", "--json").stdout)}
+    assert "mean" in names
+    rows = json.loads(privfl("list", "--compat", "--json").stdout)
+    assert {"rule", "channel", "verdict", "through", "because"} <= rows[0].keys()
+    assert {"rule": "mean", "channel": "plain", "verdict": "works", "through": "", "because": ""} in rows
+    assert privfl("list", "aggregatorz").returncode == 2
+
+
+def test_data_list_names_every_set_with_its_licence(privfl):
+    rows = json.loads(privfl("data", "list", "--json").stdout)
+    assert {"digits", "mnist", "heart_disease"} <= {row["name"] for row in rows}
+    assert all(row["licence"] for row in rows)
+
+
+def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
+    done = privfl(
+        "sweep", config(DIGITS), "--over", "seed=0,1", "--over", "model=softmax,{name: mlp, hidden: [8]}", "--out", tmp_path / "s", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert len(rows) == 4
+    assert len({row["accuracy"] for row in rows}) > 1
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["000", "001", "002", "003"]
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.25, 0.6])
+def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of, wait):
+    path = config(
+        "data: {name: digits, clients: 8}\nrounds: 60\nexecutor: sequential\nserver_optimizer: fedadam\ntraining: {name: scaffold}\n"
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert privfl("run", path, "--out", whole).returncode == 0
+    victim = subprocess.Popen(
+        [sys.executable, "-m", "privfl.cli", "run", str(path), "--out", str(cut)], cwd=tmp_path, env=os.environ, stderr=subprocess.DEVNULL
+    )
+    while not (cut / "checkpoint").exists() and victim.poll() is None:
+        time.sleep(0.005)
+    time.sleep(wait)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (cut / "summary.json").exists(), "the run ended before the kill: give it more rounds"
+    done = privfl("run", "--resume", cut)
+    assert done.returncode == 0, done.stderr
+    assert same_model(whole, cut)
+    assert rounds_of(whole) == rounds_of(cut)

@@ -1,0 +1,67 @@
+"""The wrapper around somebody else's loop."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from privfl import PrivateAggregation
+from privfl.aggregators import Mean
+from privfl.core import BadUpdate, ConfigError
+from privfl.dp import Clip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_in_numpy_out(dtype):
+    mean, receipt = PrivateAggregation().aggregate({3: np.array([1, 2], dtype), 5: np.array([3, 6], dtype)})
+    assert mean.dtype == dtype
+    assert mean.tolist() == [2, 4]
+    assert receipt.survivors == (3, 5)
+    assert receipt.bytes_sent == 2 * (32 + 8)
+    assert receipt.epsilon is None
+    assert receipt.epsilon_note
+
+
+def test_torch_in_torch_out_of_the_same_type_and_the_callers_tensors_stay():
+    updates = {i: torch.randn(5, dtype=torch.float64) * 10 for i in range(3)}
+    copies = {i: u.clone() for i, u in updates.items()}
+    mean, receipt = PrivateAggregation(bound=Clip(l2=1.0)).aggregate(updates)
+    assert mean.dtype == torch.float64
+    assert mean.norm() <= 1
+    assert receipt.server_reads == "every update"
+    assert all(torch.equal(updates[i], copies[i]) for i in updates)
+
+
+def test_it_counts_its_rounds_and_takes_new_clients():
+    layer = PrivateAggregation()
+    _, first = layer.aggregate({1: torch.ones(2)})
+    _, second = layer.aggregate({1: torch.ones(2), 2: torch.zeros(2)})
+    assert (first.round, second.round) == (0, 1)
+    assert second.survivors == (1, 2)
+
+
+def test_bad_updates_are_refused_with_the_client_named():
+    layer = PrivateAggregation()
+    with pytest.raises(BadUpdate, match="no updates"):
+        layer.aggregate({})
+    with pytest.raises(BadUpdate, match="client 2"):
+        layer.aggregate({1: torch.ones(3), 2: torch.ones(4)})
+    with pytest.raises(BadUpdate, match="client 2"):
+        layer.aggregate({1: torch.ones(3), 2: torch.tensor([0.0, float("nan"), 0.0])})
+
+
+def test_a_public_denominator_divides_instead_of_the_number_present():
+    mean, _ = PrivateAggregation(bound=Clip(l2=10.0), denominator=4).aggregate({1: np.array([2.0]), 2: np.array([6.0])})
+    assert mean.tolist() == [2.0]
+    with pytest.raises(ConfigError, match="leave one of the two"):
+        PrivateAggregation(denominator=4, rule=Mean())
+
+
+def test_the_example_loop_runs_and_learns():
+    example = Path(__file__).parents[2] / "examples" / "own_loop.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[1].rstrip(";")) > 0.85
