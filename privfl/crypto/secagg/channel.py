@@ -15,9 +15,11 @@ from privfl.core import (
     ClientId,
     ClientMember,
     ConfigError,
+    DpEvent,
     HelperMember,
     KeepsSecrets,
     Member,
+    NoiseSource,
     Opener,
     OsNoise,
     Party,
@@ -67,7 +69,7 @@ class SecAgg:
         sigma, eta: privacy fails with probability 2^-sigma at most, a round within these bounds with 2^-eta.
         bits: of one value, sign included; ``ring`` (16, 24, 32; None: the smallest that holds any sum) is what travels.
         rounding, rotation: as in `FixedPoint`.
-        noise: noise shares added to the integers before masking, for distributed differential privacy.
+        noise: noise shares added to the integers before masking, for distributed differential privacy, drawn from ``noise_source``.
         carry: next round's public keys travel with the last message, which saves an exchange when the whole cohort is there again.
         fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same total, bit for bit, no cryptography.
         forward_secrecy: forget a round's secrets when its party is made; then a view of colluding clients cannot use them either.
@@ -93,6 +95,7 @@ class SecAgg:
     sigma: float = 40.0
     eta: float = 30.0
     noise: RingNoise | None = None
+    noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     carry: bool = False
     fidelity: Literal["real", "ideal"] = "real"
     forward_secrecy: bool = False
@@ -167,6 +170,12 @@ class SecAgg:
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
         return Wiretap.of(self, received, colluding).opened()
 
+    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
+        """What accounts for the noise in a sum of so many survivors; None where there is none."""
+        if self.noise is None:
+            return None
+        return self.noise.event(unit_l2(self, plan), plan.d, scene(self, plan).quorum, survivors)
+
     def integers(self, update: Bounded, plan: RoundPlan, round_scene: Scene) -> Words:
         """A contribution in the ring [d + 1], with its share of the noise.
 
@@ -177,11 +186,11 @@ class SecAgg:
             narrow = self.code.encode(update, plan, dtype=np.int32)
             return narrow.view(np.uint32).astype(round_scene.dtype, copy=False)
         wide = self.code.encode(update, plan).astype(np.int64, copy=False)
-        wide[:-1] = self.noise.add(wide[:-1], unit_l2(self, plan), round_scene.quorum, OsNoise())
+        wide[:-1] = self.noise.add(wide[:-1], unit_l2(self, plan), round_scene.quorum, self.noise_source)
         return wide.astype(round_scene.dtype)
 
 
-@dataclass
+@dataclass(repr=False)
 class SecAggClient(KeepsSecrets):
     """A client between rounds: its identity key, next round's keys where they travel ahead, and the secrets of past rounds.
 
@@ -234,7 +243,7 @@ class SecAggClient(KeepsSecrets):
         )  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class SecAggServer(KeepsSecrets):
     """The server between rounds: the public keys that came ahead of their round.
 

@@ -17,7 +17,7 @@ from privfl.crypto.secagg.wire import Malformed
 from privfl.crypto.sharing import shamir
 
 
-@dataclass
+@dataclass(repr=False)
 class ClientParty(KeepsSecrets):
     """One client in one round. Each message is answered once; a second, different one of its kind is an equivocation and ends the party.
 

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from privfl.core import BadUpdate, Bounded, ClientId, Mail, Opened, PartyId, Received, RoundPlan, Silent, Total, client_of, client_party
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    Received,
+    RoundPlan,
+    Silent,
+    Total,
+    client_of,
+    client_party,
+)
 from privfl.crypto.primitives import Words
 from privfl.crypto.secagg import wire
 from privfl.crypto.secagg.scene import Scene, scene
@@ -20,8 +34,8 @@ if TYPE_CHECKING:
 TRUSTED: PartyId = "trusted/0"
 
 
-@dataclass
-class _Client:
+@dataclass(repr=False)
+class _Client(KeepsSecrets):
     scene: Scene
     who: ClientId
     position: int
@@ -39,8 +53,8 @@ class _Client:
         return {TRUSTED: message}
 
 
-@dataclass
-class _Trusted:
+@dataclass(repr=False)
+class _Trusted(KeepsSecrets):
     scene: Scene
     plan: RoundPlan
     total: Words

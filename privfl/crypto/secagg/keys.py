@@ -44,7 +44,7 @@ def _scalar() -> bytes:
             return shamir.to_bytes(k)
 
 
-@dataclass
+@dataclass(repr=False)
 class RoundKeys(KeepsSecrets):
     """``c`` opens the shares that others send, ``s`` agrees on the pairwise masks, ``b`` seeds the client's own mask.
 

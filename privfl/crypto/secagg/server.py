@@ -22,7 +22,7 @@ _TIMER = b"wait"
 """A note to itself: where everybody that is asked may be silent, it brings the server back an exchange later."""
 
 
-@dataclass
+@dataclass(repr=False)
 class ServerParty(KeepsSecrets):
     """The server in one round. It goes on with whoever answered in time, and stops rather than sum fewer than the quorum.
 
