@@ -1,8 +1,8 @@
 """Channels: how bounded updates travel, and who can read them."""
 
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he import BFV, CKKS, Paillier
+from privfl.crypto.he import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.plain import Plain
 from privfl.crypto.secagg import SecAgg
 
-__all__ = ["BFV", "CKKS", "FixedPoint", "Paillier", "Plain", "SecAgg"]
+__all__ = ["BFV", "CKKS", "FixedPoint", "MultiPartyRLWE", "Paillier", "Plain", "SecAgg"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection as Several
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 import torch
 
@@ -29,15 +28,6 @@ from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyri
 from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
 from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, unpack, unpack_numbers
-
-
-class HasRing(Protocol):
-    """A member of a homomorphic channel."""
-
-    @property
-    def ring(self) -> Keyring:
-        """What it holds."""
-        ...
 
 
 class HeClient(KeepsSecrets):
@@ -144,7 +134,7 @@ class HomomorphicChannel:
         told: Total | None = None
         rows: dict[str, Total] = {}
         partials: dict[PartyId, tuple[Message, Parts]] = {}
-        for message in _messages(received):
+        for message in messages_in(received):
             try:
                 parts = message.whole()
                 if message.kind == ANSWER and self.arrangement.keys == "threshold":
@@ -161,7 +151,7 @@ class HomomorphicChannel:
             except (Refused, ValueError):
                 continue
         if rows:
-            return _rows(rows)
+            return rows_of(rows)
         return told or self._combined(partials, rings)
 
     def _combined(self, partials: Mapping[PartyId, tuple[Message, Parts]], rings: list[Keyring]) -> Total | None:
@@ -206,7 +196,8 @@ def _opener(rings: list[Keyring], arrangement: Arrangement) -> _Opener | None:
     return _Opener(secret, holders, next((ring.public for ring in rings if ring.public is not None), None))
 
 
-def _messages(received: Received) -> Iterator[Message]:
+def messages_in(received: Received) -> Iterator[Message]:
+    """Every signed message in somebody's mail, forwarded ones too."""
     for mails in received.values():
         for mail in mails:
             for sender, body in mail.items():
@@ -226,7 +217,8 @@ def _items(body: Buffer, *, forwarded: bool) -> list[Buffer]:
         return []
 
 
-def _rows(rows: Mapping[str, Total]) -> Rows | None:
+def rows_of(rows: Mapping[PartyId, Total]) -> Rows | None:
+    """Totals of one contribution each, as rows."""
     d = len(next(iter(rows.values())).value)
     usable = {who: total for who, total in rows.items() if len(total.value) == d}
     ids = tuple(int(who.partition("/")[2]) for who in usable)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from privfl.core import Abort, ConfigError, KeepsSecrets, Mail, PartyId, require
-from privfl.crypto.he.scheme import KeyShare, PublicKey, Scheme, SecretKey, ThresholdScheme
+from privfl.crypto.he.scheme import DealtScheme, KeyShare, PublicKey, Scheme, SecretKey, ThresholdScheme
 from privfl.crypto.he.wire import Identity, Refused, pack, seal, unpack
 
 Keys: TypeAlias = Literal["shared", "authority", "threshold"]
@@ -135,7 +135,7 @@ class Introduction(KeepsSecrets):
         if server:
             ring.roster.setdefault("server", server)
         key = ring.scheme.public(public)
-        if secret:
+        if secret and isinstance(ring.scheme, DealtScheme):
             ring.secret = ring.scheme.secret(ring.identity.unseal(secret, _SECRET + key.key_id))
         if share and isinstance(ring.scheme, ThresholdScheme):
             ring.share = ring.scheme.share(ring.identity.unseal(share, _SHARE + key.key_id))
@@ -154,7 +154,7 @@ class KeyMaking(KeepsSecrets):
     def step(self, mail: Mail) -> Mail:
         """The key, to everybody who says hello."""
         ring, arrangement, scheme = self.ring, self.ring.arrangement, self.ring.scheme
-        if not mail:
+        if not mail and isinstance(scheme, DealtScheme):
             ring.public, self.secret = scheme.generate()
             if arrangement.keys == "authority":
                 ring.secret = self.secret

@@ -11,7 +11,7 @@ import numpy as np
 
 from privfl.core import Bounded, ConfigError, PartyId, RoundPlan, Total
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he.wire import Numbers, Parts
+from privfl.crypto.he.wire import Numbers, Parts, Refused
 
 
 @runtime_checkable
@@ -80,18 +80,10 @@ class KeyShare(Protocol):
 
 @runtime_checkable
 class Scheme(Protocol):
-    """How keys are made and read, and how updates become numbers."""
-
-    def generate(self) -> tuple[PublicKey, SecretKey]:
-        """A fresh key pair."""
-        ...
+    """How updates become numbers, and how a public key is read."""
 
     def public(self, data: bytes) -> PublicKey:
         """Read a public key; raises `Refused` where it is none."""
-        ...
-
-    def secret(self, data: bytes) -> SecretKey:
-        """Read a secret key."""
         ...
 
     def encode(self, update: Bounded, plan: RoundPlan) -> Numbers:
@@ -112,7 +104,20 @@ class Scheme(Protocol):
 
 
 @runtime_checkable
-class ThresholdScheme(Scheme, Protocol):
+class DealtScheme(Scheme, Protocol):
+    """A scheme whose secret key one party makes."""
+
+    def generate(self) -> tuple[PublicKey, SecretKey]:
+        """A fresh key pair."""
+        ...
+
+    def secret(self, data: bytes) -> SecretKey:
+        """Read a secret key."""
+        ...
+
+
+@runtime_checkable
+class ThresholdScheme(DealtScheme, Protocol):
     """A scheme whose secret key a dealer can split."""
 
     def split(self, secret: SecretKey, holders: int, threshold: int) -> Sequence[KeyShare]:
@@ -140,8 +145,6 @@ class IntegerCode:
 
     def total(self, numbers: Numbers, plan: RoundPlan, count: int) -> Total:
         """The sum, if ``count`` contributions can have made it."""
-        from privfl.crypto.he.wire import Refused
-
         if len(numbers) != self.code.length(plan):
             raise Refused(f"{len(numbers)} numbers where {self.code.length(plan)} were due")
         if np.abs(numbers).max(initial=0) > count * self.code.top or not numbers[-1] > 0:

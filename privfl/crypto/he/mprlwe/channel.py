@@ -1,0 +1,237 @@
+"""The multi-party RLWE channel: no key that anybody holds, exact sums. Experimental, and unaudited."""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Several
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from privfl.core import (
+    Bounded,
+    ClientId,
+    ConfigError,
+    KeepsSecrets,
+    Member,
+    Party,
+    PartyId,
+    Received,
+    RoundPlan,
+    RowBound,
+    Rows,
+    Total,
+    client_party,
+    require,
+)
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.he.channel import messages_in, rows_of
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT
+from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.mprlwe.ceremony import Audience, Ceremony
+from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, noise, partial, pieces, room
+from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
+from privfl.crypto.he.rounds import ClientRound
+from privfl.crypto.he.scheme import IntegerCode
+from privfl.crypto.he.wire import Message, Refused, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class JointScheme(IntegerCode):
+    """Fixed point, and the room that a round needs."""
+
+    count: int
+    smudge_bits: int
+
+    def public(self, data: bytes) -> JointPublic:
+        """Read a joint key."""
+        return JointPublic.from_bytes(data, self.code.bits)
+
+    def headroom(self, plan: RoundPlan) -> None:
+        """The sum, the noise, the smudging and the truncation must stay within half a plaintext step."""
+        self.code.scale(plan)
+        if room(plan, self.code.top, self.count, self.smudge_bits) <= 0:
+            raise ConfigError(
+                f"mp_rlwe: a sum of {plan.n} contributions of {self.code.bits} bits with {self.smudge_bits} bits of smudging can overflow;"
+                " lower smudge_bits or bits, or ask fewer clients."
+            )
+
+
+class JointClient(KeepsSecrets):
+    """A client between rounds."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def set_up(self) -> Party:
+        """Say hello, take the joint key."""
+        return Audience(self.ring)
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """Encrypt one update."""
+        self.ring.scheme.headroom(plan)
+        return ClientRound(self.ring, plan, update)
+
+
+class JointServer(KeepsSecrets):
+    """The server between rounds."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def set_up(self) -> Party:
+        """Say hello, take the joint key."""
+        return Audience(self.ring)
+
+    def enter(self, plan: RoundPlan) -> JointServerRound:
+        """Collect one sum."""
+        self.ring.scheme.headroom(plan)
+        return JointServerRound(self.ring, plan)
+
+
+class JointDecryptor(KeepsSecrets):
+    """A decryptor between rounds: its pieces of the key."""
+
+    def __init__(self, ring: Keyring, index: int, smudge_bits: int) -> None:
+        self.ring, self.index, self.smudge_bits = ring, index, smudge_bits
+        self.held: dict[int, Piece] = {}
+
+    def set_up(self) -> Party:
+        """Its part in the key ceremony."""
+        return Ceremony(self.ring, self.index, self.held)
+
+    def enter(self, plan: RoundPlan) -> Party:
+        """Its part in one decryption."""
+        return JointDecryptorRound(self.ring, self.held, plan, self.smudge_bits)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiPartyRLWE:
+    """Additive-key RLWE (after Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux 2021, with BFV-style packing): 16 bytes a value, exact sums.
+
+    EXPERIMENTAL AND UNAUDITED: our own cryptography, in numpy and torch, not constant-time. ``holders`` decryptors (3 to 5) make a joint
+    key by commit-then-reveal; the secret exists only in pieces, any ``threshold`` decryptors hold all of them, and fewer decrypt to
+    noise. Ring degree 4096 and q = 2^96 with ternary secrets: within the 128-bit limit (109 bits) of the homomorphic encryption
+    standard. Each part of a decryption carries uniform noise of 2^``smudge_bits``, which hides the key: `smudging_distance` says how
+    well. Headroom counts truncation, noise and smudging; docs/mp-rlwe.md derives it.
+
+    Threat model: the server may lie as in the other homomorphic channels, up to ``threshold`` - 1 decryptors may collude with it, and
+    clients follow the protocol. With ``verify_sum=False`` the server can take the key: one chosen ciphertext through the
+    decryptors gives it away.
+
+    Raises:
+        ConfigError: impossible numbers of decryptors, or smudging out of range.
+
+    >>> MultiPartyRLWE(holders=3, threshold=3).describe()[:43]
+    'Keys: joint. Nobody holds the secret key: 3'
+    """
+
+    bits: int = 16
+    holders: int = 3
+    threshold: int = 2
+    smudge_bits: int = 67
+    min_clients: int = 2
+    verify_sum: bool = True
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+
+    def __post_init__(self) -> None:
+        require.within(3, 5, holders=self.holders)
+        require.within(40, 90, smudge_bits=self.smudge_bits)
+        require.within(2, 24, bits=self.bits)
+        FixedPoint(self.bits, self.rounding)
+        self.describe()  # refuses impossible arrangements
+
+    @property
+    def scheme(self) -> JointScheme:
+        """The scheme with these parameters."""
+        return JointScheme(FixedPoint(self.bits, self.rounding), len(pieces(self.holders, self.threshold)), self.smudge_bits)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Who holds which key."""
+        return Arrangement("threshold", self.min_clients, self.verify_sum, self.holders, self.threshold)
+
+    def client(self, who: ClientId) -> JointClient:
+        """A client that encrypts and signs."""
+        return JointClient(Keyring(client_party(who), self.scheme, self.arrangement))
+
+    def server(self) -> JointServer:
+        """A server that adds what it cannot read."""
+        return JointServer(Keyring("server", self.scheme, self.arrangement))
+
+    def helpers(self) -> Mapping[PartyId, JointDecryptor]:
+        """The decryptors."""
+        arrangement = self.arrangement
+        rings = [Keyring(who, self.scheme, arrangement) for who in arrangement.decryptors]
+        return {ring.who: JointDecryptor(ring, index, self.smudge_bits) for index, ring in enumerate(rings)}
+
+    def key_holders(self, cohort: Several[ClientId]) -> Several[PartyId]:
+        """The smallest coalition that holds the whole secret. Without the server it lacks half of every ciphertext."""
+        return self.arrangement.decryptors[: self.threshold]
+
+    def describe(self) -> str:
+        """Who can read what, in one sentence for the report."""
+        arrangement = self.arrangement
+        return (
+            f"Keys: joint. Nobody holds the secret key: {arrangement.threshold} of {arrangement.holders} decryptors together with the"
+            f" server could read everyone, fewer learn nothing, and decryptors without the server read nothing. Sums of at least"
+            f" {self.min_clients} clients. Experimental and unaudited."
+            + ("" if self.verify_sum else " Sums are not verified: the server can take the key.")
+        )
+
+    def smudging_distance(self, plan: RoundPlan) -> float:
+        """Statistical distance, a coefficient, between a part of a decryption and one made without the key; worst-case noise."""
+        return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """Rounding moves every entry a little."""
+        longest = self.scheme.inflated(l2, d)
+        return RowBound(longest, 2 * longest)
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """Every row, for the server with enough decryptors; the sum, for the server; nothing, for anybody else."""
+        rings = [m.ring for m in members.values() if isinstance(m, JointClient | JointServer | JointDecryptor)]
+        public = next((ring.public for ring in rings if isinstance(ring.public, JointPublic)), None)
+        if public is None:
+            return None
+        held: dict[int, Piece] = {}
+        for member in members.values():
+            if isinstance(member, JointDecryptor):
+                held |= member.held
+        mail = list(messages_in(received))
+        roster = next((m.ring.roster for m in members.values() if isinstance(m, JointServer)), {})
+        whole = {m.sender: m for m in mail if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, roster, public)}
+        if len(held) == self.scheme.count and whole:
+            return rows_of({who: self._row(message, public, held) for who, message in whole.items()})
+        return self._sum([m for m in mail if m.kind == ANSWER], whole, public)
+
+    def _row(self, message: Message, public: JointPublic, held: Mapping[int, Piece]) -> Total:
+        c0, c1 = message.whole()
+        plan = message.topic.plan()
+        share = partial(list(held.values()), bytes(c1), public.blocks(plan), None)
+        return self.scheme.total(public.opened(bytes(c0), [share], plan), plan, 1)
+
+    def _sum(self, answers: list[Message], whole: Mapping[PartyId, Message], public: JointPublic) -> Total | None:
+        parts: dict[int, bytes] = {}
+        for message in answers:
+            try:
+                count, together, part = message.whole()
+            except (Refused, ValueError):
+                continue
+            if int.from_bytes(bytes(count), "little") == len(whole) and not set(bytes(together)) & parts.keys():
+                parts |= {piece: bytes(part) if piece == min(bytes(together)) else b"" for piece in bytes(together)}
+        if len(parts) != self.scheme.count or not whole:
+            return None
+        plan = answers[0].topic.plan()
+        c0 = add_c0([message.only([0])[0] for message in whole.values()])
+        return self.scheme.total(public.opened(c0, [part for part in parts.values() if part], plan), plan, len(whole))
+
+
+def _genuine(message: Message, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:
+    """Whether the server took this ciphertext into the sum."""
+    topic: Topic = message.topic
+    try:
+        message.verify(roster[message.sender], CIPHERTEXT, topic, message.sender)
+        public.check(message.whole(), topic.plan())
+    except (Refused, KeyError):
+        return False
+    return topic.key_id == public.key_id

@@ -1,0 +1,72 @@
+"""Secret randomness: an AES-256-CTR stream under a fresh key of the operating system's, and the distributions drawn from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from privfl.core import KeepsSecrets
+from privfl.crypto.he.mprlwe.ring import LIMBS, N, Small, Words
+
+ERROR = 24
+"""Errors are centred binomial of this parameter: standard deviation sqrt(24 / 2) = 3.46, magnitude at most 24."""
+_PAIRS, _FOURS, _EIGHTS = (np.uint64(x) for x in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F))
+_TRIT = (np.arange(256) % 3 - 1).astype(np.int8)
+
+
+class Stream(KeepsSecrets):
+    """Random bytes for one encryption or one decryption; it does not serialise and is not kept."""
+
+    def __init__(self) -> None:
+        self._cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+
+    def bytes(self, n: int) -> bytes:
+        """The next n bytes."""
+        return self._cipher.update(bytes(n))
+
+    def ternary(self, k: int) -> Small:
+        """Uniform in {-1, 0, 1}, [k, N]."""
+        raw = np.frombuffer(self.bytes(k * N), dtype=np.uint8).copy()
+        while (again := np.flatnonzero(raw == 255)).size:  # 255 of the 256 bytes split evenly in three
+            raw[again] = np.frombuffer(self.bytes(again.size), dtype=np.uint8)
+        trits: Small = _TRIT[raw].reshape(k, N)
+        return trits
+
+    def error(self, k: int) -> Small:
+        """Centred binomial, [k, N]."""
+        raw = np.frombuffer(self.bytes(6 * k * N), dtype="<u8").reshape(6, -1)
+        counts = _set_bits(raw)
+        plus, minus = counts[0] + counts[1] + counts[2], counts[3] + counts[4] + counts[5]
+        errors: Small = (plus.view(np.int8) - minus.view(np.int8)).reshape(k, N)
+        return errors
+
+    def smudge(self, k: int, bits: int) -> Words:
+        """Uniform in [-2^bits, 2^bits) as limbs mod 2^96, [3, k, N]; bits from 33 to 94."""
+        words = np.frombuffer(self.bytes(4 * LIMBS * k * N), dtype="<u4").astype(np.uint32).reshape(LIMBS, k, N)
+        above = bits + 1 - 64
+        if above > 0:
+            words[2] = (words[2] >> np.uint32(32 - above)) - np.uint32(1 << (above - 1))
+        else:
+            words[1] >>= np.uint32(-above)
+            negative = words[1] < np.uint32(1 << (31 + above))
+            words[1] -= np.uint32(1 << (31 + above))
+            words[2] = np.where(negative, np.uint32(0xFFFFFFFF), np.uint32(0))
+        return words
+
+
+def _set_bits(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The number of set bits of every byte, in place of that byte."""
+    pairs = words - ((words >> np.uint64(1)) & _PAIRS)
+    fours = (pairs & _FOURS) + ((pairs >> np.uint64(2)) & _FOURS)
+    eights: npt.NDArray[np.uint64] = (fours + (fours >> np.uint64(4))) & _EIGHTS
+    return eights
+
+
+def uniform_from(seed: bytes) -> Words:
+    """The public polynomial [3, 1, N] that everybody derives from a seed (SHAKE-256)."""
+    raw = hashlib.shake_256(b"privfl/mp-rlwe/a/1\x00" + seed).digest(4 * LIMBS * N)
+    return np.frombuffer(raw, dtype="<u4").astype(np.uint32).reshape(LIMBS, 1, N)
