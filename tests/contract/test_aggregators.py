@@ -71,7 +71,7 @@ def _root(context: Context) -> torch.Tensor:
 
 
 def _loss(parameters: torch.Tensor, context: Context) -> float:
-    return float((torch.arange(1, len(parameters) + 1) ** 2 * (parameters - 1).square()).sum())
+    return float((parameters[0] - 2).square())
 
 
 def _losses(rows: Rows, context: Context) -> torch.Tensor:
@@ -114,7 +114,7 @@ CASES: dict[str, Case] = {
     "CenteredClipping": Case(lambda f: CenteredClipping(tau=3.0), bounded=True, hull=False),
     "FoolsGold": Case(lambda f: FoolsGold(), bounded=False, why="looks for sybils only", hull=False),
     "ResidualReweighting": Case(lambda f: ResidualReweighting(), bounded=True),
-    "Zeno": Case(lambda f: Zeno(_loss, f), bounded=True),
+    "Zeno": Case(lambda f: Zeno(_loss, f, rho=0.01), bounded=True),
     "FLTrust": Case(lambda f: FLTrust(_root), bounded=True, hull=False),
     "CleanGradientFilter": Case(lambda f: CleanGradientFilter(_root), bounded=True, hull=False),
     "FAIR": Case(lambda f: FAIR(_losses), bounded=False, why="quality is self-reported"),
