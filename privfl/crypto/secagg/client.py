@@ -92,7 +92,8 @@ class ClientParty(KeepsSecrets):
         """Split the secret key and the mask seed among the neighbours, sealed to each."""
         scene, library = self.scene, self._library
         width = KEYS + (SIGNATURE if scene.active else 0)
-        adverts, _ = wire.read_table(content, width, scene.n)
+        adverts, rest = wire.read_table(content, width, scene.n)
+        wire.ends(rest)
         adverts.pop(self.position, None)
         if not scene.chosen and not adverts.keys() <= set(scene.neighbours(self.position)):
             raise Malformed("keys of clients that are no neighbours")
@@ -124,7 +125,8 @@ class ClientParty(KeepsSecrets):
         """Open the shares of the others, and send the vector under all masks."""
         scene, library = self.scene, self._library
         sharing, rest = wire.read_bit_set(content, scene.n)
-        inbox, _ = wire.read_table(rest, SEALED, scene.n)
+        inbox, rest = wire.read_table(rest, SEALED, scene.n)
+        wire.ends(rest)
         if self.position not in sharing:
             raise StageAbort("masked_input", "the server says that this client shared no keys", "server")
         self._enough(len(sharing & set(self.holders)), "masked_input", "shared keys")
@@ -152,7 +154,8 @@ class ClientParty(KeepsSecrets):
         return self._write(Kind.MASKED, self.facts, wire.pack(vector, scene.ring))
 
     def _survivors(self, content: memoryview) -> bytes:
-        survivors, _ = wire.read_bit_set(content, self.scene.n)
+        survivors, rest = wire.read_bit_set(content, self.scene.n)
+        wire.ends(rest)
         if self.position not in survivors:
             raise StageAbort("consistency", "the server says that this client dropped out, and asks it", "server")
         if not survivors <= self.sharing:
@@ -163,12 +166,13 @@ class ClientParty(KeepsSecrets):
         self.survivors = survivors
         if not self.scene.active:
             return self._unmask()
-        self.statement = keys.survivors_statement(self.scene.tag, content[: -(-self.scene.n // 8)])
+        self.statement = keys.survivors_statement(self.scene.tag, content)
         self.expects = Kind.SIGNATURES
         return self._write(Kind.CONSISTENCY, self._library.sign(self.identity, self.statement))
 
     def _signatures(self, content: memoryview) -> bytes:
-        signatures, _ = wire.read_table(content, SIGNATURE, self.scene.n)
+        signatures, rest = wire.read_table(content, SIGNATURE, self.scene.n)
+        wire.ends(rest)
         signed = 1 + sum(
             other in self.holders and other in self.survivors and other != self.position and self._verify(other, self.statement, signature)
             for other, signature in signatures.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -77,7 +78,8 @@ class ServerParty(KeepsSecrets):
         position = {client: i for i, client in enumerate(self.plan.cohort)}
         for client, advert in self.carried.items():
             if client in position:
-                self._advertise(position[client], memoryview(advert))
+                with contextlib.suppress(Malformed):
+                    self._advertise(position[client], memoryview(advert))
         missing = [client for client, i in position.items() if i not in self.adverts]
         if not missing:
             return self._advance()
@@ -155,8 +157,7 @@ class ServerParty(KeepsSecrets):
         bound, rest = bytes(content[:32]), content[32:]
         sealed, rest = wire.read_table(rest, SEALED, self.scene.n)
         others = self.adverts.keys() - {position}
-        if rest or position in sealed:
-            raise Malformed("shares in another format")
+        wire.ends(rest)
         if self.scene.chosen:
             right = sealed.keys() <= others and len(sealed) == min(self.scene.degree.k, len(others))
         else:
@@ -182,6 +183,8 @@ class ServerParty(KeepsSecrets):
     def _unmask(self, position: int, content: memoryview) -> None:
         seeds, rest = wire.read_table(content, shamir.SIZE, self.scene.n)
         gone, rest = wire.read_table(rest, shamir.SIZE, self.scene.n)
+        if not self.carry:
+            wire.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
         try:
@@ -191,7 +194,7 @@ class ServerParty(KeepsSecrets):
         except ValueError as wrong:
             raise Malformed(str(wrong)) from None
         self.answered.add(position)
-        if rest and self.carry:
+        if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
 
     def _advance(self) -> Mail:

@@ -71,6 +71,16 @@ def read_table(body: memoryview, width: int, n: int) -> tuple[dict[int, memoryvi
     return rows, body[start + width * count :]
 
 
+def ends(rest: memoryview) -> None:
+    """Refuse what follows a message.
+
+    Raises:
+        Malformed: something does.
+    """
+    if rest:
+        raise Malformed(f"{len(rest)} bytes too many")
+
+
 def bit_set(members: Collection[int], n: int) -> bytes:
     """A set of positions as n bits."""
     bits = np.zeros(n, dtype=bool)
