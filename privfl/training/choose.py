@@ -30,7 +30,7 @@ def executors(
     """The executor that was asked for, or the one that measured fastest; and ``"name: why"``, which is itself a valid ``wanted``.
 
     ``wanted`` is ``auto``, ``sequential``, ``stacked``, or ``processes`` (``processes/4`` for four workers; else one for each core).
-    Clients that take turns on one model give the same result on any machine; a run that was measured keeps its choice when it goes on.
+    Executors round differently, so a run that goes on passes the text that it was given, and trains the same way again.
 
     Raises:
         ConfigError: no such executor.

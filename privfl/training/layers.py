@@ -130,15 +130,17 @@ class Stack:
             elif level.activation is nn.Sigmoid:
                 level.after.sigmoid_()
 
-    def loss(self, labels: Int[Tensor, "K 1 B"], share: Float[Tensor, "K 1 B"], minus: Tensor, into: Float[Tensor, "K 1 B"]) -> None:
-        """Each sample's log-likelihood into ``into``; the slope of the mean cross-entropy is kept for `backward`.
+    def loss(self, labels: Int[Tensor, "K 1 B"], share: Float[Tensor, "K 1 B"] | None, minus: Tensor, into: Float[Tensor, "K 1 B"]) -> None:
+        """Each sample's log-likelihood into ``into``; the slope of their cross-entropies' sum is kept for `backward`.
 
-        ``share`` is each sample's weight in the mean (0 for padding), ``minus`` is -1 in the shape of ``labels``.
+        ``share`` weighs each sample in that sum (0 for padding), ``minus`` is -1 in the shape of ``labels``.
         """
         torch.log_softmax(self.logits, 1, out=self.logits)
         torch.gather(self.logits, 1, labels, out=into)
         torch.exp(self.logits, out=self.slope)
-        self.slope.scatter_add_(1, labels, minus).mul_(share)
+        self.slope.scatter_add_(1, labels, minus)
+        if share is not None:
+            self.slope.mul_(share)
 
     def backward(self, scale: float, keep: float) -> None:
         """Go back through the layers: target = keep * target + scale * gradient, where the target is what `Stack` was given.

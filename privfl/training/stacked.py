@@ -135,19 +135,20 @@ class Stacked:
         labels, nll, minus = data.y[at], torch.zeros_like(share), share.new_full((1, 1, 1), -1.0)
         step = None if gradient is None else _Step(method, broadcast, block, parameters, gradient[: len(block)], lr)
         x = data.x.flatten(1)
-        for began, ended, active, width in _stretches(block):
+        for began, ended, active, width, even in _stretches(block):
             stack = Stack(scratch, parameters[:active], None if gradient is None else gradient[:active], width)
             into, cut = stack.x.view(active * width, -1), (slice(began, ended), slice(active), slice(None), slice(width))
             steps = (at[cut].reshape(ended - began, -1), labels[cut], share[cut], nll[cut])
             minus_one = minus.expand(active, 1, width)
+            mean = 1 / width if even else 1.0  # one factor for every sample, or each by its share
             for rows, label, part, likelihood in zip(*(table.unbind() for table in steps), strict=True):
                 torch.index_select(x, 0, rows, out=into)
                 stack.forward()
-                stack.loss(label, part, minus_one, likelihood)
+                stack.loss(label, None if even else part, minus_one, likelihood)
                 if step is None:
-                    stack.backward(scale=-lr, keep=1 - lr * method.weight_decay)
+                    stack.backward(scale=-lr * mean, keep=1 - lr * method.weight_decay)
                 else:
-                    stack.backward(scale=1.0, keep=0.0)
+                    stack.backward(scale=mean, keep=0.0)
                     step(active)
         losses: list[float] = nll.mul_(share).sum((0, 2, 3)).neg_().tolist()
         return losses
@@ -180,12 +181,13 @@ class _Step:
         w.add_(g.add_(v, alpha=method.momentum) if method.nesterov else v, alpha=-self.lr)
 
 
-def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of steps in which as many clients are at work on batches of one width: first step, end, clients, width."""
-    began, shape = 0, (0, 0)
+def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int, bool]]:
+    """Runs of steps of one shape: first step, end, clients at work, width of their widest batch, whether all are as wide."""
+    began, shape = 0, (0, 0, True)
     for s in range(len(block[0].sizes) + 1):
         sizes = [c.sizes[s] for c in block if s < len(c.sizes)]
-        now = (len(sizes), max(sizes, default=0))
+        width = max(sizes, default=0)
+        now = (len(sizes), width, min(sizes, default=0) == width)
         if now != shape:
             if s:
                 yield began, s, *shape

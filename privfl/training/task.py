@@ -116,11 +116,6 @@ class Task:
     broadcast: Broadcast | None = None
     method: Method | None = None
 
-    @property
-    def ordinary(self) -> bool:
-        """Whether it trains by the cohort's method on the cohort's model."""
-        return self.broadcast is None and self.method is None
-
     def samples(self, shared: Dataset) -> Samples:
         """Its samples."""
         data = self.data or shared
