@@ -1,31 +1,51 @@
 """Rules that make one update of many, and the defences around them."""
 
+from privfl.aggregators.adaptive_robust_clipping import AdaptiveRobustClipping
+from privfl.aggregators.afa import AFA
 from privfl.aggregators.anomaly_score import AnomalyScore
+from privfl.aggregators.auror import Auror
+from privfl.aggregators.baffle import BaFFLe
+from privfl.aggregators.bucketing import Bucketing
 from privfl.aggregators.bulyan import Bulyan
+from privfl.aggregators.caf import CAF
 from privfl.aggregators.centered_clipping import CenteredClipping, ClientMomentum
-from privfl.aggregators.clustering import Auror, ClippedClustering, SignGuard
-from privfl.aggregators.cosine import AFA, CosineFilter
+from privfl.aggregators.cge import CGE
+from privfl.aggregators.clean_gradient_filter import CleanGradientFilter
+from privfl.aggregators.clipped_clustering import ClippedClustering
+from privfl.aggregators.clipping import Clipping
+from privfl.aggregators.cosine_filter import CosineFilter
 from privfl.aggregators.crfl import CRFL, Poisoner, certified_radius, certify
+from privfl.aggregators.cross_validation import CrossValidation
+from privfl.aggregators.dnc import DnC
+from privfl.aggregators.fair import FAIR
 from privfl.aggregators.federated_pruning import FederatedPruning
 from privfl.aggregators.flame import FLAME
+from privfl.aggregators.fltrust import FLTrust
+from privfl.aggregators.flwbc import FLWBC
 from privfl.aggregators.foolsgold import FoolsGold
-from privfl.aggregators.geometric_median import RFA, GeometricMedian
+from privfl.aggregators.geometric_median import GeometricMedian
+from privfl.aggregators.greedy_mda import GreedyMDA
 from privfl.aggregators.krum import Krum
-from privfl.aggregators.mda import MDA, GreedyMDA
+from privfl.aggregators.mda import MDA
+from privfl.aggregators.meamed import MeaMed
 from privfl.aggregators.mean import Mean
-from privfl.aggregators.median import MeaMed, Median, TrimmedMean
+from privfl.aggregators.median import Median
 from privfl.aggregators.median_of_means import MedianOfMeans
-from privfl.aggregators.nearest import CGE, MoNNA
-from privfl.aggregators.perturb import FLWBC, NormClipping, Sparsify
-from privfl.aggregators.preaggregation import AdaptiveRobustClipping, Bucketing, Clipping, NearestNeighbourMixing
+from privfl.aggregators.monna import MoNNA
+from privfl.aggregators.nearest_neighbour_mixing import NearestNeighbourMixing
+from privfl.aggregators.norm_clipping import NormClipping
 from privfl.aggregators.residual_reweighting import ResidualReweighting
+from privfl.aggregators.rfa import RFA
+from privfl.aggregators.robust_learning_rate import RobustLearningRate
 from privfl.aggregators.seats import After, Before, MemoryRule, RowRule
-from privfl.aggregators.signs import RobustLearningRate, SignMajority
+from privfl.aggregators.sign_guard import SignGuard
+from privfl.aggregators.sign_majority import SignMajority
 from privfl.aggregators.slsgd import SLSGD
-from privfl.aggregators.spectral import CAF, SMEA, DnC
-from privfl.aggregators.trust import FAIR, CleanGradientFilter, FLTrust, Zeno
+from privfl.aggregators.smea import SMEA
+from privfl.aggregators.sparsify import Sparsify
+from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Judges, JudgesAfter, JudgesBefore, JudgesWithMemory, Verdict
-from privfl.aggregators.votes import BaFFLe, CrossValidation
+from privfl.aggregators.zeno import Zeno
 
 __all__ = [
     "AFA",

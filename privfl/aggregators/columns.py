@@ -50,3 +50,9 @@ def nearest_middle_mean(columns: Float[Tensor, "b n"], keep: int) -> Float[Tenso
         least = torch.minimum(least, reach)
     window = best[:, None] + torch.arange(keep, device=columns.device)
     return columns.gather(1, window).mean(dim=1)
+
+
+def midpoint(values: Float[Tensor, " n"]) -> float:
+    """The median: the midpoint of the two middle values for even n."""
+    ordered = values.sort().values
+    return float((ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2)

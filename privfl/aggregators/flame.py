@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.aggregators.clustering import midpoint
+from privfl.aggregators.columns import midpoint
 from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require

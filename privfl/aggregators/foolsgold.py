@@ -78,7 +78,7 @@ class FoolsGold(MemoryRule[UpdateHistory]):
         if state.sums is not None:
             sums[: len(state.ids)] = state.sums
         sums.index_add_(0, torch.tensor(places, device=sums.device), rows.values)
-        inner = gram(sums[places]).cpu()
+        inner = gram(sums[places], exact=True).cpu()  # alpha is 1 minus a cosine near 1
         norms = inner.diagonal().clamp(min=0).sqrt()
         lengths = norms[:, None] * norms
         cosines = torch.where(lengths > 0, inner / lengths.clamp(min=1e-300), torch.zeros(()).to(inner)).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""The geometric median, exact to a tolerance, and RFA's smoothed Weiszfeld steps; both iterate in the span of the rows."""
+"""The geometric median, exact to a tolerance, found in the span of the rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from privfl.core import Rows, require
 from privfl.core.geometry import centred_gram
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
+
+
 _SAME = 1e-14
+
+
 _TINY = 1e-150
 
 
-def _from(inner: Matrix, at: Matrix) -> Matrix:
+def distances_from(inner: Matrix, at: Matrix) -> Matrix:
     """Distances [n] of every row from the point with coefficients ``at`` (which sum to 1)."""
     products = inner @ at
     return np.sqrt(np.maximum(inner.diagonal() - 2 * products + at @ products, 0.0))
@@ -56,7 +60,7 @@ def geometric_median(gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], to
     at = at + direction * (excess / (strength * float((weights / away).sum())))
     before, total = 0.0, float(weights.sum())
     for _ in range(most):
-        distances = np.maximum(_from(inner, at), _TINY)
+        distances = np.maximum(distances_from(inner, at), _TINY)
         pull = weights / distances
         step = pull / pull.sum() - at
         moved = _length(inner, step)
@@ -96,39 +100,6 @@ class GeometricMedian(InHull, RowRule):
         weights = (rows.weights if self.weighted else torch.ones(rows.n)).to(torch.float64).cpu()
         at = geometric_median(centred_gram(rows.values).cpu(), weights, self.tolerance, self.max_iterations)
         return Verdict(combine(rows.values, at), scale=trust(at, weights), scores={"coefficient": at})
-
-
-@dataclass(frozen=True, slots=True)
-class RFA(InHull, RowRule):
-    """Robust federated averaging (Pillutla, Kakade, Harchaoui 2019): R smoothed Weiszfeld steps from the weighted mean.
-
-    A step gives row i the coefficient beta_i = w_i / max(nu, ||z - x_i||), normalised. Row weights are used. Resists less than half of
-    the weight only as far as it has converged: against 3 of 11 rows at distance 1e5, three steps (the paper's default) leave
-    an error of thousands; ask for more steps, or for `GeometricMedian`.
-
-    >>> RFA(iterations=50)(Rows.of([[0.0], [1.0], [50.0]])).round(decimals=2)
-    tensor([1.])
-    """
-
-    iterations: int = 3
-    nu: float = 1e-6
-
-    def __post_init__(self) -> None:
-        require.at_least(1, iterations=self.iterations)
-        require.positive(nu=self.nu)
-
-    def stands(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
-
-    def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        inner, weights = centred_gram(rows.values).cpu().numpy(), rows.weights.to(torch.float64).cpu()
-        at = (weights / weights.sum()).numpy()
-        for _ in range(self.iterations):
-            beta = weights.numpy() / np.maximum(_from(inner, at), self.nu)
-            at = beta / beta.sum()
-        share = torch.from_numpy(at)
-        return Verdict(combine(rows.values, share), scale=trust(share, weights), scores={"coefficient": share})
 
 
 def trust(coefficients: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -106,32 +106,3 @@ class MDA(InHull, RowRule):
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         chosen = torch.tensor(least_diameter(squared_distances(rows.values).cpu(), max(self.f - lost, 0)))
         return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen))
-
-
-@dataclass(frozen=True, slots=True)
-class GreedyMDA(InHull, RowRule):
-    """Average the n - f nearest neighbours of some row (itself among them) whose diameter is least: at most twice the least diameter.
-
-    The greedy stand-in for `MDA` where the exact search would be too long: O(n^3) after the distances. Stands f < n/2. Row weights are
-    not used.
-
-    >>> GreedyMDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30
-    tensor([7.])
-    """
-
-    f: int = 1
-
-    def __post_init__(self) -> None:
-        require.at_least(0, f=self.f)
-
-    def stands(self, n: int) -> int:
-        """f, where n > 2f."""
-        require.honest_majority(rule="GreedyMDA", n=n, f=self.f, at_least=2 * self.f + 1)
-        return self.f
-
-    def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        squared = squared_distances(rows.values).cpu()
-        balls = squared.argsort(dim=1, stable=True)[:, : rows.n - max(self.f - lost, 0)]
-        inside = [squared[ball][:, ball] for ball in balls]
-        best = min(range(rows.n), key=lambda i: (float(inside[i].max()), float(inside[i].sum())))
-        return Verdict(mean_of(rows.values, balls[best]), kept=mask(rows.n, balls[best]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.aggregators.median import TrimmedMean
 from privfl.aggregators.seats import RowRule
+from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
 from privfl.core import NeighbourRelation, RowBound, Rows, Vector, require
 

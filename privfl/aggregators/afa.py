@@ -1,73 +1,20 @@
-"""Rules that judge rows by their direction: the cosine filter and AFA."""
+"""Adaptive federated averaging: similarity in the round, quality over rounds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from scipy.special import betainc
 from torch import Tensor
 
-from privfl.aggregators.median import Median
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority, mean_of
+from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, ClientId, Context, Rows, Vector, require
-from privfl.core.geometry import gram, squared_norms
-
-Reference: TypeAlias = Callable[[Rows, Context], Vector]
-"""The direction [d] that rows are compared with: an update trained on clean data, the last aggregate, a median."""
-
-
-def cosines_to(values: Float[Tensor, "n d"], reference: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-    """Cosines [n] with the reference in float64; 0 where either is the zero vector."""
-    norms = squared_norms(values).sqrt() * squared_norms(reference[None]).sqrt()
-    length = squared_norms(reference[None]).sqrt().clamp(min=1e-300)
-    along = (values @ (reference / length.to(reference)).to(values)).to(torch.float64) * length
-    return torch.where(norms > 0, along / norms.clamp(min=1e-300), torch.zeros(()).to(norms)).clamp(-1, 1).cpu()
-
-
-def median_of_rows(rows: Rows, context: Context) -> Vector:
-    """The coordinate-wise median of this round's rows."""
-    return Median()(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class CosineFilter(InHull, MemoryRule[None]):
-    """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is canonical for it.
-
-    The reference is a callable of the rows and the context (for the last aggregate, keep it outside; the default is the rows'
-    own coordinate-wise median, which stands f < n/2). Zero rows have cosine 0. Where no row passes, the model stays. Blind to
-    length: put `Clipping` before it. Row weights are not used.
-
-    >>> context = Context(None, torch.zeros(2), torch.Generator())
-    >>> CosineFilter().step(Rows.of([[1.0, 0.0], [1.0, 0.2], [-9.0, 0.0]]), None, context)[0]
-    tensor([1.0000, 0.1000])
-    """
-
-    symmetries: ClassVar[str] = "PS"
-
-    threshold: float = 0.0
-    reference: Reference = median_of_rows
-
-    def __post_init__(self) -> None:
-        require.within(-1, 1, threshold=self.threshold)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
-
-    def stands(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
-
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
-        similar = cosines_to(rows.values, self.reference(rows, context))
-        kept = similar > self.threshold
-        return Verdict(mean_of(rows.values, kept), kept=kept, scores={"cosine": similar}), None
+from privfl.core import BadUpdate, ClientId, Context, Rows, require
+from privfl.core.geometry import gram
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +70,7 @@ class AFA(InHull, MemoryRule[AFAState]):
         records = [self.quality(state, client) for client in rows.ids]
         weights = torch.tensor([p for p, _ in records], dtype=torch.float64) * rows.weights.to(torch.float64).cpu()
         allowed = torch.tensor([not blocked for _, blocked in records])
-        inner = gram(rows.values).cpu()
+        inner = gram(rows.values, exact=True).cpu()
         good, xi, similar = allowed.clone(), self.xi, torch.zeros(rows.n, dtype=torch.float64)
         while bool(good.any()):
             at = weights * good

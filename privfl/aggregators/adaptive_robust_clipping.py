@@ -1,0 +1,47 @@
+"""Adaptive robust clipping before a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from privfl.aggregators.clipping import clipped
+from privfl.aggregators.seats import Before
+from privfl.aggregators.verdict import Verdict
+from privfl.core import Context, Rows, require
+from privfl.core.geometry import squared_norms
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveRobustClipping(Before[None]):
+    """Clip the k = floor(2 f (n - f) / n) longest rows to the length of the next one (Allouah et al. 2025, Algorithm 2: ARC).
+
+    Keeps a rule's robustness, where n > 2f, and bounds what the longest rows add. Rows that are not finite count among the longest and pass
+    through, to be met by the rule.
+
+    >>> context = Context(None, torch.zeros(1), torch.Generator())
+    >>> AdaptiveRobustClipping(f=1).before(Rows.of([[1.0], [2.0], [3.0], [99.0]]), None, context)[0].values.T
+    tensor([[1., 2., 3., 3.]])
+    """
+
+    f: int = 1
+
+    def __post_init__(self) -> None:
+        require.at_least(0, f=self.f)
+
+    def init(self) -> None:
+        """Nothing is remembered."""
+        return
+
+    def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
+        """The rows, clipped.
+
+        Raises:
+            TooManyByzantine: n <= 2f.
+        """
+        require.honest_majority(rule="AdaptiveRobustClipping", n=rows.n, f=self.f, at_least=2 * self.f + 1)
+        norms = squared_norms(rows.values).sqrt().nan_to_num(nan=torch.inf)
+        longest = norms.sort(descending=True).values
+        bound = float(longest[2 * self.f * (rows.n - self.f) // rows.n])
+        return (clipped(rows, bound) if bound < torch.inf else Verdict(rows)), None

@@ -1,0 +1,59 @@
+"""The cosine filter: rows that point where a reference points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from torch import Tensor
+
+from privfl.aggregators.angles import cosines_to
+from privfl.aggregators.median import Median
+from privfl.aggregators.seats import InHull, MemoryRule, majority, mean_of
+from privfl.aggregators.verdict import Verdict
+from privfl.core import Context, Rows, Vector, require
+
+Reference: TypeAlias = Callable[[Rows, Context], Vector]
+"""The direction [d] that rows are compared with: an update trained on clean data, the last aggregate, a median."""
+
+
+def median_of_rows(rows: Rows, context: Context) -> Vector:
+    """The coordinate-wise median of this round's rows."""
+    return Median()(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class CosineFilter(InHull, MemoryRule[None]):
+    """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is canonical for it.
+
+    The reference is a callable of the rows and the context (for the last aggregate, keep it outside; the default is the rows'
+    own coordinate-wise median, which stands f < n/2). Zero rows have cosine 0. Where no row passes, the model stays. Blind to
+    length: put `Clipping` before it. Row weights are not used.
+
+    >>> import torch
+    >>> context = Context(None, torch.zeros(2), torch.Generator())
+    >>> CosineFilter().step(Rows.of([[1.0, 0.0], [1.0, 0.2], [-9.0, 0.0]]), None, context)[0]
+    tensor([1.0000, 0.1000])
+    """
+
+    symmetries: ClassVar[str] = "PS"
+
+    threshold: float = 0.0
+    reference: Reference = median_of_rows
+
+    def __post_init__(self) -> None:
+        require.within(-1, 1, threshold=self.threshold)
+
+    def init(self) -> None:
+        """Nothing is remembered."""
+        return
+
+    def stands(self, n: int) -> int:
+        """Fewer than half."""
+        return majority(n)
+
+    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+        similar = cosines_to(rows.values, self.reference(rows, context))
+        kept = similar > self.threshold
+        return Verdict(mean_of(rows.values, kept), kept=kept, scores={"cosine": similar}), None

@@ -1,0 +1,93 @@
+"""SignGuard: ordinary length, ordinary signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from privfl.aggregators.angles import cosines_to
+from privfl.aggregators.columns import midpoint
+from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
+from privfl.aggregators.verdict import Verdict
+from privfl.core import ConfigError, Context, Rows, Vector, require
+from privfl.core.geometry import squared_norms
+
+
+@dataclass(frozen=True, slots=True)
+class SignGuardState:
+    """The last aggregate [d], or None before there is one."""
+
+    last: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignGuard(InHull, MemoryRule[SignGuardState]):
+    """SignGuard (Xu, Huang, Song, Lan 2022, Algorithm 2): trust rows of ordinary length and ordinary signs, clipped to the median norm.
+
+    S1: rows with ``lower`` <= norm / median norm <= ``upper``. S2: the largest mean-shift cluster of the shares of positive, zero and
+    negative entries among a random ``share`` of the coordinates (``similarity="cosine"``, SignGuard-Sim, adds the cosine with the last
+    aggregate). The mean over S1 and S2 of x min(1, M / ||x||), M the median norm. The norm test looks at the rows as they came, before
+    any clipping. Where nobody is in both, the model stays. Row weights are not used. Meant for f < n/2.
+
+    >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
+    >>> rows = Rows.of([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [-1.0, -1.0], [999.0, 999.0]])
+    >>> SignGuard(share=1.0).judge_step(rows, SignGuardState(), context)[0].dropped
+    (3, 4)
+    """
+
+    symmetries: ClassVar[str] = "PS"
+
+    lower: float = 0.1
+    upper: float = 3.0
+    share: float = 0.1
+    similarity: Literal["none", "cosine"] = "none"
+
+    def __post_init__(self) -> None:
+        require.positive(share=self.share)
+        require.within(0, 1, lower=self.lower, share=self.share)
+        require.at_least(1, upper=self.upper)
+        if self.similarity not in ("none", "cosine"):
+            raise ConfigError(f"similarity is 'none' or 'cosine', and is '{self.similarity}'.")
+
+    def init(self) -> SignGuardState:
+        """No aggregate yet."""
+        return SignGuardState()
+
+    def stands(self, n: int) -> int:
+        """Fewer than half."""
+        return majority(n)
+
+    def _decide(self, rows: Rows, lost: int, state: SignGuardState, context: Context) -> tuple[Verdict[Tensor], SignGuardState]:
+        norms = squared_norms(rows.values).sqrt().cpu()
+        middle = midpoint(norms)
+        ordinary = (norms >= self.lower * middle) & (norms <= self.upper * middle)
+        picked = torch.randperm(rows.d, generator=context.rng)[: max(round(self.share * rows.d), 1)]
+        signs = rows.values[:, picked].sign()
+        features = [(signs == sign).double().mean(dim=1).cpu() for sign in (1, 0, -1)]
+        if self.similarity == "cosine" and state.last is not None:
+            features.append(cosines_to(rows.values, state.last))
+        alike = largest_mean_shift_cluster(torch.stack(features, dim=1))
+        kept = ordinary & alike
+        scale = torch.where(norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms))
+        out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
+        scores = {"norm": norms, "ordinary_norm": ordinary, "ordinary_signs": alike}
+        return Verdict(out, kept=kept, scale=scale, scores=scores), SignGuardState(out)
+
+
+def largest_mean_shift_cluster(features: Float[Tensor, "n k"]) -> Bool[Tensor, " n"]:
+    """The rows of the largest cluster that mean shift finds, with the bandwidth of the authors (median pairwise reach); all, if alike."""
+    from sklearn.cluster import MeanShift, estimate_bandwidth
+
+    points = features.numpy()
+    width = estimate_bandwidth(points, quantile=0.5) if len(points) > 1 else 0.0
+    if not width > 0:  # at least half of the rows look exactly alike: they are the cluster
+        alike = (features[:, None] == features).all(dim=2)
+        return alike[int(alike.sum(dim=1).argmax())]
+    labels = MeanShift(bandwidth=width, bin_seeding=True, cluster_all=False).fit(points).labels_
+    named = labels[labels >= 0]
+    return torch.from_numpy(np.asarray(labels == np.bincount(named).argmax()))
