@@ -7,7 +7,7 @@ import torch
 
 from privfl.core import Bounded, Faults, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
-from privfl.crypto.primitives import Directory, backend
+from privfl.crypto.primitives import Directory, backend, fields
 from privfl.crypto.secagg import StageAbort, wire
 from privfl.crypto.secagg.keys import advertisement
 from privfl.crypto.secagg.scene import epoch
@@ -68,13 +68,13 @@ def swap_keys(victims):
         if kind is not Kind.KEYS:
             return body
         width = 128
-        rows, _ = wire.read_table(memoryview(body)[wire.HEADER.size :], width, N)
+        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], width, N)
         changed = {p: bytes(r) for p, r in rows.items()}
         for victim in victims:
             own.setdefault(victim, [secrets.token_bytes(32) for _ in range(2)])
             public = b"".join(backend().x25519_public(k) for k in own[victim])
             changed[victim] = public + changed[victim][64:]
-        return rewritten(body, wire.table(changed))
+        return rewritten(body, fields.table(changed))
 
     return edit
 
@@ -93,12 +93,12 @@ def test_a_server_that_enters_clients_of_its_own_is_caught():
     def edit(to, body, kind):
         if kind is not Kind.KEYS:
             return body
-        rows, _ = wire.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
+        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
         changed = {p: bytes(r) for p, r in rows.items()}
         public = backend().x25519_public(secrets.token_bytes(32)) * 2
         plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0, session=b"run")
         changed[3] = public + backend().sign(sybil, advertisement(epoch(plan, 0), 4, public))
-        return rewritten(body, wire.table(changed))
+        return rewritten(body, fields.table(changed))
 
     outcome, honest, *_ = run(edit)
     assert clients_that_abort(outcome, "share_keys", "client 4 are not signed") == EVERYBODY - {"client/4"}
@@ -109,9 +109,9 @@ def test_in_semi_honest_mode_nobody_notices_swapped_keys_which_is_why_active_mod
     def edit(to, body, kind):
         if kind is not Kind.KEYS:
             return body
-        rows, _ = wire.read_table(memoryview(body)[wire.HEADER.size :], 64, N)
+        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 64, N)
         changed = {p: bytes(r) for p, r in rows.items()} | {0: backend().x25519_public(secrets.token_bytes(32)) + bytes(rows[0][32:])}
-        return rewritten(body, wire.table(changed)) if to != "client/1" else body
+        return rewritten(body, fields.table(changed)) if to != "client/1" else body
 
     outcome, _, *_ = run(edit, mode="semi_honest")
     assert not clients_that_abort(outcome, "share_keys", "")
@@ -131,7 +131,7 @@ def test_a_server_that_asks_twice_for_different_survivors_gets_one_answer(mode):
                 return {**sent, **again}
             for body in list(sent.values())[:1]:
                 if body[4] == Kind.SURVIVORS:
-                    other = rewritten(body, wire.bit_set(range(N - 1), N))
+                    other = rewritten(body, fields.bit_set(range(N - 1), N))
                     self.pending = dict.fromkeys(sent, other)
             return sent
 
@@ -144,15 +144,15 @@ def test_a_server_that_asks_twice_for_different_survivors_gets_one_answer(mode):
     unmasks = [x for x in outcome.letters if x.receiver == "server" and x.body[4] == Kind.UNMASK]
     assert len(unmasks) == (N if mode == "semi_honest" else 0)  # what was answered before the second question came
     for letter in unmasks:
-        _, rest = wire.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
-        assert wire.read_table(rest, 32, N)[0] == {}  # no key share beside the seed shares
+        _, rest = fields.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
+        assert fields.read_table(rest, 32, N)[0] == {}  # no key share beside the seed shares
 
 
 def split(to_first, kind_of_second):
     def edit(to, body, kind):
         if kind is not Kind.SURVIVORS:
             return body
-        return rewritten(body, wire.bit_set(range(N) if to in to_first else kind_of_second, N))
+        return rewritten(body, fields.bit_set(range(N) if to in to_first else kind_of_second, N))
 
     return edit
 
@@ -219,7 +219,7 @@ def test_a_server_that_lowers_the_threshold_is_in_another_round_than_its_clients
 
     def forged(to, body, kind):  # it copies the clients' tag, and still cannot make them answer under their own threshold
         if kind is Kind.SURVIVORS:
-            return rewritten(body, wire.bit_set(range(4), N))
+            return rewritten(body, fields.bit_set(range(4), N))
         return body
 
     outcome, honest, *_ = run(forged, members={i: strict.client(i) for i in range(1, N + 1)}, channel=strict)
@@ -231,7 +231,7 @@ def test_a_server_that_lists_a_dead_client_alive_cannot_open_the_sum():
     """It gets the seed of a vector that it does not have, and never the key whose masks are in everybody else's."""
 
     def edit(to, body, kind):
-        return rewritten(body, wire.bit_set(range(N), N)) if kind is Kind.SURVIVORS else body
+        return rewritten(body, fields.bit_set(range(N), N)) if kind is Kind.SURVIVORS else body
 
     outcome, honest, *_ = run(edit, faults=Faults(silent_from={"client/6": 4}), keep=True)
     assert honest.result is None
@@ -239,19 +239,19 @@ def test_a_server_that_lists_a_dead_client_alive_cannot_open_the_sum():
 
 
 def _key_shares(body):
-    _, rest = wire.read_table(memoryview(body)[wire.HEADER.size :], 32, N)
-    return wire.read_table(rest, 32, N)[0]
+    _, rest = fields.read_table(memoryview(body)[wire.HEADER.size :], 32, N)
+    return fields.read_table(rest, 32, N)[0]
 
 
 def test_a_server_that_lists_a_living_client_dead_gets_no_seed_of_it():
     def edit(to, body, kind):
-        return rewritten(body, wire.bit_set(range(1, N), N)) if kind is Kind.SURVIVORS else body
+        return rewritten(body, fields.bit_set(range(1, N), N)) if kind is Kind.SURVIVORS else body
 
     outcome, _, *_ = run(edit, keep=True)
     assert clients_that_abort(outcome, "consistency", "dropped out, and asks it") == {"client/1"}
     for letter in outcome.letters:
         if letter.receiver == "server" and letter.body[4] == Kind.UNMASK:
-            seeds, _ = wire.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
+            seeds, _ = fields.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
             assert 0 not in seeds
             assert set(_key_shares(letter.body)) == {0}
 
@@ -259,7 +259,7 @@ def test_a_server_that_lists_a_living_client_dead_gets_no_seed_of_it():
 @pytest.mark.parametrize("few", [1, 2, 3])
 def test_a_server_that_asks_for_fewer_than_the_quorum_is_refused(few):
     def edit(to, body, kind):
-        return rewritten(body, wire.bit_set(range(few), N)) if kind is Kind.SURVIVORS else body
+        return rewritten(body, fields.bit_set(range(few), N)) if kind is Kind.SURVIVORS else body
 
     outcome, honest, *_ = run(edit)
     assert honest.result is None
@@ -269,8 +269,8 @@ def test_a_server_that_asks_for_fewer_than_the_quorum_is_refused(few):
 def test_a_server_that_tells_a_client_that_its_neighbours_are_gone_is_refused():
     def edit(to, body, kind):
         if kind is Kind.KEYS and to == "client/1":
-            rows, _ = wire.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
-            return rewritten(body, wire.table({p: rows[p] for p in (0, 1)}))
+            rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
+            return rewritten(body, fields.table({p: rows[p] for p in (0, 1)}))
         return body
 
     outcome, *_ = run(edit)

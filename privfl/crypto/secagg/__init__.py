@@ -1,8 +1,8 @@
 """Secure aggregation: the sum of masked vectors, through dropouts and past a lying server."""
 
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.secagg.channel import SecAgg
 from privfl.crypto.secagg.graph import Degree, degree
 from privfl.crypto.secagg.scene import Scene
-from privfl.crypto.secagg.stage import StageAbort
 
 __all__ = ["Degree", "Scene", "SecAgg", "StageAbort", "degree"]

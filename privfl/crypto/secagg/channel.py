@@ -36,14 +36,13 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import BackendName, Directory, Words, backend
-from privfl.crypto.secagg import ideal, keys, wire
+from privfl.crypto.primitives import BackendName, Directory, Words, backend, fields
+from privfl.crypto.secagg import ideal, keys
 from privfl.crypto.secagg.client import ClientParty
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.scene import Scene, degree_for, epoch, scene, unit_l2
 from privfl.crypto.secagg.server import ServerParty
-from privfl.crypto.secagg.stage import StageAbort
 from privfl.crypto.secagg.view import Wiretap
 
 
@@ -238,7 +237,7 @@ class SecAggClient(KeepsSecrets):
         if not channel.forward_secrecy:
             self.kept[now.tag] = (position, own)
         return ClientParty(
-            now, plan.cohort, position, own, self.identity, channel.directory, channel.backend, this, wire.facts(plan), vector,
+            now, plan.cohort, position, own, self.identity, channel.directory, channel.backend, this, fields.facts(plan), vector,
             refused=refused, speaks_first=not channel.carry, next_advert=advert,
         )  # fmt: skip
 
@@ -271,6 +270,3 @@ class SecAggServer(KeepsSecrets):
             self.ahead = {following: {}}
         collected = self.ahead.get(following, {})
         return ServerParty(now, plan, channel.code, channel.directory, channel.backend, this, channel.carry, carried, collected)
-
-
-__all__ = ["SecAgg", "SecAggClient", "SecAggServer", "StageAbort"]

@@ -7,13 +7,14 @@ import secrets
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, Mail, client_party
-from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, mask
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields, mask
+from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.graph import pick
 from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE, Agreement, RoundKeys
 from privfl.crypto.secagg.scene import Scene
-from privfl.crypto.secagg.stage import STAGE, Kind, StageAbort
-from privfl.crypto.secagg.wire import Malformed
+from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.sharing import shamir
 
 
@@ -92,8 +93,8 @@ class ClientParty(KeepsSecrets):
         """Split the secret key and the mask seed among the neighbours, sealed to each."""
         scene, library = self.scene, self._library
         width = KEYS + (SIGNATURE if scene.active else 0)
-        adverts, rest = wire.read_table(content, width, scene.n)
-        wire.ends(rest)
+        adverts, rest = fields.read_table(content, width, scene.n)
+        fields.ends(rest)
         adverts.pop(self.position, None)
         if not scene.chosen and not adverts.keys() <= set(scene.neighbours(self.position)):
             raise Malformed("keys of clients that are no neighbours")
@@ -119,14 +120,14 @@ class ClientParty(KeepsSecrets):
         self.key_shares[self.position] = shamir.to_bytes(secret[self.position + 1])
         self.expects = Kind.INBOX
         bound = keys.commitment(scene.tag, self.position, self.keys.b)
-        return self._write(Kind.SHARES, bound, wire.table(sealed))
+        return self._write(Kind.SHARES, bound, fields.table(sealed))
 
     def _masked(self, content: memoryview) -> bytes:
         """Open the shares of the others, and send the vector under all masks."""
         scene, library = self.scene, self._library
-        sharing, rest = wire.read_bit_set(content, scene.n)
-        inbox, rest = wire.read_table(rest, SEALED, scene.n)
-        wire.ends(rest)
+        sharing, rest = fields.read_bit_set(content, scene.n)
+        inbox, rest = fields.read_table(rest, SEALED, scene.n)
+        fields.ends(rest)
         if self.position not in sharing:
             raise StageAbort("masked_input", "the server says that this client shared no keys", "server")
         self._enough(len(sharing & set(self.holders)), "masked_input", "shared keys")
@@ -151,11 +152,11 @@ class ClientParty(KeepsSecrets):
             raise StageAbort("masked_input", "the vector was sent before", "server")
         mask(vector, seeds, library)
         self.sharing, self.expects = sharing, Kind.SURVIVORS
-        return self._write(Kind.MASKED, self.facts, wire.pack(vector, scene.ring))
+        return self._write(Kind.MASKED, self.facts, fields.pack(vector, scene.ring))
 
     def _survivors(self, content: memoryview) -> bytes:
-        survivors, rest = wire.read_bit_set(content, self.scene.n)
-        wire.ends(rest)
+        survivors, rest = fields.read_bit_set(content, self.scene.n)
+        fields.ends(rest)
         if self.position not in survivors:
             raise StageAbort("consistency", "the server says that this client dropped out, and asks it", "server")
         if not survivors <= self.sharing:
@@ -171,8 +172,8 @@ class ClientParty(KeepsSecrets):
         return self._write(Kind.CONSISTENCY, self._library.sign(self.identity, self.statement))
 
     def _signatures(self, content: memoryview) -> bytes:
-        signatures, rest = wire.read_table(content, SIGNATURE, self.scene.n)
-        wire.ends(rest)
+        signatures, rest = fields.read_table(content, SIGNATURE, self.scene.n)
+        fields.ends(rest)
         signed = 1 + sum(
             other in self.holders and other in self.survivors and other != self.position and self._verify(other, self.statement, signature)
             for other, signature in signatures.items()
@@ -185,7 +186,7 @@ class ClientParty(KeepsSecrets):
         seeds = {other: share for other, share in self.seed_shares.items() if other in self.survivors}
         gone = {other: share for other, share in self.key_shares.items() if other in self.sharing - self.survivors}
         self.seed_shares, self.key_shares, self.adverts = {}, {}, {}
-        return self._write(Kind.UNMASK, wire.table(seeds), wire.table(gone), self.next_advert)
+        return self._write(Kind.UNMASK, fields.table(seeds), fields.table(gone), self.next_advert)
 
     def _enough(self, count: int, stage: str, did: str) -> None:
         if count < self.scene.degree.t:

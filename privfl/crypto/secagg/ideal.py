@@ -22,11 +22,13 @@ from privfl.core import (
     client_of,
     client_party,
 )
-from privfl.crypto.primitives import Words
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import Words, fields
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import lift
 from privfl.crypto.secagg import wire
 from privfl.crypto.secagg.scene import Scene, scene
-from privfl.crypto.secagg.stage import Kind, StageAbort
-from privfl.crypto.secagg.wire import Malformed
+from privfl.crypto.secagg.stage import Kind
 
 if TYPE_CHECKING:
     from privfl.crypto.secagg.channel import SecAgg
@@ -49,7 +51,7 @@ class _Client(KeepsSecrets):
         if self.vector is None or mail:
             return {}
         vector, self.vector = self.vector, None
-        message = wire.write(Kind.MASKED, self.scene.ring, self.position, self.scene.tag, self.facts, wire.pack(vector, self.scene.ring))
+        message = wire.write(Kind.MASKED, self.scene.ring, self.position, self.scene.tag, self.facts, fields.pack(vector, self.scene.ring))
         return {TRUSTED: message}
 
 
@@ -71,8 +73,8 @@ class _Trusted(KeepsSecrets):
                 kind, position, _, content = wire.read(body, self.scene.tag)
                 if client is None or kind is not Kind.MASKED or position >= self.plan.n or self.plan.cohort[position] != client:
                     raise Malformed("not a contribution of the cohort")
-                _, packed = wire.read_facts(content)
-                np.add(self.total, wire.unpack(packed, self.scene.ring, self.scene.length), out=self.total)
+                _, packed = fields.read_facts(content)
+                np.add(self.total, fields.unpack(packed, self.scene.ring, self.scene.length), out=self.total)
                 self.summed.add(position)
             except Malformed as malformed:
                 self.excluded[who] = f"stage masked_input: {malformed}"
@@ -82,22 +84,22 @@ class _Trusted(KeepsSecrets):
         self.done = True
         names = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
         body = wire.write(
-            Kind.UNMASK, self.scene.ring, 0, self.scene.tag, wire.facts(self.plan), wire.bit_set(self.summed, self.plan.n),
-            wire.pack(self.total, self.scene.ring), names,
+            Kind.UNMASK, self.scene.ring, 0, self.scene.tag, fields.facts(self.plan), fields.bit_set(self.summed, self.plan.n),
+            fields.pack(self.total, self.scene.ring), names,
         )  # fmt: skip
         return {"server": body}
 
 
 def _read(channel: SecAgg, body: memoryview | bytes | bytearray, plan: RoundPlan | None) -> tuple[Total, list[int], dict[PartyId, str]]:
     _, _, _, content = wire.read(body)
-    known, rest = wire.read_facts(content)
+    known, rest = fields.read_facts(content)
     now = scene(channel, plan or known)
-    summed, rest = wire.read_bit_set(rest, known.n)
+    summed, rest = fields.read_bit_set(rest, known.n)
     size = now.length * now.ring // 8
-    total = wire.unpack(rest[:size], now.ring, now.length)
+    total = fields.unpack(rest[:size], now.ring, now.length)
     lines = bytes(rest[size:]).decode().splitlines()
     excluded = dict(line.split("\t", 1) for line in lines)
-    return channel.code.decode(now.lift(total), plan or known, len(summed)), sorted(summed), excluded
+    return channel.code.decode(lift(total, now.ring), plan or known, len(summed)), sorted(summed), excluded
 
 
 @dataclass
@@ -135,7 +137,7 @@ class ClientMember(_Member):
             vector = self.channel.integers(update, plan, now)
         except BadUpdate as bad:
             refused = str(bad)
-        return _Client(now, self.who, plan.cohort.index(self.who), wire.facts(plan), vector, refused)
+        return _Client(now, self.who, plan.cohort.index(self.who), fields.facts(plan), vector, refused)
 
 
 class ServerMember(_Member):

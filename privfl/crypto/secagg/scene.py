@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from privfl.core import ConfigError, RoundPlan
-from privfl.crypto.encoding import Integers
-from privfl.crypto.primitives import Words
+from privfl.crypto.ring import ring_for, word
 from privfl.crypto.secagg import graph
 from privfl.crypto.secagg.graph import Degree
 
 if TYPE_CHECKING:
     from privfl.crypto.secagg.channel import SecAgg
-
-RINGS = (16, 24, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +48,12 @@ class Scene:
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
-        """The word that holds a ring element: a ring of 24 bits is computed in 32, whose upper byte never travels."""
-        return np.uint16 if self.ring == 16 else np.uint32
+        """The word that holds a ring element."""
+        return word(self.ring)
 
     def neighbours(self, position: int) -> tuple[int, ...]:
         """The clients that a client shares masks with, where the round's public facts decide it."""
         return graph.neighbours(self.tag, self.n, self.degree.k, position)
-
-    def lift(self, words: Words) -> Integers:
-        """Ring elements as signed integers around zero."""
-        if self.ring == 16:
-            return words.view(np.int16).astype(np.int64)
-        shift = 32 - self.ring
-        return (words.astype(np.uint32, copy=False) << shift).view(np.int32).astype(np.int64) >> shift
 
 
 def epoch(plan: RoundPlan, number: int) -> bytes:
@@ -112,7 +102,7 @@ def scene(channel: SecAgg, plan: RoundPlan) -> Scene:
         raise ConfigError(f"round {plan.number}: a sum over {plan.n} client hides nothing; secure aggregation needs at least 2.")
     degree = degree_for(channel, plan.n)
     quorum = max(2, math.ceil(plan.n * degree.t / degree.shares - 1e-9))
-    ring = _ring(channel, plan, quorum)
+    ring = ring_for(channel.code, plan, noise_reach(channel, plan, quorum), channel.ring)
     words = [
         b"privfl/1/secagg", plan.session, plan.part.encode(), channel.mode.encode(), channel.code.rounding.encode(),
         ",".join(map(str, plan.cohort)).encode(), b"ideal" if channel.fidelity == "ideal" else b"real",
@@ -132,16 +122,3 @@ def noise_reach(channel: SecAgg, plan: RoundPlan, quorum: int) -> int:
 def unit_l2(channel: SecAgg, plan: RoundPlan) -> float:
     """The norm that one contribution can have, in integers, rounding included."""
     return channel.code.inflated(plan.l2, plan.d) * channel.code.scale(plan)
-
-
-def _ring(channel: SecAgg, plan: RoundPlan, quorum: int) -> int:
-    most = plan.n * channel.code.top + noise_reach(channel, plan, quorum)
-    needed = most.bit_length() + 1
-    ring = channel.ring or next((r for r in RINGS if r >= needed), 64)
-    if ring < needed or ring not in RINGS:
-        room = max(RINGS) if channel.ring is None else ring
-        raise ConfigError(
-            f"round {plan.number}: a sum of {plan.n} contributions of {channel.bits} bits needs a ring of {needed} bits, and the ring "
-            f"has {room}: lower bits, ask fewer clients, or {'set ring=None' if channel.ring else 'split the cohort'}."
-        )
-    return ring

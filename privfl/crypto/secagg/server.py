@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from privfl.core import Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend
+from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE
 from privfl.crypto.secagg.scene import Scene
-from privfl.crypto.secagg.stage import STAGE, Kind, StageAbort
+from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.secagg.unmask import Unmasking
-from privfl.crypto.secagg.wire import Malformed
 from privfl.crypto.sharing import shamir
 
 _TIMER = b"wait"
@@ -155,9 +157,9 @@ class ServerParty(KeepsSecrets):
 
     def _shares(self, position: int, content: memoryview) -> None:
         bound, rest = bytes(content[:32]), content[32:]
-        sealed, rest = wire.read_table(rest, SEALED, self.scene.n)
+        sealed, rest = fields.read_table(rest, SEALED, self.scene.n)
         others = self.adverts.keys() - {position}
-        wire.ends(rest)
+        fields.ends(rest)
         if self.scene.chosen:
             right = sealed.keys() <= others and len(sealed) == min(self.scene.degree.k, len(others))
         else:
@@ -168,8 +170,8 @@ class ServerParty(KeepsSecrets):
         self.commitments[position] = bound
 
     def _masked(self, position: int, content: memoryview) -> None:
-        _, packed = wire.read_facts(content)
-        values = wire.unpack(packed, self.scene.ring, self.scene.length)
+        _, packed = fields.read_facts(content)
+        values = fields.unpack(packed, self.scene.ring, self.scene.length)
         if self.total is None:
             self.total = np.zeros(self.scene.length, dtype=self.scene.dtype)
         np.add(self.total, values, out=self.total)
@@ -181,10 +183,10 @@ class ServerParty(KeepsSecrets):
         self.signatures[position] = bytes(content)
 
     def _unmask(self, position: int, content: memoryview) -> None:
-        seeds, rest = wire.read_table(content, shamir.SIZE, self.scene.n)
-        gone, rest = wire.read_table(rest, shamir.SIZE, self.scene.n)
+        seeds, rest = fields.read_table(content, shamir.SIZE, self.scene.n)
+        gone, rest = fields.read_table(rest, shamir.SIZE, self.scene.n)
         if not self.carry:
-            wire.ends(rest)
+            fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
         try:
@@ -214,13 +216,13 @@ class ServerParty(KeepsSecrets):
             return self._inboxes()
         if self.expects is Kind.MASKED:
             self.expects = Kind.CONSISTENCY if self.scene.active else Kind.UNMASK
-            message = self._write(Kind.SURVIVORS, wire.bit_set(self.summed, self.scene.n))
+            message = self._write(Kind.SURVIVORS, fields.bit_set(self.summed, self.scene.n))
             return {self._name(i): message for i in sorted(self.summed)}
         if self.expects is Kind.CONSISTENCY:
             self.expects = Kind.UNMASK
             return {
                 self._name(i): self._write(
-                    Kind.SIGNATURES, wire.table({j: self.signatures[j] for j in (self.sealed[i].keys() & self.signatures.keys())})
+                    Kind.SIGNATURES, fields.table({j: self.signatures[j] for j in (self.sealed[i].keys() & self.signatures.keys())})
                 )
                 for i in sorted(self.signatures)
             }
@@ -229,21 +231,21 @@ class ServerParty(KeepsSecrets):
 
     def _keys(self) -> Mail:
         if self.scene.chosen or self.scene.complete:
-            everybody = self._write(Kind.KEYS, wire.table(self.adverts))
+            everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
         return {
-            self._name(i): self._write(Kind.KEYS, wire.table({j: self.adverts[j] for j in self.scene.neighbours(i) if j in self.adverts}))
+            self._name(i): self._write(Kind.KEYS, fields.table({j: self.adverts[j] for j in self.scene.neighbours(i) if j in self.adverts}))
             for i in sorted(self.adverts)
         }
 
     def _inboxes(self) -> Mail:
-        sharing = wire.bit_set(self.sealed, self.scene.n)
+        sharing = fields.bit_set(self.sealed, self.scene.n)
         inboxes: dict[int, dict[int, Buffer]] = {i: {} for i in self.sealed}
         for sender, letters in self.sealed.items():
             for receiver, letter in letters.items():
                 if receiver in inboxes:
                     inboxes[receiver][sender] = letter
-        return {self._name(i): self._write(Kind.INBOX, sharing, wire.table(inbox)) for i, inbox in sorted(inboxes.items())}
+        return {self._name(i): self._write(Kind.INBOX, sharing, fields.table(inbox)) for i, inbox in sorted(inboxes.items())}
 
     def _open(self) -> None:
         if self.total is None:
@@ -254,7 +256,7 @@ class ServerParty(KeepsSecrets):
         for liar, lie in unmasking.liars.items():
             self.excluded.setdefault(self._name(liar), f"stage unmask: {lie}; its contribution is in the sum")
         survivors = tuple(client for i, client in enumerate(self.plan.cohort) if i in self.summed)
-        opened = self.code.decode(self.scene.lift(self.total), self.plan, len(survivors))
+        opened = self.code.decode(lift(self.total, self.scene.ring), self.plan, len(survivors))
         self.result = Opened(opened, survivors, excluded=dict(self.excluded))
 
     def _partners(self) -> Callable[[int], frozenset[int]]:

@@ -1,11 +1,8 @@
-"""The stages of a round, and the abort that names one."""
+"""The stages of a round."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum
-
-from privfl.core import Abort, PartyId
 
 
 class Kind(IntEnum):
@@ -35,15 +32,3 @@ STAGE = {
     Kind.SIGNATURES: "unmask",
     Kind.UNMASK: "unmask",
 }
-
-
-class StageAbort(Abort):
-    """An abort with the ``stage`` it came at and ``who`` was missing or wrong; nothing of the sum has been opened.
-
-    Stages: ``enter``, ``advertise``, ``share_keys``, ``masked_input``, ``consistency``, ``unmask``.
-    """
-
-    def __init__(self, stage: str, why: str, blamed: PartyId | None = None, who: Iterable[PartyId] = ()) -> None:
-        super().__init__(f"stage {stage}: {why}", blamed)
-        self.stage = stage
-        self.who = tuple(who) or ((blamed,) if blamed else ())

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from privfl.core import PartyId
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, mask
 from privfl.crypto.secagg import keys
 from privfl.crypto.secagg.scene import Scene
-from privfl.crypto.secagg.stage import StageAbort
 from privfl.crypto.sharing import shamir
 
 Shares = dict[int, dict[int, int]]

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from privfl.core import ClientId, Received, RoundPlan, Rows, Total, client_of, client_party
-from privfl.crypto.primitives import Backend, Words, backend, mask
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import Backend, Words, backend, fields, mask
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import SEALED, RoundKeys
 from privfl.crypto.secagg.scene import Scene, degree_for
-from privfl.crypto.secagg.stage import Kind, StageAbort
+from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.unmask import Unmasking
-from privfl.crypto.secagg.wire import Malformed
 from privfl.crypto.sharing import shamir
 
 if TYPE_CHECKING:
@@ -66,14 +68,14 @@ class Wiretap:
             self.publics.setdefault(position, bytes(content[:64]))
         elif kind is Kind.SHARES:
             self.commitments.setdefault(position, bytes(content[:32]))
-            self.sealed.setdefault(position, wire.read_table(content[32:], SEALED, n)[0])
+            self.sealed.setdefault(position, fields.read_table(content[32:], SEALED, n)[0])
         elif kind is Kind.MASKED:
-            self.plan, packed = wire.read_facts(content)
+            self.plan, packed = fields.read_facts(content)
             length = self.channel.code.length(self.plan)
-            self.vectors.setdefault(position, wire.unpack(packed, self.ring, length))
+            self.vectors.setdefault(position, fields.unpack(packed, self.ring, length))
         elif kind is Kind.UNMASK:
-            seeds, rest = wire.read_table(content, shamir.SIZE, n)
-            gone, _ = wire.read_table(rest, shamir.SIZE, n)
+            seeds, rest = fields.read_table(content, shamir.SIZE, n)
+            gone, _ = fields.read_table(rest, shamir.SIZE, n)
             for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
                 for owner, raw in shares.items():
                     known.setdefault(owner, {})[position + 1] = shamir.from_bytes(raw)
@@ -98,7 +100,7 @@ class Wiretap:
             unmasking.open(total, self.vectors.keys(), self.sealed.keys() - self.vectors.keys(), library)
         except (StageAbort, KeyError):
             return None
-        return self.channel.code.decode(now.lift(total), self.plan, len(self.vectors))
+        return self.channel.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
 
     def _read_shares(self, own: Mapping[int, RoundKeys], library: Backend) -> None:
         """Open every sealed share that is addressed to a member of the coalition."""
@@ -141,7 +143,7 @@ class Wiretap:
             vector = np.array(self.vectors[owner], dtype=now.dtype)
             mask(vector, masks, library)
             if self.plan is not None:
-                single = self.channel.code.decode(now.lift(vector), self.plan, 1)
+                single = self.channel.code.decode(lift(vector, now.ring), self.plan, 1)
                 values.append(single.value / single.weight if single.weight else single.value)
                 weights.append(single.weight)
                 ids.append(self.ids[owner])

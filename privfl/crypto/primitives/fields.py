@@ -1,0 +1,141 @@
+"""What wire formats are made of: fixed-width tables by position, sets as bits, packed ring vectors, a round's public facts."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.core import Buffer, RoundPlan
+from privfl.crypto.primitives.stream import Words
+
+_FACTS = struct.Struct("<qQddIHH")
+
+
+class Malformed(Exception):
+    """A message that is none of this round's."""
+
+
+def table(rows: Mapping[int, Buffer]) -> bytes:
+    """Rows of one width by position: the count, the positions in order, the rows."""
+    positions = sorted(rows)
+    return b"".join((struct.pack("<I", len(rows)), np.array(positions, dtype="<u4").tobytes(), *(rows[p] for p in positions)))
+
+
+def read_table(body: memoryview, width: int, n: int) -> tuple[dict[int, memoryview], memoryview]:
+    """The rows that `table` wrote, and what follows them.
+
+    Raises:
+        Malformed: it ends early, or a position is twice there, out of order, or not under ``n``.
+    """
+    if len(body) < 4:
+        raise Malformed("a table is cut off")
+    count = struct.unpack_from("<I", body)[0]
+    start = 4 + 4 * count
+    if count > n or len(body) < start + width * count:
+        raise Malformed(f"a table of {count} rows is cut off")
+    positions = np.frombuffer(body, dtype="<u4", count=count, offset=4).astype(np.int64)
+    if count and (positions[-1] >= n or (np.diff(positions) <= 0).any()):
+        raise Malformed("a table names somebody twice, out of order, or outside of the cohort")
+    rows = {p: body[start + i * width : start + (i + 1) * width] for i, p in enumerate(positions.tolist())}
+    return rows, body[start + width * count :]
+
+
+def ends(rest: memoryview) -> None:
+    """Refuse what follows a message.
+
+    Raises:
+        Malformed: something does.
+    """
+    if rest:
+        raise Malformed(f"{len(rest)} bytes too many")
+
+
+def bit_set(members: Collection[int], n: int) -> bytes:
+    """A set of positions as n bits."""
+    bits = np.zeros(n, dtype=bool)
+    bits[list(members)] = True
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def read_bit_set(body: memoryview, n: int) -> tuple[frozenset[int], memoryview]:
+    """The set that `bit_set` wrote, and what follows it.
+
+    Raises:
+        Malformed: it ends early, or has bits past n.
+    """
+    size = -(-n // 8)
+    if len(body) < size:
+        raise Malformed("a set is cut off")
+    bits = np.unpackbits(np.frombuffer(body[:size], dtype=np.uint8), bitorder="little")
+    if bits[n:].any():
+        raise Malformed("a set has members outside of the cohort")
+    return frozenset(np.flatnonzero(bits).tolist()), body[size:]
+
+
+def pack(values: Words, ring: int) -> Buffer:
+    """Words of a ring of 16, 24 or 32 bits, little-endian, without a bit between them.
+
+    >>> bytes(pack(np.array([1, 0xFFFFFF], dtype=np.uint32), 24)).hex()
+    '010000ffffff'
+    """
+    if ring != 24:
+        return values.astype(f"<u{ring // 8}", copy=False).data.cast("B")
+    whole = len(values) // 4
+    out = np.empty(3 * len(values), dtype=np.uint8)
+    a, b, c, d = values[: 4 * whole].reshape(whole, 4).T
+    packed = out[: 12 * whole].view("<u4").reshape(whole, 3)
+    packed[:, 0] = a & 0xFFFFFF | b << 24
+    packed[:, 1] = b >> 8 & 0xFFFF | c << 16
+    packed[:, 2] = c >> 16 & 0xFF | d << 8
+    out[12 * whole :] = values[4 * whole :].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)
+    return out.data
+
+
+def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
+    """What `pack` packed, as words of 16 or 32 bits.
+
+    Raises:
+        Malformed: not exactly ``length`` values.
+    """
+    if len(body) != length * ring // 8:
+        raise Malformed(f"a vector of {len(body)} bytes where {length * ring // 8} were asked for")
+    if ring != 24:
+        return np.frombuffer(body, dtype=f"<u{ring // 8}")
+    whole = length // 4
+    out = np.empty(length, dtype=np.uint32)
+    a, b, c = np.frombuffer(body[: 12 * whole], dtype="<u4").reshape(whole, 3).T
+    words = out[: 4 * whole].reshape(whole, 4)
+    words[:, 0] = a & 0xFFFFFF
+    words[:, 1] = a >> 24 | (b & 0xFFFF) << 8
+    words[:, 2] = b >> 16 | (c & 0xFF) << 16
+    words[:, 3] = c >> 8
+    tail = np.zeros((length - 4 * whole, 4), dtype=np.uint8)
+    tail[:, :3] = np.frombuffer(body[12 * whole :], dtype=np.uint8).reshape(-1, 3)
+    out[4 * whole :] = tail.view("<u4").reshape(-1)
+    return out
+
+
+def facts(plan: RoundPlan) -> bytes:
+    """The round's public facts, without which nobody could tell a view of the wire what the sum means; the cohort is its size alone."""
+    part = plan.part.encode()
+    return _FACTS.pack(plan.number, plan.d, plan.l2, plan.max_weight, plan.n, len(part), len(plan.session)) + part + plan.session
+
+
+def read_facts(body: memoryview) -> tuple[RoundPlan, memoryview]:
+    """The plan that `facts` wrote, its cohort numbered from 0, and what follows it.
+
+    Raises:
+        Malformed: it ends early, or is no plan.
+    """
+    if len(body) < _FACTS.size:
+        raise Malformed("the facts are cut off")
+    number, d, l2, max_weight, n, part, session = _FACTS.unpack_from(body)
+    end = _FACTS.size + part + session
+    try:
+        name = bytes(body[_FACTS.size : _FACTS.size + part]).decode()
+        return RoundPlan(number, tuple(range(n)), d, l2, max_weight, name, bytes(body[_FACTS.size + part : end])), body[end:]
+    except ValueError:
+        raise Malformed("the facts are no plan") from None

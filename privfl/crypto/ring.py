@@ -1,0 +1,48 @@
+"""Rings of 16, 24 and 32 bits: the smallest that holds any sum, and its elements as signed integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from privfl.core import ConfigError, RoundPlan
+from privfl.crypto.encoding import FixedPoint, Integers
+from privfl.crypto.primitives import Words
+
+RINGS = (16, 24, 32)
+
+
+def word(ring: int) -> type[np.unsignedinteger]:
+    """The machine word that holds an element: a ring of 24 bits is computed in 32, whose upper byte never travels."""
+    return np.uint16 if ring == 16 else np.uint32
+
+
+def ring_for(code: FixedPoint, plan: RoundPlan, noise: int = 0, ring: int | None = None) -> int:
+    """The bits of the smallest ring that holds every sum of the cohort and noise of that reach; ``ring`` itself where it is given.
+
+    Raises:
+        ConfigError: no ring, or not the given one, holds it.
+
+    >>> ring_for(FixedPoint(16), RoundPlan(0, tuple(range(100)), d=1, l2=1.0))
+    24
+    """
+    needed = (plan.n * code.top + noise).bit_length() + 1
+    found = ring or next((r for r in RINGS if r >= needed), 0)
+    if needed > found:
+        way_out = "set ring=None" if ring else "ask fewer clients"
+        raise ConfigError(
+            f"round {plan.number}: a sum of {plan.n} contributions of {code.bits} bits needs a ring of {needed} bits, and the "
+            f"ring has {found or max(RINGS)}: lower bits, or {way_out}."
+        )
+    return found
+
+
+def lift(words: Words, ring: int) -> Integers:
+    """Ring elements as signed integers around zero.
+
+    >>> lift(np.array([1, 0xFFFFFF], dtype=np.uint32), 24)
+    array([ 1, -1])
+    """
+    if ring == 16:
+        return words.view(np.int16).astype(np.int64)
+    shift = 32 - ring
+    return (words.astype(np.uint32, copy=False) << shift).view(np.int32).astype(np.int64) >> shift
