@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -299,7 +298,6 @@ def test_a_foreign_training_runs_and_its_exception_is_the_clients(workload, coho
 
 
 def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_nothing(workload, cohort, sent, digits):
-    folders = set(Path(tempfile.gettempdir()).glob("privfl-*"))
     children = {p.pid for p in multiprocessing.active_children()}
     load, tasks = workload(LocalSGD(lr=0.1, momentum=0.5, plan=LocalPlan(16)), "mlp"), cohort([40, 33, 40, 1, 40])
     tasks[2] = Task(2, tasks[2].index, data=Dataset(digits.x, 9 - digits.y, classes=10))
@@ -321,13 +319,15 @@ def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_n
     assert torch.equal(out[kept], slow[kept])
     after, _ = run(executor, broadcast, tasks)
     assert torch.equal(after, slow)
+    folder = Path(executor.folder.name)
+    assert folder.is_dir()
     executor.close()
     with pytest.raises(ConfigError, match="closed"):
         run(executor, broadcast, tasks)
     del executor
     gc.collect()
     assert {p.pid for p in multiprocessing.active_children()} == children
-    assert set(Path(tempfile.gettempdir()).glob("privfl-*")) == folders
+    assert not folder.exists()
 
 
 def test_processes_refuse_parts_that_cannot_travel(workload, digits):
