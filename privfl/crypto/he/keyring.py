@@ -18,30 +18,30 @@ class Arrangement:
     """Who can decrypt, and what they insist on.
 
     ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes it and keeps it. ``threshold``: a
-    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. Decryptors refuse sums of fewer than
+    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer. Decryptors refuse sums of fewer than
     ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them themselves.
 
     Raises:
         ConfigError: an arrangement that cannot be.
     """
 
-    keys: Keys
+    keys: Keys | Literal["joint"]
     min_clients: int = 2
     verify_sum: bool = True
     holders: int = 1
     threshold: int = 1
 
     def __post_init__(self) -> None:
-        if self.keys not in ("shared", "authority", "threshold"):
+        if self.keys not in ("shared", "authority", "threshold", "joint"):
             raise ConfigError(f"keys is 'shared', 'authority' or 'threshold', and is '{self.keys}'.")
         require.at_least(1, min_clients=self.min_clients)
-        if self.keys == "threshold" and not 2 <= self.threshold <= self.holders <= 9:
+        if self.keys in ("threshold", "joint") and not 2 <= self.threshold <= self.holders <= 9:
             raise ConfigError(f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <= holders <= 9.")
 
     @property
     def maker(self) -> PartyId:
-        """Who makes the key."""
-        return "decryptor/0" if self.keys == "authority" else "dealer"
+        """Who makes the key, or tells it to the others."""
+        return "dealer" if self.keys in ("shared", "threshold") else "decryptor/0"
 
     @property
     def decryptors(self) -> tuple[PartyId, ...]:
@@ -66,6 +66,13 @@ class Arrangement:
             return (
                 "Keys: authority, sums not verified. decryptor/0 holds the secret key and decrypts what the server calls a sum: a server"
                 " that lies about it reads single clients, and the two together read everyone."
+            )
+        if self.keys == "joint":
+            return (
+                f"Keys: joint. Nobody holds the secret key: {self.threshold} of {self.holders} decryptors together with the server could"
+                f" read everyone, fewer learn nothing, and decryptors without the server read nothing. Sums of at least {self.min_clients}"
+                " clients. Experimental and unaudited."
+                + ("" if self.verify_sum else " Sums are not verified: the server can take the key.")
             )
         return (
             f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and fewer learn nothing; a dealer made the key"
@@ -95,7 +102,10 @@ class Keyring(KeepsSecrets):
             Abort: the set-up did not bring one.
         """
         if self.public is None:
-            raise Abort(f"{self.who} has no key: {self.arrangement.maker} did not answer in the set-up", blamed=self.arrangement.maker)
+            maker = self.arrangement.maker
+            if self.arrangement.keys == "joint":
+                raise Abort(f"{self.who} has no joint key: the decryptors did not finish the key ceremony")
+            raise Abort(f"{self.who} has no key: {maker} did not answer in the set-up", blamed=maker)
         return self.public
 
     def reset(self) -> None:

@@ -182,7 +182,7 @@ class ServerRound(KeepsSecrets):
                 said, *parts = message.whole()
                 if int.from_bytes(bytes(said), "little") != len(self.collected.messages):
                     raise Refused("it opened a sum of another number of clients")
-                self.answers[sender] = tuple(parts)
+                self.answers[sender] = tuple(bytes(part) for part in parts)
             except Refused as refused:
                 self.collected.excluded.setdefault(sender, str(refused))
         count = len(self.collected.messages)

@@ -32,7 +32,7 @@ Numbers: TypeAlias = npt.NDArray[Any]
 _DOMAIN = b"privfl/he/message/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
-_MOST_PARTS = 8
+_MOST_PARTS = 32
 
 
 class Refused(Exception):
@@ -130,6 +130,9 @@ class Message:
     digests: tuple[bytes, ...]
     signature: bytes
     parts: tuple[Buffer | None, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Message.read, (self.to_bytes(),)  # parts may be views of somebody's mail, and views do not rest
 
     @classmethod
     def signed(cls, identity: Identity, kind: bytes, topic: Topic, sender: PartyId, parts: Parts) -> Message:

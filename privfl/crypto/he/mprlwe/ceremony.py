@@ -182,10 +182,10 @@ class Audience(KeepsSecrets):
             others: dict[PartyId, Any] = dict.fromkeys(ring.arrangement.decryptors, ring.identity.hello)
             return others if ring.who == "server" else {**others, "server": ring.identity.hello}
         for sender, body in mail.items():
-            if sender in ring.arrangement.decryptors and bytes(body[:1]) == KEY:
-                self._hear(sender, body)
-            elif len(body) == 64:
+            if len(body) == 64:  # first, because the first byte of a hello can be anything
                 ring.roster.setdefault(sender, bytes(body))
+            elif sender in ring.arrangement.decryptors and bytes(body[:1]) == KEY:
+                self._hear(sender, body)
         if len(self.named) == ring.arrangement.holders and ring.public is None:
             self._take()
         return {}

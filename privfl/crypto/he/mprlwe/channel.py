@@ -148,7 +148,7 @@ class MultiPartyRLWE:
     @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
-        return Arrangement("threshold", self.min_clients, self.verify_sum, self.holders, self.threshold)
+        return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
 
     def client(self, who: ClientId) -> JointClient:
         """A client that encrypts and signs."""
@@ -170,13 +170,7 @@ class MultiPartyRLWE:
 
     def describe(self) -> str:
         """Who can read what, in one sentence for the report."""
-        arrangement = self.arrangement
-        return (
-            f"Keys: joint. Nobody holds the secret key: {arrangement.threshold} of {arrangement.holders} decryptors together with the"
-            f" server could read everyone, fewer learn nothing, and decryptors without the server read nothing. Sums of at least"
-            f" {self.min_clients} clients. Experimental and unaudited."
-            + ("" if self.verify_sum else " Sums are not verified: the server can take the key.")
-        )
+        return self.arrangement.describe()
 
     def smudging_distance(self, plan: RoundPlan) -> float:
         """Statistical distance, a coefficient, between a part of a decryption and one made without the key; worst-case noise."""
@@ -211,19 +205,20 @@ class MultiPartyRLWE:
         return self.scheme.total(public.opened(bytes(c0), [share], plan), plan, 1)
 
     def _sum(self, answers: list[Message], whole: Mapping[PartyId, Message], public: JointPublic) -> Total | None:
-        parts: dict[int, bytes] = {}
+        parts: dict[bytes, bytes] = {}
         for message in answers:
             try:
-                count, together, part = message.whole()
+                count, *items = (bytes(part) for part in message.whole())
             except (Refused, ValueError):
                 continue
-            if int.from_bytes(bytes(count), "little") == len(whole) and not set(bytes(together)) & parts.keys():
-                parts |= {piece: bytes(part) if piece == min(bytes(together)) else b"" for piece in bytes(together)}
-        if len(parts) != self.scheme.count or not whole:
+            for group, part in zip(items[::2], items[1::2], strict=False):
+                if int.from_bytes(count, "little") == len(whole) and not set(group) & set(b"".join(parts)):
+                    parts[group] = part
+        if len(b"".join(parts)) != self.scheme.count or not whole:
             return None
         plan = answers[0].topic.plan()
         c0 = add_c0([message.only([0])[0] for message in whole.values()])
-        return self.scheme.total(public.opened(c0, [part for part in parts.values() if part], plan), plan, len(whole))
+        return self.scheme.total(public.opened(c0, list(parts.values()), plan), plan, len(whole))
 
 
 def _genuine(message: Message, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:

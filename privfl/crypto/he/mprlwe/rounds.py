@@ -20,9 +20,9 @@ def joint(ring: Keyring) -> JointPublic:
     Raises:
         Abort: the ceremony brought none.
     """
-    public = ring.public
+    public = ring.key()
     if not isinstance(public, JointPublic):
-        raise Abort(f"{ring.who} has no joint key: the key ceremony did not end", blamed=None)
+        raise Abort(f"{ring.who} holds a key of another scheme")
     return public
 
 
@@ -42,19 +42,21 @@ class JointDecryptorRound(KeepsSecrets):
         if "server" not in mail:
             return {}
         try:
-            asked, *rest = unpack(mail["server"])
+            asked, body = unpack(mail["server"])
+            groups = [bytes(group) for group in unpack(asked)]
         except (Refused, ValueError):
             raise Abort(f"{self.ring.who} got a garbled request", blamed="server") from None
-        wanted = set(bytes(asked))
-        if not wanted <= self.held.keys() or wanted & self.answered or not wanted:
+        wanted = b"".join(groups)
+        if not set(wanted) <= self.held.keys() or set(wanted) & self.answered or len(set(wanted)) != len(wanted) or not wanted:
             raise Abort(f"{self.ring.who} was asked for pieces that it does not hold, or twice for one", blamed="server")
         if not self.c1:
-            if len(rest) != 1:
-                raise Abort(f"{self.ring.who} was asked to decrypt, and handed nothing", blamed="server")
-            self._add(rest[0])
-        self.answered |= wanted
-        part = partial([self.held[i] for i in sorted(wanted)], self.c1, joint(self.ring).blocks(self.plan), self.smudge_bits)
-        return {"server": answer((bytes(sorted(wanted)), part), self.count, self.plan, self.ring)}
+            self._add(body)
+        self.answered |= set(wanted)
+        blocks = joint(self.ring).blocks(self.plan)
+        parts: list[Buffer] = []
+        for group in groups:
+            parts += [group, partial([self.held[piece] for piece in group], self.c1, blocks, self.smudge_bits)]
+        return {"server": answer(tuple(parts), self.count, self.plan, self.ring)}
 
     def _add(self, body: Buffer) -> None:
         ring, plan, key = self.ring, self.plan, joint(self.ring)
@@ -79,8 +81,9 @@ class JointServerRound(KeepsSecrets):
         self.ring, self.plan = ring, plan
         self.collected = Collection(ring, plan)
         self.live: list[PartyId] = []
-        self.parts: dict[int, tuple[tuple[int, ...], bytes]] = {}
+        self.parts: dict[bytes, bytes] = {}
         self.asked: dict[PartyId, set[int]] = {}
+        self.heard: set[PartyId] = set()
         self.opened: Opened[Total] | None = None
 
     @property
@@ -103,8 +106,7 @@ class JointServerRound(KeepsSecrets):
         if not self._missing():
             self._open()
             return {}
-        silent = {who for who, wanted in self.asked.items() if wanted - set(self._answered())}
-        self.live = [who for who in self.live if who not in silent]
+        self.live = [who for who in self.live if who in self.heard or who not in self.asked]
         return self._ask()
 
     def _ask(self) -> Mail:
@@ -113,7 +115,7 @@ class JointServerRound(KeepsSecrets):
         messages = [self.collected.messages[client] for client in self.collected.clients]
         assigned = self._assign()
         body = self._body(messages) if assigned.keys() - handed else b""
-        return {who: pack([bytes(sorted(wanted)), *([] if who in handed else [body])]) for who, wanted in assigned.items()}
+        return {who: pack([pack(groups), b"" if who in handed else body]) for who, groups in assigned.items()}
 
     def _body(self, messages: Sequence[Message]) -> bytes:
         ring, plan = self.ring, self.plan
@@ -123,59 +125,61 @@ class JointServerRound(KeepsSecrets):
         count = len(messages).to_bytes(4, "little")
         return Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)).to_bytes()
 
-    def _answered(self) -> list[int]:
-        return [piece for together, _ in self.parts.values() for piece in together]
-
     def _missing(self) -> list[int]:
         layout = pieces(self.ring.arrangement.holders, self.ring.arrangement.threshold)
-        return [piece for piece in range(len(layout)) if piece not in set(self._answered())]
+        answered = set(b"".join(self.parts))
+        return [piece for piece in range(len(layout)) if piece not in answered]
 
-    def _assign(self) -> dict[PartyId, set[int]]:
-        """The missing pieces, each to a live holder.
+    def _assign(self) -> dict[PartyId, list[bytes]]:
+        """The missing pieces: first each to one live holder, who answers for all of its pieces at once; later each alone to all holders.
 
         Raises:
             Abort: nobody who is there holds one of them.
         """
         arrangement = self.ring.arrangement
         layout = pieces(arrangement.holders, arrangement.threshold)
-        asked: dict[PartyId, set[int]] = {}
+        assigned: dict[PartyId, list[bytes]] = {}
         for piece in self._missing():
-            holder = next((who for who in map(arrangement.decryptors.__getitem__, layout[piece]) if who in self.live), None)
-            if holder is None:
+            holders = [who for who in map(arrangement.decryptors.__getitem__, layout[piece]) if who in self.live]
+            if not holders:
                 there = f"{len(self.live)} of {arrangement.holders} decryptors are there"
                 raise Abort(f"{there}, and {arrangement.threshold} are needed to open the sum")
-            asked.setdefault(holder, set()).add(piece)
-        for who, wanted in asked.items():
-            self.asked.setdefault(who, set()).update(wanted)
-        return asked
+            for who in holders if self.asked else holders[:1]:
+                assigned.setdefault(who, []).append(bytes([piece]))
+        if not self.asked:
+            assigned = {who: [b"".join(groups)] for who, groups in assigned.items()}
+        for who, groups in assigned.items():
+            self.asked.setdefault(who, set()).update(b"".join(groups))
+        return assigned
 
     def _read(self, mail: Mail) -> bool:
         """Take the decryptors' answers; whether there were any, good or bad."""
-        heard = False
         topic = Topic.of(self.plan, self.ring.key().key_id)
-        for sender, body in mail.items():
-            if sender not in self.live or bytes(body) == HERE:
-                continue
-            heard = True
+        heard = {who for who in mail if who in self.live and bytes(mail[who]) != HERE}
+        for sender in sorted(heard):
             try:
-                message = Message.read(body)
+                message = Message.read(mail[sender])
                 message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
-                count, together, part = message.whole()
-                mine = tuple(bytes(together))
-                if int.from_bytes(bytes(count), "little") != len(self.collected.messages):
+                count, *answers = (bytes(part) for part in message.whole())
+                if int.from_bytes(count, "little") != len(self.collected.messages):
                     raise Refused("it opened a sum of another number of clients")
-                if not set(mine) <= self.asked.get(sender, set()) or set(mine) & set(self._answered()):
+                groups, parts = answers[::2], answers[1::2]
+                if not set(b"".join(groups)) <= self.asked.get(sender, set()):
                     raise Refused("it answered for other pieces than it was asked for")
-                self.parts[min(mine, default=-1)] = mine, bytes(part)
+                for group, part in zip(groups, parts, strict=True):
+                    if not set(group) & set(b"".join(self.parts)):
+                        self.parts[group] = part
+                self.heard.add(sender)
             except (Refused, ValueError) as refused:
                 self.collected.excluded.setdefault(sender, str(refused))
-        return heard
+                self.live.remove(sender)
+        return bool(heard)
 
     def _open(self) -> None:
         messages = [self.collected.messages[client] for client in self.collected.clients]
         c0 = add_c0([message.only([0])[0] for message in messages])
         try:
-            numbers = joint(self.ring).opened(c0, [part for _, part in self.parts.values()], self.plan)
+            numbers = joint(self.ring).opened(c0, list(self.parts.values()), self.plan)
             total = self.ring.scheme.total(numbers, self.plan, len(messages))
         except Refused as refused:
             raise Abort(f"what the decryptors answered cannot be used: {refused}") from refused

@@ -195,8 +195,8 @@ class PaillierSecret(KeepsSecrets):
         """Raw plaintexts mod n."""
         p, q, threads = gmpy2.mpz(self.p), gmpy2.mpz(self.q), self.public.threads
         p2, q2 = p * p, q * q
-        at_p = powers([c % p2 for c in elements], p - 1, p2, threads)
-        at_q = powers([c % q2 for c in elements], q - 1, q2, threads)
+        at_p = powers([c % p2 for c in elements], self.p - 1, self.p**2, threads)
+        at_q = powers([c % q2 for c in elements], self.q - 1, self.q**2, threads)
         undo_p, undo_q, shift = gmpy2.invert(-q, p), gmpy2.invert(-p, q), gmpy2.invert(p, q)
         plain = []
         for cp, cq in zip(at_p, at_q, strict=True):
