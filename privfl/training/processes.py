@@ -29,6 +29,7 @@ class Processes:
     Model, method and data travel once, when the workers start (which takes seconds); a round sends each worker the broadcast, a
     client its positions. Deltas come back through a file that all of them map. A worker that dies takes its client with it, which
     is a `Failed`, and is replaced. Workers end with `close`, with this object, or with the parent, however it ends.
+    So do the files (in a temporary folder, as large as the data), unless the parent is killed outright.
 
     A script that uses it needs the usual ``if __name__ == "__main__":``, because workers import the main module.
 
