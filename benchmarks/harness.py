@@ -20,6 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from privfl.core import DataMissing
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -96,13 +98,13 @@ def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None
                 broken |= not all(math.isfinite(x) for x in (row.ours, row.theirs, row.ratio))
                 if options.json:
                     print(json.dumps(asdict(row)), flush=True)
-        except ImportError as missing:
-            say(f"{name}: {case}: a peer is missing: {missing}")
+        except (ImportError, DataMissing) as missing:
+            say(f"{name}: {case}: missing: {missing}")
             broken = True
     if not options.json:
         show(name, rows)
     if broken:
-        say(f"{name}: a peer is missing, or a figure is NaN or infinite")
+        say(f"{name}: something is missing, or a figure is NaN or infinite")
         sys.exit(1)
 
 

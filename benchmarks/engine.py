@@ -1,0 +1,195 @@
+"""The engine against Flower's simulation, against our own plain loop, and against copying memory.
+
+``python -m benchmarks.engine [--quick] [--json] [--only CASE]``. The Flower case makes ``.venv-flower`` on first use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import flower_env
+from benchmarks.harness import Row, cost, gain, interleaved, main, say
+from privfl import Federation
+from privfl.aggregators import Mean
+from privfl.config import AuditConfig
+from privfl.core import Broadcast, Dataset, FlatModel, LocalPlan, RoundPlan, Seeds
+from privfl.crypto import Plain
+from privfl.data import load
+from privfl.dp import NoBound
+from privfl.engine import Engine, Scenario
+from privfl.models import mlp
+from privfl.training import LocalSGD, Sequential, Stacked, Task, Trained, Workload, cross_entropy
+
+N, D = 100, 1_000_000
+FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
+
+
+def zero_softmax() -> nn.Module:
+    """Softmax regression from zero, as in ``peers.flower_app``."""
+    layer = nn.Linear(784, 10)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def hundred(train: Dataset) -> tuple[Tensor, ...]:
+    """The clients' samples: 600 each, as in ``peers.flower_app``."""
+    return torch.randperm(train.n, generator=torch.Generator().manual_seed(0)).split(600)
+
+
+def flower(quick: bool) -> Iterator[Row]:
+    """One round of 100 clients, softmax regression on MNIST, one local epoch: ours and Flower's simulation, turn by turn."""
+    split = load("mnist")
+    clients = [split.train.take(part) for part in hundred(split.train)]
+    rounds, turns = 5, 1 if quick else 2
+    ours: list[float] = []
+    theirs: list[float] = []
+    accuracy = flowers = 0.0
+    for _ in range(turns):
+        federation = Federation(
+            zero_softmax(),
+            clients,
+            split.test,
+            rounds=rounds,
+            training=LocalSGD(lr=0.1),
+            executor="stacked",
+            audit=AuditConfig(keep="none"),
+        )
+        run = federation.run()
+        ours += [sum(record.seconds.values()) for record in run.history[1:]]
+        accuracy = run.accuracy
+        measured = _flower_run(rounds)
+        theirs += measured["seconds"]
+        flowers = measured["accuracy"]
+    yield cost("flower", "Flower 1.41 simulation", "seconds a round", min(ours), min(theirs), target=10)
+    yield gain("flower", "Flower 1.41 simulation", "accuracy after 5 rounds", accuracy, flowers, target=0.995)
+
+
+def _flower_run(rounds: int) -> dict:
+    command = [str(flower_env.python()), "-m", "benchmarks.peers.flower_run", str(rounds)]
+    if os.geteuid() == 0 and shutil.which("unshare"):  # Ray listens on every interface whatever it is told: give it loopback alone
+        command = ["unshare", "-n", "bash", "-c", 'ip link set lo up; exec "$@"', "-", *command]
+    done = subprocess.run(command, env=flower_env.environment(), capture_output=True, text=True, check=False, cwd=flower_env.ROOT)
+    if done.returncode:
+        say(done.stderr[-2000:])
+        raise ImportError("Flower's simulation did not run")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stacked(quick: bool) -> Iterator[Row]:
+    """A cohort trained stacked, and one client after the other by our own plain loop."""
+    split = load("mnist")
+    repeats = 3 if quick else 8
+    yield _stacked_row("softmax, 100 clients, batch 32", zero_softmax(), split.train, batch=32, n=100, target=4.0, repeats=repeats)
+    net = mlp((1, 28, 28), 10, hidden=(200,))
+    yield _stacked_row("MLP 784-200-10, 20 clients, batch 8", net, split.train, batch=8, n=20, target=3.0, repeats=repeats)
+
+
+def _stacked_row(name: str, module: nn.Module, train: Dataset, *, batch: int, n: int, target: float, repeats: int) -> Row:
+    model, parts = FlatModel(module), hundred(train)
+    workload = Workload(model, cross_entropy, LocalSGD(lr=0.1, plan=LocalPlan(batch)), train)
+    sent = Broadcast(RoundPlan(0, tuple(range(n)), model.d, float("inf")), model.read())
+    tasks = [Task(client, parts[client]) for client in range(n)]
+    out = torch.empty(n, model.d)
+    fast, plain = Stacked(workload), Sequential(workload)
+    runs = {
+        "stacked": lambda: fast.train(sent, tasks, out, Seeds(0)),
+        "plain": lambda: plain.train(sent, tasks, out, Seeds(0)),
+    }
+    seconds = interleaved(runs, repeats)
+    return cost("stacked", "our sequential loop", f"seconds, {name}", seconds["stacked"], seconds["plain"], target=target)
+
+
+class Prefilled:
+    """An executor whose updates are there already: what is left of a round is the engine."""
+
+    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds) -> list[Trained]:
+        """Nothing but the answers."""
+        if broadcast.plan.number == 0:
+            out.normal_(generator=torch.Generator().manual_seed(0)).mul_(1e-3)
+        return [Trained(task.client, 1.0, loss=0.0) for task in tasks]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def bare_engine() -> Engine:
+    """100 clients with one sample each, and a million parameters."""
+    data = Dataset(torch.zeros(N, 1000), torch.zeros(N, dtype=torch.int64), classes=1000)
+    workload = Workload(FlatModel(nn.Linear(1000, 1000, bias=False)), cross_entropy, LocalSGD(), data)
+    clients = {client: torch.tensor([client]) for client in range(N)}
+    return Engine(Scenario(workload, clients, data, NoBound(), Plain(), Mean(), rounds=100), Prefilled())
+
+
+def overhead(quick: bool) -> Iterator[Row]:
+    """A round without its training at 100 clients x 1M parameters, against copying the update matrix three times; peak memory."""
+    engine = bare_engine()
+    state = engine.play(engine.begin("prefilled")).state
+    matrix, copy = torch.randn(N, D), torch.empty(N, D)
+    spent: list[float] = []
+    copies: list[float] = []
+    for _ in range(5 if quick else 15):
+        played = engine.play(state)
+        spent.append(sum(seconds for stage, seconds in played.transcript.seconds.items() if stage != "train"))
+        began = time.perf_counter()
+        for _ in range(3):
+            copy.copy_(matrix)
+        copies.append(time.perf_counter() - began)
+    yield cost("overhead", "three copies", f"seconds, {N} x {D:,}", min(spent), min(copies), target=0.667)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.engine", "--memory"], capture_output=True, text=True, check=True)
+    yield cost("overhead", "goal", "peak bytes of rounds", float(done.stdout), 2.5 * 4 * N * D, target=1)
+
+
+def memory() -> None:
+    """Peak memory of three bare rounds in a process of its own, beyond what it had before; printed in bytes (Linux only)."""
+    torch.set_num_threads(1)
+    engine = bare_engine()
+    state = engine.begin("prefilled")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    before = _status("VmRSS")
+    for _ in range(3):
+        state = engine.play(state).state
+    print(_status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def writers(quick: bool) -> Iterator[Row]:
+    """FedAvg on MNIST split by its 539 writers, with a small CNN: accuracy, and the curve in docs/figures."""
+    federation = Federation.from_config(flower_env.ROOT / "examples" / "mnist_by_writer.yaml", ["audit.keep=none"])
+    run = federation.run(progress=lambda record, rounds: say(f"  round {record.round + 1} of {rounds}: {record.accuracy}"))
+    _plot([record.accuracy or 0.0 for record in run.history], FIGURES / "mnist_by_writer.png")
+    yield gain("writers", "goal", "test accuracy", run.accuracy, 0.98, target=1)
+
+
+def _plot(accuracies: Sequence[float], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(1, len(accuracies) + 1), [100 * a for a in accuracies], color="#2f6fb3", linewidth=2)
+    axes.axhline(98, color="#d9772b", linewidth=1, linestyle="--")
+    axes.set(xlabel="round", ylabel="test accuracy, %", ylim=(90, 100), title="MNIST by 539 writers, FedAvg, small CNN")
+    axes.grid(color="#e3e6ea")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--memory"]:
+        memory()
+    else:
+        main("engine", {"flower": flower, "stacked": stacked, "overhead": overhead, "writers": writers})
