@@ -9,7 +9,7 @@ from torch import Tensor
 BLOCK = 4096
 """Columns at a time: 50 rows of them fit in a second-level cache."""
 _FAR = 16.0
-_BLURRED = 1e-4
+_BLURRED = 0.05
 
 
 def gram(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None, *, exact: bool = False) -> Float[Tensor, "n n"]:
