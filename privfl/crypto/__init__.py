@@ -4,5 +4,6 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.plain import Plain
 from privfl.crypto.secagg import SecAgg
+from privfl.crypto.sharing import AdditiveSharing, PackedShamir, Shamir
 
-__all__ = ["BFV", "CKKS", "FixedPoint", "MultiPartyRLWE", "Paillier", "Plain", "SecAgg"]
+__all__ = ["BFV", "CKKS", "AdditiveSharing", "FixedPoint", "MultiPartyRLWE", "PackedShamir", "Paillier", "Plain", "SecAgg", "Shamir"]

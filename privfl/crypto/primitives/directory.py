@@ -48,10 +48,9 @@ class Directory:
         """The keys that may sign for a party, the newest last."""
         return self._keys.get(("sign", who), ())
 
-    def box(self, who: PartyId) -> bytes | None:
-        """The newest key to which mail for a party is sealed, or None."""
-        known = self._keys.get(("seal", who), ())
-        return known[-1] if known else None
+    def boxes(self, who: PartyId) -> tuple[bytes, ...]:
+        """The keys to which mail for a party is sealed, the newest last."""
+        return self._keys.get(("seal", who), ())
 
     def __repr__(self) -> str:
         return f"Directory({len({who for _, who in self._keys})} parties)"

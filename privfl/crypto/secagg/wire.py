@@ -26,8 +26,8 @@ def read(message: Buffer, tag: bytes | None = None) -> tuple[Kind, int, bytes, m
     """
     if len(message) < HEADER.size:
         raise Malformed(f"{len(message)} bytes are no message")
-    magic, kind, _, _, position, its_tag = HEADER.unpack_from(message)
-    if magic != MAGIC:
+    magic, kind, _, nothing, position, its_tag = HEADER.unpack_from(message)
+    if magic != MAGIC or nothing:
         raise Malformed("not a secure aggregation message of this version")
     if tag is not None and its_tag != tag:
         raise Malformed("it belongs to another round, or its sender runs it with other parameters")
