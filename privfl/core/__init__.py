@@ -1,7 +1,20 @@
 """The ground: the nouns that everything else is said in, and `drive`, which carries mail between parties."""
 
 from privfl.core import require
-from privfl.core.attack import BroadcastPoison, DataPoison, Knows, PartyPoison, RoundKnowledge, UpdatePoison
+from privfl.core.attack import (
+    BoundPoison,
+    BroadcastPoison,
+    DataPoison,
+    Divided,
+    Knows,
+    Measured,
+    PartyPoison,
+    RememberingPoison,
+    RoundKnowledge,
+    TrainingPoison,
+    Trains,
+    UpdatePoison,
+)
 from privfl.core.dataset import Dataset
 from privfl.core.drive import NO_FAULTS, Faults, Letter, Outcome, drive, drive_all
 from privfl.core.errors import (
@@ -50,6 +63,7 @@ __all__ = [
     "BatchGradient",
     "BeforeSeat",
     "Bound",
+    "BoundPoison",
     "Bounded",
     "Broadcast",
     "BroadcastPoison",
@@ -66,6 +80,7 @@ __all__ = [
     "DataMissing",
     "DataPoison",
     "Dataset",
+    "Divided",
     "DpEvent",
     "Faults",
     "FlatModel",
@@ -79,6 +94,7 @@ __all__ = [
     "LocalTraining",
     "Loss",
     "Mail",
+    "Measured",
     "Mechanism",
     "Member",
     "NeighbourRelation",
@@ -94,6 +110,7 @@ __all__ = [
     "PartyPoison",
     "PrivflError",
     "Received",
+    "RememberingPoison",
     "RestKey",
     "RingNoise",
     "RoundFailed",
@@ -115,6 +132,8 @@ __all__ = [
     "Slot",
     "TooManyByzantine",
     "Total",
+    "TrainingPoison",
+    "Trains",
     "Transcript",
     "Unit",
     "UnsupportedModel",

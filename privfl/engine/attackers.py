@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from privfl.core import ClientId, ConfigError, require
+from privfl.core import ClientId, ConfigError, Divided, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,26 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Attacker:
-    """One attack, the clients that carry it out together, and its rounds. The attack fills one or more of the seats of `core.attack`."""
+    """One attack, the clients that carry it out, and its rounds. The attack fills one or more of the seats of `core.attack`.
+
+    ``colluding`` clients decide on their updates together; the others each on its own.
+    """
 
     name: str
     attack: Any
     clients: frozenset[ClientId]
     schedule: Schedule = Schedule()
+    colluding: bool = True
+
+    def at(self, client: ClientId) -> Any:
+        """The attack that one of its clients carries out."""
+        if not isinstance(self.attack, Divided):
+            return self.attack
+        return self.attack.part(sorted(self.clients).index(client), len(self.clients))
+
+    def teams(self, clients: Sequence[ClientId]) -> list[list[ClientId]]:
+        """Those of these clients that decide together."""
+        return [list(clients)] if self.colluding else [[client] for client in clients]
 
     def acting(self, cohort: Sequence[ClientId], round: int) -> tuple[ClientId, ...]:
         """Its clients in a cohort, where it acts in that round."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,25 +18,18 @@ from privfl.core import (
     BeforeSeat,
     Bounded,
     Broadcast,
-    BroadcastPoison,
     Charge,
     ClientId,
     ClientSeat,
     ClientState,
     ConfigError,
     Context,
-    DataPoison,
-    Dataset,
     DpEvent,
     Faults,
     Incident,
-    Objective,
     Opened,
     Outcome,
-    Party,
-    PartyPoison,
     RoundFailed,
-    RoundKnowledge,
     RoundPlan,
     Rows,
     RuleWithMemory,
@@ -44,17 +37,16 @@ from privfl.core import (
     Sensitivity,
     Transcript,
     Update,
-    UpdatePoison,
     Vector,
     client_of,
     client_party,
     dropped,
 )
-from privfl.engine.attackers import Attacker
+from privfl.engine.adversaries import Adversaries
 from privfl.engine.scenario import Scenario
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
-from privfl.training import Executor, Failed, ServerHalf, Task
+from privfl.training import Executor, Failed, ServerHalf
 
 _HEAD = FRAME_ROOM // 4
 
@@ -80,6 +72,7 @@ class _Round:
     updates: dict[ClientId, Update] = field(default_factory=dict)
     frames: dict[ClientId, memoryview] = field(default_factory=dict)
     states: dict[ClientId, ClientState] = field(default_factory=dict)
+    attacks: dict[int, dict[ClientId, Any]] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
     local_event: DpEvent | None = None
 
@@ -110,7 +103,7 @@ class Engine:
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
         self._id = secrets.token_bytes(16)
         self._matrix = torch.empty(0, 0)
-        self._poisoned: dict[ClientId, Dataset] = {}
+        self.adversaries = Adversaries(scenario, self.seeds)
         weighting = getattr(scenario.workload.method, "weighting", "samples")
         self._max_weight = 1.0 if weighting == "uniform" else float(max(len(index) for index in scenario.clients.values()))
         self._parts = dict(scenario.workload.method.parts(scenario.workload.model.d))
@@ -119,8 +112,6 @@ class Engine:
                 raise ConfigError(
                     f"the method also sends '{part}', which needs a bound of its own here: set bound.parts to {{{part}: ...}}."
                 )
-        for attacker in scenario.attackers:
-            self._poison_data(attacker)
 
     def begin(self, executor: str) -> RunState:
         """The state before the first round."""
@@ -152,10 +143,12 @@ class Engine:
         broadcast = Broadcast(plan, state.parameters, self.server.broadcast(state.method))
         with now.stage("train"):
             self._train(now, broadcast, state)
+        with now.stage("client seats"):
+            client_seats = self._at_clients(now, state)
         with now.stage("attack"):
             faults = self._attack(now, state)
         with now.stage("bound"):
-            bounded, client_seats = self._bound(now, state)
+            bounded = self._bound(now)
         outcomes: dict[str, Outcome[Any]] = {}
         with now.stage("channel"):
             outcomes["delta"] = self.session.play(plan, bounded, faults, keep_bodies=keep)
@@ -179,6 +172,7 @@ class Engine:
             parameters=after,
             clients={**state.clients, **now.states},
             client_seats=client_seats,
+            attacks=now.attacks,
             ledger=state.ledger.charged(tuple(now.charges)),
         )
         if keep:
@@ -218,7 +212,7 @@ class Engine:
         cohort = now.plan.cohort
         if not cohort:
             return
-        tasks = [self._task(client, broadcast, state, now.plan.number) for client in cohort]
+        tasks = [self.adversaries.task(client, broadcast, state) for client in cohort]
         rows = self._rows(len(cohort), now.plan.d)
         results = self.executor.train(broadcast, tasks, rows, self.seeds)
         whole = self._matrix.numpy().data.cast("B")
@@ -238,72 +232,36 @@ class Engine:
             first = next(result for result in results if isinstance(result, Failed))
             raise RoundFailed(f"round {now.plan.number}: training failed at every client; client {first.client}: {first.why}")
 
-    def _task(self, client: ClientId, broadcast: Broadcast, state: RunState, number: int) -> Task:
-        method, sent = None, None
-        for attacker in self.scenario.attackers:
-            if client not in attacker.acting((client,), number):
+    def _at_clients(self, now: _Round, state: RunState) -> dict[int, dict[ClientId, Any]]:
+        """The clients' own half of the defences; a client that runs other code than the honest one has none."""
+        defences = [(i, d) for i, d in enumerate(self.scenario.defences) if isinstance(d, ClientSeat)]
+        memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
+        for client, update in now.updates.items() if defences else ():
+            if not self.adversaries.obeys(client, now.plan.number):
                 continue
-            if isinstance(attacker.attack, Objective):
-                method = replace(self.scenario.workload.method, objective=attacker.attack)  # type: ignore[type-var]
-            if isinstance(attacker.attack, BroadcastPoison):
-                sent = attacker.attack.poison_broadcast(broadcast, client, self.seeds.generator("broadcast", number, client))
-        index = None if client in self._poisoned else self.scenario.clients[client]
-        return Task(client, index, state.clients.get(client, ClientState()), self._poisoned.get(client), sent, method)
-
-    def _poison_data(self, attacker: Attacker) -> None:
-        if not isinstance(attacker.attack, DataPoison):
-            return
-        data = self.scenario.workload.data
-        for client in sorted(attacker.clients):
-            own = self._poisoned.get(client) or data.take(self.scenario.clients[client])
-            self._poisoned[client] = attacker.attack.poison_data(own, self.seeds.generator("poison", client))
+            sent = update
+            for i, defence in defences:
+                context = Context(now.plan, state.parameters, self.seeds.generator("client seat", now.plan.number, client, i))
+                known = memory.setdefault(i, {})
+                sent, known[client] = defence.at_client(sent, known.get(client, defence.init_client()), context)
+            if sent.delta is not update.delta:
+                update.delta.copy_(sent.delta)
+        return memory
 
     def _attack(self, now: _Round, state: RunState) -> Faults:
-        cohort, number = now.plan.cohort, now.plan.number
-        acting = {attacker.name: attacker.acting(cohort, number) for attacker in self.scenario.attackers}
-        everybody = {client for clients in acting.values() for client in clients}
-        liars: dict[str, Any] = {}
-        for attacker in self.scenario.attackers:
-            mine = [c for c in acting[attacker.name] if c in now.updates]
-            if not mine:
-                continue
-            if isinstance(attacker.attack, UpdatePoison):
-                self._poison_updates(now, state, attacker.attack, mine, everybody)
-            if isinstance(attacker.attack, PartyPoison):
-                for client in mine:
-                    liars[client_party(client)] = _liar(attacker.attack, now.plan, client)
-            now.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {len(cohort)} clients"
-        return replace(self.faults, liars={**self.faults.liars, **liars}) if liars else self.faults
+        struck = self.adversaries.strike(now.plan, now.updates, state)
+        now.attacks = struck.memory
+        now.fired |= struck.fired
+        return replace(self.faults, liars={**self.faults.liars, **struck.liars}) if struck.liars else self.faults
 
-    def _poison_updates(
-        self, now: _Round, state: RunState, attack: UpdatePoison, mine: Sequence[ClientId], everybody: set[ClientId]
-    ) -> None:
-        knowledge = RoundKnowledge(now.plan, state.parameters, state.last)
-        if attack.knows in ("benign", "rule"):
-            honest = [client for client in now.updates if client not in everybody]
-            if honest:
-                knowledge = replace(knowledge, benign=_rows_of(now.updates, honest))
-        if attack.knows == "rule" and not isinstance(self.scenario.aggregator, RuleWithMemory):
-            knowledge = replace(knowledge, rule=self.scenario.aggregator)
-        own = torch.stack([now.updates[client].delta for client in mine])
-        sent = attack.poison_updates(own, knowledge, self.seeds.generator("attack", now.plan.number))
-        for client, row in zip(mine, sent, strict=True):
-            now.updates[client].delta.copy_(row)
-
-    def _bound(self, now: _Round, state: RunState) -> tuple[dict[ClientId, Bounded], dict[int, dict[ClientId, Any]]]:
-        scenario = self.scenario
-        memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
-        attacking = {c for a in scenario.attackers for c in a.acting(now.plan.cohort, now.plan.number)}
+    def _bound(self, now: _Round) -> dict[ClientId, Bounded]:
+        scenario, number = self.scenario, now.plan.number
         bounded: dict[ClientId, Bounded] = {}
-        for client, update in list(now.updates.items()):
-            sent = update
-            for i, defence in enumerate(scenario.defences):
-                if isinstance(defence, ClientSeat) and client not in attacking:
-                    context = Context(now.plan, state.parameters, self.seeds.generator("client seat", now.plan.number, client, i))
-                    known = memory.setdefault(i, {})
-                    sent, known[client] = defence.at_client(sent, known.get(client, defence.init_client()), context)
+        for client, update in now.updates.items():
+            lies = self.adversaries.lies_about(client, number)
+            unbounded = update.delta.clone() if lies else update.delta
             try:
-                delta = scenario.bound(sent.delta)
+                delta = scenario.bound(update.delta)
                 if scenario.mechanism is not None:
                     Bounded(client, delta, scenario.bound.l2)  # refuse NaN before noise hides it
                     delta, event = scenario.mechanism.share(delta, Sensitivity(2 * scenario.bound.l2), max(now.plan.n, 1), scenario.noise)
@@ -313,7 +271,10 @@ class Engine:
                 bounded[client] = Bounded(client, update.delta, scenario.bound.l2, update.weight, now.frames[client])
             except BadUpdate as bad:
                 now.wrong("bound", str(bad), client)
-        return bounded, memory
+                continue
+            if lies:
+                bounded[client] = self.adversaries.handed_over(bounded[client], unbounded, number)
+        return bounded
 
     def _send_part(self, now: _Round, part: str, faults: Faults, keep: bool) -> Outcome[Any]:
         l2 = self.scenario.part_bounds.get(part, float("inf"))
@@ -394,18 +355,6 @@ class Engine:
                 repeatable_noise=scenario.noise.repeatable,
             )
         )
-
-
-def _rows_of(updates: Mapping[ClientId, Update], clients: Sequence[ClientId]) -> Rows:
-    values = torch.stack([updates[client].delta for client in clients])
-    return Rows(values, torch.tensor([updates[client].weight for client in clients]), tuple(clients))
-
-
-def _liar(attack: PartyPoison, plan: RoundPlan, client: ClientId) -> Any:
-    def replaced(honest: Party) -> Party:
-        return attack.poison_party(honest, plan, client)
-
-    return replaced
 
 
 def _kept(outcome: Outcome[Any]) -> Outcome[Any]:

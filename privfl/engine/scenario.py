@@ -12,24 +12,36 @@ from torch import Tensor
 from privfl.core import (
     BeforeSeat,
     Bound,
+    BoundPoison,
+    BroadcastPoison,
     Channel,
     ClientId,
     ConfigError,
+    DataPoison,
     Dataset,
+    Divided,
+    Knows,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
+    Objective,
     OsNoise,
+    PartyPoison,
+    RememberingPoison,
     Rows,
     Rule,
     RuleWithMemory,
     Sensitivity,
     Total,
+    TrainingPoison,
+    UpdatePoison,
 )
 from privfl.engine.attackers import Attacker
 from privfl.engine.samplers import All, Sampler
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
+_SEATS = (DataPoison, Objective, TrainingPoison, UpdatePoison, RememberingPoison, BoundPoison, PartyPoison, BroadcastPoison, Divided)
+_KNOWING = {"nothing": "nothing", "own": "its own updates", "benign": "the honest updates", "rule": "the server's rule"}
 Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
@@ -37,6 +49,7 @@ Reads: TypeAlias = Literal["rows", "total", "either"]
 class Scenario:
     """A run's parts. ``clients`` gives each client's positions in ``workload.data``; ``part_bounds`` the L2 bound of extra vectors.
 
+    ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest updates, the rule.
     ``facts`` are public words and numbers about the run that views and reports show.
     """
 
@@ -53,6 +66,7 @@ class Scenario:
     attackers: Sequence[Attacker] = ()
     server_optimizer: ServerOptimizer = FedAvg()
     part_bounds: Mapping[str, float] = field(default_factory=dict)
+    attackers_know: Knows = "rule"
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +76,7 @@ class Scenario:
 
         Raises:
             ConfigError: no clients, no rounds, an empty client, a rule that reads what the channel hides, integers without a clip,
-                noise without a clip or without a proved sensitivity, an attack that acts nowhere.
+                noise without a clip or without a proved sensitivity, an attack that acts nowhere or that needs to know what is withheld.
         """
         if not self.clients:
             raise ConfigError("there are no clients: the split left nobody with data.")
@@ -83,7 +97,25 @@ class Scenario:
                 raise ConfigError(
                     f"{_name(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
                 )
+        for attacker in self.attackers:
+            self._check_attack(attacker)
         self.sensitivity()
+
+    def _check_attack(self, attacker: Attacker) -> None:
+        if not isinstance(attacker.attack, _SEATS):
+            raise ConfigError(f"attack '{attacker.name}' ({_name(attacker.attack)}) fills none of the seats of an attacker.")
+        needs: Knows = getattr(attacker.attack, "knows", "nothing")
+        ladder = typing.get_args(Knows)
+        if ladder.index(needs) > ladder.index(self.attackers_know):
+            raise ConfigError(
+                f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets attackers know"
+                f" {_KNOWING[self.attackers_know]} at most."
+            )
+        if needs == "rule" and (isinstance(self.aggregator, RuleWithMemory) or rule_reads(self.aggregator) == "total"):
+            raise ConfigError(
+                f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} also needs its memory"
+                " or reads no rows: give the attack a rule of its own to stand in for it."
+            )
 
     def relation(self) -> NeighbourRelation:
         """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides by a public number."""
@@ -127,7 +159,7 @@ def rule_reads(rule: Any) -> Reads:
     'either'
     """
     kind = rule if isinstance(rule, type) else type(rule)
-    method = kind.step if hasattr(kind, "step") else kind.__call__
+    method = kind.step if hasattr(kind, "init") else kind.__call__
     return _reads(typing.get_type_hints(method).get("opened"))
 
 

@@ -15,7 +15,8 @@ class RunState:
 
     ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last aggregate [d]. ``rules`` is the
     rule's memory by part, ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by position and
-    client. ``executor`` is the way of training that was picked, and is used again.
+    client; ``attacks`` the attackers', by position and by the first client of a team. ``executor`` is the way of training that was
+    picked, and is used again.
     """
 
     round: int
@@ -27,5 +28,6 @@ class RunState:
     seats: Mapping[int, Any] = field(default_factory=dict)
     client_seats: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     clients: Mapping[ClientId, ClientState] = field(default_factory=dict)
+    attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     last: Vector | None = None
     ledger: Ledger = field(default_factory=Ledger)

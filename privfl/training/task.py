@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from privfl.core import Broadcast, Charge, ClientId, ClientState, Dataset, FlatModel, LocalTraining, Loss, Update, Vector
+from privfl.core import Broadcast, Charge, ClientId, ClientState, Dataset, FlatModel, LocalTraining, Loss, Trains, Update, Vector
 
 State: TypeAlias = Mapping[str, Any]
 """What a server half remembers between rounds, by name: tensors and numbers, so that a checkpoint can hold it."""
@@ -114,7 +114,7 @@ class Task:
     state: ClientState = field(default_factory=ClientState)
     data: Dataset | None = None
     broadcast: Broadcast | None = None
-    method: Method | None = None
+    method: Trains | None = None
 
     def samples(self, shared: Dataset) -> Samples:
         """Its samples."""
