@@ -25,6 +25,8 @@ REQUIREMENTS = (
     "PyYAML>=6.0",
     "rich>=13.7",
     "psutil>=5.9",
+    "gmpy2>=2.1.5",
+    "tenseal>=0.3.15",
 )
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 """Must be in the environment before anything of Flower or Ray is imported: no usage statistics leave this machine."""
