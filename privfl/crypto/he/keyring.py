@@ -18,8 +18,9 @@ class Arrangement:
     """Who can decrypt, and what they insist on.
 
     ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes it and keeps it. ``threshold``: a
-    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer. Decryptors refuse sums of fewer than
-    ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them themselves.
+    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer.
+    Decryptors refuse sums of fewer than ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them
+    themselves.
 
     Raises:
         ConfigError: an arrangement that cannot be.

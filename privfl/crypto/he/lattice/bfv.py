@@ -14,7 +14,6 @@ from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lattice import parameters
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
-from privfl.crypto.he.lattice.seal import plain_modulus
 from privfl.crypto.he.scheme import IntegerCode, no_room
 from privfl.crypto.he.wire import Refused, unpack
 
@@ -54,7 +53,7 @@ class BfvScheme(IntegerCode):
     def headroom(self, plan: RoundPlan) -> None:
         """The sum must stay below half of the plaintext modulus."""
         self.code.scale(plan)
-        most = (plain_modulus(self.lattice) - 1) // (2 * self.code.top)
+        most = (parameters.plain_modulus(self.lattice.degree, self.lattice.plain_bits) - 1) // (2 * self.code.top)
         if plan.n > most:
             raise no_room("bfv", plan, self.code.bits, most)
 

@@ -53,12 +53,14 @@ class LatticePublic:
         return (pack(_encrypted(self.lattice, "public", self.public, numbers, self.workers)),)
 
     def check(self, ciphertext: Parts, plan: RoundPlan) -> None:
-        """Refuse another number of ciphertexts; each is validated where it is added.
+        """Refuse another number of ciphertexts, and what SEAL does not read as one.
 
         Raises:
             Refused: and why.
         """
-        self._chunks(ciphertext, plan)
+        with passage() as file:
+            for chunk in self._chunks(ciphertext, plan):
+                load(file, self.lattice, chunk)
 
     def add(self, ciphertexts: Sequence[Parts], plan: RoundPlan) -> Parts:
         """Sums, chunk by chunk.

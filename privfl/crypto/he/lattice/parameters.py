@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import gmpy2
+
 from privfl.core import ConfigError
 
 SIGMAS = 9
@@ -46,6 +48,19 @@ class Lattice:
         return ",".join(map(str, (self.scheme, self.degree, *self.primes, self.plain_bits, self.scale_bits))).encode()
 
 
+def plain_modulus(degree: int, bits: int) -> int:
+    """BFV's t: the largest prime under 2^bits that is 1 modulo 2 degree, as batching needs.
+
+    >>> plain_modulus(4096, 24)
+    16760833
+    """
+    step = 2 * degree
+    candidate = ((1 << bits) - 2) // step * step + 1
+    while not gmpy2.is_prime(candidate, 40):
+        candidate -= step
+    return candidate
+
+
 def bfv(bits: int, clients: int) -> Lattice:
     """The smallest set in which sums of ``clients`` values of ``bits`` bits stay below half of the plaintext modulus, noise included.
 
@@ -56,8 +71,9 @@ def bfv(bits: int, clients: int) -> Lattice:
     Lattice(scheme='bfv', degree=4096, primes=(40, 40), plain_bits=24, scale_bits=0)
     """
     top = (1 << (bits - 1)) - 1
-    plain_bits = max(17, (2 * clients * top).bit_length())
     for degree, primes in ((4096, (40, 40)), (4096, (54, 54)), (8192, (60, 60))):
+        plain_bits = max(17, (2 * clients * top).bit_length())
+        plain_bits += plain_modulus(degree, plain_bits) <= 2 * clients * top  # the prime may be well below its power of two
         chosen = Lattice("bfv", degree, primes, plain_bits)
         noise = SIGMAS * chosen.deviation * math.sqrt(clients) + clients
         if plain_bits <= 60 and noise < 2.0 ** (chosen.q_bits - plain_bits - 1):

@@ -15,7 +15,7 @@ import numpy as np
 import tenseal.sealapi as seal
 
 from privfl.core import ConfigError
-from privfl.crypto.he.lattice.parameters import Lattice
+from privfl.crypto.he.lattice.parameters import Lattice, plain_modulus
 from privfl.crypto.he.wire import Numbers, Refused
 
 BAD_BYTES = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError)
@@ -70,16 +70,11 @@ def context(lattice: Lattice) -> Any:
     parameters.set_poly_modulus_degree(lattice.degree)
     parameters.set_coeff_modulus(seal.CoeffModulus.Create(lattice.degree, list(lattice.primes)))
     if bfv:
-        parameters.set_plain_modulus(seal.PlainModulus.Batching(lattice.degree, lattice.plain_bits))
+        parameters.set_plain_modulus(plain_modulus(lattice.degree, lattice.plain_bits))
     made = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
     if not made.parameters_set():
         raise ConfigError(f"SEAL refuses {lattice}: {made.parameters_error_message()}")
     return made
-
-
-def plain_modulus(lattice: Lattice) -> int:
-    """BFV's t, a prime."""
-    return int(seal.PlainModulus.Batching(lattice.degree, lattice.plain_bits).value())
 
 
 def generate(lattice: Lattice) -> tuple[bytes, bytes]:
