@@ -1,0 +1,180 @@
+"""DP-SGD as the gradient seat of local training: Poisson batches, clipped per-sample gradients, noise, and what they cost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from privfl.core import (
+    BadUpdate,
+    Charge,
+    ClientId,
+    ConfigError,
+    DpEvent,
+    FlatModel,
+    LocalPlan,
+    Loss,
+    NoiseSource,
+    OsNoise,
+    Sampling,
+    require,
+    unknown,
+)
+from privfl.dp.noise import normals, write_normals
+from privfl.dp.sgd.bookkeeping import bookkeeping
+from privfl.dp.sgd.engine import Engine
+from privfl.dp.sgd.hooks import opacus
+from privfl.dp.sgd.vmapped import vmapped
+
+EngineName: TypeAlias = Literal["bookkeeping", "opacus", "vmap"]
+ENGINES: Mapping[str, Engine] = {"bookkeeping": bookkeeping, "opacus": opacus, "vmap": vmapped}
+_KEEP = 1 - 1e-6
+"""Clipped gradients end this much under the clip, so that float32 rounding cannot lift them above it."""
+
+
+class _NotFinite(Exception):
+    """Some gradients are NaN or infinite: nothing has been added yet, so the batch can run again without them."""
+
+
+class PrivacyWarning(UserWarning):
+    """Something that a private training survives, and that its owner should know."""
+
+
+@dataclass(frozen=True)
+class DPGradient:
+    """DP-SGD (Abadi et al. 2016, algorithm 1): each sample's gradient is clipped to ``l2``, summed, noised and divided by ``batch_size``.
+
+    Guarantee: sample-level DP of everything that leaves the client, against anybody who does not know the sampling randomness; add or
+    remove one sample of this client. Batches are Poisson samples of expected size ``batch_size`` and the sum is divided by that public
+    number, never by the batch's own size. An empty batch is a step of pure noise. The loss must be a mean over the batch's samples.
+
+    Args:
+        l2: the clip.
+        noise_multiplier: sigma over the clip; 0 adds nothing, and epsilon is then infinite.
+        batch_size: the expected size of a batch: that of the training plan.
+        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, Embedding, LSTM), ``"opacus"`` (what Opacus supports),
+            ``"vmap"`` (anything that torch.func traces).
+        clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every gradient to nearly ``l2``
+            (Bu et al. 2023, automatic clipping).
+        microbatch: the most samples whose gradients are held at once; a batch is cut into such virtual batches. None: never cut.
+        noise: where noise comes from; a seeded source voids the guarantee, and the charges say so.
+
+    Raises:
+        ConfigError: a setting out of range.
+
+    >>> DPGradient(l2=1.0, noise_multiplier=1.1, batch_size=64).engine
+    'bookkeeping'
+    """
+
+    l2: int | float
+    noise_multiplier: int | float
+    batch_size: int
+    engine: EngineName = "bookkeeping"
+    clipping: Literal["flat", "normalised"] = "flat"
+    microbatch: int | None = None
+    noise: NoiseSource = field(default_factory=OsNoise)
+
+    def __post_init__(self) -> None:
+        require.positive(l2=self.l2)
+        require.finite(l2=self.l2, noise_multiplier=self.noise_multiplier)
+        require.at_least(0, noise_multiplier=self.noise_multiplier)
+        require.at_least(1, batch_size=self.batch_size, microbatch=self.microbatch or 1)
+        if self.engine not in ENGINES:
+            raise ConfigError(unknown("gradient engine", self.engine, ENGINES))
+        if self.clipping not in ("flat", "normalised"):
+            raise ConfigError(unknown("clipping", self.clipping, ("flat", "normalised")))
+
+    def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
+        """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` / n. Batches may be empty.
+
+        Raises:
+            ConfigError: the plan has another batch size.
+        """
+        rate = self._rate(n, plan)
+        for _ in range(self.steps(n, plan)):
+            yield torch.nonzero(torch.rand(n, generator=rng, dtype=torch.float64) < rate).flatten()
+
+    def steps(self, n: int, plan: LocalPlan) -> int:
+        """How many steps a plan has: its own number, or as many as draw n samples an epoch on average."""
+        return plan.steps if plan.steps is not None else max(1, round(plan.epochs * n / self.batch_size))
+
+    def _rate(self, n: int, plan: LocalPlan) -> float:
+        if plan.batch_size != self.batch_size:
+            raise ConfigError(
+                f"DPGradient divides by batch_size={self.batch_size}, and the plan draws batches of {plan.batch_size}: give both the same."
+            )
+        return min(1.0, self.batch_size / n)
+
+    def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+        """Write the step's private gradient into ``model.grad``; the batch's mean loss, 0 for an empty batch.
+
+        The returned loss is NOT private: it is for the simulation's own curves.
+
+        Raises:
+            BadUpdate: every sample's gradient is NaN or infinite: the model has diverged.
+            UnsupportedModel: a layer that the engine cannot do, named with the engine that can.
+        """
+        self._add_noise(model.grad)
+        mean = 0.0
+        size = self.microbatch or max(len(x), 1)
+        for start in range(0, len(x), size):
+            part = self._add_clipped(model, loss, x[start : start + size], y[start : start + size])
+            mean += part * min(size, len(x) - start) / len(x)
+        return mean
+
+    def _add_noise(self, grad: Tensor) -> None:
+        """Begin the step with its noise alone, already divided by the batch size."""
+        deviation = self.noise_multiplier * self.l2 / self.batch_size
+        if not deviation:
+            grad.zero_()
+        elif grad.device.type == "cpu":
+            write_normals(grad, deviation, self.noise)
+        else:
+            grad.copy_(normals(len(grad), self.noise, grad.dtype).mul_(deviation))
+
+    def _add_clipped(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+        engine = ENGINES[self.engine]
+        seen: list[Tensor] = []
+
+        def factors(norms: Tensor) -> Tensor:
+            seen.append(norms)
+            if not bool(torch.isfinite(norms).all()):
+                raise _NotFinite
+            return self._factors(norms)
+
+        try:
+            return engine(model.module, loss, x, y, factors, model.grad).mean_loss
+        except _NotFinite:
+            good = torch.isfinite(seen[0])
+        bad = len(good) - int(good.sum())
+        if bad == len(x):
+            raise BadUpdate(f"all {bad} gradients of a batch are NaN or infinite: the model has diverged; lower the learning rate.")
+        warnings.warn(f"{bad} of {len(x)} samples have a NaN or infinite gradient, and count as zero.", PrivacyWarning, stacklevel=4)
+        return engine(model.module, loss, x[good], y[good], factors, model.grad).mean_loss
+
+    def _factors(self, norms: Tensor) -> Tensor:
+        """What each gradient is multiplied by, the division by the batch size in it; a zero gradient stays zero."""
+        target = self.l2 * _KEEP / self.batch_size
+        if self.clipping == "normalised":
+            return target / (norms + 0.01)
+        return target / norms.clamp(min=self.l2 * _KEEP)
+
+    def charges(self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int) -> tuple[Charge, ...]:
+        """One charge for all steps: a Poisson-sampled Gaussian, to the samples of this client."""
+        return (
+            Charge(
+                round,
+                DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier}),
+                Sampling("poisson", self._rate(n, plan), n),
+                unit="sample",
+                relation="add_remove",
+                subject=f"sample of client {client}",
+                repeatable_noise=self.noise.repeatable,
+                count=steps,
+            ),
+        )
