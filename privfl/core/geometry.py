@@ -9,6 +9,9 @@ from torch import Tensor
 BLOCK = 4096
 """Columns at a time: 50 rows of them fit in a second-level cache."""
 _FAR = 16.0
+_PLAIN = 0.2
+_ALIKE = 1e-5
+_PEEK = 16
 _BLURRED = 0.05
 
 
@@ -35,25 +38,31 @@ def gram(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None
 
 
 def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """Inner products [n, n] in float64 about a point amid the rows: right to the rows' precision for rows that lie close together.
+    """Inner products [n, n] in float64 about some point: right to the rows' precision even for rows that lie close together.
 
-    Forms a^T K b with coefficients that sum to zero do not depend on the point. Centred on the mean; where a few far rows drag that
-    out of the crowd, on a row of the crowd; in float64 products where two rows are so close, or rows so long, that float32
-    would blur or overflow. O(n^2 d) flops, O(n^2 + n block) extra memory, one pass over the rows (two or three in the bad cases).
+    Forms a^T K b with coefficients that sum to zero do not depend on the point. It is zero where no two rows are much closer than they
+    are long; otherwise the mean; where a few far rows drag that out of the crowd, a row of the crowd; in float64 products where two
+    rows are so close, or rows so long, that float32 would blur or overflow. Copies of a row, as colluding liars send them, are found
+    out and blur nothing. O(n^2 d) flops, O(n^2 + n block) extra memory, one pass over the rows (up to four in the bad cases).
     """
-    inner = gram(values, values.mean(dim=0))
+    inner = gram(values)
     if not bool(torch.isfinite(inner).all()):
         apart = _apart(gram(values, values[0], exact=True))
         return gram(values, values[int(apart.median(dim=1).values.argmin())], exact=True)
+    owner = _owners(values, inner)
+    inner = inner[owner][:, owner]
+    if not _blurred(inner, _apart(inner), owner, _PLAIN):
+        return inner
+    inner = gram(values, values.mean(dim=0))[owner][:, owner]
     apart = _apart(inner)
     reach = apart.median(dim=1).values  # how far a row must look to meet half of the others
-    centre: Tensor | None = None
-    if apart.max() > _FAR * reach.min():
-        centre = values[int(reach.argmin())]
-        inner = gram(values, centre)
+    amid = int(reach.argmin())
+    far = bool(apart.max() > _FAR * reach.min())
+    if far:
+        inner = gram(values, values[amid])[owner][:, owner]
         apart = _apart(inner)
-    if values.dtype != torch.float64 and bool(_blurred(inner, apart)):
-        inner = gram(values, values[int(reach.argmin())] if centre is None else centre, exact=True)
+    if values.dtype != torch.float64 and _blurred(inner, apart, owner, _BLURRED):
+        inner = gram(values, values[amid], exact=True)[owner][:, owner]
     return inner
 
 
@@ -98,8 +107,23 @@ def _apart(inner: Tensor) -> Tensor:
     return apart.clamp_(min=0).fill_diagonal_(0)
 
 
-def _blurred(inner: Tensor, apart: Tensor) -> Tensor:
-    """Whether a pair is so much closer than its rows are long that float32 products lost the difference."""
+def _owners(values: Tensor, inner: Tensor) -> Tensor:
+    """For each row the first row that is an exact copy of it, itself where there is none before."""
     lengths = inner.diagonal()
-    close = apart < _BLURRED * (lengths[:, None] + lengths)
-    return close.fill_diagonal_(False).any()
+    alike = (_apart(inner) <= _ALIKE * (lengths[:, None] + lengths)).tril(-1)
+    starts = values[:, :_PEEK]
+    alike &= torch.cdist(starts, starts, p=0) == 0  # most rows differ early: no need to read them to the end
+    owner = torch.arange(len(values), device=values.device)
+    for i in alike.any(dim=1).nonzero().flatten().tolist():
+        for j in alike[i].nonzero().flatten().tolist():
+            if owner[j] == j and torch.equal(values[i], values[j]):
+                owner[i] = j
+                break
+    return owner
+
+
+def _blurred(inner: Tensor, apart: Tensor, owner: Tensor, least: float) -> bool:
+    """Whether two rows that are no copies are so much closer than they are long that products of their precision lost the difference."""
+    lengths = inner.diagonal()
+    close = apart < least * (lengths[:, None] + lengths)
+    return bool((close & (owner[:, None] != owner)).any())
