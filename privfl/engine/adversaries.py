@@ -9,21 +9,25 @@ from typing import Any
 import torch
 
 from privfl.core import (
+    BeforeSeat,
     Bounded,
     BoundPoison,
     Broadcast,
     BroadcastPoison,
     ClientId,
     ClientState,
+    Context,
     DataPoison,
     Dataset,
     Measured,
+    NeighbourRelation,
     Objective,
     Party,
     PartyPoison,
     RememberingPoison,
     RoundKnowledge,
     RoundPlan,
+    RowBound,
     Rows,
     RuleWithMemory,
     Seeds,
@@ -163,7 +167,7 @@ class Adversaries:
         team: Sequence[ClientId],
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
-        scenario, rule = self.scenario, self.scenario.aggregator
+        scenario = self.scenario
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
             sent = torch.stack([scenario.bound(updates[client].delta) for client in honest])
@@ -173,11 +177,35 @@ class Adversaries:
             state.parameters,
             state.last,
             benign,
-            rule if attack.knows == "rule" and not isinstance(rule, RuleWithMemory) else None,
+            _ServerSide(scenario, plan, state, self.seeds) if attack.knows == "rule" else None,
             weights=torch.tensor([updates[client].weight for client in team]),
             total=float(sum(update.weight for update in updates.values())),
             rate=float(getattr(scenario.server_optimizer, "lr", 1.0)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _ServerSide:
+    """What the server will make of rows, tried out: seats before the rule and the rule, on copies of their memory."""
+
+    scenario: Scenario
+    plan: RoundPlan
+    state: RunState
+    seeds: Seeds
+
+    def __call__(self, opened: Rows) -> Vector:
+        context = Context(self.plan, self.state.parameters, self.seeds.generator("rule", self.plan.number))
+        for i, defence in enumerate(self.scenario.defences):
+            if isinstance(defence, BeforeSeat):
+                opened, _ = defence.before(opened, self.state.seats[i], context)
+        rule = self.scenario.aggregator
+        if isinstance(rule, RuleWithMemory):
+            vector: Vector = rule.step(opened, self.state.rules["delta"], context)[0]
+            return vector
+        return rule(opened)
+
+    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
+        return self.scenario.aggregator.sensitivity(bound, n, relation)
 
 
 def measures(attackers: Sequence[Attacker], module: torch.nn.Module, test: Dataset) -> dict[str, float]:
