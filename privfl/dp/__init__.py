@@ -1,19 +1,46 @@
-"""Differential privacy: clipping, noise, accounting."""
+"""Differential privacy: clipping, noise, DP-SGD, accounting."""
 
 from privfl.dp.accounting import RdpAccount, Release, Spent, calibrate, epsilon, spend, spent_epsilon
-from privfl.dp.clip import Clip, NoBound
-from privfl.dp.mechanisms import Gaussian, LocalGaussian
+from privfl.dp.adaptive import AdaptiveClip
+from privfl.dp.clip import Clip, ClipByLayer, NoBound, Normalise
+from privfl.dp.mechanisms import (
+    DiscreteGaussian,
+    DistributedDiscreteGaussian,
+    DistributedSkellam,
+    Gaussian,
+    Laplace,
+    LocalGaussian,
+    RandomisedResponse,
+    Skellam,
+)
+from privfl.dp.modular import ModularCode
+from privfl.dp.schedule import Constant, Decaying, PerRound, Schedule, Scheduled
 from privfl.dp.sgd import DPGradient, PrivacyWarning
 
 __all__ = [
+    "AdaptiveClip",
     "Clip",
+    "ClipByLayer",
+    "Constant",
     "DPGradient",
+    "Decaying",
+    "DiscreteGaussian",
+    "DistributedDiscreteGaussian",
+    "DistributedSkellam",
     "Gaussian",
+    "Laplace",
     "LocalGaussian",
+    "ModularCode",
     "NoBound",
+    "Normalise",
+    "PerRound",
     "PrivacyWarning",
+    "RandomisedResponse",
     "RdpAccount",
     "Release",
+    "Schedule",
+    "Scheduled",
+    "Skellam",
     "Spent",
     "calibrate",
     "epsilon",

@@ -1,5 +1,18 @@
 """Mechanisms: noise, and the event that accounts for it, born together."""
 
+from privfl.dp.mechanisms.discrete import DiscreteGaussian, Skellam
+from privfl.dp.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from privfl.dp.mechanisms.gaussian import Gaussian, LocalGaussian
+from privfl.dp.mechanisms.laplace import Laplace
+from privfl.dp.mechanisms.response import RandomisedResponse
 
-__all__ = ["Gaussian", "LocalGaussian"]
+__all__ = [
+    "DiscreteGaussian",
+    "DistributedDiscreteGaussian",
+    "DistributedSkellam",
+    "Gaussian",
+    "Laplace",
+    "LocalGaussian",
+    "RandomisedResponse",
+    "Skellam",
+]

@@ -1,0 +1,132 @@
+"""Noise schedules: how the noise multiplier changes from round to round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from privfl.core import ConfigError, require, unknown
+from privfl.dp.accounting import calibrate
+from privfl.dp.mechanisms import Gaussian
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A factor for the noise multiplier of every round."""
+
+    def factor(self, round: int) -> float:
+        """What the noise multiplier of this round is multiplied by."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same noise every round.
+
+    >>> Constant().factor(7)
+    1.0
+    """
+
+    def factor(self, round: int) -> float:
+        """One."""
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decaying:
+    """Noise that falls over the rounds (Yu et al. 2019, section 4.2), for late rounds have small updates.
+
+    ``"time"``: 1 / (1 + k t); ``"exponential"``: e^(-k t); ``"step"``: k^floor(t / period);
+    ``"polynomial"``: from 1 down to ``end`` in ``period`` rounds, (1 - end) (1 - t / period)^k + end. It depends on the round alone,
+    never on data, so each round is accounted for with its own noise.
+
+    Raises:
+        ConfigError: a setting out of range.
+
+    >>> [Decaying("step", k=0.5, period=10).factor(t) for t in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    kind: Literal["time", "exponential", "step", "polynomial"] = "exponential"
+    k: int | float = 0.01
+    period: int = 10
+    end: int | float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("time", "exponential", "step", "polynomial"):
+            raise ConfigError(unknown("schedule", self.kind, ("time", "exponential", "step", "polynomial")))
+        require.positive(k=self.k, end=self.end)
+        require.at_least(1, period=self.period)
+
+    def factor(self, round: int) -> float:
+        """The round's factor."""
+        if self.kind == "time":
+            return float(1 / (1 + self.k * round))
+        if self.kind == "exponential":
+            return math.exp(-self.k * round)
+        if self.kind == "step":
+            return float(self.k ** (round // self.period))
+        return float((1 - self.end) * (1 - min(round / self.period, 1)) ** self.k + self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class PerRound:
+    """A factor for each round by hand.
+
+    Raises:
+        ConfigError: no factors, or one that is not above 0.
+
+    >>> PerRound((1.0, 0.5)).factor(1)
+    0.5
+    """
+
+    factors: Sequence[int | float]
+
+    def __post_init__(self) -> None:
+        require.at_least(1, **{"the number of factors": len(self.factors)})
+        require.positive(**{"every factor": min(self.factors)})
+
+    @classmethod
+    def from_budgets(cls, epsilons: Sequence[int | float], *, delta: int | float, sample_rate: int | float) -> tuple[PerRound, float]:
+        """Factors and the noise multiplier with which round t alone spends ``epsilons[t]`` at ``delta``.
+
+        The run as a whole spends less than their sum: ask `epsilon` or a ledger, not the sum.
+        """
+        noise = [calibrate(epsilon=e, delta=delta, sample_rate=sample_rate, steps=1) for e in epsilons]
+        return cls(tuple(z / noise[0] for z in noise)), noise[0]
+
+    def factor(self, round: int) -> float:
+        """The round's factor.
+
+        Raises:
+            ConfigError: a round beyond the last.
+        """
+        if not 0 <= round < len(self.factors):
+            raise ConfigError(f"the schedule has {len(self.factors)} rounds, and round {round} was asked for.")
+        return float(self.factors[round])
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Gaussian noise that follows a schedule: ``at`` makes each round's mechanism, which accounts for itself.
+
+    >>> Scheduled(noise_multiplier=2.0, schedule=Decaying("exponential", k=0.1)).at(0)
+    Gaussian(noise_multiplier=2.0)
+    """
+
+    noise_multiplier: int | float
+    schedule: Schedule
+
+    @classmethod
+    def for_budget(
+        cls, schedule: Schedule, *, epsilon: int | float, delta: int | float, sample_rate: int | float, rounds: int
+    ) -> Scheduled:
+        """The least noise with which all rounds together spend at most ``epsilon``."""
+        factors = [schedule.factor(t) for t in range(rounds)]
+        return cls(calibrate(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=rounds, schedule=factors), schedule)
+
+    def at(self, round: int) -> Gaussian:
+        """The round's mechanism."""
+        return Gaussian(self.noise_multiplier * self.schedule.factor(round))
