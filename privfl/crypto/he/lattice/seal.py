@@ -31,8 +31,7 @@ class Passage:
 
     def out(self, item: Any) -> bytes:
         """What the object saves."""
-        os.ftruncate(self.handle, 0)
-        item.save(self.path)
+        item.save(self.path)  # opens it anew, and so cuts off what was there
         return os.pread(self.handle, os.fstat(self.handle).st_size, 0)
 
     def into(self, item: Any, context: Any, data: bytes | memoryview) -> Any:
@@ -41,8 +40,7 @@ class Passage:
         Raises:
             Refused: these bytes are none.
         """
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, data, 0)
+        os.pwrite(self.handle, data, 0)  # what an earlier object left behind it is never read: SEAL's head says how long it is
         try:
             item.load(context, self.path)
         except BAD_BYTES as error:

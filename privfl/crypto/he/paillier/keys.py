@@ -109,9 +109,9 @@ class PaillierPublic(KeepsSecrets):
         wanted, width = self.slots(plan).plaintexts(plan.d + 1), self.width
         if len(ciphertext) != 1 or len(ciphertext[0]) != wanted * width:
             raise Refused(f"not {wanted} Paillier ciphertexts of {width} bytes")
-        data = bytes(ciphertext[0])
-        elements = [gmpy2.mpz(int.from_bytes(data[i : i + width], "little")) for i in range(0, len(data), width)]
-        if not all(0 < c < self.n2 for c in elements):
+        data, number, mpz = bytes(ciphertext[0]), int.from_bytes, gmpy2.mpz
+        elements = [mpz(number(data[i : i + width], "little")) for i in range(0, len(data), width)]
+        if min(elements) <= 0 or max(elements) >= self.n2:
             raise Refused("a number outside of the ciphertext group")
         return elements
 
