@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float
 
 from privfl.core import BadUpdate, Bounded, ConfigError, NoiseSource, RoundPlan, Total, require
-from privfl.crypto.primitives import backend, fresh_bytes
+from privfl.crypto.primitives import backend, fresh_words
 from privfl.crypto.rotation import reach, rotate, unrotate
 
 Integers = npt.NDArray[np.int64]
@@ -100,33 +101,41 @@ class FixedPoint:
         values = update.delta.detach().cpu().numpy()
         if self.rotation:
             values = rotate(values.astype(np.float32, copy=False), rotation_seed(plan))
+        factor = self.scale(plan) * share
+        longest = max(float(values.max()), -float(values.min())) * factor
+        if np.isnan(longest):
+            raise BadUpdate(f"client {update.client}: the update holds NaN.")
         integers = np.empty(plan.d + 1, dtype=dtype)
-        flips = self._coins(plan.d, coins) if self.rounding == "stochastic" else None
-        scratch = np.empty(min(_BLOCK, plan.d))
+        scratch, chance = np.empty((2, min(_BLOCK, plan.d)))
+        flips = self._coins(coins)
         for start in range(0, plan.d, _BLOCK):
             part = values[start : start + _BLOCK]
             exact = scratch[: len(part)]
-            np.multiply(part, self.scale(plan) * share, out=exact, dtype=np.float64)
+            np.multiply(part, factor, out=exact, dtype=np.float64)
             if flips is None:
                 np.rint(exact, out=exact)
             else:
-                exact += flips[start : start + _BLOCK] * 2.0**-32
+                exact += np.multiply(flips(len(part)), 2.0**-32, out=chance[: len(part)])
                 np.floor(exact, out=exact)
-            np.clip(exact, -self.top, self.top, out=exact)
-            if np.isnan(exact.sum()):
-                raise BadUpdate(f"client {update.client}: the update holds NaN.")
+            if longest > self.top - 1:
+                np.clip(exact, -self.top, self.top, out=exact)
             integers[start : start + len(part)] = exact
         integers[-1] = round(self.top * share)
         return integers
 
-    def _coins(self, d: int, coins: NoiseSource | None) -> npt.NDArray[np.uint32]:
-        raw = fresh_bytes(4 * d, backend()) if coins is None else np.frombuffer(coins.random_bytes(4 * d), dtype=np.uint8)
-        return raw.view("<u4")
+    def _coins(self, source: NoiseSource | None) -> Callable[[int], npt.NDArray[np.uint32]] | None:
+        """So many random 32-bit words at each call; None where nothing is left to chance."""
+        if self.rounding == "nearest":
+            return None
+        if source is None:
+            return fresh_words(backend())
+        return lambda n: np.frombuffer(source.random_bytes(4 * n), dtype="<u4")
 
-    def decode(self, total: Integers, plan: RoundPlan, count: int) -> Total:
+    def decode(self, total: npt.NDArray[np.signedinteger], plan: RoundPlan, count: int) -> Total:
         """The weighted sum of ``count`` contributions from the sum of their integers [d + 1]."""
         unit = plan.max_weight / self.scale(plan)
-        values = (total[:-1] * unit).astype(np.float32)
+        values = np.empty(plan.d, dtype=np.float32)
+        np.multiply(total[:-1], unit, out=values, dtype=np.float64, casting="same_kind")
         if self.rotation:
             values = unrotate(values, rotation_seed(plan))
         value: Float[torch.Tensor, " d"] = torch.from_numpy(values)

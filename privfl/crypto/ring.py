@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from privfl.core import ConfigError, RoundPlan
-from privfl.crypto.encoding import FixedPoint, Integers
-from privfl.crypto.primitives import Words
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.primitives import Words, fields
 
 RINGS = (16, 24, 32)
+_BLOCK = 1 << 14
 
 
 def word(ring: int) -> type[np.unsignedinteger]:
@@ -36,13 +40,21 @@ def ring_for(code: FixedPoint, plan: RoundPlan, noise: int = 0, ring: int | None
     return found
 
 
-def lift(words: Words, ring: int) -> Integers:
+def lift(words: Words, ring: int) -> npt.NDArray[np.signedinteger]:
     """Ring elements as signed integers around zero.
 
-    >>> lift(np.array([1, 0xFFFFFF], dtype=np.uint32), 24)
-    array([ 1, -1])
+    >>> lift(np.array([1, 0xFFFFFF], dtype=np.uint32), 24).tolist()
+    [1, -1]
     """
-    if ring == 16:
-        return words.view(np.int16).astype(np.int64)
-    shift = 32 - ring
-    return (words.astype(np.uint32, copy=False) << shift).view(np.int32).astype(np.int64) >> shift
+    if ring == 24:
+        return np.left_shift(words, 8).view(np.int32) >> 8
+    return words.view(np.int16 if ring == 16 else np.int32)
+
+
+def add_up(total: Words, packed: Sequence[memoryview], ring: int) -> None:
+    """Add packed vectors, each as long as ``total``, to it in place, block by block: each is read from memory once."""
+    for start in range(0, len(total), _BLOCK):
+        part = total[start : start + _BLOCK]
+        for vector in packed:
+            piece = vector[start * ring // 8 : (start + len(part)) * ring // 8]
+            np.add(part, fields.unpack(piece, ring, len(part)), out=part)

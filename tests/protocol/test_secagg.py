@@ -29,6 +29,7 @@ from privfl.core import (
     wake,
 )
 from privfl.crypto import FixedPoint, SecAgg
+from privfl.crypto.primitives import fields
 from privfl.crypto.ring import lift
 
 MODES = ("semi_honest", "active")
@@ -471,9 +472,8 @@ def masked_words(outcome, ring=16):
     out = {}
     for letter in outcome.letters:
         if letter.receiver == "server" and letter.body[4] == 5:
-            *_, part, session = struct.unpack_from("<qQddIHH", letter.body, 28)
-            start = 28 + struct.calcsize("<qQddIHH") + part + session
-            out[letter.sender] = np.frombuffer(letter.body, dtype=f"<u{ring // 8}", offset=start)
+            plan, packed = fields.read_facts(memoryview(letter.body)[28:])
+            out[letter.sender] = fields.unpack(packed, ring, plan.d + 1)
     return out
 
 

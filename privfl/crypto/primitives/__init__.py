@@ -4,7 +4,7 @@ from privfl.crypto.primitives.backend import Backend, BackendName, Keystream, ba
 from privfl.crypto.primitives.directory import Directory
 from privfl.crypto.primitives.hkdf import derive, expand, extract
 from privfl.crypto.primitives.letter import open_letter, seal_letter
-from privfl.crypto.primitives.stream import Words, fresh_bytes, keystream_words, mask
+from privfl.crypto.primitives.stream import Words, fresh_words, keystream_words, mask
 
 __all__ = [
     "Backend",
@@ -16,7 +16,7 @@ __all__ = [
     "derive",
     "expand",
     "extract",
-    "fresh_bytes",
+    "fresh_words",
     "keystream_words",
     "mask",
     "open_letter",

@@ -16,7 +16,7 @@ BackendName = Literal["auto", "cryptography", "pycryptodome"]
 
 @runtime_checkable
 class Keystream(Protocol):
-    """An AES-CTR keystream that is read from its beginning on."""
+    """An AES-CTR keystream that is read from its beginning on, 64 GiB at most."""
 
     def fill(self, out: npt.NDArray[np.uint8], n: int) -> None:
         """Write the next ``n`` bytes to the front of ``out``, which has 15 bytes more room than that."""
@@ -60,8 +60,8 @@ class Backend(Protocol):
         """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
         ...
 
-    def keystream(self, key: bytes, counter: bytes) -> Keystream:
-        """AES-CTR from a 16-byte initial counter block."""
+    def keystream(self, key: bytes, nonce: bytes) -> Keystream:
+        """AES-CTR from the counter block nonce [12 bytes] || 00000002, where AES-GCM starts too."""
         ...
 
 

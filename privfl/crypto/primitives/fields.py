@@ -11,7 +11,11 @@ import numpy.typing as npt
 from privfl.core import Buffer, RoundPlan
 from privfl.crypto.primitives.stream import Words
 
+HEADER = 28
+"""Bytes of the header in front of fields: magic, kind, ring, the sender's place, the round's tag."""
 _FACTS = struct.Struct("<qQddIHH")
+_MOST = 1 << 20
+"""Clients in a cohort: more than that are a lie."""
 
 
 class Malformed(Exception):
@@ -94,14 +98,24 @@ def pack(values: Words, ring: int) -> Buffer:
     return out.data
 
 
-def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
-    """What `pack` packed, as words of 16 or 32 bits.
+def packed_size(body: memoryview, ring: int, length: int) -> memoryview:
+    """A packed vector, once it has the right size.
 
     Raises:
         Malformed: not exactly ``length`` values.
     """
     if len(body) != length * ring // 8:
         raise Malformed(f"a vector of {len(body)} bytes where {length * ring // 8} were asked for")
+    return body
+
+
+def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
+    """What `pack` packed, as words of 16 or 32 bits.
+
+    Raises:
+        Malformed: not exactly ``length`` values.
+    """
+    packed_size(body, ring, length)
     if ring != 24:
         return np.frombuffer(body, dtype=f"<u{ring // 8}")
     whole = length // 4
@@ -119,9 +133,28 @@ def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] |
 
 
 def facts(plan: RoundPlan) -> bytes:
-    """The round's public facts, without which nobody could tell a view of the wire what the sum means; the cohort is its size alone."""
+    """The round's public facts, without which nobody could tell a view of the wire what the sum means; the cohort is its size alone.
+
+    Padded with zeros so that behind a header of `HEADER` bytes a vector starts at a multiple of 8, where adding is fastest.
+    """
     part = plan.part.encode()
-    return _FACTS.pack(plan.number, plan.d, plan.l2, plan.max_weight, plan.n, len(part), len(plan.session)) + part + plan.session
+    numbers = _FACTS.pack(plan.number, plan.d, plan.l2, plan.max_weight, plan.n, len(part), len(plan.session))
+    return numbers + part + plan.session + bytes(_padding(len(part) + len(plan.session)))
+
+
+def after_facts(body: memoryview, known: bytes) -> memoryview:
+    """What follows the facts, which must be the known ones.
+
+    Raises:
+        Malformed: they are others.
+    """
+    if body[: len(known)] != known:
+        raise Malformed("its facts are not this round's")
+    return body[len(known) :]
+
+
+def _padding(names: int) -> int:
+    return -(HEADER + _FACTS.size + names) % 8
 
 
 def read_facts(body: memoryview) -> tuple[RoundPlan, memoryview]:
@@ -133,9 +166,12 @@ def read_facts(body: memoryview) -> tuple[RoundPlan, memoryview]:
     if len(body) < _FACTS.size:
         raise Malformed("the facts are cut off")
     number, d, l2, max_weight, n, part, session = _FACTS.unpack_from(body)
-    end = _FACTS.size + part + session
+    start, middle = _FACTS.size, _FACTS.size + part
+    end = middle + session + _padding(part + session)
+    if len(body) < end or n > _MOST:
+        raise Malformed("the facts are cut off, or of no cohort")
     try:
-        name = bytes(body[_FACTS.size : _FACTS.size + part]).decode()
-        return RoundPlan(number, tuple(range(n)), d, l2, max_weight, name, bytes(body[_FACTS.size + part : end])), body[end:]
+        name = bytes(body[start:middle]).decode()
+        return RoundPlan(number, tuple(range(n)), d, l2, max_weight, name, bytes(body[middle : middle + session])), body[end:]
     except ValueError:
         raise Malformed("the facts are no plan") from None

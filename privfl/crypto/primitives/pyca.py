@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from privfl.core import KeepsSecrets
 
 _ZEROS = memoryview(bytes(1 << 17))
+_FIRST = (2).to_bytes(4, "big")
 
 
 class _Stream(KeepsSecrets):
@@ -27,6 +30,21 @@ class _Stream(KeepsSecrets):
         for start in range(0, n, len(_ZEROS)):
             size = min(len(_ZEROS), n - start)
             self._context.update_into(_ZEROS[:size], out[start:])  # type: ignore[arg-type]
+
+
+@cache
+def _gcm_is_faster() -> bool:
+    """Whether OpenSSL makes the keystream faster as AES-GCM's: the same bytes, and on processors with wide AES twice the speed."""
+    out = np.empty(len(_ZEROS) + 16, dtype=np.uint8)
+    least = {}
+    for mode in (modes.CTR(bytes(16)), modes.GCM(bytes(12))):
+        stream, times = _Stream(Cipher(algorithms.AES(bytes(16)), mode).encryptor()), []
+        for _ in range(8):
+            began = time.perf_counter_ns()
+            stream.fill(out, len(_ZEROS))
+            times.append(time.perf_counter_ns() - began)
+        least[type(mode)] = min(times)
+    return least[modes.GCM] < least[modes.CTR]
 
 
 class Pyca:
@@ -70,6 +88,7 @@ class Pyca:
         except (InvalidTag, ValueError):
             return None
 
-    def keystream(self, key: bytes, counter: bytes) -> _Stream:
+    def keystream(self, key: bytes, nonce: bytes) -> _Stream:
         """As `Backend` says."""
-        return _Stream(Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor())
+        mode = modes.GCM(nonce) if _gcm_is_faster() else modes.CTR(nonce + _FIRST)
+        return _Stream(Cipher(algorithms.AES(key), mode).encryptor())

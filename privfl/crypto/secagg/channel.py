@@ -269,4 +269,6 @@ class SecAggServer(KeepsSecrets):
         if channel.carry:
             self.ahead = {following: {}}
         collected = self.ahead.get(following, {})
-        return ServerParty(now, plan, channel.code, channel.directory, channel.backend, this, channel.carry, carried, collected)
+        return ServerParty(
+            now, plan, channel.code, channel.directory, channel.backend, this, fields.facts(plan), channel.carry, carried, collected
+        )

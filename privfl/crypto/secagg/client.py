@@ -43,6 +43,7 @@ class ClientParty(KeepsSecrets):
     answered: dict[int, bytes] = field(default_factory=dict)
     adverts: dict[int, bytes] = field(default_factory=dict)
     holders: tuple[int, ...] = ()
+    agreed: dict[int, bytes] = field(default_factory=dict)
     seed_shares: dict[int, bytes] = field(default_factory=dict)
     key_shares: dict[int, bytes] = field(default_factory=dict)
     sharing: frozenset[int] = frozenset()
@@ -110,10 +111,11 @@ class ClientParty(KeepsSecrets):
         seeds = shamir.split(shamir.from_bytes(self.keys.b), points, scene.degree.t)
         secret = shamir.split(shamir.from_bytes(self.keys.s), points, scene.degree.t)
         agree = library.agreement(self.keys.c)
+        self.agreed = {other: self._agree(agree, other, 0) for other in chosen}
         sealed: dict[int, Buffer] = {}
         for other in chosen:
             plain = shamir.to_bytes(seeds[other + 1]) + shamir.to_bytes(secret[other + 1])
-            key = keys.share_key(self._agree(agree, other, 0), scene.tag, self.position, other)
+            key = keys.share_key(self.agreed[other], scene.tag, self.position, other)
             nonce = secrets.token_bytes(12)
             sealed[other] = nonce + library.seal(key, nonce, plain, keys.bound_to(scene.tag, self.position, other))
         self.seed_shares[self.position] = shamir.to_bytes(seeds[self.position + 1])
@@ -136,9 +138,10 @@ class ClientParty(KeepsSecrets):
             raise Malformed("shares of clients that shared none with this one, or none of clients that did")
         agree = library.agreement(self.keys.c)
         for other, sealed in inbox.items():
-            if other not in self.holders:
+            if other not in self.agreed:
                 self._check(other)
-            key = keys.share_key(self._agree(agree, other, 0), scene.tag, other, self.position)
+                self.agreed[other] = self._agree(agree, other, 0)
+            key = keys.share_key(self.agreed[other], scene.tag, other, self.position)
             plain = library.unseal(key, bytes(sealed[:12]), bytes(sealed[12:]), keys.bound_to(scene.tag, other, self.position))
             if plain is not None and len(plain) == 2 * shamir.SIZE:  # a lying client's: the other holders' will do
                 self.seed_shares[other], self.key_shares[other] = plain[: shamir.SIZE], plain[shamir.SIZE :]
@@ -185,7 +188,7 @@ class ClientParty(KeepsSecrets):
         """One share of each client whose shares this one holds: of the seed where it survived, of the key where it dropped out."""
         seeds = {other: share for other, share in self.seed_shares.items() if other in self.survivors}
         gone = {other: share for other, share in self.key_shares.items() if other in self.sharing - self.survivors}
-        self.seed_shares, self.key_shares, self.adverts = {}, {}, {}
+        self.seed_shares, self.key_shares, self.adverts, self.agreed = {}, {}, {}, {}
         return self._write(Kind.UNMASK, fields.table(seeds), fields.table(gone), self.next_advert)
 
     def _enough(self, count: int, stage: str, did: str) -> None:

@@ -73,7 +73,7 @@ class _Trusted(KeepsSecrets):
                 kind, position, _, content = wire.read(body, self.scene.tag)
                 if client is None or kind is not Kind.MASKED or position >= self.plan.n or self.plan.cohort[position] != client:
                     raise Malformed("not a contribution of the cohort")
-                _, packed = fields.read_facts(content)
+                packed = fields.after_facts(content, fields.facts(self.plan))
                 np.add(self.total, fields.unpack(packed, self.scene.ring, self.scene.length), out=self.total)
                 self.summed.add(position)
             except Malformed as malformed:

@@ -13,7 +13,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.ring import lift
+from privfl.crypto.ring import add_up, lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE
 from privfl.crypto.secagg.scene import Scene
@@ -39,6 +39,7 @@ class ServerParty(KeepsSecrets):
     directory: Directory
     library_name: BackendName
     epoch: bytes
+    facts: bytes
     carry: bool
     carried: dict[ClientId, bytes]
     collected: dict[ClientId, bytes]
@@ -49,6 +50,7 @@ class ServerParty(KeepsSecrets):
     known: set[bytes] = field(default_factory=set)
     sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
+    arrived: list[memoryview] = field(default_factory=list)
     total: Words | None = None
     summed: set[int] = field(default_factory=set)
     signatures: dict[int, bytes] = field(default_factory=dict)
@@ -170,11 +172,8 @@ class ServerParty(KeepsSecrets):
         self.commitments[position] = bound
 
     def _masked(self, position: int, content: memoryview) -> None:
-        _, packed = fields.read_facts(content)
-        values = fields.unpack(packed, self.scene.ring, self.scene.length)
-        if self.total is None:
-            self.total = np.zeros(self.scene.length, dtype=self.scene.dtype)
-        np.add(self.total, values, out=self.total)
+        packed = fields.after_facts(content, self.facts)
+        self.arrived.append(fields.packed_size(packed, self.scene.ring, self.scene.length))
         self.summed.add(position)
 
     def _consistency(self, position: int, content: memoryview) -> None:
@@ -215,6 +214,9 @@ class ServerParty(KeepsSecrets):
             self.expects = Kind.MASKED
             return self._inboxes()
         if self.expects is Kind.MASKED:
+            self.total = np.zeros(self.scene.length, dtype=self.scene.dtype)
+            add_up(self.total, self.arrived, self.scene.ring)
+            self.arrived = []
             self.expects = Kind.CONSISTENCY if self.scene.active else Kind.UNMASK
             message = self._write(Kind.SURVIVORS, fields.bit_set(self.summed, self.scene.n))
             return {self._name(i): message for i in sorted(self.summed)}

@@ -224,7 +224,7 @@ class ServerParty(KeepsSecrets):
             position, content = self.round.sender(who, body, _VECTOR)
             if position in self.vectors or self.asked:
                 return
-            _, packed = fields.read_facts(content)
+            packed = fields.after_facts(content, fields.facts(self.round.plan))
             self.vectors[position] = fields.unpack(packed, self.round.ring, self.round.length)
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
