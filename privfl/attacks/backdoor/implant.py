@@ -1,0 +1,69 @@
+"""What attackers that train a backdoored model share: their own training, what they send of it, and the measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from privfl.attacks.backdoor.planted import Backdoor
+from privfl.attacks.backdoor.several import Several
+from privfl.attacks.backdoor.training import AttackTraining, Crafting
+from privfl.core import Dataset, Divided, Knows, RoundKnowledge, require
+
+
+@dataclass(frozen=True)
+class Implant:
+    """Train a backdoored model X from the broadcast G and send gamma (X - G).
+
+    ``gamma=None`` is the factor that replaces the global model by the attackers' under a weighted mean: one over the part of the cohort's
+    weight that is theirs, times the server's rate. Several attackers then send the mean of their models, each its share; with
+    ``orthogonal`` the change is cut into vectors at right angles, one each, which sum to the same.
+    """
+
+    backdoor: Backdoor | Several
+    training: AttackTraining = AttackTraining()
+    gamma: float | None = 1.0
+    orthogonal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None:
+            require.positive(gamma=self.gamma)
+
+    @property
+    def knows(self) -> Knows:
+        """Its own data; where gamma is None also the cohort's total weight and the server's rate."""
+        return "own"
+
+    def poison_training(self, knowledge: RoundKnowledge) -> Crafting:
+        """Training on benign and backdoor samples."""
+        return Crafting(self.backdoor, self.training)
+
+    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+        """Gamma (X - G), or together the whole replacement [f, d]."""
+        return self.scaled(own, knowledge, rng, self.gamma)
+
+    def scaled(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator, gamma: float | None
+    ) -> Float[Tensor, "f d"]:
+        """Each row times gamma, or the shares [f, d] that together replace the model."""
+        if gamma is not None and not self.orthogonal:
+            return own * gamma
+        shares = knowledge.shares(len(own)).to(own)
+        change = own.mean(dim=0) * (1.0 if gamma is None else gamma * float(shares.sum()))
+        if not self.orthogonal:
+            return (change / shares.sum()).expand(own.shape).clone()
+        owner = torch.randint(len(own), own.shape[1:], generator=rng)
+        return torch.stack([torch.where(owner == i, change / shares[i], 0.0) for i in range(len(own))])
+
+    def part(self, position: int, of: int) -> Any:
+        """The attack of one of its clients: with its own part of a backdoor that is shared out."""
+        return replace(self, backdoor=self.backdoor.part(position, of)) if isinstance(self.backdoor, Divided) else self
+
+    def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
+        """The backdoor's measure."""
+        return self.backdoor.measure(module, test)
