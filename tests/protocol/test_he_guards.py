@@ -61,7 +61,7 @@ class Attack:
         if isinstance(self.channel, MultiPartyRLWE):
             held = bytes(sorted(self.members["decryptor/0"].held))
             return pack([pack([held]), forwarded(messages, left_out=[0])])
-        return forwarded(messages)
+        return b"".join(forwarded(messages))
 
     def ask(self, plan, messages):
         return self.decryptor(plan).step({"server": self.request(messages)})
@@ -228,7 +228,13 @@ def test_a_sum_that_is_not_verified_is_still_refused_when_it_says_too_few_or_is_
 
 
 def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
-    for name, channel in {"bfv": BFV(), "paillier": Paillier(**SMALL), "mp-rlwe": MultiPartyRLWE()}.items():
+    for name, channel in {
+        "bfv": BFV(),
+        "unverified": BFV(verify_sum=False),
+        "shared": BFV(keys="shared"),
+        "paillier": Paillier(**SMALL),
+        "mp-rlwe": MultiPartyRLWE(),
+    }.items():
         attack = Attack(channel)
         plan = attack.plan(1)
         ring = attack.members["client/1"].ring

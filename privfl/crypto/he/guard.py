@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Message, Parts, Refused, Topic, pack, unpack
+from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, unpack
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
 
@@ -89,6 +89,6 @@ def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
     return Message.signed(ring.identity, ANSWER, Topic.of(plan, ring.key().key_id), ring.who, (said, *parts)).to_bytes()
 
 
-def forwarded(messages: Sequence[Message], left_out: Sequence[int] = ()) -> bytes:
-    """The bundle that decryptors are handed."""
-    return pack([message.without(left_out).to_bytes() for message in messages])
+def forwarded(messages: Sequence[Message], left_out: Sequence[int] = ()) -> Rope:
+    """The bundle that decryptors are handed, not yet copied together."""
+    return braid([message.without(left_out).rope() for message in messages])

@@ -78,10 +78,13 @@ class DecryptorRound(KeepsSecrets):
 
 
 class Collection(KeepsSecrets):
-    """The first half of every server's round: the clients' messages, checked; who is out is out by name."""
+    """The first half of every server's round: the clients' messages, checked; who is out is out by name.
 
-    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
-        self.ring, self.plan = ring, plan
+    Without ``check`` ciphertexts are not looked into as they come: a server that adds them itself notices, and then calls `sift`.
+    """
+
+    def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
+        self.ring, self.plan, self.check = ring, plan, check
         self.messages: dict[ClientId, Message] = {}
         self.excluded: dict[PartyId, str] = {}
         self.closed = False
@@ -104,7 +107,8 @@ class Collection(KeepsSecrets):
                     raise Refused("did not take part in the set-up")
                 message = Message.read(body)
                 message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
-                self.ring.key().check(message.whole(), self.plan)
+                if self.check:
+                    self.ring.key().check(message.whole(), self.plan)
                 self.messages[client] = message
             except Refused as refused:
                 self.excluded.setdefault(sender, str(refused))
@@ -113,6 +117,17 @@ class Collection(KeepsSecrets):
     def clients(self) -> tuple[ClientId, ...]:
         """Who is in the sum, in the order of the cohort."""
         return tuple(client for client in self.plan.cohort if client in self.messages)
+
+    def sift(self) -> bool:
+        """Throw out what is signed and yet no ciphertext; whether there was any."""
+        before = len(self.messages)
+        for client in self.clients:
+            try:
+                self.ring.key().check(self.messages[client].whole(), self.plan)
+            except Refused as refused:
+                self.excluded[client_party(client)] = str(refused)
+                del self.messages[client]
+        return len(self.messages) < before
 
     def close(self) -> list[Message]:
         """All usable messages; nothing joins them any more.
@@ -135,7 +150,7 @@ class ServerRound(KeepsSecrets):
 
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
         self.ring, self.plan = ring, plan
-        self.collected = Collection(ring, plan)
+        self.collected = Collection(ring, plan, check=ring.arrangement.verifies)
         self.answers: dict[PartyId, Parts] = {}
         self.opened: Opened[Total] | None = None
 
@@ -159,10 +174,12 @@ class ServerRound(KeepsSecrets):
         ring, plan = self.ring, self.plan
         messages = self.collected.close()
         if ring.arrangement.verifies:
-            return dict.fromkeys(ring.arrangement.decryptors, forwarded(messages))
+            return dict.fromkeys(ring.arrangement.decryptors, b"".join(forwarded(messages)))
         try:
             total = ring.key().add([message.whole() for message in messages], plan)
         except Refused as refused:
+            if self.collected.sift():
+                return self._ask()
             raise Abort(f"the ciphertexts do not add: {refused}") from refused
         count = len(messages).to_bytes(4, "little")
         body = Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, *total)).to_bytes()

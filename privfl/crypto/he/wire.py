@@ -26,6 +26,8 @@ from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan
 
 Parts: TypeAlias = tuple[Buffer, ...]
 """The body of one message. A ciphertext has one part, or several where decryptors need only some of them."""
+Rope: TypeAlias = list[Buffer]
+"""One byte string in pieces."""
 Numbers: TypeAlias = npt.NDArray[Any]
 """What is encrypted: int64 [d + 1] of a fixed-point code, or float64 [d + 1]."""
 
@@ -167,11 +169,15 @@ class Message:
         topic = Topic(key_id, facts, number, d, l2, weight, n)
         return cls(kind, topic, who.rstrip(b"\0").decode("ascii", "replace"), digests, signature, tuple(parts))
 
-    def to_bytes(self) -> bytes:
-        """The message as it travels."""
+    def rope(self) -> Rope:
+        """The message as it travels, in pieces that nobody has copied yet."""
         lengths = struct.pack(f"<{len(self.parts)}q", *(-1 if part is None else len(part) for part in self.parts))
         present = [part for part in self.parts if part is not None]
-        return b"".join([_head(self.kind, self.topic, self.sender, len(self.parts)), *self.digests, self.signature, lengths, *present])
+        return [_head(self.kind, self.topic, self.sender, len(self.parts)), *self.digests, self.signature, lengths, *present]
+
+    def to_bytes(self) -> bytes:
+        """The message as it travels."""
+        return b"".join(self.rope())
 
     def without(self, left_out: Collection[int]) -> Message:
         """The same signed message with some parts left out."""
@@ -230,13 +236,20 @@ def _signed_bytes(kind: bytes, topic: Topic, sender: PartyId, digests: Sequence[
     return _DOMAIN + _head(kind, topic, sender, len(digests)) + b"".join(digests)
 
 
-def pack(items: Sequence[Buffer]) -> bytes:
+def braid(items: Sequence[Buffer | Rope]) -> Rope:
+    """Several byte strings, some of them in pieces, as one that `unpack` takes apart; nothing is copied."""
+    ropes = [item if isinstance(item, list) else [item] for item in items]
+    lengths = (sum(map(len, rope)) for rope in ropes)
+    return [struct.pack(f"<I{len(ropes)}Q", len(ropes), *lengths), *(piece for rope in ropes for piece in rope)]
+
+
+def pack(items: Sequence[Buffer | Rope]) -> bytes:
     """Several byte strings as one.
 
     >>> [bytes(item) for item in unpack(pack([b"one", b"", b"three"]))]
     [b'one', b'', b'three']
     """
-    return struct.pack(f"<I{len(items)}Q", len(items), *map(len, items)) + b"".join(items)
+    return b"".join(braid(items))
 
 
 def unpack(body: Buffer) -> list[memoryview]:

@@ -9,7 +9,7 @@ from privfl.crypto.he.guard import ANSWER, SUM, admit, admit_sum, answer, forwar
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial, pieces
 from privfl.crypto.he.rounds import Collection
-from privfl.crypto.he.wire import Message, Refused, Topic, pack, unpack
+from privfl.crypto.he.wire import Message, Refused, Rope, Topic, pack, unpack
 
 HERE = b"here"
 
@@ -79,7 +79,7 @@ class JointServerRound(KeepsSecrets):
 
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
         self.ring, self.plan = ring, plan
-        self.collected = Collection(ring, plan)
+        self.collected = Collection(ring, plan, check=True)
         self.live: list[PartyId] = []
         self.parts: dict[bytes, bytes] = {}
         self.asked: dict[PartyId, set[int]] = {}
@@ -114,16 +114,16 @@ class JointServerRound(KeepsSecrets):
         handed = set(self.asked)
         messages = [self.collected.messages[client] for client in self.collected.clients]
         assigned = self._assign()
-        body = self._body(messages) if assigned.keys() - handed else b""
-        return {who: pack([pack(groups), b"" if who in handed else body]) for who, groups in assigned.items()}
+        body = self._body(messages) if assigned.keys() - handed else []
+        return {who: pack([pack(groups), [] if who in handed else body]) for who, groups in assigned.items()}
 
-    def _body(self, messages: Sequence[Message]) -> bytes:
+    def _body(self, messages: Sequence[Message]) -> Rope:
         ring, plan = self.ring, self.plan
         if ring.arrangement.verifies:
             return forwarded(messages, left_out=[0])
         half = joint(ring).add_c1([message.only([1])[0] for message in messages], plan)
         count = len(messages).to_bytes(4, "little")
-        return Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)).to_bytes()
+        return Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)).rope()
 
     def _missing(self) -> list[int]:
         layout = pieces(self.ring.arrangement.holders, self.ring.arrangement.threshold)
