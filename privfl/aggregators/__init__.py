@@ -37,7 +37,7 @@ from privfl.aggregators.norm_clipping import NormClipping
 from privfl.aggregators.residual_reweighting import ResidualReweighting
 from privfl.aggregators.rfa import RFA
 from privfl.aggregators.robust_learning_rate import RobustLearningRate
-from privfl.aggregators.seats import After, Before, MemoryRule, RowRule
+from privfl.aggregators.seats import After, Before, MemoryRule, RowRule, Stands
 from privfl.aggregators.sign_guard import SignGuard
 from privfl.aggregators.sign_majority import SignMajority
 from privfl.aggregators.slsgd import SLSGD
@@ -100,6 +100,7 @@ __all__ = [
     "SignGuard",
     "SignMajority",
     "Sparsify",
+    "Stands",
     "TrimmedMean",
     "Verdict",
     "Zeno",

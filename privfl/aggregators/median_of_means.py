@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.geometric_median import GeometricMedian
-from privfl.aggregators.seats import InHull, MemoryRule, majority
+from privfl.aggregators.seats import InHull, MemoryRule, majority, products
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, TooManyByzantine, require
 
@@ -21,10 +21,10 @@ def random_groups(n: int, groups: int, rng: torch.Generator) -> list[Tensor]:
 
 def group_means(values: Tensor, groups: list[Tensor]) -> Tensor:
     """The mean of each group's rows, in one product."""
-    weights = torch.zeros(len(groups), len(values), dtype=values.dtype, device=values.device)
+    weights = torch.zeros(len(groups), len(values), dtype=torch.float64, device=values.device)
     for i, group in enumerate(groups):
         weights[i, group] = 1 / len(group)
-    return weights @ values
+    return products(weights, values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privfl.aggregators.seats import Before, finite_rows
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from privfl.aggregators.seats import Before, finite_rows, products
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import squared_distances
@@ -40,16 +44,18 @@ class NearestNeighbourMixing(Before[None]):
             TooManyByzantine: n <= 2f.
         """
         require.honest_majority(rule="NearestNeighbourMixing", n=rows.n, f=self.f, at_least=2 * self.f + 1)
-        finite = finite_rows(rows.values)
-        whole = bool(finite.all())
-        values = rows.values if whole else rows.values[finite]
-        near = values.new_zeros(len(values), len(values))
-        keep = min(rows.n - self.f, len(values))
-        if keep:
-            nearest = squared_distances(values).argsort(dim=1, stable=True)[:, :keep]
-            near.scatter_(1, nearest.to(near.device), 1 / keep)
-        mixed = near @ values
-        if not whole:
-            mixed, part = rows.values.clone(), mixed
-            mixed[finite] = part
+        squared = squared_distances(rows.values)
+        if rows.n > 1 and bool(torch.isfinite(squared).all()):  # then so are the rows
+            mixed = products(self._near(squared, rows.n - self.f), rows.values)
+        else:
+            finite = finite_rows(rows.values)
+            values = rows.values[finite]
+            mixed = rows.values.clone()
+            mixed[finite] = products(self._near(squared_distances(values), min(rows.n - self.f, len(values))), values)
         return Verdict(Rows(mixed, rows.weights, rows.ids), touched=rows.d if self.f else 0), None
+
+    def _near(self, squared: Float[Tensor, "n n"], keep: int) -> Float[Tensor, "n n"]:
+        near = torch.zeros_like(squared)
+        if keep:
+            near.scatter_(1, squared.argsort(dim=1, stable=True)[:, :keep], 1 / keep)
+        return near

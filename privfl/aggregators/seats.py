@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -180,6 +181,18 @@ class After(ABC, Generic[S]):
 def combine(values: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
     """The rows' linear combination in one pass, in the rows' precision."""
     return weights.to(values) @ values
+
+
+def products(weights: Float[Tensor, "m n"], values: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    """Several linear combinations of the rows, in the rows' precision.
+
+    On a CPU the result lies in memory of numpy's, which asks for huge pages: fresh small ones cost as much as the product itself.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return weights.to(values) @ values
+    kind = np.float32 if values.dtype == torch.float32 else np.float64
+    out = torch.from_numpy(np.empty((len(weights), values.shape[1]), dtype=kind))
+    return torch.mm(weights.to(values), values, out=out)
 
 
 def mean_of(values: Float[Tensor, "n d"], chosen: Tensor) -> Float[Tensor, " d"]:

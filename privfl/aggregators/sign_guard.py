@@ -15,7 +15,7 @@ from privfl.aggregators.columns import midpoint
 from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, Vector, require
-from privfl.core.geometry import squared_norms
+from privfl.core.geometry import BLOCK, squared_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,11 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
         middle = midpoint(norms)
         ordinary = (norms >= self.lower * middle) & (norms <= self.upper * middle)
         picked = torch.randperm(rows.d, generator=context.rng)[: max(round(self.share * rows.d), 1)]
-        signs = rows.values[:, picked].sign()
-        features = [(signs == sign).double().mean(dim=1).cpu() for sign in (1, 0, -1)]
+        counts = torch.zeros(rows.n, 3, dtype=torch.int64)
+        for start in range(0, len(picked), BLOCK):
+            part = rows.values[:, picked[start : start + BLOCK]]
+            counts += torch.stack([(part > 0).sum(dim=1), (part == 0).sum(dim=1), (part < 0).sum(dim=1)], dim=1).cpu()
+        features = list((counts.to(torch.float64) / len(picked)).T)
         if self.similarity == "cosine" and state.last is not None:
             features.append(cosines_to(rows.values, state.last))
         alike = largest_mean_shift_cluster(torch.stack(features, dim=1))
