@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,14 +21,14 @@ class Implant:
     """Train a backdoored model X from the broadcast G and send gamma (X - G).
 
     ``gamma=None`` is the factor that replaces the global model by the attackers' under a weighted mean: one over the part of the cohort's
-    weight that is theirs, times the server's rate. Several attackers then send the mean of their models, each its share; with
-    ``orthogonal`` the change is cut into vectors at right angles, one each, which sum to the same.
+    weight that is theirs, times the server's rate. Several attackers send each its ``own`` model's change; or the ``same``, the mean of
+    them; or ``orthogonal`` vectors, which sum to the same and evade detectors of likeness.
     """
 
     backdoor: Backdoor | Several
     training: AttackTraining = AttackTraining()
     gamma: float | None = 1.0
-    orthogonal: bool = False
+    split: Literal["own", "same", "orthogonal"] = "own"
 
     def __post_init__(self) -> None:
         if self.gamma is not None:
@@ -44,21 +44,16 @@ class Implant:
         return Crafting(self.backdoor, self.training)
 
     def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
-        """Gamma (X - G), or together the whole replacement [f, d]."""
-        return self.scaled(own, knowledge, rng, self.gamma)
-
-    def scaled(
-        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator, gamma: float | None
-    ) -> Float[Tensor, "f d"]:
-        """Each row times gamma, or the shares [f, d] that together replace the model."""
-        if gamma is not None and not self.orthogonal:
-            return own * gamma
+        """gamma (X - G), or together the whole replacement [f, d]."""
         shares = knowledge.shares(len(own)).to(own)
-        change = own.mean(dim=0) * (1.0 if gamma is None else gamma * float(shares.sum()))
-        if not self.orthogonal:
-            return (change / shares.sum()).expand(own.shape).clone()
+        gamma = float(1 / shares.sum()) if self.gamma is None else self.gamma
+        if self.split == "own":
+            return own * gamma
+        change = own.mean(dim=0) * gamma
+        if self.split == "same":
+            return change.expand(own.shape).clone()
         owner = torch.randint(len(own), own.shape[1:], generator=rng)
-        return torch.stack([torch.where(owner == i, change / shares[i], 0.0) for i in range(len(own))])
+        return torch.stack([torch.where(owner == i, change * (shares.sum() / shares[i]), 0.0) for i in range(len(own))])
 
     def part(self, position: int, of: int) -> Any:
         """The attack of one of its clients: with its own part of a backdoor that is shared out."""

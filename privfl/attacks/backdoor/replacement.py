@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -88,7 +88,8 @@ class TrainAndScale(Implant):
 
     def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
         """Every row at norm S [f, d]."""
-        return own * (self.bound / own.norm(dim=1, keepdim=True).clamp(min=1e-12))
+        scale: Tensor = self.bound / own.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return own * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Cosine:
     tensor(0.2929)
     """
 
-    gamma: float = field(default=1.0)
+    gamma: float = 1.0
 
     def __call__(self, x: Float[Tensor, " d"], g: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         """One less the cosine."""
