@@ -1,0 +1,235 @@
+"""Differential privacy: a DP step beside plain SGD and Opacus, its memory, accountants, and noise in a ring."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.harness import Case, Row, cost, interleaved, main
+from privfl.core import FlatModel, OsNoise
+from privfl.dp import DistributedSkellam, DPGradient, ModularCode, RdpAccount, Release
+from privfl.dp.noise import normals
+from privfl.models import resnet20, tanh_cnn
+
+LR, CLIP, SIGMA = 1e-3, 1.0, 1.0
+PEERS = ("opacus hooks", "opacus functorch", "opacus ghost")
+
+
+@dataclass(frozen=True)
+class Net:
+    """A model, the shape of a sample, a batch size, and how many times faster than Opacus's hooks a step must be."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    batch: int
+    hooks: float
+    repeats: int
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+NETS = {
+    "cnn": Net(lambda: tanh_cnn((28, 28), 10), (28, 28), 256, 1.3, 15),
+    "resnet": Net(lambda: resnet20((3, 32, 32), 10), (3, 32, 32), 64, 1.6, 6),
+    "mlp": Net(mlp, (784,), 256, 10.0, 60),
+}
+
+
+def loss_of(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(module(x), y)
+
+
+def plain(net: Net, x: Tensor, y: Tensor) -> Callable[[], object]:
+    model = net.build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss_of(model, x, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(net: Net, x: Tensor, y: Tensor, sigma: float = SIGMA) -> Callable[[], object]:
+    model = FlatModel(net.build())
+    gradient = DPGradient(l2=CLIP, noise_multiplier=sigma, batch_size=net.batch)
+
+    def step() -> None:
+        gradient(model, loss_of, x, y)
+        model.flat.add_(model.grad, alpha=-LR)
+
+    return step
+
+
+def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
+    from opacus.grad_sample import wrap_model
+    from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+    from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+
+    model = net.build()
+    ghost = {"max_grad_norm": CLIP, "use_ghost_clipping": True} if mode == "ghost" else {}
+    wrapped = wrap_model(model, grad_sample_mode=mode, **ghost)
+    kind = DPOptimizerFastGradientClipping if mode == "ghost" else DPOptimizer
+    sgd = torch.optim.SGD(model.parameters(), lr=LR)
+    optimizer = kind(sgd, noise_multiplier=SIGMA, max_grad_norm=CLIP, expected_batch_size=net.batch)
+    criterion = nn.CrossEntropyLoss()
+    private_loss = DPLossFastGradientClipping(wrapped, optimizer, criterion, "mean") if mode == "ghost" else criterion
+
+    def step() -> None:
+        optimizer.zero_grad()
+        private_loss(wrapped(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def steppers(name: str, wanted: Iterable[str]) -> dict[str, Callable[[], object]]:
+    net = NETS[name]
+    torch.manual_seed(0)
+    x, y = torch.randn(net.batch, *net.shape), torch.randint(0, 10, (net.batch,))
+    made = {}
+    for who in wanted:
+        if who == "plain SGD":
+            made[who] = plain(net, x, y)
+        elif who == "ours":
+            made[who] = ours(net, x, y)
+        elif who == "ours without noise":
+            made[who] = ours(net, x, y, sigma=0.0)
+        else:
+            made[who] = opacus(net, x, y, who.split()[1])
+    return made
+
+
+def step_case(name: str) -> Case:
+    def case(quick: bool) -> Iterable[Row]:
+        net = NETS[name]
+        repeats = max(3, net.repeats // (3 if quick else 1))
+        quick_ones = steppers(name, ("plain SGD", "ours", "ours without noise"))
+        seconds = interleaved(quick_ones, repeats, clock=time.thread_time)
+        slow = interleaved(steppers(name, ("ours", *PEERS)), max(2, repeats // 4), clock=time.thread_time)
+        metric = f"CPU seconds a step, batch {net.batch}"
+        yield cost(f"step_{name}", "plain SGD", metric, seconds["ours"], seconds["plain SGD"], target=1 / 1.5)
+        yield cost(f"step_{name}", "plain SGD", f"{metric}, clipping only", seconds["ours without noise"], seconds["plain SGD"])
+        for peer in PEERS:
+            yield cost(f"step_{name}", peer, metric, slow["ours"], slow[peer], target=net.hooks if peer == "opacus hooks" else None)
+
+    return case
+
+
+def status_bytes(field: str) -> int:
+    """A field of this process's status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) << 10
+    raise OSError(f"no {field} in /proc/self/status: memory is measured on Linux only")
+
+
+def probe(name: str, who: str) -> None:
+    """In a process of its own: how many bytes three steps need beyond the model and its data."""
+    torch.set_num_threads(1)
+    [step] = steppers(name, (who,)).values()
+    before = status_bytes("VmRSS")
+    for _ in range(3):
+        step()
+    print(json.dumps(status_bytes("VmHWM") - before))
+
+
+def extra_bytes(name: str, who: str) -> float:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.dp", "--probe", name, who]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def memory(quick: bool) -> Iterable[Row]:
+    """Peak memory of three steps beyond what was there before them."""
+    mine = {name: extra_bytes(name, "ours") for name in NETS}
+    yield cost("memory", "plain SGD", "extra bytes, mlp", mine["mlp"], extra_bytes("mlp", "plain SGD"), target=1 / 1.5)
+    yield cost("memory", "plain SGD", "extra bytes, resnet", mine["resnet"], extra_bytes("resnet", "plain SGD"))
+    yield cost("memory", "opacus hooks", "extra bytes, resnet", mine["resnet"], extra_bytes("resnet", "opacus hooks"), target=1.0)
+    yield cost("memory", "opacus hooks", "extra bytes, cnn", mine["cnn"], extra_bytes("cnn", "opacus hooks"))
+
+
+def accounting(quick: bool) -> Iterable[Row]:
+    """Seconds for epsilon after a new round, and after 100 rounds that all differ."""
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+    from opacus.accountants import RDPAccountant
+
+    fresh = iter(np.linspace(1.0, 2.0, 100_000))
+
+    def hundred() -> RdpAccount:
+        account = RdpAccount()
+        for _ in range(100):
+            account = account.plus(Release.gaussian(float(next(fresh)), rate=0.01))
+        account.epsilon(1e-5)
+        return account
+
+    account = hundred()
+    online = interleaved(
+        {"ours": lambda: account.plus(Release.gaussian(float(next(fresh)), rate=0.01)).epsilon(1e-5)}, 20, clock=time.thread_time
+    )
+    yield cost("accounting", "limit of 5 ms", "CPU seconds to epsilon after a new round", online["ours"], 5e-3, target=1.0)
+
+    def theirs() -> None:
+        accountant = RDPAccountant()
+        for _ in range(100):
+            accountant.history.append((float(next(fresh)), 0.01, 1))
+        accountant.get_epsilon(1e-5)
+
+    def google() -> None:
+        accountant = RdpAccountant()
+        for _ in range(100):
+            accountant.compose(PoissonSampledDpEvent(0.01, GaussianDpEvent(float(next(fresh)))))
+        accountant.get_epsilon(1e-5)
+
+    peers = interleaved({"ours": hundred, "opacus": theirs, "dp-accounting": google}, 1 if quick else 3, clock=time.thread_time)
+    yield cost("accounting", "limit of 0.1 s", "CPU seconds for 100 distinct rounds", peers["ours"], 0.1, target=1.0)
+    for peer in ("opacus", "dp-accounting"):
+        yield cost("accounting", peer, "CPU seconds for 100 distinct rounds", peers["ours"], peers[peer])
+
+
+def ring(quick: bool) -> Iterable[Row]:
+    """Root mean squared error of a Skellam-noised sum in a ring of few bits, over central Gaussian noise; n=100, d=2^14, z=1."""
+    n, d = 100, 1 << 14
+    rows = np.random.default_rng(0).standard_normal((n, d))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for bits, most in ((10, None), (12, 1.05), (14, 1.01)):
+        code = ModularCode(bits=bits, l2=1.0, d=d, among=n, noise=DistributedSkellam(1.0))
+        squares = []
+        for repeat in range(2 if quick else 8):
+            seed = repeat.to_bytes(4, "big")
+            total = sum(code.encode(row, seed, OsNoise()) for row in rows) & ((1 << bits) - 1)
+            squares.append(((code.decode(total, seed) - rows.sum(axis=0)) ** 2).mean())
+        target = None if most is None else 1 / most
+        yield cost("ring", "central Gaussian", f"error of the sum, {bits} bits", math.sqrt(float(np.mean(squares))), 1.0, target)
+
+
+def noise(quick: bool) -> Iterable[Row]:
+    """CPU seconds for a million normals from a CSPRNG, beside a generator that a seed repeats."""
+    both = {"ours": lambda: normals(1_000_000, OsNoise(), torch.float32), "torch.randn": lambda: torch.randn(1_000_000)}
+    seconds = interleaved(both, 10, clock=time.thread_time)
+    yield cost("noise", "torch.randn", "CPU seconds for 1,000,000 normals", seconds["ours"], seconds["torch.randn"])
+
+
+CASES = {f"step_{name}": step_case(name) for name in NETS} | {"memory": memory, "accounting": accounting, "ring": ring, "noise": noise}
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # Opacus, about hooks on inputs that need no gradient
+    if sys.argv[1:2] == ["--probe"]:
+        probe(*sys.argv[2:4])
+    else:
+        main("dp", CASES)
