@@ -215,7 +215,6 @@ def test_the_server_reads_the_sum_and_nothing_else(scene):
     seen = scene.view(outcome, "server")
     assert isinstance(seen, Total)
     assert (seen.value - scene.exact(range(4))).abs().max() < 3e-4
-    assert scene.channel.decode(outcome.received(scene.members), {}) is None or scene.channel.arrangement.keys in ("shared", "authority")
 
 
 @every_scene
@@ -249,10 +248,10 @@ def test_decryptors_of_the_multi_party_scheme_read_nothing_without_the_server(sc
     assert scene.view(scene.play(), *scene.channel.arrangement.decryptors) is None
 
 
-@pytest.mark.parametrize("scene", ["bfv-authority", "paillier-authority", "mp-rlwe"], indirect=True)
-def test_an_outsider_who_taps_every_wire_reads_no_update(scene):
+@every_scene
+def test_an_outsider_who_taps_every_wire_reads_nothing(scene):
     outcome = scene.play()
-    assert not isinstance(scene.channel.decode(outcome.received(scene.members), {}), Rows)
+    assert scene.channel.decode(outcome.received(scene.members), {}) is None
 
 
 @pytest.mark.parametrize("scene", ["paillier-threshold", "paillier-3-of-5", "mp-rlwe", "mp-rlwe-3-of-5"], indirect=True)

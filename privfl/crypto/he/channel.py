@@ -23,7 +23,7 @@ from privfl.core import (
     client_of,
     client_party,
 )
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyring
 from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
@@ -131,42 +131,36 @@ class HomomorphicChannel:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that it holds or was told, or nothing."""
         rings = [member.ring for member in members.values() if isinstance(member, HeClient | HeServer | HeHelper)]
         opener = _opener(rings, self.arrangement)
+        server = next((ring for ring in rings if ring.who == "server"), None)
         told: Total | None = None
         rows: dict[str, Total] = {}
-        partials: dict[PartyId, tuple[Message, Parts]] = {}
+        partials: dict[PartyId, Parts] = {}
         for message in messages_in(received):
+            plan = message.topic.plan()
             try:
-                parts = message.whole()
-                if message.kind == ANSWER and self.arrangement.keys == "threshold":
-                    partials[message.sender] = message, parts
-                elif message.kind == ANSWER:
-                    count = int.from_bytes(bytes(parts[0]), "little")
-                    told = told or self.scheme.total(unpack_numbers(parts[1]), message.topic.plan(), count)
+                if message.kind == ANSWER and server is not None:
+                    count, parts = opened_answer(message, server)
+                    if self.arrangement.keys == "threshold":
+                        partials[message.sender] = parts
+                        told = told or self._combined(server.key(), partials, plan, count)
+                    else:
+                        told = told or self.scheme.total(unpack_numbers(parts[0]), plan, count)
                 elif message.kind == CIPHERTEXT and opener is not None and message.sender not in rows:
-                    plan = message.topic.plan()
-                    rows[message.sender] = self.scheme.total(opener(parts, plan, 1), plan, 1)
+                    rows[message.sender] = self.scheme.total(opener(message.whole(), plan, 1), plan, 1)
                 elif message.kind == SUM and opener is not None:
-                    count, plan = int.from_bytes(bytes(parts[0]), "little"), message.topic.plan()
-                    told = told or self.scheme.total(opener(parts[1:], plan, count), plan, count)
+                    said, *total = message.whole()
+                    count = int.from_bytes(bytes(said), "little")
+                    told = told or self.scheme.total(opener(tuple(total), plan, count), plan, count)
             except (Refused, ValueError):
                 continue
-        if rows:
-            return rows_of(rows)
-        return told or self._combined(partials, rings)
+        return rows_of(rows) if rows else told
 
-    def _combined(self, partials: Mapping[PartyId, tuple[Message, Parts]], rings: list[Keyring]) -> Total | None:
-        """The sum from the decryptors' parts, for whoever was handed enough of them."""
-        public = next((ring.public for ring in rings if ring.public is not None), None)
-        if not partials or public is None or not isinstance(self.scheme, ThresholdScheme):
+    def _combined(self, public: PublicKey, partials: Mapping[PartyId, Parts], plan: RoundPlan, count: int) -> Total | None:
+        """The sum from the decryptors' parts, where there are enough of them."""
+        if not isinstance(self.scheme, ThresholdScheme):
             return None
-        message, said = next(iter(partials.values()))
-        plan, count = message.topic.plan(), int.from_bytes(bytes(said[0]), "little")
-        try:
-            by = {who: parts[1:] for who, (_, parts) in partials.items()}
-            numbers = self.scheme.combine(public, by, plan, count, self.arrangement.threshold)
-            return None if numbers is None else self.scheme.total(numbers, plan, count)
-        except Refused:
-            return None
+        numbers = self.scheme.combine(public, partials, plan, count, self.arrangement.threshold)
+        return None if numbers is None else self.scheme.total(numbers, plan, count)
 
 
 class _Opener(KeepsSecrets):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, unpack
+from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, pack, seal, unpack
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
 
@@ -84,9 +84,33 @@ def once(plan: RoundPlan, ring: Keyring) -> None:
 
 
 def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
-    """A decryptor's signed answer, which says of how many clients it is a sum."""
-    said = count.to_bytes(4, "little")
-    return Message.signed(ring.identity, ANSWER, Topic.of(plan, ring.key().key_id), ring.who, (said, *parts)).to_bytes()
+    """A decryptor's signed answer: of how many clients it is a sum, and what it opened, sealed to the server.
+
+    Raises:
+        Abort: the server did not take part in the set-up.
+    """
+    if "server" not in ring.roster:
+        raise Abort(f"{ring.who} does not know the server: its hello was lost in the set-up", blamed="server")
+    topic = Topic.of(plan, ring.key().key_id)
+    box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
+    return Message.signed(ring.identity, ANSWER, topic, ring.who, (count.to_bytes(4, "little"), box)).to_bytes()
+
+
+def opened_answer(message: Message, server: Keyring) -> tuple[int, tuple[bytes, ...]]:
+    """How many clients an answer is of, and what is in it.
+
+    Raises:
+        Refused: it is no answer, or sealed to somebody else.
+    """
+    count, *boxes = message.whole()
+    if message.kind != ANSWER or len(boxes) != 1:
+        raise Refused("not a decryptor's answer")
+    plain = server.identity.unseal(bytes(boxes[0]), _purpose(message.topic))
+    return int.from_bytes(bytes(count), "little"), tuple(bytes(part) for part in unpack(plain))
+
+
+def _purpose(topic: Topic) -> bytes:
+    return b"answer" + topic.key_id + topic.facts + topic.number.to_bytes(8, "little")
 
 
 def forwarded(messages: Sequence[Message], left_out: Sequence[int] = ()) -> Rope:

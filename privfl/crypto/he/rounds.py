@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from privfl.core import Abort, Bounded, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, admit, admit_sum, answer, forwarded, once
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, admit, admit_sum, answer, forwarded, once, opened_answer
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
 from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, Topic, pack_numbers, unpack_numbers
@@ -196,10 +196,10 @@ class ServerRound(KeepsSecrets):
             try:
                 message = Message.read(body)
                 message.verify(ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
-                said, *parts = message.whole()
-                if int.from_bytes(bytes(said), "little") != len(self.collected.messages):
+                count, parts = opened_answer(message, ring)
+                if count != len(self.collected.messages):
                     raise Refused("it opened a sum of another number of clients")
-                self.answers[sender] = tuple(bytes(part) for part in parts)
+                self.answers[sender] = parts
             except Refused as refused:
                 self.collected.excluded.setdefault(sender, str(refused))
         count = len(self.collected.messages)

@@ -135,7 +135,7 @@ class ThresholdScheme(DealtScheme, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IntegerCode:
-    """The fixed-point half of an integer scheme: ``bits`` bits a value, rounds of at most ``room`` summed integers of them."""
+    """The fixed-point half of an integer scheme: how updates become integers, and their sums updates again."""
 
     code: FixedPoint
 

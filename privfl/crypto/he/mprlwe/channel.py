@@ -25,7 +25,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import messages_in, rows_of
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT
+from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Keyring
 from privfl.crypto.he.mprlwe.ceremony import Audience, Ceremony
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, noise, partial, pieces, room
@@ -192,11 +192,13 @@ class MultiPartyRLWE:
             if isinstance(member, JointDecryptor):
                 held |= member.held
         mail = list(messages_in(received))
-        roster = next((m.ring.roster for m in members.values() if isinstance(m, JointServer)), {})
-        whole = {m.sender: m for m in mail if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, roster, public)}
+        server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
+        if server is None:
+            return None  # no half of a ciphertext that the server alone was sent
+        whole = {m.sender: m for m in mail if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server.roster, public)}
         if len(held) == self.scheme.count and whole:
             return rows_of({who: self._row(message, public, held) for who, message in whole.items()})
-        return self._sum([m for m in mail if m.kind == ANSWER], whole, public)
+        return self._sum([m for m in mail if m.kind == ANSWER], whole, public, server)
 
     def _row(self, message: Message, public: JointPublic, held: Mapping[int, Piece]) -> Total:
         c0, c1 = message.whole()
@@ -204,15 +206,15 @@ class MultiPartyRLWE:
         share = partial(list(held.values()), bytes(c1), public.blocks(plan), None)
         return self.scheme.total(public.opened(bytes(c0), [share], plan), plan, 1)
 
-    def _sum(self, answers: list[Message], whole: Mapping[PartyId, Message], public: JointPublic) -> Total | None:
+    def _sum(self, answers: list[Message], whole: Mapping[PartyId, Message], public: JointPublic, server: Keyring) -> Total | None:
         parts: dict[bytes, bytes] = {}
         for message in answers:
             try:
-                count, *items = (bytes(part) for part in message.whole())
+                count, items = opened_answer(message, server)
             except (Refused, ValueError):
                 continue
             for group, part in zip(items[::2], items[1::2], strict=False):
-                if int.from_bytes(count, "little") == len(whole) and not set(group) & set(b"".join(parts)):
+                if count == len(whole) and not set(group) & set(b"".join(parts)):
                     parts[group] = part
         if len(b"".join(parts)) != self.scheme.count or not whole:
             return None

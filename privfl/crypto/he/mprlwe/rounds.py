@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total
-from privfl.crypto.he.guard import ANSWER, SUM, admit, admit_sum, answer, forwarded, once
+from privfl.crypto.he.guard import ANSWER, SUM, admit, admit_sum, answer, forwarded, once, opened_answer
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial, pieces
 from privfl.crypto.he.rounds import Collection
@@ -160,8 +160,8 @@ class JointServerRound(KeepsSecrets):
             try:
                 message = Message.read(mail[sender])
                 message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
-                count, *answers = (bytes(part) for part in message.whole())
-                if int.from_bytes(count, "little") != len(self.collected.messages):
+                count, answers = opened_answer(message, self.ring)
+                if count != len(self.collected.messages):
                     raise Refused("it opened a sum of another number of clients")
                 groups, parts = answers[::2], answers[1::2]
                 if not set(b"".join(groups)) <= self.asked.get(sender, set()):
