@@ -329,6 +329,38 @@ def test_a_client_that_missed_the_set_up_is_left_out():
     assert isinstance(outcome.aborts["client/1"], Abort)
 
 
+GARBLERS = {
+    "zeros": lambda body: bytes(len(body)),
+    "ones": lambda body: b"\xff" * len(body),
+    "cut": lambda body: bytes(body[: len(body) // 2]),
+    "empty": lambda body: b"",
+    "longer": lambda body: bytes(body) + b"x",
+    "flipped": lambda body: bytes(body[:40]) + bytes(b ^ 0x5A for b in body[40:50]) + bytes(body[50:]),
+    "hello": lambda body: bytes(64),
+}
+
+
+@pytest.mark.parametrize("garble", GARBLERS.values(), ids=GARBLERS)
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        (name, who)
+        for name in ("paillier-shared", "paillier-threshold", "bfv-authority", "mp-rlwe")
+        for who in ("client/1", "server", *CHANNELS[name].helpers())
+    ],
+)
+def test_garbage_in_the_set_up_or_in_a_round_never_crashes_anybody_and_never_falsifies_a_sum(name, who, garble):
+    channel = CHANNELS[name]
+    broken = Scene(channel, d=10, setup_faults=Faults(malformed={who: garble}))
+    outcomes = [broken.play()]
+    if garble is GARBLERS["flipped"]:
+        whole = Scene(channel, d=10)
+        outcomes += [whole.play(faults=Faults(malformed={who: garble}))]
+    for outcome in outcomes:
+        if outcome.opened is not None:
+            broken.assert_opened(outcome, outcome.opened.survivors)
+
+
 def test_a_lying_decryptor_is_noticed_when_its_sum_cannot_be_one():
     class Twisted:
         def __init__(self, secret):

@@ -17,6 +17,7 @@ from privfl.crypto.he import keyfile
 from privfl.crypto.he.guard import CIPHERTEXT, SUM, forwarded, opened_answer
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
+from privfl.crypto.he.paillier import from_phe
 from privfl.crypto.he.wire import Identity, Message, Refused, Topic, pack, seal, unpack
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
@@ -327,6 +328,28 @@ def test_a_key_file_gives_the_same_key_again(tmp_path, make):
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_key_file_of_other_parameters_does_not_fit(tmp_path):
+    path = str(tmp_path / "key")
+    BFV(key_file=path).scheme.generate()
+    with pytest.raises(ConfigError, match="does not fit"):
+        BFV(bits=24, key_file=path).scheme.generate()
+    path = str(tmp_path / "other")
+    Paillier(key_file=path, **SMALL).scheme.generate()
+    for changes in ({"bits": 12}, {"key_bits": 1024}):
+        with pytest.raises(ConfigError, match="does not fit"):
+            Paillier(key_file=path, **{**SMALL, **changes}).scheme.generate()
+
+
+def test_a_key_of_phe_becomes_a_key_file(tmp_path):
+    import phe
+
+    path = tmp_path / "key"
+    keyfile.write(path, b"paillier", from_phe(phe.generate_paillier_keypair(n_length=512)[1]).to_bytes())
+    attack = Attack(Paillier(key_file=str(path), **SMALL))
+    plan, messages = attack.fresh()
+    assert attack.ask(plan, messages)
+
+
 def test_short_paillier_keys_are_refused_and_2048_bits_warn():
     with pytest.raises(ConfigError, match="at least 2048"):
         Paillier(key_bits=1024)
@@ -344,6 +367,7 @@ def test_short_paillier_keys_are_refused_and_2048_bits_warn():
         (lambda: BFV(bits=31, max_clients=1 << 40), "no parameter set"),
         (lambda: Paillier(keys="threshold", holders=3, threshold=4), "threshold <= holders"),
         (lambda: Paillier(exponent_bits=100), "exponent_bits"),
+        (lambda: Paillier(keys="threshold", key_file="key"), "key_file"),
         (lambda: MultiPartyRLWE(holders=6), "holders"),
         (lambda: MultiPartyRLWE(smudge_bits=95), "smudge_bits"),
         (lambda: BFV(min_clients=0), "min_clients"),

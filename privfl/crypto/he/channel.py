@@ -136,8 +136,8 @@ class HomomorphicChannel:
         rows: dict[str, Total] = {}
         partials: dict[PartyId, Parts] = {}
         for message in messages_in(received):
-            plan = message.topic.plan()
             try:
+                plan = message.topic.plan()
                 if message.kind == ANSWER and server is not None:
                     count, parts = opened_answer(message, server)
                     if self.arrangement.keys == "threshold":

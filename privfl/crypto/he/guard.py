@@ -92,7 +92,10 @@ def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
     if "server" not in ring.roster:
         raise Abort(f"{ring.who} does not know the server: its hello was lost in the set-up", blamed="server")
     topic = Topic.of(plan, ring.key().key_id)
-    box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
+    try:
+        box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
+    except Refused as refused:
+        raise Abort(f"{ring.who} cannot answer the server: {refused}", blamed="server") from refused
     return Message.signed(ring.identity, ANSWER, topic, ring.who, (count.to_bytes(4, "little"), box)).to_bytes()
 
 

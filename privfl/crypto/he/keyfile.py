@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from privfl.core import ConfigError
+from privfl.crypto.he.scheme import SecretKey
+from privfl.crypto.he.wire import Refused
+
+S = TypeVar("S", bound=SecretKey)
 
 _MAGIC = b"privfl-he-key-1\n"
 
@@ -44,3 +50,22 @@ def read(path: Path, kind: bytes) -> bytes:
     if not body.startswith(head):
         raise ConfigError(f"key file {path} holds no {kind.decode()} key of this version.")
     return body[len(head) :]
+
+
+def kept(key_file: str | None, kind: bytes, load: Callable[[bytes], S], make: Callable[[], S]) -> S:
+    """The secret key in the file; a fresh one, written there, where the file does not exist yet; a fresh one, kept nowhere, without a file.
+
+    Raises:
+        ConfigError: the file is not safe, or holds a key of other parameters.
+    """
+    if key_file is None:
+        return make()
+    path = Path(key_file)
+    if not path.exists():
+        secret = make()
+        write(path, kind, secret.to_bytes())
+        return secret
+    try:
+        return load(read(path, kind))
+    except Refused as refused:
+        raise ConfigError(f"key file {path} does not fit this channel: {refused}.") from refused

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from privfl.core import Abort, ConfigError, KeepsSecrets, Mail, PartyId, require
+from privfl.core import Abort, Buffer, ConfigError, KeepsSecrets, Mail, PartyId, require
 from privfl.crypto.he.scheme import DealtScheme, KeyShare, PublicKey, Scheme, SecretKey, ThresholdScheme
 from privfl.crypto.he.wire import Identity, Refused, pack, seal, unpack
 
@@ -175,7 +176,11 @@ class KeyMaking(KeepsSecrets):
             return {}
         hellos = {sender: bytes(body) for sender, body in mail.items() if len(body) == 64 and sender not in ring.roster}
         ring.roster.update(hellos)
-        return {sender: self._announcement(sender, hello) for sender, hello in hellos.items()}
+        out: dict[PartyId, Buffer] = {}
+        for sender, hello in hellos.items():
+            with contextlib.suppress(Refused):  # a key that nobody can hold: its sender is told nothing
+                out[sender] = self._announcement(sender, hello)
+        return out
 
     def _announcement(self, receiver: PartyId, hello: bytes) -> bytes:
         ring, key = self.ring, self.ring.key()

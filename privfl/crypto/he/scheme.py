@@ -145,9 +145,10 @@ class IntegerCode:
 
     def total(self, numbers: Numbers, plan: RoundPlan, count: int) -> Total:
         """The sum, if ``count`` contributions can have made it."""
-        if len(numbers) != self.code.length(plan):
-            raise Refused(f"{len(numbers)} numbers where {self.code.length(plan)} were due")
-        if np.abs(numbers).max(initial=0) > count * self.code.top or not numbers[-1] > 0:
+        if len(numbers) != self.code.length(plan) or numbers.dtype != np.int64:
+            raise Refused(f"{len(numbers)} numbers where {self.code.length(plan)} integers were due")
+        most = count * self.code.top
+        if numbers.max() > most or numbers.min() < -most or not numbers[-1] > 0:
             raise Refused(f"the decrypted sum is not a sum of {count} contributions")
         return self.code.decode(numbers, plan, count)
 

@@ -35,6 +35,7 @@ _DOMAIN = b"privfl/he/message/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
 _MOST_PARTS = 32
+_MOST_CLIENTS = 1 << 20
 
 
 class Refused(Exception):
@@ -61,7 +62,13 @@ class Topic:
         return cls(key_id, facts, plan.number, plan.d, float(plan.l2), float(plan.max_weight), plan.n)
 
     def plan(self) -> RoundPlan:
-        """The numbers of the round, for somebody who reads mail without its plan: the cohort is known by its size only."""
+        """The numbers of the round, for somebody who reads mail without its plan: the cohort is known by its size only.
+
+        Raises:
+            Refused: no round has such numbers.
+        """
+        if not (0 < self.n <= _MOST_CLIENTS and self.d > 0 and self.l2 > 0 and self.max_weight > 0):
+            raise Refused("the facts of no round")
         return RoundPlan(self.number, tuple(range(self.n)), self.d, self.l2, self.max_weight)
 
 
@@ -111,10 +118,18 @@ class Identity(KeepsSecrets):
 
 
 def seal(receiver: bytes, plain: bytes, purpose: bytes) -> bytes:
-    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the key is used once, so the nonce is 0)."""
+    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the key is used once, so the nonce is 0).
+
+    Raises:
+        Refused: that is nobody's key.
+    """
     ephemeral = X25519PrivateKey.generate()
     mine = ephemeral.public_key().public_bytes_raw()
-    key = _box_key(ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver)), mine + receiver, purpose)
+    try:
+        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver))
+    except ValueError:
+        raise Refused("nobody can hold this public key") from None
+    key = _box_key(shared, mine + receiver, purpose)
     return mine + AESGCM(key).encrypt(bytes(12), plain, purpose)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from privfl.core import ConfigError, RoundPlan, require
@@ -29,15 +28,12 @@ class BfvScheme(IntegerCode):
 
     def generate(self) -> tuple[LatticePublic, LatticeSecret]:
         """A fresh key pair, or the one in the key file."""
-        path = None if self.key_file is None else Path(self.key_file)
-        if path is not None and path.exists():
-            kept = self.secret(keyfile.read(path, b"bfv"))
-            return kept.public, kept
+        secret = keyfile.kept(self.key_file, b"bfv", self.secret, self._fresh)
+        return secret.public, secret
+
+    def _fresh(self) -> LatticeSecret:
         public, secret = fresh(self.lattice, self.workers)
-        made = LatticeSecret(public, secret, self.encryption)
-        if path is not None:
-            keyfile.write(path, b"bfv", made.to_bytes())
-        return public, made
+        return LatticeSecret(public, secret, self.encryption)
 
     def public(self, data: bytes) -> LatticePublic:
         """Read a public key."""

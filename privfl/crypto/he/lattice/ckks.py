@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -35,15 +34,12 @@ class CkksScheme:
 
     def generate(self) -> tuple[LatticePublic, LatticeSecret]:
         """A fresh key pair, or the one in the key file."""
-        path = None if self.key_file is None else Path(self.key_file)
-        if path is not None and path.exists():
-            kept = self.secret(keyfile.read(path, b"ckks"))
-            return kept.public, kept
+        secret = keyfile.kept(self.key_file, b"ckks", self.secret, self._fresh)
+        return secret.public, secret
+
+    def _fresh(self) -> LatticeSecret:
         public, secret = fresh(self.lattice, self.workers)
-        made = LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
-        if path is not None:
-            keyfile.write(path, b"ckks", made.to_bytes())
-        return public, made
+        return LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
 
     def public(self, data: bytes) -> LatticePublic:
         """Read a public key."""

@@ -115,7 +115,10 @@ class Ceremony(KeepsSecrets):
             for index in self.layout[number]:
                 if index != self.index:
                     box = self.ring.roster[self.ring.arrangement.decryptors[index]][32:]
-                    sealed[index].append(seal(box, piece.to_bytes(), _PURPOSE + bytes([number]) + self.seed))
+                    try:
+                        sealed[index].append(seal(box, piece.to_bytes(), _PURPOSE + bytes([number]) + self.seed))
+                    except Refused:
+                        raise self._blame(index, "sent a key that nobody can hold") from None
         commitment = _commitment(CONTRIBUTIONS, self.index, self._contributions())
         return self._tell(PIECES, [commitment], {i: pack(boxes) for i, boxes in sealed.items()})
 

@@ -68,8 +68,7 @@ class JointDecryptorRound(KeepsSecrets):
             else:
                 parts, self.count = admit_sum(body, plan, ring)
                 once(plan, ring)
-                key.check((bytes(4 * len(parts[0]) // 12), parts[0]), plan)
-                self.c1 = bytes(parts[0])
+                self.c1 = key.add_c1(parts, plan)
         except Refused as refused:
             raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 

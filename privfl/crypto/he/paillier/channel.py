@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from privfl.core import ConfigError, PartyId, RoundPlan, require
@@ -18,7 +17,7 @@ from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, gener
 from privfl.crypto.he.paillier.packing import Slots
 from privfl.crypto.he.paillier.threshold import PaillierShare
 from privfl.crypto.he.scheme import IntegerCode, PublicKey, SecretKey, no_room
-from privfl.crypto.he.wire import Numbers, Parts
+from privfl.crypto.he.wire import Numbers, Parts, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +32,27 @@ class PaillierScheme(IntegerCode):
 
     def generate(self) -> tuple[PaillierPublic, PaillierSecret]:
         """A fresh key pair, or the one in the key file; a new key goes into the file where one is named."""
-        path = None if self.key_file is None else Path(self.key_file)
-        if path is not None and path.exists():
-            secret = self.secret(keyfile.read(path, b"paillier"))
-        else:
-            secret = generate(self.key_bits, self.code.bits, self.exponent_bits, self.threads)
-            if path is not None:
-                keyfile.write(path, b"paillier", secret.to_bytes())
+        secret = keyfile.kept(self.key_file, b"paillier", self.secret, self._fresh)
         return secret.public, secret
 
+    def _fresh(self) -> PaillierSecret:
+        return generate(self.key_bits, self.code.bits, self.exponent_bits, self.threads)
+
     def public(self, data: bytes) -> PaillierPublic:
-        """Read a public key."""
-        return PaillierPublic.from_bytes(data, self.threads, self.least_bits)
+        """Read a public key of this value width."""
+        return self._fitting(PaillierPublic.from_bytes(data, self.threads, self.least_bits))
 
     def secret(self, data: bytes) -> PaillierSecret:
-        """Read a secret key."""
-        return PaillierSecret.from_bytes(data, self.threads, self.least_bits)
+        """Read a secret key of this value width."""
+        secret = PaillierSecret.from_bytes(data, self.threads, self.least_bits)
+        self._fitting(secret.public)
+        return secret
+
+    def _fitting(self, public: PaillierPublic) -> PaillierPublic:
+        if public.bits != self.code.bits or public.n.bit_length() < self.key_bits:
+            said = f"{public.n.bit_length()} bits for values of {public.bits}"
+            raise Refused(f"a Paillier key of {said}, where {self.key_bits} for {self.code.bits} are asked for")
+        return public
 
     def headroom(self, plan: RoundPlan) -> None:
         """Slots widen with the cohort, so only absurd cohorts do not fit."""
@@ -113,6 +117,8 @@ class Paillier(HomomorphicChannel):
         if self.exponent_bits is not None and not self.insecure_for_tests:
             require.within(256, self.key_bits // 2, exponent_bits=self.exponent_bits)
         require.at_least(1, threads=self.threads)
+        if self.keys == "threshold" and self.key_file is not None:
+            raise ConfigError("keys='threshold' means that nobody keeps the whole key, and key_file would: leave key_file out.")
         FixedPoint(self.bits, self.rounding)
         self.describe()  # refuses impossible arrangements
 

@@ -86,6 +86,7 @@ def combine(public: PaillierPublic, partials: Sequence[Parts], plan: RoundPlan, 
         if len(part) != 2 or len(part[0]) != 2:
             raise Refused("a decryptor's part of another form")
         index, holders = part[0][0], part[0][1]
+        public.check((part[1],), plan)
         by_index.setdefault(index, public.read((part[1],), plan))
     chosen = sorted(by_index)[:threshold]
     if len(chosen) < threshold:
