@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import statistics
 import subprocess
 import sys
 import time
@@ -101,22 +102,38 @@ def geometric_median(quick: bool) -> Iterator[Row]:
 
 
 def nnm(quick: bool) -> Iterator[Row]:
-    """Each timed alone, cold (the first call of that size in this process) and warm: the peer swings by its page faults."""
-    data, seam = rows(), context(D)
-    mixing, peer = ours.NearestNeighbourMixing(F), byzfl("preaggregators").NNM(F)
-    small = rows(N, 1000)
-    mixing.before(small, None, seam)  # libraries load here, on both sides
-    peer(small.values)
+    """Cold, the first call of a fresh process, and warm: the peer swings by its page faults. Medians of three (the peer: one if quick)."""
     for state in ("cold", "warm"):
-        seconds = {}
-        for name, run in (("ours", lambda: mixing.before(data, None, seam)), ("theirs", lambda: peer(data.values))):
-            taken = []
-            for _ in range(3 if name == "ours" and state == "warm" else 1):
-                began = time.process_time()
-                run()
-                taken.append(time.process_time() - began)
-            seconds[name] = min(taken)
-        yield cost("nnm", "ByzFL", f"CPU seconds (user + system), {state}, n={N} d={D} f={F}", seconds["ours"], seconds["theirs"], 50.0)
+        theirs = [child("measure_nnm", state, "theirs") for _ in range(1 if quick else 3)]
+        own = [child("measure_nnm", state, "ours") for _ in range(3)]
+        metric = f"CPU seconds (user + system), {state}, n={N} d={D} f={F}"
+        yield cost("nnm", "ByzFL", metric, statistics.median(own), statistics.median(theirs), 50.0)
+
+
+def measure_nnm(state: str, side: str) -> None:
+    """Print the seconds of one call, after another one of that size if warm."""
+    torch.set_num_threads(1)
+    mixing, peer = ours.NearestNeighbourMixing(F), byzfl("preaggregators").NNM(F)
+
+    def call(data: Rows) -> object:
+        return mixing.before(data, None, context(data.d)) if side == "ours" else peer(data.values)
+
+    call(rows(N, 1000))  # libraries load here
+    data = rows()
+    if state == "warm":
+        call(data)
+    began = time.process_time()
+    call(data)
+    print(time.process_time() - began)
+
+
+def child(function: str, *arguments: str) -> float:
+    """The number that a function of this file prints in a fresh process."""
+    script = f"from benchmarks.aggregators import {function}; {function}(*{arguments!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{function}{arguments} failed: {done.stderr[-400:]}")
+    return float(done.stdout.split()[-1])
 
 
 def without_peer(case: str, name: str, run: Callable[[Rows], object], quick: bool) -> Iterator[Row]:
@@ -151,11 +168,7 @@ MEASURED: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
 
 def peak(name: str, side: str) -> float:
     """Peak resident memory of one call in a fresh process, the update matrix counted, over the matrix' size."""
-    script = f"from benchmarks.aggregators import measure_peak; measure_peak({name!r}, {side!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} of {side} failed: {done.stderr[-400:]}")
-    return float(done.stdout.split()[-1])
+    return child("measure_peak", name, side)
 
 
 def resident(field: str) -> int:
