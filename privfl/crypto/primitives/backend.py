@@ -60,8 +60,8 @@ class Backend(Protocol):
         """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
         ...
 
-    def keystream(self, key: bytes, nonce: bytes) -> Keystream:
-        """AES-CTR from the counter block nonce [12 bytes] || 00000002, where AES-GCM starts too."""
+    def keystream(self, key: bytes, counter: bytes) -> Keystream:
+        """AES-CTR from an initial counter block [16 bytes] (SP 800-38A, section 6.5)."""
         ...
 
 

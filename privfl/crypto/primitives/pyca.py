@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from privfl.core import KeepsSecrets
 
 _ZEROS = memoryview(bytes(1 << 17))
-_FIRST = (2).to_bytes(4, "big")
+_GCM_FIRST = (2).to_bytes(4, "big")
 
 
 class _Stream(KeepsSecrets):
@@ -88,7 +88,7 @@ class Pyca:
         except (InvalidTag, ValueError):
             return None
 
-    def keystream(self, key: bytes, nonce: bytes) -> _Stream:
-        """As `Backend` says."""
-        mode = modes.GCM(nonce) if _gcm_is_faster() else modes.CTR(nonce + _FIRST)
+    def keystream(self, key: bytes, counter: bytes) -> _Stream:
+        """As `Backend` says; where the counter is one that AES-GCM starts from, by whichever of the two is faster here."""
+        mode = modes.GCM(counter[:12]) if counter[12:] == _GCM_FIRST and _gcm_is_faster() else modes.CTR(counter)
         return _Stream(Cipher(algorithms.AES(key), mode).encryptor())

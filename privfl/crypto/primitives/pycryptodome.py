@@ -88,6 +88,6 @@ class Pycryptodome:
         except ValueError:
             return None
 
-    def keystream(self, key: bytes, nonce: bytes) -> _Stream:
+    def keystream(self, key: bytes, counter: bytes) -> _Stream:
         """As `Backend` says."""
-        return _Stream(AES.new(key, AES.MODE_CTR, nonce=nonce, initial_value=2))
+        return _Stream(AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=counter))

@@ -15,13 +15,17 @@ Words: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray
 _BLOCK = 1 << 17
 """Bytes of keystream at a time: a block of the vector and one of noise stay in the second-level cache together."""
 _TAIL = 16
+_COUNTER = (2).to_bytes(4, "big")
 
 
 def _open(seed: bytes, library: Backend) -> Keystream:
-    """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built against one nonce serves two seeds."""
+    """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built against one nonce serves two seeds.
+
+    The counter begins where AES-GCM's does, because libraries make that keystream fastest; 64 GiB later it would leave its 32 bits.
+    """
     if len(seed) != 32:
         raise ValueError(f"a mask seed has 32 bytes, and this has {len(seed)}.")
-    return library.keystream(seed[:16], seed[16:28])
+    return library.keystream(seed[:16], seed[16:28] + _COUNTER)
 
 
 def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) -> None:

@@ -160,12 +160,12 @@ class ServerParty(KeepsSecrets):
     def _shares(self, position: int, content: memoryview) -> None:
         bound, rest = bytes(content[:32]), content[32:]
         sealed, rest = fields.read_table(rest, SEALED, self.scene.n)
-        others = self.adverts.keys() - {position}
         fields.ends(rest)
         if self.scene.chosen:
-            right = sealed.keys() <= others and len(sealed) == min(self.scene.degree.k, len(others))
+            due = min(self.scene.degree.k, len(self.adverts) - 1)
+            right = len(sealed) == due and position not in sealed and sealed.keys() <= self.adverts.keys()
         else:
-            right = sealed.keys() == others & set(self.scene.neighbours(position))
+            right = sealed.keys() == {other for other in self.scene.neighbours(position) if other in self.adverts}
         if not right:
             raise Malformed("shares for others than its neighbours, or not for all of them")
         self.sealed[position] = {other: bytes(letter) for other, letter in sealed.items()}
