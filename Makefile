@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11  # a peer of the benchmarks; its dependencies are not needed
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and print the table (under 3 minutes)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from privfl import catalog
 from privfl.config import Config
-from privfl.core import ClientId, ConfigError, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds
+from privfl.core import ClientId, ConfigError, Dataset, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds
 from privfl.data import Split, load
-from privfl.engine import Attacker, Scenario, Schedule, choose_clients, opens_to
+from privfl.engine import Attacker, Sampler, Scenario, Schedule, Trusted, choose_clients, opens_to, rule_reads_channel
 from privfl.models import initialised
 from privfl.training import Method, Workload, cross_entropy
 
 _PLAN_KEYS = ("batch_size", "epochs", "steps")
 _SCHEDULE_KEYS = ("first", "last", "every", "rounds")
+_TEAM_KEYS = ("clients", "fraction", "colluding")
 DEFAULT_CLIENTS = 20
+LOCAL = ("none", "local_gaussian")
+"""Mechanisms whose noise does not depend on how the server averages."""
 
 
 def scenario(config: Config) -> Scenario:
@@ -30,20 +34,23 @@ def scenario(config: Config) -> Scenario:
     """
     seeds = Seeds(config.seed)
     mechanism = _optional("mechanism", catalog.MECHANISMS, config.mechanism)
-    method = training(config.training)
+    private = mechanism is not None and config.mechanism["name"] not in LOCAL
+    method = training(_uniform(config.training) if private else config.training)
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
     bound = catalog.build("bound", catalog.BOUNDS, bound_part)
     channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED)
-    aggregator = catalog.build("aggregator", catalog.AGGREGATORS, config.aggregator, catalog.NESTED)
-    defences = [catalog.build("defence", catalog.DEFENCES, part, catalog.NESTED) for part in config.defences]
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build("server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer)
     builder, options = _model(config.model)
     split = load(config.data.name, **config.data.options)
-    clients = deal(config, split, seeds)
+    clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(builder, split.shape, split.classes, seed=seeds.derive("model"), **options)
     workload = Workload(FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device))
+    trusted = Trusted(workload, clients, root).by_name()
+    rule = _public_mean(config.aggregator, sampler, len(clients)) if private else config.aggregator
+    aggregator = _with("aggregator", catalog.AGGREGATORS, rule, trusted)
+    _refuse_impossible(config, aggregator, channel)
     return Scenario(
         workload=workload,
         clients=clients,
@@ -53,7 +60,7 @@ def scenario(config: Config) -> Scenario:
         aggregator=aggregator,
         rounds=config.rounds,
         sampler=sampler,
-        defences=defences,
+        defences=[_with("defence", catalog.DEFENCES, part, trusted) for part in config.defences],
         mechanism=mechanism,
         attackers=[_attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)],
         server_optimizer=optimizer,
@@ -79,6 +86,9 @@ def training(part: Mapping[str, Any]) -> Method:
     LocalPlan(batch_size=32, epochs=2, steps=None)
     """
     own = {key: value for key, value in part.items() if key not in _PLAN_KEYS}
+    gradient = own.get("gradient")
+    if isinstance(gradient, Mapping) and gradient.get("name") == "dp":  # it divides by the plan's batch size
+        own["gradient"] = {"batch_size": part.get("batch_size", 32), **gradient}
     plan = {key: value for key, value in part.items() if key in _PLAN_KEYS}
     method: Method = catalog.build("training", catalog.TRAINING, own, catalog.NESTED)
     if not plan:
@@ -91,14 +101,22 @@ def training(part: Mapping[str, Any]) -> Method:
     return changed
 
 
-def deal(config: Config, split: Split, seeds: Seeds) -> dict[ClientId, Tensor]:
-    """Each client's positions in the training data."""
-    part = config.data.partition
+def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
+    """Each client's positions in the training data, and the samples that the server keeps clean for itself."""
+    part, train = config.data.partition, split.train
+    if part["name"] == "natural" and "attribute" not in part and split.natural is not None:
+        part = {**part, "attribute": split.natural}
     partition = catalog.build("partition", catalog.PARTITIONERS, part)
     count = config.data.clients
     if count is None and part["name"] != "natural":
         count = DEFAULT_CLIENTS
-    return dict(enumerate(partition(split.train, count, seeds.generator("partition"))))
+    if config.data.root >= train.n:
+        raise ConfigError(f"data.root is {config.data.root}, and there are only {train.n} training samples.")
+    shuffled = torch.randperm(train.n, generator=seeds.generator("root"))
+    root, rest = shuffled[: config.data.root], shuffled[config.data.root :].sort().values
+    held = train if config.data.root == 0 else train.take(rest)
+    parts = partition(held, count, seeds.generator("partition"))
+    return {client: rest[index] for client, index in enumerate(parts)}, train.take(root)
 
 
 def _model(part: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -110,13 +128,47 @@ def _optional(seam: str, table: catalog.Table, part: Mapping[str, Any]) -> Any |
     return None if part["name"] == "none" else catalog.build(seam, table, part, catalog.NESTED)
 
 
+def _with(seam: str, table: catalog.Table, part: Mapping[str, Any], trusted: Mapping[str, Callable[[], Any]]) -> Any:
+    """A defence, with those of the run's functions that its constructor asks for."""
+    if part["name"] not in table:
+        return catalog.build(seam, table, part)
+    asked = [name for name in catalog.fields_of(table[part["name"]])[0] if name in trusted]
+    return catalog.build(seam, table, part, catalog.NESTED, {name: trusted[name]() for name in asked})
+
+
+def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Client-level privacy needs every client to weigh the same."""
+    return {"weighting": "uniform", **part}
+
+
+def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Mapping[str, Any]:
+    """Under noise a bare ``mean`` is the one with a sensitivity: unweighted, over the expected size of a cohort, whoever drops out."""
+    sampling = sampler.sampling(clients)
+    if part != {"name": "mean"}:
+        return part
+    return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
+
+
+def _refuse_impossible(config: Config, aggregator: Any, channel: Any) -> None:
+    """Say which rules would work where this one cannot."""
+    if rule_reads_channel(aggregator, channel):
+        return
+    name, over = config.aggregator["name"], config.channel["name"]
+    able = [rule for rule, maker in catalog.AGGREGATORS.items() if rule_reads_channel(maker, channel)]
+    showing = [other for other, maker in catalog.CHANNELS.items() if rule_reads_channel(aggregator, maker)]
+    raise ConfigError(
+        f"aggregator '{name}' reads individual updates, and channel '{over}' opens only their sum. Over {over} work: {', '.join(able)};"
+        f" {name} works over: {', '.join(showing)}. See 'privfl list --compat'."
+    )
+
+
 def _attacker(part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds, i: int) -> Attacker:
-    own = {key: value for key, value in part.items() if key not in (*_SCHEDULE_KEYS, "clients", "fraction")}
+    own = {key: value for key, value in part.items() if key not in (*_SCHEDULE_KEYS, *_TEAM_KEYS)}
     when = {key: value for key, value in part.items() if key in _SCHEDULE_KEYS}
     attack = catalog.build("attack", catalog.ATTACKS, own, catalog.NESTED)
     schedule = catalog.build("attack", {part["name"]: Schedule}, {"name": part["name"], **when})
     who = choose_clients(clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction"))
-    return Attacker(part["name"], attack, who, schedule)
+    return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
 
 
 def _first_sentence(part: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from privfl import aggregators, crypto, data, dp, models, training
+from privfl import aggregators, attacks, crypto, data, dp, models, training
 from privfl.core import ConfigError, unknown
 from privfl.engine import rule_reads_channel, samplers
 
@@ -19,11 +19,104 @@ Table = Mapping[str, Callable[..., Any]]
 
 SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
 BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip}
-CHANNELS: Table = {"plain": crypto.Plain}
-AGGREGATORS: Table = {"mean": aggregators.Mean}
-DEFENCES: Table = {}
-MECHANISMS: Table = {}
-ATTACKS: Table = {}
+CHANNELS: Table = {
+    "plain": crypto.Plain,
+    "secagg": crypto.SecAgg,
+    "additive_sharing": crypto.AdditiveSharing,
+    "paillier": crypto.Paillier,
+    "bfv": crypto.BFV,
+    "ckks": crypto.CKKS,
+    "mp_rlwe": crypto.MultiPartyRLWE,
+}
+AGGREGATORS: Table = {
+    "mean": aggregators.Mean,
+    "median": aggregators.Median,
+    "trimmed_mean": aggregators.TrimmedMean,
+    "meamed": aggregators.MeaMed,
+    "median_of_means": aggregators.MedianOfMeans,
+    "geometric_median": aggregators.GeometricMedian,
+    "rfa": aggregators.RFA,
+    "krum": aggregators.Krum,
+    "bulyan": aggregators.Bulyan,
+    "mda": aggregators.MDA,
+    "greedy_mda": aggregators.GreedyMDA,
+    "caf": aggregators.CAF,
+    "cge": aggregators.CGE,
+    "monna": aggregators.MoNNA,
+    "smea": aggregators.SMEA,
+    "dnc": aggregators.DnC,
+    "sign_guard": aggregators.SignGuard,
+    "clipped_clustering": aggregators.ClippedClustering,
+    "auror": aggregators.Auror,
+    "cosine_filter": aggregators.CosineFilter,
+    "afa": aggregators.AFA,
+    "centered_clipping": aggregators.CenteredClipping,
+    "foolsgold": aggregators.FoolsGold,
+    "residual_reweighting": aggregators.ResidualReweighting,
+    "zeno": aggregators.Zeno,
+    "fltrust": aggregators.FLTrust,
+    "clean_gradient_filter": aggregators.CleanGradientFilter,
+    "fair": aggregators.FAIR,
+    "cross_validation": aggregators.CrossValidation,
+    "robust_learning_rate": aggregators.RobustLearningRate,
+    "sign_majority": aggregators.SignMajority,
+    "slsgd": aggregators.SLSGD,
+    "flame": aggregators.FLAME,
+}
+DEFENCES: Table = {
+    "nnm": aggregators.NearestNeighbourMixing,
+    "bucketing": aggregators.Bucketing,
+    "clipping": aggregators.Clipping,
+    "arc": aggregators.AdaptiveRobustClipping,
+    "anomaly_score": aggregators.AnomalyScore,
+    "norm_clipping": aggregators.NormClipping,
+    "baffle": aggregators.BaFFLe,
+    "crfl": aggregators.CRFL,
+    "fl_wbc": aggregators.FLWBC,
+    "client_momentum": aggregators.ClientMomentum,
+    "sparsify": aggregators.Sparsify,
+    "federated_pruning": aggregators.FederatedPruning,
+}
+"""What stands beside the rule: at the client, before it, after it."""
+MECHANISMS: Table = {"gaussian": dp.Gaussian, "local_gaussian": dp.LocalGaussian}
+GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient}
+ATTACKS: Table = {
+    "zero": attacks.ZeroWeights,
+    "random": attacks.RandomWeights,
+    "flip": attacks.FlippedWeights,
+    "sign_flip": attacks.SignFlip,
+    "gaussian": attacks.Gaussian,
+    "constant": attacks.Constant,
+    "not_finite": attacks.NotFinite,
+    "linear_combination": attacks.LinearCombination,
+    "alie": attacks.ALIE,
+    "ipm": attacks.IPM,
+    "fang_krum": attacks.FangKrum,
+    "fang_trimmed_mean": attacks.FangTrimmedMean,
+    "min_max": attacks.MinMax,
+    "min_sum": attacks.MinSum,
+    "agr_tailored": attacks.AGRTailored,
+    "mimic": attacks.Mimic,
+    "free_rider": attacks.FreeRider,
+    "skip_clip": attacks.SkipClip,
+    "withhold": attacks.Withhold,
+    "label_flip": attacks.LabelFlip,
+    "feature_noise": attacks.FeatureNoise,
+    "optimal_points": attacks.OptimalPoints,
+    "back_gradient": attacks.BackGradient,
+    "pixel_pattern": attacks.PixelPattern,
+    "dba": attacks.DBA,
+    "semantic": attacks.Semantic,
+    "edge_case": attacks.EdgeCase,
+    "next_token": attacks.NextToken,
+    "several": attacks.Several,
+    "model_replacement": attacks.ModelReplacement,
+    "constrain_and_scale": attacks.ConstrainAndScale,
+    "train_and_scale": attacks.TrainAndScale,
+    "boosting": attacks.Boosting,
+    "neurotoxin": attacks.Neurotoxin,
+    "projected_gradient": attacks.ProjectedGradient,
+}
 DATASETS: Table = data.DATASETS
 PARTITIONERS: Table = data.PARTITIONERS
 MODELS: Table = models.MODELS
@@ -41,7 +134,7 @@ SERVER_OPTIMIZERS: Table = {
     "fedyogi": training.FedYogi,
     "fedadagrad": training.FedAdagrad,
 }
-NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS}
+NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS, "gradient": GRADIENTS, "backdoor": ATTACKS}
 """Fields that are parts themselves, by name."""
 
 
@@ -95,6 +188,8 @@ def checked(
         if nested and key in nested and value is not None:
             inner = {"name": value} if isinstance(value, str) else value
             values[key] = build(f"{seam}.{key}", nested[key], inner, nested)
+        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
+            values[key] = build(f"{seam}.{key}", {key: hints[key]}, {"name": key, **value}, nested)  # a group of settings
         else:
             values[key] = _checked(f"{seam} '{name}'", key, hints[key], value)
     return maker, values
@@ -128,6 +223,7 @@ SEAMS: Mapping[str, Table] = {
     "bounds": BOUNDS,
     "channels": CHANNELS,
     "datasets": DATASETS,
+    "gradients": GRADIENTS,
     "mechanisms": MECHANISMS,
     "models": MODELS,
     "partitions": PARTITIONERS,
@@ -136,6 +232,8 @@ SEAMS: Mapping[str, Table] = {
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""
+GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units")
+"""Arguments that a run fills from its clean data and its clients' answers (`engine.trusted`)."""
 
 
 def describe(what: str) -> list[dict[str, Any]]:
@@ -147,7 +245,7 @@ def describe(what: str) -> list[dict[str, Any]]:
             row["seat"] = seat_of(maker)
         if what in ("aggregators", "attacks"):
             row["paper"] = paper_of(maker)
-        supplied = ("shape", "classes") if what == "models" else ()
+        supplied = ("shape", "classes", *GIVEN_BY_THE_RUN) if what == "models" else GIVEN_BY_THE_RUN
         row["keys"] = ", ".join(key for key in fields_of(maker, supplied)[0])
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
         rows.append(row)
@@ -160,10 +258,20 @@ def seat_of(maker: Any) -> str:
     return "+".join(seat for seat, method in seats.items() if hasattr(maker, method))
 
 
+_PAPER = re.compile(r"((?:[A-Z][\w'’-]+(?:, | and |, and | et al\. |,? |-)?(?:(?:el|El|de|van) )?)+)\(?((?:19|20)\d\d)")
+
+
 def paper_of(maker: Any) -> str:
-    """The paper that a docstring names, as 'Authors Year'."""
-    found = re.search(r"\(?((?:[A-Z][\w'’-]+(?:,| and|,? et al\.)? ?(?:[a-z]+ )?)+)\(?((?:19|20)\d\d)", inspect.getdoc(maker) or "")
-    return f"{found.group(1).strip(' ,')} {found.group(2)}" if found else ""
+    """The first paper that the docstring of a class, or else of its module, names: authors and year.
+
+    >>> paper_of(aggregators.TrimmedMean)
+    'Yin et al. 2018'
+    """
+    for text in (inspect.getdoc(maker), inspect.getdoc(inspect.getmodule(maker))):
+        found = _PAPER.search((text or "").replace("\n", " "))
+        if found:
+            return f"{found.group(1).strip(' ,')} {found.group(2)}"
+    return ""
 
 
 def compatibility() -> list[dict[str, str]]:

@@ -42,12 +42,16 @@ class _Strict(BaseModel):
 
 
 class DataConfig(_Strict):
-    """Which data, among how many clients, split how; other keys go to the loader. ``clients`` None: 20, or all natural ones."""
+    """Which data, among how many clients, split how; other keys go to the loader. ``clients`` None: 20, or all natural ones.
+
+    ``root`` is how many training samples the server keeps clean for itself, out of everybody's data, for defences that need some.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "digits"
     clients: Annotated[int, Field(ge=1)] | None = None
     partition: Part = {"name": "dirichlet", "alpha": 1.0}
+    root: Annotated[int, Field(ge=0)] = 0
 
     @property
     def options(self) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.data import label_counts
-from privfl.dp import NoBound
-from privfl.engine import All, Attacker, Engine, RoundRecord, RunFolder, RunState, Sampler, Scenario
+from privfl.dp import NoBound, spend
+from privfl.engine import All, Attacker, Engine, RoundRecord, RunFolder, RunState, Sampler, Scenario, measures
 from privfl.training import Executor, FedAvg, LocalSGD, Method, ServerOptimizer, Workload, cross_entropy, evaluate, executors
 
 Progress = Callable[[RoundRecord, int], None]
@@ -137,6 +138,7 @@ class Federation:
         executor: str = "auto",
         audit: AuditConfig | None = None,
         device: str = "cpu",
+        threads: int = 1,
     ) -> None:
         held = dict(clients) if isinstance(clients, Mapping) else dict(enumerate(clients))
         if not held:
@@ -159,12 +161,12 @@ class Federation:
             noise=noise or OsNoise(),
             facts=_facts(training or LocalSGD(), bound or NoBound()),
         )
-        self._begin(scenario, executor, audit or AuditConfig(), None)
+        self._begin(scenario, executor, audit or AuditConfig(), None, threads)
 
-    def _begin(self, scenario: Scenario, executor: str, audit: AuditConfig, config: Config | None) -> None:
+    def _begin(self, scenario: Scenario, executor: str, audit: AuditConfig, config: Config | None, threads: int) -> None:
         scenario.check()
         self.scenario, self.audit, self.config = scenario, audit, config
-        self._executor = executor
+        self._executor, self._thread_count = executor, threads
 
     @classmethod
     def from_config(cls, source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Federation:
@@ -176,7 +178,7 @@ class Federation:
         """
         config = load(source, overrides)
         self = object.__new__(cls)
-        self._begin(assembly.scenario(config), config.executor, config.audit, config)
+        self._begin(assembly.scenario(config), config.executor, config.audit, config, config.threads)
         return self
 
     def run(
@@ -194,6 +196,12 @@ class Federation:
             ConfigError: ``out`` is not empty, or ``resume`` without a run in it.
             RoundFailed: training failed at every client of a round.
         """
+        with _threads(self._thread_count):
+            return self._run(out, resume, progress, faults)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------------
+
+    def _run(self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None) -> Run:
         scenario = self.scenario
         executor, picked = self._pick(None) if not resume else (None, "")
         folder, state, records = self._open(out, resume)
@@ -224,8 +232,6 @@ class Federation:
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
         return Run(tuple(records), state, scenario.workload.model.module, summary, transcripts, folder.path if folder else None)
-
-    # ---- inside -----------------------------------------------------------------------------------------------------------
 
     def _open(self, out: Path | str | None, resume: bool) -> tuple[RunFolder | None, RunState | None, list[RoundRecord]]:
         if out is None:
@@ -259,10 +265,12 @@ class Federation:
         number, last = transcript.plan.number, self.scenario.rounds - 1
         seconds = dict(transcript.seconds)
         accuracy = loss = None
+        measured: dict[str, float] = {}
         if number % self.audit.evaluate_every == 0 or number == last:
             began = time.perf_counter()
             self.scenario.workload.model.write(state.parameters)
             accuracy, loss = evaluate(self.scenario.workload.model.module, self.scenario.test)
+            measured = measures(self.scenario.attackers, self.scenario.workload.model.module, self.scenario.test)
             seconds["evaluate"] = time.perf_counter() - began
         return RoundRecord(
             round=number,
@@ -273,9 +281,18 @@ class Federation:
             train_losses=losses,
             bytes_sent=transcript.bytes_sent,
             seconds=seconds,
-            epsilon={},
+            epsilon=self._epsilon(state),
             fired=dict(transcript.fired),
             incidents=tuple(incident.what for incident in transcript.incidents),
+            measures=measured,
+        )
+
+    def _epsilon(self, state: RunState) -> dict[str, float]:
+        spent = spend(state.ledger, self.audit.delta, pld=False)
+        return {f"{one.unit} level": one.epsilon for one in spent if one.unit == "client" and one.epsilon is not None} | (
+            {"sample level": max(samples)}
+            if (samples := [s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None])
+            else {}
         )
 
     def _summary(self, records: Sequence[RoundRecord], state: RunState, picked: str) -> dict[str, Any]:
@@ -302,6 +319,17 @@ def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
         return evaluate(workload.model.module, workload.data.take(index)).accuracy
     except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either
         return None
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads for torch inside, as before after: small nets are slower on two, and one and two threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from privfl.core import (
     DpEvent,
     Ledger,
     Mechanism,
+    NeighbourRelation,
     NoiseSource,
     OsNoise,
     PartyId,
@@ -38,11 +39,12 @@ from privfl.core import (
     dropped,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound
-from privfl.engine.session import Session
+from privfl.dp import NoBound, spent_epsilon
+from privfl.engine import Session, opens_to, rule_reads_channel
 
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
+O = TypeVar("O")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,17 @@ class Receipt:
     epsilon_note: str
 
 
-@dataclass
-class PrivateAggregation:
+class PrivateAggregation(Generic[O]):
     """Clip, protect, aggregate and noise the updates of any federated training loop.
 
     ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server; the others only a sum), ``rule`` makes
-    one vector, ``mechanism`` adds noise. An epsilon is claimed only with ``sampling`` (how each round's clients were drawn) and a
-    public ``denominator``: the mean then divides by that number, because dividing by the number present voids add/remove
-    sensitivity. Noise is from the operating system unless ``noise`` says otherwise.
+    one vector, ``mechanism`` adds noise. A rule that reads what the channel hides does not type-check, and is refused. An epsilon is
+    claimed only with ``sampling`` (how each round's clients were drawn) and a public ``denominator``: the mean then divides by that
+    number, because dividing by the number present voids add/remove sensitivity. Noise is from the operating system unless
+    ``noise`` says otherwise.
 
     Raises:
-        ConfigError: noise without a finite bound, or with a rule whose sensitivity is not proved.
+        ConfigError: a rule that reads what the channel hides, noise without a finite bound, a denominator beside a rule.
 
     >>> layer = PrivateAggregation(channel=Plain())
     >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
@@ -84,23 +86,66 @@ class PrivateAggregation:
     (array([2., 3.]), 'every update')
     """
 
-    bound: Bound = field(default_factory=NoBound)
-    channel: Channel[Any] = field(default_factory=Plain)
-    mechanism: Mechanism | None = None
-    rule: Rule[Any] | None = None
-    sampling: Sampling | None = None
-    denominator: float | None = None
-    delta: float = 1e-5
-    noise: NoiseSource = field(default_factory=OsNoise)
-    ledger: Ledger = field(default_factory=Ledger, init=False)
+    @overload
+    def __init__(
+        self: PrivateAggregation[Rows],
+        *,
+        bound: Bound | None = None,
+        channel: None = None,
+        mechanism: Mechanism | None = None,
+        rule: Rule[Rows] | None = None,
+        sampling: Sampling | None = None,
+        denominator: float | None = None,
+        delta: float = 1e-5,
+        noise: NoiseSource | None = None,
+    ) -> None: ...
 
-    def __post_init__(self) -> None:
-        if self.rule is None:
-            self.rule = Mean(weighted=False, denominator=self.denominator)
-        elif self.denominator is not None:
+    @overload
+    def __init__(
+        self,
+        *,
+        bound: Bound | None = None,
+        channel: Channel[O],
+        mechanism: Mechanism | None = None,
+        rule: Rule[O] | None = None,
+        sampling: Sampling | None = None,
+        denominator: float | None = None,
+        delta: float = 1e-5,
+        noise: NoiseSource | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        bound: Bound | None = None,
+        channel: Channel[Any] | None = None,
+        mechanism: Mechanism | None = None,
+        rule: Rule[Any] | None = None,
+        sampling: Sampling | None = None,
+        denominator: float | None = None,
+        delta: float = 1e-5,
+        noise: NoiseSource | None = None,
+    ) -> None:
+        if rule is not None and denominator is not None:
             raise ConfigError("denominator goes with the mean; a rule of your own divides as it says: leave one of the two out.")
-        if self.mechanism is not None and not self.bound.l2 < float("inf"):
-            raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
+        self.bound = bound or NoBound()
+        self.channel: Channel[Any] = channel or Plain()
+        self.mechanism = mechanism
+        self.rule: Rule[Any] = rule or Mean(weighted=False, denominator=denominator)
+        self.sampling, self.denominator, self.delta = sampling, denominator, delta
+        self.noise = noise or OsNoise()
+        self.ledger = Ledger()
+        if not rule_reads_channel(self.rule, self.channel):
+            raise ConfigError(
+                f"{type(self.rule).__name__} reads individual updates, and {type(self.channel).__name__} opens only their sum:"
+                " use Mean, or the plain channel. See 'privfl list --compat'."
+            )
+        if not self.bound.l2 < float("inf"):
+            if mechanism is not None:
+                raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
+            if opens_to(self.channel) == "total":
+                name = type(self.channel).__name__
+                raise ConfigError(f"{name} computes on integers, whose scale comes from a clip: set bound=Clip(l2=...).")
         self._session: Session[Any] = Session(self.channel)
         self._id = secrets.token_bytes(16)
         self._round = 0
@@ -115,8 +160,7 @@ class PrivateAggregation:
             BadUpdate: no updates, different lengths, or NaN (the client is named).
             RoundFailed: the protocol opened nothing.
         """
-        rule = self.rule
-        if not updates or rule is None:
+        if not updates:
             raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
         began = time.perf_counter()
         first = next(iter(updates.values()))
@@ -138,12 +182,12 @@ class PrivateAggregation:
         if opened is None:
             why = "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items()) or "too few clients answered"
             raise RoundFailed(f"round {self._round} opened nothing: {why}.")
-        mean = rule(opened.what)
+        mean: Vector = self.rule(opened.what)
         event = local
         if self.mechanism is not None:
             mean, released = self.mechanism.release(mean, sensitivity, len(opened.survivors), self.noise)
             event = released or local
-        epsilon, note = self._charge(event, sensitivity)
+        epsilon, note = self._charge(event)
         self._round += 1
         receipt = Receipt(
             round=plan.number,
@@ -161,15 +205,15 @@ class PrivateAggregation:
         return _like(first, mean), receipt
 
     def _sensitivity(self, d: int, n: int) -> Sensitivity:
-        if self.mechanism is None or self.rule is None:
+        if self.mechanism is None:
             return Sensitivity(float("inf"))
-        relation = "add_remove" if self.denominator else "replace_one"
-        l2 = self.rule.sensitivity(self.channel.row_bound(self.bound.l2, d), n, relation)  # type: ignore[arg-type]
+        relation: NeighbourRelation = "add_remove" if self.denominator else "replace_one"
+        l2 = self.rule.sensitivity(self.channel.row_bound(self.bound.l2, d), n, relation)
         if not l2 < float("inf"):
             raise ConfigError(f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be calibrated to it.")
         return Sensitivity(l2)
 
-    def _charge(self, event: DpEvent | None, sensitivity: Sensitivity) -> tuple[float | None, str]:
+    def _charge(self, event: DpEvent | None) -> tuple[float | None, str]:
         if event is None:
             return None, "no noise was added"
         if self.sampling is None or self.denominator is None:
@@ -179,7 +223,7 @@ class PrivateAggregation:
             return None, f"no claim without {missing}: how clients were drawn, and the public number that the sum is divided by"
         charge = Charge(self._round, event, self.sampling, unit="client", relation="add_remove", repeatable_noise=self.noise.repeatable)
         self.ledger = self.ledger.charged((charge,))
-        return None, "no accountant"
+        return spent_epsilon(self.ledger, self.delta)
 
 
 def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:

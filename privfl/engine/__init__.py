@@ -1,5 +1,6 @@
 """The round engine: sample, train, bound, send, open, aggregate, record."""
 
+from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, Schedule, choose_clients
 from privfl.engine.engine import Engine, Played
 from privfl.engine.folder import RunFolder, read_ledger
@@ -8,6 +9,7 @@ from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
 from privfl.engine.scenario import Scenario, opens_to, rule_reads, rule_reads_channel
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
+from privfl.engine.trusted import Trusted
 
 __all__ = [
     "All",
@@ -23,7 +25,9 @@ __all__ = [
     "Scenario",
     "Schedule",
     "Session",
+    "Trusted",
     "choose_clients",
+    "measures",
     "opens_to",
     "read_ledger",
     "rule_reads",

@@ -27,7 +27,6 @@ from privfl.core import (
     DpEvent,
     Faults,
     Incident,
-    Opened,
     Outcome,
     RoundFailed,
     RoundPlan,
@@ -35,14 +34,15 @@ from privfl.core import (
     RuleWithMemory,
     Seeds,
     Sensitivity,
+    TooManyByzantine,
     Transcript,
     Update,
-    Vector,
     client_of,
     client_party,
     dropped,
 )
 from privfl.engine.adversaries import Adversaries
+from privfl.engine.aggregation import Aggregate, aggregate, merged
 from privfl.engine.scenario import Scenario
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
@@ -135,7 +135,7 @@ class Engine:
         scenario, number = self.scenario, state.round
         clients = tuple(scenario.clients)
         cohort = scenario.sampler.draw(clients, self.seeds.generator("sampling", number))
-        plan = RoundPlan(number, cohort, scenario.workload.model.d, scenario.bound.l2, self._max_weight, "delta", self._id)
+        plan = RoundPlan(number, cohort, scenario.workload.model.d, scenario.sent_l2, self._max_weight, "delta", self._id)
         now = _Round(plan)
         if not self.session.enrolled(clients):
             with now.stage("key set-up"):
@@ -159,11 +159,12 @@ class Engine:
         after, changed = state.parameters, state
         if opened is not None or (not cohort and scenario.mechanism is not None):
             with now.stage("aggregate"):
-                vector, aux, changed = self._aggregate(now, outcomes, state)
-            with now.stage("apply"):
-                fraction = len(cohort) / len(clients)
-                after, method = self.server.step(state.parameters, vector, aux, state.method, fraction)
-                changed = replace(changed, method=method, last=vector)
+                done = self._aggregate(now, outcomes, state)
+            if done is not None:
+                with now.stage("apply"):
+                    fraction = len(cohort) / len(clients)
+                    after, method = self.server.step(state.parameters, done.vector, done.aux, state.method, fraction)
+                    changed = replace(merged(state, done, bool(state.rules)), method=method, last=done.vector)
         else:
             now.wrong("channel", "nothing was opened, so the model stays as it was")
         changed = replace(
@@ -262,13 +263,14 @@ class Engine:
             unbounded = update.delta.clone() if lies else update.delta
             try:
                 delta = scenario.bound(update.delta)
-                if scenario.mechanism is not None:
+                if scenario.mechanism is not None and scenario.local_noise:
                     Bounded(client, delta, scenario.bound.l2)  # refuse NaN before noise hides it
-                    delta, event = scenario.mechanism.share(delta, Sensitivity(2 * scenario.bound.l2), max(now.plan.n, 1), scenario.noise)
-                    now.local_event = event or now.local_event
+                    delta, now.local_event = scenario.mechanism.share(
+                        delta, Sensitivity(2 * scenario.bound.l2), max(now.plan.n, 1), scenario.noise
+                    )
                 if delta is not update.delta:
                     update.delta.copy_(delta)
-                bounded[client] = Bounded(client, update.delta, scenario.bound.l2, update.weight, now.frames[client])
+                bounded[client] = Bounded(client, update.delta, scenario.sent_l2, update.weight, now.frames[client])
             except BadUpdate as bad:
                 now.wrong("bound", str(bad), client)
                 continue
@@ -291,6 +293,16 @@ class Engine:
                 now.wrong("bound", f"{bad} ({part})", client)
         return self.session.play(plan, bounded, faults, keep_bodies=keep)
 
+    def _aggregate(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState) -> Aggregate | None:
+        try:
+            done = aggregate(self.scenario, now.plan, outcomes, self._parts, state, now.local_event)
+        except (TooManyByzantine, BadUpdate) as refused:
+            now.wrong("aggregate", f"{refused} The model stays as it was.")
+            return None
+        now.charges += done.charges
+        now.fired |= done.fired
+        return done
+
     def _note_losses(self, now: _Round, outcome: Outcome[Any]) -> None:
         opened = outcome.opened
         for who, why in opened.excluded.items() if opened is not None else ():
@@ -302,59 +314,6 @@ class Engine:
             for client in dropped(now.plan, opened.survivors):
                 if client in now.updates and client_party(client) not in opened.excluded:
                     now.wrong("channel", f"client {client} did not get through", client)
-
-    def _aggregate(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState) -> tuple[Vector, dict[str, Vector], RunState]:
-        scenario = self.scenario
-        context = Context(now.plan, state.parameters, self.seeds.generator("rule", now.plan.number))
-        seats, rules = dict(state.seats), dict(state.rules)
-        opened: Opened[Any] | None = outcomes["delta"].opened
-        if opened is None:
-            vector = torch.zeros(now.plan.d)
-        else:
-            what = opened.what
-            for i, defence in enumerate(scenario.defences):
-                if isinstance(defence, BeforeSeat):
-                    what, seats[i] = defence.before(what, seats[i], context)
-            vector, rules["delta"] = self._decide("delta", what, state, context)
-        aux: dict[str, Vector] = {}
-        for part in self._parts:
-            seen = outcomes[part].opened
-            if seen is not None:
-                aux[part], rules[part] = self._decide(part, seen.what, state, context)
-            else:
-                aux[part] = torch.zeros(self._parts[part])
-        if scenario.mechanism is not None:
-            survivors = 0 if opened is None else len(opened.survivors)
-            vector, event = scenario.mechanism.release(vector, scenario.sensitivity(), survivors, scenario.noise)
-            self._charge(now, event or now.local_event)
-        for i, defence in enumerate(scenario.defences):
-            if isinstance(defence, AfterSeat):
-                vector, seats[i] = defence.after(vector, seats[i], context)
-        kept_rules = rules if isinstance(scenario.aggregator, RuleWithMemory) else state.rules
-        return vector, aux, replace(state, seats=seats, rules=kept_rules)
-
-    def _decide(self, part: str, what: Any, state: RunState, context: Context) -> tuple[Vector, Any]:
-        rule = self.scenario.aggregator
-        if isinstance(rule, RuleWithMemory):
-            return rule.step(what, state.rules[part], context)
-        return rule(what), None
-
-    def _charge(self, now: _Round, event: DpEvent | None) -> None:
-        if event is None:
-            return
-        scenario = self.scenario
-        now.charges.append(
-            Charge(
-                now.plan.number,
-                event,
-                scenario.sampler.sampling(len(scenario.clients)),
-                unit="client",
-                relation=scenario.relation(),
-                uniform=self._max_weight == 1.0,
-                public_denominator=scenario.relation() == "add_remove",
-                repeatable_noise=scenario.noise.repeatable,
-            )
-        )
 
 
 def _kept(outcome: Outcome[Any]) -> Outcome[Any]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
+from privfl.aggregators import Stands
 from privfl.core import (
     BeforeSeat,
     Bound,
@@ -32,6 +34,7 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
     Sensitivity,
+    TooManyByzantine,
     Total,
     TrainingPoison,
     UpdatePoison,
@@ -99,7 +102,8 @@ class Scenario:
                 )
         for attacker in self.attackers:
             self._check_attack(attacker)
-        self.sensitivity()
+        self._check_noise()
+        self._check_rule()
 
     def _check_attack(self, attacker: Attacker) -> None:
         if not isinstance(attacker.attack, _SEATS):
@@ -111,38 +115,69 @@ class Scenario:
                 f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets attackers know"
                 f" {_KNOWING[self.attackers_know]} at most."
             )
-        if needs == "rule" and (isinstance(self.aggregator, RuleWithMemory) or rule_reads(self.aggregator) == "total"):
+        if needs == "rule" and rule_reads(self.aggregator) == "total":
             raise ConfigError(
-                f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} also needs its memory"
-                " or reads no rows: give the attack a rule of its own to stand in for it."
+                f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} reads none:"
+                " give the attack a rule of its own to stand in for it."
             )
+
+    @property
+    def local_noise(self) -> bool:
+        """Whether every client adds noise of its own, so that what it sends has no bound."""
+        if self.mechanism is None:
+            return False
+        return self.mechanism.share(torch.zeros(1), Sensitivity(1.0), 1, OsNoise())[1] is not None
+
+    @property
+    def sent_l2(self) -> float:
+        """The bound on what clients send: infinite where they add noise of their own."""
+        return float("inf") if self.local_noise else self.bound.l2
 
     def relation(self) -> NeighbourRelation:
         """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides by a public number."""
-        return "add_remove" if getattr(self.aggregator, "denominator", None) else "replace_one"
+        fixed = self.sampler.sampling(len(self.clients)).scheme == "fixed_size"
+        return "add_remove" if getattr(self.aggregator, "denominator", None) and not fixed else "replace_one"
 
-    def sensitivity(self) -> Sensitivity:
-        """How far one client moves the aggregate.
+    def sensitivity(self, survivors: int | None = None) -> Sensitivity:
+        """How far one client moves the aggregate of so many survivors (of a whole cohort unless said).
 
         Raises:
             ConfigError: there is noise, and this is not bounded or not proved.
         """
-        if self.mechanism is None:
+        if self.mechanism is None or self.local_noise:
             return Sensitivity(float("inf"))
-        if not self.bound.l2 < float("inf"):
-            raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
         sampling = self.sampler.sampling(len(self.clients))
         if sampling.scheme == "poisson" and self.relation() != "add_remove":
             raise ConfigError("under Poisson sampling the number present varies, so noise needs the mean over a public denominator.")
         n = round(sampling.rate * len(self.clients))
         bound = self.channel.row_bound(self.bound.l2, self.workload.model.d)
-        l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
+        l2 = self.aggregator.sensitivity(bound, max(n if survivors is None else survivors, 1), self.relation())
         if not l2 < float("inf"):
             raise ConfigError(
                 f"{_name(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
                 " Use the mean with weighted: false and training weighting: uniform."
             )
         return Sensitivity(l2)
+
+    def _check_noise(self) -> None:
+        if self.mechanism is None:
+            return
+        if not self.bound.l2 < float("inf"):
+            raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
+        if self.local_noise and opens_to(self.channel) == "total":
+            raise ConfigError(
+                f"noise at the clients has no bound, and {_name(self.channel)} computes on integers that need one: use the plain channel."
+            )
+        self.sensitivity()
+
+    def _check_rule(self) -> None:
+        """Refuse a rule that stands fewer liars than its f among the cohort's rows, before any training."""
+        sampling = self.sampler.sampling(len(self.clients))
+        if isinstance(self.aggregator, Stands) and sampling.scheme != "poisson":
+            try:
+                self.aggregator.stands(round(sampling.rate * len(self.clients)))
+            except TooManyByzantine as refused:
+                raise ConfigError(str(refused)) from None
 
 
 def rule_reads_channel(rule: Any, channel: Any) -> bool:
@@ -158,7 +193,7 @@ def rule_reads(rule: Any) -> Reads:
     >>> rule_reads(Mean())
     'either'
     """
-    kind = rule if isinstance(rule, type) else type(rule)
+    kind: Any = rule if isinstance(rule, type) else type(rule)
     method = kind.step if hasattr(kind, "init") else kind.__call__
     return _reads(typing.get_type_hints(method).get("opened"))
 

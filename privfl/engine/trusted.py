@@ -1,0 +1,143 @@
+"""What defences ask for beside the updates: a root gradient from a little clean data at the server, a validation loss, clients' votes.
+
+Rules take these as plain functions, so that they need to know neither models nor data; here they are made from a run's workload.
+Clients' answers are computed on their own data, as honest clients would; an attacker that lies in a vote is not simulated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from privfl.core import Broadcast, ClientId, ClientState, ConfigError, Context, Dataset, Rows, UnsupportedModel, Vector
+from privfl.training import Workload, evaluate
+
+EVALUATORS = 10
+"""How many clients answer where a defence asks 'the clients' about a model."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """The functions that defences ask for, by the names of their arguments (`by_name`).
+
+    ``root`` is clean data at the server. Whoever is asked sees the model in question, as in the papers.
+    """
+
+    workload: Workload
+    clients: Mapping[ClientId, Tensor]
+    root_data: Dataset
+
+    def by_name(self) -> dict[str, Callable[[], Any]]:
+        """What can be asked for, by argument name; made when asked."""
+        return {
+            "root": lambda: self.root,
+            "loss": lambda: self.loss,
+            "accuracy": lambda: self.accuracy,
+            "losses": lambda: self.losses,
+            "votes": lambda: self.votes,
+            "errors": lambda: self.errors,
+            "activations": lambda: self.activations,
+            "units": lambda: _last_hidden(self.workload)[1],
+        }
+
+    def root(self, context: Context) -> Vector:
+        """The update [d] that a client with the root data would send."""
+        trainer = self.workload.method.on(self.workload.model, self.workload.loss)
+        sent = Broadcast(context.plan, context.parameters)
+        return trainer(-1, sent, self._root(), ClientState(), context.rng)[0].delta
+
+    def loss(self, parameters: Vector, context: Context) -> float:
+        """Cross-entropy of a model [d] on the root data."""
+        return self._evaluate(parameters, self._root())[1]
+
+    def accuracy(self, parameters: Vector, context: Context) -> float:
+        """Accuracy of a model [d] on the root data."""
+        return self._evaluate(parameters, self._root())[0]
+
+    def losses(self, rows: Rows, context: Context) -> Tensor:
+        """How much each row [n, d] lowers the loss on its own client's data [n]."""
+        lowered = []
+        for client, row in zip(_ids(rows), rows.values, strict=True):
+            own = self._own(client)
+            lowered.append(self._evaluate(context.parameters, own)[1] - self._evaluate(context.parameters + row, own)[1])
+        return torch.tensor(lowered)
+
+    def votes(self, rows: Rows, context: Context) -> Tensor:
+        """[i, j]: whether the update of row j does not worsen the loss on the data of row i's client."""
+        ids = _ids(rows)
+        accepted = torch.zeros(rows.n, rows.n, dtype=torch.bool)
+        for i, client in enumerate(ids):
+            own = self._own(client)
+            before = self._evaluate(context.parameters, own)[1]
+            for j, row in enumerate(rows.values):
+                accepted[i, j] = self._evaluate(context.parameters + row, own)[1] <= before
+        return accepted
+
+    def errors(self, models: list[Vector], context: Context) -> Tensor:
+        """Error rates [evaluators, models, classes] on the data of some clients of the cohort."""
+        asked = context.plan.cohort[:EVALUATORS]
+        rates = torch.zeros(len(asked), len(models), self.workload.data.classes)
+        for i, client in enumerate(asked):
+            own = self._own(client)
+            for j, model in enumerate(models):
+                self.workload.model.write(model)
+                with torch.inference_mode():
+                    wrong = (self.workload.model.module(own.x).argmax(dim=-1) != own.y).float()
+                for label in torch.unique(own.y).tolist():
+                    rates[i, j, label] = wrong[own.y == label].mean()
+        return rates
+
+    def activations(self, parameters: Vector, context: Context) -> Tensor:
+        """Mean activation [clients, units] of the last hidden layer's units on the data of some clients of the cohort."""
+        layer, _ = _last_hidden(self.workload)
+        seen: list[Tensor] = []
+        hook = layer.register_forward_hook(
+            lambda module, inputs, output: seen.append(
+                output.relu().flatten(2).mean(dim=2).mean(dim=0) if output.ndim > 2 else output.relu().mean(dim=0)
+            )
+        )
+        try:
+            self.workload.model.write(parameters)
+            with torch.inference_mode():
+                for client in context.plan.cohort[:EVALUATORS]:
+                    self.workload.model.module(self._own(client).x)
+        finally:
+            hook.remove()
+        return torch.stack(seen)
+
+    def _root(self) -> Dataset:
+        if self.root_data.n == 0:
+            raise ConfigError("this defence needs clean data at the server: set data.root to a number of samples, as in data.root=100.")
+        return self.root_data
+
+    def _own(self, client: ClientId) -> Dataset:
+        return self.workload.data.take(self.clients[client])
+
+    def _evaluate(self, parameters: Vector, data: Dataset) -> tuple[float, float]:
+        self.workload.model.write(parameters)
+        return evaluate(self.workload.model.module, data)
+
+
+def _ids(rows: Rows) -> tuple[ClientId, ...]:
+    if rows.ids is None:
+        raise ConfigError("this defence asks the clients behind the rows, and these rows are anonymous: use a channel that names them.")
+    return rows.ids
+
+
+def _last_hidden(workload: Workload) -> tuple[nn.Module, list[Tensor]]:
+    """The last layer with units before the output, and for each unit the positions [d] of its parameters."""
+    layers = [(name, layer) for name, layer in workload.model.module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if len(layers) < 2:
+        raise UnsupportedModel("this defence prunes hidden units, and the model has no hidden linear or convolutional layer.")
+    name, layer = layers[-2]
+    units = layer.weight.shape[0]
+    positions: list[list[Tensor]] = [[] for _ in range(units)]
+    for slot in workload.model.slots:
+        if slot.name in (f"{name}.weight", f"{name}.bias"):
+            for unit, part in enumerate(torch.arange(slot.start, slot.stop).view(units, -1)):
+                positions[unit].append(part)
+    return layer, [torch.cat(parts) for parts in positions]
