@@ -7,8 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from scipy.stats import beta, binom, norm
+from scipy.special import bdtrc, betaincinv, gammaln, ndtr, ndtri
 
 from privfl.core import ConfigError
 from privfl.dp.accounting import gaussian_epsilon
@@ -25,7 +24,7 @@ def at_least(successes: Counts, trials: int, doubt: float) -> Scores:
     >>> at_least(np.array([0, 10]), 10, 0.05).round(3)
     array([0.   , 0.741])
     """
-    return np.where(successes == 0, 0.0, beta.ppf(doubt, np.maximum(successes, 1), trials - successes + 1))
+    return np.where(successes == 0, 0.0, betaincinv(np.maximum(successes, 1), trials - successes + 1, doubt))
 
 
 def at_most(successes: Counts, trials: int, doubt: float) -> Scores:
@@ -41,7 +40,7 @@ def _halves(inside: Scores, outside: Scores) -> tuple[Scores, Scores, Scores, Sc
 
 
 def _thresholds(inside: Scores, outside: Scores) -> Scores:
-    return np.unique(np.quantile(np.concatenate([inside, outside]), np.linspace(0, 1, 201)))
+    return np.unique(np.quantile(np.concatenate([inside, outside]), np.linspace(0, 1, 65)))
 
 
 def _over(scores: Scores, thresholds: Scores) -> Counts:
@@ -87,7 +86,7 @@ def gaussian_trade_off(inside: Scores, outside: Scores, delta: float, doubt: flo
     def mu(seen_in: Scores, seen_out: Scores, thresholds: Scores) -> Scores:
         missed = at_most(len(seen_in) - _over(seen_in, thresholds), len(seen_in), doubt / 2)
         false = at_most(_over(seen_out, thresholds), len(seen_out), doubt / 2)
-        return np.asarray(norm.isf(false) - norm.ppf(missed), dtype=np.float64)
+        return np.asarray(-ndtri(false) - ndtri(missed), dtype=np.float64)
 
     candidates = _thresholds(choose_in, choose_out)
     best = int(np.argmax(mu(choose_in, choose_out, candidates)))
@@ -147,12 +146,16 @@ def one_run(inside: Scores, outside: Scores, delta: float, doubt: float, guessed
     """
     m, (r, correct) = len(inside) + len(outside), _guesses(inside, outside, guessed)
 
+    k = np.arange(correct - 1, -1, -1)
+    log_choose = gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+
     def p_value(epsilon: float) -> float:
         """How likely so many correct guesses are at most, were the run (epsilon, delta)-DP."""
         q = 1 / (1 + math.exp(-epsilon))
-        reached = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), r, q))
+        reached = np.cumsum(np.exp(log_choose + k * math.log(q) + (r - k) * math.log1p(-q)))
         steepest = float((reached / np.arange(1, correct + 1)).max()) if correct else 0.0
-        return float(binom.sf(correct - 1, r, q)) + 2 * m * delta * steepest
+        tail = float(bdtrc(correct - 1, r, q)) if correct else 1.0
+        return tail + 2 * m * delta * steepest
 
     if p_value(0.0) >= doubt:
         return 0.0
