@@ -69,7 +69,7 @@ def paillier(quick: bool) -> Iterator[Row]:
             "pooled": pooled,
             "phe encrypt": lambda: [theirs.encrypt(x) for x in floats],
             "r^n": lambda: standard.encrypt(packed, packed_plan),
-            "add": lambda: public.add([mine] * 9, plan),
+            "add": lambda: public.add([mine] * 33, plan),
             "phe add": lambda: [a + b for a, b in zip(naive * 50, naive * 50, strict=True)],
             "decrypt": lambda: secret.decrypt(mine, plan, 1),
             "phe decrypt": lambda: [private.decrypt(c) for c in naive],
@@ -80,7 +80,7 @@ def paillier(quick: bool) -> Iterator[Row]:
     rate = {
         "encrypt": d,
         "pooled": d,
-        "add": 8 * d,
+        "add": 32 * d,
         "decrypt": d,
         "r^n": len(packed),
         "phe encrypt": few,

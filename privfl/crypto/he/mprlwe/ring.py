@@ -18,7 +18,7 @@ import torch
 
 N = 4096
 LIMBS = 3
-BLOCK = 32
+BLOCK = 8
 """Polynomials worked on at once: their transforms stay in the cache."""
 _MASK = np.int64(0xFFFFFFFF)
 _TWIST = torch.exp(1j * math.pi / N * torch.arange(N // 2, dtype=torch.float64))

@@ -81,7 +81,7 @@ class PaillierPublic(KeepsSecrets):
         if count <= 0:
             return []
         if self.hs:
-            return short_powers(self.hs, self.n2, self.exponent_bits, count)
+            return short_powers(self.hs, self.n, self.exponent_bits, count)
         return powers([gmpy2.mpz(secrets.randbelow(self.n - 1) + 1) for _ in range(count)], self.n, self.n2, self.threads)
 
     def prefill(self, plan: RoundPlan) -> None:
@@ -98,7 +98,7 @@ class PaillierPublic(KeepsSecrets):
         """Plaintexts under these factors."""
         n, n2, width = gmpy2.mpz(self.n), gmpy2.mpz(self.n2), self.width
         ciphertexts = ((1 + m * n) * rho % n2 for m, rho in zip(plaintexts, factors, strict=True))
-        return (b"".join(int(c).to_bytes(width, "little") for c in ciphertexts),)
+        return (b"".join(c.to_bytes(width, "little") for c in ciphertexts),)
 
     def read(self, ciphertext: Parts, plan: RoundPlan) -> list[Any]:
         """The group elements of a ciphertext.
@@ -109,8 +109,8 @@ class PaillierPublic(KeepsSecrets):
         wanted, width = self.slots(plan).plaintexts(plan.d + 1), self.width
         if len(ciphertext) != 1 or len(ciphertext[0]) != wanted * width:
             raise Refused(f"not {wanted} Paillier ciphertexts of {width} bytes")
-        data, number, mpz = bytes(ciphertext[0]), int.from_bytes, gmpy2.mpz
-        elements = [mpz(number(data[i : i + width], "little")) for i in range(0, len(data), width)]
+        data, number = bytes(ciphertext[0]), gmpy2.mpz.from_bytes
+        elements = [number(data[i : i + width], "little") for i in range(0, len(data), width)]
         if min(elements) <= 0 or max(elements) >= self.n2:
             raise Refused("a number outside of the ciphertext group")
         return elements
@@ -139,7 +139,7 @@ class PaillierPublic(KeepsSecrets):
         total = self.read(ciphertexts[0], plan)
         for ciphertext in ciphertexts[1:]:
             total = [a * b % n2 for a, b in zip(total, self.read(ciphertext, plan), strict=True)]
-        return (b"".join(int(c).to_bytes(width, "little") for c in total),)
+        return (b"".join(c.to_bytes(width, "little") for c in total),)
 
 
 class PaillierSecret(KeepsSecrets):

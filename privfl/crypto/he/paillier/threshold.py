@@ -49,7 +49,7 @@ class PaillierShare(KeepsSecrets):
         public = self.public
         exponent = 2 * math.factorial(self.holders) * self.value
         done = powers(public.read(ciphertext, plan), exponent, public.n2, public.threads)
-        return bytes([self.index, self.holders]), b"".join(int(c).to_bytes(public.width, "little") for c in done)
+        return bytes([self.index, self.holders]), b"".join(c.to_bytes(public.width, "little") for c in done)
 
 
 def split(secret: PaillierSecret, holders: int, threshold: int) -> list[PaillierShare]:
