@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +74,15 @@ def read_bit_set(body: memoryview, n: int) -> tuple[frozenset[int], memoryview]:
     size = -(-n // 8)
     if len(body) < size:
         raise Malformed("a set is cut off")
-    bits = np.unpackbits(np.frombuffer(body[:size], dtype=np.uint8), bitorder="little")
+    return _positions(bytes(body[:size]), n), body[size:]
+
+
+@lru_cache(maxsize=8)
+def _positions(packed: bytes, n: int) -> frozenset[int]:
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
     if bits[n:].any():
         raise Malformed("a set has members outside of the cohort")
-    return frozenset(np.flatnonzero(bits).tolist()), body[size:]
+    return frozenset(np.flatnonzero(bits).tolist())
 
 
 def pack(values: Words, ring: int) -> Buffer:

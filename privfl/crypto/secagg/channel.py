@@ -215,10 +215,11 @@ class SecAggClient(KeepsSecrets):
             ConfigError: as `SecAgg`, or a client that is not in the cohort.
         """
         channel, now = self.channel, scene(self.channel, plan)
-        if self.who not in plan.cohort:
-            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        library = backend(channel.backend)
-        this, position = epoch(plan, plan.number), plan.cohort.index(self.who)
+        try:
+            position = plan.cohort.index(self.who)
+        except ValueError:
+            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.") from None
+        library, this = backend(channel.backend), epoch(plan, plan.number)
         own = self.ahead.pop(this, None) or RoundKeys.fresh(library)
         refused, vector, advert = None, None, b""
         if channel.active and this in self.entered:

@@ -187,7 +187,7 @@ class ClientParty(KeepsSecrets):
     def _unmask(self) -> bytes:
         """One share of each client whose shares this one holds: of the seed where it survived, of the key where it dropped out."""
         seeds = {other: share for other, share in self.seed_shares.items() if other in self.survivors}
-        gone = {other: share for other, share in self.key_shares.items() if other in self.sharing - self.survivors}
+        gone = {other: share for other, share in self.key_shares.items() if other in self.sharing and other not in self.survivors}
         self.seed_shares, self.key_shares, self.adverts, self.agreed = {}, {}, {}, {}
         return self._write(Kind.UNMASK, fields.table(seeds), fields.table(gone), self.next_advert)
 
