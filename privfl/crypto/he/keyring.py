@@ -58,7 +58,10 @@ class Arrangement:
     def describe(self) -> str:
         """One sentence for the report: who can read what."""
         if self.keys == "shared":
-            return "Keys: shared. Every client holds the one secret key: any client together with the server reads everyone."
+            return (
+                "Keys: shared. All clients trust each other: every one holds the one secret key, so any client together with the server reads"
+                " everyone."
+            )
         if self.keys == "authority":
             if self.verify_sum:
                 return (

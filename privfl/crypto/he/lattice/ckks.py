@@ -149,6 +149,14 @@ class CKKS(HomomorphicChannel):
         noise = flooding.deviation(self._lattice(), plan, plan.n, self.flooding_bits, self._releases)
         return noise * plan.l2 * plan.max_weight
 
+    def describe(self) -> str:
+        """Who can read what, and what noise the sums carry."""
+        largest = self.error(RoundPlan(0, tuple(range(self.max_clients)), self.max_d, l2=1.0))
+        return (
+            f"{HomomorphicChannel.describe(self)} Sums carry flooding noise of standard deviation at most {largest:.1e} x the bound:"
+            f" {self.flooding_bits} bits of statistical security over {self.releases} releases."
+        )
+
     @property
     def scheme(self) -> CkksScheme:
         """CKKS with these parameters."""
