@@ -1,0 +1,122 @@
+"""What all attacks that only look share: views in, a result out, and words where the view or the knowledge does not suffice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from privfl.attacks.knowledge import Forward, Knowledge
+from privfl.attacks.result import NotApplicable, Result
+from privfl.core import ClientId, Dataset, NotVisible, PrivflError, Rows, Vector, View
+
+Family: TypeAlias = Literal["membership", "property", "inversion"]
+Target: TypeAlias = Literal["client", "sum"]
+
+
+class Lacking(PrivflError):
+    """The adversary lacks knowledge that the attack needs."""
+
+
+class Inference(ABC):
+    """An attack that only looks: `run` never raises where the view hides what it needs, and answers `NotApplicable` with the reason."""
+
+    family: ClassVar[Family]
+    seat: ClassVar[str] = "view"
+
+    def run(self, view: View | Sequence[View], knowledge: Knowledge | None = None) -> Result:
+        """Attack one round's view, or those of several rounds in order."""
+        views = (view,) if isinstance(view, View) else tuple(view)
+        try:
+            if not views:
+                raise Lacking("there are no views to attack: keep rounds with audit.keep.")
+            return self.infer(views, knowledge or Knowledge())
+        except (NotVisible, Lacking) as reason:
+            return NotApplicable(type(self).__name__, views[0].adversary if views else "nobody", str(reason))
+
+    @abstractmethod
+    def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Result:
+        """The attack itself.
+
+        Raises:
+            NotVisible: a view hides what it needs.
+            Lacking: the knowledge does not suffice.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One contribution as the adversary reads it: the mean change [d] of ``clients`` clients with ``samples`` samples together.
+
+    ``samples`` is None where it is not public; ``client`` None where it is a sum; ``noise`` the deviation of the noise in each entry.
+    """
+
+    view: View
+    delta: Vector
+    clients: int
+    samples: int | None
+    client: ClientId | None
+    noise: float
+
+
+def recipe(view: View, knowledge: Knowledge) -> Forward:
+    """The forward model, from the knowledge or from the view's public facts.
+
+    Raises:
+        Lacking: neither has it.
+    """
+    known = knowledge.forward or view.facts.get("forward")
+    if not isinstance(known, Forward):
+        raise Lacking("the architecture and the training recipe are not known: give Knowledge(forward=Forward(...)).")
+    return known
+
+
+def observe(view: View, knowledge: Knowledge, target: Target, client: ClientId | None = None) -> Observed:
+    """The contribution of one client (the first one unless said), or the mean of all of them.
+
+    Raises:
+        NotVisible: the view shows no such contribution.
+    """
+    forward = recipe(view, knowledge)
+    if target == "sum":
+        total = view.total
+        count = round(total.weight) if forward.weighted else None
+        noise = forward.local_noise / max(total.count, 1) ** 0.5
+        return Observed(view, total.mean(), total.count, knowledge.samples or count, None, noise)
+    rows = view.rows
+    at = 0 if client is None else _position(view, rows, client)
+    count = round(float(rows.weights[at])) if forward.weighted else None
+    who = None if rows.ids is None else rows.ids[at]
+    return Observed(view, rows.values[at], 1, knowledge.samples or count, who, forward.local_noise)
+
+
+def _position(view: View, rows: Rows, client: ClientId) -> int:
+    if rows.ids is None:
+        raise NotVisible(f"{view.adversary} reads rows of round {view.plan.number} without knowing whose they are.")
+    if client not in rows.ids:
+        raise NotVisible(f"{view.adversary} reads no update of client {client} in round {view.plan.number}.")
+    return rows.ids.index(client)
+
+
+def auxiliary(knowledge: Knowledge, attack: str, at_least: int) -> Dataset:
+    """The adversary's own samples.
+
+    Raises:
+        Lacking: there are fewer than the attack needs.
+    """
+    held = knowledge.auxiliary
+    if held is None or held.n < at_least:
+        raise Lacking(f"{attack} needs at least {at_least} auxiliary samples, and the adversary has {0 if held is None else held.n}.")
+    return held
+
+
+def candidates(knowledge: Knowledge, attack: str) -> Dataset:
+    """The pool whose membership is asked.
+
+    Raises:
+        Lacking: there is none.
+    """
+    if knowledge.candidates is None or knowledge.candidates.n == 0:
+        raise Lacking(f"{attack} asks whether candidates were trained on, and there are none: give Knowledge(candidates=...).")
+    return knowledge.candidates

@@ -1,0 +1,252 @@
+"""Gradient matching: samples whose update looks like the observed one (DLG, iDLG, Inverting Gradients)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inversion.labels import labels
+from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.knowledge import Forward, Knowledge
+from privfl.attacks.result import Reconstruction
+from privfl.core import ClientId, View
+
+Objective: TypeAlias = Literal["cosine", "l2"]
+_SPARSE = 0.5
+"""An update with more zeros than this was pruned: only what is left is matched."""
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels of images [n, channels, height, width]; zero for anything else.
+
+    >>> total_variation(torch.zeros(2, 1, 4, 4))
+    tensor(0.)
+    """
+    if x.ndim != 4:
+        return x.new_zeros(())
+    return (x[..., 1:, :] - x[..., :-1, :]).abs().mean() + (x[..., :, 1:] - x[..., :, :-1]).abs().mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is matched: the simulator, the observed vector [d] (as a gradient where that is enough), labels, and the box of features."""
+
+    simulator: Simulator
+    goal: Float[Tensor, " d"]
+    labels: Int[Tensor, " n"]
+    low: Tensor
+    high: Tensor
+    as_gradient: bool
+    mask: Tensor | None
+    noise: float
+
+    def predicted(self, x: Tensor) -> Float[Tensor, " d"]:
+        """What the guess would have caused, with a graph."""
+        flat = self.simulator.gradient(x, self.labels) if self.as_gradient else self.simulator.update(x, self.labels)
+        return flat if self.mask is None else flat[self.mask]
+
+    def mismatch(self, x: Tensor, objective: Objective) -> Tensor:
+        """How far the guess is from what was observed: 1 - cosine, or squared L2 distance over the observed square."""
+        guess = self.predicted(x)
+        if objective == "l2":
+            distance: Tensor = (guess - self.goal).square().sum() / self.goal.square().sum()
+            return distance
+        cosine: Tensor = torch.dot(guess, self.goal) / (guess.norm() * self.goal.norm() + 1e-30)
+        return 1 - cosine
+
+
+def problem(
+    observed: Observed, forward: Forward, knowledge: Knowledge, *, adaptive: bool, scale_free: bool, dtype: torch.dtype = torch.float32
+) -> Problem:
+    """The problem that a view poses. ``adaptive`` False takes the update for one plain gradient, as DLG does.
+
+    ``scale_free``: the objective does not look at lengths, so that a clip needs no thought.
+
+    Raises:
+        Lacking: labels or their number cannot be known; samples are tokens.
+    """
+    if observed.view.before.dtype != torch.float32:
+        raise Lacking("gradients are inverted in float32 models.")
+    y = labels(observed, forward, knowledge)
+    simulator = Simulator(
+        forward, observed.view.before.to(dtype), round=observed.view.plan.number, clients=observed.clients if adaptive else 1, dtype=dtype
+    )
+    clipped = forward.l2 < float("inf") and not (scale_free and observed.clients == 1)
+    as_gradient = not adaptive or (simulator.single_step(len(y)) and not clipped)
+    goal = observed.delta.to(dtype)
+    if as_gradient:
+        goal = -goal / simulator.lr
+    mask = None
+    if adaptive and float((goal == 0).float().mean()) > _SPARSE:
+        mask = (goal != 0).nonzero().squeeze(1)
+        goal = goal[mask]
+    if not bool(goal.square().sum() > 0):
+        raise Lacking("the update is zero, so there is nothing to match.")
+    low, high = forward.span(goal)
+    noise = observed.noise * observed.delta.numel() ** 0.5 / max(float(observed.delta.norm()), 1e-30)
+    return Problem(simulator, goal, y, low, high, as_gradient, mask, noise)
+
+
+@dataclass(frozen=True, slots=True)
+class GradientInversion(Inference):
+    """Inverting Gradients (Geiping, Bauermeister, Dröge, Moeller 2020): cosine distance plus total variation, by Adam on signs.
+
+    Labels are recovered first, from the last layer. Adaptive: several local steps are simulated, a clip does not matter to a cosine,
+    what was pruned is not matched, and noise raises the weight of the prior. ``adaptive=False`` matches the update in L2 as if it
+    were one plain gradient at the published rate. ``target="sum"`` works on what secure aggregation shows.
+
+    Args:
+        iterations: of each start; ``restarts`` starts race over the first tenth of them, and the best goes on.
+        lr: in units of the features' range; divided by 10 after 3/8, 5/8 and 7/8 of the iterations.
+        tv: weight of the total variation.
+
+    >>> GradientInversion(iterations=100).adaptive
+    True
+    """
+
+    family: ClassVar[Family] = "inversion"
+    iterations: int = 1000
+    lr: float = 0.03
+    tv: float = 1e-3
+    restarts: int = 1
+    target: Target = "client"
+    client: ClientId | None = None
+    adaptive: bool = True
+
+    def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
+        """Samples from the first view.
+
+        Raises:
+            NotVisible: the view shows no such contribution.
+            Lacking: the recipe, the labels or their number are not known.
+        """
+        view = views[0]
+        forward = recipe(view, knowledge)
+        observed = observe(view, knowledge, self.target, self.client)
+        posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive)
+        objective: Objective = "cosine" if self.adaptive else "l2"
+        rng = knowledge.generator(1)
+        short = max(1, self.iterations // 10)
+        starts = [_start(posed, rng) for _ in range(self.restarts)]
+        if self.restarts > 1:
+            tried = [self._descend(posed, x, objective, short, decay=False) for x in starts]
+            starts = [min(tried, key=lambda pair: pair[1])[0]]
+        x, mismatch = self._descend(posed, starts[0], objective, self.iterations, decay=True)
+        return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+
+    def _descend(self, posed: Problem, start: Tensor, objective: Objective, iterations: int, *, decay: bool) -> tuple[Tensor, float]:
+        x = start.clone().requires_grad_()
+        rate = self.lr * float((posed.high - posed.low).mean())
+        adam = torch.optim.Adam([x], lr=rate)
+        tv = (self.tv + (0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0)) / float((posed.high - posed.low).mean())
+        best, least = x.detach().clone(), float("inf")
+        for i in range(iterations):
+            if decay and i in (3 * iterations // 8, 5 * iterations // 8, 7 * iterations // 8):
+                adam.param_groups[0]["lr"] /= 10
+            loss = posed.mismatch(x, objective)
+            if tv:
+                loss = loss + tv * total_variation(x)
+            (slope,) = torch.autograd.grad(loss, x)
+            x.grad = slope.sign_()
+            value = loss.item()
+            if value < least:
+                best, least = x.detach().clone(), value
+            adam.step()
+            with torch.no_grad():
+                x.copy_(x.clamp(posed.low, posed.high))
+        return best, least
+
+
+def _start(posed: Problem, rng: torch.Generator) -> Tensor:
+    n = len(posed.labels)
+    x = torch.randn((n, *posed.low.shape), generator=rng, dtype=posed.goal.dtype)
+    middle, reach = (posed.low + posed.high) / 2, (posed.high - posed.low) / 2
+    return (middle + 0.5 * reach * x).clamp(posed.low, posed.high)
+
+
+@dataclass(frozen=True, slots=True)
+class DLG(Inference):
+    """Deep Leakage from Gradients (Zhu, Liu, Han 2019): L-BFGS on the L2 distance of gradients, over samples and soft labels together.
+
+    Works on smooth nets with few samples; fails on ReLU nets and large batches, where `GradientInversion` goes on. It takes an update
+    for one plain gradient; ``adaptive`` undoes the learning rate and applies the clip to its guess.
+
+    >>> DLG().iterations
+    400
+    """
+
+    family: ClassVar[Family] = "inversion"
+    iterations: int = 400
+    restarts: int = 3
+    target: Target = "client"
+    client: ClientId | None = None
+    adaptive: bool = True
+    knows_labels: ClassVar[bool] = False
+
+    def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
+        """Samples from the first view; see `GradientInversion.infer` for what it raises."""
+        view = views[0]
+        forward = recipe(view, knowledge)
+        observed = observe(view, knowledge, self.target, self.client)
+        posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=False)
+        rng = knowledge.generator(2)
+        best: tuple[Tensor, Tensor, float] | None = None
+        for _ in range(self.restarts):
+            found = self._descend(posed, _start(posed, rng), forward.classes, rng)
+            if best is None or found[2] < best[2]:
+                best = found
+            if best[2] < 1e-9:
+                break
+        if best is None:
+            raise Lacking("DLG needs restarts of at least 1.")
+        return Reconstruction(type(self).__name__, view.adversary, *best)
+
+    def _descend(self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
+        x = start.clone().requires_grad_()
+        soft = torch.randn(len(x), classes, generator=rng, dtype=x.dtype).requires_grad_()
+        joint = posed.as_gradient and not self.knows_labels
+        free = [x, soft] if joint else [x]
+        descent = torch.optim.LBFGS(free, lr=1.0, max_iter=20, history_size=50, line_search_fn="strong_wolfe")
+        last = [float("inf")]
+
+        def loss() -> Tensor:
+            descent.zero_grad()
+            value = self._soft_mismatch(posed, x, soft) if joint else posed.mismatch(x, "l2")
+            value.backward(inputs=free)  # type: ignore[no-untyped-call]
+            last[0] = float(value.detach())
+            return value
+
+        before = float("inf")
+        for _ in range(max(1, self.iterations // 20)):
+            descent.step(loss)  # type: ignore[no-untyped-call]
+            if not last[0] < before * 0.999 or last[0] < 1e-13:
+                break
+            before = last[0]
+        y = soft.detach().argmax(dim=1) if joint else posed.labels
+        mismatch = last[0] if last[0] == last[0] else float("inf")
+        return x.detach().nan_to_num(0.0), y, mismatch
+
+    def _soft_mismatch(self, posed: Problem, x: Tensor, soft: Tensor) -> Tensor:
+        logits = posed.simulator.module(x)
+        loss = -(functional.softmax(soft, dim=-1) * functional.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
+        grads = torch.autograd.grad(loss, posed.simulator.leaves, create_graph=True)
+        guess = torch.cat([g.reshape(-1) for g in grads])
+        guess = guess if posed.mask is None else guess[posed.mask]
+        return (guess - posed.goal).square().sum() / posed.goal.square().sum()
+
+
+@dataclass(frozen=True, slots=True)
+class IDLG(DLG):
+    """Improved Deep Leakage from Gradients (Zhao, Mopuri, Bilen 2020): the label is read first, from the sign of the last gradient.
+
+    >>> IDLG().knows_labels
+    True
+    """
+
+    knows_labels: ClassVar[bool] = True

@@ -1,0 +1,97 @@
+"""The forward model with a graph: from guessed samples to the update that they would have caused, through steps, clip and mean."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from privfl.attacks.knowledge import Forward
+from privfl.core import Loss, Vector
+
+
+class _LossOf(nn.Module):
+    """The loss as a module of the module, so that its parameters can be swapped for tensors with a history."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.loss(self.module, x, y)
+
+
+class Simulator:
+    """Updates as a differentiable function of samples, at fixed parameters [d].
+
+    Samples lie in the order in which the clients hold them, ``clients`` equal shares one after another, and each client's batches
+    are cut in that order: since a guess has no order of its own, the first epoch's shuffle costs nothing; later epochs repeat it.
+    """
+
+    def __init__(self, forward: Forward, before: Vector, *, round: int = 0, clients: int = 1, dtype: torch.dtype = torch.float32) -> None:
+        self.forward, self.clients, self.lr = forward, clients, forward.rate(round)
+        self.module = copy.deepcopy(forward.module).to(device=before.device, dtype=dtype)
+        self.module.eval()
+        named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        self.names = [f"module.{name}" for name, _ in named]
+        self.leaves = [p for _, p in named]
+        with torch.no_grad():
+            for leaf, part in zip(self.leaves, torch.split(before, [p.numel() for p in self.leaves]), strict=True):
+                leaf.copy_(part.view(leaf.shape))
+                leaf.grad = None
+        self.loss_of = _LossOf(self.module, forward.loss)
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The batch's gradient by parameter, with a graph to ``x``."""
+        return torch.autograd.grad(self.loss_of(x, y), self.leaves, create_graph=True)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Float[Tensor, " d"]:
+        """The batch's gradient [d], with a graph to ``x``."""
+        return _flat(self.gradients(x, y))
+
+    def update(self, x: Tensor, y: Int[Tensor, " n"]) -> Float[Tensor, " d"]:
+        """The mean change [d] of the parameters, clipped at each client, with a graph to ``x``."""
+        if self.clients == 1:
+            return self._clip(self._local(x, y))
+        parts = zip(x.chunk(self.clients), y.chunk(self.clients), strict=True)
+        if self.single_step(len(x)) and not self.forward.l2 < float("inf"):
+            return -self.lr * self.gradient(x, y)
+        return torch.stack([self._clip(self._local(a, b)) for a, b in parts]).mean(dim=0)
+
+    def single_step(self, n: int) -> bool:
+        """Whether a client with its share of n samples takes one plain step with all of them."""
+        share = max(1, n // self.clients)
+        return self.forward.steps_on(share) == 1 and not self.forward.weight_decay
+
+    def _clip(self, delta: Tensor) -> Tensor:
+        return delta if not self.forward.l2 < float("inf") else delta * (self.forward.l2 / delta.norm()).clamp(max=1)
+
+    def _local(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.single_step(len(x) * self.clients):
+            return -self.lr * self.gradient(x, y)
+        forward, start = self.forward, list(self.leaves)
+        now: Sequence[Tensor] = start
+        velocity: list[Tensor] | None = None
+        size = min(forward.batch_size, len(x))
+        chunks = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+        for step in range(forward.steps_on(len(x))):
+            a, b = chunks[step % len(chunks)]
+            loss = functional_call(self.loss_of, dict(zip(self.names, now, strict=True)), (a, b))
+            grads = list(torch.autograd.grad(loss, now, create_graph=True))
+            if forward.weight_decay:
+                grads = [g + forward.weight_decay * w for g, w in zip(grads, now, strict=True)]
+            if forward.prox:
+                grads = [g + forward.prox * (w - s) for g, w, s in zip(grads, now, start, strict=True)]
+            if forward.momentum:
+                velocity = grads if velocity is None else [forward.momentum * v + g for v, g in zip(velocity, grads, strict=True)]
+                grads = [g + forward.momentum * v for g, v in zip(grads, velocity, strict=True)] if forward.nesterov else velocity
+            now = [w - self.lr * g for w, g in zip(now, grads, strict=True)]
+        return _flat([w - s for w, s in zip(now, start, strict=True)])
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])

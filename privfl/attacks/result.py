@@ -1,0 +1,128 @@
+"""What an attack claims. Whether it is true only the scorer can tell: nothing here has seen the ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from privfl.core import ClientId
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An attack's answer: who attacked, whom it looked through, and notes in words and numbers."""
+
+    attack: str
+    adversary: str
+    notes: Mapping[str, float | int | str] = field(default_factory=dict, kw_only=True)
+
+    def __str__(self) -> str:
+        noted = "; ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self.notes.items())
+        return f"{self.attack} by {self.adversary}: {self.claim()}{'; ' + noted if noted else ''}"
+
+    def claim(self) -> str:
+        """What is claimed, in words."""
+        return "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable(Result):
+    """The view hides what the attack needs, or the adversary lacks knowledge. It says nothing about success: it never ran.
+
+    >>> str(NotApplicable("DLG", "server", "it reads only a sum."))
+    'DLG by server: not applicable: it reads only a sum.'
+    """
+
+    reason: str
+
+    def claim(self) -> str:
+        """Why it does not apply."""
+        return f"not applicable: {self.reason}"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction(Result):
+    """Samples [n, ...] in the model's units with labels [n], in no particular order; ``mismatch`` is the objective at the end."""
+
+    samples: Tensor
+    labels: Int[Tensor, " n"]
+    mismatch: float = float("nan")
+
+    def claim(self) -> str:
+        """How many samples."""
+        return f"{len(self.samples)} samples of shape {tuple(self.samples.shape[1:])}, mismatch {self.mismatch:.3g}"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(Result):
+    """How many samples of each class [C] a batch held."""
+
+    counts: Int[Tensor, " C"]
+
+    def claim(self) -> str:
+        """The counts."""
+        return f"label counts {self.counts.tolist()}"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens(Result):
+    """The tokens [k] that a batch of text held, as a set."""
+
+    tokens: Int[Tensor, " k"]
+
+    def claim(self) -> str:
+        """How many."""
+        return f"{len(self.tokens)} tokens"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Scores(Result):
+    """One number for each candidate [n]: the greater, the likelier a member (or the likelier it has the property)."""
+
+    scores: Float[Tensor, " n"]
+
+    def claim(self) -> str:
+        """How many candidates were scored."""
+        return f"scores of {len(self.scores)} candidates"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class ClientScores(Result):
+    """A number for each client and candidate [k, n]: the greater, the likelier it is a sample of that client's."""
+
+    scores: Float[Tensor, "k n"]
+    clients: tuple[ClientId, ...]
+
+    def claim(self) -> str:
+        """How many candidates were scored against how many clients."""
+        return f"scores of {self.scores.shape[1]} candidates against {len(self.clients)} clients"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyScores(Result):
+    """A number for each round and client [rounds, k]: the greater, the likelier its data has the property. Client None is the sum."""
+
+    scores: Float[Tensor, "rounds k"]
+    clients: tuple[ClientId | None, ...]
+    rounds: tuple[int, ...]
+
+    def claim(self) -> str:
+        """How many updates were scored."""
+        return f"scores of {len(self.rounds)} rounds x {len(self.clients)} contributors"
+
+    __str__ = Result.__str__
