@@ -59,8 +59,8 @@ class Arrangement:
         """One sentence for the report: who can read what."""
         if self.keys == "shared":
             return (
-                "Keys: shared. All clients trust each other: every one holds the one secret key, so any client together with the server reads"
-                " everyone."
+                "Keys: shared. All clients trust each other: every one holds the one secret key, so any client together with the server"
+                " reads everyone."
             )
         if self.keys == "authority":
             if self.verify_sum:
