@@ -19,7 +19,7 @@ demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and 
 	$(BIN)/privfl demo
 
 test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(STAMP)  ## Lint, format, types, architecture, and every example in the docs
 	$(BIN)/ruff check $(SOURCES)

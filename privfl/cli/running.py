@@ -12,7 +12,6 @@ import typer
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.federation import Federation, Run
-from privfl.report import write_report
 
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
@@ -38,6 +37,8 @@ def run(
     say(f"privfl: {_about(federation)}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
+    from privfl.report import write_report
+
     page = write_report(folder)
     table("Result", [_result(result)], as_json)
     say(f"privfl: the run is in {folder}, its report in {page}")
@@ -58,6 +59,8 @@ def sweep(
     folder = out or _fresh(f"sweep-{config.stem}")
     chosen = [[f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)] for combination in combinations]
     federations = [Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen]  # refuse before the first run
+    from privfl.report import write_report
+
     rows: list[dict[str, Any]] = []
     with bar("sweep", len(chosen)) as shown:
         for number, (keys, federation) in enumerate(zip(chosen, federations, strict=True)):
@@ -71,6 +74,8 @@ def sweep(
 
 def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")]) -> None:
     """Draw the report of a run again."""
+    from privfl.report import write_report
+
     say(f"privfl: wrote {write_report(folder)}")
 
 

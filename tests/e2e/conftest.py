@@ -1,22 +1,33 @@
 """Running the commands as a person would, and small runs in this process."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from privfl.cli import main
+
 
 @pytest.fixture
-def privfl(tmp_path):
-    """Run ``privfl`` with these words; returns the finished process."""
+def privfl(tmp_path, monkeypatch, capsys):
+    """Run ``privfl`` with these words in this process; returns its exit code and what it printed."""
 
-    def run(*words, **options):
-        command = [sys.executable, "-m", "privfl.cli", *map(str, words)]
-        env = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
-        return subprocess.run(command, capture_output=True, text=True, cwd=options.pop("cwd", tmp_path), env=env, check=False, **options)
+    def run(*words, env=()):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        for name, value in dict(env).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["privfl", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run
 

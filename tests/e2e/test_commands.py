@@ -13,8 +13,9 @@ import yaml
 DIGITS = "data: {name: digits, clients: 8}\nrounds: 3\nexecutor: sequential\n"
 
 
-def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(privfl, config, tmp_path):
-    done = privfl("run", config(""), "--out", tmp_path / "out", "--set", "rounds=2", "--json")
+def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(config, tmp_path):
+    command = [sys.executable, "-m", "privfl.cli", "run", config(""), "--out", tmp_path / "out", "--set", "rounds=2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert row["rounds"] == 2
