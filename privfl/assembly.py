@@ -13,7 +13,18 @@ from privfl import catalog
 from privfl.config import Config
 from privfl.core import ClientId, ConfigError, Dataset, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds
 from privfl.data import Split, load
-from privfl.engine import Attacker, Sampler, Scenario, Schedule, Trusted, choose_clients, opens_to, rule_reads_channel
+from privfl.engine import (
+    Attacker,
+    CarriesNoise,
+    Described,
+    Sampler,
+    Scenario,
+    Schedule,
+    Trusted,
+    choose_clients,
+    opens_to,
+    rule_reads_channel,
+)
 from privfl.models import initialised
 from privfl.training import Method, Workload, cross_entropy
 
@@ -33,13 +44,16 @@ def scenario(config: Config) -> Scenario:
         DataMissing: the data set is not on this machine.
     """
     seeds = Seeds(config.seed)
-    mechanism = _optional("mechanism", catalog.MECHANISMS, config.mechanism)
-    private = mechanism is not None and config.mechanism["name"] not in LOCAL
+    ring_noise = config.mechanism["name"] in catalog.RING_NOISE
+    mechanism = None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
+    private = config.mechanism["name"] not in LOCAL
     method = training(_uniform(config.training) if private else config.training)
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
     bound = catalog.build("bound", catalog.BOUNDS, bound_part)
     channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED)
+    if ring_noise:
+        channel = _with_noise(channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build("server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer)
     builder, options = _model(config.model)
@@ -72,7 +86,7 @@ def scenario(config: Config) -> Scenario:
             "clients": f"{len(clients)}, split by {config.data.partition['name']}",
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
-            "channel": _first_sentence(channel),
+            "channel": channel.describe() if isinstance(channel, Described) else _first_sentence(channel),
             "the server reads": "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates",
             "bound": "none" if bound.l2 == float("inf") else f"every update's L2 norm at most {bound.l2:g}",
         },
@@ -134,6 +148,16 @@ def _with(seam: str, table: catalog.Table, part: Mapping[str, Any], trusted: Map
         return catalog.build(seam, table, part)
     asked = [name for name in catalog.fields_of(table[part["name"]])[0] if name in trusted]
     return catalog.build(seam, table, part, catalog.NESTED, {name: trusted[name]() for name in asked})
+
+
+def _with_noise(channel: Any, noise: Any, config: Config) -> Any:
+    if not isinstance(channel, CarriesNoise):
+        able = [name for name, maker in catalog.CHANNELS.items() if hasattr(maker, "noise_event")]
+        raise ConfigError(
+            f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel, and channel"
+            f" '{config.channel['name']}' takes none; {', '.join(able)} does."
+        )
+    return dataclasses.replace(channel, noise=noise)  # type: ignore[type-var]
 
 
 def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from privfl.engine import rule_reads_channel, samplers
 Table = Mapping[str, Callable[..., Any]]
 
 SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
-BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip}
+BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip, "normalise": dp.Normalise}
 CHANNELS: Table = {
     "plain": crypto.Plain,
     "secagg": crypto.SecAgg,
@@ -78,7 +78,18 @@ DEFENCES: Table = {
     "federated_pruning": aggregators.FederatedPruning,
 }
 """What stands beside the rule: at the client, before it, after it."""
-MECHANISMS: Table = {"gaussian": dp.Gaussian, "local_gaussian": dp.LocalGaussian}
+MECHANISMS: Table = {
+    "gaussian": dp.Gaussian,
+    "discrete_gaussian": dp.DiscreteGaussian,
+    "skellam": dp.Skellam,
+    "laplace": dp.Laplace,
+    "local_gaussian": dp.LocalGaussian,
+}
+RING_NOISE: Table = {
+    "distributed_skellam": dp.DistributedSkellam,
+    "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
+}
+"""Noise that clients add to the integers of a summing channel, so that nobody sees a sum without it."""
 GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient}
 ATTACKS: Table = {
     "zero": attacks.ZeroWeights,
@@ -224,7 +235,7 @@ SEAMS: Mapping[str, Table] = {
     "channels": CHANNELS,
     "datasets": DATASETS,
     "gradients": GRADIENTS,
-    "mechanisms": MECHANISMS,
+    "mechanisms": {**MECHANISMS, **RING_NOISE},
     "models": MODELS,
     "partitions": PARTITIONERS,
     "samplers": SAMPLERS,

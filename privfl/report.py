@@ -68,6 +68,7 @@ def _axes(figure: Figure, title: str, x: str, y: str, place: Any = 111) -> Any:
     axes.set_ylabel(y, color=SOFT, fontsize=9)
     axes.tick_params(colors=SOFT, labelsize=8)
     axes.grid(color=GRID, linewidth=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -182,7 +183,6 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
     axes = _axes(figure, title, "label", "client")
     axes.grid(visible=False)
     picture = axes.imshow(shown, aspect="auto", cmap="Blues", interpolation="nearest")
-    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.get_major_locator().set_params(integer=True)
     bar = figure.colorbar(picture, ax=axes, pad=0.01)
     bar.set_label("samples", color=SOFT, fontsize=9)

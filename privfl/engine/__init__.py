@@ -6,7 +6,7 @@ from privfl.engine.engine import Engine, Played
 from privfl.engine.folder import RunFolder, read_ledger
 from privfl.engine.records import RoundRecord
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
-from privfl.engine.scenario import Scenario, opens_to, rule_reads, rule_reads_channel
+from privfl.engine.scenario import CarriesNoise, Described, Scenario, opens_to, rule_reads, rule_reads_channel
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
 from privfl.engine.trusted import Trusted
@@ -14,6 +14,8 @@ from privfl.engine.trusted import Trusted
 __all__ = [
     "All",
     "Attacker",
+    "CarriesNoise",
+    "Described",
     "Engine",
     "FixedSize",
     "Played",

@@ -24,7 +24,7 @@ from privfl.core import (
     Seeds,
     Vector,
 )
-from privfl.engine.scenario import Scenario
+from privfl.engine.scenario import CarriesNoise, Scenario
 from privfl.engine.state import RunState
 
 T = TypeVar("T")
@@ -107,10 +107,12 @@ def _told(done: Aggregate, who: object, verdict: Verdict[T], rows: Rows | None, 
 
 
 def _noise(scenario: Scenario, plan: RoundPlan, survivors: int, done: Aggregate, local: DpEvent | None) -> None:
-    if scenario.mechanism is None:
-        return
     population = len(scenario.clients)
     sampling = scenario.sampler.sampling(population)
+    if isinstance(scenario.channel, CarriesNoise) and survivors:
+        _charge(scenario, plan, scenario.channel.noise_event(plan, survivors), sampling, done)
+    if scenario.mechanism is None:
+        return
     if scenario.local_noise:
         if local is not None:  # everybody's own release, seen by the server round by round: no sampling hides it
             done.charges.append(
@@ -127,6 +129,10 @@ def _noise(scenario: Scenario, plan: RoundPlan, survivors: int, done: Aggregate,
             )
         return
     done.vector, event = scenario.mechanism.release(done.vector, scenario.sensitivity(survivors), survivors, scenario.noise)
+    _charge(scenario, plan, event, sampling, done)
+
+
+def _charge(scenario: Scenario, plan: RoundPlan, event: DpEvent | None, sampling: Sampling, done: Aggregate) -> None:
     if event is not None:
         done.charges.append(
             Charge(

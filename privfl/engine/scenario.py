@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from privfl.core import (
     DataPoison,
     Dataset,
     Divided,
+    DpEvent,
     Knows,
     Mechanism,
     NeighbourRelation,
@@ -30,6 +31,7 @@ from privfl.core import (
     OsNoise,
     PartyPoison,
     RememberingPoison,
+    RoundPlan,
     Rows,
     Rule,
     RuleWithMemory,
@@ -45,6 +47,26 @@ from privfl.training import FedAvg, ServerOptimizer, Workload
 
 _SEATS = (DataPoison, Objective, TrainingPoison, UpdatePoison, RememberingPoison, BoundPoison, PartyPoison, BroadcastPoison, Divided)
 _KNOWING = {"nothing": "nothing", "own": "its own updates", "benign": "the honest updates", "rule": "the server's rule"}
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A channel that says for people who can read what."""
+
+    def describe(self) -> str:
+        """One sentence."""
+        ...
+
+
+@runtime_checkable
+class CarriesNoise(Protocol):
+    """A summing channel whose clients can add their shares of the noise to their integers."""
+
+    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
+        """What accounts for the noise in a sum of so many survivors; None where there is none."""
+        ...
+
+
 Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
@@ -157,7 +179,7 @@ class Scenario:
                 f"{_name(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
                 " Use the mean with weighted: false and training weighting: uniform."
             )
-        return Sensitivity(l2)
+        return Sensitivity(l2, l1=l2 * self.workload.model.d**0.5, linf=l2)
 
     def _check_noise(self) -> None:
         if self.mechanism is None:
