@@ -44,7 +44,7 @@ class Implant:
         return Crafting(self.backdoor, self.training)
 
     def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
-        """gamma (X - G), or together the whole replacement [f, d]."""
+        """The change times gamma, or together the whole replacement [f, d]."""
         shares = knowledge.shares(len(own)).to(own)
         gamma = float(1 / shares.sum()) if self.gamma is None else self.gamma
         if self.split == "own":
