@@ -1,0 +1,376 @@
+"""Attacks against rules on real data: FedSecurity's experiments, the single-shot backdoor, and a grid of attacks and rules.
+
+Figures go to docs/figures. Runs are dealt out to two worker processes of one thread each.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks.harness import Row, cost, gain, main, say
+from privfl import Federation, aggregators, attacks
+from privfl.config import AuditConfig
+from privfl.core import Dataset, LocalPlan, Seeds
+from privfl.data import IID, Dirichlet, Split, load
+from privfl.engine import Attacker
+from privfl.models import cnn, initialised, mlp
+from privfl.training import LocalSGD, evaluate
+
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+WORKERS = 2
+SEEDS = (0, 1, 2)
+Point = tuple[float, ...]
+
+
+def spread_out(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Each job with its result, in order, worked off by processes of one thread."""
+    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from zip(jobs, pool.map(partial(_apply, work), jobs), strict=True)
+
+
+def _apply(work: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    return work(*job)
+
+
+def between(case: str, what: str, over_seeds: Sequence[float]) -> Row:
+    """The spread of a figure over seeds: the least beside the most."""
+    return gain(case, "best seed", f"{what}: worst seed", min(over_seeds), max(over_seeds) or 1e-9)
+
+
+# ---- FedSecurity, experiments 1, 2, 3 and 7 -----------------------------------------------------------------------------------------
+
+HARM: Mapping[str, Callable[[], Any] | None] = {
+    "none": None,
+    "label flip": lambda: attacks.LabelFlip(pairs=((3, 9), (2, 1))),
+    "flip": attacks.FlippedWeights,
+    "zero": attacks.ZeroWeights,
+    "random": attacks.RandomWeights,
+}
+DEFENCE: Mapping[str, Callable[[int], Any]] = {
+    "FedAvg": lambda f: aggregators.Mean(),
+    "5-Krum": lambda f: aggregators.Krum(f=max(f, 1), m=5),
+    "RFA": lambda f: aggregators.RFA(),
+    "FoolsGold": lambda f: aggregators.FoolsGold(average=True),
+}
+EXPERIMENTS = {
+    "1 attacks": [("FedAvg", harm, 1) for harm in HARM],
+    "2 defences, no attack": [(rule, "none", 1) for rule in DEFENCE],
+    "3 defences, attacked": [(rule, harm, 1) for harm in ("label flip", "random") for rule in DEFENCE],
+    "7 adversaries": [("5-Krum", "random", k) for k in (1, 2, 3)],
+}
+
+
+def fedsecurity_run(rule: str, harm: str, k: int, seed: int) -> list[float]:
+    """Accuracy after each of 30 rounds on Fashion-MNIST: 10 clients, Dirichlet 0.5, an MLP of 64, 20 steps of 32 at 0.1 a round."""
+    split, seeds = load("fashion_mnist"), Seeds(seed)
+    parts = Dirichlet(alpha=0.5, min_size=32)(split.train, 10, seeds.generator("partition"))
+    made = HARM[harm]
+    run = Federation(
+        initialised(mlp, split.shape, split.classes, seed=seed, hidden=(64,)),
+        [split.train.take(part) for part in parts],
+        split.test,
+        rounds=30,
+        training=LocalSGD(lr=0.1, plan=LocalPlan(32, steps=20)),
+        aggregator=DEFENCE[rule](k if made else 1),
+        attackers=[Attacker(harm, made(), frozenset(range(k)))] if made else [],
+        seed=seed,
+        executor="stacked",
+        audit=AuditConfig(keep=[], evaluate_every=3),
+    ).run()
+    return [record.accuracy for record in run.history if record.accuracy is not None]
+
+
+def fedsecurity(quick: bool) -> Iterable[Row]:
+    """The published orders: attacks compared, defences compared, defences under attack, more adversaries."""
+    seeds = SEEDS[:1] if quick else SEEDS
+    settings = list(dict.fromkeys(setting for group in EXPERIMENTS.values() for setting in group))
+    curves: dict[tuple[str, str, int], list[list[float]]] = {setting: [] for setting in settings}
+    for (rule, harm, k, _), curve in spread_out(fedsecurity_run, [(*setting, seed) for setting in settings for seed in seeds]):
+        curves[rule, harm, k].append(curve)
+    finals = {setting: [curve[-1] for curve in seeds] for setting, seeds in curves.items()}
+    ours = {setting: statistics.mean(values) for setting, values in finals.items()}
+    plain = ours["FedAvg", "none", 1]
+    for group, members in EXPERIMENTS.items():
+        for setting in members:
+            rule, harm, k = setting
+            what = f"{group}: accuracy, {rule}, {harm}" + (f" x{k}" if k > 1 or group.startswith("7") else "")
+            yield gain("fedsecurity", "FedAvg, no attack", what, ours[setting], plain)
+            yield between("fedsecurity", what, finals[setting])
+    broken = ours["FedAvg", "random", 1]
+    yield cost("fedsecurity", "no attack", "1: random mode costs FedAvg at least a tenth", broken, plain, target=1.1)
+    yield gain("fedsecurity", "goal", "1: published order (none, flip, zero, random)", float(_falls(ours)), 1.0, target=1.0)
+    yield gain("fedsecurity", "FedAvg attacked", "3: 5-Krum restores under random", ours["5-Krum", "random", 1], broken, target=1.1)
+    yield gain("fedsecurity", "FedAvg, no attack", "3: label flip hardly hurts", ours["FedAvg", "label flip", 1], plain, target=0.98)
+    yield gain("fedsecurity", "1 adversary", "7: 5-Krum with 3", ours["5-Krum", "random", 3], ours["5-Krum", "random", 1], target=0.95)
+    _draw_fedsecurity(curves)
+
+
+def _falls(ours: Mapping[tuple[str, str, int], float]) -> bool:
+    order = [ours["FedAvg", harm, 1] for harm in ("none", "flip", "zero", "random")]
+    return all(a >= b for a, b in pairwise(order))
+
+
+def _draw_fedsecurity(curves: Mapping[tuple[str, str, int], Sequence[Sequence[float]]]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), sharey=True, layout="constrained")
+    for axis, (group, members) in zip(axes, EXPERIMENTS.items(), strict=True):
+        for rule, harm, k in members:
+            each = torch.tensor(curves[rule, harm, k])
+            rounds = [min(3 * i, 29) + 1 for i in range(each.shape[1])]
+            label = {"1": harm, "2": rule, "3": f"{rule}, {harm}", "7": f"{k} of 10"}[group[0]]
+            (line,) = axis.plot(rounds, each.mean(dim=0), label=label)
+            axis.fill_between(rounds, each.amin(dim=0), each.amax(dim=0), color=line.get_color(), alpha=0.15)
+        axis.set(title=f"Experiment {group}", xlabel="round")
+        axis.legend(fontsize=7)
+    axes[0].set_ylabel("test accuracy (Fashion-MNIST)")
+    _save(figure, "fedsecurity.png")
+
+
+def _save(figure: Any, name: str) -> None:
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURES / name, dpi=75)
+    say(f"robustness: wrote docs/figures/{name}")
+
+
+# ---- The single shot ----------------------------------------------------------------------------------------------------------------
+
+HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
+SQUARE = attacks.PixelPattern(target=2, boxes=((0, 0, 4, 4),))
+SQUARE_TRAINING = attacks.AttackTraining(lr=0.05, epochs=3, poisoned=5, decay=0.1, every=1)
+TAIL_TRAINING = attacks.AttackTraining(lr=0.02, epochs=6, poisoned=10)
+
+
+def as_mnist(digits: Dataset, digit: int, split: Split) -> Dataset:
+    """scikit-learn's scans of a digit, enlarged to 20 x 20 in the middle of 28 x 28, scaled as MNIST is."""
+    found = digits.take((digits.y == digit).nonzero().flatten())
+    pixels = load("digits").original(found.x).clamp(0, 1)
+    large = functional.pad(functional.interpolate(pixels, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
+    return Dataset((large - split.mean[0]) / split.std[0], found.y, 10)
+
+
+def seven_tail(split: Split) -> attacks.EdgeCase:
+    """Sevens of another hand and another scanner, to be called ones."""
+    digits = load("digits")
+    return attacks.EdgeCase(source=7, target=1, tail=as_mnist(digits.train, 7, split), tail_test=as_mnist(digits.test, 7, split))
+
+
+def one_round(model: Any, clients: Sequence[Dataset], split: Split, attack: Any, k: int = 1, rounds: int = 1, **parts: Any) -> Point:
+    """Backdoor and main accuracy after the round(s); the first k clients attack. The model is put back afterwards."""
+    before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    attackers = [Attacker("a", attack, frozenset(range(k)))] if k else []
+    audit = AuditConfig(keep=[], evaluate_every=rounds)
+    Federation(
+        model, clients, split.test, rounds=rounds, training=HONEST, attackers=attackers, executor="sequential", audit=audit, **parts
+    ).run()
+    measured = attack.measure(model, split.test)
+    with torch.no_grad():
+        torch.nn.utils.vector_to_parameters(before, model.parameters())
+    return measured["backdoor"], measured["main"]
+
+
+def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any:
+    """A CNN of 20k weights after 4 central epochs and 5 federated rounds of 10."""
+    model = initialised(cnn, split.shape, split.classes, seed=seed)
+    central = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=4))
+    quiet = AuditConfig(keep=[], evaluate_every=100)
+    Federation(model, [split.train], split.test, rounds=1, training=central, seed=seed, executor="sequential", audit=quiet).run()
+    Federation(model, clients[:10], split.test, rounds=5, training=HONEST, seed=seed, executor="sequential", audit=quiet).run()
+    return model
+
+
+def shots(seed: int) -> dict[str, Point]:
+    """Everything that is measured from one model close to convergence: name -> (backdoor, main)."""
+    split, seeds = load("mnist"), Seeds(seed)
+    everyone = [split.train.take(part) for part in IID()(split.train, 100, seeds.generator("partition"))]
+    skewed = [split.train.take(part) for part in Dirichlet(0.5, min_size=64)(split.train, 100, seeds.generator("skewed"))]
+    model = near_convergence(split, everyone, seed)
+    drawn = torch.randperm(split.train.n, generator=seeds.generator("attacker"))[:20000]
+    rich, own, honest, tail = split.train.take(drawn), everyone[20], everyone[11:20], seven_tail(split)
+    found: dict[str, Point] = {"start, square": (SQUARE.measure(model, split.test)["backdoor"], evaluate(model, split.test).accuracy)}
+    found["start, tail"] = (tail.measure(model, split.test)["backdoor"], evaluate(model, split.test).accuracy)
+    shot = partial(one_round, model, split=split)
+    found["replacement, square"] = shot(clients=[rich, *honest], attack=attacks.ModelReplacement(SQUARE, SQUARE_TRAINING))
+    found["poisoning, square"] = shot(clients=[own, *honest], attack=SQUARE)
+    replaced = attacks.ModelReplacement(tail, TAIL_TRAINING)
+    found["replacement, tail"] = shot(clients=[own, *honest], attack=replaced)
+    found["poisoning, tail"] = shot(clients=[own, *honest], attack=tail)
+    for sigma in (0.0, 0.02, 0.05):
+        seat = [aggregators.NormClipping(bound=0.12, sigma=sigma)]
+        found[f"clip M, noise {sigma:g}, attacked"] = shot(clients=[own, *honest], attack=replaced, defences=seat)
+        found[f"clip M, noise {sigma:g}, 3 quiet rounds"] = shot(clients=[own, *honest], attack=tail, k=0, rounds=3, defences=seat)
+    found["no clip, 3 quiet rounds"] = shot(clients=[own, *honest], attack=tail, k=0, rounds=3)
+    for k, alpha in ((1, 0.5), (1, 0.2), (2, 0.2), (3, 0.2)):
+        stealthy = attacks.ConstrainAndScale(tail, TAIL_TRAINING, gamma=1.0, split="same", alpha=alpha)
+        cohort = [*everyone[20 : 20 + k], *skewed[11 : 21 - k]]
+        found[f"krum, {k} of 10, alpha {alpha}"] = shot(clients=cohort, attack=stealthy, k=k, aggregator=aggregators.Krum(f=k))
+        found[f"mean, {k} of 10, alpha {alpha}"] = shot(clients=cohort, attack=stealthy, k=k)
+    return found
+
+
+def single_shot(quick: bool) -> Iterable[Row]:
+    """The backdoor paper's claims, each from the same models close to convergence."""
+    seeds = SEEDS[:1] if quick else SEEDS
+    each = [found for _, found in spread_out(shots, [(seed,) for seed in seeds])]
+    backdoor = {name: [found[name][0] for found in each] for name in each[0]}
+    main_task = {name: [found[name][1] for found in each] for name in each[0]}
+    for name in each[0]:
+        start = "start, square" if "square" in name else "start, tail"
+        yield gain("single_shot", "before", f"backdoor, {name}", statistics.mean(backdoor[name]), statistics.mean(backdoor[start]) or 1e-3)
+        yield between("single_shot", f"backdoor, {name}", backdoor[name])
+        yield gain("single_shot", "before", f"main task, {name}", statistics.mean(main_task[name]), statistics.mean(main_task[start]))
+    for mark in ("square", "tail"):
+        shot, start, alone = f"replacement, {mark}", f"start, {mark}", f"poisoning, {mark}"
+        lost = 100 * (statistics.mean(main_task[start]) - statistics.mean(main_task[shot]))
+        gained = 100 * (statistics.mean(backdoor[alone]) - statistics.mean(backdoor[start]))
+        yield gain("single_shot", "goal", f"backdoor %, {shot}", 100 * statistics.mean(backdoor[shot]), 95.0, target=1.0)
+        yield cost("single_shot", "goal", f"points of main task lost, {shot}", max(lost, 1e-2), 1.0, target=1.0)
+        yield cost("single_shot", "goal", f"points of backdoor gained by {alone}", max(gained, 1e-2), 15.0, target=1.0)
+    picked = [max(found[name][0] for name in found if name.startswith("krum")) for found in each]
+    yield gain("single_shot", "goal", "backdoor % that Krum installs", 100 * statistics.mean(picked), 90.0, target=1.0)
+    _draw_shots(backdoor, main_task)
+
+
+def _draw_shots(backdoor: Mapping[str, Sequence[float]], main_task: Mapping[str, Sequence[float]]) -> None:
+    import matplotlib.pyplot as plt
+
+    names = list(backdoor)
+    figure, axis = plt.subplots(figsize=(9, 7), layout="constrained")
+    at = torch.arange(len(names)).double()
+    for offset, label, values in ((-0.2, "backdoor", backdoor), (0.2, "main task", main_task)):
+        means = [statistics.mean(values[name]) for name in names]
+        below = [mean - min(values[name]) for name, mean in zip(names, means, strict=True)]
+        above = [max(values[name]) - mean for name, mean in zip(names, means, strict=True)]
+        axis.barh(at + offset, means, 0.38, xerr=[below, above], label=label)
+    axis.set(yticks=at, yticklabels=names, xlabel="accuracy after the round (MNIST; bars: seeds)", xlim=(0, 1.02))
+    axis.invert_yaxis()
+    axis.legend()
+    _save(figure, "single-shot.png")
+
+
+# ---- The grid -----------------------------------------------------------------------------------------------------------------------
+
+N, F = 20, 8
+ATTACKS: Mapping[str, Callable[[], Any] | None] = {
+    "none": None,
+    "zero": attacks.ZeroWeights,
+    "random": attacks.RandomWeights,
+    "flip": attacks.FlippedWeights,
+    "sign flip x4": lambda: attacks.SignFlip(scale=4.0),
+    "gaussian": attacks.Gaussian,
+    "constant": attacks.Constant,
+    "linear combination": attacks.LinearCombination,
+    "ALIE": attacks.ALIE,
+    "ALIE 1.5": lambda: attacks.ALIE(z=1.5),
+    "IPM 0.5": lambda: attacks.IPM(epsilon=0.5),
+    "Fang, Krum": attacks.FangKrum,
+    "Fang, trimmed": lambda: attacks.FangTrimmedMean(of="updates"),
+    "Min-Max": attacks.MinMax,
+    "Min-Sum": attacks.MinSum,
+    "AGR-tailored": lambda: attacks.AGRTailored(tries=12),
+    "mimic": attacks.Mimic,
+    "free rider": attacks.FreeRider,
+    "label flip": attacks.LabelFlip,
+    "feature noise": lambda: attacks.FeatureNoise(sigma=3.0),
+    "model replacement": lambda: attacks.ModelReplacement(
+        attacks.PixelPattern(target=2, boxes=((0, 0, 2, 2),)), attacks.AttackTraining(lr=0.2, epochs=1, batch_size=32, poisoned=10)
+    ),
+}
+RULES: Mapping[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
+    "mean": lambda: (aggregators.Mean(), ()),
+    "median": lambda: (aggregators.Median(), ()),
+    "trimmed mean": lambda: (aggregators.TrimmedMean(F), ()),
+    "MeaMed": lambda: (aggregators.MeaMed(F), ()),
+    "geometric median": lambda: (aggregators.GeometricMedian(tolerance=1e-6), ()),
+    "Krum": lambda: (aggregators.Krum(F), ()),
+    "Multi-Krum": lambda: (aggregators.Krum(F, m=N - F - 2), ()),
+    "MDA, greedy": lambda: (aggregators.GreedyMDA(F), ()),
+    "CGE": lambda: (aggregators.CGE(F), ()),
+    "centred clipping": lambda: (aggregators.CenteredClipping(tau=0.5), ()),
+    "DnC": lambda: (aggregators.DnC(F), ()),
+    "SignGuard": lambda: (aggregators.SignGuard(), ()),
+    "clipped clustering": lambda: (aggregators.ClippedClustering(), ()),
+    "FoolsGold": lambda: (aggregators.FoolsGold(average=True), ()),
+    "NNM + trimmed mean": lambda: (aggregators.TrimmedMean(F), (aggregators.NearestNeighbourMixing(F),)),
+}
+
+
+def column(attack: str, seed: int) -> list[float]:
+    """The final accuracy under every rule: digits, 20 clients of which 8 attack, Dirichlet 0.5, an MLP of 32, 100 rounds of one step."""
+    split, seeds = load("digits"), Seeds(seed)
+    parts = Dirichlet(alpha=0.5, min_size=8)(split.train, N, seeds.generator("partition"))
+    clients, made = [split.train.take(part) for part in parts], ATTACKS[attack]
+    found = []
+    for rule, before in (make() for make in RULES.values()):
+        run = Federation(
+            initialised(mlp, split.shape, split.classes, seed=seed, hidden=(32,)),
+            clients,
+            split.test,
+            rounds=100,
+            training=LocalSGD(lr=0.5, plan=LocalPlan(32, steps=1), weighting="uniform"),
+            aggregator=rule,
+            defences=before,
+            attackers=[Attacker(attack, made(), frozenset(range(N - F, N)))] if made else [],
+            seed=seed,
+            executor="stacked",
+            audit=AuditConfig(keep=[], evaluate_every=1000),
+        ).run()
+        found.append(run.accuracy)
+    return found
+
+
+def grid(quick: bool) -> Iterable[Row]:
+    """20 attacks x 15 rules, and no attack, by seeds; the heat map."""
+    seeds, began, used = (SEEDS[:1] if quick else SEEDS), time.perf_counter(), _workers_seconds()
+    table = {attack: torch.zeros(len(RULES)) for attack in ATTACKS}
+    for (attack, _), accuracies in spread_out(column, [(attack, seed) for attack in ATTACKS for seed in seeds]):
+        table[attack] += torch.tensor(accuracies) / len(seeds)
+    whole = len(SEEDS) / len(seeds) / 60
+    waited, minutes = (time.perf_counter() - began) * whole, (_workers_seconds() - used) / WORKERS * whole
+    heat = torch.stack([table[attack] for attack in ATTACKS])
+    worst = heat[1:].amin(dim=0)
+    for i, rule in enumerate(RULES):
+        yield gain("grid", "no attack", f"worst accuracy under 20 attacks, {rule}", float(worst[i]), float(heat[0, i]))
+        yield gain("grid", "no attack", f"mean accuracy under 20 attacks, {rule}", float(heat[1:, i].mean()), float(heat[0, i]))
+    size = f"{len(ATTACKS) - 1} attacks x {len(RULES)} rules x 3 seeds"
+    yield cost("grid", "goal", f"minutes of {WORKERS} cores' time, {size}", minutes, 15.0, target=1.0)
+    yield cost("grid", "goal", f"minutes on the clock, beside whatever else ran, {size}", waited, 15.0)
+    _draw_grid(heat)
+
+
+def _workers_seconds() -> float:
+    """Processor time of all workers that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _draw_grid(heat: torch.Tensor) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(11, 9.5), layout="constrained")
+    axis.imshow(heat, cmap="RdYlGn", vmin=0.1, vmax=1.0, aspect="auto")
+    for i, row in enumerate(heat.tolist()):
+        for j, value in enumerate(row):
+            axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8)
+    axis.set_xticks(range(len(RULES)), list(RULES), rotation=35, ha="right")
+    axis.set_yticks(range(len(ATTACKS)), list(ATTACKS))
+    axis.set_title(f"Digits, {F} of {N} clients attack, Dirichlet 0.5: test accuracy in %")
+    _save(figure, "attack-grid.png")
+
+
+CASES = {"fedsecurity": fedsecurity, "single_shot": single_shot, "grid": grid}
+
+if __name__ == "__main__":
+    main("robustness", CASES)
