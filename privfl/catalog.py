@@ -250,10 +250,13 @@ GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "ac
 def describe(what: str) -> list[dict[str, Any]]:
     """One row for each name of a seam: what it is, its keys, and where it acts."""
     rows = []
+    maker: Any
     for name, maker in sorted(SEAMS[what].items()):
         row: dict[str, Any] = {"name": name}
         if what == "aggregators":
             row["seat"] = seat_of(maker)
+        if what == "attacks":
+            row |= {"family": attacks.family_of(maker), "seat": attacks.seats_of(maker)}
         if what in ("aggregators", "attacks"):
             row["paper"] = paper_of(maker)
         supplied = ("shape", "classes", *GIVEN_BY_THE_RUN) if what == "models" else GIVEN_BY_THE_RUN
