@@ -25,7 +25,7 @@ from privfl.config import AuditConfig
 from privfl.core import ConfigError, Context, LocalPlan, RememberingPoison, RoundPlan, UpdatePoison
 from privfl.data import load
 from privfl.dp import Clip
-from privfl.engine import Attacker, Engine, Scenario, Schedule
+from privfl.engine import Attacker, Engine, Scenario, Schedule, checkpoint
 from privfl.models import initialised, mlp
 from privfl.training import FedAvg, LocalSGD, Sequential
 
@@ -181,6 +181,19 @@ def test_mimic_remembers_between_rounds_in_the_runs_state(digits, clients):
     memory = run.state.attacks[0][8]
     assert memory.rounds == 2
     assert memory.chosen in range(8)
+
+
+def test_what_attackers_remember_survives_a_checkpoint(digits, clients, tmp_path):
+    mimic = Attacker("mimic", Mimic(warm_up=3), frozenset({8, 9}))
+    engine = Engine((scene := federation(digits, clients, mimic).scenario), Sequential(scene.workload))
+    state = engine.begin("sequential")
+    for _ in range(2):
+        state = engine.play(state).state
+    checkpoint.save(tmp_path, 2, state)
+    restored = checkpoint.load(tmp_path)
+    ahead, again = (engine.play(engine.play(s).state).state for s in (state, restored))
+    assert torch.equal(ahead.parameters, again.parameters)
+    assert ahead.attacks[0][8].chosen == again.attacks[0][8].chosen is not None
 
 
 def test_a_row_without_numbers_reaches_the_server_which_refuses_it_by_name(digits, clients):
