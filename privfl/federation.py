@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from privfl import assembly
 from privfl.aggregators import Mean
+from privfl.audit.recipe import forward_of
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
@@ -165,6 +166,9 @@ class Federation:
 
     def _begin(self, scenario: Scenario, executor: str, audit: AuditConfig, config: Config | None, threads: int) -> None:
         scenario.check()
+        work = scenario.workload
+        forward = forward_of(work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism)
+        scenario = replace(scenario, facts={**scenario.facts, "forward": forward})
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
 
@@ -310,7 +314,7 @@ class Federation:
             "executor": picked,
             "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
             "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
-            "facts": {**self.scenario.facts, "trained by": picked},
+            "facts": {**{k: v for k, v in self.scenario.facts.items() if k != "forward"}, "trained by": picked},
         }
 
 

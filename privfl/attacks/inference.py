@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import NotApplicable, Result
-from privfl.core import ClientId, Dataset, NotVisible, PrivflError, Rows, Vector, View
+from privfl.core import ClientId, Dataset, NotVisible, PrivflError, Rows, Total, Vector, View
 
 Family: TypeAlias = Literal["membership", "property", "inversion"]
 Target: TypeAlias = Literal["client", "sum"]
@@ -80,8 +80,8 @@ def observe(view: View, knowledge: Knowledge, target: Target, client: ClientId |
     """
     forward = recipe(view, knowledge)
     if target == "sum":
-        total = view.total
-        count = round(total.weight) if forward.weighted else None
+        total = summed(view)
+        count = round(total.weight) if forward.weighted and "delta" in view.opened else None
         noise = forward.local_noise / max(total.count, 1) ** 0.5
         return Observed(view, total.mean(), total.count, knowledge.samples or count, None, noise)
     rows = view.rows
@@ -89,6 +89,18 @@ def observe(view: View, knowledge: Knowledge, target: Target, client: ClientId |
     count = round(float(rows.weights[at])) if forward.weighted else None
     who = None if rows.ids is None else rows.ids[at]
     return Observed(view, rows.values[at], 1, knowledge.samples or count, who, forward.local_noise)
+
+
+def summed(view: View) -> Total:
+    """The sum of the updates; where nothing was opened to the adversary, what the released models before and after the round give away.
+
+    Whoever sees two models in a row reads the mean update off them (under plain federated averaging; under another server optimiser,
+    its direction), whatever the channel hides: noise in the release is the only thing between.
+    """
+    if "delta" in view.opened:
+        return view.total
+    n = max(view.plan.n, 1)
+    return Total((view.after - view.before) * n, float(n), n)
 
 
 def _position(view: View, rows: Rows, client: ClientId) -> int:

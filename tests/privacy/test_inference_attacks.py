@@ -183,8 +183,22 @@ def test_what_a_view_hides_is_not_applicable_with_a_reason_and_never_a_failure(s
         assert isinstance(result, NotApplicable)
         assert "cannot read single updates" in result.reason
     client = views("client(2)")
-    assert isinstance(UpdateMembership(target="sum").run(client, knows), NotApplicable)
+    assert isinstance(UpdateMembership().run(client, knows), NotApplicable)
     assert not isinstance(LossThreshold().run(client, knows), NotApplicable)
+
+
+def test_any_client_reads_the_sum_off_two_models_in_a_row_whatever_the_channel_hides(stream):
+    views, knows, _ = stream
+    server = UpdateMembership(target="sum").run(views(bound=Clip(l2=5.0), channel=SecAgg(fidelity="ideal")), knows)
+    client = UpdateMembership(target="sum").run(views("client(2)"), knows)
+    assert functional.cosine_similarity(server.scores, client.scores, dim=0) > 0.99
+
+
+def test_the_recipe_is_a_public_fact_of_a_run_so_knowledge_is_optional(digits):
+    client = digits.train.take([7])
+    result = LinearLeakage().run(play(wide(), [client], digits.test).view("server", 0))
+    assert farthest(result.samples, client.x) < 0.01
+    assert "LinearLeakage by server: 1 samples" in str(result)
 
 
 def test_missing_knowledge_is_said_in_words_before_the_work_starts(stream):

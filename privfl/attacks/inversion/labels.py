@@ -84,7 +84,7 @@ def counts(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Te
     mean = mean / forward.steps_on(max(1, n // observed.clients))
     P = class_outputs(forward, observed, knowledge).double()
     A = (P - torch.eye(forward.classes, dtype=torch.float64)).T  # column c: what a sample of class c adds
-    clipped = forward.l2 < float("inf") and observed.delta.norm() >= forward.l2 * 0.999
+    clipped = forward.l2 < float("inf") and (observed.clients > 1 or float(observed.delta.norm()) >= forward.l2 * 0.999)
     shares = _shares(A, mean, free_scale=clipped)
     return _rounded(shares * n, n)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Inference, Target, auxiliary, candidates, recipe
+from privfl.attacks.inference import Family, Inference, Target, auxiliary, candidates, recipe, summed
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
@@ -97,6 +97,6 @@ def matched_filter(G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], A: Float[Te
 
 def _updates(view: View, target: Target) -> tuple[Tensor, tuple[ClientId, ...]]:
     if target == "sum":
-        return view.total.mean()[None], (-1,)
+        return summed(view).mean()[None], (-1,)
     rows = view.rows
     return rows.values, rows.ids if rows.ids is not None else tuple(range(rows.n))

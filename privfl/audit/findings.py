@@ -1,0 +1,72 @@
+"""What an audit found: rows for a table, pictures and curves for a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from privfl.audit.score import Figure, Membership, Pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One attack through one adversary's view under one privacy layer.
+
+    ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership), ``baseline`` what somebody scores who saw no
+    view at all. ``reason`` says why the attack does not apply: then there is no value, which is not a value of zero.
+    """
+
+    layer: str
+    adversary: str
+    family: str
+    attack: str
+    metric: str
+    value: Figure | None = None
+    control: Figure | None = None
+    baseline: Figure | None = None
+    more: str = ""
+    reason: str = ""
+    knows: str = ""
+    seconds: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """One row of a table."""
+        return {
+            "layer": self.layer,
+            "adversary": self.adversary,
+            "family": self.family,
+            "attack": self.attack,
+            "metric": self.metric,
+            "value": None if self.value is None else self.value.value,
+            "low": None if self.value is None else _number(self.value.low),
+            "high": None if self.value is None else _number(self.value.high),
+            "control": None if self.control is None else self.control.value,
+            "baseline": None if self.baseline is None else self.baseline.value,
+            "more": self.more,
+            "not applicable": self.reason,
+            "knows": self.knows,
+            "seconds": self.seconds,
+        }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """All findings of an audit. ``layers`` has each layer's utility and what it claims; ``galleries`` and ``curves`` are by finding."""
+
+    findings: tuple[Finding, ...]
+    layers: Mapping[str, Mapping[str, Any]]
+    galleries: Mapping[tuple[str, str, str], Pictures] = field(default_factory=dict, repr=False)
+    curves: Mapping[tuple[str, str, str], Membership] = field(default_factory=dict, repr=False)
+    about: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row for each finding."""
+        return [finding.row() for finding in self.findings]
