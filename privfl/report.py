@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from privfl.core import ConfigError
 from privfl.engine.checkpoint import write_atomically
@@ -68,7 +69,7 @@ def _axes(figure: Figure, title: str, x: str, y: str, place: Any = 111) -> Any:
     axes.set_ylabel(y, color=SOFT, fontsize=9)
     axes.tick_params(colors=SOFT, labelsize=8)
     axes.grid(color=GRID, linewidth=0.8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -183,7 +184,7 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
     axes = _axes(figure, title, "label", "client")
     axes.grid(visible=False)
     picture = axes.imshow(shown, aspect="auto", cmap="Blues", interpolation="nearest")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar = figure.colorbar(picture, ax=axes, pad=0.01)
     bar.set_label("samples", color=SOFT, fontsize=9)
     bar.ax.tick_params(colors=SOFT, labelsize=8)
