@@ -40,8 +40,9 @@ from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Inference, Lacking
 from privfl.attacks.inversion import DLG, IDLG, GaussNewton, GradientInversion, LabelCounts, LinearLeakage
 from privfl.attacks.knowledge import Forward, Knowledge, Trainer
-from privfl.attacks.membership import LossThreshold, UpdateMembership
+from privfl.attacks.membership import LossThreshold, ShadowMembership, UpdateMembership
 from privfl.attacks.poisoning import BackGradient, FeatureNoise, LabelFlip, OptimalPoints
+from privfl.attacks.property import PropertyInference
 from privfl.attacks.result import ClientScores, Counts, NotApplicable, PropertyScores, Reconstruction, Result, Scores, Tokens
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "OptimalPoints",
     "PixelPattern",
     "ProjectedGradient",
+    "PropertyInference",
     "PropertyScores",
     "RandomWeights",
     "Reconstruction",
@@ -94,6 +96,7 @@ __all__ = [
     "Scores",
     "Semantic",
     "Several",
+    "ShadowMembership",
     "SignFlip",
     "SkipClip",
     "Tokens",

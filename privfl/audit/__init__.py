@@ -7,12 +7,14 @@ from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.page import write_page
 from privfl.audit.recipe import forward_of
 from privfl.audit.run import ADVERSARIES, audit
+from privfl.audit.shadows import Shadows
 
 __all__ = [
     "ADVERSARIES",
     "AuditReport",
     "Audited",
     "Finding",
+    "Shadows",
     "audit",
     "audit_scores",
     "client_scores",

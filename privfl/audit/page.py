@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
 
 from privfl.audit.findings import AuditReport, Finding
 
@@ -91,8 +89,7 @@ def _row(finding: Finding) -> str:
 
 
 def _roc(report: AuditReport, layer: str) -> bytes:
-    canvas = Canvas(figsize=(6.4, 4.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = _canvas(6.4, 4.4)
     axes = canvas.add_subplot(111)
     curves = [(key, told) for key, told in report.curves.items() if key[0] == layer]
     seen: set[bytes] = set()
@@ -118,8 +115,7 @@ def _roc(report: AuditReport, layer: str) -> bytes:
 
 def _gallery(shown: Any) -> bytes:
     n = min(_SHOWN, len(shown.true))
-    canvas = Canvas(figsize=(1.1 * n + 0.1, 2.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = _canvas(1.1 * n + 0.1, 2.5)
     best = shown.psnr.argsort(descending=True)[:n]
     for column, i in enumerate(best.tolist()):
         for row, images in enumerate((shown.found, shown.true)):
@@ -132,7 +128,16 @@ def _gallery(shown: Any) -> bytes:
     return _png(canvas)
 
 
-def _png(canvas: Canvas) -> bytes:
+def _canvas(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas
+
+
+def _png(canvas: Any) -> bytes:
     out = io.BytesIO()
     canvas.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()

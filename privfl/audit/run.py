@@ -22,21 +22,28 @@ from privfl.attacks import (
     LinearLeakage,
     LossThreshold,
     NotApplicable,
+    PropertyInference,
+    PropertyScores,
     Reconstruction,
     Result,
     Scores,
+    ShadowMembership,
     UpdateMembership,
 )
 from privfl.audit import score
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.recipe import forward_of
+from privfl.audit.shadows import Shadows
 from privfl.core import ClientId, ConfigError, Dataset, NotVisible, Seeds, View, require
+from privfl.training import LocalSGD
 
 Federated: TypeAlias = Any
 """A `privfl.Federation`: its ``scenario``, its ``audit`` settings, and ``run()``."""
 ADVERSARIES = ("outsider", "server", "key_holder", "client(0)", "colluders(server, client(0))")
 STREAM: tuple[Inference, ...] = (
     LossThreshold(),
+    ShadowMembership("lira_online"),
+    ShadowMembership("rmia"),
     UpdateMembership(statistic="cosine"),
     UpdateMembership(),
     UpdateMembership(statistic="cosine", target="sum"),
@@ -51,6 +58,11 @@ PROBE: tuple[Inference, ...] = (
     GradientInversion(iterations=300),
 )
 """Attacks on the first round of a run whose clients hold few samples: the worst case of the same layers."""
+
+PROPERTY: tuple[Inference, ...] = (PropertyInference(), PropertyInference(target="sum"))
+"""Attacks on a run in which half of the clients hold mirrored images."""
+_MIRRORED = 0.3
+_PROPERTY_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,7 @@ def audit(
     adversaries: Sequence[str] = ADVERSARIES,
     stream: Sequence[Inference] = STREAM,
     probe: Sequence[Inference] = PROBE,
+    properties: Sequence[Inference] = PROPERTY,
     held_out: float = 0.5,
     probe_samples: int = 1,
     seed: int = 0,
@@ -90,6 +103,7 @@ def audit(
         layers: federations by name, one for each set of defences; one federation is the layer "as configured".
         adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party.
         stream: attacks on the views of all rounds; ``probe``: attacks on one round in which each client holds ``probe_samples``.
+        properties: attacks on a run of images in which every second client has mirrored 30 % of its own; other data has no such run.
         progress: told what is attacked.
 
     Raises:
@@ -111,12 +125,18 @@ def audit(
         forward = forward_of(
             model, scenario.workload.loss, scenario.workload.method, scenario.workload.data, scenario.bound, scenario.mechanism
         )
-        knows = Knowledge(forward=forward, auxiliary=ground.auxiliary, seed=seed)
+        method = scenario.workload.method
+        trainer = Shadows(model.module, method, scenario.workload.loss) if isinstance(method, LocalSGD) else None
+        knows = Knowledge(forward=forward, auxiliary=ground.auxiliary, trainer=trainer, seed=seed)
         small = {client: index[:probe_samples] for client, index in ground.members.items()}
         _tell(progress, f"{layer}: probe")
         probed = _play(federation, small, rounds=1)
         _attack_probe(notes, layer, probed, adversaries, probe, knows, scenario.workload.data, small, progress)
         model.write(start)
+        if properties and scenario.workload.data.x.ndim == 4:
+            _tell(progress, f"{layer}: property")
+            _attack_property(notes, layer, federation, adversaries, properties, knows, ground, seed)
+            model.write(start)
         _tell(progress, f"{layer}: training")
         run = _play(federation, ground.members, rounds=scenario.rounds)
         own = {client: scenario.workload.data.take(index) for client, index in ground.members.items()}
@@ -169,10 +189,12 @@ def _joined(a: Dataset, b: Dataset) -> Dataset:
     return Dataset(torch.cat([a.x, b.x]), torch.cat([a.y, b.y]), a.classes)
 
 
-def _play(federation: Federated, clients: Mapping[ClientId, Tensor], rounds: int) -> Any:
+def _play(federation: Federated, clients: Mapping[ClientId, Tensor], rounds: int, data: Dataset | None = None) -> Any:
     """The same federation with other samples at its clients, all rounds kept."""
     audited = copy.copy(federation)
-    audited.scenario = replace(federation.scenario, clients=dict(clients), rounds=rounds)
+    work = federation.scenario.workload
+    work = work if data is None else replace(work, data=data)
+    audited.scenario = replace(federation.scenario, clients=dict(clients), rounds=rounds, workload=work)
     if hasattr(federation.audit, "model_copy"):
         audited.audit = federation.audit.model_copy(update={"keep": "all"})
     return audited.run()
@@ -292,6 +314,52 @@ def _attack_probe(
                 notes.galleries[layer, adversary, finding.attack] = told
                 value = score.Figure(float(told.psnr.mean()))
                 notes.findings.append(replace(finding, value=value, baseline=score.Figure(float(blind_guess.psnr.mean())), more=more))
+
+
+def _attack_property(
+    notes: _Notes,
+    layer: str,
+    federation: Federated,
+    adversaries: Sequence[str],
+    attacks: Sequence[Inference],
+    knows: Knowledge,
+    ground: _Ground,
+    seed: int,
+) -> None:
+    """Whose images are mirrored: a fact that has nothing to do with the task. The sum is asked with and without such clients."""
+    data, held = federation.scenario.workload.data, ground.auxiliary
+    marked = sorted(ground.members)[1::2]
+    some = torch.cat([ground.members[c][: max(1, round(_MIRRORED * len(ground.members[c])))] for c in marked])
+    x = data.x.clone()
+    x[some] = x[some].flip(-1)
+    half = torch.arange(held.n) % 2
+    known = Dataset(torch.where(half.view(-1, 1, 1, 1) == 1, held.x.flip(-1), held.x), held.y, held.classes, {"mirrored": half})
+    informed = replace(knows, auxiliary=known, attribute="mirrored", seed=seed)
+    start = federation.scenario.workload.model.read()
+    run = _play(federation, ground.members, min(_PROPERTY_ROUNDS, federation.scenario.rounds), Dataset(x, data.y, data.classes))
+    federation.scenario.workload.model.write(start)
+    without = _play(federation, ground.members, min(_PROPERTY_ROUNDS, federation.scenario.rounds))
+    for adversary in adversaries:
+        views = _views(run, adversary)
+        for attack in attacks:
+            result, finding = _attacked(notes, layer, adversary, attack, views, informed, "AUC")
+            if not isinstance(result, PropertyScores):
+                continue
+            if result.clients == (None,):
+                other = attack.run(_views(without, adversary), informed)  # type: ignore[arg-type]
+                if not isinstance(other, PropertyScores):
+                    continue
+                scores = torch.cat([result.scores.flatten(), other.scores.flatten()])
+                truth = torch.cat([torch.ones(result.scores.numel()), torch.zeros(other.scores.numel())]).bool()
+            else:
+                scores = result.scores.flatten()
+                truth = torch.tensor([client in marked for client in result.clients]).repeat(len(result.rounds))
+            if not bool(truth.any()) or bool(truth.all()):
+                continue
+            told = score.membership(scores, truth, seed=seed)
+            control = score.null_membership(scores, truth, seed=seed)
+            more = f"{len(scores)} updates of {len(result.rounds)} rounds"
+            notes.findings.append(replace(finding, value=told.auc, control=control.auc, baseline=score.Figure(0.5), more=more))
 
 
 def _unit(x: Tensor, forward: Forward) -> Tensor:

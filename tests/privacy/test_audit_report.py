@@ -46,8 +46,15 @@ def test_membership_from_updates_beats_its_control_which_is_chance(report):
     (row,) = found(report, layer="none", adversary="server", attack="UpdateMembership (whitened, client)")
     assert row["low"] > 0.55
     for finding in report.findings:
-        if finding.control is not None:
+        if finding.control is not None and finding.family == "membership":
             assert abs(finding.control.value - 0.5) < 0.1
+
+
+def test_whose_images_are_mirrored_shows_in_plain_updates(report):
+    (row,) = found(report, layer="none", adversary="server", attack="PropertyInference (client)")
+    assert row["value"] > 0.8
+    (hidden,) = found(report, layer="secagg", adversary="server", attack="PropertyInference (client)")
+    assert "only their sum" in hidden["not applicable"]
 
 
 def test_the_page_shows_layers_tables_curves_and_pictures_and_stands_alone(report, tmp_path):

@@ -18,8 +18,11 @@ from privfl.attacks import (
     LinearLeakage,
     LossThreshold,
     NotApplicable,
+    PropertyInference,
+    ShadowMembership,
     UpdateMembership,
 )
+from privfl.audit import Shadows
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan
 from privfl.crypto import SecAgg
@@ -216,3 +219,25 @@ def test_an_attack_on_a_dataset_of_tokens_or_an_odd_model_says_what_it_needs(dig
     result = LinearLeakage().run(play(net, [client], digits.test).view("server", 0), Knowledge(forward=recipe(net)))
     assert isinstance(result, NotApplicable)
     assert "linear first layer" in result.reason
+
+
+@pytest.mark.parametrize("statistic", ["lira_online", "lira_offline", "rmia"])
+def test_shadow_models_tell_members_of_an_overfitted_model_better_than_the_loss_does(digits, statistic):
+    coins = torch.Generator().manual_seed(3)
+    data = digits.train.take(range(800))
+    noisy = torch.where(torch.rand(800, generator=coins) < 0.3, torch.randint(10, (800,), generator=coins), data.y)
+    data = Dataset(data.x, noisy, 10)
+    net = wide(hidden=64)
+    training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=16, epochs=25))
+    shadows = Shadows(net, training)
+    view = play(net, [data.take(range(300))], digits.test, training=training).view("server", 0)
+    knows = Knowledge(candidates=data.take(range(600)), auxiliary=data.take(range(600, 800)), trainer=shadows)
+    members = torch.arange(600) < 300
+    found = ShadowMembership(statistic, epochs=25).run(view, knows)
+    assert auc(found.scores, members) > auc(LossThreshold().run(view, knows).scores, members) + 0.03
+
+
+def test_shadow_attacks_without_computing_power_or_an_attribute_say_so(stream):
+    views, knows, _ = stream
+    assert "trainer" in ShadowMembership().run(views(), knows).reason
+    assert "attribute" in PropertyInference().run(views(), knows).reason

@@ -1,0 +1,5 @@
+"""Property inference: facts about a client's samples that nobody meant to train on."""
+
+from privfl.attacks.property.passive import PropertyInference
+
+__all__ = ["PropertyInference"]
