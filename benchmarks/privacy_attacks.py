@@ -40,10 +40,11 @@ MEAN, STD = 0.3053, 0.3761
 LOW, HIGH = -MEAN / STD, (1 - MEAN) / STD
 
 
-def large() -> Dataset:
-    """The digits at 32 x 32."""
+def large(*, scaled: bool) -> Dataset:
+    """The digits at 32 x 32: scaled to mean 0 and deviation 1 as loaders hand them out, or as pixels in [0, 1]."""
     digits = load("digits").train
-    return Dataset(functional.interpolate(digits.x, size=(32, 32), mode="bilinear"), digits.y, 10)
+    x = functional.interpolate(digits.x, size=(32, 32), mode="bilinear")
+    return Dataset(x if scaled else (x * STD + MEAN).clamp(0, 1), digits.y, 10)
 
 
 def convnet(seed: int) -> nn.Module:
@@ -65,11 +66,12 @@ def play(net: nn.Module, clients: list[Dataset], training: LocalSGD, l2: float =
     return [run.view("server", number) for number in range(rounds)]
 
 
-def recipe(net: nn.Module, shape: tuple[int, ...], training: LocalSGD, l2: float = float("inf")) -> Forward:
+def recipe(net: nn.Module, shape: tuple[int, ...], training: LocalSGD, l2: float = float("inf"), *, scaled: bool = True) -> Forward:
     """The public recipe, with the range of the digits' pixels."""
     plan = training.plan
+    low, high = (LOW, HIGH) if scaled else (0.0, 1.0)
     return Forward(
-        net, cross_entropy, shape, 10, lr=training.lr, low=(LOW,), high=(HIGH,), l2=l2, batch_size=plan.batch_size, epochs=plan.epochs,
+        net, cross_entropy, shape, 10, lr=training.lr, low=(low,), high=(high,), l2=l2, batch_size=plan.batch_size, epochs=plan.epochs,
         steps=plan.steps,
     )  # fmt: skip
 
@@ -79,8 +81,7 @@ def decibels(attack: Inference, view: View, true: Tensor, knows: Knowledge) -> t
     began = time.process_time()
     result = attack.run(view, knows)
     seconds = time.process_time() - began
-    pixels = (result.samples * STD + MEAN, true * STD + MEAN)  # type: ignore[attr-defined]
-    return float(pictures(*pixels).psnr.mean()), seconds
+    return float(pictures(result.samples, true).psnr.mean()), seconds  # type: ignore[attr-defined]
 
 
 def mean(values: list[float]) -> float:
@@ -90,7 +91,7 @@ def mean(values: list[float]) -> float:
 
 def closed_form(quick: bool) -> Iterable[Row]:
     """Samples out of a linear first layer, from one client and from a sum."""
-    data = large()
+    data = large(scaled=True)
     for b, clients, limit in ((8, 1, 0.5), (16, 1, 5.0), (16, 8, 5.0)):
         exact, seconds = [], []
         for seed in range(2 if quick else 4):
@@ -109,8 +110,8 @@ def closed_form(quick: bool) -> Iterable[Row]:
 
 
 def reconstruction(quick: bool) -> Iterable[Row]:
-    """Gradient matching on a smooth and on a ReLU net."""
-    data, one = large(), FedSGD(lr=0.1)
+    """Gradient matching on a smooth and on a ReLU net that read pixels in [0, 1]."""
+    data, one = large(scaled=False), FedSGD(lr=0.1)
     cases = (
         ("sigmoid LeNet, b=1, Gauss-Newton", 1, GaussNewton(inner=150), True, 100.0, 6.0),
         ("ReLU ConvNet, b=1, Inverting Gradients", 1, GradientInversion(), False, 32.0, 3.0),
@@ -122,7 +123,7 @@ def reconstruction(quick: bool) -> Iterable[Row]:
             client = data.take(range(seed * b, seed * b + b))
             net = initialised(lenet, (1, 32, 32), 10, seed=seed) if smooth else convnet(seed)
             view = play(net, [client], one)[0]
-            knows = Knowledge(forward=recipe(net, (1, 32, 32), one), labels=client.y if b > 1 else None, seed=seed)
+            knows = Knowledge(forward=recipe(net, (1, 32, 32), one, scaled=False), labels=client.y if b > 1 else None, seed=seed)
             dB, spent = decibels(attack, view, client.x, knows)
             quality.append(dB)
             seconds.append(spent)
@@ -148,14 +149,14 @@ def labels(quick: bool) -> Iterable[Row]:
 
 def adaptive(quick: bool) -> Iterable[Row]:
     """What it is worth to know the defence: PSNR of an adaptive attack less that of a naive one."""
-    data = large()
+    data = large(scaled=False)
     plain, steps = FedSGD(lr=0.1), LocalSGD(lr=0.1, plan=LocalPlan(batch_size=1, steps=5))
     for name, training, l2, wanted in (("gradients clipped to .05", plain, 0.005, 20.0), ("five local steps", steps, float("inf"), 15.0)):
         gaps = []
         for seed in range(2 if quick else 4):
             client, net = data.take([seed]), convnet(seed)
             view = play(net, [client], training, l2)[0]
-            knows = Knowledge(forward=recipe(net, (1, 32, 32), training, l2), seed=seed)
+            knows = Knowledge(forward=recipe(net, (1, 32, 32), training, l2, scaled=False), seed=seed)
             known, naive = (decibels(GradientInversion(adaptive=a), view, client.x, knows)[0] for a in (True, False))
             gaps.append(known - naive)
         yield gain(f"adaptive gain, {name}", "must reach", "dB", mean(gaps), wanted, 1.0)

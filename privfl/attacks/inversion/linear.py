@@ -35,14 +35,14 @@ class LinearLeakage(Inference):
     the layer is wide. Over local steps on smaller batches it was seen to fail.
 
     >>> LinearLeakage(target="sum").starts
-    512
+    128
     """
 
     family: ClassVar[Family] = "inversion"
     target: Target = "client"
     client: ClientId | None = None
-    starts: int = 512
-    tries: int = 24
+    starts: int = 128
+    tries: int = 96
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """Samples from the first view.
@@ -112,7 +112,7 @@ def _factor(W: Tensor, bias: Tensor, b: int, rng: torch.Generator, starts: int, 
         zeros = _zeros(pool, L, blur)
         order = zeros.argsort(descending=True)[: 64 * b]
         pool, zeros = pool[order], zeros[order]
-        Q, sure = _independent(pool, zeros, b, at_least=max((b + 4) / len(L), 0.5 * float(zeros[0])) if b > 1 else 0.0)
+        Q, sure = _independent(pool, zeros, b, at_least=max((b + 4) / len(L), 0.7 * float(zeros[0])) if b > 1 else 0.0)
         if sure == b:
             break
     s = torch.linalg.lstsq(L @ Q, bias[:, None]).solution.squeeze(1)
