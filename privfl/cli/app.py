@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from privfl.cli import data, demo, listing, running
+from privfl.cli import auditing, data, demo, listing, running
 from privfl.cli.screen import complain
 from privfl.core import ConfigError, PrivflError
 
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("run")(running.run)
 app.command("sweep")(running.sweep)
+app.command("audit")(auditing.audit)
 app.command("report")(running.report)
 app.command("list")(listing.show)
 app.add_typer(data.app, name="data")

@@ -169,6 +169,13 @@ class SecAgg:
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
         return Wiretap.of(self, received, colluding).opened()
 
+    def describe(self) -> str:
+        """Who can read what, and what is not stopped, for the report."""
+        return (
+            "Masks that cancel in the sum: the server reads the sum and no single update, unless enough clients collude with it."
+            " A client that skips its clip is not stopped, because nobody sees a single input."
+        )
+
     def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
         """What accounts for the noise in a sum of so many survivors; None where there is none."""
         if self.noise is None:

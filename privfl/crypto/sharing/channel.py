@@ -92,6 +92,13 @@ class AdditiveSharing:
         """The servers beside the first."""
         return tuple(f"server/{j}" for j in range(1, self.servers))
 
+    def describe(self) -> str:
+        """Who can read what, and what is not stopped, for the report."""
+        return (
+            f"Shares over {self.servers} servers: fewer than all of them together read the sum and no single update."
+            " A client that skips its clip is not stopped, because nobody sees a single input."
+        )
+
     def client(self, who: ClientId) -> ClientMember:
         """A client, which keeps nothing between rounds."""
         return SharingClient(self, who)
