@@ -122,3 +122,13 @@ def test_every_rule_in_the_face_has_a_name_in_the_catalogue():
 def test_every_name_describes_itself(what):
     for row in catalog.describe(what):
         assert row["is"], row
+
+
+def test_a_client_that_skips_its_clip_gets_through_a_sum_and_the_report_says_so():
+    config = {**BASE, "bound": {"name": "clip", "l2": 0.2}, "attacks": [{"name": "skip_clip", "clients": [0], "scale": 1000.0}]}
+    hidden = Federation.from_config({**config, "channel": "secagg"})
+    assert hidden.run().state.last.norm() > 0.2, "no mean of clipped updates is that long"
+    assert "not stopped" in hidden.scenario.facts["channel"]
+    shown = Federation.from_config(config).run()
+    assert shown.state.last.norm() <= 0.2
+    assert any("over the bound" in what for what in shown.history[0].incidents)
