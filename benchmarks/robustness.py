@@ -237,8 +237,8 @@ def single_shot(quick: bool) -> Iterable[Row]:
         yield gain("single_shot", "goal", f"backdoor %, {shot}", 100 * statistics.mean(backdoor[shot]), 95.0, target=1.0)
         yield cost("single_shot", "goal", f"points of main task lost, {shot}", max(lost, 1e-2), 1.0, target=1.0)
         yield cost("single_shot", "goal", f"points of backdoor gained by {alone}", max(gained, 1e-2), 15.0, target=1.0)
-    picked = [max(found[name][0] for name in found if name.startswith("krum")) for found in each]
-    yield gain("single_shot", "goal", "backdoor % that Krum installs", 100 * statistics.mean(picked), 90.0, target=1.0)
+    picked = 100 * statistics.mean(backdoor["krum, 2 of 10, alpha 0.2"])
+    yield gain("single_shot", "goal", "backdoor % that Krum installs, 2 of 10 collude", picked, 90.0, target=1.0)
     _draw_shots(backdoor, main_task)
 
 
