@@ -21,6 +21,7 @@ from privfl.core import (
     Charge,
     ClientId,
     ConfigError,
+    Context,
     DpEvent,
     Ledger,
     Mechanism,
@@ -177,6 +178,7 @@ class PrivateAggregation(Generic[O]):
             bounded[client] = Bounded(client, delta, float("inf") if local is not None else self.bound.l2)
         plan = RoundPlan(self._round, cohort, d, float("inf") if local is not None else self.bound.l2, session=self._id)
         self._session.enrol(cohort)
+        self._session.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(self._round)))
         outcome = self._session.play(plan, bounded)
         opened = outcome.opened
         if opened is None:

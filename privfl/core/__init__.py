@@ -48,7 +48,7 @@ from privfl.core.protocol import (
 )
 from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
 from privfl.core.rest import KeepsSecrets, RestKey, Sealed, sleep, wake
-from privfl.core.rule import AfterSeat, BeforeSeat, ClientSeat, Context, Rule, RuleWithMemory
+from privfl.core.rule import AfterSeat, BeforeSeat, ClientSeat, Context, InformedServer, Rule, RuleWithMemory
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import Buffer, ClientId, Mail, NeighbourRelation, PartyId, Received, Unit, Vector, client_of, client_party
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
@@ -86,6 +86,7 @@ __all__ = [
     "FlatModel",
     "HelperMember",
     "Incident",
+    "InformedServer",
     "KeepsSecrets",
     "Knows",
     "Ledger",

@@ -56,6 +56,15 @@ class RuleWithMemory(Protocol[O_in, S]):
 
 
 @runtime_checkable
+class InformedServer(Protocol):
+    """A server's member whose rule runs inside its channel's protocol and needs the model: for a root update, or its own chance."""
+
+    def inform(self, context: Context) -> None:
+        """What the server knows before a round; called once a round, before its party is made."""
+        ...
+
+
+@runtime_checkable
 class ClientSeat(Protocol[S]):
     """A defence at the client, on the update before it is bounded."""
 

@@ -151,6 +151,7 @@ class Engine:
             bounded = self._bound(now)
         outcomes: dict[str, Outcome[Any]] = {}
         with now.stage("channel"):
+            self.session.inform(Context(plan, state.parameters, self.seeds.generator("rule in channel", number)))
             outcomes["delta"] = self.session.play(plan, bounded, faults, keep_bodies=keep)
             for part in self._parts:
                 outcomes[part] = self._send_part(now, part, faults, keep)

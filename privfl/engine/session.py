@@ -11,7 +11,9 @@ from privfl.core import (
     Channel,
     ClientId,
     ClientMember,
+    Context,
     Faults,
+    InformedServer,
     Letter,
     Member,
     Outcome,
@@ -62,6 +64,11 @@ class Session(Generic[O]):
         """Everybody, by party."""
         clients: dict[PartyId, Member] = {client_party(client): member for client, member in self._clients.items()}
         return {**clients, **self._helpers, "server": self._server}
+
+    def inform(self, context: Context) -> None:
+        """Tell the server's member the model, where the rule that its protocol runs needs it."""
+        if isinstance(self._server, InformedServer):
+            self._server.inform(context)
 
     def play(
         self, plan: RoundPlan, updates: Mapping[ClientId, Bounded], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False
