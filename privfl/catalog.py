@@ -128,6 +128,19 @@ ATTACKS: Table = {
     "neurotoxin": attacks.Neurotoxin,
     "projected_gradient": attacks.ProjectedGradient,
 }
+INFERENCE: Table = {
+    "gradient_inversion": attacks.GradientInversion,
+    "dlg": attacks.DLG,
+    "idlg": attacks.IDLG,
+    "gauss_newton": attacks.GaussNewton,
+    "linear_leakage": attacks.LinearLeakage,
+    "label_counts": attacks.LabelCounts,
+    "loss_threshold": attacks.LossThreshold,
+    "update_membership": attacks.UpdateMembership,
+    "shadow_membership": attacks.ShadowMembership,
+    "property_inference": attacks.PropertyInference,
+}
+"""Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl audit``."""
 DATASETS: Table = data.DATASETS
 PARTITIONERS: Table = data.PARTITIONERS
 MODELS: Table = models.MODELS
@@ -230,7 +243,7 @@ def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
 
 SEAMS: Mapping[str, Table] = {
     "aggregators": {**AGGREGATORS, **DEFENCES},
-    "attacks": ATTACKS,
+    "attacks": {**ATTACKS, **INFERENCE},
     "bounds": BOUNDS,
     "channels": CHANNELS,
     "datasets": DATASETS,

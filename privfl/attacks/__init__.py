@@ -1,4 +1,15 @@
-"""Attackers that take part, and adversaries that only look."""
+"""Attackers that take part, and adversaries that only look.
+
+An adversary that only looks attacks a view of a round. Training's recipe is a public fact of the run, so knowledge is optional:
+
+>>> from privfl import Federation
+>>> run = Federation.from_config({
+...     "data": {"name": "digits", "clients": 400}, "training": "fedsgd", "rounds": 4, "audit": {"keep": "all"},
+... }).run()
+>>> from privfl.attacks import GradientInversion
+>>> print(GradientInversion().run(run.view("server", round=3)))  # doctest: +ELLIPSIS
+GradientInversion by server: ... samples of shape (1, 8, 8), mismatch ...
+"""
 
 from privfl.attacks.backdoor import (
     DBA,

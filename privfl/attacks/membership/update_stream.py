@@ -23,7 +23,8 @@ Statistic: TypeAlias = Literal["whitened", "cosine"]
 class UpdateMembership(Inference):
     """Whether candidates were trained on, from the stream of updates: per client, or from the sum that secure aggregation opens.
 
-    ``statistic="cosine"`` is the mean cosine of a candidate's gradient g and minus the update u. ``"whitened"`` is the matched filter
+    ``statistic="cosine"`` is the mean cosine of a candidate's gradient g and minus the update u (after Li, Li, Ribeiro 2023, who count
+    how nearly gradients of strangers are orthogonal). ``"whitened"`` is the matched filter
     g' S^-1 u / sqrt(g' S^-1 g), the best linear detector of g in the noise of other samples' gradients, whose covariance S is
     estimated from auxiliary samples; what the channel adds (``noise`` deviations) is part of S. It wants more parameters than
     samples in the update, and auxiliary samples of the same distribution. Over rounds, numerators and powers are summed before they
