@@ -54,7 +54,7 @@ def test_norms_neither_overflow_nor_vanish(shape: tuple[int, int], seed: int, sc
 
 
 @quick
-@given(st.integers(1, 6), st.sampled_from([1, BLOCK - 1, BLOCK, BLOCK + 1]), st.integers(0, 2**31))
+@given(st.sampled_from([1, 2, 5, 6, 17, 20, 21, 33]), st.sampled_from([1, BLOCK - 1, BLOCK, BLOCK + 1]), st.integers(0, 2**31))
 def test_blocks_join_without_a_seam(n: int, d: int, seed: int) -> None:
     values = rows_of((n, d), seed)
     torch.testing.assert_close(gram(values), values @ values.T)
