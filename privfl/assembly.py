@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from privfl import catalog
+from privfl.aggregators import Mean
 from privfl.config import Config
-from privfl.core import ClientId, ConfigError, Dataset, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds
+from privfl.core import ClientId, ConfigError, Dataset, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds, unknown
 from privfl.data import Split, load
 from privfl.engine import (
     Attacker,
     CarriesNoise,
     Described,
+    Grouped,
     Sampler,
     Scenario,
     Schedule,
     Trusted,
     choose_clients,
+    hosts,
     opens_to,
-    rule_reads_channel,
 )
 from privfl.models import initialised
 from privfl.training import Method, Workload, cross_entropy
@@ -43,6 +45,7 @@ def scenario(config: Config) -> Scenario:
         ConfigError: an unknown name or key, a value that cannot be, or parts that do not go together.
         DataMissing: the data set is not on this machine.
     """
+    _refuse_impossible(config)
     seeds = Seeds(config.seed)
     ring_noise = config.mechanism["name"] in catalog.RING_NOISE
     mechanism = None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
@@ -51,9 +54,6 @@ def scenario(config: Config) -> Scenario:
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
     bound = catalog.build("bound", catalog.BOUNDS, bound_part)
-    channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED)
-    if ring_noise:
-        channel = _with_noise(channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build("server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer)
     builder, options = _model(config.model)
@@ -62,9 +62,15 @@ def scenario(config: Config) -> Scenario:
     module: nn.Module = initialised(builder, split.shape, split.classes, seed=seeds.derive("model"), **options)
     workload = Workload(FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device))
     trusted = Trusted(workload, clients, root).by_name()
-    rule = _public_mean(config.aggregator, sampler, len(clients)) if private else config.aggregator
+    public = private and not hasattr(catalog.CHANNELS[config.channel["name"]], "rows")
+    rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
     aggregator = _with("aggregator", catalog.AGGREGATORS, rule, trusted)
-    _refuse_impossible(config, aggregator, channel)
+    inside = hosts(catalog.CHANNELS[config.channel["name"]])
+    channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED, {"rule": aggregator} if inside else None)
+    if ring_noise:
+        channel = _with_noise(channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config)
+    if inside and not isinstance(aggregator, Mean):
+        aggregator = Mean()  # the channel's servers run the rule; what they open is its result
     return Scenario(
         workload=workload,
         clients=clients,
@@ -87,7 +93,7 @@ def scenario(config: Config) -> Scenario:
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe() if isinstance(channel, Described) else _first_sentence(channel),
-            "the server reads": "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates",
+            "the server reads": _reads(channel),
             "bound": "none" if bound.l2 == float("inf") else f"every update's L2 norm at most {bound.l2:g}",
         },
     )
@@ -173,16 +179,21 @@ def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Map
     return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
 
 
-def _refuse_impossible(config: Config, aggregator: Any, channel: Any) -> None:
-    """Say which rules would work where this one cannot."""
-    if rule_reads_channel(aggregator, channel):
-        return
+def _refuse_impossible(config: Config) -> None:
+    """Say which rules would work where this one cannot, and through which channels it would."""
+    for seam, table, part in (("channel", catalog.CHANNELS, config.channel), ("aggregator", catalog.AGGREGATORS, config.aggregator)):
+        if part["name"] not in table:
+            raise ConfigError(unknown(seam, part["name"], table))
     name, over = config.aggregator["name"], config.channel["name"]
-    able = [rule for rule, maker in catalog.AGGREGATORS.items() if rule_reads_channel(maker, channel)]
-    showing = [other for other, maker in catalog.CHANNELS.items() if rule_reads_channel(aggregator, maker)]
+    if catalog.works(name, over):
+        return
+    why = catalog.verdict(name, over)["because"]
+    able = [rule for rule in catalog.AGGREGATORS if catalog.works(rule, over)]
+    through = [channel for channel in catalog.CHANNELS if catalog.works(name, channel) and channel != "plain"]
+    ways = f"{name} works through {', '.join(through)}, and over plain" if through else f"{name} works over plain alone"
     raise ConfigError(
-        f"aggregator '{name}' reads individual updates, and channel '{over}' opens only their sum. Over {over} work: {', '.join(able)};"
-        f" {name} works over: {', '.join(showing)}. See 'privfl list --compat'."
+        f"aggregator '{name}' does not go with channel '{over}': {why}. {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}."
+        " See 'privfl list --compat'."
     )
 
 
@@ -193,6 +204,14 @@ def _attacker(part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds
     schedule = catalog.build("attack", {part["name"]: Schedule}, {"name": part["name"], **when})
     who = choose_clients(clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction"))
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
+
+
+def _reads(channel: Any) -> str:
+    if hosts(channel):
+        return f"what {type(channel.rule).__name__} makes of a round's updates, computed inside the channel"
+    if isinstance(channel, Grouped):
+        return "the means of groups of clients"
+    return "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates"
 
 
 def _first_sentence(part: Any) -> str:

@@ -11,14 +11,16 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from privfl import aggregators, attacks, crypto, data, dp, models, training
+from privfl import aggregators, attacks, crypto, data, dp, hybrid, models, training
 from privfl.core import ConfigError, unknown
-from privfl.engine import rule_reads_channel, samplers
+from privfl.engine import hosts, opens_to, reads_ids, rule_reads_channel, samplers
 
 Table = Mapping[str, Callable[..., Any]]
 
 SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
 BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip, "normalise": dp.Normalise}
+HYBRIDS: Table = {"bucketed_secagg": hybrid.BucketedSecAgg}
+"""Channels under which robust rules work although nobody reads an update: the rule sees groups, or the servers run it on secret data."""
 CHANNELS: Table = {
     "plain": crypto.Plain,
     "secagg": crypto.SecAgg,
@@ -27,6 +29,7 @@ CHANNELS: Table = {
     "bfv": crypto.BFV,
     "ckks": crypto.CKKS,
     "mp_rlwe": crypto.MultiPartyRLWE,
+    **HYBRIDS,
 }
 AGGREGATORS: Table = {
     "mean": aggregators.Mean,
@@ -302,12 +305,40 @@ def paper_of(maker: Any) -> str:
 
 
 def compatibility() -> list[dict[str, str]]:
-    """For every rule and channel: whether they work together, and why not; read off their types."""
-    rows = []
-    for rule, maker in sorted(AGGREGATORS.items()):
-        for channel, described in sorted(CHANNELS.items()):
-            works = rule_reads_channel(maker, described)
-            row = {"rule": rule, "channel": channel, "verdict": "works" if works else "impossible", "through": ""}
-            row["because"] = "" if works else f"{rule} reads individual updates; {channel} shows the server only their sum"
-            rows.append(row)
-    return rows
+    """For every rule and channel: whether they work together, through which hybrid, or why not; read off their types."""
+    return [verdict(rule, channel) for rule in sorted(AGGREGATORS) for channel in sorted(CHANNELS)]
+
+
+def works(rule: str, channel: str) -> bool:
+    """Whether a rule works over a channel, by their names: it reads what the channel opens, or the channel's servers run it."""
+    maker, described = AGGREGATORS[rule], CHANNELS[channel]
+    return maker in hosts(described) if hosts(described) else rule_reads_channel(maker, described)
+
+
+def hybrids_for(rule: str) -> list[str]:
+    """The hybrids under which a rule works although nobody reads an update."""
+    return [name for name in HYBRIDS if works(rule, name)]
+
+
+def verdict(rule: str, channel: str) -> dict[str, str]:
+    """One row of the compatibility table."""
+    maker, described = AGGREGATORS[rule], CHANNELS[channel]
+    row = {"rule": rule, "channel": channel, "verdict": "works", "through": "", "because": ""}
+    if works(rule, channel):
+        if maker in hosts(described):
+            row["because"] = f"the servers of {channel} run it on data that neither reads"
+        elif channel in HYBRIDS and opens_to(described) == "rows":
+            row["because"] = "it reads the means of groups"
+        return row
+    if hosts(described):
+        row["because"] = f"the servers of {channel} cannot run {rule} on hidden data"
+    elif opens_to(described) == "total":
+        row["because"] = f"{rule} reads individual updates; {channel} shows the server only their sum"
+    else:
+        row["because"] = f"{rule} needs to know whose row is whose, and the rows of {channel} are anonymous"
+    through = hybrids_for(rule)
+    if through:
+        return row | {"verdict": "through", "through": ", ".join(through)}
+    if reads_ids(maker) and opens_to(described) == "total":
+        row["because"] = f"{rule} follows single clients by name; {channel} shows the server only their sum"
+    return row | {"verdict": "impossible"}

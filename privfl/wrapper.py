@@ -27,6 +27,7 @@ from privfl.core import (
     Mechanism,
     NeighbourRelation,
     NoiseSource,
+    Opened,
     OsNoise,
     PartyId,
     RoundFailed,
@@ -35,13 +36,14 @@ from privfl.core import (
     Rule,
     Sampling,
     Sensitivity,
+    Total,
     Vector,
     client_party,
     dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
-from privfl.engine import Session, opens_to, rule_reads_channel
+from privfl.engine import Grouped, Session, hosts, opens_to, rule_reads_channel, unreadable
 
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
@@ -132,19 +134,21 @@ class PrivateAggregation(Generic[O]):
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
-        self.rule: Rule[Any] = rule or Mean(weighted=False, denominator=denominator)
+        grouped = isinstance(self.channel, Grouped)  # whose rows weigh as many clients as they stand for
+        self.rule: Rule[Any] = rule or Mean(weighted=grouped, denominator=denominator)
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
         self.ledger = Ledger()
+        if grouped and denominator is not None:
+            raise ConfigError("a mean over groups divides by the clients in them: leave denominator out, or use a channel that sums.")
         if not rule_reads_channel(self.rule, self.channel):
             raise ConfigError(
-                f"{type(self.rule).__name__} reads individual updates, and {type(self.channel).__name__} opens only their sum:"
-                " use Mean, or the plain channel. See 'privfl list --compat'."
+                f"{unreadable(self.rule, self.channel)} Use Mean, the plain channel, or a hybrid. See 'privfl list --compat'."
             )
         if not self.bound.l2 < float("inf"):
             if mechanism is not None:
                 raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
-            if opens_to(self.channel) == "total":
+            if opens_to(self.channel) == "total" or isinstance(self.channel, Grouped):
                 name = type(self.channel).__name__
                 raise ConfigError(f"{name} computes on integers, whose scale comes from a clip: set bound=Clip(l2=...).")
         self._session: Session[Any] = Session(self.channel)
@@ -167,7 +171,7 @@ class PrivateAggregation(Generic[O]):
         first = next(iter(updates.values()))
         vectors = {client: _vector(client, update, len(first)) for client, update in updates.items()}
         d, cohort = len(first), tuple(updates)
-        sensitivity = self._sensitivity(d, len(cohort))
+        self._sensitivity(d, self._rows(len(cohort)))  # refuses before anything is sent
         bounded: dict[ClientId, Bounded] = {}
         local: DpEvent | None = None
         for client, vector in vectors.items():
@@ -187,7 +191,8 @@ class PrivateAggregation(Generic[O]):
         mean: Vector = self.rule(opened.what)
         event = local
         if self.mechanism is not None:
-            mean, released = self.mechanism.release(mean, sensitivity, len(opened.survivors), self.noise)
+            rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
+            mean, released = self.mechanism.release(mean, self._sensitivity(d, rows), len(opened.survivors), self.noise)
             event = released or local
         epsilon, note = self._charge(event)
         self._round += 1
@@ -196,7 +201,7 @@ class PrivateAggregation(Generic[O]):
             survivors=opened.survivors,
             dropped=tuple(c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded),
             excluded=opened.excluded,
-            server_reads="every update" if isinstance(opened.what, Rows) else f"only the sum of {len(opened.survivors)} updates",
+            server_reads=self._reads(opened),
             bytes_sent=outcome.bytes_sent(),
             exchanges=outcome.exchanges,
             seconds=time.perf_counter() - began,
@@ -205,6 +210,16 @@ class PrivateAggregation(Generic[O]):
             epsilon_note=note,
         )
         return _like(first, mean), receipt
+
+    def _rows(self, contributions: int) -> int:
+        return self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+
+    def _reads(self, opened: Opened[Any]) -> str:
+        if hosts(self.channel):
+            return f"the aggregate of {len(opened.survivors)} updates, and {', '.join(sorted(opened.disclosed)) or 'nothing else'}"
+        if isinstance(opened.what, Total):
+            return f"only the sum of {len(opened.survivors)} updates"
+        return "every update" if opened.what.ids is not None else f"the means of {opened.what.n} groups of clients"
 
     def _sensitivity(self, d: int, n: int) -> Sensitivity:
         if self.mechanism is None:

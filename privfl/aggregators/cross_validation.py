@@ -32,6 +32,7 @@ class CrossValidation(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PTSR"
+    reads_ids: ClassVar[bool] = True
 
     votes: CrossVotes
     threshold: float = 0.5

@@ -32,6 +32,7 @@ class FAIR(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PTSR"
+    reads_ids: ClassVar[bool] = True
 
     losses: LossReduction
     threshold: float = 0.0

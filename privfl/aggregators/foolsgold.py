@@ -54,6 +54,7 @@ class FoolsGold(MemoryRule[UpdateHistory]):
     """
 
     symmetries: ClassVar[str] = "PSR"
+    reads_ids: ClassVar[bool] = True
 
     kappa: float = 1.0
     average: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class MoNNA(InHull, RowRule):
     >>> MoNNA(f=1, pivot=0)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30
     tensor([7.])
     """
+
+    reads_ids: ClassVar[bool] = True
 
     f: int = 1
     pivot: ClientId = 0

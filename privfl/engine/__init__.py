@@ -6,7 +6,18 @@ from privfl.engine.engine import Engine, Played
 from privfl.engine.folder import RunFolder, read_ledger
 from privfl.engine.records import RoundRecord
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
-from privfl.engine.scenario import CarriesNoise, Described, Scenario, opens_to, rule_reads, rule_reads_channel
+from privfl.engine.scenario import (
+    CarriesNoise,
+    Described,
+    Grouped,
+    Scenario,
+    hosts,
+    opens_to,
+    reads_ids,
+    rule_reads,
+    rule_reads_channel,
+    unreadable,
+)
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
 from privfl.engine.trusted import Trusted
@@ -18,6 +29,7 @@ __all__ = [
     "Described",
     "Engine",
     "FixedSize",
+    "Grouped",
     "Played",
     "Poisson",
     "RoundRecord",
@@ -29,9 +41,12 @@ __all__ = [
     "Session",
     "Trusted",
     "choose_clients",
+    "hosts",
     "measures",
     "opens_to",
     "read_ledger",
+    "reads_ids",
     "rule_reads",
     "rule_reads_channel",
+    "unreadable",
 ]

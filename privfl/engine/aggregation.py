@@ -65,7 +65,7 @@ def aggregate(
     for part, length in parts.items():
         seen = outcomes[part].opened
         done.aux[part] = torch.zeros(length) if seen is None else _decide(scenario, part, seen.what, context, done)
-    _noise(scenario, plan, 0 if opened is None else len(opened.survivors), done, local)
+    _noise(scenario, plan, opened, done, local)
     for i, defence in enumerate(scenario.defences):
         if isinstance(defence, JudgesAfter):
             verdict, done.seats[i] = defence.judge_after(done.vector, done.seats[i], context)
@@ -106,7 +106,8 @@ def _told(done: Aggregate, who: object, verdict: Verdict[T], rows: Rows | None, 
     return verdict.out
 
 
-def _noise(scenario: Scenario, plan: RoundPlan, survivors: int, done: Aggregate, local: DpEvent | None) -> None:
+def _noise(scenario: Scenario, plan: RoundPlan, opened: Opened[Any] | None, done: Aggregate, local: DpEvent | None) -> None:
+    survivors = 0 if opened is None else len(opened.survivors)
     population = len(scenario.clients)
     sampling = scenario.sampler.sampling(population)
     if isinstance(scenario.channel, CarriesNoise) and survivors:
@@ -128,7 +129,8 @@ def _noise(scenario: Scenario, plan: RoundPlan, survivors: int, done: Aggregate,
                 )
             )
         return
-    done.vector, event = scenario.mechanism.release(done.vector, scenario.sensitivity(survivors), survivors, scenario.noise)
+    rows = opened.what.n if opened is not None and isinstance(opened.what, Rows) else survivors
+    done.vector, event = scenario.mechanism.release(done.vector, scenario.sensitivity(rows), survivors, scenario.noise)
     _charge(scenario, plan, event, sampling, done)
 
 

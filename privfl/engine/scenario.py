@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -67,6 +68,15 @@ class CarriesNoise(Protocol):
         ...
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """A channel whose rows are not single clients: what a rule sees are fewer rows than contributions."""
+
+    def rows(self, contributions: int) -> int:
+        """How many rows so many contributions make."""
+        ...
+
+
 Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
@@ -110,18 +120,20 @@ class Scenario:
             raise ConfigError(f"client {empty[0]} has no data; give the split fewer clients or a min_size.")
         self.sampler.sampling(len(self.clients))
         if not rule_reads_channel(self.aggregator, self.channel):
-            raise ConfigError(
-                f"{_name(self.aggregator)} reads individual updates, and {_name(self.channel)} opens only their sum."
-                " Use a rule that works on a sum (mean), or a channel that shows rows. See 'privfl list --compat'."
-            )
+            raise ConfigError(f"{unreadable(self.aggregator, self.channel)} See 'privfl list --compat'.")
         if opens_to(self.channel) == "total":
             for defence in self.defences:
                 if isinstance(defence, BeforeSeat):
                     raise ConfigError(f"{_name(defence)} reads individual updates, and {_name(self.channel)} opens only their sum.")
-            if not self.bound.l2 < float("inf"):
-                raise ConfigError(
-                    f"{_name(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
-                )
+        if not self.bound.l2 < float("inf") and (opens_to(self.channel) == "total" or isinstance(self.channel, Grouped)):
+            raise ConfigError(
+                f"{_name(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
+            )
+        if isinstance(self.channel, Grouped) and getattr(self.aggregator, "denominator", None):
+            raise ConfigError(
+                f"{_name(self.channel)} regroups everybody when a client comes or goes, so a mean over a fixed denominator makes no sense"
+                " of its groups: leave denominator out, or use secagg (the same sum, with less shown)."
+            )
         for attacker in self.attackers:
             self._check_attack(attacker)
         self._check_noise()
@@ -160,8 +172,12 @@ class Scenario:
         fixed = self.sampler.sampling(len(self.clients)).scheme == "fixed_size"
         return "add_remove" if getattr(self.aggregator, "denominator", None) and not fixed else "replace_one"
 
-    def sensitivity(self, survivors: int | None = None) -> Sensitivity:
-        """How far one client moves the aggregate of so many survivors (of a whole cohort unless said).
+    def rows(self, contributions: int) -> int:
+        """How many rows the rule reads of so many contributions."""
+        return self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+
+    def sensitivity(self, rows: int | None = None) -> Sensitivity:
+        """How far one client moves the aggregate of so many rows (of a whole cohort's unless said).
 
         Raises:
             ConfigError: there is noise, and this is not bounded or not proved.
@@ -171,9 +187,9 @@ class Scenario:
         sampling = self.sampler.sampling(len(self.clients))
         if sampling.scheme == "poisson" and self.relation() != "add_remove":
             raise ConfigError("under Poisson sampling the number present varies, so noise needs the mean over a public denominator.")
-        n = round(sampling.rate * len(self.clients))
+        n = self.rows(round(sampling.rate * len(self.clients))) if rows is None else rows
         bound = self.channel.row_bound(self.bound.l2, self.workload.model.d)
-        l2 = self.aggregator.sensitivity(bound, max(n if survivors is None else survivors, 1), self.relation())
+        l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
         if not l2 < float("inf"):
             raise ConfigError(
                 f"{_name(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
@@ -195,17 +211,49 @@ class Scenario:
     def _check_rule(self) -> None:
         """Refuse a rule that stands fewer liars than its f among the cohort's rows, before any training."""
         sampling = self.sampler.sampling(len(self.clients))
-        if isinstance(self.aggregator, Stands) and sampling.scheme != "poisson":
+        for rule in (self.aggregator, getattr(self.channel, "rule", None)):
+            if not isinstance(rule, Stands) or sampling.scheme == "poisson":
+                continue
             try:
-                self.aggregator.stands(round(sampling.rate * len(self.clients)))
+                rule.stands(self.rows(round(sampling.rate * len(self.clients))))
             except TooManyByzantine as refused:
                 raise ConfigError(str(refused)) from None
 
 
 def rule_reads_channel(rule: Any, channel: Any) -> bool:
-    """Whether a rule can read what a channel opens."""
+    """Whether a rule can read what a channel opens: rows or a sum, and rows with names where it asks for names."""
     reads, opens = rule_reads(rule), opens_to(channel)
-    return reads in ("either", opens)
+    return reads in ("either", opens) and not (reads_ids(rule) and hasattr(channel, "rows"))
+
+
+def reads_ids(rule: Any) -> bool:
+    """Whether a rule needs to know whose row is whose."""
+    return bool(getattr(rule, "reads_ids", False))
+
+
+def hosts(channel: Any) -> tuple[type, ...]:
+    """The rules that a channel's own servers can run on data that nobody reads, from the type of its field ``rule``.
+
+    >>> from privfl.crypto import SecAgg
+    >>> hosts(SecAgg())
+    ()
+    """
+    return _hosts(channel if isinstance(channel, type) else type(channel))
+
+
+@cache
+def _hosts(kind: Any) -> tuple[type, ...]:
+    if not hasattr(kind, "__dataclass_fields__") or "rule" not in kind.__dataclass_fields__:
+        return ()
+    hint = typing.get_type_hints(kind)["rule"]
+    return tuple(typing.get_args(hint)) or (hint,)
+
+
+def unreadable(rule: Any, channel: Any) -> str:
+    """Why a rule cannot read what a channel opens."""
+    if hasattr(channel, "rows") and opens_to(channel) != "total":
+        return f"{_name(rule)} needs to know whose row is whose, and the rows of {_name(channel)} are anonymous."
+    return f"{_name(rule)} reads individual updates, and {_name(channel)} opens only their sum."
 
 
 def rule_reads(rule: Any) -> Reads:
@@ -215,7 +263,11 @@ def rule_reads(rule: Any) -> Reads:
     >>> rule_reads(Mean())
     'either'
     """
-    kind: Any = rule if isinstance(rule, type) else type(rule)
+    return _rule_reads(rule if isinstance(rule, type) else type(rule))
+
+
+@cache
+def _rule_reads(kind: Any) -> Reads:
     method = kind.step if hasattr(kind, "init") else kind.__call__
     return _reads(typing.get_type_hints(method).get("opened"))
 
@@ -227,7 +279,11 @@ def opens_to(channel: Any) -> Reads:
     >>> opens_to(Plain())
     'rows'
     """
-    kind: Any = channel if isinstance(channel, type) else type(channel)
+    return _opens_to(channel if isinstance(channel, type) else type(channel))
+
+
+@cache
+def _opens_to(kind: Any) -> Reads:
     member = typing.get_type_hints(kind.server)["return"]
     opened = typing.get_args(member)
     if not opened:

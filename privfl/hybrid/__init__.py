@@ -1,3 +1,5 @@
 """Hybrid robust-private aggregators: a server that catches liars without reading anybody."""
 
-__all__: list[str] = []
+from privfl.hybrid.bucketed_secagg import BucketedSecAgg
+
+__all__ = ["BucketedSecAgg"]
