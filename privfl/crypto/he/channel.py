@@ -13,6 +13,7 @@ from privfl.core import (
     ClientId,
     KeepsSecrets,
     Member,
+    Opener,
     Party,
     PartyId,
     Received,
@@ -56,7 +57,7 @@ class HeServer(KeepsSecrets):
         """Say hello, take the public key."""
         return Introduction(self.ring)
 
-    def enter(self, plan: RoundPlan) -> ServerRound:
+    def enter(self, plan: RoundPlan) -> Opener[Total]:
         """Collect one sum."""
         self.ring.scheme.headroom(plan)
         return ServerRound(self.ring, plan)
@@ -97,22 +98,25 @@ class HomomorphicChannel:
         """Who holds which key."""
         raise TypeError("a homomorphic channel names its arrangement of keys.")
 
+    def keyring(self, who: PartyId) -> Keyring:
+        """An empty keyring of this channel, for one party."""
+        return Keyring(who, self.scheme, self.arrangement)
+
     def client(self, who: ClientId) -> HeClient:
         """A client that encrypts and signs."""
-        return HeClient(Keyring(client_party(who), self.scheme, self.arrangement))
+        return HeClient(self.keyring(client_party(who)))
 
     def server(self) -> HeServer:
         """A server that adds what it cannot read."""
-        return HeServer(Keyring("server", self.scheme, self.arrangement))
+        return HeServer(self.keyring("server"))
 
     def helpers(self) -> Mapping[PartyId, HeHelper]:
         """The decryptors, and the dealer where there is one."""
-        arrangement = self.arrangement
-        who = dict.fromkeys((arrangement.maker, *arrangement.decryptors))
-        return {party: HeHelper(Keyring(party, self.scheme, arrangement)) for party in who}
+        who = dict.fromkeys((self.arrangement.maker, *self.arrangement.decryptors))
+        return {party: HeHelper(self.keyring(party)) for party in who}
 
     def key_holders(self, cohort: Several[ClientId]) -> Several[PartyId]:
-        """The smallest coalition that can decrypt whatever it is handed."""
+        """The smallest coalition that holds the whole secret key."""
         arrangement = self.arrangement
         if arrangement.keys == "shared":
             return tuple(client_party(client) for client in list(cohort)[:1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from privfl.core import Abort, Bounded, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
+from privfl.core import Abort, Bounded, Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
 from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, admit, admit_sum, answer, forwarded, once, opened_answer
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
@@ -145,19 +145,44 @@ class Collection(KeepsSecrets):
         return [self.messages[client] for client in self.clients]
 
 
-class ServerRound(KeepsSecrets):
-    """Collect, hand on, and learn the sum from those who hold keys."""
+class Opening(KeepsSecrets):
+    """What the server's rounds of all schemes share: what it collected, what it opened, how it reads an answer."""
 
-    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+    def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
         self.ring, self.plan = ring, plan
-        self.collected = Collection(ring, plan, check=ring.arrangement.verifies)
-        self.answers: dict[PartyId, Parts] = {}
+        self.collected = Collection(ring, plan, check=check)
         self.opened: Opened[Total] | None = None
 
     @property
     def result(self) -> Opened[Total] | None:
         """The weighted sum, once it is opened."""
         return self.opened
+
+    def answered(self, sender: PartyId, body: Buffer) -> tuple[bytes, ...]:
+        """What a decryptor signed for this round and this sum.
+
+        Raises:
+            Refused: it is nothing of the kind.
+        """
+        message = Message.read(body)
+        topic = Topic.of(self.plan, self.ring.key().key_id)
+        message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
+        count, parts = opened_answer(message, self.ring)
+        if count != len(self.collected.messages):
+            raise Refused("it opened a sum of another number of clients")
+        return parts
+
+    def finish(self, total: Total) -> None:
+        """The round is done."""
+        self.opened = Opened(total, self.collected.clients, excluded=dict(self.collected.excluded))
+
+
+class ServerRound(Opening):
+    """Collect, hand on, and learn the sum from those who hold keys."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+        super().__init__(ring, plan, check=ring.arrangement.verifies)
+        self.answers: dict[PartyId, Parts] = {}
 
     def step(self, mail: Mail) -> Mail:
         """Collect; then read the answers."""
@@ -188,18 +213,12 @@ class ServerRound(KeepsSecrets):
 
     def _read(self, mail: Mail) -> None:
         ring, plan = self.ring, self.plan
-        topic = Topic.of(plan, ring.key().key_id)
         readers = ring.arrangement.decryptors or tuple(client_party(client) for client in self.collected.clients[:READERS])
         for sender, body in mail.items():
             if sender not in readers or sender in self.answers or self.opened is not None:
                 continue
             try:
-                message = Message.read(body)
-                message.verify(ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
-                count, parts = opened_answer(message, ring)
-                if count != len(self.collected.messages):
-                    raise Refused("it opened a sum of another number of clients")
-                self.answers[sender] = parts
+                self.answers[sender] = self.answered(sender, body)
             except Refused as refused:
                 self.collected.excluded.setdefault(sender, str(refused))
         count = len(self.collected.messages)
@@ -209,7 +228,7 @@ class ServerRound(KeepsSecrets):
         except Refused as refused:
             raise Abort(f"what the decryptors answered cannot be used: {refused}", blamed=next(iter(self.answers), None)) from refused
         if total is not None:
-            self.opened = Opened(total, self.collected.clients, excluded=dict(self.collected.excluded))
+            self.finish(total)
 
     def _numbers(self, count: int) -> Numbers | None:
         ring = self.ring

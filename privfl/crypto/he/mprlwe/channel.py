@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection as Several
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from privfl.core import (
-    Bounded,
     ClientId,
     ConfigError,
-    KeepsSecrets,
     Member,
+    Opener,
     Party,
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     Total,
     client_party,
     require,
 )
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he.channel import messages_in, rows_of
+from privfl.crypto.he.channel import HeClient, HeHelper, HeServer, HomomorphicChannel, messages_in, rows_of
 from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Keyring
 from privfl.crypto.he.mprlwe.ceremony import Audience, Ceremony
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, noise, partial, pieces, room
 from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
-from privfl.crypto.he.rounds import ClientRound
 from privfl.crypto.he.scheme import IntegerCode
 from privfl.crypto.he.wire import Message, Refused, Topic
 
@@ -56,43 +52,33 @@ class JointScheme(IntegerCode):
             )
 
 
-class JointClient(KeepsSecrets):
+class JointClient(HeClient):
     """A client between rounds."""
 
-    def __init__(self, ring: Keyring) -> None:
-        self.ring = ring
-
     def set_up(self) -> Party:
         """Say hello, take the joint key."""
         return Audience(self.ring)
 
-    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
-        """Encrypt one update."""
-        self.ring.scheme.headroom(plan)
-        return ClientRound(self.ring, plan, update)
 
-
-class JointServer(KeepsSecrets):
+class JointServer(HeServer):
     """The server between rounds."""
 
-    def __init__(self, ring: Keyring) -> None:
-        self.ring = ring
-
     def set_up(self) -> Party:
         """Say hello, take the joint key."""
         return Audience(self.ring)
 
-    def enter(self, plan: RoundPlan) -> JointServerRound:
+    def enter(self, plan: RoundPlan) -> Opener[Total]:
         """Collect one sum."""
         self.ring.scheme.headroom(plan)
         return JointServerRound(self.ring, plan)
 
 
-class JointDecryptor(KeepsSecrets):
+class JointDecryptor(HeHelper):
     """A decryptor between rounds: its pieces of the key."""
 
     def __init__(self, ring: Keyring, index: int, smudge_bits: int) -> None:
-        self.ring, self.index, self.smudge_bits = ring, index, smudge_bits
+        super().__init__(ring)
+        self.index, self.smudge_bits = index, smudge_bits
         self.held: dict[int, Piece] = {}
 
     def set_up(self) -> Party:
@@ -105,7 +91,7 @@ class JointDecryptor(KeepsSecrets):
 
 
 @dataclass(frozen=True, slots=True)
-class MultiPartyRLWE:
+class MultiPartyRLWE(HomomorphicChannel):
     """Additive-key RLWE (after Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux 2021, with BFV-style packing): 16 bytes a value, exact sums.
 
     EXPERIMENTAL AND UNAUDITED: our own cryptography, in numpy and torch, not constant-time. ``holders`` decryptors (3 to 5) make a joint
@@ -152,34 +138,19 @@ class MultiPartyRLWE:
 
     def client(self, who: ClientId) -> JointClient:
         """A client that encrypts and signs."""
-        return JointClient(Keyring(client_party(who), self.scheme, self.arrangement))
+        return JointClient(self.keyring(client_party(who)))
 
     def server(self) -> JointServer:
         """A server that adds what it cannot read."""
-        return JointServer(Keyring("server", self.scheme, self.arrangement))
+        return JointServer(self.keyring("server"))
 
     def helpers(self) -> Mapping[PartyId, JointDecryptor]:
         """The decryptors."""
-        arrangement = self.arrangement
-        rings = [Keyring(who, self.scheme, arrangement) for who in arrangement.decryptors]
-        return {ring.who: JointDecryptor(ring, index, self.smudge_bits) for index, ring in enumerate(rings)}
-
-    def key_holders(self, cohort: Several[ClientId]) -> Several[PartyId]:
-        """The smallest coalition that holds the whole secret. Without the server it lacks half of every ciphertext."""
-        return self.arrangement.decryptors[: self.threshold]
-
-    def describe(self) -> str:
-        """Who can read what, in one sentence for the report."""
-        return self.arrangement.describe()
+        return {who: JointDecryptor(self.keyring(who), i, self.smudge_bits) for i, who in enumerate(self.arrangement.decryptors)}
 
     def smudging_distance(self, plan: RoundPlan) -> float:
         """Statistical distance, a coefficient, between a part of a decryption and one made without the key; worst-case noise."""
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rounding moves every entry a little."""
-        longest = self.scheme.inflated(l2, d)
-        return RowBound(longest, 2 * longest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Every row, for the server with enough decryptors; the sum, for the server; nothing, for anybody else."""

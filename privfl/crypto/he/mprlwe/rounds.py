@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from privfl.core import Abort, Buffer, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total
-from privfl.crypto.he.guard import ANSWER, SUM, admit, admit_sum, answer, forwarded, once, opened_answer
+from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId, RoundPlan
+from privfl.crypto.he.guard import SUM, admit, admit_sum, answer, forwarded, once
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial, pieces
-from privfl.crypto.he.rounds import Collection
+from privfl.crypto.he.rounds import Opening
 from privfl.crypto.he.wire import Message, Refused, Rope, Topic, pack, unpack
 
 HERE = b"here"
@@ -73,22 +73,15 @@ class JointDecryptorRound(KeepsSecrets):
             raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 
 
-class JointServerRound(KeepsSecrets):
+class JointServerRound(Opening):
     """Collect ciphertexts, ask live decryptors for every piece of the key, ask again where one fell silent, open the sum."""
 
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
-        self.ring, self.plan = ring, plan
-        self.collected = Collection(ring, plan, check=True)
+        super().__init__(ring, plan, check=True)
         self.live: list[PartyId] = []
         self.parts: dict[bytes, bytes] = {}
         self.asked: dict[PartyId, set[int]] = {}
         self.heard: set[PartyId] = set()
-        self.opened: Opened[Total] | None = None
-
-    @property
-    def result(self) -> Opened[Total] | None:
-        """The weighted sum, once it is opened."""
-        return self.opened
 
     def step(self, mail: Mail) -> Mail:
         """Collect; then gather parts until all pieces are there."""
@@ -153,15 +146,10 @@ class JointServerRound(KeepsSecrets):
 
     def _read(self, mail: Mail) -> bool:
         """Take the decryptors' answers; whether there were any, good or bad."""
-        topic = Topic.of(self.plan, self.ring.key().key_id)
         heard = {who for who in mail if who in self.live and bytes(mail[who]) != HERE}
         for sender in sorted(heard):
             try:
-                message = Message.read(mail[sender])
-                message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
-                count, answers = opened_answer(message, self.ring)
-                if count != len(self.collected.messages):
-                    raise Refused("it opened a sum of another number of clients")
+                answers = self.answered(sender, mail[sender])
                 groups, parts = answers[::2], answers[1::2]
                 if not set(b"".join(groups)) <= self.asked.get(sender, set()):
                     raise Refused("it answered for other pieces than it was asked for")
@@ -182,4 +170,4 @@ class JointServerRound(KeepsSecrets):
             total = self.ring.scheme.total(numbers, self.plan, len(messages))
         except Refused as refused:
             raise Abort(f"what the decryptors answered cannot be used: {refused}") from refused
-        self.opened = Opened(total, self.collected.clients, excluded=dict(self.collected.excluded))
+        self.finish(total)
