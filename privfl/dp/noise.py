@@ -14,9 +14,10 @@ from torch import Tensor
 from privfl.core import NoiseSource
 
 _DIRECT = 1 << 12
-_BLOCK = 1 << 15
-_TAIL = 1 << 12
-"""Of 2^32: radii beyond 5.3 have their uniform number drawn to 2^-85 and not to 2^-32."""
+_BLOCK = 1 << 16
+_MASK = (1 << 31) - 1
+_FEW = 1 << 13
+"""Of 2^31: so many numbers at either end, which make radii beyond 5 and under 0.003, are drawn to 2^-84 and not to 2^-31."""
 
 
 def keystream(n: int, noise: NoiseSource) -> bytes:
@@ -52,47 +53,51 @@ def normals(n: int, noise: NoiseSource, dtype: torch.dtype = torch.float64) -> F
 def write_normals(out: Float[Tensor, " n"], deviation: int | float, noise: NoiseSource) -> Float[Tensor, " n"]:
     """Fill a vector on the CPU with N(0, deviation^2) (Box, Muller 1958).
 
-    Radii are computed in float64 from 32 bits, and from 85 in the tail; angles have 32. The result is in
-    floating point: an adversary who reads the last bits of a release can learn more than the ideal Gaussian tells (Mironov 2012). The
-    discrete mechanisms have no such gap.
+    Radii come from 31 bits, and from 84 where they are large, or so small that float32 could not tell them apart; angles have 32. The
+    result is in floating point: an adversary who reads the last bits of a release can learn more than the ideal Gaussian tells
+    (Mironov 2012). The discrete mechanisms have no such gap.
     """
     n = out.shape[0]
     pairs = (n + 1) // 2
-    stream = _Blocks(8 * min(pairs, _BLOCK), 8 * pairs, noise)
-    whole = torch.tensor(2 * 32 * math.log(2) * deviation**2, dtype=torch.float64)
-    for start in range(0, pairs, _BLOCK):  # a block stays in the cache from its bytes to its normals
-        m = min(_BLOCK, pairs - start)
-        raw = torch.from_numpy(np.frombuffer(stream.next(8 * m), dtype="<i4"))
-        drawn = raw[:m].to(torch.float64).add_(2**31 + 0.5)
-        if drawn.min() < _TAIL:
-            _refine(drawn, noise)
-        # -2 log(u) deviation^2 with u = drawn / 2^32
-        radius = torch.add(whole, drawn.log_(), alpha=-2 * deviation**2).sqrt_().to(out.dtype)
-        angle = raw[m:].to(out.dtype).mul_(torch.pi * 2.0**-31)
-        torch.mul(angle.cos(), radius, out=out[2 * start : 2 * start + m])
-        rest = out[2 * start + m : 2 * (start + m)]
-        odd = rest.shape[0] - m  # -1 where the last pair gives one normal only
-        torch.mul(angle.sin_()[: odd or None], radius[: odd or None], out=rest)
+    size = math.ceil(pairs / math.ceil(pairs / _BLOCK)) if pairs else 1  # blocks of one size, which stay in the cache
+    stream = _Blocks(8 * size, 8 * pairs, noise)
+    for start in range(0, pairs, size):
+        m = min(size, pairs - start)
+        raw = np.frombuffer(stream.next(8 * m), dtype="<i4")
+        drawn = np.bitwise_and(raw[:m], _MASK, out=raw[:m])
+        few = np.flatnonzero((drawn < _FEW) | (drawn > _MASK - _FEW)) if drawn.min() < _FEW or drawn.max() > _MASK - _FEW else None
+        refined = None if few is None else _refined(drawn[few], noise)
+        whole = torch.from_numpy(raw)  # float32 takes the place of the words that it is made from
+        values = whole.to(torch.float64) if out.dtype == torch.float64 else whole.view(torch.float32).copy_(whole)
+        radius, angle = values[:m], values[m:]
+        radius.mul_(2.0**-31).log_().mul_(-2 * deviation**2).sqrt_()
+        if refined is not None:
+            radius[torch.from_numpy(few)] = (refined * deviation).to(radius.dtype)
+        first, second = out[2 * start : 2 * start + m], out[2 * start + m : 2 * (start + m)]
+        torch.cos(angle.mul_(torch.pi * 2.0**-31), out=first).mul_(radius)
+        torch.mul(angle.sin_()[: len(second)], radius[: len(second)], out=second)  # one shorter at the end of an odd length
     return out
 
 
-def _refine(drawn: Float[Tensor, " m"], noise: NoiseSource) -> None:
-    """Give the smallest numbers, which make the largest radii, 53 more bits below the point: the tail then ends at 10.8."""
-    small = torch.nonzero(drawn < _TAIL).flatten()
-    drawn[small] = drawn[small].floor_().add_(torch.from_numpy(uniforms(len(small), noise)))
+def _refined(drawn: npt.NDArray[np.int32], noise: NoiseSource) -> Tensor:
+    """Radii of numbers at both ends, with 53 more bits below the point: the tail then ends at 10.8, and no radius is a round number."""
+    return torch.from_numpy(np.sqrt(-2 * np.log((drawn + uniforms(len(drawn), noise)) * 2.0**-31)))
 
 
 class _Blocks:
-    """One keystream in blocks, each written over the one before: keystream on top of older, independent keystream is as uniform."""
+    """One keystream (AES-128-CTR under a fresh key) in blocks, each written over what became of the one before.
+
+    Keystream on top of bytes that do not depend on it is as uniform as alone.
+    """
 
     def __init__(self, block: int, total: int, noise: NoiseSource) -> None:
         self.noise = noise
-        self.buffer = bytearray(block + 16)
-        self.stream = Cipher(algorithms.AES(noise.random_bytes(32)), modes.CTR(bytes(16))).encryptor() if total > _DIRECT else None
+        self.buffer = np.zeros(block + 16, dtype=np.uint8).data
+        self.stream = Cipher(algorithms.AES(noise.random_bytes(16)), modes.CTR(bytes(16))).encryptor() if total > _DIRECT else None
 
     def next(self, n: int) -> memoryview:
         """The next n bytes, to be used and overwritten before the call after."""
-        here = memoryview(self.buffer)
+        here = self.buffer
         if self.stream is None:
             here[:n] = self.noise.random_bytes(n)
         else:

@@ -67,7 +67,7 @@ class _Book:
             if parameter is not None and parameter.requires_grad:
                 self.pieces[parameter] = piece
                 squared = piece.squared()
-                self.squared = squared if self.squared is None else self.squared.add_(squared)
+                self.squared = squared if self.squared is None else self.squared + squared
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:

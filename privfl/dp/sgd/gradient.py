@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -143,7 +144,7 @@ class DPGradient:
 
         def factors(norms: Tensor) -> Tensor:
             seen.append(norms)
-            if not bool(torch.isfinite(norms).all()):
+            if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
                 raise _NotFinite
             return self._factors(norms)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privfl.core import UnsupportedModel
-from privfl.dp.sgd.pieces import Looked, Outer, Piece, Stored, outers
+from privfl.dp.sgd.pieces import Looked, Outer, Piece, Stored, outers, squares
 
 Found: TypeAlias = dict[str, Piece]
 Backward: TypeAlias = Callable[[Tensor, tuple[Tensor, ...], bool], tuple[Tensor | None, Found]]
@@ -30,7 +30,8 @@ def linear(layer: nn.Linear, x: Tensor) -> Forward:
         (x,) = saved
         found: Found = {}
         if x.ndim == 2:
-            found["weight"], found["bias"] = Outer(x, g), Stored(g)
+            both = squares(g)
+            found["weight"], found["bias"] = Outer(x, g, both), Stored(g, known=both)
         else:
             a, e = x.flatten(1, -2), g.flatten(1, -2)
             found["weight"] = outers(a, e)

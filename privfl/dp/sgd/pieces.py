@@ -23,18 +23,25 @@ class Piece(Protocol):
         ...
 
 
+def squares(rows: Float[Tensor, "b i"]) -> Float[Tensor, " b"]:
+    """Each row's squared norm."""
+    squared: Tensor = torch.linalg.vector_norm(rows, dim=1).square_()
+    return squared
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The gradients themselves [b, *shape]; ``order`` permutes their shape into the parameter's."""
+    """The gradients themselves [b, *shape]; ``order`` permutes their shape into the parameter's; ``known`` are their squared norms."""
 
     gradients: Float[Tensor, "b *shape"]
     order: tuple[int, ...] | None = None
+    known: Float[Tensor, " b"] | None = None
 
     def squared(self) -> Float[Tensor, " b"]:
         """Each sample's squared norm."""
-        rows = self.gradients.flatten(1)
-        squared: Tensor = torch.linalg.vector_norm(rows, dim=1).square_()
-        return squared
+        if self.known is not None:
+            return self.known
+        return squares(self.gradients.flatten(1))
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """One product of a matrix and a vector."""
@@ -46,15 +53,19 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """One outer product a sample: what a linear layer on [b, i] has. Norms are products of norms (Goodfellow 2015)."""
+    """One outer product a sample: what a linear layer on [b, i] has. Norms are products of norms (Goodfellow 2015).
+
+    ``known`` are the errors' squared norms, which a bias has as well.
+    """
 
     inputs: Float[Tensor, "b i"]
     errors: Float[Tensor, "b o"]
+    known: Float[Tensor, " b"] | None = None
 
     def squared(self) -> Float[Tensor, " b"]:
         """|a|^2 |g|^2."""
-        norms: Tensor = torch.linalg.vector_norm(self.inputs, dim=1) * torch.linalg.vector_norm(self.errors, dim=1)
-        return norms.square_()
+        errors = squares(self.errors) if self.known is None else self.known
+        return squares(self.inputs).mul_(errors)
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """(f g)^T a."""
