@@ -24,7 +24,7 @@ from privfl.attacks import (
 )
 from privfl.audit import Shadows
 from privfl.config import AuditConfig
-from privfl.core import Dataset, LocalPlan
+from privfl.core import Dataset, LocalPlan, Rows
 from privfl.crypto import SecAgg
 from privfl.data import load
 from privfl.dp import Clip
@@ -77,6 +77,29 @@ def test_the_closed_form_takes_eight_samples_exactly_out_of_the_sum_that_secure_
     true = torch.cat([client.x for client in clients])
     assert farthest(result.samples, true) < 0.05
     assert result.labels.tolist() == sorted(torch.cat([client.y for client in clients]).tolist())
+
+
+def test_a_batch_of_sixteen_comes_out_exactly_and_a_little_noise_is_no_defence(digits):
+    client, net = digits.train.take(range(100, 116)), wide(hidden=512)
+    view = play(net, [client], digits.test).view("server", 0)
+    rows = view.rows
+    noise = torch.randn(rows.values.shape, generator=torch.Generator().manual_seed(0))
+    noisy = rows.values + 1e-5 * rows.values.norm() / rows.d**0.5 * noise
+    knows = Knowledge(forward=recipe(net))
+    assert farthest(LinearLeakage().run(view, knows).samples, client.x) < 0.02
+    blurred = replace(view, opened={"delta": Rows(noisy, rows.weights, rows.ids)})
+    assert farthest(LinearLeakage().run(blurred, knows).samples, client.x) < 0.1
+
+
+def test_noise_that_hides_the_zeros_leaves_the_closed_form_sure_of_nothing(digits):
+    client, net = digits.train.take(range(100, 108)), wide(hidden=320)
+    view = play(net, [client], digits.test).view("server", 0)
+    rows = view.rows
+    noise = torch.randn(rows.values.shape, generator=torch.Generator().manual_seed(0))
+    noisy = rows.values + 0.1 * rows.values.norm() / rows.d**0.5 * noise
+    blurred = replace(view, opened={"delta": Rows(noisy, rows.weights, rows.ids)})
+    result = LinearLeakage(starts=32, tries=4).run(blurred, Knowledge(forward=recipe(net)))
+    assert result.notes["surely right"] == "0 of 8"
 
 
 def test_several_local_steps_are_no_defence_against_the_closed_form(digits):

@@ -11,11 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inversion.cone import cone_directions, slopes
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
 
+_IDLE = 24
+"""So many rounds of draws without a new direction, and no more are made."""
 _BLURS = 4.0
 """An entry of L q is a zero where it is under so many times the blur that rounding or noise gives it."""
 
@@ -28,7 +31,8 @@ class LinearLeakage(Inference):
     With D'X = L R there is a Q with D' = L Q and X = Q^-1 R; where a ReLU follows, about half of D is zero, and the columns of Q are
     the directions q that make L q sparse. SPEAR samples rows that might be zero together; here iteratively reweighted least squares
     from many such draws goes on from there, with e in sum |L q|_e shrinking to the blur of rounding or noise: each draw then need
-    not be all zero to lead to a direction, and a little noise is stood. D'1 fixes the lengths. The wider the layer, the easier.
+    not be all zero to lead to a direction, and a little noise is stood. In a net with one hidden layer the signs of D are known by
+    class, and linear programs find its columns before any draw is made. D'1 fixes the lengths. The wider the layer, the easier.
 
     The form D'X survives summing: over local steps on the whole batch without weight decay, clips, clients, and fixed-point rounding.
     So one pass over an update or over what secure aggregation opens is enough, as long as all samples in it together are fewer than
@@ -63,7 +67,8 @@ class LinearLeakage(Inference):
             )
         if b >= min(m, inputs):
             raise Lacking(f"the update holds {b} samples, and a first layer of {inputs} x {m} tells fewer than {min(m, inputs)} apart.")
-        x, sure = _factor(weight.double(), bias.double(), b, knowledge.generator(4), self.starts, self.tries)
+        signed = slopes(observed, forward, knowledge) if b > 1 else None
+        x, sure = _factor(weight.double(), bias.double(), b, signed, knowledge.generator(4), self.starts, self.tries)
         low, high = forward.span(weight)
         samples = x.float().reshape(b, *forward.shape).clamp(low, high)
         try:
@@ -94,26 +99,38 @@ def _rank(weight: Tensor) -> int:
     return int((values[:-1] / values[1:]).argmax()) + 1
 
 
-def _factor(W: Tensor, bias: Tensor, b: int, rng: torch.Generator, starts: int, tries: int) -> tuple[Float[Tensor, "b inputs"], int]:
+def _factor(
+    W: Tensor, bias: Tensor, b: int, signed: Tensor | None, rng: torch.Generator, starts: int, tries: int
+) -> tuple[Float[Tensor, "b inputs"], int]:
     """X [b, inputs] with D'X = W and D'1 = bias, D sparse; and how many of its rows rest on a direction that is surely sparse."""
     live = (bias.abs() > 1e-9 * bias.abs().max()).nonzero().squeeze(1)
     W, bias = W[live], bias[live]
     if len(live) <= b:
         raise Lacking(f"only {len(live)} neurons of the first layer are alive, which tell fewer than {b} samples apart.")
+    if b > 1 and len(live) < 2 * b:
+        raise Lacking(
+            f"{len(live)} neurons of the first layer are alive, of which about half are zeros of one sample: too few to tell {b} apart."
+        )
     U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     L, R = U[:, :b], S[:b, None] * Vh[:b]
     noise = (S[b] if len(S) > b else S[-1] * 1e-9) / S[:b]  # the blur of each direction of L
     blur = float((L.square() @ noise.square()).mean().sqrt()) + 1e-8
+    chance = math.erf(_BLURS * blur * (len(L) / 2) ** 0.5)  # zeros that any direction seems to have
+    beyond = max((b + 4) / len(L), chance + 4 * (chance / len(L)) ** 0.5)
     pool = torch.empty(0, b, dtype=W.dtype)
-    sure, Q = 0, torch.eye(b, dtype=W.dtype)
-    for _ in range(tries if b > 1 else 1):
-        found = _sparse_directions(L, starts, blur, rng)
-        pool = torch.cat([pool, found])
+    if signed is not None:
+        pool = _sharpened(cone_directions(L, signed[:, live], blur, rng), L, blur)
+    sure, Q, idle = 0, torch.eye(b, dtype=W.dtype), 0
+    for attempt in range(tries if b > 1 else 1):
+        known = sure
+        if attempt or not len(pool):
+            pool = torch.cat([pool, _sparse_directions(L, starts, blur, rng)])
         zeros = _zeros(pool, L, blur)
         order = zeros.argsort(descending=True)[: 64 * b]
         pool, zeros = pool[order], zeros[order]
-        Q, sure = _independent(pool, zeros, b, at_least=max((b + 4) / len(L), 0.7 * float(zeros[0])) if b > 1 else 0.0)
-        if sure == b:
+        Q, sure = _independent(pool, zeros, b, at_least=max(beyond, 0.7 * float(zeros[0])) if b > 1 else 0.0)
+        idle = 0 if sure > known else idle + 1
+        if sure == b or idle == _IDLE:
             break
     s = torch.linalg.lstsq(L @ Q, bias[:, None]).solution.squeeze(1)
     s = torch.where(s.abs() < 1e-12, s.new_tensor(1.0), s)
@@ -139,6 +156,18 @@ def _sparse_directions(L: Float[Tensor, "m b"], starts: int, blur: float, rng: t
         q = torch.linalg.solve(L.T @ (weights * L) + 1e-9 * ridge, q)
     unit: Tensor = (q / q.norm(dim=1, keepdim=True)).squeeze(2)
     return unit
+
+
+def _sharpened(q: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float) -> Float[Tensor, "k b"]:
+    """The local minima next to directions that are already right in all but the last digits."""
+    q = q[:, :, None]
+    typical = float(L.square().mean().sqrt())
+    for i in range(8):
+        e = max(typical * 10 ** (-2 - i / 2), blur)
+        weights = ((L @ q).square() + e * e).rsqrt()
+        q = torch.linalg.solve(L.T @ (weights * L) + 1e-15 * torch.eye(L.shape[1], dtype=L.dtype), q)
+        q = q / q.norm(dim=1, keepdim=True)
+    return q.squeeze(2)
 
 
 def _zeros(pool: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float) -> Float[Tensor, " k"]:
