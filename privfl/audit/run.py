@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -34,7 +35,7 @@ from privfl.audit import score
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.recipe import forward_of
 from privfl.audit.shadows import Shadows
-from privfl.core import ClientId, ConfigError, Dataset, NotVisible, Seeds, View, require
+from privfl.core import ClientId, ConfigError, Dataset, NotVisible, Rows, Seeds, View, require
 from privfl.training import LocalSGD
 
 Federated: TypeAlias = Any
@@ -77,9 +78,12 @@ class _Ground:
 
 @dataclass(slots=True)
 class _Notes:
+    """What was found so far. ``told`` are a stage's answers by attack and by what it saw: who has the same eyes is told the same."""
+
     findings: list[Finding]
     galleries: dict[tuple[str, str, str], score.Pictures]
     curves: dict[tuple[str, str, str], score.Membership]
+    told: dict[tuple[int, bytes], Result] = field(default_factory=dict)
 
 
 def audit(
@@ -130,14 +134,17 @@ def audit(
         knows = Knowledge(forward=forward, auxiliary=ground.auxiliary, trainer=trainer, seed=seed)
         small = {client: index[:probe_samples] for client, index in ground.members.items()}
         _tell(progress, f"{layer}: probe")
+        notes.told.clear()
         probed = _play(federation, small, rounds=1)
         _attack_probe(notes, layer, probed, adversaries, probe, knows, scenario.workload.data, small, progress)
         model.write(start)
         if properties and scenario.workload.data.x.ndim == 4:
             _tell(progress, f"{layer}: property")
+            notes.told.clear()
             _attack_property(notes, layer, federation, adversaries, properties, knows, ground, seed)
             model.write(start)
         _tell(progress, f"{layer}: training")
+        notes.told.clear()
         run = _play(federation, ground.members, rounds=scenario.rounds)
         own = {client: scenario.workload.data.take(index) for client, index in ground.members.items()}
         _attack_stream(notes, layer, run, adversaries, stream, replace(knows, candidates=ground.pool), ground, own, progress)
@@ -216,11 +223,29 @@ def _attacked(
     if isinstance(views, str):
         result: Result = NotApplicable(name, adversary, views)
     else:
-        result = attack.run(views, knows)
+        seen = (id(attack), _eyes(views))
+        if seen not in notes.told:
+            notes.told[seen] = attack.run(views, knows)
+        result = replace(notes.told[seen], adversary=adversary)
     finding = Finding(layer, adversary, attack.family, name, metric, knows=knows.told(), seconds=time.perf_counter() - began)
     if isinstance(result, NotApplicable):
         notes.findings.append(replace(finding, reason=result.reason))
     return result, finding
+
+
+def _eyes(views: list[View]) -> bytes:
+    """A digest of all that views show of updates and models: adversaries who see the same are told the same."""
+    digest = hashlib.sha256()
+    for view in views:
+        shown: list[Tensor] = [view.before, view.after, *view.disclosed.values()]
+        for part in view.opened.values():
+            shown += [part.values, part.weights] if isinstance(part, Rows) else [part.value, torch.tensor([part.weight, part.count])]
+            digest.update(str(part.ids if isinstance(part, Rows) else "total").encode())
+        shown += [update.delta for update in view.own.values()]
+        digest.update(f"{view.plan.number} {sorted(view.opened)} {sorted(view.disclosed)} {sorted(view.own)}".encode())
+        for tensor in shown:
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def _name(attack: Inference) -> str:
