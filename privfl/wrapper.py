@@ -181,21 +181,21 @@ class PrivateAggregation(Generic[O]):
                 delta, local = self.mechanism.share(delta, Sensitivity(2 * self.bound.l2), len(cohort), self.noise)
             bounded[client] = Bounded(client, delta, float("inf") if local is not None else self.bound.l2)
         plan = RoundPlan(self._round, cohort, d, float("inf") if local is not None else self.bound.l2, session=self._id)
+        self._round += 1  # a round that fails has used its number up
         self._session.enrol(cohort)
-        self._session.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(self._round)))
+        self._session.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number)))
         outcome = self._session.play(plan, bounded)
         opened = outcome.opened
         if opened is None:
             why = "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items()) or "too few clients answered"
-            raise RoundFailed(f"round {self._round} opened nothing: {why}.")
+            raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
         mean: Vector = self.rule(opened.what)
         event = local
         if self.mechanism is not None:
             rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
             mean, released = self.mechanism.release(mean, self._sensitivity(d, rows), len(opened.survivors), self.noise)
             event = released or local
-        epsilon, note = self._charge(event)
-        self._round += 1
+        epsilon, note = self._charge(event, plan.number)
         receipt = Receipt(
             round=plan.number,
             survivors=opened.survivors,
@@ -230,7 +230,7 @@ class PrivateAggregation(Generic[O]):
             raise ConfigError(f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be calibrated to it.")
         return Sensitivity(l2)
 
-    def _charge(self, event: DpEvent | None) -> tuple[float | None, str]:
+    def _charge(self, event: DpEvent | None, number: int) -> tuple[float | None, str]:
         if event is None:
             return None, "no noise was added"
         if self.sampling is None or self.denominator is None:
@@ -238,7 +238,7 @@ class PrivateAggregation(Generic[O]):
                 name for name, value in (("sampling=", self.sampling), ("denominator=", self.denominator)) if value is None
             )
             return None, f"no claim without {missing}: how clients were drawn, and the public number that the sum is divided by"
-        charge = Charge(self._round, event, self.sampling, unit="client", relation="add_remove", repeatable_noise=self.noise.repeatable)
+        charge = Charge(number, event, self.sampling, unit="client", relation="add_remove", repeatable_noise=self.noise.repeatable)
         self.ledger = self.ledger.charged((charge,))
         return spent_epsilon(self.ledger, self.delta)
 

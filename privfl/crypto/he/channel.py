@@ -75,15 +75,17 @@ class HeHelper(KeepsSecrets):
 
     def enter(self, plan: RoundPlan) -> Party:
         """Open one sum. A dealer has no part in rounds, and nobody writes to it."""
+        self.ring.scheme.headroom(plan)
         return DecryptorRound(self.ring, plan)
 
 
 class HomomorphicChannel:
     """The methods of a channel, from a scheme and an arrangement of keys.
 
-    Threat model. The server may lie: it cannot make decryptors open one client's ciphertext, a small sum, an old round or the same
-    round twice. Transport is authenticated, as in the set-up in which the parties learn each other's keys. Clients follow the
-    protocol: there is no proof that a ciphertext is well formed, so a client that works WITH a lying server is out of scope.
+    Threat model. Where sums are verified the server may lie: it cannot make decryptors open one client's ciphertext, a small sum,
+    an old round or the same round twice. Where clients share the key, or sums are not verified, it is trusted to add. Transport is
+    authenticated, as in the set-up in which the parties learn each other's keys. Clients follow the protocol: there is no proof that
+    a ciphertext is well formed, so a client that works WITH a lying server is out of scope.
     """
 
     __slots__ = ()
@@ -125,6 +127,10 @@ class HomomorphicChannel:
     def describe(self) -> str:
         """Who can read what, in one sentence for the report."""
         return self.arrangement.describe()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says aloud: sentences about what this setting does not protect."""
+        return self.arrangement.warnings()
 
     def row_bound(self, l2: float, d: int) -> RowBound:
         """Encoding moves every entry a little."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, pack, seal, unpack
+from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, digest, pack, seal, unpack
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
 
@@ -71,13 +71,15 @@ def enough(count: int, ring: Keyring) -> None:
 
 
 def once(plan: RoundPlan, ring: Keyring) -> None:
-    """Answer once a round and part: two sums that differ by one client would show that client.
+    """Answer once a round and part, whatever the cohort: two sums that differ by one client would show that client.
 
     Raises:
-        Abort: this round was answered before.
+        Abort: this round was answered before, or the key has answered as often as its noise allows.
     """
-    topic = Topic.of(plan, ring.key().key_id)
-    mark = (topic.facts, topic.number)
+    mark = (digest(digest(plan.session) + plan.part.encode()), plan.number)
+    releases = ring.arrangement.releases
+    if releases is not None and len(ring.answered) >= releases:
+        raise Abort(f"{ring.who} has opened {releases} sums under this key, and its noise hides no more: set up anew", blamed=ring.who)
     if mark in ring.answered:
         raise Abort(f"{ring.who} has already opened round {plan.number}, part '{plan.part}': it answers once", blamed="server")
     ring.answered.add(mark)

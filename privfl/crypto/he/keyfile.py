@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from privfl.core import ConfigError
+from privfl.core import ConfigError, RoundPlan
 from privfl.crypto.he.scheme import SecretKey
 from privfl.crypto.he.wire import Refused
 
@@ -50,6 +50,18 @@ def read(path: Path, kind: bytes) -> bytes:
     if not body.startswith(head):
         raise ConfigError(f"key file {path} holds no {kind.decode()} key of this version.")
     return body[len(head) :]
+
+
+def fresh_session(key_file: str | None, plan: RoundPlan) -> None:
+    """Refuse rounds without a session under a key that outlives sessions: their ciphertexts could be replayed in another run.
+
+    Raises:
+        ConfigError: the key lies in a file and ``plan.session`` is empty.
+    """
+    if key_file is not None and not plan.session:
+        raise ConfigError(
+            f"the key in {key_file} outlives a run, so plan.session must hold fresh random bytes for each run, and it is empty."
+        )
 
 
 def kept(key_file: str | None, kind: bytes, load: Callable[[bytes], S], make: Callable[[], S]) -> S:

@@ -21,7 +21,8 @@ class Arrangement:
     ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes it and keeps it. ``threshold``: a
     dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer.
     Decryptors refuse sums of fewer than ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them
-    themselves.
+    themselves. ``releases``: how many sums one key opens, where that is limited. More than half of the holders must take part in
+    a decryption, or two groups of them could open two sums of one round that differ by one client.
 
     Raises:
         ConfigError: an arrangement that cannot be.
@@ -32,6 +33,7 @@ class Arrangement:
     verify_sum: bool = True
     holders: int = 1
     threshold: int = 1
+    releases: int | None = None
 
     def __post_init__(self) -> None:
         if self.keys not in ("shared", "authority", "threshold", "joint"):
@@ -39,6 +41,11 @@ class Arrangement:
         require.at_least(1, min_clients=self.min_clients)
         if self.keys in ("threshold", "joint") and not 2 <= self.threshold <= self.holders <= 9:
             raise ConfigError(f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <= holders <= 9.")
+        if 2 * self.threshold <= self.holders and self.keys in ("threshold", "joint"):
+            raise ConfigError(
+                f"threshold={self.threshold} of holders={self.holders}: two groups of decryptors that do not meet could open two sums of"
+                " one round, and their difference is one client. Choose a threshold of more than half of the holders."
+            )
 
     @property
     def maker(self) -> PartyId:
@@ -60,7 +67,7 @@ class Arrangement:
         if self.keys == "shared":
             return (
                 "Keys: shared. All clients trust each other: every one holds the one secret key, so any client together with the server"
-                " reads everyone."
+                " reads everyone, and a server that passes one client's ciphertext off as a sum has it opened."
             )
         if self.keys == "authority":
             if self.verify_sum:
@@ -76,14 +83,34 @@ class Arrangement:
             return (
                 f"Keys: joint. Nobody holds the secret key: {self.threshold} of {self.holders} decryptors together with the server could"
                 f" read everyone, fewer learn nothing, and decryptors without the server read nothing. Sums of at least {self.min_clients}"
-                " clients. Experimental and unaudited."
+                f" clients.{self._overlap()} Experimental and unaudited."
                 + ("" if self.verify_sum else " Sums are not verified: the server can take the key.")
             )
         return (
             f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and fewer learn nothing; a dealer made the key"
             f" and is trusted to have forgotten it. Decryptors decrypt only sums of at least {self.min_clients} clients"
             + ("." if self.verify_sum else ", which the server could forge, because sums are not verified.")
+            + self._overlap()
         )
+
+    def _overlap(self) -> str:
+        """How many corrupt decryptors c let two groups of t of k open different sums: each needs t - c of k - c honest ones."""
+        enough = 2 * self.threshold - self.holders
+        if self.threshold == self.holders:
+            return ""
+        return f" A server that colludes with {enough} of them can have two overlapping sums of a round opened and read their difference."
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says aloud."""
+        said = []
+        if self.keys == "shared":
+            said.append("Every client holds the one secret key: any client together with the server reads everyone.")
+        elif not self.verify_sum:
+            taken = "take the decryptors' key" if self.keys == "joint" else "read single clients by calling one ciphertext a sum"
+            said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
+        if self.keys == "joint":
+            said.append("The multi-party scheme is experimental and unaudited.")
+        return tuple(said)
 
 
 @dataclass(repr=False, eq=False)
@@ -114,7 +141,8 @@ class Keyring(KeepsSecrets):
         return self.public
 
     def reset(self) -> None:
-        """Forget an earlier session."""
+        """Forget an earlier session, and speak as somebody new: what was signed in it proves nothing in the next one."""
+        self.identity = Identity()
         self.roster, self.answered, self.public, self.secret, self.share = {}, set(), None, None, None
 
 

@@ -48,6 +48,7 @@ class BfvScheme(IntegerCode):
 
     def headroom(self, plan: RoundPlan) -> None:
         """The sum must stay below half of the plaintext modulus."""
+        keyfile.fresh_session(self.key_file, plan)
         self.code.scale(plan)
         most = (parameters.plain_modulus(self.lattice.degree, self.lattice.plain_bits) - 1) // (2 * self.code.top)
         if plan.n > most:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from privfl.core import BadUpdate, Bounded, ConfigError, RoundPlan, Total, require
-from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lattice import flooding, parameters
@@ -30,16 +29,11 @@ class CkksScheme:
     flooding_bits: int
     releases: int
     workers: int
-    key_file: str | None
 
     def generate(self) -> tuple[LatticePublic, LatticeSecret]:
-        """A fresh key pair, or the one in the key file."""
-        secret = keyfile.kept(self.key_file, b"ckks", self.secret, self._fresh)
-        return secret.public, secret
-
-    def _fresh(self) -> LatticeSecret:
+        """A fresh key pair. It is kept in no file: nobody would count the releases that it makes in another session."""
         public, secret = fresh(self.lattice, self.workers)
-        return LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
+        return public, LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
 
     def public(self, data: bytes) -> LatticePublic:
         """Read a public key."""
@@ -95,9 +89,9 @@ class CKKS(HomomorphicChannel):
     """CKKS (Cheon, Kim, Kim, Song 2017) on SEAL through TenSEAL, every release flooded with noise.
 
     A bare CKKS decryption gives the secret key away (Li and Micciancio 2021), so releases carry Gaussian noise for ``flooding_bits`` of
-    statistical security over ``releases`` releases of up to ``max_d`` values under one key. The parameter set is the cheapest whose
-    noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with primes of 60, 60, 60 bits, 64 bytes a
-    value. `error` says what a round's noise is. ``BFV`` is exact, smaller and needs none of this.
+    statistical security over ``releases`` releases of up to ``max_d`` values under one key, which then opens no more. The parameter set
+    is the cheapest whose noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with primes of 60, 60, 60
+    bits, 64 bytes a value. `error` says what a round's noise is. ``BFV`` is exact, smaller and needs none of this.
 
     Raises:
         ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a precision that no set reaches.
@@ -119,7 +113,6 @@ class CKKS(HomomorphicChannel):
     min_clients: int = 2
     verify_sum: bool = True
     workers: int = 1
-    key_file: str | None = None
 
     def __post_init__(self) -> None:
         check_lattice_keys("ckks", self.keys, self.encryption)
@@ -161,9 +154,9 @@ class CKKS(HomomorphicChannel):
     def scheme(self) -> CkksScheme:
         """CKKS with these parameters."""
         lattice = self._lattice()
-        return CkksScheme(lattice, self.max_clients, self.encryption, self.flooding_bits, self._releases, self.workers, self.key_file)
+        return CkksScheme(lattice, self.max_clients, self.encryption, self.flooding_bits, self._releases, self.workers)
 
     @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
-        return Arrangement(self.keys, self.min_clients, self.verify_sum)
+        return Arrangement(self.keys, self.min_clients, self.verify_sum, releases=self.releases)

@@ -87,6 +87,7 @@ class JointDecryptor(HeHelper):
 
     def enter(self, plan: RoundPlan) -> Party:
         """Its part in one decryption."""
+        self.ring.scheme.headroom(plan)
         return JointDecryptorRound(self.ring, self.held, plan, self.smudge_bits)
 
 
@@ -100,9 +101,9 @@ class MultiPartyRLWE(HomomorphicChannel):
     standard. Each part of a decryption carries uniform noise of 2^``smudge_bits``, which hides the key: `smudging_distance` says how
     well. Headroom counts truncation, noise and smudging; docs/mp-rlwe.md derives it.
 
-    Threat model: the server may lie as in the other homomorphic channels, up to ``threshold`` - 1 decryptors may collude with it, and
-    clients follow the protocol. With ``verify_sum=False`` the server can take the key: one chosen ciphertext through the
-    decryptors gives it away.
+    Threat model: the server may lie as in the other homomorphic channels, ``threshold`` - 1 decryptors that collude with it cannot
+    decrypt what the honest ones refuse (`describe` says what overlapping sums take), and clients follow the protocol. With
+    ``verify_sum=False`` the server can take the key: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.

@@ -56,6 +56,7 @@ class PaillierScheme(IntegerCode):
 
     def headroom(self, plan: RoundPlan) -> None:
         """Slots widen with the cohort, so only absurd cohorts do not fit."""
+        keyfile.fresh_session(self.key_file, plan)
         self.code.scale(plan)
         slots = Slots.of(self.code.top, max(plan.n, 1), self.key_bits - 1)
         if slots.width > 7 or slots.count < 1:
