@@ -53,7 +53,6 @@ def scenario(config: Config) -> Scenario:
     method = training(_uniform(config.training) if private else config.training)
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
-    bound = catalog.build("bound", catalog.BOUNDS, bound_part)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build("server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer)
     builder, options = _model(config.model)
@@ -61,6 +60,7 @@ def scenario(config: Config) -> Scenario:
     clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(builder, split.shape, split.classes, seed=seeds.derive("model"), **options)
     workload = Workload(FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device))
+    bound = _with("bound", catalog.BOUNDS, bound_part, {"sizes": lambda: _layers(workload.model)})
     trusted = Trusted(workload, clients, root).by_name()
     public = private and not hasattr(catalog.CHANNELS[config.channel["name"]], "rows")
     rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
@@ -94,7 +94,7 @@ def scenario(config: Config) -> Scenario:
             "training": config.training["name"],
             "channel": channel.describe() if isinstance(channel, Described) else _first_sentence(channel),
             "the server reads": _reads(channel),
-            "bound": "none" if bound.l2 == float("inf") else f"every update's L2 norm at most {bound.l2:g}",
+            "bound": _bounds(bound),
         },
     )
 
@@ -212,6 +212,21 @@ def _reads(channel: Any) -> str:
     if isinstance(channel, Grouped):
         return "the means of groups of clients"
     return "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates"
+
+
+def _bounds(bound: Any) -> str:
+    if isinstance(bound, Described):
+        return bound.describe()
+    return "none" if bound.l2 == float("inf") else f"every update's L2 norm at most {bound.l2:g}"
+
+
+def _layers(model: FlatModel) -> tuple[int, ...]:
+    """How many parameters each layer has, in the order of the flat vector: a layer's weights and biases are one part."""
+    sizes: dict[str, int] = {}
+    for slot in model.slots:
+        layer = slot.name.rpartition(".")[0]
+        sizes[layer] = sizes.get(layer, 0) + slot.stop - slot.start
+    return tuple(sizes.values())
 
 
 def _first_sentence(part: Any) -> str:

@@ -18,7 +18,14 @@ from privfl.engine import hosts, opens_to, reads_ids, rule_reads_channel, sample
 Table = Mapping[str, Callable[..., Any]]
 
 SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
-BOUNDS: Table = {"none": dp.NoBound, "clip": dp.Clip, "normalise": dp.Normalise}
+BOUNDS: Table = {
+    "none": dp.NoBound,
+    "clip": dp.Clip,
+    "normalise": dp.Normalise,
+    "clip_by_layer": dp.ClipByLayer.evenly,
+    "adaptive_clip": dp.AdaptiveClip,
+    "scheduled_clip": dp.ScheduledClip,
+}
 HYBRIDS: Table = {"bucketed_secagg": hybrid.BucketedSecAgg}
 """Channels under which robust rules work although nobody reads an update: the rule sees groups, or the servers run it on secret data."""
 CHANNELS: Table = {
@@ -83,6 +90,7 @@ DEFENCES: Table = {
 """What stands beside the rule: at the client, before it, after it."""
 MECHANISMS: Table = {
     "gaussian": dp.Gaussian,
+    "scheduled_gaussian": dp.Scheduled,
     "discrete_gaussian": dp.DiscreteGaussian,
     "skellam": dp.Skellam,
     "laplace": dp.Laplace,
@@ -93,6 +101,7 @@ RING_NOISE: Table = {
     "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
 }
 """Noise that clients add to the integers of a summing channel, so that nobody sees a sum without it."""
+SCHEDULES: Table = {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound}
 GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient}
 ATTACKS: Table = {
     "zero": attacks.ZeroWeights,
@@ -130,6 +139,10 @@ ATTACKS: Table = {
     "boosting": attacks.Boosting,
     "neurotoxin": attacks.Neurotoxin,
     "projected_gradient": attacks.ProjectedGradient,
+    "imprint": attacks.Imprint,
+    "fishing": attacks.Fishing,
+    "gradient_ascent": attacks.GradientAscent,
+    "multi_task": attacks.MultiTask,
 }
 INFERENCE: Table = {
     "gradient_inversion": attacks.GradientInversion,
@@ -142,6 +155,11 @@ INFERENCE: Table = {
     "update_membership": attacks.UpdateMembership,
     "shadow_membership": attacks.ShadowMembership,
     "property_inference": attacks.PropertyInference,
+    "grad_inversion": attacks.GradInversion,
+    "embedding_leakage": attacks.EmbeddingLeakage,
+    "white_box_membership": attacks.WhiteBoxMembership,
+    "source_inference": attacks.SourceInference,
+    "subject_membership": attacks.SubjectMembership,
 }
 """Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl audit``."""
 DATASETS: Table = data.DATASETS
@@ -161,7 +179,7 @@ SERVER_OPTIMIZERS: Table = {
     "fedyogi": training.FedYogi,
     "fedadagrad": training.FedAdagrad,
 }
-NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS, "gradient": GRADIENTS, "backdoor": ATTACKS}
+NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS, "gradient": GRADIENTS, "schedule": SCHEDULES, "backdoor": ATTACKS}
 """Fields that are parts themselves, by name."""
 
 
@@ -255,11 +273,12 @@ SEAMS: Mapping[str, Table] = {
     "models": MODELS,
     "partitions": PARTITIONERS,
     "samplers": SAMPLERS,
+    "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""
-GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units")
+GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units", "sizes")
 """Arguments that a run fills from its clean data and its clients' answers (`engine.trusted`)."""
 
 

@@ -73,7 +73,8 @@ class SeededNoise(KeepsSecrets):
     (True, True)
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | str) -> None:
+        self._seed = seed
         key = hashlib.sha256(f"privfl-noise/{seed}".encode()).digest()
         self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
@@ -85,3 +86,7 @@ class SeededNoise(KeepsSecrets):
     def random_bytes(self, n: int) -> bytes:
         """The next n bytes of the stream."""
         return self._stream.update(bytes(n))
+
+    def at(self, round: int) -> SeededNoise:
+        """A stream of a round's own, so that a resumed run draws what it would have drawn."""
+        return SeededNoise(f"{self._seed}/{round}")

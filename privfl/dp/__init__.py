@@ -14,7 +14,7 @@ from privfl.dp.mechanisms import (
     Skellam,
 )
 from privfl.dp.modular import ModularCode
-from privfl.dp.schedule import Constant, Decaying, PerRound, Schedule, Scheduled
+from privfl.dp.schedule import Constant, Decaying, PerRound, Schedule, Scheduled, ScheduledClip
 from privfl.dp.sgd import DPGradient, PrivacyWarning
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Release",
     "Schedule",
     "Scheduled",
+    "ScheduledClip",
     "Skellam",
     "Spent",
     "calibrate",

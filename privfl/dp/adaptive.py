@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
 
 from privfl.core import ConfigError, DpEvent, NoiseSource, require
 from privfl.dp.clip import Clip
@@ -19,7 +22,9 @@ class AdaptiveClip:
     plus or minus one half has the sensitivity one half, so the count's noise multiplier is 2 ``count_noise``. `split` takes what the
     count spends out of the update's own noise, and together they cost exactly what the update alone would have.
 
-    The bound before the first round is ``initial``; `step` hands out the next. Nothing is remembered here.
+    The bound before the first round is ``initial``; `step` hands out the next. Nothing is remembered here. A run fills in what is None:
+    the ``denominator`` is the expected size of a cohort, and ``count_noise`` a twentieth of it, as in the paper. The bits travel
+    through the run's channel as a sum.
 
     Raises:
         ConfigError: a setting out of range.
@@ -29,15 +34,40 @@ class AdaptiveClip:
     1.005
     """
 
-    denominator: int | float
-    count_noise: int | float
+    denominator: int | float | None = None
+    count_noise: int | float | None = None
     initial: int | float = 0.1
     quantile: int | float = 0.5
     rate: int | float = 0.2
 
     def __post_init__(self) -> None:
-        require.positive(denominator=self.denominator, initial=self.initial, rate=self.rate, count_noise=self.count_noise)
+        require.positive(initial=self.initial, rate=self.rate)
         require.within(0, 1, quantile=self.quantile)
+        for name, value in (("denominator", self.denominator), ("count_noise", self.count_noise)):
+            if value is not None:
+                require.positive(**{name: value})
+
+    def among(self, expected: int | float) -> AdaptiveClip:
+        """The same for cohorts of this expected size, where nothing else was said."""
+        denominator = expected if self.denominator is None else self.denominator
+        return replace(self, denominator=denominator, count_noise=denominator / 20 if self.count_noise is None else self.count_noise)
+
+    @property
+    def l2(self) -> float:
+        """The bound of the first round."""
+        return float(self.initial)
+
+    def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Refused: a fixed clip in its place would adapt to nothing.
+
+        Raises:
+            ConfigError: always; ask `bound` for a round's clip.
+        """
+        raise ConfigError("an adaptive clip moves from round to round: run it in a Federation, or clip with bound(l2) and call step().")
+
+    def describe(self) -> str:
+        """What a report says."""
+        return f"adaptive: from {self.initial:g} towards the norm that {self.quantile:.0%} of the clients stay under"
 
     def init(self) -> float:
         """The bound of the first round."""
@@ -51,20 +81,45 @@ class AdaptiveClip:
         """What a client says: plus one half where its norm is under the bound, else minus one half."""
         return 0.5 if length <= l2 else -0.5
 
-    def step(self, l2: int | float, bits: float, noise: NoiseSource) -> tuple[float, DpEvent]:
-        """The next bound, from the sum of the clients' bits, and the event of having looked."""
-        noisy = bits + self.count_noise * normals(1, noise).item()
-        fraction = noisy / self.denominator + 0.5
-        return float(l2 * math.exp(-self.rate * (fraction - self.quantile))), DpEvent(
-            "gaussian", {"noise_multiplier": 2 * self.count_noise}
-        )
+    def step(self, l2: int | float, bits: float, noise: NoiseSource | None, sensitivity: int | float = 0.5) -> tuple[float, DpEvent | None]:
+        """The next bound, from the sum of the clients' bits, and the event of having looked.
+
+        ``sensitivity`` is how far one client moves that sum (one half, or 1 where its bit is replaced by another). Without a noise
+        source the count is exact, and there is no event: for runs that claim nothing.
+
+        Raises:
+            ConfigError: nobody said how many clients there are.
+        """
+        if self.denominator is None or self.count_noise is None:
+            raise ConfigError("an adaptive clip divides by the expected size of a cohort: give it a denominator, or ask among().")
+        event = None
+        if noise is not None:
+            bits += self.count_noise * normals(1, noise).item()
+            event = DpEvent("gaussian", {"noise_multiplier": self.count_noise / sensitivity})
+        fraction = bits / self.denominator + 0.5
+        return float(l2 * math.exp(-self.rate * (fraction - self.quantile))), event
+
+    def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
+        """One event for the update and the count of ONE cohort: a Gaussian of both.
+
+        Two charges would be too cheap: sampled releases compose when each draws a sample of its own, and these share one.
+
+        Raises:
+            ConfigError: the update's noise is not Gaussian.
+        """
+        if update.mechanism != "gaussian":
+            raise ConfigError(f"an adaptive clip's count is accounted for beside Gaussian noise only, and this is '{update.mechanism}'.")
+        z, counted = update.parameters["noise_multiplier"], count.parameters["noise_multiplier"]
+        return DpEvent("gaussian", {"noise_multiplier": (z**-2 + counted**-2) ** -0.5 if z else 0.0})
 
     def split(self, noise_multiplier: int | float) -> float:
         """The update's noise multiplier with which update and count together cost what ``noise_multiplier`` alone does.
 
         Raises:
-            ConfigError: the count alone costs more.
+            ConfigError: the count alone costs more, or nobody said how much noise it has.
         """
+        if self.count_noise is None:
+            raise ConfigError("an adaptive clip's noise is split by its count_noise: give it one, or ask among().")
         left = noise_multiplier**-2 - (2 * self.count_noise) ** -2 if noise_multiplier else math.inf
         if not left > 0:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Noise schedules: how the noise multiplier changes from round to round."""
+"""Schedules: how the noise multiplier, or the clip, changes from round to round."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from privfl.core import ConfigError, require, unknown
+from jaxtyping import Float
+from torch import Tensor
+
+from privfl.core import ConfigError, DpEvent, NoiseSource, Sensitivity, Vector, require, unknown
 from privfl.dp.accounting import calibrate
+from privfl.dp.clip import Clip
 from privfl.dp.mechanisms import Gaussian
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A factor for the noise multiplier of every round."""
+    """A factor for the noise multiplier, or the clip, of every round."""
 
     def factor(self, round: int) -> float:
-        """What the noise multiplier of this round is multiplied by."""
+        """What this round's is multiplied by."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same noise every round.
+    """The same every round.
 
     >>> Constant().factor(7)
     1.0
@@ -127,6 +131,56 @@ class Scheduled:
         factors = [schedule.factor(t) for t in range(rounds)]
         return cls(calibrate(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=rounds, schedule=factors), schedule)
 
+    def __post_init__(self) -> None:
+        require.at_least(0, noise_multiplier=self.noise_multiplier)
+        require.finite(noise_multiplier=self.noise_multiplier)
+
     def at(self, round: int) -> Gaussian:
         """The round's mechanism."""
         return Gaussian(self.noise_multiplier * self.schedule.factor(round))
+
+    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+        """Nothing at the clients."""
+        return values, None
+
+    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+        """Refused: the noise depends on the round, which only `at` is told.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("this noise follows a schedule by rounds: run it in a Federation, or release with at(round).")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledClip:
+    """A clip that follows a schedule: ``l2`` times the round's factor; the noise follows the clip, so the privacy stays the same.
+
+    Raises:
+        ConfigError: ``l2`` is not above 0.
+
+    >>> ScheduledClip(l2=2.0, schedule=Decaying("step", k=0.5, period=10)).at(10)
+    Clip(l2=1.0)
+    """
+
+    l2: int | float
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        require.positive(l2=self.l2)
+
+    def at(self, round: int) -> Clip:
+        """The round's clip."""
+        return Clip(self.l2 * self.schedule.factor(round))
+
+    def describe(self) -> str:
+        """What a report says."""
+        return f"every update's L2 norm at most {self.l2:g} times the round's factor by {self.schedule!r}"
+
+    def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Refused: the clip depends on the round, which only `at` is told.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("this clip follows a schedule by rounds: run it in a Federation, or clip with at(round).")

@@ -170,7 +170,8 @@ class Adversaries:
         scenario = self.scenario
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
-            sent = torch.stack([scenario.bound(updates[client].delta) for client in honest])
+            bound = scenario.in_round(plan.number, state.bound).bound
+            sent = torch.stack([bound(updates[client].delta) for client in honest])
             benign = Rows(sent, torch.tensor([updates[client].weight for client in honest]), tuple(honest))
         return RoundKnowledge(
             plan,

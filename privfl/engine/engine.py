@@ -27,6 +27,7 @@ from privfl.core import (
     DpEvent,
     Faults,
     Incident,
+    Opened,
     Outcome,
     RoundFailed,
     RoundPlan,
@@ -40,15 +41,17 @@ from privfl.core import (
     client_of,
     client_party,
     dropped,
+    norm,
 )
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
-from privfl.engine.scenario import Scenario
+from privfl.engine.scenario import AdaptiveBound, Scenario
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
 from privfl.training import Executor, Failed, ServerHalf
 
 _HEAD = FRAME_ROOM // 4
+_BITS = "norms under the bound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,10 @@ class Played:
 
 @dataclass(slots=True)
 class _Round:
-    """A round in the making."""
+    """A round in the making; ``scenario`` has the round's own bound and noise."""
 
     plan: RoundPlan
+    scenario: Scenario
     seconds: dict[str, float] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)
     fired: dict[str, str] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class _Round:
     attacks: dict[int, dict[ClientId, Any]] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
     local_event: DpEvent | None = None
+    bits: dict[ClientId, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -107,6 +112,8 @@ class Engine:
         weighting = getattr(scenario.workload.method, "weighting", "samples")
         self._max_weight = 1.0 if weighting == "uniform" else float(max(len(index) for index in scenario.clients.values()))
         self._parts = dict(scenario.workload.method.parts(scenario.workload.model.d))
+        bound = scenario.bound
+        self._adaptive = bound.among(scenario.expected_cohort) if isinstance(bound, AdaptiveBound) else None
         for part in self._parts:
             if scenario.bound.l2 < float("inf") and part not in scenario.part_bounds:
                 raise ConfigError(
@@ -124,6 +131,7 @@ class Engine:
             method=self.server.init(model.d),
             rules={part: rule.init() for part in parts} if isinstance(rule, RuleWithMemory) else {},
             seats={i: d.init() for i, d in enumerate(self.scenario.defences) if isinstance(d, BeforeSeat | AfterSeat)},
+            bound=None if self._adaptive is None else self._adaptive.init(),
         )
 
     def play(self, state: RunState, *, keep: bool = False) -> Played:
@@ -132,11 +140,12 @@ class Engine:
         Raises:
             RoundFailed: training failed at every client of the cohort.
         """
-        scenario, number = self.scenario, state.round
+        number = state.round
+        scenario = self.scenario.in_round(number, state.bound)
         clients = tuple(scenario.clients)
         cohort = scenario.sampler.draw(clients, self.seeds.generator("sampling", number))
         plan = RoundPlan(number, cohort, scenario.workload.model.d, scenario.sent_l2, self._max_weight, "delta", self._id)
-        now = _Round(plan)
+        now = _Round(plan, scenario)
         if not self.session.enrolled(clients):
             with now.stage("key set-up"):
                 self.session.enrol(clients)
@@ -155,6 +164,8 @@ class Engine:
             outcomes["delta"] = self.session.play(plan, bounded, faults, keep_bodies=keep)
             for part in self._parts:
                 outcomes[part] = self._send_part(now, part, faults, keep)
+            if self._adaptive is not None:
+                outcomes[_BITS] = self._send_bits(now, faults, keep)
         opened = outcomes["delta"].opened
         self._note_losses(now, outcomes["delta"])
         after, changed = state.parameters, state
@@ -162,6 +173,8 @@ class Engine:
             with now.stage("aggregate"):
                 done = self._aggregate(now, outcomes, state)
             if done is not None:
+                state = replace(state, bound=self._adapt(now, outcomes, state, done))
+                now.charges += done.charges
                 with now.stage("apply"):
                     fraction = len(cohort) / len(clients)
                     after, method = self.server.step(state.parameters, done.vector, done.aux, state.method, fraction)
@@ -257,11 +270,12 @@ class Engine:
         return replace(self.faults, liars={**self.faults.liars, **struck.liars}) if struck.liars else self.faults
 
     def _bound(self, now: _Round) -> dict[ClientId, Bounded]:
-        scenario, number = self.scenario, now.plan.number
+        scenario, number = now.scenario, now.plan.number
         bounded: dict[ClientId, Bounded] = {}
         for client, update in now.updates.items():
             lies = self.adversaries.lies_about(client, number)
             unbounded = update.delta.clone() if lies else update.delta
+            length = 0.0 if self._adaptive is None else norm(update.delta)
             try:
                 delta = scenario.bound(update.delta)
                 if scenario.mechanism is not None and scenario.local_noise:
@@ -275,6 +289,8 @@ class Engine:
             except BadUpdate as bad:
                 now.wrong("bound", str(bad), client)
                 continue
+            if self._adaptive is not None:
+                now.bits[client] = self._adaptive.bit(length, scenario.bound.l2)
             if lies:
                 bounded[client] = self.adversaries.handed_over(bounded[client], unbounded, number)
         return bounded
@@ -294,13 +310,35 @@ class Engine:
                 now.wrong("bound", f"{bad} ({part})", client)
         return self.session.play(plan, bounded, faults, keep_bodies=keep)
 
+    def _send_bits(self, now: _Round, faults: Faults, keep: bool) -> Outcome[Any]:
+        """Whether each norm was under the bound, through the same channel: where it sums, nobody reads a single bit."""
+        plan = replace(now.plan, d=1, l2=0.5, max_weight=1.0, part=_BITS)
+        bounded = {client: Bounded(client, torch.tensor([bit]), 0.5) for client, bit in now.bits.items()}
+        return self.session.play(plan, bounded, faults, keep_bodies=keep)
+
+    def _adapt(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState, done: Aggregate) -> float | None:
+        """Where the adaptive bound goes from here. The count is charged together with the update that the same cohort made."""
+        if self._adaptive is None or state.bound is None:
+            return None
+        opened = outcomes[_BITS].opened
+        if opened is None and now.plan.cohort:
+            return state.bound
+        scenario = now.scenario
+        noise = None if scenario.mechanism is None else scenario.noise
+        row = scenario.channel.row_bound(0.5, 1)
+        sensitivity = row.step if scenario.relation() == "replace_one" else row.l2
+        moved, event = self._adaptive.step(state.bound, _sum(opened), noise, sensitivity)
+        if event is not None:
+            done.charges = [replace(charge, event=self._adaptive.together(charge.event, event)) for charge in done.charges]
+        now.fired[type(self.scenario.bound).__name__] = f"the bound of the next round is {moved:.4g} (it was {state.bound:.4g})"
+        return moved
+
     def _aggregate(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState) -> Aggregate | None:
         try:
-            done = aggregate(self.scenario, now.plan, outcomes, self._parts, state, now.local_event)
+            done = aggregate(now.scenario, now.plan, outcomes, self._parts, state, now.local_event)
         except (TooManyByzantine, BadUpdate) as refused:
             now.wrong("aggregate", f"{refused} The model stays as it was.")
             return None
-        now.charges += done.charges
         now.fired |= done.fired
         return done
 
@@ -315,6 +353,14 @@ class Engine:
             for client in dropped(now.plan, opened.survivors):
                 if client in now.updates and client_party(client) not in opened.excluded:
                     now.wrong("channel", f"client {client} did not get through", client)
+
+
+def _sum(opened: Opened[Any] | None) -> float:
+    """The sum of the bits that got through; of none where nobody was drawn."""
+    if opened is None:
+        return 0.0
+    what = opened.what
+    return float(what.weights @ what.values[:, 0] if isinstance(what, Rows) else what.value[0])
 
 
 def _kept(outcome: Outcome[Any]) -> Outcome[Any]:

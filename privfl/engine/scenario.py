@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ from privfl.engine.attackers import Attacker
 from privfl.engine.samplers import All, Sampler
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
+P_co = TypeVar("P_co", covariant=True)
 _SEATS = (DataPoison, Objective, TrainingPoison, UpdatePoison, RememberingPoison, BoundPoison, PartyPoison, BroadcastPoison, Divided)
 _KNOWING = {"nothing": "nothing", "own": "its own updates", "benign": "the honest updates", "rule": "the server's rule"}
 
@@ -74,6 +75,44 @@ class Grouped(Protocol):
 
     def rows(self, contributions: int) -> int:
         """How many rows so many contributions make."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveBound(Protocol):
+    """A bound that follows the clients' norms: every client says one bit, the channel sums the bits, and the sum moves the bound."""
+
+    def among(self, expected: float) -> AdaptiveBound:
+        """The same for cohorts of this expected size."""
+        ...
+
+    def init(self) -> float:
+        """The L2 bound of the first round."""
+        ...
+
+    def bound(self, l2: float) -> Bound:
+        """A round's bound."""
+        ...
+
+    def bit(self, length: float, l2: float) -> float:
+        """What a client says whose update has this norm: plus or minus one half."""
+        ...
+
+    def step(self, l2: float, bits: float, noise: NoiseSource | None, sensitivity: float) -> tuple[float, DpEvent | None]:
+        """The next round's L2 bound, and the event of having looked at the bits; exact and without an event where there is no noise."""
+        ...
+
+    def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
+        """One event for the noisy update and the noisy count of one cohort."""
+        ...
+
+
+@runtime_checkable
+class ByRound(Protocol[P_co]):
+    """A part that is another one in every round: it follows a schedule."""
+
+    def at(self, round: int) -> P_co:
+        """The round's own."""
         ...
 
 
@@ -138,6 +177,8 @@ class Scenario:
             self._check_attack(attacker)
         self._check_noise()
         self._check_rule()
+        if isinstance(self.bound, AdaptiveBound):
+            self._check_adaptive()
 
     def _check_attack(self, attacker: Attacker) -> None:
         if not isinstance(attacker.attack, _SEATS):
@@ -154,6 +195,27 @@ class Scenario:
                 f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} reads none:"
                 " give the attack a rule of its own to stand in for it."
             )
+
+    def in_round(self, number: int, l2: float | None) -> Scenario:
+        """The scenario with a round's own bound and noise where they change; ``l2`` is where an adaptive bound has got to."""
+        bound: Any = self.bound
+        if isinstance(bound, AdaptiveBound):
+            bound = bound.bound(bound.init() if l2 is None else l2)
+        elif isinstance(bound, ByRound):
+            bound = bound.at(number)
+        mechanism: Any = self.mechanism.at(number) if isinstance(self.mechanism, ByRound) else self.mechanism
+        noise: Any = self.noise.at(number) if isinstance(self.noise, ByRound) else self.noise
+        if bound is self.bound and mechanism is self.mechanism and noise is self.noise:
+            return self
+        facts = dict(self.facts)
+        if "forward" in facts and bound is not self.bound:
+            facts["forward"] = replace(facts["forward"], l2=float(bound.l2))
+        return replace(self, bound=bound, mechanism=mechanism, noise=noise, facts=facts)
+
+    @property
+    def expected_cohort(self) -> float:
+        """How many clients take part in a round, on average."""
+        return float(self.sampler.sampling(len(self.clients)).rate * len(self.clients))
 
     @property
     def local_noise(self) -> bool:
@@ -207,6 +269,25 @@ class Scenario:
                 f"noise at the clients has no bound, and {_name(self.channel)} computes on integers that need one: use the plain channel."
             )
         self.sensitivity()
+
+    def _check_adaptive(self) -> None:
+        """Refuse a channel that does not sum the bits, and noise beside which their count is not accounted for."""
+        if hosts(self.channel) or isinstance(self.channel, Grouped):
+            raise ConfigError(
+                f"an adaptive bound needs the sum of the clients' bits, which {_name(self.channel)} does not open: use secagg."
+            )
+        first = RoundPlan(0, tuple(self.clients), self.workload.model.d, self.bound.l2)
+        if isinstance(self.channel, CarriesNoise) and self.channel.noise_event(first, len(self.clients)) is not None:
+            raise ConfigError("the count of an adaptive bound is noised by the server, and distributed noise does not trust it: use clip.")
+        if self.local_noise:
+            raise ConfigError(
+                "the bits of an adaptive bound would reach the server without noise of their own: use clip under local noise."
+            )
+        mechanism = self.in_round(0, None).mechanism
+        if mechanism is not None:
+            event = mechanism.release(torch.zeros(1), Sensitivity(1.0, 1.0, 1.0), 1, OsNoise())[1]
+            if event is None or event.mechanism != "gaussian":
+                raise ConfigError(f"an adaptive bound's count is accounted for beside Gaussian noise only: {_name(mechanism)} needs clip.")
 
     def _check_rule(self) -> None:
         """Refuse a rule that stands fewer liars than its f among the cohort's rows, before any training."""

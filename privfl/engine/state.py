@@ -15,8 +15,8 @@ class RunState:
 
     ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last aggregate [d]. ``rules`` is the
     rule's memory by part, ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by position and
-    client; ``attacks`` the attackers', by position and by the first client of a team. ``executor`` is the way of training that was
-    picked, and is used again.
+    client; ``attacks`` the attackers', by position and by the first client of a team; ``bound`` is where an adaptive L2 bound has got to.
+    ``executor`` is the way of training that was picked, and is used again.
     """
 
     round: int
@@ -30,4 +30,5 @@ class RunState:
     clients: Mapping[ClientId, ClientState] = field(default_factory=dict)
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     last: Vector | None = None
+    bound: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
