@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
 from privfl.aggregators.columns import midpoint
+from privfl.aggregators.mean_shift import largest_cluster
 from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, Vector, require
@@ -74,23 +73,9 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
         features = list((counts.to(torch.float64) / len(picked)).T)
         if self.similarity == "cosine" and state.last is not None:
             features.append(cosines_to(rows.values, state.last))
-        alike = largest_mean_shift_cluster(torch.stack(features, dim=1))
+        alike = largest_cluster(torch.stack(features, dim=1))
         kept = ordinary & alike
         scale = torch.where(norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms))
         out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
         scores = {"norm": norms, "ordinary_norm": ordinary, "ordinary_signs": alike}
         return Verdict(out, kept=kept, scale=scale, scores=scores), SignGuardState(out)
-
-
-def largest_mean_shift_cluster(features: Float[Tensor, "n k"]) -> Bool[Tensor, " n"]:
-    """The rows of the largest cluster that mean shift finds, with the bandwidth of the authors (median pairwise reach); all, if alike."""
-    from sklearn.cluster import MeanShift, estimate_bandwidth
-
-    points = features.numpy()
-    width = estimate_bandwidth(points, quantile=0.5) if len(points) > 1 else 0.0
-    if not width > 0:  # at least half of the rows look exactly alike: they are the cluster
-        alike = (features[:, None] == features).all(dim=2)
-        return alike[int(alike.sum(dim=1).argmax())]
-    labels = MeanShift(bandwidth=width, bin_seeding=True, cluster_all=False).fit(points).labels_
-    named = labels[labels >= 0]
-    return torch.from_numpy(np.asarray(labels == np.bincount(named).argmax()))

@@ -186,7 +186,7 @@ def sign_guard(X: Array) -> Array:
     M = np.median(norms)
     S1 = (norms >= 0.1 * M) & (norms <= 3 * M)
     features = np.stack([(X > 0).mean(axis=1), (X == 0).mean(axis=1), (X < 0).mean(axis=1)], axis=1)
-    width = estimate_bandwidth(features, quantile=0.5)
+    width = estimate_bandwidth(features, quantile=0.5) * (1 + 1e-9)  # shares of few coordinates tie with it
     labels = np.zeros(len(X))  # all signs alike: one cluster
     if width > 0:
         labels = MeanShift(bandwidth=width, bin_seeding=True, cluster_all=False).fit(features).labels_

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import MeanShift, estimate_bandwidth
 
 from privfl.aggregators import Median, TrimmedMean
 from privfl.aggregators.columns import middle, nearest_middle_mean, sorted_columns
+from privfl.aggregators.mean_shift import largest_cluster
 from privfl.aggregators.seats import finite_rows
 from privfl.core import Rows
 from privfl.core.geometry import BLOCK, centred_gram, gram, squared_distances, squared_norms
@@ -91,3 +95,23 @@ def test_the_nearest_values_to_a_median_lie_side_by_side(n: int, seed: int, data
 def test_finite_rows_are_told_from_others_even_where_sums_overflow(entries: list[float]) -> None:
     values = torch.tensor([entries, [0.0] * len(entries)])
     assert finite_rows(values).tolist() == [bool(np.isfinite(entries).all()), True]
+
+
+@quick
+@given(st.integers(6, 40), st.integers(1, 4), st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 2.0]))
+def test_the_largest_cluster_is_that_of_scikit_learns_mean_shift(n: int, k: int, seed: int, apart: float) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, k)) / 10
+    points[: n // 3] += apart * rng.normal(size=k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where every point is a seed
+        fitted = MeanShift(bandwidth=estimate_bandwidth(points, quantile=0.5), bin_seeding=True, cluster_all=False).fit(points)
+    sizes = np.bincount(fitted.labels_[fitted.labels_ >= 0])
+    found = largest_cluster(torch.from_numpy(points)).numpy()
+    assert found.sum() == sizes.max()
+    assert len(set(fitted.labels_[found])) == 1
+
+
+def test_rows_that_look_alike_are_the_largest_cluster_where_they_are_half() -> None:
+    assert largest_cluster(torch.tensor([[1.0], [0.0], [1.0], [1.0], [0.5]])).tolist() == [True, False, True, True, False]
+    assert largest_cluster(torch.tensor([[1.0]])).tolist() == [True]
