@@ -1,0 +1,5 @@
+"""Encrypted similarity: clients are weighed by how they point, and nobody reads where they point."""
+
+from privfl.hybrid.encrypted_cosine.channel import EncryptedCosine, previous_aggregate
+
+__all__ = ["EncryptedCosine", "previous_aggregate"]
