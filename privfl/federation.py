@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from privfl.core import (
     NoiseSource,
     NotVisible,
     OsNoise,
+    RoundPlan,
     Rule,
     RuleWithMemory,
     Transcript,
@@ -38,13 +39,31 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.data import label_counts
-from privfl.dp import NoBound, spend
-from privfl.engine import All, Attacker, Engine, RoundRecord, RunFolder, RunState, Sampler, Scenario, measures
+from privfl.dp import NoBound, spend, statement
+from privfl.engine import All, Attacker, Described, Engine, RoundRecord, RunFolder, RunState, Sampler, Scenario, measures
 from privfl.training import Executor, FedAvg, LocalSGD, Method, ServerOptimizer, Workload, cross_entropy, evaluate, executors
 
 Progress = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds."""
 AUTO_KEEP_BYTES = 512 << 20
+
+
+@runtime_checkable
+class Approximate(Protocol):
+    """A channel whose sums carry noise of its own."""
+
+    def error(self, plan: RoundPlan) -> float:
+        """Its standard deviation in one value of the weighted sum of the whole cohort."""
+        ...
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A channel that has limits which nobody should overlook."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the report."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -160,7 +179,7 @@ class Federation:
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
-            facts=_facts(training or LocalSGD(), bound or NoBound()),
+            facts=_facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
         self._begin(scenario, executor, audit or AuditConfig(), None, threads)
 
@@ -213,13 +232,14 @@ class Federation:
             executor, picked = self._pick(state)
         engine = Engine(scenario, executor, faults)
         transcripts: dict[int, Transcript] = {}
+        plan: RoundPlan | None = None
         budget = AUTO_KEEP_BYTES
         try:
             state = state or engine.begin(picked)
             while state.round < scenario.rounds:
                 keep = self._keep(state.round, budget)
                 played = engine.play(state, keep=keep)
-                state = played.state
+                state, plan = played.state, played.transcript.plan
                 if keep:
                     transcripts[played.transcript.plan.number] = played.transcript
                     budget -= self._size()
@@ -232,7 +252,7 @@ class Federation:
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
-        summary = self._summary(records, state, picked)
+        summary = self._summary(records, state, picked, plan)
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
         return Run(tuple(records), state, scenario.workload.model.module, summary, transcripts, folder.path if folder else None)
@@ -299,10 +319,22 @@ class Federation:
             else {}
         )
 
-    def _summary(self, records: Sequence[RoundRecord], state: RunState, picked: str) -> dict[str, Any]:
-        workload, clients = self.scenario.workload, self.scenario.clients
+    def _error(self, plan: RoundPlan | None) -> dict[str, str]:
+        """What a channel with approximate sums adds to those of a round like the last one."""
+        if plan is None or plan.n == 0 or not isinstance(self.scenario.channel, Approximate):
+            return {}
+        error = self.scenario.channel.error(plan)
+        mean = error / (plan.n * plan.max_weight)
+        return {
+            "error of the channel": f"noise of standard deviation {error:.2g} in each value of the weighted sum of {plan.n} updates,"
+            f" {mean:.2g} in their mean where all weigh the most"
+        }
+
+    def _summary(self, records: Sequence[RoundRecord], state: RunState, picked: str, plan: RoundPlan | None) -> dict[str, Any]:
+        workload, clients, channel = self.scenario.workload, self.scenario.clients, self.scenario.channel
         own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
         last = [record for record in records if record.accuracy is not None]
+        told = statement(state.ledger, self.audit.delta)
         return {
             "accuracy": last[-1].accuracy if last else None,
             "loss": last[-1].loss if last else None,
@@ -314,7 +346,8 @@ class Federation:
             "executor": picked,
             "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
             "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
-            "facts": {**{k: v for k, v in self.scenario.facts.items() if k != "forward"}, "trained by": picked},
+            "facts": {**{k: v for k, v in self.scenario.facts.items() if k != "forward"}, **self._error(plan), "trained by": picked},
+            "warnings": list(channel.warnings()) if isinstance(channel, Warns) else [],
         }
 
 
@@ -347,5 +380,9 @@ def _joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, t
     return Dataset(x, y, max(data.classes for data in held.values())), positions
 
 
-def _facts(training: Method, bound: Bound) -> dict[str, Any]:
-    return {"training": repr(training), "bound": repr(bound)}
+def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:
+    return {
+        "training": repr(training),
+        "bound": repr(bound),
+        "channel": channel.describe() if isinstance(channel, Described) else repr(channel),
+    }
