@@ -209,7 +209,8 @@ class BucketedClient(KeepsSecrets):
         self.entered.add(this)
         for number, group in enumerate(self.channel.groups(plan)):
             if self.who in group:
-                return self.inside.enter(self.channel.plan_of(plan, group, number), replace(update, weight=1.0, frame=None))
+                unweighted = Bounded.claimed(self.who, update.delta, update.l2)  # checked when it was made, or a liar's
+                return self.inside.enter(self.channel.plan_of(plan, group, number), unweighted)
         raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
 
 

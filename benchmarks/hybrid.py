@@ -1,0 +1,152 @@
+"""Hybrids against their plaintext rules: what robustness costs where nobody reads an update, and whether it still defends.
+
+``python -m benchmarks.hybrid [--quick] [--json] [--only CASE]``. Times are CPU time of one thread, all parties together.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Row, cost, gain, interleaved, main, say
+from privfl import Federation
+from privfl.core import Bounded, Channel, RoundPlan
+from privfl.crypto import SecAgg
+from privfl.engine import Session
+from privfl.hybrid import BucketedSecAgg
+
+
+def bounded(n: int, d: int, l2: float = 1.0, seed: int = 0) -> dict[int, Bounded]:
+    """Random updates within the bound."""
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    rows *= 0.9 * l2 / rows.norm(dim=1, keepdim=True)
+    return {client: Bounded(client, row, l2) for client, row in enumerate(rows)}
+
+
+@dataclass
+class Rounds:
+    """One round after another over a channel."""
+
+    channel: Channel[Any]
+    sent: Mapping[int, Bounded]
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.session = Session(self.channel)
+        self.session.enrol(self.sent)
+
+    def __call__(self) -> None:
+        """The next round, all parties on one thread."""
+        first = next(iter(self.sent.values()))
+        plan = RoundPlan(self.number, tuple(self.sent), len(first.delta), first.l2, session=b"benchmark")
+        self.number += 1
+        outcome = self.session.play(plan, self.sent)
+        if outcome.opened is None or len(outcome.opened.survivors) != len(self.sent):
+            raise RuntimeError(f"the round failed: {dict(outcome.aborts)}")
+        self.sent_bytes = outcome.bytes_sent()
+
+
+def bucketed(quick: bool) -> Iterator[Row]:
+    """A whole round of 60 clients with 100k parameters, in groups, against one sum over them all."""
+    sent = bounded(60, 100_000)
+    plain = Rounds(SecAgg(), sent)
+    for size in (2, 3, 5, 10):
+        grouped = Rounds(BucketedSecAgg(size=size), sent)
+        found = interleaved({"ours": grouped, "plain": plain}, 2 if quick else 5, time.process_time)
+        yield cost(f"groups of {size}", "plain SecAgg", "CPU s, round of 60", found["ours"], found["plain"], target=1 / 1.2)
+        yield cost(f"groups of {size}", "plain SecAgg", "MB, round of 60", grouped.sent_bytes / 1e6, plain.sent_bytes / 1e6)
+
+
+# ---- defence -----------------------------------------------------------------------------------------------------------------------
+
+N, F, L2 = 50, 10, 2.0
+MNIST: dict[str, Any] = {
+    "data": {"name": "mnist", "clients": N, "partition": {"name": "dirichlet", "alpha": 0.5, "min_size": 40}, "root": 200},
+    "model": {"name": "mlp", "hidden": [32]},
+    "training": {"name": "sgd", "lr": 0.1, "steps": 10, "batch_size": 32, "weighting": "uniform"},
+    "rounds": 25,
+    "bound": {"name": "clip", "l2": L2},
+    "executor": "stacked",
+    "audit": {"keep": "none", "evaluate_every": 25},
+}
+"""50 clients hold MNIST unevenly (Dirichlet 0.5); 10 of them lie. The server has 200 clean samples for the rules that need a root."""
+LAST = MNIST["rounds"] - 1
+LIARS = {"clients": list(range(F))}
+UNCLIPPED = {"name": "skip_clip", **LIARS}
+ATTACKS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "sign flip": [{"name": "sign_flip", "scale": 5.0, **LIARS}, UNCLIPPED],
+    "ALIE": [{"name": "alie", **LIARS}],
+    "Min-Max": [{"name": "min_max", **LIARS}],
+    "label flip": [{"name": "label_flip", **LIARS}, {**UNCLIPPED, "scale": 10.0}],
+    "model replacement": [
+        {
+            "name": "model_replacement",
+            "backdoor": {"name": "pixel_pattern", "target": 0},
+            "gamma": float(N),
+            "training": {"epochs": 20, "lr": 0.1},
+            "clients": [0],
+            "rounds": [LAST],
+        },
+        {"name": "skip_clip", "clients": [0], "rounds": [LAST]},
+    ],
+}
+"""Ten liars, and one for model replacement, in the last round; those whose attack lives on length skip the clip, as a modified client can."""
+KRUM = {"name": "krum", "f": F, "m": 20}
+PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "median, groups of 2": ({"aggregator": "median"}, {"aggregator": "median", "channel": {"name": "bucketed_secagg", "size": 2}}),
+    "multi-Krum, groups of 2": (
+        {"aggregator": KRUM},
+        {"aggregator": {"name": "krum", "f": F, "m": 10}, "channel": {"name": "bucketed_secagg", "size": 2}},
+    ),
+}
+"""A rule over plaintext rows, and the hybrid that runs it where nobody reads a row."""
+SUM: dict[str, Any] = {"channel": {"name": "secagg", "fidelity": "ideal"}}
+
+
+def outcome(changes: Mapping[str, Any], attack: str, seed: int) -> tuple[float, float]:
+    """Test accuracy and, where there is one, the backdoor's success at the end of a run, in per cent."""
+    result = Federation.from_config({**MNIST, **changes, "attacks": ATTACKS[attack], "seed": seed}).run()
+    backdoor = [value for name, value in result.history[-1].measures.items() if "backdoor" in name]
+    return 100 * float(result.accuracy or 0.0), 100 * (backdoor[0] if backdoor else 0.0)
+
+
+def defence(quick: bool) -> Iterator[Row]:
+    """MNIST under five attacks: every hybrid beside its plaintext rule (within 2 points), and the sum that nobody defends."""
+    seeds = (0,) if quick else (0, 1, 2)
+    for attack in ATTACKS:
+        undefended = [outcome(SUM, attack, seed) for seed in seeds]
+        say(f"  {attack}: plain SecAgg {_spread(undefended)}")
+        for name, (plaintext, hidden) in PAIRS.items():
+            theirs = [outcome(plaintext, attack, seed) for seed in seeds]
+            ours = [outcome(hidden, attack, seed) for seed in seeds]
+            say(f"  {attack}: {name} {_spread(ours)}, in plaintext {_spread(theirs)}")
+            case = f"{attack}: {name}"
+            yield gain(case, "its plaintext rule", "accuracy %, 2 points less allowed", _main(ours) + 2.0, _main(theirs), target=1)
+            yield gain(case, "plain SecAgg", "accuracy %", _main(ours), _main(undefended))
+            if attack == "model replacement":
+                yield cost(case, "plain SecAgg", "backdoor %", _backdoor(ours), _backdoor(undefended))
+
+
+def _main(runs: Sequence[tuple[float, float]]) -> float:
+    return statistics.mean(accuracy for accuracy, _ in runs)
+
+
+def _backdoor(runs: Sequence[tuple[float, float]]) -> float:
+    return statistics.mean(backdoor for _, backdoor in runs)
+
+
+def _spread(runs: Sequence[tuple[float, float]]) -> str:
+    accuracies = [accuracy for accuracy, _ in runs]
+    return f"{_main(runs):.1f} % ({min(accuracies):.1f}..{max(accuracies):.1f}), backdoor {_backdoor(runs):.0f} %"
+
+
+CASES = {"bucketed": bucketed, "defence": defence}
+
+if __name__ == "__main__":
+    main("hybrid", CASES)
