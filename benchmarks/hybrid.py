@@ -62,6 +62,20 @@ def bucketed(quick: bool) -> Iterator[Row]:
         yield cost(f"groups of {size}", "plain SecAgg", "MB, round of 60", grouped.sent_bytes / 1e6, plain.sent_bytes / 1e6)
 
 
+def groups(quick: bool) -> Iterator[Row]:
+    """What a group size buys of 50 clients: liars stood wherever they sit, and honest clients opened when the server and 10 collude."""
+    n, colluders, rounds = 50, 10, 2_000 if quick else 20_000
+    found = {}
+    for size in (2, 3, 5, 10):
+        channel, opened = BucketedSecAgg(size=size), 0
+        for number in range(rounds):
+            parts = channel.groups(RoundPlan(number, tuple(range(n)), 1, 1.0, session=b"benchmark"))
+            opened += sum(sum(client >= colluders for client in part) == 1 for part in parts)
+        found[size] = (float(channel.stands(n)), max(opened, 1) / rounds)
+        yield gain(f"groups of {size}", "groups of 2", "liars stood of 50", found[size][0], found[2][0])
+        yield cost(f"groups of {size}", "groups of 2", "clients opened a round, 10 collude", found[size][1], found[2][1])
+
+
 # ---- defence -----------------------------------------------------------------------------------------------------------------------
 
 N, F, L2 = 50, 10, 2.0
@@ -96,7 +110,7 @@ ATTACKS: dict[str, list[dict[str, Any]]] = {
         {"name": "skip_clip", "clients": [0], "rounds": [LAST]},
     ],
 }
-"""Ten liars, and one for model replacement, in the last round; those whose attack lives on length skip the clip, as a modified client can."""
+"""Ten liars, and one for model replacement, in the last round; those who need length skip the clip, as a modified client can."""
 KRUM = {"name": "krum", "f": F, "m": 20}
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "median, groups of 2": ({"aggregator": "median"}, {"aggregator": "median", "channel": {"name": "bucketed_secagg", "size": 2}}),
@@ -146,7 +160,7 @@ def _spread(runs: Sequence[tuple[float, float]]) -> str:
     return f"{_main(runs):.1f} % ({min(accuracies):.1f}..{max(accuracies):.1f}), backdoor {_backdoor(runs):.0f} %"
 
 
-CASES = {"bucketed": bucketed, "defence": defence}
+CASES = {"bucketed": bucketed, "groups": groups, "defence": defence}
 
 if __name__ == "__main__":
     main("hybrid", CASES)
