@@ -1,0 +1,5 @@
+"""Robust rules on shares: two servers that each see uniform noise, and a dealer that sees no data."""
+
+from privfl.hybrid.two_server.channel import TwoServer
+
+__all__ = ["TwoServer"]

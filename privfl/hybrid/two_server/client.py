@@ -1,0 +1,60 @@
+"""A client in one round: it speaks once."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, client_party
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import fields
+from privfl.hybrid.two_server.rounds import SEED, VECTOR, Round, seal_to
+from privfl.hybrid.two_server.words import U64, expand, pack
+
+
+def integers(now: Round, update: Bounded) -> U64:
+    """A contribution as ring words: the values, and the weight where rows have one; else every row has the largest weight.
+
+    Raises:
+        BadUpdate: as `FixedPoint.encode`.
+    """
+    claimed = update if now.weighted else Bounded.claimed(update.client, update.delta, update.l2, now.plan.max_weight)
+    encoded = now.code.encode(claimed, now.plan, dtype=np.int64)
+    return encoded[: now.length].astype(np.int64, copy=False).view(np.uint64)
+
+
+@dataclass(repr=False)
+class ClientParty(KeepsSecrets):
+    """A client in one round: its vector minus a mask to the first server, the mask's seed, sealed, to the second."""
+
+    now: Round
+    who: ClientId
+    position: int
+    boxes: tuple[bytes, ...]
+    vector: U64 | None
+    refused: str | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        """Both messages, once."""
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, client_party(self.who))
+        if self.vector is None:
+            return {}
+        now, seed = self.now, secrets.token_bytes(32)
+        masked, self.vector = self.vector - expand(seed, now.length, now.library), None
+        letters = seal_to(self.boxes, seed, now.scene("seed", str(self.position)), now.library)
+        out: dict[str, Buffer] = {
+            "server": now.write(VECTOR, self.position, fields.facts(now.plan), pack(masked, now.ring)),
+            "server/1": now.write(SEED, self.position, letters),
+        }
+        return out
+
+
+def enter(now: Round, who: ClientId, boxes: tuple[bytes, ...], update: Bounded) -> ClientParty:
+    """The client's party with its update; one that cannot be encoded gives up by name."""
+    try:
+        return ClientParty(now, who, now.plan.cohort.index(who), boxes, integers(now, update))
+    except BadUpdate as bad:
+        return ClientParty(now, who, now.plan.cohort.index(who), boxes, None, str(bad))

@@ -1,0 +1,141 @@
+"""What both servers decide from scores that are open: exactly, in integers, so that they decide alike and as the plain rules do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from privfl.crypto.abort import StageAbort
+from privfl.hybrid.two_server.checks import accept
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.words import I64, U64, signed
+
+
+def stands(machine: Machine, f: int, m: int) -> int:
+    """How many liars Krum must still count with, after those that failed the checks.
+
+    Raises:
+        StageAbort: too few rows for f and m, or more than f failed.
+    """
+    n, lost = machine.n, machine.n - len(machine.valid)
+    if n <= 2 * f + 2 or m > n - f - 2:
+        raise StageAbort("select", f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f - 2, and {n} rows are there")
+    if lost > f:
+        raise StageAbort("select", f"Krum stands {f} liars, and {lost} rows failed the norm check", who=tuple(machine.excluded))
+    return f - lost
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKrum:
+    """Krum's choice from the open Gram matrix of the valid rows."""
+
+    f: int
+    m: int
+
+    def act(self, machine: Machine) -> None:
+        """Set the public weights.
+
+        Raises:
+            StageAbort: as `stands`.
+        """
+        left, valid = stands(machine, self.f, self.m), list(machine.valid)
+        inner = signed(machine.public["inner"], machine.now.ring)[np.ix_(valid, valid)]
+        norms = np.diagonal(inner)
+        apart = norms[:, None] + norms - 2 * inner
+        scores = krum_scores(apart, left)
+        accept(machine, [valid[i] for i in np.argsort(scores, kind="stable")[: self.m]])
+        machine.disclosed["gram"] = torch.from_numpy(inner / machine.now.scale**2)
+
+
+def krum_scores(apart: I64, f: int) -> I64:
+    """Each row's sum of the n - f - 2 smallest squared distances to others."""
+    scores: I64 = np.sort(apart, axis=1)[:, 1 : max(len(apart) - f - 1, 1)].sum(axis=1)
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Products with the direction and squared norms of all rows, to be opened together."""
+
+    dots: bool = True
+
+    def act(self, machine: Machine) -> None:
+        """Fill "scores": those of rows that failed stay hidden."""
+        valid, shares = list(machine.valid), machine.shares
+        parts = [shares["dots"][valid], shares["norms"][valid]] if self.dots else [shares["norms"][valid]]
+        shares["scores"] = np.stack(parts)
+
+
+def _opened(machine: Machine) -> tuple[I64, I64]:
+    scores = signed(machine.public["scores"], machine.now.ring)
+    dots, norms = scores[0], scores[-1]
+    machine.disclosed["norms"] = torch.from_numpy(np.sqrt(norms) / machine.now.scale)
+    return dots, norms
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNorms:
+    """Everybody's exact norm is disclosed; nothing is decided by it."""
+
+    def act(self, machine: Machine) -> None:
+        """Name them."""
+        _opened(machine)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCosine:
+    """Rows whose cosine with the direction is over the threshold, compared as exact squares."""
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Set the public weights; without a direction all cosines are 0."""
+        square = machine.direction.square if machine.direction is not None else 0
+        dots, norms = _opened(machine)
+        steep = Fraction(self.threshold)
+        passing = [over(int(dot), int(norm) * square, steep) for dot, norm in zip(dots, norms, strict=True)]
+        accept(machine, [i for i, through in zip(machine.valid, passing, strict=True) if through])
+        machine.disclosed["cosines"] = torch.tensor([_cosine(int(d), int(n) * square) for d, n in zip(dots, norms, strict=True)])
+
+
+def over(dot: int, square: int, threshold: Fraction) -> bool:
+    """Whether dot / sqrt(square) > threshold; the quotient is 0 where the square is.
+
+    >>> over(3, 9, Fraction(1)), over(3, 8, Fraction(1)), over(0, 0, Fraction(-1, 2))
+    (False, True, True)
+    """
+    if square == 0:
+        return threshold < 0
+    beyond = dot * dot - threshold * threshold * square
+    return (dot > 0 and beyond > 0) if threshold >= 0 else (dot >= 0 or beyond < 0)
+
+
+def _cosine(dot: int, square: int) -> float:
+    return dot / math.sqrt(square) if square else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrust:
+    """FLTrust's weights max(0, cos) |g0| / |x| in fixed point. ``fixed`` divides by all rows, ``length`` is that of g0 after its clip."""
+
+    fixed: bool
+
+    def act(self, machine: Machine) -> None:
+        """Set the public weights."""
+        now, direction = machine.now, machine.direction
+        dots, norms = _opened(machine)
+        square = 0 if direction is None else direction.square
+        trusted = [max(0.0, _cosine(int(dot), int(norm) * square)) for dot, norm in zip(dots, norms, strict=True)]
+        fine = now.fine
+        weights: U64 = np.zeros(machine.n, dtype=np.uint64)
+        for i, trust, norm in zip(machine.valid, trusted, norms.tolist(), strict=True):
+            weights[i] = round(trust * now.longest / math.sqrt(norm) * fine) if norm else 0
+        machine.public["weights"] = weights
+        machine.unit = 0.0 if direction is None else direction.length / (now.longest * fine)
+        machine.weight = float(machine.n) if self.fixed else sum(trusted) or 1.0
+        machine.count = int((weights != 0).sum())
+        machine.disclosed["trust"] = torch.tensor(trusted)

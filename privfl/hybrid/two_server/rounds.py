@@ -1,0 +1,248 @@
+"""A round's public parameters, agreed before it starts: the ring with its headroom proved, the checks, the wire's header."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from privfl.core import BadUpdate, Buffer, ConfigError, PartyId, RoundPlan, Vector, client_of, client_party
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.primitives import Backend, BackendName, backend, open_letter, seal_letter
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.primitives.letter import OVERHEAD
+from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
+
+HEADER = struct.Struct("<4sBBHI16s")
+"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's tag."""
+MAGIC = b"P2S\x01"
+VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
+"""Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it heard. server to server/1: the masked
+rows. Both to the dealer: seeds. Dealer to server/1: what the seeds do not say. Between the servers: steps of the computation."""
+_WEIGHT_BITS = 10
+"""FLTrust's weights get at least so many bits after the point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a rule asks of the ring beside sums: ``distances`` of two rows, ``dots`` with a reference, their ``squares``."""
+
+    distances: bool = False
+    dots: bool = False
+    squares: bool = False
+    real_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A public direction: integers [d] of norm about `Round.steep`, the square of their norm, and the length of what they stand for."""
+
+    values: npt.NDArray[np.int64]
+    square: int
+    length: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.int64], length: float) -> Direction:
+        """With the square computed, exactly."""
+        parts = np.add.reduceat(values * values, np.arange(0, len(values), 1 << 16))
+        return cls(values, sum(int(part) for part in parts), length)
+
+
+def direct(vector: Vector, steep: int) -> Direction | None:
+    """A vector [d] as a direction; None where it is zero.
+
+    Raises:
+        BadUpdate: it is not finite.
+    """
+    exact = vector.detach().to("cpu", torch.float64).numpy()
+    length = float(np.linalg.norm(exact))
+    if not length < math.inf:
+        raise BadUpdate("the reference holds NaN or infinite values.")
+    if length == 0:
+        return None
+    values = np.rint(exact * ((steep - math.sqrt(len(exact)) / 2 - 1) / length)).astype(np.int64)
+    return Direction.of(values, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round's public parameters; ``tag`` stands for all of them and is in every message.
+
+    ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where clients normalise), ``rows`` how many
+    projections prove it, ``weighted`` whether each row carries its weight as one more word.
+    """
+
+    tag: bytes
+    plan: RoundPlan
+    code: FixedPoint
+    ring: int
+    rows: int
+    longest: int
+    shortest: int
+    quorum: int
+    weighted: bool
+    gram: bool
+    steep: int
+    library_name: BackendName
+
+    @property
+    def library(self) -> Backend:
+        """The cryptographic library."""
+        return backend(self.library_name)
+
+    @property
+    def reach(self) -> int:
+        """B: what no projection of an honest row passes."""
+        return REACH * self.longest
+
+    @property
+    def length(self) -> int:
+        """Words of a contribution."""
+        return self.plan.d + self.weighted
+
+    @property
+    def digits(self) -> int:
+        """Base-256 digits of a ring element."""
+        return self.ring // 8
+
+    @property
+    def scale(self) -> float:
+        """Ring integers per unit of update."""
+        return self.code.scale(self.plan)
+
+    @property
+    def fine(self) -> int:
+        """Steps of a real weight: as many as n weighted rows of the longest norm leave room for."""
+        return 1 << (((1 << (self.ring - 1)) // (self.plan.n * self.longest + 1)).bit_length() - 2)
+
+    def inner(self, n: int) -> int:
+        """How many inner products n rows need: of each with itself, or of all with all."""
+        return n * n if self.gram else n
+
+    def width(self, n: int) -> int:
+        """Columns at a time: n rows of them stay in cache."""
+        return max(256, min(8192, (1 << 18) // max(n, 1) // 64 * 64))
+
+    def write(self, kind: int, position: int, *parts: Buffer) -> bytes:
+        """A whole message."""
+        return b"".join((HEADER.pack(MAGIC, kind, self.ring, 0, position, self.tag), *parts))
+
+    def read(self, body: Buffer, kind: int) -> tuple[int, memoryview]:
+        """Position and content of a message of this kind.
+
+        Raises:
+            Malformed: it is none, or another round's.
+        """
+        found, position, tag, content = read(body)
+        if tag != self.tag:
+            raise Malformed("it belongs to another round, or its sender runs it with other parameters")
+        if found != kind:
+            raise Malformed("it is out of order")
+        return position, content
+
+    def sender(self, who: PartyId, body: Buffer, kind: int) -> tuple[int, memoryview]:
+        """Position and content of a client's message.
+
+        Raises:
+            Malformed: as `read`, or it claims another's place.
+        """
+        client = client_of(who)
+        if client is None or client not in self.plan.cohort:
+            raise Malformed("not in the cohort")
+        position, content = self.read(body, kind)
+        if position >= self.plan.n or self.plan.cohort[position] != client:
+            raise Malformed("it claims another client's place")
+        return position, content
+
+    def name(self, position: int) -> PartyId:
+        """The party at a place of the cohort."""
+        return client_party(self.plan.cohort[position])
+
+    def enough(self, stage: str, left: Collection[int]) -> None:
+        """Refuse to go on with fewer contributions than the quorum.
+
+        Raises:
+            StageAbort: fewer are left.
+        """
+        if len(left) < self.quorum:
+            lost = [self.name(i) for i in range(self.plan.n) if i not in left]
+            why = f"{len(left)} of {self.plan.n} clients are left, and the threshold is {self.quorum}; lost: {', '.join(lost[:8])}"
+            raise StageAbort(stage, why, who=lost)
+
+    def scene(self, *names: str) -> bytes:
+        """What a sealed letter of this round is bound to."""
+        return self.tag + "/".join(names).encode()
+
+
+def read(body: Buffer) -> tuple[int, int, bytes, memoryview]:
+    """Kind, position, tag and content of any message.
+
+    Raises:
+        Malformed: it is none of this version.
+    """
+    if len(body) < HEADER.size:
+        raise Malformed(f"{len(body)} bytes are no message")
+    magic, kind, _, nothing, position, tag = HEADER.unpack_from(body)
+    if magic != MAGIC or nothing:
+        raise Malformed("not a two-server message of this version")
+    return kind, position, tag, memoryview(body)[HEADER.size :]
+
+
+def seal_to(boxes: Iterable[bytes], plain: bytes, scene: bytes, library: Backend) -> bytes:
+    """A letter to each key that a party may hold, all of one length."""
+    return b"".join(seal_letter(box, plain, scene, library) for box in boxes)
+
+
+def open_one(content: Buffer, size: int, secret: bytes, scene: bytes, library: Backend) -> bytes:
+    """The one of the letters of ``size`` bytes inside that this key opens.
+
+    Raises:
+        Malformed: none does.
+    """
+    whole = size + OVERHEAD
+    for start in range(0, len(content) - whole + 1, whole):
+        plain = open_letter(secret, bytes(content[start : start + whole]), scene, library)
+        if plain is not None:
+            return plain
+    raise Malformed("no letter that this party can open")
+
+
+def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundness: int, ring: int | None) -> tuple[int, int, int, int]:
+    """The smallest ring that holds all sums, norms and products, the rows that prove norms in it, the longest norm C, steps of a direction.
+
+    Raises:
+        ConfigError: no ring does, or not the given one; too few bits for vectors of this length.
+    """
+    unit = code.inflated(plan.l2, plan.d) * code.scale(plan)
+    longest = math.ceil(unit * (1 + 1e-6))
+    if longest > 2 * code.top:
+        raise ConfigError(
+            f"round {plan.number}: {code.bits} bits are too coarse for {plan.d} values: rounding could double a norm. Raise bits."
+        )
+    why = ""
+    for tried in RINGS if ring is None else (ring,):
+        half = 1 << (tried - 1)
+        steep = min(1 << 22, half // 2 // longest)
+        if needs.squares:
+            steep = min(steep, math.isqrt(half // 4) // longest)
+        rows = projections(longest, tried, plan.d, soundness)
+        if plan.n * longest + noise >= half or (4 if needs.distances else 1) * longest**2 >= half:
+            why = "sums, norms and distances could leave the ring"
+        elif rows is None:
+            why = f"norms cannot be proved to 2^-{soundness} in so small a ring"
+        elif needs.dots and steep < (1 << 12) + math.isqrt(plan.d):
+            why = "products with the reference could leave the ring"
+        elif needs.real_weights and plan.n * longest << _WEIGHT_BITS >= half:
+            why = "weighted sums could leave the ring"
+        else:
+            return tried, rows, longest, steep
+    way_out = "lower bits" if ring in (None, 64) else "set ring=None, or lower bits"
+    raise ConfigError(
+        f"round {plan.number}: a ring of {ring or 64} bits is too small for {plan.n} rows of norm {longest}: {why}; {way_out}."
+    )

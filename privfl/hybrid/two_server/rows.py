@@ -1,0 +1,214 @@
+"""Rows as each party holds them, column block by column block: masked vectors, seeds, and what is computed in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int8
+from torch import Tensor
+
+from privfl.core import KeepsSecrets
+from privfl.crypto.primitives import derive
+from privfl.crypto.sharing.digits import gram, product, split, times, weighed
+from privfl.hybrid.two_server.rounds import Round
+from privfl.hybrid.two_server.words import I64, U64, draw, pack, packed_size, ring_mask, stream, unpack
+
+_TAIL = 16
+_FOUR = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3
+_COINS = ((_FOUR & 1) - (_FOUR >> 1)).astype(np.int8).view(np.uint32).reshape(256)
+"""A byte as four coins of {0, 1, -1, 0}."""
+DIRECTION_DIGITS = 3
+"""Base-256 digits of a direction's entries, which are under 2^22."""
+
+
+def cuts(now: Round, n: int) -> list[tuple[int, int]]:
+    """The column blocks of n rows: of the d values, then the weight on its own where there is one."""
+    width, d = now.width(n), now.plan.d
+    blocks = [(start, min(start + width, d)) for start in range(0, d, width)]
+    return [*blocks, (d, d + 1)] if now.weighted else blocks
+
+
+@dataclass(repr=False)
+class MaskedRows(KeepsSecrets):
+    """The first server's: each client's vector minus its mask, as it came."""
+
+    bodies: list[bytes]
+
+    def blocks(self, now: Round) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+        n, length = len(self.bodies), now.length
+        kind = "<u8" if now.ring == 64 else "<u4"
+        low = [np.frombuffer(body, dtype=kind, count=length) for body in self.bodies]
+        high = [np.frombuffer(body, dtype=np.uint8, offset=4 * length) for body in self.bodies] if now.ring == 40 else []
+        room = np.empty(n * now.width(n), dtype=np.uint64)
+        for start, stop in cuts(now, n):
+            block = room[: n * (stop - start)].reshape(n, stop - start)
+            if high:
+                for i, row in enumerate(high):
+                    block[i] = row[start:stop]
+                np.left_shift(block, np.uint64(32), out=block)
+                for i, row in enumerate(low):
+                    np.bitwise_or(block[i], row[start:stop], out=block[i])
+            else:
+                for i, row in enumerate(low):
+                    block[i] = row[start:stop]
+            yield start, stop, block
+
+
+@dataclass(repr=False)
+class SeedRows(KeepsSecrets):
+    """The second server's and the dealer's: each client's mask, from its seed."""
+
+    seeds: list[bytes]
+
+    def blocks(self, now: Round) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+        n = len(self.seeds)
+        streams = [stream(seed, now.library) for seed in self.seeds]
+        raw = np.empty(8 * n * now.width(n) + _TAIL, dtype=np.uint8)
+        for start, stop in cuts(now, n):
+            width = 8 * (stop - start)
+            for i, source in enumerate(streams):  # each writes a little over its end, where the next one writes after it
+                source.fill(raw[i * width :], width)
+            yield start, stop, raw[: n * width].view("<u8").reshape(n, stop - start)
+
+
+@dataclass(repr=False)
+class Veil(KeepsSecrets):
+    """The mask A0 [n, d] of the first server's rows, from its own seed: known to it and to the dealer."""
+
+    seed: bytes
+
+    def blocks(self, now: Round, n: int) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values."""
+        source = stream(derive(self.seed, b"two-server", "veil"), now.library)
+        for start, stop in cuts(now, n):
+            if start < now.plan.d:
+                yield start, stop, draw(source, n * (stop - start)).reshape(n, stop - start)
+
+
+@dataclass(repr=False)
+class Survey(KeepsSecrets):
+    """What one server computes of its own n rows in one pass: the joint coins' projections, products with a direction, inner products."""
+
+    now: Round
+    n: int
+    coin: bytes
+    direction: I64 | None
+
+    def __post_init__(self) -> None:
+        now, n = self.now, self.n
+        self._coins = stream(self.coin, now.library)
+        more = 0 if self.direction is None else DIRECTION_DIGITS
+        self._parts = np.zeros((now.rows + more, now.digits * n), dtype=np.int64)
+        self.inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
+        self.weight: U64 = np.zeros(n, dtype=np.uint64)
+
+    def take(self, start: int, stop: int, block: U64) -> Int8[Tensor, "digits n width"] | None:
+        """One block of the rows; its digits, or None where it is the weights."""
+        now = self.now
+        if start >= now.plan.d:
+            self.weight = block[:, 0].copy()
+            return None
+        digits, left = split(block, now.digits), self._left(start, stop)
+        self._parts += product(left, digits.reshape(now.digits * self.n, stop - start)).numpy()
+        if now.gram:
+            self.inner += gram(digits)
+        else:
+            self.inner += np.einsum("nd,nd->n", block, block)
+        return digits
+
+    def _left(self, start: int, stop: int) -> Int8[Tensor, "rows width"]:
+        rows, width = self.now.rows, stop - start
+        size = -(-rows * width // 4)
+        raw = np.empty(size + _TAIL, dtype=np.uint8)
+        self._coins.fill(raw, size)
+        coins = torch.from_numpy(_COINS[raw[:size]].view(np.int8)[: rows * width].reshape(rows, width))
+        if self.direction is None:
+            return coins
+        words = self.direction[None, start:stop].view(np.uint64)
+        return torch.cat([coins, split(words, DIRECTION_DIGITS)[:, 0]])
+
+    def shares(self) -> dict[str, U64]:
+        """The own shares of every projection ("tests" [rows, n]), of the products with the direction ("dots" [n], zero where there
+        is none), of "inner" products and of "weights".
+        """
+        products = weighed(self._parts.reshape(-1, self.now.digits, self.n))
+        shifts = np.arange(len(products) - self.now.rows, dtype=np.uint64) * np.uint64(8)
+        dots: U64 = (products[self.now.rows :] << shifts[:, None]).sum(axis=0, dtype=np.uint64)
+        return {"tests": products[: self.now.rows], "dots": dots, "inner": self.inner, "weights": self.weight}
+
+
+def veiled(now: Round, rows: MaskedRows, veil: Veil, survey: Survey) -> bytes:
+    """The first server's pass: E = Y - A0 for the second server, and its own half of the survey."""
+    out = []
+    covers = veil.blocks(now, survey.n)
+    for start, stop, block in rows.blocks(now):
+        survey.take(start, stop, block)
+        if start < now.plan.d:
+            _, _, cover = next(covers)
+            np.subtract(block, cover, out=cover)
+            out.append(pack(cover.reshape(-1), now.ring))
+    return b"".join(out)
+
+
+def unveiled(now: Round, opened: memoryview, n: int) -> Iterator[U64]:
+    """The blocks [n, width] of E = Y - A0, as `veiled` sent them."""
+    at = 0
+    room = np.empty(n * now.width(n), dtype=np.uint64)
+    for start, stop in cuts(now, n):
+        if start < now.plan.d:
+            size = packed_size(now.ring, n * (stop - start))
+            block = room[: n * (stop - start)]
+            yield unpack(opened[at : at + size], now.ring, n * (stop - start), block).reshape(n, stop - start)
+            at += size
+
+
+def crossed(now: Round, rows: SeedRows, opened: memoryview, survey: Survey) -> None:
+    """The second server's pass: its own half of the survey, with the products of E and its masks A added to the inner products."""
+    pieces = unveiled(now, opened, survey.n)
+    for start, stop, block in rows.blocks(now):
+        digits = survey.take(start, stop, block)
+        if digits is not None:
+            survey.inner += _twice(next(pieces), block, digits, now)
+
+
+def _twice(left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: Round) -> U64:
+    """Left right^T and its transpose, or twice the products row by row."""
+    if now.gram:
+        cross = times(split(left, now.digits), digits)
+        return cross + cross.T
+    own: U64 = np.einsum("nd,nd->n", left, right) << np.uint64(1)
+    return own
+
+
+def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64) -> tuple[U64, U64]:
+    """The dealer's pass: what A0 and A make of inner products, and v1^T A0 + v0^T A where weights are hidden (no entries otherwise)."""
+    n = len(rows.seeds)
+    inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
+    vector: U64 = np.zeros(now.plan.d if len(v0) else 0, dtype=np.uint64)
+    covers = veil.blocks(now, n)
+    for start, stop, block in rows.blocks(now):
+        if start < now.plan.d:
+            _, _, cover = next(covers)
+            inner += _twice(cover, block, split(block, now.digits) if now.gram else torch.empty(0, 0, 0, dtype=torch.int8), now)
+            if len(v0):
+                vector[start:stop] = combined(v1, cover) + combined(v0, block)
+    return inner.reshape(-1), vector
+
+
+def combined(weights: U64, block: U64) -> U64:
+    """weights^T block."""
+    out: U64 = np.einsum("n,nd->d", weights, block)
+    return out
+
+
+def row_sum(now: Round, rows: MaskedRows | SeedRows, weights: U64) -> U64:
+    """weights^T rows over all words of a contribution."""
+    total: U64 = np.empty(now.length, dtype=np.uint64)
+    for start, stop, block in rows.blocks(now):
+        total[start:stop] = combined(weights, block)
+    return total & ring_mask(now.ring)

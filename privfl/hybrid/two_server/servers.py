@@ -1,0 +1,368 @@
+"""The two servers and the dealer in one round."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import derive, fields
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.primitives.letter import OVERHEAD
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, STEPS, VECTOR, Direction, Round, open_one, seal_to
+from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, dealt, veiled
+from privfl.hybrid.two_server.supply import correct, first_supply, purse, second_supply
+from privfl.hybrid.two_server.words import U64, packed_size, signed
+
+SEED_SIZE = 32
+NOBODY, DIRECTED, UNKNOWN = range(3)
+"""What the first server says of the direction: there is none, or it is zero; here it is; none is known yet, so nobody is filtered."""
+_DIRECTION = struct.Struct("<Bd")
+
+
+def coin_of(now: Round, mine: bytes, theirs: bytes) -> bytes:
+    """The joint coins' seed, from both servers' halves; neither is drawn before the clients have spoken."""
+    return hashlib.sha256(b"privfl/1/two-server/coin" + now.tag + mine + theirs).digest()
+
+
+@dataclass(repr=False)
+class FirstServer(KeepsSecrets):
+    """The server that learns the result: it holds the masked vectors, and no mask.
+
+    ``half`` is its half of the joint coins' seed, ``seed`` all its other randomness, ``key`` what it and the second server seal with.
+    """
+
+    now: Round
+    recipe: Recipe
+    second: tuple[bytes, ...]
+    dealer: tuple[bytes, ...]
+    half: bytes
+    seed: bytes
+    key: bytes
+    direction: Direction | None = None
+    unknown: bool = False
+    refused: str | None = None
+    sent: int = 0
+    bodies: dict[int, bytes] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    machine: Machine | None = None
+    result: Opened[Total] | None = None
+
+    def anew(self) -> FirstServer:
+        """The same part with the same randomness, before it heard anything. Its own noise hides nothing from it, so there is none."""
+        return replace(self, recipe=replace(self.recipe, noise=None), bodies={}, excluded={}, machine=None, result=None, sent=0)
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients, mask their vectors once more for the second server, then compute with it."""
+        for who, body in mail.items():
+            if client_of(who) is not None and self.machine is None:
+                self._hear(who, body)
+        if "server/1" not in mail or self.result is not None:
+            return {}
+        if self.machine is None:
+            return self._ask(mail["server/1"])
+        if _is_repeat(self.now, mail["server/1"], HELD):
+            return {}
+        try:
+            content = open_steps(self.now, self.key, b"2", mail["server/1"])
+        except Malformed as malformed:
+            raise StageAbort("compute", f"the message of server/1 cannot be used: {malformed}", "server/1") from None
+        frames = self.machine.advance(content)
+        if self.machine.done:
+            self._conclude(self.machine)
+        if not frames:
+            return {}
+        self.sent += 1
+        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+
+    def _hear(self, who: PartyId, body: Buffer) -> None:
+        try:
+            position, content = self.now.sender(who, body, VECTOR)
+            packed = fields.after_facts(content, fields.facts(self.now.plan))
+            if len(packed) != packed_size(self.now.ring, self.now.length):
+                raise Malformed(f"a vector of {len(packed)} bytes where {packed_size(self.now.ring, self.now.length)} were asked for")
+            self.bodies.setdefault(position, bytes(packed))
+        except Malformed as malformed:
+            self.excluded.setdefault(who, f"stage share: {malformed}")
+
+    def _ask(self, body: Buffer) -> Mail:
+        now, half, seed = self.now, self.half, self.seed
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
+        try:
+            _, content = now.read(body, HELD)
+            held, rest = fields.read_bit_set(content, now.plan.n)
+            theirs, reasons = bytes(rest[:SEED_SIZE]), bytes(rest[SEED_SIZE:])
+            lines = [line.partition("\t") for line in reasons.decode().splitlines()]
+        except (Malformed, UnicodeDecodeError) as malformed:
+            raise StageAbort("agree", f"the message of server/1 cannot be used: {malformed}", "server/1") from None
+        for client, _, why in lines:
+            self.excluded.setdefault(client, f"{why} (server/1)")
+        left = sorted(held & self.bodies.keys())
+        now.enough("agree", left)
+        rows, veil, n = MaskedRows([self.bodies[i] for i in left]), Veil(seed), len(left)
+        survey = Survey(now, n, coin_of(now, half, theirs), None if self.direction is None else self.direction.values)
+        masked = veiled(now, rows, veil, survey)
+        supply = first_supply(seed, self.recipe.demand(now, n), now.library)
+        program = self.recipe.program(now, self.unknown)
+        self.machine = Machine(now, True, tuple(left), program, rows, supply, survey.shares(), veil=veil, direction=self.direction)
+        self.bodies = {}
+        members = fields.bit_set(left, now.plan.n)
+        keys = seal_to(self.second, self.key, now.scene("key"), now.library)
+        body = now.library.seal(self.key, bytes(12), b"".join((half, self._direction(), masked)), now.scene("masked"))
+        letters = seal_to(self.dealer, seed, now.scene("deal", "server"), now.library)
+        return {
+            "server/1": now.write(MASKED, len(self.second), members, keys, body),
+            "dealer": now.write(DEAL, 0, members, letters),
+        }
+
+    def _direction(self) -> bytes:
+        if self.direction is None:
+            return _DIRECTION.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
+        return _DIRECTION.pack(DIRECTED, self.direction.length) + self.direction.values.astype("<i4").tobytes()
+
+    def _conclude(self, machine: Machine) -> None:
+        now = self.now
+        total = signed(machine.public["sum"], now.ring)
+        if now.weighted:
+            opened = now.code.decode(total, now.plan, machine.count)
+        else:
+            opened = Total(torch.from_numpy((total * machine.unit).astype(np.float32)), machine.weight, machine.count)
+        clients = tuple(now.plan.cohort[i] for i in machine.positions)
+        disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
+        survivors = tuple(clients[i] for i in machine.valid)
+        self.result = Opened(opened, survivors, disclosed, {**self.excluded, **machine.excluded})
+
+
+def seal_steps(now: Round, key: bytes, sender: bytes, number: int, frames: list[Buffer]) -> bytes:
+    """Steps from one server to the other; ``number`` counts the sender's messages, so that no nonce serves twice."""
+    nonce = sender + number.to_bytes(11, "little")
+    return now.write(STEPS, number, now.library.seal(key, nonce, b"".join(frames), now.scene("steps")))
+
+
+def open_steps(now: Round, key: bytes, sender: bytes, body: Buffer) -> bytes:
+    """What `seal_steps` sealed.
+
+    Raises:
+        Malformed: it is not that.
+    """
+    number, content = now.read(body, STEPS)
+    frames = now.library.unseal(key, sender + number.to_bytes(11, "little"), bytes(content), now.scene("steps"))
+    if frames is None or not number:
+        raise Malformed("it is not sealed by the other server of this round")
+    return frames
+
+
+def _is_repeat(now: Round, body: Buffer, kind: int) -> bool:
+    try:
+        now.read(body, kind)
+    except Malformed:
+        return False
+    return True
+
+
+@dataclass(repr=False)
+class SecondServer(KeepsSecrets):
+    """The server that holds the masks' seeds and learns nothing but what both servers must know."""
+
+    now: Round
+    recipe: Recipe
+    secret: bytes
+    dealer: tuple[bytes, ...]
+    seeds: dict[int, bytes] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    half: bytes | None = None
+    asked: bool = False
+    key: bytes = b""
+    sent: int = 0
+    own: bytes = b""
+    positions: tuple[int, ...] = ()
+    unknown: bool = False
+    shares: dict[str, U64] = field(default_factory=dict)
+    direction: Direction | None = None
+    opened: bytes = b""
+    waiting: list[bytes] = field(default_factory=list)
+    machine: Machine | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients once, then the first server and the dealer."""
+        heard = {who: body for who, body in mail.items() if client_of(who) is not None}
+        if heard and self.half is None:
+            return self._hold(heard)
+        out: dict[PartyId, Buffer] = {}
+        if "server" in mail and self.half is not None:
+            out |= self._from_server(mail["server"])
+        if "dealer" in mail and self.asked and self.machine is None:
+            out |= self._begin(mail["dealer"])
+        return out
+
+    def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
+        now = self.now
+        for who, body in heard.items():
+            try:
+                position, content = now.sender(who, body, SEED)
+                scene = now.scene("seed", str(position))
+                self.seeds[position] = open_one(content, SEED_SIZE, self.secret, scene, now.library)
+            except Malformed as malformed:
+                self.excluded[who] = f"stage share: {malformed}"
+        self.half = secrets.token_bytes(SEED_SIZE)
+        reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
+        return {"server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), self.half, reasons)}
+
+    def _from_server(self, body: Buffer) -> Mail:
+        now = self.now
+        try:
+            if not self.asked:
+                return self._survey(*now.read(body, MASKED))
+            if _is_repeat(now, body, MASKED):
+                return {}
+            content = open_steps(now, self.key, b"1", body)
+        except Malformed as malformed:
+            raise StageAbort("compute", f"the message of server cannot be used: {malformed}", "server") from None
+        if self.machine is None:
+            self.waiting.append(content)
+            return {}
+        return self._advance(content)
+
+    def _survey(self, keys: int, content: memoryview) -> Mail:
+        now = self.now
+        members, self.key, plain = open_masked(now, self.secret, keys, content)
+        if not members <= self.seeds.keys():
+            raise StageAbort("agree", "the server lists clients that never reached this one", "server")
+        now.enough("agree", members)
+        told, self.direction, masked = read_direction(plain, now.plan.d)
+        if told != NOBODY and not self.recipe.directed:
+            raise Malformed("a direction for a rule that has none")
+        n = len(members)
+        if len(masked) != packed_size(now.ring, n * now.plan.d):
+            raise Malformed(f"{len(masked)} bytes of masked rows where {packed_size(now.ring, n * now.plan.d)} were asked for")
+        self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
+        self.opened = bytes(masked) if self.recipe.hidden else b""
+        seeds = [self.seeds[i] for i in self.positions]
+        values = None if self.direction is None else self.direction.values
+        survey = Survey(now, n, coin_of(now, bytes(plain[:SEED_SIZE]), self.half or b""), values)
+        crossed(now, SeedRows(seeds), masked, survey)
+        self.shares, self.own = survey.shares(), secrets.token_bytes(SEED_SIZE)
+        letters = seal_to(self.dealer, b"".join((self.own, *seeds)), now.scene("deal", "server/1"), now.library)
+        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), letters)}
+
+    def _begin(self, body: Buffer) -> Mail:
+        now, n = self.now, len(self.positions)
+        demand = self.recipe.demand(now, n)
+        try:
+            _, content = now.read(body, DEALT)
+            words = unseal_dealt(now, self.own, bytes(content))
+            supply = second_supply(self.own, words, demand, now.library)
+        except Malformed as malformed:
+            raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
+        program, rows = self.recipe.program(now, self.unknown), SeedRows([self.seeds[i] for i in self.positions])
+        self.machine = Machine(now, False, self.positions, program, rows, supply, self.shares, direction=self.direction, opened=self.opened)
+        self.seeds, self.shares, self.opened = {}, {}, b""
+        return self._advance(b"".join(self.waiting))
+
+    def _advance(self, content: Buffer) -> Mail:
+        frames = [] if self.machine is None else self.machine.advance(content)
+        if not frames:
+            return {}
+        self.sent += 1
+        return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+
+
+def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tuple[frozenset[int], bytes, memoryview]:
+    """Of the first server's message: whom it lists, the key that both servers seal with, the rest in plain.
+
+    Raises:
+        Malformed: this secret key opens nothing of it.
+    """
+    members, rest = fields.read_bit_set(content, now.plan.n)
+    sealed = (SEED_SIZE + OVERHEAD) * keys
+    key = open_one(rest[:sealed], SEED_SIZE, secret, now.scene("key"), now.library)
+    plain = now.library.unseal(key, bytes(12), bytes(rest[sealed:]), now.scene("masked"))
+    if plain is None:
+        raise Malformed("its masked rows are not what the server sealed")
+    return members, key, memoryview(plain)
+
+
+def read_direction(plain: memoryview, d: int) -> tuple[int, Direction | None, memoryview]:
+    """What the first server says of the direction, after its half of the coin, and what follows.
+
+    Raises:
+        Malformed: it is cut off.
+    """
+    content = plain[SEED_SIZE:]
+    if len(content) < _DIRECTION.size:
+        raise Malformed("it is cut off")
+    told, length = _DIRECTION.unpack_from(content)
+    rest = content[_DIRECTION.size :]
+    if told != DIRECTED:
+        return told, None, rest
+    if len(rest) < 4 * d or not 0 < length < float("inf"):
+        raise Malformed("its direction is cut off, or of no length")
+    return told, Direction.of(np.frombuffer(rest, dtype="<i4", count=d).astype(np.int64), length), rest[4 * d :]
+
+
+def seal_dealt(now: Round, key: bytes, words: bytes) -> bytes:
+    """What the dealer sends to the second server, under a key that the second server's fresh seed gives: it seals once."""
+    return now.library.seal(derive(key, now.tag, "two-server dealt"), bytes(12), words, now.scene("dealt"))
+
+
+def unseal_dealt(now: Round, key: bytes, sealed: bytes) -> bytes:
+    """What `seal_dealt` sealed.
+
+    Raises:
+        Malformed: it is not that.
+    """
+    words = now.library.unseal(derive(key, now.tag, "two-server dealt"), bytes(12), sealed, now.scene("dealt"))
+    if words is None:
+        raise Malformed("it is not sealed by the dealer of this round")
+    return words
+
+
+@dataclass(repr=False)
+class Dealer(KeepsSecrets):
+    """The dealer in one round: it sees seeds, no client's data, and must collude with neither server."""
+
+    now: Round
+    recipe: Recipe
+    secret: bytes
+    heard: dict[PartyId, tuple[frozenset[int], bytes]] = field(default_factory=dict)
+    done: bool = False
+
+    def step(self, mail: Mail) -> Mail:
+        """Once both servers have spoken, the second server's words."""
+        for who in ("server", "server/1"):
+            if who in mail and who not in self.heard:
+                self.heard[who] = self._read(who, mail[who])
+        if len(self.heard) < 2 or self.done:
+            return {}
+        now, (members, first), (same, second) = self.now, self.heard["server"], self.heard["server/1"]
+        if members != same:
+            raise StageAbort("deal", "the servers name different clients")
+        self.done = True
+        demand = self.recipe.demand(now, len(members))
+        own, seeds = second[:SEED_SIZE], [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)]
+        supply = first_supply(first, demand, now.library)
+        theirs = purse(own, "weights", demand.weights, now.library)
+        inner, vector = dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs)
+        words = correct(supply, own, demand, now.library, inner, vector)
+        self.heard = {}
+        return {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
+
+    def _read(self, who: PartyId, body: Buffer) -> tuple[frozenset[int], bytes]:
+        now = self.now
+        try:
+            _, content = now.read(body, DEAL)
+            members, letters = fields.read_bit_set(content, now.plan.n)
+            size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
+            return members, open_one(letters, size, self.secret, now.scene("deal", who), now.library)
+        except Malformed as malformed:
+            raise StageAbort("deal", f"the message of {who} cannot be used: {malformed}", who) from None

@@ -1,0 +1,115 @@
+"""What a coalition can compute from its mail, its keys and its randomness: really computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
+from privfl.crypto.primitives import fields
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, VECTOR, Round, open_one, read
+from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
+from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked, read_direction
+from privfl.hybrid.two_server.words import U64, expand, packed_size, signed, unpack
+
+
+@dataclass(repr=False)
+class Wiretap(KeepsSecrets):
+    """A coalition's mail and what its members hold: the rounds they were in, the first server's randomness, the others' keys."""
+
+    received: Received
+    rounds: Mapping[bytes, Round]
+    again: Mapping[bytes, FirstServer]
+    second: bytes | None
+    dealer: bytes | None
+
+    def opened(self) -> Rows | Total | None:
+        """Rows for two of the three, the result for the first server, nothing for anybody else."""
+        for tag in dict.fromkeys(tag for party in self.received for _, _, _, _, tag, _ in self._letters(party)):
+            if tag in self.rounds:
+                return self._rows(self.rounds[tag]) or self._result(tag)
+        return None
+
+    def _letters(self, party: PartyId) -> Iterator[tuple[int, PartyId, int, int, bytes, memoryview]]:
+        for exchange, mail in enumerate(self.received.get(party, ())):
+            for sender, body in mail.items():
+                try:
+                    kind, position, tag, content = read(body)
+                except Malformed:
+                    continue
+                yield exchange, sender, kind, position, tag, content
+
+    def _result(self, tag: bytes) -> Total | None:
+        """The first server's own part, played again with its own randomness on its own mail."""
+        if tag not in self.again:
+            return None
+        party = self.again[tag].anew()
+        for mail in self.received.get("server", ()):
+            party.step(mail)
+        return None if party.result is None else party.result.what
+
+    def _rows(self, now: Round) -> Rows | None:
+        seeds, masked = self._seeds(now), self._masked(now)
+        values, weights, ids = [], [], []
+        for i in sorted(seeds.keys() & masked.keys()):
+            vector = masked[i]
+            whole = signed(vector + expand(seeds[i], now.length, now.library)[: len(vector)], now.ring)
+            weight = now.plan.max_weight * float(whole[-1]) / now.code.top if len(whole) > now.plan.d else 1.0
+            share = weight / now.plan.max_weight if len(whole) > now.plan.d and weight else 1.0
+            values.append(torch.from_numpy((whole[: now.plan.d] / (now.scale * share)).astype(np.float32)))
+            weights.append(weight)
+            ids.append(now.plan.cohort[i])
+        return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
+
+    def _seeds(self, now: Round) -> dict[int, bytes]:
+        """The masks' seeds by place: from the clients' letters to the second server, or from its letter to the dealer."""
+        found: dict[int, bytes] = {}
+        for party, secret, wanted in (("server/1", self.second, SEED), ("dealer", self.dealer, DEAL)):
+            for _, sender, kind, position, tag, content in self._letters(party):
+                if secret is None or tag != now.tag or kind != wanted or sender == "server":
+                    continue
+                try:
+                    if kind == SEED and client_of(sender) is not None:
+                        scene = now.scene("seed", str(position))
+                        found[position] = open_one(content, SEED_SIZE, secret, scene, now.library)
+                    elif kind == DEAL:
+                        members, plain = self._dealt(now, "server/1", content, secret)
+                        parts = (plain[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(plain), SEED_SIZE))
+                        found |= dict(zip(sorted(members), parts, strict=True))
+                except Malformed:
+                    continue
+        return found
+
+    def _dealt(self, now: Round, who: PartyId, content: memoryview, secret: bytes) -> tuple[frozenset[int], bytes]:
+        members, letters = fields.read_bit_set(content, now.plan.n)
+        size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
+        return members, open_one(letters, size, secret, now.scene("deal", who), now.library)
+
+    def _masked(self, now: Round) -> dict[int, U64]:
+        """The masked vectors by place: as the first server got them, or from the second server's and the dealer's mail together."""
+        found: dict[int, U64] = {}
+        veil: Veil | None = None
+        for _, sender, kind, _, tag, content in self._letters("dealer"):
+            if self.dealer is not None and tag == now.tag and kind == DEAL and sender == "server":
+                veil = Veil(self._dealt(now, "server", content, self.dealer)[1])
+        for _, _, kind, keys, tag, content in self._letters("server/1"):
+            if veil is not None and self.second is not None and tag == now.tag and kind == MASKED:
+                members, _, plain = open_masked(now, self.second, keys, content)
+                found |= _unmasked(now, sorted(members), read_direction(plain, now.plan.d)[2], veil)
+        for _, sender, kind, position, tag, content in self._letters("server"):
+            if tag == now.tag and kind == VECTOR and client_of(sender) is not None:
+                packed = content[-packed_size(now.ring, now.length) :]
+                found[position] = unpack(packed, now.ring, now.length)
+        return found
+
+
+def _unmasked(now: Round, places: list[int], masked: memoryview, veil: Veil) -> dict[int, U64]:
+    n = len(places)
+    rows = np.empty((n, now.plan.d), dtype=np.uint64)
+    for (start, stop), piece, (_, _, cover) in zip(cuts(now, n), unveiled(now, masked, n), veil.blocks(now, n), strict=False):
+        rows[:, start:stop] = piece + cover
+    return dict(zip(places, rows, strict=True))

@@ -1,0 +1,548 @@
+"""Two servers run robust rules on shares: equal to the plain rules on the quantised updates, whoever lies, drops, or listens in."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
+from privfl.core import (
+    Bounded,
+    Channel,
+    ConfigError,
+    Context,
+    Faults,
+    InformedServer,
+    KeepsSecrets,
+    RestKey,
+    RoundPlan,
+    Rows,
+    Total,
+    client_party,
+    drive,
+    sleep,
+    wake,
+)
+from privfl.dp import DistributedSkellam
+from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.soundness import RINGS, passes, projections
+
+CHANNEL: Channel[Total] = TwoServer()
+
+
+def updates_for(plan, seed=0, spread=1.0, length=0.98):
+    g = torch.Generator().manual_seed(seed)
+    middle = torch.randn(plan.d, generator=g)
+    made = {}
+    for who in plan.cohort:
+        x = middle + spread * torch.randn(plan.d, generator=g)
+        made[who] = Bounded(who, length * plan.l2 * x / x.norm(), plan.l2, weight=1.0)
+    return made
+
+
+def toward(vector):
+    return FLTrust(lambda context: vector)
+
+
+@dataclass
+class Scene:
+    channel: TwoServer = field(default_factory=TwoServer)
+    n: int = 9
+    d: int = 130
+    max_weight: float = 1.0
+    number: int = 0
+    helpers: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.helpers = dict(self.channel.helpers())
+        self.server = self.channel.server()
+        self.plan = RoundPlan(self.number, tuple(range(1, self.n + 1)), self.d, l2=1.0, max_weight=self.max_weight, session=b"test")
+        self.updates = updates_for(self.plan)
+
+    def run(self, faults=Faults(), keep_bodies=False, wrap=lambda party: party):
+        context = Context(self.plan, torch.zeros(self.d), torch.Generator())
+        assert isinstance(self.server, InformedServer)
+        self.server.inform(context)
+        parties = {client_party(i): wrap(self.channel.client(i).enter(self.plan, u)) for i, u in self.updates.items()}
+        parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
+        return drive(wrap(self.server.enter(self.plan)), parties, faults, keep_bodies=keep_bodies)
+
+    def quantised(self, who):
+        """Integer rows [n, d] of these clients, as any implementation of the fixed point would make them."""
+        scale = (2 ** (self.channel.bits - 1) - 1) / self.plan.l2
+        return np.stack([np.rint(self.updates[i].delta.numpy().astype(np.float64) * scale).astype(np.int64) for i in who]), scale
+
+    def rows(self, who):
+        integers, scale = self.quantised(who)
+        return Rows(torch.from_numpy(integers / scale), torch.ones(len(who)), tuple(who))
+
+    def lie(self, who, vector):
+        self.updates[who] = Bounded.claimed(who, vector, self.plan.l2)
+
+
+def opened(outcome):
+    assert outcome.opened is not None, {who: str(a) for who, a in outcome.aborts.items()}
+    return outcome.opened
+
+
+# ---- equal to the plain rules ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
+@pytest.mark.parametrize(("ring", "bits"), [(40, 16), (64, 16), (64, 20), (32, 12), (None, 16)])
+def test_the_mean_is_exactly_the_mean_of_the_quantised_updates(reveal, ring, bits):
+    scene = Scene(TwoServer(Mean(weighted=False), reveal=reveal, ring=ring, bits=bits))
+    what = opened(scene.run()).what
+    integers, scale = scene.quantised(scene.plan.cohort)
+    assert torch.equal(what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32)))
+    assert (what.weight, what.count) == (9.0, 9)
+
+
+def test_the_weighted_mean_sends_weights_inside_the_shares():
+    scene = Scene(TwoServer(Mean()), max_weight=4.0)
+    scene.updates = {i: Bounded(i, u.delta, 1.0, weight=1.0 + i % 4) for i, u in scene.updates.items()}
+    what = opened(scene.run()).what
+    plain = Mean()(Rows(torch.stack([u.delta for u in scene.updates.values()]), torch.tensor([u.weight for u in scene.updates.values()])))
+    assert torch.allclose(what.mean(), plain, atol=1e-4)
+    assert math.isclose(what.weight, sum(u.weight for u in scene.updates.values()), rel_tol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("f", "m"), [(0, 7), (2, 2), (2, 5), (3, 4)])
+def test_krum_chooses_whom_the_plain_rule_chooses_and_opens_their_exact_mean(f, m, seed):
+    scene = Scene(TwoServer(Krum(f=f, m=m), reveal="scores"))
+    scene.updates = updates_for(scene.plan, seed)
+    what = opened(scene.run()).what
+    rows = scene.rows(scene.plan.cohort)
+    chosen = Krum(f=f, m=m).select(rows.values)
+    integers, scale = scene.quantised(scene.plan.cohort)
+    exact = integers[chosen.numpy()].sum(axis=0) * (1 / scale)
+    assert torch.equal(what.value, torch.from_numpy(exact.astype(np.float32)))
+    assert (what.weight, what.count) == (float(m), m)
+
+
+@pytest.mark.parametrize("threshold", [-0.3, 0.0, 0.4, 0.6])
+def test_the_cosine_filter_keeps_whom_the_plain_rule_keeps(threshold):
+    scene = Scene()
+    reference = scene.updates[1].delta + scene.updates[2].delta
+    scene.lie(3, -scene.updates[3].delta)
+    scene.lie(4, torch.zeros(scene.d))
+    scene.lie(5, 0.3 * scene.updates[5].delta + 0.4 * scene.updates[6].delta.flip(0))
+    rule = CosineFilter(threshold, lambda rows, context: reference)
+    hidden = Scene(TwoServer(rule, reveal="scores"))
+    hidden.updates = scene.updates
+    out = opened(hidden.run())
+    verdict, _ = rule.judge_step(hidden.rows(hidden.plan.cohort), None, Context(hidden.plan, torch.zeros(hidden.d), torch.Generator()))
+    integers, scale = hidden.quantised(hidden.plan.cohort)
+    exact = integers[verdict.kept.numpy()].sum(axis=0) * (1 / scale)
+    assert torch.equal(out.what.value, torch.from_numpy(exact.astype(np.float32)))
+    assert torch.allclose(out.disclosed["cosines"].double(), verdict.scores["cosine"].double(), atol=1e-3)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("root_l2", [math.inf, 0.5])
+def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights(fixed, root_l2):
+    scene = Scene()
+    root = 3.0 * scene.updates[1].delta
+    rule = FLTrust(lambda context: root, fixed=fixed, root_l2=root_l2)
+    scene = Scene(TwoServer(rule, reveal="scores"))
+    scene.lie(3, -scene.updates[3].delta)
+    scene.lie(4, torch.zeros(scene.d))
+    what = opened(scene.run()).what
+    plain, _ = rule.step(scene.rows(scene.plan.cohort), None, Context(scene.plan, torch.zeros(scene.d), torch.Generator()))
+    assert (what.mean() - plain).norm() <= 1e-4 * plain.norm()
+
+
+def test_where_nobody_is_trusted_the_model_stays():
+    scene = Scene()
+    scene.channel = TwoServer(toward(-sum(u.delta for u in scene.updates.values())), reveal="scores")
+    scene.__post_init__()
+    assert torch.equal(opened(scene.run()).what.mean(), torch.zeros(scene.d))
+
+
+def test_before_the_model_has_moved_the_cosine_filter_filters_nobody_and_then_it_filters_by_the_last_change():
+    scene = Scene(TwoServer(CosineFilter(0.0), reveal="scores", reference="previous"))
+    scene.lie(3, -scene.updates[3].delta)
+    assert opened(scene.run()).what.count == 9
+    moved = sum(u.delta for u in scene.updates.values())
+    plan = scene.plan = RoundPlan(1, scene.plan.cohort, scene.d, l2=1.0, session=b"test")
+    scene.server.inform(Context(plan, moved, torch.Generator()))
+    parties = {client_party(i): scene.channel.client(i).enter(plan, u) for i, u in scene.updates.items()}
+    parties |= {who: helper.enter(plan) for who, helper in scene.helpers.items()}
+    out = opened(drive(scene.server.enter(plan), parties))
+    assert out.what.count == 8
+    assert out.disclosed["cosines"][2] < 0
+
+
+# ---- lying clients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
+def test_a_client_that_skips_its_clip_is_refused_by_name(reveal):
+    scene = Scene(TwoServer(Mean(weighted=False), reveal=reveal))
+    scene.lie(4, 3.0 * scene.updates[4].delta)
+    out = opened(scene.run())
+    assert out.excluded == {"client/4": "its update failed the norm check"}
+    assert out.survivors == (1, 2, 3, 5, 6, 7, 8, 9)
+    integers, scale = scene.quantised(out.survivors)
+    assert torch.equal(out.what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32)))
+
+
+class SendsIntegers:
+    """A client whose code is its own: it shares these ring words."""
+
+    def __init__(self, party, words):
+        self.party = party
+        self.party.vector = np.array([w % (1 << 64) for w in words], dtype=np.uint64)
+
+    def step(self, mail):
+        return self.party.step(mail)
+
+
+def crafted(ring, d):
+    """Vectors that are enormous, and whose squares, or whose words, wrap around to something small."""
+    q = 1 << ring
+    root = 1 << (ring // 2)
+    return {
+        "two coordinates of half the ring": [q // 2, q // 2] + [0] * (d - 2),
+        "one coordinate of half the ring": [q // 2] + [0] * (d - 1),
+        "a coordinate whose square is zero": [root] + [0] * (d - 1),
+        "its negative": [-root] + [0] * (d - 1),
+        "many whose squares are zero together": [root // 2] * 4 + [0] * (d - 4),
+        "a square that wraps to little": [root, root, 5] + [0] * (d - 3),
+        "spread out": [math.isqrt(q // d) + 1] * d,
+        "a little over the clip": [40_000] + [0] * (d - 1),
+        "all of the ring's largest": [q // 2 - 1] * d,
+        "minus one everywhere, on a large one": [q // 2 - d] + [1] * (d - 1),
+    }
+
+
+@pytest.mark.parametrize("ring", [40, 64])
+@pytest.mark.parametrize("name", list(crafted(40, 130)))
+def test_words_that_wrap_around_the_ring_do_not_pass_the_norm_check(ring, name):
+    scene = Scene(TwoServer(Mean(weighted=False), ring=ring))
+    words = crafted(ring, scene.d)[name]
+    out = opened(scene.run(Faults(liars={"client/5": lambda party: SendsIntegers(party, words)})))
+    assert "client/5" in out.excluded
+    assert out.what.count == 8
+
+
+def test_bits_above_the_ring_change_nothing():
+    scene = Scene(TwoServer(Mean(weighted=False), ring=40))
+    integers, _ = scene.quantised([5])
+    words = [int(x) + (1 << 40) * (j % 7) for j, x in enumerate(integers[0])]
+    honest = opened(scene.run()).what
+    lied = opened(scene.run(Faults(liars={"client/5": lambda party: SendsIntegers(party, words)})))
+    assert lied.excluded == {}
+    assert torch.equal(lied.what.value, honest.value)
+
+
+@pytest.mark.parametrize("claimed", [0, -5, 32768, 10**9])
+def test_a_weight_outside_of_its_range_is_refused(claimed):
+    scene = Scene(TwoServer(Mean()), max_weight=4.0)
+
+    class Claims:
+        def __init__(self, party):
+            self.party = party
+            self.party.vector[-1] = np.uint64(claimed % (1 << 64))
+
+        def step(self, mail):
+            return self.party.step(mail)
+
+    out = opened(scene.run(Faults(liars={"client/2": Claims})))
+    assert list(out.excluded) == ["client/2"]
+
+
+def test_liars_found_by_the_norm_check_count_among_krums_f():
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
+    for who in (1, 2):
+        scene.lie(who, 5.0 * scene.updates[who].delta)
+    assert opened(scene.run()).what.count == 4
+    scene.lie(3, 5.0 * scene.updates[3].delta)
+    outcome = scene.run()
+    assert outcome.opened is None
+    assert "stands 2 liars" in str(outcome.aborts["server"])
+
+
+def test_a_single_projection_lets_no_more_through_than_its_bound():
+    draw = np.random.default_rng(5)
+    d, ring, longest, tries = 200, 40, 1 << 15, 4000
+    for words in crafted(ring, d).values():
+        x = np.array(words, dtype=object)
+        if sum(int(v) ** 2 for v in x) < 1 << ring:
+            continue  # its square does not wrap: the norm itself finds it
+        coins = draw.choice([-1, 0, 0, 1], size=(tries, d)).astype(object)
+        z = [((int(value) + (1 << 39)) % (1 << 40)) - (1 << 39) for value in coins @ x]
+        share = np.mean([abs(value) <= 7 * longest for value in z])
+        assert share <= passes(longest, ring, d) + 4 * math.sqrt(0.25 / tries)
+
+
+# ---- dropouts, garbage, replays -------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_reached_one_server_alone_is_left_out():
+    scene = Scene(TwoServer(Mean(weighted=False)))
+    for wanted, lost in ((0, "server"), (1, "server/1")):
+        seen = [0]
+
+        def lose(body, wanted=wanted, seen=seen):
+            seen[0] += 1
+            return b"" if seen[0] - 1 == wanted else body
+
+        out = opened(scene.run(Faults(malformed={"client/3": lose}, silent_from={"client/8": 0})))
+        assert out.survivors == (1, 2, 4, 5, 6, 7, 9), lost
+        assert "stage share" in out.excluded["client/3"]
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda b: b"",
+        lambda b: bytes(b[:40]),
+        lambda b: bytes(len(b)),
+        lambda b: bytes(b) + b"\0",
+        lambda b: bytes(b[:4]) + b"\x09" + bytes(b[5:]),
+    ],
+)
+def test_clients_that_send_garbage_are_excluded_by_name(garble):
+    scene = Scene(TwoServer(Mean(weighted=False)))
+    out = opened(scene.run(Faults(malformed={"client/3": garble})))
+    assert "client/3" in out.excluded
+    assert out.what.count == 8
+
+
+def test_fewer_than_the_threshold_open_nothing():
+    scene = Scene(TwoServer(Mean(weighted=False), threshold=0.8))
+    outcome = scene.run(Faults(silent_from={"client/1": 0, "client/2": 0}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].stage == "agree"
+    scene.lie(1, 9.0 * scene.updates[1].delta)
+    outcome = scene.run(Faults(silent_from={"client/2": 0}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].stage == "check"
+
+
+@pytest.mark.parametrize("who", ["server/1", "dealer", "server"])
+@pytest.mark.parametrize("exchange", range(0, 16, 3))
+def test_a_helper_that_falls_silent_leaves_nothing_opened_or_everything(who, exchange):
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
+    whole = opened(scene.run()).what
+    got = scene.run(Faults(silent_from={who: exchange})).opened
+    assert got is None or torch.equal(got.what.value, whole.value)
+
+
+@pytest.mark.parametrize("sender", ["server", "server/1", "dealer"])
+@pytest.mark.parametrize("where", [4, 29, 40, -1])
+def test_a_changed_byte_between_the_servers_ends_the_round_and_never_gives_a_wrong_sum(sender, where):
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
+    whole = opened(scene.run()).what
+    for turn in range(4):
+        seen = [0]
+
+        def change(body, turn=turn, seen=seen):
+            seen[0] += 1
+            if seen[0] != turn + 1:
+                return body
+            made = bytearray(body)
+            made[where] ^= 0x41
+            return bytes(made)
+
+        outcome = scene.run(Faults(malformed={sender: change}))
+        assert outcome.opened is None or torch.equal(outcome.opened.what.value, whole.value)
+        if seen[0] > turn:
+            assert outcome.aborts
+
+
+def test_messages_that_come_twice_change_nothing():
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
+    whole = opened(scene.run()).what
+    everybody = {"server", "server/1", "dealer", *(client_party(i) for i in scene.plan.cohort)}
+    assert torch.equal(opened(scene.run(Faults(duplicated=everybody))).what.value, whole.value)
+
+
+def test_an_earlier_rounds_messages_are_refused():
+    scene = Scene(TwoServer(Mean(weighted=False)))
+    recorded = []
+    scene.run(Faults(malformed={"client/1": lambda b: recorded.append(bytes(b)) or b}))
+    scene.plan = RoundPlan(1, scene.plan.cohort, d=scene.d, l2=1.0, session=b"test")
+    replay = iter(recorded)
+    out = opened(scene.run(Faults(malformed={"client/1": lambda b: next(replay)})))
+    assert "another round" in out.excluded["client/1"]
+
+
+class Restless(KeepsSecrets):
+    def __init__(self, party):
+        self.key, self.kind = RestKey(), type(party)
+        self.sealed = sleep(party, self.key)
+
+    def step(self, mail):
+        party = wake(self.sealed, self.key, self.kind)
+        answer = {to: bytes(body) for to, body in party.step(mail).items()}
+        self.sealed = sleep(party, self.key)
+        return answer
+
+    @property
+    def result(self):
+        return wake(self.sealed, self.key, self.kind).result
+
+
+@pytest.mark.parametrize("rule", [Mean(), Krum(f=2, m=4), toward(torch.ones(130))], ids=["mean", "krum", "fltrust"])
+def test_every_party_can_sleep_between_exchanges(rule):
+    scene = Scene(TwoServer(rule, reveal="scores"))
+    awake = opened(scene.run()).what
+    assert torch.equal(opened(scene.run(wrap=Restless)).what.value, awake.value)
+
+
+def test_no_party_or_member_prints_or_pickles_its_secrets():
+    scene = Scene()
+    parties = [scene.server.enter(scene.plan), scene.channel.client(1).enter(scene.plan, scene.updates[1])]
+    parties += [helper.enter(scene.plan) for helper in scene.helpers.values()]
+    for thing in (*parties, scene.server, *scene.helpers.values()):
+        assert "holds secrets" in repr(thing)
+        assert isinstance(thing, KeepsSecrets)
+
+
+# ---- who reads what -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [TwoServer(Mean()), TwoServer(Krum(f=2, m=4), reveal="scores"), TwoServer(toward(torch.ones(130)), reveal="scores")],
+    ids=["mean", "krum", "fltrust"],
+)
+def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_row(channel):
+    scene = Scene(channel)
+    outcome = scene.run(Faults(silent_from={"client/9": 0}), keep_bodies=True)
+    members = {**scene.helpers, "server": scene.server}
+
+    def reads(*who):
+        return channel.decode(outcome.received(who), {name: members[name] for name in who if name in members})
+
+    assert torch.equal(reads("server").value, opened(outcome).what.value)
+    assert torch.equal(reads("server", "client/3").value, opened(outcome).what.value)
+    for alone in ("server/1", "dealer", "client/3"):
+        assert reads(alone) is None
+    everybody = {"server", "server/1", "dealer", *(client_party(i) for i in scene.plan.cohort)}
+    assert channel.decode(outcome.received(everybody), {}) is None  # who only taps the wires reads nothing
+    for pair in (("server", "server/1"), ("server", "dealer"), ("server/1", "dealer")):
+        rows = reads(*pair)
+        assert isinstance(rows, Rows)
+        assert rows.ids == tuple(range(1, 9))
+        for who, row in zip(rows.ids, rows.values, strict=True):
+            assert torch.allclose(row, scene.updates[who].delta, atol=1e-4)
+
+
+def test_what_is_disclosed_is_what_the_mode_says():
+    named = {
+        (Mean(weighted=False), "selection"): {"clients", "accepted"},
+        (Mean(weighted=False), "scores"): {"clients", "accepted", "norms"},
+        (Krum(f=2, m=4), "scores"): {"clients", "accepted", "gram"},
+        (toward(torch.ones(130)), "scores"): {"clients", "accepted", "norms", "trust"},
+        (CosineFilter(0.0, lambda rows, context: torch.ones(130)), "scores"): {"clients", "accepted", "norms", "cosines"},
+    }
+    for (rule, reveal), names in named.items():
+        assert set(opened(Scene(TwoServer(rule, reveal=reveal)).run()).disclosed) == names
+
+
+def test_scores_of_a_refused_client_are_not_opened():
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
+    scene.lie(4, 3.0 * scene.updates[4].delta)
+    out = opened(scene.run())
+    assert out.disclosed["gram"].shape == (8, 8)
+    assert out.disclosed["accepted"].tolist() == [i != 4 for i in scene.plan.cohort]
+
+
+def test_masks_are_fresh_when_a_round_is_tried_again():
+    scene = Scene(TwoServer(Mean(weighted=False)))
+    sent = []
+    for _ in range(2):
+        outcome = scene.run(keep_bodies=True)
+        sent.append([x.body[60:] for x in outcome.letters if x.sender in ("client/1", "server", "dealer") and x.size > 500])
+    for one, other in zip(*sent, strict=True):
+        same = np.frombuffer(one, np.uint8)[: len(other)] == np.frombuffer(other, np.uint8)[: len(one)]
+        assert same[100:].mean() < 0.1
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_rules_that_would_open_a_single_client_are_refused():
+    with pytest.raises(ConfigError, match="min_selected"):
+        TwoServer(Krum(f=1, m=1))
+    scene = Scene(TwoServer(Krum(f=1, m=1), reveal="scores", min_selected=1))
+    assert opened(scene.run()).what.count == 1
+    alone = Scene()
+    for who in range(2, 10):
+        alone.lie(who, -alone.updates[who].delta)
+    hidden = Scene(TwoServer(CosineFilter(0.0, lambda rows, context: alone.updates[1].delta), reveal="scores"))
+    hidden.updates = alone.updates
+    outcome = hidden.run()
+    assert outcome.opened is None
+    assert "would open a client" in str(outcome.aborts["server"])
+
+
+def test_impossible_settings_are_refused_with_the_way_out():
+    with pytest.raises(ConfigError, match="previous"):
+        TwoServer(CosineFilter())
+    with pytest.raises(ConfigError, match="weighted=False"):
+        TwoServer(Mean(), noise=DistributedSkellam(1.0))
+    with pytest.raises(ConfigError, match="norms"):
+        TwoServer(Mean(weighted=False), noise=DistributedSkellam(1.0), reveal="scores")
+    with pytest.raises(ConfigError, match="lower bits"):
+        TwoServer(Mean(), ring=32, bits=16).round(RoundPlan(0, (1, 2), d=10, l2=1.0))
+    with pytest.raises(ConfigError, match="finite bound"):
+        TwoServer().round(RoundPlan(0, (1, 2), d=10, l2=math.inf))
+    with pytest.raises(ConfigError, match="at least 2"):
+        TwoServer().round(RoundPlan(0, (1,), d=10, l2=1.0))
+    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores"))
+    with pytest.raises(ConfigError, match="inform"):
+        scene.channel.server().enter(scene.plan)
+
+
+def test_a_root_update_that_is_not_finite_ends_the_round_in_words():
+    scene = Scene(TwoServer(toward(torch.full((130,), math.nan)), reveal="scores"))
+    outcome = scene.run()
+    assert outcome.opened is None
+    assert "NaN" in str(outcome.aborts["server"])
+
+
+def test_the_ring_is_the_smallest_that_proves_the_norms():
+    def ring(rule, d=1000, n=50, **more):
+        return TwoServer(rule, **more).round(RoundPlan(0, tuple(range(n)), d=d, l2=1.0)).ring
+
+    assert ring(Krum(f=2, m=4), bits=16, reveal="scores") == 40
+    assert ring(Mean(), bits=11) == 32
+    assert ring(Mean(), bits=20) == 64
+    for tried in RINGS:
+        rows = projections(1 << 11, tried, 1000, 40)
+        assert rows is not None
+        assert passes(1 << 11, tried, 1000) ** rows <= 2.0**-40
+
+
+# ---- noise ----------------------------------------------------------------------------------------------------------------
+
+
+def test_each_server_adds_the_whole_noise_and_the_event_counts_one():
+    noise = DistributedSkellam(2.0)
+    channel = TwoServer(Mean(weighted=False), noise=noise, bits=10)
+    scene = Scene(channel, d=4000)
+    what = opened(scene.run(keep_bodies=True)).what
+    integers, scale = scene.quantised(scene.plan.cohort)
+    residue = what.value.double().numpy() * scale - integers.sum(axis=0)
+    unit = channel.round(scene.plan).longest
+    event = channel.noise_event(scene.plan, 9)
+    assert event.parameters["variance"] == (2.0 * unit) ** 2
+    assert 0.9 < residue.var() / (2 * event.parameters["variance"]) < 1.1
+    assert TwoServer().noise_event(scene.plan, 9) is None
+
+
+def test_the_first_server_can_take_off_its_own_noise_and_no_more():
+    channel = TwoServer(Mean(weighted=False), noise=DistributedSkellam(2.0), bits=10)
+    scene = Scene(channel, d=4000)
+    outcome = scene.run(keep_bodies=True)
+    seen = channel.decode(outcome.received(["server"]), {"server": scene.server})
+    integers, scale = scene.quantised(scene.plan.cohort)
+    residue = seen.value.double().numpy() * scale - integers.sum(axis=0)
+    assert 0.9 < residue.var() / channel.noise_event(scene.plan, 9).parameters["variance"] < 1.1
