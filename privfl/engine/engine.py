@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -91,6 +91,16 @@ class _Round:
         self.incidents.append(Incident(stage, what, client))
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """A channel whose key opens so many sums and no more."""
+
+    @property
+    def releases(self) -> int:
+        """How many."""
+        ...
+
+
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only buffers, workers, and the session's keys.
 
@@ -119,6 +129,11 @@ class Engine:
                 raise ConfigError(
                     f"the method also sends '{part}', which needs a bound of its own here: set bound.parts to {{{part}: ...}}."
                 )
+        sums = scenario.rounds * (1 + len(self._parts))
+        if isinstance(scenario.channel, Limited) and sums > scenario.channel.releases:
+            raise ConfigError(
+                f"{scenario.rounds} rounds open {sums} sums under one key, and it opens {scenario.channel.releases}: raise releases."
+            )
 
     def begin(self, executor: str) -> RunState:
         """The state before the first round."""

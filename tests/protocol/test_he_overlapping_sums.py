@@ -11,9 +11,9 @@ from privfl import Federation, PrivateAggregation
 from privfl.config import AuditConfig
 from privfl.core import Abort, Bounded, ConfigError, Dataset, Faults, RoundFailed, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
-from privfl.crypto.he.guard import forwarded, opened_answer
+from privfl.crypto.he.guard import SUM, forwarded, opened_answer
 from privfl.crypto.he.mprlwe.keys import add_c0
-from privfl.crypto.he.wire import Message, pack
+from privfl.crypto.he.wire import Message, Topic, pack, unpack_numbers
 from privfl.dp import Clip
 from privfl.training import LocalSGD
 
@@ -212,6 +212,28 @@ def test_a_ckks_key_opens_as_many_sums_as_its_noise_was_made_for():
     assert "has opened 2 sums under this key" in str(outcome.aborts["decryptor/0"])
     session.set_up()
     assert session.play(session.plan(3)).opened is not None
+
+
+def test_a_run_of_more_sums_than_a_key_opens_is_refused_before_it_starts():
+    parts = [Dataset(torch.zeros(4, 4), torch.arange(4) % 2, classes=2) for _ in range(2)]
+    options = {"bound": Clip(l2=1.0), "channel": CKKS(releases=2), "executor": "sequential"}
+    with pytest.raises(ConfigError, match="3 rounds open 3 sums under one key, and it opens 2: raise releases"):
+        Federation(torch.nn.Linear(4, 2), parts, parts[0], rounds=3, **options).run()
+
+
+def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_channel_says_aloud():
+    session = Session(BFV(keys="shared"))
+    plan = session.plan()
+    ring = session.members["server"].ring
+    victim = session.ciphertexts(plan)[3].whole()
+    lie = Message.signed(ring.identity, SUM, Topic.of(plan, ring.public.key_id), "server", ((4).to_bytes(4, "little"), *victim))
+    reader = session.members["client/0"].enter(plan, Bounded(0, session.rows[0], 1.0))
+    reader.step({})
+    answer = Message.read(reader.step({"server": lie.to_bytes()})["server"])
+    numbers = unpack_numbers(opened_answer(answer, ring)[1][0])
+    taken = session.channel.scheme.total(numbers, plan, 4).value
+    assert (taken - session.rows[3]).abs().max() < 1e-4
+    assert "passes one client's ciphertext off as a sum" in session.channel.describe()
 
 
 def test_shared_ckks_keys_count_every_readers_releases():
