@@ -165,7 +165,7 @@ class EncryptedCosine:
             try:
                 if message.kind == OPENED and server is not None:
                     note, polynomials = opened_from(server, message)
-                    total = total or note.total(server.setting, note.unmasked(server.setting, polynomials))
+                    total = total or note.total(note.unmasked(server.setting, polynomials))
                 elif message.kind == CIPHERTEXT and secret is not None and client is not None and client not in rows:
                     plan, setting = message.topic.plan(), self.setting
                     found = values(setting.lattice, opened(setting.lattice, secret.seal, unpack(message.whole()[0])))

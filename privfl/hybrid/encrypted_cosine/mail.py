@@ -15,7 +15,7 @@ from privfl.hybrid.encrypted_cosine.products import uniform, values
 from privfl.hybrid.encrypted_cosine.setting import Integers, Setting
 
 CIPHERTEXT, QUESTIONS, SCORES, SUM, OPENED = b"ENCV", b"QUES", b"SCOR", b"SUM ", b"OPEN"
-_NOTE = struct.Struct("<32sdddII")
+_NOTE = struct.Struct("<32sdII")
 
 
 def box(ring: Ring, receiver: PartyId, kind: bytes, topic: Topic, parts: Parts) -> bytes:
@@ -65,20 +65,17 @@ def numbers_from_bytes(body: memoryview, count: int, t: int) -> Integers:
 class Note:
     """What the server must know to read the opened sum: it travels to the key holder and back, sealed by the server to itself.
 
-    ``seed`` makes the mask; a trust of 1 is ``per`` in integers, every row has the length ``length``, the total has ``weight`` and
-    ``count`` contributions.
+    ``seed`` makes the mask; the integers of the sum times ``scale`` are the rule's result, of ``count`` contributions.
     """
 
     seed: bytes
-    per: float
-    length: float
-    weight: float
+    scale: float
     count: int
     d: int
 
     def sealed(self, ring: Ring, topic: Topic) -> bytes:
         """Sealed to the server itself."""
-        plain = _NOTE.pack(self.seed, self.per, self.length, self.weight, self.count, self.d)
+        plain = _NOTE.pack(self.seed, self.scale, self.count, self.d)
         return seal(ring.identity.hello[32:], plain, _purpose(b"NOTE", topic))
 
     @classmethod
@@ -104,10 +101,9 @@ class Note:
         found = values(setting.lattice, (opened - self.masks(setting)) % setting.t)
         return setting.centred(found[: self.d])
 
-    def total(self, setting: Setting, integers: Integers) -> Total:
-        """The weighted sum of rows of length ``length``."""
-        value = torch.from_numpy((integers * (self.length / (self.per * setting.unit))).astype(np.float32))
-        return Total(value, self.weight, self.count)
+    def total(self, integers: Integers) -> Total:
+        """A total whose mean is the rule's result: every contribution that counts has the weight 1 in it."""
+        return Total(torch.from_numpy((integers * (self.scale * self.count)).astype(np.float32)), float(self.count), self.count)
 
 
 def opened_from(ring: Ring, message: Message) -> tuple[Note, Integers]:

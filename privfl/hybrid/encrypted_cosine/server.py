@@ -174,11 +174,11 @@ class ServerRound(KeepsSecrets):
         self.weights = dict(zip(scores.clients, integers.tolist(), strict=True))
         self.disclosed = _disclosed(scores, similar, integers / per if per else integers.astype(np.float64), setting)
         count = int((integers > 0).sum())
-        if count == 0:
-            return self._opened(Total(torch.zeros(plan.d), 1.0, 0))
+        if count == 0:  # the model stays
+            return self._opened(Total(torch.zeros(plan.d), float(len(accepted)), len(accepted)))
         self._enough(count, "are trusted")
-        weight = float(accepted.sum()) if self.trust.fixed else float(integers.sum()) / per
-        self.note = Note(secrets.token_bytes(32), per, self.length, weight, count, plan.d)
+        divisor = per * float(accepted.sum()) if self.trust.fixed else float(integers.sum())
+        self.note = Note(secrets.token_bytes(32), self.length / (divisor * setting.unit), count, plan.d)
         total = weighted_sum(ring.key(), self._chunks(), self.weights, self.note.masks(setting), setting.flood_bits)
         topic = ring.topic(plan)
         parts = (self.note.sealed(ring, topic), count.to_bytes(4, "little"), pack(total))
@@ -221,7 +221,7 @@ class ServerRound(KeepsSecrets):
             raise Refused("it belongs to another sum")
         integers = note.unmasked(setting, polynomials)
         self._check(integers, self.scores, setting)
-        return self._opened(note.total(setting, integers))
+        return self._opened(note.total(integers))
 
     def _check(self, integers: Integers, scores: Scores, setting: Setting) -> None:
         """The sum must have along every direction what its clients had: a key holder that changes a coordinate knows no direction."""
@@ -239,7 +239,7 @@ class ServerRound(KeepsSecrets):
         survivors = tuple(c for c in self.messages if client_party(c) not in self.excluded)
         ordered = tuple(c for c in self.plan.cohort if c in survivors)
         self.opened = Opened(total, ordered, disclosed=self.disclosed, excluded=dict(self.excluded))
-        if total.count:
+        if bool(total.value.any()):
             self.memory.previous = total.mean()
         return {}
 
