@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import (
@@ -27,6 +28,8 @@ from privfl.core import (
 )
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.rounds import STEPS
+from privfl.hybrid.two_server.servers import open_steps
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
 
 CHANNEL: Channel[Total] = TwoServer()
@@ -109,10 +112,13 @@ def test_the_weighted_mean_sends_weights_inside_the_shares():
     assert math.isclose(what.weight, sum(u.weight for u in scene.updates.values()), rel_tol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("f", "m"), [(0, 7), (2, 2), (2, 5), (3, 4)])
-def test_krum_chooses_whom_the_plain_rule_chooses_and_opens_their_exact_mean(f, m, seed):
-    scene = Scene(TwoServer(Krum(f=f, m=m), reveal="scores"))
+REVEALS = pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
+
+
+@REVEALS
+@pytest.mark.parametrize(("f", "m", "seed"), [(0, 7, 0), (2, 2, 1), (2, 5, 2), (3, 4, 3)])
+def test_krum_chooses_whom_the_plain_rule_chooses_and_opens_their_exact_mean(f, m, seed, reveal):
+    scene = Scene(TwoServer(Krum(f=f, m=m), reveal=reveal))
     scene.updates = updates_for(scene.plan, seed)
     what = opened(scene.run()).what
     rows = scene.rows(scene.plan.cohort)
@@ -123,43 +129,88 @@ def test_krum_chooses_whom_the_plain_rule_chooses_and_opens_their_exact_mean(f, 
     assert (what.weight, what.count) == (float(m), m)
 
 
+@REVEALS
 @pytest.mark.parametrize("threshold", [-0.3, 0.0, 0.4, 0.6])
-def test_the_cosine_filter_keeps_whom_the_plain_rule_keeps(threshold):
+def test_the_cosine_filter_keeps_whom_the_plain_rule_keeps(threshold, reveal):
     scene = Scene()
     reference = scene.updates[1].delta + scene.updates[2].delta
     scene.lie(3, -scene.updates[3].delta)
     scene.lie(4, torch.zeros(scene.d))
     scene.lie(5, 0.3 * scene.updates[5].delta + 0.4 * scene.updates[6].delta.flip(0))
     rule = CosineFilter(threshold, lambda rows, context: reference)
-    hidden = Scene(TwoServer(rule, reveal="scores"))
+    hidden = Scene(TwoServer(rule, reveal=reveal))
     hidden.updates = scene.updates
     out = opened(hidden.run())
     verdict, _ = rule.judge_step(hidden.rows(hidden.plan.cohort), None, Context(hidden.plan, torch.zeros(hidden.d), torch.Generator()))
     integers, scale = hidden.quantised(hidden.plan.cohort)
     exact = integers[verdict.kept.numpy()].sum(axis=0) * (1 / scale)
     assert torch.equal(out.what.value, torch.from_numpy(exact.astype(np.float32)))
-    assert torch.allclose(out.disclosed["cosines"].double(), verdict.scores["cosine"].double(), atol=1e-3)
+    if reveal == "scores":
+        assert torch.allclose(out.disclosed["cosines"].double(), verdict.scores["cosine"].double(), atol=1e-3)
+    if reveal == "selection":
+        assert torch.equal(out.disclosed["selected"], verdict.kept)
 
 
+@REVEALS
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("root_l2", [math.inf, 0.5])
-def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights(fixed, root_l2):
+def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights_and_lengths(fixed, root_l2, reveal):
     scene = Scene()
     root = 3.0 * scene.updates[1].delta
     rule = FLTrust(lambda context: root, fixed=fixed, root_l2=root_l2)
-    scene = Scene(TwoServer(rule, reveal="scores"))
+    scene = Scene(TwoServer(rule, reveal=reveal))
     scene.lie(3, -scene.updates[3].delta)
-    scene.lie(4, torch.zeros(scene.d))
-    what = opened(scene.run()).what
+    scene.lie(4, 1e-2 * scene.updates[4].delta)  # length has no effect
+    out = opened(scene.run())
+    if reveal != "scores":  # clients bring their rows to one length before they are rounded
+        scene.updates = {i: Bounded.claimed(i, u.delta / u.delta.norm(), 1.0) for i, u in scene.updates.items()}
     plain, _ = rule.step(scene.rows(scene.plan.cohort), None, Context(scene.plan, torch.zeros(scene.d), torch.Generator()))
-    assert (what.mean() - plain).norm() <= 1e-4 * plain.norm()
+    assert (out.what.mean() - plain).norm() <= 3e-4 * plain.norm()
+    assert out.excluded == {}
+    if reveal == "selection":
+        assert out.disclosed["selected"].tolist() == [i != 3 for i in scene.plan.cohort]
 
 
-def test_where_nobody_is_trusted_the_model_stays():
+def test_a_zero_update_has_no_direction_and_its_client_says_so():
+    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="aggregate"))
+    scene.lie(4, torch.zeros(scene.d))
+    outcome = scene.run()
+    assert opened(outcome).survivors == (1, 2, 3, 5, 6, 7, 8, 9)
+    assert "no direction" in str(outcome.aborts["client/4"])
+
+
+@pytest.mark.parametrize("length", [0.9, 1.1])
+def test_under_hidden_weights_a_row_of_another_length_than_the_common_one_is_refused(length):
+    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="aggregate"))
+    x = scene.updates[4].delta
+    words = np.rint(x.numpy() / np.linalg.norm(x.numpy()) * length * 32767).astype(int).tolist()
+    out = opened(scene.run(Faults(liars={"client/4": lambda party: SendsIntegers(party, words)})))
+    assert list(out.excluded) == ["client/4"]
+
+
+@REVEALS
+def test_where_nobody_is_trusted_the_model_stays(reveal):
     scene = Scene()
-    scene.channel = TwoServer(toward(-sum(u.delta for u in scene.updates.values())), reveal="scores")
+    scene.channel = TwoServer(toward(-sum(u.delta for u in scene.updates.values())), reveal=reveal)
     scene.__post_init__()
     assert torch.equal(opened(scene.run()).what.mean(), torch.zeros(scene.d))
+
+
+@REVEALS
+def test_a_zero_root_update_trusts_nobody_and_a_zero_reference_has_cosine_zero(reveal):
+    assert torch.equal(opened(Scene(TwoServer(toward(torch.zeros(130)), reveal=reveal)).run()).what.mean(), torch.zeros(130))
+    for threshold, kept in ((-0.5, 9), (0.0, 0), (0.5, 0)):
+        rule = CosineFilter(threshold, lambda rows, context: torch.zeros(130))
+        assert opened(Scene(TwoServer(rule, reveal=reveal)).run()).what.count == kept
+
+
+def test_krum_on_shares_with_ties_opens_rows_of_the_same_scores():
+    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="selection"))
+    for who in (2, 3, 4):
+        scene.updates[who] = Bounded(who, scene.updates[1].delta.clone(), 1.0)
+    out = opened(scene.run())
+    plain = Krum(f=2, m=4).judge(scene.rows(scene.plan.cohort))
+    assert torch.equal(out.disclosed["selected"], plain.kept)
 
 
 def test_before_the_model_has_moved_the_cosine_filter_filters_nobody_and_then_it_filters_by_the_last_change():
@@ -388,9 +439,13 @@ class Restless(KeepsSecrets):
         return wake(self.sealed, self.key, self.kind).result
 
 
-@pytest.mark.parametrize("rule", [Mean(), Krum(f=2, m=4), toward(torch.ones(130))], ids=["mean", "krum", "fltrust"])
-def test_every_party_can_sleep_between_exchanges(rule):
-    scene = Scene(TwoServer(rule, reveal="scores"))
+@pytest.mark.parametrize(
+    ("rule", "reveal"),
+    [(Mean(), "scores"), (Krum(f=2, m=4), "aggregate"), (toward(torch.ones(130)), "scores"), (toward(torch.ones(130)), "aggregate")],
+    ids=["mean", "krum", "fltrust scores", "fltrust hidden"],
+)
+def test_every_party_can_sleep_between_exchanges(rule, reveal):
+    scene = Scene(TwoServer(rule, reveal=reveal))
     awake = opened(scene.run()).what
     assert torch.equal(opened(scene.run(wrap=Restless)).what.value, awake.value)
 
@@ -409,7 +464,7 @@ def test_no_party_or_member_prints_or_pickles_its_secrets():
 
 @pytest.mark.parametrize(
     "channel",
-    [TwoServer(Mean()), TwoServer(Krum(f=2, m=4), reveal="scores"), TwoServer(toward(torch.ones(130)), reveal="scores")],
+    [TwoServer(Mean()), TwoServer(Krum(f=2, m=4), reveal="scores"), TwoServer(toward(torch.ones(130)), reveal="aggregate")],
     ids=["mean", "krum", "fltrust"],
 )
 def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_row(channel):
@@ -431,7 +486,8 @@ def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_r
         assert isinstance(rows, Rows)
         assert rows.ids == tuple(range(1, 9))
         for who, row in zip(rows.ids, rows.values, strict=True):
-            assert torch.allclose(row, scene.updates[who].delta, atol=1e-4)
+            sent = scene.updates[who].delta
+            assert torch.allclose(row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4)
 
 
 def test_what_is_disclosed_is_what_the_mode_says():
@@ -439,6 +495,10 @@ def test_what_is_disclosed_is_what_the_mode_says():
         (Mean(weighted=False), "selection"): {"clients", "accepted"},
         (Mean(weighted=False), "scores"): {"clients", "accepted", "norms"},
         (Krum(f=2, m=4), "scores"): {"clients", "accepted", "gram"},
+        (Krum(f=2, m=4), "selection"): {"clients", "accepted", "selected"},
+        (Krum(f=2, m=4), "aggregate"): {"clients", "accepted", "count"},
+        (toward(torch.ones(130)), "selection"): {"clients", "accepted", "selected"},
+        (toward(torch.ones(130)), "aggregate"): {"clients", "accepted", "count"},
         (toward(torch.ones(130)), "scores"): {"clients", "accepted", "norms", "trust"},
         (CosineFilter(0.0, lambda rows, context: torch.ones(130)), "scores"): {"clients", "accepted", "norms", "cosines"},
     }
@@ -452,6 +512,25 @@ def test_scores_of_a_refused_client_are_not_opened():
     out = opened(scene.run())
     assert out.disclosed["gram"].shape == (8, 8)
     assert out.disclosed["accepted"].tolist() == [i != 4 for i in scene.plan.cohort]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_all_that_a_server_is_sent_before_the_choice_is_uniform_whatever_the_updates_are(sign):
+    scene = Scene(TwoServer(Krum(f=3, m=4), reveal="aggregate"), n=16)
+    for who in (1, 2, 3):
+        scene.lie(who, sign * scene.updates[who].delta)
+    outcome = scene.run(keep_bodies=True)
+    now = scene.channel.round(scene.plan)
+    key = scene.server.kept[now.tag].key
+    for sender, label in (("server", b"1"), ("server/1", b"2")):
+        steps = [x.body for x in outcome.letters if x.sender == sender and x.body[4] == STEPS]
+        frames = b"".join(open_steps(now, key, label, body)[8:] for body in steps[8:-6])  # after the checks, before anything opens
+        counts = np.bincount(np.frombuffer(frames, np.uint8), minlength=256)
+        assert len(frames) > 50_000
+        assert stats.chisquare(counts).pvalue > 1e-7
+        assert set(counts[counts == 0]) == set()
+    vector = next(x.body for x in outcome.letters if x.sender == "client/1" and x.receiver == "server")[-5 * scene.d :]
+    assert np.bincount(np.frombuffer(vector, np.uint8), minlength=256).max() < 20
 
 
 def test_masks_are_fresh_when_a_round_is_tried_again():
@@ -494,6 +573,8 @@ def test_impossible_settings_are_refused_with_the_way_out():
         TwoServer(Mean(), ring=32, bits=16).round(RoundPlan(0, (1, 2), d=10, l2=1.0))
     with pytest.raises(ConfigError, match="finite bound"):
         TwoServer().round(RoundPlan(0, (1, 2), d=10, l2=math.inf))
+    with pytest.raises(ConfigError, match="reveal: scores"):
+        TwoServer(Krum(f=2, m=4)).round(RoundPlan(0, tuple(range(200)), d=10, l2=1.0))
     with pytest.raises(ConfigError, match="at least 2"):
         TwoServer().round(RoundPlan(0, (1,), d=10, l2=1.0))
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores"))

@@ -135,8 +135,6 @@ class TwoServer:
                 "two_server: cosine_filter's own reference is the median of the rows, which nobody here can read:"
                 " set channel.reference to 'previous', or give the filter a reference trained on the server's own data."
             )
-        if self.reveal != "scores" and not isinstance(rule, Mean):
-            raise ConfigError(f"two_server runs {type(rule).__name__} with reveal: scores only.")
         if self.noise is not None and not (isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"):
             raise ConfigError(
                 "noise under two_server needs the rule Mean(weighted=False) and a reveal that opens no norms: what else a rule"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, client_party
+from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, Vector, client_party, norm
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields
 from privfl.hybrid.two_server.rounds import SEED, VECTOR, Round, seal_to
@@ -18,11 +19,22 @@ def integers(now: Round, update: Bounded) -> U64:
     """A contribution as ring words: the values, and the weight where rows have one; else every row has the largest weight.
 
     Raises:
-        BadUpdate: as `FixedPoint.encode`.
+        BadUpdate: as `FixedPoint.encode`, or a zero vector where only directions count.
     """
-    claimed = update if now.weighted else Bounded.claimed(update.client, update.delta, update.l2, now.plan.max_weight)
+    claimed = update
+    if not now.weighted:
+        delta = update.delta if not now.shortest else _stretched(now, update)
+        claimed = Bounded.claimed(update.client, delta, update.l2, now.plan.max_weight)
     encoded = now.code.encode(claimed, now.plan, dtype=np.int64)
     return encoded[: now.length].astype(np.int64, copy=False).view(np.uint64)
+
+
+def _stretched(now: Round, update: Bounded) -> Vector:
+    """The update at full length: FLTrust looks at directions, and rows of one length need no division on shares."""
+    length = norm(update.delta)
+    if not 0 < length < math.inf:
+        raise BadUpdate(f"client {update.client}: an update of length {length:.6g} has no direction, and {now.plan.l2:g} is asked for.")
+    return update.delta * (now.plan.l2 / length)
 
 
 @dataclass(repr=False)

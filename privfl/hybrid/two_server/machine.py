@@ -82,6 +82,7 @@ class Machine(KeepsSecrets):
     unit: float = 0.0
     weight: float = 0.0
     count: int = 0
+    trust_unit: float = 0.0
     at: int = 0
     frame: int = 0
     mine: bytes | None = None

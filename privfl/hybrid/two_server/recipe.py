@@ -12,11 +12,14 @@ from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName
 from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons
+from privfl.hybrid.two_server.hidden import Chosen, along, krum, krum_comparisons, trusted_sum, unnamed_sum
 from privfl.hybrid.two_server.judge import Gather, OpenCosine, OpenKrum, OpenNorms, OpenTrust
 from privfl.hybrid.two_server.machine import Open, OpenToFirst, Step
 from privfl.hybrid.two_server.rounds import Needs, Round, fitting
 from privfl.hybrid.two_server.supply import Demand
 
+MOST_HIDDEN = 128
+"""Rows among which Krum chooses on shares."""
 Reveal = Literal["scores", "selection", "aggregate"]
 Kind = Literal["mean", "krum", "fltrust", "cosine_filter"]
 
@@ -47,13 +50,30 @@ class Recipe:
         return self.kind in ("fltrust", "cosine_filter")
 
     @property
+    def normalised(self) -> bool:
+        """Whether clients bring their rows to one common length, so that weights need no division."""
+        return self.kind == "fltrust" and self.reveal != "scores"
+
+    @property
     def hidden(self) -> bool:
-        """Whether no server learns which rows count: the weights of the sum are shared."""
-        return self.reveal == "aggregate" and self.kind != "mean"
+        """Whether the weights of the sum are shared, so that no server knows them."""
+        return self.normalised or (self.reveal == "aggregate" and self.kind != "mean")
 
     def demand(self, now: Round, n: int) -> Demand:
         """What n rows can take of the dealer's randomness at most."""
-        return Demand(signs=comparisons(now, n), inner=now.inner(n))
+        signs, triples = 0, 0
+        if self.reveal != "scores" and self.kind == "krum":
+            signs, triples = krum_comparisons(n), n * (n - 1)
+        elif self.reveal != "scores" and self.directed:
+            signs, triples = 2 * n, 2 * n
+        return Demand(
+            signs=comparisons(now, n) + signs,
+            bits=signs,
+            triples=triples,
+            inner=now.inner(n),
+            weights=n if self.hidden else 0,
+            vector=now.plan.d if self.hidden else 0,
+        )
 
     def program(self, now: Round, everyone: bool) -> tuple[Step, ...]:
         """The servers' steps; ``everyone``: no direction is known yet, so nobody is filtered."""
@@ -61,10 +81,19 @@ class Recipe:
         if self.kind == "mean" or everyone:
             norms: tuple[Step, ...] = (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
             return (*CHECKS, *norms, Everyone(), *close)
+        if self.reveal == "scores":
+            return (*CHECKS, *self._judged(), *close)
+        if self.normalised:
+            return (*CHECKS, *along(0.0), *trusted_sum(self.least, self.fixed, self.reveal == "selection"))
+        choice = krum(self.f, self.m) if self.kind == "krum" else along(self.threshold)
+        if self.reveal == "selection":
+            return (*CHECKS, *choice, Open("chosen"), Chosen(), *close)
+        return (*CHECKS, *choice, *unnamed_sum(self.least))
+
+    def _judged(self) -> tuple[Step, ...]:
         if self.kind == "krum":
-            return (*CHECKS, Open("inner"), OpenKrum(self.f, self.m), *close)
-        judge: Step = OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold)
-        return (*CHECKS, Gather(), Open("scores"), judge, *close)
+            return (Open("inner"), OpenKrum(self.f, self.m))
+        return (Gather(), Open("scores"), OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold))
 
 
 def unit_l2(now: Round) -> float:
@@ -84,9 +113,22 @@ def round_of(
         raise ConfigError(f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at least 2.")
     code = FixedPoint(bits)
     code.scale(plan)
-    needs = Needs(distances=recipe.gram, dots=recipe.directed, real_weights=recipe.kind == "fltrust")
+    closed = recipe.reveal != "scores"
+    if recipe.gram and closed and plan.n > MOST_HIDDEN:
+        raise ConfigError(
+            f"round {plan.number}: Krum on shares compares n^3 / 2 distances, and {plan.n} rows are more than {MOST_HIDDEN}:"
+            " ask fewer clients, or set reveal: scores, which opens the inner products."
+        )
+    needs = Needs(
+        distances=plan.n if recipe.gram and closed else int(recipe.gram),
+        dots=recipe.directed,
+        squares=recipe.kind == "cosine_filter" and closed and recipe.threshold != 0,
+        real_weights=recipe.kind == "fltrust" and not closed,
+        dot_weights=recipe.normalised,
+    )
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
     noise = 0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
+    shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if recipe.normalised else 0
     found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
     quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
     words = [plan.session, plan.part.encode(), ",".join(map(str, plan.cohort)).encode(), repr(recipe.kind).encode(), recipe.reveal.encode()]
@@ -94,6 +136,6 @@ def round_of(
     numbers = struct.pack("<qQddHHHIQQ", plan.number, plan.d, plan.l2, plan.max_weight, bits, found, rows, quorum, top, steep)
     digest = hashlib.sha256(b"privfl/1/two-server" + numbers + b"".join(len(word).to_bytes(8, "little") + word for word in words))
     return Round(
-        tag=digest.digest()[:16], plan=plan, code=code, ring=found, rows=rows, longest=top, shortest=0, quorum=quorum,
+        tag=digest.digest()[:16], plan=plan, code=code, ring=found, rows=rows, longest=top, shortest=shortest, quorum=quorum,
         weighted=recipe.weighted, gram=recipe.gram, steep=steep, library_name=library,
     )  # fmt: skip

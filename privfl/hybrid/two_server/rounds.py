@@ -31,12 +31,17 @@ _WEIGHT_BITS = 10
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a rule asks of the ring beside sums: ``distances`` of two rows, ``dots`` with a reference, their ``squares``."""
+    """What a rule asks of the ring beside sums.
 
-    distances: bool = False
+    Sums of so many ``distances`` of two rows; ``dots`` with a reference, and their ``squares``; sums of rows under ``real_weights`` in
+    fixed point, or under ``dot_weights``.
+    """
+
+    distances: int = 0
     dots: bool = False
     squares: bool = False
     real_weights: bool = False
+    dot_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +236,10 @@ def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundne
         steep = min(1 << 22, half // 2 // longest)
         if needs.squares:
             steep = min(steep, math.isqrt(half // 4) // longest)
+        if needs.dot_weights:
+            steep = min(steep, half // 2 // (plan.n * longest**2))
         rows = projections(longest, tried, plan.d, soundness)
-        if plan.n * longest + noise >= half or (4 if needs.distances else 1) * longest**2 >= half:
+        if plan.n * longest + noise >= half or max(4 * needs.distances, 1) * longest**2 >= half:
             why = "sums, norms and distances could leave the ring"
         elif rows is None:
             why = f"norms cannot be proved to 2^-{soundness} in so small a ring"

@@ -1,0 +1,341 @@
+"""Deciding on shares: which rows count, and their sum, without scores and, where asked, without anybody knowing whom it is of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.checks import accept, enough
+from privfl.hybrid.two_server.judge import stands
+from privfl.hybrid.two_server.machine import Machine, Multiply, Negative, Open, OpenToFirst, Step, ToNumbers
+from privfl.hybrid.two_server.rows import Veil, combined, unveiled
+from privfl.hybrid.two_server.words import U64, pack, ring_mask, signed, unpack
+
+TWO = np.uint64(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The valid rows' entries of a register [n]."""
+
+    of: str
+    into: str
+
+    def act(self, machine: Machine) -> None:
+        """Copy them."""
+        machine.shares[self.into] = machine.shares[self.of][list(machine.valid)]
+
+
+# ---- rows that point along the direction ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """The margins whose signs say that a row's cosine is over the threshold, from products and, unless it is 0, their squares."""
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Fill "margin": one for each valid row, or two."""
+        shares, steep = machine.shares, self.threshold
+        dots = shares["along"]
+        if steep == 0:
+            shares["margin"] = np.uint64(0) - dots
+            return
+        square = 0 if machine.direction is None else machine.direction.square
+        needed = np.uint64(round(steep * steep * square)) * shares["norms"][list(machine.valid)]
+        sign = [np.uint64(0) - dots, needed - shares["squared"]] if steep > 0 else [dots, shares["squared"] - needed]
+        shares["margin"] = np.concatenate(sign)
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The two signs of each row as factors of one product: over by angle and by square; below by angle and not saved by square."""
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Fill "by angle" and "by square"."""
+        angle, square = np.split(machine.shares["sign"], 2)
+        machine.shares["by angle"] = angle
+        machine.shares["by square"] = square if self.threshold > 0 else machine.constant(1) - square
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """Who passed, from the product of both signs."""
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Fill "chosen"."""
+        both = machine.shares["both"]
+        machine.shares["chosen"] = both if self.threshold > 0 else machine.constant(1) - both
+
+
+def along(threshold: float) -> tuple[Step, ...]:
+    """Steps to shares of 0 or 1 for each valid row: whether its cosine is over the threshold."""
+    start: tuple[Step, ...] = (Take("dots", "along"),)
+    if threshold == 0:
+        return (*start, Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "chosen"))
+    squares = (Multiply("along", "along", "squared"), Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "sign"))
+    return (*start, *squares, Halves(threshold), Multiply("by angle", "by square", "both"), Through(threshold))
+
+
+# ---- Krum ---------------------------------------------------------------------------------------------------------------------
+
+
+def pairs(count: int) -> tuple[U64, U64]:
+    """All pairs of places j < l among so many."""
+    j, l = np.triu_indices(count, 1)
+    return j.astype(np.uint64), l.astype(np.uint64)
+
+
+def ranks(machine: Machine, ahead: U64, count: int) -> U64:
+    """Shares of each entry's rank [rows, count] from those of "the later of the pair is ahead" [rows, pairs]."""
+    j, l = pairs(count)
+    behind = machine.constant(1) - ahead
+    found: U64 = np.zeros((len(ahead), count), dtype=np.uint64)
+    for row, later, earlier in zip(found, ahead, behind, strict=True):
+        np.add.at(row, j.astype(np.int64), later)
+        np.add.at(row, l.astype(np.int64), earlier)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Shares of all squared distances of each valid row to the others, and of their differences, pair by pair."""
+
+    f: int
+    m: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill "apart" [v, v - 1] and "pairs".
+
+        Raises:
+            StageAbort: too few rows, or too many failed the checks.
+        """
+        stands(machine, self.f, self.m)
+        valid, v = list(machine.valid), len(machine.valid)
+        inner = machine.shares["inner"][np.ix_(valid, valid)]
+        norms = np.diagonal(inner)
+        apart = (norms[:, None] + norms - TWO * inner)[~np.eye(v, dtype=bool)].reshape(v, v - 1)
+        j, l = np.triu_indices(v - 1, 1)
+        machine.shares["apart"], machine.shares["pairs"] = apart, (apart[:, l] - apart[:, j]).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Which distances are among a row's n - f - 2 smallest, as margins."""
+
+    f: int
+    m: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill "margin"."""
+        v = len(machine.valid)
+        near = max(v - stands(machine, self.f, self.m) - 2, 0)
+        rank = ranks(machine, machine.shares["ahead"].reshape(v, -1), v - 1)
+        machine.shares["margin"] = (rank - machine.constant(near)).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Each row's sum of its nearest distances, and the differences of these sums, pair by pair."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill "pairs"."""
+        scores = machine.shares["near"].reshape(len(machine.valid), -1).sum(axis=1, dtype=np.uint64)
+        j, l = np.triu_indices(len(scores), 1)
+        machine.shares["pairs"] = scores[l] - scores[j]
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Which rows are among the m of the smallest scores, as margins."""
+
+    m: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill "margin"."""
+        rank = ranks(machine, machine.shares["ahead"][None], len(machine.valid))[0]
+        machine.shares["margin"] = rank - machine.constant(self.m)
+
+
+def krum(f: int, m: int) -> tuple[Step, ...]:
+    """Steps to shares of 0 or 1 for each valid row: whether Krum chooses it."""
+    return (
+        Apart(f, m),
+        *(Negative("pairs", "bit"), ToNumbers("bit", "ahead")),
+        Nearest(f, m),
+        *(Negative("margin", "bit"), ToNumbers("bit", "is near")),
+        Multiply("is near", "apart", "near"),
+        Scores(),
+        *(Negative("pairs", "bit"), ToNumbers("bit", "ahead")),
+        Best(m),
+        *(Negative("margin", "bit"), ToNumbers("bit", "chosen")),
+    )
+
+
+def krum_comparisons(n: int) -> int:
+    """How many comparisons hidden Krum takes of n rows."""
+    return n * (n - 1) * (n - 2) // 2 + n * (n - 1) + n * (n - 1) // 2 + n
+
+
+# ---- what becomes of the choice -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The choice is open: the chosen rows count once."""
+
+    def act(self, machine: Machine) -> None:
+        """Set the public weights."""
+        picked = [i for i, bit in zip(machine.valid, machine.public["chosen"].tolist(), strict=True) if bit == 1]
+        accept(machine, picked)
+        machine.disclosed["selected"] = _mask(machine, picked)
+
+
+def _mask(machine: Machine, places: list[int]) -> torch.Tensor:
+    mask = torch.zeros(machine.n, dtype=torch.bool)
+    mask[places] = True
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many rows count, to be opened."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill "count"."""
+        machine.shares["count"] = machine.shares["chosen"].sum(keepdims=True, dtype=np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The chosen rows count once, and nobody knows which they are; fewer than ``least`` are refused."""
+
+    least: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill "weight" [n].
+
+        Raises:
+            StageAbort: too few rows count.
+        """
+        count = _counted(machine, self.least)
+        machine.shares["weight"] = _spread(machine, machine.shares["chosen"])
+        machine.unit, machine.weight = 1 / machine.now.scale, float(count) or 1.0
+
+
+def _counted(machine: Machine, least: int) -> int:
+    count = int(signed(machine.public["count"], machine.now.ring)[0])
+    enough(count, least)
+    machine.count = count
+    machine.disclosed["count"] = torch.tensor(count)
+    return count
+
+
+def _spread(machine: Machine, values: U64) -> U64:
+    wide: U64 = np.zeros(machine.n, dtype=np.uint64)
+    wide[list(machine.valid)] = values
+    return wide
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """FLTrust's weights of rows of one common length: their products with the direction, where positive. ``least`` as elsewhere."""
+
+    least: int
+    fixed: bool
+    named: bool
+
+    def act(self, machine: Machine) -> None:
+        """Fill "weight" [n] and "mass", the sum of the trust.
+
+        Raises:
+            StageAbort: too few rows count.
+        """
+        now, shares, direction = machine.now, machine.shares, machine.direction
+        if self.named:
+            bits = machine.public["chosen"]
+            picked = [i for i, bit in zip(machine.valid, bits.tolist(), strict=True) if bit == 1]
+            enough(len(picked), self.least)
+            machine.count = len(picked)
+            machine.disclosed["selected"] = _mask(machine, picked)
+            shares["weight"] = _spread(machine, shares["along"] * bits)
+        else:
+            _counted(machine, self.least)
+            shares["weight"] = _spread(machine, shares["trust"])
+        shares["mass"] = shares["weight"].sum(keepdims=True, dtype=np.uint64)
+        square = now.code.top**2 + now.plan.d / 12  # of a row of the common length, rounded
+        steep = 0.0 if direction is None else math.sqrt(direction.square)
+        machine.unit = direction.length / (square * steep) if direction is not None else 0.0
+        machine.trust_unit = 1 / (math.sqrt(square) * steep) if steep else 0.0
+        machine.weight = float(machine.n) if self.fixed else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mass:
+    """The sum of the trust, known to the first server, is what the total weighs."""
+
+    def act(self, machine: Machine) -> None:
+        """Set the weight."""
+        if machine.first:
+            machine.weight = float(signed(machine.public["mass"], machine.now.ring)[0]) * machine.trust_unit or 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenSum:
+    """The rows' sum under weights that the servers share; the one opening E = Y - A0 serves here as well.
+
+    With w = w0 + w1, rows Y + A and the dealer's v0, v1 and shares of v1 A0 + v0 A: the first server's share is w0 Y + (w1 - v1) A0,
+    the second's w1 (E + A) + (w0 - v0) A, each with its share of the dealer's.
+    """
+
+    weight: str
+
+    def say(self, machine: Machine) -> bytes:
+        """The own share of the weights, masked."""
+        return pack(machine.shares[self.weight] - machine.supply.weights, machine.now.ring)
+
+    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+        """Fill "sum" with the own share."""
+        now, own = machine.now, machine.shares[self.weight]
+        other = unpack(theirs, now.ring, machine.n)
+        total = machine.supply.vector.copy()
+        mine = own if machine.first else own + other
+        for start, stop, block in machine.rows.blocks(now):
+            total[start:stop] += combined(mine, block)
+        if machine.first:
+            for start, stop, cover in _veil(machine).blocks(now, machine.n):
+                total[start:stop] += combined(other, cover)
+        else:
+            at = 0
+            for piece in unveiled(now, memoryview(machine.opened), machine.n):
+                total[at : at + piece.shape[1]] += combined(own, piece)
+                at += piece.shape[1]
+        machine.shares["sum"] = total & ring_mask(now.ring)
+        return True
+
+
+def _veil(machine: Machine) -> Veil:
+    if machine.veil is None:
+        raise Malformed("the first server has no mask of its own")
+    return machine.veil
+
+
+def unnamed_sum(least: int) -> tuple[Step, ...]:
+    """Steps from hidden choices to the first server's sum: only how many were chosen becomes known."""
+    return (Count(), Open("count"), Counted(least), HiddenSum("weight"), OpenToFirst("sum"))
+
+
+def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from the signs of the products to FLTrust's sum; ``named``: who is trusted becomes known, how far does not."""
+    start: tuple[Step, ...] = (Open("chosen"),) if named else (Multiply("chosen", "along", "trust"), Count(), Open("count"))
+    end: tuple[Step, ...] = () if fixed else (OpenToFirst("mass"), Mass())
+    return (*start, Trusted(least, fixed, named), HiddenSum("weight"), *end, OpenToFirst("sum"))
