@@ -347,7 +347,8 @@ class Federation:
             "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
             "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
             "facts": {**{k: v for k, v in self.scenario.facts.items() if k != "forward"}, **self._error(plan), "trained by": picked},
-            "warnings": list(channel.warnings()) if isinstance(channel, Warns) else [],
+            "privacy": [line.to_json() for line in told.lines],
+            "warnings": [*(channel.warnings() if isinstance(channel, Warns) else ()), *told.warnings],
         }
 
 

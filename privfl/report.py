@@ -239,6 +239,7 @@ def _page(
         '<div class="tiles">' + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles) + "</div>",
     ]
     parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
+    parts += _claims(summary.get("privacy", []))
     facts = summary.get("facts", {})
     if facts:
         rows = "".join(f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items())
@@ -259,6 +260,28 @@ def _page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{say(name)} · privfl</title><style>{_STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>"
     )
+
+
+def _claims(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each unit has spent, by both accountants."""
+    if not lines:
+        return []
+    rows = []
+    for line in lines:
+        who = line["subject"] if line["subjects"] == 1 else f"{line['subject']}, the dearest of {line['subjects']}"
+        figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
+        cells = (line["unit"], who, *figures, f"{line['delta']:g}", line["relation"], str(line["releases"]), " ".join(beside))
+        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+    head = "".join(
+        f"<th>{name}</th>" for name in ("unit", "who pays", "epsilon", "by RDP", "by PLD", "delta", "neighbours", "releases", "")
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
+
+
+def _epsilon(value: float | str | None) -> str:
+    return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
 
 
 def _picture(title: str, caption: str, png: bytes) -> str:

@@ -1,6 +1,6 @@
 """Differential privacy: clipping, noise, DP-SGD, accounting."""
 
-from privfl.dp.accounting import RdpAccount, Release, Spent, calibrate, epsilon, spend, spent_epsilon
+from privfl.dp.accounting import RdpAccount, Release, Spent, Stated, Statement, calibrate, epsilon, spend, spent_epsilon, statement
 from privfl.dp.adaptive import AdaptiveClip
 from privfl.dp.clip import Clip, ClipByLayer, NoBound, Normalise
 from privfl.dp.mechanisms import (
@@ -43,8 +43,11 @@ __all__ = [
     "ScheduledClip",
     "Skellam",
     "Spent",
+    "Stated",
+    "Statement",
     "calibrate",
     "epsilon",
     "spend",
     "spent_epsilon",
+    "statement",
 ]

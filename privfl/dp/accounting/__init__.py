@@ -6,6 +6,7 @@ from privfl.dp.accounting.ledger import Spent, spend, spent_epsilon
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
 from privfl.dp.accounting.rdp import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
+from privfl.dp.accounting.statement import Stated, Statement, statement
 
 __all__ = [
     "Accountant",
@@ -13,6 +14,8 @@ __all__ = [
     "RdpAccount",
     "Release",
     "Spent",
+    "Stated",
+    "Statement",
     "advanced_epsilon",
     "basic_epsilon",
     "calibrate",
@@ -22,5 +25,6 @@ __all__ = [
     "spend",
     "spent_by",
     "spent_epsilon",
+    "statement",
     "zcdp_epsilon",
 ]
