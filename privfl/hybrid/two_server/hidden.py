@@ -316,7 +316,7 @@ class HiddenSum:
                 total[start:stop] += combined(other, cover)
         else:
             at = 0
-            for piece in unveiled(now, memoryview(machine.opened), machine.n):
+            for piece in unveiled(now, memoryview(machine.opened), machine.n, machine.key):
                 total[at : at + piece.shape[1]] += combined(own, piece)
                 at += piece.shape[1]
         machine.shares["sum"] = total & ring_mask(now.ring)

@@ -73,6 +73,7 @@ class Machine(KeepsSecrets):
     supply: Supply
     shares: dict[str, U64]
     veil: Veil | None = None
+    key: bytes = b""
     opened: bytes = b""
     direction: Direction | None = None
     public: dict[str, U64] = field(default_factory=dict)

@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Int8
 from torch import Tensor
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import derive
+from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing.digits import gram, product, split, times, weighed
 from privfl.hybrid.two_server.rounds import Round
 from privfl.hybrid.two_server.words import I64, U64, draw, pack, packed_size, ring_mask, stream, unpack
 
 _TAIL = 16
+_SEAL = 16
 _FOUR = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3
 _COINS = ((_FOUR & 1) - (_FOUR >> 1)).astype(np.int8).view(np.uint32).reshape(256)
 """A byte as four coins of {0, 1, -1, 0}."""
@@ -33,28 +36,26 @@ def cuts(now: Round, n: int) -> list[tuple[int, int]]:
 
 @dataclass(repr=False)
 class MaskedRows(KeepsSecrets):
-    """The first server's: each client's vector minus its mask, as it came."""
+    """The first server's: each client's vector minus its mask, packed as it came."""
 
-    bodies: list[bytes]
+    bodies: list[npt.NDArray[np.uint8]]
 
     def blocks(self, now: Round) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block, in one buffer that is used again."""
         n, length = len(self.bodies), now.length
-        kind = "<u8" if now.ring == 64 else "<u4"
-        low = [np.frombuffer(body, dtype=kind, count=length) for body in self.bodies]
-        high = [np.frombuffer(body, dtype=np.uint8, offset=4 * length) for body in self.bodies] if now.ring == 40 else []
+        low = [body[: 4 * length].view("<u4") for body in self.bodies] if now.ring < 64 else [body.view("<u8") for body in self.bodies]
+        high = [body[4 * length :] for body in self.bodies] if now.ring == 40 else []
         room = np.empty(n * now.width(n), dtype=np.uint64)
         for start, stop in cuts(now, n):
             block = room[: n * (stop - start)].reshape(n, stop - start)
             if high:
-                for i, row in enumerate(high):
-                    block[i] = row[start:stop]
-                np.left_shift(block, np.uint64(32), out=block)
-                for i, row in enumerate(low):
-                    np.bitwise_or(block[i], row[start:stop], out=block[i])
+                halves = block.view(np.uint32).reshape(n, stop - start, 2)
+                for half, lower, upper in zip(halves, low, high, strict=True):
+                    half[:, 0] = lower[start:stop]
+                    half[:, 1] = upper[start:stop]
             else:
-                for i, row in enumerate(low):
-                    block[i] = row[start:stop]
+                for row, words in zip(block, low, strict=True):
+                    row[:] = words[start:stop]
             yield start, stop, block
 
 
@@ -142,34 +143,52 @@ class Survey(KeepsSecrets):
         return {"tests": products[: self.now.rows], "dots": dots, "inner": self.inner, "weights": self.weight}
 
 
-def veiled(now: Round, rows: MaskedRows, veil: Veil, survey: Survey) -> bytes:
-    """The first server's pass: E = Y - A0 for the second server, and its own half of the survey."""
-    out = []
+def veiled(now: Round, rows: MaskedRows, veil: Veil, survey: Survey, key: bytes) -> Iterator[bytes]:
+    """The first server's pass: E = Y - A0 for the second server, sealed block by block, and its own half of the survey."""
     covers = veil.blocks(now, survey.n)
-    for start, stop, block in rows.blocks(now):
+    for i, (start, stop, block) in enumerate(rows.blocks(now)):
         survey.take(start, stop, block)
         if start < now.plan.d:
             _, _, cover = next(covers)
             np.subtract(block, cover, out=cover)
-            out.append(pack(cover.reshape(-1), now.ring))
-    return b"".join(out)
+            yield now.library.seal(key, _nonce(i), pack(cover.reshape(-1), now.ring), now.scene("masked"))
 
 
-def unveiled(now: Round, opened: memoryview, n: int) -> Iterator[U64]:
-    """The blocks [n, width] of E = Y - A0, as `veiled` sent them."""
+def veiled_size(now: Round, n: int) -> int:
+    """How many bytes `veiled` makes of n rows."""
+    blocks = [stop - start for start, stop in cuts(now, n) if start < now.plan.d]
+    return packed_size(now.ring, n * sum(blocks)) + _SEAL * len(blocks)
+
+
+def unveiled(now: Round, sealed: memoryview, n: int, key: bytes) -> Iterator[U64]:
+    """The blocks [n, width] of E = Y - A0, as `veiled` sealed them, in one buffer that is used again.
+
+    Raises:
+        Malformed: a block is not what was sealed.
+    """
     at = 0
     room = np.empty(n * now.width(n), dtype=np.uint64)
-    for start, stop in cuts(now, n):
+    for i, (start, stop) in enumerate(cuts(now, n)):
         if start < now.plan.d:
-            size = packed_size(now.ring, n * (stop - start))
-            block = room[: n * (stop - start)]
-            yield unpack(opened[at : at + size], now.ring, n * (stop - start), block).reshape(n, stop - start)
+            size = packed_size(now.ring, n * (stop - start)) + _SEAL
+            plain = now.library.unseal(key, _nonce(i), bytes(sealed[at : at + size]), now.scene("masked"))
+            if plain is None:
+                raise Malformed("its masked rows are not what the server sealed")
+            yield unpack(plain, now.ring, n * (stop - start), room[: n * (stop - start)]).reshape(n, stop - start)
             at += size
 
 
-def crossed(now: Round, rows: SeedRows, opened: memoryview, survey: Survey) -> None:
-    """The second server's pass: its own half of the survey, with the products of E and its masks A added to the inner products."""
-    pieces = unveiled(now, opened, survey.n)
+def _nonce(block: int) -> bytes:
+    return b"E" + block.to_bytes(11, "little")
+
+
+def crossed(now: Round, rows: SeedRows, sealed: memoryview, survey: Survey, key: bytes) -> None:
+    """The second server's pass: its own half of the survey, with the products of E and its masks A added to the inner products.
+
+    Raises:
+        Malformed: as `unveiled`.
+    """
+    pieces = unveiled(now, sealed, survey.n, key)
     for start, stop, block in rows.blocks(now):
         digits = survey.take(start, stop, block)
         if digits is not None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
@@ -19,7 +20,7 @@ from privfl.crypto.primitives.letter import OVERHEAD
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, STEPS, VECTOR, Direction, Round, open_one, seal_to
-from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, dealt, veiled
+from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, dealt, veiled, veiled_size
 from privfl.hybrid.two_server.supply import correct, first_supply, purse, second_supply
 from privfl.hybrid.two_server.words import U64, packed_size, signed
 
@@ -52,7 +53,7 @@ class FirstServer(KeepsSecrets):
     unknown: bool = False
     refused: str | None = None
     sent: int = 0
-    bodies: dict[int, bytes] = field(default_factory=dict)
+    bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     machine: Machine | None = None
     result: Opened[Total] | None = None
@@ -90,7 +91,7 @@ class FirstServer(KeepsSecrets):
             packed = fields.after_facts(content, fields.facts(self.now.plan))
             if len(packed) != packed_size(self.now.ring, self.now.length):
                 raise Malformed(f"a vector of {len(packed)} bytes where {packed_size(self.now.ring, self.now.length)} were asked for")
-            self.bodies.setdefault(position, bytes(packed))
+            self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
 
@@ -111,17 +112,17 @@ class FirstServer(KeepsSecrets):
         now.enough("agree", left)
         rows, veil, n = MaskedRows([self.bodies[i] for i in left]), Veil(seed), len(left)
         survey = Survey(now, n, coin_of(now, half, theirs), None if self.direction is None else self.direction.values)
-        masked = veiled(now, rows, veil, survey)
+        masked = list(veiled(now, rows, veil, survey, self.key))
         supply = first_supply(seed, self.recipe.demand(now, n), now.library)
         program = self.recipe.program(now, self.unknown)
         self.machine = Machine(now, True, tuple(left), program, rows, supply, survey.shares(), veil=veil, direction=self.direction)
         self.bodies = {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.scene("key"), now.library)
-        body = now.library.seal(self.key, bytes(12), b"".join((half, self._direction(), masked)), now.scene("masked"))
+        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.scene("head"))
         letters = seal_to(self.dealer, seed, now.scene("deal", "server"), now.library)
         return {
-            "server/1": now.write(MASKED, len(self.second), members, keys, body),
+            "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
             "dealer": now.write(DEAL, 0, members, letters),
         }
 
@@ -235,22 +236,20 @@ class SecondServer(KeepsSecrets):
 
     def _survey(self, keys: int, content: memoryview) -> Mail:
         now = self.now
-        members, self.key, plain = open_masked(now, self.secret, keys, content)
+        members, self.key, head, masked = open_masked(now, self.secret, keys, content)
         if not members <= self.seeds.keys():
             raise StageAbort("agree", "the server lists clients that never reached this one", "server")
         now.enough("agree", members)
-        told, self.direction, masked = read_direction(plain, now.plan.d)
+        told, self.direction = read_direction(head, now.plan.d)
         if told != NOBODY and not self.recipe.directed:
             raise Malformed("a direction for a rule that has none")
         n = len(members)
-        if len(masked) != packed_size(now.ring, n * now.plan.d):
-            raise Malformed(f"{len(masked)} bytes of masked rows where {packed_size(now.ring, n * now.plan.d)} were asked for")
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.hidden else b""
         seeds = [self.seeds[i] for i in self.positions]
         values = None if self.direction is None else self.direction.values
-        survey = Survey(now, n, coin_of(now, bytes(plain[:SEED_SIZE]), self.half or b""), values)
-        crossed(now, SeedRows(seeds), masked, survey)
+        survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
+        crossed(now, SeedRows(seeds), masked, survey, self.key)
         self.shares, self.own = survey.shares(), secrets.token_bytes(SEED_SIZE)
         letters = seal_to(self.dealer, b"".join((self.own, *seeds)), now.scene("deal", "server/1"), now.library)
         return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), letters)}
@@ -265,7 +264,9 @@ class SecondServer(KeepsSecrets):
         except Malformed as malformed:
             raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
         program, rows = self.recipe.program(now, self.unknown), SeedRows([self.seeds[i] for i in self.positions])
-        self.machine = Machine(now, False, self.positions, program, rows, supply, self.shares, direction=self.direction, opened=self.opened)
+        self.machine = Machine(
+            now, False, self.positions, program, rows, supply, self.shares, direction=self.direction, opened=self.opened, key=self.key
+        )
         self.seeds, self.shares, self.opened = {}, {}, b""
         return self._advance(b"".join(self.waiting))
 
@@ -277,8 +278,8 @@ class SecondServer(KeepsSecrets):
         return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
 
 
-def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tuple[frozenset[int], bytes, memoryview]:
-    """Of the first server's message: whom it lists, the key that both servers seal with, the rest in plain.
+def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tuple[frozenset[int], bytes, bytes, memoryview]:
+    """Of the first server's message: whom it lists, the key that both servers seal with, its head in plain, the sealed rows.
 
     Raises:
         Malformed: this secret key opens nothing of it.
@@ -286,28 +287,26 @@ def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tu
     members, rest = fields.read_bit_set(content, now.plan.n)
     sealed = (SEED_SIZE + OVERHEAD) * keys
     key = open_one(rest[:sealed], SEED_SIZE, secret, now.scene("key"), now.library)
-    plain = now.library.unseal(key, bytes(12), bytes(rest[sealed:]), now.scene("masked"))
-    if plain is None:
-        raise Malformed("its masked rows are not what the server sealed")
-    return members, key, memoryview(plain)
+    rows = rest[sealed : sealed + veiled_size(now, len(members))]
+    head = now.library.unseal(key, bytes(12), bytes(rest[sealed + len(rows) :]), now.scene("head"))
+    if head is None:
+        raise Malformed("its head is not what the server sealed")
+    return members, key, head, rows
 
 
-def read_direction(plain: memoryview, d: int) -> tuple[int, Direction | None, memoryview]:
-    """What the first server says of the direction, after its half of the coin, and what follows.
+def read_direction(head: bytes, d: int) -> tuple[int, Direction | None]:
+    """What the first server says of the direction, after its half of the coin.
 
     Raises:
         Malformed: it is cut off.
     """
-    content = plain[SEED_SIZE:]
-    if len(content) < _DIRECTION.size:
+    if len(head) < SEED_SIZE + _DIRECTION.size:
         raise Malformed("it is cut off")
-    told, length = _DIRECTION.unpack_from(content)
-    rest = content[_DIRECTION.size :]
-    if told != DIRECTED:
-        return told, None, rest
-    if len(rest) < 4 * d or not 0 < length < float("inf"):
-        raise Malformed("its direction is cut off, or of no length")
-    return told, Direction.of(np.frombuffer(rest, dtype="<i4", count=d).astype(np.int64), length), rest[4 * d :]
+    told, length = _DIRECTION.unpack_from(head, SEED_SIZE)
+    rest = head[SEED_SIZE + _DIRECTION.size :]
+    if len(rest) != (4 * d if told == DIRECTED else 0) or (told == DIRECTED and not 0 < length < float("inf")):
+        raise Malformed("its direction is of another length")
+    return told, Direction.of(np.frombuffer(rest, dtype="<i4").astype(np.int64), length) if told == DIRECTED else None
 
 
 def seal_dealt(now: Round, key: bytes, words: bytes) -> bytes:

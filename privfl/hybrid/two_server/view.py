@@ -13,7 +13,7 @@ from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, VECTOR, Round, open_one, read
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
-from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked, read_direction
+from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked
 from privfl.hybrid.two_server.words import U64, expand, packed_size, signed, unpack
 
 
@@ -98,8 +98,8 @@ class Wiretap(KeepsSecrets):
                 veil = Veil(self._dealt(now, "server", content, self.dealer)[1])
         for _, _, kind, keys, tag, content in self._letters("server/1"):
             if veil is not None and self.second is not None and tag == now.tag and kind == MASKED:
-                members, _, plain = open_masked(now, self.second, keys, content)
-                found |= _unmasked(now, sorted(members), read_direction(plain, now.plan.d)[2], veil)
+                members, key, _, rows = open_masked(now, self.second, keys, content)
+                found |= _unmasked(now, sorted(members), rows, veil, key)
         for _, sender, kind, position, tag, content in self._letters("server"):
             if tag == now.tag and kind == VECTOR and client_of(sender) is not None:
                 packed = content[-packed_size(now.ring, now.length) :]
@@ -107,9 +107,9 @@ class Wiretap(KeepsSecrets):
         return found
 
 
-def _unmasked(now: Round, places: list[int], masked: memoryview, veil: Veil) -> dict[int, U64]:
+def _unmasked(now: Round, places: list[int], sealed: memoryview, veil: Veil, key: bytes) -> dict[int, U64]:
     n = len(places)
     rows = np.empty((n, now.plan.d), dtype=np.uint64)
-    for (start, stop), piece, (_, _, cover) in zip(cuts(now, n), unveiled(now, masked, n), veil.blocks(now, n), strict=False):
+    for (start, stop), piece, (_, _, cover) in zip(cuts(now, n), unveiled(now, sealed, n, key), veil.blocks(now, n), strict=False):
         rows[:, start:stop] = piece + cover
     return dict(zip(places, rows, strict=True))
