@@ -83,10 +83,10 @@ MNIST: dict[str, Any] = {
     "data": {"name": "mnist", "clients": N, "partition": {"name": "dirichlet", "alpha": 0.5, "min_size": 40}, "root": 200},
     "model": {"name": "mlp", "hidden": [32]},
     "training": {"name": "sgd", "lr": 0.1, "steps": 10, "batch_size": 32, "weighting": "uniform"},
-    "rounds": 25,
+    "rounds": 15,
     "bound": {"name": "clip", "l2": L2},
     "executor": "stacked",
-    "audit": {"keep": "none", "evaluate_every": 25},
+    "audit": {"keep": "none", "evaluate_every": 15},
 }
 """50 clients hold MNIST unevenly (Dirichlet 0.5); 10 of them lie. The server has 200 clean samples for the rules that need a root."""
 LAST = MNIST["rounds"] - 1
@@ -118,6 +118,10 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"aggregator": KRUM},
         {"aggregator": {"name": "krum", "f": F, "m": 10}, "channel": {"name": "bucketed_secagg", "size": 2}},
     ),
+    "verified mean, two servers": ({"aggregator": "mean"}, {"aggregator": "mean", "channel": "two_server"}),
+    "multi-Krum, two servers": ({"aggregator": KRUM}, {"aggregator": KRUM, "channel": "two_server"}),
+    "FLTrust, two servers": ({"aggregator": "fltrust"}, {"aggregator": "fltrust", "channel": "two_server"}),
+    "FLTrust, encrypted cosine": ({"aggregator": "fltrust"}, {"aggregator": "fltrust", "channel": "encrypted_cosine"}),
 }
 """A rule over plaintext rows, and the hybrid that runs it where nobody reads a row."""
 SUM: dict[str, Any] = {"channel": {"name": "secagg", "fidelity": "ideal"}}

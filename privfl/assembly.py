@@ -66,6 +66,8 @@ def scenario(config: Config) -> Scenario:
     rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
     aggregator = _with("aggregator", catalog.AGGREGATORS, rule, trusted)
     inside = hosts(catalog.CHANNELS[config.channel["name"]])
+    if inside and "rule" in config.channel:
+        raise ConfigError(f"channel '{config.channel['name']}': its rule is the run's aggregator; set aggregator instead of channel.rule.")
     channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED, {"rule": aggregator} if inside else None)
     if ring_noise:
         channel = _with_noise(channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config)

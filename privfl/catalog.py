@@ -26,7 +26,11 @@ BOUNDS: Table = {
     "adaptive_clip": dp.AdaptiveClip,
     "scheduled_clip": dp.ScheduledClip,
 }
-HYBRIDS: Table = {"bucketed_secagg": hybrid.BucketedSecAgg}
+HYBRIDS: Table = {
+    "bucketed_secagg": hybrid.BucketedSecAgg,
+    "two_server": hybrid.TwoServer,
+    "encrypted_cosine": hybrid.EncryptedCosine,
+}
 """Channels under which robust rules work although nobody reads an update: the rule sees groups, or the servers run it on secret data."""
 CHANNELS: Table = {
     "plain": crypto.Plain,
@@ -179,7 +183,14 @@ SERVER_OPTIMIZERS: Table = {
     "fedyogi": training.FedYogi,
     "fedadagrad": training.FedAdagrad,
 }
-NESTED: Mapping[str, Table] = {"rule": AGGREGATORS, "channel": CHANNELS, "gradient": GRADIENTS, "schedule": SCHEDULES, "backdoor": ATTACKS}
+NESTED: Mapping[str, Table] = {
+    "rule": AGGREGATORS,
+    "channel": CHANNELS,
+    "gradient": GRADIENTS,
+    "schedule": SCHEDULES,
+    "backdoor": ATTACKS,
+    "backdoors": ATTACKS,
+}
 """Fields that are parts themselves, by name."""
 
 
@@ -230,7 +241,10 @@ def checked(
             raise ConfigError(f"{seam} '{name}' needs the key '{key}', as in {{name: {name}, {key}: ...}}.")
     values: dict[str, Any] = {}
     for key, value in given.items():
-        if nested and key in nested and value is not None:
+        if nested and key in nested and isinstance(value, Sequence) and not isinstance(value, str):
+            parts = [{"name": one} if isinstance(one, str) else one for one in value]
+            values[key] = tuple(build(f"{seam}.{key}", nested[key], one, nested) for one in parts)
+        elif nested and key in nested and value is not None:
             inner = {"name": value} if isinstance(value, str) else value
             values[key] = build(f"{seam}.{key}", nested[key], inner, nested)
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
@@ -290,11 +304,13 @@ def describe(what: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": name}
         if what == "aggregators":
             row["seat"] = seat_of(maker)
+        if what == "channels":
+            row |= {"opens": opens_to(maker), "runs": ", ".join(sorted(r for r, rule in AGGREGATORS.items() if rule in hosts(maker)))}
         if what == "attacks":
             row |= {"family": attacks.family_of(maker), "seat": attacks.seats_of(maker)}
         if what in ("aggregators", "attacks"):
             row["paper"] = paper_of(maker)
-        supplied = ("shape", "classes", *GIVEN_BY_THE_RUN) if what == "models" else GIVEN_BY_THE_RUN
+        supplied = {"models": ("shape", "classes", *GIVEN_BY_THE_RUN), "channels": ("rule",)}.get(what, GIVEN_BY_THE_RUN)
         row["keys"] = ", ".join(key for key in fields_of(maker, supplied)[0])
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
         rows.append(row)

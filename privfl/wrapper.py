@@ -135,7 +135,7 @@ class PrivateAggregation(Generic[O]):
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
         grouped = isinstance(self.channel, Grouped)  # whose rows weigh as many clients as they stand for
-        self.rule: Rule[Any] = rule or Mean(weighted=grouped, denominator=denominator)
+        self.rule: Rule[Any] = rule or Mean(weighted=grouped or bool(hosts(self.channel)), denominator=denominator)
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
         self.ledger = Ledger()

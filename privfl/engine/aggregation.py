@@ -22,6 +22,7 @@ from privfl.core import (
     RuleWithMemory,
     Sampling,
     Seeds,
+    Total,
     Vector,
 )
 from privfl.engine.scenario import CarriesNoise, Scenario
@@ -60,6 +61,9 @@ def aggregate(
     done = Aggregate(torch.zeros(plan.d), rules=dict(state.rules), seats=dict(state.seats))
     opened: Opened[Any] | None = outcomes["delta"].opened
     if opened is not None:
+        inside = getattr(scenario.channel, "rule", None)
+        if isinstance(opened.what, Total) and inside is not None and opened.what.count < plan.n:
+            done.fired[f"{type(inside).__name__} inside the channel"] = f"counted {opened.what.count} of {plan.n} updates"
         what = _before(scenario, opened.what, context, done)
         done.vector = _decide(scenario, "delta", what, context, done)
     for part, length in parts.items():

@@ -21,8 +21,13 @@ BASE = {
 SMALL = {"paillier": {"key_bits": 2048}, "bucketed_secagg": {"size": 2}}
 
 
-def part(name, more=None):
-    return {"name": name, **(more or {}).get(name, {})}
+def channel_for(name, rule):
+    hidden = {"reference": "previous"} if rule == "cosine_filter" and name in ("encrypted_cosine", "two_server") else {}
+    return {"name": name, **SMALL.get(name, {}), **hidden}
+
+
+def rule_for(name, channel):
+    return {"name": name, **({"m": 3} if (name, channel) == ("krum", "two_server") else {})}
 
 
 @pytest.mark.filterwarnings("ignore:.*2048.*")
@@ -31,7 +36,7 @@ def test_the_compatibility_table_is_what_a_config_meets(channel):
     for row in catalog.compatibility():
         if row["channel"] != channel:
             continue
-        config = {**BASE, "channel": part(channel, SMALL), "aggregator": row["rule"]}
+        config = {**BASE, "channel": channel_for(channel, row["rule"]), "aggregator": rule_for(row["rule"], channel)}
         if row["verdict"] == "works":
             Federation.from_config(config)
             continue
@@ -49,7 +54,7 @@ def test_the_compatibility_table_is_what_a_config_meets(channel):
     [(hybrid, rule) for hybrid in sorted(catalog.HYBRIDS) for rule in sorted(catalog.AGGREGATORS) if catalog.works(rule, hybrid)],
 )
 def test_every_rule_that_a_hybrid_runs_trains_a_model(hybrid, rule):
-    run = Federation.from_config({**BASE, "channel": part(hybrid, SMALL), "aggregator": rule}).run()
+    run = Federation.from_config({**BASE, "channel": channel_for(hybrid, rule), "aggregator": rule_for(rule, hybrid)}).run()
     assert torch.isfinite(run.parameters).all()
     assert run.state.last.norm() > 0
     assert not run.history[1].incidents
@@ -94,3 +99,12 @@ def test_the_wrapper_refuses_noise_where_the_rule_over_groups_has_no_sensitivity
         PrivateAggregation(bound=Clip(1.0), channel=BucketedSecAgg(), mechanism=Gaussian(1.0), rule=Mean()).aggregate(
             {c: torch.zeros(3) for c in range(6)}
         )
+
+
+def test_the_rule_inside_a_channel_is_the_runs_aggregator_and_tells_what_it_did():
+    config = {**BASE, "channel": "encrypted_cosine", "aggregator": "fltrust"}
+    with pytest.raises(ConfigError, match="set aggregator"):
+        Federation.from_config({**config, "channel": {"name": "encrypted_cosine", "rule": "fltrust"}})
+    liars = [{"name": "sign_flip", "scale": 3.0, "clients": [0, 1]}]
+    run = Federation.from_config({**config, "attacks": liars}).run()
+    assert any(words.startswith("counted") for record in run.history for words in record.fired.values())
