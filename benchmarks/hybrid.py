@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 
 from benchmarks.harness import Row, cost, gain, interleaved, main, say
 from privfl import Federation
-from privfl.core import Bounded, Channel, RoundPlan
-from privfl.crypto import SecAgg
+from privfl.aggregators import FLTrust, Krum, Mean
+from privfl.core import Bounded, Channel, Context, RoundPlan, Rows
+from privfl.crypto import AdditiveSharing, SecAgg
 from privfl.engine import Session
-from privfl.hybrid import BucketedSecAgg
+from privfl.hybrid import BucketedSecAgg, TwoServer
+from privfl.hybrid.two_server import Reveal
 
 
 def bounded(n: int, d: int, l2: float = 1.0, seed: int = 0) -> dict[int, Bounded]:
@@ -164,7 +167,107 @@ def _spread(runs: Sequence[tuple[float, float]]) -> str:
     return f"{_main(runs):.1f} % ({min(accuracies):.1f}..{max(accuracies):.1f}), backdoor {_backdoor(runs):.0f} %"
 
 
-CASES = {"bucketed": bucketed, "groups": groups, "defence": defence}
+# ---- two servers -------------------------------------------------------------------------------------------------------------------
+
+SERVERS = ("server", "server/1", "dealer")
+
+
+@dataclass
+class Shared:
+    """One round after another over two servers, with the model told to the first."""
+
+    channel: TwoServer
+    sent: Mapping[int, Bounded]
+    number: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.session = Session(self.channel)
+        self.session.enrol(self.sent)
+
+    def __call__(self) -> None:
+        """The next round; the least CPU seconds so far of both servers and the dealer, and of all clients."""
+        first = next(iter(self.sent.values()))
+        plan = RoundPlan(self.number, tuple(self.sent), len(first.delta), first.l2, session=b"benchmark")
+        self.number += 1
+        self.session.inform(Context(plan, torch.zeros(plan.d), torch.Generator()))
+        self.outcome = self.session.play(plan, self.sent)
+        if self.outcome.opened is None or self.outcome.opened.excluded:
+            raise RuntimeError(f"the round failed: {dict(self.outcome.aborts)}")
+        self.seconds = min(self.seconds, sum(self.outcome.seconds[who] for who in SERVERS))
+        self.ring = self.channel.round(plan).ring
+
+    def megabytes(self, senders: Sequence[str], receivers: Sequence[str]) -> float:
+        """What these sent to those in the last round."""
+        return sum(x.size for x in self.outcome.letters if x.sender in senders and x.receiver in receivers) / 1e6
+
+
+def sharing(sent: Mapping[int, Bounded]) -> Callable[[], None]:
+    """All clients' work of plain additive sharing over two servers: encode, mask, seal."""
+    channel = AdditiveSharing()
+    channel.helpers()
+    first = next(iter(sent.values()))
+    plan = RoundPlan(0, tuple(sent), len(first.delta), first.l2, session=b"benchmark")
+    clients = {who: channel.client(who) for who in sent}
+
+    def run() -> None:
+        for who, client in clients.items():
+            client.enter(plan, sent[who]).step({})
+
+    return run
+
+
+def two_servers(rule: Krum | FLTrust | Mean, n: int, quick: bool, reveals: Sequence[Reveal]) -> Iterator[Row]:
+    """Both servers and the dealer, on one thread, against 20 times the plaintext rule with the clients' sharing."""
+    sent = bounded(n, 100_000)
+    rows = Rows(torch.stack([update.delta for update in sent.values()]), torch.ones(n), tuple(sent))
+    context = Context(RoundPlan(0, tuple(sent), 100_000, 1.0), torch.zeros(100_000), torch.Generator())
+
+    def plain() -> None:
+        if isinstance(rule, FLTrust):
+            rule.step(rows, None, context)
+        else:
+            rule(rows)
+
+    session = Session(AdditiveSharing())
+    session.enrol(sent)
+    summed = session.play(context.plan, sent).exchanges
+    for reveal in reveals:
+        hidden = Shared(TwoServer(rule, reveal=reveal), sent)
+        found = interleaved({"ours": hidden, "plain": plain, "sharing": sharing(sent)}, 2 if quick else 5, time.thread_time)
+        name, ours = f"two_server_{type(rule).__name__.lower()}: {reveal}, n={n}, ring {hidden.ring}", hidden.seconds
+        both = found["plain"] + found["sharing"]
+        yield cost(name, "plaintext rule + sharing", "CPU s, servers and dealer", ours, both, target=1 / 20)
+        yield cost(name, "plaintext rule", "CPU s, servers and dealer", ours, found["plain"])
+        upload = hidden.megabytes([f"client/{who}" for who in sent], SERVERS)
+        yield cost(name, "clients' upload", "MB between servers and dealer", hidden.megabytes(SERVERS, SERVERS), upload)
+        yield cost(name, "AdditiveSharing", "exchanges", float(hidden.outcome.exchanges), float(summed))
+
+
+def two_server_fltrust(quick: bool) -> Iterator[Row]:
+    """FLTrust of 100 rows of 100k values: scores open, or nothing but the result."""
+    root = 0.01 * torch.randn(100_000, generator=torch.Generator().manual_seed(1))
+    yield from two_servers(FLTrust(lambda context: root), 100, quick, ("scores", "selection", "aggregate"))
+
+
+def two_server_krum(quick: bool) -> Iterator[Row]:
+    """Multi-Krum of 50 rows of 100k values: Gram matrix open, selection open, or neither."""
+    yield from two_servers(Krum(f=10, m=30), 50, quick, ("scores", "selection", "aggregate"))
+
+
+def two_server_mean(quick: bool) -> Iterator[Row]:
+    """Verified clipping of 100 rows of 100k values."""
+    yield from two_servers(Mean(weighted=False), 100, quick, ("selection",))
+
+
+CASES = {
+    "bucketed": bucketed,
+    "groups": groups,
+    "defence": defence,
+    "two_server_fltrust": two_server_fltrust,
+    "two_server_krum": two_server_krum,
+    "two_server_mean": two_server_mean,
+}
 
 if __name__ == "__main__":
     main("hybrid", CASES)
