@@ -85,6 +85,7 @@ def scenario(config: Config) -> Scenario:
         defences=[_with("defence", catalog.DEFENCES, part, trusted) for part in config.defences],
         mechanism=mechanism,
         attackers=[_attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)],
+        attackers_know=config.attackers_know,
         server_optimizer=optimizer,
         part_bounds=part_bounds,
         seed=config.seed,

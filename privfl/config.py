@@ -76,7 +76,10 @@ class AuditConfig(_Strict):
 
 
 class Config(_Strict):
-    """A whole run. An empty file is a run: digits, 20 clients, federated averaging."""
+    """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
+
+    ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest updates (benign), or the server's rule.
+    """
 
     data: DataConfig = DataConfig()
     model: Part = {"name": "softmax"}
@@ -89,6 +92,7 @@ class Config(_Strict):
     defences: Parts = []
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
+    attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
     device: str = "cpu"
@@ -112,8 +116,8 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     5
     >>> load({"roundz": 3})
     Traceback (most recent call last):
-    privfl.core.errors.ConfigError: unknown key 'roundz'; did you mean 'rounds'? Known: aggregator, attacks, audit, bound, channel, \
-data, defences, device, executor, mechanism, model, noise_seed, rounds, sampler, seed, server_optimizer, threads, training.
+    privfl.core.errors.ConfigError: unknown key 'roundz'; did you mean 'rounds'? Known: aggregator, attackers_know, attacks, audit, \
+bound, channel, data, defences, device, executor, mechanism, model, noise_seed, rounds, sampler, seed, server_optimizer, threads, training.
     """
     raw = dict(source) if isinstance(source, Mapping) else _read(Path(source))
     for override in overrides:

@@ -34,13 +34,18 @@ class AdaptiveRobustClipping(Before[None]):
         """Nothing is remembered."""
         return
 
+    def passes(self, n: int) -> int:
+        """All, where n > 2f."""
+        require.honest_majority(rule="AdaptiveRobustClipping", n=n, f=self.f, at_least=2 * self.f + 1)
+        return n
+
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The rows, clipped.
 
         Raises:
             TooManyByzantine: n <= 2f.
         """
-        require.honest_majority(rule="AdaptiveRobustClipping", n=rows.n, f=self.f, at_least=2 * self.f + 1)
+        self.passes(rows.n)
         norms = squared_norms(rows.values).sqrt().nan_to_num(nan=torch.inf)
         longest = norms.sort(descending=True).values
         bound = float(longest[2 * self.f * (rows.n - self.f) // rows.n])

@@ -48,6 +48,19 @@ class AnomalyScore(Before[AnomalyScoreState]):
         """No scores yet."""
         return AnomalyScoreState()
 
+    def passes(self, n: int) -> int:
+        """All, at most.
+
+        Raises:
+            ConfigError: k is so large that no row of n could be dropped in the first round.
+        """
+        if n > 1 and self.k >= (n - 1) / n**0.5:
+            raise ConfigError(
+                f"AnomalyScore with k={self.k} cannot drop any of {n} rows in the first round: no z-score of {n} numbers exceeds"
+                f" {(n - 1) / n**0.5:.3g}. Lower k."
+            )
+        return n
+
     def judge_before(self, rows: Rows, state: AnomalyScoreState, context: Context) -> tuple[Verdict[Rows], AnomalyScoreState]:
         """The rows that are not anomalous; the state gains their scores."""
         finite = finite_rows(rows.values)
@@ -59,11 +72,8 @@ class AnomalyScore(Before[AnomalyScoreState]):
         at = geometric_median(inner, torch.ones(n, dtype=torch.float64), 1e-9, 10_000)
         scores = (inner.diagonal() - 2 * (inner @ at) + at @ inner @ at).clamp(min=0).sqrt()
         usual = state.scores if len(state.scores) >= n else scores
-        if usual is scores and n > 1 and self.k >= (n - 1) / n**0.5:
-            raise ConfigError(
-                f"AnomalyScore with k={self.k} cannot drop any of {n} rows in the first round: no z-score of {n} numbers exceeds"
-                f" {(n - 1) / n**0.5:.3g}. Lower k."
-            )
+        if usual is scores:
+            self.passes(n)
         normal = scores <= usual.mean() + self.k * usual.std(correction=0) + 1e-12 * scores.max()
         kept = finite.clone()
         kept[finite] = normal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,8 @@ class Bucketing(Before[None]):
     2
     """
 
+    keeps_ids: ClassVar[bool] = False
+
     size: int = 2
 
     def __post_init__(self) -> None:
@@ -33,6 +36,10 @@ class Bucketing(Before[None]):
     def init(self) -> None:
         """Nothing is remembered."""
         return
+
+    def passes(self, n: int) -> int:
+        """As many as buckets."""
+        return -(-n // self.size)
 
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The buckets' means."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from privfl.aggregators.seats import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, ClientId, Rows, TooManyByzantine, require
+from privfl.core import BadUpdate, ClientId, ConfigError, Rows, TooManyByzantine, require
 from privfl.core.geometry import squared_norms
 
 
@@ -36,6 +37,11 @@ class MoNNA(InHull, RowRule):
         """f, where n > 2f."""
         require.honest_majority(rule="MoNNA", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f
+
+    def admit(self, clients: Collection[ClientId]) -> None:
+        """Refuse a pivot that is no client."""
+        if self.pivot not in clients:
+            raise ConfigError(f"MoNNA trusts client {self.pivot}, and there is none: name another pivot.")
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         if rows.ids is None:

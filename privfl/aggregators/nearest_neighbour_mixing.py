@@ -37,13 +37,18 @@ class NearestNeighbourMixing(Before[None]):
         """Nothing is remembered."""
         return
 
+    def passes(self, n: int) -> int:
+        """All, where n > 2f."""
+        require.honest_majority(rule="NearestNeighbourMixing", n=n, f=self.f, at_least=2 * self.f + 1)
+        return n
+
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The mixed rows.
 
         Raises:
             TooManyByzantine: n <= 2f.
         """
-        require.honest_majority(rule="NearestNeighbourMixing", n=rows.n, f=self.f, at_least=2 * self.f + 1)
+        self.passes(rows.n)
         squared = squared_distances(rows.values)
         if rows.n > 1 and bool(torch.isfinite(squared).all()):  # then so are the rows
             mixed = products(self._near(squared, rows.n - self.f), rows.values)

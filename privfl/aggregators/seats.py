@@ -12,6 +12,7 @@ What a client can move a result by (``sensitivity``) is infinite unless a class 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, Context, NeighbourRelation, RowBound, Rows, TooManyByzantine, Vector
+from privfl.core import BadUpdate, ClientId, Context, NeighbourRelation, RowBound, Rows, TooManyByzantine, Vector
 
 S = TypeVar("S")
 
@@ -72,6 +73,14 @@ class Stands(ABC):
         Raises:
             TooManyByzantine: the rule's ``f`` is more than its proof allows for n rows, so that an engine can refuse before training.
         """
+
+    def admit(self, clients: Collection[ClientId]) -> None:
+        """Refuse clients among whom the rule cannot work, as where it trusts one that is not there; so that an engine can before training.
+
+        Raises:
+            ConfigError: one that the rule names is missing.
+        """
+        return
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
         """Infinite: nothing better is proved."""
@@ -144,10 +153,20 @@ class Before(ABC, Generic[S]):
     """A seat between the channel and the rule. Subclasses write `judge_before`."""
 
     __slots__ = ()
+    keeps_ids: ClassVar[bool] = True
+    """Whether the rows that come out still belong to one client each."""
 
     @abstractmethod
     def init(self) -> S:
         """The state before the first round."""
+
+    def passes(self, n: int) -> int:
+        """How many rows it hands on of n, at most.
+
+        Raises:
+            TooManyByzantine: it cannot work on n rows, so that an engine can refuse before training.
+        """
+        return n
 
     def before(self, rows: Rows, state: S, context: Context) -> tuple[Rows, S]:
         """The rows that the rule sees, and the state after them; the rows that went in stay as they were."""

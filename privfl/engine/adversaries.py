@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from privfl.attacks.backdoor.implant import Implant
 from privfl.core import (
     BeforeSeat,
     Bounded,
@@ -16,6 +17,7 @@ from privfl.core import (
     BroadcastPoison,
     ClientId,
     ClientState,
+    ConfigError,
     Context,
     DataPoison,
     Dataset,
@@ -60,8 +62,11 @@ class Adversaries:
         self._spoilt: dict[tuple[ClientId, tuple[int, ...]], Dataset] = {}
         for i, attacker in enumerate(scenario.attackers):
             for client in sorted(attacker.clients):
-                if isinstance(attacker.at(client), DataPoison):
+                attack = attacker.at(client)
+                if isinstance(attack, DataPoison):
                     self._data(client, (i,))  # refuses what cannot be spoilt before any training
+                elif isinstance(attack, Implant):
+                    attack.ready(self._honest_data(client))
 
     def task(self, client: ClientId, broadcast: Broadcast, state: RunState) -> Task:
         """A client's training in a round, as the attackers that act through it have it."""
@@ -97,8 +102,12 @@ class Adversaries:
             if not mine:
                 continue
             if isinstance(attacker.attack, UpdatePoison | RememberingPoison):
-                for team in attacker.teams(mine):
-                    self._rewrite(plan, updates, state, i, team, honest, done)
+                try:
+                    for team in attacker.teams(mine):
+                        self._rewrite(plan, updates, state, i, team, honest, done)
+                except ConfigError as impossible:  # with this cohort: what is impossible with every cohort was refused before
+                    done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
+                    continue
             for client in mine:
                 attack = attacker.at(client)
                 if isinstance(attack, PartyPoison):
@@ -122,12 +131,15 @@ class Adversaries:
             if attacker.acting((client,), round):
                 yield i, attacker.at(client)
 
+    def _honest_data(self, client: ClientId) -> Dataset:
+        return self.scenario.workload.data.take(self.scenario.clients[client])
+
     def _data(self, client: ClientId, spoilers: tuple[int, ...]) -> Dataset:
         """What a client trains on in rounds in which these attackers, by position, act through it; made once."""
         known = self._spoilt.get((client, spoilers))
         if known is None:
             *first, last = spoilers
-            own = self._data(client, tuple(first)) if first else self.scenario.workload.data.take(self.scenario.clients[client])
+            own = self._data(client, tuple(first)) if first else self._honest_data(client)
             attack: DataPoison = self.scenario.attackers[last].at(client)
             known = attack.poison_data(own, self.seeds.generator("poison", last, client))
             self._spoilt[client, spoilers] = known

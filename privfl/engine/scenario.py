@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from privfl.aggregators import Stands
+from privfl.aggregators import Before, Stands
 from privfl.core import (
     BeforeSeat,
     Bound,
@@ -116,6 +116,15 @@ class ByRound(Protocol[P_co]):
         ...
 
 
+@runtime_checkable
+class CountsItself(Protocol):
+    """An attack that works for some numbers of attackers only."""
+
+    def among(self, n: int, f: int) -> None:
+        """Refuse f attackers among n."""
+        ...
+
+
 Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
@@ -190,6 +199,11 @@ class Scenario:
                 f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets attackers know"
                 f" {_KNOWING[self.attackers_know]} at most."
             )
+        if needs in ("benign", "rule") and attacker.clients.issuperset(self.clients):
+            raise ConfigError(f"attack '{attacker.name}' needs to know the honest updates, and has all clients: leave some out.")
+        if isinstance(attacker.attack, CountsItself) and self.sampler.sampling(len(self.clients)).scheme == "all":
+            for team in attacker.teams(sorted(attacker.clients)):
+                attacker.attack.among(len(self.clients), len(team))
         if needs == "rule" and rule_reads(self.aggregator) == "total":
             raise ConfigError(
                 f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} reads none:"
@@ -290,15 +304,25 @@ class Scenario:
                 raise ConfigError(f"an adaptive bound's count is accounted for beside Gaussian noise only: {_name(mechanism)} needs clip.")
 
     def _check_rule(self) -> None:
-        """Refuse a rule that stands fewer liars than its f among the cohort's rows, before any training."""
+        """Refuse a rule or a seat before it that stands fewer liars than its f among the rows that it gets, before any training."""
         sampling = self.sampler.sampling(len(self.clients))
-        for rule in (self.aggregator, getattr(self.channel, "rule", None)):
-            if not isinstance(rule, Stands) or sampling.scheme == "poisson":
-                continue
-            try:
-                rule.stands(self.rows(round(sampling.rate * len(self.clients))))
-            except TooManyByzantine as refused:
-                raise ConfigError(str(refused)) from None
+        seats = [defence for defence in self.defences if isinstance(defence, Before)]
+        for seat in seats:
+            if not seat.keeps_ids and reads_ids(self.aggregator):
+                raise ConfigError(f"{_name(self.aggregator)} needs to know whose row is whose, and {_name(seat)} makes rows anonymous.")
+        rules = [rule for rule in (self.aggregator, getattr(self.channel, "rule", None)) if isinstance(rule, Stands)]
+        for rule in rules:
+            rule.admit(self.clients)
+        if sampling.scheme == "poisson":  # how many come is not known
+            return
+        try:
+            n = self.rows(round(sampling.rate * len(self.clients)))
+            for seat in seats:
+                n = seat.passes(n)
+            for rule in rules:
+                rule.stands(n)
+        except TooManyByzantine as refused:
+            raise ConfigError(str(refused)) from None
 
 
 def rule_reads_channel(rule: Any, channel: Any) -> bool:

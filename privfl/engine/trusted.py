@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from privfl.core import Broadcast, ClientId, ClientState, ConfigError, Context, Dataset, Rows, UnsupportedModel, Vector
 from privfl.training import Workload, evaluate
 
+F = TypeVar("F", bound=Callable[..., Any])
 EVALUATORS = 10
 """How many clients answer where a defence asks 'the clients' about a model."""
 
@@ -32,11 +33,11 @@ class Trusted:
     root_data: Dataset
 
     def by_name(self) -> dict[str, Callable[[], Any]]:
-        """What can be asked for, by argument name; made when asked."""
+        """What can be asked for, by argument name; made when asked, and refused then where it needs root data and there are none."""
         return {
-            "root": lambda: self.root,
-            "loss": lambda: self.loss,
-            "accuracy": lambda: self.accuracy,
+            "root": lambda: self._rooted(self.root),
+            "loss": lambda: self._rooted(self.loss),
+            "accuracy": lambda: self._rooted(self.accuracy),
             "losses": lambda: self.losses,
             "votes": lambda: self.votes,
             "errors": lambda: self.errors,
@@ -108,6 +109,10 @@ class Trusted:
         finally:
             hook.remove()
         return torch.stack(seen)
+
+    def _rooted(self, function: F) -> F:
+        self._root()
+        return function
 
     def _root(self) -> Dataset:
         if self.root_data.n == 0:

@@ -73,7 +73,7 @@ def seat(defence: Any, values: torch.Tensor) -> Rows:
 
 
 def test_every_file_of_the_package_is_in_its_face() -> None:
-    shared = {"angles", "columns", "spectral"}
+    shared = {"angles", "columns", "mean_shift", "spectral"}
     faced = {getattr(aggregators, name).__module__.rsplit(".", 1)[1] for name in aggregators.__all__}
     assert {module.name for module in pkgutil.iter_modules(aggregators.__path__)} == faced | shared
 

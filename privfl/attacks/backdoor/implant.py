@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from privfl.attacks.backdoor.planted import Backdoor
 from privfl.attacks.backdoor.several import Several
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
-from privfl.core import Dataset, Divided, Knows, RoundKnowledge, require
+from privfl.core import ConfigError, Dataset, Divided, Knows, RoundKnowledge, require
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Implant:
     split: Literal["own", "same", "orthogonal"] = "own"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.backdoor, Backdoor | Several):
+            raise ConfigError(f"backdoor is one of the backdoors (pixel_pattern, semantic, ...), and is {type(self.backdoor).__name__}.")
         if self.gamma is not None:
             require.positive(gamma=self.gamma)
 
@@ -38,6 +40,15 @@ class Implant:
     def knows(self) -> Knows:
         """Its own data; where gamma is None also the cohort's total weight and the server's rate."""
         return "own"
+
+    def ready(self, dataset: Dataset) -> None:
+        """Refuse data that the backdoor cannot be trained with, so that an engine can before any training.
+
+        Raises:
+            ConfigError: no backdoor samples can be made of it or found in it, or the target is none of its classes.
+        """
+        for backdoor, samples in self.backdoor.pieces(dataset):
+            backdoor.draw(samples, 1, torch.Generator())
 
     def poison_training(self, knowledge: RoundKnowledge) -> Crafting:
         """Training on benign and backdoor samples."""

@@ -48,8 +48,10 @@ class Backdoor(ABC):
         """``count`` backdoor samples drawn with replacement, with noise.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: there are none, or the target is no class of the data.
         """
+        if self.target >= samples.classes:
+            raise ConfigError(f"{type(self).__name__} has target {self.target}, and the classes are 0 to {samples.classes - 1}.")
         if samples.n == 0:
             raise ConfigError(f"{type(self).__name__} finds no backdoor samples in the attacker's data: give it a client that holds some.")
         drawn = samples.take(torch.randint(samples.n, (count,), generator=rng))

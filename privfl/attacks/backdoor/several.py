@@ -30,6 +30,9 @@ class Several:
     backdoors: tuple[Backdoor, ...]
 
     def __post_init__(self) -> None:
+        for one in self.backdoors:
+            if not isinstance(one, Backdoor):
+                raise ConfigError(f"backdoors are backdoors (pixel_pattern, semantic, ...), and one is {type(one).__name__}.")
         if not self.backdoors:
             raise ConfigError("several backdoors need at least one.")
         if self.fraction > 1:

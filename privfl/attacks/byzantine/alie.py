@@ -47,6 +47,15 @@ class ALIE:
             raise ConfigError(f"ALIE has no z of its own for {f} attackers among {n}: set z.")
         return NormalDist().inv_cdf((n - f - supporters) / (n - f))
 
+    def among(self, n: int, f: int) -> None:
+        """Refuse f attackers among n for which there is no z.
+
+        Raises:
+            ConfigError: they are half of the cohort or more, and z is not set.
+        """
+        if self.z is None:
+            self.largest(n, f)
+
     def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
         """Mu - z sigma, the same for every attacker [f, d]."""
         honest = crowd("ALIE", self.sees, own, knowledge)
