@@ -446,6 +446,23 @@ def test_two_clients_whose_ciphertexts_cancel_do_not_stop_the_round(scene):
     assert outcome.opened.survivors == tuple(range(N))
 
 
+def test_a_client_that_encrypts_fractions_does_not_stop_the_round(scene):
+    """Half a step of noise on every coefficient: weighted, it moves sums and scores differently by their rounding."""
+    public = scene.ring("server").key()
+    (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
+    half = math.prod(primes(LATTICE)) // (2 * SETTING.t)
+    with passage() as file:
+        words = np.zeros((2, 2, DEGREE), dtype=np.uint64)
+        words[0] = np.array([[half % p] for p in primes(LATTICE)], dtype=np.uint64)
+        sealed = load(file, LATTICE, memoryview(chunk))
+        seal.Evaluator(context(LATTICE)).add_inplace(sealed, ciphertext(file, LATTICE, words))
+        body = file.out(sealed)
+    outcome = scene.play({0: lambda plan: scene.message(0, plan, [body])})
+    assert outcome.opened.survivors == tuple(range(N))
+    plain = torch.stack([row / row.norm() for row in [G0, *scene.rows[1:]]]).mean(dim=0) * 2.0
+    assert (outcome.opened.what.mean() - plain).norm() < 2e-3 * plain.norm()
+
+
 # a lying key holder
 
 

@@ -38,8 +38,9 @@ class Coefficients:
         """What is multiplied with them."""
         folded = np.zeros(self.lattice.degree, dtype=np.int64)
         folded[0] = chunk[0]
-        folded[len(folded) - len(chunk) + 1 :] = -chunk[:0:-1]
-        return plaintext(file, self.lattice, folded % self.t)
+        np.negative(chunk[:0:-1], out=folded[len(folded) - len(chunk) + 1 :])
+        folded += (folded >> 63) & self.t  # residues: entries are shorter than t
+        return plaintext(file, self.lattice, folded)
 
     def values(self, file: Passage, opened: Chunk) -> Chunk:
         """Values mod t, from a polynomial's coefficients mod t."""

@@ -61,7 +61,7 @@ def products(lattice: Lattice, chunks: Mapping[ClientId, Sequence[Buffer]], dire
     refused: dict[ClientId, str] = {}
     with passage() as file:
         for number in range(min(map(len, chunks.values()), default=0)):
-            public = [_transformed(file, lattice, pack, part) for part in directions(number)]
+            public = [_transformed(file, evaluator, pack, part) for part in directions(number)]
             for client, bodies in chunks.items():
                 if client in refused:
                     continue
@@ -82,12 +82,11 @@ def products(lattice: Lattice, chunks: Mapping[ClientId, Sequence[Buffer]], dire
     return Products(kept, squares, refused)
 
 
-def _transformed(file: Passage, lattice: Lattice, pack: Coefficients | Slots, part: Integers) -> Any:
+def _transformed(file: Passage, evaluator: Any, pack: Coefficients | Slots, part: Integers) -> Any:
     if not part.any():
         return None
     plain = seal.Plaintext()
-    evaluator = seal.Evaluator(context(lattice))
-    evaluator.transform_to_ntt(pack.reference(file, part), context(lattice).first_parms_id(), plain)
+    evaluator.transform_to_ntt(pack.reference(file, part), context(pack.lattice).first_parms_id(), plain)
     return plain
 
 

@@ -224,15 +224,21 @@ class ServerRound(KeepsSecrets):
         return self._opened(note.total(integers))
 
     def _check(self, integers: Integers, scores: Scores, setting: Setting) -> None:
-        """The sum must have along every direction what its clients had: a key holder that changes a coordinate knows no direction."""
+        """The sum must have along every direction what its clients had: a key holder that changes a coordinate knows no direction.
+
+        They agree exactly where clients encrypt integers. One that encrypts fractions moves every rounding by less than one, and
+        must not end the round by that.
+        """
         degree = setting.lattice.degree
-        along = np.zeros(setting.directions - (scores.dots is None), dtype=np.int64)
-        for number in range(setting.chunks(self.plan)):
-            part = integers[number * degree : (number + 1) * degree]
-            along = (along + self._directions(number) @ part) % setting.t
-        columns = [scores.projections, *(x[:, None] for x in (scores.sums, scores.dots) if x is not None)]
         weights = np.array([self.weights[c] for c in scores.clients], dtype=np.int64)
-        if (along != (weights @ np.concatenate(columns, axis=1)) % setting.t).any():
+        columns = [scores.projections, *(x[:, None] for x in (scores.sums, scores.dots) if x is not None)]
+        apart = -(weights @ np.concatenate(columns, axis=1)) % setting.t
+        allowed = np.full(len(apart), weights.sum())
+        for number in range(setting.chunks(self.plan)):
+            directions = self._directions(number)
+            apart = (apart + directions @ integers[number * degree : (number + 1) * degree]) % setting.t
+            allowed += np.abs(directions).sum(axis=1)
+        if (np.abs(setting.centred(apart)) > allowed).any():
             raise Refused("the opened sum does not agree with the scores")
 
     def _opened(self, total: Total) -> Mail:
