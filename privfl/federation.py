@@ -378,7 +378,10 @@ def _joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, t
     for client, data in held.items():
         positions[client] = torch.arange(start, start + data.n)
         start += data.n
-    return Dataset(x, y, max(data.classes for data in held.values())), positions
+    parts = list(held.values())
+    shared = [name for name in parts[0].attributes if all(name in data.attributes for data in parts)]
+    attributes = {name: torch.cat([data.attributes[name] for data in parts]) for name in shared}
+    return Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups), positions
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

@@ -49,11 +49,31 @@ from privfl.attacks.byzantine import (
 )
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Inference, Lacking
-from privfl.attacks.inversion import DLG, IDLG, GaussNewton, GradientInversion, LabelCounts, LinearLeakage
+from privfl.attacks.inversion import (
+    DLG,
+    IDLG,
+    EmbeddingLeakage,
+    Fishing,
+    GaussNewton,
+    GradientInversion,
+    GradInversion,
+    Imprint,
+    LabelCounts,
+    LinearLeakage,
+    imprinted,
+)
 from privfl.attacks.knowledge import Forward, Knowledge, Trainer
-from privfl.attacks.membership import LossThreshold, ShadowMembership, UpdateMembership
+from privfl.attacks.membership import (
+    GradientAscent,
+    LossThreshold,
+    ShadowMembership,
+    SourceInference,
+    SubjectMembership,
+    UpdateMembership,
+    WhiteBoxMembership,
+)
 from privfl.attacks.poisoning import BackGradient, FeatureNoise, LabelFlip, OptimalPoints
-from privfl.attacks.property import PropertyInference
+from privfl.attacks.property import MultiTask, PropertyInference
 from privfl.attacks.result import ClientScores, Counts, NotApplicable, PropertyScores, Reconstruction, Result, Scores, Tokens
 
 __all__ = [
@@ -71,15 +91,20 @@ __all__ = [
     "ConstrainAndScale",
     "Counts",
     "EdgeCase",
+    "EmbeddingLeakage",
     "FangKrum",
     "FangTrimmedMean",
     "FeatureNoise",
+    "Fishing",
     "FlippedWeights",
     "Forward",
     "FreeRider",
     "GaussNewton",
     "Gaussian",
+    "GradInversion",
+    "GradientAscent",
     "GradientInversion",
+    "Imprint",
     "Inference",
     "Knowledge",
     "LabelCounts",
@@ -92,6 +117,7 @@ __all__ = [
     "MinMax",
     "MinSum",
     "ModelReplacement",
+    "MultiTask",
     "Neurotoxin",
     "NextToken",
     "NotApplicable",
@@ -110,12 +136,16 @@ __all__ = [
     "ShadowMembership",
     "SignFlip",
     "SkipClip",
+    "SourceInference",
+    "SubjectMembership",
     "Tokens",
     "TrainAndScale",
     "Trainer",
     "UpdateMembership",
+    "WhiteBoxMembership",
     "Withhold",
     "ZeroWeights",
     "family_of",
+    "imprinted",
     "seats_of",
 ]

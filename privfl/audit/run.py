@@ -224,9 +224,9 @@ def _attacked(
         result: Result = NotApplicable(name, adversary, views)
     else:
         seen = (id(attack), _eyes(views))
-        if seen not in notes.told:
-            notes.told[seen] = attack.run(views, knows)
-        result = replace(notes.told[seen], adversary=adversary)
+        result = replace(notes.told[seen], adversary=adversary) if seen in notes.told else attack.run(views, knows)
+        if not isinstance(result, NotApplicable):  # whose reason names its adversary
+            notes.told[seen] = result
     finding = Finding(layer, adversary, attack.family, name, metric, knows=knows.told(), seconds=time.perf_counter() - began)
     if isinstance(result, NotApplicable):
         notes.findings.append(replace(finding, reason=result.reason))

@@ -1,8 +1,24 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
+from privfl.attacks.inversion.fishing import Fishing
 from privfl.attacks.inversion.gauss_newton import GaussNewton
+from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
+from privfl.attacks.inversion.see_through import GradInversion
+from privfl.attacks.inversion.tokens import EmbeddingLeakage
 
-__all__ = ["DLG", "IDLG", "GaussNewton", "GradientInversion", "LabelCounts", "LinearLeakage"]
+__all__ = [
+    "DLG",
+    "IDLG",
+    "EmbeddingLeakage",
+    "Fishing",
+    "GaussNewton",
+    "GradInversion",
+    "GradientInversion",
+    "Imprint",
+    "LabelCounts",
+    "LinearLeakage",
+    "imprinted",
+]

@@ -130,15 +130,18 @@ class GradientInversion(Inference):
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
         posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive)
+        x, mismatch = self.descend(posed, knowledge.generator(1))
+        return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+
+    def descend(self, posed: Problem, rng: torch.Generator) -> tuple[Tensor, float]:
+        """Samples that solve a posed problem, and the objective there."""
         objective: Objective = "cosine" if self.adaptive else "l2"
-        rng = knowledge.generator(1)
         short = max(1, self.iterations // 10)
         starts = [_start(posed, rng) for _ in range(self.restarts)]
         if self.restarts > 1:
             tried = [self._descend(posed, x, objective, short, decay=False) for x in starts]
             starts = [min(tried, key=lambda pair: pair[1])[0]]
-        x, mismatch = self._descend(posed, starts[0], objective, self.iterations, decay=True)
-        return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+        return self._descend(posed, starts[0], objective, self.iterations, decay=True)
 
     def _descend(self, posed: Problem, start: Tensor, objective: Objective, iterations: int, *, decay: bool) -> tuple[Tensor, float]:
         x = start.clone().requires_grad_()

@@ -3,5 +3,15 @@
 from privfl.attacks.membership.loss import LossThreshold
 from privfl.attacks.membership.shadows import ShadowMembership
 from privfl.attacks.membership.update_stream import UpdateMembership
+from privfl.attacks.membership.white_box import GradientAscent, WhiteBoxMembership
+from privfl.attacks.membership.whose import SourceInference, SubjectMembership
 
-__all__ = ["LossThreshold", "ShadowMembership", "UpdateMembership"]
+__all__ = [
+    "GradientAscent",
+    "LossThreshold",
+    "ShadowMembership",
+    "SourceInference",
+    "SubjectMembership",
+    "UpdateMembership",
+    "WhiteBoxMembership",
+]

@@ -1,0 +1,128 @@
+"""A server that plants bins in the first layer, so that samples fall apart by themselves (Robbing the Fed)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from privfl.attacks.inference import Family, Inference, Lacking, Target, observe
+from privfl.attacks.knowledge import Knowledge
+from privfl.attacks.result import Reconstruction
+from privfl.core import Broadcast, ClientId, ConfigError, Dataset, Vector, View, require
+
+
+@dataclass(frozen=True, slots=True)
+class Imprint(Inference):
+    """Robbing the Fed (Fowl, Geiping, Czaja, Goldblum, Goldstein 2022): the first layer sorts samples into bins by their brightness.
+
+    An active server sends a first layer whose ``bins`` rows all measure the mean feature h'x, with biases at the quantiles of its
+    distribution, and a next layer that treats all bins alike. A sample then moves the rows of all bins under its own by the same
+    vector, so that the difference of two neighbouring rows holds the samples of one bin only, and one sample divided by its bias
+    comes out exactly. Sums of clients stay sums: what secure aggregation opens is as good as single updates, and more bins are all
+    it takes. Exact over one local step with all samples; a clip scales a client and changes nothing. Give the model such a first layer
+    with `imprinted`, unless it has one.
+
+    The same object attacks (seat ``broadcast``) and reads the views afterwards.
+
+    Args:
+        inputs: features of a sample; ``bins`` and ``outputs`` the sizes of the first linear layer (followed by a ReLU) and of the next.
+        centre, spread: mean and deviation of samples' mean feature, as the server guesses them; ``levels`` its quantiles, one a bin in
+            ascending order, where it has samples of its own (`fitted`).
+
+    >>> sent = Imprint(inputs=4, bins=3, outputs=2).planted(torch.randn(3 * 4 + 3 + 2 * 3 + 2))
+    >>> sent[:12].unique(), sent[12:15].argsort()
+    (tensor([0.1667]), tensor([2, 1, 0]))
+    """
+
+    family: ClassVar[Family] = "inversion"
+    inputs: int
+    bins: int
+    outputs: int
+    centre: float = 0.0
+    spread: float = 0.5
+    levels: tuple[float, ...] = ()
+    target: Target = "sum"
+    client: ClientId | None = None
+
+    def __post_init__(self) -> None:
+        require.at_least(1, inputs=self.inputs, outputs=self.outputs)
+        require.at_least(2, bins=self.bins)
+        require.positive(spread=self.spread)
+        if self.levels and len(self.levels) != self.bins:
+            raise ConfigError(f"{self.bins} bins need as many levels, and got {len(self.levels)}.")
+
+    def fitted(self, data: Dataset) -> Imprint:
+        """The same with bins that these samples fill evenly."""
+        brightness = data.x.flatten(1).double().mean(dim=1)
+        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
+        return replace(self, spread=float(brightness.std()), levels=tuple(brightness.quantile(at).tolist()))
+
+    def poison_broadcast(self, broadcast: Broadcast, client: ClientId, rng: torch.Generator) -> Broadcast:
+        """The model with bins in its first two layers."""
+        return replace(broadcast, parameters=self.planted(broadcast.parameters))
+
+    def planted(self, parameters: Vector) -> Vector:
+        """The parameters [d] with bins.
+
+        Raises:
+            ConfigError: they are too few for layers of these sizes.
+        """
+        first, second = self.bins * self.inputs, self.outputs * self.bins
+        if len(parameters) < first + self.bins + second:
+            raise ConfigError(
+                f"bins of {self.inputs} x {self.bins} x {self.outputs} do not fit a model of {len(parameters)} parameters:"
+                " give the sizes of its first two linear layers."
+            )
+        planted = parameters.clone()
+        scale = 1 / (self.bins * self.spread)  # the bins' activations sum to order one, and the gradients of their rows are large
+        planted[:first] = scale / self.inputs
+        planted[first : first + self.bins] = -scale * torch.tensor(self.levels or self._normal_levels())
+        W = planted[first + self.bins : first + self.bins + second].view(self.outputs, self.bins)
+        row = W[:, 0] / W[:, 0].norm().clamp(min=1e-12)
+        W.copy_(row[:, None].expand_as(W))
+        return planted
+
+    def _normal_levels(self) -> list[float]:
+        at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
+        levels: list[float] = (self.centre + self.spread * math.sqrt(2) * torch.erfinv(2 * at - 1)).tolist()
+        return levels
+
+    def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
+        """A sample for each bin that holds something, from the first view.
+
+        Raises:
+            NotVisible: the view shows no such contribution.
+            Lacking: nothing fell into the bins, because nobody was sent them.
+        """
+        view = views[0]
+        observed = observe(view, knowledge, self.target, self.client)
+        first = self.bins * self.inputs
+        W = observed.delta[:first].view(self.bins, self.inputs).double()
+        b = observed.delta[first : first + self.bins].double()
+        inside = torch.cat([W[:-1] - W[1:], W[-1:]])
+        weight = torch.cat([b[:-1] - b[1:], b[-1:]])
+        floor = max(1e-5 * float(weight.abs().max()), 6 * observed.noise)
+        held = (weight.abs() > floor).nonzero().squeeze(1)
+        if not len(held):
+            raise Lacking("no bin holds a sample: were clients sent the imprint?")
+        x = (inside[held] / weight[held, None]).float()
+        forward = knowledge.forward or view.facts["forward"]
+        low, high = forward.span(x)
+        samples = x.view(-1, *forward.shape).clamp(low, high)
+        labels = torch.full((len(held),), -1)
+        return Reconstruction(type(self).__name__, view.adversary, samples, labels, notes={"bins filled": f"{len(held)} of {self.bins}"})
+
+
+def imprinted(module: nn.Module, shape: Sequence[int], bins: int) -> nn.Sequential:
+    """A model behind a layer of bins: what a malicious server calls its architecture.
+
+    >>> imprinted(nn.Flatten(), (1, 2, 2), bins=8)(torch.zeros(3, 1, 2, 2)).shape
+    torch.Size([3, 4])
+    """
+    inputs = math.prod(shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, bins), nn.ReLU(), nn.Linear(bins, inputs), nn.Unflatten(1, tuple(shape)), module)
