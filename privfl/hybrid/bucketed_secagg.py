@@ -41,7 +41,9 @@ from privfl.core import (
     require,
 )
 from privfl.crypto import SecAgg
-from privfl.crypto.primitives import Directory
+from privfl.crypto.primitives import Directory, fields
+from privfl.crypto.secagg import wire
+from privfl.crypto.secagg.stage import Kind
 
 WEIGHT_SLACK = 1e-3
 
@@ -56,7 +58,7 @@ class BucketedSecAgg:
 
     Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums and no update. It draws the
     groups by hashing the round's public facts; a server that picks the session's name, or colludes with all but one client of a group,
-    reads that one. What leaks beside one big sum: the g group means of every round. Over many rounds they point at what is lasting in
+    reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over many rounds they point at what is lasting in
     a client's updates; grouping the SAME updates twice would open them all, so every part of a round has one grouping and a member
     enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows is what stops them. A group
     whose weights do not add up to its members, or with fewer than two survivors, is left out by name.
@@ -234,13 +236,14 @@ class BucketedServer:
         groups = channel.groups(plan)
         inside = channel._inside()
         servers = [inside.server().enter(channel.plan_of(plan, group, number)) for number, group in enumerate(groups)]
-        return BucketedServerParty(groups, servers)
+        return BucketedServerParty(plan.cohort, groups, servers)
 
 
 @dataclass(repr=False)
 class BucketedServerParty(KeepsSecrets):
     """The server in one round: it hands each group's mail to that group's own server; a group that gives up is left out."""
 
+    cohort: tuple[ClientId, ...]
     groups: tuple[tuple[ClientId, ...], ...]
     servers: list[Opener[Total]]
     started: bool = False
@@ -287,7 +290,12 @@ class BucketedServerParty(KeepsSecrets):
             survivors += opened.survivors
         if not means:
             return None
-        disclosed = {"group_counts": torch.tensor(counts), "groups": torch.tensor(of_group)}
+        home = {client: number for number, group in enumerate(self.groups) for client in group}
+        disclosed = {
+            "group_counts": torch.tensor(counts),
+            "groups": torch.tensor(of_group),
+            "membership": torch.tensor([home[client] for client in self.cohort]),
+        }
         return Opened(Rows(torch.stack(means), torch.tensor(counts)), tuple(sorted(survivors)), disclosed, excluded)
 
 
@@ -301,13 +309,19 @@ def _unfit(opened: Opened[Total] | None) -> str:
 
 
 def _by_group(received: Received) -> list[Received]:
-    """The server's mail, group by group: its messages carry their group's tag."""
-    tags: dict[bytes, list[Mapping[PartyId, Buffer]]] = {}
+    """The server's mail, group by group in the order of their numbers: messages carry their group's tag, and vectors its name."""
+    mails: dict[bytes, list[Mapping[PartyId, Buffer]]] = {}
+    number: dict[bytes, int] = {}
     for mail in received.get("server", ()):
-        sorted_mail: dict[bytes, dict[PartyId, Buffer]] = {}
+        own: dict[bytes, dict[PartyId, Buffer]] = {}
         for who, body in mail.items():
-            tag = bytes(body[12:28])
-            sorted_mail.setdefault(tag, {})[who] = body
-        for tag, own in sorted_mail.items():
-            tags.setdefault(tag, []).append(own)
-    return [{"server": mails} for mails in tags.values()]
+            try:
+                kind, _, tag, content = wire.read(body)
+                if kind is Kind.MASKED:
+                    number[tag] = int(fields.read_facts(content)[0].part.rpartition("/")[2])
+            except (fields.Malformed, ValueError):  # what the server could not read either
+                continue
+            own.setdefault(tag, {})[who] = body
+        for tag, mine in own.items():
+            mails.setdefault(tag, []).append(mine)
+    return [{"server": mails[tag]} for tag in sorted(number, key=number.__getitem__)]
