@@ -58,9 +58,10 @@ class BucketedSecAgg:
 
     Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums and no update. It draws the
     groups by hashing the round's public facts; a server that picks the session's name, or colludes with all but one client of a group,
-    reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over many rounds they point at what is lasting in
-    a client's updates; grouping the SAME updates twice would open them all, so every part of a round has one grouping and a member
-    enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows is what stops them. A group
+    reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over rounds these are
+    equations in what is lasting in a client's updates, and a few rounds solve them (`attacks.GradientDisaggregation`): small groups hide
+    one round's update, not a habit. Grouping the SAME updates twice would open them at once, so all parts of a round have one grouping
+    and a member enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows is what stops them. A group
     whose weights do not add up to its members, or with fewer than two survivors, is left out by name.
 
     Args:
