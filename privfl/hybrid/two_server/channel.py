@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,20 +13,15 @@ import torch
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.aggregators.cosine_filter import median_of_rows
 from privfl.core import (
-    BadUpdate,
-    Bounded,
     ClientId,
     ClientMember,
     ConfigError,
     Context,
     DpEvent,
     HelperMember,
-    KeepsSecrets,
     Member,
     NoiseSource,
-    Opener,
     OsNoise,
-    Party,
     PartyId,
     Received,
     RingNoise,
@@ -35,19 +29,16 @@ from privfl.core import (
     RowBound,
     Rows,
     ServerMember,
-    Silent,
     Total,
     Vector,
     require,
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
-from privfl.hybrid.two_server.client import enter
+from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
 from privfl.hybrid.two_server.rounds import Direction, Round, direct
-from privfl.hybrid.two_server.servers import Dealer, FirstServer, SecondServer
 from privfl.hybrid.two_server.soundness import RINGS
-from privfl.hybrid.two_server.view import Wiretap
 
 _LEAKS = {
     ("mean", "scores"): "every accepted update's norm",
@@ -183,12 +174,29 @@ class TwoServer:
 
     def helpers(self) -> Mapping[PartyId, HelperMember]:
         """The second server and the dealer, each with a fresh key whose public half is entered in the directory."""
-        made: dict[PartyId, HelperMember] = {}
-        for who, kind in (("server/1", SecondMember), ("dealer", DealerMember)):
-            secret = secrets.token_bytes(32)
-            self.directory.enrol(who, sealing=backend(self.backend).x25519_public(secret))
-            made[who] = kind(self, secret)
-        return made
+        return helpers_of(self, self.backend)
+
+    def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
+        """What rows are compared with in the coming round; ``before``: the model a round ago. None where it is not known yet."""
+        rule = self.rule
+        if isinstance(rule, FLTrust):
+            return rule.root(context)
+        if self.reference == "previous":
+            return None if before is None else context.parameters - before
+        if isinstance(rule, CosineFilter):
+            return rule.reference(Rows(torch.empty(0, len(context.parameters)), torch.empty(0), ()), context)
+        return None
+
+    def direction_of(self, now: Round, reference: Vector) -> Direction | None:
+        """The reference as integers; None where it is zero.
+
+        Raises:
+            BadUpdate: it is not finite.
+        """
+        direction = direct(reference, now.steep)
+        if direction is None or not isinstance(self.rule, FLTrust):
+            return direction
+        return replace(direction, length=min(direction.length, self.rule.root_l2))
 
     def row_bound(self, l2: float, d: int) -> RowBound:
         """The sum's sensitivity through a selection is not proved; under Mean, what one proved row adds to it."""
@@ -205,18 +213,7 @@ class TwoServer:
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute: the result for whoever is, or reads, the first server; every row for any two of the three."""
-        first, second, dealer = members.get("server"), members.get("server/1"), members.get("dealer")
-        again = first.kept if isinstance(first, FirstMember) else {}
-        rounds = {tag: party.now for tag, party in again.items()}
-        for helper in (second, dealer):
-            rounds |= helper.rounds if isinstance(helper, SecondMember | DealerMember) else {}
-        return Wiretap(
-            received,
-            rounds,
-            again,
-            second.secret if isinstance(second, SecondMember) else None,
-            dealer.secret if isinstance(dealer, DealerMember) else None,
-        ).opened()
+        return opened_by(received, members)
 
 
 @lru_cache(maxsize=64)
@@ -225,135 +222,3 @@ def _round(channel: TwoServer, plan: RoundPlan) -> Round:
         channel.recipe, plan, bits=channel.bits, ring=channel.ring, threshold=channel.threshold, soundness=channel.soundness,
         library=channel.backend,
     )  # fmt: skip
-
-
-def _boxes(channel: TwoServer, who: PartyId) -> tuple[bytes, ...]:
-    boxes = channel.directory.boxes(who)
-    if not boxes:
-        raise ConfigError(f"the directory knows no key of {who}: make the helpers before a round begins.")
-    return boxes
-
-
-@dataclass
-class TwoServerClient:
-    """A client between rounds."""
-
-    channel: TwoServer
-    who: ClientId
-
-    def set_up(self) -> Party:
-        """Nothing to say: the servers' keys are in the directory."""
-        return Silent()
-
-    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `TwoServer`, or a client that is not in the cohort, or servers whose keys nobody knows.
-        """
-        if self.who not in plan.cohort:
-            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        return enter(self.channel.round(plan), self.who, _boxes(self.channel, "server/1"), update)
-
-
-@dataclass(repr=False)
-class FirstMember(KeepsSecrets):
-    """The first server between rounds: the direction of the coming round, the model before, and the randomness of past rounds.
-
-    What it remembers of a round is what a curious server would: enough to compute the result again from its mail.
-    """
-
-    channel: TwoServer
-    reference: Vector | None = None
-    before: Vector | None = None
-    kept: dict[bytes, FirstServer] = field(default_factory=dict)
-
-    def set_up(self) -> Party:
-        """Nothing to say."""
-        return Silent()
-
-    def inform(self, context: Context) -> None:
-        """Compute the direction that rows are compared with, or note how the model moved."""
-        rule = self.channel.rule
-        if isinstance(rule, FLTrust):
-            self.reference = rule.root(context)
-        elif self.channel.reference == "previous":
-            self.reference = None if self.before is None else context.parameters - self.before
-            self.before = context.parameters.clone()
-        elif isinstance(rule, CosineFilter):
-            self.reference = rule.reference(Rows(torch.empty(0, len(context.parameters)), torch.empty(0), ()), context)
-
-    def enter(self, plan: RoundPlan) -> Opener[Total]:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `TwoServer`, or a rule that needs the model and was not told it.
-        """
-        channel, now = self.channel, self.channel.round(plan)
-        rule, recipe = channel.rule, channel.recipe
-        direction: Direction | None = None
-        refused: str | None = None
-        lasting = channel.reference == "previous"
-        if recipe.directed and self.reference is None and not lasting:
-            raise ConfigError(
-                f"round {plan.number}: {type(rule).__name__} needs the model for its reference: call inform before the round."
-            )
-        if self.reference is not None:
-            if len(self.reference) != plan.d:
-                raise ConfigError(f"round {plan.number}: a reference of {len(self.reference)} values where rows have {plan.d}.")
-            try:
-                direction = direct(self.reference, now.steep)
-            except BadUpdate as bad:
-                refused = f"{type(rule).__name__}: {bad}"
-        if direction is not None and isinstance(rule, FLTrust):
-            direction = replace(direction, length=min(direction.length, rule.root_l2))
-        half, seed, key = (secrets.token_bytes(32) for _ in range(3))
-        unknown, boxes = lasting and self.reference is None, (_boxes(channel, "server/1"), _boxes(channel, "dealer"))
-        party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
-        self.kept[now.tag] = party.anew()
-        return party
-
-
-@dataclass(repr=False)
-class SecondMember(KeepsSecrets):
-    """The second server between rounds: the key to which clients seal their seeds."""
-
-    channel: TwoServer
-    secret: bytes
-    rounds: dict[bytes, Round] = field(default_factory=dict)
-
-    def set_up(self) -> Party:
-        """Nothing to say: its public key is in the directory."""
-        return Silent()
-
-    def enter(self, plan: RoundPlan) -> Party:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `TwoServer`.
-        """
-        channel, now = self.channel, self.channel.round(plan)
-        self.rounds[now.tag] = now
-        return SecondServer(now, channel.recipe, self.secret, _boxes(channel, "dealer"))
-
-
-@dataclass(repr=False)
-class DealerMember(KeepsSecrets):
-    """The dealer between rounds: the key to which the servers seal their seeds."""
-
-    channel: TwoServer
-    secret: bytes
-    rounds: dict[bytes, Round] = field(default_factory=dict)
-
-    def set_up(self) -> Party:
-        """Nothing to say: its public key is in the directory."""
-        return Silent()
-
-    def enter(self, plan: RoundPlan) -> Party:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `TwoServer`.
-        """
-        now = self.rounds[self.channel.round(plan).tag] = self.channel.round(plan)
-        return Dealer(now, self.channel.recipe, self.secret)

@@ -1,0 +1,212 @@
+"""Clients, servers and dealer between rounds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ClientId,
+    ConfigError,
+    Context,
+    HelperMember,
+    KeepsSecrets,
+    Member,
+    Opener,
+    Party,
+    PartyId,
+    Received,
+    RoundPlan,
+    Rows,
+    Silent,
+    Total,
+    Vector,
+)
+from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.hybrid.two_server.client import enter
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rounds import Direction, Round
+from privfl.hybrid.two_server.servers import Dealer, FirstServer, SecondServer
+from privfl.hybrid.two_server.view import Wiretap
+
+
+@runtime_checkable
+class Setting(Protocol):
+    """What members know of their channel."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The rule as numbers."""
+        ...
+
+    @property
+    def directory(self) -> Directory:
+        """Everybody's public keys."""
+        ...
+
+    def round(self, plan: RoundPlan) -> Round:
+        """A round's public parameters."""
+        ...
+
+    def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
+        """What rows are compared with in the coming round, from the model now and a round ago; None where it is not known yet."""
+        ...
+
+    def direction_of(self, now: Round, reference: Vector) -> Direction | None:
+        """The reference as integers; None where it is zero.
+
+        Raises:
+            BadUpdate: it is of no use.
+        """
+        ...
+
+
+def helpers_of(channel: Setting, library: BackendName) -> Mapping[PartyId, HelperMember]:
+    """The second server and the dealer, each with a fresh key whose public half is entered in the directory."""
+    made: dict[PartyId, HelperMember] = {}
+    for who, kind in (("server/1", SecondMember), ("dealer", DealerMember)):
+        secret = secrets.token_bytes(32)
+        channel.directory.enrol(who, sealing=backend(library).x25519_public(secret))
+        made[who] = kind(channel, secret)
+    return made
+
+
+def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+    """What a coalition can compute from its mail and its members."""
+    first, second, dealer = members.get("server"), members.get("server/1"), members.get("dealer")
+    again = first.kept if isinstance(first, FirstMember) else {}
+    rounds = {tag: party.now for tag, party in again.items()}
+    for helper in (second, dealer):
+        rounds |= helper.rounds if isinstance(helper, SecondMember | DealerMember) else {}
+    return Wiretap(
+        received,
+        rounds,
+        again,
+        second.secret if isinstance(second, SecondMember) else None,
+        dealer.secret if isinstance(dealer, DealerMember) else None,
+    ).opened()
+
+
+def _boxes(channel: Setting, who: PartyId) -> tuple[bytes, ...]:
+    boxes = channel.directory.boxes(who)
+    if not boxes:
+        raise ConfigError(f"the directory knows no key of {who}: make the helpers before a round begins.")
+    return boxes
+
+
+@dataclass
+class TwoServerClient:
+    """A client between rounds."""
+
+    channel: Setting
+    who: ClientId
+
+    def set_up(self) -> Party:
+        """Nothing to say: the servers' keys are in the directory."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as the channel, or a client that is not in the cohort, or servers whose keys nobody knows.
+        """
+        if self.who not in plan.cohort:
+            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
+        return enter(self.channel.round(plan), self.who, _boxes(self.channel, "server/1"), update)
+
+
+@dataclass(repr=False)
+class FirstMember(KeepsSecrets):
+    """The first server between rounds: the direction of the coming round, the model before, and the randomness of past rounds.
+
+    What it remembers of a round is what a curious server would: enough to compute the result again from its mail.
+    """
+
+    channel: Setting
+    reference: Vector | None = None
+    before: Vector | None = None
+    kept: dict[bytes, FirstServer] = field(default_factory=dict)
+
+    def set_up(self) -> Party:
+        """Nothing to say."""
+        return Silent()
+
+    def inform(self, context: Context) -> None:
+        """Compute the direction that rows are compared with, or note how the model moved."""
+        self.reference = self.channel.reference_of(context, self.before)
+        self.before = context.parameters.clone()
+
+    def enter(self, plan: RoundPlan) -> Opener[Total]:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as the channel, or a rule that needs the model and was not told it.
+        """
+        channel, now = self.channel, self.channel.round(plan)
+        recipe = channel.recipe
+        direction: Direction | None = None
+        refused: str | None = None
+        if recipe.directed and self.before is None:
+            raise ConfigError(f"round {plan.number}: {recipe.kind} needs the model for its reference: call inform before the round.")
+        if self.reference is not None:
+            if len(self.reference) != plan.d:
+                raise ConfigError(f"round {plan.number}: a reference of {len(self.reference)} values where rows have {plan.d}.")
+            try:
+                direction = channel.direction_of(now, self.reference)
+            except BadUpdate as bad:
+                refused = f"{recipe.kind}: {bad}"
+        half, seed, key = (secrets.token_bytes(32) for _ in range(3))
+        unknown, boxes = recipe.directed and self.reference is None, (_boxes(channel, "server/1"), _boxes(channel, "dealer"))
+        party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
+        self.kept[now.tag] = party.anew()
+        return party
+
+
+@dataclass(repr=False)
+class SecondMember(KeepsSecrets):
+    """The second server between rounds: the key to which clients seal their seeds."""
+
+    channel: Setting
+    secret: bytes
+    rounds: dict[bytes, Round] = field(default_factory=dict)
+
+    def set_up(self) -> Party:
+        """Nothing to say: its public key is in the directory."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan) -> Party:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as the channel.
+        """
+        channel, now = self.channel, self.channel.round(plan)
+        self.rounds[now.tag] = now
+        return SecondServer(now, channel.recipe, self.secret, _boxes(channel, "dealer"))
+
+
+@dataclass(repr=False)
+class DealerMember(KeepsSecrets):
+    """The dealer between rounds: the key to which the servers seal their seeds."""
+
+    channel: Setting
+    secret: bytes
+    rounds: dict[bytes, Round] = field(default_factory=dict)
+
+    def set_up(self) -> Party:
+        """Nothing to say: its public key is in the directory."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan) -> Party:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as the channel.
+        """
+        now = self.rounds[self.channel.round(plan).tag] = self.channel.round(plan)
+        return Dealer(now, self.channel.recipe, self.secret)
