@@ -163,6 +163,7 @@ INFERENCE: Table = {
     "embedding_leakage": attacks.EmbeddingLeakage,
     "white_box_membership": attacks.WhiteBoxMembership,
     "source_inference": attacks.SourceInference,
+    "gradient_disaggregation": attacks.GradientDisaggregation,
     "subject_membership": attacks.SubjectMembership,
 }
 """Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl audit``."""

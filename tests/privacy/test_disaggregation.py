@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from privfl import Federation
-from privfl.attacks.inversion.disaggregation import GradientDisaggregation
-from privfl.attacks.result import NotApplicable
+from privfl.attacks import GradientDisaggregation, NotApplicable
 
 CONFIG = {
     "data": {"name": "digits", "clients": 18, "partition": {"name": "dirichlet", "alpha": 0.3, "min_size": 20}},

@@ -1,5 +1,6 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
+from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
 from privfl.attacks.inversion.fishing import Fishing
 from privfl.attacks.inversion.gauss_newton import GaussNewton
 from privfl.attacks.inversion.imprint import Imprint, imprinted
@@ -12,10 +13,12 @@ from privfl.attacks.inversion.tokens import EmbeddingLeakage
 __all__ = [
     "DLG",
     "IDLG",
+    "ClientUpdates",
     "EmbeddingLeakage",
     "Fishing",
     "GaussNewton",
     "GradInversion",
+    "GradientDisaggregation",
     "GradientInversion",
     "Imprint",
     "LabelCounts",
