@@ -293,7 +293,7 @@ SEAMS: Mapping[str, Table] = {
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""
-GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units", "sizes")
+GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units", "extreme", "sizes")
 """Arguments that a run fills from its clean data and its clients' answers (`engine.trusted`)."""
 
 

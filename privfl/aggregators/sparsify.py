@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -33,7 +34,7 @@ class Sparsify(After[Residual]):
     """Send or apply only the share ``keep`` of entries with the largest magnitude, and carry the rest over to the next round.
 
     Top-k with error feedback (Stich, Cordonnier, Jaggi 2018); as a defence it starves small, spread-out perturbations; no paper is
-    canonical for that use. Fills two seats: put it at the client, or after the rule. Moves along with a scale.
+    canonical for that use. Fills two seats, at the client and after the rule, unless ``at`` names the one. Moves along with a scale.
 
     >>> context = Context(None, torch.zeros(4), torch.Generator())
     >>> sent, left = Sparsify(keep=0.25).after(torch.tensor([1.0, -3.0, 2.0, 0.5]), Residual(), context)
@@ -42,6 +43,7 @@ class Sparsify(After[Residual]):
     """
 
     keep: float = 0.1
+    at: Literal["client", "server", "both"] = "both"
 
     def __post_init__(self) -> None:
         require.positive(keep=self.keep)
@@ -57,11 +59,16 @@ class Sparsify(After[Residual]):
 
     def judge_after(self, vector: Vector, state: Residual, context: Context) -> tuple[Verdict[Vector], Residual]:
         """The largest entries of the vector and what was left over."""
-        whole = vector if state.vector is None else vector + state.vector
-        sent = largest(whole, max(round(self.keep * len(whole)), 1))
-        return Verdict(sent, touched=int((sent != vector).sum())), Residual(whole - sent)
+        return (Verdict(vector), state) if self.at == "client" else self._largest(vector, state)
 
     def at_client(self, update: Update, state: Residual, context: Context) -> tuple[Update, Residual]:
         """The update's largest entries."""
-        verdict, left = self.judge_after(update.delta, state, context)
+        if self.at == "server":
+            return update, state
+        verdict, left = self._largest(update.delta, state)
         return replace(update, delta=verdict.out), left
+
+    def _largest(self, vector: Vector, state: Residual) -> tuple[Verdict[Vector], Residual]:
+        whole = vector if state.vector is None else vector + state.vector
+        sent = largest(whole, max(round(self.keep * len(whole)), 1))
+        return Verdict(sent, touched=int((sent != vector).sum())), Residual(whole - sent)

@@ -266,6 +266,7 @@ class Engine:
         """The clients' own half of the defences; a client that runs other code than the honest one has none."""
         defences = [(i, d) for i, d in enumerate(self.scenario.defences) if isinstance(d, ClientSeat)]
         memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
+        changed = {i: 0 for i, _ in defences}
         for client, update in now.updates.items() if defences else ():
             if not self.adversaries.obeys(client, now.plan.number):
                 continue
@@ -273,9 +274,14 @@ class Engine:
             for i, defence in defences:
                 context = Context(now.plan, state.parameters, self.seeds.generator("client seat", now.plan.number, client, i))
                 known = memory.setdefault(i, {})
+                before = sent.delta
                 sent, known[client] = defence.at_client(sent, known.get(client, defence.init_client()), context)
+                changed[i] += sent.delta is not before
             if sent.delta is not update.delta:
                 update.delta.copy_(sent.delta)
+        for i, defence in defences:
+            if changed[i]:
+                now.fired[f"{type(defence).__name__} at the clients"] = f"changed {changed[i]} of {now.plan.n} updates"
         return memory
 
     def _attack(self, now: _Round, state: RunState) -> Faults:

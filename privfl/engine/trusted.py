@@ -43,6 +43,7 @@ class Trusted:
             "errors": lambda: self.errors,
             "activations": lambda: self.activations,
             "units": lambda: _last_hidden(self.workload)[1],
+            "extreme": lambda: torch.cat(_last_hidden(self.workload)[1]),
         }
 
     def root(self, context: Context) -> Vector:
