@@ -343,8 +343,8 @@ def test_a_server_that_lies_about_its_weights_reads_one_client_as_the_docstring_
     answer = Message.read(holder.step({"server": request})["server"])
     polynomials = numbers_from_bytes(unbox(scene.ring("server"), answer)[1], DEGREE, SETTING.t).reshape(1, DEGREE)
     assert (note.unmasked(SETTING, polynomials) == unit_vector(scene.rows[3].double().numpy(), SETTING.unit)).all()
-    assert "cannot see what a question" in EncryptedCosine.__doc__
-    assert "reads what it likes of one client" in EncryptedCosine.__doc__
+    assert "cannot see what a question" in EncryptedCosine.__doc__.replace("\n    ", " ")
+    assert "reads what it likes of one client" in EncryptedCosine.__doc__.replace("\n    ", " ")
 
 
 def test_questions_about_too_few_or_forged_or_old_clients_are_refused(scene):

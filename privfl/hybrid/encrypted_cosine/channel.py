@@ -61,11 +61,12 @@ class EncryptedCosine:
 
     Guarantee. Server and key holder are honest but curious and do NOT collude: the server reads what is disclosed (each client's
     cosine, estimated or exact norm, ``projections`` random projections, weight; with Pearson its sum of entries) and the sum; the
-    key holder reads numbers uniform mod t, whatever the updates are, and who took part. Each score's noise is drowned to a
-    statistical distance of at most 2^-40, as is each coefficient of the sum. TOGETHER THEY READ EVERY UPDATE. A lying server is
-    only bounded: the key holder counts questions and refuses replays, small sums and a second sum, but cannot see what a question
-    asks or which weights a sum has, so a server with weights or references of its choice reads what it likes of one client. A lying
-    key holder is caught: by questions of known answer, by a sum that disagrees with the scores.
+    key holder reads numbers uniform mod t, whatever the updates are, and who took part. The noise around a score, and around a
+    coefficient of the sum, is drowned to a statistical distance of at most 2^-40 (2^-36 around an exact norm).
+    TOGETHER THEY READ EVERY UPDATE. A lying server is only bounded: the key holder counts questions and refuses replays, small sums
+    and a second sum, but cannot see what a question asks or which weights a sum has, so a server with weights or references of its
+    choice reads what it likes of one client. A lying key holder cannot move the sum by more than rounding, which disagrees with the
+    scores; by lying about few scores it can push clients out of the sum, unless it meets a question of known answer.
     Clients may lie: a vector's length does not count, one that is too long is excluded by name. PEFL shows its cloud every gradient
     (Schneider et al. 2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025); here a mask serves once.
 
@@ -76,7 +77,7 @@ class EncryptedCosine:
         rule: FLTrust, whose root update is public to the server, or CosineFilter with a reference that needs no rows.
         reference: "rule" asks the rule; "previous" takes the last aggregate (in the first round everybody counts alike).
         similarity: "pearson" centres the reference and takes each vector's mean out of its length.
-        norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact" squares ciphertexts, at 3 times the cost.
+        norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact" squares ciphertexts, at twice the cost.
         projections: random sign vectors with entries -1, 0, 0, 1.
         plain_bits: of the modulus t; vectors get the length 2^((plain_bits - 2) / 2).
 

@@ -43,7 +43,7 @@ class Setting:
 
         The last prime is used up inside of encryption, so it is small and the others carry data.
         """
-        degree, primes = (4096, (47, 46, 16)) if self.norms == "projections" else (8192, (50, 42, 42, 17))
+        degree, primes = (4096, (47, 46, 16)) if self.norms == "projections" else (8192, (60, 59, 17))
         return Lattice("bfv", degree, primes, self.plain_bits)
 
     @property
