@@ -2,6 +2,6 @@
 
 from privfl.hybrid.bucketed_secagg import BucketedSecAgg
 from privfl.hybrid.encrypted_cosine import EncryptedCosine
-from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server import SignTwoServer, TwoServer
 
-__all__ = ["BucketedSecAgg", "EncryptedCosine", "TwoServer"]
+__all__ = ["BucketedSecAgg", "EncryptedCosine", "SignTwoServer", "TwoServer"]

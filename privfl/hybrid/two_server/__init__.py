@@ -2,5 +2,6 @@
 
 from privfl.hybrid.two_server.channel import TwoServer
 from privfl.hybrid.two_server.recipe import Reveal
+from privfl.hybrid.two_server.sign_channel import SignTwoServer
 
-__all__ = ["Reveal", "TwoServer"]
+__all__ = ["Reveal", "SignTwoServer", "TwoServer"]

@@ -11,6 +11,7 @@ import numpy as np
 from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, Vector, client_party, norm
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields
+from privfl.hybrid.two_server.bits import Bits, BitSeeds
 from privfl.hybrid.two_server.rounds import SEED, VECTOR, Round, seal_to
 from privfl.hybrid.two_server.words import U64, expand, pack
 
@@ -37,6 +38,18 @@ def _stretched(now: Round, update: Bounded) -> Vector:
     return update.delta * (now.plan.l2 / length)
 
 
+def signs(now: Round, update: Bounded) -> Bits:
+    """Packed bits, 1 where an entry is below zero.
+
+    Raises:
+        BadUpdate: a wrong length, or entries that are not finite.
+    """
+    values = update.delta.detach().cpu().numpy()
+    if len(values) != now.plan.d or not np.isfinite(values).all():
+        raise BadUpdate(f"client {update.client}: no finite vector of {now.plan.d} values.")
+    return np.packbits(values < 0, bitorder="little")
+
+
 @dataclass(repr=False)
 class ClientParty(KeepsSecrets):
     """A client in one round: its vector minus a mask to the first server, the mask's seed, sealed, to the second."""
@@ -45,7 +58,7 @@ class ClientParty(KeepsSecrets):
     who: ClientId
     position: int
     boxes: tuple[bytes, ...]
-    vector: U64 | None
+    vector: U64 | Bits | None
     refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
@@ -55,10 +68,14 @@ class ClientParty(KeepsSecrets):
         if self.vector is None:
             return {}
         now, seed = self.now, secrets.token_bytes(32)
-        masked, self.vector = self.vector - expand(seed, now.length, now.library), None
+        if now.signs:
+            masked = (self.vector ^ next(BitSeeds([seed]).packed(now))).tobytes()
+        else:
+            masked = pack(self.vector - expand(seed, now.length, now.library), now.ring)
+        self.vector = None
         letters = seal_to(self.boxes, seed, now.scene("seed", str(self.position)), now.library)
         out: dict[str, Buffer] = {
-            "server": now.write(VECTOR, self.position, fields.facts(now.plan), pack(masked, now.ring)),
+            "server": now.write(VECTOR, self.position, fields.facts(now.plan), masked),
             "server/1": now.write(SEED, self.position, letters),
         }
         return out
@@ -67,6 +84,7 @@ class ClientParty(KeepsSecrets):
 def enter(now: Round, who: ClientId, boxes: tuple[bytes, ...], update: Bounded) -> ClientParty:
     """The client's party with its update; one that cannot be encoded gives up by name."""
     try:
-        return ClientParty(now, who, now.plan.cohort.index(who), boxes, integers(now, update))
+        vector = signs(now, update) if now.signs else integers(now, update)
+        return ClientParty(now, who, now.plan.cohort.index(who), boxes, vector)
     except BadUpdate as bad:
         return ClientParty(now, who, now.plan.cohort.index(who), boxes, None, str(bad))

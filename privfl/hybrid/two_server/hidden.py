@@ -227,12 +227,17 @@ class Counted:
         Raises:
             StageAbort: too few rows count.
         """
-        count = _counted(machine, self.least)
-        machine.shares["weight"] = _spread(machine, machine.shares["chosen"])
+        count = counted(machine, self.least)
+        machine.shares["weight"] = spread(machine, machine.shares["chosen"])
         machine.unit, machine.weight = 1 / machine.now.scale, float(count) or 1.0
 
 
-def _counted(machine: Machine, least: int) -> int:
+def counted(machine: Machine, least: int) -> int:
+    """How many rows count, as was opened.
+
+    Raises:
+        StageAbort: some, and fewer than ``least``.
+    """
     count = int(signed(machine.public["count"], machine.now.ring)[0])
     enough(count, least)
     machine.count = count
@@ -240,7 +245,8 @@ def _counted(machine: Machine, least: int) -> int:
     return count
 
 
-def _spread(machine: Machine, values: U64) -> U64:
+def spread(machine: Machine, values: U64) -> U64:
+    """Shares of all n rows from those of the valid ones: zero elsewhere."""
     wide: U64 = np.zeros(machine.n, dtype=np.uint64)
     wide[list(machine.valid)] = values
     return wide
@@ -267,10 +273,10 @@ class Trusted:
             enough(len(picked), self.least)
             machine.count = len(picked)
             machine.disclosed["selected"] = _mask(machine, picked)
-            shares["weight"] = _spread(machine, shares["along"] * bits)
+            shares["weight"] = spread(machine, shares["along"] * bits)
         else:
-            _counted(machine, self.least)
-            shares["weight"] = _spread(machine, shares["trust"])
+            counted(machine, self.least)
+            shares["weight"] = spread(machine, shares["trust"])
         shares["mass"] = shares["weight"].sum(keepdims=True, dtype=np.uint64)
         square = now.code.top**2 + now.plan.d / 12  # of a row of the common length, rounded
         steep = 0.0 if direction is None else math.sqrt(direction.square)

@@ -14,6 +14,7 @@ from privfl.core import Buffer, KeepsSecrets, PartyId
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing import DaBits, SignBits, Triple
+from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
 from privfl.hybrid.two_server.rounds import Direction, Round
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Veil
 from privfl.hybrid.two_server.supply import ONE, Supply
@@ -62,7 +63,8 @@ class Machine(KeepsSecrets):
     """One of the two servers: its rows, its shares by name, what both know, and where it is in the program.
 
     ``public`` holds arrays that both servers know, ``disclosed`` what the report must name, ``valid`` the rows that passed the checks,
-    by place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of ``unit``.
+    by place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of
+    signs, where there are any, ``flips`` the dealt bits that hide them.
     """
 
     now: Round
@@ -71,7 +73,7 @@ class Machine(KeepsSecrets):
     program: Sequence[Step]
     rows: MaskedRows | SeedRows
     supply: Supply
-    shares: dict[str, U64]
+    shares: dict[str, U64] = field(default_factory=dict)
     veil: Veil | None = None
     key: bytes = b""
     opened: bytes = b""
@@ -92,10 +94,14 @@ class Machine(KeepsSecrets):
     dabits: DaBits | None = None
     triple: Triple | None = None
     masked: tuple[U64, U64] | None = None
+    bits: BitRows | BitSeeds | None = None
+    flips: Flips | None = None
+    flipped: Bits | None = None
 
-    def __post_init__(self) -> None:
-        self.shares["inner"] = self.shares["inner"] + self.supply.inner.reshape(self.shares["inner"].shape)
-        if not self.shares["dots"].size:
+    def surveyed(self, shares: dict[str, U64]) -> None:
+        """Begin with the own half of the survey, and the dealer's share of the inner products."""
+        self.shares = {**shares, "inner": shares["inner"] + self.supply.inner.reshape(shares["inner"].shape)}
+        if not shares["dots"].size:
             self.shares["dots"] = np.zeros(self.n, dtype=np.uint64)
 
     @property

@@ -16,12 +16,13 @@ from privfl.hybrid.two_server.hidden import Chosen, along, krum, krum_comparison
 from privfl.hybrid.two_server.judge import Gather, OpenCosine, OpenKrum, OpenNorms, OpenTrust
 from privfl.hybrid.two_server.machine import Open, OpenToFirst, Step
 from privfl.hybrid.two_server.rounds import Needs, Round, fitting
+from privfl.hybrid.two_server.signs import RING, sign_program
 from privfl.hybrid.two_server.supply import Demand
 
 MOST_HIDDEN = 128
 """Rows among which Krum chooses on shares."""
 Reveal = Literal["scores", "selection", "aggregate"]
-Kind = Literal["mean", "krum", "fltrust", "cosine_filter"]
+Kind = Literal["mean", "krum", "fltrust", "cosine_filter", "signs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Recipe:
     @property
     def directed(self) -> bool:
         """Whether rows are compared with a direction."""
-        return self.kind in ("fltrust", "cosine_filter")
+        return self.kind in ("fltrust", "cosine_filter", "signs")
 
     @property
     def normalised(self) -> bool:
@@ -60,7 +61,10 @@ class Recipe:
         return self.normalised or (self.reveal == "aggregate" and self.kind != "mean")
 
     def demand(self, now: Round, n: int) -> Demand:
-        """What n rows can take of the dealer's randomness at most."""
+        """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs come on top."""
+        if now.signs:
+            count = n if self.hidden else 0
+            return Demand(signs=count, bits=count, triples=count, weights=count)
         signs, triples = 0, 0
         if self.reveal != "scores" and self.kind == "krum":
             signs, triples = krum_comparisons(n), n * (n - 1)
@@ -77,6 +81,8 @@ class Recipe:
 
     def program(self, now: Round, everyone: bool) -> tuple[Step, ...]:
         """The servers' steps; ``everyone``: no direction is known yet, so nobody is filtered."""
+        if now.signs:
+            return sign_program(self.reveal, math.floor(self.threshold * now.plan.d), self.least)
         close: tuple[Step, ...] = (PublicSum(self.least, self.noise, self.source, unit_l2(now)), OpenToFirst("sum"))
         if self.kind == "mean" or everyone:
             norms: tuple[Step, ...] = (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
@@ -131,11 +137,36 @@ def round_of(
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if recipe.normalised else 0
     found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
     quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
+    numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
+    return Round(
+        tag=tag_of(recipe, plan, quorum, numbers), plan=plan, code=code, ring=found, rows=rows, longest=top, shortest=shortest,
+        quorum=quorum, weighted=recipe.weighted, gram=recipe.gram, steep=steep, library_name=library,
+    )  # fmt: skip
+
+
+def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> bytes:
+    """What stands for all public parameters of a round."""
     words = [plan.session, plan.part.encode(), ",".join(map(str, plan.cohort)).encode(), repr(recipe.kind).encode(), recipe.reveal.encode()]
     words += [repr((recipe.least, recipe.weighted, recipe.f, recipe.m, recipe.threshold, recipe.fixed, recipe.noise)).encode()]
-    numbers = struct.pack("<qQddHHHIQQ", plan.number, plan.d, plan.l2, plan.max_weight, bits, found, rows, quorum, top, steep)
-    digest = hashlib.sha256(b"privfl/1/two-server" + numbers + b"".join(len(word).to_bytes(8, "little") + word for word in words))
+    facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
+    digest = hashlib.sha256(b"privfl/1/two-server" + facts + b"".join(len(word).to_bytes(8, "little") + word for word in words))
+    return digest.digest()[:16]
+
+
+def sign_round(recipe: Recipe, plan: RoundPlan, *, threshold: float, library: BackendName) -> Round:
+    """The public parameters of a round of sign rows, with the headroom of its ring proved.
+
+    Raises:
+        ConfigError: fewer than 2 clients, no finite bound, or weighted sums that could leave the ring.
+    """
+    if plan.n < 2:
+        raise ConfigError(f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at least 2.")
+    if not plan.l2 < math.inf:
+        raise ConfigError("rows of signs get their length from the clip: set bound to a clip.")
+    if plan.n * plan.d >= 1 << (RING - 2):
+        raise ConfigError(f"round {plan.number}: {plan.n} rows of {plan.d} signs are more than 2^{RING - 2} together: ask fewer clients.")
+    quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
     return Round(
-        tag=digest.digest()[:16], plan=plan, code=code, ring=found, rows=rows, longest=top, shortest=shortest, quorum=quorum,
-        weighted=recipe.weighted, gram=recipe.gram, steep=steep, library_name=library,
+        tag=tag_of(recipe, plan, quorum, b"signs"), plan=plan, code=FixedPoint(), ring=RING, rows=0, longest=1, shortest=0,
+        quorum=quorum, weighted=False, gram=False, steep=1, library_name=library, signs=True,
     )  # fmt: skip

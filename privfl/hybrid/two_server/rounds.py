@@ -18,6 +18,7 @@ from privfl.crypto.primitives import Backend, BackendName, backend, open_letter,
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.letter import OVERHEAD
 from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
+from privfl.hybrid.two_server.words import packed_size
 
 HEADER = struct.Struct("<4sBBHI16s")
 """Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's tag."""
@@ -80,7 +81,7 @@ class Round:
     """A round's public parameters; ``tag`` stands for all of them and is in every message.
 
     ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where clients normalise), ``rows`` how many
-    projections prove it, ``weighted`` whether each row carries its weight as one more word.
+    projections prove it, ``weighted`` whether each row carries its weight as one more word, ``signs`` whether rows are single bits.
     """
 
     tag: bytes
@@ -95,6 +96,7 @@ class Round:
     gram: bool
     steep: int
     library_name: BackendName
+    signs: bool = False
 
     @property
     def library(self) -> Backend:
@@ -110,6 +112,11 @@ class Round:
     def length(self) -> int:
         """Words of a contribution."""
         return self.plan.d + self.weighted
+
+    @property
+    def body(self) -> int:
+        """Bytes of a contribution on the wire."""
+        return -(-self.plan.d // 8) if self.signs else packed_size(self.ring, self.length)
 
     @property
     def digits(self) -> int:

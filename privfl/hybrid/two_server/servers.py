@@ -17,12 +17,13 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import derive, fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.letter import OVERHEAD
+from privfl.hybrid.two_server.bits import BitRows, BitSeeds, Flips, dealt_flips, received_flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, STEPS, VECTOR, Direction, Round, open_one, seal_to
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, dealt, veiled, veiled_size
 from privfl.hybrid.two_server.supply import correct, first_supply, purse, second_supply
-from privfl.hybrid.two_server.words import U64, packed_size, signed
+from privfl.hybrid.two_server.words import U64, signed
 
 SEED_SIZE = 32
 NOBODY, DIRECTED, UNKNOWN = range(3)
@@ -89,8 +90,8 @@ class FirstServer(KeepsSecrets):
         try:
             position, content = self.now.sender(who, body, VECTOR)
             packed = fields.after_facts(content, fields.facts(self.now.plan))
-            if len(packed) != packed_size(self.now.ring, self.now.length):
-                raise Malformed(f"a vector of {len(packed)} bytes where {packed_size(self.now.ring, self.now.length)} were asked for")
+            if len(packed) != self.now.body:
+                raise Malformed(f"a vector of {len(packed)} bytes where {self.now.body} were asked for")
             self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
@@ -110,13 +111,17 @@ class FirstServer(KeepsSecrets):
             self.excluded.setdefault(client, f"{why} (server/1)")
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
-        rows, veil, n = MaskedRows([self.bodies[i] for i in left]), Veil(seed), len(left)
-        survey = Survey(now, n, coin_of(now, half, theirs), None if self.direction is None else self.direction.values)
-        masked = list(veiled(now, rows, veil, survey, self.key))
-        supply = first_supply(seed, self.recipe.demand(now, n), now.library)
-        program = self.recipe.program(now, self.unknown)
-        self.machine = Machine(now, True, tuple(left), program, rows, supply, survey.shares(), veil=veil, direction=self.direction)
-        self.bodies = {}
+        bodies, n = [self.bodies[i] for i in left], len(left)
+        supply, program = first_supply(seed, self.recipe.demand(now, n), now.library), self.recipe.program(now, self.unknown)
+        machine = Machine(now, True, tuple(left), program, MaskedRows(bodies), supply, veil=Veil(seed), direction=self.direction)
+        masked: list[bytes] = []
+        if now.signs:
+            machine.bits, machine.flips = BitRows(bodies), Flips(seed)
+        else:
+            survey = Survey(now, n, coin_of(now, half, theirs), None if self.direction is None else self.direction.values)
+            masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
+            machine.surveyed(survey.shares())
+        self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.scene("key"), now.library)
         head = now.library.seal(self.key, bytes(12), half + self._direction(), now.scene("head"))
@@ -246,28 +251,38 @@ class SecondServer(KeepsSecrets):
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.hidden else b""
-        seeds = [self.seeds[i] for i in self.positions]
-        values = None if self.direction is None else self.direction.values
-        survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
-        crossed(now, SeedRows(seeds), masked, survey, self.key)
-        self.shares, self.own = survey.shares(), secrets.token_bytes(SEED_SIZE)
+        seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
+        if not now.signs:
+            values = None if self.direction is None else self.direction.values
+            survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
+            crossed(now, SeedRows(seeds), masked, survey, self.key)
+            self.shares = survey.shares()
         letters = seal_to(self.dealer, b"".join((self.own, *seeds)), now.scene("deal", "server/1"), now.library)
         return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), letters)}
 
     def _begin(self, body: Buffer) -> Mail:
-        now, n = self.now, len(self.positions)
-        demand = self.recipe.demand(now, n)
+        now, n, recipe = self.now, len(self.positions), self.recipe
+        demand, seeds, flips = recipe.demand(now, n), [self.seeds[i] for i in self.positions], None
         try:
             _, content = now.read(body, DEALT)
-            words = unseal_dealt(now, self.own, bytes(content))
-            supply = second_supply(self.own, words, demand, now.library)
+            words = memoryview(unseal_dealt(now, self.own, bytes(content)))
+            bulk = words[8 * demand.dealt :]
+            if now.signs:
+                flips = received_flips(now, self.own, bulk, n, recipe.hidden)
+            elif bulk:
+                raise Malformed(f"{len(bulk)} bytes too many")
+            supply = second_supply(self.own, words[: 8 * demand.dealt], demand, now.library)
         except Malformed as malformed:
             raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
-        program, rows = self.recipe.program(now, self.unknown), SeedRows([self.seeds[i] for i in self.positions])
-        self.machine = Machine(
-            now, False, self.positions, program, rows, supply, self.shares, direction=self.direction, opened=self.opened, key=self.key
-        )
-        self.seeds, self.shares, self.opened = {}, {}, b""
+        machine = Machine(
+            now, False, self.positions, recipe.program(now, self.unknown), SeedRows(seeds), supply,
+            direction=self.direction, opened=self.opened, key=self.key,
+        )  # fmt: skip
+        if now.signs:
+            machine.bits, machine.flips = BitSeeds(seeds), flips
+        else:
+            machine.surveyed(self.shares)
+        self.machine, self.seeds, self.shares, self.opened = machine, {}, {}, b""
         return self._advance(b"".join(self.waiting))
 
     def _advance(self, content: Buffer) -> Mail:
@@ -351,8 +366,12 @@ class Dealer(KeepsSecrets):
         own, seeds = second[:SEED_SIZE], [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)]
         supply = first_supply(first, demand, now.library)
         theirs = purse(own, "weights", demand.weights, now.library)
-        inner, vector = dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs)
-        words = correct(supply, own, demand, now.library, inner, vector)
+        if now.signs:
+            none: U64 = np.zeros(0, dtype=np.uint64)
+            words = correct(supply, own, demand, now.library, none, none)
+            words += dealt_flips(now, first, own, len(members), supply.weights + theirs)
+        else:
+            words = correct(supply, own, demand, now.library, *dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs))
         self.heard = {}
         return {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
 

@@ -90,7 +90,7 @@ def first_supply(seed: bytes, demand: Demand, library: Backend) -> Supply:
     )
 
 
-def second_supply(seed: bytes, dealt: bytes, demand: Demand, library: Backend) -> Supply:
+def second_supply(seed: bytes, dealt: memoryview, demand: Demand, library: Backend) -> Supply:
     """The second server's: operands from its seed, results from the dealer.
 
     Raises:

@@ -11,10 +11,12 @@ import torch
 from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, VECTOR, Round, open_one, read
+from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
+from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, STEPS, VECTOR, Round, open_one, read
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
-from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked
-from privfl.hybrid.two_server.words import U64, expand, packed_size, signed, unpack
+from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked, open_steps
+from privfl.hybrid.two_server.signs import step_of
+from privfl.hybrid.two_server.words import U64, expand, signed, unpack
 
 
 @dataclass(repr=False)
@@ -57,6 +59,12 @@ class Wiretap(KeepsSecrets):
         values, weights, ids = [], [], []
         for i in sorted(seeds.keys() & masked.keys()):
             vector = masked[i]
+            if now.signs:
+                bits = opened_bits(vector.astype(np.uint8) ^ next(BitSeeds([seeds[i]]).packed(now)), now.plan.d)
+                values.append(torch.from_numpy((1.0 - 2.0 * bits).astype(np.float32)) * step_of(now))
+                weights.append(1.0)
+                ids.append(now.plan.cohort[i])
+                continue
             whole = signed(vector + expand(seeds[i], now.length, now.library)[: len(vector)], now.ring)
             weight = now.plan.max_weight * float(whole[-1]) / now.code.top if len(whole) > now.plan.d else 1.0
             share = weight / now.plan.max_weight if len(whole) > now.plan.d and weight else 1.0
@@ -84,6 +92,16 @@ class Wiretap(KeepsSecrets):
                     continue
         return found
 
+    def _flipped(self, now: Round, places: list[int], key: bytes, veil: Veil) -> dict[int, U64]:
+        """The first server's masked signs, from the first step that it sent to the second server and its own dealt bits."""
+        for _, sender, kind, number, tag, content in self._letters("server/1"):
+            if sender == "server" and kind == STEPS and tag == now.tag and number == 1:
+                first = _split_steps(open_steps(now, key, b"1", now.write(STEPS, number, content)))
+                bodies = np.frombuffer(first, np.uint8).reshape(len(places), -1)
+                flips = Flips(veil.seed).bits(now, len(places))
+                return {i: (body ^ flip).astype(np.uint64) for i, body, flip in zip(places, bodies, flips, strict=True)}
+        return {}
+
     def _dealt(self, now: Round, who: PartyId, content: memoryview, secret: bytes) -> tuple[frozenset[int], bytes]:
         members, letters = fields.read_bit_set(content, now.plan.n)
         size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
@@ -99,12 +117,21 @@ class Wiretap(KeepsSecrets):
         for _, _, kind, keys, tag, content in self._letters("server/1"):
             if veil is not None and self.second is not None and tag == now.tag and kind == MASKED:
                 members, key, _, rows = open_masked(now, self.second, keys, content)
+                if now.signs:
+                    found |= self._flipped(now, sorted(members), key, veil)
+                    continue
                 found |= _unmasked(now, sorted(members), rows, veil, key)
         for _, sender, kind, position, tag, content in self._letters("server"):
             if tag == now.tag and kind == VECTOR and client_of(sender) is not None:
-                packed = content[-packed_size(now.ring, now.length) :]
-                found[position] = unpack(packed, now.ring, now.length)
+                packed = content[-now.body :]
+                signs = now.signs
+                found[position] = np.frombuffer(packed, np.uint8).astype(np.uint64) if signs else unpack(packed, now.ring, now.length)
         return found
+
+
+def _split_steps(plain: bytes) -> bytes:
+    """The body of the first step in a message of steps."""
+    return plain[8 : 8 + int.from_bytes(plain[4:8], "little")]
 
 
 def _unmasked(now: Round, places: list[int], sealed: memoryview, veil: Veil, key: bytes) -> dict[int, U64]:
