@@ -506,12 +506,17 @@ def test_what_is_disclosed_is_what_the_mode_says():
         assert set(opened(Scene(TwoServer(rule, reveal=reveal)).run()).disclosed) == names
 
 
-def test_scores_of_a_refused_client_are_not_opened():
-    scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
-    scene.lie(4, 3.0 * scene.updates[4].delta)
-    out = opened(scene.run())
-    assert out.disclosed["gram"].shape == (8, 8)
+@pytest.mark.parametrize("rule", [Krum(f=2, m=4), toward(torch.ones(130))], ids=["krum", "fltrust"])
+def test_a_refused_liar_cannot_have_the_others_products_with_its_own_row_opened(rule):
+    scene = Scene(TwoServer(rule, reveal="scores"))
+    seen = []
+    probe = [1 << 30] + [0] * 129  # its products with other rows would be their first coordinates
+    faults = Faults(liars={"client/4": lambda party: SendsIntegers(party, probe)})
+    out = opened(scene.run(faults, wrap=lambda party: seen.append(party) or party))
     assert out.disclosed["accepted"].tolist() == [i != 4 for i in scene.plan.cohort]
+    for machine in (party.machine for party in seen if hasattr(party, "machine")):
+        for name, register in machine.public.items():
+            assert 9 not in register.shape or name == "weights", name
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -30,6 +30,16 @@ def stands(machine: Machine, f: int, m: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherGram:
+    """Inner products of the valid rows, to be opened: one with a row of a liar's choice that was refused would tell what it likes."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill "gram"."""
+        valid = list(machine.valid)
+        machine.shares["gram"] = machine.shares["inner"][np.ix_(valid, valid)]
+
+
+@dataclass(frozen=True, slots=True)
 class OpenKrum:
     """Krum's choice from the open Gram matrix of the valid rows."""
 
@@ -43,7 +53,7 @@ class OpenKrum:
             StageAbort: as `stands`.
         """
         left, valid = stands(machine, self.f, self.m), list(machine.valid)
-        inner = signed(machine.public["inner"], machine.now.ring)[np.ix_(valid, valid)]
+        inner = signed(machine.public["gram"], machine.now.ring)
         norms = np.diagonal(inner)
         apart = norms[:, None] + norms - 2 * inner
         scores = krum_scores(apart, left)

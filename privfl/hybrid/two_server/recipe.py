@@ -13,7 +13,7 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName
 from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons
 from privfl.hybrid.two_server.hidden import Chosen, along, krum, krum_comparisons, trusted_sum, unnamed_sum
-from privfl.hybrid.two_server.judge import Gather, OpenCosine, OpenKrum, OpenNorms, OpenTrust
+from privfl.hybrid.two_server.judge import Gather, GatherGram, OpenCosine, OpenKrum, OpenNorms, OpenTrust
 from privfl.hybrid.two_server.machine import Open, OpenToFirst, Step
 from privfl.hybrid.two_server.rounds import Needs, Round, fitting
 from privfl.hybrid.two_server.signs import RING, sign_program
@@ -98,7 +98,7 @@ class Recipe:
 
     def _judged(self) -> tuple[Step, ...]:
         if self.kind == "krum":
-            return (Open("inner"), OpenKrum(self.f, self.m))
+            return (GatherGram(), Open("gram"), OpenKrum(self.f, self.m))
         return (Gather(), Open("scores"), OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold))
 
 
