@@ -37,8 +37,11 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
     except OSError:
         raise ConfigError(f"'{folder}' holds no run: it has no config.yaml and rounds.jsonl.") from None
     records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
-    done = folder / "summary.json"
-    return config, records, json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    done, audited = folder / "summary.json", folder / "dp_audit.json"
+    summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    if audited.exists():
+        summary["dp audit"] = json.loads(audited.read_text(encoding="utf-8"))
+    return config, records, summary
 
 
 def write_report(folder: Path) -> Path:
@@ -239,7 +242,7 @@ def _page(
         '<div class="tiles">' + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles) + "</div>",
     ]
     parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
-    parts += _claims(summary.get("privacy", []))
+    parts += _claims(summary.get("privacy", []), summary.get("dp audit", []))
     facts = summary.get("facts", {})
     if facts:
         rows = "".join(f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items())
@@ -262,22 +265,42 @@ def _page(
     )
 
 
-def _claims(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each unit has spent, by both accountants."""
+def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each unit has spent, by both accountants, and what canaries showed of it."""
     if not lines:
         return []
+    seen = {row["unit"]: row for row in audited}
     rows = []
     for line in lines:
         who = line["subject"] if line["subjects"] == 1 else f"{line['subject']}, the dearest of {line['subjects']}"
         figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
         beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
-        cells = (line["unit"], who, *figures, f"{line['delta']:g}", line["relation"], str(line["releases"]), " ".join(beside))
+        cells = (
+            line["unit"],
+            who,
+            *figures,
+            _shown(seen.get(line["unit"])),
+            f"{line['delta']:g}",
+            line["relation"],
+            str(line["releases"]),
+            " ".join(beside),
+        )
         rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
     head = "".join(
-        f"<th>{name}</th>" for name in ("unit", "who pays", "epsilon", "by RDP", "by PLD", "delta", "neighbours", "releases", "")
+        f"<th>{name}</th>"
+        for name in ("unit", "who pays", "epsilon", "by RDP", "by PLD", "by canaries", "delta", "neighbours", "releases", "")
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
+
+
+def _shown(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not audited (privfl audit RUN --dp)"
+    if row["at least"] is None:
+        return str(row["verdict"])
+    beside = f"{row['releases']} releases, which claim {_epsilon(row['claimed epsilon'])}"
+    return f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
 
 
 def _epsilon(value: float | str | None) -> str:

@@ -2,6 +2,7 @@
 
 from privfl.audit.bounds import clopper_pearson, gaussian_trade_off, one_run, one_run_f_dp
 from privfl.audit.canaries import client_scores, gradient_scores
+from privfl.audit.claims import Claim, audit_claims
 from privfl.audit.dp import Audited, audit_scores
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.page import write_page
@@ -13,9 +14,11 @@ __all__ = [
     "ADVERSARIES",
     "AuditReport",
     "Audited",
+    "Claim",
     "Finding",
     "Shadows",
     "audit",
+    "audit_claims",
     "audit_scores",
     "client_scores",
     "clopper_pearson",

@@ -44,12 +44,13 @@ def gradient_scores(
     model = FlatModel(nn.Linear(canaries, 1, bias=False))
     published = torch.zeros(canaries, dtype=torch.float64)
     for _ in range(steps):
-        gradient(model, _mean_output, x, torch.zeros(len(x)))
+        gradient(model, mean_output, x, torch.zeros(len(x)))
         published += model.grad.double()
     scores = published.numpy()
     return scores[coins], scores[~coins]
 
 
-def _mean_output(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def mean_output(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The mean of a linear unit: the gradient of a sample's loss is the sample."""
     mean: Tensor = module(x).mean()
     return mean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +22,17 @@ def audit(
     source: Annotated[Path, typer.Argument(metavar="RUN|CONFIG.yaml", help="A run folder, or a config (see examples/audit.yaml).")],
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new folder for the page; audit-NAME beside the source unless said.")] = None,
+    dp: Annotated[bool, typer.Option("--dp", help="Audit what the run claims in differential privacy, by canaries.")] = False,
     as_json: Json = False,
 ) -> None:
     """Attack a run through every adversary's view, under each of its layers; prints the table and writes a page.
 
-    The run is trained again with some of every client's data held out, because membership needs samples that are no members.
+    The run is trained again with some of every client's data held out, because membership needs samples that are no members. With
+    --dp, canaries go through the run's own code instead: a lower bound on epsilon beside each claim, and exit code 1 where a claim fails.
     """
+    if dp:
+        _claims(source, settings or (), out, as_json)
+        return
     from privfl.audit import audit as attack
     from privfl.audit import write_page
 
@@ -47,3 +54,28 @@ def audit(
         )
     table("What each adversary gets", report.rows, as_json)
     say(f"privfl: the page is {write_page(report, folder)}")
+
+
+def _claims(source: Path, settings: Sequence[str], out: Path | None, as_json: bool) -> None:
+    """Audit every claim by canaries; a run folder's report then shows what was found beside what is claimed."""
+    from privfl.audit import audit_claims
+    from privfl.engine import read_ledger
+    from privfl.engine.checkpoint import write_atomically
+    from privfl.report import write_report
+
+    path = source / "config.yaml" if source.is_dir() else source
+    federation = Federation.from_config(path, settings)
+    recorded = read_ledger(source) if source.is_dir() and not settings and (source / "ledger.json").exists() else None
+    with bar("audit", MOST_SHOWN) as shown:
+        claims = audit_claims(federation, recorded=recorded, progress=shown.step)
+    rows = [claim.row() for claim in claims]
+    table("What is claimed, and what canaries show", rows, as_json)
+    folder = out or (source if source.is_dir() else None)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "dp_audit.json", json.dumps(rows, indent=1))
+        say(f"privfl: the audit is in {folder / 'dp_audit.json'}")
+    if source.is_dir() and recorded is not None:
+        say(f"privfl: the report shows it: {write_report(source)}")
+    if any(claim.verdict == "FAIL" for claim in claims):
+        raise typer.Exit(1)
