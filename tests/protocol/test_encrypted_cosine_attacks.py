@@ -255,6 +255,18 @@ def test_a_vector_that_is_too_long_is_caught_by_name_even_where_its_norm_wraps_a
     assert outcome.opened.survivors == (0, 1, 3, 4, 5)
 
 
+def test_the_signs_are_drawn_after_the_upload_and_anew_each_round(scene):
+    seeds = []
+    for _ in range(2):
+        plan = scene.fresh()
+        server = scene.members["server"].enter(plan)
+        server.step({})
+        assert not server.seed  # nothing to make a vector for, even for whoever reads the server's memory
+        server.step({client_party(i): scene.message(i, plan) for i in range(N)})
+        seeds.append(server.seed)
+    assert len(set(seeds)) == 2
+
+
 def test_exact_norms_catch_what_is_only_a_little_too_long(exact):
     vector = np.rint(unit_vector(G0.double().numpy(), exact.channel.setting.unit) * 1.2).astype(np.int64)
     outcome = exact.play({0: exact.lie(0, vector)})

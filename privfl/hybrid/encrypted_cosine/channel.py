@@ -75,7 +75,7 @@ class EncryptedCosine:
 
     Args:
         rule: FLTrust, whose root update is public to the server, or CosineFilter with a reference that needs no rows.
-        reference: "rule" asks the rule; "previous" takes the last aggregate (in the first round everybody counts alike).
+        reference: "rule" asks the rule; "previous" takes the last aggregate (in a session's first round all count alike).
         similarity: "pearson" centres the reference and takes each vector's mean out of its length.
         norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact" squares ciphertexts, at twice the cost.
         projections: random sign vectors with entries -1, 0, 0, 1.

@@ -58,7 +58,7 @@ class ServerRound(KeepsSecrets):
     memory: Memory
     reference: Integers | None
     length: float
-    seed: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    seed: bytes = b""
     messages: dict[ClientId, Message] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     awaited: bytes = CIPHERTEXT
@@ -135,6 +135,7 @@ class ServerRound(KeepsSecrets):
     def _ask_for_scores(self) -> Mail:
         self._enough(len(self.messages), "sent a usable ciphertext")
         ring, setting = self.ring, self.ring.setting
+        self.seed = secrets.token_bytes(32)  # not before the ciphertexts are in: a vector made for known signs would pass them
         computed = products(setting.lattice, self._chunks(), self._directions, square=setting.norms == "exact")
         for client, reason in computed.refused.items():
             self.excluded[client_party(client)] = reason
