@@ -23,7 +23,7 @@ from privfl.core import Bounded, Channel, Context, RoundPlan, Rows
 from privfl.crypto import BFV, AdditiveSharing, SecAgg
 from privfl.engine import Session
 from privfl.hybrid import BucketedSecAgg, EncryptedCosine, TwoServer
-from privfl.hybrid.two_server import Reveal
+from privfl.hybrid.two_server import Reveal, SignTwoServer
 
 
 def bounded(n: int, d: int, l2: float = 1.0, seed: int = 0) -> dict[int, Bounded]:
@@ -202,7 +202,7 @@ SERVERS = ("server", "server/1", "dealer")
 class Shared:
     """One round after another over two servers, with the model told to the first."""
 
-    channel: TwoServer
+    channel: TwoServer | SignTwoServer
     sent: Mapping[int, Bounded]
     number: int = 0
     seconds: float = math.inf
@@ -286,6 +286,32 @@ def two_server_mean(quick: bool) -> Iterator[Row]:
     yield from two_servers(Mean(weighted=False), 100, quick, ("selection",))
 
 
+def two_server_signs(quick: bool) -> Iterator[Row]:
+    """Rows of 100k signs of 100 clients, weighed by Hamming distance: scores open, or nothing but the result."""
+    n, d = 100, 100_000
+    sent = bounded(n, d)
+    rows = torch.stack([update.delta for update in sent.values()]).numpy()
+    root = 0.01 * torch.randn(d, generator=torch.Generator().manual_seed(1)) + torch.from_numpy(rows.mean(axis=0))
+    ours = np.packbits(root.numpy() < 0)
+
+    def plain() -> None:
+        bits = rows < 0
+        distances = np.bitwise_count(np.packbits(bits, axis=1) ^ ours).sum(axis=1, dtype=np.int64)
+        weights = np.maximum(d // 2 - distances, 0).astype(np.float32)
+        (weights.sum() - 2 * (weights @ bits.astype(np.float32))) / max(weights.sum(), 1)
+
+    for reveal in ("scores", "aggregate"):
+        hidden = Shared(SignTwoServer(FLTrust(lambda context: root), reveal=reveal), sent)
+        found = interleaved({"ours": hidden, "plain": plain, "sharing": sharing(sent)}, 2 if quick else 5, time.thread_time)
+        name = f"two_server_signs: {reveal}, n={n}"
+        both = found["plain"] + found["sharing"]
+        yield cost(name, "plaintext rule + sharing", "CPU s, servers and dealer", hidden.seconds, both, target=1 / 20)
+        yield cost(name, "plaintext rule", "CPU s, servers and dealer", hidden.seconds, found["plain"])
+        upload = hidden.megabytes([f"client/{who}" for who in sent], SERVERS)
+        yield cost(name, "clients' upload", "MB between the two servers", hidden.megabytes(SERVERS[:2], SERVERS[:2]), upload)
+        yield cost(name, "clients' upload", "MB from the dealer", hidden.megabytes(SERVERS[2:], SERVERS), upload)
+
+
 CASES = {
     "bucketed": bucketed,
     "groups": groups,
@@ -294,6 +320,7 @@ CASES = {
     "two_server_fltrust": two_server_fltrust,
     "two_server_krum": two_server_krum,
     "two_server_mean": two_server_mean,
+    "two_server_signs": two_server_signs,
 }
 
 if __name__ == "__main__":
