@@ -211,7 +211,7 @@ def _attacker(part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds
 
 def _reads(channel: Any) -> str:
     if hosts(channel):
-        return f"what {type(channel.rule).__name__} makes of a round's updates, computed inside the channel"
+        return f"only what {type(channel.rule).__name__} makes of a round's updates"
     if isinstance(channel, Grouped):
         return "the means of groups of clients"
     return "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates"

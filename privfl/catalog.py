@@ -29,6 +29,7 @@ BOUNDS: Table = {
 HYBRIDS: Table = {
     "bucketed_secagg": hybrid.BucketedSecAgg,
     "two_server": hybrid.TwoServer,
+    "sign_two_server": hybrid.SignTwoServer,
     "encrypted_cosine": hybrid.EncryptedCosine,
 }
 """Channels under which robust rules work although nobody reads an update: the rule sees groups, or the servers run it on secret data."""
