@@ -94,7 +94,7 @@ class Scene:
 
 
 def near(found, expected):
-    return (found - expected).norm() <= 3e-4 * expected.norm()
+    return (found - expected).norm() <= 1e-4 * expected.norm()
 
 
 @pytest.fixture(scope="module")

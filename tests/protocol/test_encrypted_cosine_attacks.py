@@ -187,7 +187,7 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
     fraction = np.array([((-q * int(u)) % t) / t for u in vector])
     fraction = np.where(fraction > 0.5, fraction - 1, fraction)
     total, rng = np.zeros(DEGREE), np.random.default_rng(1)
-    for _ in range(40):
+    for _ in range(20 if flooded else 80):
         chunk = encrypted(public, vector)
         mask = rng.integers(0, t, (1, DEGREE))
         (summed,) = weighted_sum(public, {0: chunk}, {0: 1}, mask, SETTING.flood_bits if flooded else 0)
@@ -197,7 +197,7 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
         assert abs(z) < 5
         assert np.std(total) > 2.0**40
     else:
-        assert z > 5
+        assert z > 3.5  # 7.6 is expected
 
 
 def test_the_widest_noise_still_decrypts_exactly():

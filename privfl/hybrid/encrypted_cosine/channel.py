@@ -96,7 +96,7 @@ class EncryptedCosine:
     norms: Norms = "projections"
     projections: int = 16
     min_clients: int = 2
-    plain_bits: int = 30
+    plain_bits: int = 31
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

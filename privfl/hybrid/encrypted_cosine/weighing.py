@@ -13,6 +13,7 @@ from privfl.core import ClientId
 from privfl.hybrid.encrypted_cosine.setting import Integers, Setting
 
 Floats = npt.NDArray[np.float64]
+_SCALES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,15 @@ class Trust:
 
 
 def integer_weights(trusted: Floats, setting: Setting, *, fixed: bool) -> tuple[Integers, float]:
-    """Integers proportional to the trust, and how many of them a trust of 1 is.
+    """Integers proportional to the trust, and how many of them a trust of 1 is: of the scales that fit, the one that rounds least.
 
     >>> integer_weights(np.array([1.0, 0.5, 0.0]), Setting(30, "projections", "cosine", 16, 2), fixed=False)[0]
     array([10922,  5461,     0])
     """
     total = float(len(trusted)) if fixed else float(trusted.sum())
-    per = setting.weights / total if total > 0 else 0.0
-    return np.rint(trusted * per).astype(np.int64), per
+    if not total > 0:
+        return np.zeros(len(trusted), dtype=np.int64), 0.0
+    scales = np.floor(setting.weights / total * np.linspace(1.0, 0.75, _SCALES)) if total <= setting.weights else np.ones(1)
+    whole = np.rint(trusted * scales[:, None])
+    best = int((((whole / scales[:, None] - trusted) ** 2).sum(axis=1)).argmin())
+    return whole[best].astype(np.int64), float(scales[best])
