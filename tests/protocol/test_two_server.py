@@ -28,8 +28,9 @@ from privfl.core import (
 )
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.machine import OpenTagged
 from privfl.hybrid.two_server.rounds import STEPS
-from privfl.hybrid.two_server.servers import open_steps
+from privfl.hybrid.two_server.sealing import open_steps
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
 
 CHANNEL: Channel[Total] = TwoServer()
@@ -328,6 +329,50 @@ def test_a_single_projection_lets_no_more_through_than_its_bound():
         z = [((int(value) + (1 << 39)) % (1 << 40)) - (1 << 39) for value in coins @ x]
         share = np.mean([abs(value) <= 7 * longest for value in z])
         assert share <= passes(longest, ring, d) + 4 * math.sqrt(0.25 / tries)
+
+
+# ---- a lying second server ------------------------------------------------------------------------------------------------
+
+
+class ShiftsTheSum:
+    """A second server that adds to its share of the sum, and to the blinds what it hopes fits."""
+
+    def __init__(self, party, error, guess=0):
+        self.party, self.error, self.guess = party, error, guess
+
+    def step(self, mail):
+        before = self.party.machine
+        answer = self.party.step(mail)
+        if before is None and self.party.machine is not None:
+            self.party.machine.program = (*self.party.machine.program[:-1], self)
+        return answer
+
+    def say(self, machine):
+        words = np.frombuffer(OpenTagged().say(machine), dtype="<u8").copy()
+        shift = np.zeros_like(words)
+        shift[3], shift[-1] = self.error % (1 << 64), self.guess % (1 << 64)
+        return (words + shift).tobytes()
+
+    def hear(self, machine, theirs):
+        return OpenTagged().hear(machine, theirs)
+
+
+@pytest.mark.parametrize("error", [1, -1, 1 << 20, 1 << 30, 1 << 39, 1 << 63, (1 << 40) + 1])
+@pytest.mark.parametrize(("rule", "reveal"), [(Mean(weighted=False), "selection"), (Krum(f=2, m=4), "selection"), (Mean(), "scores")])
+def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
+    scene = Scene(TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40))  # 2^63 is nothing in a ring of 40 bits
+    for guess in (0, -error):
+        outcome = scene.run(Faults(liars={"server/1": lambda party, guess=guess: ShiftsTheSum(party, error, guess)}))
+        assert outcome.opened is None
+        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == ("sum", "server/1")
+
+
+def test_a_second_server_that_shifts_fltrusts_sum_is_blamed():
+    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores"))
+    outcome = scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, 1 << 30)}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed == "server/1"
+    assert opened(scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, 0)}))).what.count > 0
 
 
 # ---- dropouts, garbage, replays -------------------------------------------------------------------------------------------

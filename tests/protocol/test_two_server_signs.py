@@ -26,7 +26,7 @@ from privfl.core import (
 )
 from privfl.hybrid.two_server import SignTwoServer
 from privfl.hybrid.two_server.rounds import STEPS, VECTOR
-from privfl.hybrid.two_server.servers import open_steps
+from privfl.hybrid.two_server.sealing import open_steps
 
 D = 203  # the last byte has five bits of padding
 G = torch.Generator().manual_seed(8)

@@ -59,7 +59,9 @@ class TwoServer:
     Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the protocol; each with any number of
     clients learns the result, which clients were refused, what ``reveal`` names, and nothing else of honest clients (the dealer: nothing).
     Any two of the three read every update. Clients may lie in any way: one longer than C, the clip and what rounding adds to it,
-    passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying server shifts the result unnoticed.
+    passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying server shifts the result unnoticed, with one
+    exception: where the weights of the sum are public and there is no noise, ``server/1`` cannot change its share of it (the dealer's
+    tags; chance 2^-24 at most). It can still lie in the checks and so admit or refuse rows.
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix; for FLTrust and CosineFilter norms and cosines.
@@ -149,7 +151,9 @@ class TwoServer:
             case CosineFilter():
                 return Recipe("cosine_filter", *common, threshold=rule.threshold)
             case Mean():
-                return Recipe("mean", *common, weighted=rule.weighted, noise=self.noise, source=self.noise_source)
+                return Recipe(
+                    "mean", *common, weighted=rule.weighted, noisy=self.noise is not None, noise=self.noise, source=self.noise_source
+                )
 
     def round(self, plan: RoundPlan) -> Round:
         """A round's public parameters: ring, projections, quorum."""
@@ -158,10 +162,11 @@ class TwoServer:
     def describe(self) -> str:
         """Who must not collude, who may lie, and what leaks, for the report."""
         leaks = _LEAKS.get((self.recipe.kind, self.reveal), {"aggregate": "how many count"}.get(self.reveal, "which clients count"))
+        caught = ", but for server/1 in the sum itself, which is tagged" if self.recipe.tagged else ""
         return (
             f"Two servers and a dealer, no two of whom may collude, run {type(self.rule).__name__} on shares; clients may lie, and one"
             f" whose norm is over the clip is refused by name. Beside the result leaks {leaks}. Servers are trusted to compute"
-            " correctly: a lying server shifts the result unnoticed."
+            f" correctly: a lying server shifts the result unnoticed{caught}."
         )
 
     def client(self, who: ClientId) -> ClientMember:

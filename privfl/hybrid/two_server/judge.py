@@ -143,7 +143,8 @@ class OpenTrust:
         fine = now.fine
         weights: U64 = np.zeros(machine.n, dtype=np.uint64)
         for i, trust, norm in zip(machine.valid, trusted, norms.tolist(), strict=True):
-            weights[i] = round(trust * now.longest / math.sqrt(norm) * fine) if norm else 0
+            weight = round(trust * now.longest / math.sqrt(norm) * fine) if norm else 0
+            weights[i] = weight | 1 if weight else 0  # odd, so that the masks' upper bits hide the carries of their sum
         machine.public["weights"] = weights
         machine.unit = 0.0 if direction is None else direction.length / (now.longest * fine)
         machine.weight = float(machine.n) if self.fixed else sum(trusted) or 1.0

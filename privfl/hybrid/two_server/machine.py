@@ -17,8 +17,8 @@ from privfl.crypto.sharing import DaBits, SignBits, Triple
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
 from privfl.hybrid.two_server.rounds import Direction, Round
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Veil
-from privfl.hybrid.two_server.supply import ONE, Supply
-from privfl.hybrid.two_server.words import U64, pack, ring_mask, unpack
+from privfl.hybrid.two_server.supply import ONE, Supply, blinds, tag_key
+from privfl.hybrid.two_server.words import U64, pack, ring_mask, signed, unpack
 
 _FRAME = struct.Struct("<II")
 _PENDING = 64
@@ -64,7 +64,8 @@ class Machine(KeepsSecrets):
 
     ``public`` holds arrays that both servers know, ``disclosed`` what the report must name, ``valid`` the rows that passed the checks,
     by place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of
-    signs, where there are any, ``flips`` the dealt bits that hide them.
+    signs, where there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own; ``tags`` are what the first server
+    has from the dealer to know the second's share of the sum by.
     """
 
     now: Round
@@ -94,6 +95,8 @@ class Machine(KeepsSecrets):
     dabits: DaBits | None = None
     triple: Triple | None = None
     masked: tuple[U64, U64] | None = None
+    seed: bytes = b""
+    tags: U64 | None = None
     bits: BitRows | BitSeeds | None = None
     flips: Flips | None = None
     flipped: Bits | None = None
@@ -205,6 +208,50 @@ class OpenToFirst:
         elif theirs:
             raise Malformed("a share where none was asked for")
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTagged:
+    """The first server learns the sum under public weights, and what its share of the sum must be tagged with.
+
+    The share sum w_i A_i travels modulo 2^64. The dealer gave the first server T_i = <key, A_i> + b_i for a key that the second does
+    not know, and the second knows b_i: it sends sum w_i b_i along. A share that is off by e passes with the chance of <key, e> being what
+    it guesses: 2^-(64 - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
+    """
+
+    def say(self, machine: Machine) -> bytes:
+        """The second server's share and its blinds, or nothing."""
+        if machine.first:
+            return b""
+        total, weights = machine.shares["sum"], machine.public["weights"]
+        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(keepdims=True, dtype=np.uint64)
+        return pack(np.concatenate([total, blind]), 64)
+
+    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+        """Add the share; it is checked once the tags are there."""
+        if not machine.first:
+            if theirs:
+                raise Malformed("a share where none was asked for")
+            return True
+        words = unpack(theirs, 64, machine.now.length + 1)
+        machine.shares["claimed"] = words
+        machine.public["sum"] = machine.shares["sum"] + words[:-1]
+        return True
+
+
+def check_tags(machine: Machine) -> None:
+    """Refuse a sum whose second share is not what the masks make it.
+
+    Raises:
+        StageAbort: it is not, or the sum is out of its range.
+    """
+    now, claimed, weights = machine.now, machine.shares["claimed"], machine.public["weights"]
+    tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
+    key = tag_key(machine.seed, now.length, now.library)
+    off = (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64) + claimed[-1:] - (weights * tags).sum(keepdims=True, dtype=np.uint64)
+    most = int(weights.sum(dtype=np.uint64)) * now.longest
+    if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
+        raise StageAbort("sum", "its share of the sum is not the sum of the clients' masks", "server/1")
 
 
 @dataclass(frozen=True, slots=True)

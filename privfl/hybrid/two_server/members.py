@@ -28,9 +28,10 @@ from privfl.core import (
 )
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.client import enter
+from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rounds import Direction, Round
-from privfl.hybrid.two_server.servers import Dealer, FirstServer, SecondServer
+from privfl.hybrid.two_server.servers import FirstServer, SecondServer
 from privfl.hybrid.two_server.view import Wiretap
 
 

@@ -14,7 +14,7 @@ from privfl.crypto.primitives import BackendName
 from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons
 from privfl.hybrid.two_server.hidden import Chosen, along, krum, krum_comparisons, trusted_sum, unnamed_sum
 from privfl.hybrid.two_server.judge import Gather, GatherGram, OpenCosine, OpenKrum, OpenNorms, OpenTrust
-from privfl.hybrid.two_server.machine import Open, OpenToFirst, Step
+from privfl.hybrid.two_server.machine import Open, OpenTagged, OpenToFirst, Step
 from privfl.hybrid.two_server.rounds import Needs, Round, fitting
 from privfl.hybrid.two_server.signs import RING, sign_program
 from privfl.hybrid.two_server.supply import Demand
@@ -27,7 +27,10 @@ Kind = Literal["mean", "krum", "fltrust", "cosine_filter", "signs"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One rule under one disclosure mode. Fields that a rule does not have stay at their defaults."""
+    """One rule under one disclosure mode. Fields that a rule does not have stay at their defaults.
+
+    ``noisy``: there is noise in the sum, though perhaps not of whoever follows this recipe.
+    """
 
     kind: Kind
     reveal: Reveal
@@ -37,6 +40,7 @@ class Recipe:
     m: int = 0
     threshold: float = 0.0
     fixed: bool = False
+    noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
 
@@ -59,6 +63,11 @@ class Recipe:
     def hidden(self) -> bool:
         """Whether the weights of the sum are shared, so that no server knows them."""
         return self.normalised or (self.reveal == "aggregate" and self.kind != "mean")
+
+    @property
+    def tagged(self) -> bool:
+        """Whether the second server's share of the sum is checked: its weights are public, and it has no noise of its own."""
+        return not self.hidden and not self.noisy and self.kind != "signs"
 
     def demand(self, now: Round, n: int) -> Demand:
         """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs come on top."""
@@ -83,7 +92,10 @@ class Recipe:
         """The servers' steps; ``everyone``: no direction is known yet, so nobody is filtered."""
         if now.signs:
             return sign_program(self.reveal, math.floor(self.threshold * now.plan.d), self.least)
-        close: tuple[Step, ...] = (PublicSum(self.least, self.noise, self.source, unit_l2(now)), OpenToFirst("sum"))
+        close: tuple[Step, ...] = (
+            PublicSum(self.least, self.noise, self.source, unit_l2(now)),
+            OpenTagged() if self.tagged else OpenToFirst("sum"),
+        )
         if self.kind == "mean" or everyone:
             norms: tuple[Step, ...] = (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
             return (*CHECKS, *norms, Everyone(), *close)

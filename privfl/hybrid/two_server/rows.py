@@ -16,7 +16,7 @@ from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing.digits import gram, product, split, times, weighed
 from privfl.hybrid.two_server.rounds import Round
-from privfl.hybrid.two_server.words import I64, U64, draw, pack, packed_size, ring_mask, stream, unpack
+from privfl.hybrid.two_server.words import I64, U64, draw, pack, packed_size, stream, unpack
 
 _TAIL = 16
 _SEAL = 16
@@ -206,11 +206,15 @@ def _twice(left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: R
     return own
 
 
-def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64) -> tuple[U64, U64]:
-    """The dealer's pass: what A0 and A make of inner products, and v1^T A0 + v0^T A where weights are hidden (no entries otherwise)."""
+def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64) -> tuple[U64, U64, U64]:
+    """The dealer's pass: what A0 and A make of inner products, v1^T A0 + v0^T A where weights are hidden, A's products with a key.
+
+    The last two have no entries where there are no weights or no key.
+    """
     n = len(rows.seeds)
     inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
     vector: U64 = np.zeros(now.plan.d if len(v0) else 0, dtype=np.uint64)
+    tags: U64 = np.zeros(n if len(key) else 0, dtype=np.uint64)
     covers = veil.blocks(now, n)
     for start, stop, block in rows.blocks(now):
         if start < now.plan.d:
@@ -218,7 +222,9 @@ def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64) -> tuple[U64
             inner += _twice(cover, block, split(block, now.digits) if now.gram else torch.empty(0, 0, 0, dtype=torch.int8), now)
             if len(v0):
                 vector[start:stop] = combined(v1, cover) + combined(v0, block)
-    return inner.reshape(-1), vector
+        if len(key):
+            tags += np.einsum("nd,d->n", block, key[start:stop])
+    return inner.reshape(-1), vector, tags
 
 
 def combined(weights: U64, block: U64) -> U64:
@@ -228,8 +234,8 @@ def combined(weights: U64, block: U64) -> U64:
 
 
 def row_sum(now: Round, rows: MaskedRows | SeedRows, weights: U64) -> U64:
-    """weights^T rows over all words of a contribution."""
+    """The products weights^T rows over all words of a contribution, modulo 2^64 whatever the ring."""
     total: U64 = np.empty(now.length, dtype=np.uint64)
     for start, stop, block in rows.blocks(now):
         total[start:stop] = combined(weights, block)
-    return total & ring_mask(now.ring)
+    return total

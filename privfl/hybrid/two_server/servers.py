@@ -1,10 +1,8 @@
-"""The two servers and the dealer in one round."""
+"""The two servers in one round."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,26 +12,29 @@ import torch
 
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.primitives import derive, fields
+from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.primitives.letter import OVERHEAD
-from privfl.hybrid.two_server.bits import BitRows, BitSeeds, Flips, dealt_flips, received_flips
-from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.bits import BitRows, BitSeeds, Flips, received_flips
+from privfl.hybrid.two_server.machine import Machine, check_tags
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, STEPS, VECTOR, Direction, Round, open_one, seal_to
-from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, dealt, veiled, veiled_size
-from privfl.hybrid.two_server.supply import correct, first_supply, purse, second_supply
-from privfl.hybrid.two_server.words import U64, signed
-
-SEED_SIZE = 32
-NOBODY, DIRECTED, UNKNOWN = range(3)
-"""What the first server says of the direction: there is none, or it is zero; here it is; none is known yet, so nobody is filtered."""
-_DIRECTION = struct.Struct("<Bd")
-
-
-def coin_of(now: Round, mine: bytes, theirs: bytes) -> bytes:
-    """The joint coins' seed, from both servers' halves; neither is drawn before the clients have spoken."""
-    return hashlib.sha256(b"privfl/1/two-server/coin" + now.tag + mine + theirs).digest()
+from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, VECTOR, Direction, Round, open_one, seal_to
+from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, veiled
+from privfl.hybrid.two_server.sealing import (
+    DIRECTED,
+    DIRECTION_HEAD,
+    NOBODY,
+    SEED_SIZE,
+    UNKNOWN,
+    coin_of,
+    is_repeat,
+    open_masked,
+    open_steps,
+    read_direction,
+    seal_steps,
+    unseal_dealt,
+)
+from privfl.hybrid.two_server.supply import first_supply, second_supply
+from privfl.hybrid.two_server.words import U64, signed, unpack
 
 
 @dataclass(repr=False)
@@ -68,19 +69,25 @@ class FirstServer(KeepsSecrets):
         for who, body in mail.items():
             if client_of(who) is not None and self.machine is None:
                 self._hear(who, body)
-        if "server/1" not in mail or self.result is not None:
+        if self.result is not None:
             return {}
+        if "dealer" in mail and self.machine is not None and self.machine.tags is None:
+            self.machine.tags = self._tags(self.machine, mail["dealer"])
+        out = self._from_second(mail["server/1"]) if "server/1" in mail else {}
+        if self.machine is not None and self.machine.done and not (self.recipe.tagged and self.machine.tags is None):
+            self._conclude(self.machine)
+        return out
+
+    def _from_second(self, body: Buffer) -> Mail:
         if self.machine is None:
-            return self._ask(mail["server/1"])
-        if _is_repeat(self.now, mail["server/1"], HELD):
+            return self._ask(body)
+        if is_repeat(self.now, body, HELD):
             return {}
         try:
-            content = open_steps(self.now, self.key, b"2", mail["server/1"])
+            content = open_steps(self.now, self.key, b"2", body)
         except Malformed as malformed:
             raise StageAbort("compute", f"the message of server/1 cannot be used: {malformed}", "server/1") from None
         frames = self.machine.advance(content)
-        if self.machine.done:
-            self._conclude(self.machine)
         if not frames:
             return {}
         self.sent += 1
@@ -114,6 +121,7 @@ class FirstServer(KeepsSecrets):
         bodies, n = [self.bodies[i] for i in left], len(left)
         supply, program = first_supply(seed, self.recipe.demand(now, n), now.library), self.recipe.program(now, self.unknown)
         machine = Machine(now, True, tuple(left), program, MaskedRows(bodies), supply, veil=Veil(seed), direction=self.direction)
+        machine.seed = seed
         masked: list[bytes] = []
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
@@ -133,11 +141,20 @@ class FirstServer(KeepsSecrets):
 
     def _direction(self) -> bytes:
         if self.direction is None:
-            return _DIRECTION.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
-        return _DIRECTION.pack(DIRECTED, self.direction.length) + self.direction.values.astype("<i4").tobytes()
+            return DIRECTION_HEAD.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
+        return DIRECTION_HEAD.pack(DIRECTED, self.direction.length) + self.direction.values.astype("<i4").tobytes()
+
+    def _tags(self, machine: Machine, body: Buffer) -> U64:
+        try:
+            _, content = self.now.read(body, DEALT)
+            return unpack(unseal_dealt(self.now, self.seed, bytes(content)), 64, machine.n)
+        except Malformed as malformed:
+            raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
 
     def _conclude(self, machine: Machine) -> None:
         now = self.now
+        if self.recipe.tagged:
+            check_tags(machine)
         total = signed(machine.public["sum"], now.ring)
         if now.weighted:
             opened = now.code.decode(total, now.plan, machine.count)
@@ -147,33 +164,6 @@ class FirstServer(KeepsSecrets):
         disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
         survivors = tuple(clients[i] for i in machine.valid)
         self.result = Opened(opened, survivors, disclosed, {**self.excluded, **machine.excluded})
-
-
-def seal_steps(now: Round, key: bytes, sender: bytes, number: int, frames: list[Buffer]) -> bytes:
-    """Steps from one server to the other; ``number`` counts the sender's messages, so that no nonce serves twice."""
-    nonce = sender + number.to_bytes(11, "little")
-    return now.write(STEPS, number, now.library.seal(key, nonce, b"".join(frames), now.scene("steps")))
-
-
-def open_steps(now: Round, key: bytes, sender: bytes, body: Buffer) -> bytes:
-    """What `seal_steps` sealed.
-
-    Raises:
-        Malformed: it is not that.
-    """
-    number, content = now.read(body, STEPS)
-    frames = now.library.unseal(key, sender + number.to_bytes(11, "little"), bytes(content), now.scene("steps"))
-    if frames is None or not number:
-        raise Malformed("it is not sealed by the other server of this round")
-    return frames
-
-
-def _is_repeat(now: Round, body: Buffer, kind: int) -> bool:
-    try:
-        now.read(body, kind)
-    except Malformed:
-        return False
-    return True
 
 
 @dataclass(repr=False)
@@ -229,7 +219,7 @@ class SecondServer(KeepsSecrets):
         try:
             if not self.asked:
                 return self._survey(*now.read(body, MASKED))
-            if _is_repeat(now, body, MASKED):
+            if is_repeat(now, body, MASKED):
                 return {}
             content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:
@@ -276,7 +266,7 @@ class SecondServer(KeepsSecrets):
             raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
         machine = Machine(
             now, False, self.positions, recipe.program(now, self.unknown), SeedRows(seeds), supply,
-            direction=self.direction, opened=self.opened, key=self.key,
+            direction=self.direction, opened=self.opened, key=self.key, seed=self.own,
         )  # fmt: skip
         if now.signs:
             machine.bits, machine.flips = BitSeeds(seeds), flips
@@ -291,96 +281,3 @@ class SecondServer(KeepsSecrets):
             return {}
         self.sent += 1
         return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
-
-
-def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tuple[frozenset[int], bytes, bytes, memoryview]:
-    """Of the first server's message: whom it lists, the key that both servers seal with, its head in plain, the sealed rows.
-
-    Raises:
-        Malformed: this secret key opens nothing of it.
-    """
-    members, rest = fields.read_bit_set(content, now.plan.n)
-    sealed = (SEED_SIZE + OVERHEAD) * keys
-    key = open_one(rest[:sealed], SEED_SIZE, secret, now.scene("key"), now.library)
-    rows = rest[sealed : sealed + veiled_size(now, len(members))]
-    head = now.library.unseal(key, bytes(12), bytes(rest[sealed + len(rows) :]), now.scene("head"))
-    if head is None:
-        raise Malformed("its head is not what the server sealed")
-    return members, key, head, rows
-
-
-def read_direction(head: bytes, d: int) -> tuple[int, Direction | None]:
-    """What the first server says of the direction, after its half of the coin.
-
-    Raises:
-        Malformed: it is cut off.
-    """
-    if len(head) < SEED_SIZE + _DIRECTION.size:
-        raise Malformed("it is cut off")
-    told, length = _DIRECTION.unpack_from(head, SEED_SIZE)
-    rest = head[SEED_SIZE + _DIRECTION.size :]
-    if len(rest) != (4 * d if told == DIRECTED else 0) or (told == DIRECTED and not 0 < length < float("inf")):
-        raise Malformed("its direction is of another length")
-    return told, Direction.of(np.frombuffer(rest, dtype="<i4").astype(np.int64), length) if told == DIRECTED else None
-
-
-def seal_dealt(now: Round, key: bytes, words: bytes) -> bytes:
-    """What the dealer sends to the second server, under a key that the second server's fresh seed gives: it seals once."""
-    return now.library.seal(derive(key, now.tag, "two-server dealt"), bytes(12), words, now.scene("dealt"))
-
-
-def unseal_dealt(now: Round, key: bytes, sealed: bytes) -> bytes:
-    """What `seal_dealt` sealed.
-
-    Raises:
-        Malformed: it is not that.
-    """
-    words = now.library.unseal(derive(key, now.tag, "two-server dealt"), bytes(12), sealed, now.scene("dealt"))
-    if words is None:
-        raise Malformed("it is not sealed by the dealer of this round")
-    return words
-
-
-@dataclass(repr=False)
-class Dealer(KeepsSecrets):
-    """The dealer in one round: it sees seeds, no client's data, and must collude with neither server."""
-
-    now: Round
-    recipe: Recipe
-    secret: bytes
-    heard: dict[PartyId, tuple[frozenset[int], bytes]] = field(default_factory=dict)
-    done: bool = False
-
-    def step(self, mail: Mail) -> Mail:
-        """Once both servers have spoken, the second server's words."""
-        for who in ("server", "server/1"):
-            if who in mail and who not in self.heard:
-                self.heard[who] = self._read(who, mail[who])
-        if len(self.heard) < 2 or self.done:
-            return {}
-        now, (members, first), (same, second) = self.now, self.heard["server"], self.heard["server/1"]
-        if members != same:
-            raise StageAbort("deal", "the servers name different clients")
-        self.done = True
-        demand = self.recipe.demand(now, len(members))
-        own, seeds = second[:SEED_SIZE], [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)]
-        supply = first_supply(first, demand, now.library)
-        theirs = purse(own, "weights", demand.weights, now.library)
-        if now.signs:
-            none: U64 = np.zeros(0, dtype=np.uint64)
-            words = correct(supply, own, demand, now.library, none, none)
-            words += dealt_flips(now, first, own, len(members), supply.weights + theirs)
-        else:
-            words = correct(supply, own, demand, now.library, *dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs))
-        self.heard = {}
-        return {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
-
-    def _read(self, who: PartyId, body: Buffer) -> tuple[frozenset[int], bytes]:
-        now = self.now
-        try:
-            _, content = now.read(body, DEAL)
-            members, letters = fields.read_bit_set(content, now.plan.n)
-            size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
-            return members, open_one(letters, size, self.secret, now.scene("deal", who), now.library)
-        except Malformed as malformed:
-            raise StageAbort("deal", f"the message of {who} cannot be used: {malformed}", who) from None

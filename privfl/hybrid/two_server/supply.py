@@ -111,6 +111,16 @@ def second_supply(seed: bytes, dealt: memoryview, demand: Demand, library: Backe
     )
 
 
+def tag_key(seed: bytes, length: int, library: Backend) -> U64:
+    """The key, from the first server's seed, under which the dealer tags the masks."""
+    return purse(seed, "tag key", length, library)
+
+
+def blinds(seed: bytes, n: int, library: Backend) -> U64:
+    """What hides the tags of n rows from the first server, from the second's seed."""
+    return purse(seed, "tag blinds", n, library)
+
+
 def correct(first: Supply, seed: bytes, demand: Demand, library: Backend, inner: U64, vector: U64) -> bytes:
     """The dealer's act: the second server's results, from both seeds and from the whole inner products and the whole hidden sum."""
     ands = AND_ROWS * demand.signs

@@ -14,7 +14,8 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
 from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, STEPS, VECTOR, Round, open_one, read
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
-from privfl.hybrid.two_server.servers import SEED_SIZE, FirstServer, open_masked, open_steps
+from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps
+from privfl.hybrid.two_server.servers import FirstServer
 from privfl.hybrid.two_server.signs import step_of
 from privfl.hybrid.two_server.words import U64, expand, signed, unpack
 

@@ -1,0 +1,70 @@
+"""The dealer in one round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privfl.core import Buffer, KeepsSecrets, Mail, PartyId
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import fields
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.bits import dealt_flips
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rounds import DEAL, DEALT, Round, open_one
+from privfl.hybrid.two_server.rows import SeedRows, Veil, dealt
+from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
+from privfl.hybrid.two_server.supply import blinds, correct, first_supply, purse, tag_key
+from privfl.hybrid.two_server.words import U64, pack
+
+
+@dataclass(repr=False)
+class Dealer(KeepsSecrets):
+    """The dealer in one round: it sees seeds, no client's data, and must collude with neither server."""
+
+    now: Round
+    recipe: Recipe
+    secret: bytes
+    heard: dict[PartyId, tuple[frozenset[int], bytes]] = field(default_factory=dict)
+    done: bool = False
+
+    def step(self, mail: Mail) -> Mail:
+        """Once both servers have spoken, the second server's words."""
+        for who in ("server", "server/1"):
+            if who in mail and who not in self.heard:
+                self.heard[who] = self._read(who, mail[who])
+        if len(self.heard) < 2 or self.done:
+            return {}
+        now, (members, first), (same, second) = self.now, self.heard["server"], self.heard["server/1"]
+        if members != same:
+            raise StageAbort("deal", "the servers name different clients")
+        self.done = True
+        demand = self.recipe.demand(now, len(members))
+        own, seeds = second[:SEED_SIZE], [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)]
+        supply = first_supply(first, demand, now.library)
+        theirs = purse(own, "weights", demand.weights, now.library)
+        if now.signs:
+            none: U64 = np.zeros(0, dtype=np.uint64)
+            words = correct(supply, own, demand, now.library, none, none)
+            words += dealt_flips(now, first, own, len(members), supply.weights + theirs)
+        else:
+            key = tag_key(first, now.length if self.recipe.tagged else 0, now.library)
+            inner, vector, tags = dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs, key)
+            words = correct(supply, own, demand, now.library, inner, vector)
+        self.heard = {}
+        out: dict[PartyId, Buffer] = {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
+        if self.recipe.tagged:
+            hidden = tags + blinds(own, len(members), now.library)
+            out["server"] = now.write(DEALT, 0, seal_dealt(now, first, pack(hidden, 64)))
+        return out
+
+    def _read(self, who: PartyId, body: Buffer) -> tuple[frozenset[int], bytes]:
+        now = self.now
+        try:
+            _, content = now.read(body, DEAL)
+            members, letters = fields.read_bit_set(content, now.plan.n)
+            size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
+            return members, open_one(letters, size, self.secret, now.scene("deal", who), now.library)
+        except Malformed as malformed:
+            raise StageAbort("deal", f"the message of {who} cannot be used: {malformed}", who) from None
