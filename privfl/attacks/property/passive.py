@@ -25,7 +25,8 @@ class PropertyInference(Inference):
     score: above zero says yes. Scores come by round, so a property that appears and disappears is seen to.
 
     Args:
-        share: of the samples of a shadow with the property that have it; ``shadows`` are trained of each kind.
+        share: of the samples of a shadow with the property that have it; ``contrast`` of one without (a ratio of the sexes is told
+            from another one); ``shadows`` are trained of each kind.
         contributors: on a sum, each shadow sum has one client in question among so many; None is the size of the cohort.
 
     >>> PropertyInference(share=0.3).shadows
@@ -34,6 +35,7 @@ class PropertyInference(Inference):
 
     family: ClassVar[Family] = "property"
     share: float = 0.3
+    contrast: float = 0.0
     shadows: int = 40
     target: Target = "client"
     ridge: float = 0.1
@@ -80,8 +82,8 @@ class PropertyInference(Inference):
         rng = torch.Generator().manual_seed(seed * 1009 + view.plan.number)
         others = view.plan.n - 1 if self.target == "sum" else 0
         subsets = [_draw(has, size, self.share, rng) for _ in range(self.shadows)]
-        subsets += [_draw(has, size, 0.0, rng) for _ in range(self.shadows)]
-        crowd = [_draw(has, size, 0.0, rng) for _ in range(4 * self.shadows if others else 0)]
+        subsets += [_draw(has, size, self.contrast, rng) for _ in range(self.shadows)]
+        crowd = [_draw(has, size, self.contrast, rng) for _ in range(4 * self.shadows if others else 0)]
         updates = trainer(view.before, held, subsets + crowd, seed=seed)
         X = updates[: 2 * self.shadows]
         if others:  # a shadow sum: the client in question among others drawn from the crowd
