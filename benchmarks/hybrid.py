@@ -103,6 +103,9 @@ def encrypted_cosine(quick: bool) -> Iterator[Row]:
     yield cost(name, "BFV sum", "CPU s, servers only, 16 projections", found["our servers"], found["its servers"])
     yield cost(name, "BFV channel", "CPU s, whole round", found["round"], found["BFV round"])
     yield cost(name, "BFV channel", "MB, whole round", channel.sent_bytes / 1e6, plain.sent_bytes / 1e6)
+    upload = BFV().scheme.generate()[0].encrypt(np.rint(rows[0] * 2**15).astype(np.int64), RoundPlan(0, (0, 1), 100_000 - 1, 1.0))
+    yield cost(name, "BFV channel", "MB a client uploads", sum(map(len, ours.sent[0])) / 1e6, len(upload[0]) / 1e6)
+    yield cost(name, "BFV channel", "MB a client uploads, exact norms", sum(map(len, exact.sent[0])) / 1e6, len(upload[0]) / 1e6)
 
 
 # ---- defence -----------------------------------------------------------------------------------------------------------------------

@@ -311,8 +311,10 @@ def test_a_late_client_is_excluded_by_name(fltrust):
     assert near(outcome.opened.what.mean(), fltrust.expected(FLTRUST, [0, 1, 3, 4, 5]))
 
 
-def test_a_client_that_sends_twice_counts_once(fltrust):
-    outcome = fltrust.play(Faults(duplicated={"client/0", "client/1"}))
+@pytest.mark.parametrize("who", [{"client/0", "client/1"}, {"server"}, {"key_holder"}, {"server", "key_holder", "client/2"}])
+def test_mail_that_the_post_brings_twice_counts_once(fltrust, who):
+    outcome = fltrust.play(Faults(duplicated=who))
+    assert not outcome.aborts
     assert near(outcome.opened.what.mean(), fltrust.expected(FLTRUST, range(N)))
     assert not outcome.opened.excluded
 

@@ -301,10 +301,13 @@ def test_an_honest_servers_questions_are_answered_once(scene):
     answer = holder.step({"server": body})
     assert set(answer) == {"server"}
     assert scene.ring("key_holder").queries == before + N * 17 + 2
-    for again in (holder, scene.members["key_holder"].enter(plan)):
-        with pytest.raises(Abort, match="had its questions answered already") as refusal:
-            again.step({"server": body})
-        assert refusal.value.blamed == "server"
+    assert holder.step({"server": body}) == {}  # the post brought it twice
+    with pytest.raises(Abort, match="had its questions answered already") as refusal:
+        scene.members["key_holder"].enter(plan).step({"server": body})
+    assert refusal.value.blamed == "server"
+    _, _, other = scene.questions(plan, clients=range(5))
+    with pytest.raises(Abort, match="had its questions answered already"):
+        holder.step({"server": other})
 
 
 def test_a_sum_is_opened_once_a_round(scene):
@@ -312,8 +315,10 @@ def test_a_sum_is_opened_once_a_round(scene):
     server, holder, body = scene.questions(plan)
     request = server.step({"key_holder": holder.step({"server": body})["server"]})["key_holder"]
     assert set(holder.step({"server": request})) == {"server"}
+    assert holder.step({"server": request}) == {}
+    without_one, _ = forged_sum(scene, plan, dict.fromkeys(range(N - 1), 1), count=N - 1)
     with pytest.raises(Abort, match="had its sum answered already"):
-        holder.step({"server": request})
+        holder.step({"server": without_one})
 
 
 def forged_sum(scene, plan, weights, count):

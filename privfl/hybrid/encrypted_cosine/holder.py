@@ -34,18 +34,22 @@ class HolderRound(KeepsSecrets):
 
     def __init__(self, ring: Ring, plan: RoundPlan) -> None:
         self.ring, self.plan, self.admitted = ring, plan, 0
+        self.heard: set[bytes] = set()
 
     def step(self, mail: Mail) -> Mail:
-        """Answer the server; anybody else is ignored."""
+        """Answer the server; anybody else is ignored, and so is a letter that the post brings twice."""
         if "server" not in mail:
             return {}
         try:
-            return {"server": self._answer(mail["server"])}
+            message = Message.read(mail["server"])
+            if message.signature in self.heard:
+                return {}
+            self.heard.add(message.signature)
+            return {"server": self._answer(message.kind, mail["server"])}
         except Refused as refused:
             raise Abort(f"{KEY_HOLDER} opens nothing: {refused}", blamed="server") from refused
 
-    def _answer(self, body: Buffer) -> bytes:
-        kind = Message.read(body).kind
+    def _answer(self, kind: bytes, body: Buffer) -> bytes:
         if kind not in (QUESTIONS, SUM):
             raise Refused(f"a {kind!r} where questions or a sum were due")
         message = checked(self.ring, body, "server", kind, self.plan)

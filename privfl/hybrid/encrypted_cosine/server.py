@@ -84,7 +84,7 @@ class ServerRound(KeepsSecrets):
         if self.awaited == CIPHERTEXT:
             return self._ask_for_scores()
         try:
-            if KEY_HOLDER in mail:
+            if KEY_HOLDER in mail and not self._twice(mail[KEY_HOLDER]):
                 answer = checked(self.ring, mail[KEY_HOLDER], KEY_HOLDER, self.awaited, self.plan)
                 return self._ask_for_sum(answer) if self.awaited == SCORES else self._open(answer)
         except (Refused, ValueError) as refused:
@@ -93,6 +93,10 @@ class ServerRound(KeepsSecrets):
         if self.waited >= _PATIENCE:
             raise Abort("the key holder did not answer", blamed=KEY_HOLDER)
         return {"server": _TIMER}
+
+    def _twice(self, body: Buffer) -> bool:
+        """Whether the post brings the scores again."""
+        return self.awaited == OPENED and Message.read(body).kind == SCORES
 
     def _collect(self, mail: Mail) -> None:
         for sender, body in mail.items():
