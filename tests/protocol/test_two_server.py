@@ -94,9 +94,11 @@ def opened(outcome):
 # ---- equal to the plain rules ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
-@pytest.mark.parametrize(("ring", "bits"), [(40, 16), (64, 16), (64, 20), (32, 12), (None, 16)])
-def test_the_mean_is_exactly_the_mean_of_the_quantised_updates(reveal, ring, bits):
+@pytest.mark.parametrize(
+    ("ring", "bits", "reveal"),
+    [(40, 16, "scores"), (64, 16, "selection"), (64, 20, "aggregate"), (32, 12, "selection"), (None, 16, "scores")],
+)
+def test_the_mean_is_exactly_the_mean_of_the_quantised_updates(ring, bits, reveal):
     scene = Scene(TwoServer(Mean(weighted=False), reveal=reveal, ring=ring, bits=bits))
     what = opened(scene.run()).what
     integers, scale = scene.quantised(scene.plan.cohort)
@@ -357,8 +359,8 @@ class ShiftsTheSum:
         return OpenTagged().hear(machine, theirs)
 
 
-@pytest.mark.parametrize("error", [1, -1, 1 << 20, 1 << 30, 1 << 39, 1 << 63, (1 << 40) + 1])
-@pytest.mark.parametrize(("rule", "reveal"), [(Mean(weighted=False), "selection"), (Krum(f=2, m=4), "selection"), (Mean(), "scores")])
+@pytest.mark.parametrize("error", [1, -(1 << 20), 1 << 39, 1 << 63, (1 << 40) + 1])
+@pytest.mark.parametrize(("rule", "reveal"), [(Krum(f=2, m=4), "scores"), (Mean(), "selection")])
 def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
     scene = Scene(TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40))  # 2^63 is nothing in a ring of 40 bits
     for guess in (0, -error):
@@ -421,7 +423,7 @@ def test_fewer_than_the_threshold_open_nothing():
 
 
 @pytest.mark.parametrize("who", ["server/1", "dealer", "server"])
-@pytest.mark.parametrize("exchange", range(0, 16, 3))
+@pytest.mark.parametrize("exchange", range(0, 16, 4))
 def test_a_helper_that_falls_silent_leaves_nothing_opened_or_everything(who, exchange):
     scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
     whole = opened(scene.run()).what
@@ -430,7 +432,7 @@ def test_a_helper_that_falls_silent_leaves_nothing_opened_or_everything(who, exc
 
 
 @pytest.mark.parametrize("sender", ["server", "server/1", "dealer"])
-@pytest.mark.parametrize("where", [4, 29, 40, -1])
+@pytest.mark.parametrize("where", [4, 29, -1])
 def test_a_changed_byte_between_the_servers_ends_the_round_and_never_gives_a_wrong_sum(sender, where):
     scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
     whole = opened(scene.run()).what
