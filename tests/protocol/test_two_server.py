@@ -537,6 +537,15 @@ def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_r
             assert torch.allclose(row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4)
 
 
+def test_what_the_server_remembers_of_a_round_does_not_grow_with_the_model():
+    sizes = []
+    for d in (130, 3000):
+        scene = Scene(TwoServer(toward(torch.ones(d)), reveal="aggregate"), d=d)
+        opened(scene.run())
+        sizes.append(len(sleep(scene.server.kept[scene.channel.round(scene.plan).tag], RestKey()).body))
+    assert abs(sizes[1] - sizes[0]) < 100
+
+
 def test_what_is_disclosed_is_what_the_mode_says():
     named = {
         (Mean(weighted=False), "selection"): {"clients", "accepted"},
@@ -583,6 +592,14 @@ def test_all_that_a_server_is_sent_before_the_choice_is_uniform_whatever_the_upd
         assert set(counts[counts == 0]) == set()
     vector = next(x.body for x in outcome.letters if x.sender == "client/1" and x.receiver == "server")[-5 * scene.d :]
     assert np.bincount(np.frombuffer(vector, np.uint8), minlength=256).max() < 20
+
+
+@REVEALS
+def test_a_reference_that_would_read_one_coordinate_of_everybody_is_refused_by_the_second_server(reveal):
+    scene = Scene(TwoServer(toward(torch.eye(130)[7]), reveal=reveal))
+    outcome = scene.run()
+    assert outcome.opened is None
+    assert "single coordinate" in str(outcome.aborts["server/1"])
 
 
 def test_masks_are_fresh_when_a_round_is_tried_again():

@@ -65,7 +65,7 @@ class Machine(KeepsSecrets):
     ``public`` holds arrays that both servers know, ``disclosed`` what the report must name, ``valid`` the rows that passed the checks,
     by place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of
     signs, where there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own; ``tags`` are what the first server
-    has from the dealer to know the second's share of the sum by.
+    has from the dealer to know the second's share of the sum by, ``memory`` what its member keeps of the direction's doing.
     """
 
     now: Round
@@ -97,6 +97,7 @@ class Machine(KeepsSecrets):
     masked: tuple[U64, U64] | None = None
     seed: bytes = b""
     tags: U64 | None = None
+    memory: dict[str, U64] = field(default_factory=dict)
     bits: BitRows | BitSeeds | None = None
     flips: Flips | None = None
     flipped: Bits | None = None

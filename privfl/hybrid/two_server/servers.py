@@ -54,6 +54,7 @@ class FirstServer(KeepsSecrets):
     direction: Direction | None = None
     unknown: bool = False
     refused: str | None = None
+    memory: dict[str, U64] = field(default_factory=dict)
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
@@ -61,8 +62,13 @@ class FirstServer(KeepsSecrets):
     result: Opened[Total] | None = None
 
     def anew(self) -> FirstServer:
-        """The same part with the same randomness, before it heard anything. Its own noise hides nothing from it, so there is none."""
-        return replace(self, recipe=replace(self.recipe, noise=None), bodies={}, excluded={}, machine=None, result=None, sent=0)
+        """The same part with the same randomness, before it heard anything. Its own noise hides nothing from it, so there is none.
+
+        In place of the direction, which is long, it has in ``memory`` what came of it.
+        """
+        short = None if self.direction is None else replace(self.direction, values=np.zeros(0, dtype=np.int64))
+        recipe = replace(self.recipe, noise=None)
+        return replace(self, recipe=recipe, direction=short, bodies={}, excluded={}, machine=None, result=None, sent=0)
 
     def step(self, mail: Mail) -> Mail:
         """Hear the clients, mask their vectors once more for the second server, then compute with it."""
@@ -121,14 +127,15 @@ class FirstServer(KeepsSecrets):
         bodies, n = [self.bodies[i] for i in left], len(left)
         supply, program = first_supply(seed, self.recipe.demand(now, n), now.library), self.recipe.program(now, self.unknown)
         machine = Machine(now, True, tuple(left), program, MaskedRows(bodies), supply, veil=Veil(seed), direction=self.direction)
-        machine.seed = seed
+        machine.seed, machine.memory = seed, self.memory
         masked: list[bytes] = []
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
         else:
-            survey = Survey(now, n, coin_of(now, half, theirs), None if self.direction is None else self.direction.values)
+            values = None if self.direction is None or not len(self.direction.values) else self.direction.values
+            survey = Survey(now, n, coin_of(now, half, theirs), values)
             masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            machine.surveyed(survey.shares())
+            machine.surveyed({**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])})
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.scene("key"), now.library)
@@ -238,6 +245,9 @@ class SecondServer(KeepsSecrets):
         told, self.direction = read_direction(head, now.plan.d)
         if told != NOBODY and not self.recipe.directed:
             raise Malformed("a direction for a rule that has none")
+        if self.direction is not None and not now.signs and np.count_nonzero(self.direction.values) < 2:
+            why = "the server's reference has a single coordinate, and comparing with it would tell that coordinate of every client"
+            raise StageAbort("agree", why, "server")
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.hidden else b""

@@ -57,6 +57,10 @@ class Hamming:
 
     def act(self, machine: Machine) -> None:
         """Fill "distance" [n]; a whole row counts, packed bits by population count."""
+        machine.valid = tuple(range(machine.n))
+        if "distance" in machine.memory:
+            machine.shares["distance"] = machine.memory["distance"]
+            return
         d = machine.now.plan.d
         signs = np.zeros(d, dtype=np.uint8) if machine.direction is None else machine.direction.values.astype(np.uint8)
         packed = np.packbits(signs, bitorder="little")
@@ -68,8 +72,7 @@ class Hamming:
             flips = int(numbers.sum(dtype=np.uint64)) - 2 * int(over.sum(dtype=np.uint64))
             known = int(np.bitwise_count(np.packbits(bits, bitorder="little")).sum(dtype=np.int64)) if machine.first else 0
             distance[i] = (flips + known) % (1 << 64)
-        machine.shares["distance"] = distance
-        machine.valid = tuple(range(machine.n))
+        machine.shares["distance"] = machine.memory["distance"] = distance
 
 
 @dataclass(frozen=True, slots=True)
