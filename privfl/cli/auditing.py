@@ -23,6 +23,7 @@ def audit(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new folder for the page; audit-NAME beside the source unless said.")] = None,
     dp: Annotated[bool, typer.Option("--dp", help="Audit what the run claims in differential privacy, by canaries.")] = False,
+    canaries: Annotated[int, typer.Option("--canaries", min=8, help="With --dp: how many; more give sharper bounds.")] = 2000,
     as_json: Json = False,
 ) -> None:
     """Attack a run through every adversary's view, under each of its layers; prints the table and writes a page.
@@ -31,7 +32,7 @@ def audit(
     --dp, canaries go through the run's own code instead: a lower bound on epsilon beside each claim, and exit code 1 where a claim fails.
     """
     if dp:
-        _claims(source, settings or (), out, as_json)
+        _claims(source, settings or (), out, canaries, as_json)
         return
     from privfl.audit import audit as attack
     from privfl.audit import write_page
@@ -56,7 +57,7 @@ def audit(
     say(f"privfl: the page is {write_page(report, folder)}")
 
 
-def _claims(source: Path, settings: Sequence[str], out: Path | None, as_json: bool) -> None:
+def _claims(source: Path, settings: Sequence[str], out: Path | None, canaries: int, as_json: bool) -> None:
     """Audit every claim by canaries; a run folder's report then shows what was found beside what is claimed."""
     from privfl.audit import audit_claims
     from privfl.engine import read_ledger
@@ -67,7 +68,7 @@ def _claims(source: Path, settings: Sequence[str], out: Path | None, as_json: bo
     federation = Federation.from_config(path, settings)
     recorded = read_ledger(source) if source.is_dir() and not settings and (source / "ledger.json").exists() else None
     with bar("audit", MOST_SHOWN) as shown:
-        claims = audit_claims(federation, recorded=recorded, progress=shown.step)
+        claims = audit_claims(federation, recorded=recorded, canaries=canaries, progress=shown.step)
     rows = [claim.row() for claim in claims]
     table("What is claimed, and what canaries show", rows, as_json)
     folder = out or (source if source.is_dir() else None)

@@ -20,7 +20,7 @@ executor: sequential
 bound: {name: clip, l2: 0.5}
 mechanism: {name: gaussian, noise_multiplier: 1.0}
 """
-SAMPLED = CLIENT.replace("rounds: 1", "rounds: 4") + "sampler: {name: poisson, rate: 0.5}\n"
+SAMPLED = CLIENT.replace("rounds: 1", "rounds: 3") + "sampler: {name: poisson, rate: 0.5}\n"
 SAMPLE = """
 data: {name: digits, clients: 2, partition: {name: iid}}
 rounds: 1
@@ -30,7 +30,7 @@ training: {name: sgd, steps: 1, batch_size: 721, gradient: {name: dp, l2: 0.5, n
 
 
 def audited(privfl, path, *words):
-    done = privfl("audit", path, "--dp", "--json", *words)
+    done = privfl("audit", path, "--dp", "--json", "--canaries", 1000, *words)
     assert done.returncode in (0, 1), done.stderr
     (row,) = json.loads(done.stdout)
     assert done.returncode == (row["verdict"] == "FAIL")
@@ -71,7 +71,7 @@ def test_an_honest_run_passes_with_a_bound_that_is_not_idle(privfl, config):
     assert row["verdict"] == "PASS"
     assert row["unit"] == "client"
     assert row["claimed epsilon"] == pytest.approx(4.38, abs=0.02)
-    assert 2 < row["at least"] < row["claimed epsilon"]
+    assert 1 < row["at least"] < row["claimed epsilon"]
 
 
 def test_an_honest_sampled_run_passes(privfl, config):
@@ -145,7 +145,7 @@ def test_every_way_of_being_private_passes_its_audit(changes):
         "bound": {"name": "clip", "l2": 0.5},
         "mechanism": {"name": "gaussian", "noise_multiplier": 1.0},
     }
-    (claim,) = audit_claims(Federation.from_config({**base, **changes}), canaries=400)
+    (claim,) = audit_claims(Federation.from_config({**base, **changes}), canaries=200)
     assert claim.verdict == "PASS", claim
     assert claim.found.lower < claim.found.claim
 
@@ -159,5 +159,5 @@ def test_local_noise_is_audited_on_what_each_client_sends(monkeypatch):
         "share",
         lambda self, v, sensitivity, n, noise: honest(self, v, replace(sensitivity, l2=sensitivity.l2 / 3), n, noise),
     )
-    (claim,) = audit_claims(federation, canaries=1500)
+    (claim,) = audit_claims(federation, canaries=800)
     assert claim.verdict == "FAIL", claim
