@@ -293,7 +293,15 @@ def test_bits_above_the_ring_change_nothing():
     assert torch.equal(lied.what.value, honest.value)
 
 
-@pytest.mark.parametrize("claimed", [0, -5, 32768, 10**9])
+def test_a_weight_that_is_tiny_beside_the_largest_is_no_lie():
+    scene = Scene(TwoServer(Mean()), max_weight=1e6)
+    scene.updates = {i: Bounded(i, u.delta, 1.0, weight=1.0 if i < 4 else 1e5) for i, u in scene.updates.items()}
+    out = opened(scene.run())
+    assert out.excluded == {}
+    assert math.isclose(out.what.weight, 6e5, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("claimed", [-1, -5, 32768, 10**9])
 def test_a_weight_outside_of_its_range_is_refused(claimed):
     scene = Scene(TwoServer(Mean()), max_weight=4.0)
 

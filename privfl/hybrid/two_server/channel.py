@@ -64,13 +64,15 @@ class TwoServer:
     tags; chance 2^-24 at most). It can still lie in the checks and so admit or refuse rows.
 
     What leaks beside the result and the refused clients, by ``reveal``:
-        ``scores``: norms; for Krum the Gram matrix; for FLTrust and CosineFilter norms and cosines.
+        ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn the others' products with their own
+        rows; for FLTrust and CosineFilter norms and cosines.
         ``selection``: which clients count, no scores.
         ``aggregate``: how many clients count.
 
     Args:
         rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs no rows: it is called with none.
-            Robust rules give every row the weight 1; ``Mean(weighted=True)`` sends weights hidden, each proved to be in range.
+            Robust rules give every row the weight 1; ``Mean(weighted=True)`` sends weights hidden, each proved to be
+            in range; a liar can pair the longest vector with the weight 0.
         reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change (in the first round nobody is filtered).
         reveal: what the servers may open on the way.
         min_selected: the fewest rows that a sum may be of; 1 lets a rule open a single client.

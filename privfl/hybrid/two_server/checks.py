@@ -32,7 +32,7 @@ class Ranges:
         shares["norms"] = np.diagonal(inner).copy() if now.gram else inner
         ranges = [(shares["tests"], -now.reach, now.reach), (shares["norms"][None], now.shortest**2, now.longest**2)]
         if now.weighted:
-            ranges.append((shares["weights"][None], 1, now.code.top))
+            ranges.append((shares["weights"][None], 0, now.code.top))
         margins = [part for what, low, high in ranges for part in (what - machine.constant(low), machine.constant(high) - what)]
         shares["checked"] = np.concatenate(margins).reshape(-1)
 

@@ -89,20 +89,14 @@ def along(threshold: float) -> tuple[Step, ...]:
 # ---- Krum ---------------------------------------------------------------------------------------------------------------------
 
 
-def pairs(count: int) -> tuple[U64, U64]:
-    """All pairs of places j < l among so many."""
-    j, l = np.triu_indices(count, 1)
-    return j.astype(np.uint64), l.astype(np.uint64)
-
-
 def ranks(machine: Machine, ahead: U64, count: int) -> U64:
     """Shares of each entry's rank [rows, count] from those of "the later of the pair is ahead" [rows, pairs]."""
-    j, l = pairs(count)
+    j, l = np.triu_indices(count, 1)
     behind = machine.constant(1) - ahead
     found: U64 = np.zeros((len(ahead), count), dtype=np.uint64)
     for row, later, earlier in zip(found, ahead, behind, strict=True):
-        np.add.at(row, j.astype(np.int64), later)
-        np.add.at(row, l.astype(np.int64), earlier)
+        np.add.at(row, j, later)
+        np.add.at(row, l, earlier)
     return found
 
 
