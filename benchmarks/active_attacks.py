@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Case, Row, gain, main
 from benchmarks.privacy_attacks import HIGH, LOW, convnet, decibels, large, mean, play, recipe
 from privfl import Federation
+from privfl.aggregators import Quantise, Sparsify
 from privfl.attacks import (
     DLG,
     IDLG,
@@ -44,7 +45,7 @@ from privfl.data.shakespeare import speeches
 from privfl.dp import Clip
 from privfl.engine import Attacker
 from privfl.models import initialised, lenet, lstm, mlp
-from privfl.training import FedSGD, LocalSGD
+from privfl.training import FedSGD, LocalSGD, Soteria
 
 SUMMED: Mapping[str, Any] = {"bound": Clip(l2=1.0), "channel": SecAgg(fidelity="ideal", bits=24)}
 ONE = FedSGD(lr=0.1)
@@ -306,6 +307,29 @@ def noise(quick: bool) -> Iterable[Row]:
             yield gain(f"noise {z:g} of the clip: {label}", "shown", metric, mean(told[name]), 1.0)
 
 
+def defences(quick: bool) -> Iterable[Row]:
+    """Practical defences without a guarantee, against Inverting Gradients that knows of them (ours) and that does not (theirs)."""
+    data = large(scaled=False)
+    table: tuple[tuple[str, FedSGD, list[Any]], ...] = (
+        ("none", ONE, []),
+        ("90 % pruned", ONE, [Sparsify(keep=0.1)]),
+        ("99 % pruned", ONE, [Sparsify(keep=0.01)]),
+        ("8 bits", ONE, [Quantise(8)]),
+        ("4 bits", ONE, [Quantise(4)]),
+        ("Soteria, half of the features", FedSGD(lr=0.1, gradient=Soteria(0.5)), []),
+        ("Soteria, 80 % of the features", FedSGD(lr=0.1, gradient=Soteria(0.8)), []),
+    )
+    for name, training, seats in table:
+        quality: dict[bool, list[float]] = {True: [], False: []}
+        for seed in range(2 if quick else 4):
+            client, net = data.take([seed]), convnet(seed)
+            view = run(net, [client], training, defences=seats).view("server", 0)
+            knows = Knowledge(forward=recipe(net, (1, 32, 32), ONE, scaled=False), seed=seed)
+            for adaptive, found in quality.items():
+                found.append(decibels(GradientInversion(iterations=500, adaptive=adaptive), view, client.x, knows)[0])
+        yield gain(f"ReLU ConvNet, b=1, {name}", "not adaptive", "PSNR, dB", mean(quality[True]), mean(quality[False]))
+
+
 CASES: dict[str, Case] = {
     "active_server": active_server,
     "pushing": pushing,
@@ -313,6 +337,7 @@ CASES: dict[str, Case] = {
     "properties": properties,
     "published": published,
     "noise": noise,
+    "defences": defences,
 }
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ DEFENCES: Table = {
     "fl_wbc": aggregators.FLWBC,
     "client_momentum": aggregators.ClientMomentum,
     "sparsify": aggregators.Sparsify,
+    "quantise": aggregators.Quantise,
     "federated_pruning": aggregators.FederatedPruning,
 }
 """What stands beside the rule: at the client, before it, after it."""
@@ -107,7 +108,7 @@ RING_NOISE: Table = {
 }
 """Noise that clients add to the integers of a summing channel, so that nobody sees a sum without it."""
 SCHEDULES: Table = {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound}
-GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient}
+GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient, "soteria": training.Soteria}
 ATTACKS: Table = {
     "zero": attacks.ZeroWeights,
     "random": attacks.RandomWeights,

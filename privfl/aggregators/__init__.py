@@ -34,6 +34,7 @@ from privfl.aggregators.median_of_means import MedianOfMeans
 from privfl.aggregators.monna import MoNNA
 from privfl.aggregators.nearest_neighbour_mixing import NearestNeighbourMixing
 from privfl.aggregators.norm_clipping import NormClipping
+from privfl.aggregators.quantise import Quantise
 from privfl.aggregators.residual_reweighting import ResidualReweighting
 from privfl.aggregators.rfa import RFA
 from privfl.aggregators.robust_learning_rate import RobustLearningRate
@@ -94,6 +95,7 @@ __all__ = [
     "NearestNeighbourMixing",
     "NormClipping",
     "Poisoner",
+    "Quantise",
     "ResidualReweighting",
     "RobustLearningRate",
     "RowRule",

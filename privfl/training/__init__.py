@@ -10,6 +10,7 @@ from privfl.training.processes import Processes
 from privfl.training.scaffold import Scaffold
 from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
+from privfl.training.soteria import Soteria
 from privfl.training.stacked import Stacked
 from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
 
@@ -36,6 +37,7 @@ __all__ = [
     "Sequential",
     "ServerHalf",
     "ServerOptimizer",
+    "Soteria",
     "Stacked",
     "State",
     "Task",

@@ -20,6 +20,8 @@ from privfl.core import ClientId, View
 Objective: TypeAlias = Literal["cosine", "l2"]
 _SPARSE = 0.5
 """An update with more zeros than this was pruned: only what is left is matched."""
+_SPARSE_LAYER = 0.3
+"""So is one parameter with more zeros than this, as practical defences of single layers leave it (dead features do as well)."""
 
 
 def total_variation(x: Tensor) -> Tensor:
@@ -83,14 +85,24 @@ def problem(
     if as_gradient:
         goal = -goal / simulator.lr
     mask = None
-    if adaptive and float((goal == 0).float().mean()) > _SPARSE:
-        mask = (goal != 0).nonzero().squeeze(1)
-        goal = goal[mask]
+    if adaptive:
+        mask = _not_pruned(goal, simulator)
+        goal = goal if mask is None else goal[mask]
     if not bool(goal.square().sum() > 0):
         raise Lacking("the update is zero, so there is nothing to match.")
     low, high = forward.span(goal)
     noise = observed.noise * observed.delta.numel() ** 0.5 / max(float(observed.delta.norm()), 1e-30)
     return Problem(simulator, goal, y, low, high, as_gradient, mask, noise)
+
+
+def _not_pruned(goal: Float[Tensor, " d"], simulator: Simulator) -> Tensor | None:
+    """Positions of what was sent, or None where that is everything."""
+    there = goal != 0
+    if float(there.float().mean()) >= 1 - _SPARSE:
+        for part in torch.split(there, [leaf.numel() for leaf in simulator.leaves]):
+            if float(part.float().mean()) > 1 - _SPARSE_LAYER:
+                part.fill_(True)
+    return None if bool(there.all()) else there.nonzero().squeeze(1)
 
 
 @dataclass(frozen=True, slots=True)
