@@ -9,11 +9,12 @@ import sys
 import benchmarks
 
 
+SHARED = ("__main__", "harness", "peers", "flower_env", "scattering")
+
+
 def main() -> None:
     """Each benchmark in a process of its own; exit 1 if one of them broke."""
-    names = sorted(
-        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "harness", "peers", "flower_env")
-    )
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in SHARED)
     failed = [name for name in names if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode]
     if failed:
         print("broken:", ", ".join(failed), file=sys.stderr)
