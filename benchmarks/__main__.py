@@ -8,7 +8,6 @@ import sys
 
 import benchmarks
 
-
 SHARED = ("__main__", "harness", "peers", "flower_env", "scattering")
 
 
