@@ -377,9 +377,10 @@ def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
         assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == ("sum", "server/1")
 
 
-def test_a_second_server_that_shifts_fltrusts_sum_is_blamed():
-    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores"))
-    outcome = scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, 1 << 30)}))
+@pytest.mark.parametrize(("ring", "error"), [(40, 1 << 30), (64, 1 << 30), (64, 1 << 62), (64, 1 << 63)])
+def test_a_second_server_that_shifts_fltrusts_sum_is_blamed(ring, error):
+    scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores", ring=ring))
+    outcome = scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, error)}))
     assert outcome.opened is None
     assert outcome.aborts["server"].blamed == "server/1"
     assert opened(scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, 0)}))).what.count > 0

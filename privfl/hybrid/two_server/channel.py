@@ -61,7 +61,7 @@ class TwoServer:
     Any two of the three read every update. Clients may lie in any way: one longer than C, the clip and what rounding adds to it,
     passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying server shifts the result unnoticed, with one
     exception: where the weights of the sum are public and there is no noise, ``server/1`` cannot change its share of it (the dealer's
-    tags; chance 2^-24 at most). It can still lie in the checks and so admit or refuse rows.
+    tags; chance 2^-24 at most up to 20 bits and 500 clients). It can still lie in the checks and so admit or refuse rows.
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn the others' products with their own

@@ -250,7 +250,7 @@ def check_tags(machine: Machine) -> None:
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
     key = tag_key(machine.seed, now.length, now.library)
     off = (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64) + claimed[-1:] - (weights * tags).sum(keepdims=True, dtype=np.uint64)
-    most = int(weights.sum(dtype=np.uint64)) * now.longest
+    most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
         raise StageAbort("sum", "its share of the sum is not the sum of the clients' masks", "server/1")
 

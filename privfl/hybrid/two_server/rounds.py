@@ -130,8 +130,12 @@ class Round:
 
     @property
     def fine(self) -> int:
-        """Steps of a real weight: as many as n weighted rows of the longest norm leave room for."""
-        return 1 << (((1 << (self.ring - 1)) // (self.plan.n * self.longest + 1)).bit_length() - 2)
+        """Steps of a real weight: as many as n weighted rows of the longest norm leave room for, in the ring and in 40 bits.
+
+        More would let errors of a sum hide in bits that tags see badly.
+        """
+        room = (1 << (min(self.ring, 40) - 1)) // (self.plan.n * self.longest + 1)
+        return 1 << max(room.bit_length() - 2, _WEIGHT_BITS)
 
     def inner(self, n: int) -> int:
         """How many inner products n rows need: of each with itself, or of all with all."""
@@ -252,7 +256,7 @@ def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundne
             why = f"norms cannot be proved to 2^-{soundness} in so small a ring"
         elif needs.dots and steep < (1 << 12) + math.isqrt(plan.d):
             why = "products with the reference could leave the ring"
-        elif needs.real_weights and plan.n * longest << _WEIGHT_BITS >= half:
+        elif needs.real_weights and plan.n * longest * ((1 << _WEIGHT_BITS) + 1) >= half:
             why = "weighted sums could leave the ring"
         else:
             return tried, rows, longest, steep
