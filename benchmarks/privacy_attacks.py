@@ -122,7 +122,7 @@ def closed_form(quick: bool) -> Iterable[Row]:
 def reconstruction(quick: bool) -> Iterable[Row]:
     """Gradient matching on a smooth and on a ReLU net that read pixels in [0, 1]."""
     data, one = large(scaled=False), FedSGD(lr=0.1)
-    strokes = GradientInversion(tv=0.003)
+    strokes = GradientInversion(tv=0.003, iterations=700)
     cases = (
         ("sigmoid LeNet, b=1, Gauss-Newton", 1, GaussNewton(inner=150), True, 100.0, 6.0),
         ("ReLU ConvNet, b=1, Inverting Gradients", 1, strokes, False, 32.0, 3.0),
