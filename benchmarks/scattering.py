@@ -45,7 +45,7 @@ def scattering(images: Tensor, block: int = 500) -> Tensor:
     Each image is normalised by itself in 27 groups of channels, which needs no statistics of the data, so nothing is spent on it.
     """
     filters, out = wavelets(), []
-    for part in images.split(block):
+    for part in torch.split(images, block):
         first = _modulus(part, filters)
         half = F.avg_pool2d(part, 2)
         second, coarse = _modulus(F.avg_pool2d(first, 2), filters), _modulus(half, filters)

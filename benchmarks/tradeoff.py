@@ -70,8 +70,7 @@ def prepared(recipe: Recipe, part: Dataset) -> Dataset:
 def sample_level(recipe: Recipe, train: Dataset, test: Dataset, seed: int) -> tuple[float, Mapping[str, Any]]:
     """The accuracy of one private training, and the claim of its report."""
     steps = round(recipe.epochs * train.n / recipe.batch)
-    plan = {"delta": DELTA, "sample_rate": recipe.batch / train.n, "steps": steps}
-    z = calibrate(epsilon=recipe.epsilon, accountant="pld", **plan)
+    z = calibrate(epsilon=recipe.epsilon, delta=DELTA, sample_rate=recipe.batch / train.n, steps=steps, accountant="pld")
     run = Federation(
         initialised(softmax if recipe.wavelets else tanh_cnn, tuple(train.x.shape[1:]), train.classes, seed=seed),
         [train],
@@ -202,12 +201,12 @@ def draw(known: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
         curves.setdefault(titles[case.split("_")[0]], []).extend((float(e), accuracies) for e, accuracies in points.items())
     figure = Figure(figsize=(7, 3.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for (title, points), colour in zip(sorted(curves.items()), ("#3d9361", "#2f6fb3", "#d9772b"), strict=False):
-        points.sort()
-        middle = [100 * statistics.mean(accuracies) for _, accuracies in points]
-        low = [m - 100 * min(accuracies) for m, (_, accuracies) in zip(middle, points, strict=True)]
-        high = [100 * max(accuracies) - m for m, (_, accuracies) in zip(middle, points, strict=True)]
-        axes.errorbar([e for e, _ in points], middle, yerr=[low, high], color=colour, marker="o", capsize=3, linewidth=1.8, label=title)
+    for (title, curve), colour in zip(sorted(curves.items()), ("#3d9361", "#2f6fb3", "#d9772b"), strict=False):
+        curve.sort()
+        middle = [100 * statistics.mean(accuracies) for _, accuracies in curve]
+        low = [m - 100 * min(accuracies) for m, (_, accuracies) in zip(middle, curve, strict=True)]
+        high = [100 * max(accuracies) - m for m, (_, accuracies) in zip(middle, curve, strict=True)]
+        axes.errorbar([e for e, _ in curve], middle, yerr=[low, high], color=colour, marker="o", capsize=3, linewidth=1.8, label=title)
     axes.set_xscale("log")
     axes.set_xticks([1, 2, 3, 4, 5, 7, 8], ["1", "2", "3", "4", "5", "7", "8"])
     axes.minorticks_off()
