@@ -31,6 +31,8 @@ from privfl.attacks import (
     LossThreshold,
     MultiTask,
     PropertyInference,
+    SourceInference,
+    SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
     imprinted,
@@ -125,6 +127,41 @@ def pushing(quick: bool) -> Iterable[Row]:
     yield gain("white-box features, server, half of the members known", "loss threshold", "AUC", mean(told["white"]), mean(told["loss"]))
     yield gain("gradient ascent by the server", "passive, same rounds", "AUC", mean(told["active"]), mean(told["passive"]), 1.0)
     yield gain("gradient ascent by a participant", "passive, same rounds", "AUC", mean(told["in active"]), mean(told["in passive"]), 1.0)
+
+
+def whose(quick: bool) -> Iterable[Row]:
+    """Ten writers of MNIST train, 8 rounds of 2 local epochs on 20 digits each: whose a digit is, and whether a person takes part."""
+    train = load("mnist").train
+    writer = train.attributes["writer"]
+    told: dict[str, list[float]] = {name: [] for name in ("source", "whitened", "person", "person in the sum")}
+    for seed in range(2 if quick else 4):
+        some = torch.unique(writer)[torch.randperm(539, generator=torch.Generator().manual_seed(seed))]
+        own = [(writer == who).nonzero().squeeze(1) for who in some[:120]]
+        clients = [train.take(index[:20]) for index in own[:10]]
+        net = initialised(mlp, (1, 28, 28), 10, seed=seed, hidden=(16,))
+        played = run(net, clients, LocalSGD(lr=0.1, plan=LocalPlan(batch_size=32, epochs=2)), 8)
+        views = [played.view("server", number) for number in range(8)]
+        held = train.take(torch.cat([index[:8] for index in own[20:]]))
+        members = Knowledge(candidates=train.take(torch.cat([index[:20] for index in own[:10]])), auxiliary=held)
+        owner = torch.arange(200) // 20
+        told["source"].append(_named(SourceInference().run(views, members).scores, owner))  # type: ignore[attr-defined]
+        told["whitened"].append(_named(UpdateMembership().run(views, members).scores, owner))  # type: ignore[attr-defined]
+        fresh = torch.cat([index[20:45] for index in own[:20]])
+        people = torch.cat([torch.full((len(index[20:45]),), k) for k, index in enumerate(own[:20])])
+        asked = Dataset(train.x[fresh], train.y[fresh], 10, {"writer": people})
+        knows = Knowledge(candidates=asked, auxiliary=held)
+        truth = torch.unique(people) < 10
+        told["person"].append(auc(SubjectMembership().run(views, knows).scores, truth))  # type: ignore[attr-defined]
+        summed = SubjectMembership(base=UpdateMembership(target="sum"))
+        told["person in the sum"].append(auc(summed.run(views, knows).scores, truth))  # type: ignore[attr-defined]
+    yield gain("whose digit, by the least loss (Hu et al.)", "chance", "share named", mean(told["source"]), 0.1)
+    yield gain("whose digit, by the whitened filter", "chance", "share named", mean(told["whitened"]), 0.1)
+    yield gain("whether a writer takes part, by digits never trained on, per client", "chance", "AUC", mean(told["person"]), 0.5)
+    yield gain("the same, from sums", "chance", "AUC", mean(told["person in the sum"]), 0.5)
+
+
+def _named(scores: Tensor, owner: Tensor) -> float:
+    return float((scores.argmax(dim=0) == owner).float().mean())
 
 
 def words(quick: bool) -> Iterable[Row]:
@@ -333,6 +370,7 @@ def defences(quick: bool) -> Iterable[Row]:
 CASES: dict[str, Case] = {
     "active_server": active_server,
     "pushing": pushing,
+    "whose": whose,
     "words": words,
     "properties": properties,
     "published": published,

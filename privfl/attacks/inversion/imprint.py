@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from privfl.attacks.inference import Family, Inference, Lacking, Target, observe
+from privfl.attacks.inference import Family, Inference, Lacking, Target, observe, recipe
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import Broadcast, ClientId, ConfigError, Dataset, Vector, View, require
@@ -111,7 +111,7 @@ class Imprint(Inference):
         if not len(held):
             raise Lacking("no bin holds a sample: were clients sent the imprint?")
         x = (inside[held] / weight[held, None]).float()
-        forward = knowledge.forward or view.facts["forward"]
+        forward = recipe(view, knowledge)
         low, high = forward.span(x)
         samples = x.view(-1, *forward.shape).clamp(low, high)
         labels = torch.full((len(held),), -1)
