@@ -25,7 +25,8 @@ from privfl.core import (
     Total,
     Vector,
 )
-from privfl.engine.scenario import CarriesNoise, Scenario
+from privfl.engine.scenario import Scenario
+from privfl.engine.seams import CarriesNoise
 from privfl.engine.state import RunState
 
 T = TypeVar("T")

@@ -45,7 +45,8 @@ from privfl.core import (
 )
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
-from privfl.engine.scenario import AdaptiveBound, Scenario
+from privfl.engine.scenario import Scenario
+from privfl.engine.seams import AdaptiveBound
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
 from privfl.training import Executor, Failed, ServerHalf

@@ -5,8 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from privfl.core import (
     DataPoison,
     Dataset,
     Divided,
-    DpEvent,
     Knows,
     Mechanism,
     NeighbourRelation,
@@ -33,99 +31,21 @@ from privfl.core import (
     PartyPoison,
     RememberingPoison,
     RoundPlan,
-    Rows,
     Rule,
     RuleWithMemory,
     Sensitivity,
     TooManyByzantine,
-    Total,
     TrainingPoison,
     UpdatePoison,
 )
 from privfl.engine.attackers import Attacker
+from privfl.engine.reading import hosts, name_of, opens_to, reads_ids, rule_reads, rule_reads_channel, unreadable
 from privfl.engine.samplers import All, Sampler
+from privfl.engine.seams import AdaptiveBound, ByRound, CarriesNoise, CountsItself, Grouped
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
-P_co = TypeVar("P_co", covariant=True)
 _SEATS = (DataPoison, Objective, TrainingPoison, UpdatePoison, RememberingPoison, BoundPoison, PartyPoison, BroadcastPoison, Divided)
 _KNOWING = {"nothing": "nothing", "own": "its own updates", "benign": "the honest updates", "rule": "the server's rule"}
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A channel that says for people who can read what."""
-
-    def describe(self) -> str:
-        """One sentence."""
-        ...
-
-
-@runtime_checkable
-class CarriesNoise(Protocol):
-    """A summing channel whose clients can add their shares of the noise to their integers."""
-
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for the noise in a sum of so many survivors; None where there is none."""
-        ...
-
-
-@runtime_checkable
-class Grouped(Protocol):
-    """A channel whose rows are not single clients: what a rule sees are fewer rows than contributions."""
-
-    def rows(self, contributions: int) -> int:
-        """How many rows so many contributions make."""
-        ...
-
-
-@runtime_checkable
-class AdaptiveBound(Protocol):
-    """A bound that follows the clients' norms: every client says one bit, the channel sums the bits, and the sum moves the bound."""
-
-    def among(self, expected: float) -> AdaptiveBound:
-        """The same for cohorts of this expected size."""
-        ...
-
-    def init(self) -> float:
-        """The L2 bound of the first round."""
-        ...
-
-    def bound(self, l2: float) -> Bound:
-        """A round's bound."""
-        ...
-
-    def bit(self, length: float, l2: float) -> float:
-        """What a client says whose update has this norm: plus or minus one half."""
-        ...
-
-    def step(self, l2: float, bits: float, noise: NoiseSource | None, sensitivity: float) -> tuple[float, DpEvent | None]:
-        """The next round's L2 bound, and the event of having looked at the bits; exact and without an event where there is no noise."""
-        ...
-
-    def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
-        """One event for the noisy update and the noisy count of one cohort."""
-        ...
-
-
-@runtime_checkable
-class ByRound(Protocol[P_co]):
-    """A part that is another one in every round: it follows a schedule."""
-
-    def at(self, round: int) -> P_co:
-        """The round's own."""
-        ...
-
-
-@runtime_checkable
-class CountsItself(Protocol):
-    """An attack that works for some numbers of attackers only."""
-
-    def among(self, n: int, f: int) -> None:
-        """Refuse f attackers among n."""
-        ...
-
-
-Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
 @dataclass(frozen=True)
@@ -172,14 +92,14 @@ class Scenario:
         if opens_to(self.channel) == "total":
             for defence in self.defences:
                 if isinstance(defence, BeforeSeat):
-                    raise ConfigError(f"{_name(defence)} reads individual updates, and {_name(self.channel)} opens only their sum.")
+                    raise ConfigError(f"{name_of(defence)} reads individual updates, and {name_of(self.channel)} opens only their sum.")
         if not self.bound.l2 < float("inf") and (opens_to(self.channel) == "total" or isinstance(self.channel, Grouped)):
             raise ConfigError(
-                f"{_name(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
+                f"{name_of(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
             )
         if isinstance(self.channel, Grouped) and getattr(self.aggregator, "denominator", None):
             raise ConfigError(
-                f"{_name(self.channel)} regroups everybody when a client comes or goes, so a mean over a fixed denominator makes no sense"
+                f"{name_of(self.channel)} regroups everybody when a client comes or goes, so a mean over a fixed denominator makes no sense"
                 " of its groups: leave denominator out, or use secagg (the same sum, with less shown)."
             )
         for attacker in self.attackers:
@@ -191,7 +111,7 @@ class Scenario:
 
     def _check_attack(self, attacker: Attacker) -> None:
         if not isinstance(attacker.attack, _SEATS):
-            raise ConfigError(f"attack '{attacker.name}' ({_name(attacker.attack)}) fills none of the seats of an attacker.")
+            raise ConfigError(f"attack '{attacker.name}' ({name_of(attacker.attack)}) fills none of the seats of an attacker.")
         needs: Knows = getattr(attacker.attack, "knows", "nothing")
         ladder = typing.get_args(Knows)
         if ladder.index(needs) > ladder.index(self.attackers_know):
@@ -206,7 +126,7 @@ class Scenario:
                 attacker.attack.among(len(self.clients), len(team))
         if needs == "rule" and rule_reads(self.aggregator) == "total":
             raise ConfigError(
-                f"attack '{attacker.name}' tries out the server's rule on rows, and {_name(self.aggregator)} reads none:"
+                f"attack '{attacker.name}' tries out the server's rule on rows, and {name_of(self.aggregator)} reads none:"
                 " give the attack a rule of its own to stand in for it."
             )
 
@@ -268,7 +188,7 @@ class Scenario:
         l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
         if not l2 < float("inf"):
             raise ConfigError(
-                f"{_name(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
+                f"{name_of(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
                 " Use the mean with weighted: false and training weighting: uniform."
             )
         return Sensitivity(l2, l1=l2 * self.workload.model.d**0.5, linf=l2)
@@ -280,7 +200,7 @@ class Scenario:
             raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
         if self.local_noise and opens_to(self.channel) == "total":
             raise ConfigError(
-                f"noise at the clients has no bound, and {_name(self.channel)} computes on integers that need one: use the plain channel."
+                f"noise at the clients has no bound, and {name_of(self.channel)} computes on integers that need one: use the plain channel."
             )
         self.sensitivity()
 
@@ -288,7 +208,7 @@ class Scenario:
         """Refuse a channel that does not sum the bits, and noise beside which their count is not accounted for."""
         if hosts(self.channel) or isinstance(self.channel, Grouped):
             raise ConfigError(
-                f"an adaptive bound needs the sum of the clients' bits, which {_name(self.channel)} does not open: use secagg."
+                f"an adaptive bound needs the sum of the clients' bits, which {name_of(self.channel)} does not open: use secagg."
             )
         first = RoundPlan(0, tuple(self.clients), self.workload.model.d, self.bound.l2)
         if isinstance(self.channel, CarriesNoise) and self.channel.noise_event(first, len(self.clients)) is not None:
@@ -301,7 +221,8 @@ class Scenario:
         if mechanism is not None:
             event = mechanism.release(torch.zeros(1), Sensitivity(1.0, 1.0, 1.0), 1, OsNoise())[1]
             if event is None or event.mechanism != "gaussian":
-                raise ConfigError(f"an adaptive bound's count is accounted for beside Gaussian noise only: {_name(mechanism)} needs clip.")
+                which = name_of(mechanism)
+                raise ConfigError(f"an adaptive bound's count is accounted for beside Gaussian noise only: {which} needs clip.")
 
     def _check_rule(self) -> None:
         """Refuse a rule or a seat before it that stands fewer liars than its f among the rows that it gets, before any training."""
@@ -309,7 +230,7 @@ class Scenario:
         seats = [defence for defence in self.defences if isinstance(defence, Before)]
         for seat in seats:
             if not seat.keeps_ids and reads_ids(self.aggregator):
-                raise ConfigError(f"{_name(self.aggregator)} needs to know whose row is whose, and {_name(seat)} makes rows anonymous.")
+                raise ConfigError(f"{name_of(self.aggregator)} needs to know whose row is whose, and {name_of(seat)} makes rows anonymous.")
         rules = [rule for rule in (self.aggregator, getattr(self.channel, "rule", None)) if isinstance(rule, Stands)]
         for rule in rules:
             rule.admit(self.clients)
@@ -323,90 +244,3 @@ class Scenario:
                 rule.stands(n)
         except TooManyByzantine as refused:
             raise ConfigError(str(refused)) from None
-
-
-def rule_reads_channel(rule: Any, channel: Any) -> bool:
-    """Whether a rule can read what a channel opens: rows or a sum, and rows with names where it asks for names."""
-    reads, opens = rule_reads(rule), opens_to(channel)
-    return reads in ("either", opens) and not (reads_ids(rule) and hasattr(channel, "rows"))
-
-
-def reads_ids(rule: Any) -> bool:
-    """Whether a rule needs to know whose row is whose."""
-    return bool(getattr(rule, "reads_ids", False))
-
-
-def hosts(channel: Any) -> tuple[type, ...]:
-    """The rules that a channel's own servers can run on data that nobody reads, from the type of its field ``rule``.
-
-    >>> from privfl.crypto import SecAgg
-    >>> hosts(SecAgg())
-    ()
-    """
-    return _hosts(channel if isinstance(channel, type) else type(channel))
-
-
-@cache
-def _hosts(kind: Any) -> tuple[type, ...]:
-    if not hasattr(kind, "__dataclass_fields__") or "rule" not in kind.__dataclass_fields__:
-        return ()
-    hint = typing.get_type_hints(kind)["rule"]
-    return tuple(typing.get_args(hint)) or (hint,)
-
-
-def unreadable(rule: Any, channel: Any) -> str:
-    """Why a rule cannot read what a channel opens."""
-    if hasattr(channel, "rows") and opens_to(channel) != "total":
-        return f"{_name(rule)} needs to know whose row is whose, and the rows of {_name(channel)} are anonymous."
-    return f"{_name(rule)} reads individual updates, and {_name(channel)} opens only their sum."
-
-
-def rule_reads(rule: Any) -> Reads:
-    """What a rule reads, from the type of its argument.
-
-    >>> from privfl.aggregators import Mean
-    >>> rule_reads(Mean())
-    'either'
-    """
-    return _rule_reads(rule if isinstance(rule, type) else type(rule))
-
-
-@cache
-def _rule_reads(kind: Any) -> Reads:
-    method = kind.step if hasattr(kind, "init") else kind.__call__
-    return _reads(typing.get_type_hints(method).get("opened"))
-
-
-def opens_to(channel: Any) -> Reads:
-    """What a channel opens to its server, from the types of its server's parties.
-
-    >>> from privfl.crypto import Plain
-    >>> opens_to(Plain())
-    'rows'
-    """
-    return _opens_to(channel if isinstance(channel, type) else type(channel))
-
-
-@cache
-def _opens_to(kind: Any) -> Reads:
-    member = typing.get_type_hints(kind.server)["return"]
-    opened = typing.get_args(member)
-    if not opened:
-        party = typing.get_type_hints(member.enter)["return"]
-        opened = typing.get_args(party)
-        if not opened:
-            result = party.result.fget if isinstance(vars(party).get("result"), property) else None
-            hint = typing.get_type_hints(result)["return"] if result else typing.get_type_hints(party)["result"]
-            opened = tuple(inner for arm in typing.get_args(hint) for inner in typing.get_args(arm))
-    return _reads(opened[0])
-
-
-def _reads(hint: Any) -> Reads:
-    arms = set(typing.get_args(hint)) or {hint}
-    if {Rows, Total} <= arms:
-        return "either"
-    return "total" if Total in arms else "rows"
-
-
-def _name(part: Any) -> str:
-    return type(part).__name__
