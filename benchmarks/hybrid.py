@@ -93,7 +93,14 @@ def encrypted_cosine(quick: bool) -> Iterator[Row]:
     bare = BfvSum(ours.setting.lattice, rows, ours.setting.unit)
     sent = bounded(20, 100_000)
     channel, plain = Rounds(EncryptedCosine(), sent), Rounds(BFV(), sent)
-    runs = {"ours": ours, "single": single, "bare": bare, "exact": exact, "round": channel, "BFV round": plain}
+    runs: dict[str, Callable[[], object]] = {
+        "ours": ours,
+        "single": single,
+        "bare": bare,
+        "exact": exact,
+        "round": channel,
+        "BFV round": plain,
+    }
     runs |= {"our servers": ours.servers, "its servers": bare.servers}
     found = interleaved(runs, 2 if quick else 4, time.process_time)
     name = "encrypted_cosine"

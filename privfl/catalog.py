@@ -165,6 +165,7 @@ INFERENCE: Table = {
     "embedding_leakage": attacks.EmbeddingLeakage,
     "white_box_membership": attacks.WhiteBoxMembership,
     "source_inference": attacks.SourceInference,
+    "selection_profile": attacks.SelectionProfile,
     "gradient_disaggregation": attacks.GradientDisaggregation,
     "subject_membership": attacks.SubjectMembership,
 }

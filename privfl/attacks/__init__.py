@@ -75,7 +75,7 @@ from privfl.attacks.membership import (
     WhiteBoxMembership,
 )
 from privfl.attacks.poisoning import BackGradient, FeatureNoise, LabelFlip, OptimalPoints
-from privfl.attacks.property import MultiTask, PropertyInference
+from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import ClientScores, Counts, NotApplicable, PropertyScores, Reconstruction, Result, Scores, Tokens
 
 __all__ = [
@@ -135,6 +135,7 @@ __all__ = [
     "Reconstruction",
     "Result",
     "Scores",
+    "SelectionProfile",
     "Semantic",
     "Several",
     "ShadowMembership",

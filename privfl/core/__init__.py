@@ -45,6 +45,7 @@ from privfl.core.protocol import (
     RowBound,
     ServerMember,
     Silent,
+    Tells,
 )
 from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
 from privfl.core.rest import KeepsSecrets, RestKey, Sealed, sleep, wake
@@ -131,6 +132,7 @@ __all__ = [
     "ServerMember",
     "Silent",
     "Slot",
+    "Tells",
     "TooManyByzantine",
     "Total",
     "TrainingPoison",

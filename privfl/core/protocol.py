@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -111,6 +111,16 @@ class Channel(Protocol[O_co]):
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute, really computed, from its own mail and its own members and nothing else. Views rest on it."""
+        ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A channel that discloses things to other parties than the server too."""
+
+    @property
+    def told(self) -> Collection[PartyId]:
+        """Who learns what an outcome discloses."""
         ...
 
 

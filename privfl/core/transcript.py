@@ -13,7 +13,7 @@ from privfl.core.drive import Letter, Outcome
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
-from privfl.core.protocol import Channel, Member
+from privfl.core.protocol import Channel, Member, Tells
 from privfl.core.types import ClientId, PartyId, Received, Vector, client_party
 from privfl.core.update import RoundPlan, Update
 
@@ -161,7 +161,8 @@ class Transcript:
             for party, mails in received.items():
                 mail.setdefault(party, []).extend(mails)
         main = self.outcomes["delta"].opened
-        disclosed = main.disclosed if main is not None and "server" in parties else {}
+        told = self.channel.told if isinstance(self.channel, Tells) else ("server",)
+        disclosed = main.disclosed if main is not None and parties.intersection(told) else {}
         own = {c: u for c, u in self.updates.items() if client_party(c) in parties}
         return View(who.name, self.plan, self.before, self.after, opened, disclosed, mail, tuple(letters), own, self.facts)
 

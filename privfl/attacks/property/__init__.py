@@ -2,5 +2,6 @@
 
 from privfl.attacks.property.multi_task import MultiTask
 from privfl.attacks.property.passive import PropertyInference
+from privfl.attacks.property.selection import SelectionProfile
 
-__all__ = ["MultiTask", "PropertyInference"]
+__all__ = ["MultiTask", "PropertyInference", "SelectionProfile"]

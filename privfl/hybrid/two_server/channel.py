@@ -171,6 +171,11 @@ class TwoServer:
             f" correctly: a lying server shifts the result unnoticed{caught}."
         )
 
+    @property
+    def told(self) -> tuple[PartyId, ...]:
+        """Both servers learn what is opened on the way."""
+        return ("server", "server/1")
+
     def client(self, who: ClientId) -> ClientMember:
         """A client, which keeps nothing between rounds."""
         return TwoServerClient(self, who)
