@@ -99,6 +99,11 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def chance(scores: Tensor, truth: Tensor, seed: int, deals: int = 20) -> list[float]:
+    """Whether the interval holds .5 where membership is dealt out at random, deal by deal: 95 % of them should."""
+    return [float(null_membership(scores, truth, seed=deals * seed + deal).auc.holds(0.5)) for deal in range(deals)]
+
+
 def closed_form(quick: bool) -> Iterable[Row]:
     """Samples out of a linear first layer, from one client and from a sum."""
     data = large(scaled=True)
@@ -245,11 +250,11 @@ def stream(quick: bool) -> Iterable[Row]:
             whole = UpdateMembership(target="sum").run(views, knows).scores  # type: ignore[attr-defined]
             scores["client"].append(membership(each[asked], mine[asked]).auc.value)
             scores["sum"].append(membership(whole, owner < 10).auc.value)
-            scores["control"].append(float(null_membership(whole, owner < 10, seed=seed).auc.holds(0.5)))
+            scores["control"] += chance(whole, owner < 10, seed)
         target = 1.0 if batch == 50 else None
         yield gain(f"update stream, batches of {batch}, per client", "must reach", "AUC", mean(scores["client"]), 0.98, target)
         yield gain(f"update stream, batches of {batch}, sum", "must reach", "AUC", mean(scores["sum"]), 0.75, target)
-        yield gain(f"null control, batches of {batch}", "must reach", "share of intervals with .5", mean(scores["control"]), 1.0)
+        yield gain(f"null control, batches of {batch}", "must reach", "share of intervals with .5", mean(scores["control"]), 0.95)
 
 
 def writers(quick: bool) -> Iterable[Row]:
@@ -284,14 +289,14 @@ def writers(quick: bool) -> Iterable[Row]:
             asked, some_of = mine | (owner == kind), (owner >= 0) | (owner == kind)
             scores[f"client{kind}"].append(membership(each[asked], mine[asked]).auc.value)
             scores[f"sum{kind}"].append(membership(whole[some_of], owner[some_of] >= 0).auc.value)
-        scores["control"].append(float(null_membership(whole, owner >= 0, seed=seed).auc.holds(0.5)))
+        scores["control"] += chance(whole, owner >= 0, seed)
     for kind, named in kinds.items():
         target = 1.0 if kind == -1 else None
         yield gain(
             f"update stream, MNIST by writer against {named}, per client", "must reach", "AUC", mean(scores[f"client{kind}"]), 0.98, target
         )
         yield gain(f"update stream, MNIST by writer against {named}, sum", "must reach", "AUC", mean(scores[f"sum{kind}"]), 0.75, target)
-    yield gain("null control, MNIST by writer", "must reach", "share of intervals with .5", mean(scores["control"]), 1.0)
+    yield gain("null control, MNIST by writer", "must reach", "share of intervals with .5", mean(scores["control"]), 0.95)
 
 
 def shadows(quick: bool) -> Iterable[Row]:
