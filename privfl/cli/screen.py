@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ def complain(error: Exception) -> None:
 def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Rows of one shape, as a table at full width away from a terminal, or as one JSON array."""
     if as_json:
-        print(json.dumps(list(rows)))  # noqa: T201
+        print(json.dumps(strict(list(rows)), allow_nan=False))  # noqa: T201
         return
     shown = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -46,6 +47,19 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         console.print(shown)
     else:
         console.print(shown, soft_wrap=False, crop=False)
+
+
+def strict(value: Any) -> Any:
+    """The same without numbers that JSON has no word for: these become "inf", "-inf" and "nan".
+
+    >>> strict([{"epsilon": float("inf"), "round": 3}])
+    [{'epsilon': 'inf', 'round': 3}]
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: strict(inner) for key, inner in value.items()}
+    return [strict(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def cell(value: Any) -> str:
