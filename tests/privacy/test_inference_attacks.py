@@ -244,7 +244,7 @@ def test_an_attack_on_a_dataset_of_tokens_or_an_odd_model_says_what_it_needs(dig
     assert "linear first layer" in result.reason
 
 
-@pytest.mark.parametrize("statistic", ["lira_online", "lira_offline", "rmia"])
+@pytest.mark.parametrize("statistic", ["lira_online", "lira_offline", "rmia", "rmia_offline"])
 def test_shadow_models_tell_members_of_an_overfitted_model_better_than_the_loss_does(digits, statistic):
     coins = torch.Generator().manual_seed(3)
     data = digits.train.take(range(800))
@@ -264,3 +264,21 @@ def test_shadow_attacks_without_computing_power_or_an_attribute_say_so(stream):
     views, knows, _ = stream
     assert "trainer" in ShadowMembership().run(views(), knows).reason
     assert "attribute" in PropertyInference().run(views(), knows).reason
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_rmia_by_sorting_is_the_papers_count_of_pairs(offline):
+    from privfl.attacks.membership.shadows import OFFLINE_A, _rmia, halves
+
+    rng = torch.Generator().manual_seed(4)
+    n, z, K = 30, 40, 8
+    margins, target = 3 * torch.randn(K, n + z, generator=rng), 3 * torch.randn(n + z, generator=rng)
+    inside = torch.cat([halves(K, n, rng), torch.zeros(K, z, dtype=torch.bool)], dim=1)
+    means = []
+    for j in range(n + z):
+        p = [float(torch.sigmoid(margins[k, j])) for k in range(K) if not (offline and inside[k, j])]
+        mean = sum(p) / len(p)
+        means.append(((1 + OFFLINE_A) * mean + 1 - OFFLINE_A) / 2 if offline else mean)
+    ratio = [float(torch.sigmoid(target[j])) / means[j] for j in range(n + z)]
+    counted = torch.tensor([sum(ratio[j] >= ratio[i] for i in range(n, n + z)) / z for j in range(n)])
+    assert torch.allclose(_rmia(target, margins, inside, n, offline=offline), counted, atol=1e-5)

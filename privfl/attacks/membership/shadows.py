@@ -15,7 +15,10 @@ from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Scores
 from privfl.core import Dataset, Vector, View
 
-Statistic: TypeAlias = Literal["lira_online", "lira_offline", "rmia", "shokri"]
+Statistic: TypeAlias = Literal["lira_online", "lira_offline", "rmia", "rmia_offline", "shokri"]
+
+OFFLINE_A = 0.3
+"""RMIA's a: how a likelihood with and without a sample go together (its authors' value for small shadows)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class ShadowMembership(Inference):
     ``lira_online``: the likelihood ratio of the target's logit margin under normal fits to shadows that held the candidate and to those
     that did not, one variance for all candidates of few shadows; ``lira_offline`` uses the latter only (Carlini et al. 2022, algorithm 1
     and section VI). ``rmia``: how often the candidate's likelihood, relative to its mean over shadows, beats that of population samples
-    (Zarifzadeh, Liu, Shokri 2024, equation 9, with a = 1 and gamma = 1 online). ``shokri``: one logistic attack model by class on the
+    (Zarifzadeh, Liu, Shokri 2024, equation 9, with a = 1 and gamma = 1 online; ``rmia_offline`` from shadows without the candidate
+    alone, equation 10). ``shokri``: one logistic attack model by class on the
     shadows' outputs (Shokri et al. 2017, section V). The halves are drawn of the candidates; the
     auxiliary samples are RMIA's population.
 
@@ -90,11 +94,8 @@ def _score(
 ) -> Float[Tensor, " n"]:
     if statistic == "shokri":
         return _shokri(target, margins, inside, both, n)
-    if statistic == "rmia":
-        own, mean = torch.sigmoid(target), torch.sigmoid(margins).mean(dim=0)
-        ratio = own / mean.clamp(min=1e-12)
-        beaten: Tensor = (ratio[:n, None] >= ratio[None, n:]).float().mean(dim=1)
-        return beaten + 1e-6 * ratio[:n]  # ties by the ratio itself
+    if statistic in ("rmia", "rmia_offline"):
+        return _rmia(target, margins, inside, n, offline=statistic == "rmia_offline")
     held, out = inside[:, :n].float(), (~inside[:, :n]).float()
     m, t = margins[:, :n], target[:n]
     mean_in, mean_out = (m * held).sum(0) / held.sum(0), (m * out).sum(0) / out.sum(0)
@@ -103,6 +104,21 @@ def _score(
     if statistic == "lira_offline":
         return (t - mean_out) / var_out.sqrt()
     return ((t - mean_out).square() / var_out - (t - mean_in).square() / var_in) / 2
+
+
+def _rmia(
+    target: Float[Tensor, " all"], margins: Float[Tensor, "K all"], inside: Bool[Tensor, "K all"], n: int, *, offline: bool
+) -> Float[Tensor, " n"]:
+    """The share of the population whose likelihood ratio each candidate's beats; found by one sort of the population."""
+    likelihoods = torch.sigmoid(margins)
+    if offline:  # shadows with the candidate are not to be had: their mean is OFFLINE_A times that without it, and the rest of one
+        out = ~inside
+        mean = ((1 + OFFLINE_A) * (likelihoods * out).sum(dim=0) / out.sum(dim=0).clamp(min=1) + 1 - OFFLINE_A) / 2
+    else:
+        mean = likelihoods.mean(dim=0)
+    ratio = torch.sigmoid(target) / mean.clamp(min=1e-12)
+    beaten = torch.searchsorted(ratio[n:].sort().values, ratio[:n].contiguous(), right=True) / len(ratio[n:])
+    return beaten + 1e-6 * ratio[:n]  # ties by the ratio itself
 
 
 def _shokri(target: Tensor, margins: Tensor, inside: Tensor, both: Dataset, n: int) -> Float[Tensor, " n"]:
