@@ -150,9 +150,10 @@ ATTACKS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Ten liars, and one for model replacement, in the last round; those who need length skip the clip, as a modified client can."""
+MIXED = {"aggregator": "median", "defences": [{"name": "nnm", "f": F}]}
 KRUM = {"name": "krum", "f": F, "m": 20}
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "median, groups of 2": ({"aggregator": "median"}, {"aggregator": "median", "channel": {"name": "bucketed_secagg", "size": 2}}),
+    "mixed median, groups of 2": (MIXED, {**MIXED, "channel": {"name": "bucketed_secagg", "size": 2}}),
     "multi-Krum, groups of 2": (
         {"aggregator": KRUM},
         {"aggregator": {"name": "krum", "f": F, "m": 10}, "channel": {"name": "bucketed_secagg", "size": 2}},
