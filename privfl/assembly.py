@@ -203,6 +203,10 @@ def _refuse_impossible(config: Config) -> None:
 def _attacker(part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds, i: int) -> Attacker:
     own = {key: value for key, value in part.items() if key not in (*_SCHEDULE_KEYS, *_TEAM_KEYS)}
     when = {key: value for key, value in part.items() if key in _SCHEDULE_KEYS}
+    if part["name"] in catalog.INFERENCE:
+        raise ConfigError(
+            f"attack '{part['name']}' only looks: it acts in no round. Run 'privfl audit' on the config, or its class on a run's view."
+        )
     attack = catalog.build("attack", catalog.ATTACKS, own, catalog.NESTED)
     schedule = catalog.build("attack", {part["name"]: Schedule}, {"name": part["name"], **when})
     who = choose_clients(clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction"))

@@ -80,6 +80,11 @@ def test_an_attack_that_cannot_be_carried_out_is_refused_before_training(nobody_
         Federation.from_config({"data": {"name": "digits", "clients": 10}, "attacks": [attack], **parts}).run()
 
 
+def test_an_attack_that_only_looks_is_sent_to_the_audit():
+    with pytest.raises(ConfigError, match=r"attack 'dlg' only looks: .*privfl audit"):
+        Federation.from_config({"attacks": [{"name": "dlg", "clients": [0]}]})
+
+
 def test_an_attack_that_a_cohort_makes_impossible_stands_idle_and_the_transcript_says_why():
     attack = {"name": "min_max", "clients": [0, 1, 2, 3, 4, 5, 6, 7, 8]}
     config = {"data": {"name": "digits", "clients": 10}, "sampler": {"name": "fixed_size", "size": 2}, "attacks": [attack], "rounds": 6}
