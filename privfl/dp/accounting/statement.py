@@ -13,6 +13,8 @@ from privfl.dp.accounting.release import Release
 
 MOST_RELEASES = 12
 """Different sampled releases whose loss distributions are computed at the end of a run: each takes up to a second or two."""
+MOST_EPSILON = 30.0
+"""Beyond it a loss distribution's grid has millions of points and takes minutes, to say that nothing is private."""
 _FLOATING = ("gaussian", "laplace")
 
 
@@ -76,6 +78,9 @@ def _line(ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float) -> S
     if dearest.refused is not None:
         return replace(told, refused=dearest.refused)
     told = replace(told, epsilon=dearest.rdp, rdp=dearest.rdp)
+    if told.rdp is not None and MOST_EPSILON < told.rdp < math.inf:
+        why = f"PLD was not computed: at an epsilon of {told.rdp:.3g} it would take minutes; privfl.dp.spend(ledger, delta) does it."
+        return replace(told, notes=(*told.notes, why))
     charges = tuple(charge for charge in ledger.charges if charge.unit == unit)
     different = len({release for charge in charges if (release := Release.of(charge)).amplified})
     if different > MOST_RELEASES:
