@@ -6,12 +6,15 @@ import base64
 import html
 import io
 import os
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.score import Figure
 
 INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
 COLOURS = ("#2f6fb3", "#d9772b", "#3d9361", "#8a63b8", "#c04f5e", "#c9a227", "#5b8a8a", "#9aa3ad")
@@ -39,7 +42,9 @@ def write_page(report: AuditReport, folder: Path) -> Path:
 def _page(report: AuditReport) -> str:
     say = html.escape
     parts = ["<h1>What an adversary really gets</h1>"]
-    parts.append(f'<div class="soft">{say("; ".join(report.about.values()))}; {report.seconds:.0f} s</div>')
+    parts.append(
+        f'<div class="soft">{say("; ".join(f"{what}: {words}" for what, words in report.about.items()))}; {report.seconds:.0f} s</div>'
+    )
     layers = "".join(
         f"<tr><th>{say(name)}</th><td>{100 * facts['accuracy']:.1f} %</td><td>{say(_epsilon(facts['claimed epsilon']))}</td>"
         f"<td>{say(str(facts['the server reads']))}</td></tr>"
@@ -48,7 +53,7 @@ def _page(report: AuditReport) -> str:
     parts.append("<h2>Layers</h2><table><tr><th>layer</th><th>test accuracy</th><th>claimed epsilon</th><th>the server reads</th></tr>")
     parts.append(f"{layers}</table>")
     for family in dict.fromkeys(finding.family for finding in report.findings):
-        rows = "".join(_row(finding) for finding in report.findings if finding.family == family)
+        rows = _rows([finding for finding in report.findings if finding.family == family])
         head = "".join(f"<th>{name}</th>" for name in ("layer", "adversary", "attack", "figure", "", "control", "baseline", "more"))
         parts.append(f"<h2>{say(family.capitalize())}</h2><table><tr>{head}</tr>{rows}</table>")
     if report.curves:
@@ -75,16 +80,26 @@ def _epsilon(claimed: Any) -> str:
     return "no claim" if not claimed else ", ".join(f"{unit} {value:.3g}" for unit, value in claimed.items())
 
 
-def _row(finding: Finding) -> str:
+def _rows(findings: Sequence[Finding]) -> str:
+    """One row a finding; attacks that do not apply for one and the same reason share one."""
+    rows = []
+    for (layer, adversary, reason), alike in groupby(findings, key=lambda one: (one.layer, one.adversary, one.reason)):
+        same = list(alike)
+        rows += [_row(finding, finding.value) for finding in same if finding.value is not None]
+        if not reason:
+            continue
+        attacks = "<br>".join(html.escape(finding.attack) for finding in same)
+        head = f"<td>{html.escape(layer)}</td><td>{html.escape(adversary)}</td><td>{attacks}</td>"
+        rows.append(f'<tr class="na">{head}<td colspan="5">not applicable: {html.escape(reason)}</td></tr>')
+    return "".join(rows)
+
+
+def _row(finding: Finding, value: Figure) -> str:
     say = html.escape
     head = f"<td>{say(finding.layer)}</td><td>{say(finding.adversary)}</td><td>{say(finding.attack)}</td>"
-    if finding.value is None:
-        return f'<tr class="na">{head}<td colspan="5">not applicable: {say(finding.reason)}</td></tr>'
-    leaks = (
-        finding.baseline is not None and finding.value.value > finding.baseline.value and not finding.value.low <= finding.baseline.value
-    )
+    leaks = finding.baseline is not None and value.value > finding.baseline.value and not value.low <= finding.baseline.value
     control, baseline = ("" if figure is None else str(figure) for figure in (finding.control, finding.baseline))
-    cells = "".join(f"<td>{say(text)}</td>" for text in (str(finding.value), finding.metric, control, baseline, finding.more))
+    cells = "".join(f"<td>{say(text)}</td>" for text in (str(value), finding.metric, control, baseline, finding.more))
     return f"<tr{' class=hot' if leaks else ''}>{head}{cells}</tr>"
 
 
