@@ -172,7 +172,7 @@ def test_of_an_archive_only_the_named_members_stay(shop, tmp_path):
     assert present("toy", tmp_path, known)
 
 
-@pytest.mark.parametrize("body", [tar(toy__one=b"1"), b"no archive at all"])
+@pytest.mark.parametrize("body", [tar(toy__one=b"1"), b"no archive at all"], ids=["one member missing", "no archive"])
 def test_an_archive_without_its_members_is_refused_and_leaves_no_half_file(shop, tmp_path, body):
     shop.files["/toy.tar.gz"] = body
     known = origins(remote(shop, "toy/toy.tar.gz", ("/toy.tar.gz",), body, members=("toy/two",)))
