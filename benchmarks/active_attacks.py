@@ -223,8 +223,8 @@ def _appears(data: Dataset, held: Dataset, training: LocalSGD, seed: int) -> flo
     plain = [marked(data.take(range(40 * i, 40 * i + 40)), 0.0) for i in range(10)]
     with_it = [marked(plain[0], 0.5), *plain[1:]]
     scores: list[float] = []
-    for now in (plain, with_it, plain):
-        played = run(net, now, training, 3, **SUMMED)
+    for held_by in (plain, with_it, plain):
+        played = run(net, held_by, training, 3, **SUMMED)
         for number in range(3):
             result = PropertyInference(share=0.5, target="sum").run(played.view("server", number), knows)
             scores.append(float(result.scores))  # type: ignore[attr-defined]
