@@ -57,16 +57,18 @@ class BucketedSecAgg:
     sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
     Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums and no update. It draws the
-    groups by hashing the round's public facts; a server that picks the session's name, or colludes with all but one client of a group,
-    reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over rounds these are
-    equations in what is lasting in a client's updates, and a few rounds solve them (`attacks.GradientDisaggregation`): small groups hide
-    one round's update, not a habit. Grouping the SAME updates twice would open them at once, so all parts of a round have one grouping
-    and a member enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows is what stops them. A group
-    whose weights do not add up to its members, or with fewer than two survivors, is left out by name.
+    groups by hashing the round's public facts; a server that picks ``lottery`` when it knows the cohort, or colludes with all but one
+    client of a group, reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over
+    rounds these are equations in what is lasting in a client's updates, and a few rounds solve them
+    (`attacks.GradientDisaggregation`): small groups hide one round's update, not a habit. Grouping the SAME updates twice would open
+    them at once, so all parts of a round have one grouping and a member enters it once. LYING CLIENTS are not stopped in their own group;
+    the rule over the rows is what stops them. A group whose weights do not add up to its members, or with fewer than two survivors, is
+    left out by name.
 
     Args:
         size: clients a group; what is left over joins the last groups. Small is robust, large is private.
         bits, rounding, rotation: as in `SecAgg`.
+        lottery: what the groups are drawn with, agreed before anybody knows a cohort; the same number draws the same groups again.
         noise: noise shares inside every group, as in `SecAgg`; what the server then reads is private, whatever rule follows.
 
     Raises:
@@ -82,6 +84,7 @@ class BucketedSecAgg:
     bits: int = 16
     rounding: Literal["nearest", "stochastic"] = "nearest"
     rotation: bool = False
+    lottery: int = 0
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     directory: Directory = field(default_factory=Directory, compare=False, repr=False)
@@ -105,7 +108,7 @@ class BucketedSecAgg:
         return (self.rows(n) - 1) // 2
 
     def groups(self, plan: RoundPlan) -> tuple[tuple[ClientId, ...], ...]:
-        """The round's groups: the cohort, shuffled by a hash of the session, the round and the cohort, cut into pieces.
+        """The round's groups: the cohort, shuffled by a hash of the lottery, the round and the cohort, cut into pieces.
 
         Raises:
             ConfigError: fewer than two groups: one would be plain secure aggregation.
@@ -115,7 +118,7 @@ class BucketedSecAgg:
             raise ConfigError(
                 f"round {plan.number}: {plan.n} clients make no two groups of {self.size}: ask more clients, or lower channel.size."
             )
-        facts = f"{plan.number}|{self.size}|{','.join(map(str, plan.cohort))}|".encode() + plan.session
+        facts = f"{self.lottery}|{plan.number}|{self.size}|{','.join(map(str, plan.cohort))}".encode()
         ranks = {c: hashlib.sha256(b"privfl/1/buckets|" + facts + b"|" + str(c).encode()).digest() for c in plan.cohort}
         order = sorted(plan.cohort, key=ranks.__getitem__)
         sizes = [plan.n // count + (i >= count - plan.n % count) for i in range(count)]

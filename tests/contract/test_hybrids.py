@@ -108,3 +108,10 @@ def test_the_rule_inside_a_channel_is_the_runs_aggregator_and_tells_what_it_did(
     liars = [{"name": "sign_flip", "scale": 3.0, "clients": [0, 1]}]
     run = Federation.from_config({**config, "attacks": liars}).run()
     assert any(words.startswith("counted") for record in run.history for words in record.fired.values())
+
+
+@pytest.mark.parametrize(("channel", "rule"), [("bucketed_secagg", "median"), ("two_server", "mean")])
+def test_one_seed_gives_one_result_whatever_keys_were_drawn(channel, rule):
+    config = {**BASE, "channel": channel, "aggregator": rule}
+    one, two = (Federation.from_config(config).run().parameters for _ in range(2))
+    assert torch.equal(one, two)
