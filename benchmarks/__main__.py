@@ -8,7 +8,7 @@ import sys
 
 import benchmarks
 
-SHARED = ("__main__", "harness", "peers", "breaching_env", "flower_env", "scattering")
+SHARED = ("__main__", "harness", "peers", "breaching_env", "flower_env", "robustness_figures", "scattering")
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import Row, cost, gain, main, say
+from benchmarks.harness import Row, cost, gain, main
+from benchmarks.robustness_figures import draw_grid, draw_shots, save
 from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
@@ -28,7 +28,6 @@ from privfl.engine import Attacker, Schedule
 from privfl.models import cnn, initialised, mlp
 from privfl.training import LocalSGD, evaluate
 
-FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 WORKERS = 2
 SEEDS = (0, 1, 2)
 Point = tuple[float, ...]
@@ -167,13 +166,7 @@ def _draw_fedsecurity(curves: Mapping[tuple[str, str, int], Sequence[Sequence[fl
         "1 client of 10 attacks where not said,\nanother one in every round\n(flipped labels stay with theirs)."
     )
     spare.text(0.0, 0.5, about, va="center", fontsize=11, transform=spare.transAxes)
-    _save(figure, "fedsecurity.png")
-
-
-def _save(figure: Any, name: str) -> None:
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURES / name, dpi=90)
-    say(f"robustness: wrote docs/figures/{name}")
+    save(figure, "fedsecurity.png")
 
 
 # ---- The single shot ----------------------------------------------------------------------------------------------------------------
@@ -274,7 +267,7 @@ def single_shot(quick: bool) -> Iterable[Row]:
         yield cost("single_shot", "goal", f"{what}, {alone}", max(gained, 1e-2), 15.0, target=1.0)
     picked = 100 * statistics.mean(backdoor["krum, 2 of 10, alpha 0.2"])
     yield gain("single_shot", "goal", "backdoor % that Krum installs, 2 of 10 collude", picked, 90.0, target=1.0)
-    _draw_shots(backdoor, main_task)
+    draw_shots(SHOWN, backdoor, main_task)
 
 
 SHOWN = {
@@ -284,29 +277,6 @@ SHOWN = {
     "the same, 3 rounds without attack": ("no clip, 3 quiet rounds", *(f"clip M, noise {sigma:g}, 3 quiet rounds" for sigma in SIGMAS)),
     "Krum and mean, constrain-and-scale": tuple(f"{rule}, {k} of 10, alpha {alpha}" for k, alpha in TEAMS for rule in ("krum", "mean")),
 }
-
-
-def _draw_shots(backdoor: Mapping[str, Sequence[float]], main_task: Mapping[str, Sequence[float]]) -> None:
-    import matplotlib.pyplot as plt
-
-    sizes = [len(names) for names in SHOWN.values()]
-    figure, axes = plt.subplots(
-        len(SHOWN), 1, figsize=(9.5, 9.5), sharex=True, layout="constrained", height_ratios=[n + 0.6 for n in sizes]
-    )
-    for axis, (group, names) in zip(axes, SHOWN.items(), strict=True):
-        at = torch.arange(len(names)).double()
-        for offset, label, values in ((-0.2, "backdoor", backdoor), (0.2, "main task", main_task)):
-            means = [statistics.mean(values[name]) for name in names]
-            below = [mean - min(values[name]) for name, mean in zip(names, means, strict=True)]
-            above = [max(values[name]) - mean for name, mean in zip(names, means, strict=True)]
-            bars = axis.barh(at + offset, means, 0.38, xerr=[below, above], label=label, error_kw={"capsize": 2})
-            axis.bar_label(bars, [f"{100 * mean:.1f} %" for mean in means], padding=4, fontsize=8)
-        axis.set(yticks=at, yticklabels=names, xlim=(0, 1.12), xticks=[0.2 * i for i in range(6)])
-        axis.set_title(group, loc="left", fontsize=10)
-        axis.invert_yaxis()
-    axes[-1].set_xlabel(f"accuracy after the round (MNIST; means of {len(next(iter(backdoor.values())))} seeds, lines: least and most)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    _save(figure, "single-shot.png")
 
 
 # ---- The grid -----------------------------------------------------------------------------------------------------------------------
@@ -397,31 +367,13 @@ def grid(quick: bool) -> Iterable[Row]:
     size = f"{len(ATTACKS) - 1} attacks x {len(RULES)} rules x 3 seeds"
     yield cost("grid", "goal", f"core-minutes, {size}", minutes, 15.0 * WORKERS, target=1.0)
     yield cost("grid", "goal", f"minutes on the clock, {WORKERS} processes beside whatever else ran, {size}", waited, 15.0, target=1.0)
-    _draw_grid(heat, spread, len(seeds))
+    draw_grid(heat, spread, list(ATTACKS), list(RULES), f"{F} of {N}", len(seeds))
 
 
 def _workers_seconds() -> float:
     """Processor time of all workers that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _draw_grid(heat: torch.Tensor, spread: torch.Tensor, seeds: int) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(12.5, 11), layout="constrained")
-    shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
-    for i, (row, wide) in enumerate(zip(heat.tolist(), spread.tolist(), strict=True)):
-        for j, (value, between) in enumerate(zip(row, wide, strict=True)):
-            dark = value < 0.25 or value > 0.9
-            axis.text(j, i - 0.12, f"{100 * value:.0f}", ha="center", va="center", fontsize=10, color="white" if dark else "black")
-            axis.text(j, i + 0.27, f"±{50 * between:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    axis.set_xticks(range(len(RULES)), list(RULES), rotation=35, ha="right")
-    axis.set_yticks(range(len(ATTACKS)), list(ATTACKS))
-    axis.axhline(0.5, color="black", linewidth=1.5)
-    axis.set_title(f"Digits, {F} of {N} clients attack, Dirichlet 0.5: test accuracy in %, mean of {seeds} seeds ± half their range")
-    figure.colorbar(shown, ax=axis, shrink=0.5, label="test accuracy, %")
-    _save(figure, "attack-grid.png")
 
 
 CASES = {"fedsecurity": fedsecurity, "single_shot": single_shot, "grid": grid}

@@ -17,7 +17,6 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Faults,
-    KeepsSecrets,
     RestKey,
     RoundPlan,
     Rows,
@@ -262,31 +261,12 @@ def test_a_client_that_shares_garbage_makes_the_round_fail_and_is_blamed_and_no_
     assert outcome.aborts["server"].who == ("client/5",)
 
 
-class Restless(KeepsSecrets):
-    """A party that is put to rest between all exchanges, as a network engine with a process per message does."""
-
-    def __init__(self, party):
-        self.key = RestKey()
-        self.kind = type(party)
-        self.sealed = sleep(party, self.key)
-
-    def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
-        answer = {to: bytes(body) for to, body in party.step(mail).items()}
-        self.sealed = sleep(party, self.key)
-        return answer
-
-    @property
-    def result(self):
-        return wake(self.sealed, self.key, self.kind).result
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fidelity", ["real", "ideal"])
-def test_parties_that_sleep_between_exchanges_open_the_same(mode, fidelity):
+def test_parties_that_sleep_between_exchanges_open_the_same(mode, fidelity, restless):
     scene = Scene(SecAgg(mode=mode, graph="complete", corrupt=0.0, fidelity=fidelity), n=4)
     faults = Faults(silent_from={"client/1": 4}) if fidelity == "real" else Faults()
-    outcome = scene.run(faults, wrap=Restless)
+    outcome = scene.run(faults, wrap=restless)
     opened_is_exactly(scene, outcome, [2, 3, 4] if fidelity == "real" else [1, 2, 3, 4])
 
 

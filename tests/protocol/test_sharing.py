@@ -11,16 +11,12 @@ from privfl.core import (
     Bounded,
     ConfigError,
     Faults,
-    KeepsSecrets,
-    RestKey,
     RoundPlan,
     Rows,
     SecretsStay,
     Total,
     client_party,
     drive,
-    sleep,
-    wake,
 )
 from privfl.crypto import AdditiveSharing
 from privfl.crypto.primitives import fields
@@ -187,25 +183,9 @@ def test_each_servers_share_is_uniform_over_the_ring():
                 assert stats.chisquare(np.bincount(half, minlength=256)).pvalue > 1e-6
 
 
-class Restless(KeepsSecrets):
-    def __init__(self, party):
-        self.key, self.kind = RestKey(), type(party)
-        self.sealed = sleep(party, self.key)
-
-    def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
-        answer = {to: bytes(body) for to, body in party.step(mail).items()}
-        self.sealed = sleep(party, self.key)
-        return answer
-
-    @property
-    def result(self):
-        return wake(self.sealed, self.key, self.kind).result
-
-
-def test_parties_that_sleep_between_exchanges_open_the_same():
+def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     scene = Scene(AdditiveSharing(servers=3))
-    scene.opened_is_exactly(scene.run(Faults(silent_from={"client/2": 0}), wrap=Restless), [1, 3, 4, 5])
+    scene.opened_is_exactly(scene.run(Faults(silent_from={"client/2": 0}), wrap=restless), [1, 3, 4, 5])
 
 
 def test_parties_and_helpers_do_not_pickle_or_print():

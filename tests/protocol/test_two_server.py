@@ -24,7 +24,6 @@ from privfl.core import (
     client_party,
     drive,
     sleep,
-    wake,
 )
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
@@ -479,31 +478,15 @@ def test_an_earlier_rounds_messages_are_refused():
     assert "another round" in out.excluded["client/1"]
 
 
-class Restless(KeepsSecrets):
-    def __init__(self, party):
-        self.key, self.kind = RestKey(), type(party)
-        self.sealed = sleep(party, self.key)
-
-    def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
-        answer = {to: bytes(body) for to, body in party.step(mail).items()}
-        self.sealed = sleep(party, self.key)
-        return answer
-
-    @property
-    def result(self):
-        return wake(self.sealed, self.key, self.kind).result
-
-
 @pytest.mark.parametrize(
     ("rule", "reveal"),
     [(Mean(), "scores"), (Krum(f=2, m=4), "aggregate"), (toward(torch.ones(130)), "scores"), (toward(torch.ones(130)), "aggregate")],
     ids=["mean", "krum", "fltrust scores", "fltrust hidden"],
 )
-def test_every_party_can_sleep_between_exchanges(rule, reveal):
+def test_every_party_can_sleep_between_exchanges(rule, reveal, restless):
     scene = Scene(TwoServer(rule, reveal=reveal))
     awake = opened(scene.run()).what
-    assert torch.equal(opened(scene.run(wrap=Restless)).what.value, awake.value)
+    assert torch.equal(opened(scene.run(wrap=restless)).what.value, awake.value)
 
 
 def test_no_party_or_member_prints_or_pickles_its_secrets():

@@ -14,15 +14,11 @@ from privfl.core import (
     ConfigError,
     Context,
     Faults,
-    KeepsSecrets,
-    RestKey,
     RoundPlan,
     Rows,
     Total,
     client_party,
     drive,
-    sleep,
-    wake,
 )
 from privfl.hybrid.two_server import SignTwoServer
 from privfl.hybrid.two_server.rounds import STEPS, VECTOR
@@ -131,26 +127,10 @@ def test_a_change_between_the_servers_ends_the_round():
         assert outcome.aborts
 
 
-class Restless(KeepsSecrets):
-    def __init__(self, party):
-        self.key, self.kind = RestKey(), type(party)
-        self.sealed = sleep(party, self.key)
-
-    def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
-        answer = {to: bytes(body) for to, body in party.step(mail).items()}
-        self.sealed = sleep(party, self.key)
-        return answer
-
-    @property
-    def result(self):
-        return wake(self.sealed, self.key, self.kind).result
-
-
 @REVEALS
-def test_every_party_can_sleep_between_exchanges(reveal):
+def test_every_party_can_sleep_between_exchanges(reveal, restless):
     scene = shown(reveal)
-    assert torch.equal(scene.run(wrap=Restless).opened.what.value, scene.run().opened.what.value)
+    assert torch.equal(scene.run(wrap=restless).opened.what.value, scene.run().opened.what.value)
 
 
 @REVEALS
