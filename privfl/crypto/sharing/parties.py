@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from privfl.core import Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, Received, RoundPlan, Rows, Total, client_of, client_party
+from privfl.crypto import cohort
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields, mask, open_letter, seal_letter
@@ -64,12 +65,9 @@ class Round:
         Raises:
             Malformed: as `read`, or it claims another's place.
         """
-        client = client_of(who)
-        if client is None or client not in self.plan.cohort:
-            raise Malformed("not in the cohort")
+        client = cohort.member_of(self.plan, who)
         position, content = self.read(body, kind)
-        if position >= self.plan.n or self.plan.cohort[position] != client:
-            raise Malformed("it claims another client's place")
+        cohort.own_place(self.plan, client, position)
         return position, content
 
     def name(self, position: int) -> PartyId:
@@ -82,10 +80,7 @@ class Round:
         Raises:
             StageAbort: fewer are left.
         """
-        if len(left) < self.quorum:
-            lost = [self.name(i) for i in range(self.plan.n) if i not in left]
-            why = f"{len(left)} of {self.plan.n} clients are left, and the threshold is {self.quorum}; lost: {', '.join(lost[:8])}"
-            raise StageAbort(stage, why, who=lost)
+        cohort.enough(self.plan, self.quorum, stage, left)
 
 
 def _read(body: Buffer) -> tuple[int, int, bytes, memoryview]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from privfl.core import BadUpdate, Buffer, ConfigError, PartyId, RoundPlan, Vector, client_of, client_party
-from privfl.crypto.abort import StageAbort
+from privfl.core import BadUpdate, Buffer, ConfigError, PartyId, RoundPlan, Vector, client_party
+from privfl.crypto import cohort
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, BackendName, backend, open_letter, seal_letter
 from privfl.crypto.primitives.fields import Malformed
@@ -168,12 +168,9 @@ class Round:
         Raises:
             Malformed: as `read`, or it claims another's place.
         """
-        client = client_of(who)
-        if client is None or client not in self.plan.cohort:
-            raise Malformed("not in the cohort")
+        client = cohort.member_of(self.plan, who)
         position, content = self.read(body, kind)
-        if position >= self.plan.n or self.plan.cohort[position] != client:
-            raise Malformed("it claims another client's place")
+        cohort.own_place(self.plan, client, position)
         return position, content
 
     def name(self, position: int) -> PartyId:
@@ -186,10 +183,7 @@ class Round:
         Raises:
             StageAbort: fewer are left.
         """
-        if len(left) < self.quorum:
-            lost = [self.name(i) for i in range(self.plan.n) if i not in left]
-            why = f"{len(left)} of {self.plan.n} clients are left, and the threshold is {self.quorum}; lost: {', '.join(lost[:8])}"
-            raise StageAbort(stage, why, who=lost)
+        cohort.enough(self.plan, self.quorum, stage, left)
 
     def scene(self, *names: str) -> bytes:
         """What a sealed letter of this round is bound to."""

@@ -1,0 +1,45 @@
+"""What every protocol of a cohort asks alike: whose place a message claims, and whether enough clients are left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from privfl.core import ClientId, PartyId, RoundPlan, client_of, client_party
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives.fields import Malformed
+
+_NAMED = 8
+
+
+def member_of(plan: RoundPlan, who: PartyId) -> ClientId:
+    """The client that a party is.
+
+    Raises:
+        Malformed: it is none of the cohort's.
+    """
+    client = client_of(who)
+    if client is None or client not in plan.cohort:
+        raise Malformed("not in the cohort")
+    return client
+
+
+def own_place(plan: RoundPlan, client: ClientId, position: int) -> None:
+    """Refuse a message that claims another's place in the cohort.
+
+    Raises:
+        Malformed: it does.
+    """
+    if position >= plan.n or plan.cohort[position] != client:
+        raise Malformed("it claims another client's place")
+
+
+def enough(plan: RoundPlan, quorum: int, stage: str, left: Collection[int]) -> None:
+    """Refuse to go on with fewer contributions, by place, than the quorum.
+
+    Raises:
+        StageAbort: fewer are left; it names who is lost.
+    """
+    if len(left) < quorum:
+        lost = [client_party(client) for i, client in enumerate(plan.cohort) if i not in left]
+        why = f"{len(left)} of {plan.n} clients are left, and the threshold is {quorum}; lost: {', '.join(lost[:_NAMED])}"
+        raise StageAbort(stage, why, who=lost)
