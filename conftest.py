@@ -7,4 +7,6 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]).pytest()
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]
+).pytest()

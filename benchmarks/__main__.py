@@ -8,13 +8,29 @@ import sys
 
 import benchmarks
 
-SHARED = ("__main__", "harness", "peers", "breaching_env", "flower_env", "robustness_figures", "scattering")
+SHARED = (
+    "__main__",
+    "harness",
+    "peers",
+    "breaching_env",
+    "flower_env",
+    "robustness_figures",
+    "scattering",
+)
 
 
 def main() -> None:
     """Each benchmark in a process of its own; exit 1 if one of them broke."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in SHARED)
-    failed = [name for name in names if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode]
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in SHARED
+    )
+    failed = [
+        name
+        for name in names
+        if subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False
+        ).returncode
+    ]
     if failed:
         print("broken:", ", ".join(failed), file=sys.stderr)
         sys.exit(1)

@@ -1,7 +1,8 @@
 """Robust rules against ByzFL: CPU time, peak memory, and how both grow.
 
-ByzFL is pure Python but imports torchvision for its data sets: install it with ``pip install --no-deps byzfl==0.0.11``; its rules
-are imported here without the rest of it. Seconds are user + system of one thread, because page faults are half of some peers' time.
+ByzFL is pure Python but imports torchvision for its data sets: install it with ``pip install
+--no-deps byzfl==0.0.11``; its rules are imported here without the rest of it. Seconds are user +
+system of one thread, because page faults are half of some peers' time.
 """
 
 from __future__ import annotations
@@ -54,13 +55,27 @@ def rows(n: int = N, d: int = D) -> Rows:
 
 
 def context(d: int) -> Context:
-    return Context(RoundPlan(0, (0,), d, math.inf), torch.zeros(d), torch.Generator().manual_seed(0))
+    return Context(
+        RoundPlan(0, (0,), d, math.inf), torch.zeros(d), torch.Generator().manual_seed(0)
+    )
 
 
-def compared(case: str, run: Callable[[Rows], object], peer: Callable[[torch.Tensor], object], target: float, quick: bool) -> Iterator[Row]:
+def compared(
+    case: str,
+    run: Callable[[Rows], object],
+    peer: Callable[[torch.Tensor], object],
+    target: float,
+    quick: bool,
+) -> Iterator[Row]:
     data = rows()
-    seconds = interleaved({"ours": lambda: run(data), "theirs": lambda: peer(data.values)}, 2 if quick else 5, clock=time.process_time)
-    yield cost(case, "ByzFL", f"CPU seconds, n={N} d={D} f={F}", seconds["ours"], seconds["theirs"], target)
+    seconds = interleaved(
+        {"ours": lambda: run(data), "theirs": lambda: peer(data.values)},
+        2 if quick else 5,
+        clock=time.process_time,
+    )
+    yield cost(
+        case, "ByzFL", f"CPU seconds, n={N} d={D} f={F}", seconds["ours"], seconds["theirs"], target
+    )
 
 
 def multi_krum(quick: bool) -> Iterator[Row]:
@@ -69,7 +84,9 @@ def multi_krum(quick: bool) -> Iterator[Row]:
 
 
 def trimmed_mean(quick: bool) -> Iterator[Row]:
-    yield from compared("trimmed_mean", ours.TrimmedMean(F), byzfl("aggregators").TrMean(F), 2.0, quick)
+    yield from compared(
+        "trimmed_mean", ours.TrimmedMean(F), byzfl("aggregators").TrMean(F), 2.0, quick
+    )
 
 
 def median(quick: bool) -> Iterator[Row]:
@@ -84,7 +101,9 @@ def centered_clipping(quick: bool) -> Iterator[Row]:
     rule, centre = ours.CenteredClipping(tau=TAU, iterations=1), Centre(0.1 * torch.ones(D))
     peer = byzfl("aggregators").CenteredClipping(L=1, tau=TAU)
     peer(rows().values)  # from here on it has a centre of its own
-    yield from compared("centered_clipping", lambda data: rule.step(data, centre, context(D)), peer, 1.5, quick)
+    yield from compared(
+        "centered_clipping", lambda data: rule.step(data, centre, context(D)), peer, 1.5, quick
+    )
 
 
 def geometric_median(quick: bool) -> Iterator[Row]:
@@ -97,12 +116,23 @@ def geometric_median(quick: bool) -> Iterator[Row]:
         at = (1 / away) / (1 / away).sum()
     exact = (torch.from_numpy(at).float() @ data.values).double()
     size = float((data.values[0] - exact).norm())
-    errors = [float((out.double() - exact).norm()) / size for out in (rule(data), peer(data.values))]
-    yield cost("geometric_median", "ByzFL", "distance from the exact point, relative", errors[0], errors[1], 1.0)
+    errors = [
+        float((out.double() - exact).norm()) / size for out in (rule(data), peer(data.values))
+    ]
+    yield cost(
+        "geometric_median",
+        "ByzFL",
+        "distance from the exact point, relative",
+        errors[0],
+        errors[1],
+        1.0,
+    )
 
 
 def nnm(quick: bool) -> Iterator[Row]:
-    """Cold, the first call of a fresh process, and warm: the peer swings by its page faults. Medians of three (the peer: one if quick)."""
+    """Cold, the first call of a fresh process, and warm: the peer swings by its page faults.
+    Medians of three (the peer: one if quick).
+    """
     for state in ("cold", "warm"):
         theirs = [child("measure_nnm", state, "theirs") for _ in range(1 if quick else 3)]
         own = [child("measure_nnm", state, "ours") for _ in range(3)]
@@ -130,7 +160,9 @@ def measure_nnm(state: str, side: str) -> None:
 def child(function: str, *arguments: str) -> float:
     """The number that a function of this file prints in a fresh process."""
     script = f"from benchmarks.aggregators import {function}; {function}(*{arguments!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{function}{arguments} failed: {done.stderr[-400:]}")
     return float(done.stdout.split()[-1])
@@ -138,7 +170,9 @@ def child(function: str, *arguments: str) -> float:
 
 def without_peer(case: str, name: str, run: Callable[[Rows], object], quick: bool) -> Iterator[Row]:
     data = rows()
-    seconds = interleaved({"ours": lambda: run(data)}, 1 if quick else 3, clock=time.process_time)["ours"]
+    seconds = interleaved({"ours": lambda: run(data)}, 1 if quick else 3, clock=time.process_time)[
+        "ours"
+    ]
     yield cost(case, "budget of 5 s", f"{name}: CPU seconds, n={N} d={D} f={F}", seconds, 5.0, 1.0)
 
 
@@ -157,7 +191,10 @@ MEASURED: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
     "median": (ours.Median, lambda: byzfl("aggregators").Median()),
     "meamed": (lambda: ours.MeaMed(F), lambda: byzfl("aggregators").Meamed(F)),
     "geometric_median": (ours.GeometricMedian, lambda: byzfl("aggregators").GeometricMedian()),
-    "centered_clipping": (ours.CenteredClipping, lambda: byzfl("aggregators").CenteredClipping(L=1, tau=TAU)),
+    "centered_clipping": (
+        ours.CenteredClipping,
+        lambda: byzfl("aggregators").CenteredClipping(L=1, tau=TAU),
+    ),
     "bulyan": (lambda: ours.Bulyan(F), None),
     "mda_greedy": (lambda: ours.GreedyMDA(F), None),
     "caf": (lambda: ours.CAF(F), None),
@@ -167,7 +204,9 @@ MEASURED: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
 
 
 def peak(name: str, side: str) -> float:
-    """Peak resident memory of one call in a fresh process, the update matrix counted, over the matrix' size."""
+    """Peak resident memory of one call in a fresh process, the update matrix counted, over the
+    matrix' size.
+    """
     return child("measure_peak", name, side)
 
 
@@ -189,7 +228,11 @@ def measure_peak(name: str, side: str) -> None:
             return run(data.values)
         if isinstance(run, ours.Before):
             return run.before(data, run.init(), context(data.d))
-        return run.step(data, run.init(), context(data.d)) if isinstance(run, ours.MemoryRule) else run(data)
+        return (
+            run.step(data, run.init(), context(data.d))
+            if isinstance(run, ours.MemoryRule)
+            else run(data)
+        )
 
     call(rows(N, 1000))  # imports and kernels come before the count
     data = rows()
@@ -204,11 +247,22 @@ def memory(quick: bool) -> Iterator[Row]:
     for name, (_, peer) in MEASURED.items():
         own = peak(name, "ours")
         if name == "nnm":  # its result is a second update matrix
-            yield cost("memory", "budget 2.3 matrices, two of them in and out", f"{name}: peak over the matrix", own, 2.3, 1.0)
+            yield cost(
+                "memory",
+                "budget 2.3 matrices, two of them in and out",
+                f"{name}: peak over the matrix",
+                own,
+                2.3,
+                1.0,
+            )
         else:
-            yield cost("memory", "budget 1.3 matrices", f"{name}: peak over the matrix", own, 1.3, 1.0)
+            yield cost(
+                "memory", "budget 1.3 matrices", f"{name}: peak over the matrix", own, 1.3, 1.0
+            )
         if peer is not None:
-            yield cost("memory", "ByzFL", f"{name}: peak over the matrix", own, peak(name, "theirs"))
+            yield cost(
+                "memory", "ByzFL", f"{name}: peak over the matrix", own, peak(name, "theirs")
+            )
 
 
 GROWTH: dict[str, tuple[Callable[[int], Any], float]] = {
@@ -219,7 +273,9 @@ GROWTH: dict[str, tuple[Callable[[int], Any], float]] = {
 
 
 def curve(quick: bool) -> Iterator[Row]:
-    """Nanoseconds a value over n = 10..1000 and d = 1e4..1e7, and the exponents with which seconds grow."""
+    """Nanoseconds a value over n = 10..1000 and d = 1e4..1e7, and the exponents with which seconds
+    grow.
+    """
     sizes = [(n, d) for n in (10, 30, 100, 300, 1000) for d in (10**4, 10**5, 10**6, 10**7)]
     for n, d in sizes:
         if n * d > CELLS:
@@ -234,14 +290,24 @@ def curve(quick: bool) -> Iterator[Row]:
             taken = []
             for _ in range(1 if n * d > 10**8 else 3 if quick else 7):
                 began = time.process_time()
-                rule.step(data, rule.init(), seam) if isinstance(rule, ours.MemoryRule) else rule(data)
+                (
+                    rule.step(data, rule.init(), seam)
+                    if isinstance(rule, ours.MemoryRule)
+                    else rule(data)
+                )
                 taken.append(time.process_time() - began)
             seconds[name][n, d] = min(taken)
         del data
     for name, measured in seconds.items():
         base = measured[10, 10**4] / 10**5
         for (n, d), taken in measured.items():
-            yield cost("curve", "itself at n=10 d=1e4", f"{name}: ns a value, n={n} d={d:.0e}", 1e9 * taken / (n * d), 1e9 * base)
+            yield cost(
+                "curve",
+                "itself at n=10 d=1e4",
+                f"{name}: ns a value, n={n} d={d:.0e}",
+                1e9 * taken / (n * d),
+                1e9 * base,
+            )
         large = {size: taken for size, taken in measured.items() if size[0] * size[1] >= 10**6}
         design = np.array([[1.0, math.log(n), math.log(d)] for n, d in large])
         _, in_n, in_d = np.linalg.lstsq(design, np.log(list(large.values())), rcond=None)[0]

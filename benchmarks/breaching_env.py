@@ -1,4 +1,5 @@
-"""breaching in a folder of its own, `.venv-breaching` at the root of the checkout, laid over this environment when it is asked for.
+"""breaching in a folder of its own, `.venv-breaching` at the root of the checkout, laid over this
+environment when it is asked for.
 
 It pins an old torchvision, whose CPU operators the wheel lacks: two are declared, none is called.
 """
@@ -35,8 +36,19 @@ def breaching() -> Any:
     wanted = "\n".join(REQUIREMENTS)
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"breaching_env: creating {HOME.name} ...", file=sys.stderr, flush=True)
-        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-qq", "--upgrade", "--no-deps"]
-        done = subprocess.run([*pip, "--target", str(HOME), *REQUIREMENTS], stdout=sys.stderr, check=False)
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "-qq",
+            "--upgrade",
+            "--no-deps",
+        ]
+        done = subprocess.run(
+            [*pip, "--target", str(HOME), *REQUIREMENTS], stdout=sys.stderr, check=False
+        )
         if done.returncode:
             raise ImportError("breaching could not be installed.")
         stamp.write_text(wanted)

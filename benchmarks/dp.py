@@ -1,4 +1,6 @@
-"""Differential privacy: a DP step beside plain SGD and Opacus, its memory, accountants, and noise in a ring."""
+"""Differential privacy: a DP step beside plain SGD and Opacus, its memory, accountants, and noise
+in a ring.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ PEERS = ("opacus hooks", "opacus functorch", "opacus ghost")
 
 @dataclass(frozen=True)
 class Net:
-    """A model, the shape of a sample, a batch size, and how many times faster than Opacus's hooks a step must be."""
+    """A model, the shape of a sample, a batch size, and how many times faster than Opacus's hooks a
+    step must be.
+    """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
@@ -88,7 +92,11 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
     sgd = torch.optim.SGD(model.parameters(), lr=LR)
     optimizer = kind(sgd, noise_multiplier=SIGMA, max_grad_norm=CLIP, expected_batch_size=net.batch)
     criterion = nn.CrossEntropyLoss()
-    private_loss = DPLossFastGradientClipping(wrapped, optimizer, criterion, "mean") if mode == "ghost" else criterion
+    private_loss = (
+        DPLossFastGradientClipping(wrapped, optimizer, criterion, "mean")
+        if mode == "ghost"
+        else criterion
+    )
 
     def step() -> None:
         optimizer.zero_grad()
@@ -121,12 +129,34 @@ def step_case(name: str) -> Case:
         repeats = max(3, net.repeats // (3 if quick else 1))
         quick_ones = steppers(name, ("plain SGD", "ours", "ours without noise"))
         seconds = interleaved(quick_ones, repeats, clock=time.thread_time)
-        slow = interleaved(steppers(name, ("ours", *PEERS)), max(2, repeats // 4), clock=time.thread_time)
+        slow = interleaved(
+            steppers(name, ("ours", *PEERS)), max(2, repeats // 4), clock=time.thread_time
+        )
         metric = f"CPU seconds a step, batch {net.batch}"
-        yield cost(f"step_{name}", "plain SGD", metric, seconds["ours"], seconds["plain SGD"], target=1 / 1.5)
-        yield cost(f"step_{name}", "plain SGD", f"{metric}, clipping only", seconds["ours without noise"], seconds["plain SGD"])
+        yield cost(
+            f"step_{name}",
+            "plain SGD",
+            metric,
+            seconds["ours"],
+            seconds["plain SGD"],
+            target=1 / 1.5,
+        )
+        yield cost(
+            f"step_{name}",
+            "plain SGD",
+            f"{metric}, clipping only",
+            seconds["ours without noise"],
+            seconds["plain SGD"],
+        )
         for peer in PEERS:
-            yield cost(f"step_{name}", peer, metric, slow["ours"], slow[peer], target=net.hooks if peer == "opacus hooks" else None)
+            yield cost(
+                f"step_{name}",
+                peer,
+                metric,
+                slow["ours"],
+                slow[peer],
+                target=net.hooks if peer == "opacus hooks" else None,
+            )
 
     return case
 
@@ -151,16 +181,44 @@ def probe(name: str, who: str) -> None:
 
 def extra_bytes(name: str, who: str) -> float:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.dp", "--probe", name, who]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return float(
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    )
 
 
 def memory(quick: bool) -> Iterable[Row]:
     """Peak memory of three steps beyond what was there before them."""
     mine = {name: extra_bytes(name, "ours") for name in NETS}
-    yield cost("memory", "plain SGD", "extra bytes, mlp", mine["mlp"], extra_bytes("mlp", "plain SGD"), target=1 / 1.5)
-    yield cost("memory", "plain SGD", "extra bytes, resnet", mine["resnet"], extra_bytes("resnet", "plain SGD"))
-    yield cost("memory", "opacus hooks", "extra bytes, resnet", mine["resnet"], extra_bytes("resnet", "opacus hooks"), target=1.0)
-    yield cost("memory", "opacus hooks", "extra bytes, cnn", mine["cnn"], extra_bytes("cnn", "opacus hooks"))
+    yield cost(
+        "memory",
+        "plain SGD",
+        "extra bytes, mlp",
+        mine["mlp"],
+        extra_bytes("mlp", "plain SGD"),
+        target=1 / 1.5,
+    )
+    yield cost(
+        "memory",
+        "plain SGD",
+        "extra bytes, resnet",
+        mine["resnet"],
+        extra_bytes("resnet", "plain SGD"),
+    )
+    yield cost(
+        "memory",
+        "opacus hooks",
+        "extra bytes, resnet",
+        mine["resnet"],
+        extra_bytes("resnet", "opacus hooks"),
+        target=1.0,
+    )
+    yield cost(
+        "memory",
+        "opacus hooks",
+        "extra bytes, cnn",
+        mine["cnn"],
+        extra_bytes("cnn", "opacus hooks"),
+    )
 
 
 def accounting(quick: bool) -> Iterable[Row]:
@@ -180,9 +238,22 @@ def accounting(quick: bool) -> Iterable[Row]:
 
     account = hundred()
     online = interleaved(
-        {"ours": lambda: account.plus(Release.gaussian(float(next(fresh)), rate=0.01)).epsilon(1e-5)}, 20, clock=time.thread_time
+        {
+            "ours": (
+                lambda: account.plus(Release.gaussian(float(next(fresh)), rate=0.01)).epsilon(1e-5)
+            )
+        },
+        20,
+        clock=time.thread_time,
     )
-    yield cost("accounting", "limit of 5 ms", "CPU seconds to epsilon after a new round", online["ours"], 5e-3, target=1.0)
+    yield cost(
+        "accounting",
+        "limit of 5 ms",
+        "CPU seconds to epsilon after a new round",
+        online["ours"],
+        5e-3,
+        target=1.0,
+    )
 
     def theirs() -> None:
         accountant = RDPAccountant()
@@ -196,14 +267,29 @@ def accounting(quick: bool) -> Iterable[Row]:
             accountant.compose(PoissonSampledDpEvent(0.01, GaussianDpEvent(float(next(fresh)))))
         accountant.get_epsilon(1e-5)
 
-    peers = interleaved({"ours": hundred, "opacus": theirs, "dp-accounting": google}, 1 if quick else 3, clock=time.thread_time)
-    yield cost("accounting", "limit of 0.1 s", "CPU seconds for 100 distinct rounds", peers["ours"], 0.1, target=1.0)
+    peers = interleaved(
+        {"ours": hundred, "opacus": theirs, "dp-accounting": google},
+        1 if quick else 3,
+        clock=time.thread_time,
+    )
+    yield cost(
+        "accounting",
+        "limit of 0.1 s",
+        "CPU seconds for 100 distinct rounds",
+        peers["ours"],
+        0.1,
+        target=1.0,
+    )
     for peer in ("opacus", "dp-accounting"):
-        yield cost("accounting", peer, "CPU seconds for 100 distinct rounds", peers["ours"], peers[peer])
+        yield cost(
+            "accounting", peer, "CPU seconds for 100 distinct rounds", peers["ours"], peers[peer]
+        )
 
 
 def ring(quick: bool) -> Iterable[Row]:
-    """Root mean squared error of a Skellam-noised sum in a ring of few bits, over central Gaussian noise; n=100, d=2^14, z=1."""
+    """Root mean squared error of a Skellam-noised sum in a ring of few bits, over central Gaussian
+    noise; n=100, d=2^14, z=1.
+    """
     n, d = 100, 1 << 14
     rows = np.random.default_rng(0).standard_normal((n, d))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -215,17 +301,38 @@ def ring(quick: bool) -> Iterable[Row]:
             total = sum(code.encode(row, seed, OsNoise()) for row in rows) & ((1 << bits) - 1)
             squares.append(((code.decode(total, seed) - rows.sum(axis=0)) ** 2).mean())
         target = None if most is None else 1 / most
-        yield cost("ring", "central Gaussian", f"error of the sum, {bits} bits", math.sqrt(float(np.mean(squares))), 1.0, target)
+        yield cost(
+            "ring",
+            "central Gaussian",
+            f"error of the sum, {bits} bits",
+            math.sqrt(float(np.mean(squares))),
+            1.0,
+            target,
+        )
 
 
 def noise(quick: bool) -> Iterable[Row]:
     """CPU seconds for a million normals from a CSPRNG, beside a generator that a seed repeats."""
-    both = {"ours": lambda: normals(1_000_000, OsNoise(), torch.float32), "torch.randn": lambda: torch.randn(1_000_000)}
+    both = {
+        "ours": lambda: normals(1_000_000, OsNoise(), torch.float32),
+        "torch.randn": lambda: torch.randn(1_000_000),
+    }
     seconds = interleaved(both, 10, clock=time.thread_time)
-    yield cost("noise", "torch.randn", "CPU seconds for 1,000,000 normals", seconds["ours"], seconds["torch.randn"])
+    yield cost(
+        "noise",
+        "torch.randn",
+        "CPU seconds for 1,000,000 normals",
+        seconds["ours"],
+        seconds["torch.randn"],
+    )
 
 
-CASES = {f"step_{name}": step_case(name) for name in NETS} | {"memory": memory, "accounting": accounting, "ring": ring, "noise": noise}
+CASES = {f"step_{name}": step_case(name) for name in NETS} | {
+    "memory": memory,
+    "accounting": accounting,
+    "ring": ring,
+    "noise": noise,
+}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Opacus, about hooks on inputs that need no gradient

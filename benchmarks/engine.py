@@ -1,6 +1,7 @@
 """The engine against Flower's simulation, against our own plain loop, and against copying memory.
 
-``python -m benchmarks.engine [--quick] [--json] [--only CASE]``. The Flower case makes ``.venv-flower`` on first use.
+``python -m benchmarks.engine [--quick] [--json] [--only CASE]``. The Flower case makes
+``.venv-flower`` on first use.
 """
 
 from __future__ import annotations
@@ -48,11 +49,15 @@ def hundred(train: Dataset) -> tuple[Tensor, ...]:
 
 
 def flower(quick: bool) -> Iterator[Row]:
-    """One round of 100 clients, softmax regression on MNIST, one local epoch: ours and Flower's simulation, turn by turn."""
+    """One round of 100 clients, softmax regression on MNIST, one local epoch: ours and Flower's
+    simulation, turn by turn.
+    """
     split = load("mnist")
     clients = [split.train.take(part) for part in hundred(split.train)]
     rounds, turns = 5, 1 if quick else 3
-    unseen = AuditConfig(keep="none", evaluate_every=rounds)  # Flower's rounds are not evaluated either; of ours only the last
+    unseen = AuditConfig(
+        keep="none", evaluate_every=rounds
+    )  # Flower's rounds are not evaluated either; of ours only the last
     ours: list[float] = []
     theirs: list[float] = []
     accuracy = flowers = 0.0
@@ -67,20 +72,41 @@ def flower(quick: bool) -> Iterator[Row]:
             audit=unseen,
         )
         run = federation.run()
-        ours += [sum(seconds for stage, seconds in record.seconds.items() if stage != "evaluate") for record in run.history[1:]]
+        ours += [
+            sum(seconds for stage, seconds in record.seconds.items() if stage != "evaluate")
+            for record in run.history[1:]
+        ]
         accuracy = run.accuracy
         measured = _flower_run(rounds)
         theirs += measured["seconds"]
         flowers = measured["accuracy"]
-    yield cost("flower", "Flower 1.41 simulation", "seconds a round", min(ours), min(theirs), target=10)
-    yield gain("flower", "Flower 1.41 simulation", "accuracy after 5 rounds", accuracy, flowers, target=0.995)
+    yield cost(
+        "flower", "Flower 1.41 simulation", "seconds a round", min(ours), min(theirs), target=10
+    )
+    yield gain(
+        "flower",
+        "Flower 1.41 simulation",
+        "accuracy after 5 rounds",
+        accuracy,
+        flowers,
+        target=0.995,
+    )
 
 
 def _flower_run(rounds: int) -> dict:
     command = [str(flower_env.python()), "-m", "benchmarks.peers.flower_run", str(rounds)]
-    if os.geteuid() == 0 and shutil.which("unshare"):  # Ray listens on every interface whatever it is told: give it loopback alone
+    if os.geteuid() == 0 and shutil.which(
+        "unshare"
+    ):  # Ray listens on every interface whatever it is told: give it loopback alone
         command = ["unshare", "-n", "bash", "-c", 'ip link set lo up; exec "$@"', "-", *command]
-    done = subprocess.run(command, env=flower_env.environment(), capture_output=True, text=True, check=False, cwd=flower_env.ROOT)
+    done = subprocess.run(
+        command,
+        env=flower_env.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=flower_env.ROOT,
+    )
     if done.returncode:
         say(done.stderr[-2000:])
         raise ImportError("Flower's simulation did not run")
@@ -91,12 +117,30 @@ def stacked(quick: bool) -> Iterator[Row]:
     """A cohort trained stacked, and one client after the other by our own plain loop."""
     split = load("mnist")
     repeats = 3 if quick else 8
-    yield _stacked_row("softmax, 100 clients, batch 32", zero_softmax(), split.train, batch=32, n=100, target=4.0, repeats=repeats)
+    yield _stacked_row(
+        "softmax, 100 clients, batch 32",
+        zero_softmax(),
+        split.train,
+        batch=32,
+        n=100,
+        target=4.0,
+        repeats=repeats,
+    )
     net = mlp((1, 28, 28), 10, hidden=(200,))
-    yield _stacked_row("MLP 784-200-10, 20 clients, batch 8", net, split.train, batch=8, n=20, target=3.0, repeats=repeats)
+    yield _stacked_row(
+        "MLP 784-200-10, 20 clients, batch 8",
+        net,
+        split.train,
+        batch=8,
+        n=20,
+        target=3.0,
+        repeats=repeats,
+    )
 
 
-def _stacked_row(name: str, module: nn.Module, train: Dataset, *, batch: int, n: int, target: float, repeats: int) -> Row:
+def _stacked_row(
+    name: str, module: nn.Module, train: Dataset, *, batch: int, n: int, target: float, repeats: int
+) -> Row:
     model, parts = FlatModel(module), hundred(train)
     workload = Workload(model, cross_entropy, LocalSGD(lr=0.1, plan=LocalPlan(batch)), train)
     sent = Broadcast(RoundPlan(0, tuple(range(n)), model.d, float("inf")), model.read())
@@ -108,13 +152,22 @@ def _stacked_row(name: str, module: nn.Module, train: Dataset, *, batch: int, n:
         "plain": lambda: plain.train(sent, tasks, out, Seeds(0)),
     }
     seconds = interleaved(runs, repeats)
-    return cost("stacked", "our sequential loop", f"seconds, {name}", seconds["stacked"], seconds["plain"], target=target)
+    return cost(
+        "stacked",
+        "our sequential loop",
+        f"seconds, {name}",
+        seconds["stacked"],
+        seconds["plain"],
+        target=target,
+    )
 
 
 class Prefilled:
     """An executor whose updates are there already: what is left of a round is the engine."""
 
-    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds) -> list[Trained]:
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
+    ) -> list[Trained]:
         """Nothing but the answers."""
         if broadcast.plan.number == 0:
             out.normal_(generator=torch.Generator().manual_seed(0)).mul_(1e-3)
@@ -127,13 +180,19 @@ class Prefilled:
 def bare_engine() -> Engine:
     """100 clients with one sample each, and a million parameters."""
     data = Dataset(torch.zeros(N, 1000), torch.zeros(N, dtype=torch.int64), classes=1000)
-    workload = Workload(FlatModel(nn.Linear(1000, 1000, bias=False)), cross_entropy, LocalSGD(), data)
+    workload = Workload(
+        FlatModel(nn.Linear(1000, 1000, bias=False)), cross_entropy, LocalSGD(), data
+    )
     clients = {client: torch.tensor([client]) for client in range(N)}
-    return Engine(Scenario(workload, clients, data, NoBound(), Plain(), Mean(), rounds=100), Prefilled())
+    return Engine(
+        Scenario(workload, clients, data, NoBound(), Plain(), Mean(), rounds=100), Prefilled()
+    )
 
 
 def overhead(quick: bool) -> Iterator[Row]:
-    """A round without its training at 100 clients x 1M parameters, against copying the update matrix three times; peak memory."""
+    """A round without its training at 100 clients x 1M parameters, against copying the update
+    matrix three times; peak memory.
+    """
     engine = bare_engine()
     state = engine.play(engine.begin("prefilled")).state
     matrix, copy = torch.randn(N, D), torch.empty(N, D)
@@ -141,18 +200,31 @@ def overhead(quick: bool) -> Iterator[Row]:
     copies: list[float] = []
     for _ in range(5 if quick else 15):
         played = engine.play(state)
-        spent.append(sum(seconds for stage, seconds in played.transcript.seconds.items() if stage != "train"))
+        spent.append(
+            sum(seconds for stage, seconds in played.transcript.seconds.items() if stage != "train")
+        )
         began = time.perf_counter()
         for _ in range(3):
             copy.copy_(matrix)
         copies.append(time.perf_counter() - began)
-    yield cost("overhead", "three copies", f"seconds, {N} x {D:,}", min(spent), min(copies), target=0.667)
-    done = subprocess.run([sys.executable, "-m", "benchmarks.engine", "--memory"], capture_output=True, text=True, check=True)
-    yield cost("overhead", "goal", "peak bytes of rounds", float(done.stdout), 2.5 * 4 * N * D, target=1)
+    yield cost(
+        "overhead", "three copies", f"seconds, {N} x {D:,}", min(spent), min(copies), target=0.667
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine", "--memory"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    yield cost(
+        "overhead", "goal", "peak bytes of rounds", float(done.stdout), 2.5 * 4 * N * D, target=1
+    )
 
 
 def memory() -> None:
-    """Peak memory of three bare rounds in a process of its own, beyond what it had before; printed in bytes (Linux only)."""
+    """Peak memory of three bare rounds in a process of its own, beyond what it had before; printed
+    in bytes (Linux only).
+    """
     torch.set_num_threads(1)
     engine = bare_engine()
     state = engine.begin("prefilled")
@@ -169,9 +241,17 @@ def _status(field: str) -> int:
 
 
 def writers(quick: bool) -> Iterator[Row]:
-    """FedAvg on MNIST split by its 539 writers, with a small CNN: accuracy, and the curve in docs/figures."""
-    federation = Federation.from_config(flower_env.ROOT / "examples" / "mnist_by_writer.yaml", ["audit.keep=none"])
-    run = federation.run(progress=lambda record, rounds: say(f"  round {record.round + 1} of {rounds}: {record.accuracy}"))
+    """FedAvg on MNIST split by its 539 writers, with a small CNN: accuracy, and the curve in
+    docs/figures.
+    """
+    federation = Federation.from_config(
+        flower_env.ROOT / "examples" / "mnist_by_writer.yaml", ["audit.keep=none"]
+    )
+    run = federation.run(
+        progress=lambda record, rounds: say(
+            f"  round {record.round + 1} of {rounds}: {record.accuracy}"
+        )
+    )
     _plot([record.accuracy or 0.0 for record in run.history], FIGURES / "mnist_by_writer.png")
     yield gain("writers", "goal", "test accuracy", run.accuracy, 0.98, target=1)
 
@@ -181,9 +261,16 @@ def _plot(accuracies: Sequence[float], path: Path) -> None:
 
     figure = Figure(figsize=(6, 3.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(range(1, len(accuracies) + 1), [100 * a for a in accuracies], color="#2f6fb3", linewidth=2)
+    axes.plot(
+        range(1, len(accuracies) + 1), [100 * a for a in accuracies], color="#2f6fb3", linewidth=2
+    )
     axes.axhline(98, color="#d9772b", linewidth=1, linestyle="--")
-    axes.set(xlabel="round", ylabel="test accuracy, %", ylim=(90, 100), title="MNIST by 539 writers, FedAvg, small CNN")
+    axes.set(
+        xlabel="round",
+        ylabel="test accuracy, %",
+        ylim=(90, 100),
+        title="MNIST by 539 writers, FedAvg, small CNN",
+    )
     axes.grid(color="#e3e6ea")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
@@ -193,4 +280,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--memory"]:
         memory()
     else:
-        main("engine", {"flower": flower, "stacked": stacked, "overhead": overhead, "writers": writers})
+        main(
+            "engine",
+            {"flower": flower, "stacked": stacked, "overhead": overhead, "writers": writers},
+        )

@@ -1,4 +1,5 @@
-"""Flower's own environment, `.venv-flower` at the root of the checkout: it needs pycryptodome < 4, which ours does not have.
+"""Flower's own environment, `.venv-flower` at the root of the checkout: it needs pycryptodome < 4,
+which ours does not have.
 
 Both sides of a comparison with Flower run in it: theirs installed, ours by PYTHONPATH.
 """
@@ -28,12 +29,20 @@ REQUIREMENTS = (
     "gmpy2>=2.1.5",
     "tenseal>=0.3.15",
 )
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-"""Must be in the environment before anything of Flower or Ray is imported: no usage statistics leave this machine."""
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Must be in the environment before anything of Flower or Ray is imported: no usage statistics
+leave this machine.
+"""
 
 
 def python() -> Path:
-    """The interpreter of Flower's environment, which is created first if it is not there; progress goes to stderr."""
+    """The interpreter of Flower's environment, which is created first if it is not there; progress
+    goes to stderr.
+    """
     interpreter = HOME / "bin" / "python"
     stamp = HOME / ".installed"
     wanted = "\n".join(REQUIREMENTS)
@@ -41,16 +50,32 @@ def python() -> Path:
         return interpreter
     print(f"flower_env: creating {HOME.name} (a few minutes) ...", file=sys.stderr, flush=True)
     venv.create(HOME, with_pip=True)
-    pip = [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", "-qq", *REQUIREMENTS]
+    pip = [
+        str(interpreter),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "-qq",
+        *REQUIREMENTS,
+    ]
     subprocess.run(pip, check=True, stdout=sys.stderr)
     stamp.write_text(wanted)
     return interpreter
 
 
 def environment() -> dict[str, str]:
-    """The variables to run in it with: this checkout importable, no telemetry, one thread for each numerical library."""
+    """The variables to run in it with: this checkout importable, no telemetry, one thread for each
+    numerical library.
+    """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **QUIET, **threads, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **os.environ,
+        **QUIET,
+        **threads,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every benchmark shares: rows, interleaved timing, and one command line.
 
-A benchmark file has a list of cases, each a name and a function that yields rows, and ends with ``main("name", CASES)``.
+A benchmark file has a list of cases, each a name and a function that yields rows, and ends with
+``main("name", CASES)``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from privfl.core import DataMissing
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. ``ratio``: how many times better ours is, higher is better. ``target`` None: shown only."""
+    """One comparison. ``ratio``: how many times better ours is, higher is better. ``target`` None:
+    shown only.
+    """
 
     case: str
     peer: str
@@ -41,12 +44,16 @@ class Row:
         return None if self.target is None else self.ratio >= self.target
 
 
-def cost(case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None) -> Row:
+def cost(
+    case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None
+) -> Row:
     """A row where less is better: seconds, bytes, memory, error."""
     return Row(case, peer, metric, ours, theirs, theirs / ours if ours else math.inf, target)
 
 
-def gain(case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None) -> Row:
+def gain(
+    case: str, peer: str, metric: str, ours: float, theirs: float, target: float | None = None
+) -> Row:
     """A row where more is better: accuracy, throughput."""
     return Row(case, peer, metric, ours, theirs, ours / theirs if theirs else math.inf, target)
 
@@ -61,7 +68,9 @@ def interleaved(
     clock: Callable[[], float] = time.perf_counter,
     take: Literal["min", "median"] = "min",
 ) -> dict[str, float]:
-    """Seconds of each, run in turn ``repeats`` times after one warm-up, so that a busy machine is as unfair to one as to the other."""
+    """Seconds of each, run in turn ``repeats`` times after one warm-up, so that a busy machine is
+    as unfair to one as to the other.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -79,9 +88,13 @@ def say(*words: object) -> None:
 
 
 def main(name: str, cases: Mapping[str, Case], argv: Sequence[str] | None = None) -> None:
-    """Parse ``--quick --json --only CASE``, run the cases, print the rows; exit 1 on a missing peer, NaN or inf."""
+    """Parse ``--quick --json --only CASE``, run the cases, print the rows; exit 1 on a missing
+    peer, NaN or inf.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument("--quick", action="store_true", help="repeat less: same cases, sizes and targets")
+    parser.add_argument(
+        "--quick", action="store_true", help="repeat less: same cases, sizes and targets"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout")
     parser.add_argument("--only", metavar="CASE", choices=list(cases), help="run one case")
     options = parser.parse_args(argv)
@@ -118,6 +131,14 @@ def show(name: str, rows: Sequence[Row]) -> None:
     for row in rows:
         mark = {None: "", True: " ok", False: " MISSED"}[row.met]
         target = "" if row.target is None else f"{row.target:g}{mark}"
-        table.add_row(row.case, row.peer, row.metric, f"{row.ours:.4g}", f"{row.theirs:.4g}", f"{row.ratio:.3g}", target)
+        table.add_row(
+            row.case,
+            row.peer,
+            row.metric,
+            f"{row.ours:.4g}",
+            f"{row.theirs:.4g}",
+            f"{row.ratio:.3g}",
+            target,
+        )
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
     Console(width=width).print(table)

@@ -1,7 +1,9 @@
-"""Homomorphic aggregation against python-paillier, BatchCrypt's way of packing, NVFlare's and TenSEAL's tutorial settings.
+"""Homomorphic aggregation against python-paillier, BatchCrypt's way of packing, NVFlare's and
+TenSEAL's tutorial settings.
 
-Times are CPU seconds of one process, ours and the peer's in turn; worker cases and the federated run are wall time. Lattice cases carry
-a million values and include serialising and deserialising on both sides, as a round does.
+Times are CPU seconds of one process, ours and the peer's in turn; worker cases and the federated
+run are wall time. Lattice cases carry a million values and include serialising and deserialising on
+both sides, as a round does.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def rows(d: int) -> tuple[Any, Any]:
 
 
 def paillier(quick: bool) -> Iterator[Row]:
-    """Paillier 3072 against python-paillier, one float at a time, and against r^n blinding; rates in values a second."""
+    """Paillier 3072 against python-paillier, one float at a time, and against r^n blinding; rates
+    in values a second.
+    """
     import phe
 
     d, few = 12_700, 4 if quick else 8
@@ -100,7 +104,9 @@ def paillier(quick: bool) -> Iterator[Row]:
     yield gain(case, "phe", "encrypt, values/s", per["encrypt"], per["phe encrypt"], 1800)
     yield gain(case, "phe", "add, values/s", per["add"], per["phe add"], 150)
     yield gain(case, "phe", "decrypt, values/s", per["decrypt"], per["phe decrypt"], 100)
-    yield cost(case, "phe", "bytes a value", len(mine[0]) / d, naive[0].ciphertext().bit_length() / 8, 125)
+    yield cost(
+        case, "phe", "bytes a value", len(mine[0]) / d, naive[0].ciphertext().bit_length() / 8, 125
+    )
     yield gain(case, "packed with r^n", "encrypt, values/s", per["encrypt"], per["r^n"], 14)
     yield gain(case, "phe", "encrypt from the pool, values/s", per["pooled"], per["phe encrypt"])
 
@@ -113,7 +119,9 @@ class Peer:
 
         self.tenseal = tenseal
         how = tenseal.ENCRYPTION_TYPE.SYMMETRIC if symmetric else tenseal.ENCRYPTION_TYPE.ASYMMETRIC
-        self.context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, degree, coeff_mod_bit_sizes=primes, encryption_type=how)
+        self.context = tenseal.context(
+            tenseal.SCHEME_TYPE.CKKS, degree, coeff_mod_bit_sizes=primes, encryption_type=how
+        )
         self.context.global_scale = 2.0**40
         self.values = rows(D)[1]
         self.body: bytes = self.encrypt()
@@ -155,7 +163,9 @@ def timed(quick: bool, runs: dict[str, Callable[[], object]]) -> dict[str, float
 
 
 def bfv(quick: bool) -> Iterator[Row]:
-    """BFV under a shared key, seeded and not, and under a public key, against NVFlare's settings."""
+    """BFV under a shared key, seeded and not, and under a public key, against NVFlare's
+    settings.
+    """
     peer, plan = nvflare(), plan_of(D)
     integers, _ = rows(D)
     for how in ("symmetric", "seeded", "public"):
@@ -178,18 +188,55 @@ def bfv(quick: bool) -> Iterator[Row]:
                 "peer decrypt": peer.decrypt,
             },
         )
-        case, targets = f"bfv-{how}", {"symmetric": (2, 3, 1.8, 4.5), "seeded": (2, None, None, 9), "public": (None, None, None, 4.5)}[how]
-        yield cost(case, "NVFlare's CKKS", "encrypt 1M, s", seconds["encrypt"], seconds["peer encrypt"], targets[0])
-        yield cost(case, "NVFlare's CKKS", "add a client, s", seconds["add"] / 8, seconds["peer add"] / 8, targets[1])
-        yield cost(case, "NVFlare's CKKS", "decrypt 1M, s", seconds["decrypt"], seconds["peer decrypt"], targets[2])
-        yield cost(case, "NVFlare's CKKS", "bytes a value", len(body[0]) / D, len(peer.body) / D, targets[3])
+        case, targets = (
+            f"bfv-{how}",
+            {
+                "symmetric": (2, 3, 1.8, 4.5),
+                "seeded": (2, None, None, 9),
+                "public": (None, None, None, 4.5),
+            }[how],
+        )
+        yield cost(
+            case,
+            "NVFlare's CKKS",
+            "encrypt 1M, s",
+            seconds["encrypt"],
+            seconds["peer encrypt"],
+            targets[0],
+        )
+        yield cost(
+            case,
+            "NVFlare's CKKS",
+            "add a client, s",
+            seconds["add"] / 8,
+            seconds["peer add"] / 8,
+            targets[1],
+        )
+        yield cost(
+            case,
+            "NVFlare's CKKS",
+            "decrypt 1M, s",
+            seconds["decrypt"],
+            seconds["peer decrypt"],
+            targets[2],
+        )
+        yield cost(
+            case,
+            "NVFlare's CKKS",
+            "bytes a value",
+            len(body[0]) / D,
+            len(peer.body) / D,
+            targets[3],
+        )
         exact = public.add([body] * CLIENTS, plan)
         wrong = np.abs(secret.decrypt(exact, plan, CLIENTS) - CLIENTS * integers).max()
         yield gain(case, "NVFlare's CKKS", "sums of 100 that are exact", float(wrong == 0), 1.0, 1)
 
 
 def ckks(quick: bool) -> Iterator[Row]:
-    """The raw arithmetic of the short chain, unflooded, against the tutorial's default; and what the flooded default's error is."""
+    """The raw arithmetic of the short chain, unflooded, against the tutorial's default; and what
+    the flooded default's error is.
+    """
     peer, plan = Peer(8192, [60, 40, 40, 60], symmetric=False), plan_of(D)
     _, reals = rows(D)
     lattice = ckks_sets(clients=255)[0]
@@ -219,7 +266,11 @@ def ckks(quick: bool) -> Iterator[Row]:
     yield cost(case, against, "error of a sum of 100", error, peer.error())
     channel = CKKS()
     yield cost(
-        "ckks-flooded", "fixed point of 16 bits", "error (1 sigma) of a sum of 100", channel.error(plan), math.sqrt(CLIENTS / 12) / TOP
+        "ckks-flooded",
+        "fixed point of 16 bits",
+        "error (1 sigma) of a sum of 100",
+        channel.error(plan),
+        math.sqrt(CLIENTS / 12) / TOP,
     )
 
 
@@ -243,21 +294,51 @@ def mp_rlwe(quick: bool) -> Iterator[Row]:
         },
     )
     case = "mp-rlwe"
-    yield cost(case, "NVFlare's CKKS", "encrypt 1M, s", seconds["encrypt"], seconds["peer encrypt"], 8)
-    yield cost(case, "NVFlare's CKKS", "add a client, s", seconds["add"] / 8, seconds["peer add"] / 8, 15)
-    yield cost(case, "NVFlare's CKKS", "partial decrypt 1M, s", seconds["partial"], seconds["peer decrypt"], 1.3)
-    yield cost(case, "NVFlare's CKKS", "bytes a value", (len(body[0]) + len(body[1])) / D, len(peer.body) / D, 3.5)
+    yield cost(
+        case, "NVFlare's CKKS", "encrypt 1M, s", seconds["encrypt"], seconds["peer encrypt"], 8
+    )
+    yield cost(
+        case, "NVFlare's CKKS", "add a client, s", seconds["add"] / 8, seconds["peer add"] / 8, 15
+    )
+    yield cost(
+        case,
+        "NVFlare's CKKS",
+        "partial decrypt 1M, s",
+        seconds["partial"],
+        seconds["peer decrypt"],
+        1.3,
+    )
+    yield cost(
+        case,
+        "NVFlare's CKKS",
+        "bytes a value",
+        (len(body[0]) + len(body[1])) / D,
+        len(peer.body) / D,
+        3.5,
+    )
     c0, c1 = public.add([body] * CLIENTS, plan)
     opened = public.opened(bytes(c0), [partial([piece], c1, blocks, 67) for piece in pieces], plan)
-    yield gain(case, "NVFlare's CKKS", "sums of 100 that are exact", float(bool((opened == CLIENTS * integers).all())), 1.0, 1)
+    yield gain(
+        case,
+        "NVFlare's CKKS",
+        "sums of 100 that are exact",
+        float(bool((opened == CLIENTS * integers).all())),
+        1.0,
+        1,
+    )
 
 
 def workers(quick: bool) -> Iterator[Row]:
-    """Two processes (TenSEAL holds the interpreter lock) and two threads (GMP lets go of it) against one; wall time."""
+    """Two processes (TenSEAL holds the interpreter lock) and two threads (GMP lets go of it)
+    against one; wall time.
+    """
     integers, _ = rows(D)
     plan, repeats = plan_of(D), 3 if quick else 7
     one, two = (BFV(workers=n).scheme.generate()[0] for n in (1, 2))
-    seconds = interleaved({"one": lambda: one.encrypt(integers, plan), "two": lambda: two.encrypt(integers, plan)}, repeats)
+    seconds = interleaved(
+        {"one": lambda: one.encrypt(integers, plan), "two": lambda: two.encrypt(integers, plan)},
+        repeats,
+    )
     yield cost("workers", "1 process", "BFV encrypt 1M, s", seconds["two"], seconds["one"], 1.7)
     few = plan_of(12_700)
     secret = Paillier().scheme.generate()[1]
@@ -268,15 +349,19 @@ def workers(quick: bool) -> Iterator[Row]:
         return secret.decrypt(mine, few, 1)
 
     seconds = interleaved({"one": lambda: decrypt(1), "two": lambda: decrypt(2)}, repeats)
-    yield cost("workers", "1 thread", "Paillier decrypt 12,700, s", seconds["two"], seconds["one"], 1.7)
+    yield cost(
+        "workers", "1 thread", "Paillier decrypt 12,700, s", seconds["two"], seconds["one"], 1.7
+    )
 
 
 def federated(quick: bool) -> Iterator[Row]:
-    """A federation on MNIST over BFV against the same over the plain channel (wall time), and against plain training on the same integers.
+    """A federation on MNIST over BFV against the same over the plain channel (wall time), and
+    against plain training on the same integers.
 
-    Ten clients hold 6,000 images each and train a perceptron of 1,000,120 parameters for one epoch in batches of 10, as McMahan et al.
-    (2017) do on MNIST, clipped to norm 5. Every run has one process and one thread. The quantised peer adds the same 16-bit integers
-    at a trusted party, without any cryptography.
+    Ten clients hold 6,000 images each and train a perceptron of 1,000,120 parameters for one epoch
+    in batches of 10, as McMahan et al. (2017) do on MNIST, clipped to norm 5. Every run has one
+    process and one thread. The quantised peer adds the same 16-bit integers at a trusted party,
+    without any cryptography.
     """
     split, rounds = load("mnist"), 3
     parts = torch.randperm(split.train.n, generator=torch.Generator().manual_seed(0)).split(6000)
@@ -301,11 +386,22 @@ def federated(quick: bool) -> Iterator[Row]:
         return time.perf_counter() - began, time.process_time() - busy, run
 
     channels = {"plain": Plain(), "bfv": BFV()}
-    turns = [{name: train(channel) for name, channel in channels.items()} for _ in range(1 if quick else 3)]
-    wall, cpu = ({name: min(turn[name][clock] for turn in turns) for name in channels} for clock in (0, 1))
+    turns = [
+        {name: train(channel) for name, channel in channels.items()}
+        for _ in range(1 if quick else 3)
+    ]
+    wall, cpu = (
+        {name: min(turn[name][clock] for turn in turns) for name in channels} for clock in (0, 1)
+    )
     run, exact = turns[0]["bfv"][2], train(SecAgg(bits=16, fidelity="ideal"))[2]
-    stages = {stage: sum(record.seconds.get(stage, 0.0) for record in run.history) / rounds for stage in ("train", "channel", "evaluate")}
-    say("federated, seconds a round over bfv:", ", ".join(f"{stage} {spent:.2f}" for stage, spent in stages.items()))
+    stages = {
+        stage: sum(record.seconds.get(stage, 0.0) for record in run.history) / rounds
+        for stage in ("train", "channel", "evaluate")
+    }
+    say(
+        "federated, seconds a round over bfv:",
+        ", ".join(f"{stage} {spent:.2f}" for stage, spent in stages.items()),
+    )
     curve, peer = ([record.accuracy or math.nan for record in one.history] for one in (run, exact))
     say("federated, accuracy by round:", ", ".join(f"{accuracy:.4f}" for accuracy in curve))
     apart = max(abs(ours - theirs) for ours, theirs in zip(curve, peer, strict=True))
@@ -313,9 +409,27 @@ def federated(quick: bool) -> Iterator[Row]:
     case = "federated"
     yield cost(case, "plain", "seconds of a run", wall["bfv"], wall["plain"], 0.667)
     yield cost(case, "plain", "CPU seconds of a run", cpu["bfv"], cpu["plain"])
-    yield Row(case, "plain quantised", "difference of the accuracy curves", apart, 0.0, float(apart == 0), 1)
-    yield Row(case, "plain quantised", "difference of the final parameters", moved, 0.0, float(moved == 0), 1)
-    yield gain(case, "plain", "accuracy after 3 rounds", run.accuracy, turns[0]["plain"][2].accuracy)
+    yield Row(
+        case,
+        "plain quantised",
+        "difference of the accuracy curves",
+        apart,
+        0.0,
+        float(apart == 0),
+        1,
+    )
+    yield Row(
+        case,
+        "plain quantised",
+        "difference of the final parameters",
+        moved,
+        0.0,
+        float(moved == 0),
+        1,
+    )
+    yield gain(
+        case, "plain", "accuracy after 3 rounds", run.accuracy, turns[0]["plain"][2].accuracy
+    )
 
 
 CASES: dict[str, Callable[[bool], Iterable[Row]]] = {

@@ -1,4 +1,5 @@
-"""Attacks that only look: what they recover, how fast, and what knowing the defence is worth. One thread, means over seeds.
+"""Attacks that only look: what they recover, how fast, and what knowing the defence is worth. One
+thread, means over seeds.
 
 Rows without a peer measure against the figure that must be reached: ``theirs`` is that figure.
 """
@@ -44,7 +45,9 @@ LOW, HIGH = -MEAN / STD, (1 - MEAN) / STD
 
 
 def large(*, scaled: bool) -> Dataset:
-    """The digits at 32 x 32: scaled to mean 0 and deviation 1 as loaders hand them out, or as pixels in [0, 1]."""
+    """The digits at 32 x 32: scaled to mean 0 and deviation 1 as loaders hand them out, or as
+    pixels in [0, 1].
+    """
     digits = load("digits").train
     x = functional.interpolate(digits.x, size=(32, 32), mode="bilinear")
     return Dataset(x if scaled else (x * STD + MEAN).clamp(0, 1), digits.y, 10)
@@ -67,23 +70,51 @@ def convnet(seed: int, channels: int = 1) -> nn.Module:
     return initialised(build, (channels, 32, 32), 10, seed=seed)
 
 
-def play(net: nn.Module, clients: list[Dataset], training: LocalSGD, l2: float = float("inf"), rounds: int = 1) -> list[View]:
+def play(
+    net: nn.Module,
+    clients: list[Dataset],
+    training: LocalSGD,
+    l2: float = float("inf"),
+    rounds: int = 1,
+) -> list[View]:
     """The server's views of a run over the plain channel."""
     run = Federation(
-        net, clients, clients[0], rounds=rounds, training=training, executor="sequential", audit=AuditConfig(keep="all"),
+        net,
+        clients,
+        clients[0],
+        rounds=rounds,
+        training=training,
+        executor="sequential",
+        audit=AuditConfig(keep="all"),
         bound=Clip(l2=l2) if l2 < float("inf") else None,
-    ).run()  # fmt: skip
+    ).run()
     return [run.view("server", number) for number in range(rounds)]
 
 
-def recipe(net: nn.Module, shape: tuple[int, ...], training: LocalSGD, l2: float = float("inf"), *, scaled: bool = True) -> Forward:
+def recipe(
+    net: nn.Module,
+    shape: tuple[int, ...],
+    training: LocalSGD,
+    l2: float = float("inf"),
+    *,
+    scaled: bool = True,
+) -> Forward:
     """The public recipe, with the range of the digits' pixels."""
     plan = training.plan
     low, high = (LOW, HIGH) if scaled else (0.0, 1.0)
     return Forward(
-        net, cross_entropy, shape, 10, lr=training.lr, low=(low,), high=(high,), l2=l2, batch_size=plan.batch_size, epochs=plan.epochs,
+        net,
+        cross_entropy,
+        shape,
+        10,
+        lr=training.lr,
+        low=(low,),
+        high=(high,),
+        l2=l2,
+        batch_size=plan.batch_size,
+        epochs=plan.epochs,
         steps=plan.steps,
-    )  # fmt: skip
+    )
 
 
 def decibels(attack: Inference, view: View, true: Tensor, knows: Knowledge) -> tuple[float, float]:
@@ -100,8 +131,13 @@ def mean(values: list[float]) -> float:
 
 
 def chance(scores: Tensor, truth: Tensor, seed: int, deals: int = 20) -> list[float]:
-    """Whether the interval holds .5 where membership is dealt out at random, deal by deal: 95 % of them should."""
-    return [float(null_membership(scores, truth, seed=deals * seed + deal).auc.holds(0.5)) for deal in range(deals)]
+    """Whether the interval holds .5 where membership is dealt out at random, deal by deal: 95 % of
+    them should.
+    """
+    return [
+        float(null_membership(scores, truth, seed=deals * seed + deal).auc.holds(0.5))
+        for deal in range(deals)
+    ]
 
 
 def closed_form(quick: bool) -> Iterable[Row]:
@@ -131,7 +167,14 @@ def reconstruction(quick: bool) -> Iterable[Row]:
     cases = (
         ("sigmoid LeNet, b=1, Gauss-Newton", 1, GaussNewton(inner=150), True, 100.0, 6.0),
         ("ReLU ConvNet, b=1, Inverting Gradients", 1, strokes, False, 32.0, 3.0),
-        ("ReLU ConvNet, b=8, Inverting Gradients", 8, GradientInversion(tv=0.03, lr=0.05), False, 20.0, 40.0),
+        (
+            "ReLU ConvNet, b=8, Inverting Gradients",
+            8,
+            GradientInversion(tv=0.03, lr=0.05),
+            False,
+            20.0,
+            40.0,
+        ),
     )
     for name, b, attack, smooth, wanted, limit in cases:
         quality, seconds = [], []
@@ -148,7 +191,9 @@ def reconstruction(quick: bool) -> Iterable[Row]:
 
 
 def peers(quick: bool) -> Iterable[Row]:
-    """Inverting Gradients on photographs: the same net, update, iterations and recovered label as breaching's."""
+    """Inverting Gradients on photographs: the same net, update, iterations and recovered label as
+    breaching's.
+    """
     peer = breaching()
     from omegaconf import OmegaConf, open_dict  # comes with it
 
@@ -172,14 +217,20 @@ def peers(quick: bool) -> Iterable[Row]:
         view = play(net, [client], one)[0]
         forward = Forward(net, cross_entropy, (3, 32, 32), 10, lr=0.1, low=low, high=high, steps=1)
         began = time.process_time()
-        result = GradientInversion(iterations=iterations, tv=0.1).run(view, Knowledge(forward=forward, seed=seed, labels=client.y))
+        result = GradientInversion(iterations=iterations, tv=0.1).run(
+            view, Knowledge(forward=forward, seed=seed, labels=client.y)
+        )
         seconds["ours"].append(time.process_time() - began)
-        quality["ours"].append(float(pictures(pixels(result.samples), pixels(client.x)).psnr.mean()))  # type: ignore[attr-defined]
+        quality["ours"].append(
+            float(pictures(pixels(result.samples), pixels(client.x)).psnr.mean())
+        )  # type: ignore[attr-defined]
         model = FlatModel(convnet(seed, channels=3))
         model.write(view.before)
         parameters = [leaf.detach().clone() for leaf in model.module.parameters()]
         pieces = torch.split(-view.rows.values[0] / 0.1, [leaf.numel() for leaf in parameters])
-        gradients = [piece.view(leaf.shape).clone() for piece, leaf in zip(pieces, parameters, strict=True)]
+        gradients = [
+            piece.view(leaf.shape).clone() for piece, leaf in zip(pieces, parameters, strict=True)
+        ]
         torch.manual_seed(seed)
         setup = {"device": torch.device("cpu"), "dtype": torch.float}
         attack = peer.attacks.prepare_attack(model.module, nn.CrossEntropyLoss(), config, setup)
@@ -187,11 +238,17 @@ def peers(quick: bool) -> Iterable[Row]:
         sent = [{"parameters": parameters, "buffers": [], "metadata": meta}]
         began = time.process_time()
         with contextlib.redirect_stdout(sys.stderr):
-            found, _ = attack.reconstruct(sent, [{"gradients": gradients, "buffers": None, "metadata": told}], {})
+            found, _ = attack.reconstruct(
+                sent, [{"gradients": gradients, "buffers": None, "metadata": told}], {}
+            )
         seconds["theirs"].append(time.process_time() - began)
-        quality["theirs"].append(float(pictures(pixels(found["data"]), pixels(client.x)).psnr.mean()))
+        quality["theirs"].append(
+            float(pictures(pixels(found["data"]), pixels(client.x)).psnr.mean())
+        )
     case = f"one photograph, ReLU ConvNet, {iterations} iterations"
-    yield gain(case, "breaching 0.1.2", "PSNR, dB", mean(quality["ours"]), mean(quality["theirs"]), 1.0)
+    yield gain(
+        case, "breaching 0.1.2", "PSNR, dB", mean(quality["ours"]), mean(quality["theirs"]), 1.0
+    )
     yield cost(case, "breaching 0.1.2", "CPU s", min(seconds["ours"]), min(seconds["theirs"]), 1.3)
 
 
@@ -205,7 +262,10 @@ def labels(quick: bool) -> Iterable[Row]:
             net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(64,))
             client = split.train.take(index)
             view = play(net, [client], FedSGD(lr=0.1))[0]
-            result = LabelCounts().run(view, Knowledge(forward=recipe(net, (1, 8, 8), FedSGD(lr=0.1)), auxiliary=split.test))
+            result = LabelCounts().run(
+                view,
+                Knowledge(forward=recipe(net, (1, 8, 8), FedSGD(lr=0.1)), auxiliary=split.test),
+            )
             true = torch.bincount(client.y, minlength=10)
             right.append(float(torch.minimum(true, result.counts).sum()) / b)  # type: ignore[attr-defined]
         yield gain(f"label counts, B={b}", "must reach", "share right", mean(right), 0.99, 1.0)
@@ -223,14 +283,21 @@ def adaptive(quick: bool) -> Iterable[Row]:
         for seed in range(2 if quick else 4):
             client, net = data.take([seed]), convnet(seed)
             view = play(net, [client], training, l2)[0]
-            knows = Knowledge(forward=recipe(net, (1, 32, 32), training, l2, scaled=False), seed=seed)
-            known, naive = (decibels(GradientInversion(adaptive=a), view, client.x, knows)[0] for a in (True, False))
+            knows = Knowledge(
+                forward=recipe(net, (1, 32, 32), training, l2, scaled=False), seed=seed
+            )
+            known, naive = (
+                decibels(GradientInversion(adaptive=a), view, client.x, knows)[0]
+                for a in (True, False)
+            )
             gaps.append(known - naive)
         yield gain(f"adaptive gain, {name}", "must reach", "dB", mean(gaps), wanted, 1.0)
 
 
 def stream(quick: bool) -> Iterable[Row]:
-    """Membership from the updates of 10 clients x 50 digits, 15 rounds of 2 local epochs; small batches blur what a step says."""
+    """Membership from the updates of 10 clients x 50 digits, 15 rounds of 2 local epochs; small
+    batches blur what a step says.
+    """
     split = load("digits")
     x, y = torch.cat([split.train.x, split.test.x]), torch.cat([split.train.y, split.test.y])
     for batch in (50, 16):
@@ -242,7 +309,9 @@ def stream(quick: bool) -> Iterable[Row]:
             training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=batch, epochs=2))
             forward, held = recipe(net, (1, 8, 8), training), data.take(range(1000, data.n))
             knows = Knowledge(forward=forward, candidates=data.take(range(1000)), auxiliary=held)
-            views = play(net, [data.take(range(50 * i, 50 * i + 50)) for i in range(10)], training, rounds=15)
+            views = play(
+                net, [data.take(range(50 * i, 50 * i + 50)) for i in range(10)], training, rounds=15
+            )
             owner = torch.arange(1000) // 50
             each = UpdateMembership().run(views, knows).scores  # type: ignore[attr-defined]
             mine = owner == torch.arange(10)[:, None]
@@ -252,35 +321,70 @@ def stream(quick: bool) -> Iterable[Row]:
             scores["sum"].append(membership(whole, owner < 10).auc.value)
             scores["control"] += chance(whole, owner < 10, seed)
         target = 1.0 if batch == 50 else None
-        yield gain(f"update stream, batches of {batch}, per client", "must reach", "AUC", mean(scores["client"]), 0.98, target)
-        yield gain(f"update stream, batches of {batch}, sum", "must reach", "AUC", mean(scores["sum"]), 0.75, target)
-        yield gain(f"null control, batches of {batch}", "must reach", "share of intervals with .5", mean(scores["control"]), 0.95)
+        yield gain(
+            f"update stream, batches of {batch}, per client",
+            "must reach",
+            "AUC",
+            mean(scores["client"]),
+            0.98,
+            target,
+        )
+        yield gain(
+            f"update stream, batches of {batch}, sum",
+            "must reach",
+            "AUC",
+            mean(scores["sum"]),
+            0.75,
+            target,
+        )
+        yield gain(
+            f"null control, batches of {batch}",
+            "must reach",
+            "share of intervals with .5",
+            mean(scores["control"]),
+            0.95,
+        )
 
 
 def writers(quick: bool) -> Iterable[Row]:
-    """Membership from the updates of 10 clients who each are a writer of MNIST, 12 rounds of 2 local epochs on half of their digits.
+    """Membership from the updates of 10 clients who each are a writer of MNIST, 12 rounds of 2
+    local epochs on half of their digits.
 
-    Who is no member: digits of ten other writers, or the other half of the same hands, which is harder.
+    Who is no member: digits of ten other writers, or the other half of the same hands, which is
+    harder.
     """
     train = load("mnist").train
     writer = train.attributes["writer"]
     kinds = {-1: "strangers", -2: "the same hands"}
-    scores: dict[str, list[float]] = {f"{name}{kind}": [] for name in ("client", "sum") for kind in kinds} | {"control": []}
+    scores: dict[str, list[float]] = {
+        f"{name}{kind}": [] for name in ("client", "sum") for kind in kinds
+    } | {"control": []}
     for seed in range(1 if quick else 3):
-        some = torch.unique(writer)[torch.randperm(539, generator=torch.Generator().manual_seed(seed))]
+        some = torch.unique(writer)[
+            torch.randperm(539, generator=torch.Generator().manual_seed(seed))
+        ]
         own = [(writer == who).nonzero().squeeze(1) for who in some[:20]]
         member = [index[: len(index) // 2] for index in own[:10]]
-        same, others = [index[len(index) // 2 :] for index in own[:10]], [index[: len(index) // 2] for index in own[10:]]
+        same, others = (
+            [index[len(index) // 2 :] for index in own[:10]],
+            [index[: len(index) // 2] for index in own[10:]],
+        )
         pool = train.take(torch.cat([*member, *same, *others]))
         owner = torch.cat(
             [torch.full((len(index),), k) for k, index in enumerate(member)]
             + [torch.full((len(index),), -2) for index in same]
             + [torch.full((len(index),), -1) for index in others]
         )
-        held = train.take(torch.cat([(writer == who).nonzero().squeeze(1)[:10] for who in some[20:120]]))
+        held = train.take(
+            torch.cat([(writer == who).nonzero().squeeze(1)[:10] for who in some[20:120]])
+        )
         net = initialised(mlp, (1, 28, 28), 10, seed=seed, hidden=(32,))
         training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=1 << 20, epochs=2))
-        knows = Knowledge(forward=Forward(net, cross_entropy, (1, 28, 28), 10, lr=0.1, epochs=2), candidates=pool, auxiliary=held)
+        knows = Knowledge(
+            forward=Forward(net, cross_entropy, (1, 28, 28), 10, lr=0.1, epochs=2),
+            candidates=pool,
+            auxiliary=held,
+        )
         views = play(net, [train.take(index) for index in member], training, rounds=12)
         each = UpdateMembership().run(views, knows).scores  # type: ignore[attr-defined]
         whole = UpdateMembership(target="sum").run(views, knows).scores  # type: ignore[attr-defined]
@@ -293,14 +397,34 @@ def writers(quick: bool) -> Iterable[Row]:
     for kind, named in kinds.items():
         target = 1.0 if kind == -1 else None
         yield gain(
-            f"update stream, MNIST by writer against {named}, per client", "must reach", "AUC", mean(scores[f"client{kind}"]), 0.98, target
+            f"update stream, MNIST by writer against {named}, per client",
+            "must reach",
+            "AUC",
+            mean(scores[f"client{kind}"]),
+            0.98,
+            target,
         )
-        yield gain(f"update stream, MNIST by writer against {named}, sum", "must reach", "AUC", mean(scores[f"sum{kind}"]), 0.75, target)
-    yield gain("null control, MNIST by writer", "must reach", "share of intervals with .5", mean(scores["control"]), 0.95)
+        yield gain(
+            f"update stream, MNIST by writer against {named}, sum",
+            "must reach",
+            "AUC",
+            mean(scores[f"sum{kind}"]),
+            0.75,
+            target,
+        )
+    yield gain(
+        "null control, MNIST by writer",
+        "must reach",
+        "share of intervals with .5",
+        mean(scores["control"]),
+        0.95,
+    )
 
 
 def shadows(quick: bool) -> Iterable[Row]:
-    """LiRA against the loss threshold on 500 digits and their true labels; shadows stacked against one by one."""
+    """LiRA against the loss threshold on 500 digits and their true labels; shadows stacked against
+    one by one.
+    """
     split = load("digits")
     x, y = torch.cat([split.train.x, split.test.x]), torch.cat([split.train.y, split.test.y])
     ours, theirs = [], []
@@ -315,13 +439,18 @@ def shadows(quick: bool) -> Iterable[Row]:
         after = start + train(start, data, [torch.arange(500)], seed=99 + seed)[0]
         view = View("server", RoundPlan(0, (0,), len(start), float("inf")), start, after, {})
         knows = Knowledge(
-            forward=recipe(net, (1, 8, 8), training), candidates=data.take(range(1000)), auxiliary=data.take(range(1000, data.n)),
-            trainer=train, seed=seed,
-        )  # fmt: skip
+            forward=recipe(net, (1, 8, 8), training),
+            candidates=data.take(range(1000)),
+            auxiliary=data.take(range(1000, data.n)),
+            trainer=train,
+            seed=seed,
+        )
         inside = torch.arange(1000) < 500
         found = ShadowMembership(epochs=40).run(view, knows).scores  # type: ignore[attr-defined]
         ours.append(membership(found, inside).at_hundredth.value)
-        theirs.append(membership(LossThreshold().run(view, knows).scores, inside).at_hundredth.value)  # type: ignore[attr-defined]
+        theirs.append(
+            membership(LossThreshold().run(view, knows).scores, inside).at_hundredth.value
+        )  # type: ignore[attr-defined]
     yield gain(
         "LiRA online, K=16, 500 digits, MLP of 128, 40 epochs",
         "loss threshold",
@@ -340,7 +469,10 @@ def _stacking(net: nn.Module, data: Dataset, start: Tensor) -> Iterable[Row]:
 
     training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=16, epochs=2))
     workload = Workload(FlatModel(net), cross_entropy, training, data)
-    tasks = [Task(k, torch.randperm(1000, generator=torch.Generator().manual_seed(k))[:500]) for k in range(64)]
+    tasks = [
+        Task(k, torch.randperm(1000, generator=torch.Generator().manual_seed(k))[:500])
+        for k in range(64)
+    ]
     out = torch.empty(64, workload.model.d)
     broadcast = Broadcast(RoundPlan(0, tuple(range(64)), workload.model.d, float("inf")), start)
     seconds = {}

@@ -1,7 +1,8 @@
 """Secure aggregation against Flower's SecAgg+, against the bare keystream, and how it grows.
 
-``python -m benchmarks.secagg [--quick] [--json] [--only CASE]``. Times are CPU time of all threads. The Flower cases make
-``.venv-flower`` on first use and run both sides in it, turn by turn, with the same n, k, t, d and resolution.
+``python -m benchmarks.secagg [--quick] [--json] [--only CASE]``. Times are CPU time of all threads.
+The Flower cases make ``.venv-flower`` on first use and run both sides in it, turn by turn, with the
+same n, k, t, d and resolution.
 """
 
 from __future__ import annotations
@@ -26,8 +27,20 @@ PEER = "Flower SecAgg+"
 
 
 def _flower(n: int, d: int, k: int, t: int, drops: int, repeats: int) -> dict[str, float]:
-    command = [str(flower_env.python()), "-m", "benchmarks.peers.secagg_flower", *map(str, (n, d, k, t, drops, repeats))]
-    done = subprocess.run(command, env=flower_env.environment(), capture_output=True, text=True, check=False, cwd=flower_env.ROOT)
+    command = [
+        str(flower_env.python()),
+        "-m",
+        "benchmarks.peers.secagg_flower",
+        *map(str, (n, d, k, t, drops, repeats)),
+    ]
+    done = subprocess.run(
+        command,
+        env=flower_env.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=flower_env.ROOT,
+    )
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)
         raise ImportError("Flower's side of the benchmark failed")
@@ -38,18 +51,34 @@ def large(quick: bool) -> Iterator[Row]:
     """30 clients, 1M parameters, 20 neighbours, 3 drop out after key sharing."""
     found = _flower(30, 1_000_000, 20, 11, 3, 2 if quick else 4)
     for part, target in (("client", 6), ("server", None), ("round", 10)):
-        yield cost("1M parameters", PEER, f"CPU s, {part}", found[f"ours_{part}"], found[f"theirs_{part}"], target)
+        yield cost(
+            "1M parameters",
+            PEER,
+            f"CPU s, {part}",
+            found[f"ours_{part}"],
+            found[f"theirs_{part}"],
+            target,
+        )
 
 
 def many(quick: bool) -> Iterator[Row]:
     """100 clients, 10k parameters, 50 neighbours, 10 drop out after key sharing."""
     found = _flower(100, 10_000, 50, 26, 10, 1 if quick else 2)
     for part, target in (("client", None), ("server", 300), ("round", 35)):
-        yield cost("10k parameters", PEER, f"CPU s, {part}", found[f"ours_{part}"], found[f"theirs_{part}"], target)
+        yield cost(
+            "10k parameters",
+            PEER,
+            f"CPU s, {part}",
+            found[f"ours_{part}"],
+            found[f"theirs_{part}"],
+            target,
+        )
 
 
 def keystream(quick: bool) -> Iterator[Row]:
-    """One mask of 1M values, generated and added, against the bare AES-CTR keystream of the same length; quantising beside it."""
+    """One mask of 1M values, generated and added, against the bare AES-CTR keystream of the same
+    length; quantising beside it.
+    """
     values, seed, library = np.zeros(1_000_000, dtype=np.uint32), bytes(range(32)), backend()
     zeros, out = bytes(1 << 17), np.empty((1 << 17) + 16, dtype=np.uint8)
 
@@ -58,20 +87,47 @@ def keystream(quick: bool) -> Iterator[Row]:
         for start in range(0, values.nbytes, len(zeros)):
             stream.update_into(zeros[: values.nbytes - start], out)
 
-    found = interleaved({"ours": lambda: mask(values, [(seed, 1)], library), "bare": bare}, 20 if quick else 60, time.process_time)
-    yield cost("mask", "bare AES-CTR keystream", "s for 1M values", found["ours"], found["bare"], target=1 / 1.5)
+    found = interleaved(
+        {"ours": lambda: mask(values, [(seed, 1)], library), "bare": bare},
+        20 if quick else 60,
+        time.process_time,
+    )
+    yield cost(
+        "mask",
+        "bare AES-CTR keystream",
+        "s for 1M values",
+        found["ours"],
+        found["bare"],
+        target=1 / 1.5,
+    )
     vector = torch.randn(1_000_000)
-    update, plan = Bounded(1, 0.9 * vector / vector.norm(), 1.0), RoundPlan(0, (1, 2), d=1_000_000, l2=1.0)
+    update, plan = (
+        Bounded(1, 0.9 * vector / vector.norm(), 1.0),
+        RoundPlan(0, (1, 2), d=1_000_000, l2=1.0),
+    )
     numbers, rng, repeats = update.delta.numpy(), np.random.default_rng(0), 5 if quick else 15
     textbook = {
         "nearest": lambda: np.rint(np.clip(numbers, -1, 1) * 32767.0).astype(np.int64),
-        "stochastic": lambda: np.floor(np.clip(numbers, -1, 1) * 32767.0 + rng.random(len(numbers))).astype(np.int64),
+        "stochastic": (
+            lambda: np.floor(np.clip(numbers, -1, 1) * 32767.0 + rng.random(len(numbers))).astype(
+                np.int64
+            )
+        ),
     }
     for rounding, theirs in textbook.items():
         code = FixedPoint(16, rounding=rounding)
-        runs = {"ours": lambda code=code: code.encode(update, plan, dtype=np.int32), "theirs": theirs}
+        runs = {
+            "ours": lambda code=code: code.encode(update, plan, dtype=np.int32),
+            "theirs": theirs,
+        }
         found = interleaved(runs, repeats, time.process_time)
-        yield cost("quantise", "three lines of numpy", f"s for 1M values, {rounding}", found["ours"], found["theirs"])
+        yield cost(
+            "quantise",
+            "three lines of numpy",
+            f"s for 1M values, {rounding}",
+            found["ours"],
+            found["theirs"],
+        )
 
 
 def _updates(n: int, d: int) -> dict[int, Bounded]:
@@ -80,7 +136,9 @@ def _updates(n: int, d: int) -> dict[int, Bounded]:
     return {i: Bounded(i, vectors[i % 16], 1.0) for i in range(1, n + 1)}
 
 
-def _round(channel: SecAgg | AdditiveSharing, n: int, d: int, faults: Faults = NO_FAULTS, number: int = 0) -> tuple[float, Outcome]:
+def _round(
+    channel: SecAgg | AdditiveSharing, n: int, d: int, faults: Faults = NO_FAULTS, number: int = 0
+) -> tuple[float, Outcome]:
     """CPU seconds of everything in one round, in one process."""
     updates, plan = _updates(n, d), RoundPlan(number, tuple(range(1, n + 1)), d=d, l2=1.0)
     members = {i: channel.client(i) for i in updates}
@@ -93,7 +151,9 @@ def _round(channel: SecAgg | AdditiveSharing, n: int, d: int, faults: Faults = N
     if outcome.opened is None:
         raise RuntimeError(f"the round failed: {list(outcome.aborts.values())[:3]}")
     exact = sum(updates[i].delta.double() for i in outcome.opened.survivors)
-    if not torch.allclose(outcome.opened.what.value.double(), exact, atol=n / channel.code.scale(plan)):
+    if not torch.allclose(
+        outcome.opened.what.value.double(), exact, atol=n / channel.code.scale(plan)
+    ):
         raise RuntimeError("the sum is wrong")
     return seconds, outcome
 
@@ -102,7 +162,11 @@ def _leaving(n: int, share: float) -> Faults:
     """That share of the cohort falls silent at each of the four stages, spread over the cohort."""
     each = int(n * share)
     order = np.random.default_rng(0).permutation(np.arange(1, n + 1))
-    return Faults(silent_from={client_party(int(who)): 2 * (i // each) for i, who in enumerate(order[: 4 * each])})
+    return Faults(
+        silent_from={
+            client_party(int(who)): 2 * (i // each) for i, who in enumerate(order[: 4 * each])
+        }
+    )
 
 
 def scale(quick: bool) -> Iterator[Row]:
@@ -111,7 +175,14 @@ def scale(quick: bool) -> Iterator[Row]:
     say(f"  1,000 clients: {channel.degree(1000)}")
     seconds, outcome = _round(channel, 1000, 100_000, _leaving(1000, 0.05))
     say(f"  survivors: {outcome.opened.what.count}")
-    yield cost("n=1,000 d=100k, 5 % drops at every stage", "budget of 15 s", "CPU s, everybody", seconds, 15.0, target=1)
+    yield cost(
+        "n=1,000 d=100k, 5 % drops at every stage",
+        "budget of 15 s",
+        "CPU s, everybody",
+        seconds,
+        15.0,
+        target=1,
+    )
     say(f"  10,000 clients: {channel.degree(10_000)}")
     seconds, outcome = _round(channel, 10_000, 1000)
     yield Row("n=10,000 d=1,000", "none", "CPU s, everybody", seconds, seconds, 1.0)
@@ -126,13 +197,29 @@ def curve(quick: bool) -> Iterator[Row]:
 
 
 def size(quick: bool) -> Iterator[Row]:
-    """Bytes a client sends: 1M parameters, 20 neighbours, active mode, next round's keys on board."""
+    """Bytes a client sends: 1M parameters, 20 neighbours, active mode, next round's keys on
+    board.
+    """
     for ring, promised in ((24, 3.01), (32, 4.01)):
         channel = SecAgg(mode="active", graph=20, ring=ring, carry=True, corrupt=0.0)
         _, outcome = _round(channel, 24, 1_000_000)
         sent = outcome.bytes_sent("client/1")
-        yield cost(f"{ring}-bit ring", f"{promised} promised", "bytes a parameter", sent / 1_000_000, promised, target=1)
-        yield cost(f"{ring}-bit ring", "3,500 promised", "bytes of key material", sent - 1_000_001 * ring // 8, 3500.0, target=1)
+        yield cost(
+            f"{ring}-bit ring",
+            f"{promised} promised",
+            "bytes a parameter",
+            sent / 1_000_000,
+            promised,
+            target=1,
+        )
+        yield cost(
+            f"{ring}-bit ring",
+            "3,500 promised",
+            "bytes of key material",
+            sent - 1_000_001 * ring // 8,
+            3500.0,
+            target=1,
+        )
 
 
 def exchanges(quick: bool) -> Iterator[Row]:
@@ -146,17 +233,28 @@ def exchanges(quick: bool) -> Iterator[Row]:
         members, server = {i: channel.client(i) for i in updates}, channel.server()
         for number in range(2):
             plan = RoundPlan(number, tuple(updates), d=10, l2=1.0)
-            outcome = drive(server.enter(plan), {client_party(i): m.enter(plan, updates[i]) for i, m in members.items()})
-        count = len({letter.exchange for letter in outcome.letters if letter.sender == "client/1"})
-        yield cost(name, f"{most} promised", "exchanges a round", float(count), float(most), target=1)
+            outcome = drive(
+                server.enter(plan),
+                {client_party(i): m.enter(plan, updates[i]) for i, m in members.items()},
+            )
+        count = len(
+            {message.exchange for message in outcome.messages if message.sender == "client/1"}
+        )
+        yield cost(
+            name, f"{most} promised", "exchanges a round", float(count), float(most), target=1
+        )
 
 
 def sharing(quick: bool) -> Iterator[Row]:
     """Additive sharing over two servers beside secure aggregation: 30 clients, 1M parameters."""
     found = {}
     for name, channel in (("sharing", AdditiveSharing()), ("secagg", SecAgg(graph=20))):
-        found[name] = min(_round(channel, 30, 1_000_000, number=i)[0] for i in range(1 if quick else 3))
-    yield cost("two servers, 1M", "our SecAgg, k=20", "CPU s, everybody", found["sharing"], found["secagg"])
+        found[name] = min(
+            _round(channel, 30, 1_000_000, number=i)[0] for i in range(1 if quick else 3)
+        )
+    yield cost(
+        "two servers, 1M", "our SecAgg, k=20", "CPU s, everybody", found["sharing"], found["secagg"]
+    )
 
 
 CASES = {

@@ -1,4 +1,6 @@
-"""Somebody's own PyTorch federated loop, with a privacy layer around its aggregation: thirty lines, none of them privfl's engine."""
+"""Somebody's own PyTorch federated loop, with a privacy layer around its aggregation: thirty lines,
+none of them privfl's engine.
+"""
 
 import torch
 from torch import nn
@@ -28,4 +30,7 @@ for _ in range(10):
     vector_to_parameters(start + mean, model.parameters())
 
 accuracy = (model(digits.test.x).argmax(dim=1) == digits.test.y).float().mean()
-print(f"accuracy {accuracy:.3f}; the server read {receipt.server_reads}; {receipt.bytes_sent} bytes a round")
+print(
+    f"accuracy {accuracy:.3f}; the server read {receipt.server_reads}; {receipt.bytes_sent} bytes a"
+    " round"
+)

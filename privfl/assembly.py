@@ -1,4 +1,6 @@
-"""From a config to a scenario: every part is looked up, built and checked, and the data is loaded and dealt out."""
+"""From a config to a scenario: every part is looked up, built and checked, and the data is loaded
+and dealt out.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,27 @@ from torch import Tensor, nn
 from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.config import Config
-from privfl.core import ClientId, ConfigError, Dataset, FlatModel, LocalPlan, OsNoise, SeededNoise, Seeds, unknown
+from privfl.core import (
+    ClientId,
+    ConfigError,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    OsNoise,
+    SeededNoise,
+    Seeds,
+    unknown,
+)
 from privfl.data import Split, load
 from privfl.engine import (
     Attacker,
+    AttackSchedule,
     CarriesNoise,
     Described,
     Grouped,
     Sampler,
     Scenario,
-    Schedule,
-    Trusted,
+    ServerOracles,
     choose_clients,
     hosts,
     opens_to,
@@ -42,7 +54,8 @@ def scenario(config: Config) -> Scenario:
     """The scenario that a config describes.
 
     Raises:
-        ConfigError: an unknown name or key, a value that cannot be, or parts that do not go together.
+        ConfigError: an unknown name or key, a value that cannot be, or parts that do not go
+            together.
         DataMissing: the data set is not on this machine.
     """
     _refuse_impossible(config)
@@ -54,23 +67,40 @@ def scenario(config: Config) -> Scenario:
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
-    optimizer = catalog.build("server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer)
+    optimizer = catalog.build(
+        "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
+    )
     builder, options = _model(config.model)
     split = load(config.data.name, **config.data.options)
     clients, root = deal(config, split, seeds)
-    module: nn.Module = initialised(builder, split.shape, split.classes, seed=seeds.derive("model"), **options)
-    workload = Workload(FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device))
+    module: nn.Module = initialised(
+        builder, split.shape, split.classes, seed=seeds.derive("model"), **options
+    )
+    workload = Workload(
+        FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device)
+    )
     bound = _with("bound", catalog.BOUNDS, bound_part, {"sizes": lambda: _layers(workload.model)})
-    trusted = Trusted(workload, clients, root).by_name()
+    trusted = ServerOracles(workload, clients, root).by_name()
     public = private and not hasattr(catalog.CHANNELS[config.channel["name"]], "rows")
     rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
     aggregator = _with("aggregator", catalog.AGGREGATORS, rule, trusted)
     inside = hosts(catalog.CHANNELS[config.channel["name"]])
     if inside and "rule" in config.channel:
-        raise ConfigError(f"channel '{config.channel['name']}': its rule is the run's aggregator; set aggregator instead of channel.rule.")
-    channel = catalog.build("channel", catalog.CHANNELS, config.channel, catalog.NESTED, {"rule": aggregator} if inside else None)
+        raise ConfigError(
+            f"channel '{config.channel['name']}': its rule is the run's aggregator; set aggregator"
+            " instead of channel.rule."
+        )
+    channel = catalog.build(
+        "channel",
+        catalog.CHANNELS,
+        config.channel,
+        catalog.NESTED,
+        {"rule": aggregator} if inside else None,
+    )
     if ring_noise:
-        channel = _with_noise(channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config)
+        channel = _with_noise(
+            channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config
+        )
     if inside and not isinstance(aggregator, Mean):
         aggregator = Mean()  # the channel's servers run the rule; what they open is its result
     return Scenario(
@@ -84,7 +114,9 @@ def scenario(config: Config) -> Scenario:
         sampler=sampler,
         defences=[_with("defence", catalog.DEFENCES, part, trusted) for part in config.defences],
         mechanism=mechanism,
-        attackers=[_attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)],
+        attackers=[
+            _attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
+        ],
         attackers_know=config.attackers_know,
         server_optimizer=optimizer,
         part_bounds=part_bounds,
@@ -95,7 +127,9 @@ def scenario(config: Config) -> Scenario:
             "clients": f"{len(clients)}, split by {config.data.partition['name']}",
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
-            "channel": channel.describe() if isinstance(channel, Described) else _first_sentence(channel),
+            "channel": (
+                channel.describe() if isinstance(channel, Described) else _first_sentence(channel)
+            ),
             "the server reads": _reads(channel),
             "bound": _bounds(bound),
         },
@@ -103,20 +137,25 @@ def scenario(config: Config) -> Scenario:
 
 
 def training(part: Mapping[str, Any]) -> Method:
-    """A training method from its part; ``batch_size``, ``epochs`` and ``steps`` stand beside its own keys.
+    """A training method from its part; ``batch_size``, ``epochs`` and ``steps`` stand beside its
+    own keys.
 
     >>> training({"name": "sgd", "lr": 0.5, "epochs": 2}).plan
     LocalPlan(batch_size=32, epochs=2, steps=None)
     """
     own = {key: value for key, value in part.items() if key not in _PLAN_KEYS}
     gradient = own.get("gradient")
-    if isinstance(gradient, Mapping) and gradient.get("name") == "dp":  # it divides by the plan's batch size
+    if (
+        isinstance(gradient, Mapping) and gradient.get("name") == "dp"
+    ):  # it divides by the plan's batch size
         own["gradient"] = {"batch_size": part.get("batch_size", 32), **gradient}
     plan = {key: value for key, value in part.items() if key in _PLAN_KEYS}
     method: Method = catalog.build("training", catalog.TRAINING, own, catalog.NESTED)
     if not plan:
         return method
-    checked = catalog.build("training", {part["name"]: LocalPlan}, {"name": part["name"], "batch_size": 32, **plan})
+    checked = catalog.build(
+        "training", {part["name"]: LocalPlan}, {"name": part["name"], "batch_size": 32, **plan}
+    )
     try:
         changed: Method = dataclasses.replace(method, plan=checked)  # type: ignore[type-var]
     except ConfigError as error:
@@ -125,7 +164,9 @@ def training(part: Mapping[str, Any]) -> Method:
 
 
 def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
-    """Each client's positions in the training data, and the samples that the server keeps clean for itself."""
+    """Each client's positions in the training data, and the samples that the server keeps clean for
+    itself.
+    """
     part, train = config.data.partition, split.train
     if part["name"] == "natural" and "attribute" not in part and split.natural is not None:
         part = {**part, "attribute": split.natural}
@@ -134,7 +175,9 @@ def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Ten
     if count is None and part["name"] != "natural":
         count = DEFAULT_CLIENTS
     if config.data.root >= train.n:
-        raise ConfigError(f"data.root is {config.data.root}, and there are only {train.n} training samples.")
+        raise ConfigError(
+            f"data.root is {config.data.root}, and there are only {train.n} training samples."
+        )
     shuffled = torch.randperm(train.n, generator=seeds.generator("root"))
     root, rest = shuffled[: config.data.root], shuffled[config.data.root :].sort().values
     held = train if config.data.root == 0 else train.take(rest)
@@ -151,20 +194,27 @@ def _optional(seam: str, table: catalog.Table, part: Mapping[str, Any]) -> Any |
     return None if part["name"] == "none" else catalog.build(seam, table, part, catalog.NESTED)
 
 
-def _with(seam: str, table: catalog.Table, part: Mapping[str, Any], trusted: Mapping[str, Callable[[], Any]]) -> Any:
+def _with(
+    seam: str,
+    table: catalog.Table,
+    part: Mapping[str, Any],
+    trusted: Mapping[str, Callable[[], Any]],
+) -> Any:
     """A defence, with those of the run's functions that its constructor asks for."""
     if part["name"] not in table:
         return catalog.build(seam, table, part)
     asked = [name for name in catalog.fields_of(table[part["name"]])[0] if name in trusted]
-    return catalog.build(seam, table, part, catalog.NESTED, {name: trusted[name]() for name in asked})
+    return catalog.build(
+        seam, table, part, catalog.NESTED, {name: trusted[name]() for name in asked}
+    )
 
 
 def _with_noise(channel: Any, noise: Any, config: Config) -> Any:
     if not isinstance(channel, CarriesNoise):
         able = [name for name, maker in catalog.CHANNELS.items() if hasattr(maker, "noise_event")]
         raise ConfigError(
-            f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel, and channel"
-            f" '{config.channel['name']}' takes none; {', '.join(able)} does."
+            f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
+            f" and channel '{config.channel['name']}' takes none; {', '.join(able)} does."
         )
     return dataclasses.replace(channel, noise=noise)  # type: ignore[type-var]
 
@@ -175,7 +225,9 @@ def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Mapping[str, Any]:
-    """Under noise a bare ``mean`` is the one with a sensitivity: unweighted, over the expected size of a cohort, whoever drops out."""
+    """Under noise a bare ``mean`` is the one with a sensitivity: unweighted, over the expected size
+    of a cohort, whoever drops out.
+    """
     sampling = sampler.sampling(clients)
     if part != {"name": "mean"}:
         return part
@@ -184,7 +236,10 @@ def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Map
 
 def _refuse_impossible(config: Config) -> None:
     """Say which rules would work where this one cannot, and through which channels it would."""
-    for seam, table, part in (("channel", catalog.CHANNELS, config.channel), ("aggregator", catalog.AGGREGATORS, config.aggregator)):
+    for seam, table, part in (
+        ("channel", catalog.CHANNELS, config.channel),
+        ("aggregator", catalog.AGGREGATORS, config.aggregator),
+    ):
         if part["name"] not in table:
             raise ConfigError(unknown(seam, part["name"], table))
     name, over = config.aggregator["name"], config.channel["name"]
@@ -192,24 +247,40 @@ def _refuse_impossible(config: Config) -> None:
         return
     why = catalog.verdict(name, over)["because"]
     able = [rule for rule in catalog.AGGREGATORS if catalog.works(rule, over)]
-    through = [channel for channel in catalog.CHANNELS if catalog.works(name, channel) and channel != "plain"]
-    ways = f"{name} works through {', '.join(through)}, and over plain" if through else f"{name} works over plain alone"
+    through = [
+        channel
+        for channel in catalog.CHANNELS
+        if catalog.works(name, channel) and channel != "plain"
+    ]
+    ways = (
+        f"{name} works through {', '.join(through)}, and over plain"
+        if through
+        else f"{name} works over plain alone"
+    )
     raise ConfigError(
-        f"aggregator '{name}' does not go with channel '{over}': {why}. {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}."
-        " See 'privfl list --compat'."
+        f"aggregator '{name}' does not go with channel '{over}': {why}."
+        f" {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}. See 'privfl list"
+        " --compat'."
     )
 
 
-def _attacker(part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds, i: int) -> Attacker:
+def _attacker(
+    part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds, i: int
+) -> Attacker:
     own = {key: value for key, value in part.items() if key not in (*_SCHEDULE_KEYS, *_TEAM_KEYS)}
     when = {key: value for key, value in part.items() if key in _SCHEDULE_KEYS}
     if part["name"] in catalog.INFERENCE:
         raise ConfigError(
-            f"attack '{part['name']}' only looks: it acts in no round. Run 'privfl audit' on the config, or its class on a run's view."
+            f"attack '{part['name']}' only looks: it acts in no round. Run 'privfl audit' on the"
+            " config, or its class on a run's view."
         )
     attack = catalog.build("attack", catalog.ATTACKS, own, catalog.NESTED)
-    schedule = catalog.build("attack", {part["name"]: Schedule}, {"name": part["name"], **when})
-    who = choose_clients(clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction"))
+    schedule = catalog.build(
+        "attack", {part["name"]: AttackSchedule}, {"name": part["name"], **when}
+    )
+    who = choose_clients(
+        clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction")
+    )
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
 
 
@@ -228,7 +299,9 @@ def _bounds(bound: Any) -> str:
 
 
 def _layers(model: FlatModel) -> tuple[int, ...]:
-    """How many parameters each layer has, in the order of the flat vector: a layer's weights and biases are one part."""
+    """How many parameters each layer has, in the order of the flat vector: a layer's weights and
+    biases are one part.
+    """
     sizes: dict[str, int] = {}
     for slot in model.slots:
         layer = slot.name.rpartition(".")[0]

@@ -1,4 +1,6 @@
-"""The one place that names every concrete class: a plain dict per seam, and how a part of a config becomes an object."""
+"""The one place that names every concrete class: a plain dict per seam, and how a part of a config
+becomes an object.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from privfl.engine import hosts, opens_to, reads_ids, rule_reads_channel, sample
 
 Table = Mapping[str, Callable[..., Any]]
 
-SAMPLERS: Table = {"all": samplers.All, "fixed_size": samplers.FixedSize, "poisson": samplers.Poisson}
+SAMPLERS: Table = {
+    "all": samplers.All,
+    "fixed_size": samplers.FixedSize,
+    "poisson": samplers.Poisson,
+}
 BOUNDS: Table = {
     "none": dp.NoBound,
     "clip": dp.Clip,
@@ -32,7 +38,9 @@ HYBRIDS: Table = {
     "sign_two_server": hybrid.SignTwoServer,
     "encrypted_cosine": hybrid.EncryptedCosine,
 }
-"""Channels under which robust rules work although nobody reads an update: the rule sees groups, or the servers run it on secret data."""
+"""Channels under which robust rules work although nobody reads an update: the rule sees groups, or
+the servers run it on secret data.
+"""
 CHANNELS: Table = {
     "plain": crypto.Plain,
     "secagg": crypto.SecAgg,
@@ -106,16 +114,22 @@ RING_NOISE: Table = {
     "distributed_skellam": dp.DistributedSkellam,
     "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
 }
-"""Noise that clients add to the integers of a summing channel, so that nobody sees a sum without it."""
+"""Noise that clients add to the integers of a summing channel, so that nobody sees a sum without
+it.
+"""
 SCHEDULES: Table = {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound}
-GRADIENTS: Table = {"plain": training.PlainGradient, "dp": dp.DPGradient, "soteria": training.Soteria}
+GRADIENTS: Table = {
+    "plain": training.PlainGradient,
+    "dp": dp.DPGradient,
+    "soteria": training.Soteria,
+}
 ATTACKS: Table = {
     "zero": attacks.ZeroWeights,
     "random": attacks.RandomWeights,
     "flip": attacks.FlippedWeights,
     "sign_flip": attacks.SignFlip,
-    "gaussian": attacks.Gaussian,
-    "constant": attacks.Constant,
+    "gaussian": attacks.GaussianUpdate,
+    "constant": attacks.ConstantUpdate,
     "not_finite": attacks.NotFinite,
     "linear_combination": attacks.LinearCombination,
     "alie": attacks.ALIE,
@@ -137,8 +151,8 @@ ATTACKS: Table = {
     "dba": attacks.DBA,
     "semantic": attacks.Semantic,
     "edge_case": attacks.EdgeCase,
-    "next_token": attacks.NextToken,
-    "several": attacks.Several,
+    "next_token": attacks.NextTokenBackdoor,
+    "multi_backdoor": attacks.MultiBackdoor,
     "model_replacement": attacks.ModelReplacement,
     "constrain_and_scale": attacks.ConstrainAndScale,
     "train_and_scale": attacks.TrainAndScale,
@@ -169,7 +183,9 @@ INFERENCE: Table = {
     "gradient_disaggregation": attacks.GradientDisaggregation,
     "subject_membership": attacks.SubjectMembership,
 }
-"""Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl audit``."""
+"""Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl
+audit``.
+"""
 DATASETS: Table = data.DATASETS
 PARTITIONERS: Table = data.PARTITIONERS
 MODELS: Table = models.MODELS
@@ -207,11 +223,12 @@ def build(
 ) -> Any:
     """The object that a part of a config describes: its class by name, its fields by key.
 
-    ``nested`` gives, by field name, the table of fields that are parts themselves; ``supplied`` are arguments that come from the
-    program and not from the config.
+    ``nested`` gives, by field name, the table of fields that are parts themselves; ``supplied`` are
+    arguments that come from the program and not from the config.
 
     Raises:
-        ConfigError: an unknown name or key (with the nearest known one), a missing key, or a value of the wrong type or range.
+        ConfigError: an unknown name or key (with the nearest known one), a missing key, or a value
+            of the wrong type or range.
 
     >>> build("bound", BOUNDS, {"name": "clip", "l2": 2.0})
     Clip(l2=2.0)
@@ -227,9 +244,15 @@ def build(
 
 
 def checked(
-    seam: str, table: Table, part: Mapping[str, Any], nested: Mapping[str, Table] | None = None, supplied: Sequence[str] = ()
+    seam: str,
+    table: Table,
+    part: Mapping[str, Any],
+    nested: Mapping[str, Table] | None = None,
+    supplied: Sequence[str] = (),
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The class or builder that a part names, and its checked keyword arguments; raises as `build` does."""
+    """The class or builder that a part names, and its checked keyword arguments; raises as `build`
+    does.
+    """
     name = part["name"]
     if name not in table:
         raise ConfigError(unknown(seam, name, table))
@@ -242,7 +265,9 @@ def checked(
             raise ConfigError(f"{seam} '{name}': {known}")
     for key in required:
         if key not in given:
-            raise ConfigError(f"{seam} '{name}' needs the key '{key}', as in {{name: {name}, {key}: ...}}.")
+            raise ConfigError(
+                f"{seam} '{name}' needs the key '{key}', as in {{name: {name}, {key}: ...}}."
+            )
     values: dict[str, Any] = {}
     for key, value in given.items():
         if nested and key in nested and isinstance(value, Sequence) and not isinstance(value, str):
@@ -252,32 +277,48 @@ def checked(
             inner = {"name": value} if isinstance(value, str) else value
             values[key] = build(f"{seam}.{key}", nested[key], inner, nested)
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
-            values[key] = build(f"{seam}.{key}", {key: hints[key]}, {"name": key, **value}, nested)  # a group of settings
+            values[key] = build(
+                f"{seam}.{key}", {key: hints[key]}, {"name": key, **value}, nested
+            )  # a group of settings
         else:
             values[key] = _checked(f"{seam} '{name}'", key, hints[key], value)
     return maker, values
 
 
-def fields_of(maker: Callable[..., Any], supplied: Sequence[str] = ()) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The keys that a class or builder takes from a config, with their types, and which of them it needs."""
+def fields_of(
+    maker: Callable[..., Any], supplied: Sequence[str] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The keys that a class or builder takes from a config, with their types, and which of them it
+    needs.
+    """
     parameters = [
         p
         for p in inspect.signature(maker).parameters.values()
         if p.name not in supplied and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    described = maker if dataclasses.is_dataclass(maker) or not isinstance(maker, type) else maker.__init__  # type: ignore[misc]
+    described: Any = maker
+    if isinstance(maker, type) and not dataclasses.is_dataclass(maker):
+        described = maker.__dict__["__init__"]
     hints = typing.get_type_hints(described)
-    return {p.name: hints.get(p.name, Any) for p in parameters}, tuple(p.name for p in parameters if p.default is p.empty)
+    return {p.name: hints.get(p.name, Any) for p in parameters}, tuple(
+        p.name for p in parameters if p.default is p.empty
+    )
 
 
 def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+            value
+        )
     except ValidationError as error:
         what = str(error.errors()[0]["msg"])
-        raise ConfigError(f"{owner}: '{key}': {what[0].lower()}{what[1:]} (it is {value!r}).") from None
+        raise ConfigError(
+            f"{owner}: '{key}': {what[0].lower()}{what[1:]} (it is {value!r})."
+        ) from None
     except PydanticUserError:
-        raise ConfigError(f"{owner}: '{key}' cannot be set from a config; build the object in Python.") from None
+        raise ConfigError(
+            f"{owner}: '{key}' cannot be set from a config; build the object in Python."
+        ) from None
 
 
 SEAMS: Mapping[str, Table] = {
@@ -296,7 +337,18 @@ SEAMS: Mapping[str, Table] = {
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""
-GIVEN_BY_THE_RUN = ("root", "loss", "accuracy", "losses", "votes", "errors", "activations", "units", "extreme", "sizes")
+GIVEN_BY_THE_RUN = (
+    "root",
+    "loss",
+    "accuracy",
+    "losses",
+    "votes",
+    "errors",
+    "activations",
+    "units",
+    "extreme",
+    "sizes",
+)
 """Arguments that a run fills from its clean data and its clients' answers (`engine.trusted`)."""
 
 
@@ -309,12 +361,19 @@ def describe(what: str) -> list[dict[str, Any]]:
         if what == "aggregators":
             row["seat"] = seat_of(maker)
         if what == "channels":
-            row |= {"opens": opens_to(maker), "runs": ", ".join(sorted(r for r, rule in AGGREGATORS.items() if rule in hosts(maker)))}
+            row |= {
+                "opens": opens_to(maker),
+                "runs": ", ".join(
+                    sorted(r for r, rule in AGGREGATORS.items() if rule in hosts(maker))
+                ),
+            }
         if what == "attacks":
             row |= {"family": attacks.family_of(maker), "seat": attacks.seats_of(maker)}
         if what in ("aggregators", "attacks"):
             row["paper"] = paper_of(maker)
-        supplied = {"models": ("shape", "classes", *GIVEN_BY_THE_RUN), "channels": ("rule",)}.get(what, GIVEN_BY_THE_RUN)
+        supplied = {"models": ("shape", "classes", *GIVEN_BY_THE_RUN), "channels": ("rule",)}.get(
+            what, GIVEN_BY_THE_RUN
+        )
         row["keys"] = ", ".join(key for key in fields_of(maker, supplied)[0])
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
         rows.append(row)
@@ -322,16 +381,22 @@ def describe(what: str) -> list[dict[str, Any]]:
 
 
 def seat_of(maker: Any) -> str:
-    """Where a defence acts: as the rule, before it, after it, at the client, or in several of these."""
+    """Where a defence acts: as the rule, before it, after it, at the client, or in several of
+    these.
+    """
     seats = {"client": "at_client", "before": "before", "rule": "sensitivity", "after": "after"}
     return "+".join(seat for seat, method in seats.items() if hasattr(maker, method))
 
 
-_PAPER = re.compile(r"((?:[A-Z][\w'’-]+(?:, | and |, and | et al\. |,? |-)?(?:(?:el|El|de|van) )?)+)\(?((?:19|20)\d\d)")
+_PAPER = re.compile(
+    r"((?:[A-Z][\w'’-]+(?:, | and |, and | et al\. |,? |-)?(?:(?:el|El|de|van)"
+    r" )?)+)\(?((?:19|20)\d\d)"
+)
 
 
 def paper_of(maker: Any) -> str:
-    """The first paper that the docstring of a class, or else of its module, names: authors and year.
+    """The first paper that the docstring of a class, or else of its module, names: authors and
+    year.
 
     >>> paper_of(aggregators.TrimmedMean)
     'Yin et al. 2018'
@@ -344,12 +409,16 @@ def paper_of(maker: Any) -> str:
 
 
 def compatibility() -> list[dict[str, str]]:
-    """For every rule and channel: whether they work together, through which hybrid, or why not; read off their types."""
+    """For every rule and channel: whether they work together, through which hybrid, or why not;
+    read off their types.
+    """
     return [verdict(rule, channel) for rule in sorted(AGGREGATORS) for channel in sorted(CHANNELS)]
 
 
 def works(rule: str, channel: str) -> bool:
-    """Whether a rule works over a channel, by their names: it reads what the channel opens, or the channel's servers run it."""
+    """Whether a rule works over a channel, by their names: it reads what the channel opens, or the
+    channel's servers run it.
+    """
     maker, described = AGGREGATORS[rule], CHANNELS[channel]
     return maker in hosts(described) if hosts(described) else rule_reads_channel(maker, described)
 
@@ -372,12 +441,18 @@ def verdict(rule: str, channel: str) -> dict[str, str]:
     if hosts(described):
         row["because"] = f"the servers of {channel} cannot run {rule} on hidden data"
     elif opens_to(described) == "total":
-        row["because"] = f"{rule} reads individual updates; {channel} shows the server only their sum"
+        row["because"] = (
+            f"{rule} reads individual updates; {channel} shows the server only their sum"
+        )
     else:
-        row["because"] = f"{rule} needs to know whose row is whose, and the rows of {channel} are anonymous"
+        row["because"] = (
+            f"{rule} needs to know whose row is whose, and the rows of {channel} are anonymous"
+        )
     through = hybrids_for(rule)
     if through:
         return row | {"verdict": "through", "through": ", ".join(through)}
     if reads_ids(maker) and opens_to(described) == "total":
-        row["because"] = f"{rule} follows single clients by name; {channel} shows the server only their sum"
+        row["because"] = (
+            f"{rule} follows single clients by name; {channel} shows the server only their sum"
+        )
     return row | {"verdict": "impossible"}

@@ -1,4 +1,6 @@
-"""A federated run: from a config or from objects, to a model, a transcript of every round, and a folder that a person can read."""
+"""A federated run: from a config or from objects, to a model, a transcript of every round, and a
+folder that a person can read.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,29 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.data import label_counts
 from privfl.dp import NoBound, spend, statement
-from privfl.engine import All, Attacker, Described, Engine, RoundRecord, RunFolder, RunState, Sampler, Scenario, measures
-from privfl.training import Executor, FedAvg, LocalSGD, Method, ServerOptimizer, Workload, cross_entropy, evaluate, executors
+from privfl.engine import (
+    All,
+    Attacker,
+    Described,
+    Engine,
+    RoundRecord,
+    RunFolder,
+    RunState,
+    Sampler,
+    Scenario,
+    measures,
+)
+from privfl.training import (
+    Executor,
+    FedAvg,
+    LocalSGD,
+    Method,
+    ServerOptimizer,
+    Workload,
+    cross_entropy,
+    evaluate,
+    executors,
+)
 
 Progress = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds."""
@@ -69,7 +92,9 @@ class Warns(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: the records of its rounds, the model, the transcripts that were kept, and the ledger."""
+    """What a run left: the records of its rounds, the model, the transcripts that were kept, and
+    the ledger.
+    """
 
     history: tuple[RoundRecord, ...]
     state: RunState = field(repr=False)
@@ -101,7 +126,10 @@ class Run:
         """
         if round not in self.transcripts:
             kept = ", ".join(map(str, sorted(self.transcripts))) or "none"
-            raise NotVisible(f"round {round} was not kept (kept: {kept}): set audit.keep to a list with it, or to 'all'.")
+            raise NotVisible(
+                f"round {round} was not kept (kept: {kept}): set audit.keep to a list with it, or"
+                " to 'all'."
+            )
         return self.transcripts[round]
 
     def view(self, adversary: str, round: int) -> View:
@@ -115,7 +143,8 @@ class Run:
 
 
 class Federation:
-    """Federated training of one model by many clients, under the privacy layers and attacks that it is given.
+    """Federated training of one model by many clients, under the privacy layers and attacks that it
+    is given.
 
     Args:
         model: any torch module without BatchNorm-like layers.
@@ -167,7 +196,9 @@ class Federation:
             raise ConfigError("there are no clients: give at least one data set.")
         data, positions = _joined(held)
         scenario = Scenario(
-            workload=Workload(FlatModel(model, device), loss, training or LocalSGD(), data.to(device)),
+            workload=Workload(
+                FlatModel(model, device), loss, training or LocalSGD(), data.to(device)
+            ),
             clients=positions,
             test=test.to(device),
             bound=bound or NoBound(),
@@ -186,16 +217,27 @@ class Federation:
         )
         self._begin(scenario, executor, audit or AuditConfig(), None, threads)
 
-    def _begin(self, scenario: Scenario, executor: str, audit: AuditConfig, config: Config | None, threads: int) -> None:
+    def _begin(
+        self,
+        scenario: Scenario,
+        executor: str,
+        audit: AuditConfig,
+        config: Config | None,
+        threads: int,
+    ) -> None:
         scenario.check()
         work = scenario.workload
-        forward = forward_of(work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism)
+        forward = forward_of(
+            work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
+        )
         scenario = replace(scenario, facts={**scenario.facts, "forward": forward})
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
 
     @classmethod
-    def from_config(cls, source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Federation:
+    def from_config(
+        cls, source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()
+    ) -> Federation:
         """A federation as a YAML file (or a mapping) describes it; ``overrides`` are ``a.b=c``.
 
         Raises:
@@ -204,17 +246,25 @@ class Federation:
         """
         config = load(source, overrides)
         self = object.__new__(cls)
-        self._begin(assembly.scenario(config), config.executor, config.audit, config, config.threads)
+        self._begin(
+            assembly.scenario(config), config.executor, config.audit, config, config.threads
+        )
         return self
 
     def run(
-        self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None, faults: Faults | None = None
+        self,
+        out: Path | str | None = None,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        faults: Faults | None = None,
     ) -> Run:
         """All rounds, from the start or from a checkpoint.
 
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
-            resume: go on with the run in ``out``; it ends with the same numbers as if it had never stopped.
+            resume: go on with the run in ``out``; it ends with the same numbers as if it had never
+                stopped.
             progress: called after every round.
             faults: what goes wrong on the wire, in every round.
 
@@ -225,9 +275,12 @@ class Federation:
         with _threads(self._thread_count):
             return self._run(out, resume, progress, faults)
 
-    # ---- inside -----------------------------------------------------------------------------------------------------------
+    # ---- inside
+    # ---------------------------------------------------------------------------------------------
 
-    def _run(self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None) -> Run:
+    def _run(
+        self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None
+    ) -> Run:
         scenario = self.scenario
         executor, picked = self._pick(None) if not resume else (None, "")
         folder, state, records = self._open(out, resume)
@@ -258,15 +311,28 @@ class Federation:
         summary = self._summary(records, state, picked, plan)
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
-        return Run(tuple(records), state, scenario.workload.model.module, summary, transcripts, folder.path if folder else None)
+        return Run(
+            tuple(records),
+            state,
+            scenario.workload.model.module,
+            summary,
+            transcripts,
+            folder.path if folder else None,
+        )
 
-    def _open(self, out: Path | str | None, resume: bool) -> tuple[RunFolder | None, RunState | None, list[RoundRecord]]:
+    def _open(
+        self, out: Path | str | None, resume: bool
+    ) -> tuple[RunFolder | None, RunState | None, list[RoundRecord]]:
         if out is None:
             if resume:
                 raise ConfigError("resume needs the folder of the run.")
             return None, None, []
         if not resume:
-            text = self.config.to_yaml() if self.config is not None else "# this run was put together in Python\n"
+            text = (
+                self.config.to_yaml()
+                if self.config is not None
+                else "# this run was put together in Python\n"
+            )
             return RunFolder.create(Path(out), text), None, []
         folder = RunFolder(Path(out))
         if not (folder.path / "config.yaml").exists():
@@ -276,7 +342,9 @@ class Federation:
 
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:
         wanted = self._executor if state is None else state.executor
-        return executors(self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed)
+        return executors(
+            self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
+        )
 
     def _size(self) -> int:
         d, clients = self.scenario.workload.model.d, len(self.scenario.clients)
@@ -288,7 +356,9 @@ class Federation:
             return round in keep
         return keep == "all" or (keep == "auto" and self._size() <= budget)
 
-    def _record(self, transcript: Transcript, losses: tuple[float, ...], state: RunState) -> RoundRecord:
+    def _record(
+        self, transcript: Transcript, losses: tuple[float, ...], state: RunState
+    ) -> RoundRecord:
         number, last = transcript.plan.number, self.scenario.rounds - 1
         seconds = dict(transcript.seconds)
         accuracy = loss = None
@@ -297,7 +367,9 @@ class Federation:
             began = time.perf_counter()
             self.scenario.workload.model.write(state.parameters)
             accuracy, loss = evaluate(self.scenario.workload.model.module, self.scenario.test)
-            measured = measures(self.scenario.attackers, self.scenario.workload.model.module, self.scenario.test)
+            measured = measures(
+                self.scenario.attackers, self.scenario.workload.model.module, self.scenario.test
+            )
             seconds["evaluate"] = time.perf_counter() - began
         return RoundRecord(
             round=number,
@@ -316,9 +388,17 @@ class Federation:
 
     def _epsilon(self, state: RunState) -> dict[str, float]:
         spent = spend(state.ledger, self.audit.delta, pld=False)
-        return {f"{one.unit} level": one.epsilon for one in spent if one.unit == "client" and one.epsilon is not None} | (
+        return {
+            f"{one.unit} level": one.epsilon
+            for one in spent
+            if one.unit == "client" and one.epsilon is not None
+        } | (
             {"sample level": max(samples)}
-            if (samples := [s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None])
+            if (
+                samples := [
+                    s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None
+                ]
+            )
             else {}
         )
 
@@ -329,12 +409,20 @@ class Federation:
         error = self.scenario.channel.error(plan)
         mean = error / (plan.n * plan.max_weight)
         return {
-            "error of the channel": f"noise of standard deviation {error:.2g} in each value of the weighted sum of {plan.n} updates,"
-            f" {mean:.2g} in their mean where all weigh the most"
+            "error of the channel": (
+                f"noise of standard deviation {error:.2g} in each value of the weighted sum of"
+                f" {plan.n} updates, {mean:.2g} in their mean where all weigh the most"
+            )
         }
 
-    def _summary(self, records: Sequence[RoundRecord], state: RunState, picked: str, plan: RoundPlan | None) -> dict[str, Any]:
-        workload, clients, channel = self.scenario.workload, self.scenario.clients, self.scenario.channel
+    def _summary(
+        self, records: Sequence[RoundRecord], state: RunState, picked: str, plan: RoundPlan | None
+    ) -> dict[str, Any]:
+        workload, clients, channel = (
+            self.scenario.workload,
+            self.scenario.clients,
+            self.scenario.channel,
+        )
         own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
         last = [record for record in records if record.accuracy is not None]
         told = statement(state.ledger, self.audit.delta)
@@ -349,9 +437,16 @@ class Federation:
             "executor": picked,
             "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
             "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
-            "facts": {**{k: v for k, v in self.scenario.facts.items() if k != "forward"}, **self._error(plan), "trained by": picked},
+            "facts": {
+                **{k: v for k, v in self.scenario.facts.items() if k != "forward"},
+                **self._error(plan),
+                "trained by": picked,
+            },
             "privacy": [line.to_json() for line in told.lines],
-            "warnings": [*(channel.warnings() if isinstance(channel, Warns) else ()), *told.warnings],
+            "warnings": [
+                *(channel.warnings() if isinstance(channel, Warns) else ()),
+                *told.warnings,
+            ],
         }
 
 
@@ -364,7 +459,9 @@ def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many threads for torch inside, as before after: small nets are slower on two, and one and two threads round differently."""
+    """So many threads for torch inside, as before after: small nets are slower on two, and one and
+    two threads round differently.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -382,9 +479,14 @@ def _joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, t
         positions[client] = torch.arange(start, start + data.n)
         start += data.n
     parts = list(held.values())
-    shared = [name for name in parts[0].attributes if all(name in data.attributes for data in parts)]
+    shared = [
+        name for name in parts[0].attributes if all(name in data.attributes for data in parts)
+    ]
     attributes = {name: torch.cat([data.attributes[name] for data in parts]) for name in shared}
-    return Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups), positions
+    return (
+        Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups),
+        positions,
+    )
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

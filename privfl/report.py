@@ -35,7 +35,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise ConfigError(f"'{folder}' holds no run: it has no config.yaml and rounds.jsonl.") from None
+        raise ConfigError(
+            f"'{folder}' holds no run: it has no config.yaml and rounds.jsonl."
+        ) from None
     records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
     done, audited = folder / "summary.json", folder / "dp_audit.json"
     summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
@@ -101,18 +103,41 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
     rounds = [r.round + 1 for r in seen]
     left = _axes(figure, "Test accuracy", "round", "%", 121)
     left.plot(
-        rounds, [100 * (r.accuracy or 0.0) for r in seen], color=BLUE, linewidth=2, marker="o" if len(seen) < 30 else None, markersize=3
+        rounds,
+        [100 * (r.accuracy or 0.0) for r in seen],
+        color=BLUE,
+        linewidth=2,
+        marker="o" if len(seen) < 30 else None,
+        markersize=3,
     )
     last = 100 * (seen[-1].accuracy or 0.0)
-    left.annotate(f"{last:.1f} %", (rounds[-1], last), xytext=(-4, -12), textcoords="offset points", ha="right", color=BLUE, fontsize=9)
+    left.annotate(
+        f"{last:.1f} %",
+        (rounds[-1], last),
+        xytext=(-4, -12),
+        textcoords="offset points",
+        ha="right",
+        color=BLUE,
+        fontsize=9,
+    )
     right = _axes(figure, "Loss", "round", "cross-entropy", 122)
     right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label="test")
     trained = [(r.round + 1, np.asarray(r.train_losses)) for r in records if r.train_losses]
     if trained:
         xs = [x for x, _ in trained]
-        right.plot(xs, [np.nanmedian(losses) for _, losses in trained], color=ORANGE, linewidth=2, label="clients, median")
-        low, high = ([float(np.nanquantile(losses, q)) for _, losses in trained] for q in (0.1, 0.9))
-        right.fill_between(xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %")
+        right.plot(
+            xs,
+            [np.nanmedian(losses) for _, losses in trained],
+            color=ORANGE,
+            linewidth=2,
+            label="clients, median",
+        )
+        low, high = (
+            [float(np.nanquantile(losses, q)) for _, losses in trained] for q in (0.1, 0.9)
+        )
+        right.fill_between(
+            xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %"
+        )
     right.legend(frameon=False, fontsize=8)
     return figure
 
@@ -123,8 +148,12 @@ def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
         return None
     values = 100 * np.sort(np.asarray(accuracies, dtype=float))
     figure = _figure(9, 2.8)
-    axes = _axes(figure, "The final model on each client's own data", "clients, worst to best", "accuracy, %")
-    axes.bar(np.arange(1, len(values) + 1), values, width=0.85 if len(values) < 80 else 1.0, color=BLUE)
+    axes = _axes(
+        figure, "The final model on each client's own data", "clients, worst to best", "accuracy, %"
+    )
+    axes.bar(
+        np.arange(1, len(values) + 1), values, width=0.85 if len(values) < 80 else 1.0, color=BLUE
+    )
     axes.axhline(float(np.mean(values)), color=ORANGE, linewidth=1.5)
     axes.annotate(
         f"mean {np.mean(values):.1f} %",
@@ -149,7 +178,13 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure 
     order = sorted(range(len(stages)), key=lambda i: -totals[i])
     colours = [STAGES[i % len(STAGES)] for i in range(len(order))]
     if len(rounds) > 1:
-        left.stackplot(rounds, [series[i] for i in order], labels=[stages[i] for i in order], colors=colours, linewidth=0)
+        left.stackplot(
+            rounds,
+            [series[i] for i in order],
+            labels=[stages[i] for i in order],
+            colors=colours,
+            linewidth=0,
+        )
     else:
         bottom = 0.0
         for i, colour in zip(order, colours, strict=True):
@@ -158,7 +193,12 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure 
     left.legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
     left.set_ylim(0, 1.35 * max(sum(r.seconds.values()) for r in records) or 1)
     right = _axes(figure, "Bytes sent by everybody", "round", "MB", 122)
-    right.bar(rounds, [r.bytes_sent / 1e6 for r in records], color=GREEN, width=0.85 if len(rounds) < 60 else 1.0)
+    right.bar(
+        rounds,
+        [r.bytes_sent / 1e6 for r in records],
+        color=GREEN,
+        width=0.85 if len(rounds) < 60 else 1.0,
+    )
     return figure
 
 
@@ -170,7 +210,11 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figu
     axes = _axes(figure, "Privacy spent", "round", "epsilon")
     for subject, colour in zip(subjects[:6], STAGES, strict=False):
         axes.plot(
-            [r.round + 1 for r in records], [r.epsilon.get(subject, np.nan) for r in records], color=colour, linewidth=2, label=subject
+            [r.round + 1 for r in records],
+            [r.epsilon.get(subject, np.nan) for r in records],
+            color=colour,
+            linewidth=2,
+            label=subject,
         )
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -183,7 +227,9 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
     table = np.asarray(counts, dtype=float)
     shown = table[:120]
     figure = _figure(9, min(1.6 + 0.13 * len(shown), 8))
-    title = "Who holds which labels" + (f" (the first {len(shown)} of {len(table)} clients)" if len(table) > len(shown) else "")
+    title = "Who holds which labels" + (
+        f" (the first {len(shown)} of {len(table)} clients)" if len(table) > len(shown) else ""
+    )
     axes = _axes(figure, title, "label", "client")
     axes.grid(visible=False)
     picture = axes.imshow(shown, aspect="auto", cmap="Blues", interpolation="nearest")
@@ -197,7 +243,14 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
 
 Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Figure | None]
 PLOTS: tuple[tuple[str, str, Draw], ...] = (
-    ("learning", "Accuracy and loss over the rounds. The band is the spread of the clients' own training losses.", _learning),
+    (
+        "learning",
+        (
+            "Accuracy and loss over the rounds. The band is the spread of the clients' own training"
+            " losses."
+        ),
+        _learning,
+    ),
     ("privacy", "What the ledger has charged so far.", _privacy),
     ("clients", "A model that is good on average can be poor for some.", _spread),
     ("cost", "Where the time went, and what travelled.", _cost),
@@ -205,16 +258,26 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
 )
 
 _STYLE = """
-:root{color-scheme:light}body{margin:0;background:#f6f7f9;color:#1b1f24;font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:980px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 10px}
-.soft{color:#6a737d}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:22px 0}
-.tile{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:12px 16px}.tile b{display:block;font-size:22px}
-.tile span{color:#6a737d;font-size:13px}figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
+:root{color-scheme:light}
+body{margin:0;background:#f6f7f9;color:#1b1f24;
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:980px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}
+h2{font-size:17px;margin:36px 0 10px}
+.soft{color:#6a737d}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:22px 0}
+.tile{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:12px 16px}
+.tile b{display:block;font-size:22px}
+.tile span{color:#6a737d;font-size:13px}
+figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
 img{width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
-table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;border-radius:10px;font-size:14px}
-td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}th{color:#6a737d;font-weight:500}
-pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;font-size:13px;margin:0}
-ul{margin:0;padding-left:20px}.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px}
+table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;
+border-radius:10px;font-size:14px}
+td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
+th{color:#6a737d;font-weight:500}
+pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;
+font-size:13px;margin:0}
+ul{margin:0;padding-left:20px}
+.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px}
 """
 
 
@@ -234,34 +297,56 @@ def _page(
         ("clients a round", f"{np.mean([r.survivors for r in records]):.4g}"),
         ("bytes a round", _size(float(np.mean([r.bytes_sent for r in records])))),
         ("time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"),
-        *((f"epsilon, {subject}", f"{value:.3g}") for subject, value in sorted(records[-1].epsilon.items())[:2]),
+        *(
+            (f"epsilon, {subject}", f"{value:.3g}")
+            for subject, value in sorted(records[-1].epsilon.items())[:2]
+        ),
     ]
     parts = [
         f"<h1>{say(name)}</h1>",
         f'<div class="soft">{say(_title(config))}</div>',
-        '<div class="tiles">' + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles) + "</div>",
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles)
+        + "</div>",
     ]
     parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
     parts += _claims(summary.get("privacy", []), summary.get("dp audit", []))
     facts = summary.get("facts", {})
     if facts:
-        rows = "".join(f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items())
+        rows = "".join(
+            f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items()
+        )
         parts.append(f"<h2>What ran, and who sees what</h2><table>{rows}</table>")
     parts.append("<h2>Pictures</h2>")
     parts += [_picture(*picture) for picture in pictures]
     incidents = [(r.round + 1, what) for r in records for what in r.incidents]
     if incidents:
-        shown = "".join(f"<tr><th>round {number}</th><td>{say(what)}</td></tr>" for number, what in incidents[:200])
-        more = f'<p class="soft">and {len(incidents) - 200} more in rounds.jsonl</p>' if len(incidents) > 200 else ""
+        shown = "".join(
+            f"<tr><th>round {number}</th><td>{say(what)}</td></tr>"
+            for number, what in incidents[:200]
+        )
+        more = (
+            f'<p class="soft">and {len(incidents) - 200} more in rounds.jsonl</p>'
+            if len(incidents) > 200
+            else ""
+        )
         parts.append(f"<h2>What went wrong</h2><table>{shown}</table>{more}")
     fired = [(r.round + 1, who, what) for r in records for who, what in r.fired.items()]
     if fired:
-        shown = "".join(f"<tr><th>round {number}</th><td>{say(who)}: {say(what)}</td></tr>" for number, who, what in fired[-40:])
+        shown = "".join(
+            f"<tr><th>round {number}</th><td>{say(who)}: {say(what)}</td></tr>"
+            for number, who, what in fired[-40:]
+        )
         parts.append(f"<h2>What the defences did (last rounds)</h2><table>{shown}</table>")
-    parts.append(f"<h2>Configuration</h2><pre>{say(yaml.safe_dump(dict(config), sort_keys=False))}</pre>")
+    parts.append(
+        f"<h2>Configuration</h2><pre>{say(yaml.safe_dump(dict(config), sort_keys=False))}</pre>"
+    )
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{say(name)} · privfl</title><style>{_STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width,initial-scale=1">'
+        f"<title>{say(name)} ·"
+        f" privfl</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
     )
 
 
@@ -272,7 +357,11 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
     seen = {row["unit"]: row for row in audited}
     rows = []
     for line in lines:
-        who = line["subject"] if line["subjects"] == 1 else f"{line['subject']}, the dearest of {line['subjects']}"
+        who = (
+            line["subject"]
+            if line["subjects"] == 1
+            else f"{line['subject']}, the dearest of {line['subjects']}"
+        )
         figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
         beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
         cells = (
@@ -288,7 +377,18 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
         rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
     head = "".join(
         f"<th>{name}</th>"
-        for name in ("unit", "who pays", "epsilon", "by RDP", "by PLD", "by canaries", "delta", "neighbours", "releases", "")
+        for name in (
+            "unit",
+            "who pays",
+            "epsilon",
+            "by RDP",
+            "by PLD",
+            "by canaries",
+            "delta",
+            "neighbours",
+            "releases",
+            "",
+        )
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
@@ -300,7 +400,9 @@ def _shown(row: Mapping[str, Any] | None) -> str:
     if row["at least"] is None:
         return str(row["verdict"])
     beside = f"{row['releases']} releases, which claim {_epsilon(row['claimed epsilon'])}"
-    return f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
+    return (
+        f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
+    )
 
 
 def _epsilon(value: float | str | None) -> str:
@@ -309,11 +411,17 @@ def _epsilon(value: float | str | None) -> str:
 
 def _picture(title: str, caption: str, png: bytes) -> str:
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f'<figure><img alt="{html.escape(title)}" src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{html.escape(title)}"'
+        f' src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
 
 
 def _title(config: Mapping[str, Any]) -> str:
-    words = [f"{config['model']['name']} on {config['data']['name']}", f"{config['aggregator']['name']} over {config['channel']['name']}"]
+    words = [
+        f"{config['model']['name']} on {config['data']['name']}",
+        f"{config['aggregator']['name']} over {config['channel']['name']}",
+    ]
     if config["mechanism"]["name"] != "none":
         words.append(f"{config['mechanism']['name']} noise")
     if config["attacks"]:

@@ -1,4 +1,6 @@
-"""Privacy layers for somebody else's training loop: updates in, a mean and a receipt out, no engine needed."""
+"""Privacy layers for somebody else's training loop: updates in, a mean and a receipt out, no engine
+needed.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,9 @@ O = TypeVar("O")
 class Receipt:
     """What one aggregation cost and showed.
 
-    ``server_reads`` says what the server could read: every update, or only a sum. ``event`` is the noisy release, ``epsilon`` all that
-    this layer has spent so far (at its ``delta``), None with the reason in ``epsilon_note`` where no claim can be made.
+    ``server_reads`` says what the server could read: every update, or only a sum. ``event`` is the
+    noisy release, ``epsilon`` all that this layer has spent so far (at its ``delta``), None with
+    the reason in ``epsilon_note`` where no claim can be made.
     """
 
     round: int
@@ -74,14 +77,16 @@ class Receipt:
 class PrivateAggregation(Generic[O]):
     """Clip, protect, aggregate and noise the updates of any federated training loop.
 
-    ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server; the others only a sum), ``rule`` makes
-    one vector, ``mechanism`` adds noise. A rule that reads what the channel hides does not type-check, and is refused. An epsilon is
-    claimed only with ``sampling`` (how each round's clients were drawn) and a public ``denominator``: the mean then divides by that
-    number, because dividing by the number present voids add/remove sensitivity. Noise is from the operating system unless
-    ``noise`` says otherwise.
+    ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server;
+    the others only a sum), ``rule`` makes one vector, ``mechanism`` adds noise. A rule that reads
+    what the channel hides does not type-check, and is refused. An epsilon is claimed only with
+    ``sampling`` (how each round's clients were drawn) and a public ``denominator``: the mean then
+    divides by that number, because dividing by the number present voids add/remove sensitivity.
+    Noise is from the operating system unless ``noise`` says otherwise.
 
     Raises:
-        ConfigError: a rule that reads what the channel hides, noise without a finite bound, a denominator beside a rule.
+        ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
+            denominator beside a rule.
 
     >>> layer = PrivateAggregation(channel=Plain())
     >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
@@ -130,27 +135,41 @@ class PrivateAggregation(Generic[O]):
         noise: NoiseSource | None = None,
     ) -> None:
         if rule is not None and denominator is not None:
-            raise ConfigError("denominator goes with the mean; a rule of your own divides as it says: leave one of the two out.")
+            raise ConfigError(
+                "denominator goes with the mean; a rule of your own divides as it says: leave one"
+                " of the two out."
+            )
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
-        grouped = isinstance(self.channel, Grouped)  # whose rows weigh as many clients as they stand for
-        self.rule: Rule[Any] = rule or Mean(weighted=grouped or bool(hosts(self.channel)), denominator=denominator)
+        grouped = isinstance(
+            self.channel, Grouped
+        )  # whose rows weigh as many clients as they stand for
+        self.rule: Rule[Any] = rule or Mean(
+            weighted=grouped or bool(hosts(self.channel)), denominator=denominator
+        )
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
         self.ledger = Ledger()
         if grouped and denominator is not None:
-            raise ConfigError("a mean over groups divides by the clients in them: leave denominator out, or use a channel that sums.")
+            raise ConfigError(
+                "a mean over groups divides by the clients in them: leave denominator out, or use a"
+                " channel that sums."
+            )
         if not rule_reads_channel(self.rule, self.channel):
             raise ConfigError(
-                f"{unreadable(self.rule, self.channel)} Use Mean, the plain channel, or a hybrid. See 'privfl list --compat'."
+                f"{unreadable(self.rule, self.channel)} Use Mean, the plain channel, or a hybrid."
+                " See 'privfl list --compat'."
             )
         if not self.bound.l2 < float("inf"):
             if mechanism is not None:
                 raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
             if opens_to(self.channel) == "total" or isinstance(self.channel, Grouped):
                 name = type(self.channel).__name__
-                raise ConfigError(f"{name} computes on integers, whose scale comes from a clip: set bound=Clip(l2=...).")
+                raise ConfigError(
+                    f"{name} computes on integers, whose scale comes from a clip: set"
+                    " bound=Clip(l2=...)."
+                )
         self._session: Session[Any] = Session(self.channel)
         self._id = secrets.token_bytes(16)
         self._round = 0
@@ -169,7 +188,9 @@ class PrivateAggregation(Generic[O]):
             raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
         began = time.perf_counter()
         first = next(iter(updates.values()))
-        vectors = {client: _vector(client, update, len(first)) for client, update in updates.items()}
+        vectors = {
+            client: _vector(client, update, len(first)) for client, update in updates.items()
+        }
         d, cohort = len(first), tuple(updates)
         self._sensitivity(d, self._rows(len(cohort)))  # refuses before anything is sent
         bounded: dict[ClientId, Bounded] = {}
@@ -178,28 +199,47 @@ class PrivateAggregation(Generic[O]):
             delta = self.bound(vector)
             if self.mechanism is not None:
                 Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
-                delta, local = self.mechanism.share(delta, Sensitivity(2 * self.bound.l2), len(cohort), self.noise)
-            bounded[client] = Bounded(client, delta, float("inf") if local is not None else self.bound.l2)
-        plan = RoundPlan(self._round, cohort, d, float("inf") if local is not None else self.bound.l2, session=self._id)
+                delta, local = self.mechanism.share(
+                    delta, Sensitivity(2 * self.bound.l2), len(cohort), self.noise
+                )
+            bounded[client] = Bounded(
+                client, delta, float("inf") if local is not None else self.bound.l2
+            )
+        plan = RoundPlan(
+            self._round,
+            cohort,
+            d,
+            float("inf") if local is not None else self.bound.l2,
+            session=self._id,
+        )
         self._round += 1  # a round that fails has used its number up
         self._session.enrol(cohort)
-        self._session.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number)))
+        self._session.inform(
+            Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
+        )
         outcome = self._session.play(plan, bounded)
         opened = outcome.opened
         if opened is None:
-            why = "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items()) or "too few clients answered"
+            why = (
+                "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items())
+                or "too few clients answered"
+            )
             raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
         mean: Vector = self.rule(opened.what)
         event = local
         if self.mechanism is not None:
             rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
-            mean, released = self.mechanism.release(mean, self._sensitivity(d, rows), len(opened.survivors), self.noise)
+            mean, released = self.mechanism.release(
+                mean, self._sensitivity(d, rows), len(opened.survivors), self.noise
+            )
             event = released or local
         epsilon, note = self._charge(event, plan.number)
         receipt = Receipt(
             round=plan.number,
             survivors=opened.survivors,
-            dropped=tuple(c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded),
+            dropped=tuple(
+                c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
+            ),
             excluded=opened.excluded,
             server_reads=self._reads(opened),
             bytes_sent=outcome.bytes_sent(),
@@ -212,14 +252,23 @@ class PrivateAggregation(Generic[O]):
         return _like(first, mean), receipt
 
     def _rows(self, contributions: int) -> int:
-        return self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+        return (
+            self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+        )
 
     def _reads(self, opened: Opened[Any]) -> str:
         if hosts(self.channel):
-            return f"the aggregate of {len(opened.survivors)} updates, and {', '.join(sorted(opened.disclosed)) or 'nothing else'}"
+            return (
+                f"the aggregate of {len(opened.survivors)} updates, and"
+                f" {', '.join(sorted(opened.disclosed)) or 'nothing else'}"
+            )
         if isinstance(opened.what, Total):
             return f"only the sum of {len(opened.survivors)} updates"
-        return "every update" if opened.what.ids is not None else f"the means of {opened.what.n} groups of clients"
+        return (
+            "every update"
+            if opened.what.ids is not None
+            else f"the means of {opened.what.n} groups of clients"
+        )
 
     def _sensitivity(self, d: int, n: int) -> Sensitivity:
         if self.mechanism is None:
@@ -227,7 +276,10 @@ class PrivateAggregation(Generic[O]):
         relation: NeighbourRelation = "add_remove" if self.denominator else "replace_one"
         l2 = self.rule.sensitivity(self.channel.row_bound(self.bound.l2, d), n, relation)
         if not l2 < float("inf"):
-            raise ConfigError(f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be calibrated to it.")
+            raise ConfigError(
+                f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be"
+                " calibrated to it."
+            )
         return Sensitivity(l2)
 
     def _charge(self, event: DpEvent | None, number: int) -> tuple[float | None, str]:
@@ -235,18 +287,43 @@ class PrivateAggregation(Generic[O]):
             return None, "no noise was added"
         if self.sampling is None or self.denominator is None:
             missing = " and ".join(
-                name for name, value in (("sampling=", self.sampling), ("denominator=", self.denominator)) if value is None
+                name
+                for name, value in (
+                    ("sampling=", self.sampling),
+                    ("denominator=", self.denominator),
+                )
+                if value is None
             )
-            return None, f"no claim without {missing}: how clients were drawn, and the public number that the sum is divided by"
-        charge = Charge(number, event, self.sampling, unit="client", relation="add_remove", repeatable_noise=self.noise.repeatable)
+            return (
+                None,
+                (
+                    f"no claim without {missing}: how clients were drawn, and the public number"
+                    " that the sum is divided by"
+                ),
+            )
+        charge = Charge(
+            number,
+            event,
+            self.sampling,
+            unit="client",
+            relation="add_remove",
+            repeatable_noise=self.noise.repeatable,
+        )
         self.ledger = self.ledger.charged((charge,))
         return spent_epsilon(self.ledger, self.delta)
 
 
 def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
     if update.ndim != 1 or len(update) != d:
-        raise BadUpdate(f"client {client}: a flat vector of {d} values was expected, and this has shape {tuple(update.shape)}.")
-    vector = update if isinstance(update, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(update))
+        raise BadUpdate(
+            f"client {client}: a flat vector of {d} values was expected, and this has shape"
+            f" {tuple(update.shape)}."
+        )
+    vector = (
+        update
+        if isinstance(update, torch.Tensor)
+        else torch.from_numpy(np.ascontiguousarray(update))
+    )
     return vector.detach().to("cpu", torch.float32)
 
 

@@ -1,1 +1,3 @@
-"""Peers' own programs, written as their users would write them; run in an environment of their own where they need one."""
+"""Peers' own programs, written as their users would write them; run in an environment of their own
+where they need one.
+"""

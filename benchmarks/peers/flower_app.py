@@ -1,6 +1,8 @@
-"""FedAvg on MNIST as a Flower user writes it: softmax regression, 100 clients, batch 32, one local epoch.
+"""FedAvg on MNIST as a Flower user writes it: softmax regression, 100 clients, batch 32, one local
+epoch.
 
-The client app lies in an importable module: defined in ``__main__``, Ray would pickle the data with every message.
+The client app lies in an importable module: defined in ``__main__``, Ray would pickle the data with
+every message.
 """
 
 from __future__ import annotations
@@ -51,5 +53,10 @@ def train(message: Message, context: Context) -> Message:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
-    content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(mine)})})
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(model.state_dict()),
+            "metrics": MetricRecord({"num-examples": len(mine)}),
+        }
+    )
     return Message(content=content, reply_to=message)

@@ -1,4 +1,6 @@
-"""Run Flower's own simulation of `flower_app` and print seconds a round and the test accuracy as JSON on the last line."""
+"""Run Flower's own simulation of `flower_app` and print seconds a round and the test accuracy as
+JSON on the last line.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,15 @@ def main(grid: Grid, context: Context) -> None:
     """All rounds, then the accuracy."""
     rounds = int(sys.argv[1])
     model = flower_app.fresh_model()
-    strategy = Timed(fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=flower_app.CLIENTS, min_available_nodes=flower_app.CLIENTS)
-    result = strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=rounds)
+    strategy = Timed(
+        fraction_train=1.0,
+        fraction_evaluate=0.0,
+        min_train_nodes=flower_app.CLIENTS,
+        min_available_nodes=flower_app.CLIENTS,
+    )
+    result = strategy.start(
+        grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=rounds
+    )
     model.load_state_dict(result.arrays.to_torch_state_dict())
     _, _, x, y = flower_app.mnist()
     with torch.no_grad():
@@ -51,7 +60,10 @@ if __name__ == "__main__":
         server_app=app,
         client_app=flower_app.app,
         num_supernodes=flower_app.CLIENTS,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 2, "include_dashboard": False}},
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {"num_cpus": 2, "include_dashboard": False},
+        },
     )
     seconds = [after - before for before, after in itertools.pairwise(stamps)]
     print(json.dumps({"seconds": seconds, **final}))

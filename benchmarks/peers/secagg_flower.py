@@ -1,7 +1,9 @@
-"""Secure aggregation, ours against Flower's SecAgg+ mod and workflow, turn by turn in Flower's own environment.
+"""Secure aggregation, ours against Flower's SecAgg+ mod and workflow, turn by turn in Flower's own
+environment.
 
-``python -m benchmarks.peers.secagg_flower N D K T DROPS REPEATS`` prints one JSON object: CPU seconds of all threads in one round, a
-client's share and the server's, the least of the repeats. Clients drop out after key sharing, where Flower survives it too.
+``python -m benchmarks.peers.secagg_flower N D K T DROPS REPEATS`` prints one JSON object: CPU
+seconds of all threads in one round, a client's share and the server's, the least of the repeats.
+Clients drop out after key sharing, where Flower survives it too.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ logging.disable(logging.CRITICAL)
 
 
 class InProcess(Grid):
-    """A grid that hands messages to the mod in this process, and keeps the clients' CPU time apart from the server's."""
+    """A grid that hands messages to the mod in this process, and keeps the clients' CPU time apart
+    from the server's.
+    """
 
     def __init__(self, updates: dict[int, np.ndarray], dropping: set[int]) -> None:
         self.updates, self.dropping = updates, dropping
@@ -66,7 +70,9 @@ class InProcess(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return []
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         replies = []
         for message in messages:
             node = message.metadata.dst_node_id
@@ -77,8 +83,14 @@ class InProcess(Grid):
                 RecordDict(
                     {
                         **dict(message.content.array_records.items()),
-                        **{name: MetricRecord(dict(record)) for name, record in message.content.metric_records.items()},
-                        **{name: ConfigRecord(dict(record)) for name, record in message.content.config_records.items()},
+                        **{
+                            name: MetricRecord(dict(record))
+                            for name, record in message.content.metric_records.items()
+                        },
+                        **{
+                            name: ConfigRecord(dict(record))
+                            for name, record in message.content.config_records.items()
+                        },
                     }
                 ),
                 node,
@@ -88,7 +100,11 @@ class InProcess(Grid):
             trained = self._trained(node)
             started = time.process_time()
             self.copying += started - began
-            reply = secaggplus_mod(mine, self.contexts[node], lambda msg, _, content=trained: Message(content, reply_to=msg))
+            reply = secaggplus_mod(
+                mine,
+                self.contexts[node],
+                lambda msg, _, content=trained: Message(content, reply_to=msg),
+            )
             self.client_seconds += time.process_time() - started
             replies.append(reply)
         self.exchange += 1
@@ -101,7 +117,9 @@ class InProcess(Grid):
         return compat.fitres_to_recorddict(fit, keep_input=False)
 
 
-def theirs(updates: dict[int, np.ndarray], k: int, t: int, dropping: set[int]) -> tuple[float, float, np.ndarray]:
+def theirs(
+    updates: dict[int, np.ndarray], k: int, t: int, dropping: set[int]
+) -> tuple[float, float, np.ndarray]:
     """CPU seconds of all clients and of the server, and the mean."""
     TaskIdentity._run_id = TaskIdentity._task_id = TaskIdentity._node_id = 1
     grid = InProcess(updates, dropping)
@@ -109,17 +127,27 @@ def theirs(updates: dict[int, np.ndarray], k: int, t: int, dropping: set[int]) -
     for node in updates:
         manager.register(GridClientProxy(node_id=node, grid=grid, run_id=1))
     strategy = FedAvg(min_fit_clients=len(updates), min_available_clients=len(updates))
-    context = LegacyContext(Context(1, 0, {}, RecordDict(), {}), ServerConfig(num_rounds=1), strategy, manager)
+    context = LegacyContext(
+        Context(1, 0, {}, RecordDict(), {}), ServerConfig(num_rounds=1), strategy, manager
+    )
     context.state.array_records[MAIN_PARAMS_RECORD] = ArrayRecord([np.zeros(1, dtype=np.float32)])
     context.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({WorkflowKey.CURRENT_ROUND: 1})
-    workflow = SecAggPlusWorkflow(num_shares=k + 1, reconstruction_threshold=t, max_weight=1.0, clipping_range=1.0)
+    workflow = SecAggPlusWorkflow(
+        num_shares=k + 1, reconstruction_threshold=t, max_weight=1.0, clipping_range=1.0
+    )
     began = time.process_time()
     workflow(grid, context)
     server = time.process_time() - began - grid.client_seconds - grid.copying
-    return grid.client_seconds, server, context.state.array_records[MAIN_PARAMS_RECORD].to_numpy_ndarrays()[0]
+    return (
+        grid.client_seconds,
+        server,
+        context.state.array_records[MAIN_PARAMS_RECORD].to_numpy_ndarrays()[0],
+    )
 
 
-def ours(updates: dict[int, torch.Tensor], k: int, t: int, dropping: set[int]) -> tuple[float, float, np.ndarray]:
+def ours(
+    updates: dict[int, torch.Tensor], k: int, t: int, dropping: set[int]
+) -> tuple[float, float, np.ndarray]:
     """The same, at the same resolution: 22 bits a value, stochastic rounding, a ring of 32 bits."""
     d = len(next(iter(updates.values())))
     channel = SecAgg(graph=k, threshold=t, bits=22, ring=32, rounding="stochastic")
@@ -128,7 +156,9 @@ def ours(updates: dict[int, torch.Tensor], k: int, t: int, dropping: set[int]) -
     bounded = {i: Bounded(i, update, 1.0) for i, update in updates.items()}
     began = time.process_time()
     parties = {client_party(i): member.enter(plan, bounded[i]) for i, member in members.items()}
-    outcome = drive(server.enter(plan), parties, Faults(silent_from={client_party(i): 4 for i in dropping}))
+    outcome = drive(
+        server.enter(plan), parties, Faults(silent_from={client_party(i): 4 for i in dropping})
+    )
     clients = time.process_time() - began - outcome.seconds["server"]
     if outcome.opened is None:
         raise RuntimeError(f"our round failed: {outcome.aborts}")
@@ -153,7 +183,11 @@ def main(n: int, d: int, k: int, t: int, drops: int, repeats: int) -> None:
             error = float(np.abs(mean - exact).max())
             if error > 1e-4:
                 raise RuntimeError(f"{name}: the mean is off by {error}")
-            for part, seconds in (("client", clients / n), ("server", server), ("round", clients + server)):
+            for part, seconds in (
+                ("client", clients / n),
+                ("server", server),
+                ("round", clients + server),
+            ):
                 best[f"{name}_{part}"] = min(best.get(f"{name}_{part}", np.inf), seconds)
             best[f"{name}_error"] = error
     print(json.dumps(best))

@@ -5,6 +5,7 @@ from privfl.aggregators.afa import AFA
 from privfl.aggregators.anomaly_score import AnomalyScore
 from privfl.aggregators.auror import Auror
 from privfl.aggregators.baffle import BaFFLe
+from privfl.aggregators.base import After, Before, MemoryRule, RowRule, ToleratesByzantine
 from privfl.aggregators.bucketing import Bucketing
 from privfl.aggregators.bulyan import Bulyan
 from privfl.aggregators.caf import CAF
@@ -38,7 +39,6 @@ from privfl.aggregators.quantise import Quantise
 from privfl.aggregators.residual_reweighting import ResidualReweighting
 from privfl.aggregators.rfa import RFA
 from privfl.aggregators.robust_learning_rate import RobustLearningRate
-from privfl.aggregators.seats import After, Before, MemoryRule, RowRule, Stands
 from privfl.aggregators.sign_guard import SignGuard
 from privfl.aggregators.sign_majority import SignMajority
 from privfl.aggregators.slsgd import SLSGD
@@ -102,7 +102,7 @@ __all__ = [
     "SignGuard",
     "SignMajority",
     "Sparsify",
-    "Stands",
+    "ToleratesByzantine",
     "TrimmedMean",
     "Verdict",
     "Zeno",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from privfl.aggregators.base import Before
 from privfl.aggregators.clipping import clipped
-from privfl.aggregators.seats import Before
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import squared_norms
@@ -15,13 +15,16 @@ from privfl.core.geometry import squared_norms
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveRobustClipping(Before[None]):
-    """Clip the k = floor(2 f (n - f) / n) longest rows to the length of the next one (Allouah et al. 2025, Algorithm 2: ARC).
+    """Clip the k = floor(2 f (n - f) / n) longest rows to the length of the next one (Allouah et
+    al. 2025, Algorithm 2: ARC).
 
-    Keeps a rule's robustness, where n > 2f, and bounds what the longest rows add. Rows that are not finite count among the longest and pass
-    through, to be met by the rule.
+    Keeps a rule's robustness, where n > 2f, and bounds what the longest rows add. Rows that are not
+    finite count among the longest and pass through, to be met by the rule.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> AdaptiveRobustClipping(f=1).before(Rows.of([[1.0], [2.0], [3.0], [99.0]]), None, context)[0].values.T
+    >>> AdaptiveRobustClipping(f=1).before(Rows.of([[1.0], [2.0], [3.0], [99.0]]), None, context)[
+    ...     0
+    ... ].values.T
     tensor([[1., 2., 3., 3.]])
     """
 
@@ -36,7 +39,9 @@ class AdaptiveRobustClipping(Before[None]):
 
     def passes(self, n: int) -> int:
         """All, where n > 2f."""
-        require.honest_majority(rule="AdaptiveRobustClipping", n=n, f=self.f, at_least=2 * self.f + 1)
+        require.honest_majority(
+            rule="AdaptiveRobustClipping", n=n, f=self.f, at_least=2 * self.f + 1
+        )
         return n
 
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import betainc
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, require
 from privfl.core.geometry import gram
@@ -27,15 +27,20 @@ class AFAState:
 
 @dataclass(frozen=True, slots=True)
 class AFA(InHull, MemoryRule[AFAState]):
-    """Adaptive federated averaging (Munoz-Gonzalez, Co, Lupu 2019, Algorithm 1): drop dissimilar updates, and remember who sent them.
+    """Adaptive federated averaging (Munoz-Gonzalez, Co, Lupu 2019, Algorithm 1): drop dissimilar
+    updates, and remember who sent them.
 
-    Repeat: the average with weights p_k n_k of the good rows; their cosines s_k with it; where mean(s) < median(s), rows with s_k <
-    median - xi std are bad, otherwise rows with s_k > median + xi std; xi grows by ``xi_step``; until no row is bad. Client k's quality is
-    p_k = alpha_k / (alpha_k + beta_k) with ``prior`` + its good (alpha) and bad (beta) rounds. It is blocked for good where
-    I_0.5(alpha_k, beta_k) > ``block``. Row weights ARE used (n_k). Needs client ids. Meant for fewer than half of the clients.
+    Repeat: the average with weights p_k n_k of the good rows; their cosines s_k with it; where
+    mean(s) < median(s), rows with s_k < median - xi std are bad, otherwise rows with s_k > median +
+    xi std; xi grows by ``xi_step``; until no row is bad. Client k's quality is p_k = alpha_k /
+    (alpha_k + beta_k) with ``prior`` + its good (alpha) and bad (beta) rounds. It is blocked for
+    good where I_0.5(alpha_k, beta_k) > ``block``. Row weights ARE used (n_k). Needs client ids.
+    Meant for fewer than half of the clients.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
-    >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [-9.0, 0.0]])
+    >>> rows = Rows.of(
+    ...     [[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [-9.0, 0.0]]
+    ... )
     >>> AFA().judge_step(rows, AFA().init(), context)[0].words(rows.ids)
     'dropped 1 of 7: 6'
     """
@@ -56,7 +61,7 @@ class AFA(InHull, MemoryRule[AFAState]):
         """Nobody has a record."""
         return AFAState()
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
@@ -65,11 +70,19 @@ class AFA(InHull, MemoryRule[AFAState]):
         alpha, beta = self.prior + state.good.get(client, 0), self.prior + state.bad.get(client, 0)
         return alpha / (alpha + beta), float(betainc(alpha, beta, 0.5)) > self.block
 
-    def _decide(self, rows: Rows, lost: int, state: AFAState, context: Context) -> tuple[Verdict[Tensor], AFAState]:
+    def _decide(
+        self, rows: Rows, lost: int, state: AFAState, context: Context
+    ) -> tuple[Verdict[Tensor], AFAState]:
         if rows.ids is None:
-            raise BadUpdate("AFA keeps a record of every client, and these rows are anonymous: use a channel that names them.")
+            raise BadUpdate(
+                "AFA keeps a record of every client, and these rows are anonymous: use a channel"
+                " that names them."
+            )
         records = [self.quality(state, client) for client in rows.ids]
-        weights = torch.tensor([p for p, _ in records], dtype=torch.float64) * rows.weights.to(torch.float64).cpu()
+        weights = (
+            torch.tensor([p for p, _ in records], dtype=torch.float64)
+            * rows.weights.to(torch.float64).cpu()
+        )
         allowed = torch.tensor([not blocked for _, blocked in records])
         inner = gram(rows.values, exact=True).cpu()
         good, xi, similar = allowed.clone(), self.xi, torch.zeros(rows.n, dtype=torch.float64)
@@ -77,7 +90,9 @@ class AFA(InHull, MemoryRule[AFAState]):
             at = weights * good
             at = at / at.sum()
             length = (inner.diagonal() * (at @ inner @ at)).clamp(min=0).sqrt()
-            similar = torch.where(length > 0, inner @ at / length.clamp(min=1e-300), torch.zeros(()).to(at))
+            similar = torch.where(
+                length > 0, inner @ at / length.clamp(min=1e-300), torch.zeros(()).to(at)
+            )
             seen = similar[good]
             centre, spread = float(torch.quantile(seen, 0.5)), float(seen.std(correction=0))
             low = float(seen.mean()) < centre
@@ -87,11 +102,18 @@ class AFA(InHull, MemoryRule[AFAState]):
             good &= ~bad
             xi += self.xi_step
         share = weights * good
-        out = combine(rows.values, share / share.sum()) if bool(good.any()) else torch.zeros_like(rows.values[0])
+        out = (
+            combine(rows.values, share / share.sum())
+            if bool(good.any())
+            else torch.zeros_like(rows.values[0])
+        )
         counted = {client: i for i, client in enumerate(rows.ids) if allowed[i]}
         after = AFAState(
             {**state.good, **{c: state.good.get(c, 0) + 1 for c, i in counted.items() if good[i]}},
-            {**state.bad, **{c: state.bad.get(c, 0) + 1 for c, i in counted.items() if not good[i]}},
+            {
+                **state.bad,
+                **{c: state.bad.get(c, 0) + 1 for c, i in counted.items() if not good[i]},
+            },
         )
         quality = torch.tensor([p for p, _ in records], dtype=torch.float64)
         return Verdict(out, kept=good, scores={"cosine": similar, "quality": quality}), after

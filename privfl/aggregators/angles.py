@@ -14,4 +14,8 @@ def cosines_to(values: Float[Tensor, "n d"], reference: Float[Tensor, " d"]) -> 
     norms = squared_norms(values).sqrt() * squared_norms(reference[None]).sqrt()
     length = squared_norms(reference[None]).sqrt().clamp(min=1e-300)
     along = (values @ (reference / length.to(reference)).to(values)).to(torch.float64) * length
-    return torch.where(norms > 0, along / norms.clamp(min=1e-300), torch.zeros(()).to(norms)).clamp(-1, 1).cpu()
+    return (
+        torch.where(norms > 0, along / norms.clamp(min=1e-300), torch.zeros(()).to(norms))
+        .clamp(-1, 1)
+        .cpu()
+    )

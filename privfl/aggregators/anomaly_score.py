@@ -1,4 +1,6 @@
-"""The anomaly score, "3 sigma": drop the rows whose distance from a robust centre is far over what is usual."""
+"""The anomaly score, "3 sigma": drop the rows whose distance from a robust centre is far over what
+is usual.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from privfl.aggregators.base import Before, finite_rows
 from privfl.aggregators.geometric_median import geometric_median
-from privfl.aggregators.seats import Before, finite_rows
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, require
 from privfl.core.geometry import centred_gram
@@ -26,9 +28,11 @@ class AnomalyScoreState:
 class AnomalyScore(Before[AnomalyScoreState]):
     """Before the rule, drop the rows that lie farther than mean + k std from the geometric median.
 
-    Mean and standard deviation are those of the rows kept in earlier rounds, once there are at least as many as rows now; before that,
-    of the rows themselves. Among n numbers no one exceeds mean + k std where k >= (n - 1) / sqrt(n): three sigma never fire for n <=
-    10, and that is refused rather than silently idle. Rows that are not finite are dropped. Row weights are handed on.
+    Mean and standard deviation are those of the rows kept in earlier rounds, once there are at
+    least as many as rows now; before that, of the rows themselves. Among n numbers no one exceeds
+    mean + k std where k >= (n - 1) / sqrt(n): three sigma never fire for n <= 10, and that is
+    refused rather than silently idle. Rows that are not finite are dropped. Row weights are handed
+    on.
 
     Raises:
         ConfigError: in the first round, k is so large for n that nothing could be dropped.
@@ -56,12 +60,14 @@ class AnomalyScore(Before[AnomalyScoreState]):
         """
         if n > 1 and self.k >= (n - 1) / n**0.5:
             raise ConfigError(
-                f"AnomalyScore with k={self.k} cannot drop any of {n} rows in the first round: no z-score of {n} numbers exceeds"
-                f" {(n - 1) / n**0.5:.3g}. Lower k."
+                f"AnomalyScore with k={self.k} cannot drop any of {n} rows in the first round: no"
+                f" z-score of {n} numbers exceeds {(n - 1) / n**0.5:.3g}. Lower k."
             )
         return n
 
-    def judge_before(self, rows: Rows, state: AnomalyScoreState, context: Context) -> tuple[Verdict[Rows], AnomalyScoreState]:
+    def judge_before(
+        self, rows: Rows, state: AnomalyScoreState, context: Context
+    ) -> tuple[Verdict[Rows], AnomalyScoreState]:
         """The rows that are not anomalous; the state gains their scores."""
         finite = finite_rows(rows.values)
         there = rows if bool(finite.all()) else rows.take(finite.nonzero().flatten())
@@ -77,5 +83,7 @@ class AnomalyScore(Before[AnomalyScoreState]):
         normal = scores <= usual.mean() + self.k * usual.std(correction=0) + 1e-12 * scores.max()
         kept = finite.clone()
         kept[finite] = normal
-        verdict = Verdict(there.take(normal.nonzero().flatten()), kept=kept, scores={"score": scores})
+        verdict = Verdict(
+            there.take(normal.nonzero().flatten()), kept=kept, scores={"score": scores}
+        )
         return verdict, AnomalyScoreState(torch.cat([state.scores, scores[normal]]))

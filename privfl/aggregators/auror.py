@@ -9,19 +9,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from privfl.aggregators.base import InHull, RowRule, majority, mean_of
 from privfl.aggregators.columns import sorted_columns
-from privfl.aggregators.seats import InHull, RowRule, majority, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 
 
 @dataclass(frozen=True, slots=True)
 class Auror(InHull, RowRule):
-    """Auror (Shen, Tople, Saxena 2016): drop the clients that fall in the minority cluster of most indicative coordinates.
+    """Auror (Shen, Tople, Saxena 2016): drop the clients that fall in the minority cluster of most
+    indicative coordinates.
 
-    Every coordinate is split in two by exact 1-D 2-means; it is indicative where the centres are at least ``alpha`` apart (alpha has the
-    rows' unit: scale it with them). A client in the smaller cluster of more than ``share`` of the indicative coordinates is dropped; the
-    mean of the others. Equal halves have no minority. Row weights are not used. Meant for f < n/2.
+    Every coordinate is split in two by exact 1-D 2-means; it is indicative where the centres are at
+    least ``alpha`` apart (alpha has the rows' unit: scale it with them). A client in the smaller
+    cluster of more than ``share`` of the indicative coordinates is dropped; the mean of the others.
+    Equal halves have no minority. Row weights are not used. Meant for f < n/2.
 
     >>> Auror(alpha=1.0)(Rows.of([[0.0, 0.0], [0.1, 0.1], [0.2, 0.2], [9.0, 9.0]]))
     tensor([0.1000, 0.1000])
@@ -36,7 +38,7 @@ class Auror(InHull, RowRule):
         require.positive(alpha=self.alpha)
         require.within(0, 1, share=self.share)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
@@ -51,19 +53,31 @@ class Auror(InHull, RowRule):
             indicative += int(told.sum())
             values = rows.values[:, where]
             high_side = values > low
-            minor += ((high_side & (below * 2 > n)) | (~high_side & (below * 2 < n)))[:, told].sum(dim=1).cpu()
+            minor += (
+                ((high_side & (below * 2 > n)) | (~high_side & (below * 2 < n)))[:, told]
+                .sum(dim=1)
+                .cpu()
+            )
         kept = minor <= self.share * indicative
-        return Verdict(mean_of(rows.values, kept), kept=kept, scores={"minority": minor, "indicative": torch.tensor(indicative)})
+        return Verdict(
+            mean_of(rows.values, kept),
+            kept=kept,
+            scores={"minority": minor, "indicative": torch.tensor(indicative)},
+        )
 
 
 def split_in_two(columns: Float[Tensor, "b n"]) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2-means split of each sorted column: the largest value of the lower cluster, the gap between centres, the lower one's size."""
+    """The 2-means split of each sorted column: the largest value of the lower cluster, the gap
+    between centres, the lower one's size.
+    """
     n = columns.shape[1]
     centred = columns.to(torch.float64)
     centred = centred - centred.mean(dim=1, keepdim=True)
     sizes = torch.arange(1, n, dtype=torch.float64, device=columns.device)
     lower = centred.cumsum(dim=1)[:, :-1]
-    between = lower**2 * (1 / sizes + 1 / (n - sizes))  # centred columns: the upper sum is minus the lower one
+    between = lower**2 * (
+        1 / sizes + 1 / (n - sizes)
+    )  # centred columns: the upper sum is minus the lower one
     cut = between.argmax(dim=1, keepdim=True)
     k = cut + 1
     total = lower.gather(1, cut)

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import After
+from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Vector, require
 
-ErrorRates: TypeAlias = Callable[[list[Vector], Context], Float[Tensor, "evaluators models features"]]
+ErrorRates: TypeAlias = Callable[
+    [list[Vector], Context], Float[Tensor, "evaluators models features"]
+]
 """Each evaluating client's error rates, by class, of each of these models (parameters [d])."""
 
 
@@ -26,15 +28,22 @@ class AcceptedModels:
     models: tuple[Vector, ...] = ()
 
 
-def local_outlier_factor(point: Float[Tensor, " k"], others: Float[Tensor, "m k"], neighbours: int) -> float:
-    """How much less dense it is around a point than around its nearest neighbours (Breunig et al. 2000); about 1 for an ordinary point.
+def local_outlier_factor(
+    point: Float[Tensor, " k"], others: Float[Tensor, "m k"], neighbours: int
+) -> float:
+    """How much less dense it is around a point than around its nearest neighbours (Breunig et al.
+    2000); about 1 for an ordinary point.
 
     >>> crowd = torch.tensor([[0.0], [0.1], [0.2], [0.3]])
-    >>> local_outlier_factor(torch.tensor([5.0]), crowd, 2) > 5 > local_outlier_factor(torch.tensor([0.15]), crowd, 2)
+    >>> local_outlier_factor(torch.tensor([5.0]), crowd, 2) > 5 > local_outlier_factor(
+    ...     torch.tensor([0.15]), crowd, 2
+    ... )
     True
     """
     k = min(neighbours, len(others) - 1)
-    among = torch.cdist(others, others, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
+    among = torch.cdist(others, others, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(
+        math.inf
+    )
     reach, near = among.sort(dim=1, stable=True)
     k_distance = reach[:, k - 1]
     density = 1 / (torch.maximum(reach[:, :k], k_distance[near[:, :k]]).mean(dim=1) + 1e-10)
@@ -45,15 +54,20 @@ def local_outlier_factor(point: Float[Tensor, " k"], others: Float[Tensor, "m k"
 
 @dataclass(frozen=True, slots=True)
 class BaFFLe(After[AcceptedModels]):
-    """BaFFLe (Andreina, Marson, Moellering, Karame 2021, Algorithms 1 and 2): clients compare how the model's errors changed, and vote.
+    """BaFFLe (Andreina, Marson, Moellering, Karame 2021, Algorithms 1 and 2): clients compare how
+    the model's errors changed, and vote.
 
-    Each evaluator takes the changes of its error rates by class from one accepted model to the next, and the new model's change. It votes
-    against where the local outlier factor (ceil(l / 2) neighbours) of the new change exceeds the mean factor of the last l / 4
-    accepted changes. With ``quorum`` votes against, the aggregate is refused: the model stays and the rejected one never enters the
-    history. Votes begin when the history holds ``history`` + 1 models. Stands fewer than ``quorum`` lying evaluators that
-    would block good models, and number of evaluators - quorum that would let bad ones through.
+    Each evaluator takes the changes of its error rates by class from one accepted model to the
+    next, and the new model's change. It votes against where the local outlier factor (ceil(l / 2)
+    neighbours) of the new change exceeds the mean factor of the last l / 4 accepted changes. With
+    ``quorum`` votes against, the aggregate is refused: the model stays and the rejected one never
+    enters the history. Votes begin when the history holds ``history`` + 1 models.
+    Tolerates fewer than ``quorum`` lying evaluators that would block good models, and
+    number of evaluators - quorum that would let bad ones through.
 
-    >>> BaFFLe(lambda models, context: torch.zeros(3, len(models), 2), history=4, quorum=2).init().models
+    >>> BaFFLe(
+    ...     lambda models, context: torch.zeros(3, len(models), 2), history=4, quorum=2
+    ... ).init().models
     ()
     """
 
@@ -69,7 +83,9 @@ class BaFFLe(After[AcceptedModels]):
         """No model was accepted yet."""
         return AcceptedModels()
 
-    def judge_after(self, vector: Vector, state: AcceptedModels, context: Context) -> tuple[Verdict[Vector], AcceptedModels]:
+    def judge_after(
+        self, vector: Vector, state: AcceptedModels, context: Context
+    ) -> tuple[Verdict[Vector], AcceptedModels]:
         """The vector, or zero where the clients refuse it."""
         models = state.models or (context.parameters.clone(),)
         candidate = context.parameters + vector
@@ -77,12 +93,17 @@ class BaFFLe(After[AcceptedModels]):
             return Verdict(vector), AcceptedModels((*models, candidate))
         rates = self.errors([*models, candidate], context).to(torch.float64).cpu()
         if rates.shape[1] != len(models) + 1:
-            raise ConfigError(f"BaFFLe: errors must rate {len(models) + 1} models, and returned shape {tuple(rates.shape)}.")
+            raise ConfigError(
+                f"BaFFLe: errors must rate {len(models) + 1} models, and returned shape"
+                f" {tuple(rates.shape)}."
+            )
         against = sum(self.objects(rate) for rate in rates)
         scores = {"against": torch.tensor(against)}
         if against >= self.quorum:
             why = f"{against} of {len(rates)} clients find its errors odd"
-            return Verdict(torch.zeros_like(vector), touched=len(vector), scores=scores, refused=why), AcceptedModels(models)
+            return Verdict(
+                torch.zeros_like(vector), touched=len(vector), scores=scores, refused=why
+            ), AcceptedModels(models)
         return Verdict(vector, scores=scores), AcceptedModels((*models[1:], candidate))
 
     def objects(self, rates: Float[Tensor, "models features"]) -> bool:
@@ -91,5 +112,8 @@ class BaFFLe(After[AcceptedModels]):
         known, new = changes[:-1], changes[-1]
         neighbours = math.ceil(self.history / 2)
         recent = range(len(known) - max(self.history // 4, 1), len(known))
-        usual = [local_outlier_factor(known[i], torch.cat([known[:i], known[i + 1 :]]), neighbours) for i in recent]
+        usual = [
+            local_outlier_factor(known[i], torch.cat([known[:i], known[i + 1 :]]), neighbours)
+            for i in recent
+        ]
         return local_outlier_factor(new, known, neighbours) > sum(usual) / len(usual)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
+from privfl.aggregators.base import Before, finite_rows
 from privfl.aggregators.median_of_means import group_means
-from privfl.aggregators.seats import Before, finite_rows
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 
@@ -17,9 +17,10 @@ from privfl.core import Context, Rows, require
 class Bucketing(Before[None]):
     """Means of ``size`` random rows in the rows' place (Karimireddy, He, Jaggi 2022, Algorithm 1).
 
-    Lessens the variance that a rule sees by ``size`` and multiplies the share of bad rows by as much: the rule after it needs
-    ceil(n / size) > 2f and its f set for buckets. Buckets are drawn anew every round; the last may be smaller. The rows that come out are
-    anonymous and of weight 1, so rules with a memory per client refuse them. A row that is not finite spoils its bucket.
+    Lessens the variance that a rule sees by ``size`` and multiplies the share of bad rows by as
+    much: the rule after it needs ceil(n / size) > 2f and its f set for buckets. Buckets are drawn
+    anew every round; the last may be smaller. The rows that come out are anonymous and of weight 1,
+    so rules with a memory per client refuse them. A row that is not finite spoils its bucket.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator().manual_seed(0))
     >>> Bucketing(size=2).before(Rows.of([[1.0], [1.0], [1.0]]), None, context)[0].n
@@ -50,4 +51,7 @@ class Bucketing(Before[None]):
             means = group_means(rows.values, buckets)
         else:  # in a product, 0 times NaN would spoil every bucket
             means = torch.stack([rows.values[bucket].mean(dim=0) for bucket in buckets])
-        return Verdict(Rows(means, torch.ones(len(buckets))), touched=rows.d if self.size > 1 else 0), None
+        return (
+            Verdict(Rows(means, torch.ones(len(buckets))), touched=rows.d if self.size > 1 else 0),
+            None,
+        )

@@ -1,4 +1,6 @@
-"""Bulyan (El Mhamdi, Guerraoui, Rouault 2018): Krum chooses candidates one by one, a mean around the median joins them."""
+"""Bulyan (El Mhamdi, Guerraoui, Rouault 2018): Krum chooses candidates one by one, a mean around
+the median joins them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from privfl.aggregators.base import RowRule, mask
 from privfl.aggregators.columns import nearest_middle_mean, sorted_columns
-from privfl.aggregators.seats import RowRule, mask
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 from privfl.core.geometry import squared_distances
@@ -18,11 +20,13 @@ from privfl.core.geometry import squared_distances
 
 @dataclass(frozen=True, slots=True)
 class Bulyan(RowRule):
-    """Take the Krum winner out n - 2f times; in every coordinate average the n - 4f winners' values nearest their median.
+    """Take the Krum winner out n - 2f times; in every coordinate average the n - 4f winners' values
+    nearest their median.
 
-    Stands ``f`` Byzantine updates where n >= 4f + 3 (Section 4), and leaves them O(1/sqrt(d)) a coordinate. Row weights are not used. Not
-    equivariant to rotation. In the last rounds Krum has few neighbours to look at, and ties are structural (mutual
-    nearest pairs for f <= 2): they go to the row that is nearest all rows, so that order does not matter. No sensitivity is proved.
+    Tolerates ``f`` Byzantine updates where n >= 4f + 3 (Section 4), and leaves them O(1/sqrt(d)) a
+    coordinate. Row weights are not used. Not equivariant to rotation. In the last rounds Krum has
+    few neighbours to look at, and ties are structural (mutual nearest pairs for f <= 2): they go to
+    the row that is nearest all rows, so that order does not matter. No sensitivity is proved.
 
     The distances are computed and sorted once; winners are struck out.
 
@@ -38,7 +42,7 @@ class Bulyan(RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n >= 4f + 3."""
         require.honest_majority(rule="Bulyan", n=n, f=self.f, at_least=4 * self.f + 3)
         return self.f

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, combine
+from privfl.aggregators.base import InHull, RowRule, combine
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
@@ -19,11 +19,13 @@ _FLAT = 1e-14
 
 @dataclass(frozen=True, slots=True)
 class CAF(InHull, RowRule):
-    """Covariance-bound agnostic filter (Allouah, Guerraoui, Stephan 2025): weigh down what sticks out along the covariance's main axis.
+    """Covariance-bound agnostic filter (Allouah, Guerraoui, Stephan 2025): weigh down what sticks
+    out along the covariance's main axis.
 
-    Weights c start at 1. While their sum exceeds n - 2f: the c-weighted mean and the top eigenpair (lambda, v) of the c-weighted
-    covariance; c_i falls by the factor 1 - <x_i - mean, v>^2 / max. The mean that had the least lambda is the result. Stands
-    f < n/2. Row weights are not used. Rows whose weight is 0 do not enter the maximum, so at least one more falls every time.
+    Weights c start at 1. While their sum exceeds n - 2f: the c-weighted mean and the top eigenpair
+    (lambda, v) of the c-weighted covariance; c_i falls by the factor 1 - <x_i - mean, v>^2 / max.
+    The mean that had the least lambda is the result. Tolerates f < n/2. Row weights are not used.
+    Rows whose weight is 0 do not enter the maximum, so at least one more falls every time.
 
     >>> 0.9 < float(CAF(f=1)(Rows.of([[0.0], [1.0], [2.0], [99.0]]))) < 1.1
     True
@@ -34,7 +36,7 @@ class CAF(InHull, RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="CAF", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f
@@ -57,4 +59,9 @@ class CAF(InHull, RowRule):
             along[c <= 0] = 0.0
             fallen = c * (1 - along / along.max())
             c = torch.where(along >= along.max(), torch.zeros(()).to(c), fallen)
-        return Verdict(combine(rows.values, best), kept=best > 0, scale=(best * n).clamp(max=1).round(decimals=9), scores={"weight": best})
+        return Verdict(
+            combine(rows.values, best),
+            kept=best > 0,
+            scale=(best * n).clamp(max=1).round(decimals=9),
+            scores={"weight": best},
+        )

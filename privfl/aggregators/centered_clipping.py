@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.aggregators.seats import MemoryRule, combine, majority
+from privfl.aggregators.base import MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, NeighbourRelation, RowBound, Rows, Update, Vector, require
 from privfl.core.geometry import squared_norms
@@ -23,14 +23,18 @@ class Centre:
 
 @dataclass(frozen=True, slots=True)
 class CenteredClipping(MemoryRule[Centre]):
-    """Start at the last aggregate v and move it, ``iterations`` times, by the mean of (x_i - v) min(1, tau / ||x_i - v||).
+    """Start at the last aggregate v and move it, ``iterations`` times, by the mean of (x_i - v)
+    min(1, tau / ||x_i - v||).
 
-    One liar moves the result by at most 2 tau / n a step wherever it stands, so any minority does bounded harm; the theorem (Theorem 4)
-    is for small fractions, about a tenth, and for clients that send momenta (`ClientMomentum`). Before the first round v is
-    zero. Translating rows and v together translates the result. Row weights are not used.
+    One liar moves the result by at most 2 tau / n a step wherever it stands, so any minority does
+    bounded harm; the theorem (Theorem 4) is for small fractions, about a tenth, and for clients
+    that send momenta (`ClientMomentum`). Before the first round v is zero. Translating rows and v
+    together translates the result. Row weights are not used.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> CenteredClipping(tau=1.0).step(Rows.of([[0.5], [0.5], [0.5], [-99.0]]), Centre(), context)[0]
+    >>> CenteredClipping(tau=1.0).step(Rows.of([[0.5], [0.5], [0.5], [-99.0]]), Centre(), context)[
+    ...     0
+    ... ]
     tensor([0.1250])
     """
 
@@ -47,25 +51,31 @@ class CenteredClipping(MemoryRule[Centre]):
         """Zero."""
         return Centre()
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half: each does bounded harm."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: Centre, context: Context) -> tuple[Verdict[Tensor], Centre]:
+    def _decide(
+        self, rows: Rows, lost: int, state: Centre, context: Context
+    ) -> tuple[Verdict[Tensor], Centre]:
         centre = state.vector
         scale = torch.ones(rows.n, dtype=torch.float64)
         for _ in range(self.iterations):
             away = squared_norms(rows.values, centre).sqrt()
             scale = torch.where(away > self.tau, self.tau / away, torch.ones(()).to(away))
             moved = combine(rows.values, scale / rows.n)
-            centre = moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))
+            centre = (
+                moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))
+            )
         out = centre if centre is not None else torch.zeros_like(rows.values[0])
         return Verdict(out, scale=scale.cpu()), Centre(out)
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """At most iterations * min(2 tau, how far the row moves) / n, given the centre, which earlier releases made public.
+        """At most iterations * min(2 tau, how far the row moves) / n, given the centre, which
+        earlier releases made public.
 
-        A clipped difference is a projection on a ball, which moves no farther than the row; a step is non-expansive in v.
+        A clipped difference is a projection on a ball, which moves no farther than the row; a step
+        is non-expansive in v.
         """
         if relation == "add_remove":
             return float("inf")
@@ -82,7 +92,8 @@ class Momentum:
 
 @dataclass(frozen=True, slots=True)
 class ClientMomentum:
-    """At the client: send the momentum m = (1 - beta) x + beta m instead of the update x (Karimireddy et al. 2021, Section 5).
+    """At the client: send the momentum m = (1 - beta) x + beta m instead of the update x
+    (Karimireddy et al. 2021, Section 5).
 
     >>> update = Update(0, torch.ones(1))
     >>> context = Context(None, torch.zeros(1), torch.Generator())
@@ -99,7 +110,9 @@ class ClientMomentum:
         """None."""
         return Momentum()
 
-    def at_client(self, update: Update, state: Momentum, context: Context) -> tuple[Update, Momentum]:
+    def at_client(
+        self, update: Update, state: Momentum, context: Context
+    ) -> tuple[Update, Momentum]:
         """The momentum in the update's place."""
         delta = update.delta * (1 - self.beta)
         if state.vector is not None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, mask, mean_of
+from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 from privfl.core.geometry import squared_norms
@@ -15,10 +15,12 @@ from privfl.core.geometry import squared_norms
 
 @dataclass(frozen=True, slots=True)
 class CGE(InHull, RowRule):
-    """Comparative gradient elimination (Gupta, Liu, Vaidya 2021): average the n - f rows of least norm.
+    """Comparative gradient elimination (Gupta, Liu, Vaidya 2021): average the n - f rows of least
+    norm.
 
-    Stands f < n/2. Depends on where zero is, so it does not move along with a translation. Row weights are not used. The paper
-    sums the kept rows; the average differs by the constant n - f, which belongs to the step size.
+    Tolerates f < n/2. Depends on where zero is, so it does not move along with a translation. Row
+    weights are not used. The paper sums the kept rows; the average differs by the constant n - f,
+    which belongs to the step size.
 
     >>> CGE(f=1)(Rows.of([[1.0, 0.0], [0.0, 1.0], [50.0, 0.0]]))
     tensor([0.5000, 0.5000])
@@ -31,7 +33,7 @@ class CGE(InHull, RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="CGE", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f
@@ -39,4 +41,6 @@ class CGE(InHull, RowRule):
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         norms = squared_norms(rows.values).sqrt()
         chosen = norms.argsort(stable=True)[: rows.n - max(self.f - lost, 0)].cpu()
-        return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"norm": norms})
+        return Verdict(
+            mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"norm": norms}
+        )

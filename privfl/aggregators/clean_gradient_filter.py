@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from privfl.aggregators.base import MemoryRule, combine
 from privfl.aggregators.fltrust import RootUpdate
-from privfl.aggregators.seats import MemoryRule, combine
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, Context, Rows, norm, require
 from privfl.core.geometry import squared_norms
@@ -17,13 +17,17 @@ from privfl.core.geometry import squared_norms
 
 @dataclass(frozen=True, slots=True)
 class CleanGradientFilter(MemoryRule[None]):
-    """Cao and Lai (2019): keep rows within xi ||g0|| of the server's clean update g0, and average them together with it.
+    """Cao and Lai (2019): keep rows within xi ||g0|| of the server's clean update g0, and average
+    them together with it.
 
-    Stands any number of liars: with none accepted the result is g0 itself. Rows, and g0, weigh 1 each.
+    Tolerates any number of Byzantine clients: with none accepted the result is g0 itself. Rows, and
+    g0, weigh 1 each.
 
     >>> import torch
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> CleanGradientFilter(lambda context: torch.ones(1), xi=0.5).step(Rows.of([[1.5], [9.0]]), None, context)[0]
+    >>> CleanGradientFilter(lambda context: torch.ones(1), xi=0.5).step(
+    ...     Rows.of([[1.5], [9.0]]), None, context
+    ... )[0]
     tensor([1.2500])
     """
 
@@ -39,11 +43,13 @@ class CleanGradientFilter(MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """All but one."""
         return n - 1
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         root = self.root(context)
         length = norm(root)
         if not length < math.inf:

@@ -12,8 +12,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.columns import midpoint
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows
 from privfl.core.geometry import gram
@@ -28,10 +28,12 @@ class NormHistory:
 
 @dataclass(frozen=True, slots=True)
 class ClippedClustering(InHull, MemoryRule[NormHistory]):
-    """Clipped clustering (Li, Ngai, Voigt 2023, Algorithm 1): clip to the median of all norms seen, keep the larger of two clusters.
+    """Clipped clustering (Li, Ngai, Voigt 2023, Algorithm 1): clip to the median of all norms seen,
+    keep the larger of two clusters.
 
-    The clusters are those of average linkage under the distance 1 - cosine. Where both are equally large nothing tells them apart,
-    and all rows are kept. Zero rows have cosine 0 with everything. Row weights are not used. Meant for f < n/2.
+    The clusters are those of average linkage under the distance 1 - cosine. Where both are equally
+    large nothing tells them apart, and all rows are kept. Zero rows have cosine 0 with everything.
+    Row weights are not used. Meant for f < n/2.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [-9.0, 0.0]])
@@ -45,23 +47,31 @@ class ClippedClustering(InHull, MemoryRule[NormHistory]):
         """No norms yet."""
         return NormHistory()
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: NormHistory, context: Context) -> tuple[Verdict[Tensor], NormHistory]:
+    def _decide(
+        self, rows: Rows, lost: int, state: NormHistory, context: Context
+    ) -> tuple[Verdict[Tensor], NormHistory]:
         inner = gram(rows.values, exact=True).cpu()
         norms = inner.diagonal().clamp(min=0).sqrt()
         seen = torch.cat([state.norms, norms])
         bound = midpoint(seen)
-        scale = torch.where(norms > bound, bound / norms.clamp(min=1e-300), torch.ones(()).to(norms))
+        scale = torch.where(
+            norms > bound, bound / norms.clamp(min=1e-300), torch.ones(()).to(norms)
+        )
         kept = torch.ones(rows.n, dtype=torch.bool)
         if rows.n > 2:
             unit = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), torch.zeros(()).to(norms))
             apart = (1 - unit[:, None] * inner * unit).clamp(0, 2).fill_diagonal_(0)
-            labels = fcluster(linkage(squareform(apart.numpy(), checks=False), "average"), 2, "maxclust")
+            labels = fcluster(
+                linkage(squareform(apart.numpy(), checks=False), "average"), 2, "maxclust"
+            )
             sizes = np.bincount(labels, minlength=3)
             if sizes[1] != sizes[2]:
                 kept = torch.from_numpy(np.asarray(labels == sizes.argmax()))
         out = combine(rows.values, scale * kept / int(kept.sum()))
-        return Verdict(out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(bound)}), NormHistory(seen)
+        return Verdict(
+            out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(bound)}
+        ), NormHistory(seen)

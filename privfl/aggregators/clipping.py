@@ -6,24 +6,35 @@ from dataclasses import dataclass
 
 import torch
 
-from privfl.aggregators.seats import Before
+from privfl.aggregators.base import Before
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import squared_norms
 
 
 def clipped(rows: Rows, bound: float) -> Verdict[Rows]:
-    """Rows no longer than ``bound``; those that are not finite stay as they are, to be met by the rule."""
+    """Rows no longer than ``bound``; those that are not finite stay as they are, to be met by the
+    rule.
+    """
     norms = squared_norms(rows.values).sqrt().cpu()
-    scale = torch.where((norms > bound) & torch.isfinite(norms), bound / norms.clamp(min=1e-300), torch.ones(()).to(norms))
+    scale = torch.where(
+        (norms > bound) & torch.isfinite(norms),
+        bound / norms.clamp(min=1e-300),
+        torch.ones(()).to(norms),
+    )
     if bool((scale == 1).all()):
         return Verdict(rows, scale=scale, scores={"norm": norms})
-    return Verdict(Rows(rows.values * scale.to(rows.values)[:, None], rows.weights, rows.ids), scale=scale, scores={"norm": norms})
+    return Verdict(
+        Rows(rows.values * scale.to(rows.values)[:, None], rows.weights, rows.ids),
+        scale=scale,
+        scores={"norm": norms},
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Clipping(Before[None]):
-    """Scale rows longer than ``bound`` down to it: static clipping before a rule. Rows that are not finite pass through.
+    """Scale rows longer than ``bound`` down to it: static clipping before a rule. Rows that are not
+    finite pass through.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> Clipping(bound=5.0).before(Rows.of([[30.0, 40.0], [3.0, 0.0]]), None, context)[0].values

@@ -1,4 +1,6 @@
-"""Sorted columns: the coordinate-wise rules look at one coordinate of all rows at a time, in blocks that fit in a cache."""
+"""Sorted columns: the coordinate-wise rules look at one coordinate of all rows at a time, in blocks
+that fit in a cache.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,22 @@ from torch import Tensor
 BLOCK = 4096
 
 
-def sorted_columns(values: Float[Tensor, "n d"], chosen: Tensor | None = None) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:
-    """Blocks of coordinates, each as [b, n] with the n values of a coordinate in ascending order; of the chosen rows only, if given.
+def sorted_columns(
+    values: Float[Tensor, "n d"], chosen: Tensor | None = None
+) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:
+    """Blocks of coordinates, each as [b, n] with the n values of a coordinate in ascending order;
+    of the chosen rows only, if given.
 
-    Sorting short contiguous runs with numpy's vectorised sort measured 20 times faster than ``torch.sort`` down the columns.
+    Sorting short contiguous runs with numpy's vectorised sort measured 20 times faster than
+    ``torch.sort`` down the columns.
     """
     wide = values.dtype if values.dtype in (torch.float32, torch.float64) else torch.float32
     for start in range(0, values.shape[1], BLOCK):
-        part = values[:, start : start + BLOCK] if chosen is None else values[chosen, start : start + BLOCK]
+        part = (
+            values[:, start : start + BLOCK]
+            if chosen is None
+            else values[chosen, start : start + BLOCK]
+        )
         columns = part.detach().to(wide).T.clone(memory_format=torch.contiguous_format)
         if columns.device.type == "cpu":
             columns.numpy().sort(axis=1)
@@ -35,9 +45,11 @@ def middle(columns: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
 
 
 def nearest_middle_mean(columns: Float[Tensor, "b n"], keep: int) -> Float[Tensor, " b"]:
-    """The mean of the ``keep`` values nearest the median of each sorted column; of equally near ones the lower.
+    """The mean of the ``keep`` values nearest the median of each sorted column; of equally near
+    ones the lower.
 
-    They lie side by side, so there are n - keep + 1 windows to compare; the one whose farther end is nearest wins.
+    They lie side by side, so there are n - keep + 1 windows to compare; the one whose farther end
+    is nearest wins.
     """
     n = columns.shape[1]
     centre = middle(columns)

@@ -9,13 +9,15 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
+from privfl.aggregators.base import InHull, MemoryRule, majority, mean_of
 from privfl.aggregators.median import Median
-from privfl.aggregators.seats import InHull, MemoryRule, majority, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, Vector, require
 
 Reference: TypeAlias = Callable[[Rows, Context], Vector]
-"""The direction [d] that rows are compared with: an update trained on clean data, the last aggregate, a median."""
+"""The direction [d] that rows are compared with: an update trained on clean data, the last
+aggregate, a median.
+"""
 
 
 def median_of_rows(rows: Rows, context: Context) -> Vector:
@@ -25,11 +27,13 @@ def median_of_rows(rows: Rows, context: Context) -> Vector:
 
 @dataclass(frozen=True, slots=True)
 class CosineFilter(InHull, MemoryRule[None]):
-    """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is canonical for it.
+    """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is
+    canonical for it.
 
-    The reference is a callable of the rows and the context (for the last aggregate, keep it outside; the default is the rows'
-    own coordinate-wise median, which stands f < n/2). Zero rows have cosine 0. Where no row passes, the model stays. Blind to
-    length: put `Clipping` before it. Row weights are not used.
+    The reference is a callable of the rows and the context (for the last aggregate, keep it
+    outside; the default is the rows' own coordinate-wise median, which tolerates f < n/2). Zero
+    rows have cosine 0. Where no row passes, the model stays. Blind to length: put `Clipping` before
+    it. Row weights are not used.
 
     >>> import torch
     >>> context = Context(None, torch.zeros(2), torch.Generator())
@@ -49,11 +53,13 @@ class CosineFilter(InHull, MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         similar = cosines_to(rows.values, self.reference(rows, context))
         kept = similar > self.threshold
         return Verdict(mean_of(rows.values, kept), kept=kept, scores={"cosine": similar}), None

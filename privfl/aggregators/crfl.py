@@ -1,4 +1,6 @@
-"""CRFL (Xie, Chen, Chen, Li 2021): clip and smooth the global model every round, and certify what backdoors cannot change."""
+"""CRFL (Xie, Chen, Chen, Li 2021): clip and smooth the global model every round, and certify what
+backdoors cannot change.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from privfl.aggregators.seats import After
+from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Vector, norm, require
 
@@ -24,13 +26,17 @@ def growing(round: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CRFL(After[None]):
-    """After the rule, clip the model to norm rho_t and, in all but the last round, add N(0, sigma^2) noise (Algorithm 1).
+    """After the rule, clip the model to norm rho_t and, in all but the last round, add N(0,
+    sigma^2) noise (Algorithm 1).
 
-    The last model is smoothed where it is used: `certify` takes the votes of many noisy copies. What is guaranteed: their majority
-    is the same as without the attack, if the backdoor stays within `certified_radius`. Noise is from the run's simulation randomness.
+    The last model is smoothed where it is used: `certify` takes the votes of many noisy copies.
+    What is guaranteed: their majority is the same as without the attack, if the backdoor stays
+    within `certified_radius`. Noise is from the run's simulation randomness.
 
     >>> from privfl.core import RoundPlan
-    >>> context = Context(RoundPlan(0, (1,), d=2, l2=1.0), torch.tensor([3.0, 0.0]), torch.Generator())
+    >>> context = Context(
+    ...     RoundPlan(0, (1,), d=2, l2=1.0), torch.tensor([3.0, 0.0]), torch.Generator()
+    ... )
     >>> CRFL(rounds=1).after(torch.tensor([0.0, 4.0]), None, context)[0]
     tensor([-1.8000,  1.6000])
     """
@@ -47,7 +53,9 @@ class CRFL(After[None]):
         """Nothing is remembered."""
         return
 
-    def judge_after(self, vector: Vector, state: None, context: Context) -> tuple[Verdict[Vector], None]:
+    def judge_after(
+        self, vector: Vector, state: None, context: Context
+    ) -> tuple[Verdict[Vector], None]:
         """The change that leads to the clipped and smoothed model."""
         model = context.parameters + vector
         length, most = norm(model), self.bound(context.plan.number)
@@ -56,12 +64,21 @@ class CRFL(After[None]):
         noisy = context.plan.number + 1 < self.rounds
         if noisy:
             out = out + torch.randn(len(out), generator=context.rng).to(out) * self.sigma
-        return Verdict(out, touched=len(out) if clipped or noisy else 0, scores={"norm": torch.tensor(length)}), None
+        return (
+            Verdict(
+                out,
+                touched=len(out) if clipped or noisy else 0,
+                scores={"norm": torch.tensor(length)},
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Poisoner:
-    """One attacker: its share p of the aggregate, scale factor gamma, local steps tau, learning rate eta, poisoned share q/n of a batch."""
+    """One attacker: its share p of the aggregate, scale factor gamma, local steps tau, learning
+    rate eta, poisoned share q/n of a batch.
+    """
 
     share: float
     scale: float
@@ -71,26 +88,38 @@ class Poisoner:
 
 
 def certify(votes: Int[Tensor, " classes"], alpha: float = 0.001) -> tuple[int, float, float]:
-    """The majority class of M smoothed votes, a lower bound of its probability, an upper bound of the runner-up's (Hoeffding, 1 - alpha).
+    """The majority class of M smoothed votes, a lower bound of its probability, an upper bound of
+    the runner-up's (Hoeffding, 1 - alpha).
 
     >>> certify(torch.tensor([990, 10]))[0]
     0
     """
     total = int(votes.sum())
     if total < 1 or len(votes) < 2:
-        raise ConfigError(f"a certificate needs votes among at least 2 classes, and got {total} among {len(votes)}.")
+        raise ConfigError(
+            f"a certificate needs votes among at least 2 classes, and got {total} among"
+            f" {len(votes)}."
+        )
     slack = math.sqrt(math.log(1 / alpha) / (2 * total))
     top = votes.to(torch.float64).sort(descending=True).values / total
     return int(votes.argmax()), float(top[0]) - slack, min(float(top[1]) + slack, 1.0)
 
 
 def certified_radius(
-    p_a: float, p_b: float, *, sigma: float, lipschitz: float, attackers: Sequence[Poisoner], later: Sequence[tuple[float, float]]
+    p_a: float,
+    p_b: float,
+    *,
+    sigma: float,
+    lipschitz: float,
+    attackers: Sequence[Poisoner],
+    later: Sequence[tuple[float, float]],
 ) -> float | None:
-    """The largest backdoor (L2, a sample) that cannot change the majority (Theorem 1 with its corollary), or None: abstain.
+    """The largest backdoor (L2, a sample) that cannot change the majority (Theorem 1 with its
+    corollary), or None: abstain.
 
-    RAD^2 = -ln(1 - (sqrt(p_a) - sqrt(p_b))^2) sigma^2 / (2 R L^2 S P), with S the sum over attackers of (p gamma tau eta q)^2 and P the
-    product over later rounds of 2 Phi(rho_t / sigma_t) - 1.
+    RAD^2 = -ln(1 - (sqrt(p_a) - sqrt(p_b))^2) sigma^2 / (2 R L^2 S P), with S the sum over
+    attackers of (p gamma tau eta q)^2 and P the product over later rounds of 2 Phi(rho_t / sigma_t)
+    - 1.
 
     Args:
         p_a, p_b: bounds from `certify`; p_a <= p_b certifies nothing.
@@ -99,7 +128,14 @@ def certified_radius(
         attackers: who poisoned.
         later: (rho_t, sigma_t) of every round after the attack.
 
-    >>> certified_radius(0.2, 0.6, sigma=0.01, lipschitz=1.0, attackers=[Poisoner(0.1, 10, 5, 0.1, 0.2)], later=[]) is None
+    >>> certified_radius(
+    ...     0.2,
+    ...     0.6,
+    ...     sigma=0.01,
+    ...     lipschitz=1.0,
+    ...     attackers=[Poisoner(0.1, 10, 5, 0.1, 0.2)],
+    ...     later=[],
+    ... ) is None
     True
     """
     if p_a <= p_b or p_a <= 0:
@@ -108,6 +144,8 @@ def certified_radius(
     if gap >= 1:
         return math.inf
     reach = sum((a.share * a.scale * a.steps * a.rate * a.poisoned) ** 2 for a in attackers)
-    kept = math.prod(math.erf(rho / (s * math.sqrt(2))) for rho, s in later)  # 2 Phi(x) - 1 = erf(x / sqrt 2)
+    kept = math.prod(
+        math.erf(rho / (s * math.sqrt(2))) for rho, s in later
+    )  # 2 Phi(x) - 1 = erf(x / sqrt 2)
     harm = 2 * len(attackers) * lipschitz**2 * reach * kept
     return math.sqrt(-math.log(1 - gap) * sigma**2 / harm) if harm > 0 else math.inf

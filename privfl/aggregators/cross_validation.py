@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, require
 
@@ -20,13 +20,16 @@ CrossVotes: TypeAlias = Callable[[Rows, Context], Bool[Tensor, "n n"]]
 
 @dataclass(frozen=True, slots=True)
 class CrossValidation(InHull, MemoryRule[None]):
-    """Client-side cross-validation (Zhao et al. 2020): a row counts by the share of the other clients that accept it on their data.
+    """Client-side cross-validation (Zhao et al. 2020): a row counts by the share of the other
+    clients that accept it on their data.
 
-    A client's vote on its own update is ignored; rows under ``threshold`` are dropped; where none is left the model stays. Stands f < n/2
-    evaluators that lie. Row weights are not used.
+    A client's vote on its own update is ignored; rows under ``threshold`` are dropped; where none
+    is left the model stays. Tolerates f < n/2 evaluators that lie. Row weights are not used.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> votes = lambda rows, context: torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    >>> votes = lambda rows, context: torch.tensor(
+    ...     [[True, True, False], [True, True, False], [False, False, True]]
+    ... )
     >>> CrossValidation(votes).step(Rows.of([[1.0], [3.0], [99.0]]), None, context)[0]
     tensor([2.])
     """
@@ -44,18 +47,27 @@ class CrossValidation(InHull, MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         n = rows.n
         votes = self.votes(rows, context).cpu()
         if votes.shape != (n, n):
-            raise ConfigError(f"CrossValidation: votes must return an {n} x {n} matrix, and returned shape {tuple(votes.shape)}.")
+            raise ConfigError(
+                f"CrossValidation: votes must return an {n} x {n} matrix, and returned shape"
+                f" {tuple(votes.shape)}."
+            )
         others = votes.to(torch.float64).fill_diagonal_(0)
         share = others.sum(dim=0) / max(n - 1, 1) if n > 1 else torch.ones(1, dtype=torch.float64)
         kept = (share >= self.threshold) & (share > 0)
         weights = share * kept
-        out = combine(rows.values, weights / weights.sum()) if bool(kept.any()) else torch.zeros_like(rows.values[0])
+        out = (
+            combine(rows.values, weights / weights.sum())
+            if bool(kept.any())
+            else torch.zeros_like(rows.values[0])
+        )
         return Verdict(out, kept=kept, scores={"accepted": share}), None

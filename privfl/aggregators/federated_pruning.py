@@ -1,4 +1,6 @@
-"""Federated pruning (Wu, Yang, Zhu, Mitra 2020): prune the units that clients find dormant, then cut extreme weights."""
+"""Federated pruning (Wu, Yang, Zhu, Mitra 2020): prune the units that clients find dormant, then
+cut extreme weights.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.aggregators.seats import After
+from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Vector, require
 
@@ -29,17 +31,23 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class FederatedPruning(After[Pruned]):
-    """After round ``at``, prune dormant units in the clients' order until validation accuracy falls, and zero the layer's extreme weights.
+    """After round ``at``, prune dormant units in the clients' order until validation accuracy
+    falls, and zero the layer's extreme weights.
 
-    Every client ranks the units by activation. ``method="rank"`` (RAP) orders units by mean rank, ``"vote"`` (MVP) by how many clients
-    have them among their ``share`` most dormant. Units go one at a time while accuracy stays within ``tolerance`` of what it was. Then
-    weights of ``extreme`` (the last convolution's positions in the flat vector) with |w - mean| > Delta std are set to zero, Delta
-    falling from ``delta_from`` to ``delta_to`` in steps of 0.5 while accuracy allows. What is pruned stays zero in later rounds.
+    Every client ranks the units by activation. ``method="rank"`` (RAP) orders units by mean rank,
+    ``"vote"`` (MVP) by how many clients have them among their ``share`` most dormant. Units go one
+    at a time while accuracy stays within ``tolerance`` of what it was. Then weights of ``extreme``
+    (the last convolution's positions in the flat vector) with |w - mean| > Delta std are set to
+    zero, Delta falling from ``delta_from`` to ``delta_to`` in steps of 0.5 while accuracy allows.
+    What is pruned stays zero in later rounds.
 
-    ``units[u]`` lists the positions [d] of unit u's parameters. A minority of lying clients shifts ranks and votes by its share only.
+    ``units[u]`` lists the positions [d] of unit u's parameters. A minority of lying clients shifts
+    ranks and votes by its share only.
 
     >>> from privfl.core import RoundPlan
-    >>> context = Context(RoundPlan(0, (1,), d=3, l2=1.0), torch.tensor([1.0, 2.0, 3.0]), torch.Generator())
+    >>> context = Context(
+    ...     RoundPlan(0, (1,), d=3, l2=1.0), torch.tensor([1.0, 2.0, 3.0]), torch.Generator()
+    ... )
     >>> activations = lambda w, context: torch.tensor([[5.0, 0.0, 4.0]])
     >>> accuracy = lambda w, context: float(w[0] != 0 and w[2] != 0)
     >>> prune = FederatedPruning([torch.tensor([i]) for i in range(3)], activations, accuracy)
@@ -70,7 +78,9 @@ class FederatedPruning(After[Pruned]):
         """Nothing is pruned."""
         return Pruned()
 
-    def judge_after(self, vector: Vector, state: Pruned, context: Context) -> tuple[Verdict[Vector], Pruned]:
+    def judge_after(
+        self, vector: Vector, state: Pruned, context: Context
+    ) -> tuple[Verdict[Vector], Pruned]:
         """The change that leads to the pruned model; before round ``at`` the vector itself."""
         if context.plan.number < self.at and state.away is None:
             return Verdict(vector), state
@@ -86,9 +96,12 @@ class FederatedPruning(After[Pruned]):
         seen = self.activations(model, context)
         if seen.ndim != 2 or seen.shape[1] != len(self.units):
             raise ConfigError(
-                f"FederatedPruning: activations must be [clients, {len(self.units)}], and returned shape {tuple(seen.shape)}."
+                f"FederatedPruning: activations must be [clients, {len(self.units)}], and returned"
+                f" shape {tuple(seen.shape)}."
             )
-        ranks = seen.argsort(dim=1, stable=True).argsort(dim=1).to(torch.float64)  # 0: the most dormant
+        ranks = (
+            seen.argsort(dim=1, stable=True).argsort(dim=1).to(torch.float64)
+        )  # 0: the most dormant
         if self.method == "rank":
             return [int(u) for u in ranks.mean(dim=0).argsort(stable=True)]
         dormant = (ranks < round(self.share * len(self.units))).sum(dim=0)

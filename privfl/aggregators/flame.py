@@ -1,4 +1,6 @@
-"""FLAME (Nguyen et al. 2022): cluster the models by direction, clip the updates to the median norm, add a little noise."""
+"""FLAME (Nguyen et al. 2022): cluster the models by direction, clip the updates to the median norm,
+add a little noise.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.columns import midpoint
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import BLOCK, centred_gram, squared_norms
@@ -18,12 +20,15 @@ from privfl.core.geometry import BLOCK, centred_gram, squared_norms
 
 @dataclass(frozen=True, slots=True)
 class FLAME(InHull, MemoryRule[None]):
-    """Keep the majority cluster of the clients' models, clip their updates to the median norm, average, add noise (Algorithm 1).
+    """Keep the majority cluster of the clients' models, clip their updates to the median norm,
+    average, add noise (Algorithm 1).
 
-    Clusters are HDBSCAN's under the cosine distance of models w + x_i, with at least floor(n / 2) + 1 members, min_samples 1 and a single
-    cluster allowed: the first single-linkage component of that size. S is the median of ||x_i|| over all n rows; kept updates are scaled
-    by min(1, S / ||x_i||). Noise N(0, (lambda S)^2) a coordinate, from the run's simulation randomness: it is meant to blur a backdoor
-    and is no differential privacy. Meant for f < n/2. Row weights are not used. The sensitivity is that before the noise.
+    Clusters are HDBSCAN's under the cosine distance of models w + x_i, with at least floor(n / 2) +
+    1 members, min_samples 1 and a single cluster allowed: the first single-linkage component of
+    that size. S is the median of ||x_i|| over all n rows; kept updates are scaled by min(1, S /
+    ||x_i||). Noise N(0, (lambda S)^2) a coordinate, from the run's simulation randomness: it is
+    meant to blur a backdoor and is no differential privacy. Meant for f < n/2. Row weights are not
+    used. The sensitivity is that before the noise.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-9.0, 0.0]])
@@ -42,23 +47,36 @@ class FLAME(InHull, MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         kept = majority_component(cosine_distances_of_models(rows.values, context.parameters))
         norms = squared_norms(rows.values).sqrt().cpu()
         middle = midpoint(norms)
-        scale = torch.where(norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms))
+        scale = torch.where(
+            norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms)
+        )
         out = combine(rows.values, scale * kept / int(kept.sum()))
         if self.noise * middle > 0:
             out = out + torch.randn(rows.d, generator=context.rng).to(out) * (self.noise * middle)
-        return Verdict(out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(middle)}), None
+        return (
+            Verdict(
+                out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(middle)}
+            ),
+            None,
+        )
 
 
-def cosine_distances_of_models(values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]) -> Float[Tensor, "n n"]:
-    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates: models lie so close that their own inner products would blur it."""
+def cosine_distances_of_models(
+    values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]
+) -> Float[Tensor, "n n"]:
+    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates: models lie so close that
+    their own inner products would blur it.
+    """
     inner = centred_gram(values).cpu()
     lengths = inner.diagonal()
     apart = (lengths[:, None] + lengths - 2 * inner).clamp(min=0)
@@ -74,11 +92,17 @@ def cosine_distances_of_models(values: Float[Tensor, "n d"], parameters: Float[T
     difference = (excess[:, None] - excess) / total.clamp(min=1e-300)
     product = 2 * norms[:, None] * norms
     cosine_distance = (apart - difference**2).clamp(min=0) / product.clamp(min=1e-300)
-    return torch.where(product > 0, cosine_distance, torch.ones(()).to(product)).clamp(max=2).fill_diagonal_(0)
+    return (
+        torch.where(product > 0, cosine_distance, torch.ones(()).to(product))
+        .clamp(max=2)
+        .fill_diagonal_(0)
+    )
 
 
 def majority_component(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:
-    """The first single-linkage component of more than half of the rows, joining pairs from the nearest outwards (ties together)."""
+    """The first single-linkage component of more than half of the rows, joining pairs from the
+    nearest outwards (ties together).
+    """
     n = len(distances)
     if n < 3:
         return torch.ones(n, dtype=torch.bool)

@@ -11,25 +11,32 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
-from privfl.aggregators.seats import MemoryRule, combine
+from privfl.aggregators.base import MemoryRule, combine
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, Context, NeighbourRelation, RowBound, Rows, Vector, norm, require
 from privfl.core.geometry import squared_norms
 
 RootUpdate: TypeAlias = Callable[[Context], Vector]
-"""The update [d] that the server trains itself on a small clean data set, from the context's parameters."""
+"""The update [d] that the server trains itself on a small clean data set, from the context's
+parameters.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class FLTrust(MemoryRule[None]):
-    """FLTrust (Cao, Fang, Liu, Gong 2021, Algorithm 2): rows count as far as they point where the server's own clean update g0 points.
+    """FLTrust (Cao, Fang, Liu, Gong 2021, Algorithm 2): rows count as far as they point where the
+    server's own clean update g0 points.
 
-    Trust score TS_i = max(0, cos(x_i, g0)); the result is sum TS_i (||g0|| / ||x_i||) x_i / sum TS_i. Where nobody is trusted the model
-    stays. ``fixed=True`` divides by n instead of by the sum of scores, and ``root_l2`` clips g0: both are public, so that form has
-    a sensitivity. Stands any number of liars (Theorem 1, if g0 is clean). A row's length has no effect. Row weights are not used.
+    Trust score TS_i = max(0, cos(x_i, g0)); the result is sum TS_i (||g0|| / ||x_i||) x_i / sum
+    TS_i. Where nobody is trusted the model stays. ``fixed=True`` divides by n instead of by the sum
+    of scores, and ``root_l2`` clips g0: both are public, so that form has a sensitivity. Tolerates
+    any number of Byzantine clients (Theorem 1, if g0 is clean). A row's length has no effect. Row
+    weights are not used.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
-    >>> FLTrust(lambda context: torch.tensor([1.0, 0.0])).step(Rows.of([[9.0, 0.0], [-5.0, 0.0]]), None, context)[0]
+    >>> FLTrust(lambda context: torch.tensor([1.0, 0.0])).step(
+    ...     Rows.of([[9.0, 0.0], [-5.0, 0.0]]), None, context
+    ... )[0]
     tensor([1., 0.])
     """
 
@@ -46,24 +53,36 @@ class FLTrust(MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """All but one."""
         return n - 1
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         root = self.root(context)
         length = norm(root)
         if not length < math.inf:
             raise BadUpdate("FLTrust: the root update holds NaN or infinite values.")
         trusted = cosines_to(rows.values, root).clamp(min=0)
         lengths = squared_norms(rows.values).sqrt().cpu()
-        stretch = torch.where(lengths > 0, min(length, self.root_l2) / lengths.clamp(min=1e-300), torch.zeros(()).to(lengths))
+        stretch = torch.where(
+            lengths > 0,
+            min(length, self.root_l2) / lengths.clamp(min=1e-300),
+            torch.zeros(()).to(lengths),
+        )
         total = float(rows.n + lost) if self.fixed else float(trusted.sum())
-        out = combine(rows.values, trusted * stretch / total) if total > 0 else torch.zeros_like(rows.values[0])
+        out = (
+            combine(rows.values, trusted * stretch / total)
+            if total > 0
+            else torch.zeros_like(rows.values[0])
+        )
         return Verdict(out, kept=trusted > 0, scale=stretch, scores={"trust": trusted}), None
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """At most root_l2 / n with ``fixed``: cos(x, g0) g0-long x lies on the sphere whose diameter runs from 0 to g0. Else 2 root_l2."""
+        """At most root_l2 / n with ``fixed``: cos(x, g0) g0-long x lies on the sphere whose
+        diameter runs from 0 to g0. Else 2 root_l2.
+        """
         if self.fixed:
             return self.root_l2 / n if relation != "add_remove" else math.inf
         return 2 * self.root_l2

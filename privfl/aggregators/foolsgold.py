@@ -1,4 +1,6 @@
-"""FoolsGold (Fung, Yoon, Beschastnikh 2020): clients that always push the same way are one person's sybils."""
+"""FoolsGold (Fung, Yoon, Beschastnikh 2020): clients that always push the same way are one person's
+sybils.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import MemoryRule, combine, majority
+from privfl.aggregators.base import MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, require
 from privfl.core.geometry import gram
@@ -24,10 +26,16 @@ class UpdateHistory:
 
 
 def foolsgold_weights(cosines: Float[Tensor, "n n"], kappa: float) -> Float[Tensor, " n"]:
-    """Algorithm 1's learning rates from the pairwise cosines of the histories (the diagonal is not looked at)."""
+    """Algorithm 1's learning rates from the pairwise cosines of the histories (the diagonal is not
+    looked at).
+    """
     similar = cosines.clone().fill_diagonal_(0)
     peak = similar.max(dim=1).values
-    pardon = torch.where(peak[None, :] > peak[:, None], peak[:, None] / peak[None, :].clamp(min=1e-300), torch.ones(()).to(peak))
+    pardon = torch.where(
+        peak[None, :] > peak[:, None],
+        peak[:, None] / peak[None, :].clamp(min=1e-300),
+        torch.ones(()).to(peak),
+    )
     alpha = (1 - (similar * pardon).max(dim=1).values).clamp(0, 1)
     if not float(alpha.max()) > 0:
         return torch.zeros_like(alpha)
@@ -38,13 +46,17 @@ def foolsgold_weights(cosines: Float[Tensor, "n n"], kappa: float) -> Float[Tens
 
 @dataclass(frozen=True, slots=True)
 class FoolsGold(MemoryRule[UpdateHistory]):
-    """Weigh every row down by how much its client's history resembles another's (Fung et al. 2020, Algorithm 1).
+    """Weigh every row down by how much its client's history resembles another's (Fung et al. 2020,
+    Algorithm 1).
 
-    cs_ij: cosines of the summed past rows. v_i = max_j cs_ij; pardoning: where v_j > v_i, cs_ij is multiplied by v_i / v_j. alpha_i = 1
-    - max_j cs_ij, divided by the largest, then kappa (ln(alpha / (1 - alpha)) + 1/2) cut to [0, 1]. The result is sum alpha_i x_i, as in
-    the paper, where x_i are gradients; ``average=True`` divides by sum alpha_i, which suits updates of federated averaging. Stands any
-    number of sybils as long as honest clients differ among themselves, and no attacker that acts alone. Where all histories are the
-    same, nobody is trusted and the model stays. Needs client ids; keeps one [d] sum a client. Row weights are not used. No
+    cs_ij: cosines of the summed past rows. v_i = max_j cs_ij; pardoning: where v_j > v_i, cs_ij is
+    multiplied by v_i / v_j. alpha_i = 1
+    - max_j cs_ij, divided by the largest, then kappa (ln(alpha / (1 - alpha)) + 1/2) cut to [0, 1].
+      The result is sum alpha_i x_i, as in
+    the paper, where x_i are gradients; ``average=True`` divides by sum alpha_i, which suits updates
+    of federated averaging. Tolerates any number of sybils as long as honest clients differ among
+    themselves, and no attacker that acts alone. Where all histories are the same, nobody is trusted
+    and the model stays. Needs client ids; keeps one [d] sum a client. Row weights are not used. No
     sensitivity is proved: one client moves everybody's weight.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
@@ -66,13 +78,18 @@ class FoolsGold(MemoryRule[UpdateHistory]):
         """Nobody has sent anything."""
         return UpdateHistory()
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half: rows that are not finite say nothing about sybils."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: UpdateHistory, context: Context) -> tuple[Verdict[Tensor], UpdateHistory]:
+    def _decide(
+        self, rows: Rows, lost: int, state: UpdateHistory, context: Context
+    ) -> tuple[Verdict[Tensor], UpdateHistory]:
         if rows.ids is None:
-            raise BadUpdate("FoolsGold sums up every client's history, and these rows are anonymous: use a channel that names them.")
+            raise BadUpdate(
+                "FoolsGold sums up every client's history, and these rows are anonymous: use a"
+                " channel that names them."
+            )
         known = {client: i for i, client in enumerate(state.ids)}
         places = [known.setdefault(client, len(known)) for client in rows.ids]
         sums = rows.values.new_zeros(len(known), rows.d)
@@ -82,8 +99,15 @@ class FoolsGold(MemoryRule[UpdateHistory]):
         inner = gram(sums[places], exact=True).cpu()  # alpha is 1 minus a cosine near 1
         norms = inner.diagonal().clamp(min=0).sqrt()
         lengths = norms[:, None] * norms
-        cosines = torch.where(lengths > 0, inner / lengths.clamp(min=1e-300), torch.zeros(()).to(inner)).clamp(-1, 1)
+        cosines = torch.where(
+            lengths > 0, inner / lengths.clamp(min=1e-300), torch.zeros(()).to(inner)
+        ).clamp(-1, 1)
         alpha = foolsgold_weights(cosines, self.kappa)
         total = max(float(alpha.sum()), 1e-300) if self.average else 1.0
-        verdict = Verdict(combine(rows.values, alpha / total), kept=alpha > 0, scale=alpha, scores={"trust": alpha})
+        verdict = Verdict(
+            combine(rows.values, alpha / total),
+            kept=alpha > 0,
+            scale=alpha,
+            scores={"trust": alpha},
+        )
         return verdict, UpdateHistory(tuple(known), sums)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, combine, majority
+from privfl.aggregators.base import InHull, RowRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 from privfl.core.geometry import centred_gram
@@ -36,19 +36,27 @@ def _length(inner: Matrix, coefficients: Matrix) -> float:
     return math.sqrt(max(float(coefficients @ inner @ coefficients), 0.0))
 
 
-def geometric_median(gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], tolerance: float, most: int) -> Float[Tensor, " n"]:
-    """Coefficients [n], summing to 1, of the point with the least weighted sum of distances, from the rows' centred Gram matrix.
+def geometric_median(
+    gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], tolerance: float, most: int
+) -> Float[Tensor, " n"]:
+    """Coefficients [n], summing to 1, of the point with the least weighted sum of distances, from
+    the rows' centred Gram matrix.
 
-    It starts beside the best row, as Vardi and Zhang (2000) do: that row is the answer if the others do not pull on it harder than its own
-    weight; otherwise one step along the pull leaves it for good, because Weiszfeld's steps only descend. Stops when
-    ``tolerance`` times the mean distance of the rows would be the sum of all steps to come, at the rate at which they shrink.
+    It starts beside the best row, as Vardi and Zhang (2000) do: that row is the answer if the
+    others do not pull on it harder than its own weight; otherwise one step along the pull leaves it
+    for good, because Weiszfeld's steps only descend. Stops when ``tolerance`` times the mean
+    distance of the rows would be the sum of all steps to come, at the rate at which they shrink.
     """
     inner, weights = gram.numpy(), weight.numpy()
     lengths = inner.diagonal()
     squared = lengths[:, None] + lengths - 2 * inner
-    apart = np.sqrt(np.where(squared > _SAME * (lengths[:, None] + lengths), np.maximum(squared, 0.0), 0.0))
+    apart = np.sqrt(
+        np.where(squared > _SAME * (lengths[:, None] + lengths), np.maximum(squared, 0.0), 0.0)
+    )
     row = int((apart @ weights).argmin())
-    away = np.where(apart[row] > 0, apart[row], np.inf)  # rows at the same place do not pull: they hold
+    away = np.where(
+        apart[row] > 0, apart[row], np.inf
+    )  # rows at the same place do not pull: they hold
     direction = weights / away
     direction[row] -= direction.sum()
     strength = _length(inner, direction)
@@ -65,7 +73,9 @@ def geometric_median(gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], to
         step = pull / pull.sum() - at
         moved = _length(inner, step)
         at = at + step
-        rate = min(moved / before, 0.999) if before > 0 else 0.999  # steps shrink by this factor: the rest of the way is a geometric sum
+        rate = (
+            min(moved / before, 0.999) if before > 0 else 0.999
+        )  # steps shrink by this factor: the rest of the way is a geometric sum
         if moved * rate / (1 - rate) <= tolerance * float(weights @ distances) / total:
             break
         before = moved
@@ -74,11 +84,13 @@ def geometric_median(gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], to
 
 @dataclass(frozen=True, slots=True)
 class GeometricMedian(InHull, RowRule):
-    """The point z with the least sum_i w_i ||z - x_i||, found to ``tolerance`` times the mean distance of the rows from it.
+    """The point z with the least sum_i w_i ||z - x_i||, found to ``tolerance`` times the mean
+    distance of the rows from it.
 
-    Stands liars of less than half of the weight (Lopuhaa, Rousseeuw 1991). Row weights ARE used, as in RFA's objective: they are the
-    clients' own claims, so bound them (the round's ``max_weight``) or set ``weighted=False``.
-    One Gram matrix, O(n^2) an iteration, one product at the end.
+    Tolerates Byzantine clients of less than half of the weight (Lopuhaa, Rousseeuw 1991). Row
+    weights ARE used, as in RFA's objective: they are the clients' own claims, so bound them (the
+    round's ``max_weight``) or set ``weighted=False``. One Gram matrix, O(n^2) an iteration, one
+    product at the end.
 
     >>> GeometricMedian()(Rows.of([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0], [1.0, 1.0]]))
     tensor([1., 1.])
@@ -92,16 +104,22 @@ class GeometricMedian(InHull, RowRule):
         require.positive(tolerance=self.tolerance)
         require.at_least(1, max_iterations=self.max_iterations)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         weights = (rows.weights if self.weighted else torch.ones(rows.n)).to(torch.float64).cpu()
-        at = geometric_median(centred_gram(rows.values).cpu(), weights, self.tolerance, self.max_iterations)
-        return Verdict(combine(rows.values, at), scale=trust(at, weights), scores={"coefficient": at})
+        at = geometric_median(
+            centred_gram(rows.values).cpu(), weights, self.tolerance, self.max_iterations
+        )
+        return Verdict(
+            combine(rows.values, at), scale=trust(at, weights), scores={"coefficient": at}
+        )
 
 
 def trust(coefficients: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """How much more or less than in the weighted mean each row counts: 1 for all where nothing happened."""
+    """How much more or less than in the weighted mean each row counts: 1 for all where nothing
+    happened.
+    """
     return (coefficients * weights.sum() / weights.clamp(min=1e-300)).round(decimals=9)

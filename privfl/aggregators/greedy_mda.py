@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, mask, mean_of
+from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 from privfl.core.geometry import squared_distances
@@ -14,13 +14,14 @@ from privfl.core.geometry import squared_distances
 
 @dataclass(frozen=True, slots=True)
 class GreedyMDA(InHull, RowRule):
-    """Average the n - f nearest neighbours of some row (itself among them) whose diameter is least: at most twice the least diameter.
+    """Average the n - f nearest neighbours of some row (itself among them) whose diameter is least:
+    at most twice the least diameter.
 
-    The greedy stand-in for `MDA` where the exact search would be too long: O(n^3) after the distances. Stands f < n/2. Row weights are
-    not used.
+    The greedy stand-in for `MDA` where the exact search would be too long: O(n^3) after the
+    distances. Tolerates f < n/2. Row weights are not used.
 
-    >>> GreedyMDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30
-    tensor([7.])
+    >>> round(float(GreedyMDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
+    7.0
     """
 
     f: int = 1
@@ -28,7 +29,7 @@ class GreedyMDA(InHull, RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="GreedyMDA", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f

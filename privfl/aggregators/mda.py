@@ -1,4 +1,6 @@
-"""Minimum-diameter averaging (El Mhamdi, Guerraoui, Rouault 2018): the mean of the n - f rows that lie closest together."""
+"""Minimum-diameter averaging (El Mhamdi, Guerraoui, Rouault 2018): the mean of the n - f rows that
+lie closest together.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, mask, mean_of
+from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Rows, require
 from privfl.core.geometry import squared_distances
@@ -17,7 +19,9 @@ NODES = 1_000_000
 
 
 class _Search:
-    """Row sets that cover every pair farther apart than a limit: dropping them leaves a set of at most that diameter."""
+    """Row sets that cover every pair farther apart than a limit: dropping them leaves a set of at
+    most that diameter.
+    """
 
     def __init__(self, squared: Float[Tensor, "n n"], nodes: int) -> None:
         self.squared = squared.numpy()
@@ -29,11 +33,18 @@ class _Search:
         far = self.squared > limit
         return [sum(1 << int(j) for j in row.nonzero()[0]) for row in far]
 
-    def covers(self, far: list[int], dropped: int, left: int, found: list[int], *, every: bool) -> None:
-        """Append covers (as bits) with at most ``left`` more rows than ``dropped``; stop at the first unless ``every`` is set."""
+    def covers(
+        self, far: list[int], dropped: int, left: int, found: list[int], *, every: bool
+    ) -> None:
+        """Append covers (as bits) with at most ``left`` more rows than ``dropped``; stop at the
+        first unless ``every`` is set.
+        """
         self.nodes -= 1
         if self.nodes < 0:
-            raise ConfigError(f"MDA: the exact search over {self.n} rows is too long; use GreedyMDA, at most twice the least diameter.")
+            raise ConfigError(
+                f"MDA: the exact search over {self.n} rows is too long; use GreedyMDA, at most"
+                " twice the least diameter."
+            )
         kept = ((1 << self.n) - 1) & ~dropped
         degrees = [(far[i] & kept).bit_count() if kept >> i & 1 else 0 for i in range(self.n)]
         most = max(degrees)
@@ -52,7 +63,9 @@ class _Search:
         return float(self.squared[kept][:, kept].sum())
 
     def rows(self, dropped: int, f: int) -> list[int]:
-        """The rows that stay, after dropping up to f: where the cover leaves a choice, whose loss lessens the spread most."""
+        """The rows that stay, after dropping up to f: where the cover leaves a choice, whose loss
+        lessens the spread most.
+        """
         kept = [i for i in range(self.n) if not dropped >> i & 1]
         while len(kept) > self.n - f:
             kept.pop(int(self.squared[kept][:, kept].sum(axis=1).argmax()))
@@ -60,10 +73,11 @@ class _Search:
 
 
 def least_diameter(squared: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> list[int]:
-    """The n - f rows of least diameter; of several such sets the one with the least sum of squared distances.
+    """The n - f rows of least diameter; of several such sets the one with the least sum of squared
+    distances.
 
-    Binary search over the distances; each asks whether f rows cover all pairs farther apart (branch and bound on the row with most such
-    pairs: drop it, or drop all of its partners).
+    Binary search over the distances; each asks whether f rows cover all pairs farther apart (branch
+    and bound on the row with most such pairs: drop it, or drop all of its partners).
 
     Raises:
         ConfigError: the search visited more than ``nodes`` nodes.
@@ -85,12 +99,13 @@ def least_diameter(squared: Float[Tensor, "n n"], f: int, nodes: int = NODES) ->
 class MDA(InHull, RowRule):
     """Average the n - f rows of least diameter, found exactly by branch and bound.
 
-    Stands f < n/2 (the "brute" rule of El Mhamdi et al. 2018, Section 3; ByzFL and Garfield call it MDA). Where several sets share
-    the least diameter, the one with the least sum of squared distances wins. Row weights are not used. The worst case is exponential
-    in f: past a million search nodes it refuses and points to `GreedyMDA`.
+    Tolerates f < n/2 (the "brute" rule of El Mhamdi et al. 2018, Section 3; ByzFL and Garfield call
+    it MDA). Where several sets share the least diameter, the one with the least sum of squared
+    distances wins. Row weights are not used. The worst case is exponential in f: past a million
+    search nodes it refuses and points to `GreedyMDA`.
 
-    >>> MDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30
-    tensor([7.])
+    >>> round(float(MDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
+    7.0
     """
 
     f: int = 1
@@ -98,11 +113,13 @@ class MDA(InHull, RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="MDA", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        chosen = torch.tensor(least_diameter(squared_distances(rows.values).cpu(), max(self.f - lost, 0)))
+        chosen = torch.tensor(
+            least_diameter(squared_distances(rows.values).cpu(), max(self.f - lost, 0))
+        )
         return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen))

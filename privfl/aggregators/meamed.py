@@ -7,18 +7,20 @@ from typing import ClassVar
 
 import torch
 
+from privfl.aggregators.base import RowRule
 from privfl.aggregators.columns import nearest_middle_mean, sorted_columns
-from privfl.aggregators.seats import RowRule
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
 class MeaMed(RowRule):
-    """Mean around the median (Xie, Koyejo, Gupta 2018): in every coordinate, average the n - f values nearest the median.
+    """Mean around the median (Xie, Koyejo, Gupta 2018): in every coordinate, average the n - f
+    values nearest the median.
 
-    Stands f < n/2. Row weights are not used. Not equivariant to rotation. Of values equally near, the lower are kept. No
-    sensitivity is proved: which values are nearest can change all at once.
+    Tolerates f < n/2. Row weights are not used. Not equivariant to rotation. Of values equally
+    near, the lower are kept. No sensitivity is proved: which values are nearest can change all at
+    once.
 
     >>> MeaMed(f=1)(Rows.of([[0.0], [1.0], [2.5], [9.0]])) * 3
     tensor([3.5000])
@@ -31,7 +33,7 @@ class MeaMed(RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="MeaMed", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from privfl.aggregators.base import RowRule, majority
 from privfl.aggregators.columns import middle, sorted_columns
-from privfl.aggregators.seats import RowRule, majority
 from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
 from privfl.core import NeighbourRelation, RowBound, Rows, Vector
@@ -14,9 +14,11 @@ from privfl.core import NeighbourRelation, RowBound, Rows, Vector
 
 @dataclass(frozen=True, slots=True)
 class Median(RowRule):
-    """Coordinate-wise median (Yin, Chen, Ramchandran, Bartlett 2018, Definition 1): the midpoint of the two middle values for even n.
+    """Coordinate-wise median (Yin, Chen, Ramchandran, Bartlett 2018, Definition 1): the midpoint of
+    the two middle values for even n.
 
-    Stands f < n/2: every coordinate stays among the honest values. Row weights are not used. Not equivariant to rotation.
+    Tolerates f < n/2: every coordinate stays among the honest values. Row weights are not used. Not
+    equivariant to rotation.
 
     >>> Median()(Rows.of([[0.0], [1.0], [2.0], [9.0]]))
     tensor([1.5000])
@@ -24,7 +26,7 @@ class Median(RowRule):
 
     symmetries: ClassVar[str] = "PTS"
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
@@ -35,5 +37,7 @@ class Median(RowRule):
         return Verdict(out, touched=rows.d if rows.n > 2 else 0)
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """One client's whole step for odd n, half of it for even n: a median is a trimmed mean that keeps one or two values."""
+        """One client's whole step for odd n, half of it for even n: a median is a trimmed mean that
+        keeps one or two values.
+        """
         return TrimmedMean(f=majority(n)).sensitivity(bound, n, relation)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from privfl.aggregators.base import InHull, MemoryRule, majority, products
 from privfl.aggregators.geometric_median import GeometricMedian
-from privfl.aggregators.seats import InHull, MemoryRule, majority, products
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, TooManyByzantine, require
 
@@ -29,13 +29,16 @@ def group_means(values: Tensor, groups: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MedianOfMeans(InHull, MemoryRule[None]):
-    """Split the rows into ``groups`` random groups, average each, take the means' geometric median (Chen et al. 2017, Algorithm 2).
+    """Split the rows into ``groups`` random groups, average each, take the means' geometric median
+    (Chen et al. 2017, Algorithm 2).
 
-    Stands f where groups > 2f: each liar spoils one group. One group is the mean, n groups the geometric median. Groups are drawn anew
-    every round. Row weights are not used.
+    Tolerates f where groups > 2f: each liar spoils one group. One group is the mean, n groups the
+    geometric median. Groups are drawn anew every round. Row weights are not used.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator().manual_seed(0))
-    >>> MedianOfMeans(groups=3).step(Rows.of([[1.0], [1.0], [1.0], [1.0], [1.0], [99.0]]), None, context)[0]
+    >>> MedianOfMeans(groups=3).step(
+    ...     Rows.of([[1.0], [1.0], [1.0], [1.0], [1.0], [99.0]]), None, context
+    ... )[0]
     tensor([1.])
     """
 
@@ -50,17 +53,22 @@ class MedianOfMeans(InHull, MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half of the groups.
 
         Raises:
             TooManyByzantine: there are more groups than rows.
         """
         if n < self.groups:
-            raise TooManyByzantine(f"MedianOfMeans splits into {self.groups} groups, and got {n} rows: lower groups or ask more clients.")
+            raise TooManyByzantine(
+                f"MedianOfMeans splits into {self.groups} groups, and got {n} rows: lower groups or"
+                " ask more clients."
+            )
         return majority(self.groups)
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         groups = random_groups(rows.n, min(self.groups, rows.n), context.rng)
         means = group_means(rows.values, groups)
         verdict = GeometricMedian(weighted=False).judge(Rows(means, torch.ones(len(groups))))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import Before, finite_rows, products
+from privfl.aggregators.base import Before, finite_rows, products
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import squared_distances
@@ -16,15 +16,19 @@ from privfl.core.geometry import squared_distances
 
 @dataclass(frozen=True, slots=True)
 class NearestNeighbourMixing(Before[None]):
-    """Replace every row by the mean of its n - f nearest, itself included (Allouah et al. 2023, Algorithm 1: NNM).
+    """Replace every row by the mean of its n - f nearest, itself included (Allouah et al. 2023,
+    Algorithm 1: NNM).
 
-    With it, the rules of this package reach the optimal order of robustness under heterogeneous data, where n > 2f. One distance matrix
-    and one [n, n] x [n, d] product. Rows that are not finite are nobody's neighbours and pass through, to be met by the rule. Ids and
-    weights stay with their rows.
+    With it, the rules of this package reach the optimal order of robustness under heterogeneous
+    data, where n > 2f. One distance matrix and one [n, n] x [n, d] product. Rows that are not
+    finite are nobody's neighbours and pass through, to be met by the rule. Ids and weights stay
+    with their rows.
 
     >>> import torch
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> NearestNeighbourMixing(f=1).before(Rows.of([[0.0], [1.0], [2.0], [99.0]]), None, context)[0].values.T
+    >>> NearestNeighbourMixing(f=1).before(Rows.of([[0.0], [1.0], [2.0], [99.0]]), None, context)[
+    ...     0
+    ... ].values.T
     tensor([[ 1.,  1.,  1., 34.]])
     """
 
@@ -39,7 +43,9 @@ class NearestNeighbourMixing(Before[None]):
 
     def passes(self, n: int) -> int:
         """All, where n > 2f."""
-        require.honest_majority(rule="NearestNeighbourMixing", n=n, f=self.f, at_least=2 * self.f + 1)
+        require.honest_majority(
+            rule="NearestNeighbourMixing", n=n, f=self.f, at_least=2 * self.f + 1
+        )
         return n
 
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
@@ -56,7 +62,9 @@ class NearestNeighbourMixing(Before[None]):
             finite = finite_rows(rows.values)
             values = rows.values[finite]
             mixed = rows.values.clone()
-            mixed[finite] = products(self._near(squared_distances(values), min(rows.n - self.f, len(values))), values)
+            mixed[finite] = products(
+                self._near(squared_distances(values), min(rows.n - self.f, len(values))), values
+            )
         return Verdict(Rows(mixed, rows.weights, rows.ids), touched=rows.d if self.f else 0), None
 
     def _near(self, squared: Float[Tensor, "n n"], keep: int) -> Float[Tensor, "n n"]:

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
+from privfl.aggregators.base import After, Before
 from privfl.aggregators.clipping import clipped
-from privfl.aggregators.seats import After, Before
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
 class NormClipping(Before[None], After[None]):
-    """Norm clipping with weak noise (Sun, Kairouz, Suresh, McMahan 2019, Section 4): x / max(1, ||x|| / bound), then N(0, sigma^2) once.
+    """Norm clipping with weak noise (Sun, Kairouz, Suresh, McMahan 2019, Section 4): x / max(1,
+    ||x|| / bound), then N(0, sigma^2) once.
 
-    Fills two seats: it clips before the rule and adds the noise to the aggregate, once, from the run's simulation randomness. The noise is
-    weak on purpose: no differential privacy follows (`privfl.dp` has mechanisms). Bounds what any liar moves a mean by to 2 bound / n.
+    Fills two seats: it clips before the rule and adds the noise to the aggregate, once, from the
+    run's simulation randomness. The noise is weak on purpose: no differential privacy follows
+    (`privfl.dp` has mechanisms). Bounds what any liar moves a mean by to 2 bound / n.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> NormClipping(bound=5.0).before(Rows.of([[30.0, 40.0], [3.0, 0.0]]), None, context)[0].values
@@ -40,8 +42,16 @@ class NormClipping(Before[None], After[None]):
         """The rows, clipped."""
         return clipped(rows, self.bound), None
 
-    def judge_after(self, vector: Vector, state: None, context: Context) -> tuple[Verdict[Vector], None]:
+    def judge_after(
+        self, vector: Vector, state: None, context: Context
+    ) -> tuple[Verdict[Vector], None]:
         """The aggregate with the noise."""
         if self.sigma == 0:
             return Verdict(vector), None
-        return Verdict(vector + torch.randn(len(vector), generator=context.rng).to(vector) * self.sigma, touched=len(vector)), None
+        return (
+            Verdict(
+                vector + torch.randn(len(vector), generator=context.rng).to(vector) * self.sigma,
+                touched=len(vector),
+            ),
+            None,
+        )

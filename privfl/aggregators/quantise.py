@@ -11,14 +11,20 @@ from privfl.core import Context, Update, require
 
 @dataclass(frozen=True, slots=True)
 class Quantise:
-    """Round every entry of an update to one of 2^bits - 1 levels between plus and minus the largest, at random and without bias.
+    """Round every entry of an update to one of 2^bits - 1 levels between plus and minus the
+    largest, at random and without bias.
 
-    QSGD (Alistarh, Grubic, Li, Tomioka, Vojnovic 2017, section 3.1) with the largest magnitude for the norm. A practical defence against
-    reconstruction, without a guarantee; ``bits=1`` is three levels.
+    QSGD (Alistarh, Grubic, Li, Tomioka, Vojnovic 2017, section 3.1) with the largest magnitude for
+    the norm. A practical defence against reconstruction, without a guarantee; ``bits=1`` is three
+    levels.
 
     >>> from privfl.core import RoundPlan
-    >>> context = Context(RoundPlan(0, (0,), d=3, l2=1.0), torch.zeros(3), torch.Generator().manual_seed(0))
-    >>> Quantise(bits=2).at_client(Update(0, torch.tensor([1.0, -0.5, 0.0])), None, context)[0].delta.abs().max()
+    >>> context = Context(
+    ...     RoundPlan(0, (0,), d=3, l2=1.0), torch.zeros(3), torch.Generator().manual_seed(0)
+    ... )
+    >>> Quantise(bits=2).at_client(Update(0, torch.tensor([1.0, -0.5, 0.0])), None, context)[
+    ...     0
+    ... ].delta.abs().max()
     tensor(1.)
     """
 

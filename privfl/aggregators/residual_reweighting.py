@@ -1,4 +1,6 @@
-"""Residual-based re-weighting (Fu, Xie, Li, Chen 2019): rows far from a robust line through the sorted values count less."""
+"""Residual-based re-weighting (Fu, Xie, Li, Chen 2019): rows far from a robust line through the
+sorted values count less.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from privfl.aggregators.base import RowRule, combine, majority
 from privfl.aggregators.columns import middle
-from privfl.aggregators.seats import RowRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 
@@ -24,11 +26,17 @@ def median_of(values: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
     return middle(ordered.reshape(-1, ordered.shape[-1])).reshape(ordered.shape[:-1])
 
 
-def repeated_median_line(ordered: Float[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Siegel's (1982) slope and the intercept of a line through sorted values against their ranks 0 .. n - 1."""
+def repeated_median_line(
+    ordered: Float[Tensor, "b n"],
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Siegel's (1982) slope and the intercept of a line through sorted values against their ranks 0
+    .. n - 1.
+    """
     n = ordered.shape[1]
     ranks = torch.arange(n, dtype=ordered.dtype)
-    slopes = (ordered[:, :, None] - ordered[:, None, :]) / (ranks[:, None] - ranks).fill_diagonal_(1)
+    slopes = (ordered[:, :, None] - ordered[:, None, :]) / (ranks[:, None] - ranks).fill_diagonal_(
+        1
+    )
     slopes.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     slopes.numpy().sort(axis=2)
     flat = slopes[:, :, : n - 1].reshape(-1, n - 1)
@@ -38,13 +46,16 @@ def repeated_median_line(ordered: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "
 
 @dataclass(frozen=True, slots=True)
 class ResidualReweighting(RowRule):
-    """In every coordinate fit a repeated-median line to the values over their ranks; weigh clients by how near it they stay.
+    """In every coordinate fit a repeated-median line to the values over their ranks; weigh clients
+    by how near it they stay.
 
-    e_i = r_i / tau with tau = 1.4826 (1 + 5 / (n - 1)) times the median absolute residual (the smallest left out); the weight is
-    (sqrt(1 - h_i) / e_i) clip(e_i / sqrt(1 - h_i), +-lambda sqrt(2 / n)), h_i the line's leverage; values of weight under ``delta`` are
-    replaced by the line's. A client's weight is (sum over coordinates of weight times that coordinate's std of weights, over
-    the largest) squared. Where no coordinate tells clients apart all count alike. Row weights are not used. Meant for f < n/2.
-    O(d n^2 log n). Not equivariant to rotation. No sensitivity is proved.
+    e_i = r_i / tau with tau = 1.4826 (1 + 5 / (n - 1)) times the median absolute residual (the
+    smallest left out); the weight is (sqrt(1 - h_i) / e_i) clip(e_i / sqrt(1 - h_i), +-lambda
+    sqrt(2 / n)), h_i the line's leverage; values of weight under ``delta`` are replaced by the
+    line's. A client's weight is (sum over coordinates of weight times that coordinate's std of
+    weights, over the largest) squared. Where no coordinate tells clients apart all count alike. Row
+    weights are not used. Meant for f < n/2. O(d n^2 log n). Not equivariant to rotation. No
+    sensitivity is proved.
 
     >>> ResidualReweighting()(Rows.of([[0.0], [1.0], [2.0], [3.0], [99.0]])) < 5
     tensor([True])
@@ -59,7 +70,7 @@ class ResidualReweighting(RowRule):
         require.positive(lam=self.lam)
         require.within(0, 1, delta=self.delta)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
@@ -82,7 +93,9 @@ class ResidualReweighting(RowRule):
         out = combine(restricted, share / share.sum()).to(rows.values.device)
         return Verdict(out, scale=share, touched=replaced, scores={"weight": share})
 
-    def _weigh(self, part: Float[Tensor, "b n"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+    def _weigh(
+        self, part: Float[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
         n = part.shape[1]
         order = part.argsort(dim=1, stable=True)
         ranks = order.argsort(dim=1).to(torch.float64)
@@ -96,4 +109,7 @@ class ResidualReweighting(RowRule):
         stiff = (1 - 1 / n - spread / spread.sum(dim=1, keepdim=True)).clamp(min=1e-12).sqrt()
         ratio = e / stiff
         bound = self.lam * (2 / n) ** 0.5
-        return torch.where(ratio > bound, bound / ratio.clamp(min=1e-300), torch.ones(()).to(part)), line
+        return (
+            torch.where(ratio > bound, bound / ratio.clamp(min=1e-300), torch.ones(()).to(part)),
+            line,
+        )

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, combine
+from privfl.aggregators.base import InHull, RowRule, combine
 from privfl.aggregators.sign_majority import sign_votes
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
@@ -16,11 +16,13 @@ from privfl.core import Rows, require
 
 @dataclass(frozen=True, slots=True)
 class RobustLearningRate(InHull, RowRule):
-    """The mean, with its sign turned in coordinates where fewer than ``theta`` signs agree (Ozdayi, Kantarcioglu, Gel 2021).
+    """The mean, with its sign turned in coordinates where fewer than ``theta`` signs agree (Ozdayi,
+    Kantarcioglu, Gel 2021).
 
-    Coordinate j moves by +rate mean_j where |sum_i sign(x_ij)| >= theta, otherwise by -rate mean_j. Backdoors that fewer than theta clients
-    push are unlearned; choose f < theta (Section 4) and theta <= n. A long row still drags the mean: clip before it. The mean USES row
-    weights, the vote does not.
+    Coordinate j moves by +rate mean_j where |sum_i sign(x_ij)| >= theta, otherwise by -rate mean_j.
+    Backdoors that fewer than theta clients push are unlearned; choose f < theta (Section 4) and
+    theta <= n. A long row still drags the mean: clip before it. The mean USES row weights, the vote
+    does not.
 
     >>> RobustLearningRate(theta=3)(Rows.of([[1.0, 1.0], [1.0, 1.0], [1.0, -5.0]]))
     tensor([1., 1.])
@@ -35,13 +37,18 @@ class RobustLearningRate(InHull, RowRule):
         require.at_least(1, theta=self.theta)
         require.within(0, 1, rate=self.rate)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than theta.
 
         Raises:
             TooManyByzantine: theta > n, so that every coordinate would always be turned.
         """
-        require.honest_majority(rule="RobustLearningRate (theta is its f + 1)", n=n, f=self.theta - 1, at_least=self.theta)
+        require.honest_majority(
+            rule="RobustLearningRate (theta is its f + 1)",
+            n=n,
+            f=self.theta - 1,
+            at_least=self.theta,
+        )
         return min(self.theta - 1, n - 1)
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
+from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.mean_shift import largest_cluster
-from privfl.aggregators.seats import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, Vector, require
 from privfl.core.geometry import BLOCK, squared_norms
@@ -26,12 +26,15 @@ class SignGuardState:
 
 @dataclass(frozen=True, slots=True)
 class SignGuard(InHull, MemoryRule[SignGuardState]):
-    """SignGuard (Xu, Huang, Song, Lan 2022, Algorithm 2): trust rows of ordinary length and ordinary signs, clipped to the median norm.
+    """SignGuard (Xu, Huang, Song, Lan 2022, Algorithm 2): trust rows of ordinary length and
+    ordinary signs, clipped to the median norm.
 
-    S1: rows with ``lower`` <= norm / median norm <= ``upper``. S2: the largest mean-shift cluster of the shares of positive, zero and
-    negative entries among a random ``share`` of the coordinates (``similarity="cosine"``, SignGuard-Sim, adds the cosine with the last
-    aggregate). The mean over S1 and S2 of x min(1, M / ||x||), M the median norm. The norm test looks at the rows as they came, before
-    any clipping. Where nobody is in both, the model stays. Row weights are not used. Meant for f < n/2.
+    S1: rows with ``lower`` <= norm / median norm <= ``upper``. S2: the largest mean-shift cluster
+    of the shares of positive, zero and negative entries among a random ``share`` of the coordinates
+    (``similarity="cosine"``, SignGuard-Sim, adds the cosine with the last aggregate). The mean over
+    S1 and S2 of x min(1, M / ||x||), M the median norm. The norm test looks at the rows as they
+    came, before any clipping. Where nobody is in both, the model stays. Row weights are not used.
+    Meant for f < n/2.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [-1.0, -1.0], [999.0, 999.0]])
@@ -57,11 +60,13 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
         """No aggregate yet."""
         return SignGuardState()
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 
-    def _decide(self, rows: Rows, lost: int, state: SignGuardState, context: Context) -> tuple[Verdict[Tensor], SignGuardState]:
+    def _decide(
+        self, rows: Rows, lost: int, state: SignGuardState, context: Context
+    ) -> tuple[Verdict[Tensor], SignGuardState]:
         norms = squared_norms(rows.values).sqrt().cpu()
         middle = midpoint(norms)
         ordinary = (norms >= self.lower * middle) & (norms <= self.upper * middle)
@@ -69,13 +74,17 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
         counts = torch.zeros(rows.n, 3, dtype=torch.int64)
         for start in range(0, len(picked), BLOCK):
             part = rows.values[:, picked[start : start + BLOCK]]
-            counts += torch.stack([(part > 0).sum(dim=1), (part == 0).sum(dim=1), (part < 0).sum(dim=1)], dim=1).cpu()
+            counts += torch.stack(
+                [(part > 0).sum(dim=1), (part == 0).sum(dim=1), (part < 0).sum(dim=1)], dim=1
+            ).cpu()
         features = list((counts.to(torch.float64) / len(picked)).T)
         if self.similarity == "cosine" and state.last is not None:
             features.append(cosines_to(rows.values, state.last))
         alike = largest_cluster(torch.stack(features, dim=1))
         kept = ordinary & alike
-        scale = torch.where(norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms))
+        scale = torch.where(
+            norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms)
+        )
         out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
         scores = {"norm": norms, "ordinary_norm": ordinary, "ordinary_signs": alike}
         return Verdict(out, kept=kept, scale=scale, scores=scores), SignGuardState(out)

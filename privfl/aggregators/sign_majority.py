@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.aggregators.seats import RowRule, majority
+from privfl.aggregators.base import RowRule, majority
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
 
@@ -25,10 +25,12 @@ def sign_votes(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SignMajority(RowRule):
-    """The sign of the sum of signs, times ``step`` (Bernstein, Wang, Azizzadenesheli, Anandkumar 2018): majority vote; a tie is 0.
+    """The sign of the sum of signs, times ``step`` (Bernstein, Wang, Azizzadenesheli, Anandkumar
+    2018): majority vote; a tie is 0.
 
-    Stands f < n/2 where honest clients agree on the sign (Bernstein et al. 2019, Theorem 2). Length does not count, and row weights are
-    not used. No finite sensitivity without d: one vote can turn every coordinate, 2 step sqrt(d).
+    Tolerates f < n/2 where honest clients agree on the sign (Bernstein et al. 2019, Theorem 2).
+    Length does not count, and row weights are not used. No finite sensitivity without d: one vote
+    can turn every coordinate, 2 step sqrt(d).
 
     >>> SignMajority()(Rows.of([[1.0, 0.0], [2.0, -1.0], [-9.0, 1.0]]))
     tensor([1., 0.])
@@ -41,7 +43,7 @@ class SignMajority(RowRule):
     def __post_init__(self) -> None:
         require.positive(step=self.step)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
 

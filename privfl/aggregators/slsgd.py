@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.aggregators.seats import RowRule
+from privfl.aggregators.base import RowRule
 from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
 from privfl.core import NeighbourRelation, RowBound, Rows, Vector, require
@@ -13,10 +13,12 @@ from privfl.core import NeighbourRelation, RowBound, Rows, Vector, require
 
 @dataclass(frozen=True, slots=True)
 class SLSGD(RowRule):
-    """The model becomes (1 - alpha) w + alpha Trmean_b of the clients' models (Algorithm 1, option II).
+    """The model becomes (1 - alpha) w + alpha Trmean_b of the clients' models (Algorithm 1, option
+    II).
 
-    The trimmed mean moves along with a translation, so the change is alpha Trmean_b of the updates, and the model itself is not
-    needed. Stands b < n/2 (Theorem 2). Row weights are not used. Not equivariant to rotation.
+    The trimmed mean moves along with a translation, so the change is alpha Trmean_b of the updates,
+    and the model itself is not needed. Tolerates b < n/2 (Theorem 2). Row weights are not used. Not
+    equivariant to rotation.
 
     >>> SLSGD(b=1, alpha=0.5)(Rows.of([[0.0], [1.0], [2.0], [99.0]]))
     tensor([0.7500])
@@ -32,7 +34,7 @@ class SLSGD(RowRule):
         require.positive(alpha=self.alpha)
         require.within(0, 1, alpha=self.alpha)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """b, where n > 2b."""
         require.honest_majority(rule="SLSGD", n=n, f=self.b, at_least=2 * self.b + 1)
         return self.b

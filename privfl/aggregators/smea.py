@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, RowRule, mask, mean_of
+from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Rows, require
@@ -19,13 +19,15 @@ NODES = 200_000
 
 @dataclass(frozen=True, slots=True)
 class SMEA(InHull, RowRule):
-    """Smallest maximum eigenvalue averaging (Allouah et al. 2023): n - f rows, least top eigenvalue of covariance.
+    """Smallest maximum eigenvalue averaging (Allouah et al. 2023): n - f rows, least top eigenvalue
+    of covariance.
 
-    Found exactly by branch and bound: a set's scatter matrix only grows as rows join, so a part whose top eigenvalue is over the best known
-    is given up. Stands f < n/2. Row weights are not used. Past 200,000 search nodes it refuses: the worst case is exponential in f.
+    Found exactly by branch and bound: a set's scatter matrix only grows as rows join, so a part
+    whose top eigenvalue is over the best known is given up. Tolerates f < n/2. Row weights are not
+    used. Past 200,000 search nodes it refuses: the worst case is exponential in f.
 
-    >>> SMEA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30
-    tensor([7.])
+    >>> round(float(SMEA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
+    7.0
     """
 
     f: int = 1
@@ -33,7 +35,7 @@ class SMEA(InHull, RowRule):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > 2f."""
         require.honest_majority(rule="SMEA", n=n, f=self.f, at_least=2 * self.f + 1)
         return self.f
@@ -46,13 +48,18 @@ class SMEA(InHull, RowRule):
 def top_eigenvalue(inner: Float[Tensor, "n n"], rows: list[int]) -> float:
     """The largest eigenvalue of the rows' scatter matrix (their covariance times their number)."""
     part = inner[rows][:, rows]
-    return float(torch.linalg.eigvalsh(about(part, torch.full((len(rows),), 1 / len(rows), dtype=part.dtype)))[-1])
+    return float(
+        torch.linalg.eigvalsh(
+            about(part, torch.full((len(rows),), 1 / len(rows), dtype=part.dtype))
+        )[-1]
+    )
 
 
 def least_spread(inner: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> list[int]:
     """The n - f rows whose scatter has the least top eigenvalue.
 
-    The first guess drops, f times, the row whose loss lessens it most. Then rows are decided on from the most central outwards.
+    The first guess drops, f times, the row whose loss lessens it most. Then rows are decided on
+    from the most central outwards.
 
     Raises:
         ConfigError: the search visited more than ``nodes`` nodes.
@@ -60,7 +67,10 @@ def least_spread(inner: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> lis
     n = len(inner)
     guess = list(range(n))
     for _ in range(f):
-        guess = min(([i for i in guess if i != out] for out in guess), key=lambda rows: top_eigenvalue(inner, rows))
+        guess = min(
+            ([i for i in guess if i != out] for out in guess),
+            key=lambda rows: top_eigenvalue(inner, rows),
+        )
     best, least = guess, top_eigenvalue(inner, guess)
     middle = about(inner, mask(n, torch.tensor(guess)).to(inner.dtype) / len(guess))
     order = [int(i) for i in middle.diagonal().argsort(stable=True)]
@@ -69,7 +79,8 @@ def least_spread(inner: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> lis
         nodes -= 1
         if nodes < 0:
             raise ConfigError(
-                f"SMEA: the exact search over {n} rows with f={f} is too long; CAF(f={f}) weighs rows by the same measure fast."
+                f"SMEA: the exact search over {n} rows with f={f} is too long; CAF(f={f}) weighs"
+                " rows by the same measure fast."
             )
         depth, rows = stack.pop()
         spread = top_eigenvalue(inner, rows) if len(rows) > 1 else 0.0

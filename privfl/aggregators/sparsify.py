@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.seats import After
+from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Update, Vector, require
 
@@ -31,13 +31,17 @@ def largest(vector: Float[Tensor, " d"], count: int) -> Float[Tensor, " d"]:
 
 @dataclass(frozen=True, slots=True)
 class Sparsify(After[Residual]):
-    """Send or apply only the share ``keep`` of entries with the largest magnitude, and carry the rest over to the next round.
+    """Send or apply only the share ``keep`` of entries with the largest magnitude, and carry the
+    rest over to the next round.
 
-    Top-k with error feedback (Stich, Cordonnier, Jaggi 2018); as a defence it starves small, spread-out perturbations; no paper is
-    canonical for that use. Fills two seats, at the client and after the rule, unless ``at`` names the one. Moves along with a scale.
+    Top-k with error feedback (Stich, Cordonnier, Jaggi 2018); as a defence it starves small,
+    spread-out perturbations; no paper is canonical for that use. Fills two seats, at the client and
+    after the rule, unless ``at`` names the one. Moves along with a scale.
 
     >>> context = Context(None, torch.zeros(4), torch.Generator())
-    >>> sent, left = Sparsify(keep=0.25).after(torch.tensor([1.0, -3.0, 2.0, 0.5]), Residual(), context)
+    >>> sent, left = Sparsify(keep=0.25).after(
+    ...     torch.tensor([1.0, -3.0, 2.0, 0.5]), Residual(), context
+    ... )
     >>> sent, left.vector
     (tensor([ 0., -3.,  0.,  0.]), tensor([1.0000, 0.0000, 2.0000, 0.5000]))
     """
@@ -57,11 +61,15 @@ class Sparsify(After[Residual]):
         """Nothing is left over."""
         return Residual()
 
-    def judge_after(self, vector: Vector, state: Residual, context: Context) -> tuple[Verdict[Vector], Residual]:
+    def judge_after(
+        self, vector: Vector, state: Residual, context: Context
+    ) -> tuple[Verdict[Vector], Residual]:
         """The largest entries of the vector and what was left over."""
         return (Verdict(vector), state) if self.at == "client" else self._largest(vector, state)
 
-    def at_client(self, update: Update, state: Residual, context: Context) -> tuple[Update, Residual]:
+    def at_client(
+        self, update: Update, state: Residual, context: Context
+    ) -> tuple[Update, Residual]:
         """The update's largest entries."""
         if self.at == "server":
             return update, state

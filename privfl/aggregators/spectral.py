@@ -1,4 +1,6 @@
-"""What the rules on the rows' covariance share. Its eigenvectors lie in the rows' span, so all is done on the Gram matrix."""
+"""What the rules on the rows' covariance share. Its eigenvectors lie in the rows' span, so all is
+done on the Gram matrix.
+"""
 
 from __future__ import annotations
 

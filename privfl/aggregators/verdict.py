@@ -1,8 +1,9 @@
-"""What a defence did, as data: `Verdict`, and the four seats' protocols that hand one out beside the result.
+"""What a defence did, as data: `Verdict`, and the four seats' protocols that hand one out beside
+the result.
 
-Every rule and seat of this package computes through one of these methods, and its plain face (``rule(rows)``, ``step``, ``before``,
-``after``) is the verdict's ``out`` alone. An engine that wants to show that the defence fired calls the method below instead and
-pays nothing more.
+Every rule and seat of this package computes through one of these methods, and its plain face
+(``rule(rows)``, ``step``, ``before``, ``after``) is the verdict's ``out`` alone. An engine that
+wants to show that the defence fired calls the method below instead and pays nothing more.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ SHOWN = 12
 class Verdict(Generic[Out_co]):
     """The result ``out``, and what was done to each of the n rows that went in.
 
-    ``kept`` [n]: False where a row was dropped. ``scale`` [n]: what a row was multiplied by or trusted with, relative to an
-    untouched one (1). ``touched`` counts coordinates of the result that the defence changed on their own (trimmed, flipped, pruned,
-    noised). ``scores`` are the numbers it judged by, by name. ``refused`` says why it threw the whole aggregate away.
+    ``kept`` [n]: False where a row was dropped. ``scale`` [n]: what a row was multiplied by or
+    trusted with, relative to an untouched one (1). ``touched`` counts coordinates of the result
+    that the defence changed on their own (trimmed, flipped, pruned, noised). ``scores`` are the
+    numbers it judged by, by name. ``refused`` says why it threw the whole aggregate away.
 
     >>> Verdict(torch.zeros(2), kept=torch.tensor([True, False, True])).words((7, 8, 9))
     'dropped 1 of 3: 8'
@@ -52,7 +54,9 @@ class Verdict(Generic[Out_co]):
         if self.scale is None:
             return ()
         changed = self.scale != 1
-        return tuple(int(i) for i in (changed if self.kept is None else changed & self.kept).nonzero())
+        return tuple(
+            int(i) for i in (changed if self.kept is None else changed & self.kept).nonzero()
+        )
 
     @property
     def fired(self) -> bool:
@@ -60,24 +64,36 @@ class Verdict(Generic[Out_co]):
         return bool(self.dropped or self.scaled or self.touched or self.refused)
 
     def words(self, ids: Sequence[ClientId] | None = None) -> str:
-        """One line for a transcript, naming clients where ids are given; 'nothing' where the defence did not fire."""
+        """One line for a transcript, naming clients where ids are given; 'nothing' where the
+        defence did not fire.
+        """
         parts = [f"refused the aggregate: {self.refused}"] if self.refused else []
-        for verb, rows, of in (("dropped", self.dropped, self.kept), ("scaled", self.scaled, self.scale)):
+        for verb, rows, of in (
+            ("dropped", self.dropped, self.kept),
+            ("scaled", self.scaled, self.scale),
+        ):
             if rows and of is not None:
                 names = [str(row if ids is None else ids[row]) for row in rows[:SHOWN]]
-                parts.append(f"{verb} {len(rows)} of {len(of)}: {', '.join(names)}{', ...' if len(rows) > SHOWN else ''}")
+                parts.append(
+                    f"{verb} {len(rows)} of {len(of)}:"
+                    f" {', '.join(names)}{', ...' if len(rows) > SHOWN else ''}"
+                )
         if self.touched:
             parts.append(f"changed {self.touched} coordinates")
         return "; ".join(parts) or "nothing"
 
     def among(self, finite: Bool[Tensor, " n"]) -> Verdict[Out_co]:
-        """The same verdict told of all n rows, where it was reached on the finite ones: the others count as dropped."""
+        """The same verdict told of all n rows, where it was reached on the finite ones: the others
+        count as dropped.
+        """
         if bool(finite.all()):
             return self
         kept = finite.clone()
         if self.kept is not None:
             kept[finite] = self.kept
-        return replace(self, kept=kept, scale=None if self.scale is None else _spread(self.scale, finite))
+        return replace(
+            self, kept=kept, scale=None if self.scale is None else _spread(self.scale, finite)
+        )
 
 
 def _spread(values: Tensor, over: Tensor) -> Tensor:
@@ -109,7 +125,9 @@ class JudgesBefore(Protocol[S]):
     """A seat before the rule that can tell what it did."""
 
     def judge_before(self, rows: Rows, state: S, context: Context) -> tuple[Verdict[Rows], S]:
-        """The rows that the rule sees, what was done to those that went in, and the state after it."""
+        """The rows that the rule sees, what was done to those that went in, and the state after
+        it.
+        """
         ...
 
 

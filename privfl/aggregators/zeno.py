@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from privfl.aggregators.seats import InHull, MemoryRule, mask, mean_of
+from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, Vector, require
 from privfl.core.geometry import squared_norms
@@ -21,11 +21,13 @@ ValidationLoss: TypeAlias = Callable[[Vector, Context], float]
 
 @dataclass(frozen=True, slots=True)
 class Zeno(InHull, MemoryRule[None]):
-    """Zeno (Xie, Koyejo, Gupta 2019): average the n - f rows that lower a validation loss most, less a charge for length.
+    """Zeno (Xie, Koyejo, Gupta 2019): average the n - f rows that lower a validation loss most,
+    less a charge for length.
 
-    Score of row x at parameters w: loss(w) - loss(w + gamma x) - rho ||x||^2 (the whole squared norm, not its mean over coordinates).
-    Rows are changes, so w + x is what the paper calls w - gamma u. Stands any f < n (Theorem 1), as far as the validation
-    samples are clean. Row weights are not used.
+    Score of row x at parameters w: loss(w) - loss(w + gamma x) - rho ||x||^2 (the whole squared
+    norm, not its mean over coordinates). Rows are changes, so w + x is what the paper calls w -
+    gamma u. Tolerates any f < n (Theorem 1), as far as the validation samples are clean. Row
+    weights are not used.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
     >>> loss = lambda w, context: float((w - 1).square().sum())
@@ -48,15 +50,22 @@ class Zeno(InHull, MemoryRule[None]):
         """Nothing is remembered."""
         return
 
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """f, where n > f."""
         require.honest_majority(rule="Zeno", n=n, f=self.f, at_least=self.f + 1)
         return self.f
 
-    def _decide(self, rows: Rows, lost: int, state: None, context: Context) -> tuple[Verdict[Tensor], None]:
+    def _decide(
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
         now = self.loss(context.parameters, context)
         then = [self.loss(context.parameters + self.gamma * row, context) for row in rows.values]
         lowered = now - torch.tensor(then, dtype=torch.float64)
         scores = (lowered - self.rho * squared_norms(rows.values).cpu()).nan_to_num(nan=-math.inf)
         chosen = scores.argsort(descending=True, stable=True)[: rows.n - max(self.f - lost, 0)]
-        return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"score": scores}), None
+        return (
+            Verdict(
+                mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"score": scores}
+            ),
+            None,
+        )

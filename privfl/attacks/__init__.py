@@ -1,6 +1,7 @@
 """Attackers that take part, and adversaries that only look.
 
-An adversary that only looks attacks a view of a round. Training's recipe is a public fact of the run, so knowledge is optional:
+An adversary that only looks attacks a view of a round. Training's recipe is a public fact of the
+run, so knowledge is optional:
 
 >>> from privfl import Federation
 >>> run = Federation.from_config({
@@ -19,23 +20,23 @@ from privfl.attacks.backdoor import (
     EdgeCase,
     ModelReplacement,
     Neurotoxin,
-    NextToken,
+    NextTokenBackdoor,
     PixelPattern,
     ProjectedGradient,
     Semantic,
-    Several,
+    MultiBackdoor,
     TrainAndScale,
 )
 from privfl.attacks.byzantine import (
     ALIE,
     IPM,
     AGRTailored,
-    Constant,
+    ConstantUpdate,
     FangKrum,
     FangTrimmedMean,
     FlippedWeights,
     FreeRider,
-    Gaussian,
+    GaussianUpdate,
     LinearCombination,
     Mimic,
     MinMax,
@@ -76,7 +77,16 @@ from privfl.attacks.membership import (
 )
 from privfl.attacks.poisoning import BackGradient, FeatureNoise, LabelFlip, OptimalPoints
 from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
-from privfl.attacks.result import ClientScores, Counts, NotApplicable, PropertyScores, Reconstruction, Result, Scores, Tokens
+from privfl.attacks.result import (
+    ClientScores,
+    Counts,
+    NotApplicable,
+    PropertyScores,
+    Reconstruction,
+    Result,
+    Scores,
+    Tokens,
+)
 
 __all__ = [
     "ALIE",
@@ -90,7 +100,7 @@ __all__ = [
     "Boosting",
     "ClientScores",
     "ClientUpdates",
-    "Constant",
+    "ConstantUpdate",
     "ConstrainAndScale",
     "Counts",
     "EdgeCase",
@@ -103,7 +113,7 @@ __all__ = [
     "Forward",
     "FreeRider",
     "GaussNewton",
-    "Gaussian",
+    "GaussianUpdate",
     "GradInversion",
     "GradientAscent",
     "GradientDisaggregation",
@@ -123,7 +133,7 @@ __all__ = [
     "ModelReplacement",
     "MultiTask",
     "Neurotoxin",
-    "NextToken",
+    "NextTokenBackdoor",
     "NotApplicable",
     "NotFinite",
     "OptimalPoints",
@@ -137,7 +147,7 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
-    "Several",
+    "MultiBackdoor",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",

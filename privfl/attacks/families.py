@@ -15,7 +15,8 @@ SEATS = {
 
 
 def family_of(attack: type) -> str:
-    """The folder that an attack lives in: byzantine, poisoning, backdoor, membership, property, inversion.
+    """The folder that an attack lives in: byzantine, poisoning, backdoor, membership, property,
+    inversion.
 
     >>> from privfl.attacks.byzantine import ALIE
     >>> family_of(ALIE)

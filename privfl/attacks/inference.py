@@ -1,4 +1,6 @@
-"""What all attacks that only look share: views in, a result out, and words where the view or the knowledge does not suffice."""
+"""What all attacks that only look share: views in, a result out, and words where the view or the
+knowledge does not suffice.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Lacking(PrivflError):
 
 
 class Inference(ABC):
-    """An attack that only looks: `run` never raises where the view hides what it needs, and answers `NotApplicable` with the reason."""
+    """An attack that only looks: `run` never raises where the view hides what it needs, and answers
+    `NotApplicable` with the reason.
+    """
 
     family: ClassVar[Family]
     seat: ClassVar[str] = "view"
@@ -33,7 +37,9 @@ class Inference(ABC):
                 raise Lacking("there are no views to attack: keep rounds with audit.keep.")
             return self.infer(views, knowledge or Knowledge())
         except (NotVisible, Lacking) as reason:
-            return NotApplicable(type(self).__name__, views[0].adversary if views else "nobody", str(reason))
+            return NotApplicable(
+                type(self).__name__, views[0].adversary if views else "nobody", str(reason)
+            )
 
     @abstractmethod
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Result:
@@ -47,9 +53,11 @@ class Inference(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One contribution as the adversary reads it: the mean change [d] of ``clients`` clients with ``samples`` samples together.
+    """One contribution as the adversary reads it: the mean change [d] of ``clients`` clients with
+    ``samples`` samples together.
 
-    ``samples`` is None where it is not public; ``client`` None where it is a sum; ``noise`` the deviation of the noise in each entry.
+    ``samples`` is None where it is not public; ``client`` None where it is a sum; ``noise`` the
+    deviation of the noise in each entry.
     """
 
     view: View
@@ -68,11 +76,16 @@ def recipe(view: View, knowledge: Knowledge) -> Forward:
     """
     known = knowledge.forward or view.facts.get("forward")
     if not isinstance(known, Forward):
-        raise Lacking("the architecture and the training recipe are not known: give Knowledge(forward=Forward(...)).")
+        raise Lacking(
+            "the architecture and the training recipe are not known: give"
+            " Knowledge(forward=Forward(...))."
+        )
     return known
 
 
-def observe(view: View, knowledge: Knowledge, target: Target, client: ClientId | None = None) -> Observed:
+def observe(
+    view: View, knowledge: Knowledge, target: Target, client: ClientId | None = None
+) -> Observed:
     """The contribution of one client (the first one unless said), or the mean of all of them.
 
     Raises:
@@ -92,10 +105,12 @@ def observe(view: View, knowledge: Knowledge, target: Target, client: ClientId |
 
 
 def summed(view: View) -> Total:
-    """The sum of the updates; where nothing was opened to the adversary, what the released models before and after the round give away.
+    """The sum of the updates; where nothing was opened to the adversary, what the released models
+    before and after the round give away.
 
-    Whoever sees two models in a row reads the mean update off them (under plain federated averaging; under another server optimiser,
-    its direction), whatever the channel hides: noise in the release is the only thing between.
+    Whoever sees two models in a row reads the mean update off them (under plain federated
+    averaging; under another server optimiser, its direction), whatever the channel hides: noise in
+    the release is the only thing between.
     """
     if "delta" in view.opened:
         return view.total
@@ -105,9 +120,14 @@ def summed(view: View) -> Total:
 
 def _position(view: View, rows: Rows, client: ClientId) -> int:
     if rows.ids is None:
-        raise NotVisible(f"{view.adversary} reads rows of round {view.plan.number} without knowing whose they are.")
+        raise NotVisible(
+            f"{view.adversary} reads rows of round {view.plan.number} without knowing whose they"
+            " are."
+        )
     if client not in rows.ids:
-        raise NotVisible(f"{view.adversary} reads no update of client {client} in round {view.plan.number}.")
+        raise NotVisible(
+            f"{view.adversary} reads no update of client {client} in round {view.plan.number}."
+        )
     return rows.ids.index(client)
 
 
@@ -119,7 +139,10 @@ def auxiliary(knowledge: Knowledge, attack: str, at_least: int) -> Dataset:
     """
     held = knowledge.auxiliary
     if held is None or held.n < at_least:
-        raise Lacking(f"{attack} needs at least {at_least} auxiliary samples, and the adversary has {0 if held is None else held.n}.")
+        raise Lacking(
+            f"{attack} needs at least {at_least} auxiliary samples, and the adversary has"
+            f" {0 if held is None else held.n}."
+        )
     return held
 
 
@@ -130,5 +153,8 @@ def candidates(knowledge: Knowledge, attack: str) -> Dataset:
         Lacking: there is none.
     """
     if knowledge.candidates is None or knowledge.candidates.n == 0:
-        raise Lacking(f"{attack} asks whether candidates were trained on, and there are none: give Knowledge(candidates=...).")
+        raise Lacking(
+            f"{attack} asks whether candidates were trained on, and there are none: give"
+            " Knowledge(candidates=...)."
+        )
     return knowledge.candidates

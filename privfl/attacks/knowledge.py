@@ -1,4 +1,6 @@
-"""What an adversary that only looks knows beside its view: the public recipe of training, and auxiliary data, all explicit."""
+"""What an adversary that only looks knows beside its view: the public recipe of training, and
+auxiliary data, all explicit.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ from privfl.core import Dataset, Loss, Vector
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The public recipe from samples to an update, which every participant is told: the forward model of an adaptive attack.
+    """The public recipe from samples to an update, which every participant is told: the forward
+    model of an adaptive attack.
 
-    ``module`` is the architecture (its weights are not looked at), ``shape`` one sample's, ``low`` and ``high`` the range of features
-    by channel in the model's units (empty: unknown). Rates and plan are those of local SGD; ``l2`` is the clip (inf: none),
-    ``local_noise`` the deviation of the noise that a client adds to every entry of its update, ``central_noise`` that of the noise in
-    the released mean. ``weighted`` tells whether clients are weighed by their number of samples, which then is public.
+    ``module`` is the architecture (its weights are not looked at), ``shape`` one sample's, ``low``
+    and ``high`` the range of features by channel in the model's units (empty: unknown). Rates and
+    plan are those of local SGD; ``l2`` is the clip (inf: none), ``local_noise`` the deviation of
+    the noise that a client adds to every entry of its update, ``central_noise`` that of the noise
+    in the released mean. ``weighted`` tells whether clients are weighed by their number of samples,
+    which then is public.
 
     >>> Forward(nn.Linear(4, 2), lambda m, x, y: m(x).sum(), (4,), 2, lr=0.1).rate(round=3)
     0.1
@@ -52,25 +57,38 @@ class Forward:
 
     def steps_on(self, n: int) -> int:
         """How many local steps a client with n samples takes."""
-        return self.steps if self.steps is not None else self.epochs * -(-n // min(self.batch_size, n))
+        return (
+            self.steps if self.steps is not None else self.epochs * -(-n // min(self.batch_size, n))
+        )
 
     def span(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The least and greatest feature, broadcast to one sample; -3 and 3 where unknown."""
         if not self.low:
             return like.new_full(self.shape, -3.0), like.new_full(self.shape, 3.0)
         per = (-1, *[1] * (len(self.shape) - 1))
-        low, high = (like.new_tensor(values).view(per).expand(self.shape) for values in (self.low, self.high))
+        low, high = (
+            like.new_tensor(values).view(per).expand(self.shape) for values in (self.low, self.high)
+        )
         return low, high
 
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Local training as the adversary runs it on its own machine, for shadow models and shadow updates."""
+    """Local training as the adversary runs it on its own machine, for shadow models and shadow
+    updates.
+    """
 
     def __call__(
-        self, start: Vector, data: Dataset, subsets: Sequence[Tensor], *, epochs: int | None = None, seed: int = 0
+        self,
+        start: Vector,
+        data: Dataset,
+        subsets: Sequence[Tensor],
+        *,
+        epochs: int | None = None,
+        seed: int = 0,
     ) -> Float[Tensor, "K d"]:
-        """The change of the flat parameters [d] from ``start`` on each of the K subsets (positions in ``data``).
+        """The change of the flat parameters [d] from ``start`` on each of the K subsets (positions
+        in ``data``).
 
         ``epochs`` None trains as the public recipe says.
         """
@@ -81,10 +99,12 @@ class Trainer(Protocol):
 class Knowledge:
     """All that an attack may use beside its view. A field that is None the adversary does not have.
 
-    ``forward`` is the recipe (the view's own facts where None). ``auxiliary`` are samples of the same distribution that nobody
-    trained on; ``candidates`` the pool whose membership is asked, in an order that tells nothing; ``members`` samples that are known
-    to have been trained on (a participant's own). ``labels`` and ``samples`` are those of the batch that is to be reconstructed.
-    ``trainer`` is the computing power for shadows. ``attribute`` names the fact that a property attack asks about.
+    ``forward`` is the recipe (the view's own facts where None). ``auxiliary`` are samples of the
+    same distribution that nobody trained on; ``candidates`` the pool whose membership is asked, in
+    an order that tells nothing; ``members`` samples that are known to have been trained on (a
+    participant's own). ``labels`` and ``samples`` are those of the batch that is to be
+    reconstructed. ``trainer`` is the computing power for shadows. ``attribute`` names the fact that
+    a property attack asks about.
 
     >>> Knowledge(samples=4).told()
     'samples of the target: 4'
@@ -105,7 +125,11 @@ class Knowledge:
         """One line for a report: what the adversary has."""
         has = []
         for name in ("auxiliary", "candidates", "members"):
-            held: Dataset | None = {"auxiliary": self.auxiliary, "candidates": self.candidates, "members": self.members}[name]
+            held: Dataset | None = {
+                "auxiliary": self.auxiliary,
+                "candidates": self.candidates,
+                "members": self.members,
+            }[name]
             if held is not None:
                 has.append(f"{name}: {held.n:,} samples")
         if self.labels is not None:

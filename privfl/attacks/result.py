@@ -1,4 +1,6 @@
-"""What an attack claims. Whether it is true only the scorer can tell: nothing here has seen the ground truth."""
+"""What an attack claims. Whether it is true only the scorer can tell: nothing here has seen the
+ground truth.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ class Result:
     notes: Mapping[str, float | int | str] = field(default_factory=dict, kw_only=True)
 
     def __str__(self) -> str:
-        noted = "; ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self.notes.items())
+        noted = "; ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.notes.items()
+        )
         return f"{self.attack} by {self.adversary}: {self.claim()}{'; ' + noted if noted else ''}"
 
     def claim(self) -> str:
@@ -30,7 +35,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class NotApplicable(Result):
-    """The view hides what the attack needs, or the adversary lacks knowledge. It says nothing about success: it never ran.
+    """The view hides what the attack needs, or the adversary lacks knowledge. It says nothing about
+    success: it never ran.
 
     >>> str(NotApplicable("DLG", "server", "it reads only a sum."))
     'DLG by server: not applicable: it reads only a sum.'
@@ -47,7 +53,9 @@ class NotApplicable(Result):
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction(Result):
-    """Samples [n, ...] in the model's units with labels [n], in no particular order; ``mismatch`` is the objective at the end."""
+    """Samples [n, ...] in the model's units with labels [n], in no particular order; ``mismatch``
+    is the objective at the end.
+    """
 
     samples: Tensor
     labels: Int[Tensor, " n"]
@@ -55,7 +63,10 @@ class Reconstruction(Result):
 
     def claim(self) -> str:
         """How many samples."""
-        return f"{len(self.samples)} samples of shape {tuple(self.samples.shape[1:])}, mismatch {self.mismatch:.3g}"
+        return (
+            f"{len(self.samples)} samples of shape {tuple(self.samples.shape[1:])}, mismatch"
+            f" {self.mismatch:.3g}"
+        )
 
     __str__ = Result.__str__
 
@@ -88,7 +99,9 @@ class Tokens(Result):
 
 @dataclass(frozen=True, slots=True)
 class Scores(Result):
-    """One number for each candidate [n]: the greater, the likelier a member (or the likelier it has the property)."""
+    """One number for each candidate [n]: the greater, the likelier a member (or the likelier it has
+    the property).
+    """
 
     scores: Float[Tensor, " n"]
 
@@ -101,7 +114,9 @@ class Scores(Result):
 
 @dataclass(frozen=True, slots=True)
 class ClientScores(Result):
-    """A number for each client and candidate [k, n]: the greater, the likelier it is a sample of that client's."""
+    """A number for each client and candidate [k, n]: the greater, the likelier it is a sample of
+    that client's.
+    """
 
     scores: Float[Tensor, "k n"]
     clients: tuple[ClientId, ...]
@@ -115,7 +130,9 @@ class ClientScores(Result):
 
 @dataclass(frozen=True, slots=True)
 class PropertyScores(Result):
-    """A number for each round and client [rounds, k]: the greater, the likelier its data has the property. Client None is the sum."""
+    """A number for each round and client [rounds, k]: the greater, the likelier its data has the
+    property. Client None is the sum.
+    """
 
     scores: Float[Tensor, "rounds k"]
     clients: tuple[ClientId | None, ...]

@@ -1,4 +1,6 @@
-"""Lower bounds on epsilon from what an attacker's scores show: each holds with the confidence that it is asked for."""
+"""Lower bounds on epsilon from what an attacker's scores show: each holds with the confidence that
+it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def at_least(successes: Counts, trials: int, doubt: float) -> Scores:
     >>> at_least(np.array([0, 10]), 10, 0.05).round(3)
     array([0.   , 0.741])
     """
-    return np.where(successes == 0, 0.0, betaincinv(np.maximum(successes, 1), trials - successes + 1, doubt))
+    return np.where(
+        successes == 0, 0.0, betaincinv(np.maximum(successes, 1), trials - successes + 1, doubt)
+    )
 
 
 def at_most(successes: Counts, trials: int, doubt: float) -> Scores:
@@ -33,9 +37,14 @@ def at_most(successes: Counts, trials: int, doubt: float) -> Scores:
 
 
 def _halves(inside: Scores, outside: Scores) -> tuple[Scores, Scores, Scores, Scores]:
-    """One half of the scores chooses a threshold, the other is judged by it: a bound on chosen data would be no bound."""
+    """One half of the scores chooses a threshold, the other is judged by it: a bound on chosen data
+    would be no bound.
+    """
     if min(len(inside), len(outside)) < 4:
-        raise ConfigError(f"an audit needs at least 4 scores with and without the canary, and got {len(inside)} and {len(outside)}.")
+        raise ConfigError(
+            f"an audit needs at least 4 scores with and without the canary, and got {len(inside)}"
+            f" and {len(outside)}."
+        )
     return inside[::2], outside[::2], inside[1::2], outside[1::2]
 
 
@@ -49,9 +58,11 @@ def _over(scores: Scores, thresholds: Scores) -> Counts:
 
 
 def clopper_pearson(inside: Scores, outside: Scores, delta: float, doubt: float) -> float:
-    """Epsilon >= log((TPR - delta) / FPR), and the same for the complement, with Clopper–Pearson bounds on both rates.
+    """Epsilon >= log((TPR - delta) / FPR), and the same for the complement, with Clopper–Pearson
+    bounds on both rates.
 
-    Assumes that scores are independent: canaries in runs of their own, or orthogonal ones in isotropic noise.
+    Assumes that scores are independent: canaries in runs of their own, or orthogonal ones in
+    isotropic noise.
 
     >>> rng = np.random.default_rng(0)
     >>> 0.5 < clopper_pearson(rng.normal(1, 1, 5000), rng.normal(0, 1, 5000), 1e-5, 0.05) < 4.38
@@ -68,17 +79,23 @@ def clopper_pearson(inside: Scores, outside: Scores, delta: float, doubt: float)
         return np.log(np.maximum(hits - delta, 1e-300) / falses)
 
     candidates = _thresholds(choose_in, choose_out)
-    side, best = np.unravel_index(np.argmax(bounds(choose_in, choose_out, candidates)), (2, len(candidates)))
+    side, best = np.unravel_index(
+        np.argmax(bounds(choose_in, choose_out, candidates)), (2, len(candidates))
+    )
     return max(0.0, float(bounds(inside, outside, candidates[[best]])[side, 0]))
 
 
 def gaussian_trade_off(inside: Scores, outside: Scores, delta: float, doubt: float) -> float:
-    """Epsilon at ``delta`` of the least mu with which a Gaussian trade-off curve allows the error rates that were seen (Nasr et al. 2023).
+    """Epsilon at ``delta`` of the least mu with which a Gaussian trade-off curve allows the error
+    rates that were seen (Nasr et al. 2023).
 
-    Far tighter than `clopper_pearson`, and a bound only for mechanisms whose trade-off curve is Gaussian: unsampled Gaussian noise.
+    Far tighter than `clopper_pearson`, and a bound only for mechanisms whose trade-off curve is
+    Gaussian: unsampled Gaussian noise.
 
     >>> rng = np.random.default_rng(0)
-    >>> 3.5 < gaussian_trade_off(rng.normal(1, 1, 20000), rng.normal(0, 1, 20000), 1e-5, 0.05) < 4.38
+    >>> 3.5 < gaussian_trade_off(
+    ...     rng.normal(1, 1, 20000), rng.normal(0, 1, 20000), 1e-5, 0.05
+    ... ) < 4.38
     True
     """
     choose_in, choose_out, inside, outside = _halves(inside, outside)
@@ -98,7 +115,9 @@ def _gaussian(mu: float, delta: float) -> float:
 
 
 def _guesses(inside: Scores, outside: Scores, guessed: float) -> tuple[int, int]:
-    """How many canaries are guessed, the most telling scores on both sides, and how many of the guesses are right."""
+    """How many canaries are guessed, the most telling scores on both sides, and how many of the
+    guesses are right.
+    """
     m = len(inside) + len(outside)
     side = max(1, round(guessed * m / 2))
     truth = np.repeat([True, False], [len(inside), len(outside)])
@@ -106,10 +125,14 @@ def _guesses(inside: Scores, outside: Scores, guessed: float) -> tuple[int, int]
     return 2 * side, int((~truth[order[:side]]).sum() + truth[order[-side:]].sum())
 
 
-def one_run_f_dp(inside: Scores, outside: Scores, delta: float, doubt: float, guessed: float = 0.1) -> float:
-    """From one run as `one_run`, against the whole Gaussian trade-off curve (Mahloujifar, Melis, Chaudhuri 2024, algorithm 3).
+def one_run_f_dp(
+    inside: Scores, outside: Scores, delta: float, doubt: float, guessed: float = 0.1
+) -> float:
+    """From one run as `one_run`, against the whole Gaussian trade-off curve (Mahloujifar, Melis,
+    Chaudhuri 2024, algorithm 3).
 
-    epsilon at ``delta`` of the least mu that so many correct guesses do not refute; a bound for unsampled Gaussian noise only.
+    epsilon at ``delta`` of the least mu that so many correct guesses do not refute; a bound for
+    unsampled Gaussian noise only.
 
     >>> rng = np.random.default_rng(0)
     >>> 1.0 < one_run_f_dp(rng.normal(1, 1, 2000), rng.normal(0, 1, 2000), 1e-5, 0.05) < 4.38
@@ -135,10 +158,14 @@ def one_run_f_dp(inside: Scores, outside: Scores, delta: float, doubt: float, gu
     return _gaussian(low, delta)
 
 
-def one_run(inside: Scores, outside: Scores, delta: float, doubt: float, guessed: float = 0.1) -> float:
-    """From ONE run with many canaries, each in it by a fair coin (Steinke, Nasr, Jagielski 2023, Theorem 5.2).
+def one_run(
+    inside: Scores, outside: Scores, delta: float, doubt: float, guessed: float = 0.1
+) -> float:
+    """From ONE run with many canaries, each in it by a fair coin (Steinke, Nasr, Jagielski 2023,
+    Theorem 5.2).
 
-    Needs no independence at all. The fraction ``guessed`` of the canaries with the most telling scores is guessed, half of it on each side.
+    Needs no independence at all. The fraction ``guessed`` of the canaries with the most telling
+    scores is guessed, half of it on each side.
 
     >>> rng = np.random.default_rng(0)
     >>> 1.0 < one_run(rng.normal(4, 1, 500), rng.normal(0, 1, 500), 1e-5, 0.05) < 22

@@ -1,4 +1,6 @@
-"""Canaries: orthogonal contributions that a private release must hide, and the scores that tell whether it does."""
+"""Canaries: orthogonal contributions that a private release must hide, and the scores that tell
+whether it does.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,20 @@ from privfl.audit.bounds import Scores
 from privfl.core import BatchGradient, FlatModel, Vector, require
 
 Release = Callable[[Sequence[Vector]], Vector]
-"""The updates [d] of the clients that exist (any number, none too) -> what one round publishes [d]: sampled, clipped, summed, noised."""
+"""The updates [d] of the clients that exist (any number, none too) -> what one round publishes [d]:
+sampled, clipped, summed, noised.
+"""
 
 
-def client_scores(release: Release, *, l2: float, canaries: int, seed: int, rounds: int = 1, boost: float = 10.0) -> tuple[Scores, Scores]:
-    """Scores of canary clients that exist, and of those that do not, summed over ``rounds`` of one run.
+def client_scores(
+    release: Release, *, l2: float, canaries: int, seed: int, rounds: int = 1, boost: float = 10.0
+) -> tuple[Scores, Scores]:
+    """Scores of canary clients that exist, and of those that do not, summed over ``rounds`` of one
+    run.
 
-    Canary i is the update ``boost`` times ``l2`` along axis i of d = ``canaries``, so a release that forgets to clip gives itself away.
-    A fair coin decides whether it exists for the whole run; its score is what is published along its axis.
+    Canary i is the update ``boost`` times ``l2`` along axis i of d = ``canaries``, so a release
+    that forgets to clip gives itself away. A fair coin decides whether it exists for the whole run;
+    its score is what is published along its axis.
     """
     require.at_least(8, canaries=canaries)
     coins = np.random.default_rng(seed).random(canaries) < 0.5
@@ -32,11 +40,19 @@ def client_scores(release: Release, *, l2: float, canaries: int, seed: int, roun
 
 
 def gradient_scores(
-    gradient: BatchGradient, *, l2: float, canaries: int, seed: int, steps: int = 1, boost: float = 10.0
+    gradient: BatchGradient,
+    *,
+    l2: float,
+    canaries: int,
+    seed: int,
+    steps: int = 1,
+    boost: float = 10.0,
 ) -> tuple[Scores, Scores]:
-    """Scores of canary samples in a step's gradient: the sample-level audit of the gradient seat of local training.
+    """Scores of canary samples in a step's gradient: the sample-level audit of the gradient seat of
+    local training.
 
-    The model is one linear unit whose loss on sample i has the gradient ``boost`` times ``l2`` along axis i.
+    The model is one linear unit whose loss on sample i has the gradient ``boost`` times ``l2``
+    along axis i.
     """
     require.at_least(8, canaries=canaries)
     coins = np.random.default_rng(seed).random(canaries) < 0.5

@@ -1,7 +1,9 @@
-"""The audit of what a run claims: canary clients and canary samples go through the run's own code, and epsilon is bounded from below.
+"""The audit of what a run claims: canary clients and canary samples go through the run's own code,
+and epsilon is bounded from below.
 
-Canary i has an axis of its own. A fair coin decides whether it is there for a whole run; its score is what the run publishes along its
-axis. Nothing of the real data is used, so an audit spends no privacy.
+Canary i has an axis of its own. A fair coin decides whether it is there for a whole run; its score
+is what the run publishes along its axis. Nothing of the real data is used, so an audit spends no
+privacy.
 """
 
 from __future__ import annotations
@@ -44,14 +46,18 @@ Federated: TypeAlias = Any
 CANARIES = 2000
 """How many canaries all plays have together."""
 MOST_ROUNDS = 400
-"""How many rounds all plays of a client-level audit have together; steps at sample level are bounded by the same number times 10."""
+"""How many rounds all plays of a client-level audit have together; steps at sample level are
+bounded by the same number times 10.
+"""
 BOOST = 10.0
 """A canary is this many times as long as its clip, so that a clip that is left out shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One unit's claim, audited. ``found`` is None where there is no claim to audit; ``why`` then says so."""
+    """One unit's claim, audited. ``found`` is None where there is no claim to audit; ``why`` then
+    says so.
+    """
 
     unit: str
     subject: str
@@ -71,10 +77,16 @@ class Claim:
         return {
             "unit": self.unit,
             "who pays": self.subject,
-            "claimed epsilon": None if found is None else found.claim if math.isfinite(found.claim) else "infinite",
+            "claimed epsilon": (
+                None if found is None else found.claim if math.isfinite(found.claim) else "infinite"
+            ),
             "at least": None if found is None else found.lower,
             "verdict": self.verdict,
-            "by": "" if found is None else ", ".join(f"{name} {value:.2f}" for name, value in found.by.items()),
+            "by": (
+                ""
+                if found is None
+                else ", ".join(f"{name} {value:.2f}" for name, value in found.by.items())
+            ),
             "delta": None if found is None else found.delta,
             "confidence": None if found is None else found.confidence,
             "releases": self.releases,
@@ -91,11 +103,13 @@ def audit_claims(
     confidence: float = 0.95,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Claim, ...]:
-    """Audit every unit that a federation makes a claim for: clients under noise on the aggregate, samples under DP-SGD.
+    """Audit every unit that a federation makes a claim for: clients under noise on the aggregate,
+    samples under DP-SGD.
 
-    What is audited is the run's own configuration, engine, bound, channel, rule, sampler and noise; only local training (client level)
-    or the data (sample level) are canaries. Long runs are audited for their first rounds, against what those rounds claim.
-    ``recorded`` is the ledger of a run that was made: its claim is then held against what its configuration really does.
+    What is audited is the run's own configuration, engine, bound, channel, rule, sampler and noise;
+    only local training (client level) or the data (sample level) are canaries. Long runs are
+    audited for their first rounds, against what those rounds claim. ``recorded`` is the ledger of a
+    run that was made: its claim is then held against what its configuration really does.
 
     Raises:
         ConfigError: there is no noise, so there is nothing to audit; fewer than 8 canaries.
@@ -107,9 +121,14 @@ def audit_claims(
         found.append(_clients(federation, recorded, canaries, confidence, progress))
     gradient = getattr(scenario.workload.method, "gradient", None)
     if hasattr(gradient, "noise_multiplier"):
-        found.append(_samples(scenario, recorded, canaries, confidence, federation.audit.delta, progress))
+        found.append(
+            _samples(scenario, recorded, canaries, confidence, federation.audit.delta, progress)
+        )
     if not found:
-        raise ConfigError("there is no noise in this run, so it claims nothing: set mechanism, or training.gradient to {name: dp, ...}.")
+        raise ConfigError(
+            "there is no noise in this run, so it claims nothing: set mechanism, or"
+            " training.gradient to {name: dp, ...}."
+        )
     return tuple(found)
 
 
@@ -120,32 +139,59 @@ def _noisy(scenario: Any) -> bool:
     return event is not None and event(plan, len(scenario.clients)) is not None
 
 
-def _audited(unit: str, made: Ledger, played: Ledger, scores: tuple[Scores, Scores], delta: float, confidence: float) -> Claim:
+def _audited(
+    unit: str,
+    made: Ledger,
+    played: Ledger,
+    scores: tuple[Scores, Scores],
+    delta: float,
+    confidence: float,
+) -> Claim:
     """The claim of a ledger against scores of what really happened."""
     claims = [spent for spent in spend(made, delta) if spent.unit == unit]
     total = len(scores[0]) + len(scores[1])
     if not claims:
         return Claim(unit, unit, 0, total, why=f"the ledger charges nothing at {unit} level.")
-    dearest: Spent = max(claims, key=lambda spent: (spent.refused is not None, spent.epsilon or 0.0))
+    dearest: Spent = max(
+        claims, key=lambda spent: (spent.refused is not None, spent.epsilon or 0.0)
+    )
     if dearest.refused is not None:
         return Claim(unit, dearest.subject, dearest.releases, total, why=dearest.refused)
-    told = audit_scores(*scores, claim=dearest.claim(), delta=delta, confidence=confidence, methods=_methods(played.charges))
+    told = audit_scores(
+        *scores,
+        claim=dearest.claim(),
+        delta=delta,
+        confidence=confidence,
+        methods=_methods(played.charges),
+    )
     return Claim(unit, dearest.subject, dearest.releases, total, told)
 
 
 def _methods(charges: Sequence[Charge]) -> tuple[Method, ...]:
-    """The bounds that hold for these releases: a Gaussian trade-off without sampling only, independent scores without fixed sizes."""
-    if all(c.event.mechanism == "gaussian" and (c.sampling.rate >= 1 or not c.cohort_hidden) for c in charges):
+    """The bounds that hold for these releases: a Gaussian trade-off without sampling only,
+    independent scores without fixed sizes.
+    """
+    if all(
+        c.event.mechanism == "gaussian" and (c.sampling.rate >= 1 or not c.cohort_hidden)
+        for c in charges
+    ):
         return ("clopper_pearson", "one_run", "gaussian", "one_run_f_dp")
-    return ("one_run",) if any(c.sampling.scheme == "fixed_size" for c in charges) else ("clopper_pearson", "one_run")
+    return (
+        ("one_run",)
+        if any(c.sampling.scheme == "fixed_size" for c in charges)
+        else ("clopper_pearson", "one_run")
+    )
 
 
-# ---- clients ------------------------------------------------------------------------------------------------------------------------
+# ---- clients
+# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A training method that learns nothing: client i hands out row i, with the weight that its real training would have."""
+    """A training method that learns nothing: client i hands out row i, with the weight that its
+    real training would have.
+    """
 
     rows: Tensor
     weighting: str
@@ -155,7 +201,12 @@ class _Rows:
         return self
 
     def __call__(
-        self, client: ClientId, broadcast: Broadcast, dataset: Dataset, state: ClientState, rng: torch.Generator
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        dataset: Dataset,
+        state: ClientState,
+        rng: torch.Generator,
     ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
         weight = float(dataset.n) if self.weighting == "samples" else 1.0
         return Update(client, self.rows[int(dataset.y[0])].clone(), weight), state, ()
@@ -170,7 +221,11 @@ class _Rows:
         return {}
 
     def combine(
-        self, aggregate: Vector, aux: Mapping[str, Vector], state: Mapping[str, Any], cohort_fraction: float
+        self,
+        aggregate: Vector,
+        aux: Mapping[str, Vector],
+        state: Mapping[str, Any],
+        cohort_fraction: float,
     ) -> tuple[Vector, Mapping[str, Any]]:
         return aggregate, state
 
@@ -190,7 +245,11 @@ class _Scored:
 
 
 def _clients(
-    federation: Federated, recorded: Ledger | None, canaries: int, confidence: float, progress: Callable[[str], None] | None
+    federation: Federated,
+    recorded: Ledger | None,
+    canaries: int,
+    confidence: float,
+    progress: Callable[[str], None] | None,
 ) -> Claim:
     scenario = federation.scenario
     clients = list(scenario.clients)
@@ -203,8 +262,12 @@ def _clients(
     for play in range(plays):
         if progress is not None:
             progress(f"client level: play {play + 1} of {plays}, {rounds} rounds")
-        coins = torch.rand(n, generator=Seeds(scenario.seed).generator("client canaries", play)) < 0.5
-        signs = torch.where(coins, 1.0, -1.0 if replaced else 0.0)  # who is replaced pulls the other way; who is removed, nowhere
+        coins = (
+            torch.rand(n, generator=Seeds(scenario.seed).generator("client canaries", play)) < 0.5
+        )
+        signs = torch.where(
+            coins, 1.0, -1.0 if replaced else 0.0
+        )  # who is replaced pulls the other way; who is removed, nowhere
         rows = torch.zeros(n, d)
         rows[torch.arange(n), axes] = signs * BOOST * scenario.bound.l2
         run = _play(federation, clients, rows, rounds, play)
@@ -219,7 +282,9 @@ def _clients(
 
 
 def _axes(bound: Any, n: int) -> tuple[Tensor, int]:
-    """Where each of n canaries lies, and the length of all: for a clip by layer the layer with the most room for them."""
+    """Where each of n canaries lies, and the length of all: for a clip by layer the layer with the
+    most room for them.
+    """
     sizes = getattr(bound, "sizes", None)
     if sizes is None:
         return torch.arange(n), n
@@ -227,8 +292,12 @@ def _axes(bound: Any, n: int) -> tuple[Tensor, int]:
     return sum(sizes[:largest]) + torch.arange(n) % sizes[largest], sum(sizes)
 
 
-def _play(federation: Federated, clients: Sequence[ClientId], rows: Tensor, rounds: int, play: int) -> Any:
-    """The same federation, its clients' training replaced by these rows; every client holds as many samples as it really does."""
+def _play(
+    federation: Federated, clients: Sequence[ClientId], rows: Tensor, rounds: int, play: int
+) -> Any:
+    """The same federation, its clients' training replaced by these rows; every client holds as many
+    samples as it really does.
+    """
     scenario = federation.scenario
     method = _Rows(rows, getattr(scenario.workload.method, "weighting", "samples"))
     sizes = [len(scenario.clients[client]) for client in clients]
@@ -262,7 +331,9 @@ def _published(run: Any, local: bool, axes: Tensor, clients: Sequence[ClientId])
             l2 = transcript.plan.l2 if math.isfinite(transcript.plan.l2) else 1.0
             total += (transcript.after - transcript.before)[axes].double() / l2
             continue
-        seen = run.view("server", number).rows  # without trust in the server its own mail is what is released
+        seen = run.view(
+            "server", number
+        ).rows  # without trust in the server its own mail is what is released
         at = [list(clients).index(client) for client in seen.ids]
         total[at] += seen.values[torch.arange(len(at)), axes[at]].double()
     return total
@@ -270,14 +341,22 @@ def _published(run: Any, local: bool, axes: Tensor, clients: Sequence[ClientId])
 
 def _first(ledger: Ledger, unit: str, rounds: int) -> Ledger:
     """What a unit was charged in the first rounds."""
-    return Ledger(tuple(charge for charge in ledger.charges if charge.unit == unit and charge.round < rounds))
+    return Ledger(
+        tuple(charge for charge in ledger.charges if charge.unit == unit and charge.round < rounds)
+    )
 
 
-# ---- samples ------------------------------------------------------------------------------------------------------------------------
+# ---- samples
+# -------------------------------------------------------------------------------------------------
 
 
 def _samples(
-    scenario: Any, recorded: Ledger | None, canaries: int, confidence: float, delta: float, progress: Callable[[str], None] | None
+    scenario: Any,
+    recorded: Ledger | None,
+    canaries: int,
+    confidence: float,
+    delta: float,
+    progress: Callable[[str], None] | None,
 ) -> Claim:
     """Canary samples at the client whose samples pay most: the one with the fewest."""
     method = scenario.workload.method
@@ -305,15 +384,27 @@ def _samples(
         for number in range(rounds):
             broadcast = Broadcast(RoundPlan(number, (client,), m, l2=1.0), torch.zeros(m))
             rng = seeds.generator("canary training", play, number)
-            update, _, charged = trained.on(model, mean_output)(client, broadcast, data, ClientState(), rng)
+            update, _, charged = trained.on(model, mean_output)(
+                client, broadcast, data, ClientState(), rng
+            )
             total -= update.delta.double()
             charges += charged
         scored.add(total, coins)
     subject = charges[0].subject
     played = made = Ledger(charges)
     if recorded is not None:
-        own = [charge for charge in recorded.charges if charge.unit == "sample" and charge.subject == subject]
+        own = [
+            charge
+            for charge in recorded.charges
+            if charge.unit == "sample" and charge.subject == subject
+        ]
         made = Ledger(tuple(own[:rounds]))
         if len(own) < rounds:
-            return Claim("sample", subject, sum(c.count for c in own), 0, why=f"its client took part in {len(own)} rounds only.")
+            return Claim(
+                "sample",
+                subject,
+                sum(c.count for c in own),
+                0,
+                why=f"its client took part in {len(own)} rounds only.",
+            )
     return _audited("sample", made, played, scored.both, delta, confidence)

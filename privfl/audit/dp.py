@@ -20,7 +20,8 @@ METHODS: Mapping[str, Callable[[Scores, Scores, float, float], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What an audit found. ``lower`` holds with the stated confidence: a true claim is above it that often.
+    """What an audit found. ``lower`` holds with the stated confidence: a true claim is above it
+    that often.
 
     >>> Audited(claim=1.0, lower=2.5, by={"one_run": 2.5}, delta=1e-5, confidence=0.95).verdict
     'FAIL'
@@ -34,12 +35,17 @@ class Audited:
 
     @property
     def verdict(self) -> Literal["PASS", "FAIL"]:
-        """FAIL where the lower bound is above the claim: the claim is then wrong. PASS proves nothing; it only did not fail."""
+        """FAIL where the lower bound is above the claim: the claim is then wrong. PASS proves
+        nothing; it only did not fail.
+        """
         return "FAIL" if self.lower > self.claim else "PASS"
 
     def __str__(self) -> str:
         bounds = ", ".join(f"{name} {value:.2f}" for name, value in self.by.items())
-        return f"{self.verdict}: epsilon is at least {self.lower:.2f} ({bounds}; {self.confidence:.0%}), claimed {self.claim:.2f}"
+        return (
+            f"{self.verdict}: epsilon is at least {self.lower:.2f} ({bounds};"
+            f" {self.confidence:.0%}), claimed {self.claim:.2f}"
+        )
 
 
 def audit_scores(
@@ -51,9 +57,11 @@ def audit_scores(
     confidence: float = 0.95,
     methods: Sequence[Method] = ("clopper_pearson", "one_run"),
 ) -> Audited:
-    """Bound epsilon from below by every method, the doubt shared between them, and hold the largest against the claim.
+    """Bound epsilon from below by every method, the doubt shared between them, and hold the largest
+    against the claim.
 
-    Add ``"gaussian"`` or ``"one_run_f_dp"`` where the release is unsampled Gaussian noise: they are sharper there, and no bounds elsewhere.
+    Add ``"gaussian"`` or ``"one_run_f_dp"`` where the release is unsampled Gaussian noise: they are
+    sharper there, and no bounds elsewhere.
 
     Raises:
         ConfigError: an unknown method, or a number out of range.

@@ -14,8 +14,9 @@ from privfl.audit.score import Figure, Membership, Pictures
 class Finding:
     """One attack through one adversary's view under one privacy layer.
 
-    ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership), ``baseline`` what somebody scores who saw no
-    view at all. ``reason`` says why the attack does not apply: then there is no value, which is not a value of zero.
+    ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership),
+    ``baseline`` what somebody scores who saw no view at all. ``reason`` says why the attack does
+    not apply: then there is no value, which is not a value of zero.
     """
 
     layer: str
@@ -57,7 +58,9 @@ def _number(value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """All findings of an audit. ``layers`` has each layer's utility and what it claims; ``galleries`` and ``curves`` are by finding."""
+    """All findings of an audit. ``layers`` has each layer's utility and what it claims;
+    ``galleries`` and ``curves`` are by finding.
+    """
 
     findings: tuple[Finding, ...]
     layers: Mapping[str, Mapping[str, Any]]

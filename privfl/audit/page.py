@@ -1,4 +1,6 @@
-"""The audit as one self-contained page: tables, log-log ROC curves, reconstructions beside the originals."""
+"""The audit as one self-contained page: tables, log-log ROC curves, reconstructions beside the
+originals.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,17 @@ INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
 COLOURS = ("#2f6fb3", "#d9772b", "#3d9361", "#8a63b8", "#c04f5e", "#c9a227", "#5b8a8a", "#9aa3ad")
 _SHOWN = 8
 _STYLE = """
-:root{color-scheme:light}body{margin:0;background:#f6f7f9;color:#1b1f24;font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1100px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 10px}
-.soft{color:#6a737d}figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
+:root{color-scheme:light}
+body{margin:0;background:#f6f7f9;color:#1b1f24;
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1100px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}
+h2{font-size:17px;margin:36px 0 10px}
+.soft{color:#6a737d}
+figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
 img{max-width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
 table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;font-size:13px}
-td,th{padding:5px 10px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}th{color:#6a737d;font-weight:500}
+td,th{padding:5px 10px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
+th{color:#6a737d;font-weight:500}
 .na{color:#6a737d}.hot{background:#fdebe7}
 """
 
@@ -42,64 +49,107 @@ def write_page(report: AuditReport, folder: Path) -> Path:
 def _page(report: AuditReport) -> str:
     say = html.escape
     parts = ["<h1>What an adversary really gets</h1>"]
-    parts.append(
-        f'<div class="soft">{say("; ".join(f"{what}: {words}" for what, words in report.about.items()))}; {report.seconds:.0f} s</div>'
-    )
+    about = "; ".join(f"{what}: {words}" for what, words in report.about.items())
+    parts.append(f'<div class="soft">{say(about)}; {report.seconds:.0f} s</div>')
     layers = "".join(
-        f"<tr><th>{say(name)}</th><td>{100 * facts['accuracy']:.1f} %</td><td>{say(_epsilon(facts['claimed epsilon']))}</td>"
+        f"<tr><th>{say(name)}</th><td>{100 * facts['accuracy']:.1f}"
+        f" %</td><td>{say(_epsilon(facts['claimed epsilon']))}</td>"
         f"<td>{say(str(facts['the server reads']))}</td></tr>"
         for name, facts in report.layers.items()
     )
-    parts.append("<h2>Layers</h2><table><tr><th>layer</th><th>test accuracy</th><th>claimed epsilon</th><th>the server reads</th></tr>")
+    parts.append(
+        "<h2>Layers</h2><table><tr><th>layer</th><th>test accuracy</th><th>claimed"
+        " epsilon</th><th>the server reads</th></tr>"
+    )
     parts.append(f"{layers}</table>")
     for family in dict.fromkeys(finding.family for finding in report.findings):
         rows = _rows([finding for finding in report.findings if finding.family == family])
-        head = "".join(f"<th>{name}</th>" for name in ("layer", "adversary", "attack", "figure", "", "control", "baseline", "more"))
+        head = "".join(
+            f"<th>{name}</th>"
+            for name in (
+                "layer",
+                "adversary",
+                "attack",
+                "figure",
+                "",
+                "control",
+                "baseline",
+                "more",
+            )
+        )
         parts.append(f"<h2>{say(family.capitalize())}</h2><table><tr>{head}</tr>{rows}</table>")
     if report.curves:
         parts.append("<h2>Membership, on logarithmic axes</h2>")
-        parts += [_picture(_roc(report, layer), f"Layer {layer}; dashed: chance.") for layer in report.layers]
+        parts += [
+            _picture(_roc(report, layer), f"Layer {layer}; dashed: chance.")
+            for layer in report.layers
+        ]
     if report.galleries:
         parts.append("<h2>Reconstructions beside the originals</h2>")
         for (layer, adversary, attack), shown in report.galleries.items():
             if shown.true.ndim == 4:
                 caption = (
-                    f"{attack} by {adversary} under {layer}: above what was found, below the original; mean {shown.psnr.mean():.1f} dB."
+                    f"{attack} by {adversary} under {layer}: above what was found, below the"
+                    f" original; mean {shown.psnr.mean():.1f} dB."
                 )
                 parts.append(_picture(_gallery(shown), caption))
     parts.append("<h2>What the adversaries know</h2><ul>")
-    parts += [f"<li>{say(line)}</li>" for line in dict.fromkeys(f"{f.attack}: {f.knows}" for f in report.findings)]
+    parts += [
+        f"<li>{say(line)}</li>"
+        for line in dict.fromkeys(f"{f.attack}: {f.knows}" for f in report.findings)
+    ]
     parts.append("</ul>")
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>audit · privfl</title><style>{_STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width,initial-scale=1">'
+        "<title>audit ·"
+        f" privfl</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
     )
 
 
 def _epsilon(claimed: Any) -> str:
-    return "no claim" if not claimed else ", ".join(f"{unit} {value:.3g}" for unit, value in claimed.items())
+    return (
+        "no claim"
+        if not claimed
+        else ", ".join(f"{unit} {value:.3g}" for unit, value in claimed.items())
+    )
 
 
 def _rows(findings: Sequence[Finding]) -> str:
     """One row a finding; attacks that do not apply for one and the same reason share one."""
     rows = []
-    for (layer, adversary, reason), alike in groupby(findings, key=lambda one: (one.layer, one.adversary, one.reason)):
+    for (layer, adversary, reason), alike in groupby(
+        findings, key=lambda one: (one.layer, one.adversary, one.reason)
+    ):
         same = list(alike)
         rows += [_row(finding, finding.value) for finding in same if finding.value is not None]
         if not reason:
             continue
         attacks = "<br>".join(html.escape(finding.attack) for finding in same)
         head = f"<td>{html.escape(layer)}</td><td>{html.escape(adversary)}</td><td>{attacks}</td>"
-        rows.append(f'<tr class="na">{head}<td colspan="5">not applicable: {html.escape(reason)}</td></tr>')
+        rows.append(
+            f'<tr class="na">{head}<td colspan="5">not applicable: {html.escape(reason)}</td></tr>'
+        )
     return "".join(rows)
 
 
 def _row(finding: Finding, value: Figure) -> str:
     say = html.escape
-    head = f"<td>{say(finding.layer)}</td><td>{say(finding.adversary)}</td><td>{say(finding.attack)}</td>"
-    leaks = finding.baseline is not None and value.value > finding.baseline.value and not value.low <= finding.baseline.value
-    control, baseline = ("" if figure is None else str(figure) for figure in (finding.control, finding.baseline))
-    cells = "".join(f"<td>{say(text)}</td>" for text in (str(value), finding.metric, control, baseline, finding.more))
+    named = (finding.layer, finding.adversary, finding.attack)
+    head = "".join(f"<td>{say(one)}</td>" for one in named)
+    leaks = (
+        finding.baseline is not None
+        and value.value > finding.baseline.value
+        and not value.low <= finding.baseline.value
+    )
+    control, baseline = (
+        "" if figure is None else str(figure) for figure in (finding.control, finding.baseline)
+    )
+    cells = "".join(
+        f"<td>{say(text)}</td>"
+        for text in (str(value), finding.metric, control, baseline, finding.more)
+    )
     return f"<tr{' class=hot' if leaks else ''}>{head}{cells}</tr>"
 
 
@@ -114,9 +164,12 @@ def _roc(report: AuditReport, layer: str) -> bytes:
             continue
         seen.add(mark)
         axes.plot(
-            told.false_positives.clamp(min=1e-4), told.true_positives.clamp(min=1e-4), label=f"{key[2]}, {key[1]}",
-            color=COLOURS[(len(seen) - 1) % len(COLOURS)], linewidth=1.8,
-        )  # fmt: skip
+            told.false_positives.clamp(min=1e-4),
+            told.true_positives.clamp(min=1e-4),
+            label=f"{key[2]}, {key[1]}",
+            color=COLOURS[(len(seen) - 1) % len(COLOURS)],
+            linewidth=1.8,
+        )
     grid = np.logspace(-4, 0, 50)
     axes.plot(grid, grid, color=SOFT, linestyle="--", linewidth=1)
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1.05))
@@ -160,4 +213,7 @@ def _png(canvas: Any) -> bytes:
 
 def _picture(png: bytes, caption: str) -> str:
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f'<figure><img alt="{html.escape(caption)}" src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{html.escape(caption)}"'
+        f' src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )

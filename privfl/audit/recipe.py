@@ -1,4 +1,6 @@
-"""The public recipe of a run, as every participant is told it: what an adaptive attack simulates."""
+"""The public recipe of a run, as every participant is told it: what an adaptive attack
+simulates.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,19 @@ from privfl.core import Bound, FlatModel, LocalPlan, Loss, Mechanism
 from privfl.core.dataset import Dataset
 
 
-def forward_of(model: FlatModel, loss: Loss, method: Any, data: Dataset, bound: Bound, mechanism: Mechanism | None) -> Forward:
-    """The forward model of a run. Features' range is that of the data set by channel, which is public (pixels, scaled columns).
+def forward_of(
+    model: FlatModel,
+    loss: Loss,
+    method: Any,
+    data: Dataset,
+    bound: Bound,
+    mechanism: Mechanism | None,
+) -> Forward:
+    """The forward model of a run. Features' range is that of the data set by channel, which is
+    public (pixels, scaled columns).
 
-    Noise that each client adds is known by its multiplier and the clip; mechanisms without a multiplier add none that is modelled.
+    Noise that each client adds is known by its multiplier and the clip; mechanisms without a
+    multiplier add none that is modelled.
     """
     plan: LocalPlan = getattr(method, "plan", LocalPlan(batch_size=32))
     low: tuple[float, ...] = ()

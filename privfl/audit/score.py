@@ -1,4 +1,6 @@
-"""The scorer: the one place that holds the ground truth. Attacks hand in claims; figures with intervals come out."""
+"""The scorer: the one place that holds the ground truth. Attacks hand in claims; figures with
+intervals come out.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Figure:
     high: float = float("nan")
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if np.isfinite(self.low) else "")
+        return f"{self.value:.3f}" + (
+            f" [{self.low:.3f}, {self.high:.3f}]" if np.isfinite(self.low) else ""
+        )
 
     def holds(self, value: float) -> bool:
         """Whether a value lies in the interval."""
@@ -39,7 +43,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """How well scores tell members: AUC, balanced accuracy at the best threshold, true positives at 1 % and 0.1 % false ones, the ROC."""
+    """How well scores tell members: AUC, balanced accuracy at the best threshold, true positives at
+    1 % and 0.1 % false ones, the ROC.
+    """
 
     auc: Figure
     balanced: float
@@ -63,13 +69,21 @@ def proportion(hits: int, of: int, confidence: float = 0.95) -> Figure:
     return Figure(hits / of, low, high)
 
 
-def membership(scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *, seed: int = 0, draws: int = 200) -> Membership:
-    """Figures of scores against the truth; the AUC's interval by bootstrap over samples, rates' by Clopper and Pearson."""
+def membership(
+    scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *, seed: int = 0, draws: int = 200
+) -> Membership:
+    """Figures of scores against the truth; the AUC's interval by bootstrap over samples, rates' by
+    Clopper and Pearson.
+    """
     inside, outside = scores[members].double().numpy(), scores[~members].double().numpy()
     rng = np.random.default_rng(seed)
     value = _auc(inside, outside)
     drawn = [
-        _auc(inside[rng.integers(0, len(inside), len(inside))], outside[rng.integers(0, len(outside), len(outside))]) for _ in range(draws)
+        _auc(
+            inside[rng.integers(0, len(inside), len(inside))],
+            outside[rng.integers(0, len(outside), len(outside))],
+        )
+        for _ in range(draws)
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
@@ -85,8 +99,12 @@ def membership(scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *, seed
     )
 
 
-def null_membership(scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *, seed: int = 0) -> Membership:
-    """The control: the same scores against memberships dealt out at random, which must score chance."""
+def null_membership(
+    scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *, seed: int = 0
+) -> Membership:
+    """The control: the same scores against memberships dealt out at random, which must score
+    chance.
+    """
     order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed + 7919))
     return membership(scores, members[order], seed=seed)
 
@@ -94,7 +112,10 @@ def null_membership(scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], *,
 def _auc(inside: Floats, outside: Floats) -> float:
     """The chance that a member scores above a non-member, ties by half."""
     ordered = np.sort(outside)
-    below, upto = np.searchsorted(ordered, inside, side="left"), np.searchsorted(ordered, inside, side="right")
+    below, upto = (
+        np.searchsorted(ordered, inside, side="left"),
+        np.searchsorted(ordered, inside, side="right"),
+    )
     return float((below + upto).mean() / (2 * len(outside)))
 
 
@@ -105,7 +126,9 @@ def _at(rate: float, fpr: Floats, tpr: Floats, n: int) -> Figure:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Reconstructions beside their originals [n, ...] in original units, matched; PSNR in dB and SSIM of each."""
+    """Reconstructions beside their originals [n, ...] in original units, matched; PSNR in dB and
+    SSIM of each.
+    """
 
     found: Tensor
     true: Tensor
@@ -119,7 +142,9 @@ class Pictures:
 
 
 def pictures(found: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
-    """Match reconstructions to originals (Hungarian, on squared error), then score each original."""
+    """Match reconstructions to originals (Hungarian, on squared error), then score each
+    original.
+    """
     k = len(true)
     if len(found) < k:  # an attack that found fewer says its last one again
         found = torch.cat([found, found[-1:].expand(k - len(found), *found.shape[1:])])
@@ -127,11 +152,15 @@ def pictures(found: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
     _, chosen = linear_sum_assignment(errors.numpy())
     matched = found[torch.from_numpy(chosen)]
     mse = (matched - true).flatten(1).double().square().mean(dim=1).clamp(min=1e-14)
-    return Pictures(matched, true, (10 * torch.log10(peak**2 / mse)).float(), ssim(matched, true, peak))
+    return Pictures(
+        matched, true, (10 * torch.log10(peak**2 / mse)).float(), ssim(matched, true, peak)
+    )
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 1.0) -> Float[Tensor, " n"]:
-    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004) in uniform windows of up to 7 pixels; cosine of what is no image."""
+    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004) in uniform windows of up to 7
+    pixels; cosine of what is no image.
+    """
     if a.ndim != 4:
         return functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).float()
     window = min(7, a.shape[-1], a.shape[-2])
@@ -148,4 +177,6 @@ def ssim(a: Tensor, b: Tensor, peak: float = 1.0) -> Float[Tensor, " n"]:
 
 def prior(auxiliary: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
     """The baseline without any view: the mean auxiliary sample, claimed for every original."""
-    return pictures(auxiliary.mean(dim=0, keepdim=True).expand(len(true), *true.shape[1:]), true, peak)
+    return pictures(
+        auxiliary.mean(dim=0, keepdim=True).expand(len(true), *true.shape[1:]), true, peak
+    )

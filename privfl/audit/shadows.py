@@ -1,4 +1,6 @@
-"""Shadow training for adversaries: the project's own local training, many copies at once where the model can be stacked."""
+"""Shadow training for adversaries: the project's own local training, many copies at once where the
+model can be stacked.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privfl.core import Broadcast, Dataset, FlatModel, LocalPlan, Loss, RoundPlan, Seeds, UnsupportedModel, Vector
+from privfl.core import (
+    Broadcast,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    Loss,
+    RoundPlan,
+    Seeds,
+    UnsupportedModel,
+    Vector,
+)
 from privfl.training import LocalSGD, Sequential, Stacked, Task, Workload, cross_entropy
 
 
 @dataclass(frozen=True)
 class Shadows:
-    """A `Trainer` (privfl.attacks): trains K shadow clients from one start by a method, stacked where the model allows.
+    """A `Trainer` (privfl.attacks): trains K shadow clients from one start by a method, stacked
+    where the model allows.
 
     >>> data = Dataset(torch.randn(6, 4), torch.tensor([0, 1] * 3), classes=2)
     >>> train = Shadows(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), LocalSGD(lr=0.1))
@@ -29,11 +42,24 @@ class Shadows:
     loss: Loss | None = None
 
     def __call__(
-        self, start: Vector, data: Dataset, subsets: Sequence[Tensor], *, epochs: int | None = None, seed: int = 0
+        self,
+        start: Vector,
+        data: Dataset,
+        subsets: Sequence[Tensor],
+        *,
+        epochs: int | None = None,
+        seed: int = 0,
     ) -> Float[Tensor, "K d"]:
         """The changes of the flat parameters [K, d] from ``start``."""
-        plan = self.method.plan if epochs is None else LocalPlan(self.method.plan.batch_size, epochs)
-        workload = Workload(FlatModel(copy.deepcopy(self.module)), self.loss or cross_entropy, replace(self.method, plan=plan), data)
+        plan = (
+            self.method.plan if epochs is None else LocalPlan(self.method.plan.batch_size, epochs)
+        )
+        workload = Workload(
+            FlatModel(copy.deepcopy(self.module)),
+            self.loss or cross_entropy,
+            replace(self.method, plan=plan),
+            data,
+        )
         executor: Stacked | Sequential
         try:
             executor = Stacked(workload)
@@ -41,6 +67,8 @@ class Shadows:
             executor = Sequential(workload)
         tasks = [Task(client, index) for client, index in enumerate(subsets)]
         out = torch.empty(len(tasks), workload.model.d)
-        broadcast = Broadcast(RoundPlan(0, tuple(range(len(tasks))), workload.model.d, float("inf")), start)
+        broadcast = Broadcast(
+            RoundPlan(0, tuple(range(len(tasks))), workload.model.d, float("inf")), start
+        )
         executor.train(broadcast, tasks, out, Seeds(seed))
         return out

@@ -1,4 +1,6 @@
-"""The commands, and what they share: one clear sentence on an error, exit code 2 for a config that cannot be."""
+"""The commands, and what they share: one clear sentence on an error, exit code 2 for a config that
+cannot be.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from privfl.cli.screen import complain
 from privfl.core import ConfigError, PrivflError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Federated learning with privacy layers."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated learning with privacy layers.",
 )
 app.command("run")(running.run)
 app.command("sweep")(running.sweep)

@@ -19,17 +19,40 @@ MOST_SHOWN = 200
 
 
 def audit(
-    source: Annotated[Path, typer.Argument(metavar="RUN|CONFIG.yaml", help="A run folder, or a config (see examples/audit.yaml).")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder for the page; audit-NAME beside the source unless said.")] = None,
-    dp: Annotated[bool, typer.Option("--dp", help="Audit what the run claims in differential privacy, by canaries.")] = False,
-    canaries: Annotated[int, typer.Option("--canaries", min=8, help="With --dp: how many; more give sharper bounds.")] = 2000,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|CONFIG.yaml", help="A run folder, or a config (see examples/audit.yaml)."
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="A new folder for the page; audit-NAME beside the source unless said."
+        ),
+    ] = None,
+    dp: Annotated[
+        bool,
+        typer.Option(
+            "--dp", help="Audit what the run claims in differential privacy, by canaries."
+        ),
+    ] = False,
+    canaries: Annotated[
+        int,
+        typer.Option("--canaries", min=8, help="With --dp: how many; more give sharper bounds."),
+    ] = 2000,
     as_json: Json = False,
 ) -> None:
-    """Attack a run through every adversary's view, under each of its layers; prints the table and writes a page.
+    """Attack a run through every adversary's view, under each of its layers; prints the table and
+    writes a page.
 
-    The run is trained again with some of every client's data held out, because membership needs samples that are no members. With
-    --dp, canaries go through the run's own code instead: a lower bound on epsilon beside each claim, and exit code 1 where a claim fails.
+    The run is trained again with some of every client's data held out, because membership needs
+    samples that are no members. With --dp, canaries go through the run's own code instead: a lower
+    bound on epsilon beside each claim, and exit code 1 where a claim fails.
     """
     if dp:
         _claims(source, settings or (), out, canaries, as_json)
@@ -44,21 +67,32 @@ def audit(
     layers = config.audit.layers or {"as configured": {}}
     base = {key: value for key, value in config.model_dump().items() if key != "audit"}
     keep = {"audit": {"keep": "all", "delta": config.audit.delta}}
-    federations = {name: Federation.from_config({**base, **changes, **keep}) for name, changes in layers.items()}
+    federations = {
+        name: Federation.from_config({**base, **changes, **keep})
+        for name, changes in layers.items()
+    }
     folder = out or source.parent / f"audit-{source.stem}"
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"'{folder}' is not empty: give --out a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with bar("audit", MOST_SHOWN) as shown:
         report = attack(
-            federations, adversaries=config.audit.adversaries, held_out=config.audit.held_out, seed=config.seed, progress=shown.step
+            federations,
+            adversaries=config.audit.adversaries,
+            held_out=config.audit.held_out,
+            seed=config.seed,
+            progress=shown.step,
         )
     table("What each adversary gets", report.rows, as_json)
     say(f"privfl: the page is {write_page(report, folder)}")
 
 
-def _claims(source: Path, settings: Sequence[str], out: Path | None, canaries: int, as_json: bool) -> None:
-    """Audit every claim by canaries; a run folder's report then shows what was found beside what is claimed."""
+def _claims(
+    source: Path, settings: Sequence[str], out: Path | None, canaries: int, as_json: bool
+) -> None:
+    """Audit every claim by canaries; a run folder's report then shows what was found beside what is
+    claimed.
+    """
     from privfl.audit import audit_claims
     from privfl.engine import read_ledger
     from privfl.engine.checkpoint import write_atomically
@@ -66,7 +100,11 @@ def _claims(source: Path, settings: Sequence[str], out: Path | None, canaries: i
 
     path = source / "config.yaml" if source.is_dir() else source
     federation = Federation.from_config(path, settings)
-    recorded = read_ledger(source) if source.is_dir() and not settings and (source / "ledger.json").exists() else None
+    recorded = (
+        read_ledger(source)
+        if source.is_dir() and not settings and (source / "ledger.json").exists()
+        else None
+    )
     with bar("audit", MOST_SHOWN) as shown:
         claims = audit_claims(federation, recorded=recorded, canaries=canaries, progress=shown.step)
     rows = [claim.row() for claim in claims]

@@ -19,15 +19,27 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 @app.command("list")
 def show(as_json: Json = False) -> None:
     """Show every data set: whether it is here, its licence, where it comes from."""
-    rows = [{"name": name, "here": present(name), "licence": origin.licence, "source": origin.page} for name, origin in ORIGINS.items()]
+    rows = [
+        {"name": name, "here": present(name), "licence": origin.licence, "source": origin.page}
+        for name, origin in ORIGINS.items()
+    ]
     table(f"Data sets in {data_folder()}", rows, as_json)
 
 
 @app.command("fetch")
 def get(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
-    """Download data sets from their official addresses; goes on where it stopped, and checks every file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    """Download data sets from their official addresses; goes on where it stopped, and checks every
+    file.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as progress:
         tasks: dict[str, int] = {}
 
         def moved(file: str, done: int, size: int) -> None:

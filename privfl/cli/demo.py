@@ -12,17 +12,26 @@ from privfl.cli.screen import bar, say, table
 from privfl.federation import Federation
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
-Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw the table into this PNG.")]
+Picture = Annotated[
+    Path | None, typer.Option("--picture", help="Also draw the table into this PNG.")
+]
 
 BASE: dict[str, Any] = {
-    "data": {"name": "digits", "clients": 20, "partition": {"name": "dirichlet", "alpha": 1.0, "min_size": 40}, "root": 100},
+    "data": {
+        "name": "digits",
+        "clients": 20,
+        "partition": {"name": "dirichlet", "alpha": 1.0, "min_size": 40},
+        "root": 100,
+    },
     "model": {"name": "mlp", "hidden": [32]},
     "training": {"name": "sgd", "lr": 0.3, "epochs": 2, "batch_size": 16},
     "rounds": 15,
     "executor": "stacked",
     "audit": {"keep": "none", "evaluate_every": 5},
 }
-"""A small net on scikit-learn's scanned digits, dealt out unevenly; the server keeps 100 clean ones for the rule that asks for them."""
+"""A small net on scikit-learn's scanned digits, dealt out unevenly; the server keeps 100 clean ones
+for the rule that asks for them.
+"""
 
 CLIP = {"bound": {"name": "clip", "l2": 3.0}}
 DP_SGD = {
@@ -46,9 +55,17 @@ LAYERS: dict[str, dict[str, Any]] = {
     "multi-party RLWE (experimental)": {**CLIP, "channel": "mp_rlwe"},
     "DP-SGD at the clients": DP_SGD,
     "DP-SGD and SecAgg+": {**DP_SGD, **CLIP, "channel": "secagg"},
-    "median of SecAgg groups of 2": {**CLIP, "channel": {"name": "bucketed_secagg", "size": 2}, "aggregator": "median"},
+    "median of SecAgg groups of 2": {
+        **CLIP,
+        "channel": {"name": "bucketed_secagg", "size": 2},
+        "aggregator": "median",
+    },
     "two servers, norms proved": {**CLIP, "channel": "two_server"},
-    "two servers, multi-Krum on shares": {**CLIP, "channel": "two_server", "aggregator": {"name": "krum", "f": 4, "m": 12}},
+    "two servers, multi-Krum on shares": {
+        **CLIP,
+        "channel": "two_server",
+        "aggregator": {"name": "krum", "f": 4, "m": 12},
+    },
     "FLTrust under encryption": {**CLIP, "channel": "encrypted_cosine", "aggregator": "fltrust"},
 }
 """What each row changes; the last four are robust and private at once."""
@@ -56,11 +73,15 @@ LIARS: list[dict[str, Any]] = [
     {"name": "sign_flip", "scale": 5.0, "clients": [0, 1, 2, 3]},
     {"name": "skip_clip", "clients": [0, 1, 2, 3]},
 ]
-"""Four of the 20 clients send five times the opposite of their update, and skip the clip, as a modified client can."""
+"""Four of the 20 clients send five times the opposite of their update, and skip the clip, as a
+modified client can.
+"""
 
 
 def demo(as_json: Json = False, picture: Picture = None) -> None:
-    """Train 20 clients on real digits under each privacy layer, all honest and with liars; needs no download and under 3 minutes."""
+    """Train 20 clients on real digits under each privacy layer, all honest and with Byzantine
+    clients; needs no download and under 3 minutes.
+    """
     rows: list[dict[str, Any]] = []
     with bar("demo", len(LAYERS)) as shown:
         for layer, changes in LAYERS.items():
@@ -70,10 +91,20 @@ def demo(as_json: Json = False, picture: Picture = None) -> None:
                 {
                     "privacy layer": layer,
                     "accuracy": round(result.accuracy, 3),
-                    "4 of 20 lie": round(Federation.from_config({**BASE, **changes, "attacks": LIARS}).run().accuracy, 3),
+                    "4 of 20 lie": round(
+                        Federation.from_config({**BASE, **changes, "attacks": LIARS})
+                        .run()
+                        .accuracy,
+                        3,
+                    ),
                     "epsilon": next(iter(result.history[-1].epsilon.values()), None),
                     "the server reads": federation.scenario.facts["the server reads"],
-                    "kB a client and round": result.summary["bytes_sent"] / 1e3 / len(result.history) / len(federation.scenario.clients),
+                    "kB a client and round": (
+                        result.summary["bytes_sent"]
+                        / 1e3
+                        / len(result.history)
+                        / len(federation.scenario.clients)
+                    ),
                     "seconds": result.summary["seconds"],
                 }
             )
@@ -82,7 +113,10 @@ def demo(as_json: Json = False, picture: Picture = None) -> None:
     if picture is not None:
         _draw(rows, picture)
         say(f"privfl: wrote {picture}")
-    say("privfl: epsilon is for one sample at delta 1e-5. Next: 'privfl run examples/train.yaml', 'privfl list'.")
+    say(
+        "privfl: epsilon is for one sample at delta 1e-5. Next: 'privfl run examples/train.yaml',"
+        " 'privfl list'."
+    )
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -91,13 +125,32 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 0.5 * len(rows) + 1.2), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names, shown = [row["privacy layer"] for row in rows][::-1], rows[::-1]
-    for offset, key, colour, label in ((0.2, "accuracy", "#2f6fb3", "all 20 honest"), (-0.2, "4 of 20 lie", "#c2571a", "4 of 20 lie")):
-        _bars(left, [y + offset for y in range(len(names))], [row[key] for row in shown], 0.36, colour, label)
-    _bars(right, list(range(len(names))), [row["kB a client and round"] for row in shown], 0.6, "#3d9361", "")
+    for offset, key, colour, label in (
+        (0.2, "accuracy", "#2f6fb3", "all 20 honest"),
+        (-0.2, "4 of 20 lie", "#c2571a", "4 of 20 lie"),
+    ):
+        _bars(
+            left,
+            [y + offset for y in range(len(names))],
+            [row[key] for row in shown],
+            0.36,
+            colour,
+            label,
+        )
+    _bars(
+        right,
+        list(range(len(names))),
+        [row["kB a client and round"] for row in shown],
+        0.6,
+        "#3d9361",
+        "",
+    )
     left.set_yticks(range(len(names)), names)
     left.set_ylim(-0.6, len(names) - 0.4)
     left.set_title("test accuracy", loc="left", fontsize=10, fontweight="bold")
-    right.set_title("kB on all wires, per client and round (log)", loc="left", fontsize=10, fontweight="bold")
+    right.set_title(
+        "kB on all wires, per client and round (log)", loc="left", fontsize=10, fontweight="bold"
+    )
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2, fontsize=8, frameon=False)
     left.set_xlim(0, 1.12)
     right.set_xscale("log")
@@ -106,10 +159,24 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-def _bars(axes: Any, places: Sequence[float], values: Sequence[float], height: float, colour: str, label: str) -> None:
+def _bars(
+    axes: Any,
+    places: Sequence[float],
+    values: Sequence[float],
+    height: float,
+    colour: str,
+    label: str,
+) -> None:
     axes.barh(places, values, height=height, color=colour, label=label)
     for place, value in zip(places, values, strict=True):
-        axes.annotate(f"{value:.3g}", (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"{value:.3g}",
+            (value, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelsize=8)

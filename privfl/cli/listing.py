@@ -15,7 +15,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 
 def show(
     what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(catalog.SEAMS)}.")] = None,
-    compat: Annotated[bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")] = False,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what can be named in a config."""
@@ -23,7 +25,10 @@ def show(
         table("Rules over channels", catalog.compatibility(), as_json)
         return
     if what is None:
-        rows = [{"what": seam, "names": ", ".join(sorted(described))} for seam, described in catalog.SEAMS.items()]
+        rows = [
+            {"what": seam, "names": ", ".join(sorted(described))}
+            for seam, described in catalog.SEAMS.items()
+        ]
         table("What there is (privfl list WHAT for more)", rows, as_json)
         return
     if what not in catalog.SEAMS:

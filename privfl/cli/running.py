@@ -13,27 +13,42 @@ from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.federation import Federation, Run
 
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
-Out = Annotated[Path | None, typer.Option("--out", help="A new folder for the run; runs/NAME-TIME unless said.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="A new folder for the run; runs/NAME-TIME unless said.")
+]
 
 
 def run(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="An empty file is a run, too.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="An empty file is a run, too.")
+    ] = None,
     settings: Settings = None,
     out: Out = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder; it ends with the same numbers.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder; it ends with the same numbers."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train federatedly as a config says; leaves a run folder with a report."""
     if resume is not None:
         if config is not None or out is not None or settings:
-            raise ConfigError("--resume takes everything from the run folder: leave CONFIG, --out and --set out.")
+            raise ConfigError(
+                "--resume takes everything from the run folder: leave CONFIG, --out and --set out."
+            )
         federation, folder = Federation.from_config(resume / "config.yaml"), resume
     elif config is None:
         raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
     else:
-        federation, folder = Federation.from_config(config, settings or ()), out or _fresh(config.stem)
+        federation, folder = (
+            Federation.from_config(config, settings or ()),
+            out or _fresh(config.stem),
+        )
     say(f"privfl: {_about(federation)}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
@@ -47,18 +62,31 @@ def run(
 def sweep(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
     over: Annotated[
-        list[str], typer.Option("--over", metavar="A.B=X,Y,Z", help="A key and the values it takes; repeatable: all combinations.")
+        list[str],
+        typer.Option(
+            "--over",
+            metavar="A.B=X,Y,Z",
+            help="A key and the values it takes; repeatable: all combinations.",
+        ),
     ],
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder; one run folder inside for each combination.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A new folder; one run folder inside for each combination."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a config for every combination of some keys' values, and print one row for each."""
     axes = [_axis(text) for text in over]
     combinations = list(itertools.product(*(values for _, values in axes)))
     folder = out or _fresh(f"sweep-{config.stem}")
-    chosen = [[f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)] for combination in combinations]
-    federations = [Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen]  # refuse before the first run
+    chosen = [
+        [f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)]
+        for combination in combinations
+    ]
+    federations = [
+        Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
+    ]  # refuse before the first run
     from privfl.report import write_report
 
     rows: list[dict[str, Any]] = []
@@ -72,7 +100,9 @@ def sweep(
     say(f"privfl: the runs are in {folder}")
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
+) -> None:
     """Draw the report of a run again."""
     from privfl.report import write_report
 
@@ -109,7 +139,10 @@ def _fresh(name: str) -> Path:
 
 def _about(federation: Federation) -> str:
     facts = federation.scenario.facts
-    return f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads {facts['the server reads']}"
+    return (
+        f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads"
+        f" {facts['the server reads']}"
+    )
 
 
 def _result(result: Run) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The ground: the nouns that everything else is said in, and `drive`, which carries mail between parties."""
+"""The ground: the nouns that everything else is said in, and `drive`, which carries mail between
+parties.
+"""
 
 from privfl.core import require
 from privfl.core.attack import (
@@ -16,7 +18,7 @@ from privfl.core.attack import (
     UpdatePoison,
 )
 from privfl.core.dataset import Dataset
-from privfl.core.drive import NO_FAULTS, Faults, Letter, Outcome, drive, drive_all
+from privfl.core.drive import NO_FAULTS, Faults, Message, Outcome, drive, drive_all
 from privfl.core.errors import (
     BadUpdate,
     ConfigError,
@@ -33,7 +35,17 @@ from privfl.core.errors import (
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.local import BatchGradient, ClientState, LocalPlan, LocalTraining, Loss, Objective
 from privfl.core.opened import Opened, Rows, Total
-from privfl.core.privacy import Bound, Charge, DpEvent, Ledger, Mechanism, RingNoise, Sampling, Scheme, Sensitivity
+from privfl.core.privacy import (
+    Bound,
+    Charge,
+    DpEvent,
+    Ledger,
+    Mechanism,
+    RingNoise,
+    Sampling,
+    Scheme,
+    Sensitivity,
+)
 from privfl.core.protocol import (
     Abort,
     Channel,
@@ -48,10 +60,29 @@ from privfl.core.protocol import (
     Tells,
 )
 from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
-from privfl.core.rest import KeepsSecrets, RestKey, Sealed, sleep, wake
-from privfl.core.rule import AfterSeat, BeforeSeat, ClientSeat, Context, InformedServer, Rule, RuleWithMemory
+from privfl.core.rule import (
+    AfterSeat,
+    BeforeSeat,
+    ClientSeat,
+    Context,
+    InformedServer,
+    Rule,
+    RuleWithMemory,
+)
+from privfl.core.sealed_state import KeepsSecrets, SealedState, StateKey, seal_state, unseal_state
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
-from privfl.core.types import Buffer, ClientId, Mail, NeighbourRelation, PartyId, Received, Unit, Vector, client_of, client_party
+from privfl.core.types import (
+    Buffer,
+    ClientId,
+    Mail,
+    NeighbourRelation,
+    PartyId,
+    Received,
+    Unit,
+    Vector,
+    client_of,
+    client_party,
+)
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
 
 __all__ = [
@@ -91,7 +122,6 @@ __all__ = [
     "KeepsSecrets",
     "Knows",
     "Ledger",
-    "Letter",
     "LocalPlan",
     "LocalTraining",
     "Loss",
@@ -99,6 +129,7 @@ __all__ = [
     "Measured",
     "Mechanism",
     "Member",
+    "Message",
     "NeighbourRelation",
     "NoiseSource",
     "NotVisible",
@@ -113,7 +144,6 @@ __all__ = [
     "PrivflError",
     "Received",
     "RememberingPoison",
-    "RestKey",
     "RingNoise",
     "RoundFailed",
     "RoundKnowledge",
@@ -124,7 +154,7 @@ __all__ = [
     "RuleWithMemory",
     "Sampling",
     "Scheme",
-    "Sealed",
+    "SealedState",
     "SecretsStay",
     "SeededNoise",
     "Seeds",
@@ -132,6 +162,7 @@ __all__ = [
     "ServerMember",
     "Silent",
     "Slot",
+    "StateKey",
     "Tells",
     "TooManyByzantine",
     "Total",
@@ -151,7 +182,7 @@ __all__ = [
     "dropped",
     "norm",
     "require",
-    "sleep",
+    "seal_state",
     "unknown",
-    "wake",
+    "unseal_state",
 ]

@@ -23,16 +23,20 @@ from privfl.core.update import Bounded, Broadcast, RoundPlan
 S = TypeVar("S")
 
 Knows: TypeAlias = Literal["nothing", "own", "benign", "rule"]
-"""What an attack needs: nothing, its own clients' honest updates, all benign updates, or also the server's rule."""
+"""What an attack needs: nothing, its own clients' honest updates, all benign updates, or also the
+server's rule.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundKnowledge:
     """What colluding attackers know in a round. Fields that the scenario withholds are None.
 
-    ``before`` is the broadcast model [d], ``last`` the last aggregate [d] (None in the first round); ``benign`` are the honest
-    updates of this round's cohort as they are sent; ``rule`` makes one vector of rows as the server's rule would. ``weights`` [f]
-    are those of the attackers' own rows, ``total`` is that of the whole cohort, ``rate`` what the server multiplies the aggregate by.
+    ``before`` is the broadcast model [d], ``last`` the last aggregate [d] (None in the first
+    round); ``benign`` are the honest updates of this round's cohort as they are sent; ``rule``
+    makes one vector of rows as the server's rule would. ``weights`` [f] are those of the attackers'
+    own rows, ``total`` is that of the whole cohort, ``rate`` what the server multiplies the
+    aggregate by.
     """
 
     plan: RoundPlan
@@ -45,13 +49,17 @@ class RoundKnowledge:
     rate: float = 1.0
 
     def shares(self, f: int) -> Vector:
-        """By how much each of the f own rows moves the model under a weighted mean; equal weights where none are known.
+        """By how much each of the f own rows moves the model under a weighted mean; equal weights
+        where none are known.
 
-        >>> RoundKnowledge(RoundPlan(0, (1, 2, 3, 4), d=1, l2=1.0), torch.zeros(1), rate=2.0).shares(1)
+        >>> plan = RoundPlan(0, (1, 2, 3, 4), d=1, l2=1.0)
+        >>> RoundKnowledge(plan, torch.zeros(1), rate=2.0).shares(1)
         tensor([0.5000])
         """
         weights = torch.ones(f) if self.weights is None else self.weights
-        total = float(max(self.plan.n, f)) if self.total is None or self.weights is None else self.total
+        total = (
+            float(max(self.plan.n, f)) if self.total is None or self.weights is None else self.total
+        )
         return weights * (self.rate / total)
 
     def honest(self, attack: str) -> Rows:
@@ -61,7 +69,10 @@ class RoundKnowledge:
             ConfigError: the scenario withholds them, or there are none.
         """
         if self.benign is None:
-            raise ConfigError(f"{attack} needs to see the honest updates of the round, and there are none that it may see.")
+            raise ConfigError(
+                f"{attack} needs to see the honest updates of the round, and there are none that it"
+                " may see."
+            )
         return self.benign
 
 
@@ -83,14 +94,20 @@ class UpdatePoison(Protocol):
         """What it needs to know."""
         ...
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
-        """Rows to send, one for each of its own clients; the honest rows that went in stay as they were."""
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
+        """Rows to send, one for each of its own clients; the honest rows that went in stay as they
+        were.
+        """
         ...
 
 
 @runtime_checkable
 class RememberingPoison(Protocol[S]):
-    """`UpdatePoison` of an attacker that remembers earlier rounds. Its memory is data that goes in and comes out."""
+    """`UpdatePoison` of an attacker that remembers earlier rounds. Its memory is data that goes in
+    and comes out.
+    """
 
     @property
     def knows(self) -> Knows:
@@ -119,25 +136,35 @@ class Trains(Protocol):
 
 @runtime_checkable
 class TrainingPoison(Protocol):
-    """An attacker that trains its own way: its own rates, epochs, batches and loss (Bagdasaryan et al. 2020, section IV-A)."""
+    """An attacker that trains its own way: its own rates, epochs, batches and loss (Bagdasaryan et
+    al. 2020, section IV-A).
+    """
 
     def poison_training(self, knowledge: RoundKnowledge) -> Trains:
-        """What its clients do with the broadcast model instead; ``knowledge`` holds what is known before training."""
+        """What its clients do with the broadcast model instead; ``knowledge`` holds what is known
+        before training.
+        """
         ...
 
 
 @runtime_checkable
 class BoundPoison(Protocol):
-    """An attacker that hands its own party something else than its bounded update: it skips the clip, or lies about its weight."""
+    """An attacker that hands its own party something else than its bounded update: it skips the
+    clip, or lies about its weight.
+    """
 
     def poison_bounded(self, honest: Bounded, unbounded: Vector) -> Bounded:
-        """What its party sends in place of the honest, bounded update; ``unbounded`` [d] is the update before the bound."""
+        """What its party sends in place of the honest, bounded update; ``unbounded`` [d] is the
+        update before the bound.
+        """
         ...
 
 
 @runtime_checkable
 class Divided(Protocol):
-    """An attack whose clients do different parts of it, as with local triggers that make up a global one."""
+    """An attack whose clients do different parts of it, as with local triggers that make up a
+    global one.
+    """
 
     def part(self, position: int, of: int) -> Any:
         """The attack of the client at this position among its ``of`` clients."""
@@ -146,16 +173,22 @@ class Divided(Protocol):
 
 @runtime_checkable
 class Measured(Protocol):
-    """An attack whose success is a number of a model: a backdoor's accuracy, how often source becomes target."""
+    """An attack whose success is a number of a model: a backdoor's accuracy, how often source
+    becomes target.
+    """
 
     def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
-        """Success by name on what ``test`` yields; the module's parameters and mode stay as they were."""
+        """Success by name on what ``test`` yields; the module's parameters and mode stay as they
+        were.
+        """
         ...
 
 
 @runtime_checkable
 class PartyPoison(Protocol):
-    """An attacker that runs its own code in a protocol: it skips the clip, withholds, equivocates, replays."""
+    """An attacker that runs its own code in a protocol: it skips the clip, withholds, equivocates,
+    replays.
+    """
 
     def poison_party(self, honest: Party, plan: RoundPlan, client: ClientId) -> Party:
         """The party that takes the honest one's place."""
@@ -166,6 +199,8 @@ class PartyPoison(Protocol):
 class BroadcastPoison(Protocol):
     """The active server: it sends a client another model than the one it should."""
 
-    def poison_broadcast(self, broadcast: Broadcast, client: ClientId, rng: torch.Generator) -> Broadcast:
+    def poison_broadcast(
+        self, broadcast: Broadcast, client: ClientId, rng: torch.Generator
+    ) -> Broadcast:
         """What that client is sent."""
         ...

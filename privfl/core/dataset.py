@@ -13,10 +13,12 @@ from privfl.core.errors import DataCorrupt
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Features ``x`` [n, ...] (float32; int64 tokens for text), labels ``y`` [n] (or [n, length] next tokens), the number of classes.
+    """Features ``x`` [n, ...] (float32; int64 tokens for text), labels ``y`` [n] (or [n, length]
+    next tokens), the number of classes.
 
-    ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a hospital. Natural partitions and
-    property attacks read them. ``groups`` names the values of an attribute where they have names.
+    ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a
+    hospital. Natural partitions and property attacks read them. ``groups`` names the values of an
+    attribute where they have names.
 
     Raises:
         DataCorrupt: features, labels and attributes are not of one length.
@@ -32,7 +34,9 @@ class Dataset:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lengths = {"labels": len(self.y)} | {name: len(column) for name, column in self.attributes.items()}
+        lengths = {"labels": len(self.y)} | {
+            name: len(column) for name, column in self.attributes.items()
+        }
         for name, length in lengths.items():
             if length != len(self.x):
                 raise DataCorrupt(f"{len(self.x)} samples, but {length} {name}.")
@@ -50,4 +54,6 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""
-        return Dataset(self.x.to(device), self.y.to(device), self.classes, self.attributes, self.groups)
+        return Dataset(
+            self.x.to(device), self.y.to(device), self.classes, self.attributes, self.groups
+        )

@@ -1,4 +1,6 @@
-"""The one driver: it carries mail between parties in lock-step, lets some fall silent, lie or come late, and counts every byte."""
+"""The one driver: it carries mail between parties in lock-step, lets some fall silent, lie or come
+late, and counts every byte.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +20,31 @@ MAX_EXCHANGES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong on the way. Exchanges are counted from 0, the one in which everybody speaks first.
+    """What goes wrong on the way. Exchanges are counted from 0, the one in which everybody speaks
+    first.
 
-    ``silent_from``: a party says nothing from this exchange on. ``late``: what a party sends arrives this many exchanges late (and
-    is lost where a timely message of its own overtakes it). ``duplicated``: each message of these parties arrives again in the next
-    exchange. ``malformed``: what a party sends is changed on the way. ``liars``: a party is replaced by one that runs its own code.
+    ``silent_from``: a party says nothing from this exchange on. ``late``: what a party sends
+    arrives this many exchanges late (and is lost where a timely message of its own overtakes it).
+    ``duplicated``: each message of these parties arrives again in the next exchange. ``malformed``:
+    what a party sends is changed on the way. ``byzantine``: a party is replaced by one that runs
+    its own code.
     """
 
     silent_from: Mapping[PartyId, int] = field(default_factory=dict)
     late: Mapping[PartyId, int] = field(default_factory=dict)
     duplicated: Collection[PartyId] = frozenset()
     malformed: Mapping[PartyId, Callable[[Buffer], Buffer]] = field(default_factory=dict)
-    liars: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
+    byzantine: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
 
 
 NO_FAULTS = Faults()
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One message: who to whom, in which exchange, how long; the body only where an audit asked for it."""
+class Message:
+    """One message: who to whom, in which exchange, how long; the body only where an audit asked for
+    it.
+    """
 
     exchange: int
     sender: PartyId
@@ -48,29 +55,37 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[O_co]):
-    """What came of one protocol run: what was opened, who gave up and whom they blame, every letter, CPU seconds by party."""
+    """What came of one protocol run: what was opened, who gave up and whom they blame, every
+    message, CPU seconds by party.
+    """
 
     opened: Opened[O_co] | None
     aborts: Mapping[PartyId, Abort]
-    letters: tuple[Letter, ...]
+    messages: tuple[Message, ...]
     seconds: Mapping[PartyId, float]
 
     def bytes_sent(self, sender: PartyId | None = None) -> int:
         """All bytes that travelled, or those of one sender."""
-        return sum(letter.size for letter in self.letters if sender in (None, letter.sender))
+        return sum(message.size for message in self.messages if sender in (None, message.sender))
 
     @property
     def exchanges(self) -> int:
         """How many exchanges carried mail."""
-        return len({letter.exchange for letter in self.letters})
+        return len({message.exchange for message in self.messages})
 
     def received(self, parties: Collection[PartyId]) -> Received:
-        """What these parties were handed, exchange by exchange; empty where bodies were not kept."""
+        """What these parties were handed, exchange by exchange; empty where bodies were not
+        kept.
+        """
         mails: dict[PartyId, dict[int, dict[PartyId, Buffer]]] = {who: {} for who in parties}
-        for letter in self.letters:
-            if letter.receiver in mails and letter.body is not None:
-                mails[letter.receiver].setdefault(letter.exchange, {})[letter.sender] = letter.body
-        return {who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()}
+        for message in self.messages:
+            if message.receiver in mails and message.body is not None:
+                mails[message.receiver].setdefault(message.exchange, {})[message.sender] = (
+                    message.body
+                )
+        return {
+            who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()
+        }
 
 
 class _Post:
@@ -103,7 +118,13 @@ class _Post:
         return not self.timely and not self.delayed
 
 
-def drive(server: Opener[O], others: Mapping[PartyId, Party], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False) -> Outcome[O]:
+def drive(
+    server: Opener[O],
+    others: Mapping[PartyId, Party],
+    faults: Faults = NO_FAULTS,
+    *,
+    keep_bodies: bool = False,
+) -> Outcome[O]:
     """Carry mail until nobody has any. An abort ends one party, not the run.
 
     Args:
@@ -116,38 +137,49 @@ def drive(server: Opener[O], others: Mapping[PartyId, Party], faults: Faults = N
         PrivflError: mail is addressed to nobody, or parties talk without end.
     """
     outcome = drive_all({**others, "server": server}, faults, keep_bodies=keep_bodies)
-    return Outcome(server.result, outcome.aborts, outcome.letters, outcome.seconds)
+    return Outcome(server.result, outcome.aborts, outcome.messages, outcome.seconds)
 
 
-def drive_all(parties: Mapping[PartyId, Party], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False) -> Outcome[None]:
-    """`drive` for a scene that opens nothing, such as a key set-up."""
-    cast = {who: faults.liars[who](party) if who in faults.liars else party for who, party in parties.items()}
+def drive_all(
+    parties: Mapping[PartyId, Party], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False
+) -> Outcome[None]:
+    """`drive` for a run that opens nothing, such as a key set-up."""
+    cast = {
+        who: faults.byzantine[who](party) if who in faults.byzantine else party
+        for who, party in parties.items()
+    }
     aborts: dict[PartyId, Abort] = {}
-    letters: list[Letter] = []
+    messages: list[Message] = []
     seconds = dict.fromkeys(cast, 0.0)
     post = _Post(faults)
     arriving: dict[PartyId, dict[PartyId, Buffer]] = {who: {} for who in cast}
     for exchange in range(MAX_EXCHANGES):
         for who, inbox in arriving.items():
             for sender, body in inbox.items():
-                letters.append(Letter(exchange, sender, who, len(body), bytes(body) if keep_bodies else None))
+                messages.append(
+                    Message(exchange, sender, who, len(body), bytes(body) if keep_bodies else None)
+                )
             if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
                 continue
             began = time.thread_time()
-            answer = _step(cast[who], who, inbox, aborts, lying=who in faults.liars)
+            answer = _step(cast[who], who, inbox, aborts, lying=who in faults.byzantine)
             seconds[who] += time.thread_time() - began
             strangers = answer.keys() - cast.keys()
             if strangers:
-                aborts[who] = Abort(f"{who} wrote to {sorted(strangers)[0]}, who takes no part", blamed=who)
+                aborts[who] = Abort(
+                    f"{who} wrote to {sorted(strangers)[0]}, who takes no part", blamed=who
+                )
                 continue
             post.send(exchange, who, answer)
         if post.empty:
-            return Outcome(None, aborts, tuple(letters), seconds)
+            return Outcome(None, aborts, tuple(messages), seconds)
         arriving = post.deliver(exchange + 1)
     raise Abort(f"the parties were still talking after {MAX_EXCHANGES} exchanges")
 
 
-def _step(party: Party, who: PartyId, inbox: Mail, aborts: dict[PartyId, Abort], *, lying: bool) -> Mail:
+def _step(
+    party: Party, who: PartyId, inbox: Mail, aborts: dict[PartyId, Abort], *, lying: bool
+) -> Mail:
     try:
         return party.step(inbox)
     except Abort as abort:

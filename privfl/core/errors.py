@@ -1,4 +1,6 @@
-"""What can go wrong, by name: every error of the package is a `PrivflError` and says what, where, and the way out."""
+"""What can go wrong, by name: every error of the package is a `PrivflError` and says what, where,
+and the way out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ class PrivflError(Exception):
 
 
 class ConfigError(PrivflError, ValueError):
-    """A setting that cannot be: an unknown key or name, an impossible pair, a value out of range."""
+    """A setting that cannot be: an unknown key or name, an impossible pair, a value out of
+    range.
+    """
 
 
 class BadUpdate(PrivflError, ValueError):
@@ -19,7 +23,9 @@ class BadUpdate(PrivflError, ValueError):
 
 
 class TooManyByzantine(PrivflError, ValueError):
-    """A rule was asked to stand more liars than its proof allows for that number of rows."""
+    """A rule was asked to tolerate more Byzantine clients than its proof allows for that number of
+    rows.
+    """
 
 
 class DataMissing(PrivflError, FileNotFoundError):
@@ -27,7 +33,9 @@ class DataMissing(PrivflError, FileNotFoundError):
 
 
 class DataCorrupt(PrivflError, ValueError):
-    """A file that is not what its name says: a wrong checksum, a wrong header, a wrong number of records."""
+    """A file that is not what its name says: a wrong checksum, a wrong header, a wrong number of
+    records.
+    """
 
 
 class UnsupportedModel(PrivflError, ValueError):
@@ -39,7 +47,9 @@ class NotVisible(PrivflError, LookupError):
 
 
 class SecretsStay(PrivflError, TypeError):
-    """Somebody tried to serialise an object that holds secrets by another way than `core.rest.sleep`."""
+    """Somebody tried to serialise an object that holds secrets by another way than
+    `core.seal_state`.
+    """
 
 
 class RoundFailed(PrivflError, RuntimeError):

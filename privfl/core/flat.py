@@ -23,18 +23,22 @@ class Slot:
 
 
 class FlatModel:
-    """A module whose parameters are views of one vector ``flat`` [d], and whose gradients are views of one vector ``grad`` [d].
+    """A module whose parameters are views of one vector ``flat`` [d], and whose gradients are views
+    of one vector ``grad`` [d].
 
-    Reading or writing the whole model is one copy. Buffers are not part of it, so layers that train through buffers are refused.
+    Reading or writing the whole model is one copy. Buffers are not part of it, so layers that train
+    through buffers are refused.
 
     Raises:
-        UnsupportedModel: no trainable parameters, or BatchNorm-like running statistics, which averaging parameters leaves behind and
-            which leak through every sample of a batch; GroupNorm is the usual replacement.
+        UnsupportedModel: no trainable parameters, or BatchNorm-like running statistics, which
+            averaging parameters leaves behind and which leak through every sample of a batch;
+            GroupNorm is the usual replacement.
 
     >>> model = FlatModel(nn.Linear(3, 2))
     >>> model.d
     8
-    >>> model.write(torch.zeros(8)); model.module.weight[0]
+    >>> model.write(torch.zeros(8))
+    >>> model.module.weight[0]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
     """
 
@@ -42,8 +46,9 @@ class FlatModel:
         for name, layer in module.named_modules():
             if isinstance(layer, _NormBase) and layer.track_running_stats:
                 raise UnsupportedModel(
-                    f"layer '{name}' is a {type(layer).__name__}: its running statistics are no parameters, so federated averaging"
-                    " loses them, and it mixes the samples of a batch, so per-sample privacy is impossible. Use GroupNorm."
+                    f"layer '{name}' is a {type(layer).__name__}: its running statistics are no"
+                    " parameters, so federated averaging loses them, and it mixes the samples of a"
+                    " batch, so per-sample privacy is impossible. Use GroupNorm."
                 )
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
@@ -74,7 +79,10 @@ class FlatModel:
             BadUpdate: the vector has another length.
         """
         if parameters.shape != self.flat.shape:
-            raise BadUpdate(f"the model has {self.d} parameters, and got a vector of shape {tuple(parameters.shape)}.")
+            raise BadUpdate(
+                f"the model has {self.d} parameters, and got a vector of shape"
+                f" {tuple(parameters.shape)}."
+            )
         self.flat.copy_(parameters)
 
     def parts(self, vector: Vector) -> dict[str, Tensor]:

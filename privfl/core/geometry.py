@@ -1,4 +1,6 @@
-"""Geometry of rows that many rules and attacks share: Gram matrices, distances and norms, block by block and without the rows' copy."""
+"""Geometry of rows that many rules and attacks share: Gram matrices, distances and norms, block by
+block and without the rows' copy.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,11 @@ _PEEK = 16
 _BLURRED = 0.05
 
 
-def gram(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None, *, exact: bool = False) -> Float[Tensor, "n n"]:
-    """Inner products [n, n] of the rows minus ``centre`` (zero where it is None), summed over blocks in float64.
+def gram(
+    values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None, *, exact: bool = False
+) -> Float[Tensor, "n n"]:
+    """Inner products [n, n] of the rows minus ``centre`` (zero where it is None), summed over
+    blocks in float64.
 
     Products inside a block are in the rows' own precision, or in float64 where ``exact`` is set.
 
@@ -26,7 +31,9 @@ def gram(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None
     tensor([25.,  3.], dtype=torch.float64)
     """
     n, d = values.shape
-    over = n % _TILE if n > _TILE and n % _TILE <= _TILE // 4 else 0  # a few rows over whole tiles are multiplied on their own
+    over = (
+        n % _TILE if n > _TILE and n % _TILE <= _TILE // 4 else 0
+    )  # a few rows over whole tiles are multiplied on their own
     dtype = torch.float64 if exact or values.dtype == torch.float64 else torch.float32
     total = torch.zeros(n, n, dtype=torch.float64, device=values.device)
     room = torch.empty(n, min(BLOCK, d), dtype=dtype, device=values.device)
@@ -45,12 +52,15 @@ def gram(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None
 
 
 def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """Inner products [n, n] in float64 about some point: right to the rows' precision even for rows that lie close together.
+    """Inner products [n, n] in float64 about some point: right to the rows' precision even for rows
+    that lie close together.
 
-    Forms a^T K b with coefficients that sum to zero do not depend on the point. It is zero where no two rows are much closer than they
-    are long; otherwise the mean; where a few far rows drag that out of the crowd, a row of the crowd; in float64 products where two
-    rows are so close, or rows so long, that float32 would blur or overflow. Copies of a row, as colluding liars send them, are found
-    out and blur nothing. O(n^2 d) flops, O(n^2 + n block) extra memory, one pass over the rows (up to four in the bad cases).
+    Forms a^T K b with coefficients that sum to zero do not depend on the point. It is zero where no
+    two rows are much closer than they are long; otherwise the mean; where a few far rows drag that
+    out of the crowd, a row of the crowd; in float64 products where two rows are so close, or rows
+    so long, that float32 would blur or overflow. Copies of a row, as colluding Byzantine clients
+    send them, are found out and blur nothing. O(n^2 d) flops, O(n^2 + n block) extra memory, one
+    pass over the rows (up to four in the bad cases).
     """
     inner = gram(values)
     if not bool(torch.isfinite(inner).all()):
@@ -74,7 +84,8 @@ def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 
 
 def squared_distances(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """Pairwise squared L2 distances [n, n] in float64, right even where the rows lie close together and far from zero.
+    """Pairwise squared L2 distances [n, n] in float64, right even where the rows lie close together
+    and far from zero.
 
     ``torch.cdist`` on rows of norm 100 that differ by 0.1 is off by a tenth; this is not.
 
@@ -84,14 +95,21 @@ def squared_distances(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return _apart(centred_gram(values))
 
 
-def squared_norms(values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None) -> Float[Tensor, " n"]:
-    """Squared L2 distance [n] of each row from ``centre`` (from zero where it is None), in float64; finite where the row is.
+def squared_norms(
+    values: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, " n"]:
+    """Squared L2 distance [n] of each row from ``centre`` (from zero where it is None), in float64;
+    finite where the row is.
 
     >>> squared_norms(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
     tensor([25.,  1.], dtype=torch.float64)
     """
-    total = _squares(values, centre, torch.float64 if values.dtype == torch.float64 else torch.float32)
-    if not bool(((total > 1e-30) & (total < 1e37)).all()):  # squares that overflow or vanish in float32
+    total = _squares(
+        values, centre, torch.float64 if values.dtype == torch.float64 else torch.float32
+    )
+    if not bool(
+        ((total > 1e-30) & (total < 1e37)).all()
+    ):  # squares that overflow or vanish in float32
         total = _squares(values, centre, torch.float64)
     return total
 
@@ -103,7 +121,9 @@ def _squares(values: Tensor, centre: Tensor | None, dtype: torch.dtype) -> Tenso
     for start in range(0, d, BLOCK):
         part = values[:, start : start + BLOCK].to(dtype)
         if centre is not None:
-            part = torch.sub(part, centre[start : start + BLOCK].to(dtype), out=room[:, : part.shape[1]])
+            part = torch.sub(
+                part, centre[start : start + BLOCK].to(dtype), out=room[:, : part.shape[1]]
+            )
         total += torch.linalg.vector_norm(part, dim=1).to(torch.float64) ** 2
     return total
 
@@ -119,7 +139,9 @@ def _owners(values: Tensor, inner: Tensor) -> Tensor:
     lengths = inner.diagonal()
     alike = (_apart(inner) <= _ALIKE * (lengths[:, None] + lengths)).tril(-1)
     starts = values[:, :_PEEK]
-    alike &= torch.cdist(starts, starts, p=0) == 0  # most rows differ early: no need to read them to the end
+    alike &= (
+        torch.cdist(starts, starts, p=0) == 0
+    )  # most rows differ early: no need to read them to the end
     owner = torch.arange(len(values), device=values.device)
     for i in alike.any(dim=1).nonzero().flatten().tolist():
         for j in alike[i].nonzero().flatten().tolist():
@@ -130,7 +152,9 @@ def _owners(values: Tensor, inner: Tensor) -> Tensor:
 
 
 def _blurred(inner: Tensor, apart: Tensor, owner: Tensor, least: float) -> bool:
-    """Whether two rows that are no copies are so much closer than they are long that products of their precision lost the difference."""
+    """Whether two rows that are no copies are so much closer than they are long that products of
+    their precision lost the difference.
+    """
     lengths = inner.diagonal()
     close = apart < least * (lengths[:, None] + lengths)
     return bool((close & (owner[:, None] != owner)).any())

@@ -35,18 +35,29 @@ class Rows:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2:
-            raise BadUpdate(f"rows are a matrix [n, d], and this has shape {tuple(self.values.shape)}.")
+            raise BadUpdate(
+                f"rows are a matrix [n, d], and this has shape {tuple(self.values.shape)}."
+            )
         if self.weights.shape != self.values.shape[:1]:
-            raise BadUpdate(f"{len(self.values)} rows need as many weights, and got {tuple(self.weights.shape)}.")
+            raise BadUpdate(
+                f"{len(self.values)} rows need as many weights, and got"
+                f" {tuple(self.weights.shape)}."
+            )
         if self.ids is not None and len(self.ids) != len(self.values):
             raise BadUpdate(f"{len(self.values)} rows need as many ids, and got {len(self.ids)}.")
 
     @classmethod
-    def of(cls, values: Sequence[Sequence[float]] | Tensor, weights: Sequence[float] | None = None) -> Rows:
+    def of(
+        cls, values: Sequence[Sequence[float]] | Tensor, weights: Sequence[float] | None = None
+    ) -> Rows:
         """Rows from nested lists or a tensor, of weight 1 unless said, with ids 0..n-1."""
         matrix = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float32)
         n = len(matrix)
-        return cls(matrix, torch.ones(n) if weights is None else torch.tensor(weights, dtype=torch.float32), tuple(range(n)))
+        return cls(
+            matrix,
+            torch.ones(n) if weights is None else torch.tensor(weights, dtype=torch.float32),
+            tuple(range(n)),
+        )
 
     @property
     def n(self) -> int:
@@ -67,7 +78,8 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The side that aggregates reads a weighted sum [d], the sum of the weights, the number of contributions. Nothing else.
+    """The side that aggregates reads a weighted sum [d], the sum of the weights, the number of
+    contributions. Nothing else.
 
     >>> Total(torch.tensor([2.0]), weight=4.0, count=2).mean()
     tensor([0.5000])
@@ -90,7 +102,8 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Opened(Generic[O_co]):
-    """What a channel opened, who is in it, what leaked beside it (selection bits, norms, group means) by name, and who was refused.
+    """What a channel opened, who is in it, what leaked beside it (selection bits, norms, group
+    means) by name, and who was refused.
 
     ``excluded`` names the parties whose contribution the protocol could not use, with the reason.
     """

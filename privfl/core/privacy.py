@@ -1,4 +1,6 @@
-"""The nouns of differential privacy: how a release was sampled, what noise it carried, whose privacy it charges, and the ledger."""
+"""The nouns of differential privacy: how a release was sampled, what noise it carried, whose
+privacy it charges, and the ledger.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the population it draws from.
+    """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the
+    population it draws from.
 
     Raises:
         ConfigError: the rate is outside of (0, 1].
@@ -61,12 +64,14 @@ class DpEvent:
 class Charge:
     """A release charged to somebody: everything that an epsilon claim must state, or it is refused.
 
-    ``subject`` names whose privacy pays: ``"client"`` or ``"sample of client 3"``. ``relation`` is the neighbour relation under
-    which the sensitivity was taken. ``uniform`` tells whether every contribution had the same weight, ``public_denominator``
-    whether the mean divided by a fixed public number, ``cohort_hidden`` whether the adversary does not learn who took part (only
-    then does sampling amplify), ``repeatable_noise`` whether a seed repeats the noise, which voids the claim. ``count`` is how many
-    times it was released, ``weights_counted`` whether weights that differ are in the sensitivity, and ``cohort`` who took part, where
-    that is public: then each client pays for its own rounds only.
+    ``subject`` names whose privacy pays: ``"client"`` or ``"sample of client 3"``. ``relation`` is
+    the neighbour relation under which the sensitivity was taken. ``uniform`` tells whether every
+    contribution had the same weight, ``public_denominator`` whether the mean divided by a fixed
+    public number, ``cohort_hidden`` whether the adversary does not learn who took part (only then
+    does sampling amplify), ``repeatable_noise`` whether a seed repeats the noise, which voids the
+    claim. ``count`` is how many times it was released, ``weights_counted`` whether weights that
+    differ are in the sensitivity, and ``cohort`` who took part, where that is public: then each
+    client pays for its own rounds only.
     """
 
     round: int
@@ -91,7 +96,14 @@ class Charge:
     def from_json(cls, data: Mapping[str, Any]) -> Charge:
         """From what `to_json` made."""
         cohort = None if data.get("cohort") is None else tuple(data["cohort"])
-        return cls(**{**data, "event": DpEvent(**data["event"]), "sampling": Sampling(**data["sampling"]), "cohort": cohort})
+        return cls(
+            **{
+                **data,
+                "event": DpEvent(**data["event"]),
+                "sampling": Sampling(**data["sampling"]),
+                "cohort": cohort,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,37 +131,55 @@ class Bound(Protocol):
         ...
 
     def __call__(self, delta: Vector) -> Vector:
-        """A vector of norm at most ``l2``; NaN and infinities pass through to be refused by name, never scaled away."""
+        """A vector of norm at most ``l2``; NaN and infinities pass through to be refused by name,
+        never scaled away.
+        """
         ...
 
 
 @runtime_checkable
 class Mechanism(Protocol):
-    """Noise in two halves, one of which may be empty; the noise and the event that accounts for it are born together."""
+    """Noise in two halves, one of which may be empty; the noise and the event that accounts for it
+    are born together.
+    """
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
-        """At each client, before encoding: local noise, or its share of noise that ``among`` survivors must add up to."""
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
+        """At each client, before encoding: local noise, or its share of noise that ``among``
+        survivors must add up to.
+        """
         ...
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
-        """At the server, on the aggregate: central noise; the event of all the noise that is in it."""
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
+        """At the server, on the aggregate: central noise; the event of all the noise that is in
+        it.
+        """
         ...
 
 
 @runtime_checkable
 class RingNoise(Protocol):
-    """Distributed noise on ring integers: a channel that sums integers calls it between encoding and masking, at each client.
+    """Distributed noise on ring integers: a channel that sums integers calls it between encoding
+    and masking, at each client.
 
-    ``unit_l2`` is the norm of one contribution in integer units, rounding included; ``among`` the fewest contributions whose shares
-    must add up to the whole noise. Nobody then sees a sum without noise.
+    ``unit_l2`` is the norm of one contribution in integer units, rounding included; ``among`` the
+    fewest contributions whose shares must add up to the whole noise. Nobody then sees a sum without
+    noise.
     """
 
-    def add(self, integers: npt.NDArray[np.int64], unit_l2: int | float, among: int, noise: NoiseSource) -> npt.NDArray[np.int64]:
+    def add(
+        self, integers: npt.NDArray[np.int64], unit_l2: int | float, among: int, noise: NoiseSource
+    ) -> npt.NDArray[np.int64]:
         """New integers [d]: the contribution with one share of the noise in it."""
         ...
 
     def reach(self, unit_l2: int | float, among: int, contributors: int) -> int:
-        """How far the noise of so many contributors moves any integer, but with chance 2^-40: the headroom that the ring must add."""
+        """How far the noise of so many contributors moves any integer, but with chance 2^-40: the
+        headroom that the ring must add.
+        """
         ...
 
     def event(self, unit_l2: int | float, d: int, among: int, survivors: int) -> DpEvent:

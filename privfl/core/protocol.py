@@ -1,4 +1,6 @@
-"""Who takes part in a protocol: parties that exchange bytes, members that last between rounds, channels that describe both."""
+"""Who takes part in a protocol: parties that exchange bytes, members that last between rounds,
+channels that describe both.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ class Abort(PrivflError):
 
 @runtime_checkable
 class Party(Protocol):
-    """One party's part in one protocol run: called with empty mail at the start, then whenever it has mail.
+    """One party's part in one protocol run: called with empty mail at the start, then whenever it
+    has mail.
 
-    It does no input or output of its own. It raises `Abort`, naming whom it blames, where going on would be unsafe; mail that it
-    merely cannot use it ignores, which excludes the sender.
+    It does no input or output of its own. It raises `Abort`, naming whom it blames, where going on
+    would be unsafe; mail that it merely cannot use it ignores, which excludes the sender.
     """
 
     def step(self, mail: Mail) -> Mail:
@@ -47,7 +50,9 @@ class Opener(Party, Protocol[O_co]):
 
 @runtime_checkable
 class Member(Protocol):
-    """What ONE party keeps between rounds on its own machine: identity key, key shares, the public keys of the others."""
+    """What ONE party keeps between rounds on its own machine: identity key, key shares, the public
+    keys of the others.
+    """
 
     def set_up(self) -> Party:
         """Its part in key generation and agreement: once a session, driven like a round."""
@@ -83,7 +88,9 @@ class HelperMember(Member, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowBound:
-    """What a rule's sensitivity is computed from: every row's norm, and how far one client can move one row."""
+    """What a rule's sensitivity is computed from: every row's norm, and how far one client can move
+    one row.
+    """
 
     l2: float
     step: float
@@ -91,7 +98,9 @@ class RowBound:
 
 @runtime_checkable
 class Channel(Protocol[O_co]):
-    """How bounded updates travel. A description, made by the config; secrets live in members. O: what it opens to."""
+    """How bounded updates travel. A description, made by the config; secrets live in members. O:
+    what it opens to.
+    """
 
     def client(self, who: ClientId) -> ClientMember:
         """A fresh member for a client."""
@@ -106,11 +115,15 @@ class Channel(Protocol[O_co]):
         ...
 
     def row_bound(self, l2: float, d: int) -> RowBound:
-        """How long the opened rows can be, and how far one client can move one: rounding and grouping change both."""
+        """How long the opened rows can be, and how far one client can move one: rounding and
+        grouping change both.
+        """
         ...
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """What a coalition can compute, really computed, from its own mail and its own members and nothing else. Views rest on it."""
+        """What a coalition can compute, really computed, from its own mail and its own members and
+        nothing else. Views rest on it.
+        """
         ...
 
 

@@ -1,4 +1,6 @@
-"""Two kinds of chance that never mix: simulation randomness, which a seed repeats, and privacy noise, which nothing must repeat."""
+"""Two kinds of chance that never mix: simulation randomness, which a seed repeats, and privacy
+noise, which nothing must repeat.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from privfl.core.rest import KeepsSecrets
+from privfl.core.sealed_state import KeepsSecrets
 
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """One seed, and a generator of its own for every purpose, round and client: no draw depends on how many came before it.
+    """One seed, and a generator of its own for every purpose, round and client: no draw depends on
+    how many came before it.
 
     >>> a, b = Seeds(1).generator("training", 3, 7), Seeds(1).generator("training", 3, 7)
     >>> bool(torch.rand(1, generator=a) == torch.rand(1, generator=b))
@@ -40,7 +43,9 @@ class NoiseSource(Protocol):
 
     @property
     def repeatable(self) -> bool:
-        """Whether somebody who knows a seed can subtract the noise again: then no privacy guarantee holds."""
+        """Whether somebody who knows a seed can subtract the noise again: then no privacy guarantee
+        holds.
+        """
         ...
 
     def random_bytes(self, n: int) -> bytes:
@@ -67,7 +72,8 @@ class OsNoise:
 
 
 class SeededNoise(KeepsSecrets):
-    """Noise that a seed repeats (AES-256-CTR), for tests and exact reruns. It voids every guarantee, and reports say so.
+    """Noise that a seed repeats (AES-256-CTR), for tests and exact reruns. It voids every
+    guarantee, and reports say so.
 
     >>> SeededNoise(5).random_bytes(4) == SeededNoise(5).random_bytes(4), SeededNoise(5).repeatable
     (True, True)

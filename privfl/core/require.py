@@ -42,12 +42,17 @@ def finite(**named: int | float) -> None:
 
 
 def honest_majority(*, rule: str, n: int, f: int, at_least: int) -> None:
-    """Refuse more liars than a rule's proof allows.
+    """Refuse more Byzantine clients than a rule's proof allows.
 
     Raises:
         TooManyByzantine: n < at_least.
     """
     if f < 0:
-        raise ConfigError(f"{rule}: f is the number of Byzantine clients and cannot be negative ({f}).")
+        raise ConfigError(
+            f"{rule}: f is the number of Byzantine clients and cannot be negative ({f})."
+        )
     if n < at_least:
-        raise TooManyByzantine(f"{rule} with f={f} needs at least {at_least} updates, and got {n}: lower f or ask more clients.")
+        raise TooManyByzantine(
+            f"{rule} with f={f} needs at least {at_least} updates, and got {n}: lower f or ask more"
+            " clients."
+        )

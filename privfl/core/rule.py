@@ -1,4 +1,6 @@
-"""What decides: rules that make one vector of what was opened, and the seats of defences around them."""
+"""What decides: rules that make one vector of what was opened, and the seats of defences around
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a rule with memory, a root gradient or a validation vote may use: the plan, the parameters [d] before the round, chance."""
+    """What a rule with memory, a root gradient or a validation vote may use: the plan, the
+    parameters [d] before the round, chance.
+    """
 
     plan: RoundPlan
     parameters: Vector
@@ -40,7 +44,9 @@ class Rule(Protocol[O_in]):
 
 @runtime_checkable
 class RuleWithMemory(Protocol[O_in, S]):
-    """An aggregator that remembers earlier rounds, draws chance, or looks at the model. Its state is data that goes in and comes out."""
+    """An aggregator that remembers earlier rounds, draws chance, or looks at the model. Its state
+    is data that goes in and comes out.
+    """
 
     def init(self) -> S:
         """The state before the first round."""
@@ -51,13 +57,17 @@ class RuleWithMemory(Protocol[O_in, S]):
         ...
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """How far, in L2, one client can move the result of one round; inf where that is not proved."""
+        """How far, in L2, one client can move the result of one round; inf where that is not
+        proved.
+        """
         ...
 
 
 @runtime_checkable
 class InformedServer(Protocol):
-    """A server's member whose rule runs inside its channel's protocol and needs the model: for a root update, or its own chance."""
+    """A server's member whose rule runs inside its channel's protocol and needs the model: for a
+    root update, or its own chance.
+    """
 
     def inform(self, context: Context) -> None:
         """What the server knows before a round; called once a round, before its party is made."""

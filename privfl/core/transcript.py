@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from privfl.core.drive import Letter, Outcome
+from privfl.core.drive import Message, Outcome
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
@@ -31,8 +31,9 @@ class Incident:
 class Adversary:
     """Who looks: a name and the parties whose mail and members it holds.
 
-    ``outsider`` holds none and taps every wire; ``server``; ``client/3`` (or ``client(3)``); ``server/1`` or any other helper;
-    ``key_holder``, whoever can decrypt; ``colluders(server, client/3)``, several together.
+    ``outsider`` holds none and taps every wire; ``server``; ``client/3`` (or ``client(3)``);
+    ``server/1`` or any other helper; ``key_holder``, whoever can decrypt; ``colluders(server,
+    client/3)``, several together.
 
     Raises:
         ConfigError: no such adversary.
@@ -53,7 +54,8 @@ class Adversary:
         for party in parties:
             if not re.fullmatch(r"outsider|server|key_holder|client/\d+|[a-z_]+/\d+|dealer", party):
                 raise ConfigError(
-                    f"no adversary is called '{text}': use outsider, server, client(3), key_holder, or colluders(server, client(3))."
+                    f"no adversary is called '{text}': use outsider, server, client(3), key_holder,"
+                    " or colluders(server, client(3))."
                 )
         return cls(name, frozenset(parties) - {"outsider"})
 
@@ -62,10 +64,12 @@ class Adversary:
 class View:
     """What ONE adversary saw of a round: inference attacks take this and nothing else.
 
-    ``before`` and ``after`` are the model [d] around the round (every participant and every tap on the broadcast has them).
-    ``opened`` is what the adversary could really compute from its own mail and keys, by part; ``disclosed`` what the protocol leaked
-    to it by name. ``mail`` is what its parties received, ``wire`` the sizes (and, for taps, bodies) of all letters. ``own`` are
-    the updates of its own clients. ``facts`` are public: clip, noise, learning rate, local steps, the forward model of an adaptive attack.
+    ``before`` and ``after`` are the model [d] around the round (every participant and every tap on
+    the broadcast has them). ``opened`` is what the adversary could really compute from its own mail
+    and keys, by part; ``disclosed`` what the protocol leaked to it by name. ``mail`` is what its
+    parties received, ``wire`` the sizes (and, for taps, bodies) of all messages. ``own`` are the
+    updates of its own clients. ``facts`` are public: clip, noise, learning rate, local steps, the
+    forward model of an adaptive attack.
     """
 
     adversary: str
@@ -75,7 +79,7 @@ class View:
     opened: Mapping[str, Rows | Total]
     disclosed: Mapping[str, Tensor] = field(default_factory=dict)
     mail: Received = field(default_factory=dict, repr=False)
-    wire: tuple[Letter, ...] = field(default=(), repr=False)
+    wire: tuple[Message, ...] = field(default=(), repr=False)
     own: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -89,7 +93,10 @@ class View:
         seen = self.opened.get("delta")
         if not isinstance(seen, Rows):
             has = "only their sum" if isinstance(seen, Total) else "none of them"
-            raise NotVisible(f"{self.adversary} cannot read single updates in round {self.plan.number}; it reads {has}.")
+            raise NotVisible(
+                f"{self.adversary} cannot read single updates in round {self.plan.number}; it reads"
+                f" {has}."
+            )
         return seen
 
     @property
@@ -103,22 +110,28 @@ class View:
         if isinstance(seen, Rows):
             return Total(seen.weights @ seen.values, float(seen.weights.sum()), seen.n)
         if seen is None:
-            raise NotVisible(f"{self.adversary} can read nothing of the updates of round {self.plan.number}.")
+            raise NotVisible(
+                f"{self.adversary} can read nothing of the updates of round {self.plan.number}."
+            )
         return seen
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that happened in a round, by stage. Everything here is the simulator's: attacks get a `View` of it.
+    """All that happened in a round, by stage. Everything here is the simulator's: attacks get a
+    `View` of it.
 
-    ``updates`` is what training handed out (empty unless the round was kept whole), ``outcomes`` the protocol runs by part,
-    ``seconds`` wall time by stage, ``charges`` what the round spent, ``incidents`` what went wrong, ``fired`` what the defences did.
+    ``updates`` is what training handed out (empty unless the round was kept whole), ``outcomes``
+    the protocol runs by part, ``seconds`` wall time by stage, ``charges`` what the round spent,
+    ``incidents`` what went wrong, ``fired`` what the defences did.
     """
 
     plan: RoundPlan
     before: Vector = field(repr=False)
     after: Vector = field(repr=False)
-    outcomes: Mapping[str, Outcome[Rows] | Outcome[Total] | Outcome[Rows | Total]] = field(repr=False)
+    outcomes: Mapping[str, Outcome[Rows] | Outcome[Total] | Outcome[Rows | Total]] = field(
+        repr=False
+    )
     updates: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
     seconds: Mapping[str, float] = field(default_factory=dict)
     charges: tuple[Charge, ...] = ()
@@ -141,30 +154,49 @@ class Transcript:
         """
         who = Adversary.parse(adversary) if isinstance(adversary, str) else adversary
         if self.channel is None:
-            raise NotVisible(f"round {self.plan.number} was not kept whole: set audit.keep to a list with this round, or to 'all'.")
+            raise NotVisible(
+                f"round {self.plan.number} was not kept whole: set audit.keep to a list with this"
+                " round, or to 'all'."
+            )
         holders = self._key_holders() if "key_holder" in who.parties else frozenset()
         parties = (who.parties - {"key_holder"}) | holders
-        known = set(self.members) | {client_party(client) for client in self.plan.cohort} | {"server"}
+        known = (
+            set(self.members) | {client_party(client) for client in self.plan.cohort} | {"server"}
+        )
         for party in sorted(parties - known):
             raise NotVisible(f"nobody called '{party}' took part in round {self.plan.number}.")
         tapped = not parties  # an outsider taps every wire; what is sealed on it stays sealed
         mine = {party: self.members[party] for party in parties if party in self.members}
         opened: dict[str, Rows | Total] = {}
-        letters: list[Letter] = []
+        messages: list[Message] = []
         mail: dict[PartyId, list[Any]] = {}
         for part, outcome in self.outcomes.items():
             received = outcome.received(self.members if tapped else parties)
             seen = self.channel.decode(received, mine)
             if seen is not None:
                 opened[part] = seen
-            letters += [x if tapped else Letter(x.exchange, x.sender, x.receiver, x.size) for x in outcome.letters]
+            messages += [
+                x if tapped else Message(x.exchange, x.sender, x.receiver, x.size)
+                for x in outcome.messages
+            ]
             for party, mails in received.items():
                 mail.setdefault(party, []).extend(mails)
         main = self.outcomes["delta"].opened
         told = self.channel.told if isinstance(self.channel, Tells) else ("server",)
         disclosed = main.disclosed if main is not None and parties.intersection(told) else {}
         own = {c: u for c, u in self.updates.items() if client_party(c) in parties}
-        return View(who.name, self.plan, self.before, self.after, opened, disclosed, mail, tuple(letters), own, self.facts)
+        return View(
+            who.name,
+            self.plan,
+            self.before,
+            self.after,
+            opened,
+            disclosed,
+            mail,
+            tuple(messages),
+            own,
+            self.facts,
+        )
 
     def _key_holders(self) -> frozenset[PartyId]:
         holders = getattr(self.channel, "key_holders", None)
@@ -179,7 +211,12 @@ class Transcript:
 
     def blamed(self) -> tuple[PartyId, ...]:
         """Whom aborting parties blame."""
-        return tuple(a.blamed for outcome in self.outcomes.values() for a in outcome.aborts.values() if a.blamed is not None)
+        return tuple(
+            a.blamed
+            for outcome in self.outcomes.values()
+            for a in outcome.aborts.values()
+            if a.blamed is not None
+        )
 
 
 def dropped(plan: RoundPlan, survivors: tuple[ClientId, ...]) -> tuple[ClientId, ...]:

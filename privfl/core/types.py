@@ -13,7 +13,9 @@ ClientId: TypeAlias = int
 PartyId: TypeAlias = str
 """`client/7`, `server`, `server/1`, `decryptor/0`, `dealer`."""
 Buffer: TypeAlias = bytes | bytearray | memoryview
-"""What a party hands over. The plain channel hands out views of the update matrix: nothing is copied."""
+"""What a party hands over. The plain channel hands out views of the update matrix: nothing is
+copied.
+"""
 Mail: TypeAlias = Mapping[PartyId, Buffer]
 """One exchange at one party: by sender when it is received, by receiver when it is sent."""
 Received: TypeAlias = Mapping[PartyId, Sequence[Mail]]

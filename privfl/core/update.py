@@ -1,4 +1,6 @@
-"""What travels from the server to the clients and back: the round's public facts, the model, the changes to it."""
+"""What travels from the server to the clients and back: the round's public facts, the model, the
+changes to it.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,20 @@ from privfl.core.types import ClientId, Vector
 
 FRAME_ROOM = 32
 SLACK = 1e-6
-"""Relative slack of a norm check: a clip in float32 to l2 lands a rounding error above it half of the time."""
+"""Relative slack of a norm check: a clip in float32 to l2 lands a rounding error above it half of
+the time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """The public facts of a round, agreed before it starts: headroom is proved from it, signatures and masks are bound to it.
+    """The public facts of a round, agreed before it starts: headroom is proved from it, signatures
+    and masks are bound to it.
 
-    ``d`` is the length of the vector, ``l2`` the bound on every contribution's norm (inf over the plain channel only),
-    ``max_weight`` the bound on a contribution's weight. ``part`` names the vector when a round sends several
-    (``"delta"``, or an auxiliary vector such as SCAFFOLD's control variate); ``session`` tells runs apart.
+    ``d`` is the length of the vector, ``l2`` the bound on every contribution's norm (inf over the
+    plain channel only), ``max_weight`` the bound on a contribution's weight. ``part`` names the
+    vector when a round sends several (``"delta"``, or an auxiliary vector such as SCAFFOLD's
+    control variate); ``session`` tells runs apart.
 
     >>> RoundPlan(number=0, cohort=(1, 2), d=10, l2=1.0).n
     2
@@ -40,9 +46,14 @@ class RoundPlan:
 
     def __post_init__(self) -> None:
         if len(set(self.cohort)) != len(self.cohort):
-            raise ConfigError(f"round {self.number}: a client is in the cohort twice: {sorted(self.cohort)}.")
+            raise ConfigError(
+                f"round {self.number}: a client is in the cohort twice: {sorted(self.cohort)}."
+            )
         if not self.l2 > 0 or not self.max_weight > 0 or self.d < 1:
-            raise ConfigError(f"round {self.number}: d={self.d}, l2={self.l2}, max_weight={self.max_weight} must all be above 0.")
+            raise ConfigError(
+                f"round {self.number}: d={self.d}, l2={self.l2}, max_weight={self.max_weight} must"
+                " all be above 0."
+            )
 
     @property
     def n(self) -> int:
@@ -61,7 +72,8 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What local training hands out: the change of the flat parameter vector [d], its weight, and named extra vectors.
+    """What local training hands out: the change of the flat parameter vector [d], its weight, and
+    named extra vectors.
 
     Nothing is checked yet: a diverged client's NaN is refused where a `Bounded` is made from it.
     """
@@ -75,8 +87,8 @@ class Update:
 def norm(vector: Float[Tensor, " d"]) -> float:
     """L2 norm, within 1e-7 of the exact one, and not finite exactly where an entry is not.
 
-    Blocks in the vector's own precision, which stay in cache, summed in float64; blocks whose squares would overflow or vanish are
-    looked at again in float64.
+    Blocks in the vector's own precision, which stay in cache, summed in float64; blocks whose
+    squares would overflow or vanish are looked at again in float64.
 
     >>> norm(torch.tensor([3.0, 4.0]))
     5.0
@@ -92,13 +104,16 @@ def norm(vector: Float[Tensor, " d"]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A change of the flat parameter vector with norm at most ``l2`` and positive weight; it refuses to exist otherwise.
+    """A change of the flat parameter vector with norm at most ``l2`` and positive weight; it
+    refuses to exist otherwise.
 
     Raises:
-        BadUpdate: the norm is over ``l2``, an entry is NaN or infinite, or the weight is not positive and finite.
+        BadUpdate: the norm is over ``l2``, an entry is NaN or infinite, or the weight is not
+            positive and finite.
 
-    ``frame`` is given where ``delta`` lies in a larger buffer with `FRAME_ROOM` bytes of room before it: a channel that sends
-    plaintext can then write its header there and send the whole without a copy.
+    ``frame`` is given where ``delta`` lies in a larger buffer with `FRAME_ROOM` bytes of room
+    before it: a channel that sends plaintext can then write its header there and send the whole
+    without a copy.
 
     >>> Bounded(client=3, delta=torch.tensor([0.6, 0.8]), l2=1.0).client
     3
@@ -112,12 +127,18 @@ class Bounded:
 
     def __post_init__(self) -> None:
         if self.delta.ndim != 1:
-            raise BadUpdate(f"client {self.client}: an update is one flat vector, and this has shape {tuple(self.delta.shape)}.")
+            raise BadUpdate(
+                f"client {self.client}: an update is one flat vector, and this has shape"
+                f" {tuple(self.delta.shape)}."
+            )
         length = norm(self.delta)
         if not length < float("inf"):
             raise BadUpdate(f"client {self.client}: the update holds NaN or infinite values.")
         if not length <= self.l2 * (1 + SLACK):
-            raise BadUpdate(f"client {self.client}: the update's norm {length:.6g} is over its bound {self.l2:.6g}.")
+            raise BadUpdate(
+                f"client {self.client}: the update's norm {length:.6g} is over its bound"
+                f" {self.l2:.6g}."
+            )
         if not 0 < self.weight < float("inf"):
             raise BadUpdate(f"client {self.client}: weight {self.weight} is not a positive number.")
 
@@ -125,6 +146,12 @@ class Bounded:
     def claimed(cls, client: ClientId, delta: Vector, l2: float, weight: float = 1.0) -> Bounded:
         """Unchecked: what a lying client hands to its own party. For attacks only."""
         lie = object.__new__(cls)
-        for name, value in (("client", client), ("delta", delta), ("l2", l2), ("weight", weight), ("frame", None)):
+        for name, value in (
+            ("client", client),
+            ("delta", delta),
+            ("l2", l2),
+            ("weight", weight),
+            ("frame", None),
+        ):
             object.__setattr__(lie, name, value)
         return lie

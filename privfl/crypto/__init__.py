@@ -6,4 +6,15 @@ from privfl.crypto.plain import Plain
 from privfl.crypto.secagg import SecAgg
 from privfl.crypto.sharing import AdditiveSharing, PackedShamir, Shamir
 
-__all__ = ["BFV", "CKKS", "AdditiveSharing", "FixedPoint", "MultiPartyRLWE", "PackedShamir", "Paillier", "Plain", "SecAgg", "Shamir"]
+__all__ = [
+    "BFV",
+    "CKKS",
+    "AdditiveSharing",
+    "FixedPoint",
+    "MultiPartyRLWE",
+    "PackedShamir",
+    "Paillier",
+    "Plain",
+    "SecAgg",
+    "Shamir",
+]

@@ -8,9 +8,13 @@ from privfl.core import Abort, PartyId
 
 
 class StageAbort(Abort):
-    """An abort with the ``stage`` it came at and ``who`` was missing or wrong; nothing of the sum has been opened."""
+    """An abort with the ``stage`` it came at and ``who`` was missing or wrong; nothing of the sum
+    has been opened.
+    """
 
-    def __init__(self, stage: str, why: str, blamed: PartyId | None = None, who: Iterable[PartyId] = ()) -> None:
+    def __init__(
+        self, stage: str, why: str, blamed: PartyId | None = None, who: Iterable[PartyId] = ()
+    ) -> None:
         super().__init__(f"stage {stage}: {why}", blamed)
         self.stage = stage
         self.who = tuple(who) or ((blamed,) if blamed else ())

@@ -1,4 +1,6 @@
-"""What every protocol of a cohort asks alike: whose place a message claims, and whether enough clients are left."""
+"""What every protocol of a cohort asks alike: whose place a message claims, and whether enough
+clients are left.
+"""
 
 from __future__ import annotations
 
@@ -41,5 +43,8 @@ def enough(plan: RoundPlan, quorum: int, stage: str, left: Collection[int]) -> N
     """
     if len(left) < quorum:
         lost = [client_party(client) for i, client in enumerate(plan.cohort) if i not in left]
-        why = f"{len(left)} of {plan.n} clients are left, and the threshold is {quorum}; lost: {', '.join(lost[:_NAMED])}"
+        why = (
+            f"{len(left)} of {plan.n} clients are left, and the threshold is {quorum}; lost:"
+            f" {', '.join(lost[:_NAMED])}"
+        )
         raise StageAbort(stage, why, who=lost)

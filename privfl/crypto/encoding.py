@@ -1,8 +1,10 @@
-"""Fixed point, shared by every channel that computes on integers: values to small integers and back, with headroom proved first.
+"""Fixed point, shared by every channel that computes on integers: values to small integers and
+back, with headroom proved first.
 
-An update with norm at most ``l2`` has entries of magnitude at most ``l2``, so the clip alone fixes the scale; no client's
-largest value is ever revealed. A weighted update is sent as (w / max_weight) delta, with the weight in one more slot, so that the
-sum of the weights is as hidden as the sum of the updates.
+An update with norm at most ``l2`` has entries of magnitude at most ``l2``, so the clip alone fixes
+the scale; no client's largest value is ever revealed. A weighted update is sent as (w / max_weight)
+delta, with the weight in one more slot, so that the sum of the weights is as hidden as the sum of
+the updates.
 """
 
 from __future__ import annotations
@@ -29,14 +31,17 @@ _BLOCK = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """Signed integers of ``bits`` bits a value (sign included) with one scale from the clip: step l2 / (2^(bits-1) - 1).
+    """Signed integers of ``bits`` bits a value (sign included) with one scale from the clip: step
+    l2 / (2^(bits-1) - 1).
 
-    ``rounding="nearest"`` errs at most half a step; ``"stochastic"`` is unbiased (its coins are from the operating system) and errs
-    less than one. A sum of n contributions needs ``bits + ceil(log2 n)`` bits of ring: `ring_bits` proves it before the round.
+    ``rounding="nearest"`` errs at most half a step; ``"stochastic"`` is unbiased (its coins are
+    from the operating system) and errs less than one. A sum of n contributions needs ``bits +
+    ceil(log2 n)`` bits of ring: `ring_bits` proves it before the round.
 
-    ``rotation=True`` turns the vector into a public random basis first, where no entry is longer than about
-    l2 sqrt(2 ln(2^41 d) / d): the step shrinks by that factor (75 at d = 1e6) at the same number of bits. The basis belongs to
-    the round, so every client's is the same and the sum is turned back.
+    ``rotation=True`` turns the vector into a public random basis first, where no entry is longer
+    than about l2 sqrt(2 ln(2^41 d) / d): the step shrinks by that factor (75 at d = 1e6) at the
+    same number of bits. The basis belongs to the round, so every client's is the same and the sum
+    is turned back.
 
     Raises:
         ConfigError: fewer than 2 or more than 31 bits.
@@ -69,7 +74,10 @@ class FixedPoint:
             ConfigError: the plan has no finite bound: integers need a clip.
         """
         if not plan.l2 < float("inf"):
-            raise ConfigError("this channel computes on integers, so updates need a finite bound: set bound to a clip.")
+            raise ConfigError(
+                "this channel computes on integers, so updates need a finite bound: set bound to a"
+                " clip."
+            )
         return self.top / (plan.l2 * self._reach(plan.d))
 
     def _reach(self, d: int) -> float:
@@ -84,19 +92,30 @@ class FixedPoint:
         return (max(plan.n, 1) * self.top).bit_length() + 1
 
     def encode(
-        self, update: Bounded, plan: RoundPlan, coins: NoiseSource | None = None, dtype: type[np.signedinteger] = np.int64
+        self,
+        update: Bounded,
+        plan: RoundPlan,
+        coins: NoiseSource | None = None,
+        dtype: type[np.signedinteger] = np.int64,
     ) -> npt.NDArray[np.signedinteger]:
         """Integers [d + 1] of magnitude at most ``top``: the weighted update, then the weight.
 
-        A lying client's overlong values are cut to the range, as the ring would: encoding is the client's own code.
+        A lying client's overlong values are cut to the range, as the ring would: encoding is the
+        client's own code.
 
         Raises:
-            BadUpdate: the vector has another length than the plan's, is not finite, or the weight is over the plan's bound.
+            BadUpdate: the vector has another length than the plan's, is not finite, or the weight
+                is over the plan's bound.
         """
         if len(update.delta) != plan.d:
-            raise BadUpdate(f"client {update.client}: a vector of {len(update.delta)} values where {plan.d} were asked for.")
+            raise BadUpdate(
+                f"client {update.client}: a vector of {len(update.delta)} values where {plan.d}"
+                " were asked for."
+            )
         if not 0 < update.weight <= plan.max_weight:
-            raise BadUpdate(f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}].")
+            raise BadUpdate(
+                f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}]."
+            )
         share = update.weight / plan.max_weight
         values = update.delta.detach().cpu().numpy()
         if self.rotation:
@@ -142,11 +161,19 @@ class FixedPoint:
         return Total(value, float(total[-1]) * plan.max_weight / self.top, count)
 
     def inflated(self, l2: float, d: int) -> float:
-        """The norm that an update of norm ``l2`` can have after rounding: at most half a step (or one) more an entry."""
+        """The norm that an update of norm ``l2`` can have after rounding: at most half a step (or
+        one) more an entry.
+        """
         slack = 0.5 if self.rounding == "nearest" else 1.0
         return float(l2 * (1 + slack * d**0.5 * self._reach(d) / self.top))
 
 
 def rotation_seed(plan: RoundPlan) -> bytes:
     """What fixes the round's basis: public, and another in every round."""
-    return hashlib.sha256(b"privfl/1/rotation" + struct.pack("<q", plan.number) + plan.part.encode() + b"/" + plan.session).digest()
+    return hashlib.sha256(
+        b"privfl/1/rotation"
+        + struct.pack("<q", plan.number)
+        + plan.part.encode()
+        + b"/"
+        + plan.session
+    ).digest()

@@ -32,7 +32,9 @@ from privfl.core import (
 )
 
 _HEADER = struct.Struct("<4sIQQd")
-"""Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d little-endian float32."""
+"""Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d
+little-endian float32.
+"""
 _MAGIC = b"PFL\x01"
 _SLACK = 1e-5
 
@@ -46,7 +48,9 @@ def _header(plan: RoundPlan, weight: float) -> bytes:
 
 
 def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, float]:
-    """The vector (a view of a body that can be written, or a copy) and its weight; with a plan, only if they belong to it."""
+    """The vector (a view of a body that can be written, or a copy) and its weight; with a plan,
+    only if they belong to it.
+    """
     if len(body) < FRAME_ROOM:
         raise _Refused(f"{len(body)} bytes are no message")
     magic, part, number, d, weight = _HEADER.unpack_from(body)
@@ -56,7 +60,9 @@ def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, fl
         raise _Refused(f"{len(body)} bytes where {FRAME_ROOM + 4 * d} were announced")
     if plan is not None:
         if (part, number) != (zlib.crc32(plan.part.encode()), plan.number):
-            raise _Refused(f"a message for round {number}, not for round {plan.number}, part '{plan.part}'")
+            raise _Refused(
+                f"a message for round {number}, not for round {plan.number}, part '{plan.part}'"
+            )
         if d != plan.d:
             raise _Refused(f"a vector of {d} values where {plan.d} were asked for")
         if not 0 < weight <= plan.max_weight:
@@ -104,7 +110,9 @@ class _Server:
                 row, weight = _read(body, self.plan)
                 length = norm(row)
                 if not length <= self.plan.l2 * (1 + _SLACK) or length == float("inf"):
-                    raise _Refused(f"norm {length:.6g} is over the bound {self.plan.l2:.6g}, or not finite")
+                    raise _Refused(
+                        f"norm {length:.6g} is over the bound {self.plan.l2:.6g}, or not finite"
+                    )
             except _Refused as refused:
                 self.excluded.setdefault(who, str(refused))
                 continue
@@ -148,8 +156,8 @@ class _ServerMember:
 class Plain:
     """Every update in clear: the server and anybody on the wire read every row.
 
-    The server checks what it can see: shape, round, weight, norm and finiteness; what fails is excluded by name. The rows that it
-    opens are valid until its member enters the next round.
+    The server checks what it can see: shape, round, weight, norm and finiteness; what fails is
+    excluded by name. The rows that it opens are valid until its member enters the next round.
 
     >>> Plain().row_bound(l2=1.0, d=10)
     RowBound(l2=1.0, step=2.0)
@@ -172,7 +180,9 @@ class Plain:
         return RowBound(l2, 2 * l2)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every update that reached the server, for whoever holds the server's mail or taps the wire."""
+        """Every update that reached the server, for whoever holds the server's mail or taps the
+        wire.
+        """
         seen: dict[ClientId, tuple[torch.Tensor, float]] = {}
         for mail in received.get("server", ()):
             for who, body in mail.items():

@@ -1,4 +1,6 @@
-"""Rings of 16, 24 and 32 bits: the smallest that holds any sum, and its elements as signed integers."""
+"""Rings of 16, 24 and 32 bits: the smallest that holds any sum, and its elements as signed
+integers.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ _BLOCK = 1 << 14
 
 
 def word(ring: int) -> type[np.unsignedinteger]:
-    """The machine word that holds an element: a ring of 24 bits is computed in 32, whose upper byte never travels."""
+    """The machine word that holds an element: a ring of 24 bits is computed in 32, whose upper byte
+    never travels.
+    """
     return np.uint16 if ring == 16 else np.uint32
 
 
 def ring_for(code: FixedPoint, plan: RoundPlan, noise: int = 0, ring: int | None = None) -> int:
-    """The bits of the smallest ring that holds every sum of the cohort and noise of that reach; ``ring`` itself where it is given.
+    """The bits of the smallest ring that holds every sum of the cohort and noise of that reach;
+    ``ring`` itself where it is given.
 
     Raises:
         ConfigError: no ring, or not the given one, holds it.
@@ -34,8 +39,8 @@ def ring_for(code: FixedPoint, plan: RoundPlan, noise: int = 0, ring: int | None
     if needed > found:
         way_out = "set ring=None" if ring else "ask fewer clients"
         raise ConfigError(
-            f"round {plan.number}: a sum of {plan.n} contributions of {code.bits} bits needs a ring of {needed} bits, and the "
-            f"ring has {found or max(RINGS)}: lower bits, or {way_out}."
+            f"round {plan.number}: a sum of {plan.n} contributions of {code.bits} bits needs a ring"
+            f" of {needed} bits, and the ring has {found or max(RINGS)}: lower bits, or {way_out}."
         )
     return found
 
@@ -52,7 +57,9 @@ def lift(words: Words, ring: int) -> npt.NDArray[np.signedinteger]:
 
 
 def add_up(total: Words, packed: Sequence[memoryview], ring: int) -> None:
-    """Add packed vectors, each as long as ``total``, to it in place, block by block: each is read from memory once."""
+    """Add packed vectors, each as long as ``total``, to it in place, block by block: each is read
+    from memory once.
+    """
     for start in range(0, len(total), _BLOCK):
         part = total[start : start + _BLOCK]
         for vector in packed:

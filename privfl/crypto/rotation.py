@@ -1,4 +1,6 @@
-"""A public random rotation that spreads a vector's length evenly over its entries, so that fixed point wastes no range on spikes."""
+"""A public random rotation that spreads a vector's length evenly over its entries, so that fixed
+point wastes no range on spikes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def _hadamard(bits: int) -> Floats:
 
 
 def walsh_hadamard(x: Floats) -> Floats:
-    """The orthonormal Walsh-Hadamard transform of a vector whose length is a power of two: its own inverse.
+    """The orthonormal Walsh-Hadamard transform of a vector whose length is a power of two: its own
+    inverse.
 
     Five butterfly levels at a time, as one product with the matrix of order 32.
 
@@ -41,7 +44,9 @@ def walsh_hadamard(x: Floats) -> Floats:
 
 
 def _signs(seed: bytes, n: int) -> Floats:
-    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(seed).digest(-(-n // 8)), dtype=np.uint8))[:n]
+    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(seed).digest(-(-n // 8)), dtype=np.uint8))[
+        :n
+    ]
     return 1 - 2 * bits.astype(np.float32)
 
 
@@ -50,9 +55,11 @@ def _span(d: int) -> int:
 
 
 def rotate(x: Floats, seed: bytes) -> Floats:
-    """The vector [d] in a random orthonormal basis that ``seed`` fixes (Suresh, Yu, Kumar, McMahan 2017, section 3).
+    """The vector [d] in a random orthonormal basis that ``seed`` fixes (Suresh, Yu, Kumar, McMahan
+    2017, section 3).
 
-    Two signed transforms of 2^floor(log2 d) entries, over the front and then over the back, cover any d without padding.
+    Two signed transforms of 2^floor(log2 d) entries, over the front and then over the back, cover
+    any d without padding.
 
     >>> x = np.arange(5, dtype=np.float32)
     >>> bool(np.allclose(unrotate(rotate(x, b"s"), b"s"), x, atol=1e-5))
@@ -75,5 +82,7 @@ def unrotate(x: Floats, seed: bytes) -> Floats:
 
 
 def reach(d: int) -> float:
-    """What no entry of a rotated unit vector [d] exceeds, but with probability 2^-40 (a union bound over sums of random signs)."""
+    """What no entry of a rotated unit vector [d] exceeds, but with probability 2^-40 (a union bound
+    over sums of random signs).
+    """
     return min(1.0, math.sqrt(2 * math.log(2 * d / _BETA) / _span(d)))

@@ -69,7 +69,8 @@ PARTITIONERS: Mapping[str, Callable[..., Partitioner]] = {
 
 
 def load(name: str, folder: Path | None = None, **options: Any) -> Split:
-    """A data set by name, with its options (the fields of its class), from a folder or from `data_folder`.
+    """A data set by name, with its options (the fields of its class), from a folder or from
+    `data_folder`.
 
     Raises:
         ConfigError: an unknown data set or option.
@@ -85,5 +86,9 @@ def load(name: str, folder: Path | None = None, **options: Any) -> Split:
     known = {field.name for field in dataclasses.fields(description)}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
-            raise ConfigError(f"data set '{name}': {unknown('option', option, known)}" if known else f"data set '{name}' has no options.")
+            raise ConfigError(
+                f"data set '{name}': {unknown('option', option, known)}"
+                if known
+                else f"data set '{name}' has no options."
+            )
     return description(**options)(folder)

@@ -1,4 +1,6 @@
-"""Optical digits (Alpaydin, Kaynak 1998) as scikit-learn carries them: the embedded default, nothing to download."""
+"""Optical digits (Alpaydin, Kaynak 1998) as scikit-learn carries them: the embedded default,
+nothing to download.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ _TEST_EVERY = 5
 class Digits:
     """1,797 scans of handwritten digits, 8x8 pixels of 0..16: 1,442 to train and 355 to test.
 
-    Every fifth scan of each digit is a test scan, so the split never changes. Features [n, 1, 8, 8] are pixels / 16, less the
-    mean 0.3053, by the standard deviation 0.3761 of all scans.
+    Every fifth scan of each digit is a test scan, so the split never changes. Features [n, 1, 8, 8]
+    are pixels / 16, less the mean 0.3053, by the standard deviation 0.3761 of all scans.
 
     >>> split = Digits()()
     >>> split.train.n, split.test.n, split.shape
@@ -34,9 +36,14 @@ class Digits:
 
         scans = load_digits()
         pixels = scans.images.astype(np.uint8)[:, None]
-        x, y = scale.images(pixels, MEAN, STD, top=16.0), torch.from_numpy(scans.target.astype(np.int64))
+        x, y = (
+            scale.images(pixels, MEAN, STD, top=16.0),
+            torch.from_numpy(scans.target.astype(np.int64)),
+        )
         samples = Dataset(x, y, classes=10)
-        seen_before = (y[:, None] == torch.arange(10)).cumsum(0).gather(1, y[:, None]).squeeze(1) - 1  # how many of its digit
+        seen_before = (y[:, None] == torch.arange(10)).cumsum(0).gather(1, y[:, None]).squeeze(
+            1
+        ) - 1  # how many of its digit
         held_out = seen_before % _TEST_EVERY == _TEST_EVERY - 1
         return Split(
             name="digits",

@@ -12,14 +12,26 @@ from privfl.data import idx, scale
 from privfl.data.split import Split
 
 MEAN, STD = (0.2860,), (0.3530,)
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FashionMnist:
     """60,000 + 10,000 pictures of clothes in 10 classes, 28x28 grey.
 
-    Features [n, 1, 28, 28] are pixels / 255, less the training mean 0.2860, by its standard deviation 0.3530.
+    Features [n, 1, 28, 28] are pixels / 255, less the training mean 0.2860, by its standard
+    deviation 0.3530.
 
     Raises:
         DataMissing: the files are not on this machine.
@@ -44,6 +56,9 @@ class FashionMnist:
 
 
 def _part(part: str, folder: Path | None) -> Dataset:
-    images, labels = f"fashion-mnist/{part}-images-idx3-ubyte", f"fashion-mnist/{part}-labels-idx1-ubyte"
+    images, labels = (
+        f"fashion-mnist/{part}-images-idx3-ubyte",
+        f"fashion-mnist/{part}-labels-idx1-ubyte",
+    )
     pixels, y = idx.load_images("fashion_mnist", images, labels, folder, classes=10)
     return Dataset(scale.images(pixels[:, None], MEAN, STD), torch.from_numpy(y), 10)

@@ -1,4 +1,6 @@
-"""Downloads that go on where they stopped, are checked before they have a name, and never leave half a file behind one."""
+"""Downloads that go on where they stopped, are checked before they have a name, and never leave
+half a file behind one.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +40,24 @@ def present(name: str, folder: Path | None = None, origins: Mapping[str, Origin]
 
 
 def fetch(
-    name: str, folder: Path | None = None, progress: Progress | None = None, origins: Mapping[str, Origin] = ORIGINS
+    name: str,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    origins: Mapping[str, Origin] = ORIGINS,
 ) -> tuple[Path, ...]:
     """Download the files of a data set that are not there yet, and return where all of them are.
 
-    A download goes into ``FILE.part`` and goes on from there after a cut (HTTP Range). The file gets its name only once its size and its
-    SHA-256 are right, in one rename; otherwise the part is removed. Files that are there already are left alone and not checked.
-    The checksum is what vouches for the bytes, so mirrors and plain http are as good as the first address.
+    A download goes into ``FILE.part`` and goes on from there after a cut (HTTP Range). The file
+    gets its name only once its size and its SHA-256 are right, in one rename; otherwise the part is
+    removed. Files that are there already are left alone and not checked. The checksum is what
+    vouches for the bytes, so mirrors and plain http are as good as the first address.
 
     Raises:
         ConfigError: an unknown data set.
-        DataMissing: no address answered with the whole file (what came stays as ``.part``, for the next try), or the folder cannot be made.
-        DataCorrupt: what came is not the file: its size or checksum is wrong, or the archive lacks a member.
+        DataMissing: no address answered with the whole file (what came stays as ``.part``, for the
+            next try), or the folder cannot be made.
+        DataCorrupt: what came is not the file: its size or checksum is wrong, or the archive lacks
+            a member.
     """
     base = folder or files.data_folder()
     paths: list[Path] = []
@@ -61,7 +69,8 @@ def fetch(
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as fault:
                 raise DataMissing(
-                    f"data set '{name}' has nowhere to go ({fault}): set PRIVFL_DATA to a folder that you can write."
+                    f"data set '{name}' has nowhere to go ({fault}): set PRIVFL_DATA to a folder"
+                    " that you can write."
                 ) from fault
             _download(name, remote, target, progress)
             if remote.members:
@@ -87,19 +96,24 @@ def _download(name: str, remote: Remote, target: Path, progress: Progress | None
             continue
         here = part.stat().st_size
         if here < remote.size:
-            faults.append(f"{address}: the connection ended after {here:,} of {remote.size:,} bytes")
+            faults.append(
+                f"{address}: the connection ended after {here:,} of {remote.size:,} bytes"
+            )
             continue
         _check(part, remote, address)
         part.replace(target)
         return
     raise DataMissing(
-        f"data set '{name}': {remote.file} could not be downloaded ({'; '.join(faults)}); run 'privfl data fetch {name}' again to go on"
-        f" where it stopped, or put the file into {target.parent} yourself."
+        f"data set '{name}': {remote.file} could not be downloaded ({'; '.join(faults)}); run"
+        f" 'privfl data fetch {name}' again to go on where it stopped, or put the file into"
+        f" {target.parent} yourself."
     )
 
 
 def _continue(address: str, remote: Remote, part: Path, progress: Progress | None) -> None:
-    """Append to the part what it lacks; begin anew where the server does not go on from the middle."""
+    """Append to the part what it lacks; begin anew where the server does not go on from the
+    middle.
+    """
     if not address.startswith(("https://", "http://")):
         raise ConfigError(f"{address} is neither an https nor an http address.")
     here = part.stat().st_size if part.exists() else 0
@@ -107,7 +121,9 @@ def _continue(address: str, remote: Remote, part: Path, progress: Progress | Non
         return
     request = urllib.request.Request(address, headers={"Range": f"bytes={here}-"} if here else {})  # noqa: S310 (checked above)
     with urllib.request.urlopen(request, timeout=_SILENCE) as answer:  # noqa: S310
-        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT and answer.headers.get("Content-Range", "").startswith(f"bytes {here}-")
+        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT and answer.headers.get(
+            "Content-Range", ""
+        ).startswith(f"bytes {here}-")
         here = here if goes_on else 0
         with part.open("ab" if goes_on else "wb") as out:
             while here <= remote.size and (chunk := answer.read(_CHUNK)):
@@ -124,13 +140,16 @@ def _check(part: Path, remote: Remote, address: str) -> None:
     if size != remote.size or digest != remote.sha256:
         part.unlink()
         raise DataCorrupt(
-            f"{address} gave {size:,} bytes with SHA-256 {digest}, and {remote.file} has {remote.size:,} with {remote.sha256}:"
-            " the download was removed; try again, and if it stays so the file has changed at its source."
+            f"{address} gave {size:,} bytes with SHA-256 {digest}, and {remote.file} has"
+            f" {remote.size:,} with {remote.sha256}: the download was removed; try again, and if it"
+            " stays so the file has changed at its source."
         )
 
 
 def _unpack(archive: Path, remote: Remote, base: Path) -> None:
-    """The named members and nothing else, each renamed into place once it is whole; then the archive goes."""
+    """The named members and nothing else, each renamed into place once it is whole; then the
+    archive goes.
+    """
     try:
         with tarfile.open(archive) as tar:
             for member in remote.members:
@@ -143,6 +162,8 @@ def _unpack(archive: Path, remote: Remote, base: Path) -> None:
                     shutil.copyfileobj(stream, out)
                 os.replace(part, base / member)
     except (tarfile.TarError, KeyError, EOFError) as fault:
-        raise DataCorrupt(f"{archive} cannot be unpacked ({fault}): delete it and fetch it again.") from fault
+        raise DataCorrupt(
+            f"{archive} cannot be unpacked ({fault}): delete it and fetch it again."
+        ) from fault
     finally:
         archive.unlink()

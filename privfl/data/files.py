@@ -1,4 +1,6 @@
-"""Where data sets lie on this machine, and reading their files: gzipped or not, whole or refused by name."""
+"""Where data sets lie on this machine, and reading their files: gzipped or not, whole or refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from privfl.core import DataCorrupt, DataMissing
 
 
 def data_folder() -> Path:
-    """``$PRIVFL_DATA`` where it is set, otherwise ``privfl`` in the user's cache (``$XDG_CACHE_HOME``, or ``~/.cache``)."""
+    """``$PRIVFL_DATA`` where it is set, otherwise ``privfl`` in the user's cache
+    (``$XDG_CACHE_HOME``, or ``~/.cache``).
+    """
     if chosen := os.environ.get("PRIVFL_DATA"):
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -61,7 +65,9 @@ def read(path: Path) -> bytes:
     try:
         return gzip.decompress(raw)
     except (EOFError, OSError, zlib.error) as fault:
-        raise DataCorrupt(f"{path} is not a whole gzip file ({fault}): delete it and fetch it again.") from fault
+        raise DataCorrupt(
+            f"{path} is not a whole gzip file ({fault}): delete it and fetch it again."
+        ) from fault
 
 
 def read_text(path: Path) -> str:

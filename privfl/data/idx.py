@@ -1,4 +1,6 @@
-"""The idx format of MNIST's files: two zero bytes, an element type, the number of dimensions, their sizes, then big-endian data."""
+"""The idx format of MNIST's files: two zero bytes, an element type, the number of dimensions, their
+sizes, then big-endian data.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def parse(body: bytes, path: Path) -> npt.NDArray[np.generic]:
     kind = np.dtype(_TYPES[body[2]])
     size = start + kind.itemsize * int(np.prod(shape, dtype=object))
     if len(body) != size:
-        raise DataCorrupt(f"{path} has {len(body)} bytes, and its idx header announces {size}: delete it and fetch it again.")
+        raise DataCorrupt(
+            f"{path} has {len(body)} bytes, and its idx header announces {size}: delete it and"
+            " fetch it again."
+        )
     return np.frombuffer(body, dtype=kind, offset=start).reshape(shape)
 
 
@@ -57,10 +62,17 @@ def load_images(
     where, beside = files.find(dataset, images, folder), files.find(dataset, labels, folder)
     pixels, y = load(where), load(beside)
     if pixels.ndim != 3 or pixels.dtype != np.uint8:
-        raise DataCorrupt(f"{where} does not hold images of one byte a pixel: {pixels.ndim} dimensions of {pixels.dtype}.")
+        raise DataCorrupt(
+            f"{where} does not hold images of one byte a pixel: {pixels.ndim} dimensions of"
+            f" {pixels.dtype}."
+        )
     if y.shape != pixels.shape[:1] or y.dtype != np.uint8:
-        raise DataCorrupt(f"{beside} does not hold one label for each of the {len(pixels)} images in {where}.")
+        raise DataCorrupt(
+            f"{beside} does not hold one label for each of the {len(pixels)} images in {where}."
+        )
     whole = y.astype(np.int64)
     if len(whole) and whole.max() >= classes:
-        raise DataCorrupt(f"{beside} holds the label {whole.max()}, and there are {classes} classes.")
+        raise DataCorrupt(
+            f"{beside} holds the label {whole.max()}, and there are {classes} classes."
+        )
     return pixels.astype(np.uint8, copy=False), whole

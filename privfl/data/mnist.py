@@ -1,4 +1,6 @@
-"""MNIST (LeCun, Cortes, Burges 1998), with who wrote each digit from QMNIST (Yadav, Bottou 2019)."""
+"""MNIST (LeCun, Cortes, Burges 1998), with who wrote each digit from QMNIST (Yadav, Bottou
+2019).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ _STUDENT_SERIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Mnist:
-    """60,000 + 10,000 digits, 28x28, with the attributes ``writer`` (NIST's number) and ``group`` (0 staff, 1 student).
+    """60,000 + 10,000 digits, 28x28, with the attributes ``writer`` (NIST's number) and ``group``
+    (0 staff, 1 student).
 
-    Features [n, 1, 28, 28] are pixels / 255, less the training mean 0.1307, by its standard deviation 0.3081. 539 people wrote the
-    training digits, 19 to 131 each, and none of them a test digit. Row i of QMNIST's labels is MNIST's image i. Where QMNIST's label
-    files do not lie beside MNIST, the attributes are absent.
+    Features [n, 1, 28, 28] are pixels / 255, less the training mean 0.1307, by its standard
+    deviation 0.3081. 539 people wrote the training digits, 19 to 131 each, and none of them a test
+    digit. Row i of QMNIST's labels is MNIST's image i. Where QMNIST's label files do not lie beside
+    MNIST, the attributes are absent.
 
     Raises:
         DataMissing: the files are not on this machine.
@@ -52,18 +56,31 @@ class Mnist:
 
 
 def _part(part: str, writers: str, folder: Path | None) -> Dataset:
-    pixels, y = idx.load_images("mnist", f"mnist/{part}-images-idx3-ubyte", f"mnist/{part}-labels-idx1-ubyte", folder, classes=10)
+    pixels, y = idx.load_images(
+        "mnist",
+        f"mnist/{part}-images-idx3-ubyte",
+        f"mnist/{part}-labels-idx1-ubyte",
+        folder,
+        classes=10,
+    )
     x = scale.images(pixels[:, None], MEAN, STD)
-    beside = files.locate((folder or files.data_folder()) / f"qmnist-writers/qmnist-{writers}-labels-idx2-int")
+    beside = files.locate(
+        (folder or files.data_folder()) / f"qmnist-writers/qmnist-{writers}-labels-idx2-int"
+    )
     attributes = {} if beside is None else _writers(beside, y)
     return Dataset(x, torch.from_numpy(y), 10, attributes, GROUPS if attributes else {})
 
 
 def _writers(path: Path, y: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-    """QMNIST's columns are class, series, writer, and five more; its test file goes on after MNIST's 10,000."""
+    """QMNIST's columns are class, series, writer, and five more; its test file goes on after
+    MNIST's 10,000.
+    """
     rows = idx.load(path)
     if rows.ndim != 2 or rows.shape[1] != 8 or len(rows) < len(y) or (rows[: len(y), 0] != y).any():
-        raise DataCorrupt(f"{path} does not describe the {len(y)} MNIST images row by row: delete it and fetch it again.")
+        raise DataCorrupt(
+            f"{path} does not describe the {len(y)} MNIST images row by row: delete it and fetch it"
+            " again."
+        )
     columns = rows[: len(y)].astype(np.int64)
     return {
         "writer": torch.from_numpy(columns[:, 2].copy()),

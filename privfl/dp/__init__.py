@@ -1,6 +1,17 @@
 """Differential privacy: clipping, noise, DP-SGD, accounting."""
 
-from privfl.dp.accounting import RdpAccount, Release, Spent, Stated, Statement, calibrate, epsilon, spend, spent_epsilon, statement
+from privfl.dp.accounting import (
+    RdpAccount,
+    Release,
+    Spent,
+    Stated,
+    Statement,
+    calibrate,
+    epsilon,
+    spend,
+    spent_epsilon,
+    statement,
+)
 from privfl.dp.adaptive import AdaptiveClip
 from privfl.dp.clip import Clip, ClipByLayer, NoBound, Normalise
 from privfl.dp.mechanisms import (

@@ -1,4 +1,6 @@
-"""Adaptive clipping: the bound follows a quantile of the clients' norms, told by noisy counts that are paid for."""
+"""Adaptive clipping: the bound follows a quantile of the clients' norms, told by noisy counts that
+are paid for.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,20 @@ from privfl.dp.noise import normals
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveClip:
-    """Geometric updates towards the norm that a fraction ``quantile`` of the clients stays under (Andrew et al. 2021, algorithm 1).
+    """Geometric updates towards the norm that a fraction ``quantile`` of the clients stays under
+    (Andrew et al. 2021, algorithm 1).
 
-    Each client says one bit: whether its norm was under the bound. The server adds Gaussian noise of ``count_noise`` to the sum of the
-    bits, divides by the public ``denominator``, and multiplies the bound by e^(-rate (fraction - quantile)). A bit shifted to
-    plus or minus one half has the sensitivity one half, so the count's noise multiplier is 2 ``count_noise``. `split` takes what the
-    count spends out of the update's own noise, and together they cost exactly what the update alone would have.
+    Each client says one bit: whether its norm was under the bound. The server adds Gaussian noise
+    of ``count_noise`` to the sum of the bits, divides by the public ``denominator``, and multiplies
+    the bound by e^(-rate (fraction - quantile)). A bit shifted to plus or minus one half has the
+    sensitivity one half, so the count's noise multiplier is 2 ``count_noise``. `split` takes what
+    the count spends out of the update's own noise, and together they cost exactly what the update
+    alone would have.
 
-    The bound before the first round is ``initial``; `step` hands out the next. Nothing is remembered here. A run fills in what is None:
-    the ``denominator`` is the expected size of a cohort, and ``count_noise`` a twentieth of it, as in the paper. The bits travel
-    through the run's channel as a sum.
+    The bound before the first round is ``initial``; `step` hands out the next. Nothing is
+    remembered here. A run fills in what is None: the ``denominator`` is the expected size of a
+    cohort, and ``count_noise`` a twentieth of it, as in the paper. The bits travel through the
+    run's channel as a sum.
 
     Raises:
         ConfigError: a setting out of range.
@@ -50,7 +56,11 @@ class AdaptiveClip:
     def among(self, expected: int | float) -> AdaptiveClip:
         """The same for cohorts of this expected size, where nothing else was said."""
         denominator = expected if self.denominator is None else self.denominator
-        return replace(self, denominator=denominator, count_noise=denominator / 20 if self.count_noise is None else self.count_noise)
+        return replace(
+            self,
+            denominator=denominator,
+            count_noise=denominator / 20 if self.count_noise is None else self.count_noise,
+        )
 
     @property
     def l2(self) -> float:
@@ -63,11 +73,17 @@ class AdaptiveClip:
         Raises:
             ConfigError: always; ask `bound` for a round's clip.
         """
-        raise ConfigError("an adaptive clip moves from round to round: run it in a Federation, or clip with bound(l2) and call step().")
+        raise ConfigError(
+            "an adaptive clip moves from round to round: run it in a Federation, or clip with"
+            " bound(l2) and call step()."
+        )
 
     def describe(self) -> str:
         """What a report says."""
-        return f"adaptive: from {self.initial:g} towards the norm that {self.quantile:.0%} of the clients stay under"
+        return (
+            f"adaptive: from {self.initial:g} towards the norm that {self.quantile:.0%} of the"
+            " clients stay under"
+        )
 
     def init(self) -> float:
         """The bound of the first round."""
@@ -78,20 +94,32 @@ class AdaptiveClip:
         return Clip(l2)
 
     def bit(self, length: int | float, l2: int | float) -> float:
-        """What a client says: plus one half where its norm is under the bound, else minus one half."""
+        """What a client says: plus one half where its norm is under the bound, else minus one
+        half.
+        """
         return 0.5 if length <= l2 else -0.5
 
-    def step(self, l2: int | float, bits: float, noise: NoiseSource | None, sensitivity: int | float = 0.5) -> tuple[float, DpEvent | None]:
+    def step(
+        self,
+        l2: int | float,
+        bits: float,
+        noise: NoiseSource | None,
+        sensitivity: int | float = 0.5,
+    ) -> tuple[float, DpEvent | None]:
         """The next bound, from the sum of the clients' bits, and the event of having looked.
 
-        ``sensitivity`` is how far one client moves that sum (one half, or 1 where its bit is replaced by another). Without a noise
-        source the count is exact, and there is no event: for runs that claim nothing.
+        ``sensitivity`` is how far one client moves that sum (one half, or 1 where its bit is
+        replaced by another). Without a noise source the count is exact, and there is no event: for
+        runs that claim nothing.
 
         Raises:
             ConfigError: nobody said how many clients there are.
         """
         if self.denominator is None or self.count_noise is None:
-            raise ConfigError("an adaptive clip divides by the expected size of a cohort: give it a denominator, or ask among().")
+            raise ConfigError(
+                "an adaptive clip divides by the expected size of a cohort: give it a denominator,"
+                " or ask among()."
+            )
         event = None
         if noise is not None:
             bits += self.count_noise * normals(1, noise).item()
@@ -102,28 +130,37 @@ class AdaptiveClip:
     def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
         """One event for the update and the count of ONE cohort: a Gaussian of both.
 
-        Two charges would be too cheap: sampled releases compose when each draws a sample of its own, and these share one.
+        Two charges would be too cheap: sampled releases compose when each draws a sample of its
+        own, and these share one.
 
         Raises:
             ConfigError: the update's noise is not Gaussian.
         """
         if update.mechanism != "gaussian":
-            raise ConfigError(f"an adaptive clip's count is accounted for beside Gaussian noise only, and this is '{update.mechanism}'.")
+            raise ConfigError(
+                "an adaptive clip's count is accounted for beside Gaussian noise only, and this is"
+                f" '{update.mechanism}'."
+            )
         z, counted = update.parameters["noise_multiplier"], count.parameters["noise_multiplier"]
-        return DpEvent("gaussian", {"noise_multiplier": (z**-2 + counted**-2) ** -0.5 if z else 0.0})
+        return DpEvent(
+            "gaussian", {"noise_multiplier": (z**-2 + counted**-2) ** -0.5 if z else 0.0}
+        )
 
     def split(self, noise_multiplier: int | float) -> float:
-        """The update's noise multiplier with which update and count together cost what ``noise_multiplier`` alone does.
+        """The update's noise multiplier with which update and count together cost what
+        ``noise_multiplier`` alone does.
 
         Raises:
             ConfigError: the count alone costs more, or nobody said how much noise it has.
         """
         if self.count_noise is None:
-            raise ConfigError("an adaptive clip's noise is split by its count_noise: give it one, or ask among().")
+            raise ConfigError(
+                "an adaptive clip's noise is split by its count_noise: give it one, or ask among()."
+            )
         left = noise_multiplier**-2 - (2 * self.count_noise) ** -2 if noise_multiplier else math.inf
         if not left > 0:
             raise ConfigError(
-                f"counts with count_noise={self.count_noise} cost more than the whole noise multiplier {noise_multiplier}: raise it"
-                f" above {noise_multiplier / 2}."
+                f"counts with count_noise={self.count_noise} cost more than the whole noise"
+                f" multiplier {noise_multiplier}: raise it above {noise_multiplier / 2}."
             )
         return float(left**-0.5)

@@ -34,9 +34,11 @@ class NoBound:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Scale a vector down to L2 norm ``l2`` where it is longer (Abadi et al. 2016, section 3.1: flat clipping).
+    """Scale a vector down to L2 norm ``l2`` where it is longer (Abadi et al. 2016, section 3.1:
+    flat clipping).
 
-    Zero vectors stay zero; NaN and infinities pass through, to be refused by name where a `Bounded` is made.
+    Zero vectors stay zero; NaN and infinities pass through, to be refused by name where a `Bounded`
+    is made.
 
     Raises:
         ConfigError: ``l2`` is not above 0.
@@ -52,16 +54,22 @@ class Clip:
         require.positive(l2=self.l2)
 
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-        """A vector of norm at most ``l2`` (1e-6 less where it was cut, so that float32 rounding cannot lift it above)."""
+        """A vector of norm at most ``l2`` (1e-6 less where it was cut, so that float32 rounding
+        cannot lift it above).
+        """
         length = norm(delta)
-        return delta * (self.l2 * (1 - SLACK) / length) if self.l2 < length < float("inf") else delta
+        return (
+            delta * (self.l2 * (1 - SLACK) / length) if self.l2 < length < float("inf") else delta
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ClipByLayer:
-    """Clip each layer's part of a vector to a bound of its own (McMahan et al. 2018, section 3.1: per-layer clipping).
+    """Clip each layer's part of a vector to a bound of its own (McMahan et al. 2018, section 3.1:
+    per-layer clipping).
 
-    ``sizes`` are the lengths of the parts, in order (`FlatModel.slots`), ``bounds`` their L2 bounds; the whole has sqrt(sum of squares).
+    ``sizes`` are the lengths of the parts, in order (`FlatModel.slots`), ``bounds`` their L2
+    bounds; the whole has sqrt(sum of squares).
 
     Raises:
         ConfigError: no parts, a part without a bound, or a bound that is not above 0.
@@ -75,7 +83,10 @@ class ClipByLayer:
 
     def __post_init__(self) -> None:
         if not self.sizes or len(self.sizes) != len(self.bounds):
-            raise ConfigError(f"per-layer clipping needs one bound a part: {len(self.sizes)} sizes and {len(self.bounds)} bounds.")
+            raise ConfigError(
+                f"per-layer clipping needs one bound a part: {len(self.sizes)} sizes and"
+                f" {len(self.bounds)} bounds."
+            )
         for bound in self.bounds:
             require.positive(bound=bound)
 
@@ -96,14 +107,20 @@ class ClipByLayer:
             BadUpdate: the parts are not as long as the vector.
         """
         if sum(self.sizes) != delta.shape[0]:
-            raise BadUpdate(f"per-layer clipping covers {sum(self.sizes)} values, and the update has {delta.shape[0]}.")
+            raise BadUpdate(
+                f"per-layer clipping covers {sum(self.sizes)} values, and the update has"
+                f" {delta.shape[0]}."
+            )
         parts = torch.split(delta, list(self.sizes))
-        return torch.cat([Clip(bound)(part) for part, bound in zip(parts, self.bounds, strict=True)])
+        return torch.cat(
+            [Clip(bound)(part) for part, bound in zip(parts, self.bounds, strict=True)]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Normalise:
-    """Bring every vector to nearly ``l2``, short ones too: l2 v / (|v| + soften) (Bu et al. 2023, automatic clipping).
+    """Bring every vector to nearly ``l2``, short ones too: l2 v / (|v| + soften) (Bu et al. 2023,
+    automatic clipping).
 
     Zero vectors stay zero; NaN and infinities pass through, to be refused by name.
 
@@ -124,4 +141,8 @@ class Normalise:
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """The vector at nearly the bound."""
         length = norm(delta)
-        return delta * (self.l2 * (1 - SLACK) / (length + self.soften)) if 0 < length < float("inf") else delta
+        return (
+            delta * (self.l2 * (1 - SLACK) / (length + self.soften))
+            if 0 < length < float("inf")
+            else delta
+        )

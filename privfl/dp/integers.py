@@ -1,7 +1,9 @@
-"""Noise on integers without floating point: Poisson, Skellam and discrete Gaussian draws from tables of 128-bit probabilities.
+"""Noise on integers without floating point: Poisson, Skellam and discrete Gaussian draws from
+tables of 128-bit probabilities.
 
-A draw compares random bits with exact integer thresholds, 64 at a time, and 64 more where those tie. The laws are met to a total
-variation distance under 2^-100 a draw (what the tables round and cut), so no low-order bits tell anything (compare Mironov 2012).
+A draw compares random bits with exact integer thresholds, 64 at a time, and 64 more where those
+tie. The laws are met to a total variation distance under 2^-100 a draw (what the tables round and
+cut), so no low-order bits tell anything (compare Mironov 2012).
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def _poisson_table(rate: float) -> tuple[int, npt.NDArray[np.uint64], npt.NDArra
 
 @lru_cache(maxsize=16)
 def _gaussian_table(variance: float) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Weights e^(-k^2 / 2 variance): each is the one before times a ratio that shrinks by e^(-1 / variance)."""
+    """Weights e^(-k^2 / 2 variance): each is the one before times a ratio that shrinks by e^(-1 /
+    variance).
+    """
     with localcontext() as context:
         context.prec = 80
         half = (Decimal(-1) / (2 * Decimal(variance))).exp()
@@ -56,8 +60,12 @@ def _gaussian_table(variance: float) -> tuple[int, npt.NDArray[np.uint64], npt.N
     return _thresholds(1 - len(side), [*reversed(side[1:]), *side])
 
 
-def _thresholds(first: int, weights: list[int]) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The first value, and the cumulated probabilities times 2^128, cut into upper and lower words; ends without weight are dropped."""
+def _thresholds(
+    first: int, weights: list[int]
+) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The first value, and the cumulated probabilities times 2^128, cut into upper and lower words;
+    ends without weight are dropped.
+    """
     total = sum(weights)
 
     def cumulated() -> Iterator[int]:
@@ -72,7 +80,9 @@ def _thresholds(first: int, weights: list[int]) -> tuple[int, npt.NDArray[np.uin
     return first, high, low
 
 
-def _draw(n: int, table: tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]], noise: NoiseSource) -> Integers:
+def _draw(
+    n: int, table: tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]], noise: NoiseSource
+) -> Integers:
     first, high, low = table
     drawn = words(n, noise)
     index = np.searchsorted(high, drawn, side="left")
@@ -101,7 +111,8 @@ def poisson(n: int, rate: int | float, noise: NoiseSource) -> Integers:
 
 
 def skellam(n: int, variance: int | float, noise: NoiseSource) -> Integers:
-    """N Skellam draws of mean 0: differences of two Poisson draws. Sums of Skellams are Skellam (Agarwal, Kairouz, Liu 2021).
+    """N Skellam draws of mean 0: differences of two Poisson draws. Sums of Skellams are Skellam
+    (Agarwal, Kairouz, Liu 2021).
 
     >>> from privfl.core import SeededNoise
     >>> abs(skellam(100_000, 9.0, SeededNoise(0)).std() - 3) < 0.05

@@ -1,4 +1,5 @@
-"""Distributed DP from end to end in a small ring: clip, rotate, scale, round, noise, wrap, sum, unwrap.
+"""Distributed DP from end to end in a small ring: clip, rotate, scale, round, noise, wrap, sum,
+unwrap.
 
 (Kairouz, Liu, Steinke 2021, algorithms 1 and 2; Agarwal, Kairouz, Liu 2021, with Skellam noise.)
 """
@@ -17,17 +18,22 @@ from privfl.dp.noise import uniforms
 from privfl.dp.rotation import Floats, padded, rotate, unrotate
 
 _LOG_BETA = 0.5
-"""log(1 / beta) of conditional rounding: a draw is kept with probability of at least 1 - e^(-1/2)."""
+"""log(1 / beta) of conditional rounding: a draw is kept with probability of at least 1 -
+e^(-1/2).
+"""
 _DEVIATIONS = 4.5
-"""How many deviations of the sum the ring holds: a wrap costs its size times its rarity, 5e-4 of the error here."""
+"""How many deviations of the sum the ring holds: a wrap costs its size times its rarity, 5e-4 of
+the error here.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ModularCode:
-    """How ``among`` clients with vectors [d] of norm at most ``l2`` sum in a ring of ``bits`` bits, noise included.
+    """How ``among`` clients with vectors [d] of norm at most ``l2`` sum in a ring of ``bits`` bits,
+    noise included.
 
-    The scale is the finest at which the sum fits, were all vectors alike; rounding is random, and repeated until the
-    rounded norm is under `unit_l2`, which the noise follows.
+    The scale is the finest at which the sum fits, were all vectors alike; rounding is random, and
+    repeated until the rounded norm is under `unit_l2`, which the noise follows.
 
     Raises:
         ConfigError: the ring cannot hold the sum at any scale.
@@ -52,13 +58,19 @@ class ModularCode:
             middle = (low + high) / 2
             low, high = (middle, high) if self._fits(middle) else (low, middle)
         if not low * self.l2 > 1e-3:
-            raise ConfigError(f"{self.bits} bits cannot hold the noisy sum of {self.among} vectors of {self.d} values: use more bits.")
+            raise ConfigError(
+                f"{self.bits} bits cannot hold the noisy sum of {self.among} vectors of {self.d}"
+                " values: use more bits."
+            )
         object.__setattr__(self, "scale", low)
 
     def _unit(self, scale: float) -> float:
         """The norm of a rounded vector (Kairouz, Liu, Steinke 2021, Proposition 22)."""
         n, length = padded(self.d), scale * self.l2
-        return min(length + math.sqrt(n), math.sqrt(length**2 + n / 4 + math.sqrt(2 * _LOG_BETA) * (length + math.sqrt(n) / 2)))
+        return min(
+            length + math.sqrt(n),
+            math.sqrt(length**2 + n / 4 + math.sqrt(2 * _LOG_BETA) * (length + math.sqrt(n) / 2)),
+        )
 
     def _fits(self, scale: float) -> bool:
         signal = (self.among * scale * self.l2) ** 2 / padded(self.d)
@@ -72,11 +84,14 @@ class ModularCode:
 
     @property
     def overhead(self) -> float:
-        """The noise's deviation over that of central Gaussian noise at the same noise multiplier."""
+        """The noise's deviation over that of central Gaussian noise at the same noise
+        multiplier.
+        """
         return self.unit_l2 / (self.scale * self.l2)
 
     def encode(self, vector: Floats, seed: bytes, source: NoiseSource) -> Integers:
-        """A client's ring integers [padded d] in [0, 2^bits): nothing but noise to whoever sees fewer than all.
+        """A client's ring integers [padded d] in [0, 2^bits): nothing but noise to whoever sees
+        fewer than all.
 
         Raises:
             BadUpdate: the vector has another length, or a norm over the bound.

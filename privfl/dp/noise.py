@@ -17,17 +17,25 @@ _DIRECT = 1 << 12
 _BLOCK = 1 << 16
 _MASK = (1 << 31) - 1
 _FEW = 1 << 13
-"""Of 2^31: so many numbers at either end, which make radii beyond 5 and under 0.003, are drawn to 2^-84 and not to 2^-31."""
+"""Of 2^31: so many numbers at either end, which make radii beyond 5 and under 0.003, are drawn to
+2^-84 and not to 2^-31.
+"""
 
 
 def keystream(n: int, noise: NoiseSource) -> bytes:
-    """The next n bytes of a noise source; many at once are AES-256-CTR under a fresh key from it, which is forgotten at once.
+    """The next n bytes of a noise source; many at once are AES-256-CTR under a fresh key from it,
+    which is forgotten at once.
 
-    A megabyte then costs a tenth of what the operating system's own generator takes; to tell the two apart is to break AES.
+    A megabyte then costs a tenth of what the operating system's own generator takes; to tell the
+    two apart is to break AES.
     """
     if n <= _DIRECT:
         return noise.random_bytes(n)
-    return Cipher(algorithms.AES(noise.random_bytes(32)), modes.CTR(bytes(16))).encryptor().update(bytes(n))
+    return (
+        Cipher(algorithms.AES(noise.random_bytes(32)), modes.CTR(bytes(16)))
+        .encryptor()
+        .update(bytes(n))
+    )
 
 
 def words(n: int, noise: NoiseSource) -> npt.NDArray[np.uint64]:
@@ -50,42 +58,60 @@ def normals(n: int, noise: NoiseSource, dtype: torch.dtype = torch.float64) -> F
     return write_normals(torch.empty(n, dtype=dtype), 1.0, noise)
 
 
-def write_normals(out: Float[Tensor, " n"], deviation: int | float, noise: NoiseSource) -> Float[Tensor, " n"]:
+def write_normals(
+    out: Float[Tensor, " n"], deviation: int | float, noise: NoiseSource
+) -> Float[Tensor, " n"]:
     """Fill a vector on the CPU with N(0, deviation^2) (Box, Muller 1958).
 
-    Radii come from 31 bits, and from 84 where they are large, or so small that float32 could not tell them apart; angles have 32. The
-    result is in floating point: an adversary who reads the last bits of a release can learn more than the ideal Gaussian tells
-    (Mironov 2012). The discrete mechanisms have no such gap.
+    Radii come from 31 bits, and from 84 where they are large, or so small that float32 could not
+    tell them apart; angles have 32. The result is in floating point: an adversary who reads the
+    last bits of a release can learn more than the ideal Gaussian tells (Mironov 2012). The discrete
+    mechanisms have no such gap.
     """
     n = out.shape[0]
     pairs = (n + 1) // 2
-    size = math.ceil(pairs / math.ceil(pairs / _BLOCK)) if pairs else 1  # blocks of one size, which stay in the cache
+    size = (
+        math.ceil(pairs / math.ceil(pairs / _BLOCK)) if pairs else 1
+    )  # blocks of one size, which stay in the cache
     stream = _Blocks(8 * size, 8 * pairs, noise)
     for start in range(0, pairs, size):
         m = min(size, pairs - start)
         raw = np.frombuffer(stream.next(8 * m), dtype="<i4")
         drawn = np.bitwise_and(raw[:m], _MASK, out=raw[:m])
-        few = np.flatnonzero((drawn < _FEW) | (drawn > _MASK - _FEW)) if drawn.min() < _FEW or drawn.max() > _MASK - _FEW else None
+        few = (
+            np.flatnonzero((drawn < _FEW) | (drawn > _MASK - _FEW))
+            if drawn.min() < _FEW or drawn.max() > _MASK - _FEW
+            else None
+        )
         refined = None if few is None else _refined(drawn[few], noise)
         whole = torch.from_numpy(raw)  # float32 takes the place of the words that it is made from
-        values = whole.to(torch.float64) if out.dtype == torch.float64 else whole.view(torch.float32).copy_(whole)
+        values = (
+            whole.to(torch.float64)
+            if out.dtype == torch.float64
+            else whole.view(torch.float32).copy_(whole)
+        )
         radius, angle = values[:m], values[m:]
         radius.mul_(2.0**-31).log_().mul_(-2 * deviation**2).sqrt_()
         if refined is not None:
             radius[torch.from_numpy(few)] = (refined * deviation).to(radius.dtype)
         first, second = out[2 * start : 2 * start + m], out[2 * start + m : 2 * (start + m)]
         torch.cos(angle.mul_(torch.pi * 2.0**-31), out=first).mul_(radius)
-        torch.mul(angle.sin_()[: len(second)], radius[: len(second)], out=second)  # one shorter at the end of an odd length
+        torch.mul(
+            angle.sin_()[: len(second)], radius[: len(second)], out=second
+        )  # one shorter at the end of an odd length
     return out
 
 
 def _refined(drawn: npt.NDArray[np.int32], noise: NoiseSource) -> Tensor:
-    """Radii of numbers at both ends, with 53 more bits below the point: the tail then ends at 10.8, and no radius is a round number."""
+    """Radii of numbers at both ends, with 53 more bits below the point: the tail then ends at 10.8,
+    and no radius is a round number.
+    """
     return torch.from_numpy(np.sqrt(-2 * np.log((drawn + uniforms(len(drawn), noise)) * 2.0**-31)))
 
 
 class _Blocks:
-    """One keystream (AES-128-CTR under a fresh key) in blocks, each written over what became of the one before.
+    """One keystream (AES-128-CTR under a fresh key) in blocks, each written over what became of the
+    one before.
 
     Keystream on top of bytes that do not depend on it is as uniform as alone.
     """
@@ -93,7 +119,11 @@ class _Blocks:
     def __init__(self, block: int, total: int, noise: NoiseSource) -> None:
         self.noise = noise
         self.buffer = np.zeros(block + 16, dtype=np.uint8).data
-        self.stream = Cipher(algorithms.AES(noise.random_bytes(16)), modes.CTR(bytes(16))).encryptor() if total > _DIRECT else None
+        self.stream = (
+            Cipher(algorithms.AES(noise.random_bytes(16)), modes.CTR(bytes(16))).encryptor()
+            if total > _DIRECT
+            else None
+        )
 
     def next(self, n: int) -> memoryview:
         """The next n bytes, to be used and overwritten before the call after."""

@@ -1,4 +1,6 @@
-"""The randomised Hadamard rotation: a public orthonormal change of basis that spreads every vector evenly over its entries."""
+"""The randomised Hadamard rotation: a public orthonormal change of basis that spreads every vector
+evenly over its entries.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def hadamard(x: Floats) -> Floats:
-    """The orthonormal Walsh-Hadamard transform of a vector [2^k], in place, in k passes; its own inverse.
+    """The orthonormal Walsh-Hadamard transform of a vector [2^k], in place, in k passes; its own
+    inverse.
 
     Raises:
         ConfigError: the length is no power of two.
@@ -46,12 +49,17 @@ def padded(d: int) -> int:
 
 
 def _signs(seed: bytes, n: int) -> Floats:
-    bits = np.unpackbits(np.frombuffer(hashlib.shake_256(b"privfl-rotation/" + seed).digest(-(-n // 8)), dtype=np.uint8))[:n]
+    bits = np.unpackbits(
+        np.frombuffer(
+            hashlib.shake_256(b"privfl-rotation/" + seed).digest(-(-n // 8)), dtype=np.uint8
+        )
+    )[:n]
     return 1.0 - 2.0 * bits.astype(np.float64)
 
 
 def rotate(x: Floats, seed: bytes) -> Floats:
-    """A vector [d] padded to a power of two, with random signs from a public seed, transformed (Suresh et al. 2017, section 3).
+    """A vector [d] padded to a power of two, with random signs from a public seed, transformed
+    (Suresh et al. 2017, section 3).
 
     >>> x = np.array([3.0, 0.0, 4.0])
     >>> bool(np.allclose(unrotate(rotate(x, b"round 1"), b"round 1", d=3), x))

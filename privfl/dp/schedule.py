@@ -40,11 +40,13 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Decaying:
-    """Noise that falls over the rounds (Yu et al. 2019, section 4.2), for late rounds have small updates.
+    """Noise that falls over the rounds (Yu et al. 2019, section 4.2), for late rounds have small
+    updates.
 
     ``"time"``: 1 / (1 + k t); ``"exponential"``: e^(-k t); ``"step"``: k^floor(t / period);
-    ``"polynomial"``: from 1 down to ``end`` in ``period`` rounds, (1 - end) (1 - t / period)^k + end. It depends on the round alone,
-    never on data, so each round is accounted for with its own noise.
+    ``"polynomial"``: from 1 down to ``end`` in ``period`` rounds, (1 - end) (1 - t / period)^k +
+    end. It depends on the round alone, never on data, so each round is accounted for with its own
+    noise.
 
     Raises:
         ConfigError: a setting out of range.
@@ -60,7 +62,9 @@ class Decaying:
 
     def __post_init__(self) -> None:
         if self.kind not in ("time", "exponential", "step", "polynomial"):
-            raise ConfigError(unknown("schedule", self.kind, ("time", "exponential", "step", "polynomial")))
+            raise ConfigError(
+                unknown("schedule", self.kind, ("time", "exponential", "step", "polynomial"))
+            )
         require.positive(k=self.k, end=self.end)
         require.at_least(1, period=self.period)
 
@@ -93,12 +97,17 @@ class PerRound:
         require.positive(**{"every factor": min(self.factors)})
 
     @classmethod
-    def from_budgets(cls, epsilons: Sequence[int | float], *, delta: int | float, sample_rate: int | float) -> tuple[PerRound, float]:
-        """Factors and the noise multiplier with which round t alone spends ``epsilons[t]`` at ``delta``.
+    def from_budgets(
+        cls, epsilons: Sequence[int | float], *, delta: int | float, sample_rate: int | float
+    ) -> tuple[PerRound, float]:
+        """Factors and the noise multiplier with which round t alone spends ``epsilons[t]`` at
+        ``delta``.
 
         The run as a whole spends less than their sum: ask `epsilon` or a ledger, not the sum.
         """
-        noise = [calibrate(epsilon=e, delta=delta, sample_rate=sample_rate, steps=1) for e in epsilons]
+        noise = [
+            calibrate(epsilon=e, delta=delta, sample_rate=sample_rate, steps=1) for e in epsilons
+        ]
         return cls(tuple(z / noise[0] for z in noise)), noise[0]
 
     def factor(self, round: int) -> float:
@@ -108,13 +117,16 @@ class PerRound:
             ConfigError: a round beyond the last.
         """
         if not 0 <= round < len(self.factors):
-            raise ConfigError(f"the schedule has {len(self.factors)} rounds, and round {round} was asked for.")
+            raise ConfigError(
+                f"the schedule has {len(self.factors)} rounds, and round {round} was asked for."
+            )
         return float(self.factors[round])
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """Gaussian noise that follows a schedule: ``at`` makes each round's mechanism, which accounts for itself.
+    """Gaussian noise that follows a schedule: ``at`` makes each round's mechanism, which accounts
+    for itself.
 
     >>> Scheduled(noise_multiplier=2.0, schedule=Decaying("exponential", k=0.1)).at(0)
     Gaussian(noise_multiplier=2.0)
@@ -125,11 +137,26 @@ class Scheduled:
 
     @classmethod
     def for_budget(
-        cls, schedule: Schedule, *, epsilon: int | float, delta: int | float, sample_rate: int | float, rounds: int
+        cls,
+        schedule: Schedule,
+        *,
+        epsilon: int | float,
+        delta: int | float,
+        sample_rate: int | float,
+        rounds: int,
     ) -> Scheduled:
         """The least noise with which all rounds together spend at most ``epsilon``."""
         factors = [schedule.factor(t) for t in range(rounds)]
-        return cls(calibrate(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=rounds, schedule=factors), schedule)
+        return cls(
+            calibrate(
+                epsilon=epsilon,
+                delta=delta,
+                sample_rate=sample_rate,
+                steps=rounds,
+                schedule=factors,
+            ),
+            schedule,
+        )
 
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
@@ -139,22 +166,30 @@ class Scheduled:
         """The round's mechanism."""
         return Gaussian(self.noise_multiplier * self.schedule.factor(round))
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing at the clients."""
         return values, None
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Refused: the noise depends on the round, which only `at` is told.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("this noise follows a schedule by rounds: run it in a Federation, or release with at(round).")
+        raise ConfigError(
+            "this noise follows a schedule by rounds: run it in a Federation, or release with"
+            " at(round)."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledClip:
-    """A clip that follows a schedule: ``l2`` times the round's factor; the noise follows the clip, so the privacy stays the same.
+    """A clip that follows a schedule: ``l2`` times the round's factor; the noise follows the clip,
+    so the privacy stays the same.
 
     Raises:
         ConfigError: ``l2`` is not above 0.
@@ -175,7 +210,10 @@ class ScheduledClip:
 
     def describe(self) -> str:
         """What a report says."""
-        return f"every update's L2 norm at most {self.l2:g} times the round's factor by {self.schedule!r}"
+        return (
+            f"every update's L2 norm at most {self.l2:g} times the round's factor by"
+            f" {self.schedule!r}"
+        )
 
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """Refused: the clip depends on the round, which only `at` is told.
@@ -183,4 +221,7 @@ class ScheduledClip:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError("this clip follows a schedule by rounds: run it in a Federation, or clip with at(round).")
+        raise ConfigError(
+            "this clip follows a schedule by rounds: run it in a Federation, or clip with"
+            " at(round)."
+        )

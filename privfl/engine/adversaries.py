@@ -1,4 +1,6 @@
-"""What the attackers of a scenario do in a round: to their data, their training, their updates and their parties."""
+"""What the attackers of a scenario do in a round: to their data, their training, their updates and
+their parties.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 import torch
 
-from privfl.attacks.backdoor.implant import Implant
+from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.core import (
     BeforeSeat,
     Bounded,
@@ -46,16 +48,18 @@ from privfl.training import Task
 
 
 @dataclass(slots=True)
-class Struck:
+class AttackEffects:
     """What attackers did in a round: which parties lie, what they remember, and a word on each."""
 
-    liars: dict[str, Any] = field(default_factory=dict)
+    byzantine: dict[str, Any] = field(default_factory=dict)
     memory: dict[int, dict[ClientId, Any]] = field(default_factory=dict)
     fired: dict[str, str] = field(default_factory=dict)
 
 
 class Adversaries:
-    """The attackers of a scenario. What they remember is in the `RunState`; here is only the data that they spoilt."""
+    """The attackers of a scenario. What they remember is in the `RunState`; here is only the data
+    that they spoilt.
+    """
 
     def __init__(self, scenario: Scenario, seeds: Seeds) -> None:
         self.scenario, self.seeds = scenario, seeds
@@ -65,7 +69,7 @@ class Adversaries:
                 attack = attacker.at(client)
                 if isinstance(attack, DataPoison):
                     self._data(client, (i,))  # refuses what cannot be spoilt before any training
-                elif isinstance(attack, Implant):
+                elif isinstance(attack, Backdoor):
                     attack.ready(self._honest_data(client))
 
     def task(self, client: ClientId, broadcast: Broadcast, state: RunState) -> Task:
@@ -77,7 +81,9 @@ class Adversaries:
             if isinstance(attack, DataPoison):
                 spoilers.append(i)
             if isinstance(attack, TrainingPoison):
-                method = attack.poison_training(RoundKnowledge(broadcast.plan, state.parameters, state.last))
+                method = attack.poison_training(
+                    RoundKnowledge(broadcast.plan, state.parameters, state.last)
+                )
             if isinstance(attack, Objective):
                 method = replace(self.scenario.workload.method, objective=attack)  # type: ignore[type-var]
             if isinstance(attack, BroadcastPoison):
@@ -92,11 +98,15 @@ class Adversaries:
         dishonest = (UpdatePoison, RememberingPoison, TrainingPoison, BoundPoison, PartyPoison)
         return not any(isinstance(attack, dishonest) for _, attack in self._through(client, round))
 
-    def strike(self, plan: RoundPlan, updates: Mapping[ClientId, Update], state: RunState) -> Struck:
-        """Let every attacker that acts in this round rewrite its clients' updates in place, and name its lying parties."""
+    def apply_attacks(
+        self, plan: RoundPlan, updates: Mapping[ClientId, Update], state: RunState
+    ) -> AttackEffects:
+        """Let every attacker that acts in this round rewrite its clients' updates in place, and
+        name its lying parties.
+        """
         acting = [attacker.acting(plan.cohort, plan.number) for attacker in self.scenario.attackers]
         honest = [client for client in updates if not any(client in clients for clients in acting)]
-        done = Struck(memory={i: dict(by_team) for i, by_team in state.attacks.items()})
+        done = AttackEffects(memory={i: dict(by_team) for i, by_team in state.attacks.items()})
         for i, attacker in enumerate(self.scenario.attackers):
             mine = [client for client in acting[i] if client in updates]
             if not mine:
@@ -105,13 +115,14 @@ class Adversaries:
                 try:
                     for team in attacker.teams(mine):
                         self._rewrite(plan, updates, state, i, team, honest, done)
-                except ConfigError as impossible:  # with this cohort: what is impossible with every cohort was refused before
+                # with this cohort: what is impossible with every cohort was refused before
+                except ConfigError as impossible:
                     done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
                     continue
             for client in mine:
                 attack = attacker.at(client)
                 if isinstance(attack, PartyPoison):
-                    done.liars[client_party(client)] = _liar(attack, plan, client)
+                    done.byzantine[client_party(client)] = _liar(attack, plan, client)
             done.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {plan.n} clients"
         return done
 
@@ -120,7 +131,9 @@ class Adversaries:
         return any(isinstance(attack, BoundPoison) for _, attack in self._through(client, round))
 
     def handed_over(self, honest: Bounded, unbounded: Vector, round: int) -> Bounded:
-        """What a client hands its own party in place of its bounded update; ``unbounded`` [d] is the update before the bound."""
+        """What a client hands its own party in place of its bounded update; ``unbounded`` [d] is
+        the update before the bound.
+        """
         for _, attack in self._through(honest.client, round):
             if isinstance(attack, BoundPoison):
                 honest = attack.poison_bounded(honest, unbounded)
@@ -135,7 +148,9 @@ class Adversaries:
         return self.scenario.workload.data.take(self.scenario.clients[client])
 
     def _data(self, client: ClientId, spoilers: tuple[int, ...]) -> Dataset:
-        """What a client trains on in rounds in which these attackers, by position, act through it; made once."""
+        """What a client trains on in rounds in which these attackers, by position, act through it;
+        made once.
+        """
         known = self._spoilt.get((client, spoilers))
         if known is None:
             *first, last = spoilers
@@ -153,7 +168,7 @@ class Adversaries:
         i: int,
         team: Sequence[ClientId],
         honest: Sequence[ClientId],
-        done: Struck,
+        done: AttackEffects,
     ) -> None:
         attacker = self.scenario.attackers[i]
         attack = attacker.attack
@@ -184,7 +199,9 @@ class Adversaries:
         if attack.knows in ("benign", "rule") and honest:
             bound = scenario.in_round(plan.number, state.bound).bound
             sent = torch.stack([bound(updates[client].delta) for client in honest])
-            benign = Rows(sent, torch.tensor([updates[client].weight for client in honest]), tuple(honest))
+            benign = Rows(
+                sent, torch.tensor([updates[client].weight for client in honest]), tuple(honest)
+            )
         return RoundKnowledge(
             plan,
             state.parameters,
@@ -199,7 +216,9 @@ class Adversaries:
 
 @dataclass(frozen=True, slots=True)
 class _ServerSide:
-    """What the server will make of rows, tried out: seats before the rule and the rule, on copies of their memory."""
+    """What the server will make of rows, tried out: seats before the rule and the rule, on copies
+    of their memory.
+    """
 
     scenario: Scenario
     plan: RoundPlan
@@ -207,7 +226,9 @@ class _ServerSide:
     seeds: Seeds
 
     def __call__(self, opened: Rows) -> Vector:
-        context = Context(self.plan, self.state.parameters, self.seeds.generator("rule", self.plan.number))
+        context = Context(
+            self.plan, self.state.parameters, self.seeds.generator("rule", self.plan.number)
+        )
         for i, defence in enumerate(self.scenario.defences):
             if isinstance(defence, BeforeSeat):
                 opened, _ = defence.before(opened, self.state.seats[i], context)
@@ -221,12 +242,17 @@ class _ServerSide:
         return self.scenario.aggregator.sensitivity(bound, n, relation)
 
 
-def measures(attackers: Sequence[Attacker], module: torch.nn.Module, test: Dataset) -> dict[str, float]:
+def measures(
+    attackers: Sequence[Attacker], module: torch.nn.Module, test: Dataset
+) -> dict[str, float]:
     """Every attack's success on a model, by attack and name."""
     found: dict[str, float] = {}
     for attacker in attackers:
         if isinstance(attacker.attack, Measured):
-            found |= {f"{attacker.name}: {name}": value for name, value in attacker.attack.measure(module, test).items()}
+            found |= {
+                f"{attacker.name}: {name}": value
+                for name, value in attacker.attack.measure(module, test).items()
+            }
     return found
 
 

@@ -1,4 +1,6 @@
-"""From what a channel opened to the change that the server applies: seats before, the rule, noise, seats after, and what they did."""
+"""From what a channel opened to the change that the server applies: seats before, the rule, noise,
+seats after, and what they did.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Aggregate:
-    """The change [d], the extra vectors' aggregates, the server-side memory after it, what was charged, and what fired."""
+    """The change [d], the extra vectors' aggregates, the server-side memory after it, what was
+    charged, and what fired.
+    """
 
     vector: Vector
     aux: dict[str, Vector] = field(default_factory=dict)
@@ -52,7 +56,8 @@ def aggregate(
     state: RunState,
     local: DpEvent | None,
 ) -> Aggregate:
-    """One round's aggregation. ``parts`` are the lengths of the extra vectors, ``local`` the event of the clients' own noise.
+    """One round's aggregation. ``parts`` are the lengths of the extra vectors, ``local`` the event
+    of the clients' own noise.
 
     Raises:
         TooManyByzantine: too few rows for the rule.
@@ -64,12 +69,18 @@ def aggregate(
     if opened is not None:
         inside = getattr(scenario.channel, "rule", None)
         if isinstance(opened.what, Total) and inside is not None and opened.what.count < plan.n:
-            done.fired[f"{type(inside).__name__} inside the channel"] = f"counted {opened.what.count} of {plan.n} updates"
+            done.fired[f"{type(inside).__name__} inside the channel"] = (
+                f"counted {opened.what.count} of {plan.n} updates"
+            )
         what = _before(scenario, opened.what, context, done)
         done.vector = _decide(scenario, "delta", what, context, done)
     for part, length in parts.items():
         seen = outcomes[part].opened
-        done.aux[part] = torch.zeros(length) if seen is None else _decide(scenario, part, seen.what, context, done)
+        done.aux[part] = (
+            torch.zeros(length)
+            if seen is None
+            else _decide(scenario, part, seen.what, context, done)
+        )
     _noise(scenario, plan, opened, done, local)
     for i, defence in enumerate(scenario.defences):
         if isinstance(defence, JudgesAfter):
@@ -104,14 +115,22 @@ def _decide(scenario: Scenario, part: str, what: Any, context: Context, done: Ag
     return plain
 
 
-def _told(done: Aggregate, who: object, verdict: Verdict[T], rows: Rows | None, part: str = "delta") -> T:
+def _told(
+    done: Aggregate, who: object, verdict: Verdict[T], rows: Rows | None, part: str = "delta"
+) -> T:
     if verdict.fired:
         name = type(who).__name__ if part == "delta" else f"{type(who).__name__} ({part})"
         done.fired[name] = verdict.words(None if rows is None else rows.ids)
     return verdict.out
 
 
-def _noise(scenario: Scenario, plan: RoundPlan, opened: Opened[Any] | None, done: Aggregate, local: DpEvent | None) -> None:
+def _noise(
+    scenario: Scenario,
+    plan: RoundPlan,
+    opened: Opened[Any] | None,
+    done: Aggregate,
+    local: DpEvent | None,
+) -> None:
     survivors = 0 if opened is None else len(opened.survivors)
     population = len(scenario.clients)
     sampling = scenario.sampler.sampling(population)
@@ -120,7 +139,9 @@ def _noise(scenario: Scenario, plan: RoundPlan, opened: Opened[Any] | None, done
     if scenario.mechanism is None:
         return
     if scenario.local_noise:
-        if local is not None:  # everybody's own release, seen by the server round by round: no sampling hides it
+        if (
+            local is not None
+        ):  # everybody's own release, seen by the server round by round: no sampling hides it
             done.charges.append(
                 Charge(
                     plan.number,
@@ -135,11 +156,15 @@ def _noise(scenario: Scenario, plan: RoundPlan, opened: Opened[Any] | None, done
             )
         return
     rows = opened.what.n if opened is not None and isinstance(opened.what, Rows) else survivors
-    done.vector, event = scenario.mechanism.release(done.vector, scenario.sensitivity(rows), survivors, scenario.noise)
+    done.vector, event = scenario.mechanism.release(
+        done.vector, scenario.sensitivity(rows), survivors, scenario.noise
+    )
     _charge(scenario, plan, event, sampling, done)
 
 
-def _charge(scenario: Scenario, plan: RoundPlan, event: DpEvent | None, sampling: Sampling, done: Aggregate) -> None:
+def _charge(
+    scenario: Scenario, plan: RoundPlan, event: DpEvent | None, sampling: Sampling, done: Aggregate
+) -> None:
     if event is not None:
         done.charges.append(
             Charge(

@@ -12,10 +12,11 @@ from privfl.core import ClientId, ConfigError, Divided, require
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """The rounds of an attack: a list, or every ``every``-th from ``first`` to ``last`` (None: to the end).
+class AttackSchedule:
+    """The rounds of an attack: a list, or every ``every``-th from ``first`` to ``last`` (None: to
+    the end).
 
-    >>> [r for r in range(8) if Schedule(first=2, every=3).active(r)]
+    >>> [r for r in range(8) if AttackSchedule(first=2, every=3).active(r)]
     [2, 5]
     """
 
@@ -32,12 +33,16 @@ class Schedule:
         """Whether the attack acts in this round."""
         if self.rounds is not None:
             return round in self.rounds
-        return self.first <= round <= (round if self.last is None else self.last) and (round - self.first) % self.every == 0
+        return (
+            self.first <= round <= (round if self.last is None else self.last)
+            and (round - self.first) % self.every == 0
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Attacker:
-    """One attack, the clients that carry it out, and its rounds. The attack fills one or more of the seats of `core.attack`.
+    """One attack, the clients that carry it out, and its rounds. The attack fills one or more of
+    the seats of `core.attack`.
 
     ``colluding`` clients decide on their updates together; the others each on its own.
     """
@@ -45,7 +50,7 @@ class Attacker:
     name: str
     attack: Any
     clients: frozenset[ClientId]
-    schedule: Schedule = Schedule()
+    schedule: AttackSchedule = AttackSchedule()
     colluding: bool = True
 
     def at(self, client: ClientId) -> Any:
@@ -64,7 +69,10 @@ class Attacker:
 
 
 def choose_clients(
-    clients: Sequence[ClientId], rng: torch.Generator, named: Sequence[ClientId] | None = None, fraction: float | None = None
+    clients: Sequence[ClientId],
+    rng: torch.Generator,
+    named: Sequence[ClientId] | None = None,
+    fraction: float | None = None,
 ) -> frozenset[ClientId]:
     """The attacker's clients: those named, or a random fraction (at least one), or one at random.
 
@@ -76,7 +84,10 @@ def choose_clients(
     if named is not None:
         strangers = sorted(set(named) - set(clients))
         if strangers:
-            raise ConfigError(f"attack clients: there is no client {strangers[0]}; there are {len(clients)} clients.")
+            raise ConfigError(
+                f"attack clients: there is no client {strangers[0]}; there are {len(clients)}"
+                " clients."
+            )
         return frozenset(named)
     if fraction is not None and not 0 < fraction <= 1:
         raise ConfigError(f"an attack's fraction of clients must lie in (0, 1], and is {fraction}.")

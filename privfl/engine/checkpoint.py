@@ -1,6 +1,8 @@
-"""State as files: anything made of dataclasses, mappings, sequences, numbers and tensors, written atomically and read back bit for bit.
+"""State as files: anything made of dataclasses, mappings, sequences, numbers and tensors, written
+atomically and read back bit for bit.
 
-Keys and other secrets never get here: whatever inherits `KeepsSecrets` is refused. A resumed run sets up a new session.
+Keys and other secrets never get here: whatever inherits `KeepsSecrets` is refused. A resumed run
+sets up a new session.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _PLAIN = (str, bool, int, float, type(None))
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, KeepsSecrets):
-        raise SecretsStay(f"{type(value).__name__} holds secrets and does not go into a checkpoint.")
+        raise SecretsStay(
+            f"{type(value).__name__} holds secrets and does not go into a checkpoint."
+        )
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, torch.Tensor):
@@ -37,12 +41,17 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return {type(value).__name__: [_pack(item, tensors) for item in items]}
     if isinstance(value, Mapping):
-        return {"dict": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
+        return {
+            "dict": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]
+        }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         fields = {f.name: _pack(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
         return {"dataclass": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
-    raise TypeError(f"a {type(value).__name__} cannot be checkpointed: make the state of dataclasses, mappings, numbers and tensors.")
+    raise TypeError(
+        f"a {type(value).__name__} cannot be checkpointed: make the state of dataclasses, mappings,"
+        " numbers and tensors."
+    )
 
 
 def _unpack(packed: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -60,7 +69,9 @@ def _unpack(packed: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         for step in name.split("."):
             kind = vars(kind)[step]
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-            raise DataCorrupt(f"the checkpoint names '{packed['dataclass']}', which is no dataclass.")
+            raise DataCorrupt(
+                f"the checkpoint names '{packed['dataclass']}', which is no dataclass."
+            )
         state = object.__new__(kind)  # as it was: no checks, no defaults, no side effects
         for field, value in packed["fields"].items():
             object.__setattr__(state, field, _unpack(value, tensors))
@@ -80,7 +91,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def save(folder: Path, step: int, state: Any) -> Path:
-    """Write ``state`` into ``folder/step-N``, then forget older steps. A kill at any moment leaves a whole step behind.
+    """Write ``state`` into ``folder/step-N``, then forget older steps. A kill at any moment leaves
+    a whole step behind.
 
     Raises:
         SecretsStay: the state holds secrets.

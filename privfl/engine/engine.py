@@ -1,4 +1,6 @@
-"""The round, from top to bottom: sample, broadcast, train, attack, bound, send, open, aggregate, noise, apply, record."""
+"""The round, from top to bottom: sample, broadcast, train, attack, bound, send, open, aggregate,
+noise, apply, record.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +58,10 @@ _BITS = "norms under the bound"
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """A round that was played: the state after it, its transcript, and the clients' mean training losses."""
+class RoundResult:
+    """A round that was played: the state after it, its transcript, and the clients' mean training
+    losses.
+    """
 
     state: RunState
     transcript: Transcript
@@ -103,13 +107,16 @@ class Limited(Protocol):
 
 
 class Engine:
-    """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only buffers, workers, and the session's keys.
+    """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
+    buffers, workers, and the session's keys.
 
     Raises:
         ConfigError: the scenario cannot work (`Scenario.check`).
     """
 
-    def __init__(self, scenario: Scenario, executor: Executor, faults: Faults | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, executor: Executor, faults: Faults | None = None
+    ) -> None:
         scenario.check()
         self.scenario = scenario
         self.executor = executor
@@ -121,19 +128,27 @@ class Engine:
         self._matrix = torch.empty(0, 0)
         self.adversaries = Adversaries(scenario, self.seeds)
         weighting = getattr(scenario.workload.method, "weighting", "samples")
-        self._max_weight = 1.0 if weighting == "uniform" else float(max(len(index) for index in scenario.clients.values()))
+        self._max_weight = (
+            1.0
+            if weighting == "uniform"
+            else float(max(len(index) for index in scenario.clients.values()))
+        )
         self._parts = dict(scenario.workload.method.parts(scenario.workload.model.d))
         bound = scenario.bound
-        self._adaptive = bound.among(scenario.expected_cohort) if isinstance(bound, AdaptiveBound) else None
+        self._adaptive = (
+            bound.among(scenario.expected_cohort) if isinstance(bound, AdaptiveBound) else None
+        )
         for part in self._parts:
             if scenario.bound.l2 < float("inf") and part not in scenario.part_bounds:
                 raise ConfigError(
-                    f"the method also sends '{part}', which needs a bound of its own here: set bound.parts to {{{part}: ...}}."
+                    f"the method also sends '{part}', which needs a bound of its own here: set"
+                    f" bound.parts to {{{part}: ...}}."
                 )
         sums = scenario.rounds * (1 + len(self._parts))
         if isinstance(scenario.channel, Limited) and sums > scenario.channel.releases:
             raise ConfigError(
-                f"{scenario.rounds} rounds open {sums} sums under one key, and it opens {scenario.channel.releases}: raise releases."
+                f"{scenario.rounds} rounds open {sums} sums under one key, and it opens"
+                f" {scenario.channel.releases}: raise releases."
             )
 
     def begin(self, executor: str) -> RunState:
@@ -146,11 +161,15 @@ class Engine:
             executor=executor,
             method=self.server.init(model.d),
             rules={part: rule.init() for part in parts} if isinstance(rule, RuleWithMemory) else {},
-            seats={i: d.init() for i, d in enumerate(self.scenario.defences) if isinstance(d, BeforeSeat | AfterSeat)},
+            seats={
+                i: d.init()
+                for i, d in enumerate(self.scenario.defences)
+                if isinstance(d, BeforeSeat | AfterSeat)
+            },
             bound=None if self._adaptive is None else self._adaptive.init(),
         )
 
-    def play(self, state: RunState, *, keep: bool = False) -> Played:
+    def play(self, state: RunState, *, keep: bool = False) -> RoundResult:
         """One round. ``keep`` keeps every message and update for audits.
 
         Raises:
@@ -160,7 +179,15 @@ class Engine:
         scenario = self.scenario.in_round(number, state.bound)
         clients = tuple(scenario.clients)
         cohort = scenario.sampler.draw(clients, self.seeds.generator("sampling", number))
-        plan = RoundPlan(number, cohort, scenario.workload.model.d, scenario.sent_l2, self._max_weight, "delta", self._id)
+        plan = RoundPlan(
+            number,
+            cohort,
+            scenario.workload.model.d,
+            scenario.sent_l2,
+            self._max_weight,
+            "delta",
+            self._id,
+        )
         now = _Round(plan, scenario)
         if not self.session.enrolled(clients):
             with now.stage("key set-up"):
@@ -176,7 +203,9 @@ class Engine:
             bounded = self._bound(now)
         outcomes: dict[str, Outcome[Any]] = {}
         with now.stage("channel"):
-            self.session.inform(Context(plan, state.parameters, self.seeds.generator("rule in channel", number)))
+            self.session.inform(
+                Context(plan, state.parameters, self.seeds.generator("rule in channel", number))
+            )
             outcomes["delta"] = self.session.play(plan, bounded, faults, keep_bodies=keep)
             for part in self._parts:
                 outcomes[part] = self._send_part(now, part, faults, keep)
@@ -193,8 +222,12 @@ class Engine:
                 now.charges += done.charges
                 with now.stage("apply"):
                     fraction = len(cohort) / len(clients)
-                    after, method = self.server.step(state.parameters, done.vector, done.aux, state.method, fraction)
-                    changed = replace(merged(state, done, bool(state.rules)), method=method, last=done.vector)
+                    after, method = self.server.step(
+                        state.parameters, done.vector, done.aux, state.method, fraction
+                    )
+                    changed = replace(
+                        merged(state, done, bool(state.rules)), method=method, last=done.vector
+                    )
         else:
             now.wrong("channel", "nothing was opened, so the model stays as it was")
         changed = replace(
@@ -226,13 +259,14 @@ class Engine:
             channel=scenario.channel if keep else None,
             members=self.session.members if keep else {},
         )
-        return Played(changed, transcript, now.losses)
+        return RoundResult(changed, transcript, now.losses)
 
     def close(self) -> None:
         """Give back workers."""
         self.executor.close()
 
-    # ---- stages ---------------------------------------------------------------------------------------------------------
+    # ---- stages
+    # ---------------------------------------------------------------------------------------------
 
     def _rows(self, n: int, d: int) -> torch.Tensor:
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
@@ -261,11 +295,18 @@ class Engine:
         now.losses = tuple(losses)
         if not now.updates:
             first = next(result for result in results if isinstance(result, Failed))
-            raise RoundFailed(f"round {now.plan.number}: training failed at every client; client {first.client}: {first.why}")
+            raise RoundFailed(
+                f"round {now.plan.number}: training failed at every client; client {first.client}:"
+                f" {first.why}"
+            )
 
     def _at_clients(self, now: _Round, state: RunState) -> dict[int, dict[ClientId, Any]]:
-        """The clients' own half of the defences; a client that runs other code than the honest one has none."""
-        defences = [(i, d) for i, d in enumerate(self.scenario.defences) if isinstance(d, ClientSeat)]
+        """The clients' own half of the defences; a client that runs other code than the honest one
+        has none.
+        """
+        defences = [
+            (i, d) for i, d in enumerate(self.scenario.defences) if isinstance(d, ClientSeat)
+        ]
         memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
         changed = {i: 0 for i, _ in defences}
         for client, update in now.updates.items() if defences else ():
@@ -273,23 +314,35 @@ class Engine:
                 continue
             sent = update
             for i, defence in defences:
-                context = Context(now.plan, state.parameters, self.seeds.generator("client seat", now.plan.number, client, i))
+                context = Context(
+                    now.plan,
+                    state.parameters,
+                    self.seeds.generator("client seat", now.plan.number, client, i),
+                )
                 known = memory.setdefault(i, {})
                 before = sent.delta
-                sent, known[client] = defence.at_client(sent, known.get(client, defence.init_client()), context)
+                sent, known[client] = defence.at_client(
+                    sent, known.get(client, defence.init_client()), context
+                )
                 changed[i] += sent.delta is not before
             if sent.delta is not update.delta:
                 update.delta.copy_(sent.delta)
         for i, defence in defences:
             if changed[i]:
-                now.fired[f"{type(defence).__name__} at the clients"] = f"changed {changed[i]} of {now.plan.n} updates"
+                now.fired[f"{type(defence).__name__} at the clients"] = (
+                    f"changed {changed[i]} of {now.plan.n} updates"
+                )
         return memory
 
     def _attack(self, now: _Round, state: RunState) -> Faults:
-        struck = self.adversaries.strike(now.plan, now.updates, state)
-        now.attacks = struck.memory
-        now.fired |= struck.fired
-        return replace(self.faults, liars={**self.faults.liars, **struck.liars}) if struck.liars else self.faults
+        effects = self.adversaries.apply_attacks(now.plan, now.updates, state)
+        now.attacks = effects.memory
+        now.fired |= effects.fired
+        return (
+            replace(self.faults, byzantine={**self.faults.byzantine, **effects.byzantine})
+            if effects.byzantine
+            else self.faults
+        )
 
     def _bound(self, now: _Round) -> dict[ClientId, Bounded]:
         scenario, number = now.scenario, now.plan.number
@@ -303,11 +356,16 @@ class Engine:
                 if scenario.mechanism is not None and scenario.local_noise:
                     Bounded(client, delta, scenario.bound.l2)  # refuse NaN before noise hides it
                     delta, now.local_event = scenario.mechanism.share(
-                        delta, Sensitivity(2 * scenario.bound.l2), max(now.plan.n, 1), scenario.noise
+                        delta,
+                        Sensitivity(2 * scenario.bound.l2),
+                        max(now.plan.n, 1),
+                        scenario.noise,
                     )
                 if delta is not update.delta:
                     update.delta.copy_(delta)
-                bounded[client] = Bounded(client, update.delta, scenario.sent_l2, update.weight, now.frames[client])
+                bounded[client] = Bounded(
+                    client, update.delta, scenario.sent_l2, update.weight, now.frames[client]
+                )
             except BadUpdate as bad:
                 now.wrong("bound", str(bad), client)
                 continue
@@ -333,13 +391,21 @@ class Engine:
         return self.session.play(plan, bounded, faults, keep_bodies=keep)
 
     def _send_bits(self, now: _Round, faults: Faults, keep: bool) -> Outcome[Any]:
-        """Whether each norm was under the bound, through the same channel: where it sums, nobody reads a single bit."""
+        """Whether each norm was under the bound, through the same channel: where it sums, nobody
+        reads a single bit.
+        """
         plan = replace(now.plan, d=1, l2=0.5, max_weight=1.0, part=_BITS)
-        bounded = {client: Bounded(client, torch.tensor([bit]), 0.5) for client, bit in now.bits.items()}
+        bounded = {
+            client: Bounded(client, torch.tensor([bit]), 0.5) for client, bit in now.bits.items()
+        }
         return self.session.play(plan, bounded, faults, keep_bodies=keep)
 
-    def _adapt(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState, done: Aggregate) -> float | None:
-        """Where the adaptive bound goes from here. The count is charged together with the update that the same cohort made."""
+    def _adapt(
+        self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState, done: Aggregate
+    ) -> float | None:
+        """Where the adaptive bound goes from here. The count is charged together with the update
+        that the same cohort made.
+        """
         if self._adaptive is None or state.bound is None:
             return None
         opened = outcomes[_BITS].opened
@@ -351,11 +417,18 @@ class Engine:
         sensitivity = row.step if scenario.relation() == "replace_one" else row.l2
         moved, event = self._adaptive.step(state.bound, _sum(opened), noise, sensitivity)
         if event is not None:
-            done.charges = [replace(charge, event=self._adaptive.together(charge.event, event)) for charge in done.charges]
-        now.fired[type(self.scenario.bound).__name__] = f"the bound of the next round is {moved:.4g} (it was {state.bound:.4g})"
+            done.charges = [
+                replace(charge, event=self._adaptive.together(charge.event, event))
+                for charge in done.charges
+            ]
+        now.fired[type(self.scenario.bound).__name__] = (
+            f"the bound of the next round is {moved:.4g} (it was {state.bound:.4g})"
+        )
         return moved
 
-    def _aggregate(self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState) -> Aggregate | None:
+    def _aggregate(
+        self, now: _Round, outcomes: Mapping[str, Outcome[Any]], state: RunState
+    ) -> Aggregate | None:
         try:
             done = aggregate(now.scenario, now.plan, outcomes, self._parts, state, now.local_event)
         except (TooManyByzantine, BadUpdate) as refused:
@@ -389,7 +462,10 @@ def _kept(outcome: Outcome[Any]) -> Outcome[Any]:
     opened = outcome.opened
     if opened is None or not isinstance(opened.what, Rows):
         return outcome
-    return replace(outcome, opened=replace(opened, what=replace(opened.what, values=opened.what.values.clone())))
+    return replace(
+        outcome,
+        opened=replace(opened, what=replace(opened.what, values=opened.what.values.clone())),
+    )
 
 
 def _forgotten(outcome: Outcome[Any]) -> Outcome[Any]:
@@ -397,4 +473,6 @@ def _forgotten(outcome: Outcome[Any]) -> Outcome[Any]:
     opened = outcome.opened
     if opened is None or not isinstance(opened.what, Rows):
         return outcome
-    return replace(outcome, opened=replace(opened, what=Rows(torch.empty(0, 0), torch.empty(0), ())))
+    return replace(
+        outcome, opened=replace(opened, what=Rows(torch.empty(0, 0), torch.empty(0), ()))
+    )

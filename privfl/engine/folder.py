@@ -1,4 +1,6 @@
-"""A run folder: everything about a run that a person, a report or a resumed run needs, written so that a kill leaves it whole."""
+"""A run folder: everything about a run that a person, a report or a resumed run needs, written so
+that a kill leaves it whole.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from privfl.engine.state import RunState
 
 
 class RunFolder:
-    """``config.yaml``, ``rounds.jsonl``, ``ledger.json``, ``checkpoint/``; at the end ``summary.json`` and ``model.safetensors``."""
+    """``config.yaml``, ``rounds.jsonl``, ``ledger.json``, ``checkpoint/``; at the end
+    ``summary.json`` and ``model.safetensors``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +35,10 @@ class RunFolder:
         """
         try:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise ConfigError(f"'{path}' is not empty: give --out a new folder, or go on with the run in it by --resume.")
+                raise ConfigError(
+                    f"'{path}' is not empty: give --out a new folder, or go on with the run in it"
+                    " by --resume."
+                )
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the folder '{path}': {error.strerror}.") from None
@@ -39,7 +46,8 @@ class RunFolder:
         return cls(path)
 
     def restore(self) -> tuple[RunState | None, list[RoundRecord]]:
-        """The newest state and the rounds before it; rounds that were logged after it are forgotten and played again.
+        """The newest state and the rounds before it; rounds that were logged after it are forgotten
+        and played again.
 
         Raises:
             DataCorrupt: the checkpoint is damaged.
@@ -58,14 +66,26 @@ class RunFolder:
             log.write(json.dumps(record.to_json()) + "\n")
         checkpoint.save(self.path / "checkpoint", state.round, state)
 
-    def finish(self, state: RunState, names: Mapping[str, Vector], summary: Mapping[str, Any]) -> None:
+    def finish(
+        self, state: RunState, names: Mapping[str, Vector], summary: Mapping[str, Any]
+    ) -> None:
         """Write the model (flat as ``parameters``, and by name), the ledger and the summary."""
-        write_atomically(self.path / "ledger.json", json.dumps([charge.to_json() for charge in state.ledger.charges], indent=1))
-        tensors = {"parameters": state.parameters.contiguous()} | {name: tensor.clone().contiguous() for name, tensor in names.items()}
+        write_atomically(
+            self.path / "ledger.json",
+            json.dumps([charge.to_json() for charge in state.ledger.charges], indent=1),
+        )
+        tensors = {"parameters": state.parameters.contiguous()} | {
+            name: tensor.clone().contiguous() for name, tensor in names.items()
+        }
         write_atomically(self.path / "model.safetensors", safetensors.torch.save(tensors))
         write_atomically(self.path / "summary.json", json.dumps(dict(summary), indent=1))
 
 
 def read_ledger(path: Path) -> Ledger:
     """The ledger of a run folder."""
-    return Ledger(tuple(Charge.from_json(item) for item in json.loads((path / "ledger.json").read_text(encoding="utf-8"))))
+    return Ledger(
+        tuple(
+            Charge.from_json(item)
+            for item in json.loads((path / "ledger.json").read_text(encoding="utf-8"))
+        )
+    )

@@ -9,10 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """One round. ``accuracy`` and ``loss`` are the new model's on the test set (None in rounds without evaluation).
+    """One round. ``accuracy`` and ``loss`` are the new model's on the test set (None in rounds
+    without evaluation).
 
-    ``train_losses`` are the clients' mean training losses (their spread is the report's band), ``seconds`` wall time by stage,
-    ``epsilon`` what has been spent so far by subject, ``fired`` what defences did, ``incidents`` what went wrong, in words.
+    ``train_losses`` are the clients' mean training losses (their spread is the report's band),
+    ``seconds`` wall time by stage, ``epsilon`` what has been spent so far by subject, ``fired``
+    what defences did, ``incidents`` what went wrong, in words.
     """
 
     round: int
@@ -35,4 +37,10 @@ class RoundRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RoundRecord:
         """From what `to_json` made."""
-        return cls(**{**data, "train_losses": tuple(data["train_losses"]), "incidents": tuple(data["incidents"])})
+        return cls(
+            **{
+                **data,
+                "train_losses": tuple(data["train_losses"]),
+                "incidents": tuple(data["incidents"]),
+            }
+        )

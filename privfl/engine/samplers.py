@@ -1,4 +1,6 @@
-"""Who takes part in a round; each sampler names the sampling event that privacy accounting rests on."""
+"""Who takes part in a round; each sampler names the sampling event that privacy accounting rests
+on.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +68,16 @@ class FixedSize:
     def sampling(self, population: int) -> Sampling:
         """Rate size / population, without replacement."""
         if self.size > population:
-            raise ConfigError(f"sampler.size is {self.size}, and there are only {population} clients.")
+            raise ConfigError(
+                f"sampler.size is {self.size}, and there are only {population} clients."
+            )
         return Sampling("fixed_size", self.size / population, population)
 
 
 @dataclass(frozen=True, slots=True)
 class Poisson:
-    """Each client by an independent coin of probability ``rate``: a cohort's size varies and may be 0.
+    """Each client by an independent coin of probability ``rate``: a cohort's size varies and may be
+    0.
 
     >>> Poisson(1.0).draw([4, 5], torch.Generator())
     (4, 5)

@@ -1,4 +1,6 @@
-"""Everything that a run is made of, as objects, and the checks that refuse impossible pairs before any training."""
+"""Everything that a run is made of, as objects, and the checks that refuse impossible pairs before
+any training.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.aggregators import Before, Stands
+from privfl.aggregators import Before, ToleratesByzantine
 from privfl.core import (
     BeforeSeat,
     Bound,
@@ -39,21 +41,46 @@ from privfl.core import (
     UpdatePoison,
 )
 from privfl.engine.attackers import Attacker
-from privfl.engine.reading import hosts, name_of, opens_to, reads_ids, rule_reads, rule_reads_channel, unreadable
+from privfl.engine.compatibility import (
+    hosts,
+    name_of,
+    opens_to,
+    reads_ids,
+    rule_reads,
+    rule_reads_channel,
+    unreadable,
+)
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, ByRound, CarriesNoise, CountsItself, Grouped
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
-_SEATS = (DataPoison, Objective, TrainingPoison, UpdatePoison, RememberingPoison, BoundPoison, PartyPoison, BroadcastPoison, Divided)
-_KNOWING = {"nothing": "nothing", "own": "its own updates", "benign": "the honest updates", "rule": "the server's rule"}
+_SEATS = (
+    DataPoison,
+    Objective,
+    TrainingPoison,
+    UpdatePoison,
+    RememberingPoison,
+    BoundPoison,
+    PartyPoison,
+    BroadcastPoison,
+    Divided,
+)
+_KNOWING = {
+    "nothing": "nothing",
+    "own": "its own updates",
+    "benign": "the honest updates",
+    "rule": "the server's rule",
+}
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run's parts. ``clients`` gives each client's positions in ``workload.data``; ``part_bounds`` the L2 bound of extra vectors.
+    """A run's parts. ``clients`` gives each client's positions in ``workload.data``;
+    ``part_bounds`` the L2 bound of extra vectors.
 
-    ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest updates, the rule.
-    ``facts`` are public words and numbers about the run that views and reports show.
+    ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest
+    updates, the rule. ``facts`` are public words and numbers about the run that views and reports
+    show.
     """
 
     workload: Workload
@@ -78,29 +105,41 @@ class Scenario:
         """Refuse what cannot work.
 
         Raises:
-            ConfigError: no clients, no rounds, an empty client, a rule that reads what the channel hides, integers without a clip,
-                noise without a clip or without a proved sensitivity, an attack that acts nowhere or that needs to know what is withheld.
+            ConfigError: no clients, no rounds, an empty client, a rule that reads what the channel
+                hides, integers without a clip, noise without a clip or without a proved
+                sensitivity, an attack that acts nowhere or that needs to know what is withheld.
         """
         if not self.clients:
             raise ConfigError("there are no clients: the split left nobody with data.")
         empty = [client for client, index in self.clients.items() if len(index) == 0]
         if empty:
-            raise ConfigError(f"client {empty[0]} has no data; give the split fewer clients or a min_size.")
+            raise ConfigError(
+                f"client {empty[0]} has no data; give the split fewer clients or a min_size."
+            )
         self.sampler.sampling(len(self.clients))
         if not rule_reads_channel(self.aggregator, self.channel):
-            raise ConfigError(f"{unreadable(self.aggregator, self.channel)} See 'privfl list --compat'.")
+            raise ConfigError(
+                f"{unreadable(self.aggregator, self.channel)} See 'privfl list --compat'."
+            )
         if opens_to(self.channel) == "total":
             for defence in self.defences:
                 if isinstance(defence, BeforeSeat):
-                    raise ConfigError(f"{name_of(defence)} reads individual updates, and {name_of(self.channel)} opens only their sum.")
-        if not self.bound.l2 < float("inf") and (opens_to(self.channel) == "total" or isinstance(self.channel, Grouped)):
+                    raise ConfigError(
+                        f"{name_of(defence)} reads individual updates, and {name_of(self.channel)}"
+                        " opens only their sum."
+                    )
+        if not self.bound.l2 < float("inf") and (
+            opens_to(self.channel) == "total" or isinstance(self.channel, Grouped)
+        ):
             raise ConfigError(
-                f"{name_of(self.channel)} computes on integers, whose scale comes from a clip: set bound to {{name: clip, l2: ...}}."
+                f"{name_of(self.channel)} computes on integers, whose scale comes from a clip: set"
+                " bound to {name: clip, l2: ...}."
             )
         if isinstance(self.channel, Grouped) and getattr(self.aggregator, "denominator", None):
             raise ConfigError(
-                f"{name_of(self.channel)} regroups everybody when a client comes or goes, so a mean over a fixed denominator makes no sense"
-                " of its groups: leave denominator out, or use secagg (the same sum, with less shown)."
+                f"{name_of(self.channel)} regroups everybody when a client comes or goes, so a mean"
+                " over a fixed denominator makes no sense of its groups: leave denominator out, or"
+                " use secagg (the same sum, with less shown)."
             )
         for attacker in self.attackers:
             self._check_attack(attacker)
@@ -111,33 +150,47 @@ class Scenario:
 
     def _check_attack(self, attacker: Attacker) -> None:
         if not isinstance(attacker.attack, _SEATS):
-            raise ConfigError(f"attack '{attacker.name}' ({name_of(attacker.attack)}) fills none of the seats of an attacker.")
+            raise ConfigError(
+                f"attack '{attacker.name}' ({name_of(attacker.attack)}) fills none of the seats of"
+                " an attacker."
+            )
         needs: Knows = getattr(attacker.attack, "knows", "nothing")
         ladder = typing.get_args(Knows)
         if ladder.index(needs) > ladder.index(self.attackers_know):
             raise ConfigError(
-                f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets attackers know"
-                f" {_KNOWING[self.attackers_know]} at most."
+                f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets"
+                f" attackers know {_KNOWING[self.attackers_know]} at most."
             )
         if needs in ("benign", "rule") and attacker.clients.issuperset(self.clients):
-            raise ConfigError(f"attack '{attacker.name}' needs to know the honest updates, and has all clients: leave some out.")
-        if isinstance(attacker.attack, CountsItself) and self.sampler.sampling(len(self.clients)).scheme == "all":
+            raise ConfigError(
+                f"attack '{attacker.name}' needs to know the honest updates, and has all clients:"
+                " leave some out."
+            )
+        if (
+            isinstance(attacker.attack, CountsItself)
+            and self.sampler.sampling(len(self.clients)).scheme == "all"
+        ):
             for team in attacker.teams(sorted(attacker.clients)):
                 attacker.attack.among(len(self.clients), len(team))
         if needs == "rule" and rule_reads(self.aggregator) == "total":
             raise ConfigError(
-                f"attack '{attacker.name}' tries out the server's rule on rows, and {name_of(self.aggregator)} reads none:"
-                " give the attack a rule of its own to stand in for it."
+                f"attack '{attacker.name}' tries out the server's rule on rows, and"
+                f" {name_of(self.aggregator)} reads none: give the attack a rule of its own to"
+                " stand in for it."
             )
 
     def in_round(self, number: int, l2: float | None) -> Scenario:
-        """The scenario with a round's own bound and noise where they change; ``l2`` is where an adaptive bound has got to."""
+        """The scenario with a round's own bound and noise where they change; ``l2`` is where an
+        adaptive bound has got to.
+        """
         bound: Any = self.bound
         if isinstance(bound, AdaptiveBound):
             bound = bound.bound(bound.init() if l2 is None else l2)
         elif isinstance(bound, ByRound):
             bound = bound.at(number)
-        mechanism: Any = self.mechanism.at(number) if isinstance(self.mechanism, ByRound) else self.mechanism
+        mechanism: Any = (
+            self.mechanism.at(number) if isinstance(self.mechanism, ByRound) else self.mechanism
+        )
         noise: Any = self.noise.at(number) if isinstance(self.noise, ByRound) else self.noise
         if bound is self.bound and mechanism is self.mechanism and noise is self.noise:
             return self
@@ -164,13 +217,21 @@ class Scenario:
         return float("inf") if self.local_noise else self.bound.l2
 
     def relation(self) -> NeighbourRelation:
-        """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides by a public number."""
+        """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides
+        by a public number.
+        """
         fixed = self.sampler.sampling(len(self.clients)).scheme == "fixed_size"
-        return "add_remove" if getattr(self.aggregator, "denominator", None) and not fixed else "replace_one"
+        return (
+            "add_remove"
+            if getattr(self.aggregator, "denominator", None) and not fixed
+            else "replace_one"
+        )
 
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""
-        return self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+        return (
+            self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
+        )
 
     def sensitivity(self, rows: int | None = None) -> Sensitivity:
         """How far one client moves the aggregate of so many rows (of a whole cohort's unless said).
@@ -182,14 +243,18 @@ class Scenario:
             return Sensitivity(float("inf"))
         sampling = self.sampler.sampling(len(self.clients))
         if sampling.scheme == "poisson" and self.relation() != "add_remove":
-            raise ConfigError("under Poisson sampling the number present varies, so noise needs the mean over a public denominator.")
+            raise ConfigError(
+                "under Poisson sampling the number present varies, so noise needs the mean over a"
+                " public denominator."
+            )
         n = self.rows(round(sampling.rate * len(self.clients))) if rows is None else rows
         bound = self.channel.row_bound(self.bound.l2, self.workload.model.d)
         l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
         if not l2 < float("inf"):
             raise ConfigError(
-                f"{name_of(self.aggregator)} has no proved sensitivity as it is set, so no noise can be calibrated to it."
-                " Use the mean with weighted: false and training weighting: uniform."
+                f"{name_of(self.aggregator)} has no proved sensitivity as it is set, so no noise"
+                " can be calibrated to it. Use the mean with weighted: false and training"
+                " weighting: uniform."
             )
         return Sensitivity(l2, l1=l2 * self.workload.model.d**0.5, linf=l2)
 
@@ -197,41 +262,66 @@ class Scenario:
         if self.mechanism is None:
             return
         if not self.bound.l2 < float("inf"):
-            raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
+            raise ConfigError(
+                "noise needs a bound on each update: set bound to {name: clip, l2: ...}."
+            )
         if self.local_noise and opens_to(self.channel) == "total":
             raise ConfigError(
-                f"noise at the clients has no bound, and {name_of(self.channel)} computes on integers that need one: use the plain channel."
+                f"noise at the clients has no bound, and {name_of(self.channel)} computes on"
+                " integers that need one: use the plain channel."
             )
         self.sensitivity()
 
     def _check_adaptive(self) -> None:
-        """Refuse a channel that does not sum the bits, and noise beside which their count is not accounted for."""
+        """Refuse a channel that does not sum the bits, and noise beside which their count is not
+        accounted for.
+        """
         if hosts(self.channel) or isinstance(self.channel, Grouped):
             raise ConfigError(
-                f"an adaptive bound needs the sum of the clients' bits, which {name_of(self.channel)} does not open: use secagg."
+                "an adaptive bound needs the sum of the clients' bits, which"
+                f" {name_of(self.channel)} does not open: use secagg."
             )
         first = RoundPlan(0, tuple(self.clients), self.workload.model.d, self.bound.l2)
-        if isinstance(self.channel, CarriesNoise) and self.channel.noise_event(first, len(self.clients)) is not None:
-            raise ConfigError("the count of an adaptive bound is noised by the server, and distributed noise does not trust it: use clip.")
+        if (
+            isinstance(self.channel, CarriesNoise)
+            and self.channel.noise_event(first, len(self.clients)) is not None
+        ):
+            raise ConfigError(
+                "the count of an adaptive bound is noised by the server, and distributed noise does"
+                " not trust it: use clip."
+            )
         if self.local_noise:
             raise ConfigError(
-                "the bits of an adaptive bound would reach the server without noise of their own: use clip under local noise."
+                "the bits of an adaptive bound would reach the server without noise of their own:"
+                " use clip under local noise."
             )
         mechanism = self.in_round(0, None).mechanism
         if mechanism is not None:
             event = mechanism.release(torch.zeros(1), Sensitivity(1.0, 1.0, 1.0), 1, OsNoise())[1]
             if event is None or event.mechanism != "gaussian":
                 which = name_of(mechanism)
-                raise ConfigError(f"an adaptive bound's count is accounted for beside Gaussian noise only: {which} needs clip.")
+                raise ConfigError(
+                    "an adaptive bound's count is accounted for beside Gaussian noise only:"
+                    f" {which} needs clip."
+                )
 
     def _check_rule(self) -> None:
-        """Refuse a rule or a seat before it that stands fewer liars than its f among the rows that it gets, before any training."""
+        """Refuse a rule or a seat before it that tolerates fewer Byzantine clients than its f among
+        the rows that it gets, before any training.
+        """
         sampling = self.sampler.sampling(len(self.clients))
         seats = [defence for defence in self.defences if isinstance(defence, Before)]
         for seat in seats:
             if not seat.keeps_ids and reads_ids(self.aggregator):
-                raise ConfigError(f"{name_of(self.aggregator)} needs to know whose row is whose, and {name_of(seat)} makes rows anonymous.")
-        rules = [rule for rule in (self.aggregator, getattr(self.channel, "rule", None)) if isinstance(rule, Stands)]
+                raise ConfigError(
+                    f"{name_of(self.aggregator)} needs to know whose row is whose, and"
+                    f" {name_of(seat)} makes rows anonymous."
+                )
+        rules = [
+            rule
+            for rule in (self.aggregator, getattr(self.channel, "rule", None))
+            if isinstance(rule, ToleratesByzantine)
+        ]
         for rule in rules:
             rule.admit(self.clients)
         if sampling.scheme == "poisson":  # how many come is not known
@@ -241,6 +331,6 @@ class Scenario:
             for seat in seats:
                 n = seat.passes(n)
             for rule in rules:
-                rule.stands(n)
+                rule.max_byzantine(n)
         except TooManyByzantine as refused:
             raise ConfigError(str(refused)) from None

@@ -1,4 +1,6 @@
-"""What the engine asks of channels, bounds and mechanisms beyond core's protocols, where they offer it."""
+"""What the engine asks of channels, bounds and mechanisms beyond core's protocols, where they offer
+it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class CarriesNoise(Protocol):
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A channel whose rows are not single clients: what a rule sees are fewer rows than contributions."""
+    """A channel whose rows are not single clients: what a rule sees are fewer rows than
+    contributions.
+    """
 
     def rows(self, contributions: int) -> int:
         """How many rows so many contributions make."""
@@ -38,7 +42,9 @@ class Grouped(Protocol):
 
 @runtime_checkable
 class AdaptiveBound(Protocol):
-    """A bound that follows the clients' norms: every client says one bit, the channel sums the bits, and the sum moves the bound."""
+    """A bound that follows the clients' norms: every client says one bit, the channel sums the
+    bits, and the sum moves the bound.
+    """
 
     def among(self, expected: float) -> AdaptiveBound:
         """The same for cohorts of this expected size."""
@@ -56,8 +62,12 @@ class AdaptiveBound(Protocol):
         """What a client says whose update has this norm: plus or minus one half."""
         ...
 
-    def step(self, l2: float, bits: float, noise: NoiseSource | None, sensitivity: float) -> tuple[float, DpEvent | None]:
-        """The next round's L2 bound, and the event of having looked at the bits; exact and without an event where there is no noise."""
+    def step(
+        self, l2: float, bits: float, noise: NoiseSource | None, sensitivity: float
+    ) -> tuple[float, DpEvent | None]:
+        """The next round's L2 bound, and the event of having looked at the bits; exact and without
+        an event where there is no noise.
+        """
         ...
 
     def together(self, update: DpEvent, count: DpEvent) -> DpEvent:

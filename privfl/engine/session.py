@@ -14,8 +14,8 @@ from privfl.core import (
     Context,
     Faults,
     InformedServer,
-    Letter,
     Member,
+    Message,
     Outcome,
     PartyId,
     RoundPlan,
@@ -28,14 +28,16 @@ O = TypeVar("O")
 
 
 class Session(Generic[O]):
-    """The members of one channel, for a population of clients: simulated here, one on each machine in a network.
+    """The members of one channel, for a population of clients: simulated here, one on each machine
+    in a network.
 
-    ``enrol`` makes members and drives their key set-up; when clients come that were not there, everybody sets up anew.
+    ``enrol`` makes members and drives their key set-up; when clients come that were not there,
+    everybody sets up anew.
     """
 
     def __init__(self, channel: Channel[O]) -> None:
         self.channel = channel
-        self.setup_letters: tuple[Letter, ...] = ()
+        self.setup_messages: tuple[Message, ...] = ()
         self._clients: dict[ClientId, ClientMember] = {}
 
     def enrolled(self, clients: Iterable[ClientId]) -> bool:
@@ -51,18 +53,22 @@ class Session(Generic[O]):
         wanted = dict.fromkeys(clients)
         if self.enrolled(wanted):
             return
-        self._clients = {client: self.channel.client(client) for client in {**self._clients, **wanted}}
+        self._clients = {
+            client: self.channel.client(client) for client in {**self._clients, **wanted}
+        }
         self._server = self.channel.server()
         self._helpers = dict(self.channel.helpers())
         outcome = drive_all({who: member.set_up() for who, member in self.members.items()})
         for abort in outcome.aborts.values():
             raise abort
-        self.setup_letters = outcome.letters
+        self.setup_messages = outcome.messages
 
     @property
     def members(self) -> Mapping[PartyId, Member]:
         """Everybody, by party."""
-        clients: dict[PartyId, Member] = {client_party(client): member for client, member in self._clients.items()}
+        clients: dict[PartyId, Member] = {
+            client_party(client): member for client, member in self._clients.items()
+        }
         return {**clients, **self._helpers, "server": self._server}
 
     def inform(self, context: Context) -> None:
@@ -71,9 +77,16 @@ class Session(Generic[O]):
             self._server.inform(context)
 
     def play(
-        self, plan: RoundPlan, updates: Mapping[ClientId, Bounded], faults: Faults = NO_FAULTS, *, keep_bodies: bool = False
+        self,
+        plan: RoundPlan,
+        updates: Mapping[ClientId, Bounded],
+        faults: Faults = NO_FAULTS,
+        *,
+        keep_bodies: bool = False,
     ) -> Outcome[O]:
         """One protocol run. Clients of the plan without an update do not show up."""
-        parties: dict[PartyId, Any] = {client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()}
+        parties: dict[PartyId, Any] = {
+            client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()
+        }
         parties |= {who: helper.enter(plan) for who, helper in self._helpers.items()}
         return drive(self._server.enter(plan), parties, faults, keep_bodies=keep_bodies)

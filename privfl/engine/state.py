@@ -11,12 +11,14 @@ from privfl.core import ClientId, ClientState, Ledger, Vector
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """All of it, without keys: a resumed run sets up a new session, and since sums are exact its numbers stay.
+    """All of it, without keys: a resumed run sets up a new session, and since sums are exact its
+    numbers stay.
 
-    ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last aggregate [d]. ``rules`` is the
-    rule's memory by part, ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by position and
-    client; ``attacks`` the attackers', by position and by the first client of a team; ``bound`` is where an adaptive L2 bound has got to.
-    ``executor`` is the way of training that was picked, and is used again.
+    ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last
+    aggregate [d]. ``rules`` is the rule's memory by part, ``seats`` the server-side defences' by
+    position, ``client_seats`` the client-side ones' by position and client; ``attacks`` the
+    attackers', by position and by the first client of a team; ``bound`` is where an adaptive L2
+    bound has got to. ``executor`` is the way of training that was picked, and is used again.
     """
 
     round: int

@@ -1,4 +1,6 @@
-"""Hybrid robust-private aggregators: a server that catches liars without reading anybody."""
+"""Hybrid robust-private aggregators: a server that catches Byzantine clients without reading
+anybody.
+"""
 
 from privfl.hybrid.bucketed_secagg import BucketedSecAgg
 from privfl.hybrid.encrypted_cosine import EncryptedCosine

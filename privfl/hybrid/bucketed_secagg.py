@@ -1,4 +1,6 @@
-"""Bucketed secure aggregation: the server reads the means of small random groups, and a robust rule judges those."""
+"""Bucketed secure aggregation: the server reads the means of small random groups, and a robust rule
+judges those.
+"""
 
 from __future__ import annotations
 
@@ -50,33 +52,40 @@ WEIGHT_SLACK = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class BucketedSecAgg:
-    """Secure aggregation inside random groups of ``size`` clients, drawn anew each round (SHARE: Velicheti, Xia, Koyejo 2021).
+    """Secure aggregation inside random groups of ``size`` clients, drawn anew each round (SHARE:
+    Velicheti, Xia, Koyejo 2021).
 
-    The server opens one mean per group, an anonymous row; any rule that needs no client ids decides over those rows. A group with one
-    liar is a bad row: a rule that stands f of g rows stands f liars (`stands`), and fewer clients hide one another than in one big
-    sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
+    The server opens one mean per group, an anonymous row; any rule that needs no client ids decides
+    over those rows. A group with one liar is a bad row: a rule that tolerates f of g rows tolerates
+    f Byzantine clients (`max_byzantine`), and fewer clients hide one another than in one big sum.
+    Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
-    Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums and no update. It draws the
-    groups by hashing the round's public facts; a server that picks ``lottery`` when it knows the cohort, or colludes with all but one
-    client of a group, reads that one. What leaks beside one big sum: the g group means of every round, and who is in which group. Over
-    rounds these are equations in what is lasting in a client's updates, and a few rounds solve them
-    (`attacks.GradientDisaggregation`): small groups hide one round's update, not a habit. Grouping the SAME updates twice would open
-    them at once, so all parts of a round have one grouping and a member enters it once. LYING CLIENTS are not stopped in their own group;
-    the rule over the rows is what stops them. A group whose weights do not add up to its members, or with fewer than two survivors, is
-    left out by name.
+    Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums
+    and no update. It draws the groups by hashing the round's public facts; a server that picks
+    ``bucketing_seed`` when it knows the cohort, or colludes with all but one client of a group,
+    reads that one. What leaks beside one big sum: the g group means of every round, and who is in
+    which group. Over rounds these are equations in what is lasting in a client's updates, and a few
+    rounds solve them (`attacks.GradientDisaggregation`): small groups hide one round's update, not
+    a habit. Grouping the SAME updates twice would open them at once, so all parts of a round have
+    one grouping and a member enters it once. LYING CLIENTS are not stopped in their own group; the
+    rule over the rows is what stops them. A group whose weights do not add up to its members, or
+    with fewer than two survivors, is left out by name.
 
     Args:
-        size: clients a group; what is left over joins the last groups. Small is robust, large is private.
+        size: clients a group; what is left over joins the last groups. Small is robust, large is
+            private.
         bits, rounding, rotation: as in `SecAgg`.
-        lottery: what the groups are drawn with, agreed before anybody knows a cohort; the same number draws the same groups again.
-        noise: noise shares inside every group, as in `SecAgg`; what the server then reads is private, whatever rule follows.
+        bucketing_seed: what the groups are drawn with, agreed before anybody knows a cohort; the
+            same number draws the same groups again.
+        noise: noise shares inside every group, as in `SecAgg`; what the server then reads is
+            private, whatever rule follows.
 
     Raises:
         ConfigError: a size under 2; a cohort smaller than two groups when a round begins.
 
     >>> BucketedSecAgg(size=3).rows(20)
     6
-    >>> BucketedSecAgg(size=3).stands(20)
+    >>> BucketedSecAgg(size=3).max_byzantine(20)
     2
     """
 
@@ -84,7 +93,7 @@ class BucketedSecAgg:
     bits: int = 16
     rounding: Literal["nearest", "stochastic"] = "nearest"
     rotation: bool = False
-    lottery: int = 0
+    bucketing_seed: int = 0
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     directory: Directory = field(default_factory=Directory, compare=False, repr=False)
@@ -95,20 +104,29 @@ class BucketedSecAgg:
 
     def _inside(self) -> SecAgg:
         return SecAgg(
-            graph="complete", bits=self.bits, rounding=self.rounding, rotation=self.rotation, corrupt=0.0,
-            noise=self.noise, noise_source=self.noise_source, directory=self.directory,
-        )  # fmt: skip
+            graph="complete",
+            bits=self.bits,
+            rounding=self.rounding,
+            rotation=self.rotation,
+            corrupt=0.0,
+            noise=self.noise,
+            noise_source=self.noise_source,
+            directory=self.directory,
+        )
 
     def rows(self, contributions: int) -> int:
         """How many rows so many contributions make."""
         return max(contributions // self.size, 1)
 
-    def stands(self, n: int) -> int:
-        """How many liars among n clients leave a majority of good rows, wherever they sit."""
+    def max_byzantine(self, n: int) -> int:
+        """How many Byzantine clients among n clients leave a majority of good rows, wherever they
+        sit.
+        """
         return (self.rows(n) - 1) // 2
 
     def groups(self, plan: RoundPlan) -> tuple[tuple[ClientId, ...], ...]:
-        """The round's groups: the cohort, shuffled by a hash of the lottery, the round and the cohort, cut into pieces.
+        """The round's groups: the cohort, shuffled by a hash of the bucketing_seed, the round and
+        the cohort, cut into pieces.
 
         Raises:
             ConfigError: fewer than two groups: one would be plain secure aggregation.
@@ -116,18 +134,27 @@ class BucketedSecAgg:
         count = plan.n // self.size
         if count < 2:
             raise ConfigError(
-                f"round {plan.number}: {plan.n} clients make no two groups of {self.size}: ask more clients, or lower channel.size."
+                f"round {plan.number}: {plan.n} clients make no two groups of {self.size}: ask more"
+                " clients, or lower channel.size."
             )
-        facts = f"{self.lottery}|{plan.number}|{self.size}|{','.join(map(str, plan.cohort))}".encode()
-        ranks = {c: hashlib.sha256(b"privfl/1/buckets|" + facts + b"|" + str(c).encode()).digest() for c in plan.cohort}
+        cohort = ",".join(map(str, plan.cohort))
+        facts = f"{self.bucketing_seed}|{plan.number}|{self.size}|{cohort}".encode()
+        ranks = {
+            c: hashlib.sha256(b"privfl/1/buckets|" + facts + b"|" + str(c).encode()).digest()
+            for c in plan.cohort
+        }
         order = sorted(plan.cohort, key=ranks.__getitem__)
         sizes = [plan.n // count + (i >= count - plan.n % count) for i in range(count)]
         ends = np.cumsum(sizes).tolist()
         return tuple(tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 
     def plan_of(self, plan: RoundPlan, group: Sequence[ClientId], number: int) -> RoundPlan:
-        """A group's own plan: its clients, weights of one, and a part of its own, so that nothing fits another group."""
-        return replace(plan, cohort=tuple(group), max_weight=1.0, part=f"{plan.part}/group/{number}")
+        """A group's own plan: its clients, weights of one, and a part of its own, so that nothing
+        fits another group.
+        """
+        return replace(
+            plan, cohort=tuple(group), max_weight=1.0, part=f"{plan.part}/group/{number}"
+        )
 
     def client(self, who: ClientId) -> ClientMember:
         """A client, with a fresh identity in secure aggregation."""
@@ -142,35 +169,49 @@ class BucketedSecAgg:
         return {}
 
     def row_bound(self, l2: float, d: int) -> RowBound:
-        """A group's mean is no longer than its longest member; one client moves it by two norms over the fewest that are ever summed."""
+        """A group's mean is no longer than its longest member; one client moves it by two norms
+        over the fewest that are ever summed.
+        """
         longest = self._inside().row_bound(l2, d).l2
         return RowBound(longest, 2 * longest / self._quorum)
 
     @property
     def _quorum(self) -> int:
-        return self._inside().scene(RoundPlan(0, tuple(range(self.size)), 1, 1.0)).quorum
+        return self._inside().parameters(RoundPlan(0, tuple(range(self.size)), 1, 1.0)).quorum
 
     def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for the noise: of one group, the smallest that can open, because one client is in one group only."""
+        """What accounts for the noise: of one group, the smallest that can open, because one client
+        is in one group only.
+        """
         inside = self._inside()
         if self.noise is None:
             return None
         smallest = self.plan_of(plan, self.groups(plan)[0], 0)
-        event = inside.noise_event(smallest, inside.scene(smallest).quorum)
+        event = inside.noise_event(smallest, inside.parameters(smallest).quorum)
         if event is None:
             return None
-        doubled = {key: 2 * event.parameters[key] for key in ("l1", "l2") if key in event.parameters}  # replaced, not removed
+        doubled = {
+            key: 2 * event.parameters[key] for key in ("l1", "l2") if key in event.parameters
+        }  # replaced, not removed
         return replace(event, parameters={**event.parameters, **doubled})
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Group means to whoever reads the server's mail, and single updates where all others of a group collude."""
+        """Group means to whoever reads the server's mail, and single updates where all others of a
+        group collude.
+        """
         inside = self._inside()
-        secret = {who: member.inside for who, member in members.items() if isinstance(member, BucketedClient)}
+        secret = {
+            who: member.inside
+            for who, member in members.items()
+            if isinstance(member, BucketedClient)
+        }
         rows: list[tuple[torch.Tensor, float, ClientId | None]] = []
         for mail in _by_group(received):
             found = inside.decode(mail, secret)
             if isinstance(found, Rows) and found.ids is not None:
-                rows += [(value, 1.0, who) for value, who in zip(found.values, found.ids, strict=True)]
+                rows += [
+                    (value, 1.0, who) for value, who in zip(found.values, found.ids, strict=True)
+                ]
             elif isinstance(found, Total) and found.count:
                 rows.append((found.value / found.count, float(found.count), None))
         if not rows:
@@ -178,20 +219,27 @@ class BucketedSecAgg:
         single = [row for row in rows if row[2] is not None]
         shown = single or rows
         ids = tuple(who for _, _, who in single if who is not None) or None
-        return Rows(torch.stack([value for value, _, _ in shown]), torch.tensor([weight for _, weight, _ in shown]), ids)
+        return Rows(
+            torch.stack([value for value, _, _ in shown]),
+            torch.tensor([weight for _, weight, _ in shown]),
+            ids,
+        )
 
     def describe(self) -> str:
         """Who can read what, for the report."""
         return (
-            f"Secure aggregation in random groups of {self.size}: the server reads the mean of every group and no single update, unless it"
-            " colludes with all the others of a group. A client that skips its clip spoils its own group's mean; the rule over the"
-            " groups has to stop it."
+            f"Secure aggregation in random groups of {self.size}: the server reads the mean of"
+            " every group and no single update, unless it colludes with all the others of a group."
+            " A client that skips its clip spoils its own group's mean; the rule over the groups"
+            " has to stop it."
         )
 
 
 @dataclass(repr=False)
 class BucketedClient(KeepsSecrets):
-    """A client between rounds. A part of a round is entered once: a second grouping of the same update would help to open it."""
+    """A client between rounds. A part of a round is entered once: a second grouping of the same
+    update would help to open it.
+    """
 
     channel: BucketedSecAgg
     who: ClientId
@@ -211,11 +259,17 @@ class BucketedClient(KeepsSecrets):
         """
         this = (plan.session, plan.number, plan.part)
         if this in self.entered:
-            raise Abort(f"round {plan.number} was entered before: a second grouping of one update would help to open it", "server")
+            raise Abort(
+                f"round {plan.number} was entered before: a second grouping of one update would"
+                " help to open it",
+                "server",
+            )
         self.entered.add(this)
         for number, group in enumerate(self.channel.groups(plan)):
             if self.who in group:
-                unweighted = Bounded.claimed(self.who, update.delta, update.l2)  # checked when it was made, or a liar's
+                unweighted = Bounded.claimed(
+                    self.who, update.delta, update.l2
+                )  # checked when it was made, or a liar's
                 return self.inside.enter(self.channel.plan_of(plan, group, number), unweighted)
         raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
 
@@ -239,13 +293,18 @@ class BucketedServer:
         channel = self.channel
         groups = channel.groups(plan)
         inside = channel._inside()
-        servers = [inside.server().enter(channel.plan_of(plan, group, number)) for number, group in enumerate(groups)]
+        servers = [
+            inside.server().enter(channel.plan_of(plan, group, number))
+            for number, group in enumerate(groups)
+        ]
         return BucketedServerParty(plan.cohort, groups, servers)
 
 
 @dataclass(repr=False)
 class BucketedServerParty(KeepsSecrets):
-    """The server in one round: it hands each group's mail to that group's own server; a group that gives up is left out."""
+    """The server in one round: it hands each group's mail to that group's own server; a group that
+    gives up is left out.
+    """
 
     cohort: tuple[ClientId, ...]
     groups: tuple[tuple[ClientId, ...], ...]
@@ -255,7 +314,11 @@ class BucketedServerParty(KeepsSecrets):
 
     def step(self, mail: Mail) -> Mail:
         """Every group goes on for itself."""
-        home = {client_party(client): number for number, group in enumerate(self.groups) for client in group}
+        home = {
+            client_party(client): number
+            for number, group in enumerate(self.groups)
+            for client in group
+        }
         inboxes: dict[int, dict[PartyId, Buffer]] = {}
         for who, body in mail.items():
             if who in home:
@@ -286,7 +349,11 @@ class BucketedServerParty(KeepsSecrets):
             why = self.lost.get(number) or _unfit(opened)
             if opened is None or why:
                 names = ", ".join(str(client) for client in sorted(group))
-                excluded |= {client_party(c): f"group of clients {names}: {why}" for c in group if client_party(c) not in excluded}
+                excluded |= {
+                    client_party(c): f"group of clients {names}: {why}"
+                    for c in group
+                    if client_party(c) not in excluded
+                }
                 continue
             means.append(opened.what.value / opened.what.count)
             counts.append(float(opened.what.count))
@@ -300,7 +367,12 @@ class BucketedServerParty(KeepsSecrets):
             "groups": torch.tensor(of_group),
             "membership": torch.tensor([home[client] for client in self.cohort]),
         }
-        return Opened(Rows(torch.stack(means), torch.tensor(counts)), tuple(sorted(survivors)), disclosed, excluded)
+        return Opened(
+            Rows(torch.stack(means), torch.tensor(counts)),
+            tuple(sorted(survivors)),
+            disclosed,
+            excluded,
+        )
 
 
 def _unfit(opened: Opened[Total] | None) -> str:
@@ -308,12 +380,17 @@ def _unfit(opened: Opened[Total] | None) -> str:
         return "too few of them answered"
     total = opened.what
     if not math.isclose(total.weight, total.count, rel_tol=WEIGHT_SLACK):
-        return f"its weights sum to {total.weight:.3g} and not to its {total.count} members, so one of them lied"
+        return (
+            f"its weights sum to {total.weight:.3g} and not to its {total.count} members, so one of"
+            " them lied"
+        )
     return ""
 
 
 def _by_group(received: Received) -> list[Received]:
-    """The server's mail, group by group in the order of their numbers: messages carry their group's tag, and vectors its name."""
+    """The server's mail, group by group in the order of their numbers: messages carry their group's
+    tag, and vectors its name.
+    """
     mails: dict[bytes, list[Mapping[PartyId, Buffer]]] = {}
     number: dict[bytes, int] = {}
     for mail in received.get("server", ()):

@@ -23,4 +23,17 @@ MODELS: Mapping[str, Builder] = {
     "lstm": lstm,
 }
 
-__all__ = ["MODELS", "Builder", "build", "cnn", "initialised", "lenet", "lstm", "mlp", "resnet20", "softmax", "tabular", "tanh_cnn"]
+__all__ = [
+    "MODELS",
+    "Builder",
+    "build",
+    "cnn",
+    "initialised",
+    "lenet",
+    "lstm",
+    "mlp",
+    "resnet20",
+    "softmax",
+    "tabular",
+    "tanh_cnn",
+]

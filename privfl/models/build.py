@@ -15,7 +15,9 @@ Builder: TypeAlias = Callable[..., nn.Module]
 """(shape of one sample, classes, **options) -> a module with fresh weights."""
 
 
-def initialised(builder: Builder, shape: Sequence[int], classes: int, *, seed: int, **options: Any) -> nn.Module:
+def initialised(
+    builder: Builder, shape: Sequence[int], classes: int, *, seed: int, **options: Any
+) -> nn.Module:
     """A module whose weights depend on ``seed`` alone; torch's global generator is left as it was.
 
     Raises:
@@ -25,7 +27,11 @@ def initialised(builder: Builder, shape: Sequence[int], classes: int, *, seed: i
     >>> bool((make().weight == make().weight).all())
     True
     """
-    known = [name for name, p in inspect.signature(builder).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = [
+        name
+        for name, p in inspect.signature(builder).parameters.items()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
     for option in options:
         if option not in known:
             raise ConfigError(unknown("model option", option, known))
@@ -34,7 +40,15 @@ def initialised(builder: Builder, shape: Sequence[int], classes: int, *, seed: i
         return builder(shape, classes, **options)
 
 
-def build(models: Mapping[str, Builder], name: str, shape: Sequence[int], classes: int, *, seed: int, **options: Any) -> nn.Module:
+def build(
+    models: Mapping[str, Builder],
+    name: str,
+    shape: Sequence[int],
+    classes: int,
+    *,
+    seed: int,
+    **options: Any,
+) -> nn.Module:
     """The model of that name.
 
     Raises:

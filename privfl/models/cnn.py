@@ -10,7 +10,8 @@ from privfl.models.shapes import image
 
 
 def cnn(shape: Sequence[int], classes: int, *, channels: int = 16) -> nn.Sequential:
-    """Two 3x3 convolutions with ReLU and 2x2 max-pooling, then one linear layer: 20k weights on MNIST, 26k on CIFAR-10.
+    """Two 3x3 convolutions with ReLU and 2x2 max-pooling, then one linear layer: 20k weights on
+    MNIST, 26k on CIFAR-10.
 
     The shape of the CNN of McMahan et al. (2017) at an eightieth of its size.
 

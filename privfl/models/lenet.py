@@ -11,10 +11,11 @@ from privfl.models.shapes import image
 
 
 def lenet(shape: Sequence[int], classes: int, *, activation: str = "sigmoid") -> nn.Sequential:
-    """Three 5x5 convolutions of 12 channels and one linear layer (Zhu, Liu, Han 2019: Deep Leakage from Gradients, section 4.1).
+    """Three 5x5 convolutions of 12 channels and one linear layer (Zhu, Liu, Han 2019: Deep Leakage
+    from Gradients, section 4.1).
 
-    With ``activation="sigmoid"`` weights and biases start uniform in [-0.5, 0.5] as theirs do: with smaller ones a sigmoid net
-    passes hardly any gradient. Other activations keep PyTorch's start.
+    With ``activation="sigmoid"`` weights and biases start uniform in [-0.5, 0.5] as theirs do: with
+    smaller ones a sigmoid net passes hardly any gradient. Other activations keep PyTorch's start.
 
     Raises:
         UnsupportedModel: samples that are no images of at least 4 x 4.

@@ -11,7 +11,9 @@ from privfl.models.shapes import features
 
 
 class NextToken(nn.Module):
-    """Embedding, LSTM, one linear layer: tokens [B, T] (int64) to logits of the next token [B, T, V]."""
+    """Embedding, LSTM, one linear layer: tokens [B, T] (int64) to logits of the next token [B, T,
+    V].
+    """
 
     def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
         super().__init__()
@@ -26,8 +28,11 @@ class NextToken(nn.Module):
         return logits
 
 
-def lstm(shape: Sequence[int], classes: int, *, embedding: int = 8, hidden: int = 128, layers: int = 1) -> NextToken:
-    """A character LSTM (McMahan et al. 2017, section 3: embedding 8, two layers of 256); the vocabulary is ``classes``.
+def lstm(
+    shape: Sequence[int], classes: int, *, embedding: int = 8, hidden: int = 128, layers: int = 1
+) -> NextToken:
+    """A character LSTM (McMahan et al. 2017, section 3: embedding 8, two layers of 256); the
+    vocabulary is ``classes``.
 
     Raises:
         ConfigError: a size under 1.
@@ -39,5 +44,8 @@ def lstm(shape: Sequence[int], classes: int, *, embedding: int = 8, hidden: int 
     features(shape, classes)
     require.at_least(1, embedding=embedding, hidden=hidden, layers=layers)
     if len(shape) != 1:
-        raise UnsupportedModel(f"model 'lstm' reads sequences of tokens, and samples have shape {tuple(shape)}: use cnn or mlp.")
+        raise UnsupportedModel(
+            f"model 'lstm' reads sequences of tokens, and samples have shape {tuple(shape)}: use"
+            " cnn or mlp."
+        )
     return NextToken(classes, embedding, hidden, layers)

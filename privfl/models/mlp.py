@@ -11,8 +11,11 @@ from privfl.models.shapes import activation as activation_layer
 from privfl.models.shapes import features
 
 
-def mlp(shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (200,), activation: str = "relu") -> nn.Sequential:
-    """Linear layers with an activation between them; ``hidden=(200, 200)`` is the 2NN of McMahan et al. (2017).
+def mlp(
+    shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (200,), activation: str = "relu"
+) -> nn.Sequential:
+    """Linear layers with an activation between them; ``hidden=(200, 200)`` is the 2NN of McMahan et
+    al. (2017).
 
     Raises:
         ConfigError: an empty hidden layer, or an unknown activation.

@@ -11,7 +11,9 @@ from privfl.models.shapes import image
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with GroupNorm and a shortcut around them, a 1x1 projection where the shape changes."""
+    """Two 3x3 convolutions with GroupNorm and a shortcut around them, a 1x1 projection where the
+    shape changes.
+    """
 
     def __init__(self, before: int, after: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -23,7 +25,9 @@ class Block(nn.Module):
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.GroupNorm(groups, after))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), nn.GroupNorm(groups, after)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, before, h, w] to [B, after, h / stride, w / stride]."""
@@ -33,7 +37,8 @@ class Block(nn.Module):
 
 
 def resnet20(shape: Sequence[int], classes: int, *, groups: int = 8) -> nn.Sequential:
-    """ResNet-20 for small images (He et al. 2016, section 4.2, shortcuts B) with GroupNorm (Wu, He 2018) for BatchNorm: 272,474 weights.
+    """ResNet-20 for small images (He et al. 2016, section 4.2, shortcuts B) with GroupNorm (Wu, He
+    2018) for BatchNorm: 272,474 weights.
 
     BatchNorm's statistics neither average over clients nor allow per-sample gradients.
 
@@ -45,9 +50,17 @@ def resnet20(shape: Sequence[int], classes: int, *, groups: int = 8) -> nn.Seque
     272474
     """
     if groups < 1 or 16 % groups:
-        raise ConfigError(f"resnet20 has 16, 32 and 64 channels, which groups={groups} does not divide: use 1, 2, 4, 8 or 16.")
+        raise ConfigError(
+            f"resnet20 has 16, 32 and 64 channels, which groups={groups} does not divide: use 1, 2,"
+            " 4, 8 or 16."
+        )
     lead, colours, _, _ = image(shape, classes, model="resnet20", smallest=8)
-    layers: list[nn.Module] = [*lead, nn.Conv2d(colours, 16, 3, padding=1, bias=False), nn.GroupNorm(groups, 16), nn.ReLU()]
+    layers: list[nn.Module] = [
+        *lead,
+        nn.Conv2d(colours, 16, 3, padding=1, bias=False),
+        nn.GroupNorm(groups, 16),
+        nn.ReLU(),
+    ]
     before = 16
     for after, stride in ((16, 1), (32, 2), (64, 2)):
         for number in range(3):

@@ -9,7 +9,11 @@ from torch import nn
 
 from privfl.core import ConfigError, UnsupportedModel, require, unknown
 
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 
 
 def activation(name: str) -> nn.Module:
@@ -41,7 +45,9 @@ def features(shape: Sequence[int], classes: int) -> int:
     return math.prod(shape)
 
 
-def image(shape: Sequence[int], classes: int, *, model: str, smallest: int) -> tuple[list[nn.Module], int, int, int]:
+def image(
+    shape: Sequence[int], classes: int, *, model: str, smallest: int
+) -> tuple[list[nn.Module], int, int, int]:
     """Layers that bring a batch to [B, channels, height, width], then channels, height and width.
 
     Raises:
@@ -53,12 +59,14 @@ def image(shape: Sequence[int], classes: int, *, model: str, smallest: int) -> t
     features(shape, classes)
     if len(shape) not in (2, 3):
         raise UnsupportedModel(
-            f"model '{model}' reads images, (height, width) or (channels, height, width), and samples have shape {tuple(shape)}: use mlp."
+            f"model '{model}' reads images, (height, width) or (channels, height, width), and"
+            f" samples have shape {tuple(shape)}: use mlp."
         )
     channels, height, width = shape if len(shape) == 3 else (1, *shape)
     if min(height, width) < smallest:
         raise UnsupportedModel(
-            f"model '{model}' needs images of at least {smallest} x {smallest}, and got {height} x {width}: use cnn or mlp."
+            f"model '{model}' needs images of at least {smallest} x {smallest}, and got {height} x"
+            f" {width}: use cnn or mlp."
         )
     lead: list[nn.Module] = [] if len(shape) == 3 else [nn.Unflatten(1, (1, height))]
     return lead, channels, height, width

@@ -10,7 +10,13 @@ from privfl.core import UnsupportedModel
 from privfl.models.mlp import mlp
 
 
-def tabular(shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (64, 32), activation: str = "relu") -> nn.Sequential:
+def tabular(
+    shape: Sequence[int],
+    classes: int,
+    *,
+    hidden: Sequence[int] = (64, 32),
+    activation: str = "relu",
+) -> nn.Sequential:
     """An MLP on encoded table rows, which are flat vectors.
 
     Raises:
@@ -20,5 +26,7 @@ def tabular(shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (64, 
     3042
     """
     if len(shape) != 1:
-        raise UnsupportedModel(f"model 'tabular' reads flat rows, and samples have shape {tuple(shape)}: use mlp.")
+        raise UnsupportedModel(
+            f"model 'tabular' reads flat rows, and samples have shape {tuple(shape)}: use mlp."
+        )
     return mlp(shape, classes, hidden=hidden, activation=activation)

@@ -10,9 +10,11 @@ from privfl.models.shapes import image
 
 
 def tanh_cnn(shape: Sequence[int], classes: int) -> nn.Sequential:
-    """The small CNN with bounded activations that DP-SGD likes (Papernot et al. 2020, tables 5 and 6; Tramèr, Boneh 2021, appendix).
+    """The small CNN with bounded activations that DP-SGD likes (Papernot et al. 2020, tables 5 and
+    6; Tramèr, Boneh 2021, appendix).
 
-    One channel: two strided convolutions, 26,010 weights on 28 x 28. Three channels: six convolutions, 550,570 weights on 32 x 32.
+    One channel: two strided convolutions, 26,010 weights on 28 x 28. Three channels: six
+    convolutions, 550,570 weights on 32 x 32.
 
     Raises:
         UnsupportedModel: samples that are no images of at least 14 x 14.
@@ -21,7 +23,14 @@ def tanh_cnn(shape: Sequence[int], classes: int) -> nn.Sequential:
     26010
     """
     lead, colours, height, width = image(shape, classes, model="tanh_cnn", smallest=14)
-    return nn.Sequential(*lead, *(_grey(height, width, classes) if colours == 1 else _coloured(colours, height, width, classes)))
+    return nn.Sequential(
+        *lead,
+        *(
+            _grey(height, width, classes)
+            if colours == 1
+            else _coloured(colours, height, width, classes)
+        ),
+    )
 
 
 def _grey(height: int, width: int, classes: int) -> list[nn.Module]:
@@ -48,7 +57,18 @@ def _after(side: int, kernel: int, padding: int) -> int:
 def _coloured(colours: int, height: int, width: int, classes: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for channels in (32, 64, 128):
-        layers += [nn.Conv2d(colours, channels, 3, padding=1), nn.Tanh(), nn.Conv2d(channels, channels, 3, padding=1), nn.Tanh()]
+        layers += [
+            nn.Conv2d(colours, channels, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Tanh(),
+        ]
         layers.append(nn.MaxPool2d(2))
         colours = channels
-    return [*layers, nn.Flatten(), nn.Linear(128 * (height // 8) * (width // 8), 128), nn.Tanh(), nn.Linear(128, classes)]
+    return [
+        *layers,
+        nn.Flatten(),
+        nn.Linear(128 * (height // 8) * (width // 8), 128),
+        nn.Tanh(),
+        nn.Linear(128, classes),
+    ]

@@ -1,4 +1,6 @@
-"""Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker processes."""
+"""Local training: SGD and its relatives, one client at a time, stacked over clients, or in worker
+processes.
+"""
 
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
@@ -8,7 +10,15 @@ from privfl.training.gradient import PlainGradient
 from privfl.training.loss import cross_entropy
 from privfl.training.processes import Processes
 from privfl.training.scaffold import Scaffold
-from privfl.training.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerHalf, ServerOptimizer
+from privfl.training.server import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    ServerHalf,
+    ServerOptimizer,
+)
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.soteria import Soteria
 from privfl.training.stacked import Stacked

@@ -10,7 +10,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from privfl.core import Broadcast, ClientId, ConfigError, LocalPlan, RoundPlan, Seeds, UnsupportedModel, unknown
+from privfl.core import (
+    Broadcast,
+    ClientId,
+    ConfigError,
+    LocalPlan,
+    RoundPlan,
+    Seeds,
+    UnsupportedModel,
+    unknown,
+)
 from privfl.training.executor import Executor, Sequential
 from privfl.training.processes import Processes
 from privfl.training.sgd import LocalSGD
@@ -21,16 +30,25 @@ NAMES = ("auto", "sequential", "stacked", "processes")
 SAMPLE, STEPS = 32, 4
 """Clients and steps of the measurement."""
 WORTH_WORKERS = 5.0
-"""Seconds that all clients' training must take for worker processes, which take seconds to start, to be tried."""
+"""Seconds that all clients' training must take for worker processes, which take seconds to start,
+to be tried.
+"""
 
 
 def executors(
-    workload: Workload, clients: Mapping[ClientId, Tensor], wanted: str = "auto", *, seed: int = 0, workers: int | None = None
+    workload: Workload,
+    clients: Mapping[ClientId, Tensor],
+    wanted: str = "auto",
+    *,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> tuple[Executor, str]:
-    """The executor that was asked for, or the one that measured fastest; and ``"name: why"``, which is itself a valid ``wanted``.
+    """The executor that was asked for, or the one that measured fastest; and ``"name: why"``, which
+    is itself a valid ``wanted``.
 
-    ``wanted`` is ``auto``, ``sequential``, ``stacked``, or ``processes`` (``processes/4`` for four workers; else one for each core).
-    Executors round differently, so a run that goes on passes the text that it was given, and trains the same way again.
+    ``wanted`` is ``auto``, ``sequential``, ``stacked``, or ``processes`` (``processes/4`` for four
+    workers; else one for each core). Executors round differently, so a run that goes on passes the
+    text that it was given, and trains the same way again.
 
     Raises:
         ConfigError: no such executor.
@@ -50,7 +68,9 @@ def executors(
     return _measured(workload, clients, cores, seed)
 
 
-def _measured(workload: Workload, clients: Mapping[ClientId, Tensor], cores: int, seed: int) -> tuple[Executor, str]:
+def _measured(
+    workload: Workload, clients: Mapping[ClientId, Tensor], cores: int, seed: int
+) -> tuple[Executor, str]:
     method = workload.method
     if not isinstance(method, LocalSGD):
         return Sequential(workload), f"sequential: a {type(method).__name__} cannot be stacked."
@@ -84,7 +104,10 @@ def _measured(workload: Workload, clients: Mapping[ClientId, Tensor], cores: int
             workers.close()
     finally:
         workload.model.write(before)
-    said = ", ".join(f"{name} {1e3 * s / (plan.steps or 1):.3g} ms" for name, s in sorted(seconds.items(), key=lambda item: item[1]))
+    said = ", ".join(
+        f"{name} {1e3 * s / (plan.steps or 1):.3g} ms"
+        for name, s in sorted(seconds.items(), key=lambda item: item[1])
+    )
     reason = f"measured a step of a client at {said}." if len(seconds) > 1 else why_not
     if workers is not None and best.startswith("processes"):
         return workers, f"{best}: {reason}"
@@ -95,7 +118,9 @@ def _seconds(executor: Executor, workload: Workload, tasks: list[Task], seed: in
     """The faster of two runs over these clients, after one to warm up."""
     d = workload.model.d
     plan = RoundPlan(0, tuple(task.client for task in tasks), d, l2=1.0)
-    broadcast = Broadcast(plan, workload.model.read(), workload.method.broadcast(workload.method.init(d)))
+    broadcast = Broadcast(
+        plan, workload.model.read(), workload.method.broadcast(workload.method.init(d))
+    )
     out = torch.empty(len(tasks), d, device=workload.model.flat.device)
     taken: list[float] = []
     for _ in range(3):
@@ -110,4 +135,6 @@ def _steps(method: LocalSGD, clients: Mapping[ClientId, Tensor]) -> int:
     """Steps of all clients in a round in which every one takes part."""
     if method.plan.steps is not None:
         return method.plan.steps * len(clients)
-    return sum(method.plan.epochs * -(-len(index) // method.plan.batch_size) for index in clients.values())
+    return sum(
+        method.plan.epochs * -(-len(index) // method.plan.batch_size) for index in clients.values()
+    )

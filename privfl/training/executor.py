@@ -15,13 +15,19 @@ from privfl.training.task import Failed, FittingTraining, Result, Task, Trained,
 
 @runtime_checkable
 class Executor(Protocol):
-    """A way to train a cohort. The same seed gives the same bits, executor by executor; between executors they agree to about 1e-5."""
+    """A way to train a cohort. The same seed gives the same bits, executor by executor; between
+    executors they agree to about 1e-5.
+    """
 
-    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds) -> list[Result]:
-        """Train every task's client and write its delta into its row of ``out``, whose rows may lie apart.
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+    ) -> list[Result]:
+        """Train every task's client and write its delta into its row of ``out``, whose rows may lie
+        apart.
 
-        A client that raises is a `Failed` with a row of NaN; the others are not touched by it. A client's chance is
-        ``seeds.generator("training", round, client)``, whatever the order and the company.
+        A client that raises is a `Failed` with a row of NaN; the others are not touched by it. A
+        client's chance is ``seeds.generator("training", round, client)``, whatever the order and
+        the company.
 
         Raises:
             ConfigError: ``out`` has not one row of d values for each task.
@@ -40,7 +46,10 @@ def fits(broadcast: Broadcast, tasks: Sequence[Task], out: Tensor) -> None:
         ConfigError: not one row of d values for each task.
     """
     if out.shape != (len(tasks), len(broadcast.parameters)):
-        raise ConfigError(f"{len(tasks)} clients with {len(broadcast.parameters)} parameters do not fit a matrix {tuple(out.shape)}.")
+        raise ConfigError(
+            f"{len(tasks)} clients with {len(broadcast.parameters)} parameters do not fit a matrix"
+            f" {tuple(out.shape)}."
+        )
 
 
 class Sequential:
@@ -53,7 +62,9 @@ class Sequential:
     >>> model = FlatModel(nn.Linear(4, 2))
     >>> out = torch.empty(1, model.d)
     >>> executor = Sequential(Workload(model, cross_entropy, LocalSGD(), data))
-    >>> done, = executor.train(Broadcast(RoundPlan(0, (3,), model.d, 1.0), model.read()), [Task(3)], out, Seeds(0))
+    >>> (done,) = executor.train(
+    ...     Broadcast(RoundPlan(0, (3,), model.d, 1.0), model.read()), [Task(3)], out, Seeds(0)
+    ... )
     >>> done.client, done.weight
     (3, 4.0)
     """
@@ -62,7 +73,9 @@ class Sequential:
         self.workload = workload
         self.trainer = workload.method.on(workload.model, workload.loss)
 
-    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds) -> list[Result]:
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+    ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
         return [self.train_one(broadcast, task, out[row], seeds) for row, task in enumerate(tasks)]
@@ -71,8 +84,19 @@ class Sequential:
         """Train one client; whatever it raises is its `Failed`."""
         sent = task.broadcast or broadcast
         try:
-            trainer = self.trainer if task.method is None else task.method.on(self.workload.model, self.workload.loss)
-            return _fit(trainer, sent, task, self.workload, out, seeds.generator("training", broadcast.plan.number, task.client))
+            trainer = (
+                self.trainer
+                if task.method is None
+                else task.method.on(self.workload.model, self.workload.loss)
+            )
+            return _fit(
+                trainer,
+                sent,
+                task,
+                self.workload,
+                out,
+                seeds.generator("training", broadcast.plan.number, task.client),
+            )
         except Exception as error:
             out.fill_(float("nan"))
             return Failed(task.client, f"{type(error).__name__}: {error}")
@@ -81,10 +105,19 @@ class Sequential:
         """Nothing to give back."""
 
 
-def _fit(trainer: LocalTraining, sent: Broadcast, task: Task, workload: Workload, out: Vector, rng: torch.Generator) -> Trained:
+def _fit(
+    trainer: LocalTraining,
+    sent: Broadcast,
+    task: Task,
+    workload: Workload,
+    out: Vector,
+    rng: torch.Generator,
+) -> Trained:
     if isinstance(trainer, FittingTraining):
         return trainer.fit(task.client, sent, task.samples(workload.data), task.state, rng, out)
     data = task.data or workload.data
-    update, state, charges = trainer(task.client, sent, data if task.index is None else data.take(task.index), task.state, rng)
+    update, state, charges = trainer(
+        task.client, sent, data if task.index is None else data.take(task.index), task.state, rng
+    )
     out.copy_(update.delta)
     return Trained(task.client, update.weight, state, update.aux, charges)

@@ -18,8 +18,9 @@ WHOLE = 1 << 62
 class PlainGradient:
     """The mean gradient of a batch, without any privacy.
 
-    Epochs are shuffled passes whose last batch may be short. With ``steps``, each batch is ``batch_size`` samples (or all, where
-    there are fewer) drawn without replacement, afresh each step.
+    Epochs are shuffled passes whose last batch may be short. With ``steps``, each batch is
+    ``batch_size`` samples (or all, where there are fewer) drawn without replacement, afresh each
+    step.
 
     >>> plan, rng = LocalPlan(batch_size=2), torch.Generator().manual_seed(0)
     >>> [len(batch) for batch in PlainGradient().batches(5, plan, rng)]
@@ -27,7 +28,9 @@ class PlainGradient:
     """
 
     def passes(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
-        """Positions of each pass, a shuffled epoch or one step's draw, to be cut into batches of ``batch_size``."""
+        """Positions of each pass, a shuffled epoch or one step's draw, to be cut into batches of
+        ``batch_size``.
+        """
         for _ in range(plan.epochs if plan.steps is None else plan.steps):
             order = torch.randperm(n, generator=rng)
             yield order if plan.steps is None else order[: plan.batch_size]
@@ -44,6 +47,8 @@ class PlainGradient:
         value.backward()  # type: ignore[no-untyped-call]
         return value.item()
 
-    def charges(self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int) -> tuple[Charge, ...]:
+    def charges(
+        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
+    ) -> tuple[Charge, ...]:
         """None: nothing here is private."""
         return ()

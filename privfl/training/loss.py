@@ -7,7 +7,8 @@ from torch.nn import functional
 
 
 def cross_entropy(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of logits [B, C] with labels [B], or of logits [B, T, V] with tokens [B, T].
+    """Mean cross-entropy of logits [B, C] with labels [B], or of logits [B, T, V] with tokens [B,
+    T].
 
     >>> import torch
     >>> cross_entropy(nn.Identity(), torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64))

@@ -20,27 +20,43 @@ from torch import Tensor
 from privfl.core import Broadcast, ConfigError, Seeds, require
 from privfl.training.executor import fits
 from privfl.training.task import Failed, Result, Task, Workload
-from privfl.training.worker import Job, Mapped, Order, Round, compact, compact_broadcast, packed, work
+from privfl.training.worker import (
+    Job,
+    Mapped,
+    Order,
+    WorkerRound,
+    compact,
+    compact_broadcast,
+    packed,
+    work,
+)
 
 
 class Processes:
-    """Workers with one thread each that train whichever client is next; the same bits as `Sequential` on one thread.
+    """Workers with one thread each that train whichever client is next; the same bits as
+    `Sequential` on one thread.
 
-    Model, method and data travel once, when the workers start (which takes seconds); a round sends each worker the broadcast, a
-    client its positions. Deltas come back through a file that all of them map. A worker that dies takes its client with it, which
-    is a `Failed`, and is replaced. Workers end with `close`, with this object, or with the parent, however it ends.
-    So do the files (in a temporary folder, as large as the data), unless the parent is killed outright.
+    Model, method and data travel once, when the workers start (which takes seconds); a round sends
+    each worker the broadcast, a client its positions. Deltas come back through a file that all of
+    them map. A worker that dies takes its client with it, which is a `Failed`, and is replaced.
+    Workers end with `close`, with this object, or with the parent, however it ends. So do the files
+    (in a temporary folder, as large as the data), unless the parent is killed outright.
 
-    A script that uses it needs the usual ``if __name__ == "__main__":``, because workers import the main module.
+    A script that uses it needs the usual ``if __name__ == "__main__":``, because workers import the
+    main module.
 
     Raises:
-        ConfigError: fewer than one worker, a model on an accelerator, or parts that cannot be sent to another process.
+        ConfigError: fewer than one worker, a model on an accelerator, or parts that cannot be sent
+            to another process.
     """
 
     def __init__(self, workload: Workload, workers: int = 2) -> None:
         require.at_least(1, workers=workers)
         if workload.model.flat.device.type != "cpu":
-            raise ConfigError(f"worker processes train on the CPU, and the model is on {workload.model.flat.device}: use sequential.")
+            raise ConfigError(
+                "worker processes train on the CPU, and the model is on"
+                f" {workload.model.flat.device}: use sequential."
+            )
         self.workload = workload
         self.folder = tempfile.TemporaryDirectory(prefix="privfl-")
         self.rows: Mapped | None = None
@@ -50,23 +66,37 @@ class Processes:
         data = workload.data
         x, y = (Mapped.holding(tensor, self._file()) for tensor in (data.x, data.y))
         try:
-            self.job = packed(Job(copy.deepcopy(workload.model.module), workload.loss, workload.method, x, y, data.classes))
+            self.job = packed(
+                Job(
+                    copy.deepcopy(workload.model.module),
+                    workload.loss,
+                    workload.method,
+                    x,
+                    y,
+                    data.classes,
+                )
+            )
         except Exception as error:
             self.close()
-            raise ConfigError(f"a part of the training cannot be sent to worker processes ({error}): use sequential.") from error
+            raise ConfigError(
+                f"a part of the training cannot be sent to worker processes ({error}): use"
+                " sequential."
+            ) from error
         try:
             self._start(workers)
         except BaseException:
             self.close()
             raise
 
-    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds) -> list[Result]:
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+    ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
         if not self._end.alive:
             raise ConfigError("these workers are closed.")
         mapped, rows = self._rows(*out.shape)
-        head = packed(Round(compact_broadcast(broadcast), seeds, mapped))
+        head = packed(WorkerRound(compact_broadcast(broadcast), seeds, mapped))
         results: dict[int, Result] = {}
         waiting, busy = deque(range(len(tasks))), dict[Connection, int]()
         told: set[Connection] = set()
@@ -80,7 +110,9 @@ class Processes:
                             told.add(connection)
                         connection.send_bytes(packed(Order(row, compact(tasks[row]))))
                         busy[connection] = row
-                    except Exception as error:  # a part that cannot be sent, or a worker that has just died
+                    except (
+                        Exception
+                    ) as error:  # a part that cannot be sent, or a worker that has just died
                         results[row] = Failed(tasks[row].client, f"{type(error).__name__}: {error}")
                         if isinstance(error, OSError):
                             self._replace(connection)
@@ -91,7 +123,9 @@ class Processes:
                         results[row] = pickle.loads(ready.recv_bytes())
                     except (EOFError, OSError):
                         code = self._replace(ready)
-                        results[row] = Failed(tasks[row].client, f"its worker process died with exit code {code}")
+                        results[row] = Failed(
+                            tasks[row].client, f"its worker process died with exit code {code}"
+                        )
         for row in range(len(tasks)):
             if isinstance(results[row], Failed):
                 out[row].fill_(float("nan"))
@@ -119,7 +153,9 @@ class Processes:
         fresh: list[Connection] = []
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, self.job), name="privfl-worker", daemon=True)
+            process = context.Process(
+                target=work, args=(theirs, self.job), name="privfl-worker", daemon=True
+            )
             process.start()
             theirs.close()
             self.workers[ours] = process
@@ -128,9 +164,15 @@ class Processes:
             try:
                 wrong = pickle.loads(ours.recv_bytes())
             except (EOFError, OSError):
-                wrong = "it died while it started; a script needs 'if __name__ == \"__main__\":' around what it runs"
+                wrong = (
+                    "it died while it started; a script needs 'if __name__ == \"__main__\":' around"
+                    " what it runs"
+                )
             if wrong is not None:
-                raise ConfigError(f"a worker process could not start: {wrong}. The sequential executor needs none.")
+                raise ConfigError(
+                    f"a worker process could not start: {wrong}. The sequential executor needs"
+                    " none."
+                )
 
     def _replace(self, connection: Connection) -> int | None:
         """Start another worker in the place of a dead one; the dead one's exit code."""

@@ -1,4 +1,6 @@
-"""SCAFFOLD (Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020): control variates against the drift of unlike clients."""
+"""SCAFFOLD (Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020): control variates against the
+drift of unlike clients.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from privfl.training.task import State
 
 @dataclass(frozen=True)
 class Scaffold(LocalSGD):
-    """Local steps along g - c_i + c, where c_i is what the client remembers of its gradients and c the mean of all of these.
+    """Local steps along g - c_i + c, where c_i is what the client remembers of its gradients and c
+    the mean of all of these.
 
-    Algorithm 1 with option II: c_i becomes c_i - c + (x - y) / (K lr) after K steps from x to y. Each update carries the change of
-    c_i as the extra vector ``control`` [d], and the server adds |S| / N times its aggregate to c. Weights are uniform, as in the paper.
+    Algorithm 1 with option II: c_i becomes c_i - c + (x - y) / (K lr) after K steps from x to y.
+    Each update carries the change of c_i as the extra vector ``control`` [d], and the server adds
+    |S| / N times its aggregate to c. Weights are uniform, as in the paper.
 
     Raises:
         ConfigError: momentum or prox, with which (x - y) / (K lr) is no mean of gradients.
@@ -32,7 +36,10 @@ class Scaffold(LocalSGD):
     def __post_init__(self) -> None:
         LocalSGD.__post_init__(self)
         if self.momentum or self.prox:
-            raise ConfigError("scaffold reads mean gradients off the way travelled, which momentum and prox bend: set both to 0.")
+            raise ConfigError(
+                "scaffold reads mean gradients off the way travelled, which momentum and prox bend:"
+                " set both to 0."
+            )
 
     def parts(self, d: int) -> Mapping[str, int]:
         """The change of the client's control variate."""
@@ -46,17 +53,23 @@ class Scaffold(LocalSGD):
         """The server's control variate c."""
         return {"control": state["control"]}
 
-    def combine(self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float) -> tuple[Vector, State]:
+    def combine(
+        self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
+    ) -> tuple[Vector, State]:
         """The aggregate itself; c moves by |S| / N times the aggregated change of the clients'."""
         control = state["control"]
-        return aggregate, {"control": control.add(aux["control"].to(control.device), alpha=cohort_fraction)}
+        return aggregate, {
+            "control": control.add(aux["control"].to(control.device), alpha=cohort_fraction)
+        }
 
     def correction(self, broadcast: Broadcast, state: ClientState) -> Vector | None:
         """The vector c - c_i."""
         own, control = state.vectors.get("control"), _control(broadcast)
         return control if own is None else control - own.to(control.device)
 
-    def hand_out(self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int) -> tuple[Mapping[str, Vector], ClientState]:
+    def hand_out(
+        self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int
+    ) -> tuple[Mapping[str, Vector], ClientState]:
         """The change of c_i, and the new c_i."""
         change = delta / (-steps * self.rate(broadcast.plan.number)) - _control(broadcast)
         own = state.vectors.get("control")
@@ -66,5 +79,8 @@ class Scaffold(LocalSGD):
 
 def _control(broadcast: Broadcast) -> Vector:
     if "control" not in broadcast.aux:
-        raise ConfigError("scaffold needs the server's control variate in the broadcast: send ServerHalf.broadcast(state) as its aux.")
+        raise ConfigError(
+            "scaffold needs the server's control variate in the broadcast: send"
+            " ServerHalf.broadcast(state) as its aux."
+        )
     return broadcast.aux["control"].to(broadcast.parameters.device)

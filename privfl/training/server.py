@@ -1,4 +1,6 @@
-"""Server optimisers: what the server does with the aggregated change (Reddi et al. 2021: Adaptive Federated Optimization)."""
+"""Server optimisers: what the server does with the aggregated change (Reddi et al. 2021: Adaptive
+Federated Optimization).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from privfl.training.task import Method, State
 
 @runtime_checkable
 class ServerOptimizer(Protocol):
-    """One step of the global model along an aggregated change; its memory is data that goes in and comes out."""
+    """One step of the global model along an aggregated change; its memory is data that goes in and
+    comes out.
+    """
 
     def init(self, d: int) -> State:
         """The memory before the first round."""
@@ -27,7 +31,8 @@ class ServerOptimizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FedAvg:
-    """w + lr change (McMahan et al. 2017; with lr other than 1, Reddi et al. 2021, FedSGD of algorithm 1).
+    """w + lr change (McMahan et al. 2017; with lr other than 1, Reddi et al. 2021, FedSGD of
+    algorithm 1).
 
     >>> FedAvg(lr=0.5).step(torch.tensor([1.0]), torch.tensor([2.0]), {})[0]
     tensor([2.])
@@ -76,7 +81,9 @@ class FedAvgM:
 
 @dataclass(frozen=True, slots=True)
 class _Adaptive:
-    """m = beta1 m + (1 - beta1) change; v by the subclass; w + lr m / (sqrt(v) + tau). v starts at tau^2; no bias correction."""
+    """m = beta1 m + (1 - beta1) change; v by the subclass; w + lr m / (sqrt(v) + tau). v starts at
+    tau^2; no bias correction.
+    """
 
     lr: float = 0.1
     beta1: float = 0.9
@@ -98,7 +105,10 @@ class _Adaptive:
         """One step."""
         m = self.beta1 * state["m"].to(change.device) + (1 - self.beta1) * change
         v = self.second_moment(state["v"].to(change.device), change.square())
-        return torch.addcdiv(parameters, m, v.sqrt().add_(self.tau), value=self.lr), {"m": m, "v": v}
+        return torch.addcdiv(parameters, m, v.sqrt().add_(self.tau), value=self.lr), {
+            "m": m,
+            "v": v,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,9 @@ class FedAdagrad(_Adaptive):
     """Adagrad at the server: v + change^2 (Reddi et al. 2021, algorithm 2, with their beta1 = 0).
 
     >>> optimizer = FedAdagrad(lr=1.0, tau=1.0)
-    >>> optimizer.step(torch.zeros(1), torch.tensor([2.0]), optimizer.init(1))[0]  # 2 / (sqrt(5) + 1)
+    >>> optimizer.step(torch.zeros(1), torch.tensor([2.0]), optimizer.init(1))[
+    ...     0
+    ... ]  # 2 / (sqrt(5) + 1)
     tensor([0.6180])
     """
 
@@ -115,7 +127,8 @@ class FedAdagrad(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class FedAdam(_Adaptive):
-    """Adam at the server: beta2 v + (1 - beta2) change^2 (Reddi et al. 2021, algorithm 2; no bias correction).
+    """Adam at the server: beta2 v + (1 - beta2) change^2 (Reddi et al. 2021, algorithm 2; no bias
+    correction).
 
     >>> FedAdam().beta2
     0.99
@@ -130,7 +143,8 @@ class FedAdam(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class FedYogi(_Adaptive):
-    """Yogi at the server: v - (1 - beta2) change^2 sign(v - change^2) (Reddi et al. 2021, algorithm 2).
+    """Yogi at the server: v - (1 - beta2) change^2 sign(v - change^2) (Reddi et al. 2021, algorithm
+    2).
 
     >>> FedYogi().beta2
     0.99
@@ -145,7 +159,8 @@ class FedYogi(_Adaptive):
 
 @dataclass(frozen=True, slots=True)
 class ServerHalf:
-    """A method's server side and a server optimiser as one thing with one memory: all that an engine needs between rounds.
+    """A method's server side and a server optimiser as one thing with one memory: all that an
+    engine needs between rounds.
 
     >>> from privfl.training import LocalSGD
     >>> half = ServerHalf(LocalSGD(), FedAvg())
@@ -165,17 +180,30 @@ class ServerHalf:
         return self.method.broadcast(_part(state, "method."))
 
     def step(
-        self, parameters: Vector, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
+        self,
+        parameters: Vector,
+        aggregate: Vector,
+        aux: Mapping[str, Vector],
+        state: State,
+        cohort_fraction: float,
     ) -> tuple[Vector, State]:
-        """New parameters [d] and memory from the aggregated delta and extra vectors; ``cohort_fraction`` is survivors / all clients."""
-        change, method = self.method.combine(aggregate, aux, _part(state, "method."), cohort_fraction)
+        """New parameters [d] and memory from the aggregated delta and extra vectors;
+        ``cohort_fraction`` is survivors / all clients.
+        """
+        change, method = self.method.combine(
+            aggregate, aux, _part(state, "method."), cohort_fraction
+        )
         after, optimizer = self.optimizer.step(parameters, change, _part(state, "optimizer."))
         return after, _join(method, optimizer)
 
 
 def _join(method: State, optimizer: State) -> State:
-    return {f"method.{name}": value for name, value in method.items()} | {f"optimizer.{name}": v for name, v in optimizer.items()}
+    return {f"method.{name}": value for name, value in method.items()} | {
+        f"optimizer.{name}": v for name, v in optimizer.items()
+    }
 
 
 def _part(state: State, prefix: str) -> State:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }

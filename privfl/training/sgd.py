@@ -1,4 +1,6 @@
-"""Local SGD: what a client does in federated averaging, and the settings that its relatives share."""
+"""Local SGD: what a client does in federated averaging, and the settings that its relatives
+share.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,14 @@ from privfl.training.task import Samples, State, Trained
 
 @dataclass(frozen=True)
 class LocalSGD:
-    """Local SGD, the client half of FedAvg (McMahan et al. 2017, algorithm 1); sends the change of the flat parameters.
+    """Local SGD, the client half of FedAvg (McMahan et al. 2017, algorithm 1); sends the change of
+    the flat parameters.
 
-    ``momentum``, ``nesterov`` and ``weight_decay`` are those of ``torch.optim.SGD``, with momentum fresh each round. ``prox`` adds
-    (prox / 2) |w - w_start|^2 to the loss. The rate of round r is ``lr * decay ** r``. ``weighting="samples"`` weighs a client by its
-    number of samples; client-level privacy needs ``"uniform"``. ``gradient`` and ``objective`` are the seats of DP-SGD and of attackers.
+    ``momentum``, ``nesterov`` and ``weight_decay`` are those of ``torch.optim.SGD``, with momentum
+    fresh each round. ``prox`` adds (prox / 2) |w - w_start|^2 to the loss. The rate of round r is
+    ``lr * decay ** r``. ``weighting="samples"`` weighs a client by its number of samples;
+    client-level privacy needs ``"uniform"``. ``gradient`` and ``objective`` are the seats of DP-SGD
+    and of attackers.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -86,7 +91,9 @@ class LocalSGD:
         """Nothing beside the parameters."""
         return {}
 
-    def combine(self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float) -> tuple[Vector, State]:
+    def combine(
+        self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
+    ) -> tuple[Vector, State]:
         """The aggregate itself."""
         return aggregate, state
 
@@ -94,12 +101,27 @@ class LocalSGD:
         """A constant vector [d] that is added to every step's gradient, or None."""
         return None
 
-    def hand_out(self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int) -> tuple[Mapping[str, Vector], ClientState]:
-        """The extra vectors and the new memory after ``steps`` steps; may rewrite ``delta`` [d] in place."""
+    def hand_out(
+        self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int
+    ) -> tuple[Mapping[str, Vector], ClientState]:
+        """The extra vectors and the new memory after ``steps`` steps; may rewrite ``delta`` [d] in
+        place.
+        """
         return {}, state
 
-    def finish(self, client: ClientId, delta: Vector, broadcast: Broadcast, state: ClientState, n: int, steps: int, loss: float) -> Trained:
-        """What training on n samples in ``steps`` steps leaves; may rewrite ``delta`` [d] in place."""
+    def finish(
+        self,
+        client: ClientId,
+        delta: Vector,
+        broadcast: Broadcast,
+        state: ClientState,
+        n: int,
+        steps: int,
+        loss: float,
+    ) -> Trained:
+        """What training on n samples in ``steps`` steps leaves; may rewrite ``delta`` [d] in
+        place.
+        """
         aux, after = self.hand_out(delta, broadcast, state, steps)
         weight = float(n) if self.weighting == "samples" else 1.0
         charges = self.gradient.charges(broadcast.plan.number, client, n, self.plan, steps)
@@ -108,7 +130,8 @@ class LocalSGD:
 
 @dataclass(frozen=True)
 class FedProx(LocalSGD):
-    """Local SGD held near the broadcast model by (prox / 2) |w - w_start|^2 (Li et al. 2020, algorithm 2, their mu).
+    """Local SGD held near the broadcast model by (prox / 2) |w - w_start|^2 (Li et al. 2020,
+    algorithm 2, their mu).
 
     >>> FedProx().prox
     0.01
@@ -119,7 +142,8 @@ class FedProx(LocalSGD):
 
 @dataclass(frozen=True)
 class FedSGD(LocalSGD):
-    """One step with the gradient of all local data (McMahan et al. 2017, section 2): the delta is -lr times the gradient.
+    """One step with the gradient of all local data (McMahan et al. 2017, section 2): the delta is
+    -lr times the gradient.
 
     >>> FedSGD().plan.steps
     1
@@ -130,14 +154,21 @@ class FedSGD(LocalSGD):
 
 @dataclass(frozen=True, slots=True)
 class LocalTrainer:
-    """Local SGD, or a relative of it, at work on a model whose parameters it overwrites (a `core.LocalTraining`)."""
+    """Local SGD, or a relative of it, at work on a model whose parameters it overwrites (a
+    `core.LocalTraining`).
+    """
 
     method: LocalSGD
     model: FlatModel
     loss: Loss
 
     def __call__(
-        self, client: ClientId, broadcast: Broadcast, dataset: Dataset, state: ClientState, rng: torch.Generator
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        dataset: Dataset,
+        state: ClientState,
+        rng: torch.Generator,
     ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
         """Train once.
 
@@ -149,7 +180,13 @@ class LocalTrainer:
         return done.update(delta), done.state, done.charges
 
     def fit(
-        self, client: ClientId, broadcast: Broadcast, samples: Samples, state: ClientState, rng: torch.Generator, out: Vector
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        samples: Samples,
+        state: ClientState,
+        rng: torch.Generator,
+        out: Vector,
     ) -> Trained:
         """Train once and write the delta [d] into ``out``.
 
@@ -157,19 +194,34 @@ class LocalTrainer:
             ConfigError: the client holds no samples.
         """
         if samples.n == 0:
-            raise ConfigError(f"client {client} holds no samples: leave it out of the cohort, or give min_samples to the partition.")
+            raise ConfigError(
+                f"client {client} holds no samples: leave it out of the cohort, or give min_samples"
+                " to the partition."
+            )
         method, start = self.method, broadcast.parameters
         self.model.write(start)
-        loss = self.loss if method.objective is None else method.objective.objective(self.loss, start)
+        loss = (
+            self.loss if method.objective is None else method.objective.objective(self.loss, start)
+        )
         correction = method.correction(broadcast, state)
-        with torch.random.fork_rng(devices=[]):  # dropout and its like draw from the global generator
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # dropout and its like draw from the global generator
             torch.default_generator.manual_seed(rng.initial_seed())
-            steps, mean_loss = self._descend(samples, start, loss, correction, method.rate(broadcast.plan.number), rng)
+            steps, mean_loss = self._descend(
+                samples, start, loss, correction, method.rate(broadcast.plan.number), rng
+            )
         torch.sub(self.model.flat, start, out=out)
         return method.finish(client, out, broadcast, state, samples.n, steps, mean_loss)
 
     def _descend(
-        self, samples: Samples, start: Vector, loss: Loss, correction: Vector | None, lr: float, rng: torch.Generator
+        self,
+        samples: Samples,
+        start: Vector,
+        loss: Loss,
+        correction: Vector | None,
+        lr: float,
+        rng: torch.Generator,
     ) -> tuple[int, float]:
         method, model = self.method, self.model
         flat, grad = model.flat, model.grad
@@ -189,6 +241,11 @@ class LocalTrainer:
             if not method.momentum:
                 flat.add_(grad, alpha=-lr)
                 continue
-            velocity = grad.clone() if velocity is None else velocity.mul_(method.momentum).add_(grad)
-            flat.add_(grad.add_(velocity, alpha=method.momentum) if method.nesterov else velocity, alpha=-lr)
+            velocity = (
+                grad.clone() if velocity is None else velocity.mul_(method.momentum).add_(grad)
+            )
+            flat.add_(
+                grad.add_(velocity, alpha=method.momentum) if method.nesterov else velocity,
+                alpha=-lr,
+            )
         return steps, total / max(steps, 1)

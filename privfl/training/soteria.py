@@ -1,4 +1,6 @@
-"""Soteria: the features that tell most about a client's samples keep their gradient to themselves."""
+"""Soteria: the features that tell most about a client's samples keep their gradient to
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ from privfl.training.gradient import PlainGradient
 
 @dataclass(frozen=True, slots=True)
 class Soteria:
-    """Prune the last linear layer's gradient at the features r with the largest |r| / |dr/dx| (Sun, Li, Wang, Yang, Li, Chen 2021, eq. 9).
+    """Prune the last linear layer's gradient at the features r with the largest |r| / |dr/dx| (Sun,
+    Li, Wang, Yang, Li, Chen 2021, eq. 9).
 
-    A practical defence without a guarantee: it stops gradient matching that does not know of it, and an attacker who leaves
-    the pruned columns out of the comparison gets most of it back (Balunovic, Dimitrov, Staab, Vechev 2022). No privacy is accounted.
+    A practical defence without a guarantee: it stops gradient matching that does not know of it,
+    and an attacker who leaves the pruned columns out of the comparison gets most of it back
+    (Balunovic, Dimitrov, Staab, Vechev 2022). No privacy is accounted.
 
     Args:
         share: of the features, pruned in every step.
@@ -44,7 +48,9 @@ class Soteria:
         value = PlainGradient()(model, loss, x, y)
         linear = [layer for layer in model.module.modules() if isinstance(layer, nn.Linear)]
         if not linear:
-            raise UnsupportedModel("Soteria prunes the features under the last linear layer, and this model has none.")
+            raise UnsupportedModel(
+                "Soteria prunes the features under the last linear layer, and this model has none."
+            )
         kept = self._kept(model.module, linear[-1], x)
         gradient = linear[-1].weight.grad
         if gradient is not None:
@@ -52,7 +58,9 @@ class Soteria:
         return value
 
     def _kept(self, module: nn.Module, last: nn.Linear, x: Tensor) -> Tensor:
-        """1 for features that keep their gradient [features], 0 for the others; samples of a batch decide together."""
+        """1 for features that keep their gradient [features], 0 for the others; samples of a batch
+        decide together.
+        """
         seen: list[Tensor] = []
         hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
@@ -63,7 +71,11 @@ class Soteria:
         r = seen[0].flatten(0, -2)
         features = torch.eye(r.shape[1], device=r.device)
         slopes = [
-            torch.autograd.grad(r.sum(dim=0), inner, part, retain_graph=True, is_grads_batched=True)[0].flatten(2).norm(dim=2)
+            torch.autograd.grad(
+                r.sum(dim=0), inner, part, retain_graph=True, is_grads_batched=True
+            )[0]
+            .flatten(2)
+            .norm(dim=2)
             for part in torch.split(features, 64)
         ]
         told = (r.detach().abs().T / torch.cat(slopes).clamp(min=1e-12)).mean(dim=1)
@@ -71,6 +83,8 @@ class Soteria:
         kept[told.topk(round(self.share * len(told))).indices] = 0.0
         return kept
 
-    def charges(self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int) -> tuple[Charge, ...]:
+    def charges(
+        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
+    ) -> tuple[Charge, ...]:
         """None: there is no guarantee."""
         return ()

@@ -1,4 +1,6 @@
-"""Stacked training: the parameters of several clients [K, d] trained at once by batched matrix products."""
+"""Stacked training: the parameters of several clients [K, d] trained at once by batched matrix
+products.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
 CACHE = 3 << 19
-"""Bytes that a block of clients may keep warm on a CPU: most of a core's second-level cache of 2 MiB."""
+"""Bytes that a block of clients may keep warm on a CPU: most of a core's second-level cache of 2
+MiB.
+"""
 DEVICE = 1 << 30
 """The same where there is an accelerator, which wants large products."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Client:
-    """A task with its row of the output and the rows of the data set in each of its batches, padded to one length with a row of its own."""
+    """A task with its row of the output and the rows of the data set in each of its batches, padded
+    to one length with a row of its own.
+    """
 
     task: Task
     row: int
@@ -36,49 +42,85 @@ class _Client:
 
 
 class Stacked:
-    """Several clients at once, for softmax regression and multilayer perceptrons under plain local SGD and its relatives.
+    """Several clients at once, for softmax regression and multilayer perceptrons under plain local
+    SGD and its relatives.
 
-    Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5. Clients of different sizes share a
-    block: short batches are padded with samples of weight 0, and a client that has finished leaves. A client with a broadcast or a
-    method of its own is trained as `Sequential` would.
+    Batches are those of `Sequential`, in the same order, and results agree with it to about 1e-5.
+    Clients of different sizes share a block: short batches are padded with samples of weight 0, and
+    a client that has finished leaves. A client with a broadcast or a method of its own is trained
+    as `Sequential` would.
 
     Raises:
-        UnsupportedModel: the model, the loss, the data or one of the method's seats cannot be stacked; `Sequential` takes all of them.
+        UnsupportedModel: the model, the loss, the data or one of the method's seats cannot be
+            stacked; `Sequential` takes all of them.
     """
 
     def __init__(self, workload: Workload) -> None:
         method, model = workload.method, workload.model
         if not isinstance(method, LocalSGD):
-            raise UnsupportedModel(f"only local SGD and its relatives can be stacked, and the method is {type(method).__name__}.")
+            raise UnsupportedModel(
+                "only local SGD and its relatives can be stacked, and the method is"
+                f" {type(method).__name__}."
+            )
         gradient = method.gradient
-        if not isinstance(gradient, PlainGradient) or type(gradient) is not PlainGradient or method.objective is not None:
-            raise UnsupportedModel("a gradient or an objective of its own cannot be stacked: use the sequential executor.")
+        if (
+            not isinstance(gradient, PlainGradient)
+            or type(gradient) is not PlainGradient
+            or method.objective is not None
+        ):
+            raise UnsupportedModel(
+                "a gradient or an objective of its own cannot be stacked: use the sequential"
+                " executor."
+            )
         if workload.loss is not cross_entropy:
-            raise UnsupportedModel("only cross_entropy can be trained stacked: use the sequential executor.")
-        self.workload, self.method, self.gradient, self.layers = workload, method, gradient, layers_of(model)
+            raise UnsupportedModel(
+                "only cross_entropy can be trained stacked: use the sequential executor."
+            )
+        self.workload, self.method, self.gradient, self.layers = (
+            workload,
+            method,
+            gradient,
+            layers_of(model),
+        )
         why = self._unfit(workload.data)
         if why is not None:
             raise UnsupportedModel(why)
         self.alone = Sequential(workload)
 
     def _unfit(self, data: Dataset) -> str | None:
-        flattens = isinstance(self.workload.model.module, nn.Sequential) and isinstance(self.workload.model.module[0], nn.Flatten)
+        flattens = isinstance(self.workload.model.module, nn.Sequential) and isinstance(
+            self.workload.model.module[0], nn.Flatten
+        )
         if data.x.dtype != torch.float32 or data.y.ndim != 1:
-            return f"only float32 features with one label each can be stacked, not {data.x.dtype} with labels {tuple(data.y.shape)}."
+            return (
+                f"only float32 features with one label each can be stacked, not {data.x.dtype} with"
+                f" labels {tuple(data.y.shape)}."
+            )
         if not fits_samples(self.layers, data.x.shape[1:], flattens):
-            return f"samples of shape {tuple(data.x.shape[1:])} do not fit a first layer of {self.layers[0].inputs} inputs."
+            return (
+                f"samples of shape {tuple(data.x.shape[1:])} do not fit a first layer of"
+                f" {self.layers[0].inputs} inputs."
+            )
         return None
 
-    def train(self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds) -> list[Result]:
+    def train(
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+    ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
         results: dict[int, Result] = {}
         groups: dict[int, list[_Client]] = {}
         for row, task in enumerate(tasks):
-            if task.broadcast is not None or task.method is not None or task.samples(self.workload.data).n == 0:
+            if (
+                task.broadcast is not None
+                or task.method is not None
+                or task.samples(self.workload.data).n == 0
+            ):
                 results[row] = self.alone.train_one(broadcast, task, out[row], seeds)
             else:
-                groups.setdefault(id(task.data or self.workload.data), []).append(self._plan(broadcast, row, task, seeds))
+                groups.setdefault(id(task.data or self.workload.data), []).append(
+                    self._plan(broadcast, row, task, seeds)
+                )
         for group in groups.values():
             self._train_group(broadcast, group, out, seeds, results)
         return [results[row] for row in range(len(tasks))]
@@ -93,20 +135,36 @@ class Stacked:
         width = min(self.method.plan.batch_size, samples.n)
         full, rest = divmod(len(passes[0]), width)
         sizes = (width,) * full + ((rest,) if rest else ())
-        padding = len(sizes) * width - len(passes[0])  # with position 0, a sample of the client's own
+        padding = len(sizes) * width - len(
+            passes[0]
+        )  # with position 0, a sample of the client's own
         positions = torch.stack(passes) if len(passes) > 1 else passes[0]
         positions = (functional.pad(positions, (0, padding)) if padding else positions).view(-1)
         at = positions if samples.index is None else samples.index.cpu().index_select(0, positions)
         return _Client(task, row, at.view(-1, width), sizes * len(passes), samples.n)
 
-    def _train_group(self, broadcast: Broadcast, group: list[_Client], out: Tensor, seeds: Seeds, results: dict[int, Result]) -> None:
-        """Clients that share a data set: those of like length together, longest first, in blocks that stay in cache."""
+    def _train_group(
+        self,
+        broadcast: Broadcast,
+        group: list[_Client],
+        out: Tensor,
+        seeds: Seeds,
+        results: dict[int, Result],
+    ) -> None:
+        """Clients that share a data set: those of like length together, longest first, in blocks
+        that stay in cache.
+        """
         group.sort(key=lambda c: (len(c.sizes), c.batches.shape[1], c.n), reverse=True)
         data = group[0].task.data or self.workload.data
         device, d = self.workload.model.flat.device, self.workload.model.d
-        stepwise = bool(self.method.momentum or self.method.prox) or self.method.correction(broadcast, group[0].task.state) is not None
+        stepwise = (
+            bool(self.method.momentum or self.method.prox)
+            or self.method.correction(broadcast, group[0].task.state) is not None
+        )
         width = max(c.batches.shape[1] for c in group)
-        each = bytes_per_copy(self.layers, d, width, vectors=1 + stepwise + bool(self.method.momentum))
+        each = bytes_per_copy(
+            self.layers, d, width, vectors=1 + stepwise + bool(self.method.momentum)
+        )
         together = max(1, min(len(group), (CACHE if device.type == "cpu" else DEVICE) // each))
         together = -(-len(group) // -(-len(group) // together))  # blocks of even size
         scratch = Scratch(self.layers, together, width, device)
@@ -116,16 +174,38 @@ class Stacked:
             block = group[first : first + together]
             try:
                 losses = self._train_block(broadcast, data, block, scratch, parameters, gradient)
-            except (RuntimeError, IndexError):  # somebody's data: one by one, so that only its owner fails, and by name
-                results.update({c.row: self.alone.train_one(broadcast, c.task, out[c.row], seeds) for c in block})
+            except (
+                RuntimeError,
+                IndexError,
+            ):  # somebody's data: one by one, so that only its owner fails, and by name
+                results.update(
+                    {
+                        c.row: self.alone.train_one(broadcast, c.task, out[c.row], seeds)
+                        for c in block
+                    }
+                )
                 continue
             for k, c in enumerate(block):
                 torch.sub(parameters[k], broadcast.parameters, out=out[c.row])
                 steps = len(c.sizes)
-                results[c.row] = self.method.finish(c.task.client, out[c.row], broadcast, c.task.state, c.n, steps, losses[k] / steps)
+                results[c.row] = self.method.finish(
+                    c.task.client,
+                    out[c.row],
+                    broadcast,
+                    c.task.state,
+                    c.n,
+                    steps,
+                    losses[k] / steps,
+                )
 
     def _train_block(
-        self, broadcast: Broadcast, data: Dataset, block: list[_Client], scratch: Scratch, parameters: Tensor, gradient: Tensor | None
+        self,
+        broadcast: Broadcast,
+        data: Dataset,
+        block: list[_Client],
+        scratch: Scratch,
+        parameters: Tensor,
+        gradient: Tensor | None,
     ) -> list[float]:
         """Train a block in the first rows of ``parameters``; each client's sum of batch losses."""
         method, lr = self.method, self.method.rate(broadcast.plan.number)
@@ -133,15 +213,31 @@ class Stacked:
         at, share = _table(block)
         at, share = at.to(data.x.device), share.to(data.x.device)
         labels, nll, minus = data.y[at], torch.zeros_like(share), share.new_full((1, 1, 1), -1.0)
-        step = None if gradient is None else _Step(method, broadcast, block, parameters, gradient[: len(block)], lr)
+        step = (
+            None
+            if gradient is None
+            else _Step(method, broadcast, block, parameters, gradient[: len(block)], lr)
+        )
         x = data.x.flatten(1)
         for began, ended, active, width, even in _stretches(block):
-            stack = Stack(scratch, parameters[:active], None if gradient is None else gradient[:active], width)
-            into, cut = stack.x.view(active * width, -1), (slice(began, ended), slice(active), slice(None), slice(width))
+            stack = Stack(
+                scratch, parameters[:active], None if gradient is None else gradient[:active], width
+            )
+            into, cut = (
+                stack.x.view(active * width, -1),
+                (
+                    slice(began, ended),
+                    slice(active),
+                    slice(None),
+                    slice(width),
+                ),
+            )
             steps = (at[cut].reshape(ended - began, -1), labels[cut], share[cut], nll[cut])
             minus_one = minus.expand(active, 1, width)
             mean = 1 / width if even else 1.0  # one factor for every sample, or each by its share
-            for rows, label, part, likelihood in zip(*(table.unbind() for table in steps), strict=True):
+            for rows, label, part, likelihood in zip(
+                *(table.unbind() for table in steps), strict=True
+            ):
                 torch.index_select(x, 0, rows, out=into)
                 stack.forward()
                 stack.loss(label, None if even else part, minus_one, likelihood)
@@ -155,12 +251,26 @@ class Stacked:
 
 
 class _Step:
-    """From gradients [K, d] to parameters [K, d], as `LocalTrainer` steps, for the first rows that are still at work."""
+    """From gradients [K, d] to parameters [K, d], as `LocalTrainer` steps, for the first rows that
+    are still at work.
+    """
 
     def __init__(
-        self, method: LocalSGD, broadcast: Broadcast, block: list[_Client], parameters: Tensor, gradient: Tensor, lr: float
+        self,
+        method: LocalSGD,
+        broadcast: Broadcast,
+        block: list[_Client],
+        parameters: Tensor,
+        gradient: Tensor,
+        lr: float,
     ) -> None:
-        self.method, self.start, self.parameters, self.gradient, self.lr = method, broadcast.parameters, parameters, gradient, lr
+        self.method, self.start, self.parameters, self.gradient, self.lr = (
+            method,
+            broadcast.parameters,
+            parameters,
+            gradient,
+            lr,
+        )
         self.velocity = torch.zeros_like(gradient) if method.momentum else None
         given = [method.correction(broadcast, c.task.state) for c in block]
         corrections = [c for c in given if c is not None]
@@ -182,7 +292,9 @@ class _Step:
 
 
 def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int, bool]]:
-    """Runs of steps of one shape: first step, end, clients at work, width of their widest batch, whether all are as wide."""
+    """Runs of steps of one shape: first step, end, clients at work, width of their widest batch,
+    whether all are as wide.
+    """
     began, shape = 0, (0, 0, True)
     for s in range(len(block[0].sizes) + 1):
         sizes = [c.sizes[s] for c in block if s < len(c.sizes)]
@@ -195,7 +307,9 @@ def _stretches(block: list[_Client]) -> Iterator[tuple[int, int, int, int, bool]
 
 
 def _table(block: list[_Client]) -> tuple[Int[Tensor, "S K 1 B"], Float[Tensor, "S K 1 B"]]:
-    """Rows of the data set in each step of each client, and each sample's share in its batch's mean; padding is a client's own sample."""
+    """Rows of the data set in each step of each client, and each sample's share in its batch's
+    mean; padding is a client's own sample.
+    """
     steps, width = len(block[0].sizes), max(c.batches.shape[1] for c in block)
     if all(c.sizes == block[0].sizes for c in block):
         at = torch.stack([c.batches for c in block], dim=1)

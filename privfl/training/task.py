@@ -9,15 +9,31 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from privfl.core import Broadcast, Charge, ClientId, ClientState, Dataset, FlatModel, LocalTraining, Loss, Trains, Update, Vector
+from privfl.core import (
+    Broadcast,
+    Charge,
+    ClientId,
+    ClientState,
+    Dataset,
+    FlatModel,
+    LocalTraining,
+    Loss,
+    Trains,
+    Update,
+    Vector,
+)
 
 State: TypeAlias = Mapping[str, Any]
-"""What a server half remembers between rounds, by name: tensors and numbers, so that a checkpoint can hold it."""
+"""What a server half remembers between rounds, by name: tensors and numbers, so that a checkpoint
+can hold it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """A client's samples: the rows ``index`` of ``x`` and ``y`` (None: all of them). Nothing is copied until a batch is drawn."""
+    """A client's samples: the rows ``index`` of ``x`` and ``y`` (None: all of them). Nothing is
+    copied until a batch is drawn.
+    """
 
     x: Tensor
     y: Tensor
@@ -37,7 +53,9 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one client's training left beside the row of deltas that it wrote; ``loss`` is the mean over its batches (NaN if unknown)."""
+    """What one client's training left beside the row of deltas that it wrote; ``loss`` is the mean
+    over its batches (NaN if unknown).
+    """
 
     client: ClientId
     weight: float
@@ -53,7 +71,9 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A client whose training raised: its row is NaN, so that it can never be averaged by mistake."""
+    """A client whose training raised: its row is NaN, so that it can never be averaged by
+    mistake.
+    """
 
     client: ClientId
     why: str
@@ -64,10 +84,18 @@ Result: TypeAlias = Trained | Failed
 
 @runtime_checkable
 class FittingTraining(LocalTraining, Protocol):
-    """Local training that can write its delta [d] where it is told, without copying data or delta."""
+    """Local training that can write its delta [d] where it is told, without copying data or
+    delta.
+    """
 
     def fit(
-        self, client: ClientId, broadcast: Broadcast, samples: Samples, state: ClientState, rng: torch.Generator, out: Vector
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        samples: Samples,
+        state: ClientState,
+        rng: torch.Generator,
+        out: Vector,
     ) -> Trained:
         """Train once and write the delta into ``out``."""
         ...
@@ -75,9 +103,11 @@ class FittingTraining(LocalTraining, Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """A federated optimisation method: what each client does, what it sends beside the delta, and how the server combines it.
+    """A federated optimisation method: what each client does, what it sends beside the delta, and
+    how the server combines it.
 
-    A method is a description without memory. `ServerHalf` runs its server side together with a server optimiser.
+    A method is a description without memory. `ServerHalf` runs its server side together with a
+    server optimiser.
     """
 
     def on(self, model: FlatModel, loss: Loss) -> LocalTraining:
@@ -85,7 +115,9 @@ class Method(Protocol):
         ...
 
     def parts(self, d: int) -> Mapping[str, int]:
-        """Length of each extra vector in ``Update.aux``, by name; each is bounded and sent the same way as the delta."""
+        """Length of each extra vector in ``Update.aux``, by name; each is bounded and sent the same
+        way as the delta.
+        """
         ...
 
     def init(self, d: int) -> State:
@@ -96,17 +128,23 @@ class Method(Protocol):
         """``Broadcast.aux`` of the next round."""
         ...
 
-    def combine(self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float) -> tuple[Vector, State]:
-        """The model change [d] that a server optimiser then applies, from the aggregated delta and extra vectors."""
+    def combine(
+        self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
+    ) -> tuple[Vector, State]:
+        """The model change [d] that a server optimiser then applies, from the aggregated delta and
+        extra vectors.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One client's training in a round: positions of its samples in the shared data set, and what it remembers.
+    """One client's training in a round: positions of its samples in the shared data set, and what
+    it remembers.
 
-    ``index`` None is all of the data. ``data`` takes the shared data set's place (a poisoned client, which may still be indexed),
-    ``broadcast`` the round's (a server that sends a client another model), ``method`` the cohort's (a client with its own objective).
+    ``index`` None is all of the data. ``data`` takes the shared data set's place (a poisoned
+    client, which may still be indexed), ``broadcast`` the round's (a server that sends a client
+    another model), ``method`` the cohort's (a client with its own objective).
     """
 
     client: ClientId
@@ -124,7 +162,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What every executor works on: one model to train in, the loss, the method, and the data that all clients' positions refer to."""
+    """What every executor works on: one model to train in, the loss, the method, and the data that
+    all clients' positions refer to.
+    """
 
     model: FlatModel
     loss: Loss

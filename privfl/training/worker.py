@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class WorkerRound:
     """What a worker is told once a round."""
 
     broadcast: Broadcast
@@ -70,47 +70,72 @@ class Order:
 
 
 def packed(message: Any) -> bytes:
-    """Pickled by value: `multiprocessing`'s own pickler would put every tensor into shared memory segments, which containers keep small."""
+    """Pickled by value: `multiprocessing`'s own pickler would put every tensor into shared memory
+    segments, which containers keep small.
+    """
     buffer = io.BytesIO()
     pickle.Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(message)
     return buffer.getvalue()
 
 
 def compact(task: Task) -> Task:
-    """The task with nothing but its own samples: a view would take the whole tensor behind it along."""
+    """The task with nothing but its own samples: a view would take the whole tensor behind it
+    along.
+    """
     state = ClientState({name: vector.clone() for name, vector in task.state.vectors.items()})
     sent = None if task.broadcast is None else compact_broadcast(task.broadcast)
     if task.data is None:
-        return replace(task, index=None if task.index is None else task.index.cpu().clone(), state=state, broadcast=sent)
+        return replace(
+            task,
+            index=None if task.index is None else task.index.cpu().clone(),
+            state=state,
+            broadcast=sent,
+        )
     own = task.data if task.index is None else task.data.take(task.index)
-    return replace(task, index=None, data=Dataset(own.x.clone(), own.y.clone(), own.classes), state=state, broadcast=sent)
+    return replace(
+        task,
+        index=None,
+        data=Dataset(own.x.clone(), own.y.clone(), own.classes),
+        state=state,
+        broadcast=sent,
+    )
 
 
 def compact_broadcast(broadcast: Broadcast) -> Broadcast:
     """The broadcast with vectors of its own."""
-    return Broadcast(broadcast.plan, broadcast.parameters.clone(), {name: vector.clone() for name, vector in broadcast.aux.items()})
+    return Broadcast(
+        broadcast.plan,
+        broadcast.parameters.clone(),
+        {name: vector.clone() for name, vector in broadcast.aux.items()},
+    )
 
 
 def work(connection: Connection, job: bytes) -> None:
-    """Train what the connection asks for until it closes. Says ``None`` when ready, or what is wrong."""
+    """Train what the connection asks for until it closes. Says ``None`` when ready, or what is
+    wrong.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and closes the connection
     torch.set_num_threads(1)
     try:
         told: Job = pickle.loads(job)
         model = FlatModel(told.module)
-        sequential = Sequential(Workload(model, told.loss, told.method, Dataset(told.x.open(), told.y.open(), told.classes)))
+        sequential = Sequential(
+            Workload(
+                model, told.loss, told.method, Dataset(told.x.open(), told.y.open(), told.classes)
+            )
+        )
     except Exception as error:
         connection.send_bytes(packed(f"{type(error).__name__}: {error}"))
         return
     connection.send_bytes(packed(None))
-    now: Round | None = None
+    now: WorkerRound | None = None
     rows = torch.empty(0, 0)
     while True:
         try:
             message = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
-        if isinstance(message, Round):
+        if isinstance(message, WorkerRound):
             rows = rows if now is not None and now.rows == message.rows else message.rows.open()
             now = message
         elif isinstance(message, Order) and now is not None:

@@ -1,4 +1,6 @@
-"""Attacks in whole rounds, on real digits: what breaks the mean, what a rule stands, what is refused and what is remembered."""
+"""Attacks in whole rounds, on real digits: what breaks the mean, what a rule stands, what is
+refused and what is remembered.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from privfl.config import AuditConfig
 from privfl.core import ConfigError, Context, LocalPlan, RememberingPoison, RoundPlan, UpdatePoison
 from privfl.data import load
 from privfl.dp import Clip
-from privfl.engine import Attacker, Engine, Scenario, Schedule, checkpoint
+from privfl.engine import Attacker, Engine, Scenario, AttackSchedule, checkpoint
 from privfl.models import initialised, mlp
 from privfl.training import FedAvg, LocalSGD, Sequential
 
@@ -76,9 +78,11 @@ def copy_of(model):
     return fresh
 
 
-def test_single_shot_replacement_installs_the_backdoor_in_the_round_of_the_attack_and_keeps_the_main_task(digits, clients, trained):
+def test_single_shot_replacement_installs_the_backdoor_in_the_round_of_the_attack_and_keeps_the_main_task(
+    digits, clients, trained
+):
     attack = ModelReplacement(SQUARE, AttackTraining(lr=0.2, epochs=15, batch_size=16, poisoned=4))
-    shot = Attacker("shot", attack, frozenset({3}), Schedule(rounds=(1,)))
+    shot = Attacker("shot", attack, frozenset({3}), AttackSchedule(rounds=(1,)))
     run = federation(digits, clients, shot, rounds=3, model=copy_of(trained)).run()
     before, during, _ = run.history
     assert before.measures["shot: backdoor"] < 0.2
@@ -88,37 +92,65 @@ def test_single_shot_replacement_installs_the_backdoor_in_the_round_of_the_attac
 
 
 def test_data_poisoning_alone_does_not_install_it(digits, clients, trained):
-    run = federation(digits, clients, Attacker("poison", SQUARE, frozenset({3})), rounds=2, model=copy_of(trained)).run()
+    run = federation(
+        digits,
+        clients,
+        Attacker("poison", SQUARE, frozenset({3})),
+        rounds=2,
+        model=copy_of(trained),
+    ).run()
     assert run.history[-1].measures["poison: backdoor"] < 0.2
 
 
 def test_replacement_replaces_under_sample_weights_and_a_server_rate(digits, clients, trained):
     uneven = [clients[0].take(range(20 + 10 * i)) for i in range(5)]
     attack = ModelReplacement(SQUARE, AttackTraining(lr=0.2, epochs=1, batch_size=16, poisoned=4))
-    scene = federation(digits, uneven, Attacker("shot", attack, frozenset({3})), rounds=1, server_optimizer=FedAvg(lr=0.5)).scenario
+    scene = federation(
+        digits,
+        uneven,
+        Attacker("shot", attack, frozenset({3})),
+        rounds=1,
+        server_optimizer=FedAvg(lr=0.5),
+    ).scenario
     still = Scenario(**{**vars(scene), "workload": scene.workload})
     engine = Engine(still, Sequential(still.workload))
     start = engine.begin("sequential")
     whole = engine.play(start, keep=True)
     sent = whole.transcript.updates[3].delta
     share = 0.5 * uneven[3].n / sum(client.n for client in uneven)
-    honest = sum(whole.transcript.updates[c].delta * uneven[c].n for c in (0, 1, 2, 4)) / sum(client.n for client in uneven) * 0.5
+    honest = (
+        sum(whole.transcript.updates[c].delta * uneven[c].n for c in (0, 1, 2, 4))
+        / sum(client.n for client in uneven)
+        * 0.5
+    )
     crafted = whole.state.parameters - start.parameters - honest
     assert torch.allclose(crafted, share * sent, atol=1e-5)
     assert float((share * sent).norm()) > 0
 
 
-def test_an_attack_acts_in_the_rounds_of_its_schedule_and_its_data_are_clean_in_the_others(digits, clients):
-    flip = Attacker("flip", LabelFlip(), frozenset(range(10)), Schedule(first=2, every=3))
+def test_an_attack_acts_in_the_rounds_of_its_schedule_and_its_data_are_clean_in_the_others(
+    digits, clients
+):
+    flip = Attacker("flip", LabelFlip(), frozenset(range(10)), AttackSchedule(first=2, every=3))
     run = federation(digits, clients, flip, rounds=6).run()
-    assert ["attack flip" in record.fired for record in run.history] == [False, False, True, False, False, True]
+    assert ["attack flip" in record.fired for record in run.history] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     accuracy = [record.accuracy for record in run.history]
     assert accuracy[1] > 0.5
     assert accuracy[4] > accuracy[5]
 
 
 def test_two_data_attacks_on_one_client_add_up(digits, clients):
-    attackers = [Attacker("flip", LabelFlip(source=0, target=1), frozenset({0})), Attacker("square", SQUARE, frozenset({0}))]
+    attackers = [
+        Attacker("flip", LabelFlip(source=0, target=1), frozenset({0})),
+        Attacker("square", SQUARE, frozenset({0})),
+    ]
     fed = federation(digits, clients, *attackers)
     engine = Engine(fed.scenario, Sequential(fed.scenario.workload))
     data = engine.adversaries._data(0, (0, 1))
@@ -140,7 +172,10 @@ class Recorder:
 
 def test_attackers_that_do_not_collude_decide_each_on_its_own(digits, clients):
     together, apart = Recorder(), Recorder()
-    attackers = [Attacker("a", together, frozenset({0, 1, 2})), Attacker("b", apart, frozenset({4, 5}), colluding=False)]
+    attackers = [
+        Attacker("a", together, frozenset({0, 1, 2})),
+        Attacker("b", apart, frozenset({4, 5}), colluding=False),
+    ]
     federation(digits, clients, *attackers, rounds=1).run()
     assert together.teams == [3]
     assert apart.teams == [1, 1]
@@ -155,28 +190,47 @@ class Onlooker:
         return own
 
 
-def test_an_omniscient_attacker_sees_the_honest_updates_as_they_are_sent_and_the_servers_whole_side(digits, clients):
+def test_an_omniscient_attacker_sees_the_honest_updates_as_they_are_sent_and_the_servers_whole_side(
+    digits, clients
+):
     eye = Onlooker()
-    parts = {"bound": Clip(l2=0.1), "aggregator": TrimmedMean(f=2), "defences": [NearestNeighbourMixing(f=2)]}
-    federation(digits, clients, Attacker("eye", eye, frozenset({0, 1})), rounds=1, server_optimizer=FedAvg(lr=0.25), **parts).run()
+    parts = {
+        "bound": Clip(l2=0.1),
+        "aggregator": TrimmedMean(f=2),
+        "defences": [NearestNeighbourMixing(f=2)],
+    }
+    federation(
+        digits,
+        clients,
+        Attacker("eye", eye, frozenset({0, 1})),
+        rounds=1,
+        server_optimizer=FedAvg(lr=0.25),
+        **parts,
+    ).run()
     assert eye.rows.ids == tuple(range(2, 10))
     assert float(eye.rows.values.norm(dim=1).max()) <= 0.1
     context = Context(RoundPlan(0, (0,), d=1, l2=1.0), torch.zeros(1), torch.Generator())
-    mixed, _ = NearestNeighbourMixing(f=2).before(eye.rows, NearestNeighbourMixing(f=2).init(), context)
+    mixed, _ = NearestNeighbourMixing(f=2).before(
+        eye.rows, NearestNeighbourMixing(f=2).init(), context
+    )
     assert torch.allclose(eye.guess, TrimmedMean(f=2)(mixed))
     assert eye.rate == 0.25
 
 
 def test_what_a_scenario_withholds_is_refused_before_training(digits, clients):
     agr = Attacker("agr", AGRTailored(), frozenset({0}))
-    with pytest.raises(ConfigError, match=r"'agr' needs to know the server's rule, .* its own updates at most"):
+    with pytest.raises(
+        ConfigError, match=r"'agr' needs to know the server's rule, .* its own updates at most"
+    ):
         federation(digits, clients, agr, attackers_know="own")
     with pytest.raises(ConfigError, match="fills none of the seats"):
         federation(digits, clients, Attacker("nothing", object(), frozenset({0})))
 
 
 def test_mimic_remembers_between_rounds_in_the_runs_state(digits, clients):
-    run = federation(digits, clients, Attacker("mimic", Mimic(warm_up=2), frozenset({8, 9})), rounds=4).run()
+    run = federation(
+        digits, clients, Attacker("mimic", Mimic(warm_up=2), frozenset({8, 9})), rounds=4
+    ).run()
     memory = run.state.attacks[0][8]
     assert memory.rounds == 2
     assert memory.chosen in range(8)
@@ -184,7 +238,9 @@ def test_mimic_remembers_between_rounds_in_the_runs_state(digits, clients):
 
 def test_what_attackers_remember_survives_a_checkpoint(digits, clients, tmp_path):
     mimic = Attacker("mimic", Mimic(warm_up=3), frozenset({8, 9}))
-    engine = Engine((scene := federation(digits, clients, mimic).scenario), Sequential(scene.workload))
+    engine = Engine(
+        (scene := federation(digits, clients, mimic).scenario), Sequential(scene.workload)
+    )
     state = engine.begin("sequential")
     for _ in range(2):
         state = engine.play(state).state
@@ -197,16 +253,30 @@ def test_what_attackers_remember_survives_a_checkpoint(digits, clients, tmp_path
 
 def test_a_row_without_numbers_reaches_the_server_which_refuses_it_by_name(digits, clients):
     for value in ("nan", "inf"):
-        run = federation(digits, clients, Attacker("bad", NotFinite(value), frozenset({4})), rounds=2).run()
+        run = federation(
+            digits, clients, Attacker("bad", NotFinite(value), frozenset({4})), rounds=2
+        ).run()
         assert "client/4 was excluded" in run.history[0].incidents[0]
         assert run.history[0].survivors == 9
         assert run.accuracy > 0.2
 
 
 def test_a_client_that_skips_the_clip_is_caught_where_rows_are_seen(digits, clients):
-    run = federation(digits, clients, Attacker("wire", SkipClip(scale=100.0), frozenset({4})), rounds=1, bound=Clip(l2=0.5)).run()
+    run = federation(
+        digits,
+        clients,
+        Attacker("wire", SkipClip(scale=100.0), frozenset({4})),
+        rounds=1,
+        bound=Clip(l2=0.5),
+    ).run()
     assert "over the bound 0.5" in run.history[0].incidents[0]
-    clipped = federation(digits, clients, Attacker("loud", SignFlip(scale=100.0), frozenset({4})), rounds=1, bound=Clip(l2=0.5)).run()
+    clipped = federation(
+        digits,
+        clients,
+        Attacker("loud", SignFlip(scale=100.0), frozenset({4})),
+        rounds=1,
+        bound=Clip(l2=0.5),
+    ).run()
     assert clipped.history[0].incidents == ()
     assert clipped.history[0].survivors == 10
 
@@ -218,7 +288,12 @@ def test_a_client_that_says_nothing_is_missing_and_named(digits, clients):
 
 
 def test_free_riders_get_the_model_without_spoiling_it(digits, clients):
-    assert federation(digits, clients, Attacker("lazy", FreeRider(), frozenset({4})), rounds=8).run().accuracy > 0.8
+    assert (
+        federation(digits, clients, Attacker("lazy", FreeRider(), frozenset({4})), rounds=8)
+        .run()
+        .accuracy
+        > 0.8
+    )
 
 
 def test_a_config_names_attacks_schedules_and_settings_in_groups():
@@ -236,15 +311,25 @@ def test_a_config_names_attacks_schedules_and_settings_in_groups():
         ],
     }
     first, second = Federation.from_config(config).scenario.attackers
-    assert first.attack == ModelReplacement(PixelPattern(target=2, boxes=((0, 0, 2, 2),)), AttackTraining(lr=0.1, epochs=1))
-    assert first.schedule == Schedule(rounds=(2,))
-    assert (len(second.clients), second.colluding, second.schedule) == (4, False, Schedule(first=1, every=2))
+    assert first.attack == ModelReplacement(
+        PixelPattern(target=2, boxes=((0, 0, 2, 2),)), AttackTraining(lr=0.1, epochs=1)
+    )
+    assert first.schedule == AttackSchedule(rounds=(2,))
+    assert (len(second.clients), second.colluding, second.schedule) == (
+        4,
+        False,
+        AttackSchedule(first=1, every=2),
+    )
     config["attacks"][0]["training"] = {"epoch": 1}
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         Federation.from_config(config)
 
 
-TAKING_PART = {name: made for name, made in catalog.ATTACKS.items() if family_of(made) in ("byzantine", "poisoning", "backdoor")}
+TAKING_PART = {
+    name: made
+    for name, made in catalog.ATTACKS.items()
+    if family_of(made) in ("byzantine", "poisoning", "backdoor")
+}
 
 
 @pytest.mark.parametrize("name", TAKING_PART)
@@ -260,7 +345,10 @@ DEFAULTS = [name for name, made in TAKING_PART.items() if not catalog.fields_of(
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_attack_with_defaults_plays_two_rounds_by_config(name):
-    slow = {"optimal_points": {"ascents": 1, "fraction": 0.05}, "back_gradient": {"ascents": 1, "steps": 3}}.get(name, {})
+    slow = {
+        "optimal_points": {"ascents": 1, "fraction": 0.05},
+        "back_gradient": {"ascents": 1, "steps": 3},
+    }.get(name, {})
     config = {
         "data": {"name": "digits", "clients": 8},
         "rounds": 2,

@@ -51,12 +51,21 @@ def sent_by(attack, benign, f=3, **known):
     return attack.poison_updates(own, knowing(benign, f, **known), rng())
 
 
-# ---- z of ALIE ----------------------------------------------------------------------------------------------------------
+# ---- z of ALIE
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("n", "f", "z"),
-    [(10, 1, -0.14), (10, 2, 0.0), (10, 3, 0.18), (50, 10, 0.25), (20, 8, 0.67), (25, 11, 1.07), (50, 24, 1.43)],
+    [
+        (10, 1, -0.14),
+        (10, 2, 0.0),
+        (10, 3, 0.18),
+        (50, 10, 0.25),
+        (20, 8, 0.67),
+        (25, 11, 1.07),
+        (50, 24, 1.43),
+    ],
 )
 def test_alie_shifts_by_the_quantile_of_the_papers_supporters(n, f, z):
     assert ALIE.largest(n, f) == pytest.approx(z, abs=0.005)
@@ -76,7 +85,9 @@ def test_alie_refuses_to_choose_z_for_a_majority():
 
 
 def test_alie_can_estimate_the_crowd_from_its_own_updates_alone():
-    own, blind = honest_rows(h=4), RoundKnowledge(RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7))
+    own, blind = honest_rows(h=4), RoundKnowledge(
+        RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7)
+    )
     sent = ALIE(z=1.0, sees="own").poison_updates(own, blind, rng())
     assert torch.allclose(sent[0], own.mean(dim=0) - own.std(dim=0, correction=0))
     assert ALIE(sees="own").knows == "own"
@@ -88,7 +99,8 @@ def test_an_omniscient_attack_that_sees_nothing_says_so():
         IPM().poison_updates(torch.zeros(1, 7), blind, rng())
 
 
-# ---- attacks in one line ------------------------------------------------------------------------------------------------
+# ---- attacks in one line
+# ------------------------------------------------------------------------------------------------
 
 
 def test_models_of_zero_random_and_flipped_weights_are_what_fedsecurity_sends():
@@ -98,7 +110,9 @@ def test_models_of_zero_random_and_flipped_weights_are_what_fedsecurity_sends():
     random = before + RandomWeights().poison_updates(own, known, rng())
     assert random.abs().max() <= 1
     assert not torch.equal(random[0], random[1])
-    assert torch.allclose(before + FlippedWeights().poison_updates(own, known, rng()), 2 * before - (before + own))
+    assert torch.allclose(
+        before + FlippedWeights().poison_updates(own, known, rng()), 2 * before - (before + own)
+    )
 
 
 def test_a_sign_flip_boosted_over_the_honest_majority_reverses_the_mean():
@@ -127,14 +141,18 @@ def test_a_free_rider_sends_nothing_the_last_change_or_noise_that_fades():
     assert tenth == pytest.approx(float(first) / 10, rel=1e-4)
 
 
-# ---- lemma 1 of Blanchard et al. ----------------------------------------------------------------------------------------
+# ---- lemma 1 of Blanchard et al.
+# ----------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 5), st.integers(0, 50))
 @settings(deadline=None, max_examples=30)
 def test_the_linear_combination_puts_the_weighted_mean_exactly_on_its_target(f, seed):
     benign, target = honest_rows(seed=seed), torch.randn(7, generator=rng(seed + 1))
-    weights, mine = torch.rand(12, generator=rng(seed)) + 0.1, torch.rand(f, generator=rng(seed + 2)) + 0.1
+    weights, mine = (
+        torch.rand(12, generator=rng(seed)) + 0.1,
+        torch.rand(f, generator=rng(seed + 2)) + 0.1,
+    )
     known = knowing(benign, f, weights=weights, own_weights=mine)
     sent = LinearCombination(target=target).poison_updates(torch.zeros(f, 7), known, rng())
     rows = Rows(torch.cat([benign, sent]), torch.cat([weights, mine]))
@@ -149,7 +167,8 @@ def test_the_linear_combination_reverses_the_honest_mean_by_default_and_checks_i
         sent_by(LinearCombination(target=torch.zeros(3)), benign)
 
 
-# ---- Min-Max and Min-Sum ------------------------------------------------------------------------------------------------
+# ---- Min-Max and Min-Sum
+# ------------------------------------------------------------------------------------------------
 
 
 def bisected(feasible, start=10.0, tolerance=1e-7):
@@ -169,7 +188,11 @@ def test_min_max_and_min_sum_take_the_step_that_bisection_finds(along, seed):
     benign = honest_rows(seed=seed)
     values = benign.double().numpy()
     mu = values.mean(axis=0)
-    p = {"unit": -mu / np.linalg.norm(mu), "sign": -np.sign(mu), "std": -values.std(axis=0, ddof=1)}[along]
+    p = {
+        "unit": -mu / np.linalg.norm(mu),
+        "sign": -np.sign(mu),
+        "std": -values.std(axis=0, ddof=1),
+    }[along]
     apart = ((values[:, None] - values[None]) ** 2).sum(axis=2)
 
     def within_max(gamma):
@@ -188,7 +211,8 @@ def test_min_max_stays_put_where_there_is_no_direction():
     assert torch.allclose(sent_by(MinSum(along="unit"), torch.zeros(4, 3)), torch.zeros(3, 3))
 
 
-# ---- Fang ---------------------------------------------------------------------------------------------------------------
+# ---- Fang
+# -------------------------------------------------------------------------------------------------
 
 
 def test_fangs_bound_of_lambda_is_the_papers():
@@ -197,7 +221,9 @@ def test_fangs_bound_of_lambda_is_the_papers():
     n, d = 15, 7
     distances = np.sqrt(((values[:, None] - values[None]) ** 2).sum(axis=2))
     nearest = np.sort(distances, axis=1)[:, 1 : n - f - 1].sum(axis=1).min()
-    expected = nearest / ((n - 2 * f - 1) * np.sqrt(d)) + np.linalg.norm(values, axis=1).max() / np.sqrt(d)
+    expected = nearest / ((n - 2 * f - 1) * np.sqrt(d)) + np.linalg.norm(
+        values, axis=1
+    ).max() / np.sqrt(d)
     assert FangKrum.bound(benign, f) == pytest.approx(expected, rel=1e-6)
 
 
@@ -212,11 +238,18 @@ def test_krum_picks_fangs_row_which_points_against_the_crowd(seed):
 
 
 def test_fangs_trimmed_mean_rows_lie_just_beyond_the_honest_models():
-    before, benign = torch.tensor([5.0, -5.0, 5.0, -5.0]), honest_rows(h=9, d=4) * torch.tensor([1.0, 1.0, -1.0, -1.0])
+    before, benign = torch.tensor([5.0, -5.0, 5.0, -5.0]), honest_rows(h=9, d=4) * torch.tensor(
+        [1.0, 1.0, -1.0, -1.0]
+    )
     benign += torch.tensor([2.0, 2.0, -2.0, -2.0])
     sent = sent_by(FangTrimmedMean(), benign, 5, before=before) + before
     least, most = (before + benign).amin(dim=0), (before + benign).amax(dim=0)
-    ranges = [(least[0] / 2, least[0]), (least[1] * 2, least[1]), (most[2], most[2] * 2), (most[3], most[3] / 2)]
+    ranges = [
+        (least[0] / 2, least[0]),
+        (least[1] * 2, least[1]),
+        (most[2], most[2] * 2),
+        (most[3], most[3] / 2),
+    ]
     for j, (low, high) in enumerate(ranges):
         low, high = (high, low) if low > high else (low, high)
         assert ((sent[:, j] >= low - 1e-4) & (sent[:, j] <= high + 1e-4)).all(), j
@@ -233,24 +266,35 @@ def test_fangs_partial_knowledge_stays_between_three_and_four_deviations():
 
 def test_fang_moves_the_trimmed_mean_and_the_median_farther_than_noise_of_the_same_length():
     benign = honest_rows(h=12, shift=1.0)
-    for rule, attack in ((TrimmedMean(f=5), FangTrimmedMean(of="updates")), (Median(), FangTrimmedMean(of="updates"))):
+    for rule, attack in (
+        (TrimmedMean(f=5), FangTrimmedMean(of="updates")),
+        (Median(), FangTrimmedMean(of="updates")),
+    ):
         sent = sent_by(attack, benign, 5)
         noise = torch.randn(sent.shape, generator=rng(3))
         noise *= sent.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
-        harm, chance = ((rule(Rows.of(torch.cat([benign, rows]))) - benign.mean(dim=0)).norm() for rows in (sent, noise))
+        harm, chance = (
+            (rule(Rows.of(torch.cat([benign, rows]))) - benign.mean(dim=0)).norm()
+            for rows in (sent, noise)
+        )
         assert harm > chance
 
 
-# ---- AGR-tailored -------------------------------------------------------------------------------------------------------
+# ---- AGR-tailored
+# -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", [Krum(f=4), Krum(f=4, m=4), TrimmedMean(f=4), Median()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    "rule", [Krum(f=4), Krum(f=4, m=4), TrimmedMean(f=4), Median()], ids=lambda r: type(r).__name__
+)
 def test_agr_tailored_does_as_much_harm_as_a_fine_scan_along_its_direction(rule):
     benign = honest_rows(h=12, shift=0.5)
     mu, p = benign.mean(dim=0), -benign.std(dim=0)
 
     def harm(gamma):
-        return float((rule(Rows.of(torch.cat([benign, (mu + gamma * p).expand(4, -1)]))) - mu).norm())
+        return float(
+            (rule(Rows.of(torch.cat([benign, (mu + gamma * p).expand(4, -1)]))) - mu).norm()
+        )
 
     sent = sent_by(AGRTailored(tries=40), benign, 4, rule=rule)
     reached = float((rule(Rows.of(torch.cat([benign, sent]))) - mu).norm())
@@ -260,12 +304,16 @@ def test_agr_tailored_does_as_much_harm_as_a_fine_scan_along_its_direction(rule)
 def test_agr_tailored_takes_its_own_rule_in_the_servers_place():
     assert AGRTailored().knows == "rule"
     assert AGRTailored(rule=Median()).knows == "benign"
-    assert torch.equal(sent_by(AGRTailored(rule=Median()), honest_rows()), sent_by(AGRTailored(), honest_rows(), rule=Median()))
+    assert torch.equal(
+        sent_by(AGRTailored(rule=Median()), honest_rows()),
+        sent_by(AGRTailored(), honest_rows(), rule=Median()),
+    )
     with pytest.raises(ConfigError, match="set rule"):
         sent_by(AGRTailored(), honest_rows())
 
 
-# ---- mimic --------------------------------------------------------------------------------------------------------------
+# ---- mimic
+# -------------------------------------------------------------------------------------------------
 
 
 def test_mimic_finds_the_direction_of_greatest_spread_and_then_sticks_to_one_client():
@@ -274,7 +322,9 @@ def test_mimic_finds_the_direction_of_greatest_spread_and_then_sticks_to_one_cli
     centres = torch.randn(9, 4, generator=rng(1)) * spread
     for number in range(8):
         benign = centres + 0.1 * torch.randn(9, 4, generator=rng(number))
-        sent, memory = attack.poison_and_remember(own, knowing(benign, 2, number=number), memory, rng(5))
+        sent, memory = attack.poison_and_remember(
+            own, knowing(benign, 2, number=number), memory, rng(5)
+        )
     _, _, axes = torch.linalg.svd(centres - centres.mean(dim=0))
     assert abs(float(memory.z @ axes[0])) > 0.95
     favourite = memory.chosen
@@ -291,7 +341,9 @@ def test_mimics_first_steps_are_the_papers_recursion():
     mean = np.zeros(7)
     for t in range(4):
         benign = honest_rows(seed=t)
-        _, memory = attack.poison_and_remember(torch.zeros(1, 7), knowing(benign, 1, number=t), memory, rng(9))
+        _, memory = attack.poison_and_remember(
+            torch.zeros(1, 7), knowing(benign, 1, number=t), memory, rng(9)
+        )
         values = benign.double().numpy()
         mean = (t * mean + values.mean(axis=0)) / (1 + t)
         z = t / (1 + t) * z + sum((u - mean) * ((u - mean) @ z) for u in values) / (1 + t)
@@ -299,9 +351,20 @@ def test_mimics_first_steps_are_the_papers_recursion():
     np.testing.assert_allclose(memory.z.numpy(), z, atol=1e-5)
 
 
-# ---- all of them --------------------------------------------------------------------------------------------------------
+# ---- all of them
+# -------------------------------------------------------------------------------------------------
 
-ALL = [ALIE(), IPM(), FangKrum(), FangTrimmedMean(), MinMax(), MinSum(), LinearCombination(), AGRTailored(rule=Median()), SignFlip()]
+ALL = [
+    ALIE(),
+    IPM(),
+    FangKrum(),
+    FangTrimmedMean(),
+    MinMax(),
+    MinSum(),
+    LinearCombination(),
+    AGRTailored(rule=Median()),
+    SignFlip(),
+]
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda a: type(a).__name__)

@@ -1,4 +1,6 @@
-"""Data poisoning: what is relabelled, how noisy it gets, and that optimised points climb the loss that they should."""
+"""Data poisoning: what is relabelled, how noisy it gets, and that optimised points climb the loss
+that they should.
+"""
 
 import numpy as np
 import pytest
@@ -57,7 +59,9 @@ def test_feature_noise_has_its_deviation_on_its_fraction_of_the_samples():
 
 
 def test_noise_is_refused_on_tokens():
-    text = Dataset(torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, 3, dtype=torch.int64), classes=9)
+    text = Dataset(
+        torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, 3, dtype=torch.int64), classes=9
+    )
     for attack in (FeatureNoise(), OptimalPoints(), BackGradient()):
         with pytest.raises(ConfigError, match=r"number|tokens"):
             attack.poison_data(text, rng())
@@ -84,7 +88,9 @@ def test_implicit_differentiation_gives_the_slope_of_the_retrained_models_valida
     points, labels, clean, valid = pieces
 
     def retrained(moved):
-        theta = linear_model.fit(torch.cat([moved, clean[0]]), torch.cat([labels, clean[1]]), 2, 0.01)
+        theta = linear_model.fit(
+            torch.cat([moved, clean[0]]), torch.cat([labels, clean[1]]), 2, 0.01
+        )
         return float(linear_model.loss(theta, *valid, 2, 0.0))
 
     slope = OptimalPoints()._slope(points, labels, clean, valid, 2)
@@ -105,7 +111,10 @@ def test_back_gradients_are_the_slope_of_the_validation_loss_after_the_descent(p
     assert torch.allclose(slope, numeric_slope(descended, points), rtol=0.05, atol=1e-6)
 
 
-@pytest.mark.parametrize("attack", [OptimalPoints(fraction=0.2, ascents=6), BackGradient(fraction=0.2, ascents=6, steps=30)])
+@pytest.mark.parametrize(
+    "attack",
+    [OptimalPoints(fraction=0.2, ascents=6), BackGradient(fraction=0.2, ascents=6, steps=30)],
+)
 def test_optimised_points_stay_in_the_box_and_hurt_a_linear_model_more_than_flipped_labels(attack):
     train, test = two_clouds(n=90), two_clouds(n=400, seed=7)
     poisoned = attack.poison_data(train, rng(1))

@@ -1,4 +1,6 @@
-"""The contract of every rule: symmetries as declared, bad rows, breakdown under search, sensitivity over the worst pairs found."""
+"""The contract of every rule: symmetries as declared, bad rows, breakdown under search, sensitivity
+over the worst pairs found.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,27 @@ from privfl.aggregators import (
     TrimmedMean,
     Zeno,
 )
-from privfl.core import BadUpdate, ConfigError, Context, PrivflError, RoundPlan, RowBound, Rows, Rule, RuleWithMemory, TooManyByzantine
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    Context,
+    PrivflError,
+    RoundPlan,
+    RowBound,
+    Rows,
+    Rule,
+    RuleWithMemory,
+    TooManyByzantine,
+)
 
 N, D, F = 15, 5, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A rule as a function of f, and whether f liars, wherever they stand, move its result only by a bounded distance."""
+    """A rule as a function of f, and whether f liars, wherever they stand, move its result only by
+    a bounded distance.
+    """
 
     make: Callable[[int], Any]
     bounded: bool
@@ -105,21 +120,35 @@ CASES: dict[str, Case] = {
     "CGE": Case(lambda f: CGE(f), bounded=True),
     "MoNNA": Case(lambda f: MoNNA(f, pivot=0), bounded=True),
     "SMEA": Case(lambda f: SMEA(f), bounded=True),
-    "DnC": Case(lambda f: DnC(f, coordinates=3), bounded=False, why="liars in several directions hide behind one another"),
+    "DnC": Case(
+        lambda f: DnC(f, coordinates=3),
+        bounded=False,
+        why="liars in several directions hide behind one another",
+    ),
     "SignGuard": Case(lambda f: SignGuard(share=1.0), bounded=True),
     "ClippedClustering": Case(lambda f: ClippedClustering(), bounded=True),
-    "Auror": Case(lambda f: Auror(alpha=0.5), bounded=False, why="a liar that is odd in few coordinates is kept"),
-    "CosineFilter": Case(lambda f: CosineFilter(reference=_first), bounded=False, why="blind to length"),
+    "Auror": Case(
+        lambda f: Auror(alpha=0.5),
+        bounded=False,
+        why="a liar that is odd in few coordinates is kept",
+    ),
+    "CosineFilter": Case(
+        lambda f: CosineFilter(reference=_first), bounded=False, why="blind to length"
+    ),
     "AFA": Case(lambda f: AFA(), bounded=False, why="blind to length"),
     "CenteredClipping": Case(lambda f: CenteredClipping(tau=3.0), bounded=True, hull=False),
-    "FoolsGold": Case(lambda f: FoolsGold(), bounded=False, why="looks for sybils only", hull=False),
+    "FoolsGold": Case(
+        lambda f: FoolsGold(), bounded=False, why="looks for sybils only", hull=False
+    ),
     "ResidualReweighting": Case(lambda f: ResidualReweighting(), bounded=True),
     "Zeno": Case(lambda f: Zeno(_loss, f, rho=0.01), bounded=True),
     "FLTrust": Case(lambda f: FLTrust(_root), bounded=True, hull=False),
     "CleanGradientFilter": Case(lambda f: CleanGradientFilter(_root), bounded=True, hull=False),
     "FAIR": Case(lambda f: FAIR(_losses), bounded=False, why="quality is self-reported"),
     "CrossValidation": Case(lambda f: CrossValidation(_votes), bounded=True),
-    "RobustLearningRate": Case(lambda f: RobustLearningRate(theta=f + 1), bounded=False, why="a mean", hull=False),
+    "RobustLearningRate": Case(
+        lambda f: RobustLearningRate(theta=f + 1), bounded=False, why="a mean", hull=False
+    ),
     "SignMajority": Case(lambda f: SignMajority(), bounded=True, hull=False),
     "SLSGD": Case(lambda f: SLSGD(b=f, alpha=0.5), bounded=True, hull=False),
     "FLAME": Case(lambda f: FLAME(noise=0.0), bounded=True, hull=False),
@@ -129,7 +158,9 @@ every = pytest.mark.parametrize("name", CASES)
 
 def context(d: int, n: int = N) -> Context:
     parameters = torch.linspace(1, 2, d, dtype=torch.float64)
-    return Context(RoundPlan(0, tuple(range(n)), d, math.inf), parameters, torch.Generator().manual_seed(7))
+    return Context(
+        RoundPlan(0, tuple(range(n)), d, math.inf), parameters, torch.Generator().manual_seed(7)
+    )
 
 
 def aggregate(rule: Any, rows: Rows) -> torch.Tensor:
@@ -139,7 +170,9 @@ def aggregate(rule: Any, rows: Rows) -> torch.Tensor:
 
 
 def crowd(n: int = N, d: int = D, seed: int = 0) -> torch.Tensor:
-    """Rows around (1, .., 1), with three outliers at the end; float64, so that symmetries hold to many digits."""
+    """Rows around (1, .., 1), with three outliers at the end; float64, so that symmetries hold to
+    many digits.
+    """
     rng = torch.Generator().manual_seed(seed)
     values = 1 + 0.5 * torch.randn(n, d, generator=rng, dtype=torch.float64)
     values[n - F :] += 4 * torch.randn(min(F, n), d, generator=rng, dtype=torch.float64)
@@ -153,7 +186,11 @@ def of(values: torch.Tensor, ids: tuple[int, ...] | None = None) -> Rows:
 def test_every_rule_of_the_package_is_under_contract() -> None:
     exported = {getattr(aggregators, name) for name in aggregators.__all__}
     bases = {RowRule, MemoryRule}
-    rules = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, (RowRule, MemoryRule))} - bases | {Mean}
+    rules = {
+        kind
+        for kind in exported
+        if isinstance(kind, type) and issubclass(kind, (RowRule, MemoryRule))
+    } - bases | {Mean}
     assert rules == {type(case.make(1)) for case in CASES.values()}
 
 
@@ -181,7 +218,9 @@ def _symmetric(rule: Any, symmetry: str, seed: int) -> bool:
     else:
         turn = torch.linalg.qr(torch.randn(D, D, generator=rng, dtype=torch.float64)).Q
         moved, expected = of(values @ turn), plain @ turn
-    return torch.allclose(aggregate(rule, moved), expected, rtol=1e-5, atol=1e-6 * float(expected.norm()))
+    return torch.allclose(
+        aggregate(rule, moved), expected, rtol=1e-5, atol=1e-6 * float(expected.norm())
+    )
 
 
 @every
@@ -221,7 +260,7 @@ def test_rows_that_are_not_finite_are_dropped_or_refused_by_name(name: str, bad:
     try:
         out = aggregate(rule, rows)
     except BadUpdate as refusal:
-        assert rule.stands(N) == 0
+        assert rule.max_byzantine(N) == 0
         assert "4" in str(refusal)  # noqa: PT017
         return
     assert torch.isfinite(out).all()
@@ -233,7 +272,7 @@ def test_rows_that_are_not_finite_are_dropped_or_refused_by_name(name: str, bad:
 @every
 def test_more_bad_rows_than_a_rule_stands_are_refused(name: str) -> None:
     rule, values = CASES[name].make(F), crowd()
-    values[: max(rule.stands(N), 0) + 1] = math.nan
+    values[: max(rule.max_byzantine(N), 0) + 1] = math.nan
     with pytest.raises((TooManyByzantine, BadUpdate)):
         aggregate(rule, of(values))
 
@@ -247,7 +286,9 @@ def test_equal_rows_zero_rows_and_single_rows_give_finite_results(name: str) -> 
         assert torch.isfinite(out).all()
         if CASES[name].hull and not isinstance(rule, CosineFilter):
             torch.testing.assert_close(out, row, rtol=1e-5, atol=1e-6)
-        assert torch.equal(aggregate(rule, of(torch.zeros(N, D))), torch.zeros(D)) or isinstance(rule, CleanGradientFilter)
+        assert torch.equal(aggregate(rule, of(torch.zeros(N, D))), torch.zeros(D)) or isinstance(
+            rule, CleanGradientFilter
+        )
     with_zero = crowd().float()
     with_zero[2] = 0.0
     assert torch.isfinite(aggregate(CASES[name].make(F), of(with_zero))).all()
@@ -256,7 +297,7 @@ def test_equal_rows_zero_rows_and_single_rows_give_finite_results(name: str) -> 
         assert torch.isfinite(aggregate(alone, of(row[None]))).all()
     except TooManyByzantine:
         with pytest.raises(TooManyByzantine):
-            alone.stands(1)
+            alone.max_byzantine(1)
 
 
 @every
@@ -287,10 +328,10 @@ def test_no_rows_at_all_are_refused(name: str) -> None:
     ids=lambda x: type(x).__name__ if dataclasses.is_dataclass(x) else "",
 )
 def test_f_too_large_for_n_is_refused_in_words_before_any_round(rule: Any, least: int) -> None:
-    rule.stands(least)
+    rule.max_byzantine(least)
     aggregate(rule, of(crowd(n=least)))
     with pytest.raises(TooManyByzantine, match=r"needs|splits"):
-        rule.stands(least - 1)
+        rule.max_byzantine(least - 1)
     with pytest.raises(TooManyByzantine):
         aggregate(rule, of(crowd(n=least - 1)))
 
@@ -316,7 +357,9 @@ def test_settings_out_of_range_are_refused(make: Callable[[], Any]) -> None:
 
 
 def _worst_error(name: str, honest: torch.Tensor, tries: int) -> float:
-    """The farthest from the honest mean that liars were seen to move a rule: random starts at all scales, then greedy ascent."""
+    """The farthest from the honest mean that liars were seen to move a rule: random starts at all
+    scales, then greedy ascent.
+    """
     rule, centre = CASES[name].make(F), honest.mean(dim=0)
     rng = torch.Generator().manual_seed(3)
 
@@ -326,11 +369,15 @@ def _worst_error(name: str, honest: torch.Tensor, tries: int) -> float:
     worst = 0.0
     for attempt in range(tries):
         scale = 10 ** float(torch.empty(()).uniform_(-1, 6, generator=rng))
-        liars = centre + scale * torch.randn(1 if attempt % 2 else F, D, generator=rng, dtype=torch.float64)
+        liars = centre + scale * torch.randn(
+            1 if attempt % 2 else F, D, generator=rng, dtype=torch.float64
+        )
         liars = liars.expand(F, D).clone()
         best = error(liars)
         for _ in range(6):
-            other = liars + 0.5 * liars.abs().mean() * torch.randn(F, D, generator=rng, dtype=torch.float64)
+            other = liars + 0.5 * liars.abs().mean() * torch.randn(
+                F, D, generator=rng, dtype=torch.float64
+            )
             found = error(other)
             if found > best:
                 liars, best = other, found
@@ -347,7 +394,9 @@ def test_f_liars_move_a_robust_rule_only_so_far_and_break_the_others(name: str) 
     else:
         worst = _worst_error(name, honest, tries=10)
     if CASES[name].bounded:
-        assert worst < 6.0  # the honest rows reach 1.5 from their mean; liars were sent to a million
+        assert (
+            worst < 6.0
+        )  # the honest rows reach 1.5 from their mean; liars were sent to a million
     elif name in ("Mean", "RobustLearningRate", "FAIR"):
         assert worst > 100.0, "declared breakable, and not broken"
 
@@ -357,7 +406,11 @@ def _aggregate_in_ball(rule: Any, values: torch.Tensor) -> torch.Tensor:
 
 
 SENSITIVE: dict[str, Any] = {
-    **{name: case.make(1) for name, case in CASES.items() if name not in ("CrossValidation", "FAIR", "MoNNA")},
+    **{
+        name: case.make(1)
+        for name, case in CASES.items()
+        if name not in ("CrossValidation", "FAIR", "MoNNA")
+    },
     "FLTrust-fixed": FLTrust(_root, fixed=True, root_l2=1.0),
     "FLTrust-clipped": FLTrust(_root, root_l2=1.0),
     "CenteredClipping-short": CenteredClipping(tau=0.4, iterations=2),
@@ -367,7 +420,9 @@ SENSITIVE: dict[str, Any] = {
 
 @pytest.mark.parametrize("relation", ["replace_one", "zero_out", "add_remove"])
 @pytest.mark.parametrize("name", SENSITIVE)
-def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(name: str, relation: Any) -> None:
+def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(
+    name: str, relation: Any
+) -> None:
     n, d, rule = 9, 4, SENSITIVE[name]
     declared = rule.sensitivity(RowBound(l2=1.0, step=2.0), n, relation)
     if math.isinf(declared):
@@ -409,11 +464,17 @@ def test_the_proved_sensitivities_are_the_published_ones() -> None:
     assert Mean().sensitivity(bound, 10, "replace_one") == math.inf
     assert TrimmedMean(2).sensitivity(bound, 10, "replace_one") == pytest.approx(2 / 6)
     assert TrimmedMean(2).sensitivity(bound, 10, "zero_out") == pytest.approx(1 / 6)
-    assert TrimmedMean(2).sensitivity(bound, 10, "add_remove") == pytest.approx((1 + math.sqrt(9 / 7)) / 6)
+    assert TrimmedMean(2).sensitivity(bound, 10, "add_remove") == pytest.approx(
+        (1 + math.sqrt(9 / 7)) / 6
+    )
     assert Median().sensitivity(bound, 9, "replace_one") == pytest.approx(2.0)
     assert Median().sensitivity(bound, 10, "replace_one") == pytest.approx(1.0)
-    assert CenteredClipping(tau=0.1, iterations=3).sensitivity(bound, 10, "replace_one") == pytest.approx(2 * 0.1 * 3 / 10)
-    assert FLTrust(_root, fixed=True, root_l2=0.5).sensitivity(bound, 10, "replace_one") == pytest.approx(0.05)
+    assert CenteredClipping(tau=0.1, iterations=3).sensitivity(
+        bound, 10, "replace_one"
+    ) == pytest.approx(2 * 0.1 * 3 / 10)
+    assert FLTrust(_root, fixed=True, root_l2=0.5).sensitivity(
+        bound, 10, "replace_one"
+    ) == pytest.approx(0.05)
     assert math.isinf(FLTrust(_root).sensitivity(bound, 10, "replace_one"))
     assert Krum(1).sensitivity(bound, 10, "replace_one") == 2.0
     for rule in (Bulyan(1), MeaMed(1), FoolsGold(), SignMajority(), ResidualReweighting()):
@@ -429,7 +490,11 @@ def test_what_the_defence_did_can_be_read_beside_the_result(name: str) -> None:
     values[3, 0] = math.nan
     values[N - 1] = -1e4
     rows = of(values)
-    verdict = rule.judge_step(rows, rule.init(), context(D))[0] if isinstance(rule, MemoryRule) else rule.judge(rows)
+    verdict = (
+        rule.judge_step(rows, rule.init(), context(D))[0]
+        if isinstance(rule, MemoryRule)
+        else rule.judge(rows)
+    )
     assert torch.equal(verdict.out, aggregate(rule, rows))
     assert 3 in verdict.dropped
     assert verdict.fired

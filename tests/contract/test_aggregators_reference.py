@@ -1,4 +1,6 @@
-"""Every rule against a slow reference from its paper's formula in plain numpy, or against scikit-learn and scipy."""
+"""Every rule against a slow reference from its paper's formula in plain numpy, or against
+scikit-learn and scipy.
+"""
 
 from __future__ import annotations
 
@@ -74,21 +76,30 @@ def updates_around_a_far_model(seed: int) -> Array:
     rng = np.random.default_rng(seed)
     centre = rng.normal(size=D)
     noise = rng.normal(size=(N, D))
-    return 100 * centre / np.linalg.norm(centre) + 0.1 * noise / np.linalg.norm(noise, axis=1, keepdims=True) * rng.uniform(0.5, 2, (N, 1))
+    return 100 * centre / np.linalg.norm(centre) + 0.1 * noise / np.linalg.norm(
+        noise, axis=1, keepdims=True
+    ) * rng.uniform(0.5, 2, (N, 1))
 
 
 def fresh(d: int = D) -> Context:
-    return Context(RoundPlan(0, tuple(range(N)), d, math.inf), torch.from_numpy(PARAMETERS), torch.Generator().manual_seed(3))
+    return Context(
+        RoundPlan(0, tuple(range(N)), d, math.inf),
+        torch.from_numpy(PARAMETERS),
+        torch.Generator().manual_seed(3),
+    )
 
 
 def ours(rule: Any, values: Array, dtype: torch.dtype) -> Array:
-    rows = Rows(torch.from_numpy(values).to(dtype), torch.from_numpy(WEIGHTS), tuple(range(len(values))))
+    rows = Rows(
+        torch.from_numpy(values).to(dtype), torch.from_numpy(WEIGHTS), tuple(range(len(values)))
+    )
     out = rule.step(rows, rule.init(), fresh())[0] if isinstance(rule, MemoryRule) else rule(rows)
     assert out.dtype == dtype
     return out.double().numpy()
 
 
-# --- the formulas --------------------------------------------------------------------------------------------------------------------
+# --- the formulas
+# -------------------------------------------------------------------------------------------------
 
 
 def median(X: Array) -> Array:
@@ -125,7 +136,10 @@ def rfa(X: Array, w: Array, steps: int = 3, nu: float = 1e-6) -> Array:
 
 def krum_order(X: Array, f: int) -> list[int]:
     n = len(X)
-    scores = [sum(sorted(((X[i] - X[j]) ** 2).sum() for j in range(n) if j != i)[: max(n - f - 2, 0)]) for i in range(n)]
+    scores = [
+        sum(sorted(((X[i] - X[j]) ** 2).sum() for j in range(n) if j != i)[: max(n - f - 2, 0)])
+        for i in range(n)
+    ]
     return sorted(range(n), key=lambda i: scores[i])
 
 
@@ -186,10 +200,14 @@ def sign_guard(X: Array) -> Array:
     M = np.median(norms)
     S1 = (norms >= 0.1 * M) & (norms <= 3 * M)
     features = np.stack([(X > 0).mean(axis=1), (X == 0).mean(axis=1), (X < 0).mean(axis=1)], axis=1)
-    width = estimate_bandwidth(features, quantile=0.5) * (1 + 1e-9)  # shares of few coordinates tie with it
+    width = estimate_bandwidth(features, quantile=0.5) * (
+        1 + 1e-9
+    )  # shares of few coordinates tie with it
     labels = np.zeros(len(X))  # all signs alike: one cluster
     if width > 0:
-        labels = MeanShift(bandwidth=width, bin_seeding=True, cluster_all=False).fit(features).labels_
+        labels = (
+            MeanShift(bandwidth=width, bin_seeding=True, cluster_all=False).fit(features).labels_
+        )
     S2 = labels == max(set(labels) - {-1}, key=lambda k: (labels == k).sum())
     return np.mean([x * min(1, M / np.linalg.norm(x)) for x in X[S1 & S2]], axis=0)
 
@@ -198,7 +216,11 @@ def clipped_clustering(X: Array) -> Array:
     norms = np.linalg.norm(X, axis=1)
     clipped = X * np.minimum(1, np.median(norms) / norms)[:, None]
     unit = X / norms[:, None]
-    labels = AgglomerativeClustering(2, metric="precomputed", linkage="average").fit(1 - unit @ unit.T).labels_
+    labels = (
+        AgglomerativeClustering(2, metric="precomputed", linkage="average")
+        .fit(1 - unit @ unit.T)
+        .labels_
+    )
     return clipped[labels == (labels.sum() > len(X) / 2)].mean(axis=0)
 
 
@@ -206,7 +228,10 @@ def auror(X: Array, alpha: float = 3.0) -> Array:
     minor, indicative = np.zeros(len(X)), 0
     for column in X.T:
         ordered = np.sort(column)
-        splits = [(np.var(ordered[:k]) * k + np.var(ordered[k:]) * (len(X) - k), k) for k in range(1, len(X))]
+        splits = [
+            (np.var(ordered[:k]) * k + np.var(ordered[k:]) * (len(X) - k), k)
+            for k in range(1, len(X))
+        ]
         k = min(splits)[1]
         if ordered[k:].mean() - ordered[:k].mean() >= alpha:
             indicative += 1
@@ -267,7 +292,9 @@ def residual_reweighting(X: Array, lam: float = 2.0, delta: float = 0.1) -> Arra
     for j in range(d):
         order = np.argsort(X[:, j])
         y = X[order, j]
-        slope = np.median([np.median([(y[i] - y[k]) / (i - k) for k in range(n) if k != i]) for i in range(n)])
+        slope = np.median(
+            [np.median([(y[i] - y[k]) / (i - k) for k in range(n) if k != i]) for i in range(n)]
+        )
         line = np.median(y) - slope * (n - 1) / 2 + slope * x
         r = y - line
         tau = 1.4826 * (1 + 5 / (n - 1)) * np.median(np.sort(np.abs(r))[1:]) + 1e-7
@@ -292,7 +319,10 @@ def zeno(X: Array, f: int = F, rho: float = 0.01) -> Array:
 
 def fltrust(X: Array) -> Array:
     ts = np.array([max(0, cosine(x, ROOT)) for x in X])
-    return sum(t * x * np.linalg.norm(ROOT) / np.linalg.norm(x) for t, x in zip(ts, X, strict=True)) / ts.sum()
+    return (
+        sum(t * x * np.linalg.norm(ROOT) / np.linalg.norm(x) for t, x in zip(ts, X, strict=True))
+        / ts.sum()
+    )
 
 
 def clean_gradient(X: Array) -> Array:
@@ -330,7 +360,15 @@ def flame(X: Array) -> Array:
     unit = W / np.linalg.norm(W, axis=1, keepdims=True)
     apart = np.maximum(1 - unit @ unit.T, 0)
     labels = (
-        HDBSCAN(min_cluster_size=N // 2 + 1, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True).fit(apart).labels_
+        HDBSCAN(
+            min_cluster_size=N // 2 + 1,
+            min_samples=1,
+            metric="precomputed",
+            allow_single_cluster=True,
+            copy=True,
+        )
+        .fit(apart)
+        .labels_
     )
     S = np.median(np.linalg.norm(X, axis=1))
     return np.mean([x * min(1, S / np.linalg.norm(x)) for x in X[labels == 0]], axis=0)
@@ -338,7 +376,9 @@ def flame(X: Array) -> Array:
 
 def median_of_means(X: Array, k: int = 7) -> Array:
     groups = torch.randperm(N, generator=torch.Generator().manual_seed(3)).tensor_split(k)
-    return geometric_median(np.array([X[group.numpy()].mean(axis=0) for group in groups]), np.ones(k))
+    return geometric_median(
+        np.array([X[group.numpy()].mean(axis=0) for group in groups]), np.ones(k)
+    )
 
 
 PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
@@ -356,7 +396,10 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
     "GreedyMDA": (GreedyMDA(F), greedy_mda),
     "CAF": (CAF(F), caf),
     "CGE": (CGE(F), lambda X: X[np.argsort(np.linalg.norm(X, axis=1))[: N - F]].mean(axis=0)),
-    "MoNNA": (MoNNA(F, pivot=2), lambda X: X[np.argsort(np.linalg.norm(X - X[2], axis=1))[: N - F]].mean(axis=0)),
+    "MoNNA": (
+        MoNNA(F, pivot=2),
+        lambda X: X[np.argsort(np.linalg.norm(X - X[2], axis=1))[: N - F]].mean(axis=0),
+    ),
     "SMEA": (SMEA(F), smea),
     "DnC": (DnC(F), dnc),
     "SignGuard": (SignGuard(share=1.0), sign_guard),
@@ -369,9 +412,15 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
     "ResidualReweighting": (ResidualReweighting(), residual_reweighting),
     "Zeno": (Zeno(lambda w, context: loss(w.numpy()), F, rho=0.01), zeno),
     "FLTrust": (FLTrust(lambda context: torch.from_numpy(ROOT)), fltrust),
-    "CleanGradientFilter": (CleanGradientFilter(lambda context: torch.from_numpy(ROOT), xi=4.0), clean_gradient),
+    "CleanGradientFilter": (
+        CleanGradientFilter(lambda context: torch.from_numpy(ROOT), xi=4.0),
+        clean_gradient,
+    ),
     "FAIR": (FAIR(lambda rows, context: torch.from_numpy(QUALITY)), fair),
-    "CrossValidation": (CrossValidation(lambda rows, context: torch.from_numpy(VOTES)), cross_validation),
+    "CrossValidation": (
+        CrossValidation(lambda rows, context: torch.from_numpy(VOTES)),
+        cross_validation,
+    ),
     "RobustLearningRate": (RobustLearningRate(theta=5), robust_learning_rate),
     "SignMajority": (SignMajority(), lambda X: np.sign(np.sign(X).sum(axis=0))),
     "SLSGD": (SLSGD(b=F, alpha=0.4), slsgd),
@@ -385,10 +434,14 @@ def test_a_rule_is_its_papers_formula(name: str, seed: int) -> None:
     rule, reference = PAIRS[name]
     values = crowd(seed)
     expected = reference(values)
-    np.testing.assert_allclose(ours(rule, values, torch.float64), expected, atol=1e-6 * np.linalg.norm(expected), rtol=0)
+    np.testing.assert_allclose(
+        ours(rule, values, torch.float64), expected, atol=1e-6 * np.linalg.norm(expected), rtol=0
+    )
     single = values.astype(np.float32).astype(np.float64)
     expected = reference(single)
-    np.testing.assert_allclose(ours(rule, single, torch.float32), expected, atol=2e-6 * np.linalg.norm(expected), rtol=0)
+    np.testing.assert_allclose(
+        ours(rule, single, torch.float32), expected, atol=2e-6 * np.linalg.norm(expected), rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -397,12 +450,17 @@ def test_the_formula_holds_for_small_updates_around_a_far_model(name: str, seed:
     rule, reference = PAIRS[name]
     values = updates_around_a_far_model(seed).astype(np.float32).astype(np.float64)
     expected = reference(values)
-    np.testing.assert_allclose(ours(rule, values, torch.float32), expected, atol=1e-6 * np.linalg.norm(expected), rtol=0)
+    np.testing.assert_allclose(
+        ours(rule, values, torch.float32), expected, atol=1e-6 * np.linalg.norm(expected), rtol=0
+    )
     if "T" in rule.symmetries:  # in float64 to 1e-6 of the updates themselves, not of the model
-        np.testing.assert_allclose(ours(rule, values, torch.float64), expected, atol=1e-6 * 0.1, rtol=0)
+        np.testing.assert_allclose(
+            ours(rule, values, torch.float64), expected, atol=1e-6 * 0.1, rtol=0
+        )
 
 
-# --- other libraries, further rounds, and what was seen to go wrong elsewhere --------------------------------------------------------
+# --- other libraries, further rounds, and what was seen to go wrong elsewhere
+# --------------------------------------------------------
 
 
 def test_the_geometric_median_is_where_bfgs_ends() -> None:
@@ -416,11 +474,24 @@ def test_the_geometric_median_is_where_bfgs_ends() -> None:
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_geometric_median_is_exact_where_it_is_a_row_and_for_tiny_updates(scale: float) -> None:
-    rows = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.5], [0.3, 0.2]], dtype=torch.float64) * scale
+    rows = (
+        torch.tensor(
+            [[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.5], [0.3, 0.2]],
+            dtype=torch.float64,
+        )
+        * scale
+    )
     rows = torch.cat([rows, torch.zeros(4, 2, dtype=torch.float64)])
-    torch.testing.assert_close(GeometricMedian()(Rows.of(rows)), torch.zeros(2, dtype=torch.float64), atol=1e-9 * scale, rtol=0)
+    torch.testing.assert_close(
+        GeometricMedian()(Rows.of(rows)),
+        torch.zeros(2, dtype=torch.float64),
+        atol=1e-9 * scale,
+        rtol=0,
+    )
     tilted = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.4, 5.0]]) * scale
-    assert (GeometricMedian()(Rows.of(tilted)) - tilted.mean(dim=0)).norm() > 0.5 * scale, "it is no mean"
+    assert (GeometricMedian()(Rows.of(tilted)) - tilted.mean(dim=0)).norm() > 0.5 * scale, (
+        "it is no mean"
+    )
 
 
 @pytest.mark.parametrize("far", [1e3, 1e8, 1e18, 1e30])
@@ -428,7 +499,9 @@ def test_far_liars_do_not_blur_distances_among_the_honest(far: float) -> None:
     honest = torch.randn(9, 50, generator=torch.Generator().manual_seed(1))
     rows = Rows.of(torch.cat([honest, far * torch.ones(2, 50)]))
     alone = Rows.of(honest)
-    torch.testing.assert_close(Krum(2)(rows), honest[krum_order(rows.values.double().numpy(), 2)[0]])
+    torch.testing.assert_close(
+        Krum(2)(rows), honest[krum_order(rows.values.double().numpy(), 2)[0]]
+    )
     torch.testing.assert_close(MDA(2)(rows), honest.mean(dim=0), atol=1e-5, rtol=1e-5)
     assert (GeometricMedian()(rows) - GeometricMedian()(alone)).norm() < 3.0
     assert TrimmedMean(2)(rows).abs().max() < 5
@@ -474,7 +547,9 @@ def test_bulyan_is_not_the_one_shot_selection() -> None:
 @pytest.mark.parametrize("f", [1, 2])
 def test_bulyan_and_mda_do_not_depend_on_order_even_where_scores_tie(f: int) -> None:
     for seed in range(10):
-        values = torch.randn(11, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).round(decimals=1)
+        values = torch.randn(
+            11, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        ).round(decimals=1)
         order = torch.randperm(11, generator=torch.Generator().manual_seed(seed + 50))
         for rule in (Bulyan(f), MDA(f)):
             spread = [float(rule(Rows.of(values[o])).sum()) for o in (torch.arange(11), order)]
@@ -486,8 +561,12 @@ def test_the_exact_searches_find_what_enumeration_finds_on_harder_draws() -> Non
     rng = np.random.default_rng(2)
     for _ in range(6):
         X = rng.normal(size=(11, 3)) * rng.choice([1, 3], size=(11, 1))
-        np.testing.assert_allclose(MDA(4)(Rows.of(torch.from_numpy(X))).numpy(), mda(X, 4), atol=1e-9)
-        np.testing.assert_allclose(SMEA(3)(Rows.of(torch.from_numpy(X))).numpy(), smea(X, 3), atol=1e-9)
+        np.testing.assert_allclose(
+            MDA(4)(Rows.of(torch.from_numpy(X))).numpy(), mda(X, 4), atol=1e-9
+        )
+        np.testing.assert_allclose(
+            SMEA(3)(Rows.of(torch.from_numpy(X))).numpy(), smea(X, 3), atol=1e-9
+        )
 
 
 def test_the_greedy_diameter_is_at_most_twice_the_least() -> None:
@@ -529,8 +608,12 @@ def test_sign_guard_tests_the_norm_before_it_clips() -> None:
 
 def test_sign_guard_sim_also_looks_at_the_last_aggregate() -> None:
     rule = SignGuard(share=1.0, similarity="cosine")
-    values = torch.tensor([[1.0, 2.0], [1.1, 2.0], [1.0, 2.1], [2.0, 1.0], [2.1, 1.0]], dtype=torch.float64)
-    _, state = rule.step(Rows.of(torch.tensor([[1.0, 2.0]] * 5, dtype=torch.float64)), rule.init(), fresh())
+    values = torch.tensor(
+        [[1.0, 2.0], [1.1, 2.0], [1.0, 2.1], [2.0, 1.0], [2.1, 1.0]], dtype=torch.float64
+    )
+    _, state = rule.step(
+        Rows.of(torch.tensor([[1.0, 2.0]] * 5, dtype=torch.float64)), rule.init(), fresh()
+    )
     assert rule.judge_step(Rows.of(values), rule.init(), fresh())[0].dropped == ()
     assert rule.judge_step(Rows.of(values), state, fresh())[0].dropped == (3, 4)
 
@@ -564,14 +647,20 @@ def test_afa_remembers_by_client_and_blocks_who_is_bad_too_often() -> None:
     rule, state = AFA(), AFA().init()
     good = torch.tensor([[1.0, 0.1 * i] for i in range(-3, 4)])
     for _ in range(12):
-        rows = Rows(torch.cat([good, torch.tensor([[-5.0, 0.0]])]), torch.ones(8), (10, 11, 12, 13, 14, 15, 16, 99))
+        rows = Rows(
+            torch.cat([good, torch.tensor([[-5.0, 0.0]])]),
+            torch.ones(8),
+            (10, 11, 12, 13, 14, 15, 16, 99),
+        )
         _, state = rule.step(rows, state, fresh(2))
     alpha, beta = 3 + state.good.get(99, 0), 3 + state.bad.get(99, 0)
     assert beta > alpha
     assert betainc(alpha, beta, 0.5) > 0.95
     assert rule.quality(state, 99)[1]
     moved = Rows(
-        torch.cat([torch.tensor([[1.0, 0.0]]), good]), torch.ones(8), (99, 10, 11, 12, 13, 14, 15, 16)
+        torch.cat([torch.tensor([[1.0, 0.0]]), good]),
+        torch.ones(8),
+        (99, 10, 11, 12, 13, 14, 15, 16),
     )  # now it behaves, and is first
     assert 0 in rule.judge_step(moved, state, fresh(2))[0].dropped
 
@@ -589,12 +678,27 @@ def test_foolsgold_remembers_by_client_id_whatever_the_order() -> None:
     sybil, honest = torch.tensor([1.0, 0.0, 0.0]), torch.eye(3)[1:]
     rows = Rows(torch.stack([sybil, sybil, *honest]), torch.ones(4), (1, 2, 3, 4))
     _, state = rule.step(rows, rule.init(), fresh(3))
-    later = Rows(torch.stack([*honest, torch.eye(3)[1], torch.eye(3)[2]]), torch.ones(4), (3, 4, 2, 1))
+    later = Rows(
+        torch.stack([*honest, torch.eye(3)[1], torch.eye(3)[2]]), torch.ones(4), (3, 4, 2, 1)
+    )
     trust = rule.judge_step(later, state, fresh(3))[0].scores["trust"]
-    both = torch.stack([torch.eye(3)[1] * 2, torch.eye(3)[2] * 2, sybil + torch.eye(3)[1], sybil + torch.eye(3)[2]]).double().numpy()
+    both = (
+        torch.stack(
+            [
+                torch.eye(3)[1] * 2,
+                torch.eye(3)[2] * 2,
+                sybil + torch.eye(3)[1],
+                sybil + torch.eye(3)[2],
+            ]
+        )
+        .double()
+        .numpy()
+    )
     expected = foolsgold(both)
     np.testing.assert_allclose(trust.numpy() @ both, expected, atol=1e-6)
-    assert torch.isfinite(rule.step(Rows.of(torch.ones(4, 3)), rule.init(), fresh(3))[0]).all(), "equal rows"
+    assert torch.isfinite(rule.step(Rows.of(torch.ones(4, 3)), rule.init(), fresh(3))[0]).all(), (
+        "equal rows"
+    )
 
 
 def test_rules_with_a_memory_per_client_refuse_anonymous_rows() -> None:
@@ -609,13 +713,17 @@ def test_rules_with_a_memory_per_client_refuse_anonymous_rows() -> None:
 def test_zeno_charges_the_whole_squared_norm() -> None:
     flat = Zeno(lambda w, context: 0.0, f=1, rho=1.0)
     rows = Rows.of([[0.1] * 100, [0.2, *[0.0] * 99], [0.3, *[0.0] * 99]])
-    scores = flat.judge_step(rows, None, Context(RoundPlan(0, (0,), 100, 1.0), torch.zeros(100), torch.Generator()))[0].scores["score"]
+    scores = flat.judge_step(
+        rows, None, Context(RoundPlan(0, (0,), 100, 1.0), torch.zeros(100), torch.Generator())
+    )[0].scores["score"]
     np.testing.assert_allclose(scores.numpy(), [-1.0, -0.04, -0.09], atol=1e-6)
 
 
 def test_fltrust_keeps_the_model_where_nobody_is_trusted_and_ignores_length() -> None:
     rule = FLTrust(lambda context: torch.tensor([1.0, 0.0]))
-    assert torch.equal(rule.step(Rows.of([[-1.0, 0.0], [0.0, 0.0]]), None, fresh(2))[0], torch.zeros(2))
+    assert torch.equal(
+        rule.step(Rows.of([[-1.0, 0.0], [0.0, 0.0]]), None, fresh(2))[0], torch.zeros(2)
+    )
     near = rule.step(Rows.of([[1.0, 1.0], [1.0, 0.0]]), None, fresh(2))[0]
     far = rule.step(Rows.of([[1e6, 1e6], [1e-6, 0.0]]), None, fresh(2))[0]
     torch.testing.assert_close(near, far)
@@ -629,7 +737,13 @@ def test_flame_accepts_the_same_rows_as_hdbscan_and_somebody_when_all_are_honest
         n = int(rng.integers(4, 14))
         points = rng.normal(size=(n, 3)) + 3 * (rng.random((n, 1)) < 0.3 * (trial % 2))
         apart = distances(points)
-        fitted = HDBSCAN(min_cluster_size=n // 2 + 1, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True).fit(apart)
+        fitted = HDBSCAN(
+            min_cluster_size=n // 2 + 1,
+            min_samples=1,
+            metric="precomputed",
+            allow_single_cluster=True,
+            copy=True,
+        ).fit(apart)
         kept = majority_component(torch.from_numpy(apart)).numpy()
         assert kept.sum() > n // 2
         if (fitted.labels_ == 0).any():
@@ -638,6 +752,10 @@ def test_flame_accepts_the_same_rows_as_hdbscan_and_somebody_when_all_are_honest
 
 def test_flames_noise_has_its_standard_deviation() -> None:
     values = torch.ones(5, 20_000) / 20_000**0.5
-    context = Context(RoundPlan(0, tuple(range(5)), 20_000, 2.0), torch.zeros(20_000), torch.Generator().manual_seed(0))
+    context = Context(
+        RoundPlan(0, tuple(range(5)), 20_000, 2.0),
+        torch.zeros(20_000),
+        torch.Generator().manual_seed(0),
+    )
     out = FLAME(noise=0.5).step(Rows.of(values), None, context)[0]
     assert (out - values[0]).std().item() == pytest.approx(0.5, rel=0.03)

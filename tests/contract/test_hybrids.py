@@ -1,4 +1,6 @@
-"""Every rule over every channel: the compatibility table is what the config loader does, and hybrids run the rules they say they run."""
+"""Every rule over every channel: the compatibility table is what the config loader does, and
+hybrids run the rules they say they run.
+"""
 
 import pytest
 import torch
@@ -22,7 +24,11 @@ SMALL = {"paillier": {"key_bits": 2048}, "bucketed_secagg": {"size": 2}}
 
 
 def channel_for(name, rule):
-    hidden = {"reference": "previous"} if rule == "cosine_filter" and name in ("encrypted_cosine", "two_server") else {}
+    hidden = (
+        {"reference": "previous"}
+        if rule == "cosine_filter" and name in ("encrypted_cosine", "two_server")
+        else {}
+    )
     return {"name": name, **SMALL.get(name, {}), **hidden}
 
 
@@ -36,7 +42,11 @@ def test_the_compatibility_table_is_what_a_config_meets(channel):
     for row in catalog.compatibility():
         if row["channel"] != channel:
             continue
-        config = {**BASE, "channel": channel_for(channel, row["rule"]), "aggregator": rule_for(row["rule"], channel)}
+        config = {
+            **BASE,
+            "channel": channel_for(channel, row["rule"]),
+            "aggregator": rule_for(row["rule"], channel),
+        }
         if row["verdict"] == "works":
             Federation.from_config(config)
             continue
@@ -51,10 +61,17 @@ def test_the_compatibility_table_is_what_a_config_meets(channel):
 
 @pytest.mark.parametrize(
     ("hybrid", "rule"),
-    [(hybrid, rule) for hybrid in sorted(catalog.HYBRIDS) for rule in sorted(catalog.AGGREGATORS) if catalog.works(rule, hybrid)],
+    [
+        (hybrid, rule)
+        for hybrid in sorted(catalog.HYBRIDS)
+        for rule in sorted(catalog.AGGREGATORS)
+        if catalog.works(rule, hybrid)
+    ],
 )
 def test_every_rule_that_a_hybrid_runs_trains_a_model(hybrid, rule):
-    run = Federation.from_config({**BASE, "channel": channel_for(hybrid, rule), "aggregator": rule_for(rule, hybrid)}).run()
+    run = Federation.from_config(
+        {**BASE, "channel": channel_for(hybrid, rule), "aggregator": rule_for(rule, hybrid)}
+    ).run()
     assert torch.isfinite(run.parameters).all()
     assert run.state.last.norm() > 0
     assert not run.history[1].incidents
@@ -68,9 +85,17 @@ def test_a_rule_over_groups_is_held_to_the_number_of_groups_and_not_of_clients()
 
 
 def test_noise_over_groups_is_calibrated_to_groups():
-    """One client of n moves one of g rows: the trimmed mean of rows needs more noise than that of as many clients, and less than of g."""
-    config = {**BASE, "channel": {"name": "bucketed_secagg", "size": 3}, "aggregator": {"name": "trimmed_mean", "f": 1}}
-    made = Federation.from_config({**config, "mechanism": {"name": "gaussian", "noise_multiplier": 1.0}}).scenario
+    """One client of n moves one of g rows: the trimmed mean of rows needs more noise than that of
+    as many clients, and less than of g.
+    """
+    config = {
+        **BASE,
+        "channel": {"name": "bucketed_secagg", "size": 3},
+        "aggregator": {"name": "trimmed_mean", "f": 1},
+    }
+    made = Federation.from_config(
+        {**config, "mechanism": {"name": "gaussian", "noise_multiplier": 1.0}}
+    ).scenario
     grouped = made.sensitivity().l2
     step = made.channel.row_bound(1.0, made.workload.model.d).step
     assert grouped == pytest.approx(step / (5 - 2))
@@ -78,7 +103,11 @@ def test_noise_over_groups_is_calibrated_to_groups():
 
 
 def test_a_mean_with_a_public_denominator_makes_no_sense_of_groups_and_is_refused():
-    config = {**BASE, "channel": "bucketed_secagg", "aggregator": {"name": "mean", "weighted": False, "denominator": 15}}
+    config = {
+        **BASE,
+        "channel": "bucketed_secagg",
+        "aggregator": {"name": "mean", "weighted": False, "denominator": 15},
+    }
     with pytest.raises(ConfigError, match="denominator"):
         Federation.from_config(config)
     with pytest.raises(ConfigError, match="denominator"):
@@ -86,31 +115,43 @@ def test_a_mean_with_a_public_denominator_makes_no_sense_of_groups_and_is_refuse
 
 
 def test_the_wrapper_weighs_groups_by_their_clients_and_says_what_the_server_read():
-    updates = {c: torch.randn(20, generator=torch.Generator().manual_seed(c)) / 10 for c in range(8)}
-    mean, receipt = PrivateAggregation(bound=Clip(1.0), channel=BucketedSecAgg(size=3)).aggregate(updates)
+    updates = {
+        c: torch.randn(20, generator=torch.Generator().manual_seed(c)) / 10 for c in range(8)
+    }
+    mean, receipt = PrivateAggregation(bound=Clip(1.0), channel=BucketedSecAgg(size=3)).aggregate(
+        updates
+    )
     assert torch.allclose(mean, torch.stack(list(updates.values())).mean(dim=0), atol=1e-3)
     assert receipt.server_reads == "the means of 2 groups of clients"
-    layer = PrivateAggregation(bound=Clip(1.0), channel=BucketedSecAgg(size=3), rule=Median(), mechanism=None)
+    layer = PrivateAggregation(
+        bound=Clip(1.0), channel=BucketedSecAgg(size=3), rule=Median(), mechanism=None
+    )
     assert layer.aggregate(updates)[0].shape == (20,)
 
 
 def test_the_wrapper_refuses_noise_where_the_rule_over_groups_has_no_sensitivity():
     with pytest.raises(ConfigError, match="sensitivity"):
-        PrivateAggregation(bound=Clip(1.0), channel=BucketedSecAgg(), mechanism=Gaussian(1.0), rule=Mean()).aggregate(
-            {c: torch.zeros(3) for c in range(6)}
-        )
+        PrivateAggregation(
+            bound=Clip(1.0), channel=BucketedSecAgg(), mechanism=Gaussian(1.0), rule=Mean()
+        ).aggregate({c: torch.zeros(3) for c in range(6)})
 
 
 def test_the_rule_inside_a_channel_is_the_runs_aggregator_and_tells_what_it_did():
     config = {**BASE, "channel": "encrypted_cosine", "aggregator": "fltrust"}
     with pytest.raises(ConfigError, match="set aggregator"):
-        Federation.from_config({**config, "channel": {"name": "encrypted_cosine", "rule": "fltrust"}})
+        Federation.from_config(
+            {**config, "channel": {"name": "encrypted_cosine", "rule": "fltrust"}}
+        )
     liars = [{"name": "sign_flip", "scale": 3.0, "clients": [0, 1]}]
     run = Federation.from_config({**config, "attacks": liars}).run()
-    assert any(words.startswith("counted") for record in run.history for words in record.fired.values())
+    assert any(
+        words.startswith("counted") for record in run.history for words in record.fired.values()
+    )
 
 
-@pytest.mark.parametrize(("channel", "rule"), [("bucketed_secagg", "median"), ("two_server", "mean")])
+@pytest.mark.parametrize(
+    ("channel", "rule"), [("bucketed_secagg", "median"), ("two_server", "mean")]
+)
 def test_one_seed_gives_one_result_whatever_keys_were_drawn(channel, rule):
     config = {**BASE, "channel": channel, "aggregator": rule}
     one, two = (Federation.from_config(config).run().parameters for _ in range(2))

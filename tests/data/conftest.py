@@ -1,4 +1,6 @@
-"""Real data where this machine has it; tests that need a set which is absent are skipped by its name."""
+"""Real data where this machine has it; tests that need a set which is absent are skipped by its
+name.
+"""
 
 import functools
 import json

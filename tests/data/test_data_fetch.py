@@ -1,4 +1,6 @@
-"""Downloads from a server on this machine: resumed after a cut, checked before they have a name, never half there."""
+"""Downloads from a server on this machine: resumed after a cut, checked before they have a name,
+never half there.
+"""
 
 import hashlib
 import http.server
@@ -15,7 +17,9 @@ BODY = bytes(range(256)) * 4000
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves ``files``; ``cut`` ends a path's answer after so many bytes, once; ``deaf`` ignores ranges."""
+    """Serves ``files``; ``cut`` ends a path's answer after so many bytes, once; ``deaf`` ignores
+    ranges.
+    """
 
     def do_GET(self):
         shop = self.server
@@ -24,7 +28,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         if body is None:
             self.send_error(404)
             return
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers and not shop.deaf else 0
+        start = (
+            int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if "Range" in self.headers and not shop.deaf
+            else 0
+        )
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
@@ -50,11 +58,21 @@ def shop():
 
 def remote(shop, file="toy/toy.bin", paths=("/toy.bin",), body=BODY, **more):
     addresses = tuple(shop.address + path for path in paths)
-    return Remote(file, addresses, more.pop("size", len(body)), more.pop("sha256", hashlib.sha256(body).hexdigest()), **more)
+    return Remote(
+        file,
+        addresses,
+        more.pop("size", len(body)),
+        more.pop("sha256", hashlib.sha256(body).hexdigest()),
+        **more,
+    )
 
 
 def origins(*remotes):
-    needs = tuple(member for remote in remotes for member in (remote.members or (remote.file.removesuffix(".gz"),)))
+    needs = tuple(
+        member
+        for remote in remotes
+        for member in remote.members or (remote.file.removesuffix(".gz"),)
+    )
     return {"toy": Origin("public domain", "http://127.0.0.1/", remotes, needs)}
 
 
@@ -66,7 +84,9 @@ def test_a_file_arrives_whole_under_its_name_and_progress_ends_at_its_size(shop,
     seen = []
     known = origins(remote(shop))
     assert not present("toy", tmp_path, known)
-    assert fetch("toy", tmp_path, lambda *step: seen.append(step), known) == (tmp_path / "toy" / "toy.bin",)
+    assert fetch("toy", tmp_path, lambda *step: seen.append(step), known) == (
+        tmp_path / "toy" / "toy.bin",
+    )
     assert (tmp_path / "toy" / "toy.bin").read_bytes() == BODY
     assert left(tmp_path) == ["toy/toy.bin"]
     assert seen[-1] == ("toy/toy.bin", len(BODY), len(BODY))
@@ -76,7 +96,9 @@ def test_a_file_arrives_whole_under_its_name_and_progress_ends_at_its_size(shop,
 
 def test_a_cut_download_has_no_name_yet_and_goes_on_where_it_stopped(shop, tmp_path):
     shop.cut["/toy.bin"] = 300_000
-    with pytest.raises(DataMissing, match=r"ended after 300,000 of 1,024,000 bytes.*privfl data fetch toy"):
+    with pytest.raises(
+        DataMissing, match=r"ended after 300,000 of 1,024,000 bytes.*privfl data fetch toy"
+    ):
         fetch("toy", tmp_path, origins=origins(remote(shop)))
     assert left(tmp_path) == ["toy/toy.bin.part"]
     fetch("toy", tmp_path, origins=origins(remote(shop)))
@@ -97,14 +119,20 @@ def test_a_server_that_ignores_ranges_begins_anew(shop, tmp_path):
 def test_the_next_address_goes_on_with_what_the_first_one_gave(shop, tmp_path):
     shop.files["/mirror.bin"] = BODY
     shop.cut["/toy.bin"] = 1000
-    fetch("toy", tmp_path, origins=origins(remote(shop, paths=("/gone.bin", "/toy.bin", "/mirror.bin"))))
+    fetch(
+        "toy",
+        tmp_path,
+        origins=origins(remote(shop, paths=("/gone.bin", "/toy.bin", "/mirror.bin"))),
+    )
     assert shop.asked == [("/gone.bin", None), ("/toy.bin", None), ("/mirror.bin", "bytes=1000-")]
     assert (tmp_path / "toy" / "toy.bin").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("lie", [{"sha256": "0" * 64}, {"size": len(BODY) - 1}])
 def test_wrong_bytes_are_refused_and_removed(shop, tmp_path, lie):
-    with pytest.raises(DataCorrupt, match=r"gave 1,024,000 bytes with SHA-256 .*the download was removed"):
+    with pytest.raises(
+        DataCorrupt, match=r"gave 1,024,000 bytes with SHA-256 .*the download was removed"
+    ):
         fetch("toy", tmp_path, origins=origins(remote(shop, **lie)))
     assert left(tmp_path) == []
 
@@ -129,12 +157,16 @@ def test_a_whole_part_is_checked_and_named_without_asking_again(shop, tmp_path):
 def test_files_that_are_there_in_either_form_are_left_alone(shop, tmp_path):
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "toy.bin.gz").write_bytes(b"mine")
-    assert fetch("toy", tmp_path, origins=origins(remote(shop))) == (tmp_path / "toy" / "toy.bin.gz",)
+    assert fetch("toy", tmp_path, origins=origins(remote(shop))) == (
+        tmp_path / "toy" / "toy.bin.gz",
+    )
     assert shop.asked == []
 
 
 def test_no_answer_is_an_error_that_names_every_address(tmp_path, shop):
-    with pytest.raises(DataMissing, match=r"/a: HTTP Error 404.*/b: HTTP Error 404.*put the file into"):
+    with pytest.raises(
+        DataMissing, match=r"/a: HTTP Error 404.*/b: HTTP Error 404.*put the file into"
+    ):
         fetch("toy", tmp_path, origins=origins(remote(shop, paths=("/a", "/b"))))
     assert left(tmp_path) == []
 
@@ -164,15 +196,24 @@ def tar(**members):
 
 
 def test_of_an_archive_only_the_named_members_stay(shop, tmp_path):
-    shop.files["/toy.tar.gz"] = body = tar(toy__one=b"1", toy__two=b"22", toy__other=b"x", evil=b"!")
-    known = origins(remote(shop, "toy/toy.tar.gz", ("/toy.tar.gz",), body, members=("toy/one", "toy/two")))
-    assert fetch("toy", tmp_path, origins=known) == (tmp_path / "toy" / "one", tmp_path / "toy" / "two")
+    shop.files["/toy.tar.gz"] = body = tar(
+        toy__one=b"1", toy__two=b"22", toy__other=b"x", evil=b"!"
+    )
+    known = origins(
+        remote(shop, "toy/toy.tar.gz", ("/toy.tar.gz",), body, members=("toy/one", "toy/two"))
+    )
+    assert fetch("toy", tmp_path, origins=known) == (
+        tmp_path / "toy" / "one",
+        tmp_path / "toy" / "two",
+    )
     assert left(tmp_path) == ["toy/one", "toy/two"]
     assert (tmp_path / "toy" / "two").read_bytes() == b"22"
     assert present("toy", tmp_path, known)
 
 
-@pytest.mark.parametrize("body", [tar(toy__one=b"1"), b"no archive at all"], ids=["one member missing", "no archive"])
+@pytest.mark.parametrize(
+    "body", [tar(toy__one=b"1"), b"no archive at all"], ids=["one member missing", "no archive"]
+)
 def test_an_archive_without_its_members_is_refused_and_leaves_no_half_file(shop, tmp_path, body):
     shop.files["/toy.tar.gz"] = body
     known = origins(remote(shop, "toy/toy.tar.gz", ("/toy.tar.gz",), body, members=("toy/two",)))
@@ -189,7 +230,11 @@ def test_the_embedded_set_needs_no_download_and_an_unknown_one_is_named(tmp_path
 
 @pytest.mark.parametrize("name", sorted(ORIGINS))
 def test_what_is_fetched_is_what_loading_needs(name):
-    fetched = {file.removesuffix(".gz") for remote in ORIGINS[name].files for file in (remote.members or (remote.file,))}
+    fetched = {
+        file.removesuffix(".gz")
+        for remote in ORIGINS[name].files
+        for file in remote.members or (remote.file,)
+    }
     assert set(ORIGINS[name].needs) <= fetched
     for remote in ORIGINS[name].files:
         assert len(bytes.fromhex(remote.sha256)) == 32

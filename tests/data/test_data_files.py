@@ -10,14 +10,21 @@ import torch
 from privfl.core import DataCorrupt, DataMissing
 from privfl.data import DATASETS, ORIGINS, data_folder, load, present
 
-ROW = "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K\n"
+ROW = (
+    "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male,"
+    " 2174, 0, 40, United-States, <=50K\n"
+)
 CONNECTION = "0,tcp,http,SF," + ",".join(["0"] * 37) + ",{attack},20\n"
 PATIENT = "63.0,1.0,1.0,145.0,233.0,1.0,2.0,150.0,0.0,2.3,3.0,0.0,6.0,{num}\n"
 
 
 def idx(array):
     kind = {np.dtype("u1"): 8, np.dtype(">i4"): 0x0C}[array.dtype]
-    return bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, kind, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 def write(path, body):
@@ -27,12 +34,19 @@ def write(path, body):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with a tiny MNIST and a tiny Fashion-MNIST: 6 + 3 images, the training files of MNIST gzipped."""
+    """A folder with a tiny MNIST and a tiny Fashion-MNIST: 6 + 3 images, the training files of
+    MNIST gzipped.
+    """
     rng = np.random.default_rng(0)
     for part, n in (("train", 6), ("t10k", 3)):
-        images, labels = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), np.arange(n, dtype=np.uint8)
+        images, labels = (
+            rng.integers(0, 256, (n, 28, 28), dtype=np.uint8),
+            np.arange(n, dtype=np.uint8),
+        )
         for folder in ("mnist", "fashion-mnist"):
-            end, pack = (".gz", gzip.compress) if (part, folder) == ("train", "mnist") else ("", bytes)
+            end, pack = (
+                (".gz", gzip.compress) if (part, folder) == ("train", "mnist") else ("", bytes)
+            )
             write(tmp_path / folder / f"{part}-images-idx3-ubyte{end}", pack(idx(images)))
             write(tmp_path / folder / f"{part}-labels-idx1-ubyte{end}", pack(idx(labels)))
     return tmp_path
@@ -87,7 +101,11 @@ def test_a_damaged_gzip_file_is_refused_by_name(pictures, harm):
 @pytest.mark.parametrize(
     ("file", "array", "words"),
     [
-        ("t10k-labels-idx1-ubyte", np.arange(4, dtype=np.uint8), "one label for each of the 3 images"),
+        (
+            "t10k-labels-idx1-ubyte",
+            np.arange(4, dtype=np.uint8),
+            "one label for each of the 3 images",
+        ),
         ("t10k-labels-idx1-ubyte", np.array([0, 1, 10], dtype=np.uint8), "the label 10"),
         ("t10k-images-idx3-ubyte", np.zeros((3, 784), dtype=np.uint8), "does not hold images"),
         ("t10k-images-idx3-ubyte", np.zeros((3, 28, 28), dtype=">i4"), "does not hold images"),
@@ -128,7 +146,10 @@ def test_cifar_reads_any_training_batches_and_refuses_broken_ones(tmp_path):
     ],
 )
 def test_damaged_tables_are_refused_by_file_and_row(tmp_path, train, words):
-    write(tmp_path / "adult" / "adult.test", b"|1x3 Cross validator\n" + ROW.replace("<=50K", ">50K.").encode())
+    write(
+        tmp_path / "adult" / "adult.test",
+        b"|1x3 Cross validator\n" + ROW.replace("<=50K", ">50K.").encode(),
+    )
     write(tmp_path / "adult" / "adult.data", train.encode())
     with pytest.raises(DataCorrupt, match=rf"adult\.data.*{words}"):
         load("adult", tmp_path)
@@ -141,9 +162,14 @@ def test_a_table_that_is_not_text_is_refused(tmp_path):
         load("adult", tmp_path)
 
 
-def test_a_category_that_training_lacks_is_a_row_of_zeros_and_a_constant_number_stays_zero(tmp_path):
+def test_a_category_that_training_lacks_is_a_row_of_zeros_and_a_constant_number_stays_zero(
+    tmp_path,
+):
     write(tmp_path / "adult" / "adult.data", (ROW + ROW.replace("39", "41")).encode())
-    write(tmp_path / "adult" / "adult.test", ROW.replace("White", "Black").replace("77516", "9").encode())
+    write(
+        tmp_path / "adult" / "adult.test",
+        ROW.replace("White", "Black").replace("77516", "9").encode(),
+    )
     split = load("adult", tmp_path)
     facts = dict(zip(split.feature_names, split.test.x[0].tolist(), strict=True))
     assert facts["race=White"] == 0
@@ -153,7 +179,10 @@ def test_a_category_that_training_lacks_is_a_row_of_zeros_and_a_constant_number_
 
 
 def test_an_unheard_attack_is_refused(tmp_path):
-    write(tmp_path / "nsl-kdd" / "KDDTrain+_20Percent.txt", CONNECTION.format(attack="normal").encode() * 2)
+    write(
+        tmp_path / "nsl-kdd" / "KDDTrain+_20Percent.txt",
+        CONNECTION.format(attack="normal").encode() * 2,
+    )
     write(tmp_path / "nsl-kdd" / "KDDTest+.txt", CONNECTION.format(attack="heartbleed").encode())
     with pytest.raises(DataCorrupt, match=r"KDDTest\+\.txt.*'heartbleed'"):
         load("nsl_kdd", tmp_path)
@@ -161,7 +190,10 @@ def test_an_unheard_attack_is_refused(tmp_path):
 
 def test_a_patient_without_an_outcome_is_refused(tmp_path):
     for hospital in ("cleveland", "hungarian", "switzerland"):
-        write(tmp_path / "heart-disease" / f"processed.{hospital}.data", PATIENT.format(num=1).encode() * 3)
+        write(
+            tmp_path / "heart-disease" / f"processed.{hospital}.data",
+            PATIENT.format(num=1).encode() * 3,
+        )
     write(tmp_path / "heart-disease" / "processed.va.data", PATIENT.format(num="?").encode() * 3)
     with pytest.raises(DataCorrupt, match="without an outcome"):
         load("heart_disease", tmp_path)
@@ -183,7 +215,9 @@ def test_an_absent_data_set_says_its_name_the_folder_and_the_way_out(tmp_path, n
 
 
 def test_the_training_file_that_fetching_does_not_bring_says_where_it_comes_from(tmp_path):
-    with pytest.raises(DataMissing, match=r"no nsl-kdd/KDDTrain\+\.txt .*ask for it on https://www\.unb\.ca"):
+    with pytest.raises(
+        DataMissing, match=r"no nsl-kdd/KDDTrain\+\.txt .*ask for it on https://www\.unb\.ca"
+    ):
         load("nsl_kdd", tmp_path, train="full")
 
 

@@ -98,16 +98,24 @@ def test_mnist_has_its_published_counts_and_first_labels(real, published):
     assert counts(split.train) == known["train_counts"]
 
 
-def test_mnist_writers_are_those_of_qmnist_and_no_test_writer_wrote_a_training_digit(real, published):
+def test_mnist_writers_are_those_of_qmnist_and_no_test_writer_wrote_a_training_digit(
+    real, published
+):
     split, known = real("mnist"), published["mnist"]
     if split.natural is None:
         pytest.skip("data set qmnist-writers is not on this machine")
     writers, sizes = split.train.attributes["writer"].unique(return_counts=True)
-    assert (len(writers), int(sizes.min()), int(sizes.max())) == (known["train_writers"], known["fewest"], known["most"])
+    assert (len(writers), int(sizes.min()), int(sizes.max())) == (
+        known["train_writers"],
+        known["fewest"],
+        known["most"],
+    )
     test_writers = split.test.attributes["writer"].unique()
     assert len(test_writers) == known["test_writers"]
     assert not torch.isin(test_writers, writers).any()
-    pairs = torch.stack([split.train.attributes["writer"], split.train.attributes["group"]]).unique(dim=1)
+    pairs = torch.stack([split.train.attributes["writer"], split.train.attributes["group"]]).unique(
+        dim=1
+    )
     assert torch.bincount(pairs[1]).tolist() == [known["staff_writers"], known["student_writers"]]
     assert split.train.groups["group"] == ("staff", "student")
 
@@ -163,7 +171,10 @@ def test_shakespeare_windows_are_speech_of_their_role_and_labels_are_the_next_ch
         assert torch.equal(part.x[:, 1:], part.y[:, :-1])
         for i in range(0, part.n, part.n // 25):
             role = split.train.groups["role"][int(part.attributes["role"][i])]
-            window = "".join(split.vocabulary[c] for c in part.x[i].tolist()) + split.vocabulary[int(part.y[i, -1])]
+            window = (
+                "".join(split.vocabulary[c] for c in part.x[i].tolist())
+                + split.vocabulary[int(part.y[i, -1])]
+            )
             assert window in "\n".join(said[role])
 
 
@@ -195,18 +206,25 @@ def test_heart_disease_has_its_published_hospitals_and_outcomes(real, published)
     y = torch.cat([split.train.y, split.test.y])
     assert torch.bincount(hospital).tolist() == known["rows"]
     assert torch.bincount(hospital[y == 0]).tolist() == known["healthy"]
-    assert torch.bincount(split.test.attributes["hospital"]).tolist() == [rows // 3 for rows in known["rows"]]
+    assert torch.bincount(split.test.attributes["hospital"]).tolist() == [
+        rows // 3 for rows in known["rows"]
+    ]
 
 
 def test_the_missing_cholesterol_of_switzerland_is_the_mean_and_not_a_measurement(real):
     split = real("heart_disease")
     chol = split.feature_names.index("chol")
-    swiss = split.train.attributes["hospital"] == split.train.groups["hospital"].index("switzerland")
+    swiss = split.train.attributes["hospital"] == split.train.groups["hospital"].index(
+        "switzerland"
+    )
     assert (split.train.x[swiss, chol] == 0).all()
     assert 230 < split.mean[chol] < 260
 
 
-@pytest.mark.parametrize(("test", "count", "binary"), [("full", "test", "test_binary"), ("21", "test_21", "test_21_binary")])
+@pytest.mark.parametrize(
+    ("test", "count", "binary"),
+    [("full", "test", "test_binary"), ("21", "test_21", "test_21_binary")],
+)
 def test_nsl_kdd_has_its_published_counts(real, published, test, count, binary):
     split, known = real("nsl_kdd", labels="binary", test=test), published["nsl_kdd"]
     assert (split.train.n, split.test.n) == (known["train"], known[count])

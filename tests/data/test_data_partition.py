@@ -1,4 +1,6 @@
-"""Partitioners: nobody's sample twice, the same for the same seed, the skew that was asked for, refusals in words."""
+"""Partitioners: nobody's sample twice, the same for the same seed, the skew that was asked for,
+refusals in words.
+"""
 
 import pytest
 import torch
@@ -25,15 +27,25 @@ def same(a, b):
 
 schemes = st.one_of(
     st.just(IID()),
-    st.builds(Dirichlet, alpha=st.sampled_from([1e-6, 1e-3, 0.1, 1.0, 100.0, 1e6]), min_size=st.integers(0, 5)),
+    st.builds(
+        Dirichlet,
+        alpha=st.sampled_from([1e-6, 1e-3, 0.1, 1.0, 100.0, 1e6]),
+        min_size=st.integers(0, 5),
+    ),
     st.builds(Shards, per_client=st.integers(1, 5)),
 )
 
 
 @settings(max_examples=120, deadline=None)
 @given(schemes, st.integers(1, 200), st.integers(1, 10), st.integers(1, 30), st.integers(0, 2**32))
-def test_every_sample_goes_to_exactly_one_client_and_the_same_one_again(scheme, n, classes, clients, seed):
-    each = {IID: lambda: 1, Dirichlet: lambda: max(scheme.min_size, 1), Shards: lambda: scheme.per_client}[type(scheme)]()
+def test_every_sample_goes_to_exactly_one_client_and_the_same_one_again(
+    scheme, n, classes, clients, seed
+):
+    each = {
+        IID: lambda: 1,
+        Dirichlet: lambda: max(scheme.min_size, 1),
+        Shards: lambda: scheme.per_client,
+    }[type(scheme)]()
     assume(clients * each <= n)
     data = toy(n, classes)
     parts = scheme(data, clients, seeded(seed))
@@ -60,7 +72,9 @@ def test_natural_clients_are_the_values_that_are_frequent_enough(values, min_siz
             Natural("writer", min_size)(data, None, seeded())
         return
     parts = Natural("writer", min_size)(data, None, seeded())
-    assert [part.tolist() for part in parts] == [[i for i, v in enumerate(values) if v == value] for value in frequent]
+    assert [part.tolist() for part in parts] == [
+        [i for i, v in enumerate(values) if v == value] for value in frequent
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(PARTITIONERS))
@@ -68,14 +82,20 @@ def test_every_partitioner_fits_the_protocol(name):
     assert isinstance(Natural("writer") if name == "natural" else PARTITIONERS[name](), Partitioner)
 
 
-@pytest.mark.parametrize("scheme", [IID(), Dirichlet(), Shards()], ids=lambda scheme: type(scheme).__name__)
+@pytest.mark.parametrize(
+    "scheme", [IID(), Dirichlet(), Shards()], ids=lambda scheme: type(scheme).__name__
+)
 def test_another_seed_deals_otherwise(scheme):
     assert not same(scheme(toy(300), 5, seeded(0)), scheme(toy(300), 5, seeded(1)))
 
 
 def test_fewer_natural_clients_are_the_largest_ones_in_the_order_of_their_values():
     data = toy(10, role=torch.tensor([5, 1, 1, 3, 3, 3, 5, 8, 8, 9]))
-    assert [part.tolist() for part in Natural("role")(data, 3, seeded())] == [[1, 2], [3, 4, 5], [0, 6]]
+    assert [part.tolist() for part in Natural("role")(data, 3, seeded())] == [
+        [1, 2],
+        [3, 4, 5],
+        [0, 6],
+    ]
 
 
 def test_iid_clients_hold_every_class_alike():
@@ -87,10 +107,24 @@ def test_iid_clients_hold_every_class_alike():
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 5.0])
 def test_dirichlet_shares_of_a_class_are_distributed_as_dirichlet(alpha):
-    clients, data, rng = 8, Dataset(torch.zeros(20_000, 1), torch.zeros(20_000, dtype=torch.int64), classes=1), seeded(3)
-    draws = torch.stack([label_counts(data, Dirichlet(alpha, min_size=0)(data, clients, rng))[:, 0] for _ in range(300)]) / data.n
+    clients, data, rng = (
+        8,
+        Dataset(torch.zeros(20_000, 1), torch.zeros(20_000, dtype=torch.int64), classes=1),
+        seeded(3),
+    )
+    draws = (
+        torch.stack(
+            [
+                label_counts(data, Dirichlet(alpha, min_size=0)(data, clients, rng))[:, 0]
+                for _ in range(300)
+            ]
+        )
+        / data.n
+    )
     law = stats.beta(alpha, (clients - 1) * alpha)
-    smooth = draws[:, 0].double() + torch.rand(300, generator=rng, dtype=torch.float64) / data.n  # counts are whole: spread them
+    smooth = (
+        draws[:, 0].double() + torch.rand(300, generator=rng, dtype=torch.float64) / data.n
+    )  # counts are whole: spread them
     if alpha >= 0.5:
         assert stats.kstest(smooth.numpy(), law.cdf).pvalue > 1e-3
     spread = float(draws.std())
@@ -109,7 +143,9 @@ def test_a_smaller_alpha_skews_more():
 
 def test_the_classes_are_dealt_independently_of_each_other():
     data = toy(20_000, classes=2)
-    counts = torch.stack([label_counts(data, Dirichlet(0.5, min_size=0)(data, 4, seeded(s)))[0] for s in range(300)]).double()
+    counts = torch.stack(
+        [label_counts(data, Dirichlet(0.5, min_size=0)(data, 4, seeded(s)))[0] for s in range(300)]
+    ).double()
     assert abs(float(torch.corrcoef(counts.T)[0, 1])) < 0.2
 
 
@@ -161,9 +197,13 @@ def test_settings_out_of_range_are_refused(make):
         make()
 
 
-@pytest.mark.parametrize("scheme", [Dirichlet(), Shards()], ids=lambda scheme: type(scheme).__name__)
+@pytest.mark.parametrize(
+    "scheme", [Dirichlet(), Shards()], ids=lambda scheme: type(scheme).__name__
+)
 def test_label_skew_of_text_is_refused_in_words(scheme):
-    text = Dataset(torch.zeros(20, 3, dtype=torch.int64), torch.zeros(20, 3, dtype=torch.int64), classes=4)
+    text = Dataset(
+        torch.zeros(20, 3, dtype=torch.int64), torch.zeros(20, 3, dtype=torch.int64), classes=4
+    )
     with pytest.raises(ConfigError, match="use natural or iid"):
         scheme(text, 2, seeded())
     assert label_counts(text, IID()(text, 2, seeded())).tolist() == [[30, 0, 0, 0], [30, 0, 0, 0]]

@@ -12,7 +12,9 @@ from privfl.cli import main
 
 @pytest.fixture
 def privfl(tmp_path, monkeypatch, capsys):
-    """Run ``privfl`` with these words in this process; returns its exit code and what it printed."""
+    """Run ``privfl`` with these words in this process; returns its exit code and what it
+    printed.
+    """
 
     def run(*words, env=()):
         monkeypatch.chdir(tmp_path)
@@ -65,7 +67,9 @@ def parameters(folder):
 @pytest.fixture
 def same_model():
     """Whether two run folders hold the same model, bit for bit."""
-    return lambda a, b: torch.equal(parameters(a).view(torch.int32), parameters(b).view(torch.int32))
+    return lambda a, b: torch.equal(
+        parameters(a).view(torch.int32), parameters(b).view(torch.int32)
+    )
 
 
 @pytest.fixture

@@ -14,14 +14,33 @@ DIGITS = "data: {name: digits, clients: 8}\nrounds: 3\nexecutor: sequential\n"
 
 
 def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(config, tmp_path):
-    command = [sys.executable, "-m", "privfl.cli", "run", config(""), "--out", tmp_path / "out", "--set", "rounds=2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "privfl.cli",
+        "run",
+        config(""),
+        "--out",
+        tmp_path / "out",
+        "--set",
+        "rounds=2",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert row["rounds"] == 2
     assert row["clients"] == 20
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"config.yaml", "rounds.jsonl", "ledger.json", "summary.json", "model.safetensors", "checkpoint", "report.html"} <= files
+    assert {
+        "config.yaml",
+        "rounds.jsonl",
+        "ledger.json",
+        "summary.json",
+        "model.safetensors",
+        "checkpoint",
+        "report.html",
+    } <= files
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["rounds"] == 2
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 4
@@ -29,7 +48,13 @@ def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(con
 
 
 def test_training_learns(privfl, config, tmp_path):
-    done = privfl("run", config("rounds: 10\ntraining: {name: sgd, lr: 0.3, epochs: 2}\n"), "--out", tmp_path / "out", "--json")
+    done = privfl(
+        "run",
+        config("rounds: 10\ntraining: {name: sgd, lr: 0.3, epochs: 2}\n"),
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
     assert json.loads(done.stdout)[0]["accuracy"] > 0.9
 
 
@@ -56,7 +81,9 @@ def test_training_learns(privfl, config, tmp_path):
         ("a: b: c", ["YAML"]),
     ],
 )
-def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(privfl, config, tmp_path, text, words):
+def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(
+    privfl, config, tmp_path, text, words
+):
     done = privfl("run", config(text), "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -68,7 +95,13 @@ def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(pri
 
 
 def test_absent_data_says_where_it_looked_and_how_to_get_it(privfl, config, tmp_path):
-    done = privfl("run", config("data: mnist"), "--out", tmp_path / "out", env={"PRIVFL_DATA": str(tmp_path / "nowhere")})
+    done = privfl(
+        "run",
+        config("data: mnist"),
+        "--out",
+        tmp_path / "out",
+        env={"PRIVFL_DATA": str(tmp_path / "nowhere")},
+    )
     assert done.returncode == 1
     assert "mnist" in done.stderr
     assert "privfl data fetch mnist" in done.stderr
@@ -88,7 +121,12 @@ def test_a_missing_config_and_a_full_folder_are_refused(privfl, config, tmp_path
 
 def test_an_audit_refuses_what_it_cannot_read_before_it_trains(privfl, config, tmp_path):
     assert privfl("audit", tmp_path / "no.yaml").returncode == 2
-    assert "adversary" in privfl("audit", config(DIGITS + "audit: {adversaries: [somebody]}"), "--out", tmp_path / "a").stderr
+    assert (
+        "adversary"
+        in privfl(
+            "audit", config(DIGITS + "audit: {adversaries: [somebody]}"), "--out", tmp_path / "a"
+        ).stderr
+    )
 
 
 def test_list_shows_every_seam_and_compat_as_json(privfl):
@@ -96,7 +134,13 @@ def test_list_shows_every_seam_and_compat_as_json(privfl):
     assert "mean" in names
     rows = json.loads(privfl("list", "--compat", "--json").stdout)
     assert {"rule", "channel", "verdict", "through", "because"} <= rows[0].keys()
-    assert {"rule": "mean", "channel": "plain", "verdict": "works", "through": "", "because": ""} in rows
+    assert {
+        "rule": "mean",
+        "channel": "plain",
+        "verdict": "works",
+        "through": "",
+        "because": "",
+    } in rows
     assert privfl("list", "aggregatorz").returncode == 2
 
 
@@ -108,7 +152,15 @@ def test_data_list_names_every_set_with_its_licence(privfl):
 
 def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
     done = privfl(
-        "sweep", config(DIGITS), "--over", "seed=0,1", "--over", "model=softmax,{name: mlp, hidden: [8]}", "--out", tmp_path / "s", "--json"
+        "sweep",
+        config(DIGITS),
+        "--over",
+        "seed=0,1",
+        "--over",
+        "model=softmax,{name: mlp, hidden: [8]}",
+        "--out",
+        tmp_path / "s",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
@@ -118,9 +170,12 @@ def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 7, 30])
-def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of, after):
+def test_a_killed_run_resumes_to_the_same_numbers(
+    privfl, config, tmp_path, same_model, rounds_of, after
+):
     path = config(
-        "data: {name: digits, clients: 8}\nrounds: 100\nexecutor: sequential\nserver_optimizer: fedadam\ntraining: {name: scaffold}\n"
+        "data: {name: digits, clients: 8}\nrounds: 100\nexecutor: sequential\nserver_optimizer:"
+        " fedadam\ntraining: {name: scaffold}\n"
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert privfl("run", path, "--out", whole).returncode == 0

@@ -1,4 +1,6 @@
-"""``privfl audit --dp`` leaves honest runs alone and fails planted bugs, which live here and nowhere else."""
+"""``privfl audit --dp`` leaves honest runs alone and fails planted bugs, which live here and
+nowhere else.
+"""
 
 import json
 from dataclasses import replace
@@ -25,7 +27,8 @@ SAMPLE = """
 data: {name: digits, clients: 2, partition: {name: iid}}
 rounds: 1
 executor: sequential
-training: {name: sgd, steps: 1, batch_size: 721, gradient: {name: dp, l2: 0.5, noise_multiplier: 1.0}}
+training:
+  {name: sgd, steps: 1, batch_size: 721, gradient: {name: dp, l2: 0.5, noise_multiplier: 1.0}}
 """
 
 
@@ -38,7 +41,9 @@ def audited(privfl, path, *words):
 
 
 def no_clip(monkeypatch):
-    """Norms come out as 0, so the clip, the client's own check and the server's let everything pass."""
+    """Norms come out as 0, so the clip, the client's own check and the server's let everything
+    pass.
+    """
     for module in ("privfl.dp.clip", "privfl.core.update", "privfl.crypto.plain"):
         monkeypatch.setattr(f"{module}.norm", lambda vector: 0.0)
 
@@ -47,13 +52,21 @@ def noise_halved(monkeypatch):
     honest = Gaussian.release
 
     def release(self, vector, sensitivity, survivors, noise):
-        return honest(Gaussian(self.noise_multiplier), vector, replace(sensitivity, l2=sensitivity.l2 / 2), survivors, noise)
+        return honest(
+            Gaussian(self.noise_multiplier),
+            vector,
+            replace(sensitivity, l2=sensitivity.l2 / 2),
+            survivors,
+            noise,
+        )
 
     monkeypatch.setattr(Gaussian, "release", release)
 
 
 def weighted_averaging(monkeypatch):
-    """The server weighs by numbers of samples, where every second client has three times those of the others."""
+    """The server weighs by numbers of samples, where every second client has three times those of
+    the others.
+    """
 
     def mean(self, opened):
         weights = torch.tensor([1.5 if client % 2 else 0.5 for client in opened.ids])
@@ -63,7 +76,11 @@ def weighted_averaging(monkeypatch):
 
 
 def wrong_rate(monkeypatch):
-    monkeypatch.setattr(Poisson, "sampling", lambda self, population: Sampling("poisson", self.rate / 50, population))
+    monkeypatch.setattr(
+        Poisson,
+        "sampling",
+        lambda self, population: Sampling("poisson", self.rate / 50, population),
+    )
 
 
 def test_an_honest_run_passes_with_a_bound_that_is_not_idle(privfl, config):
@@ -80,7 +97,15 @@ def test_an_honest_sampled_run_passes(privfl, config):
     assert row["at least"] > 0.2
 
 
-@pytest.mark.parametrize(("bug", "text"), [(no_clip, CLIENT), (noise_halved, CLIENT), (weighted_averaging, CLIENT), (wrong_rate, SAMPLED)])
+@pytest.mark.parametrize(
+    ("bug", "text"),
+    [
+        (no_clip, CLIENT),
+        (noise_halved, CLIENT),
+        (weighted_averaging, CLIENT),
+        (wrong_rate, SAMPLED),
+    ],
+)
 def test_a_planted_bug_fails(privfl, config, monkeypatch, bug, text):
     bug(monkeypatch)
     row = audited(privfl, config(text))
@@ -94,12 +119,16 @@ def test_dp_sgd_passes_and_half_of_its_noise_fails(privfl, config, monkeypatch):
     assert row["verdict"] == "PASS"
     assert row["at least"] > 1
     honest = DPGradient._add_noise
-    monkeypatch.setattr(DPGradient, "_add_noise", lambda self, grad: (honest(self, grad), grad.mul_(0.5))[0])
+    monkeypatch.setattr(
+        DPGradient, "_add_noise", lambda self, grad: (honest(self, grad), grad.mul_(0.5))[0]
+    )
     assert audited(privfl, config(SAMPLE))["verdict"] == "FAIL"
 
 
 def test_dp_sgd_without_its_clip_fails(privfl, config, monkeypatch):
-    monkeypatch.setattr(DPGradient, "_factors", lambda self, norms: torch.full_like(norms, 1 / self.batch_size))
+    monkeypatch.setattr(
+        DPGradient, "_factors", lambda self, norms: torch.full_like(norms, 1 / self.batch_size)
+    )
     assert audited(privfl, config(SAMPLE))["verdict"] == "FAIL"
 
 
@@ -129,7 +158,10 @@ def test_a_run_without_a_claim_is_said_to_have_none(privfl, config):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"channel": "secagg", "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0}},
+        {
+            "channel": "secagg",
+            "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0},
+        },
         {"bound": {"name": "adaptive_clip", "initial": 0.5}, "rounds": 2},
         {"bound": {"name": "clip_by_layer", "l2": 0.5}},
         {"sampler": {"name": "fixed_size", "size": 20}},
@@ -151,13 +183,22 @@ def test_every_way_of_being_private_passes_its_audit(changes):
 
 
 def test_local_noise_is_audited_on_what_each_client_sends(monkeypatch):
-    config = {"data": {"name": "digits", "clients": 50}, "rounds": 1, "executor": "sequential", "bound": {"name": "clip", "l2": 0.5}}
-    federation = Federation.from_config({**config, "mechanism": {"name": "local_gaussian", "noise_multiplier": 1.0}})
+    config = {
+        "data": {"name": "digits", "clients": 50},
+        "rounds": 1,
+        "executor": "sequential",
+        "bound": {"name": "clip", "l2": 0.5},
+    }
+    federation = Federation.from_config(
+        {**config, "mechanism": {"name": "local_gaussian", "noise_multiplier": 1.0}}
+    )
     honest = LocalGaussian.share
     monkeypatch.setattr(
         LocalGaussian,
         "share",
-        lambda self, v, sensitivity, n, noise: honest(self, v, replace(sensitivity, l2=sensitivity.l2 / 3), n, noise),
+        lambda self, v, sensitivity, n, noise: honest(
+            self, v, replace(sensitivity, l2=sensitivity.l2 / 3), n, noise
+        ),
     )
     (claim,) = audit_claims(federation, canaries=800)
     assert claim.verdict == "FAIL", claim

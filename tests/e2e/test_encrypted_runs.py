@@ -1,4 +1,6 @@
-"""Whole runs over the homomorphic channels: what each adversary's view really reads, and what the report says aloud."""
+"""Whole runs over the homomorphic channels: what each adversary's view really reads, and what the
+report says aloud.
+"""
 
 import json
 
@@ -20,8 +22,18 @@ CHANNELS = {
     "ckks-shared": {"name": "ckks", "keys": "shared"},
     "mp-rlwe": {"name": "mp_rlwe"},
 }
-ALONE = {"decryptor/0": "rows", "key_holder": "rows", "colluders(server, decryptor/0)": "rows", "colluders(server, client(0))": "total"}
-SHARED = {"key_holder": "total", "client(0)": "total", "client(3)": None, "colluders(server, client(3))": "rows"}
+ALONE = {
+    "decryptor/0": "rows",
+    "key_holder": "rows",
+    "colluders(server, decryptor/0)": "rows",
+    "colluders(server, client(0))": "total",
+}
+SHARED = {
+    "key_holder": "total",
+    "client(0)": "total",
+    "client(3)": None,
+    "colluders(server, client(3))": "rows",
+}
 FEW = {
     "decryptor/0": None,
     "colluders(server, decryptor/0)": "total",
@@ -32,13 +44,27 @@ READS = {
     "paillier": ALONE,
     "bfv": ALONE,
     "ckks": ALONE,
-    "bfv-unverified": {"decryptor/0": "total", "key_holder": "total", "colluders(server, decryptor/0)": "rows"},
+    "bfv-unverified": {
+        "decryptor/0": "total",
+        "key_holder": "total",
+        "colluders(server, decryptor/0)": "rows",
+    },
     "bfv-shared": SHARED,
     "ckks-shared": SHARED,
-    "paillier-threshold": {**FEW, "key_holder": "rows", "colluders(decryptor/0, decryptor/1)": "rows"},
-    "mp-rlwe": {**FEW, "key_holder": None, "colluders(decryptor/0, decryptor/1, decryptor/2)": None},
+    "paillier-threshold": {
+        **FEW,
+        "key_holder": "rows",
+        "colluders(decryptor/0, decryptor/1)": "rows",
+    },
+    "mp-rlwe": {
+        **FEW,
+        "key_holder": None,
+        "colluders(decryptor/0, decryptor/1, decryptor/2)": None,
+    },
 }
-"""What each adversary reads: decryptors that are handed every ciphertext read rows if they hold the key; readers of a sum read the sum."""
+"""What each adversary reads: decryptors that are handed every ciphertext read rows if they hold the
+key; readers of a sum read the sum.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +94,12 @@ def test_a_view_reads_what_its_coalition_can_decrypt_and_nothing_else(runs, name
     run, _ = runs(name)
     transcript = run.transcript(0)
     truth = torch.stack([transcript.updates[i].delta for i in range(4)])
-    for adversary, reads in {"outsider": None, "server": "total", "client(1)": None, **READS[name]}.items():
+    for adversary, reads in {
+        "outsider": None,
+        "server": "total",
+        "client(1)": None,
+        **READS[name],
+    }.items():
         if name.endswith("shared") and adversary == "client(1)":
             reads = "total"  # one of the three that are asked to open the sum
         view = run.view(adversary, round=0)
@@ -90,7 +121,7 @@ def test_a_view_reads_what_its_coalition_can_decrypt_and_nothing_else(runs, name
 def test_an_outsider_sees_bytes_in_which_no_update_lies_in_clear(runs, name):
     run, _ = runs(name)
     transcript = run.transcript(0)
-    tapped = [letter.body for letter in run.view("outsider", round=0).wire]
+    tapped = [message.body for message in run.view("outsider", round=0).wire]
     assert sum(map(len, tapped)) == transcript.bytes_sent
     for update in transcript.updates.values():
         biases = update.delta[-4:].numpy()
@@ -103,9 +134,16 @@ def test_the_report_says_aloud_who_holds_the_key_and_what_the_channel_adds(runs,
     _, folder = runs(name)
     page = write_report(folder).read_text()
     warnings = json.loads((folder / "summary.json").read_text())["warnings"]
-    said = {"shared": "any client together with the server reads everyone", "threshold": "Any 2 of 3 decryptors can decrypt"}
+    said = {
+        "shared": "any client together with the server reads everyone",
+        "threshold": "Any 2 of 3 decryptors can decrypt",
+    }
     kind = CHANNELS[name].get("keys", "joint" if name == "mp-rlwe" else "authority")
-    assert {"joint": "Nobody holds the secret key", "authority": "decryptor/0 holds the secret key", **said}[kind] in page
+    assert {
+        "joint": "Nobody holds the secret key",
+        "authority": "decryptor/0 holds the secret key",
+        **said,
+    }[kind] in page
     assert bool(warnings) == (kind in ("shared", "joint") or name == "bfv-unverified")
     assert page.count('<div class="warn">') == len(warnings)
     if kind == "shared":
@@ -117,7 +155,12 @@ def test_the_error_that_the_report_names_is_the_error_that_the_sum_has(runs):
     run, folder = runs("ckks")
     transcript = run.transcript(0)
     stated = transcript.channel.error(transcript.plan)
-    assert f"standard deviation {stated:.2g} in each value of the weighted sum of 4 updates" in (folder / "summary.json").read_text()
+    assert (
+        f"standard deviation {stated:.2g} in each value of the weighted sum of 4 updates"
+        in (folder / "summary.json").read_text()
+    )
     exact = sum(update.delta.double() for update in transcript.updates.values())
     error = transcript.outcomes["delta"].opened.what.value.double() - exact
-    assert 0.8 < float(error.std()) / stated < 1.2  # 650 values: seven standard deviations of the estimate
+    assert (
+        0.8 < float(error.std()) / stated < 1.2
+    )  # 650 values: seven standard deviations of the estimate

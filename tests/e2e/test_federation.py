@@ -1,4 +1,6 @@
-"""A federation from objects: it learns what a hand-written loop learns, survives its clients, and shows each adversary what it saw."""
+"""A federation from objects: it learns what a hand-written loop learns, survives its clients, and
+shows each adversary what it saw.
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ from privfl.config import AuditConfig
 from privfl.core import BadUpdate, ConfigError, Dataset, Faults, NotVisible, RoundFailed, Seeds
 from privfl.data import load
 from privfl.dp import Clip
-from privfl.engine import Attacker, FixedSize, Poisson, Schedule
+from privfl.engine import Attacker, AttackSchedule, FixedSize, Poisson
 from privfl.training import FedSGD, LocalSGD
 
 
@@ -49,7 +51,13 @@ class Flaky(LocalSGD):
 
 
 def federation(parts, digits, **options):
-    options = {"rounds": 2, "training": LocalSGD(lr=1.0), "executor": "sequential", "audit": AuditConfig(keep="all"), **options}
+    options = {
+        "rounds": 2,
+        "training": LocalSGD(lr=1.0),
+        "executor": "sequential",
+        "audit": AuditConfig(keep="all"),
+        **options,
+    }
     return Federation(net(), parts, digits.test, **options)
 
 
@@ -72,7 +80,9 @@ def test_it_equals_a_hand_written_federated_averaging_loop(parts, digits):
 
 def test_one_seed_gives_one_result_bit_for_bit_and_another_seed_another(parts, digits):
     options = {"sampler": FixedSize(2), "rounds": 3}
-    first, again, other = (federation(parts, digits, seed=seed, **options).run().parameters for seed in (1, 1, 2))
+    first, again, other = (
+        federation(parts, digits, seed=seed, **options).run().parameters for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -94,9 +104,13 @@ def test_diverged_clients_are_refused_by_name_and_never_averaged(parts, digits):
     wild = Dataset(parts[2].x * 1e30, parts[2].y, classes=10)
     run = federation([*parts[:2], wild, parts[3]], digits).run()
     assert torch.isfinite(run.parameters).all()
-    assert any("client 2" in what and "NaN or infinite" in what for what in run.history[0].incidents)
+    assert any(
+        "client 2" in what and "NaN or infinite" in what for what in run.history[0].incidents
+    )
     hopeless = federation(parts, digits, training=LocalSGD(lr=1e38)).run()
-    assert torch.equal(hopeless.parameters, torch.cat([p.detach().flatten() for p in net().parameters()]))
+    assert torch.equal(
+        hopeless.parameters, torch.cat([p.detach().flatten() for p in net().parameters()])
+    )
     assert any("stays as it was" in what for what in hopeless.history[0].incidents)
 
 
@@ -136,11 +150,14 @@ def test_a_client_that_skips_the_clip_is_caught_by_the_plain_server(parts, digit
 
             return Liar()
 
-    attacker = Attacker("boost", Boost(), frozenset({0}), Schedule(rounds=(1,)))
+    attacker = Attacker("boost", Boost(), frozenset({0}), AttackSchedule(rounds=(1,)))
     run = federation(parts, digits, bound=Clip(l2=0.5), attackers=[attacker]).run()
     assert run.history[0].survivors == 4
     assert run.history[1].survivors == 3
-    assert any("client/0 was excluded" in what and "over the bound" in what for what in run.history[1].incidents)
+    assert any(
+        "client/0 was excluded" in what and "over the bound" in what
+        for what in run.history[1].incidents
+    )
 
 
 def test_every_update_is_clipped(parts, digits):
@@ -151,10 +168,16 @@ def test_every_update_is_clipped(parts, digits):
 
 
 def test_an_empty_poisson_cohort_is_a_round_in_which_nothing_happens(parts, digits):
-    seed = next(s for s in range(1000) if not len(Poisson(0.2).draw(range(4), Seeds(s).generator("sampling", 0))))
+    seed = next(
+        s
+        for s in range(1000)
+        if not len(Poisson(0.2).draw(range(4), Seeds(s).generator("sampling", 0)))
+    )
     run = federation(parts, digits, sampler=Poisson(0.2), seed=seed, rounds=1).run()
     assert run.history[0].cohort == 0
-    assert torch.equal(run.parameters, torch.cat([p.detach().flatten() for p in net().parameters()]))
+    assert torch.equal(
+        run.parameters, torch.cat([p.detach().flatten() for p in net().parameters()])
+    )
 
 
 def test_views_over_the_plain_channel(parts, digits):
@@ -199,7 +222,11 @@ def test_bounded_refuses_what_it_must():
     from privfl.core import Bounded
 
     Bounded(1, torch.tensor([0.6, 0.8]), l2=1.0)
-    for delta, l2 in (([0.7, 0.8], 1.0), ([float("nan"), 0.0], float("inf")), ([float("inf"), 0.0], float("inf"))):
+    for delta, l2 in (
+        ([0.7, 0.8], 1.0),
+        ([float("nan"), 0.0], float("inf")),
+        ([float("inf"), 0.0], float("inf")),
+    ):
         with pytest.raises(BadUpdate, match="client 1"):
             Bounded(1, torch.tensor(delta), l2=l2)
     with pytest.raises(BadUpdate):

@@ -1,4 +1,6 @@
-"""Attacks and defences by config, on digits: every attack with settings acts, and every defence that fires says so in the transcript."""
+"""Attacks and defences by config, on digits: every attack with settings acts, and every defence
+that fires says so in the transcript.
+"""
 
 import pytest
 import torch
@@ -32,9 +34,15 @@ SET = {
     "dba": {"target": 2, "boxes": [[0, 0, 1, 2], [0, 4, 1, 2]], "clients": [1, 2]},
     "semantic": {"target": 2, "source": 7},
     "edge_case": {"target": 2, "source": 7, "quantile": 0.5},
-    "several": {"backdoors": [SQUARE, CORNER]},
+    "multi_backdoor": {"backdoors": [SQUARE, CORNER]},
     "model_replacement": {"backdoor": SQUARE, "training": TRAINING},
-    "constrain_and_scale": {"backdoor": SQUARE, "training": TRAINING, "anomaly": "cosine", "split": "orthogonal", "clients": [1, 2]},
+    "constrain_and_scale": {
+        "backdoor": SQUARE,
+        "training": TRAINING,
+        "anomaly": "cosine",
+        "split": "orthogonal",
+        "clients": [1, 2],
+    },
     "train_and_scale": {"backdoor": SQUARE, "training": TRAINING, "bound": 2.0},
     "boosting": {"backdoor": SQUARE, "training": TRAINING, "stealth": True},
     "neurotoxin": {"backdoor": SQUARE, "training": TRAINING},
@@ -53,15 +61,21 @@ def test_a_rule_that_did_something_about_liars_is_in_the_transcript_by_name(name
 
 @pytest.mark.parametrize("name", sorted(set(catalog.DEFENCES) - set(LATE)))
 def test_a_defence_beside_the_rule_that_did_something_is_in_the_transcript_by_name(name):
-    run = Federation.from_config({**BASE, "defences": [{"name": name, **LOUD.get(name, {})}], "attacks": LIARS}).run()
+    run = Federation.from_config(
+        {**BASE, "defences": [{"name": name, **LOUD.get(name, {})}], "attacks": LIARS}
+    ).run()
     named = catalog.DEFENCES[name].__name__
-    assert any(who.startswith(named) for record in run.history for who in record.fired), run.history[-1].fired
+    assert any(who.startswith(named) for record in run.history for who in record.fired), (
+        run.history[-1].fired
+    )
 
 
 @pytest.mark.parametrize("name", SET)
 def test_a_backdoor_set_by_config_acts_and_is_measured(name):
     attack = {"clients": [1], **SET[name], "name": name}
-    run = Federation.from_config({**BASE, "data": {"name": "digits", "clients": 4}, "attacks": [attack]}).run()
+    run = Federation.from_config(
+        {**BASE, "data": {"name": "digits", "clients": 4}, "attacks": [attack]}
+    ).run()
     last = run.history[-1]
     assert last.fired[f"attack {name}"].startswith("acted through")
     assert not last.incidents
@@ -73,14 +87,20 @@ def test_every_backdoor_of_the_catalogue_is_among_these():
     assert backdoors == set(SET) | set(ELSEWHERE)
 
 
-@pytest.mark.parametrize(("at", "says"), [("client", {"Sparsify at the clients"}), ("server", {"Sparsify"})])
+@pytest.mark.parametrize(
+    ("at", "says"), [("client", {"Sparsify at the clients"}), ("server", {"Sparsify"})]
+)
 def test_a_defence_with_two_seats_sits_where_it_is_told(at, says):
-    run = Federation.from_config({**BASE, "defences": [{"name": "sparsify", "at": at, "keep": 0.2}]}).run()
+    run = Federation.from_config(
+        {**BASE, "defences": [{"name": "sparsify", "at": at, "keep": 0.2}]}
+    ).run()
     assert set(run.history[-1].fired) == says
 
 
 def test_pruning_by_config_also_takes_the_extreme_weights_of_the_last_hidden_layer():
-    pruning = Federation.from_config({**BASE, "defences": ["federated_pruning"]}).scenario.defences[0]
+    pruning = Federation.from_config({**BASE, "defences": ["federated_pruning"]}).scenario.defences[
+        0
+    ]
     hidden = sum(len(unit) for unit in pruning.units)
     assert pruning.extreme is not None
     assert len(pruning.extreme) == hidden

@@ -1,4 +1,6 @@
-"""What a run says about its privacy: both accountants' figures, whose privacy it is, and what its reader must be warned of."""
+"""What a run says about its privacy: both accountants' figures, whose privacy it is, and what its
+reader must be warned of.
+"""
 
 import html
 import json
@@ -23,10 +25,15 @@ mechanism: {name: gaussian, noise_multiplier: 2.0}
 def told(privfl, config, tmp_path, more="", *words):
     done = privfl("run", config(PRIVATE + more), "--out", tmp_path / "out", *words)
     assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / "out" / "summary.json").read_text()), (tmp_path / "out" / "report.html").read_text()
+    return (
+        json.loads((tmp_path / "out" / "summary.json").read_text()),
+        (tmp_path / "out" / "report.html").read_text(),
+    )
 
 
-def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(privfl, config, tmp_path):
+def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
+    privfl, config, tmp_path
+):
     summary, page = told(privfl, config, tmp_path)
     [line] = summary["privacy"]
     plan = {"noise_multiplier": 2.0, "sample_rate": 0.5, "steps": 3, "delta": 1e-5}
@@ -36,7 +43,10 @@ def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(p
     assert (line["unit"], line["relation"], line["delta"]) == ("client", "add_remove", 1e-5)
     for figure in (line["rdp"], line["pld"]):
         assert f"{figure:.3f}" in page
-    assert any("floating point" in warning and "discrete_gaussian" in warning for warning in summary["warnings"])
+    assert any(
+        "floating point" in warning and "discrete_gaussian" in warning
+        for warning in summary["warnings"]
+    )
     assert any("who was drawn" in warning for warning in summary["warnings"])
     assert all(html.escape(warning) in page for warning in summary["warnings"])
 
@@ -57,8 +67,12 @@ def test_no_noise_is_an_infinite_epsilon_in_words(privfl, config, tmp_path):
     assert "infinite" in page
 
 
-def test_exact_discrete_noise_needs_no_warning_and_has_no_loss_distribution(privfl, config, tmp_path):
-    summary, _ = told(privfl, config, tmp_path, "", "--set", "mechanism={name: skellam, noise_multiplier: 2.0}")
+def test_exact_discrete_noise_needs_no_warning_and_has_no_loss_distribution(
+    privfl, config, tmp_path
+):
+    summary, _ = told(
+        privfl, config, tmp_path, "", "--set", "mechanism={name: skellam, noise_multiplier: 2.0}"
+    )
     assert not any("floating point" in warning for warning in summary["warnings"])
     [line] = summary["privacy"]
     assert line["pld"] is None
@@ -69,7 +83,12 @@ def test_exact_discrete_noise_needs_no_warning_and_has_no_loss_distribution(priv
 def test_samples_of_many_clients_are_one_line_with_the_dearest(tmp_path):
     config = {
         "data": {"name": "digits", "clients": 4, "partition": {"name": "dirichlet", "alpha": 0.3}},
-        "training": {"name": "sgd", "steps": 2, "batch_size": 8, "gradient": {"name": "dp", "l2": 0.5, "noise_multiplier": 1.0}},
+        "training": {
+            "name": "sgd",
+            "steps": 2,
+            "batch_size": 8,
+            "gradient": {"name": "dp", "l2": 0.5, "noise_multiplier": 1.0},
+        },
         "rounds": 2,
         "executor": "sequential",
     }
@@ -78,13 +97,21 @@ def test_samples_of_many_clients_are_one_line_with_the_dearest(tmp_path):
     least = min(len(index) for index in Federation.from_config(config).scenario.clients.values())
     assert line["subjects"] == 4
     assert line["unit"] == "sample"
-    assert line["rdp"] == pytest.approx(epsilon(noise_multiplier=1.0, sample_rate=8 / least, steps=4, delta=1e-5))
+    assert line["rdp"] == pytest.approx(
+        epsilon(noise_multiplier=1.0, sample_rate=8 / least, steps=4, delta=1e-5)
+    )
     assert "the dearest of 4" in write_report(tmp_path / "out").read_text()
 
 
 def test_a_composition_that_takes_minutes_by_pld_says_so():
     charges = tuple(
-        Charge(i, DpEvent("gaussian", {"noise_multiplier": 1.0 + i / 100}), Sampling("poisson", 0.1, 1000), "client", "add_remove")
+        Charge(
+            i,
+            DpEvent("gaussian", {"noise_multiplier": 1.0 + i / 100}),
+            Sampling("poisson", 0.1, 1000),
+            "client",
+            "add_remove",
+        )
         for i in range(40)
     )
     [line] = statement(Ledger(charges), 1e-5).lines
@@ -94,6 +121,8 @@ def test_a_composition_that_takes_minutes_by_pld_says_so():
 
 
 def test_a_run_without_noise_claims_and_warns_of_nothing():
-    run = Federation.from_config({"data": {"name": "digits", "clients": 4}, "rounds": 1, "executor": "sequential"}).run()
+    run = Federation.from_config(
+        {"data": {"name": "digits", "clients": 4}, "rounds": 1, "executor": "sequential"}
+    ).run()
     assert run.summary["privacy"] == []
     assert run.summary["warnings"] == []

@@ -1,4 +1,6 @@
-"""Bad input under differential privacy, through the public face: named, survived, and never silently averaged."""
+"""Bad input under differential privacy, through the public face: named, survived, and never
+silently averaged.
+"""
 
 import math
 
@@ -17,7 +19,9 @@ PUBLIC = Mean(weighted=False, denominator=2.0)
 
 def data(n=20, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    return Dataset(torch.randn(n, 6, generator=rng), torch.randint(0, 3, (n,), generator=rng), classes=3)
+    return Dataset(
+        torch.randn(n, 6, generator=rng), torch.randint(0, 3, (n,), generator=rng), classes=3
+    )
 
 
 def sgd(batch_size=4, steps=5, **gradient):
@@ -46,7 +50,9 @@ def test_a_sample_with_nan_counts_as_zero_and_its_owner_is_warned():
 
 
 def test_a_client_whose_gradients_are_all_nan_is_named_and_left_out():
-    broken = Dataset(torch.full((20, 6), float("nan")), torch.zeros(20, dtype=torch.int64), classes=3)
+    broken = Dataset(
+        torch.full((20, 6), float("nan")), torch.zeros(20, dtype=torch.int64), classes=3
+    )
     run = federation([broken, data()], training=sgd(batch_size=20)).run()
     assert torch.isfinite(run.parameters).all()
     assert any("client 0" in what and "diverged" in what for what in run.history[0].incidents)
@@ -60,7 +66,11 @@ def test_empty_poisson_batches_are_steps_that_are_paid_for():
 
 @pytest.mark.parametrize("seat", ["client", "sample"])
 def test_no_noise_is_an_infinite_epsilon(seat):
-    parts = {"bound": Clip(1.0), "mechanism": Gaussian(0.0), "aggregator": PUBLIC} if seat == "client" else {}
+    parts = (
+        {"bound": Clip(1.0), "mechanism": Gaussian(0.0), "aggregator": PUBLIC}
+        if seat == "client"
+        else {}
+    )
     training = LocalSGD(weighting="uniform") if seat == "client" else sgd(noise_multiplier=0.0)
     run = federation([data(), data(seed=1)], training=training, **parts).run()
     assert run.history[-1].epsilon == {f"{seat} level": math.inf}
@@ -69,8 +79,15 @@ def test_no_noise_is_an_infinite_epsilon(seat):
 
 def test_a_zero_update_passes_a_clip_and_an_update_of_nan_is_named():
     still = Dataset(torch.zeros(20, 6), torch.zeros(20, dtype=torch.int64), classes=3)
-    broken = Dataset(torch.full((20, 6), float("nan")), torch.zeros(20, dtype=torch.int64), classes=3)
-    private = {"training": LocalSGD(weighting="uniform"), "bound": Clip(1.0), "mechanism": Gaussian(1.0), "aggregator": PUBLIC}
+    broken = Dataset(
+        torch.full((20, 6), float("nan")), torch.zeros(20, dtype=torch.int64), classes=3
+    )
+    private = {
+        "training": LocalSGD(weighting="uniform"),
+        "bound": Clip(1.0),
+        "mechanism": Gaussian(1.0),
+        "aggregator": PUBLIC,
+    }
     run = federation([still, broken], nn.Linear(6, 3, bias=False), **private).run()
     assert torch.isfinite(run.parameters).all()
     assert any("client 1" in what and "NaN" in what for what in run.history[0].incidents)
@@ -106,6 +123,11 @@ def test_a_layer_that_an_engine_cannot_do_is_named_with_one_that_can():
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, words):
-    config = {"training": {"name": "sgd", "gradient": {"name": "dp", "l2": 1.0, "noise_multiplier": 1.0, **changes}}}
+    config = {
+        "training": {
+            "name": "sgd",
+            "gradient": {"name": "dp", "l2": 1.0, "noise_multiplier": 1.0, **changes},
+        }
+    }
     with pytest.raises(ConfigError, match=words):
         Federation.from_config(config)

@@ -1,4 +1,6 @@
-"""Bounds and noise that change from round to round, from a config: they act, they are paid for, and they survive a checkpoint."""
+"""Bounds and noise that change from round to round, from a config: they act, they are paid for, and
+they survive a checkpoint.
+"""
 
 import math
 
@@ -30,7 +32,9 @@ def bounds_of(run):
 
 
 def test_an_adaptive_clip_climbs_to_the_norms_that_clients_have():
-    run = Federation.from_config({**BASE, "rounds": 15, "bound": ADAPTIVE, "audit": {"keep": "all"}}).run()
+    run = Federation.from_config(
+        {**BASE, "rounds": 15, "bound": ADAPTIVE, "audit": {"keep": "all"}}
+    ).run()
     bounds = bounds_of(run)
     assert bounds[0] == 0.05
     assert bounds[0] < bounds[3] < bounds[6]
@@ -42,7 +46,12 @@ def test_an_adaptive_clip_climbs_to_the_norms_that_clients_have():
 
 @pytest.mark.parametrize("channel", ["plain", "secagg"])
 def test_the_count_goes_through_the_channel_and_is_charged_together_with_the_update(channel):
-    config = {**BASE, "bound": {**ADAPTIVE, "count_noise": 2.0}, "mechanism": GAUSSIAN, "sampler": {"name": "poisson", "rate": 0.8}}
+    config = {
+        **BASE,
+        "bound": {**ADAPTIVE, "count_noise": 2.0},
+        "mechanism": GAUSSIAN,
+        "sampler": {"name": "poisson", "rate": 0.8},
+    }
     run = Federation.from_config({**config, "channel": channel, "audit": {"keep": "all"}}).run()
     assert len(run.ledger.charges) == 6
     z = run.ledger.charges[0].event.parameters["noise_multiplier"]
@@ -50,21 +59,36 @@ def test_the_count_goes_through_the_channel_and_is_charged_together_with_the_upd
     assert z == pytest.approx((1.5**-2 + counted**-2) ** -0.5, rel=1e-3)
     assert z < 1.5
     [spent] = spend(run.ledger, 1e-5)
-    assert spent.rdp == pytest.approx(epsilon(noise_multiplier=z, sample_rate=0.8, steps=6, delta=1e-5))
+    assert spent.rdp == pytest.approx(
+        epsilon(noise_multiplier=z, sample_rate=0.8, steps=6, delta=1e-5)
+    )
     opened = run.transcript(0).outcomes["norms under the bound"].opened.what
     bits = opened.values.flatten().tolist() if channel == "plain" else [opened.value.item()]
-    assert all(abs(bit) == 0.5 for bit in bits) == (channel == "plain"), "under secagg nobody reads a bit"
+    assert all(abs(bit) == 0.5 for bit in bits) == (channel == "plain"), (
+        "under secagg nobody reads a bit"
+    )
 
 
 def test_a_replaced_client_moves_the_count_by_one_whole_bit():
-    config = {**BASE, "bound": {**ADAPTIVE, "count_noise": 2.0}, "mechanism": GAUSSIAN, "sampler": {"name": "fixed_size", "size": 5}}
+    config = {
+        **BASE,
+        "bound": {**ADAPTIVE, "count_noise": 2.0},
+        "mechanism": GAUSSIAN,
+        "sampler": {"name": "fixed_size", "size": 5},
+    }
     charge = Federation.from_config(config).run().ledger.charges[0]
     assert charge.relation == "replace_one"
     assert charge.event.parameters["noise_multiplier"] == pytest.approx((1.5**-2 + 2.0**-2) ** -0.5)
 
 
 def test_an_empty_cohort_is_still_a_noisy_count():
-    config = {**BASE, "rounds": 20, "bound": ADAPTIVE, "mechanism": GAUSSIAN, "sampler": {"name": "poisson", "rate": 0.03}}
+    config = {
+        **BASE,
+        "rounds": 20,
+        "bound": ADAPTIVE,
+        "mechanism": GAUSSIAN,
+        "sampler": {"name": "poisson", "rate": 0.03},
+    }
     run = Federation.from_config({**config, "audit": {"keep": "all"}}).run()
     empty = [record.round for record in run.history[:-1] if record.cohort == 0]
     assert empty
@@ -74,7 +98,9 @@ def test_an_empty_cohort_is_still_a_noisy_count():
 
 
 def test_the_joint_charge_is_dearer_than_two_sampled_ones():
-    """Two releases of one cohort share its sample: adding up two amplified charges would understate epsilon."""
+    """Two releases of one cohort share its sample: adding up two amplified charges would understate
+    epsilon.
+    """
     together = (1.0**-2 + 1.0**-2) ** -0.5
     joint = epsilon(noise_multiplier=together, sample_rate=0.01, steps=1000, delta=1e-5)
     apart = epsilon(noise_multiplier=1.0, sample_rate=0.01, steps=2000, delta=1e-5)
@@ -109,28 +135,57 @@ def test_a_resumed_run_has_the_same_bounds_noise_and_ledger_bit_for_bit(tmp_path
     assert torch.equal(whole.parameters, resumed.parameters)
     assert whole.state.bound == resumed.state.bound
     assert whole.ledger == resumed.ledger
-    assert (tmp_path / "whole" / "ledger.json").read_text() == (tmp_path / "cut" / "ledger.json").read_text()
+    assert (tmp_path / "whole" / "ledger.json").read_text() == (
+        tmp_path / "cut" / "ledger.json"
+    ).read_text()
 
 
 def test_rounds_with_a_noise_seed_have_different_noise():
-    config = {**BASE, **KEEP, "rounds": 3, "bound": {"name": "clip", "l2": 1e-9}, "mechanism": GAUSSIAN, "noise_seed": 1}
+    config = {
+        **BASE,
+        **KEEP,
+        "rounds": 3,
+        "bound": {"name": "clip", "l2": 1e-9},
+        "mechanism": GAUSSIAN,
+        "noise_seed": 1,
+    }
     run = Federation.from_config(config).run()
     steps = [run.transcript(i).after - run.transcript(i).before for i in range(3)]
     assert abs(torch.corrcoef(torch.stack(steps))[0, 1]) < 0.3
 
 
 def test_a_noise_schedule_is_charged_round_by_round():
-    config = {key: value for key, value in moving(bound={"name": "clip", "l2": 0.5}).items() if key != "noise_seed"}
+    config = {
+        key: value
+        for key, value in moving(bound={"name": "clip", "l2": 0.5}).items()
+        if key != "noise_seed"
+    }
     run = Federation.from_config(config).run()
-    assert [charge.event.parameters["noise_multiplier"] for charge in run.ledger.charges] == [1.5, 1.5, 0.75, 0.75, 0.375, 0.375]
+    assert [charge.event.parameters["noise_multiplier"] for charge in run.ledger.charges] == [
+        1.5,
+        1.5,
+        0.75,
+        0.75,
+        0.375,
+        0.375,
+    ]
 
 
 def test_a_clip_schedule_moves_the_bound_and_leaves_epsilon_as_it_is():
-    clip = {"name": "scheduled_clip", "l2": 0.4, "schedule": {"name": "decaying", "kind": "step", "k": 0.5, "period": 3}}
-    run = Federation.from_config({**BASE, "bound": clip, "mechanism": GAUSSIAN, "audit": {"keep": "all"}}).run()
+    clip = {
+        "name": "scheduled_clip",
+        "l2": 0.4,
+        "schedule": {"name": "decaying", "kind": "step", "k": 0.5, "period": 3},
+    }
+    run = Federation.from_config(
+        {**BASE, "bound": clip, "mechanism": GAUSSIAN, "audit": {"keep": "all"}}
+    ).run()
     assert bounds_of(run) == [0.4, 0.4, 0.4, 0.2, 0.2, 0.2]
     assert {charge.event.parameters["noise_multiplier"] for charge in run.ledger.charges} == {1.5}
-    assert all(rows.values.norm(dim=1).max() <= 0.2 for rows in [run.transcript(5).outcomes["delta"].opened.what])
+    assert all(
+        rows.values.norm(dim=1).max() <= 0.2
+        for rows in [run.transcript(5).outcomes["delta"].opened.what]
+    )
     assert run.view("server", 5).facts["forward"].l2 == 0.2
 
 
@@ -149,7 +204,13 @@ def test_a_clip_by_layer_bounds_every_layer_of_the_model():
     [
         ({"mechanism": {"name": "skellam", "noise_multiplier": 1.0}}, "Gaussian noise only"),
         ({"mechanism": {"name": "local_gaussian", "noise_multiplier": 1.0}}, "local noise"),
-        ({"channel": "secagg", "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0}}, "distributed noise"),
+        (
+            {
+                "channel": "secagg",
+                "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0},
+            },
+            "distributed noise",
+        ),
         ({"channel": "bucketed_secagg"}, "secagg"),
     ],
 )

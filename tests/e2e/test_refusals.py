@@ -1,4 +1,6 @@
-"""What cannot work is refused in words before anybody trains: liars over a rule's condition, hidden rows, knowledge that is withheld."""
+"""What cannot work is refused in words before anybody trains: liars over a rule's condition, hidden
+rows, knowledge that is withheld.
+"""
 
 import pytest
 
@@ -24,10 +26,16 @@ def nobody_trains(monkeypatch):
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"aggregator": {"name": "krum", "f": 4}}, "Krum with f=4 needs at least 11 updates, and got 10"),
+        (
+            {"aggregator": {"name": "krum", "f": 4}},
+            "Krum with f=4 needs at least 11 updates, and got 10",
+        ),
         ({"aggregator": {"name": "krum", "f": 2, "m": 8}}, "at most n - f - 2 = 6"),
         ({"aggregator": {"name": "bulyan", "f": 2}}, "Bulyan with f=2 needs at least 11"),
-        ({"aggregator": {"name": "trimmed_mean", "f": 5}}, "TrimmedMean with f=5 needs at least 11"),
+        (
+            {"aggregator": {"name": "trimmed_mean", "f": 5}},
+            "TrimmedMean with f=5 needs at least 11",
+        ),
         ({"aggregator": {"name": "meamed", "f": 5}}, "MeaMed"),
         ({"aggregator": {"name": "mda", "f": 5}}, "MDA"),
         ({"aggregator": {"name": "smea", "f": 5}}, "SMEA"),
@@ -37,17 +45,41 @@ def nobody_trains(monkeypatch):
         ({"aggregator": {"name": "monna", "pivot": 99}}, "trusts client 99, and there is none"),
         ({"aggregator": {"name": "dnc", "f": 5}}, "DnC"),
         ({"aggregator": {"name": "slsgd", "b": 5}}, "SLSGD"),
-        ({"aggregator": {"name": "zeno", "f": 10}, "data": {"name": "digits", "clients": 10, "root": 20}}, "Zeno with f=10"),
+        (
+            {
+                "aggregator": {"name": "zeno", "f": 10},
+                "data": {"name": "digits", "clients": 10, "root": 20},
+            },
+            "Zeno with f=10",
+        ),
         ({"aggregator": {"name": "median_of_means", "groups": 11}}, "11 groups, and got 10 rows"),
         ({"aggregator": {"name": "robust_learning_rate", "theta": 11}}, "RobustLearningRate"),
-        ({"defences": [{"name": "nnm", "f": 5}]}, "NearestNeighbourMixing with f=5 needs at least 11"),
+        (
+            {"defences": [{"name": "nnm", "f": 5}]},
+            "NearestNeighbourMixing with f=5 needs at least 11",
+        ),
         ({"defences": [{"name": "arc", "f": 5}]}, "AdaptiveRobustClipping with f=5"),
         ({"defences": [{"name": "anomaly_score", "k": 3.0}]}, "cannot drop any of 10 rows"),
-        ({"aggregator": "krum", "defences": bucketing(3)}, "Krum with f=1 needs at least 5 updates, and got 4"),
-        ({"aggregator": "krum", "sampler": {"name": "fixed_size", "size": 4}}, "Krum with f=1 needs at least 5 updates, and got 4"),
-        ({"aggregator": "foolsgold", "defences": bucketing(2)}, "needs to know whose row is whose, and Bucketing makes rows anonymous"),
-        ({"aggregator": "krum", "channel": "secagg", "bound": CLIP}, "krum reads individual updates"),
-        ({"defences": ["nnm"], "channel": "secagg", "bound": CLIP}, "NearestNeighbourMixing reads individual updates"),
+        (
+            {"aggregator": "krum", "defences": bucketing(3)},
+            "Krum with f=1 needs at least 5 updates, and got 4",
+        ),
+        (
+            {"aggregator": "krum", "sampler": {"name": "fixed_size", "size": 4}},
+            "Krum with f=1 needs at least 5 updates, and got 4",
+        ),
+        (
+            {"aggregator": "foolsgold", "defences": bucketing(2)},
+            "needs to know whose row is whose, and Bucketing makes rows anonymous",
+        ),
+        (
+            {"aggregator": "krum", "channel": "secagg", "bound": CLIP},
+            "krum reads individual updates",
+        ),
+        (
+            {"defences": ["nnm"], "channel": "secagg", "bound": CLIP},
+            "NearestNeighbourMixing reads individual updates",
+        ),
         ({"aggregator": "zeno"}, "data.root"),
         ({"aggregator": "fltrust"}, "data.root"),
     ],
@@ -60,24 +92,55 @@ def test_a_rule_that_cannot_do_its_work_is_refused_before_training(nobody_trains
 @pytest.mark.parametrize(
     ("attack", "parts", "words"),
     [
-        ({"name": "alie"}, {"attackers_know": "own"}, "needs to know the honest updates.*its own updates at most"),
-        ({"name": "sign_flip"}, {"attackers_know": "nothing"}, "needs to know its own updates.*nothing at most"),
+        (
+            {"name": "alie"},
+            {"attackers_know": "own"},
+            "needs to know the honest updates.*its own updates at most",
+        ),
+        (
+            {"name": "sign_flip"},
+            {"attackers_know": "nothing"},
+            "needs to know its own updates.*nothing at most",
+        ),
         ({"name": "agr_tailored"}, {"attackers_know": "benign"}, "needs to know the server's rule"),
         ({"name": "alie", "fraction": 1.0}, {}, "has all clients"),
         ({"name": "alie", "fraction": 0.6}, {}, "no z of its own for 6 attackers among 10"),
         ({"name": "label_flip", "source": 1, "target": 11}, {}, "class 11"),
         ({"name": "pixel_pattern", "target": 12}, {}, "target 12, and the classes are 0 to 9"),
-        ({"name": "pixel_pattern", "target": 2, "boxes": [[6, 6, 4, 4]]}, {}, "lies outside of images of 8x8"),
+        (
+            {"name": "pixel_pattern", "target": 2, "boxes": [[6, 6, 4, 4]]},
+            {},
+            "lies outside of images of 8x8",
+        ),
         ({"name": "next_token", "trigger": [1], "target": 2}, {}, "sequences of tokens"),
-        ({"name": "model_replacement", "backdoor": {"name": "pixel_pattern", "target": 12}}, {}, "target 12"),
-        ({"name": "model_replacement", "backdoor": {"name": "pixel_pattern", "target": 2, "boxes": [[6, 6, 4, 4]]}}, {}, "lies outside"),
-        ({"name": "model_replacement", "backdoor": "sign_flip"}, {}, "backdoor is one of the backdoors.*SignFlip"),
-        ({"name": "several", "backdoors": ["pixel_pattern"]}, {}, "needs the key 'target'"),
+        (
+            {"name": "model_replacement", "backdoor": {"name": "pixel_pattern", "target": 12}},
+            {},
+            "target 12",
+        ),
+        (
+            {
+                "name": "model_replacement",
+                "backdoor": {"name": "pixel_pattern", "target": 2, "boxes": [[6, 6, 4, 4]]},
+            },
+            {},
+            "lies outside",
+        ),
+        (
+            {"name": "model_replacement", "backdoor": "sign_flip"},
+            {},
+            "backdoor is one of the backdoors.*SignFlip",
+        ),
+        ({"name": "multi_backdoor", "backdoors": ["pixel_pattern"]}, {}, "needs the key 'target'"),
     ],
 )
-def test_an_attack_that_cannot_be_carried_out_is_refused_before_training(nobody_trains, attack, parts, words):
+def test_an_attack_that_cannot_be_carried_out_is_refused_before_training(
+    nobody_trains, attack, parts, words
+):
     with pytest.raises(ConfigError, match=words):
-        Federation.from_config({"data": {"name": "digits", "clients": 10}, "attacks": [attack], **parts}).run()
+        Federation.from_config(
+            {"data": {"name": "digits", "clients": 10}, "attacks": [attack], **parts}
+        ).run()
 
 
 def test_an_attack_that_only_looks_is_sent_to_the_audit():
@@ -87,7 +150,12 @@ def test_an_attack_that_only_looks_is_sent_to_the_audit():
 
 def test_an_attack_that_a_cohort_makes_impossible_stands_idle_and_the_transcript_says_why():
     attack = {"name": "min_max", "clients": [0, 1, 2, 3, 4, 5, 6, 7, 8]}
-    config = {"data": {"name": "digits", "clients": 10}, "sampler": {"name": "fixed_size", "size": 2}, "attacks": [attack], "rounds": 6}
+    config = {
+        "data": {"name": "digits", "clients": 10},
+        "sampler": {"name": "fixed_size", "size": 2},
+        "attacks": [attack],
+        "rounds": 6,
+    }
     run = Federation.from_config({**config, "executor": "sequential"}).run()
     said = [record.fired["attack min_max"] for record in run.history]
     assert any("stood idle" in words and "honest updates" in words for words in said), said
@@ -96,7 +164,20 @@ def test_an_attack_that_a_cohort_makes_impossible_stands_idle_and_the_transcript
 def test_several_backdoors_can_be_set_by_config_and_each_is_measured():
     square = {"name": "pixel_pattern", "target": 1}
     corner = {"name": "pixel_pattern", "target": 2, "boxes": [[5, 5, 3, 3]]}
-    attack = {"name": "model_replacement", "backdoor": {"name": "several", "backdoors": [square, corner]}, "training": {"epochs": 1}}
-    config = {"data": {"name": "digits", "clients": 10}, "rounds": 1, "attacks": [attack], "executor": "sequential"}
+    attack = {
+        "name": "model_replacement",
+        "backdoor": {"name": "multi_backdoor", "backdoors": [square, corner]},
+        "training": {"epochs": 1},
+    }
+    config = {
+        "data": {"name": "digits", "clients": 10},
+        "rounds": 1,
+        "attacks": [attack],
+        "executor": "sequential",
+    }
     measured = Federation.from_config(config).run().history[0].measures
-    assert {"model_replacement: backdoor 1", "model_replacement: backdoor 2", "model_replacement: main"} <= set(measured)
+    assert {
+        "model_replacement: backdoor 1",
+        "model_replacement: backdoor 2",
+        "model_replacement: main",
+    } <= set(measured)

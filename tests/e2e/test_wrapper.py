@@ -16,7 +16,9 @@ from privfl.dp import Clip
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_numpy_in_numpy_out(dtype):
-    mean, receipt = PrivateAggregation().aggregate({3: np.array([1, 2], dtype), 5: np.array([3, 6], dtype)})
+    mean, receipt = PrivateAggregation().aggregate(
+        {3: np.array([1, 2], dtype), 5: np.array([3, 6], dtype)}
+    )
     assert mean.dtype == dtype
     assert mean.tolist() == [2, 4]
     assert receipt.survivors == (3, 5)
@@ -54,7 +56,9 @@ def test_bad_updates_are_refused_with_the_client_named():
 
 
 def test_a_public_denominator_divides_instead_of_the_number_present():
-    mean, _ = PrivateAggregation(bound=Clip(l2=10.0), denominator=4).aggregate({1: np.array([2.0]), 2: np.array([6.0])})
+    mean, _ = PrivateAggregation(bound=Clip(l2=10.0), denominator=4).aggregate(
+        {1: np.array([2.0]), 2: np.array([6.0])}
+    )
     assert mean.tolist() == [2.0]
     with pytest.raises(ConfigError, match="leave one of the two"):
         PrivateAggregation(denominator=4, rule=Mean())
@@ -62,6 +66,8 @@ def test_a_public_denominator_divides_instead_of_the_number_present():
 
 def test_the_example_loop_runs_and_learns():
     example = Path(__file__).parents[2] / "examples" / "own_loop.py"
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(example)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[1].rstrip(";")) > 0.85

@@ -26,14 +26,20 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("name", "shape", "options", "d"), SIZES)
-def test_a_model_has_the_papers_number_of_weights_and_gives_one_logit_a_class(name, shape, options, d):
+def test_a_model_has_the_papers_number_of_weights_and_gives_one_logit_a_class(
+    name, shape, options, d
+):
     model = build(MODELS, name, shape, 10, seed=0, **options)
     assert FlatModel(model).d == d
     assert model(torch.rand(3, *shape)).shape == (3, 10)
 
 
 @pytest.mark.parametrize(
-    ("layers", "d"), [(1, 720 + 4 * 128 * (8 + 128 + 2) + 90 * 129), (2, 720 + 4 * 128 * (8 + 3 * 128 + 4) + 90 * 129)]
+    ("layers", "d"),
+    [
+        (1, 720 + 4 * 128 * (8 + 128 + 2) + 90 * 129),
+        (2, 720 + 4 * 128 * (8 + 3 * 128 + 4) + 90 * 129),
+    ],
 )
 def test_the_lstm_gives_logits_for_every_next_token_and_its_loss_has_a_gradient(layers, d):
     model = build(MODELS, "lstm", (12,), 90, seed=0, layers=layers)
@@ -48,7 +54,9 @@ def test_the_lstm_gives_logits_for_every_next_token_and_its_loss_has_a_gradient(
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(name):
     shape = {"lstm": (10,), "tabular": (13,), "tanh_cnn": (28, 28)}.get(name, (8, 8))
     before = torch.get_rng_state()
-    first, again, other = (FlatModel(build(MODELS, name, shape, 5, seed=seed)).flat for seed in (1, 1, 2))
+    first, again, other = (
+        FlatModel(build(MODELS, name, shape, 5, seed=seed)).flat for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

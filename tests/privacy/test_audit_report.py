@@ -1,4 +1,6 @@
-"""The audit: attacks through views under layers, controls that hold, reasons where nothing applies, and a page to read."""
+"""The audit: attacks through views under layers, controls that hold, reasons where nothing applies,
+and a page to read.
+"""
 
 import pytest
 import torch
@@ -18,8 +20,14 @@ BASE = {
 
 @pytest.fixture(scope="module")
 def report():
-    summed = {"bound": {"name": "clip", "l2": 1.0}, "channel": {"name": "secagg", "fidelity": "ideal"}}
-    layers = {"none": Federation.from_config(BASE), "secagg": Federation.from_config({**BASE, **summed})}
+    summed = {
+        "bound": {"name": "clip", "l2": 1.0},
+        "channel": {"name": "secagg", "fidelity": "ideal"},
+    }
+    layers = {
+        "none": Federation.from_config(BASE),
+        "secagg": Federation.from_config({**BASE, **summed}),
+    }
     return audit(layers, adversaries=["server", "client(0)", "key_holder"], held_out=0.8)
 
 
@@ -43,7 +51,9 @@ def test_nobody_is_a_key_holder_without_keys_and_the_reason_is_in_the_table(repo
 
 
 def test_membership_from_updates_beats_its_control_which_is_chance(report):
-    (row,) = found(report, layer="none", adversary="server", attack="UpdateMembership (whitened, client)")
+    (row,) = found(
+        report, layer="none", adversary="server", attack="UpdateMembership (whitened, client)"
+    )
     assert row["low"] > 0.55
     for finding in report.findings:
         if finding.control is not None and finding.family == "membership":
@@ -53,7 +63,9 @@ def test_membership_from_updates_beats_its_control_which_is_chance(report):
 def test_whose_images_are_mirrored_shows_in_plain_updates(report):
     (row,) = found(report, layer="none", adversary="server", attack="PropertyInference (client)")
     assert row["value"] > 0.8
-    (hidden,) = found(report, layer="secagg", adversary="server", attack="PropertyInference (client)")
+    (hidden,) = found(
+        report, layer="secagg", adversary="server", attack="PropertyInference (client)"
+    )
     assert "only their sum" in hidden["not applicable"]
 
 

@@ -1,4 +1,6 @@
-"""Groups that change every round leak what is lasting in a client's updates; one sum leaks nothing of it, larger groups less."""
+"""Groups that change every round leak what is lasting in a client's updates; one sum leaks nothing
+of it, larger groups less.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,11 @@ from privfl import Federation
 from privfl.attacks import GradientDisaggregation, NotApplicable
 
 CONFIG = {
-    "data": {"name": "digits", "clients": 18, "partition": {"name": "dirichlet", "alpha": 0.3, "min_size": 20}},
+    "data": {
+        "name": "digits",
+        "clients": 18,
+        "partition": {"name": "dirichlet", "alpha": 0.3, "min_size": 20},
+    },
     "model": "softmax",
     "training": {"name": "sgd", "lr": 0.02, "epochs": 1, "weighting": "uniform"},
     "bound": {"name": "clip", "l2": 1.0},
@@ -19,14 +25,21 @@ CONFIG = {
 
 
 def leaked(channel, rounds=4):
-    """Mean cosine between what the server recovers of a client and what that client sent beyond the mean of all."""
+    """Mean cosine between what the server recovers of a client and what that client sent beyond the
+    mean of all.
+    """
     run = Federation.from_config({**CONFIG, "rounds": rounds, "channel": channel}).run()
     views = [run.view("server", number) for number in sorted(run.transcripts)]
     result = GradientDisaggregation().run(views)
     if isinstance(result, NotApplicable):
         return result
     sent = torch.stack(
-        [torch.stack([run.transcripts[n].updates[c].delta for n in sorted(run.transcripts)]).mean(0) for c in result.clients]
+        [
+            torch.stack(
+                [run.transcripts[n].updates[c].delta for n in sorted(run.transcripts)]
+            ).mean(0)
+            for c in result.clients
+        ]
     )
     return float(torch.cosine_similarity(result.updates, sent - sent.mean(dim=0), dim=1).mean())
 
@@ -44,8 +57,12 @@ def test_one_sum_over_everybody_has_nothing_to_solve():
 
 
 def test_shuffled_equations_give_chance():
-    """The same attack told the wrong members scores nothing: its success is the groups', not the clients' likeness."""
-    run = Federation.from_config({**CONFIG, "channel": {"name": "bucketed_secagg", "size": 2}}).run()
+    """The same attack told the wrong members scores nothing: its success is the groups', not the
+    clients' likeness.
+    """
+    run = Federation.from_config(
+        {**CONFIG, "channel": {"name": "bucketed_secagg", "size": 2}}
+    ).run()
     views = []
     for number in sorted(run.transcripts):
         view = run.view("server", number)
@@ -53,11 +70,25 @@ def test_shuffled_equations_give_chance():
         view.disclosed["membership"].copy_(view.disclosed["membership"][shuffle])
         views.append(view)
     found = GradientDisaggregation().run(views)
-    sent = torch.stack([torch.stack([run.transcripts[n].updates[c].delta for n in sorted(run.transcripts)]).mean(0) for c in found.clients])
-    assert abs(float(torch.cosine_similarity(found.updates, sent - sent.mean(dim=0), dim=1).mean())) < 0.2
+    sent = torch.stack(
+        [
+            torch.stack(
+                [run.transcripts[n].updates[c].delta for n in sorted(run.transcripts)]
+            ).mean(0)
+            for c in found.clients
+        ]
+    )
+    assert (
+        abs(float(torch.cosine_similarity(found.updates, sent - sent.mean(dim=0), dim=1).mean()))
+        < 0.2
+    )
 
 
 @pytest.mark.parametrize("adversary", ["client(0)", "outsider"])
 def test_who_reads_no_group_means_solves_nothing(adversary):
-    run = Federation.from_config({**CONFIG, "rounds": 2, "channel": {"name": "bucketed_secagg", "size": 3}}).run()
-    assert isinstance(GradientDisaggregation().run([run.view(adversary, n) for n in (0, 1)]), NotApplicable)
+    run = Federation.from_config(
+        {**CONFIG, "rounds": 2, "channel": {"name": "bucketed_secagg", "size": 3}}
+    ).run()
+    assert isinstance(
+        GradientDisaggregation().run([run.view(adversary, n) for n in (0, 1)]), NotApplicable
+    )

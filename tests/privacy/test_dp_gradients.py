@@ -27,7 +27,10 @@ def both(module, x, engine=bookkeeping, loss=squared_loss):
     y = torch.linspace(0.5, 1.5, len(x), dtype=torch.float64)
     d = sum(p.numel() for p in module.parameters() if p.requires_grad)
     ours, theirs = torch.zeros(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
-    return (engine(module, loss, x, y, clip, ours).norms, ours), (vmapped(module, loss, x, y, clip, theirs).norms, theirs)
+    return (engine(module, loss, x, y, clip, ours).norms, ours), (
+        vmapped(module, loss, x, y, clip, theirs).norms,
+        theirs,
+    )
 
 
 def assert_same(module, x, engine=bookkeeping):
@@ -59,7 +62,9 @@ def test_convolutions_of_every_shape(padding, stride, dilation, groups):
 @pytest.mark.parametrize("size", [9, 20])
 def test_convolutions_with_every_padding_mode_and_behind_another_layer(mode, size):
     net = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1, padding_mode=mode), nn.Tanh(), nn.Conv2d(3, 4, 3, padding=2, padding_mode=mode, bias=False)
+        nn.Conv2d(2, 3, 3, padding=1, padding_mode=mode),
+        nn.Tanh(),
+        nn.Conv2d(3, 4, 3, padding=2, padding_mode=mode, bias=False),
     )
     assert_same(net, images(3, 2, size, size))
 
@@ -75,7 +80,12 @@ def test_convolutions_with_every_padding_mode_and_behind_another_layer(mode, siz
         (nn.Linear(6, 4), images(5, 2, 3, 6)),
         (nn.Conv1d(4, 6, 3, stride=2, groups=2, dilation=2, padding=1), images(3, 4, 17)),
         (nn.Conv3d(2, 4, 2, padding=(1, 0, 1)), images(2, 2, 4, 5, 3)),
-        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3)), images(3, 2, 24, 24)),
+        (
+            nn.Sequential(
+                nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3)
+            ),
+            images(3, 2, 24, 24),
+        ),
         (nn.GroupNorm(2, 4), images(3, 4)),
         (nn.LayerNorm(6), images(4, 6)),
         (nn.Sequential(nn.Linear(5, 6), nn.LayerNorm((3, 6)), nn.Linear(6, 2)), images(4, 3, 5)),
@@ -92,7 +102,10 @@ def test_a_net_with_all_of_them_and_a_shortcut():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, bias=False)
+            self.first, self.second = (
+                nn.Conv2d(3, 8, 3, padding=1),
+                nn.Conv2d(8, 8, 3, padding=1, bias=False),
+            )
             self.norm, self.last = nn.GroupNorm(4, 8), nn.Linear(8, 3)
 
         def forward(self, x):
@@ -125,16 +138,22 @@ def unrolled(model):
         ends = []
         for depth in range(model.lstm.num_layers):
             sides = []
-            for suffix in (f"_l{depth}", f"_l{depth}_reverse")[: 2 if model.lstm.bidirectional else 1]:
+            for suffix in (f"_l{depth}", f"_l{depth}_reverse")[
+                : 2 if model.lstm.bidirectional else 1
+            ]:
                 h = c = x.new_zeros(len(tokens), 4)
                 states = []
                 steps = range(x.shape[1])[::-1] if "reverse" in suffix else range(x.shape[1])
                 for t in steps:
-                    gates = F.linear(x[:, t], getattr(module.lstm, "weight_ih" + suffix)) + F.linear(
-                        h, getattr(module.lstm, "weight_hh" + suffix)
-                    )
+                    gates = F.linear(
+                        x[:, t], getattr(module.lstm, "weight_ih" + suffix)
+                    ) + F.linear(h, getattr(module.lstm, "weight_hh" + suffix))
                     if model.lstm.bias:
-                        gates = gates + getattr(module.lstm, "bias_ih" + suffix) + getattr(module.lstm, "bias_hh" + suffix)
+                        gates = (
+                            gates
+                            + getattr(module.lstm, "bias_ih" + suffix)
+                            + getattr(module.lstm, "bias_hh" + suffix)
+                        )
                     i, f, g, o = gates.chunk(4, dim=1)
                     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
                     h = o.sigmoid() * c.tanh()
@@ -176,7 +195,14 @@ def test_embeddings_and_lstms(how):
 def test_an_embedding_does_not_learn_its_padding():
     net = nn.Sequential(nn.Embedding(7, 5, padding_idx=0), nn.Flatten(), nn.Linear(15, 2)).double()
     total = torch.zeros(7 * 5 + 32, dtype=torch.float64)
-    bookkeeping(net, squared_loss, torch.tensor([[0, 1, 1], [0, 0, 2]]), torch.ones(2, dtype=torch.float64), clip, total)
+    bookkeeping(
+        net,
+        squared_loss,
+        torch.tensor([[0, 1, 1], [0, 0, 2]]),
+        torch.ones(2, dtype=torch.float64),
+        clip,
+        total,
+    )
     assert (total[:5] == 0).all()
     assert (total[5:15] != 0).any()
 
@@ -216,8 +242,14 @@ def twice(layer):
     [
         (nn.Sequential(nn.Linear(3, 3), Scale()), r"layer '1' \(Scale\).*'opacus'.*'vmap'"),
         (twice(nn.Linear(3, 3)), "runs twice.*'vmap'"),
-        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)), "mixes the samples.*GroupNorm"),
-        (nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3)), "12 rows for a batch of 4"),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)),
+            "mixes the samples.*GroupNorm",
+        ),
+        (
+            nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3)),
+            "12 rows for a batch of 4",
+        ),
     ],
 )
 def test_what_has_no_fast_path_is_named_with_the_way_out(net, words):
@@ -246,7 +278,8 @@ def test_a_refused_model_is_left_as_it_was():
     assert "forward" not in vars(net[0])
 
 
-# ---- the seat -------------------------------------------------------------------------------------------------------------
+# ---- the seat
+# -------------------------------------------------------------------------------------------------
 
 
 def model_of(*layers):
@@ -260,20 +293,27 @@ def cross_entropy(module, x, y):
 
 def data(n, d=6, classes=3):
     generator = torch.Generator().manual_seed(4)
-    return torch.randn(n, d, generator=generator), torch.randint(0, classes, (n,), generator=generator)
+    return torch.randn(n, d, generator=generator), torch.randint(
+        0, classes, (n,), generator=generator
+    )
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_every_engine_writes_the_clipped_mean_over_the_public_batch_size(engine):
     model, (x, y) = model_of(nn.Linear(6, 3)), data(5)
-    DPGradient(l2=0.3, noise_multiplier=0.0, batch_size=8, engine=engine)(model, cross_entropy, x, y)
+    DPGradient(l2=0.3, noise_multiplier=0.0, batch_size=8, engine=engine)(
+        model, cross_entropy, x, y
+    )
     written = model.grad.clone()
     right = torch.zeros(model.d)
     for i in range(5):
         gradient = torch.cat(
             [
                 g.flatten()
-                for g in torch.autograd.grad(cross_entropy(model.module, x[i : i + 1], y[i : i + 1]), list(model.module.parameters()))
+                for g in torch.autograd.grad(
+                    cross_entropy(model.module, x[i : i + 1], y[i : i + 1]),
+                    list(model.module.parameters()),
+                )
             ]
         )
         right += gradient * min(1.0, 0.3 / gradient.norm().item())
@@ -297,7 +337,13 @@ def test_virtual_batches_change_nothing():
     grads, losses = [], []
     for microbatch in (None, 1, 4, 100):
         losses.append(
-            DPGradient(l2=0.5, noise_multiplier=1.0, batch_size=8, microbatch=microbatch, noise=SeededNoise(1))(model, cross_entropy, x, y)
+            DPGradient(
+                l2=0.5,
+                noise_multiplier=1.0,
+                batch_size=8,
+                microbatch=microbatch,
+                noise=SeededNoise(1),
+            )(model, cross_entropy, x, y)
         )
         grads.append(model.grad.clone())
     for other, loss in zip(grads[1:], losses[1:], strict=True):
@@ -337,7 +383,9 @@ def test_a_zero_gradient_stays_zero_under_both_clippings():
 
 def test_normalised_gradients_are_all_nearly_of_the_clips_length():
     model, (x, y) = model_of(nn.Linear(6, 3)), data(1)
-    DPGradient(l2=0.5, noise_multiplier=0.0, batch_size=1, clipping="normalised")(model, cross_entropy, x * 1e-1, y)
+    DPGradient(l2=0.5, noise_multiplier=0.0, batch_size=1, clipping="normalised")(
+        model, cross_entropy, x * 1e-1, y
+    )
     assert 0.45 < model.grad.norm() < 0.5
 
 
@@ -361,15 +409,30 @@ def test_a_diverged_model_is_an_error():
 
 def test_batches_are_poisson_samples_of_the_right_rate():
     gradient = DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=8)
-    sizes = [len(batch) for batch in gradient.batches(100, LocalPlan(batch_size=8, steps=2000), torch.Generator().manual_seed(0))]
+    sizes = [
+        len(batch)
+        for batch in gradient.batches(
+            100, LocalPlan(batch_size=8, steps=2000), torch.Generator().manual_seed(0)
+        )
+    ]
     assert len(sizes) == 2000
     assert sum(sizes) / 2000 == pytest.approx(8, abs=0.35)
     variance = sum((s - 8) ** 2 for s in sizes) / 2000
     assert variance == pytest.approx(100 * 0.08 * 0.92, rel=0.2)
-    assert min(len(b) for b in gradient.batches(10, LocalPlan(batch_size=8, epochs=1), torch.Generator().manual_seed(0))) >= 0
+    assert (
+        min(
+            len(b)
+            for b in gradient.batches(
+                10, LocalPlan(batch_size=8, epochs=1), torch.Generator().manual_seed(0)
+            )
+        )
+        >= 0
+    )
     tiny = [
         len(b)
-        for b in DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=1).batches(3, LocalPlan(1, steps=50), torch.Generator().manual_seed(0))
+        for b in DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=1).batches(
+            3, LocalPlan(1, steps=50), torch.Generator().manual_seed(0)
+        )
     ]
     assert 0 in tiny
     assert [len(b) for b in gradient.batches(5, LocalPlan(8, steps=1), torch.Generator())] == [5]
@@ -379,11 +442,18 @@ def test_batches_are_poisson_samples_of_the_right_rate():
 def test_the_charge_is_what_the_accountant_prices():
     gradient = DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=32)
     [charge] = gradient.charges(3, 7, 600, LocalPlan(batch_size=32), steps=100)
-    assert (charge.unit, charge.subject, charge.round, charge.count) == ("sample", "sample of client 7", 3, 100)
+    assert (charge.unit, charge.subject, charge.round, charge.count) == (
+        "sample",
+        "sample of client 7",
+        3,
+        100,
+    )
     from privfl.core import Ledger
 
     [spent] = spend(Ledger((charge,)), 1e-5)
-    assert spent.rdp == pytest.approx(epsilon(noise_multiplier=1.0, sample_rate=32 / 600, steps=100, delta=1e-5))
+    assert spent.rdp == pytest.approx(
+        epsilon(noise_multiplier=1.0, sample_rate=32 / 600, steps=100, delta=1e-5)
+    )
     assert spent.pld == pytest.approx(3.74, abs=0.02)
     seeded = DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=32, noise=SeededNoise(1))
     [void] = spend(Ledger(seeded.charges(0, 7, 600, LocalPlan(batch_size=32), 1)), 1e-5)
@@ -406,4 +476,8 @@ def test_impossible_settings_are_refused(change, word):
 
 def test_a_plan_with_another_batch_size_is_refused():
     with pytest.raises(ConfigError, match=r"batch_size=8.*batches of 16"):
-        next(DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=8).batches(100, LocalPlan(batch_size=16), torch.Generator()))
+        next(
+            DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=8).batches(
+                100, LocalPlan(batch_size=16), torch.Generator()
+            )
+        )

@@ -1,4 +1,6 @@
-"""Attacks that only look: they recover what is there, score chance where nothing is, and say so where a view hides what they need."""
+"""Attacks that only look: they recover what is there, score chance where nothing is, and say so
+where a view hides what they need.
+"""
 
 from dataclasses import replace
 
@@ -43,7 +45,12 @@ def wide(inputs=64, hidden=320):
 
 def smooth(size):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 12, 5, stride=2, padding=2), nn.Sigmoid(), nn.Flatten(), nn.Linear(12 * (size // 2) ** 2, 10))
+    net = nn.Sequential(
+        nn.Conv2d(1, 12, 5, stride=2, padding=2),
+        nn.Sigmoid(),
+        nn.Flatten(),
+        nn.Linear(12 * (size // 2) ** 2, 10),
+    )
     for parameter in net.parameters():
         nn.init.uniform_(parameter, -0.5, 0.5)
     return net
@@ -57,7 +64,16 @@ def play(module, clients, test, *, lr=0.1, training=None, rounds=1, **options):
 
 def recipe(module, *, lr=0.1, **more):
     mean, std = 0.3053, 0.3761
-    return Forward(module, cross_entropy, (1, 8, 8), 10, lr=lr, low=(-mean / std,), high=((1 - mean) / std,), **more)
+    return Forward(
+        module,
+        cross_entropy,
+        (1, 8, 8),
+        10,
+        lr=lr,
+        low=(-mean / std,),
+        high=((1 - mean) / std,),
+        **more,
+    )
 
 
 def farthest(found, true):
@@ -69,10 +85,14 @@ def psnr(found, true):
     return float(-10 * torch.log10(((found - true) * 0.3761).square().mean()))
 
 
-def test_the_closed_form_takes_eight_samples_exactly_out_of_the_sum_that_secure_aggregation_opens(digits):
+def test_the_closed_form_takes_eight_samples_exactly_out_of_the_sum_that_secure_aggregation_opens(
+    digits,
+):
     clients = [digits.train.take(range(2 * i, 2 * i + 2)) for i in range(4)]
     net = wide()
-    run = play(net, clients, digits.test, bound=Clip(l2=0.3), channel=SecAgg(fidelity="ideal", bits=24))
+    run = play(
+        net, clients, digits.test, bound=Clip(l2=0.3), channel=SecAgg(fidelity="ideal", bits=24)
+    )
     result = LinearLeakage(target="sum").run(run.view("server", 0), Knowledge(forward=recipe(net)))
     true = torch.cat([client.x for client in clients])
     assert farthest(result.samples, true) < 0.05
@@ -107,7 +127,9 @@ def test_several_local_steps_are_no_defence_against_the_closed_form(digits):
     net = wide()
     training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=6, epochs=3))
     run = play(net, [client], digits.test, training=training)
-    result = LinearLeakage().run(run.view("server", 0), Knowledge(forward=recipe(net, batch_size=6, epochs=3)))
+    result = LinearLeakage().run(
+        run.view("server", 0), Knowledge(forward=recipe(net, batch_size=6, epochs=3))
+    )
     assert farthest(result.samples, client.x) < 0.02
 
 
@@ -123,7 +145,9 @@ def test_gauss_newton_inverts_a_smooth_net_to_the_last_digit(digits):
 def test_dlg_finds_a_sample_and_its_label_together(digits):
     client = digits.train.take([3])
     net = smooth(8)
-    result = DLG(iterations=120, restarts=2).run(play(net, [client], digits.test).view("server", 0), Knowledge(forward=recipe(net)))
+    result = DLG(iterations=120, restarts=2).run(
+        play(net, [client], digits.test).view("server", 0), Knowledge(forward=recipe(net))
+    )
     assert psnr(result.samples, client.x) > 30
     assert result.labels.tolist() == client.y.tolist()
 
@@ -133,12 +157,18 @@ def test_an_adaptive_attack_sees_through_a_clip_and_through_local_steps(digits):
     net = smooth(8)
     clipped = play(net, [client], digits.test, bound=Clip(l2=0.01)).view("server", 0)
     knows = Knowledge(forward=recipe(net, l2=0.01))
-    adaptive, naive = (psnr(GaussNewton(adaptive=a, restarts=1).run(clipped, knows).samples, client.x) for a in (True, False))
+    adaptive, naive = (
+        psnr(GaussNewton(adaptive=a, restarts=1).run(clipped, knows).samples, client.x)
+        for a in (True, False)
+    )
     assert adaptive > naive + 20
     training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=8, epochs=3))
     stepped = play(net, [client], digits.test, training=training).view("server", 0)
     knows = Knowledge(forward=recipe(net, batch_size=8, epochs=3))
-    adaptive, naive = (psnr(GaussNewton(adaptive=a, restarts=1).run(stepped, knows).samples, client.x) for a in (True, False))
+    adaptive, naive = (
+        psnr(GaussNewton(adaptive=a, restarts=1).run(stepped, knows).samples, client.x)
+        for a in (True, False)
+    )
     assert adaptive > naive + 15
 
 
@@ -188,7 +218,9 @@ def test_scores_against_random_membership_are_chance(stream):
     views, knows, _ = stream
     result = UpdateMembership().run(views(), knows)
     coins = torch.rand(240, generator=torch.Generator().manual_seed(0)) < 0.5
-    assert abs(auc(result.scores.max(dim=0).values, coins) - 0.5) < 0.1  # three standard errors of an AUC of 120 against 120
+    assert (
+        abs(auc(result.scores.max(dim=0).values, coins) - 0.5) < 0.1
+    )  # three standard errors of an AUC of 120 against 120
 
 
 def test_a_secagg_server_learns_the_same_from_any_clients_with_the_same_sum(stream):
@@ -204,7 +236,14 @@ def test_a_secagg_server_learns_the_same_from_any_clients_with_the_same_sum(stre
 def test_what_a_view_hides_is_not_applicable_with_a_reason_and_never_a_failure(stream):
     views, knows, _ = stream
     hidden = views(bound=Clip(l2=5.0), channel=SecAgg(fidelity="ideal"))
-    for attack in (GradientInversion(), DLG(), GaussNewton(), LinearLeakage(), LabelCounts(), UpdateMembership()):
+    for attack in (
+        GradientInversion(),
+        DLG(),
+        GaussNewton(),
+        LinearLeakage(),
+        LabelCounts(),
+        UpdateMembership(),
+    ):
         result = attack.run(hidden, knows)
         assert isinstance(result, NotApplicable)
         assert "cannot read single updates" in result.reason
@@ -215,7 +254,9 @@ def test_what_a_view_hides_is_not_applicable_with_a_reason_and_never_a_failure(s
 
 def test_any_client_reads_the_sum_off_two_models_in_a_row_whatever_the_channel_hides(stream):
     views, knows, _ = stream
-    server = UpdateMembership(target="sum").run(views(bound=Clip(l2=5.0), channel=SecAgg(fidelity="ideal")), knows)
+    server = UpdateMembership(target="sum").run(
+        views(bound=Clip(l2=5.0), channel=SecAgg(fidelity="ideal")), knows
+    )
     client = UpdateMembership(target="sum").run(views("client(2)"), knows)
     assert functional.cosine_similarity(server.scores, client.scores, dim=0) > 0.99
 
@@ -230,7 +271,12 @@ def test_the_recipe_is_a_public_fact_of_a_run_so_knowledge_is_optional(digits):
 def test_missing_knowledge_is_said_in_words_before_the_work_starts(stream):
     views, knows, _ = stream
     seen = views()
-    assert "auxiliary" in UpdateMembership().run(seen, Knowledge(forward=knows.forward, candidates=knows.candidates)).reason
+    assert (
+        "auxiliary"
+        in UpdateMembership()
+        .run(seen, Knowledge(forward=knows.forward, candidates=knows.candidates))
+        .reason
+    )
     assert "candidates" in LossThreshold().run(seen, Knowledge(forward=knows.forward)).reason
     assert "recipe" in GradientInversion().run(replace(seen[0], facts={}), Knowledge()).reason
     assert "no views" in LossThreshold().run([], knows).reason
@@ -239,22 +285,30 @@ def test_missing_knowledge_is_said_in_words_before_the_work_starts(stream):
 def test_an_attack_on_a_dataset_of_tokens_or_an_odd_model_says_what_it_needs(digits):
     client = Dataset(digits.train.x[:4], digits.train.y[:4], 10)
     net = smooth(8)
-    result = LinearLeakage().run(play(net, [client], digits.test).view("server", 0), Knowledge(forward=recipe(net)))
+    result = LinearLeakage().run(
+        play(net, [client], digits.test).view("server", 0), Knowledge(forward=recipe(net))
+    )
     assert isinstance(result, NotApplicable)
     assert "linear first layer" in result.reason
 
 
 @pytest.mark.parametrize("statistic", ["lira_online", "lira_offline", "rmia", "rmia_offline"])
-def test_shadow_models_tell_members_of_an_overfitted_model_better_than_the_loss_does(digits, statistic):
+def test_shadow_models_tell_members_of_an_overfitted_model_better_than_the_loss_does(
+    digits, statistic
+):
     coins = torch.Generator().manual_seed(3)
     data = digits.train.take(range(800))
-    noisy = torch.where(torch.rand(800, generator=coins) < 0.3, torch.randint(10, (800,), generator=coins), data.y)
+    noisy = torch.where(
+        torch.rand(800, generator=coins) < 0.3, torch.randint(10, (800,), generator=coins), data.y
+    )
     data = Dataset(data.x, noisy, 10)
     net = wide(hidden=64)
     training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=16, epochs=25))
     shadows = Shadows(net, training)
     view = play(net, [data.take(range(300))], digits.test, training=training).view("server", 0)
-    knows = Knowledge(candidates=data.take(range(600)), auxiliary=data.take(range(600, 800)), trainer=shadows)
+    knows = Knowledge(
+        candidates=data.take(range(600)), auxiliary=data.take(range(600, 800)), trainer=shadows
+    )
     members = torch.arange(600) < 300
     found = ShadowMembership(statistic, epochs=25).run(view, knows)
     assert auc(found.scores, members) > auc(LossThreshold().run(view, knows).scores, members) + 0.03
@@ -272,13 +326,20 @@ def test_rmia_by_sorting_is_the_papers_count_of_pairs(offline):
 
     rng = torch.Generator().manual_seed(4)
     n, z, K = 30, 40, 8
-    margins, target = 3 * torch.randn(K, n + z, generator=rng), 3 * torch.randn(n + z, generator=rng)
+    margins, target = (
+        3 * torch.randn(K, n + z, generator=rng),
+        3 * torch.randn(n + z, generator=rng),
+    )
     inside = torch.cat([halves(K, n, rng), torch.zeros(K, z, dtype=torch.bool)], dim=1)
     means = []
     for j in range(n + z):
-        p = [float(torch.sigmoid(margins[k, j])) for k in range(K) if not (offline and inside[k, j])]
+        p = [
+            float(torch.sigmoid(margins[k, j])) for k in range(K) if not (offline and inside[k, j])
+        ]
         mean = sum(p) / len(p)
         means.append(((1 + OFFLINE_A) * mean + 1 - OFFLINE_A) / 2 if offline else mean)
     ratio = [float(torch.sigmoid(target[j])) / means[j] for j in range(n + z)]
-    counted = torch.tensor([sum(ratio[j] >= ratio[i] for i in range(n, n + z)) / z for j in range(n)])
+    counted = torch.tensor(
+        [sum(ratio[j] >= ratio[i] for i in range(n, n + z)) / z for j in range(n)]
+    )
     assert torch.allclose(_rmia(target, margins, inside, n, offline=offline), counted, atol=1e-5)

@@ -1,4 +1,6 @@
-"""Attacks on views by name: every one is listed with its family and seat, and runs on a view without any knowledge."""
+"""Attacks on views by name: every one is listed with its family and seat, and runs on a view
+without any knowledge.
+"""
 
 import inspect
 

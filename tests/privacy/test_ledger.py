@@ -8,7 +8,13 @@ import pytest
 from privfl.core import Charge, ConfigError, DpEvent, Ledger, Sampling
 from privfl.dp import epsilon, spend, spent_epsilon
 
-HONEST = Charge(0, DpEvent("gaussian", {"noise_multiplier": 1.0}), Sampling("poisson", 0.1, 1000), unit="client", relation="add_remove")
+HONEST = Charge(
+    0,
+    DpEvent("gaussian", {"noise_multiplier": 1.0}),
+    Sampling("poisson", 0.1, 1000),
+    unit="client",
+    relation="add_remove",
+)
 
 
 def only(*charges, **how):
@@ -31,7 +37,10 @@ def test_a_count_is_as_good_as_a_row_of_charges():
 def test_samples_and_clients_are_separate_subjects():
     samples = replace(HONEST, unit="sample", subject="sample of client 3", count=5)
     spent = spend(Ledger((HONEST, samples)), 1e-5, pld=False)
-    assert [(s.unit, s.subject, s.releases) for s in spent] == [("client", "client", 1), ("sample", "sample of client 3", 5)]
+    assert [(s.unit, s.subject, s.releases) for s in spent] == [
+        ("client", "client", 1),
+        ("sample", "sample of client 3", 5),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,9 @@ def test_weights_inside_the_sensitivity_are_sound():
 
 
 def test_replace_one_needs_no_public_denominator():
-    assert only(replace(HONEST, relation="replace_one", public_denominator=False)).epsilon is not None
+    assert (
+        only(replace(HONEST, relation="replace_one", public_denominator=False)).epsilon is not None
+    )
 
 
 def test_relations_do_not_mix():
@@ -75,12 +86,17 @@ def test_a_cohort_that_is_seen_gains_nothing_from_sampling():
 
 
 def test_where_the_cohort_is_public_a_client_pays_for_its_own_rounds():
-    charges = [replace(HONEST, round=r, cohort_hidden=False, cohort=(r % 10, 99) if r < 10 else (r % 10,)) for r in range(100)]
+    charges = [
+        replace(HONEST, round=r, cohort_hidden=False, cohort=(r % 10, 99) if r < 10 else (r % 10,))
+        for r in range(100)
+    ]
     assert only(*charges).pld == pytest.approx(epsilon_of_joins(10), abs=1e-2)
 
 
 def epsilon_of_joins(n):
-    return epsilon(noise_multiplier=1.0, sample_rate=1.0, steps=n, delta=1e-5, sampler="all", accountant="pld")
+    return epsilon(
+        noise_multiplier=1.0, sample_rate=1.0, steps=n, delta=1e-5, sampler="all", accountant="pld"
+    )
 
 
 def test_no_noise_is_infinite_and_said_aloud():
@@ -96,8 +112,14 @@ def test_a_delta_that_protects_nobody_is_noted():
 
 
 def test_replaced_records_are_priced_by_the_distance_that_the_event_states():
-    event = DpEvent("gaussian", {"noise_multiplier": 0.5})  # sigma = C, over the 2C that a replacement moves
-    spent = only(Charge(0, event, Sampling("poisson", 256 / 60_000, 60_000), "sample", "replace_one", count=3515))
+    event = DpEvent(
+        "gaussian", {"noise_multiplier": 0.5}
+    )  # sigma = C, over the 2C that a replacement moves
+    spent = only(
+        Charge(
+            0, event, Sampling("poisson", 256 / 60_000, 60_000), "sample", "replace_one", count=3515
+        )
+    )
     assert spent.pld == pytest.approx(2.2063, abs=1e-3)
 
 
@@ -105,7 +127,10 @@ def test_a_zeroed_record_of_a_fixed_size_sample_is_replaced_by_another():
     zeroed = only(replace(HONEST, relation="zero_out", sampling=Sampling("fixed_size", 0.1, 1000)))
     replaced = only(
         replace(
-            HONEST, relation="replace_one", sampling=Sampling("fixed_size", 0.1, 1000), event=DpEvent("gaussian", {"noise_multiplier": 0.5})
+            HONEST,
+            relation="replace_one",
+            sampling=Sampling("fixed_size", 0.1, 1000),
+            event=DpEvent("gaussian", {"noise_multiplier": 0.5}),
         )
     )
     assert zeroed.rdp == replaced.rdp

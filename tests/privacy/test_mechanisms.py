@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privfl.core import BadUpdate, Bound, ConfigError, Mechanism, OsNoise, RingNoise, SeededNoise, Sensitivity
+from privfl.core import (
+    BadUpdate,
+    Bound,
+    ConfigError,
+    Mechanism,
+    OsNoise,
+    RingNoise,
+    SeededNoise,
+    Sensitivity,
+)
 from privfl.dp import (
     AdaptiveClip,
     Clip,
@@ -31,18 +40,27 @@ from privfl.dp import (
     Scheduled,
     Skellam,
 )
-from privfl.dp.accounting.curves import curve
+from privfl.dp.accounting.rdp import rdp_curve
 
 CENTRAL = [Gaussian(1.0), Laplace(1.0), DiscreteGaussian(1.0), Skellam(1.0)]
 RING = [DistributedSkellam(1.0), DistributedDiscreteGaussian(1.0)]
 
 
 def priced(event, rate=1.0, count=1):
-    release = Release(event.mechanism, tuple(sorted((k, float(v)) for k, v in event.parameters.items())), "poisson", rate)
+    release = Release(
+        event.mechanism,
+        tuple(sorted((k, float(v)) for k, v in event.parameters.items())),
+        "poisson",
+        rate,
+    )
     return RdpAccount().plus(release, count).epsilon(1e-5)
 
 
-@pytest.mark.parametrize("mechanism", [*CENTRAL, LocalGaussian(1.0), RandomisedResponse(1.0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "mechanism",
+    [*CENTRAL, LocalGaussian(1.0), RandomisedResponse(1.0)],
+    ids=lambda m: type(m).__name__,
+)
 def test_every_mechanism_fills_its_seat_and_one_half_of_it_only(mechanism):
     assert isinstance(mechanism, Mechanism)
     vector, sensitivity = torch.zeros(4), Sensitivity(l2=0.5)
@@ -56,7 +74,10 @@ def test_every_mechanism_fills_its_seat_and_one_half_of_it_only(mechanism):
 @pytest.mark.parametrize("mechanism", CENTRAL, ids=lambda m: type(m).__name__)
 def test_noise_is_not_the_same_twice_and_keeps_shape_and_type(mechanism):
     for dtype in (torch.float32, torch.float64):
-        one, two = (mechanism.release(torch.ones(5, dtype=dtype), Sensitivity(0.5), 3, OsNoise())[0] for _ in range(2))
+        one, two = (
+            mechanism.release(torch.ones(5, dtype=dtype), Sensitivity(0.5), 3, OsNoise())[0]
+            for _ in range(2)
+        )
         assert one.dtype == dtype
         assert one.shape == (5,)
         assert not torch.equal(one, two)
@@ -74,11 +95,15 @@ def test_no_noise_multiplier_is_no_noise_and_an_infinite_price():
     assert priced(event) == math.inf
 
 
-@pytest.mark.parametrize("mechanism", [DiscreteGaussian(1.0), Skellam(1.0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "mechanism", [DiscreteGaussian(1.0), Skellam(1.0)], ids=lambda m: type(m).__name__
+)
 @pytest.mark.parametrize("d", [1, 1000])
 def test_discrete_noise_costs_what_continuous_noise_does(mechanism, d):
     vector, event = mechanism.release(torch.zeros(d), Sensitivity(0.5), 3, SeededNoise(1))
-    assert priced(event) == pytest.approx(priced(Gaussian(1.0).release(torch.zeros(1), Sensitivity(0.5), 1, OsNoise())[1]), rel=2e-2)
+    assert priced(event) == pytest.approx(
+        priced(Gaussian(1.0).release(torch.zeros(1), Sensitivity(0.5), 1, OsNoise())[1]), rel=2e-2
+    )
     # the whole output lies on the grid whose step the event implies
     steps = event.parameters["l2"]
     step = 0.5 / (steps - math.sqrt(d))
@@ -87,8 +112,12 @@ def test_discrete_noise_costs_what_continuous_noise_does(mechanism, d):
 
 
 def test_laplace_takes_the_smaller_of_two_bounds_on_its_sensitivity():
-    wide = Laplace(1.0).release(torch.zeros(10_000, dtype=torch.float64), Sensitivity(l2=1.0), 1, SeededNoise(1))[0]
-    tight = Laplace(1.0).release(torch.zeros(10_000, dtype=torch.float64), Sensitivity(l2=1.0, l1=1.0), 1, SeededNoise(1))[0]
+    wide = Laplace(1.0).release(
+        torch.zeros(10_000, dtype=torch.float64), Sensitivity(l2=1.0), 1, SeededNoise(1)
+    )[0]
+    tight = Laplace(1.0).release(
+        torch.zeros(10_000, dtype=torch.float64), Sensitivity(l2=1.0, l1=1.0), 1, SeededNoise(1)
+    )[0]
     assert torch.allclose(wide, tight * 100)
 
 
@@ -100,7 +129,10 @@ def test_randomised_response_refuses_what_is_no_answer():
 
 def skellam_divergence(order, variance, shift):
     k = np.arange(-3000, 3001)
-    p, q = stats.skellam.logpmf(k - shift, variance / 2, variance / 2), stats.skellam.logpmf(k, variance / 2, variance / 2)
+    p, q = (
+        stats.skellam.logpmf(k - shift, variance / 2, variance / 2),
+        stats.skellam.logpmf(k, variance / 2, variance / 2),
+    )
     seen = np.isfinite(p) & np.isfinite(q)
     return np.log(np.exp(order * p[seen] + (1 - order) * q[seen]).sum()) / (order - 1)
 
@@ -108,9 +140,14 @@ def skellam_divergence(order, variance, shift):
 @pytest.mark.parametrize("shift", [1, 3])
 @pytest.mark.parametrize("variance", [4.0, 50.0, 900.0])
 def test_the_skellam_bound_holds_and_is_near(variance, shift):
-    release = Release("skellam", (("l1", float(shift)), ("l2", float(shift)), ("variance", variance)), "all")
+    release = Release(
+        "skellam", (("l1", float(shift)), ("l2", float(shift)), ("variance", variance)), "all"
+    )
     for order in (2, 4, 8):
-        bound, exact = curve(release, (float(order),))[0], skellam_divergence(order, variance, shift)
+        bound, exact = (
+            rdp_curve(release, (float(order),))[0],
+            skellam_divergence(order, variance, shift),
+        )
         assert exact <= bound * (1 + 1e-9)
         assert bound < exact * 1.6 or variance < 10
 
@@ -118,8 +155,12 @@ def test_the_skellam_bound_holds_and_is_near(variance, shift):
 def test_fewer_survivors_leave_less_noise_and_the_event_says_so():
     for mechanism in RING:
         assert isinstance(mechanism, RingNoise)
-        planned, left = (mechanism.event(unit_l2=1000.0, d=64, among=80, survivors=n) for n in (80, 60))
-        assert left.parameters["variance"] == pytest.approx(planned.parameters["variance"] * 60 / 80)
+        planned, left = (
+            mechanism.event(unit_l2=1000.0, d=64, among=80, survivors=n) for n in (80, 60)
+        )
+        assert left.parameters["variance"] == pytest.approx(
+            planned.parameters["variance"] * 60 / 80
+        )
         assert priced(left) > priced(planned)
         assert priced(mechanism.event(1000.0, 64, 80, 100)) < priced(planned)
 
@@ -146,9 +187,12 @@ def test_the_noise_stays_within_its_reach(mechanism):
     assert (zeros == 0).all()
 
 
-# ---- bounds ---------------------------------------------------------------------------------------------------------------
+# ---- bounds
+# -------------------------------------------------------------------------------------------------
 
-vectors = st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6).map(lambda values: torch.tensor(values, dtype=torch.float32))
+vectors = st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6).map(
+    lambda values: torch.tensor(values, dtype=torch.float32)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -170,7 +214,11 @@ def test_clipping_keeps_short_vectors_and_directions():
     assert layers.tolist() == pytest.approx([1.0, 5.0], rel=1e-5)
 
 
-@pytest.mark.parametrize("bound", [Clip(1.0), Normalise(1.0), ClipByLayer((2,), (1.0,)), NoBound()], ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize(
+    "bound",
+    [Clip(1.0), Normalise(1.0), ClipByLayer((2,), (1.0,)), NoBound()],
+    ids=lambda b: type(b).__name__,
+)
 def test_nan_passes_through_to_be_refused_by_name(bound):
     assert torch.isnan(bound(torch.tensor([math.nan, 1.0]))).any()
     assert torch.isinf(bound(torch.tensor([math.inf, 1.0]))).any()
@@ -198,7 +246,9 @@ def test_adaptive_clipping_finds_the_quantile_and_pays_for_looking():
 def test_update_and_count_together_cost_what_the_update_alone_would():
     adaptive = AdaptiveClip(denominator=100, count_noise=2.0)
     together = RdpAccount().plus(Release.gaussian(adaptive.split(1.0))).plus(Release.gaussian(4.0))
-    assert together.epsilon(1e-5) == pytest.approx(RdpAccount().plus(Release.gaussian(1.0)).epsilon(1e-5))
+    assert together.epsilon(1e-5) == pytest.approx(
+        RdpAccount().plus(Release.gaussian(1.0)).epsilon(1e-5)
+    )
     with pytest.raises(ConfigError, match="cost more than the whole"):
         AdaptiveClip(denominator=100, count_noise=0.4).split(1.0)
 
@@ -207,11 +257,15 @@ def test_schedules_fall_as_the_paper_says():
     assert [Constant().factor(t) for t in (0, 99)] == [1.0, 1.0]
     assert Decaying("time", k=0.5).factor(2) == 0.5
     assert Decaying("exponential", k=0.1).factor(10) == pytest.approx(math.exp(-1))
-    assert [Decaying("polynomial", k=2.0, period=10, end=0.4).factor(t) for t in (0, 10, 50)] == pytest.approx([1.0, 0.4, 0.4])
+    assert [
+        Decaying("polynomial", k=2.0, period=10, end=0.4).factor(t) for t in (0, 10, 50)
+    ] == pytest.approx([1.0, 0.4, 0.4])
 
 
 def test_a_scheduled_run_spends_its_budget_and_never_more():
-    plan = Scheduled.for_budget(Decaying("exponential", k=0.02), epsilon=4.0, delta=1e-5, sample_rate=0.1, rounds=60)
+    plan = Scheduled.for_budget(
+        Decaying("exponential", k=0.02), epsilon=4.0, delta=1e-5, sample_rate=0.1, rounds=60
+    )
     account = RdpAccount()
     for t in range(60):
         account = account.plus(Release.gaussian(plan.at(t).noise_multiplier, rate=0.1))
@@ -220,7 +274,9 @@ def test_a_scheduled_run_spends_its_budget_and_never_more():
 
 def test_budgets_by_round_are_each_kept():
     schedule, z = PerRound.from_budgets([0.5, 1.0, 2.0], delta=1e-5, sample_rate=1.0)
-    spent = [RdpAccount().plus(Release.gaussian(z * schedule.factor(t))).epsilon(1e-5) for t in range(3)]
+    spent = [
+        RdpAccount().plus(Release.gaussian(z * schedule.factor(t))).epsilon(1e-5) for t in range(3)
+    ]
     assert spent == pytest.approx([0.5, 1.0, 2.0], rel=1e-3)
     with pytest.raises(ConfigError, match="has 3 rounds"):
         schedule.factor(3)

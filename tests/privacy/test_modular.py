@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privfl.core import BadUpdate, ConfigError, SeededNoise
-from privfl.dp import DistributedDiscreteGaussian, DistributedSkellam, ModularCode, RdpAccount, Release
+from privfl.dp import (
+    DistributedDiscreteGaussian,
+    DistributedSkellam,
+    ModularCode,
+    RdpAccount,
+    Release,
+)
 from privfl.dp.rotation import hadamard, padded, rotate, unrotate
 
 N, D = 100, 1 << 14
@@ -25,7 +31,9 @@ def cohort(kind, d=D):
 
 
 def ring_error(bits, rows, noise):
-    """Root mean squared error of the decoded sum over that of central Gaussian noise with the same multiplier."""
+    """Root mean squared error of the decoded sum over that of central Gaussian noise with the same
+    multiplier.
+    """
     code = ModularCode(bits=bits, l2=1.0, d=rows.shape[1], among=len(rows), noise=noise)
     source = SeededNoise(1)
     total = sum(code.encode(row, b"round 1", source) for row in rows) & ((1 << bits) - 1)
@@ -41,16 +49,22 @@ def test_the_ring_costs_little_beside_central_noise(bits, most, kind):
 
 
 def test_discrete_gaussian_shares_do_as_well():
-    assert ring_error(12, cohort("spread"), DistributedDiscreteGaussian(1.0)) < 1.05 + 4 / math.sqrt(2 * D)
+    assert ring_error(
+        12, cohort("spread"), DistributedDiscreteGaussian(1.0)
+    ) < 1.05 + 4 / math.sqrt(2 * D)
 
 
 def test_the_ring_spends_what_central_noise_spends():
     code = ModularCode(bits=12, l2=1.0, d=D, among=N, noise=DistributedSkellam(1.0))
     event = code.event(survivors=N)
-    release = Release(event.mechanism, tuple(sorted((k, float(v)) for k, v in event.parameters.items())), "all")
+    release = Release(
+        event.mechanism, tuple(sorted((k, float(v)) for k, v in event.parameters.items())), "all"
+    )
     spent = RdpAccount().plus(release).epsilon(1e-5)
     assert spent == pytest.approx(RdpAccount().plus(Release.gaussian(1.0)).epsilon(1e-5), rel=0.01)
-    assert code.event(survivors=80).parameters["variance"] == pytest.approx(0.8 * event.parameters["variance"])
+    assert code.event(survivors=80).parameters["variance"] == pytest.approx(
+        0.8 * event.parameters["variance"]
+    )
 
 
 def test_what_one_client_sends_fills_the_ring():

@@ -7,7 +7,11 @@ from privfl import Federation
 from privfl.attacks import NotApplicable, SelectionProfile
 
 CONFIG = {
-    "data": {"name": "digits", "clients": 20, "partition": {"name": "dirichlet", "alpha": 0.3, "min_size": 20}},
+    "data": {
+        "name": "digits",
+        "clients": 20,
+        "partition": {"name": "dirichlet", "alpha": 0.3, "min_size": 20},
+    },
     "model": "softmax",
     "training": {"name": "sgd", "lr": 0.1, "epochs": 1, "weighting": "uniform"},
     "bound": {"name": "clip", "l2": 1.0},
@@ -22,14 +26,19 @@ CONFIG = {
 def played(seed=0, **changes):
     federation = Federation.from_config({**CONFIG, "seed": seed, **changes})
     run = federation.run()
-    labels = [federation.scenario.workload.data.take(index).y for index in federation.scenario.clients.values()]
+    labels = [
+        federation.scenario.workload.data.take(index).y
+        for index in federation.scenario.clients.values()
+    ]
     shares = torch.stack([torch.bincount(y, minlength=10) / len(y) for y in labels])
     variety = -(shares * (shares + 1e-9).log()).sum(dim=1)
     return run, variety > variety.median()
 
 
 def profile(run, adversary):
-    return SelectionProfile().run([run.view(adversary, number) for number in sorted(run.transcripts)])
+    return SelectionProfile().run(
+        [run.view(adversary, number) for number in sorted(run.transcripts)]
+    )
 
 
 def test_who_is_often_selected_has_ordinary_data_and_both_servers_see_it():

@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 from privfl.core import ClientState, KeepsSecrets, SecretsStay
 from privfl.engine import checkpoint
 
-leaf = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary(max_size=5)
+leaf = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+)
 state = st.recursive(
     leaf,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -30,11 +39,17 @@ def test_plain_states_come_back_equal_with_their_types(tmp_path_factory, value):
 
 
 def test_tensors_and_dataclasses_come_back_bit_for_bit(tmp_path):
-    value = {3: ClientState({"control": torch.tensor([1.0, float("nan"), -0.0])}), "half": torch.ones(2, dtype=torch.float16)}
+    value = {
+        3: ClientState({"control": torch.tensor([1.0, float("nan"), -0.0])}),
+        "half": torch.ones(2, dtype=torch.float16),
+    }
     checkpoint.save(tmp_path, 1, value)
     back = checkpoint.load(tmp_path)
     assert isinstance(back[3], ClientState)
-    assert back[3].vectors["control"].view(torch.int32).tolist() == value[3].vectors["control"].view(torch.int32).tolist()
+    assert (
+        back[3].vectors["control"].view(torch.int32).tolist()
+        == value[3].vectors["control"].view(torch.int32).tolist()
+    )
     assert back["half"].dtype == torch.float16
 
 
@@ -43,7 +58,9 @@ def test_the_newest_whole_step_counts_and_older_ones_go(tmp_path):
     checkpoint.save(tmp_path, 2, "new")
     (tmp_path / ".draft-99").mkdir()
     assert checkpoint.load(tmp_path) == "new"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("step")] == ["step-00000002"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("step")] == [
+        "step-00000002"
+    ]
 
 
 def test_an_empty_folder_has_no_state(tmp_path):

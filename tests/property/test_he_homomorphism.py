@@ -1,4 +1,6 @@
-"""Sums under encryption are the sums of the plaintexts: at the extremes, for one client, up to the last bit of headroom and not past it."""
+"""Sums under encryption are the sums of the plaintexts: at the extremes, for one client, up to the
+last bit of headroom and not past it.
+"""
 
 import numpy as np
 import phe
@@ -8,14 +10,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privfl.core import Bounded, ConfigError, RestKey, RoundPlan, sleep, wake
+from privfl.core import Bounded, ConfigError, RoundPlan, StateKey, seal_state, unseal_state
 from privfl.crypto import BFV, CKKS, FixedPoint, MultiPartyRLWE, Paillier
 from privfl.crypto.he.lattice import flooding
 from privfl.crypto.he.lattice.parameters import plain_modulus
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial, pieces, plain_bits, room
+from privfl.crypto.he.mprlwe.keys import (
+    JointPublic,
+    TernaryPart,
+    add_c0,
+    partial,
+    pieces,
+    plain_bits,
+    room,
+)
 from privfl.crypto.he.mprlwe.ring import BLOCK, LIMBS, N, product, spectrum, summed, times, top
 from privfl.crypto.he.mprlwe.sampling import ERROR, Stream, uniform_from
-from privfl.crypto.he.paillier import PaillierPublic, PaillierSecret, ciphertext_to_phe, from_phe, from_primes, public_to_phe
+from privfl.crypto.he.paillier import (
+    PaillierPublic,
+    PaillierSecret,
+    ciphertext_to_phe,
+    from_phe,
+    from_primes,
+    public_to_phe,
+)
 from privfl.crypto.he.paillier.blinding import FixedBase, powers
 from privfl.crypto.he.paillier.packing import Slots
 from privfl.crypto.he.paillier.threshold import combine, split
@@ -23,7 +40,13 @@ from privfl.crypto.he.wire import Refused
 
 TOP = 32767
 vectors = st.lists(
-    st.lists(st.one_of(st.sampled_from([-TOP, -1, 0, 1, TOP]), st.integers(-TOP, TOP)), min_size=9, max_size=9), min_size=1, max_size=5
+    st.lists(
+        st.one_of(st.sampled_from([-TOP, -1, 0, 1, TOP]), st.integers(-TOP, TOP)),
+        min_size=9,
+        max_size=9,
+    ),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -36,12 +59,15 @@ class JointSecret:
 
     def __init__(self, count=3, smudge_bits=67):
         seed = bytes(range(32))
-        self.pieces = [Piece() for _ in range(count)]
+        self.pieces = [TernaryPart() for _ in range(count)]
         self.public = JointPublic(seed, summed([piece.public(seed) for piece in self.pieces]), 16)
         self.smudge_bits = smudge_bits
 
     def parts(self, ciphertext, plan):
-        return [partial([piece], ciphertext[1], self.public.blocks(plan), self.smudge_bits) for piece in self.pieces]
+        return [
+            partial([piece], ciphertext[1], self.public.blocks(plan), self.smudge_bits)
+            for piece in self.pieces
+        ]
 
     def decrypt(self, ciphertext, plan, count):
         return self.public.opened(bytes(ciphertext[0]), self.parts(ciphertext, plan), plan)
@@ -105,7 +131,9 @@ def _fits(channel, n):
 
 
 @pytest.mark.parametrize(
-    "channel", [Paillier(key_bits=512, insecure_for_tests=True), BFV(), MultiPartyRLWE()], ids=["paillier", "bfv", "mp"]
+    "channel",
+    [Paillier(key_bits=512, insecure_for_tests=True), BFV(), MultiPartyRLWE()],
+    ids=["paillier", "bfv", "mp"],
 )
 def test_what_a_channel_opens_is_the_quantised_sum_bit_for_bit(channel):
     from privfl.core import client_party, drive, drive_all
@@ -115,7 +143,11 @@ def test_what_a_channel_opens_is_the_quantised_sum_bit_for_bit(channel):
     rows = 0.99 * rows / rows.norm(dim=1, keepdim=True)
     plan, code = plan_for(3, d=40), FixedPoint(16)
     bounded = [Bounded(i, rows[i], 1.0) for i in range(3)]
-    members = {**{client_party(i): channel.client(i) for i in range(3)}, **channel.helpers(), "server": channel.server()}
+    members = {
+        **{client_party(i): channel.client(i) for i in range(3)},
+        **channel.helpers(),
+        "server": channel.server(),
+    }
     drive_all({who: member.set_up() for who, member in members.items()})
     parties = {client_party(i): members[client_party(i)].enter(plan, bounded[i]) for i in range(3)}
     parties |= {who: members[who].enter(plan) for who in channel.helpers()}
@@ -130,7 +162,9 @@ class TestPaillier:
     @given(top=st.integers(1, (1 << 30) - 1), clients=st.integers(1, 70_000), data=st.data())
     def test_slots_hold_every_sum_and_are_as_narrow_as_they_can_be(self, top, clients, data):
         slots = Slots.of(top, clients, plaintext_bits=511)
-        signs = data.draw(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=3 * slots.count))
+        signs = data.draw(
+            st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=3 * slots.count)
+        )
         values = np.array(signs, dtype=np.int64) * top
         packed = slots.pack(values)
         assert len(packed) == slots.plaintexts(len(values))
@@ -142,11 +176,15 @@ class TestPaillier:
     def test_a_table_power_is_the_power(self):
         table = FixedBase(12345, 10**20 + 7, bits=80)
         for exponent in (0, 1, 255, 256, 2**80 - 1, 3**50):
-            assert table.power(exponent.to_bytes(10, "little")) == pow(12345, exponent, (10**20 + 7) ** 2)
+            assert table.power(exponent.to_bytes(10, "little")) == pow(
+                12345, exponent, (10**20 + 7) ** 2
+            )
 
     def test_threads_change_nothing(self):
         bases = [3, 5, 7, 11, 13]
-        assert [int(x) for x in powers(bases, 10**30, 10**20 + 39, threads=2)] == [pow(b, 10**30, 10**20 + 39) for b in bases]
+        assert [int(x) for x in powers(bases, 10**30, 10**20 + 39, threads=2)] == [
+            pow(b, 10**30, 10**20 + 39) for b in bases
+        ]
 
     def test_phe_keys_load_and_one_slot_ciphertexts_decrypt_there(self):
         theirs, private = phe.generate_paillier_keypair(n_length=512)
@@ -155,8 +193,20 @@ class TestPaillier:
         ciphertext = secret.encrypt(np.array([5, -7, TOP, -TOP, 0, 1, 2, 3, 4]), plan)
         packed = secret.public.read(ciphertext, plan)
         plaintext = private.raw_decrypt(int(packed[0]))
-        assert secret.public.slots(plan).unpack([plaintext], 9, 1).tolist() == [5, -7, TOP, -TOP, 0, 1, 2, 3, 4]
-        one = int.from_bytes(secret.public.blinded([1234], secret.public.fresh_blinding(1))[0], "little")
+        assert secret.public.slots(plan).unpack([plaintext], 9, 1).tolist() == [
+            5,
+            -7,
+            TOP,
+            -TOP,
+            0,
+            1,
+            2,
+            3,
+            4,
+        ]
+        one = int.from_bytes(
+            secret.public.blinded([1234], secret.public.fresh_blinding(1))[0], "little"
+        )
         assert private.decrypt(ciphertext_to_phe(secret.public, one)) == 1234
         assert public_to_phe(secret.public) == theirs
 
@@ -180,7 +230,10 @@ class TestPaillier:
         mine, public = secret.encrypt(np.arange(9), plan), secret.public.encrypt(np.arange(9), plan)
         total = secret.public.add([mine, public], plan)
         assert secret.decrypt(total, plan, 2).tolist() == (2 * np.arange(9)).tolist()
-        assert PaillierSecret.from_bytes(secret.to_bytes(), least_bits=256).public.hs == secret.public.hs
+        assert (
+            PaillierSecret.from_bytes(secret.to_bytes(), least_bits=256).public.hs
+            == secret.public.hs
+        )
 
     def test_h_s_is_an_nth_residue_of_minus_a_square(self):
         secret = Paillier(key_bits=512, insecure_for_tests=True).scheme.generate()[1]
@@ -196,8 +249,8 @@ class TestPaillier:
         plan = plan_for(1)
         public.prefill(plan)
         assert len(public.pool) == 1
-        key = RestKey()
-        assert len(wake(sleep(public, key), key, PaillierPublic).pool) == 0
+        key = StateKey()
+        assert len(unseal_state(seal_state(public, key), key, PaillierPublic).pool) == 0
         zero = np.zeros(9, dtype=np.int64)
         first, second = public.encrypt(zero, plan), public.encrypt(zero, plan)
         assert first != second
@@ -206,7 +259,9 @@ class TestPaillier:
     def test_short_exponents_are_opt_in_and_the_key_says_so(self):
         ordinary = Paillier(key_bits=512, insecure_for_tests=True).scheme.generate()[0]
         assert ordinary.exponent_bits == 256
-        short = Paillier(key_bits=512, exponent_bits=128, insecure_for_tests=True).scheme.generate()[0]
+        short = Paillier(
+            key_bits=512, exponent_bits=128, insecure_for_tests=True
+        ).scheme.generate()[0]
         assert PaillierPublic.from_bytes(short.to_bytes(), least_bits=256).exponent_bits == 128
 
     @pytest.mark.parametrize(("holders", "threshold"), [(2, 2), (3, 2), (5, 3)])
@@ -219,7 +274,9 @@ class TestPaillier:
         shares = split(secret, holders, threshold)
         parts = [share.partial(total, plan) for share in shares]
         for chosen in combinations(parts, threshold):
-            assert combine(public, chosen, plan, 2, threshold).tolist() == (2 * np.arange(9)).tolist()
+            assert (
+                combine(public, chosen, plan, 2, threshold).tolist() == (2 * np.arange(9)).tolist()
+            )
         assert combine(public, parts[: threshold - 1], plan, 2, threshold) is None
         with pytest.raises(Refused):
             combine(public, parts[: threshold - 1], plan, 2, threshold - 1)
@@ -230,7 +287,9 @@ class TestPaillier:
         assert len(values) == 8
 
     def test_a_foreign_key_decrypts_to_what_is_no_sum(self):
-        (mine, _), (_, other) = (Paillier(key_bits=512, insecure_for_tests=True).scheme.generate() for _ in range(2))
+        (mine, _), (_, other) = (
+            Paillier(key_bits=512, insecure_for_tests=True).scheme.generate() for _ in range(2)
+        )
         plan = plan_for(1)
         with pytest.raises(Refused):
             other.decrypt(mine.encrypt(np.arange(9), plan), plan, 1)
@@ -247,8 +306,12 @@ class TestBFV:
         plan = plan_for(3, d=5000)
         generator = np.random.default_rng(1)
         rows = generator.integers(-TOP, TOP + 1, (3, 5001))
-        ours = secret.decrypt(public.add([public.encrypt(row, plan) for row in rows], plan), plan, 3)
-        peer = tenseal.context(tenseal.SCHEME_TYPE.BFV, 4096, 16760833, coeff_mod_bit_sizes=[40, 40])
+        ours = secret.decrypt(
+            public.add([public.encrypt(row, plan) for row in rows], plan), plan, 3
+        )
+        peer = tenseal.context(
+            tenseal.SCHEME_TYPE.BFV, 4096, 16760833, coeff_mod_bit_sizes=[40, 40]
+        )
         theirs = []
         for start in (0, 4096):
             total = tenseal.bfv_vector(peer, rows[0, start : start + 4096].tolist())
@@ -265,9 +328,13 @@ class TestBFV:
         mine = secret.encrypt(row, plan)
         total = public.add([mine, public.encrypt(row, plan)], plan)
         assert secret.decrypt(total, plan, 2).tolist() == (2 * row).tolist()
-        assert len(mine[0]) < (0.52 if encryption == "seeded" else 1.01) * len(public.encrypt(row, plan)[0])
+        assert len(mine[0]) < (0.52 if encryption == "seeded" else 1.01) * len(
+            public.encrypt(row, plan)[0]
+        )
 
-    @pytest.mark.parametrize(("degree", "bits"), [(4096, 17), (4096, 18), (4096, 24), (8192, 41), (8192, 60)])
+    @pytest.mark.parametrize(
+        ("degree", "bits"), [(4096, 17), (4096, 18), (4096, 24), (8192, 41), (8192, 60)]
+    )
     def test_the_plaintext_modulus_is_the_one_that_seal_picks(self, degree, bits):
         from tenseal import sealapi
 
@@ -284,7 +351,10 @@ class TestBFV:
 
         public = keys["bfv"][0]
         for body in (junk, pack([junk]), pack([junk, junk])):
-            for use in (lambda b: public.add([(b,)], plan_for(2)), lambda b: public.check((b,), plan_for(2))):
+            for use in (
+                lambda b: public.add([(b,)], plan_for(2)),
+                lambda b: public.check((b,), plan_for(2)),
+            ):
                 with pytest.raises(Refused):
                     use(body)
 
@@ -295,7 +365,9 @@ class TestCKKS:
         public, secret = channel.scheme.generate()
         plan = plan_for(3, d=5000)
         rows = np.random.default_rng(1).uniform(-1, 1, (3, 5001))
-        ours = secret.decrypt(public.add([public.encrypt(row, plan) for row in rows], plan), plan, 3)
+        ours = secret.decrypt(
+            public.add([public.encrypt(row, plan) for row in rows], plan), plan, 3
+        )
         peer = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
         peer.global_scale = 2.0**40
         vectors = [tenseal.ckks_vector(peer, row[:4096]) for row in rows]
@@ -343,10 +415,16 @@ def natural(coefficients):
 
 
 def negacyclic(left, right, modulus):
-    """The product in Z[X] / (X^N + 1) by one product of big integers, each coefficient in 160 bits."""
+    """The product in Z[X] / (X^N + 1) by one product of big integers, each coefficient in 160
+    bits.
+    """
     n, width = len(left), 160
-    big = sum((c % modulus) << (width * i) for i, c in enumerate(left)) * sum((c + 1) << (width * i) for i, c in enumerate(right))
-    ones = sum((c % modulus) << (width * i) for i, c in enumerate(left)) * sum(1 << (width * i) for i in range(n))
+    big = sum((c % modulus) << (width * i) for i, c in enumerate(left)) * sum(
+        (c + 1) << (width * i) for i, c in enumerate(right)
+    )
+    ones = sum((c % modulus) << (width * i) for i, c in enumerate(left)) * sum(
+        1 << (width * i) for i in range(n)
+    )
     mask = (1 << width) - 1
     a = [(big >> (width * i)) & mask for i in range(2 * n)]
     b = [(ones >> (width * i)) & mask for i in range(2 * n)]
@@ -357,16 +435,22 @@ def negacyclic(left, right, modulus):
 class TestMultiPartyRLWE:
     @pytest.mark.parametrize("kind", ["random", "all ones", "key sums"])
     def test_products_are_exact_against_big_integers(self, kind):
-        words = uniform_from(b"seed") if kind != "all ones" else np.full((LIMBS, 1, N), 0xFFFFFFFF, dtype=np.uint32)
+        words = (
+            uniform_from(b"seed")
+            if kind != "all ones"
+            else np.full((LIMBS, 1, N), 0xFFFFFFFF, dtype=np.uint32)
+        )
         small = Stream().ternary(1)[0] if kind != "all ones" else np.ones(N, dtype=np.int8)
         if kind == "key sums":
             small = np.sum([Stream().ternary(1)[0].astype(np.int64) for _ in range(10)], axis=0)
         done = times(words, spectrum(small))
         ours = [
-            sum(limb << (32 * j) for j, limb in enumerate(limbs)) for limbs in zip(*(natural(done[j, 0]) for j in range(3)), strict=True)
+            sum(limb << (32 * j) for j, limb in enumerate(limbs))
+            for limbs in zip(*(natural(done[j, 0]) for j in range(3)), strict=True)
         ]
         value = [
-            sum(limb << (32 * j) for j, limb in enumerate(limbs)) for limbs in zip(*(natural(words[j, 0]) for j in range(3)), strict=True)
+            sum(limb << (32 * j) for j, limb in enumerate(limbs))
+            for limbs in zip(*(natural(words[j, 0]) for j in range(3)), strict=True)
         ]
         shifted = [c + 10 for c in natural(small)]
         plain = negacyclic(value, [c - 1 for c in shifted], 1 << 96)
@@ -397,7 +481,9 @@ class TestMultiPartyRLWE:
         parts = secret.parts(total, plan)
         assert (secret.public.opened(bytes(total[0]), parts, plan) == 2000).all()
         for left_out in range(3):
-            noise = secret.public.opened(bytes(total[0]), parts[:left_out] + parts[left_out + 1 :], plan)
+            noise = secret.public.opened(
+                bytes(total[0]), parts[:left_out] + parts[left_out + 1 :], plan
+            )
             half = 1 << (plain_bits(plan, TOP) - 1)
             assert abs(noise.mean()) < 6 * half / 3**0.5 / N**0.5
             assert 0.9 < noise.std() / (half / 3**0.5) < 1.1  # uniform over all plaintexts
@@ -419,11 +505,19 @@ class TestMultiPartyRLWE:
         plan = plan_for(n, d=N - 1)
         public, k = secret.public, 1
         ciphertexts = [public.encrypt(np.zeros(N, dtype=np.int64), plan) for _ in range(n)]
-        c0, c1 = add_c0([c[0] for c in ciphertexts]), public.add_c1([c[1] for c in ciphertexts], plan)
-        total = summed([np.frombuffer(part, dtype=np.uint32).reshape(LIMBS, k, N) for part in secret.parts((c0, c1), plan)])
-        value = (np.frombuffer(c0, dtype=np.uint32).reshape(k, N) + total[2]).view(np.int32).astype(np.float64) * 2.0**64 + total[
-            1
-        ] * 2.0**32
+        c0, c1 = (
+            add_c0([c[0] for c in ciphertexts]),
+            public.add_c1([c[1] for c in ciphertexts], plan),
+        )
+        total = summed(
+            [
+                np.frombuffer(part, dtype=np.uint32).reshape(LIMBS, k, N)
+                for part in secret.parts((c0, c1), plan)
+            ]
+        )
+        value = (np.frombuffer(c0, dtype=np.uint32).reshape(k, N) + total[2]).view(np.int32).astype(
+            np.float64
+        ) * 2.0**64 + total[1] * 2.0**32
         bound = (1 << (95 - plain_bits(plan, TOP))) - room(plan, TOP, 3, 40)
         assert np.abs(value).max() < bound
         assert np.abs(value).max() > bound / 1000  # truncation is most of it, and it is there
@@ -433,12 +527,17 @@ class TestMultiPartyRLWE:
         number = low + (middle << 32) + (high << 64)
         ours = int(top(*(np.array([x]) for x in (low, middle, high)))[0])
         exact = (number % (1 << 96)) / 2.0**64
-        assert min(abs(ours - exact), abs(ours - exact + 2.0**32), abs(ours - exact - 2.0**32)) <= 0.5 + 1e-6
+        assert (
+            min(abs(ours - exact), abs(ours - exact + 2.0**32), abs(ours - exact - 2.0**32))
+            <= 0.5 + 1e-6
+        )
 
     def test_secret_distributions_are_what_they_are_called(self):
         stream = Stream()
         trits = np.bincount(stream.ternary(64).reshape(-1) + 1, minlength=3)
-        assert ((trits - trits.sum() / 3) ** 2 / (trits.sum() / 3)).sum() < 30  # chi-squared, 2 degrees of freedom: 3e-7
+        assert (
+            (trits - trits.sum() / 3) ** 2 / (trits.sum() / 3)
+        ).sum() < 30  # chi-squared, 2 degrees of freedom: 3e-7
         errors = stream.error(64)
         assert np.abs(errors).max() <= ERROR
         assert abs(errors.mean()) < 0.04

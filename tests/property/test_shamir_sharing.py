@@ -46,7 +46,9 @@ def test_bytes_of_any_length_come_back(secret, t, more):
 
 @pytest.mark.parametrize(("p", "t"), [(7, 2), (7, 3), (11, 2)])
 def test_fewer_than_t_shares_are_exactly_uniform_over_a_small_field(monkeypatch, p, t):
-    """Over all choices of the coefficients, every t - 1 shares take every value equally often, whatever the secret is."""
+    """Over all choices of the coefficients, every t - 1 shares take every value equally often,
+    whatever the secret is.
+    """
     monkeypatch.setattr(shamir, "P", p)
     for secret in range(p):
         seen = {some: Counter() for some in itertools.combinations(range(1, 5), t - 1)}
@@ -56,7 +58,10 @@ def test_fewer_than_t_shares_are_exactly_uniform_over_a_small_field(monkeypatch,
             shares = shamir.split(secret, range(1, 5), t)
             for some, counter in seen.items():
                 counter[tuple(shares[x] for x in some)] += 1
-        assert all(set(counter.values()) == {1} and len(counter) == p ** (t - 1) for counter in seen.values())
+        assert all(
+            set(counter.values()) == {1} and len(counter) == p ** (t - 1)
+            for counter in seen.values()
+        )
 
 
 def test_wrong_or_too_few_shares_are_refused():
@@ -78,7 +83,10 @@ def test_wrong_or_too_few_shares_are_refused():
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 def test_packed_shares_add_and_come_back_from_any_large_enough_subset(data, t, pack, more):
     sharing = PackedShamir(t, t + pack + more, pack)
-    x, y = (np.array(data.draw(st.lists(st.integers(0, packed.P - 1), min_size=5, max_size=5))) for _ in range(2))
+    x, y = (
+        np.array(data.draw(st.lists(st.integers(0, packed.P - 1), min_size=5, max_size=5)))
+        for _ in range(2)
+    )
     shares = (sharing.share(x) + sharing.share(y)) % packed.P
     some = data.draw(st.permutations(range(sharing.n)))[: t + pack]
     assert (sharing.reconstruct({i: shares[i] for i in some}, 5) == (x + y) % packed.P).all()
@@ -88,7 +96,12 @@ def test_t_packed_shares_look_the_same_for_any_values():
     sharing = PackedShamir(t=2, n=6, pack=3)
     for values in (np.zeros(9000, dtype=np.int64), np.arange(9000)):
         for pair in sharing.share(values)[[4, 5]]:
-            assert stats.chisquare(np.bincount((pair >> np.uint64(23)).astype(np.int64), minlength=256)).pvalue > 1e-6
+            assert (
+                stats.chisquare(
+                    np.bincount((pair >> np.uint64(23)).astype(np.int64), minlength=256)
+                ).pvalue
+                > 1e-6
+            )
     with pytest.raises(ConfigError, match="4 shares where 5"):
         sharing.reconstruct(dict(enumerate(sharing.share(np.arange(3))[:4])), 3)
     with pytest.raises(ConfigError, match="lower t or pack"):

@@ -1,4 +1,6 @@
-"""The pieces under the two servers, against slow arithmetic on Python's integers: exact products, words, checks, choices, streams."""
+"""The pieces under the two servers, against slow arithmetic on Python's integers: exact products,
+words, checks, choices, streams.
+"""
 
 from fractions import Fraction
 
@@ -13,21 +15,30 @@ from privfl.aggregators.krum import krum_scores as plain_scores
 from privfl.core import Bounded, RoundPlan
 from privfl.crypto.primitives import backend
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing import Spent, digits
+from privfl.crypto.sharing import UsedUp, digits
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.judge import krum_scores, over
+from privfl.hybrid.two_server.preprocessing import (
+    Demand,
+    correct,
+    first_preprocessing,
+    second_preprocessing,
+)
 from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.ring_codec import expand, pack, signed, unpack
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, cuts, row_sum
 from privfl.hybrid.two_server.soundness import passes
-from privfl.hybrid.two_server.supply import Demand, correct, first_supply, second_supply
-from privfl.hybrid.two_server.words import expand, pack, signed, unpack
 
 WORDS = st.integers(0, 2**64 - 1)
-EXTREMES = st.sampled_from([0, 1, 2**63, 2**64 - 1, 0x7F7F7F7F7F7F7F7F, 0x8080808080808080, 2**39, 2**40 - 1])
+EXTREMES = st.sampled_from(
+    [0, 1, 2**63, 2**64 - 1, 0x7F7F7F7F7F7F7F7F, 0x8080808080808080, 2**39, 2**40 - 1]
+)
 
 
 def matrix(draw, m, k):
-    return np.array(draw(st.lists(WORDS | EXTREMES, min_size=m * k, max_size=m * k)), dtype=np.uint64).reshape(m, k)
+    return np.array(
+        draw(st.lists(WORDS | EXTREMES, min_size=m * k, max_size=m * k)), dtype=np.uint64
+    ).reshape(m, k)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -43,7 +54,9 @@ def test_products_of_digits_are_products_modulo_the_ring(fast, data):
         found = digits.times(digits.split(left, count), digits.split(right, count))
         own = digits.gram(digits.split(left, count))
     q = 1 << (8 * count)
-    exact = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) % q for y in right] for x in left]
+    exact = [
+        [sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) % q for y in right] for x in left
+    ]
     assert [[int(v) % q for v in row] for row in found] == exact
     assert [[int(v) % q for v in row] for row in own] == [
         [sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) % q for y in left] for x in left
@@ -55,7 +68,9 @@ def test_products_of_digits_are_products_modulo_the_ring(fast, data):
 def test_the_fast_product_is_right_for_every_short_inner_length(m, n):
     draw = torch.Generator().manual_seed(m * n)
     for k in (1, 2, 3, 4, 7, 16, 33, 65, 127):
-        left, right = (torch.randint(-128, 128, (rows, k), dtype=torch.int8, generator=draw) for rows in (m, n))
+        left, right = (
+            torch.randint(-128, 128, (rows, k), dtype=torch.int8, generator=draw) for rows in (m, n)
+        )
         assert torch.equal(digits.product(left, right).long(), left.long() @ right.long().t()), k
 
 
@@ -72,7 +87,9 @@ def test_words_come_back_from_the_wire_modulo_their_ring(words, ring):
     body = pack(x, ring)
     assert len(body) == len(words) * ring // 8
     assert unpack(body, ring, len(words)).tolist() == [w % 2**ring for w in words]
-    assert signed(x, ring).tolist() == [(w + 2 ** (ring - 1)) % 2**ring - 2 ** (ring - 1) for w in words]
+    assert signed(x, ring).tolist() == [
+        (w + 2 ** (ring - 1)) % 2**ring - 2 ** (ring - 1) for w in words
+    ]
     with pytest.raises(Malformed):
         unpack(body[:-1], ring, len(words))
 
@@ -82,7 +99,10 @@ def test_words_come_back_from_the_wire_modulo_their_ring(words, ring):
 def test_krum_scores_in_integers_are_the_plain_ones(n, f, seed):
     rows = np.random.default_rng(seed).integers(-1000, 1000, (n, 3))
     apart = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
-    assert krum_scores(apart, f).tolist() == plain_scores(torch.from_numpy(apart).double(), f).long().tolist()
+    assert (
+        krum_scores(apart, f).tolist()
+        == plain_scores(torch.from_numpy(apart).double(), f).long().tolist()
+    )
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(0, 2**60), st.fractions(-1, 1))
@@ -103,10 +123,14 @@ def test_a_cosine_is_compared_exactly(dot, square, threshold):
 @settings(max_examples=20, deadline=None)
 def test_dealt_randomness_adds_up_and_serves_once(signs, bits, triples, inner):
     demand = Demand(signs=signs, bits=bits, triples=triples, inner=inner)
-    library, whole, none = backend(), np.arange(inner, dtype=np.uint64), np.zeros(0, dtype=np.uint64)
-    first = first_supply(b"1" * 32, demand, library)
+    library, whole, none = (
+        backend(),
+        np.arange(inner, dtype=np.uint64),
+        np.zeros(0, dtype=np.uint64),
+    )
+    first = first_preprocessing(b"1" * 32, demand, library)
     dealt = memoryview(correct(first, b"2" * 32, demand, library, whole, none))
-    second = second_supply(b"2" * 32, dealt, demand, library)
+    second = second_preprocessing(b"2" * 32, dealt, demand, library)
     one, two = first.comparison(signs), second.comparison(signs)
     assert (((one.a ^ two.a) & (one.b ^ two.b)) == (one.c ^ two.c)).all()
     r0, r1 = first.dabits(bits), second.dabits(bits)
@@ -114,16 +138,20 @@ def test_dealt_randomness_adds_up_and_serves_once(signs, bits, triples, inner):
     x, y = first.triple(triples), second.triple(triples)
     assert ((x.a + y.a) * (x.b + y.b) == x.c + y.c).all()
     assert (first.inner + second.inner == whole).all()
-    with pytest.raises(Spent):
+    with pytest.raises(UsedUp):
         first.comparison(1)
     with pytest.raises(Malformed):
-        second_supply(b"2" * 32, dealt[:-1], demand, library)
+        second_preprocessing(b"2" * 32, dealt[:-1], demand, library)
 
 
 @pytest.mark.parametrize("rule", ["mean", "krum"])
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (3, 255), (5, 8193), (300, 700)])
 def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
-    recipe = Recipe("krum", "scores", 2, f=0, m=2) if rule == "krum" else Recipe("mean", "selection", 2, weighted=True)
+    recipe = (
+        Recipe("krum", "scores", 2, f=0, m=2)
+        if rule == "krum"
+        else Recipe("mean", "selection", 2, weighted=True)
+    )
     channel = TwoServer(Krum(f=0, m=2), reveal="scores") if recipe.gram else TwoServer()
     now = channel.round(RoundPlan(0, tuple(range(n)), d, l2=1.0))
     draw = np.random.default_rng(1)
@@ -140,9 +168,19 @@ def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
     dots = signed(one["dots"] + two["dots"], now.ring)
     assert dots.tolist() == (x[:, :d] @ direction).tolist()
     coins = Survey(now, 1, b"c" * 32, None)
-    parts = np.concatenate([coins._left(start, min(start + now.width(n), d)).numpy() for start, _ in cuts(now, n) if start < d], axis=1)
+    parts = np.concatenate(
+        [
+            coins._left(start, min(start + now.width(n), d)).numpy()
+            for start, _ in cuts(now, n)
+            if start < d
+        ],
+        axis=1,
+    )
     assert set(np.unique(parts)) <= {-1, 0, 1}
-    assert signed(one["tests"] + two["tests"], now.ring).tolist() == (parts.astype(np.int64) @ x[:, :d].T).tolist()
+    assert (
+        signed(one["tests"] + two["tests"], now.ring).tolist()
+        == (parts.astype(np.int64) @ x[:, :d].T).tolist()
+    )
     weights = draw.integers(0, 50, n).astype(np.uint64)
     total = row_sum(now, bodies, weights) + row_sum(now, SeedRows(seeds), weights)
     assert signed(total, now.ring).tolist() == (weights.astype(np.int64) @ x).tolist()

@@ -78,7 +78,9 @@ def test_an_honest_party_that_crashes_is_shown_and_a_liar_that_crashes_is_blamed
 
     with pytest.raises(KeyError):
         drive(Collector(), {"client/0": Broken()})
-    outcome = drive(Collector(), {"client/0": Sender()}, Faults(liars={"client/0": lambda honest: Broken()}))
+    outcome = drive(
+        Collector(), {"client/0": Sender()}, Faults(byzantine={"client/0": lambda honest: Broken()})
+    )
     assert outcome.aborts["client/0"].blamed == "client/0"
 
 
@@ -107,6 +109,8 @@ def test_parties_that_never_stop_talking_are_stopped():
 def test_bodies_are_kept_only_on_demand():
     _, without = scene()
     _, kept = scene(keep_bodies=True)
-    assert all(letter.body is None for letter in without.letters)
-    assert kept.received({"server"}) == {"server": [{"client/0": b"\0", "client/1": b"\1", "client/2": b"\2"}]}
+    assert all(message.body is None for message in without.messages)
+    assert kept.received({"server"}) == {
+        "server": [{"client/0": b"\0", "client/1": b"\1", "client/2": b"\2"}]
+    }
     assert without.received({"server"}) == {"server": []}

@@ -1,4 +1,6 @@
-"""Encrypted similarity: the plaintext rules' results on unit vectors, views that are computed, rounds that go on without whoever fails."""
+"""Encrypted similarity: the plaintext rules' results on unit vectors, views that are computed,
+rounds that go on without whoever fails.
+"""
 
 import math
 from dataclasses import replace
@@ -17,16 +19,16 @@ from privfl.core import (
     Context,
     Faults,
     InformedServer,
-    RestKey,
     RoundPlan,
     Rows,
     SecretsStay,
+    StateKey,
     Total,
     client_party,
     drive,
     drive_all,
-    sleep,
-    wake,
+    seal_state,
+    unseal_state,
 )
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import previous_aggregate
@@ -40,43 +42,64 @@ class Resting:
     """A party that is put to rest after every exchange and woken before the next."""
 
     def __init__(self, party):
-        self.kind, self.key = type(party), RestKey()
-        self.sealed = sleep(party, self.key)
+        self.kind, self.key = type(party), StateKey()
+        self.sealed = seal_state(party, self.key)
 
     def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
+        party = unseal_state(self.sealed, self.key, self.kind)
         out = party.step(mail)
-        self.sealed = sleep(party, self.key)
+        self.sealed = seal_state(party, self.key)
         return out
 
     @property
     def result(self):
-        return wake(self.sealed, self.key, self.kind).result
+        return unseal_state(self.sealed, self.key, self.kind).result
 
 
 class Scene:
-    """The members of a channel for six clients, set up; two of them point away from the root update."""
+    """The members of a channel for six clients, set up; two of them point away from the root
+    update.
+    """
 
     def __init__(self, channel, setup_faults=Faults(), seed=2):
         self.channel, self.number = channel, 10
         clients = {client_party(i): channel.client(i) for i in range(N)}
         self.members = {**clients, **channel.helpers(), "server": channel.server()}
-        self.setup = drive_all({who: member.set_up() for who, member in self.members.items()}, setup_faults, keep_bodies=True)
+        self.setup = drive_all(
+            {who: member.set_up() for who, member in self.members.items()},
+            setup_faults,
+            keep_bodies=True,
+        )
         noise = torch.randn(N, D, generator=torch.Generator().manual_seed(seed))
-        rows = G0 / G0.norm() * torch.tensor([1.0, 1.0, 1.0, 0.5, -1.0, -0.3])[:, None] + noise / math.sqrt(D)
-        self.rows = rows * torch.tensor([0.9, 0.1, 0.5, 0.4, 0.6, 0.2])[:, None] / rows.norm(dim=1, keepdim=True)
+        rows = G0 / G0.norm() * torch.tensor([1.0, 1.0, 1.0, 0.5, -1.0, -0.3])[
+            :, None
+        ] + noise / math.sqrt(D)
+        self.rows = (
+            rows
+            * torch.tensor([0.9, 0.1, 0.5, 0.4, 0.6, 0.2])[:, None]
+            / rows.norm(dim=1, keepdim=True)
+        )
 
     def plan(self, **changes):
-        return replace(RoundPlan(self.number, tuple(range(N)), D, l2=1.0, session=b"test"), **changes)
+        return replace(
+            RoundPlan(self.number, tuple(range(N)), D, l2=1.0, session=b"test"), **changes
+        )
 
     def context(self, parameters=None):
-        return Context(self.plan(), torch.zeros(D) if parameters is None else parameters, torch.Generator())
+        return Context(
+            self.plan(), torch.zeros(D) if parameters is None else parameters, torch.Generator()
+        )
 
     def play(self, faults=Faults(), wrap=lambda party: party, present=range(N)):
         self.number += 1
         plan = self.plan()
         self.members["server"].inform(self.context())
-        parties = {client_party(i): wrap(self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0))) for i in present}
+        parties = {
+            client_party(i): wrap(
+                self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0))
+            )
+            for i in present
+        }
         parties["key_holder"] = wrap(self.members["key_holder"].enter(plan))
         return drive(wrap(self.members["server"].enter(plan)), parties, faults, keep_bodies=True)
 
@@ -114,7 +137,11 @@ def test_fltrust_under_encryption_is_fltrust_on_the_quantised_unit_vectors(fltru
     assert near(Mean()(opened.what), fltrust.expected(FLTRUST, range(N)))
     plain = torch.nn.functional.cosine_similarity(fltrust.quantised(), G0[None])
     assert (opened.disclosed["cosine"] - plain).abs().max() < 1e-4
-    assert (opened.disclosed["weight"] > 0).tolist() == (plain > 0).tolist() == [True, True, True, True, False, False]
+    assert (
+        (opened.disclosed["weight"] > 0).tolist()
+        == (plain > 0).tolist()
+        == [True, True, True, True, False, False]
+    )
     assert (opened.what.count, opened.survivors, opened.excluded) == (4, tuple(range(N)), {})
 
 
@@ -143,7 +170,9 @@ def test_the_cosine_filter_averages_the_rows_that_point_with_the_reference():
 
 def test_pearson_is_the_correlation_that_numpy_computes():
     global_shift = Scene(EncryptedCosine(rule=FLTRUST, similarity="pearson"))
-    global_shift.rows = global_shift.rows + 0.004  # a mean that plain cosine would mistake for similarity
+    global_shift.rows = (
+        global_shift.rows + 0.004
+    )  # a mean that plain cosine would mistake for similarity
     opened = global_shift.play().opened
     plain = [np.corrcoef(row, G0.numpy())[0, 1] for row in global_shift.quantised().numpy()]
     assert np.abs(opened.disclosed["cosine"].numpy() - plain).max() < 1e-4
@@ -181,7 +210,10 @@ def test_parties_rest_between_exchanges(fltrust):
 
 def test_long_and_short_updates_count_alike(fltrust):
     before = fltrust.play().opened.what.mean()
-    kept, fltrust.rows = fltrust.rows, fltrust.rows * torch.tensor([0.1, 5.0, 1.0, 0.5, 1.0, 1.0])[:, None]
+    kept, fltrust.rows = (
+        fltrust.rows,
+        fltrust.rows * torch.tensor([0.1, 5.0, 1.0, 0.5, 1.0, 1.0])[:, None],
+    )
     fltrust.rows = fltrust.rows.clamp(max=1.0)
     try:
         after = fltrust.play().opened.what.mean()
@@ -203,19 +235,29 @@ def test_a_zero_update_is_never_trusted_and_harms_nobody(exact):
 
 
 def test_where_nobody_is_trusted_the_model_stays():
-    scene = Scene(EncryptedCosine(rule=CosineFilter(threshold=1.0, reference=lambda rows, context: G0)))
+    scene = Scene(
+        EncryptedCosine(rule=CosineFilter(threshold=1.0, reference=lambda rows, context: G0))
+    )
     outcome = scene.play()
     assert not outcome.opened.what.mean().any()
     assert outcome.opened.what.count == N
-    assert scene.members["key_holder"].ring.done  # the questions were answered; no sum was asked for
+    assert scene.members[
+        "key_holder"
+    ].ring.done  # the questions were answered; no sum was asked for
     assert len(scene.members["key_holder"].ring.done) == 1
 
 
 def test_one_trusted_client_is_not_opened():
-    scene = Scene(EncryptedCosine(rule=CosineFilter(threshold=0.5, reference=lambda rows, context: G0), min_clients=4))
+    scene = Scene(
+        EncryptedCosine(
+            rule=CosineFilter(threshold=0.5, reference=lambda rows, context: G0), min_clients=4
+        )
+    )
     outcome = scene.play()
     assert outcome.opened is None
-    assert "3 of 6 clients are trusted, and a sum of fewer than 4 stays closed" in str(outcome.aborts["server"])
+    assert "3 of 6 clients are trusted, and a sum of fewer than 4 stays closed" in str(
+        outcome.aborts["server"]
+    )
 
 
 # who reads what
@@ -241,7 +283,13 @@ def test_what_leaks_is_named(fltrust, exact):
     outcome = fltrust.play()
     assert set(outcome.opened.disclosed) == {"client", "norm", "projection", "weight", "cosine"}
     assert outcome.opened.disclosed["projection"].shape == (N, 16)
-    assert set(exact.play().opened.disclosed) == {"client", "norm", "projection", "weight", "cosine"}
+    assert set(exact.play().opened.disclosed) == {
+        "client",
+        "norm",
+        "projection",
+        "weight",
+        "cosine",
+    }
 
 
 def test_the_questions_have_one_size_whatever_the_updates_are(fltrust):
@@ -250,7 +298,9 @@ def test_the_questions_have_one_size_whatever_the_updates_are(fltrust):
         kept, fltrust.rows = fltrust.rows, fltrust.rows * scale
         outcome = fltrust.play()
         fltrust.rows = kept
-        sizes.append(next(letter.size for letter in outcome.letters if letter.receiver == "key_holder"))
+        sizes.append(
+            next(message.size for message in outcome.messages if message.receiver == "key_holder")
+        )
     assert sizes[0] == sizes[1]
 
 
@@ -298,7 +348,11 @@ def flip(body):
     return garbled
 
 
-@pytest.mark.parametrize("garble", [cut, flip, lambda body: b"", lambda body: b"x" * 500], ids=["cut", "flipped", "empty", "noise"])
+@pytest.mark.parametrize(
+    "garble",
+    [cut, flip, lambda body: b"", lambda body: b"x" * 500],
+    ids=["cut", "flipped", "empty", "noise"],
+)
 def test_a_garbled_ciphertext_excludes_its_sender_by_name(fltrust, garble):
     outcome = fltrust.play(Faults(malformed={"client/2": garble}))
     assert set(outcome.opened.excluded) == {"client/2"}
@@ -307,11 +361,16 @@ def test_a_garbled_ciphertext_excludes_its_sender_by_name(fltrust, garble):
 
 def test_a_late_client_is_excluded_by_name(fltrust):
     outcome = fltrust.play(Faults(late={"client/2": 1}))
-    assert outcome.opened.excluded == {"client/2": "the message came after the ciphertexts were closed"}
+    assert outcome.opened.excluded == {
+        "client/2": "the message came after the ciphertexts were closed"
+    }
     assert near(outcome.opened.what.mean(), fltrust.expected(FLTRUST, [0, 1, 3, 4, 5]))
 
 
-@pytest.mark.parametrize("who", [{"client/0", "client/1"}, {"server"}, {"key_holder"}, {"server", "key_holder", "client/2"}])
+@pytest.mark.parametrize(
+    "who",
+    [{"client/0", "client/1"}, {"server"}, {"key_holder"}, {"server", "key_holder", "client/2"}],
+)
 def test_mail_that_the_post_brings_twice_counts_once(fltrust, who):
     outcome = fltrust.play(Faults(duplicated=who))
     assert not outcome.aborts
@@ -321,7 +380,9 @@ def test_mail_that_the_post_brings_twice_counts_once(fltrust, who):
 
 def test_a_client_without_a_finite_update_sends_nothing(fltrust):
     plan = fltrust.plan(number=999)
-    party = fltrust.members["client/0"].enter(plan, Bounded.claimed(0, torch.full((D,), math.nan), 1.0))
+    party = fltrust.members["client/0"].enter(
+        plan, Bounded.claimed(0, torch.full((D,), math.nan), 1.0)
+    )
     with pytest.raises(Abort, match="no finite update") as abort:
         party.step({})
     assert abort.value.blamed == "client/0"
@@ -362,12 +423,19 @@ def test_a_client_that_missed_the_set_up_is_left_out():
 
 
 def test_the_filters_default_reference_is_refused_with_the_way_out():
-    with pytest.raises(ConfigError, match=r"median of the rows, which nobody here can read: set channel\.reference to 'previous'"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"median of the rows, which nobody here can read: set channel\.reference to 'previous'"
+        ),
+    ):
         EncryptedCosine(rule=CosineFilter())
     assert EncryptedCosine(rule=CosineFilter(), reference="previous").remembers
 
 
-@pytest.mark.parametrize("wrong", [{"projections": 0}, {"projections": 65}, {"min_clients": 1}, {"plain_bits": 40}])
+@pytest.mark.parametrize(
+    "wrong", [{"projections": 0}, {"projections": 65}, {"min_clients": 1}, {"plain_bits": 40}]
+)
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         EncryptedCosine(**wrong)
@@ -394,11 +462,18 @@ def test_extra_vectors_and_unbounded_rows_are_refused(fltrust):
 
 def test_the_previous_aggregate_is_no_reference_elsewhere(fltrust):
     with pytest.raises(BadUpdate, match="encrypted_cosine"):
-        CosineFilter(reference=previous_aggregate).step(Rows.of([[1.0], [1.0]]), None, fltrust.context())
+        CosineFilter(reference=previous_aggregate).step(
+            Rows.of([[1.0], [1.0]]), None, fltrust.context()
+        )
 
 
 def test_rows_are_as_long_as_the_norm_check_lets_them_be():
     bound = EncryptedCosine().row_bound(l2=2.0, d=D)
     assert 3.2 < bound.l2 < 3.6
     assert bound.step == math.inf
-    assert EncryptedCosine(rule=CosineFilter(), reference="previous", norms="exact").row_bound(l2=2.0, d=D).l2 < 2.01
+    assert (
+        EncryptedCosine(rule=CosineFilter(), reference="previous", norms="exact")
+        .row_bound(l2=2.0, d=D)
+        .l2
+        < 2.01
+    )

@@ -1,4 +1,6 @@
-"""Encrypted similarity attacked: each known break of such protocols is carried out on a weakened variant and fails on the real one."""
+"""Encrypted similarity attacked: each known break of such protocols is carried out on a weakened
+variant and fails on the real one.
+"""
 
 import math
 from dataclasses import replace
@@ -9,19 +11,49 @@ import tenseal.sealapi as seal
 import torch
 
 from privfl.aggregators import CosineFilter, FLTrust
-from privfl.core import Abort, Bounded, ConfigError, Context, Faults, RoundPlan, client_party, drive, drive_all
+from privfl.core import (
+    Abort,
+    Bounded,
+    ConfigError,
+    Context,
+    Faults,
+    RoundPlan,
+    client_party,
+    drive,
+    drive_all,
+)
 from privfl.crypto.he.lattice.keys import fresh
 from privfl.crypto.he.lattice.seal import context, load, passage
-from privfl.crypto.he.wire import Identity, Message, pack, unpack
+from privfl.crypto.he.wire import Identity, SignedMessage, pack, unpack
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import holder as holder_module
-from privfl.hybrid.encrypted_cosine.forms import ciphertext, coefficients, plaintext, primes, secret_polynomial
-from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, QUESTIONS, SUM, Note, numbers_from_bytes, unbox
+from privfl.hybrid.encrypted_cosine.forms import (
+    ciphertext,
+    coefficients,
+    plaintext,
+    primes,
+    secret_polynomial,
+)
+from privfl.hybrid.encrypted_cosine.mail import (
+    CIPHERTEXT,
+    QUESTIONS,
+    SUM,
+    Note,
+    numbers_from_bytes,
+    unbox,
+)
 from privfl.hybrid.encrypted_cosine.packing import packing
-from privfl.hybrid.encrypted_cosine.products import encrypted, opened, products, signs, values, weighted_sum
+from privfl.hybrid.encrypted_cosine.products import (
+    encrypted,
+    opened,
+    products,
+    signs,
+    values,
+    weighted_sum,
+)
 from privfl.hybrid.encrypted_cosine.queries import Answering, from_bytes
 from privfl.hybrid.encrypted_cosine.setting import unit_vector
-from privfl.hybrid.encrypted_cosine.weighing import Scores, too_long
+from privfl.hybrid.encrypted_cosine.weighing import CosineScores, too_long
 
 N, D = 6, 3000
 G0 = torch.randn(D, generator=torch.Generator().manual_seed(1))
@@ -33,7 +65,9 @@ DEGREE = LATTICE.degree
 
 
 class Scene:
-    """Six clients, a server and a key holder after their set-up, with each party's moves in the test's hand."""
+    """Six clients, a server and a key holder after their set-up, with each party's moves in the
+    test's hand.
+    """
 
     def __init__(self, channel):
         self.channel, self.number = channel, 0
@@ -57,24 +91,37 @@ class Scene:
     def message(self, client, plan, chunks=None):
         """A client's message; with chunks of its own, a lying client's."""
         if chunks is None:
-            party = self.members[client_party(client)].enter(plan, Bounded(client, self.rows[client], 2.0))
+            party = self.members[client_party(client)].enter(
+                plan, Bounded(client, self.rows[client], 2.0)
+            )
             return party.step({})["server"]
         ring = self.ring(client_party(client))
-        return Message.signed(ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, (pack(chunks),)).to_bytes()
+        return SignedMessage.signed(
+            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, (pack(chunks),)
+        ).to_bytes()
 
-    def play(self, lies=None, faults=Faults(), liars=None):
-        """A round in which some clients send these messages instead of their own; messages as functions of the plan."""
+    def play(self, lies=None, faults=Faults(), byzantine=None):
+        """A round in which some clients send these messages instead of their own; messages as
+        functions of the plan.
+        """
         plan = self.fresh()
-        parties = {client_party(i): self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 2.0)) for i in range(N)}
+        parties = {
+            client_party(i): (
+                self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 2.0))
+            )
+            for i in range(N)
+        }
         parties["key_holder"] = self.members["key_holder"].enter(plan)
         for client, lie in (lies or {}).items():
             parties[client_party(client)] = Says(lie(plan))
         server = self.members["server"].enter(plan)
-        return drive(server, parties, replace(faults, liars=liars or {}), keep_bodies=True)
+        return drive(server, parties, replace(faults, byzantine=byzantine or {}), keep_bodies=True)
 
     def lie(self, client, integers):
         """A message with these integers in the ciphertexts."""
-        return lambda plan: self.message(client, plan, encrypted(self.ring("server").key(), integers))
+        return lambda plan: self.message(
+            client, plan, encrypted(self.ring("server").key(), integers)
+        )
 
     def questions(self, plan, clients=range(N)):
         """What an honest server asks, and the key holder that it asks."""
@@ -111,15 +158,25 @@ def exact():
 
 def test_an_unmasked_product_shows_the_key_holder_the_whole_vector():
     public, secret = fresh(LATTICE, 1)
-    vector, reference = (unit_vector(x.double().numpy(), SETTING.unit) for x in (torch.randn(D), G0))
-    computed = products(LATTICE, {0: encrypted(public, vector)}, lambda number: reference[None], square=False)
+    vector, reference = (
+        unit_vector(x.double().numpy(), SETTING.unit) for x in (torch.randn(D), G0)
+    )
+    computed = products(
+        LATTICE, {0: encrypted(public, vector)}, lambda number: reference[None], square=False
+    )
     with passage() as file:
-        decryptor = seal.Decryptor(context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), secret))
+        decryptor = seal.Decryptor(
+            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), secret)
+        )
         plain, batch = seal.Plaintext(), seal.BatchEncoder(context(LATTICE))
-        decryptor.decrypt(computed.dots[0][0], plain)  # all coefficients, unmasked: a product in a ring where division is easy
+        decryptor.decrypt(
+            computed.dots[0][0], plain
+        )  # all coefficients, unmasked: a product in a ring where division is easy
         above = [int(x) for x in batch.decode_int64(plain)]
         below = [int(x) for x in batch.decode_int64(packing(LATTICE).reference(file, reference))]
-        quotient = [a * pow(b, -1, SETTING.t) % SETTING.t for a, b in zip(above, below, strict=True)]
+        quotient = [
+            a * pow(b, -1, SETTING.t) % SETTING.t for a, b in zip(above, below, strict=True)
+        ]
         batch.encode(quotient, plain)
         found = SETTING.centred(coefficients(plain, DEGREE))[:D]
     assert (found == vector).all()
@@ -128,14 +185,18 @@ def test_an_unmasked_product_shows_the_key_holder_the_whole_vector():
 def test_the_key_holder_is_handed_one_coefficient_and_decrypts_noise_around_a_mask(scene):
     plan = scene.fresh()
     server, _, body = scene.questions(plan)
-    _, dots, squares = Message.read(body).whole()
-    asked = from_bytes(LATTICE, memoryview(dots), 1 + DEGREE)  # c0[0] and c1: the other coefficients of c0 stay with the server
+    _, dots, squares = SignedMessage.read(body).whole()
+    asked = from_bytes(
+        LATTICE, memoryview(dots), 1 + DEGREE
+    )  # c0[0] and c1: the other coefficients of c0 stay with the server
     assert len(asked) == N * SETTING.directions + 2
     assert not len(squares)
     answers = scene.ring("key_holder").secret.answering.answers(asked)
     true = {(c, i, mask) for c, i, mask in server.asked}
     assert len({mask for _, _, mask in true}) == len(asked)  # a mask serves once
-    scores = SETTING.centred((answers - np.array([mask for _, _, mask in server.asked])) % SETTING.t)
+    scores = SETTING.centred(
+        (answers - np.array([mask for _, _, mask in server.asked])) % SETTING.t
+    )
     assert np.abs(scores).max() < 4 * SETTING.unit**2  # what the server makes of them are scores
 
 
@@ -146,39 +207,54 @@ def test_what_the_key_holder_decrypts_is_uniform_whatever_the_updates_are(scene)
         found = []
         for _ in range(3):
             _, _, body = scene.questions(scene.fresh())
-            asked = from_bytes(LATTICE, memoryview(Message.read(body).whole()[1]), 1 + DEGREE)
+            asked = from_bytes(LATTICE, memoryview(SignedMessage.read(body).whole()[1]), 1 + DEGREE)
             found.append(scene.ring("key_holder").secret.answering.answers(asked))
         scene.rows = kept
         counts.append(np.bincount(np.concatenate(found) * 8 // SETTING.t, minlength=8))
     for count in counts:
         expected = count.sum() / 8
-        assert ((count - expected) ** 2 / expected).sum() < 33  # chi^2 with 7 degrees of freedom: 2.6e-5
+        assert (
+            (count - expected) ** 2 / expected
+        ).sum() < 33  # chi^2 with 7 degrees of freedom: 2.6e-5
 
 
 # 2: the noise
 
 
 def noise_of(total, secret, key):
-    """The noise [N] that a key holder finds around one opened chunk: c0 + c1 s less what decrypts, modulo the first prime."""
+    """The noise [N] that a key holder finds around one opened chunk: c0 + c1 s less what decrypts,
+    modulo the first prime.
+    """
     prime = primes(LATTICE)[0]
     with passage() as file:
         sealed = load(file, LATTICE, memoryview(total))
         plain = seal.Plaintext()
-        seal.Decryptor(context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), key)).decrypt(sealed, plain)
+        seal.Decryptor(
+            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), key)
+        ).decrypt(sealed, plain)
         seal.Evaluator(context(LATTICE)).sub_plain_inplace(sealed, plain)
         array = sealed.dyn_array()
         half = len(primes(LATTICE)) * DEGREE
-        c0, c1 = (np.array([array[i] for i in range(start, start + DEGREE)], dtype=np.int64) for start in (0, half))
+        c0, c1 = (
+            np.array([array[i] for i in range(start, start + DEGREE)], dtype=np.int64)
+            for start in (0, half)
+        )
     out = c0.astype(object)
     for shift, limb in ((0, c1 & 0xFFFFFF), (24, c1 >> 24)):
-        full = np.rint(np.fft.irfft(np.fft.rfft(limb, 2 * DEGREE) * np.fft.rfft(secret, 2 * DEGREE), 2 * DEGREE)).astype(np.int64)
+        full = np.rint(
+            np.fft.irfft(
+                np.fft.rfft(limb, 2 * DEGREE) * np.fft.rfft(secret, 2 * DEGREE), 2 * DEGREE
+            )
+        ).astype(np.int64)
         out = out + ((full[:DEGREE] - full[DEGREE:]).astype(object) << shift)
     return np.array([(x + prime // 2) % prime - prime // 2 for x in out], dtype=np.float64)
 
 
 @pytest.mark.parametrize("flooded", [False, True])
 def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
-    """SEAL rounds q u / t; the fraction is part of the noise, and a key holder with a candidate for u recognises it."""
+    """SEAL rounds q u / t; the fraction is part of the noise, and a key holder with a candidate for
+    u recognises it.
+    """
     public, key = fresh(LATTICE, 1)
     with passage() as file:
         secret = secret_polynomial(file, LATTICE, key)
@@ -190,7 +266,9 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
     for _ in range(20 if flooded else 80):
         chunk = encrypted(public, vector)
         mask = rng.integers(0, t, (1, DEGREE))
-        (summed,) = weighted_sum(public, {0: chunk}, {0: 1}, mask, SETTING.flood_bits if flooded else 0)
+        (summed,) = weighted_sum(
+            public, {0: chunk}, {0: 1}, mask, SETTING.flood_bits if flooded else 0
+        )
         total += noise_of(summed, secret, key)
     z = float(total @ fraction / (np.std(total) * np.linalg.norm(fraction)))
     if flooded:
@@ -201,13 +279,24 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
 
 
 def test_the_widest_noise_still_decrypts_exactly():
-    for channel in (EncryptedCosine(), EncryptedCosine(norms="exact"), EncryptedCosine(plain_bits=20), EncryptedCosine(plain_bits=31)):
+    for channel in (
+        EncryptedCosine(),
+        EncryptedCosine(norms="exact"),
+        EncryptedCosine(plain_bits=20),
+        EncryptedCosine(plain_bits=31),
+    ):
         setting = channel.setting
         public, key = fresh(setting.lattice, 1)
         rng = np.random.default_rng(2)
         vectors = {i: rng.integers(-setting.unit, setting.unit, 100) for i in range(3)}
         mask = rng.integers(0, setting.t, (1, setting.lattice.degree))
-        summed = weighted_sum(public, {i: encrypted(public, v) for i, v in vectors.items()}, {0: 1, 1: 2, 2: 5}, mask, setting.flood_bits)
+        summed = weighted_sum(
+            public,
+            {i: encrypted(public, v) for i, v in vectors.items()},
+            {0: 1, 1: 2, 2: 5},
+            mask,
+            setting.flood_bits,
+        )
         found = values(setting.lattice, (opened(setting.lattice, key, summed) - mask) % setting.t)
         assert (setting.centred(found[:100]) == vectors[0] + 2 * vectors[1] + 5 * vectors[2]).all()
 
@@ -220,7 +309,9 @@ def root_of_minus_one(t):
 
 
 def crafted(kind, t, unit):
-    """Vectors that are far too long, and whose exact squared norm modulo t is nevertheless unit^2."""
+    """Vectors that are far too long, and whose exact squared norm modulo t is nevertheless
+    unit^2.
+    """
     rng = np.random.default_rng(4)
     u = unit_vector(G0.double().numpy(), unit)
     i = root_of_minus_one(t)
@@ -241,14 +332,20 @@ def crafted(kind, t, unit):
     return u
 
 
-@pytest.mark.parametrize("kind", ["two coordinates", "everywhere", "ten times as long", "half of t twice"])
+@pytest.mark.parametrize(
+    "kind", ["two coordinates", "everywhere", "ten times as long", "half of t twice"]
+)
 @pytest.mark.parametrize("mode", ["scene", "exact"])
-def test_a_vector_that_is_too_long_is_caught_by_name_even_where_its_norm_wraps_around(request, mode, kind):
+def test_a_vector_that_is_too_long_is_caught_by_name_even_where_its_norm_wraps_around(
+    request, mode, kind
+):
     scene = request.getfixturevalue(mode)
     setting = scene.channel.setting
     vector = crafted(kind, setting.t, setting.unit)
     if kind in ("two coordinates", "everywhere"):
-        assert abs(math.sqrt(sum(int(x) ** 2 for x in vector) % setting.t) - setting.unit) < 30  # an exact norm modulo t is content
+        assert (
+            abs(math.sqrt(sum(int(x) ** 2 for x in vector) % setting.t) - setting.unit) < 30
+        )  # an exact norm modulo t is content
     outcome = scene.play({2: scene.lie(2, vector)})
     assert set(outcome.opened.excluded) == {"client/2"}
     assert "failed the norm check" in outcome.opened.excluded["client/2"]
@@ -261,14 +358,18 @@ def test_the_signs_are_drawn_after_the_upload_and_anew_each_round(scene):
         plan = scene.fresh()
         server = scene.members["server"].enter(plan)
         server.step({})
-        assert not server.seed  # nothing to make a vector for, even for whoever reads the server's memory
+        assert (
+            not server.seed
+        )  # nothing to make a vector for, even for whoever reads the server's memory
         server.step({client_party(i): scene.message(i, plan) for i in range(N)})
         seeds.append(server.seed)
     assert len(set(seeds)) == 2
 
 
 def test_exact_norms_catch_what_is_only_a_little_too_long(exact):
-    vector = np.rint(unit_vector(G0.double().numpy(), exact.channel.setting.unit) * 1.2).astype(np.int64)
+    vector = np.rint(unit_vector(G0.double().numpy(), exact.channel.setting.unit) * 1.2).astype(
+        np.int64
+    )
     outcome = exact.play({0: exact.lie(0, vector)})
     assert "its length is 1.2" in outcome.opened.excluded["client/0"]
 
@@ -283,10 +384,15 @@ def test_honest_clients_pass_the_norm_check_as_often_as_promised():
     """The test statistic over many honest vectors, spiky ones among them, in the clear."""
     rng, failed = np.random.default_rng(5), 0
     for trial in range(150):
-        drawn = np.stack([rng.standard_t(3, 400) if i % 2 else rng.normal(size=400) * (rng.random(400) < 0.02) for i in range(40)])
+        drawn = np.stack(
+            [
+                rng.standard_t(3, 400) if i % 2 else rng.normal(size=400) * (rng.random(400) < 0.02)
+                for i in range(40)
+            ]
+        )
         vectors = np.stack([unit_vector(x, SETTING.unit) for x in drawn])
         along = signs(trial.to_bytes(32, "little"), 0, 16, 400)
-        scores = Scores(tuple(range(40)), None, vectors @ along.T)
+        scores = CosineScores(tuple(range(40)), None, vectors @ along.T)
         failed += len(too_long(scores, SETTING, 400))
     assert failed <= 5  # 6000 vectors at 1e-4
 
@@ -328,11 +434,14 @@ def forged_sum(scene, plan, weights, count):
     chunks = {i: unpacked(scene.message(i, plan)) for i in weights}
     total = weighted_sum(ring.key(), chunks, weights, note.masks(setting), setting.flood_bits)
     parts = (note.sealed(ring, ring.topic(plan)), count.to_bytes(4, "little"), pack(total))
-    return Message.signed(ring.identity, SUM, ring.topic(plan), "server", parts).to_bytes(), note
+    return (
+        SignedMessage.signed(ring.identity, SUM, ring.topic(plan), "server", parts).to_bytes(),
+        note,
+    )
 
 
 def unpacked(body):
-    return unpack(Message.read(body).whole()[0])
+    return unpack(SignedMessage.read(body).whole()[0])
 
 
 def test_a_sum_of_one_is_refused_where_the_server_says_so(scene):
@@ -357,24 +466,29 @@ def test_a_server_that_lies_about_its_weights_reads_one_client_as_the_docstring_
     _, holder, body = scene.questions(plan)
     holder.step({"server": body})
     request, note = forged_sum(scene, plan, {3: 1}, count=N)
-    answer = Message.read(holder.step({"server": request})["server"])
-    polynomials = numbers_from_bytes(unbox(scene.ring("server"), answer)[1], DEGREE, SETTING.t).reshape(1, DEGREE)
-    assert (note.unmasked(SETTING, polynomials) == unit_vector(scene.rows[3].double().numpy(), SETTING.unit)).all()
+    answer = SignedMessage.read(holder.step({"server": request})["server"])
+    polynomials = numbers_from_bytes(
+        unbox(scene.ring("server"), answer)[1], DEGREE, SETTING.t
+    ).reshape(1, DEGREE)
+    assert (
+        note.unmasked(SETTING, polynomials)
+        == unit_vector(scene.rows[3].double().numpy(), SETTING.unit)
+    ).all()
     assert "cannot see what a question" in EncryptedCosine.__doc__.replace("\n    ", " ")
     assert "reads what it likes of one client" in EncryptedCosine.__doc__.replace("\n    ", " ")
 
 
 def test_questions_about_too_few_or_forged_or_old_clients_are_refused(scene):
     old = scene.fresh()
-    stale = Message.read(scene.message(0, old))
+    stale = SignedMessage.read(scene.message(0, old))
     plan = scene.fresh()
     _, _, body = scene.questions(plan)
     ring = scene.ring("server")
-    honest = [Message.read(scene.message(i, plan)) for i in range(N)]
+    honest = [SignedMessage.read(scene.message(i, plan)) for i in range(N)]
     mallory = Identity()
-    forged = Message.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/1", (b"x",))
-    stranger = Message.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/77", (b"x",))
-    _, dots, squares = Message.read(body).whole()
+    forged = SignedMessage.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/1", (b"x",))
+    stranger = SignedMessage.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/77", (b"x",))
+    _, dots, squares = SignedMessage.read(body).whole()
     for messages, reason in (
         (honest[:1], "about 1 clients, and fewer than 2 stay closed"),
         ([honest[0], honest[0]], "named twice"),
@@ -384,7 +498,9 @@ def test_questions_about_too_few_or_forged_or_old_clients_are_refused(scene):
         (honest[:3], "questions about 3 clients, and a round has 53"),
     ):
         heads = pack([message.without([0]).to_bytes() for message in messages])
-        request = Message.signed(ring.identity, QUESTIONS, ring.topic(plan), "server", (heads, dots, squares)).to_bytes()
+        request = SignedMessage.signed(
+            ring.identity, QUESTIONS, ring.topic(plan), "server", (heads, dots, squares)
+        ).to_bytes()
         with pytest.raises(Abort, match=reason) as refusal:
             scene.members["key_holder"].enter(plan).step({"server": request})
         assert refusal.value.blamed == "server"
@@ -395,7 +511,9 @@ def test_questions_of_another_round_or_by_somebody_else_are_refused(scene):
     plan = scene.fresh()
     with pytest.raises(Abort, match="for round"):
         scene.members["key_holder"].enter(plan).step({"server": old})
-    mallory = Message.signed(Identity(), QUESTIONS, scene.ring("server").topic(plan), "server", (b"", b"", b"")).to_bytes()
+    mallory = SignedMessage.signed(
+        Identity(), QUESTIONS, scene.ring("server").topic(plan), "server", (b"", b"", b"")
+    ).to_bytes()
     with pytest.raises(Abort, match="signature"):
         scene.members["key_holder"].enter(plan).step({"server": mallory})
     assert scene.members["key_holder"].enter(plan).step({"client/0": old}) == {}
@@ -459,12 +577,19 @@ def test_two_clients_whose_ciphertexts_cancel_do_not_stop_the_round(scene):
         sealed = load(file, LATTICE, memoryview(chunk))
         seal.Evaluator(context(LATTICE)).negate_inplace(sealed)
         opposite = file.out(sealed)
-    outcome = scene.play({0: lambda plan: scene.message(0, plan, [chunk]), 1: lambda plan: scene.message(1, plan, [opposite])})
+    outcome = scene.play(
+        {
+            0: lambda plan: scene.message(0, plan, [chunk]),
+            1: lambda plan: scene.message(1, plan, [opposite]),
+        }
+    )
     assert outcome.opened.survivors == tuple(range(N))
 
 
 def test_a_client_that_encrypts_fractions_does_not_stop_the_round(scene):
-    """Half a step of noise on every coefficient: weighted, it moves sums and scores differently by their rounding."""
+    """Half a step of noise on every coefficient: weighted, it moves sums and scores differently by
+    their rounding.
+    """
     public = scene.ring("server").key()
     (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
     half = math.prod(primes(LATTICE)) // (2 * SETTING.t)
@@ -490,7 +615,11 @@ class Lies:
         self.party, secret = party, party.ring.secret
         self.ring_secret = secret
         lying = Changed(LATTICE, np.zeros(DEGREE, dtype=np.int64))
-        lying.once, lying.twice, lying.change = secret.answering.once, secret.answering.twice, change
+        lying.once, lying.twice, lying.change = (
+            secret.answering.once,
+            secret.answering.twice,
+            change,
+        )
         party.ring.secret = type(secret)(secret.seal, lying)
 
     def step(self, mail):
@@ -507,7 +636,9 @@ class Changed(Answering):
 
 
 def test_a_key_holder_that_lies_about_all_scores_meets_a_question_of_known_answer(scene):
-    outcome = scene.play(liars={"key_holder": lambda party: Lies(party, lambda found: (found + 1) % SETTING.t)})
+    outcome = scene.play(
+        byzantine={"key_holder": lambda party: Lies(party, lambda found: (found + 1) % SETTING.t)}
+    )
     assert outcome.opened is None
     assert outcome.aborts["server"].blamed == "key_holder"
     assert "known answer" in str(outcome.aborts["server"])
@@ -519,7 +650,7 @@ def test_a_key_holder_that_lies_about_one_score_is_caught_by_the_sum_or_a_probe(
         found[5] = (found[5] + 1000) % SETTING.t
         return found
 
-    outcome = scene.play(liars={"key_holder": lambda party: Lies(party, change)})
+    outcome = scene.play(byzantine={"key_holder": lambda party: Lies(party, change)})
     assert outcome.opened is None
     assert outcome.aborts["server"].blamed == "key_holder"
 
@@ -540,7 +671,9 @@ def test_a_key_holder_that_changes_one_coordinate_of_the_sum_is_caught(scene, mo
 
 def test_numbers_that_are_no_residues_or_too_few_are_refused(scene):
     for change in (lambda found: np.full(len(found), SETTING.t), lambda found: found[:-1]):
-        outcome = scene.play(liars={"key_holder": lambda party, change=change: Lies(party, change)})
+        outcome = scene.play(
+            byzantine={"key_holder": lambda party, change=change: Lies(party, change)}
+        )
         assert outcome.opened is None
         assert outcome.aborts["server"].blamed == "key_holder"
 

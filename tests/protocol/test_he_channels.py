@@ -1,4 +1,6 @@
-"""Every homomorphic channel: exact sums, views that show what a coalition can compute, rounds that go on without whoever fails."""
+"""Every homomorphic channel: exact sums, views that show what a coalition can compute, rounds that
+go on without whoever fails.
+"""
 
 from dataclasses import replace
 
@@ -12,16 +14,16 @@ from privfl.core import (
     Channel,
     ConfigError,
     Faults,
-    RestKey,
     RoundPlan,
     Rows,
     SecretsStay,
+    StateKey,
     Total,
     client_party,
     drive,
     drive_all,
-    sleep,
-    wake,
+    seal_state,
+    unseal_state,
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
 
@@ -52,18 +54,18 @@ class Resting:
     """A party that is put to rest after every exchange and woken before the next."""
 
     def __init__(self, party):
-        self.kind, self.key = type(party), RestKey()
-        self.sealed = sleep(party, self.key)
+        self.kind, self.key = type(party), StateKey()
+        self.sealed = seal_state(party, self.key)
 
     def step(self, mail):
-        party = wake(self.sealed, self.key, self.kind)
+        party = unseal_state(self.sealed, self.key, self.kind)
         out = party.step(mail)
-        self.sealed = sleep(party, self.key)
+        self.sealed = seal_state(party, self.key)
         return out
 
     @property
     def result(self):
-        return wake(self.sealed, self.key, self.kind).result
+        return unseal_state(self.sealed, self.key, self.kind).result
 
 
 class Scene:
@@ -73,13 +75,19 @@ class Scene:
         self.channel, self.n, self.d, self.number = channel, n, d, 100
         clients = {client_party(i): channel.client(i) for i in range(n)}
         self.members = {**clients, **channel.helpers(), "server": channel.server()}
-        self.setup = drive_all({who: member.set_up() for who, member in self.members.items()}, setup_faults, keep_bodies=True)
+        self.setup = drive_all(
+            {who: member.set_up() for who, member in self.members.items()},
+            setup_faults,
+            keep_bodies=True,
+        )
         generator = torch.Generator().manual_seed(5)
         rows = torch.randn(n, d, generator=generator)
         self.rows = 0.9 * rows / rows.norm(dim=1, keepdim=True)
 
     def plan(self, number=0):
-        return RoundPlan(number, tuple(range(self.n)), self.d, l2=1.0, max_weight=2.0, session=b"test")
+        return RoundPlan(
+            number, tuple(range(self.n)), self.d, l2=1.0, max_weight=2.0, session=b"test"
+        )
 
     def parties(self, plan, resting=False):
         wrap = Resting if resting else (lambda party: party)
@@ -112,7 +120,9 @@ class Scene:
         total = outcome.opened.what
         assert total.count == len(survivors)
         assert total.weight == pytest.approx(sum(WEIGHTS[i] for i in survivors), abs=2e-3)
-        assert (total.value - self.exact(survivors)).abs().max() < 3e-4  # steps of 2 l2 / 2^15, four times half of one
+        assert (
+            total.value - self.exact(survivors)
+        ).abs().max() < 3e-4  # steps of 2 l2 / 2^15, four times half of one
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +149,9 @@ def test_the_sum_is_right_and_every_party_can_sleep_between_exchanges(scene):
 def test_members_survive_sleep_and_refuse_to_be_pickled(scene):
     import pickle
 
-    key = RestKey()
+    key = StateKey()
     for who, member in scene.members.items():
-        scene.members[who] = wake(sleep(member, key), key, type(member))
+        scene.members[who] = unseal_state(seal_state(member, key), key, type(member))
         with pytest.raises(SecretsStay):
             pickle.dumps(member)
         assert "secrets" in repr(member)
@@ -154,7 +164,9 @@ def test_a_silent_client_and_a_garbled_one_are_left_out_by_name(scene):
         return bytes(body[:-9]) + bytes([body[-9] ^ 1]) + bytes(body[-8:])
 
     outcome = scene.play(faults=Faults(silent_from={"client/0": 0}, malformed={"client/2": flip}))
-    if scene.channel.arrangement.keys == "shared":  # client/2 garbles what it opens too, and is outvoted
+    if (
+        scene.channel.arrangement.keys == "shared"
+    ):  # client/2 garbles what it opens too, and is outvoted
         assert outcome.opened.survivors == (1, 3)
         return
     scene.assert_opened(outcome, (1, 3))
@@ -162,7 +174,9 @@ def test_a_silent_client_and_a_garbled_one_are_left_out_by_name(scene):
 
 
 @every_scene
-@pytest.mark.parametrize("cut", [0, 3, 60, 300, -1], ids=["empty", "head", "half a head", "half", "one byte short"])
+@pytest.mark.parametrize(
+    "cut", [0, 3, 60, 300, -1], ids=["empty", "head", "half a head", "half", "one byte short"]
+)
 def test_a_truncated_message_is_refused_by_name(scene, cut):
     first = iter([True])
 
@@ -192,7 +206,9 @@ def test_a_message_of_another_round_or_session_is_refused(scene):
     stranger = replace(plan, session=b"another")
     server, others = scene.parties(plan)
     for i, other in ((0, old), (1, stranger)):
-        others[client_party(i)] = scene.members[client_party(i)].enter(other, Bounded(i, scene.rows[i], 1.0, WEIGHTS[i]))
+        others[client_party(i)] = scene.members[client_party(i)].enter(
+            other, Bounded(i, scene.rows[i], 1.0, WEIGHTS[i])
+        )
     if scene.channel.arrangement.keys == "shared":
         others["client/0"] = others["client/1"] = others["client/1"]
     outcome = drive(server, others)
@@ -204,7 +220,9 @@ def test_a_message_of_another_round_or_session_is_refused(scene):
 
 @every_scene
 def test_too_few_clients_stay_closed(scene):
-    outcome = scene.play(faults=Faults(silent_from=dict.fromkeys(("client/0", "client/1", "client/2"), 0)))
+    outcome = scene.play(
+        faults=Faults(silent_from=dict.fromkeys(("client/0", "client/1", "client/2"), 0))
+    )
     assert outcome.opened is None
     assert "fewer than 2" in str(outcome.aborts["server"])
 
@@ -222,7 +240,10 @@ def test_a_colluding_client_reads_rows_exactly_where_it_holds_the_key(scene):
     outcome = scene.play()
     seen = scene.view(outcome, "server", "client/0")
     assert isinstance(seen, Rows) == (scene.channel.arrangement.keys == "shared")
-    assert scene.view(outcome, "client/1", "client/2") is None or scene.channel.arrangement.keys == "shared"
+    assert (
+        scene.view(outcome, "client/1", "client/2") is None
+        or scene.channel.arrangement.keys == "shared"
+    )
 
 
 @every_scene
@@ -235,7 +256,11 @@ def test_key_holders_with_the_server_read_every_row(scene):
     assert seen.weights[order].tolist() == pytest.approx(WEIGHTS, abs=1e-3)
 
 
-@pytest.mark.parametrize("scene", ["paillier-threshold", "paillier-3-of-5", "mp-rlwe", "mp-rlwe-3-of-3", "mp-rlwe-3-of-5"], indirect=True)
+@pytest.mark.parametrize(
+    "scene",
+    ["paillier-threshold", "paillier-3-of-5", "mp-rlwe", "mp-rlwe-3-of-3", "mp-rlwe-3-of-5"],
+    indirect=True,
+)
 def test_one_decryptor_too_few_reads_nothing_more_than_the_sum(scene):
     outcome = scene.play()
     few = scene.channel.arrangement.decryptors[: scene.channel.arrangement.threshold - 1]
@@ -254,7 +279,9 @@ def test_an_outsider_who_taps_every_wire_reads_nothing(scene):
     assert scene.channel.decode(outcome.received(scene.members), {}) is None
 
 
-@pytest.mark.parametrize("scene", ["paillier-threshold", "paillier-3-of-5", "mp-rlwe", "mp-rlwe-3-of-5"], indirect=True)
+@pytest.mark.parametrize(
+    "scene", ["paillier-threshold", "paillier-3-of-5", "mp-rlwe", "mp-rlwe-3-of-5"], indirect=True
+)
 @pytest.mark.parametrize("exchange", [0, 1, 2])
 def test_a_round_survives_the_decryptors_that_it_can_spare_and_no_more(scene, exchange):
     arrangement = scene.channel.arrangement
@@ -282,14 +309,18 @@ def test_no_message_carries_a_secret(scene):
             secrets.append(ring.secret.to_bytes()[:64])
             secrets += [getattr(ring.secret, "secret", b"?" * 64)[40:72]]
             for prime in (getattr(ring.secret, "p", 0), getattr(ring.secret, "q", 0)):
-                secrets += [prime.to_bytes(64, "little")[:16], prime.to_bytes(64, "big")[-16:]] if prime else []
+                secrets += (
+                    [prime.to_bytes(64, "little")[:16], prime.to_bytes(64, "big")[-16:]]
+                    if prime
+                    else []
+                )
         if ring.share is not None:
             secrets.append(ring.share.to_bytes()[20:60])
         secrets += [piece.to_bytes()[:64] for piece in getattr(member, "held", {}).values()]
     outcome = scene.play()
-    for letter in (*scene.setup.letters, *outcome.letters):
+    for message in (*scene.setup.messages, *outcome.messages):
         for secret in secrets:
-            assert secret not in letter.body, f"{letter.sender} told {letter.receiver} a secret"
+            assert secret not in message.body, f"{message.sender} told {message.receiver} a secret"
 
 
 @every_channel
@@ -337,7 +368,9 @@ GARBLERS = {
     "cut": lambda body: bytes(body[: len(body) // 2]),
     "empty": lambda body: b"",
     "longer": lambda body: bytes(body) + b"x",
-    "flipped": lambda body: bytes(body[:40]) + bytes(b ^ 0x5A for b in body[40:50]) + bytes(body[50:]),
+    "flipped": (
+        lambda body: bytes(body[:40]) + bytes(b ^ 0x5A for b in body[40:50]) + bytes(body[50:])
+    ),
     "hello": lambda body: bytes(64),
 }
 
@@ -351,7 +384,9 @@ GARBLERS = {
         for who in ("client/1", "server", *CHANNELS[name].helpers())
     ],
 )
-def test_garbage_in_the_set_up_or_in_a_round_never_crashes_anybody_and_never_falsifies_a_sum(name, who, garble):
+def test_garbage_in_the_set_up_or_in_a_round_never_crashes_anybody_and_never_falsifies_a_sum(
+    name, who, garble
+):
     channel = CHANNELS[name]
     broken = Scene(channel, d=10, setup_faults=Faults(malformed={who: garble}))
     outcomes = [broken.play()]
@@ -382,6 +417,6 @@ def test_a_lying_decryptor_is_noticed_when_its_sum_cannot_be_one():
         return honest
 
     scene = Scene(BFV())
-    outcome = scene.play(faults=Faults(liars={"decryptor/0": liar}))
+    outcome = scene.play(faults=Faults(byzantine={"decryptor/0": liar}))
     assert outcome.opened is None
     assert outcome.aborts["server"].blamed == "decryptor/0"

@@ -1,4 +1,6 @@
-"""What a lying server tries on decryptors, and what a careless owner does with key files: each attack, and that it fails."""
+"""What a lying server tries on decryptors, and what a careless owner does with key files: each
+attack, and that it fails.
+"""
 
 import contextlib
 import copy
@@ -11,14 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from privfl.core import Abort, Bounded, ConfigError, RoundPlan, SecretsStay, client_party, drive, drive_all
+from privfl.core import (
+    Abort,
+    Bounded,
+    ConfigError,
+    RoundPlan,
+    SecretsStay,
+    client_party,
+    drive,
+    drive_all,
+)
 from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.he import keyfile
-from privfl.crypto.he.guard import CIPHERTEXT, SUM, forwarded, opened_answer
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, from_bytes, partial, to_bytes
+from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer
+from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
-from privfl.crypto.he.wire import Identity, Message, Refused, Topic, pack, seal, unpack
+from privfl.crypto.he.wire import Identity, Refused, SignedMessage, Topic, pack, seal, unpack
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 CHANNELS = {
@@ -30,7 +41,9 @@ CHANNELS = {
 
 
 class Attack:
-    """A session of four clients, and what its server holds after collecting a round's ciphertexts."""
+    """A session of four clients, and what its server holds after collecting a round's
+    ciphertexts.
+    """
 
     def __init__(self, channel, d=20):
         self.channel, self.d = channel, d
@@ -40,11 +53,22 @@ class Attack:
         self.number = 0
 
     def plan(self, number=None, **changes):
-        return replace(RoundPlan(self.number if number is None else number, (0, 1, 2, 3), self.d, l2=1.0, session=b"s"), **changes)
+        return replace(
+            RoundPlan(
+                self.number if number is None else number,
+                (0, 1, 2, 3),
+                self.d,
+                l2=1.0,
+                session=b"s",
+            ),
+            **changes,
+        )
 
     def ciphertext(self, client, plan):
-        party = self.members[client_party(client)].enter(plan, Bounded(client, torch.full((self.d,), 0.1), 1.0))
-        return Message.read(party.step({})["server"])
+        party = self.members[client_party(client)].enter(
+            plan, Bounded(client, torch.full((self.d,), 0.1), 1.0)
+        )
+        return SignedMessage.read(party.step({})["server"])
 
     def fresh(self):
         """The next round, with everybody's ciphertexts."""
@@ -111,7 +135,7 @@ def test_ciphertexts_that_the_server_makes_and_signs_itself_are_refused(attack):
     public = attack.members["server"].ring.public
     zeros = public.encrypt(np.zeros(attack.d + 1, dtype=np.int64), plan)
     topic = Topic.of(plan, public.key_id)
-    forged = [Message.signed(me, CIPHERTEXT, topic, f"client/{i}", zeros) for i in (1, 2)]
+    forged = [SignedMessage.signed(me, CIPHERTEXT, topic, f"client/{i}", zeros) for i in (1, 2)]
     with pytest.raises(Abort, match="signature"):
         attack.ask(plan, [messages[0], *forged])
 
@@ -124,7 +148,10 @@ def test_a_new_name_for_the_server_is_not_in_the_cohort(attack):
     topic = Topic.of(plan, ring.public.key_id)
     zeros = ring.public.encrypt(np.zeros(attack.d + 1, dtype=np.int64), plan)
     with pytest.raises(Abort, match="client/99 is not in the cohort"):
-        attack.ask(plan, [*messages[:3], Message.signed(mallory, CIPHERTEXT, topic, "client/99", zeros)])
+        attack.ask(
+            plan,
+            [*messages[:3], SignedMessage.signed(mallory, CIPHERTEXT, topic, "client/99", zeros)],
+        )
 
 
 def test_a_replay_of_an_old_round_is_refused(attack):
@@ -142,7 +169,15 @@ def test_a_round_is_opened_once_even_for_another_subset(attack):
 
 
 @pytest.mark.parametrize(
-    "change", [{"session": b"other"}, {"part": "aux"}, {"cohort": (0, 1, 2)}, {"l2": 2.0}, {"max_weight": 5.0}], ids=lambda c: next(iter(c))
+    "change",
+    [
+        {"session": b"other"},
+        {"part": "aux"},
+        {"cohort": (0, 1, 2)},
+        {"l2": 2.0},
+        {"max_weight": 5.0},
+    ],
+    ids=lambda c: next(iter(c)),
 )
 def test_ciphertexts_are_bound_to_all_facts_of_their_round(attack, change):
     plan, messages = attack.fresh()
@@ -168,7 +203,9 @@ def test_a_flipped_bit_is_noticed_and_its_client_named(attack):
         attack.ask(plan, [*messages[:2], broken])
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"\xff" * 40, pack([b"x"] * 3), pack([b""])], ids=range(5))
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"\xff" * 40, pack([b"x"] * 3), pack([b""])], ids=range(5)
+)
 def test_garbage_from_the_server_is_an_abort_that_blames_it(attack, body):
     plan, _ = attack.fresh()
     with pytest.raises(Abort) as refusal:
@@ -192,7 +229,9 @@ def test_a_decryptor_is_asked_for_a_piece_once_and_only_for_its_own(sessions):
 
 
 def test_without_verified_sums_the_server_takes_a_decryptors_key_and_with_them_it_does_not():
-    """The attack that `describe` warns of: c1 = 2^94 through a decryptor shows its pieces through any smudging."""
+    """The attack that `describe` warns of: c1 = 2^94 through a decryptor shows its pieces through
+    any smudging.
+    """
     chosen = np.zeros((LIMBS, 1, N), dtype=np.uint32)
     chosen[2, 0, 0] = 1 << 30
     for verify in (False, True):
@@ -200,14 +239,16 @@ def test_without_verified_sums_the_server_takes_a_decryptors_key_and_with_them_i
         plan, _ = attack.fresh()
         ring = attack.members["server"].ring
         topic = Topic.of(plan, ring.public.key_id)
-        lie = Message.signed(ring.identity, SUM, topic, "server", ((4).to_bytes(4, "little"), to_bytes(chosen))).to_bytes()
+        lie = SignedMessage.signed(
+            ring.identity, SUM, topic, "server", ((4).to_bytes(4, "little"), to_bytes(chosen))
+        ).to_bytes()
         held = attack.members["decryptor/0"].held
         request = pack([pack([bytes(sorted(held))]), lie])
         if verify:
             with pytest.raises(Abort):
                 attack.decryptor(plan).step({"server": request})
             continue
-        answer = Message.read(attack.decryptor(plan).step({"server": request})["server"])
+        answer = SignedMessage.read(attack.decryptor(plan).step({"server": request})["server"])
         part = opened_answer(answer, ring)[1][1]
         top = from_bytes(part, 1)[2, 0].view(np.int32)
         taken = np.rint(top / 2.0**30).astype(int)
@@ -222,11 +263,17 @@ def test_a_sum_that_is_not_verified_is_still_refused_when_it_says_too_few_or_is_
     topic = Topic.of(plan, ring.public.key_id)
     part = messages[0].whole()[0]
     for count, identity in ((2, ring.identity), (9, ring.identity), (4, Identity())):
-        lie = Message.signed(identity, SUM, topic, "server", (count.to_bytes(4, "little"), bytes(part))).to_bytes()
+        lie = SignedMessage.signed(
+            identity, SUM, topic, "server", (count.to_bytes(4, "little"), bytes(part))
+        ).to_bytes()
         with pytest.raises(Abort):
             attack.decryptor(plan).step({"server": lie})
-    lie = Message.signed(ring.identity, SUM, topic, "server", ((4).to_bytes(4, "little"), bytes(part))).to_bytes()
-    assert attack.decryptor(plan).step({"server": lie})  # and this is what "the server could forge" means
+    lie = SignedMessage.signed(
+        ring.identity, SUM, topic, "server", ((4).to_bytes(4, "little"), bytes(part))
+    ).to_bytes()
+    assert attack.decryptor(plan).step(
+        {"server": lie}
+    )  # and this is what "the server could forge" means
 
 
 def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
@@ -241,9 +288,20 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
         plan = attack.plan(1)
         ring = attack.members["client/1"].ring
         parties = {
-            f"client/{i}": attack.members[f"client/{i}"].enter(plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0)) for i in range(4)
+            f"client/{i}": (
+                attack.members[f"client/{i}"].enter(
+                    plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0)
+                )
+            )
+            for i in range(4)
         }
-        junk = Message.signed(ring.identity, CIPHERTEXT, Topic.of(plan, ring.public.key_id), "client/1", (b"\xff" * 99,)).to_bytes()
+        junk = SignedMessage.signed(
+            ring.identity,
+            CIPHERTEXT,
+            Topic.of(plan, ring.public.key_id),
+            "client/1",
+            (b"\xff" * 99,),
+        ).to_bytes()
 
         class Liar:
             def step(self, mail, junk=junk):
@@ -260,8 +318,17 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     attack = Attack(BFV())
     plan = attack.plan(1)
     ring = attack.members["client/1"].ring
-    others = {i: attack.members[f"client/{i}"].enter(plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0)) for i in (0, 2, 3)}
-    junk = Message.signed(ring.identity, CIPHERTEXT, Topic.of(plan, ring.public.key_id), "client/1", (pack([b"\xff" * 99]),)).to_bytes()
+    others = {
+        i: attack.members[f"client/{i}"].enter(plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0))
+        for i in (0, 2, 3)
+    }
+    junk = SignedMessage.signed(
+        ring.identity,
+        CIPHERTEXT,
+        Topic.of(plan, ring.public.key_id),
+        "client/1",
+        (pack([b"\xff" * 99]),),
+    ).to_bytes()
 
     class Liar:
         def step(self, mail):
@@ -276,7 +343,13 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
 
 def test_secret_keys_refuse_to_be_pickled_copied_or_printed(attack):
     for member in attack.members.values():
-        held = [member.ring.secret, member.ring.share, member.ring.identity, member.ring, *getattr(member, "held", {}).values()]
+        held = [
+            member.ring.secret,
+            member.ring.share,
+            member.ring.identity,
+            member.ring,
+            *getattr(member, "held", {}).values(),
+        ]
         for secret in (item for item in held if item is not None):
             assert repr(secret).endswith("holds secrets>")
             for leak in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -320,7 +393,11 @@ def test_key_files_are_for_their_owner_alone(tmp_path):
         keyfile.read(link, b"bfv")
 
 
-@pytest.mark.parametrize("make", [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)], ids=["bfv", "paillier"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)],
+    ids=["bfv", "paillier"],
+)
 def test_a_key_file_gives_the_same_key_again(tmp_path, make):
     channel = make(str(tmp_path / "key"))
     first, second = (channel.scheme.generate()[0] for _ in range(2))
@@ -344,7 +421,9 @@ def test_a_key_of_phe_becomes_a_key_file(tmp_path):
     import phe
 
     path = tmp_path / "key"
-    keyfile.write(path, b"paillier", from_phe(phe.generate_paillier_keypair(n_length=512)[1]).to_bytes())
+    keyfile.write(
+        path, b"paillier", from_phe(phe.generate_paillier_keypair(n_length=512)[1]).to_bytes()
+    )
     attack = Attack(Paillier(key_file=str(path), **SMALL))
     plan, messages = attack.fresh()
     assert attack.ask(plan, messages)
@@ -407,9 +486,14 @@ class TestTheKeyCeremony:
         from privfl.core import Faults
 
         made = MultiPartyRLWE(**channel)
-        members = {"client/0": made.client(0), "client/1": made.client(1), **made.helpers(), "server": made.server()}
+        members = {
+            "client/0": made.client(0),
+            "client/1": made.client(1),
+            **made.helpers(),
+            "server": made.server(),
+        }
         parties = {who: member.set_up() for who, member in members.items()}
-        outcome = drive_all(parties, Faults(liars={liar: poison}))
+        outcome = drive_all(parties, Faults(byzantine={liar: poison}))
         return members, outcome
 
     def test_other_coins_than_committed_are_noticed(self):
@@ -434,14 +518,16 @@ class TestTheKeyCeremony:
 
             def lie():
                 for number in honest.mine:
-                    honest.mine[number] = Piece().public(bytes(32))
+                    honest.mine[number] = TernaryPart().public(bytes(32))
                 return change()
 
             honest._reveal_contributions = lie
             return honest
 
         _, outcome = self.play(poison, threshold=3)
-        assert "another part of the key than it had committed to" in str(outcome.aborts["decryptor/0"])
+        assert "another part of the key than it had committed to" in str(
+            outcome.aborts["decryptor/0"]
+        )
         assert outcome.aborts["decryptor/0"].blamed == "decryptor/1"
 
     def test_a_piece_that_does_not_belong_to_its_contribution_is_noticed(self):
@@ -449,18 +535,21 @@ class TestTheKeyCeremony:
             change = honest._make_pieces
 
             def lie():
-                real, Other = Piece.public, Piece()
-                Piece.public = lambda piece, seed: real(Other, seed)
+                real, Other = TernaryPart.public, TernaryPart()
+                TernaryPart.public = lambda piece, seed: real(Other, seed)
                 try:
                     return change()
                 finally:
-                    Piece.public = real
+                    TernaryPart.public = real
 
             honest._make_pieces = lie
             return honest
 
         _, outcome = self.play(poison, liar="decryptor/0")
-        assert any("does not belong" in str(abort) and abort.blamed == "decryptor/0" for abort in outcome.aborts.values())
+        assert any(
+            "does not belong" in str(abort) and abort.blamed == "decryptor/0"
+            for abort in outcome.aborts.values()
+        )
 
     def test_a_decryptor_that_names_another_key_is_blamed_by_clients(self):
         def poison(honest):
@@ -477,12 +566,15 @@ class TestTheKeyCeremony:
 
         made = MultiPartyRLWE()
         members = {"client/0": made.client(0), **made.helpers(), "server": made.server()}
-        drive_all({who: member.set_up() for who, member in members.items()}, Faults(silent_from={"decryptor/2": 1}))
+        drive_all(
+            {who: member.set_up() for who, member in members.items()},
+            Faults(silent_from={"decryptor/2": 1}),
+        )
         assert all(member.ring.public is None for member in members.values())
 
 
 def test_a_part_of_an_honest_decryption_does_not_correlate_with_the_key():
-    piece = Piece()
+    piece = TernaryPart()
     plan = RoundPlan(0, (0, 1), d=10, l2=1.0)
     key = JointPublic(bytes(32), piece.public(bytes(32)), 16)
     c1 = key.encrypt(np.zeros(11, dtype=np.int64), plan)[1]

@@ -1,7 +1,8 @@
-"""The key-recovery attack on CKKS (Li and Micciancio 2021): it takes the key from two bare decryptions, and fails against our releases.
+"""The key-recovery attack on CKKS (Li and Micciancio 2021): it takes the key from two bare
+decryptions, and fails against our releases.
 
-A bare decryption m = c0 + c1 s + (a multiple of q) is published as real slot values, which fix m(X) + m(1/X). Two of them are two
-linear equations in s(X) and s(1/X), so they give s.
+A bare decryption m = c0 + c1 s + (a multiple of q) is published as real slot values, which fix m(X)
++ m(1/X). Two of them are two linear equations in s(X) and s(1/X), so they give s.
 """
 
 import numpy as np
@@ -24,7 +25,9 @@ class Ring:
 
     def __init__(self, p):
         self.p = p
-        generator = next(g for g in range(2, 1000) if pow(pow(g, (p - 1) // (2 * N), p), N, p) == p - 1)
+        generator = next(
+            g for g in range(2, 1000) if pow(pow(g, (p - 1) // (2 * N), p), N, p) == p - 1
+        )
         self.psi = pow(generator, (p - 1) // (2 * N), p)
 
     def transform(self, values):
@@ -74,7 +77,9 @@ def coefficients(ciphertext):
 
 
 def encoded_twice(published, ciphertext):
-    """The coefficients of m(X) + m(1/X): what encodes twice the published values, read off a ciphertext that it is added to."""
+    """The coefficients of m(X) + m(1/X): what encodes twice the published values, read off a
+    ciphertext that it is added to.
+    """
     made = context(LATTICE)
     plain, moved = seal.Plaintext(), seal.Ciphertext()
     seal.CKKSEncoder(made).encode((2 * published).tolist(), 2.0**LATTICE.scale_bits, plain)
@@ -94,7 +99,10 @@ def attack(releases):
         both = [(s - a - a - b) % p for s, a, b in zip(shifted, c0, mirrored(c0, p), strict=True)]
         equations.append([ring.transform(f) for f in (c1, mirrored(c1, p), both)])
     (a1, b1, t1), (a2, b2, t2) = equations
-    s = [(x * d - y * b) * pow(a * d - c * b, -1, p) % p for a, b, x, c, d, y in zip(a1, b1, t1, a2, b2, t2, strict=True)]
+    s = [
+        (x * d - y * b) * pow(a * d - c * b, -1, p) % p
+        for a, b, x, c, d, y in zip(a1, b1, t1, a2, b2, t2, strict=True)
+    ]
     return [c - p if c > p // 2 else c for c in ring.inverse(s)]
 
 
@@ -104,7 +112,9 @@ def aggregates():
     public, raw = fresh(LATTICE, 1)
     plan = RoundPlan(0, (0, 1, 2), d=N // 2 - 1, l2=1.0)
     rows = np.random.default_rng(4).uniform(-0.01, 0.01, (6, N // 2))
-    sums = [public.add([public.encrypt(row, plan) for row in rows[i : i + 3]], plan) for i in (0, 3)]
+    sums = [
+        public.add([public.encrypt(row, plan) for row in rows[i : i + 3]], plan) for i in (0, 3)
+    ]
     return LatticeSecret(public, raw, "public", flooding_bits=40, releases=1000), plan, sums
 
 

@@ -1,4 +1,6 @@
-"""What a server can do with several sums: overlapping ones in a round, old ones in a new session, more than a key's noise allows."""
+"""What a server can do with several sums: overlapping ones in a round, old ones in a new session,
+more than a key's noise allows.
+"""
 
 from dataclasses import replace
 from itertools import combinations
@@ -9,11 +11,22 @@ import torch
 
 from privfl import Federation, PrivateAggregation
 from privfl.config import AuditConfig
-from privfl.core import Abort, Bounded, ConfigError, Dataset, Faults, RoundFailed, RoundPlan, client_party, drive, drive_all
+from privfl.core import (
+    Abort,
+    Bounded,
+    ConfigError,
+    Dataset,
+    Faults,
+    RoundFailed,
+    RoundPlan,
+    client_party,
+    drive,
+    drive_all,
+)
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
-from privfl.crypto.he.guard import SUM, forwarded, opened_answer
+from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
 from privfl.crypto.he.mprlwe.keys import add_c0
-from privfl.crypto.he.wire import Message, Topic, pack, unpack_numbers
+from privfl.crypto.he.wire import SignedMessage, Topic, pack, unpack_numbers
 from privfl.dp import Clip
 from privfl.training import LocalSGD
 
@@ -40,11 +53,19 @@ class Session:
         return RoundPlan(number, cohort, D, l2=1.0, session=session, part=part)
 
     def ciphertexts(self, plan):
-        entered = {i: self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0)) for i in plan.cohort}
-        return [Message.read(party.step({})["server"]) for party in entered.values()]
+        entered = {
+            i: self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0))
+            for i in plan.cohort
+        }
+        return [SignedMessage.read(party.step({})["server"]) for party in entered.values()]
 
     def play(self, plan, faults=Faults()):
-        parties = {client_party(i): self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0)) for i in plan.cohort}
+        parties = {
+            client_party(i): (
+                self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0))
+            )
+            for i in plan.cohort
+        }
         parties |= {who: self.members[who].enter(plan) for who in self.channel.helpers()}
         return drive(self.members["server"].enter(plan), parties, faults)
 
@@ -56,16 +77,20 @@ class Session:
             body = b"".join(forwarded(messages))
         else:
             body = pack([pack([bytes(pieces)]), forwarded(messages, left_out=[0])])
-        answer = Message.read(party.step({"server": body})["server"])
+        answer = SignedMessage.read(party.step({"server": body})["server"])
         return opened_answer(answer, self.members["server"].ring)[1]
 
 
 class TestTwoSumsOfOneRound:
-    """The server asks two groups of decryptors for sums that differ by one client. Honest groups meet in somebody who refuses."""
+    """The server asks two groups of decryptors for sums that differ by one client. Honest groups
+    meet in somebody who refuses.
+    """
 
     def paillier(self, session, group, plan, messages):
         parts = {who: session.ask(who, plan, messages) for who in group}
-        numbers = session.channel.scheme.combine(session.members["server"].ring.public, parts, plan, len(messages), 2)
+        numbers = session.channel.scheme.combine(
+            session.members["server"].ring.public, parts, plan, len(messages), 2
+        )
         return session.channel.scheme.total(numbers, plan, len(messages)).value
 
     def joint(self, session, group, plan, messages):
@@ -81,7 +106,9 @@ class TestTwoSumsOfOneRound:
     @pytest.mark.parametrize("second", list(combinations(range(3), 2)), ids=str)
     @pytest.mark.parametrize("scheme", ["paillier", "joint"])
     def test_honest_decryptors_open_one_of_them_whoever_is_asked(self, scheme, second):
-        session = Session(Paillier(keys="threshold", **SMALL) if scheme == "paillier" else MultiPartyRLWE())
+        session = Session(
+            Paillier(keys="threshold", **SMALL) if scheme == "paillier" else MultiPartyRLWE()
+        )
         plan = session.plan()
         messages, read = session.ciphertexts(plan), getattr(self, scheme)
         total = read(session, ("decryptor/0", "decryptor/1"), plan, messages)
@@ -91,7 +118,9 @@ class TestTwoSumsOfOneRound:
 
     @pytest.mark.parametrize("scheme", ["paillier", "joint"])
     def test_with_one_of_three_corrupt_it_works_as_the_channel_says_aloud(self, scheme):
-        session = Session(Paillier(keys="threshold", **SMALL) if scheme == "paillier" else MultiPartyRLWE())
+        session = Session(
+            Paillier(keys="threshold", **SMALL) if scheme == "paillier" else MultiPartyRLWE()
+        )
         plan = session.plan()
         messages, read = session.ciphertexts(plan), getattr(self, scheme)
         total = read(session, ("decryptor/0", "decryptor/1"), plan, messages)
@@ -109,7 +138,9 @@ class TestTwoSumsOfOneRound:
         for corrupt in ("decryptor/0", "decryptor/1"):
             session.members[corrupt].ring.answered.clear()
         with pytest.raises(Abort, match="already opened"):
-            session.ask("decryptor/2", plan, messages[:3], sorted(session.members["decryptor/2"].held))
+            session.ask(
+                "decryptor/2", plan, messages[:3], sorted(session.members["decryptor/2"].held)
+            )
         assert "overlapping" not in session.channel.describe()
 
     @pytest.mark.parametrize(
@@ -125,7 +156,9 @@ class TestTwoSumsOfOneRound:
             make()
 
 
-@pytest.mark.parametrize("channel", [BFV(), Paillier(**SMALL), MultiPartyRLWE()], ids=["bfv", "paillier", "mp-rlwe"])
+@pytest.mark.parametrize(
+    "channel", [BFV(), Paillier(**SMALL), MultiPartyRLWE()], ids=["bfv", "paillier", "mp-rlwe"]
+)
 def test_another_cohort_does_not_make_a_round_a_new_one(channel):
     session = Session(channel)
     assert session.play(session.plan()).opened is not None
@@ -136,7 +169,11 @@ def test_another_cohort_does_not_make_a_round_a_new_one(channel):
     assert session.play(session.plan(number=2)).opened is not None
 
 
-@pytest.mark.parametrize("make", [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)], ids=["bfv", "paillier"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)],
+    ids=["bfv", "paillier"],
+)
 def test_ciphertexts_of_an_earlier_session_under_a_kept_key_cannot_be_replayed(tmp_path, make):
     session = Session(make(str(tmp_path / "key")))
     plan = session.plan()
@@ -148,7 +185,11 @@ def test_ciphertexts_of_an_earlier_session_under_a_kept_key_cannot_be_replayed(t
         session.ask("decryptor/0", plan, old)
 
 
-@pytest.mark.parametrize("make", [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)], ids=["bfv", "paillier"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda f: BFV(key_file=f), lambda f: Paillier(key_file=f, **SMALL)],
+    ids=["bfv", "paillier"],
+)
 def test_a_kept_key_works_in_named_sessions_only(tmp_path, make):
     session = Session(make(str(tmp_path / "key")))
     nameless = session.plan(session=b"")
@@ -182,7 +223,10 @@ def test_a_round_that_failed_has_used_its_number_up_in_the_wrapper():
 
 def test_a_round_that_failed_has_used_its_number_up_in_a_run():
     generator = torch.Generator().manual_seed(1)
-    parts = [Dataset(torch.randn(10, 4, generator=generator), torch.arange(10) % 2, classes=2) for _ in range(3)]
+    parts = [
+        Dataset(torch.randn(10, 4, generator=generator), torch.arange(10) % 2, classes=2)
+        for _ in range(3)
+    ]
     federation = Federation(
         torch.nn.Linear(4, 2),
         parts,
@@ -217,7 +261,9 @@ def test_a_ckks_key_opens_as_many_sums_as_its_noise_was_made_for():
 def test_a_run_of_more_sums_than_a_key_opens_is_refused_before_it_starts():
     parts = [Dataset(torch.zeros(4, 4), torch.arange(4) % 2, classes=2) for _ in range(2)]
     options = {"bound": Clip(l2=1.0), "channel": CKKS(releases=2), "executor": "sequential"}
-    with pytest.raises(ConfigError, match="3 rounds open 3 sums under one key, and it opens 2: raise releases"):
+    with pytest.raises(
+        ConfigError, match="3 rounds open 3 sums under one key, and it opens 2: raise releases"
+    ):
         Federation(torch.nn.Linear(4, 2), parts, parts[0], rounds=3, **options).run()
 
 
@@ -226,10 +272,16 @@ def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_cha
     plan = session.plan()
     ring = session.members["server"].ring
     victim = session.ciphertexts(plan)[3].whole()
-    lie = Message.signed(ring.identity, SUM, Topic.of(plan, ring.public.key_id), "server", ((4).to_bytes(4, "little"), *victim))
+    lie = SignedMessage.signed(
+        ring.identity,
+        SUM,
+        Topic.of(plan, ring.public.key_id),
+        "server",
+        ((4).to_bytes(4, "little"), *victim),
+    )
     reader = session.members["client/0"].enter(plan, Bounded(0, session.rows[0], 1.0))
     reader.step({})
-    answer = Message.read(reader.step({"server": lie.to_bytes()})["server"])
+    answer = SignedMessage.read(reader.step({"server": lie.to_bytes()})["server"])
     numbers = unpack_numbers(opened_answer(answer, ring)[1][0])
     taken = session.channel.scheme.total(numbers, plan, 4).value
     assert (taken - session.rows[3]).abs().max() < 1e-4
@@ -257,10 +309,15 @@ def test_clients_may_fall_silent_at_any_stage_in_any_number_that_leaves_enough(c
         for size in (1, 2):
             for gone in combinations(range(4), size):
                 number += 1
-                outcome = session.play(session.plan(number), Faults(silent_from={client_party(i): exchange for i in gone}))
+                outcome = session.play(
+                    session.plan(number),
+                    Faults(silent_from={client_party(i): exchange for i in gone}),
+                )
                 there = [i for i in range(4) if exchange > 0 or i not in gone]
                 assert outcome.opened.survivors == tuple(there)
-                assert (outcome.opened.what.value - session.rows[there].sum(dim=0)).abs().max() < 3e-4
+                assert (
+                    outcome.opened.what.value - session.rows[there].sum(dim=0)
+                ).abs().max() < 3e-4
 
 
 def test_an_overflowing_cohort_is_refused_by_every_party_before_the_round():

@@ -1,4 +1,6 @@
-"""Secure aggregation opens the survivors' sum and nothing else: dropouts, garbage, key loss, rest, views."""
+"""Secure aggregation opens the survivors' sum and nothing else: dropouts, garbage, key loss, rest,
+views.
+"""
 
 import itertools
 import struct
@@ -17,15 +19,15 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Faults,
-    RestKey,
     RoundPlan,
     Rows,
     SecretsStay,
+    StateKey,
     Total,
     client_party,
     drive,
-    sleep,
-    wake,
+    seal_state,
+    unseal_state,
 )
 from privfl.crypto import FixedPoint, SecAgg
 from privfl.crypto.primitives import fields
@@ -59,14 +61,28 @@ class Scene:
         self.server = self.channel.server()
 
     def plan(self, number=0):
-        return RoundPlan(number, tuple(self.members), d=self.d, l2=1.0, max_weight=self.max_weight, session=b"test")
+        return RoundPlan(
+            number,
+            tuple(self.members),
+            d=self.d,
+            l2=1.0,
+            max_weight=self.max_weight,
+            session=b"test",
+        )
 
     def parties(self, plan, updates=None):
         updates = updates or updates_for(plan)
-        parties = {client_party(i): member.enter(plan, updates[i]) for i, member in self.members.items()}
-        return {**parties, **{name: helper.enter(plan) for name, helper in self.channel.helpers().items()}}
+        parties = {
+            client_party(i): member.enter(plan, updates[i]) for i, member in self.members.items()
+        }
+        return {
+            **parties,
+            **{name: helper.enter(plan) for name, helper in self.channel.helpers().items()},
+        }
 
-    def run(self, faults=Faults(), number=0, updates=None, keep_bodies=False, wrap=lambda party: party):
+    def run(
+        self, faults=Faults(), number=0, updates=None, keep_bodies=False, wrap=lambda party: party
+    ):
         plan = self.plan(number)
         parties = {name: wrap(party) for name, party in self.parties(plan, updates).items()}
         return drive(wrap(self.server.enter(plan)), parties, faults, keep_bodies=keep_bodies)
@@ -82,7 +98,9 @@ def opened_is_exactly(scene, outcome, survivors, number=0, updates=None):
     assert outcome.opened is not None, {k: str(v) for k, v in outcome.aborts.items()}
     assert outcome.opened.survivors == tuple(survivors)
     plan = scene.plan(number)
-    exact = scene.channel.code.decode(expected_integers(scene, survivors, number, updates), plan, len(survivors))
+    exact = scene.channel.code.decode(
+        expected_integers(scene, survivors, number, updates), plan, len(survivors)
+    )
     assert torch.equal(outcome.opened.what.value, exact.value)
     assert outcome.opened.what.weight == exact.weight
     assert outcome.opened.what.count == len(survivors)
@@ -99,10 +117,14 @@ def test_the_sum_is_exactly_the_sum_of_the_quantised_updates(mode, graph, ring, 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stage", range(5))
 def test_dropouts_at_every_stage_and_of_every_subset_leave_the_survivors_sum(mode, stage):
-    """Exchange 2 s is where clients speak for the s-th time: advertise, share keys, masked input, (consistency,) unmask."""
+    """Exchange 2 s is where clients speak for the s-th time: advertise, share keys, masked input,
+    (consistency,) unmask.
+    """
     if stage == 4 and mode == "semi_honest":
         stage = 3
-    for gone in itertools.chain.from_iterable(itertools.combinations(range(1, 6), r) for r in (1, 2)):
+    for gone in itertools.chain.from_iterable(
+        itertools.combinations(range(1, 6), r) for r in (1, 2)
+    ):
         scene = Scene(SecAgg(mode=mode, graph="complete", corrupt=0.0), n=5, d=9)
         outcome = scene.run(Faults(silent_from={client_party(i): 2 * stage for i in gone}))
         survivors = [i for i in range(1, 6) if stage > 2 or i not in gone]
@@ -117,25 +139,33 @@ def test_dropouts_at_every_stage_and_of_every_subset_leave_the_survivors_sum(mod
 )
 def test_any_pattern_of_dropouts_opens_the_exact_sum_or_nothing(silent, mode, graph):
     scene = Scene(SecAgg(mode=mode, graph=graph, corrupt=0.0), n=9, d=5)
-    faults = Faults(silent_from={client_party(i + 1): e for i, e in enumerate(silent) if e is not None})
+    faults = Faults(
+        silent_from={client_party(i + 1): e for i, e in enumerate(silent) if e is not None}
+    )
     outcome = scene.run(faults)
     if outcome.opened is None:
         return
     opened_is_exactly(scene, outcome, outcome.opened.survivors)
-    assert len(outcome.opened.survivors) >= scene.channel.scene(scene.plan()).quorum
-    assert set(outcome.opened.survivors) <= {i + 1 for i, e in enumerate(silent) if e is None or e > 4}
+    assert len(outcome.opened.survivors) >= scene.channel.parameters(scene.plan()).quorum
+    assert set(outcome.opened.survivors) <= {
+        i + 1 for i, e in enumerate(silent) if e is None or e > 4
+    }
 
 
 def test_never_shared_and_shared_then_dropped_are_two_things():
     scene = Scene(SecAgg(graph="complete"), n=6)
     outcome = scene.run(Faults(silent_from={"client/1": 2, "client/2": 4}), keep_bodies=True)
     opened_is_exactly(scene, outcome, [3, 4, 5, 6])
-    unmask = max(letter.exchange for letter in outcome.letters)
-    for letter in (x for x in outcome.letters if x.exchange == unmask):
-        seeds = struct.unpack_from("<I", letter.body, 28)[0]
-        keys = struct.unpack_from("<I", letter.body, 28 + 4 + 36 * seeds)[0]
-        revealed = struct.unpack_from("<I", letter.body, 28 + 4 + 36 * seeds + 4)[0]
-        assert (seeds, keys, revealed) == (4, 1, 1)  # only client 2's key (position 1); client 1 left no mask behind
+    unmask = max(message.exchange for message in outcome.messages)
+    for message in (x for x in outcome.messages if x.exchange == unmask):
+        seeds = struct.unpack_from("<I", message.body, 28)[0]
+        keys = struct.unpack_from("<I", message.body, 28 + 4 + 36 * seeds)[0]
+        revealed = struct.unpack_from("<I", message.body, 28 + 4 + 36 * seeds + 4)[0]
+        assert (seeds, keys, revealed) == (
+            4,
+            1,
+            1,
+        )  # only client 2's key (position 1); client 1 left no mask behind
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -147,7 +177,13 @@ def test_fewer_survivors_than_the_threshold_open_nothing_and_say_at_which_stage(
     outcome = scene.run(Faults(silent_from={client_party(i): 2 * stage for i in (1, 2, 3)}))
     assert outcome.opened is None
     abort = outcome.aborts["server"]
-    names = ["advertise", "share_keys", "masked_input", "consistency" if mode == "active" else "unmask", "unmask"]
+    names = [
+        "advertise",
+        "share_keys",
+        "masked_input",
+        "consistency" if mode == "active" else "unmask",
+        "unmask",
+    ]
     assert abort.stage == names[stage]
     assert {"client/1", "client/2", "client/3"} <= set(abort.who)
     assert "client/1" in str(abort)
@@ -208,7 +244,11 @@ def test_a_stranger_is_named_and_ignored():
 def test_an_update_that_cannot_be_encoded_drops_its_client_by_name(bad):
     scene = Scene(SecAgg(graph="complete"), n=5)
     updates = updates_for(scene.plan())
-    lie = {"nan": torch.full((40,), float("nan")), "short": torch.zeros(3), "heavy": torch.zeros(40)}[bad]
+    lie = {
+        "nan": torch.full((40,), float("nan")),
+        "short": torch.zeros(3),
+        "heavy": torch.zeros(40),
+    }[bad]
     updates[2] = Bounded.claimed(2, lie, 1.0, weight=99.0 if bad == "heavy" else 1.0)
     outcome = scene.run(updates=updates)
     opened_is_exactly(scene, outcome, [1, 3, 4, 5], updates=updates)
@@ -225,7 +265,9 @@ def test_a_lying_client_exceeds_its_clip_and_plain_secure_aggregation_cannot_tel
     outcome = scene.run(updates=lies)
     assert not outcome.opened.excluded
     moved = outcome.opened.what.value - torch.tensor([0.5, 0.0, 0.0, 0.0])
-    assert moved.norm() > 2.0  # twice the clip, where an honest client moves the sum by at most 2 l2 = 2 and here by 0.9
+    assert (
+        moved.norm() > 2.0
+    )  # twice the clip, where an honest client moves the sum by at most 2 l2 = 2 and here by 0.9
 
 
 def test_wrong_shares_are_outvoted_and_their_holder_is_named():
@@ -247,7 +289,7 @@ def test_wrong_shares_are_outvoted_and_their_holder_is_named():
     assert "wrong share" in outcome.opened.excluded["client/1"]
 
 
-def test_a_client_that_shares_garbage_makes_the_round_fail_and_is_blamed_and_no_partial_sum_leaves():
+def test_a_client_that_shares_garbage_fails_the_round_and_is_blamed_and_no_partial_sum_leaves():
     scene = Scene(SecAgg(graph="complete"), n=6)
     sent = [0]
 
@@ -273,9 +315,11 @@ def test_parties_that_sleep_between_exchanges_open_the_same(mode, fidelity, rest
 def test_members_sleep_and_wake_with_their_identities_and_keys_ahead():
     scene = Scene(SecAgg(mode="active", graph="complete", carry=True, corrupt=0.0), n=4)
     opened_is_exactly(scene, scene.run(), range(1, 5))
-    key = RestKey()
-    scene.members = {i: wake(sleep(m, key), key, type(m)) for i, m in scene.members.items()}
-    scene.server = wake(sleep(scene.server, key), key, type(scene.server))
+    key = StateKey()
+    scene.members = {
+        i: unseal_state(seal_state(m, key), key, type(m)) for i, m in scene.members.items()
+    }
+    scene.server = unseal_state(seal_state(scene.server, key), key, type(scene.server))
     outcome = scene.run(number=1)
     opened_is_exactly(scene, outcome, range(1, 5), number=1)
     assert outcome.exchanges == 8
@@ -286,7 +330,11 @@ def test_secrets_do_not_pickle_or_print():
     import pickle
 
     scene = Scene(SecAgg(), n=3)
-    for secret in (scene.members[1], *scene.parties(scene.plan()).values(), scene.server.enter(scene.plan())):
+    for secret in (
+        scene.members[1],
+        *scene.parties(scene.plan()).values(),
+        scene.server.enter(scene.plan()),
+    ):
         assert "holds secrets" in repr(secret)
         for take in (pickle.dumps, copy.deepcopy):
             with pytest.raises(SecretsStay):
@@ -294,14 +342,29 @@ def test_secrets_do_not_pickle_or_print():
 
 
 @pytest.mark.parametrize(
-    ("mode", "carry", "uploads"), [("semi_honest", False, 4), ("active", False, 5), ("active", True, 4), ("semi_honest", True, 3)]
+    ("mode", "carry", "uploads"),
+    [
+        ("semi_honest", False, 4),
+        ("active", False, 5),
+        ("active", True, 4),
+        ("semi_honest", True, 3),
+    ],
 )
 def test_exchanges_a_round(mode, carry, uploads):
     scene = Scene(SecAgg(mode=mode, carry=carry, graph="complete", corrupt=0.0), n=5)
     scene.run()
     outcome = scene.run(number=1)
     opened_is_exactly(scene, outcome, range(1, 6), number=1)
-    assert len({x.exchange for x in outcome.letters if x.receiver == "server" and x.sender != "server"}) == uploads
+    assert (
+        len(
+            {
+                x.exchange
+                for x in outcome.messages
+                if x.receiver == "server" and x.sender != "server"
+            }
+        )
+        == uploads
+    )
 
 
 def test_whoever_lost_its_carried_keys_is_called_and_the_silent_are_left_out():
@@ -321,7 +384,10 @@ def test_a_first_round_in_which_all_that_are_called_are_silent_aborts():
 
 def test_ideal_fidelity_gives_the_same_total_bit_for_bit():
     for kwargs in ({}, {"rotation": True}, {"bits": 20}, {"ring": 16, "bits": 10}):
-        real, ideal = (Scene(SecAgg(graph="complete", fidelity=f, **kwargs), n=8, d=100).run() for f in ("real", "ideal"))
+        real, ideal = (
+            Scene(SecAgg(graph="complete", fidelity=f, **kwargs), n=8, d=100).run()
+            for f in ("real", "ideal")
+        )
         assert torch.equal(real.opened.what.value, ideal.opened.what.value)
         assert real.opened.what.weight == ideal.opened.what.weight
         assert real.opened.survivors == ideal.opened.survivors
@@ -330,7 +396,7 @@ def test_ideal_fidelity_gives_the_same_total_bit_for_bit():
 def test_the_ideal_server_hears_the_sum_alone_and_keeps_the_quorum():
     scene = Scene(SecAgg(fidelity="ideal"), n=5)
     outcome = scene.run(Faults(malformed={"client/2": lambda body: b"?"}), keep_bodies=True)
-    assert [x.sender for x in outcome.letters if x.receiver == "server"] == ["trusted/0"]
+    assert [x.sender for x in outcome.messages if x.receiver == "server"] == ["trusted/0"]
     opened_is_exactly(scene, outcome, [1, 3, 4, 5])
     assert "client/2" in outcome.opened.excluded
     seen = scene.channel.decode(outcome.received({"server"}), {})
@@ -354,11 +420,16 @@ class Doubling:
         return 1000 * contributors
 
     def event(self, unit_l2, d, among, survivors):
-        return DpEvent("constant", {"unit_l2": unit_l2, "d": d, "among": among, "survivors": survivors})
+        return DpEvent(
+            "constant", {"unit_l2": unit_l2, "d": d, "among": among, "survivors": survivors}
+        )
 
 
 def test_ring_noise_is_added_before_masking_and_its_reach_enlarges_the_ring():
-    plain, noisy = Scene(SecAgg(graph="complete"), n=6), Scene(SecAgg(graph="complete", noise=Doubling()), n=6)
+    plain, noisy = (
+        Scene(SecAgg(graph="complete"), n=6),
+        Scene(SecAgg(graph="complete", noise=Doubling()), n=6),
+    )
     difference = noisy.run().opened.what.value - plain.run().opened.what.value
     step = plain.max_weight / plain.channel.code.scale(plain.plan())
     assert torch.allclose(difference, torch.full((40,), 6000 * step), atol=1e-5)
@@ -371,8 +442,8 @@ def test_ring_noise_is_added_before_masking_and_its_reach_enlarges_the_ring():
         def reach(self, unit_l2, among, contributors):
             return 1 << 25
 
-    assert plain.channel.scene(plain.plan()).ring == 24
-    assert SecAgg(graph="complete", noise=Loud()).scene(plain.plan()).ring == 32
+    assert plain.channel.parameters(plain.plan()).ring == 24
+    assert SecAgg(graph="complete", noise=Loud()).parameters(plain.plan()).ring == 32
 
 
 @pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 16)])
@@ -381,10 +452,10 @@ def test_headroom_is_exact_at_the_largest_cohort_and_one_past_it_is_refused(ring
     largest = (2 ** (ring - 1) - 1) // top
     channel = SecAgg(graph=2, ring=ring, bits=bits, corrupt=0.0, drop=0.0)
     good, bad = (RoundPlan(0, tuple(range(n)), d=2, l2=1.0) for n in (largest, largest + 1))
-    assert channel.scene(good).ring == ring
+    assert channel.parameters(good).ring == ring
     with pytest.raises(ConfigError, match=f"needs a ring of {ring + 1} bits"):
-        channel.scene(bad)
-    words = np.full(3, (largest * top) % 2**ring, dtype=channel.scene(good).dtype)
+        channel.parameters(bad)
+    words = np.full(3, (largest * top) % 2**ring, dtype=channel.parameters(good).dtype)
     assert (lift(words, ring) == largest * top).all()
     assert (lift((0 - words).astype(words.dtype), ring) == -largest * top).all()
 
@@ -402,16 +473,30 @@ def test_the_largest_sum_that_the_ring_holds_comes_out_right():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threshold": 0.0}, "0 of"), ({"threshold": 0.3}, None), ({"threshold": 2}, "2 of 6"), ({"threshold": 7}, "7 of 6"),
-        ({"graph": "ring"}, "graph"), ({"graph": 0}, "graph"), ({"mode": "covert"}, "mode"), ({"ring": 20}, "ring"), ({"bits": 40}, "bits"),
-        ({"threshold": 1.5}, "threshold"), ({"corrupt": 0.9}, "corrupt"), ({"backend": "nacl"}, "backend"), ({"fidelity": "x"}, "fidelity"),
+        ({"threshold": 0.0}, "0 of"),
+        ({"threshold": 0.3}, None),
+        ({"threshold": 2}, "2 of 6"),
+        ({"threshold": 7}, "7 of 6"),
+        ({"graph": "ring"}, "graph"),
+        ({"graph": 0}, "graph"),
+        ({"mode": "covert"}, "mode"),
+        ({"ring": 20}, "ring"),
+        ({"bits": 40}, "bits"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"corrupt": 0.9}, "corrupt"),
+        ({"backend": "nacl"}, "backend"),
+        ({"fidelity": "x"}, "fidelity"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_prove_nothing_are_refused(settings, message):
     if message is None or settings.get("threshold") == 0.0:
-        assert SecAgg(**settings).degree(6).t == 4  # a fraction under one half is lifted to the smallest safe number
+        assert (
+            SecAgg(**settings).degree(6).t == 4
+        )  # a fraction under one half is lifted to the smallest safe number
         return
-    with pytest.raises((ConfigError, TypeCheckError), match=message):  # words outside of a Literal stop at the type check, where it is on
+    with pytest.raises(
+        (ConfigError, TypeCheckError), match=message
+    ):  # words outside of a Literal stop at the type check, where it is on
         SecAgg(**settings).degree(6)
 
 
@@ -436,7 +521,9 @@ def test_the_computed_degree_matches_a_brute_force_estimate():
 
 def test_upload_and_key_material_are_as_small_as_promised():
     for ring, per_value in ((24, 3.01), (32, 4.01)):
-        scene = Scene(SecAgg(mode="active", graph=20, carry=True, ring=ring, corrupt=0.0), n=24, d=200_000)
+        scene = Scene(
+            SecAgg(mode="active", graph=20, carry=True, ring=ring, corrupt=0.0), n=24, d=200_000
+        )
         outcome = scene.run()
         sent = outcome.bytes_sent("client/7")
         assert sent - (scene.d + 1) * ring // 8 < 3500
@@ -444,16 +531,17 @@ def test_upload_and_key_material_are_as_small_as_promised():
         assert (sent - 200_001 * ring // 8 + 1_000_001 * ring // 8) / 1_000_000 <= per_value
 
 
-# ---- what is seen -------------------------------------------------------------------------------------------------------------
+# ---- what is seen
+# -------------------------------------------------------------------------------------------------
 
 
 def masked_words(outcome, ring=16):
     """The masked vectors on the wire, by client."""
     out = {}
-    for letter in outcome.letters:
-        if letter.receiver == "server" and letter.body[4] == 5:
-            plan, packed = fields.read_facts(memoryview(letter.body)[28:])
-            out[letter.sender] = fields.unpack(packed, ring, plan.d + 1)
+    for message in outcome.messages:
+        if message.receiver == "server" and message.body[4] == 5:
+            plan, packed = fields.read_facts(memoryview(message.body)[28:])
+            out[message.sender] = fields.unpack(packed, ring, plan.d + 1)
     return out
 
 
@@ -465,18 +553,26 @@ def test_a_masked_vector_is_uniform_over_the_ring_whatever_it_hides():
             counts = np.bincount(half, minlength=256)
             assert stats.chisquare(counts).pvalue > 1e-6
     plain = scene.channel.code.encode(updates[1], scene.plan()).astype(np.uint16)
-    assert stats.chisquare(np.bincount(plain & 255, minlength=256) + 0.0).pvalue < 1e-6  # the test can tell
+    assert (
+        stats.chisquare(np.bincount(plain & 255, minlength=256) + 0.0).pvalue < 1e-6
+    )  # the test can tell
 
 
 def test_the_servers_view_does_not_change_when_one_client_changes_and_the_sum_stays():
-    """Taint: what the server can compute is the same total, and a distinguisher on the masked vectors has nothing to hold on to."""
+    """Taint: what the server can compute is the same total, and a distinguisher on the masked
+    vectors has nothing to hold on to.
+    """
     scene = Scene(SecAgg(graph="complete"), n=4, d=64, max_weight=1.0)
     plan = scene.plan()
     base = updates_for(plan)
     base = {i: Bounded(i, 0.5 * u.delta, 1.0) for i, u in base.items()}
     code = scene.channel.code
     shift = torch.round(0.2 * torch.ones(64) / 8 * code.scale(plan)) / code.scale(plan)
-    other = {**base, 1: Bounded(1, base[1].delta + shift, 1.0), 2: Bounded(2, base[2].delta - shift, 1.0)}
+    other = {
+        **base,
+        1: Bounded(1, base[1].delta + shift, 1.0),
+        2: Bounded(2, base[2].delta - shift, 1.0),
+    }
     seen = []
     for number, updates in enumerate((base, other)):
         outcome = scene.run(updates=updates, keep_bodies=True, number=number)
@@ -487,7 +583,14 @@ def test_the_servers_view_does_not_change_when_one_client_changes_and_the_sum_st
     assert not torch.allclose(base[1].delta, other[1].delta, atol=2.5 / code.scale(plan))
 
 
-@pytest.mark.parametrize("kwargs", [{"graph": "complete"}, {"graph": 4, "mode": "active", "corrupt": 0.0}, {"graph": 4, "rotation": True}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"graph": "complete"},
+        {"graph": 4, "mode": "active", "corrupt": 0.0},
+        {"graph": 4, "rotation": True},
+    ],
+)
 def test_what_a_coalition_reads_is_computed_from_its_mail_and_its_keys(kwargs):
     scene = Scene(SecAgg(**kwargs), n=8, d=50, max_weight=4.0)
     outcome = scene.run(Faults(silent_from={"client/8": 4}), keep_bodies=True)
@@ -495,7 +598,9 @@ def test_what_a_coalition_reads_is_computed_from_its_mail_and_its_keys(kwargs):
     names = {client_party(i): m for i, m in scene.members.items()}
 
     def reads(*who):
-        return scene.channel.decode(outcome.received(who), {name: names[name] for name in who if name in names})
+        return scene.channel.decode(
+            outcome.received(who), {name: names[name] for name in who if name in names}
+        )
 
     server = reads("server")
     assert isinstance(server, Total)
@@ -506,7 +611,9 @@ def test_what_a_coalition_reads_is_computed_from_its_mail_and_its_keys(kwargs):
     if scene.channel.graph == "complete":
         everything = reads("server", *(client_party(i) for i in range(1, threshold + 1)))
         assert isinstance(everything, Rows)
-        for who, row, weight in zip(everything.ids, everything.values, everything.weights, strict=True):
+        for who, row, weight in zip(
+            everything.ids, everything.values, everything.weights, strict=True
+        ):
             assert torch.allclose(row, updates[who].delta, atol=1e-3)
             assert abs(float(weight) - updates[who].weight) < 1e-3
         assert set(everything.ids) == set(range(threshold + 1, 8))
@@ -525,13 +632,17 @@ def test_forward_secrecy_forgets_what_a_coalition_could_use():
 
 def test_a_round_that_ended_early_opens_nothing_to_its_server():
     scene = Scene(SecAgg(graph="complete"), n=6)
-    outcome = scene.run(Faults(silent_from={client_party(i): 6 for i in range(1, 5)}), keep_bodies=True)
+    outcome = scene.run(
+        Faults(silent_from={client_party(i): 6 for i in range(1, 5)}), keep_bodies=True
+    )
     assert outcome.opened is None
     assert scene.channel.decode(outcome.received({"server"}), {"server": scene.server}) is None
 
 
 def test_stochastic_rounding_is_unbiased_through_the_channel():
-    scene = Scene(SecAgg(graph="complete", rounding="stochastic", bits=4), n=6, d=4000, max_weight=1.0)
+    scene = Scene(
+        SecAgg(graph="complete", rounding="stochastic", bits=4), n=6, d=4000, max_weight=1.0
+    )
     value = torch.full((4000,), 0.3 / 4000**0.5)
     outcome = scene.run(updates={i: Bounded(i, value, 1.0) for i in scene.members})
     step = 1 / scene.channel.code.scale(scene.plan())

@@ -1,4 +1,6 @@
-"""A lying server against clients in active mode: each attack ends in a named abort, and nothing of the sum leaves."""
+"""A lying server against clients in active mode: each attack ends in a named abort, and nothing of
+the sum leaves.
+"""
 
 import secrets
 
@@ -10,7 +12,7 @@ from privfl.crypto import SecAgg
 from privfl.crypto.primitives import Directory, backend, fields
 from privfl.crypto.secagg import StageAbort, wire
 from privfl.crypto.secagg.keys import advertisement
-from privfl.crypto.secagg.scene import epoch
+from privfl.crypto.secagg.parameters import epoch
 from privfl.crypto.secagg.stage import Kind
 
 N = 6
@@ -24,18 +26,33 @@ class LyingServer:
 
     def step(self, mail):
         sent = dict(self.honest.step(mail))
-        return {to: self.edit(to, body, Kind(body[4])) if to != "server" else body for to, body in sent.items()}
+        return {
+            to: self.edit(to, body, Kind(body[4])) if to != "server" else body
+            for to, body in sent.items()
+        }
 
 
 def rewritten(body, *parts):
     return bytes(body[: wire.HEADER.size]) + b"".join(parts)
 
 
-def run(edit, mode="active", number=0, members=None, channel=None, faults=Faults(), server=None, keep=False):
+def run(
+    edit,
+    mode="active",
+    number=0,
+    members=None,
+    channel=None,
+    faults=Faults(),
+    server=None,
+    keep=False,
+):
     channel = channel or SecAgg(mode=mode, graph="complete", corrupt=0.0)
     members = members or {i: channel.client(i) for i in range(1, N + 1)}
     plan = RoundPlan(number, tuple(range(1, N + 1)), d=8, l2=1.0, session=b"run")
-    parties = {client_party(i): m.enter(plan, Bounded(i, torch.full((8,), 0.1 * i / 8), 1.0)) for i, m in members.items()}
+    parties = {
+        client_party(i): m.enter(plan, Bounded(i, torch.full((8,), 0.1 * i / 8), 1.0))
+        for i, m in members.items()
+    }
     honest = (server or channel.server()).enter(plan)
     lying = LyingServer(honest, edit)
     outcome = drive(lying, parties, faults, keep_bodies=keep)
@@ -81,8 +98,14 @@ def swap_keys(victims):
 
 def test_a_server_that_swaps_keys_is_caught_by_everybody_who_is_sent_them():
     outcome, honest, *_ = run(swap_keys([0]))
-    assert clients_that_abort(outcome, "share_keys", "not signed by its identity") == EVERYBODY - {"client/1"}
-    assert all(abort.blamed == "server" for who, abort in outcome.aborts.items() if who in EVERYBODY - {"client/1"})
+    assert clients_that_abort(outcome, "share_keys", "not signed by its identity") == EVERYBODY - {
+        "client/1"
+    }
+    assert all(
+        abort.blamed == "server"
+        for who, abort in outcome.aborts.items()
+        if who in EVERYBODY - {"client/1"}
+    )
     assert honest.result is None
 
 
@@ -101,7 +124,9 @@ def test_a_server_that_enters_clients_of_its_own_is_caught():
         return rewritten(body, fields.table(changed))
 
     outcome, honest, *_ = run(edit)
-    assert clients_that_abort(outcome, "share_keys", "client 4 are not signed") == EVERYBODY - {"client/4"}
+    assert clients_that_abort(outcome, "share_keys", "client 4 are not signed") == EVERYBODY - {
+        "client/4"
+    }
     assert honest.result is None
 
 
@@ -110,7 +135,9 @@ def test_in_semi_honest_mode_nobody_notices_swapped_keys_which_is_why_active_mod
         if kind is not Kind.KEYS:
             return body
         rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 64, N)
-        changed = {p: bytes(r) for p, r in rows.items()} | {0: backend().x25519_public(secrets.token_bytes(32)) + bytes(rows[0][32:])}
+        changed = {p: bytes(r) for p, r in rows.items()} | {
+            0: backend().x25519_public(secrets.token_bytes(32)) + bytes(rows[0][32:])
+        }
         return rewritten(body, fields.table(changed)) if to != "client/1" else body
 
     outcome, _, *_ = run(edit, mode="semi_honest")
@@ -138,13 +165,17 @@ def test_a_server_that_asks_twice_for_different_survivors_gets_one_answer(mode):
     channel = SecAgg(mode=mode, graph="complete", corrupt=0.0)
     plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)
     members = {i: channel.client(i) for i in plan.cohort}
-    parties = {client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()}
+    parties = {
+        client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()
+    }
     outcome = drive(Greedy(channel.server().enter(plan), unchanged), parties, keep_bodies=True)
     assert clients_that_abort(outcome, "consistency", "two different SURVIVORS") == EVERYBODY
-    unmasks = [x for x in outcome.letters if x.receiver == "server" and x.body[4] == Kind.UNMASK]
-    assert len(unmasks) == (N if mode == "semi_honest" else 0)  # what was answered before the second question came
-    for letter in unmasks:
-        _, rest = fields.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
+    unmasks = [x for x in outcome.messages if x.receiver == "server" and x.body[4] == Kind.UNMASK]
+    assert len(unmasks) == (
+        N if mode == "semi_honest" else 0
+    )  # what was answered before the second question came
+    for message in unmasks:
+        _, rest = fields.read_table(memoryview(message.body)[wire.HEADER.size :], 32, N)
         assert fields.read_table(rest, 32, N)[0] == {}  # no key share beside the seed shares
 
 
@@ -160,15 +191,22 @@ def split(to_first, kind_of_second):
 def test_a_server_that_splits_the_survivor_set_in_halves_gets_no_shares():
     outcome, honest, *_ = run(split({"client/1", "client/3", "client/5"}, range(1, N)), keep=True)
     assert honest.result is None
-    assert not any(x.receiver == "server" and x.body[4] == Kind.UNMASK for x in outcome.letters)
+    assert not any(x.receiver == "server" and x.body[4] == Kind.UNMASK for x in outcome.messages)
     assert clients_that_abort(outcome, "unmask", "signed the same survivor set") == EVERYBODY
 
 
 def test_a_server_that_splits_the_survivor_set_unevenly_gets_answers_for_one_set_only():
-    outcome, *_ = run(split({"client/1", "client/2", "client/3", "client/4"}, range(1, N)), keep=True)
-    answered = {x.sender for x in outcome.letters if x.receiver == "server" and x.body[4] == Kind.UNMASK}
+    outcome, *_ = run(
+        split({"client/1", "client/2", "client/3", "client/4"}, range(1, N)), keep=True
+    )
+    answered = {
+        x.sender for x in outcome.messages if x.receiver == "server" and x.body[4] == Kind.UNMASK
+    }
     assert answered == {"client/1", "client/2", "client/3", "client/4"}
-    assert clients_that_abort(outcome, "unmask", "signed the same survivor set") == {"client/5", "client/6"}
+    assert clients_that_abort(outcome, "unmask", "signed the same survivor set") == {
+        "client/5",
+        "client/6",
+    }
 
 
 def test_a_server_that_replays_an_earlier_rounds_messages_is_caught():
@@ -179,13 +217,17 @@ def test_a_server_that_replays_an_earlier_rounds_messages_is_caught():
         return body
 
     _, _, members, channel = run(record)
-    outcome, honest, *_ = run(lambda to, body, kind: recorded[to, kind], number=1, members=members, channel=channel)
+    outcome, honest, *_ = run(
+        lambda to, body, kind: recorded[to, kind], number=1, members=members, channel=channel
+    )
     assert clients_that_abort(outcome, "share_keys", "another round") == EVERYBODY
     assert honest.result is None
 
 
 def test_an_earlier_rounds_keys_in_this_rounds_envelope_are_caught_by_their_signatures():
-    """The keys of a client that dropped out are known to the server: it must not pass them off as fresh ones."""
+    """The keys of a client that dropped out are known to the server: it must not pass them off as
+    fresh ones.
+    """
     recorded = {}
 
     def record(to, body, kind):
@@ -193,7 +235,9 @@ def test_an_earlier_rounds_keys_in_this_rounds_envelope_are_caught_by_their_sign
         return body
 
     def replay(to, body, kind):
-        return rewritten(body, recorded[to, kind][wire.HEADER.size :]) if kind is Kind.KEYS else body
+        return (
+            rewritten(body, recorded[to, kind][wire.HEADER.size :]) if kind is Kind.KEYS else body
+        )
 
     _, _, members, channel = run(record)
     outcome, honest, *_ = run(replay, number=1, members=members, channel=channel)
@@ -210,32 +254,46 @@ def test_a_round_is_entered_once_so_that_no_two_vectors_are_masked_alike():
 
 def test_a_server_that_lowers_the_threshold_is_in_another_round_than_its_clients():
     directory = Directory()
-    strict = SecAgg(mode="active", graph="complete", threshold=0.9, corrupt=0.0, directory=directory)
+    strict = SecAgg(
+        mode="active", graph="complete", threshold=0.9, corrupt=0.0, directory=directory
+    )
     lax = SecAgg(mode="active", graph="complete", threshold=0.6, corrupt=0.0, directory=directory)
     members = {i: strict.client(i) for i in range(1, N + 1)}
     outcome, honest, *_ = run(unchanged, members=members, channel=strict, server=lax.server())
     assert honest.result is None
     assert "other parameters" in honest.excluded["client/1"]
 
-    def forged(to, body, kind):  # it copies the clients' tag, and still cannot make them answer under their own threshold
+    def forged(
+        to, body, kind
+    ):  # it copies the clients' tag, and still cannot make them answer under their own threshold
         if kind is Kind.SURVIVORS:
             return rewritten(body, fields.bit_set(range(4), N))
         return body
 
-    outcome, honest, *_ = run(forged, members={i: strict.client(i) for i in range(1, N + 1)}, channel=strict)
+    outcome, honest, *_ = run(
+        forged, members={i: strict.client(i) for i in range(1, N + 1)}, channel=strict
+    )
     assert honest.result is None
-    assert clients_that_abort(outcome, "consistency", "4 survivors where at least 6") == {client_party(i) for i in range(1, 5)}
+    assert clients_that_abort(outcome, "consistency", "4 survivors where at least 6") == {
+        client_party(i) for i in range(1, 5)
+    }
 
 
 def test_a_server_that_lists_a_dead_client_alive_cannot_open_the_sum():
-    """It gets the seed of a vector that it does not have, and never the key whose masks are in everybody else's."""
+    """It gets the seed of a vector that it does not have, and never the key whose masks are in
+    everybody else's.
+    """
 
     def edit(to, body, kind):
         return rewritten(body, fields.bit_set(range(N), N)) if kind is Kind.SURVIVORS else body
 
     outcome, honest, *_ = run(edit, faults=Faults(silent_from={"client/6": 4}), keep=True)
     assert honest.result is None
-    assert not any(x.body[4] == Kind.UNMASK and _key_shares(x.body) for x in outcome.letters if x.receiver == "server")
+    assert not any(
+        x.body[4] == Kind.UNMASK and _key_shares(x.body)
+        for x in outcome.messages
+        if x.receiver == "server"
+    )
 
 
 def _key_shares(body):
@@ -249,11 +307,11 @@ def test_a_server_that_lists_a_living_client_dead_gets_no_seed_of_it():
 
     outcome, _, *_ = run(edit, keep=True)
     assert clients_that_abort(outcome, "consistency", "dropped out, and asks it") == {"client/1"}
-    for letter in outcome.letters:
-        if letter.receiver == "server" and letter.body[4] == Kind.UNMASK:
-            seeds, _ = fields.read_table(memoryview(letter.body)[wire.HEADER.size :], 32, N)
+    for message in outcome.messages:
+        if message.receiver == "server" and message.body[4] == Kind.UNMASK:
+            seeds, _ = fields.read_table(memoryview(message.body)[wire.HEADER.size :], 32, N)
             assert 0 not in seeds
-            assert set(_key_shares(letter.body)) == {0}
+            assert set(_key_shares(message.body)) == {0}
 
 
 @pytest.mark.parametrize("few", [1, 2, 3])
@@ -263,7 +321,9 @@ def test_a_server_that_asks_for_fewer_than_the_quorum_is_refused(few):
 
     outcome, honest, *_ = run(edit)
     assert honest.result is None
-    assert clients_that_abort(outcome, "consistency", "survivors where at least") == {client_party(i) for i in range(1, few + 1)}
+    assert clients_that_abort(outcome, "consistency", "survivors where at least") == {
+        client_party(i) for i in range(1, few + 1)
+    }
 
 
 def test_a_server_that_tells_a_client_that_its_neighbours_are_gone_is_refused():
@@ -278,7 +338,13 @@ def test_a_server_that_tells_a_client_that_its_neighbours_are_gone_is_refused():
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda b: b"", lambda b: bytes(b)[:28], lambda b: bytes(b) + b"x" * 400, lambda b: secrets.token_bytes(len(b))]
+    "spoil",
+    [
+        lambda b: b"",
+        lambda b: bytes(b)[:28],
+        lambda b: bytes(b) + b"x" * 400,
+        lambda b: secrets.token_bytes(len(b)),
+    ],
 )
 @pytest.mark.parametrize("kind", [Kind.KEYS, Kind.INBOX, Kind.SURVIVORS, Kind.SIGNATURES])
 def test_a_server_that_sends_garbage_ends_clients_by_name_and_never_crashes_them(kind, spoil):
@@ -295,9 +361,15 @@ def test_points_of_small_order_are_refused_from_a_client():
         def spoil(body, point=point):
             if body[4] != Kind.ADVERTISE:
                 return body
-            return bytes(body[: wire.HEADER.size]) + point.to_bytes(32, "little") + bytes(body[wire.HEADER.size + 32 :])
+            return (
+                bytes(body[: wire.HEADER.size])
+                + point.to_bytes(32, "little")
+                + bytes(body[wire.HEADER.size + 32 :])
+            )
 
-        _, honest, *_ = run(unchanged, mode="semi_honest", faults=Faults(malformed={"client/2": spoil}))
+        _, honest, *_ = run(
+            unchanged, mode="semi_honest", faults=Faults(malformed={"client/2": spoil})
+        )
         assert honest.result.survivors == (1, 3, 4, 5, 6)
         assert "unusable public key" in honest.excluded["client/2"]
 
@@ -313,7 +385,9 @@ def test_a_client_that_copies_anothers_keys_is_excluded():
     channel = SecAgg(graph="complete")
     plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)
     members = {i: channel.client(i) for i in plan.cohort}
-    parties = {client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()}
+    parties = {
+        client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()
+    }
     seen["keys"] = parties["client/1"].keys.public
     outcome = drive(channel.server().enter(plan), parties, Faults(malformed={"client/5": spoil}))
     assert outcome.opened.survivors == (1, 2, 3, 4, 6)

@@ -1,4 +1,6 @@
-"""Additive sharing over servers: the exact sum of the agreed clients, whoever drops, lies or colludes; and computing on shares."""
+"""Additive sharing over servers: the exact sum of the agreed clients, whoever drops, lies or
+colludes; and computing on shares.
+"""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +22,7 @@ from privfl.core import (
 )
 from privfl.crypto import AdditiveSharing
 from privfl.crypto.primitives import fields
-from privfl.crypto.sharing import SignBits, Spent, deal, deal_ands, deal_dabits, deal_square
+from privfl.crypto.sharing import SignBits, UsedUp, deal, deal_ands, deal_dabits, deal_square
 from privfl.crypto.sharing.additive import combine, split_whole
 from privfl.crypto.sharing.beaver import dot, matmul
 
@@ -45,20 +47,28 @@ class Scene:
 
     def __post_init__(self):
         self.helpers = dict(self.channel.helpers())
-        self.plan = RoundPlan(0, tuple(range(1, self.n + 1)), d=self.d, l2=1.0, max_weight=4.0, session=b"test")
+        self.plan = RoundPlan(
+            0, tuple(range(1, self.n + 1)), d=self.d, l2=1.0, max_weight=4.0, session=b"test"
+        )
         self.clients = {i: self.channel.client(i) for i in self.plan.cohort}
 
     def run(self, faults=Faults(), updates=None, keep_bodies=False, wrap=lambda party: party):
         updates = updates or updates_for(self.plan)
-        parties = {client_party(i): wrap(c.enter(self.plan, updates[i])) for i, c in self.clients.items()}
+        parties = {
+            client_party(i): wrap(c.enter(self.plan, updates[i])) for i, c in self.clients.items()
+        }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
-        return drive(wrap(self.channel.server().enter(self.plan)), parties, faults, keep_bodies=keep_bodies)
+        return drive(
+            wrap(self.channel.server().enter(self.plan)), parties, faults, keep_bodies=keep_bodies
+        )
 
     def opened_is_exactly(self, outcome, survivors, updates=None):
         assert outcome.opened is not None, {who: str(a) for who, a in outcome.aborts.items()}
         assert outcome.opened.survivors == tuple(survivors)
         made, code = updates or updates_for(self.plan), self.channel.code
-        exact = code.decode(sum(code.encode(made[i], self.plan) for i in survivors), self.plan, len(survivors))
+        exact = code.decode(
+            sum(code.encode(made[i], self.plan) for i in survivors), self.plan, len(survivors)
+        )
         assert torch.equal(outcome.opened.what.value, exact.value)
         assert outcome.opened.what.weight == exact.weight
 
@@ -74,7 +84,7 @@ def test_the_upload_is_one_vector_and_a_seed_for_each_other_server():
     scene = Scene(AdditiveSharing(servers=4, ring=24), d=10_000)
     outcome = scene.run()
     assert outcome.bytes_sent("client/1") < 3 * 10_001 + 4 * 150
-    assert len({x.exchange for x in outcome.letters if x.sender.startswith("client")}) == 1
+    assert len({x.exchange for x in outcome.messages if x.sender.startswith("client")}) == 1
 
 
 def test_who_does_not_reach_every_server_is_left_out_by_all():
@@ -85,7 +95,9 @@ def test_who_does_not_reach_every_server_is_left_out_by_all():
         seen[0] += 1
         return b"" if seen[0] == 2 else body
 
-    outcome = scene.run(Faults(silent_from={"client/2": 0}, malformed={"client/4": lose_the_second}))
+    outcome = scene.run(
+        Faults(silent_from={"client/2": 0}, malformed={"client/4": lose_the_second})
+    )
     scene.opened_is_exactly(outcome, [1, 3, 5])
     assert "stage share" in outcome.opened.excluded["client/4"]
 
@@ -129,11 +141,18 @@ def test_a_server_that_falls_silent_is_blamed():
     for exchange, stage in ((0, "agree"), (3, "sum")):
         outcome = scene.run(Faults(silent_from={"server/2": exchange}))
         assert outcome.opened is None
-        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (stage, "server/2")
+        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (
+            stage,
+            "server/2",
+        )
 
 
-@pytest.mark.parametrize(("asked", "says"), [([0], "threshold"), ([0, 1, 2, 3, 4], "never reached")])
-def test_a_first_server_that_asks_for_one_client_or_for_clients_that_nobody_heard_is_refused(asked, says):
+@pytest.mark.parametrize(
+    ("asked", "says"), [([0], "threshold"), ([0, 1, 2, 3, 4], "never reached")]
+)
+def test_a_first_server_that_asks_for_one_client_or_for_clients_that_nobody_heard_is_refused(
+    asked, says
+):
     scene = Scene()
 
     def edit(body):
@@ -160,7 +179,10 @@ def test_what_each_coalition_reads_is_computed():
     outcome = scene.run(Faults(silent_from={"client/5": 0}), keep_bodies=True)
 
     def reads(*who):
-        return scene.channel.decode(outcome.received(who), {name: scene.helpers[name] for name in who if name in scene.helpers})
+        return scene.channel.decode(
+            outcome.received(who),
+            {name: scene.helpers[name] for name in who if name in scene.helpers},
+        )
 
     assert torch.equal(reads("server").value, outcome.opened.what.value)
     assert reads("server/1") is None
@@ -175,17 +197,21 @@ def test_what_each_coalition_reads_is_computed():
 
 def test_each_servers_share_is_uniform_over_the_ring():
     scene = Scene(AdditiveSharing(ring=16, bits=10), n=2, d=65_535)
-    outcome = scene.run(keep_bodies=True, updates={i: Bounded(i, torch.zeros(65_535), 1.0) for i in (1, 2)})
-    for letter in outcome.letters:
-        if letter.sender == "client/1" and letter.receiver == "server":
-            words = np.frombuffer(letter.body[-2 * 65_536 :], dtype="<u2")
+    outcome = scene.run(
+        keep_bodies=True, updates={i: Bounded(i, torch.zeros(65_535), 1.0) for i in (1, 2)}
+    )
+    for message in outcome.messages:
+        if message.sender == "client/1" and message.receiver == "server":
+            words = np.frombuffer(message.body[-2 * 65_536 :], dtype="<u2")
             for half in (words & 255, words >> 8):
                 assert stats.chisquare(np.bincount(half, minlength=256)).pvalue > 1e-6
 
 
 def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     scene = Scene(AdditiveSharing(servers=3))
-    scene.opened_is_exactly(scene.run(Faults(silent_from={"client/2": 0}), wrap=restless), [1, 3, 4, 5])
+    scene.opened_is_exactly(
+        scene.run(Faults(silent_from={"client/2": 0}), wrap=restless), [1, 3, 4, 5]
+    )
 
 
 def test_parties_and_helpers_do_not_pickle_or_print():
@@ -193,7 +219,11 @@ def test_parties_and_helpers_do_not_pickle_or_print():
 
     scene = Scene()
     update = updates_for(scene.plan)[1]
-    for secret in (scene.helpers["server/1"], scene.helpers["server/1"].enter(scene.plan), scene.clients[1].enter(scene.plan, update)):
+    for secret in (
+        scene.helpers["server/1"],
+        scene.helpers["server/1"].enter(scene.plan),
+        scene.clients[1].enter(scene.plan, update),
+    ):
         assert "holds secrets" in repr(secret)
         with pytest.raises(SecretsStay):
             pickle.dumps(secret)
@@ -218,7 +248,8 @@ def test_headroom_is_refused_one_client_past_the_ring():
         AdditiveSharing().client(1).enter(scene.plan, updates_for(scene.plan)[1])
 
 
-# ---- computing on shares ------------------------------------------------------------------------------------------------------
+# ---- computing on shares
+# -------------------------------------------------------------------------------------------------
 
 
 def words(*shape):
@@ -234,13 +265,20 @@ def slow_dot(x, y):
 def test_products_of_shares_are_shares_of_the_product(parties, times):
     x, y = (words(4, 6), words(6, 3)) if times is matmul else (words(4, 6), words(4, 6))
     triples = deal(parties, x.shape, y.shape, times)
-    masked = [t.mask(a, b) for t, a, b in zip(triples, split_whole(x, parties), split_whole(y, parties), strict=True)]
+    masked = [
+        t.mask(a, b)
+        for t, a, b in zip(triples, split_whole(x, parties), split_whole(y, parties), strict=True)
+    ]
     d, e = combine([m[0] for m in masked]), combine([m[1] for m in masked])
     product = combine([t.product(d, e, i == 0, times) for i, t in enumerate(triples)])
     slow = {
         np.multiply: lambda: x * y,
-        matmul: lambda: np.array([[slow_dot(row, column) for column in y.T] for row in x], dtype=np.uint64),
-        dot: lambda: np.array([slow_dot(row, other) for row, other in zip(x, y, strict=True)], dtype=np.uint64),
+        matmul: lambda: np.array(
+            [[slow_dot(row, column) for column in y.T] for row in x], dtype=np.uint64
+        ),
+        dot: lambda: np.array(
+            [slow_dot(row, other) for row, other in zip(x, y, strict=True)], dtype=np.uint64
+        ),
     }
     assert (product == slow[times]()).all()
 
@@ -263,21 +301,24 @@ def test_matrix_products_are_exact_modulo_2_to_the_64():
 def test_correlated_randomness_serves_once():
     one, _ = deal(2, (2,), (2,))
     one.mask(words(2), words(2))
-    with pytest.raises(Spent):
+    with pytest.raises(UsedUp):
         one.mask(words(2), words(2))
     square, _ = deal_square(2, 2, 2)
     square.mask(words(2, 2))
-    with pytest.raises(Spent):
+    with pytest.raises(UsedUp):
         square.mask(words(2, 2))
     bits, _ = deal_dabits(3)
     bits.mask(words(3))
-    with pytest.raises(Spent):
+    with pytest.raises(UsedUp):
         bits.mask(words(3))
 
 
 def sign_bits(values):
     shares = split_whole(values.view(np.uint64), 2)
-    one, two = (SignBits(s, a, first) for s, a, first in zip(shares, deal_ands(len(values)), (True, False), strict=True))
+    one, two = (
+        SignBits(s, a, first)
+        for s, a, first in zip(shares, deal_ands(len(values)), (True, False), strict=True)
+    )
     rounds = 0
     while one.bits is None:
         a, b = one.send(), two.send()
@@ -300,16 +341,24 @@ def test_sign_bits_convert_to_arithmetic_shares_that_select():
     one, two, _ = sign_bits(values)
     dealt = deal_dabits(4)
     opened = dealt[0].mask(one.bits) ^ dealt[1].mask(two.bits)
-    numbers = combine([bits.to_arithmetic(opened, first) for bits, first in zip(dealt, (True, False), strict=True)])
+    numbers = combine(
+        [
+            bits.to_arithmetic(opened, first)
+            for bits, first in zip(dealt, (True, False), strict=True)
+        ]
+    )
     assert numbers.tolist() == [0, 1, 0, 1]
 
 
 def test_a_comparison_message_is_sent_once_and_one_of_another_round_is_refused():
-    one, _ = (SignBits(words(3), ands, first) for ands, first in zip(deal_ands(3), (True, False), strict=True))
+    one, _ = (
+        SignBits(words(3), ands, first)
+        for ands, first in zip(deal_ands(3), (True, False), strict=True)
+    )
     with pytest.raises(ValueError, match="does not belong"):
         one.take(b"")
     one.send()
-    with pytest.raises(Spent):
+    with pytest.raises(UsedUp):
         one.send()
     with pytest.raises(ValueError, match="does not belong"):
         one.take(b"\0" * 7 * 8)
@@ -317,5 +366,11 @@ def test_a_comparison_message_is_sent_once_and_one_of_another_round_is_refused()
 
 def test_what_a_party_sends_in_a_comparison_is_uniform():
     n = 20_000
-    one, _ = (SignBits(np.zeros(n, np.uint64), ands, first) for ands, first in zip(deal_ands(n), (True, False), strict=True))
-    assert stats.chisquare(np.bincount(np.frombuffer(one.send(), np.uint8), minlength=256)).pvalue > 1e-6
+    one, _ = (
+        SignBits(np.zeros(n, np.uint64), ands, first)
+        for ands, first in zip(deal_ands(n), (True, False), strict=True)
+    )
+    assert (
+        stats.chisquare(np.bincount(np.frombuffer(one.send(), np.uint8), minlength=256)).pvalue
+        > 1e-6
+    )

@@ -1,4 +1,6 @@
-"""Two servers run robust rules on shares: equal to the plain rules on the quantised updates, whoever lies, drops, or listens in."""
+"""Two servers run robust rules on shares: equal to the plain rules on the quantised updates,
+whoever lies, drops, or listens in.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -17,13 +19,13 @@ from privfl.core import (
     Faults,
     InformedServer,
     KeepsSecrets,
-    RestKey,
     RoundPlan,
     Rows,
+    StateKey,
     Total,
     client_party,
     drive,
-    sleep,
+    seal_state,
 )
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
@@ -61,21 +63,43 @@ class Scene:
     def __post_init__(self):
         self.helpers = dict(self.channel.helpers())
         self.server = self.channel.server()
-        self.plan = RoundPlan(self.number, tuple(range(1, self.n + 1)), self.d, l2=1.0, max_weight=self.max_weight, session=b"test")
+        self.plan = RoundPlan(
+            self.number,
+            tuple(range(1, self.n + 1)),
+            self.d,
+            l2=1.0,
+            max_weight=self.max_weight,
+            session=b"test",
+        )
         self.updates = updates_for(self.plan)
 
     def run(self, faults=Faults(), keep_bodies=False, wrap=lambda party: party):
         context = Context(self.plan, torch.zeros(self.d), torch.Generator())
         assert isinstance(self.server, InformedServer)
         self.server.inform(context)
-        parties = {client_party(i): wrap(self.channel.client(i).enter(self.plan, u)) for i, u in self.updates.items()}
+        parties = {
+            client_party(i): wrap(self.channel.client(i).enter(self.plan, u))
+            for i, u in self.updates.items()
+        }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
         return drive(wrap(self.server.enter(self.plan)), parties, faults, keep_bodies=keep_bodies)
 
     def quantised(self, who):
-        """Integer rows [n, d] of these clients, as any implementation of the fixed point would make them."""
+        """Integer rows [n, d] of these clients, as any implementation of the fixed point would make
+        them.
+        """
         scale = (2 ** (self.channel.bits - 1) - 1) / self.plan.l2
-        return np.stack([np.rint(self.updates[i].delta.numpy().astype(np.float64) * scale).astype(np.int64) for i in who]), scale
+        return (
+            np.stack(
+                [
+                    np.rint(self.updates[i].delta.numpy().astype(np.float64) * scale).astype(
+                        np.int64
+                    )
+                    for i in who
+                ]
+            ),
+            scale,
+        )
 
     def rows(self, who):
         integers, scale = self.quantised(who)
@@ -90,26 +114,42 @@ def opened(outcome):
     return outcome.opened
 
 
-# ---- equal to the plain rules ---------------------------------------------------------------------------------------------
+# ---- equal to the plain rules
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("ring", "bits", "reveal"),
-    [(40, 16, "scores"), (64, 16, "selection"), (64, 20, "aggregate"), (32, 12, "selection"), (None, 16, "scores")],
+    [
+        (40, 16, "scores"),
+        (64, 16, "selection"),
+        (64, 20, "aggregate"),
+        (32, 12, "selection"),
+        (None, 16, "scores"),
+    ],
 )
 def test_the_mean_is_exactly_the_mean_of_the_quantised_updates(ring, bits, reveal):
     scene = Scene(TwoServer(Mean(weighted=False), reveal=reveal, ring=ring, bits=bits))
     what = opened(scene.run()).what
     integers, scale = scene.quantised(scene.plan.cohort)
-    assert torch.equal(what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32)))
+    assert torch.equal(
+        what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32))
+    )
     assert (what.weight, what.count) == (9.0, 9)
 
 
 def test_the_weighted_mean_sends_weights_inside_the_shares():
     scene = Scene(TwoServer(Mean()), max_weight=4.0)
-    scene.updates = {i: Bounded(i, u.delta, 1.0, weight=1.0 + i % 4) for i, u in scene.updates.items()}
+    scene.updates = {
+        i: Bounded(i, u.delta, 1.0, weight=1.0 + i % 4) for i, u in scene.updates.items()
+    }
     what = opened(scene.run()).what
-    plain = Mean()(Rows(torch.stack([u.delta for u in scene.updates.values()]), torch.tensor([u.weight for u in scene.updates.values()])))
+    plain = Mean()(
+        Rows(
+            torch.stack([u.delta for u in scene.updates.values()]),
+            torch.tensor([u.weight for u in scene.updates.values()]),
+        )
+    )
     assert torch.allclose(what.mean(), plain, atol=1e-4)
     assert math.isclose(what.weight, sum(u.weight for u in scene.updates.values()), rel_tol=1e-4)
 
@@ -143,12 +183,18 @@ def test_the_cosine_filter_keeps_whom_the_plain_rule_keeps(threshold, reveal):
     hidden = Scene(TwoServer(rule, reveal=reveal))
     hidden.updates = scene.updates
     out = opened(hidden.run())
-    verdict, _ = rule.judge_step(hidden.rows(hidden.plan.cohort), None, Context(hidden.plan, torch.zeros(hidden.d), torch.Generator()))
+    verdict, _ = rule.judge_step(
+        hidden.rows(hidden.plan.cohort),
+        None,
+        Context(hidden.plan, torch.zeros(hidden.d), torch.Generator()),
+    )
     integers, scale = hidden.quantised(hidden.plan.cohort)
     exact = integers[verdict.kept.numpy()].sum(axis=0) * (1 / scale)
     assert torch.equal(out.what.value, torch.from_numpy(exact.astype(np.float32)))
     if reveal == "scores":
-        assert torch.allclose(out.disclosed["cosines"].double(), verdict.scores["cosine"].double(), atol=1e-3)
+        assert torch.allclose(
+            out.disclosed["cosines"].double(), verdict.scores["cosine"].double(), atol=1e-3
+        )
     if reveal == "selection":
         assert torch.equal(out.disclosed["selected"], verdict.kept)
 
@@ -156,7 +202,9 @@ def test_the_cosine_filter_keeps_whom_the_plain_rule_keeps(threshold, reveal):
 @REVEALS
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("root_l2", [math.inf, 0.5])
-def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights_and_lengths(fixed, root_l2, reveal):
+def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights_and_lengths(
+    fixed, root_l2, reveal
+):
     scene = Scene()
     root = 3.0 * scene.updates[1].delta
     rule = FLTrust(lambda context: root, fixed=fixed, root_l2=root_l2)
@@ -165,8 +213,14 @@ def test_fltrust_is_the_plain_rule_to_the_fineness_of_its_weights_and_lengths(fi
     scene.lie(4, 1e-2 * scene.updates[4].delta)  # length has no effect
     out = opened(scene.run())
     if reveal != "scores":  # clients bring their rows to one length before they are rounded
-        scene.updates = {i: Bounded.claimed(i, u.delta / u.delta.norm(), 1.0) for i, u in scene.updates.items()}
-    plain, _ = rule.step(scene.rows(scene.plan.cohort), None, Context(scene.plan, torch.zeros(scene.d), torch.Generator()))
+        scene.updates = {
+            i: Bounded.claimed(i, u.delta / u.delta.norm(), 1.0) for i, u in scene.updates.items()
+        }
+    plain, _ = rule.step(
+        scene.rows(scene.plan.cohort),
+        None,
+        Context(scene.plan, torch.zeros(scene.d), torch.Generator()),
+    )
     assert (out.what.mean() - plain).norm() <= 3e-4 * plain.norm()
     assert out.excluded == {}
     if reveal == "selection":
@@ -186,7 +240,9 @@ def test_under_hidden_weights_a_row_of_another_length_than_the_common_one_is_ref
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="aggregate"))
     x = scene.updates[4].delta
     words = np.rint(x.numpy() / np.linalg.norm(x.numpy()) * length * 32767).astype(int).tolist()
-    out = opened(scene.run(Faults(liars={"client/4": lambda party: SendsIntegers(party, words)})))
+    out = opened(
+        scene.run(Faults(byzantine={"client/4": lambda party: SendsIntegers(party, words)}))
+    )
     assert list(out.excluded) == ["client/4"]
 
 
@@ -200,7 +256,10 @@ def test_where_nobody_is_trusted_the_model_stays(reveal):
 
 @REVEALS
 def test_a_zero_root_update_trusts_nobody_and_a_zero_reference_has_cosine_zero(reveal):
-    assert torch.equal(opened(Scene(TwoServer(toward(torch.zeros(130)), reveal=reveal)).run()).what.mean(), torch.zeros(130))
+    assert torch.equal(
+        opened(Scene(TwoServer(toward(torch.zeros(130)), reveal=reveal)).run()).what.mean(),
+        torch.zeros(130),
+    )
     for threshold, kept in ((-0.5, 9), (0.0, 0), (0.5, 0)):
         rule = CosineFilter(threshold, lambda rows, context: torch.zeros(130))
         assert opened(Scene(TwoServer(rule, reveal=reveal)).run()).what.count == kept
@@ -215,21 +274,24 @@ def test_krum_on_shares_with_ties_opens_rows_of_the_same_scores():
     assert torch.equal(out.disclosed["selected"], plain.kept)
 
 
-def test_before_the_model_has_moved_the_cosine_filter_filters_nobody_and_then_it_filters_by_the_last_change():
+def test_the_cosine_filter_filters_nobody_before_the_model_moves_and_then_by_the_last_change():
     scene = Scene(TwoServer(CosineFilter(0.0), reveal="scores", reference="previous"))
     scene.lie(3, -scene.updates[3].delta)
     assert opened(scene.run()).what.count == 9
     moved = sum(u.delta for u in scene.updates.values())
     plan = scene.plan = RoundPlan(1, scene.plan.cohort, scene.d, l2=1.0, session=b"test")
     scene.server.inform(Context(plan, moved, torch.Generator()))
-    parties = {client_party(i): scene.channel.client(i).enter(plan, u) for i, u in scene.updates.items()}
+    parties = {
+        client_party(i): scene.channel.client(i).enter(plan, u) for i, u in scene.updates.items()
+    }
     parties |= {who: helper.enter(plan) for who, helper in scene.helpers.items()}
     out = opened(drive(scene.server.enter(plan), parties))
     assert out.what.count == 8
     assert out.disclosed["cosines"][2] < 0
 
 
-# ---- lying clients --------------------------------------------------------------------------------------------------------
+# ---- lying clients
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
@@ -240,7 +302,9 @@ def test_a_client_that_skips_its_clip_is_refused_by_name(reveal):
     assert out.excluded == {"client/4": "its update failed the norm check"}
     assert out.survivors == (1, 2, 3, 5, 6, 7, 8, 9)
     integers, scale = scene.quantised(out.survivors)
-    assert torch.equal(out.what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32)))
+    assert torch.equal(
+        out.what.value, torch.from_numpy((integers.sum(axis=0) * (1 / scale)).astype(np.float32))
+    )
 
 
 class SendsIntegers:
@@ -255,7 +319,9 @@ class SendsIntegers:
 
 
 def crafted(ring, d):
-    """Vectors that are enormous, and whose squares, or whose words, wrap around to something small."""
+    """Vectors that are enormous, and whose squares, or whose words, wrap around to something
+    small.
+    """
     q = 1 << ring
     root = 1 << (ring // 2)
     return {
@@ -277,7 +343,9 @@ def crafted(ring, d):
 def test_words_that_wrap_around_the_ring_do_not_pass_the_norm_check(ring, name):
     scene = Scene(TwoServer(Mean(weighted=False), ring=ring))
     words = crafted(ring, scene.d)[name]
-    out = opened(scene.run(Faults(liars={"client/5": lambda party: SendsIntegers(party, words)})))
+    out = opened(
+        scene.run(Faults(byzantine={"client/5": lambda party: SendsIntegers(party, words)}))
+    )
     assert "client/5" in out.excluded
     assert out.what.count == 8
 
@@ -287,14 +355,18 @@ def test_bits_above_the_ring_change_nothing():
     integers, _ = scene.quantised([5])
     words = [int(x) + (1 << 40) * (j % 7) for j, x in enumerate(integers[0])]
     honest = opened(scene.run()).what
-    lied = opened(scene.run(Faults(liars={"client/5": lambda party: SendsIntegers(party, words)})))
+    lied = opened(
+        scene.run(Faults(byzantine={"client/5": lambda party: SendsIntegers(party, words)}))
+    )
     assert lied.excluded == {}
     assert torch.equal(lied.what.value, honest.value)
 
 
 def test_a_weight_that_is_tiny_beside_the_largest_is_no_lie():
     scene = Scene(TwoServer(Mean()), max_weight=1e6)
-    scene.updates = {i: Bounded(i, u.delta, 1.0, weight=1.0 if i < 4 else 1e5) for i, u in scene.updates.items()}
+    scene.updates = {
+        i: Bounded(i, u.delta, 1.0, weight=1.0 if i < 4 else 1e5) for i, u in scene.updates.items()
+    }
     out = opened(scene.run())
     assert out.excluded == {}
     assert math.isclose(out.what.weight, 6e5, rel_tol=1e-3)
@@ -312,7 +384,7 @@ def test_a_weight_outside_of_its_range_is_refused(claimed):
         def step(self, mail):
             return self.party.step(mail)
 
-    out = opened(scene.run(Faults(liars={"client/2": Claims})))
+    out = opened(scene.run(Faults(byzantine={"client/2": Claims})))
     assert list(out.excluded) == ["client/2"]
 
 
@@ -324,7 +396,7 @@ def test_liars_found_by_the_norm_check_count_among_krums_f():
     scene.lie(3, 5.0 * scene.updates[3].delta)
     outcome = scene.run()
     assert outcome.opened is None
-    assert "stands 2 liars" in str(outcome.aborts["server"])
+    assert "tolerates 2 Byzantine" in str(outcome.aborts["server"])
 
 
 def test_a_single_projection_lets_no_more_through_than_its_bound():
@@ -340,7 +412,8 @@ def test_a_single_projection_lets_no_more_through_than_its_bound():
         assert share <= passes(longest, ring, d) + 4 * math.sqrt(0.25 / tries)
 
 
-# ---- a lying second server ------------------------------------------------------------------------------------------------
+# ---- a lying second server
+# ------------------------------------------------------------------------------------------------
 
 
 class ShiftsTheSum:
@@ -369,23 +442,40 @@ class ShiftsTheSum:
 @pytest.mark.parametrize("error", [1, -(1 << 20), 1 << 39, 1 << 63, (1 << 40) + 1])
 @pytest.mark.parametrize(("rule", "reveal"), [(Krum(f=2, m=4), "scores"), (Mean(), "selection")])
 def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
-    scene = Scene(TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40))  # 2^63 is nothing in a ring of 40 bits
+    scene = Scene(
+        TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40)
+    )  # 2^63 is nothing in a ring of 40 bits
     for guess in (0, -error):
-        outcome = scene.run(Faults(liars={"server/1": lambda party, guess=guess: ShiftsTheSum(party, error, guess)}))
+        outcome = scene.run(
+            Faults(
+                byzantine={"server/1": lambda party, guess=guess: ShiftsTheSum(party, error, guess)}
+            )
+        )
         assert outcome.opened is None
-        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == ("sum", "server/1")
+        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (
+            "sum",
+            "server/1",
+        )
 
 
-@pytest.mark.parametrize(("ring", "error"), [(40, 1 << 30), (64, 1 << 30), (64, 1 << 62), (64, 1 << 63)])
+@pytest.mark.parametrize(
+    ("ring", "error"), [(40, 1 << 30), (64, 1 << 30), (64, 1 << 62), (64, 1 << 63)]
+)
 def test_a_second_server_that_shifts_fltrusts_sum_is_blamed(ring, error):
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores", ring=ring))
-    outcome = scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, error)}))
+    outcome = scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, error)}))
     assert outcome.opened is None
     assert outcome.aborts["server"].blamed == "server/1"
-    assert opened(scene.run(Faults(liars={"server/1": lambda party: ShiftsTheSum(party, 0)}))).what.count > 0
+    assert (
+        opened(
+            scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, 0)}))
+        ).what.count
+        > 0
+    )
 
 
-# ---- dropouts, garbage, replays -------------------------------------------------------------------------------------------
+# ---- dropouts, garbage, replays
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_client_that_reached_one_server_alone_is_left_out():
@@ -441,7 +531,9 @@ def test_a_helper_that_falls_silent_leaves_nothing_opened_or_everything(who, exc
 
 @pytest.mark.parametrize("sender", ["server", "server/1", "dealer"])
 @pytest.mark.parametrize("where", [4, 29, -1])
-def test_a_changed_byte_between_the_servers_ends_the_round_and_never_gives_a_wrong_sum(sender, where):
+def test_a_changed_byte_between_the_servers_ends_the_round_and_never_gives_a_wrong_sum(
+    sender, where
+):
     scene = Scene(TwoServer(Krum(f=2, m=4), reveal="scores"))
     whole = opened(scene.run()).what
     for turn in range(4):
@@ -480,7 +572,12 @@ def test_an_earlier_rounds_messages_are_refused():
 
 @pytest.mark.parametrize(
     ("rule", "reveal"),
-    [(Mean(), "scores"), (Krum(f=2, m=4), "aggregate"), (toward(torch.ones(130)), "scores"), (toward(torch.ones(130)), "aggregate")],
+    [
+        (Mean(), "scores"),
+        (Krum(f=2, m=4), "aggregate"),
+        (toward(torch.ones(130)), "scores"),
+        (toward(torch.ones(130)), "aggregate"),
+    ],
     ids=["mean", "krum", "fltrust scores", "fltrust hidden"],
 )
 def test_every_party_can_sleep_between_exchanges(rule, reveal, restless):
@@ -491,19 +588,27 @@ def test_every_party_can_sleep_between_exchanges(rule, reveal, restless):
 
 def test_no_party_or_member_prints_or_pickles_its_secrets():
     scene = Scene()
-    parties = [scene.server.enter(scene.plan), scene.channel.client(1).enter(scene.plan, scene.updates[1])]
+    parties = [
+        scene.server.enter(scene.plan),
+        scene.channel.client(1).enter(scene.plan, scene.updates[1]),
+    ]
     parties += [helper.enter(scene.plan) for helper in scene.helpers.values()]
     for thing in (*parties, scene.server, *scene.helpers.values()):
         assert "holds secrets" in repr(thing)
         assert isinstance(thing, KeepsSecrets)
 
 
-# ---- who reads what -------------------------------------------------------------------------------------------------------
+# ---- who reads what
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "channel",
-    [TwoServer(Mean()), TwoServer(Krum(f=2, m=4), reveal="scores"), TwoServer(toward(torch.ones(130)), reveal="aggregate")],
+    [
+        TwoServer(Mean()),
+        TwoServer(Krum(f=2, m=4), reveal="scores"),
+        TwoServer(toward(torch.ones(130)), reveal="aggregate"),
+    ],
     ids=["mean", "krum", "fltrust"],
 )
 def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_row(channel):
@@ -512,21 +617,27 @@ def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_r
     members = {**scene.helpers, "server": scene.server}
 
     def reads(*who):
-        return channel.decode(outcome.received(who), {name: members[name] for name in who if name in members})
+        return channel.decode(
+            outcome.received(who), {name: members[name] for name in who if name in members}
+        )
 
     assert torch.equal(reads("server").value, opened(outcome).what.value)
     assert torch.equal(reads("server", "client/3").value, opened(outcome).what.value)
     for alone in ("server/1", "dealer", "client/3"):
         assert reads(alone) is None
     everybody = {"server", "server/1", "dealer", *(client_party(i) for i in scene.plan.cohort)}
-    assert channel.decode(outcome.received(everybody), {}) is None  # who only taps the wires reads nothing
+    assert (
+        channel.decode(outcome.received(everybody), {}) is None
+    )  # who only taps the wires reads nothing
     for pair in (("server", "server/1"), ("server", "dealer"), ("server/1", "dealer")):
         rows = reads(*pair)
         assert isinstance(rows, Rows)
         assert rows.ids == tuple(range(1, 9))
         for who, row in zip(rows.ids, rows.values, strict=True):
             sent = scene.updates[who].delta
-            assert torch.allclose(row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4)
+            assert torch.allclose(
+                row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4
+            )
 
 
 def test_what_the_server_remembers_of_a_round_does_not_grow_with_the_model():
@@ -534,7 +645,9 @@ def test_what_the_server_remembers_of_a_round_does_not_grow_with_the_model():
     for d in (130, 3000):
         scene = Scene(TwoServer(toward(torch.ones(d)), reveal="aggregate"), d=d)
         opened(scene.run())
-        sizes.append(len(sleep(scene.server.kept[scene.channel.round(scene.plan).tag], RestKey()).body))
+        sizes.append(
+            len(seal_state(scene.server.kept[scene.channel.round(scene.plan).tag], StateKey()).body)
+        )
     assert abs(sizes[1] - sizes[0]) < 100
 
 
@@ -548,7 +661,12 @@ def test_what_is_disclosed_is_what_the_mode_says():
         (toward(torch.ones(130)), "selection"): {"clients", "accepted", "selected"},
         (toward(torch.ones(130)), "aggregate"): {"clients", "accepted", "count"},
         (toward(torch.ones(130)), "scores"): {"clients", "accepted", "norms", "trust"},
-        (CosineFilter(0.0, lambda rows, context: torch.ones(130)), "scores"): {"clients", "accepted", "norms", "cosines"},
+        (CosineFilter(0.0, lambda rows, context: torch.ones(130)), "scores"): {
+            "clients",
+            "accepted",
+            "norms",
+            "cosines",
+        },
     }
     for (rule, reveal), names in named.items():
         assert set(opened(Scene(TwoServer(rule, reveal=reveal)).run()).disclosed) == names
@@ -559,7 +677,7 @@ def test_a_refused_liar_cannot_have_the_others_products_with_its_own_row_opened(
     scene = Scene(TwoServer(rule, reveal="scores"))
     seen = []
     probe = [1 << 30] + [0] * 129  # its products with other rows would be their first coordinates
-    faults = Faults(liars={"client/4": lambda party: SendsIntegers(party, probe)})
+    faults = Faults(byzantine={"client/4": lambda party: SendsIntegers(party, probe)})
     out = opened(scene.run(faults, wrap=lambda party: seen.append(party) or party))
     assert out.disclosed["accepted"].tolist() == [i != 4 for i in scene.plan.cohort]
     for machine in (party.machine for party in seen if hasattr(party, "machine")):
@@ -576,18 +694,24 @@ def test_all_that_a_server_is_sent_before_the_choice_is_uniform_whatever_the_upd
     now = scene.channel.round(scene.plan)
     key = scene.server.kept[now.tag].key
     for sender, label in (("server", b"1"), ("server/1", b"2")):
-        steps = [x.body for x in outcome.letters if x.sender == sender and x.body[4] == STEPS]
-        frames = b"".join(open_steps(now, key, label, body)[8:] for body in steps[8:-6])  # after the checks, before anything opens
+        steps = [x.body for x in outcome.messages if x.sender == sender and x.body[4] == STEPS]
+        frames = b"".join(
+            open_steps(now, key, label, body)[8:] for body in steps[8:-6]
+        )  # after the checks, before anything opens
         counts = np.bincount(np.frombuffer(frames, np.uint8), minlength=256)
         assert len(frames) > 50_000
         assert stats.chisquare(counts).pvalue > 1e-7
         assert set(counts[counts == 0]) == set()
-    vector = next(x.body for x in outcome.letters if x.sender == "client/1" and x.receiver == "server")[-5 * scene.d :]
+    vector = next(
+        x.body for x in outcome.messages if x.sender == "client/1" and x.receiver == "server"
+    )[-5 * scene.d :]
     assert np.bincount(np.frombuffer(vector, np.uint8), minlength=256).max() < 20
 
 
 @REVEALS
-def test_a_reference_that_would_read_one_coordinate_of_everybody_is_refused_by_the_second_server(reveal):
+def test_a_reference_that_would_read_one_coordinate_of_everybody_is_refused_by_the_second_server(
+    reveal,
+):
     scene = Scene(TwoServer(toward(torch.eye(130)[7]), reveal=reveal))
     outcome = scene.run()
     assert outcome.opened is None
@@ -599,13 +723,22 @@ def test_masks_are_fresh_when_a_round_is_tried_again():
     sent = []
     for _ in range(2):
         outcome = scene.run(keep_bodies=True)
-        sent.append([x.body[60:] for x in outcome.letters if x.sender in ("client/1", "server", "dealer") and x.size > 500])
+        sent.append(
+            [
+                x.body[60:]
+                for x in outcome.messages
+                if x.sender in ("client/1", "server", "dealer") and x.size > 500
+            ]
+        )
     for one, other in zip(*sent, strict=True):
-        same = np.frombuffer(one, np.uint8)[: len(other)] == np.frombuffer(other, np.uint8)[: len(one)]
+        same = (
+            np.frombuffer(one, np.uint8)[: len(other)] == np.frombuffer(other, np.uint8)[: len(one)]
+        )
         assert same[100:].mean() < 0.1
 
 
-# ---- settings -------------------------------------------------------------------------------------------------------------
+# ---- settings
+# -------------------------------------------------------------------------------------------------
 
 
 def test_rules_that_would_open_a_single_client_are_refused():
@@ -616,7 +749,9 @@ def test_rules_that_would_open_a_single_client_are_refused():
     alone = Scene()
     for who in range(2, 10):
         alone.lie(who, -alone.updates[who].delta)
-    hidden = Scene(TwoServer(CosineFilter(0.0, lambda rows, context: alone.updates[1].delta), reveal="scores"))
+    hidden = Scene(
+        TwoServer(CosineFilter(0.0, lambda rows, context: alone.updates[1].delta), reveal="scores")
+    )
     hidden.updates = alone.updates
     outcome = hidden.run()
     assert outcome.opened is None
@@ -663,7 +798,8 @@ def test_the_ring_is_the_smallest_that_proves_the_norms():
         assert passes(1 << 11, tried, 1000) ** rows <= 2.0**-40
 
 
-# ---- noise ----------------------------------------------------------------------------------------------------------------
+# ---- noise
+# -------------------------------------------------------------------------------------------------
 
 
 def test_each_server_adds_the_whole_noise_and_the_event_counts_one():

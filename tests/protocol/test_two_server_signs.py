@@ -1,4 +1,6 @@
-"""Rows of signs between two servers: weighed by Hamming distance as in plaintext, whatever bits a liar sends, and read by nobody alone."""
+"""Rows of signs between two servers: weighed by Hamming distance as in plaintext, whatever bits a
+liar sends, and read by nobody alone.
+"""
 
 from dataclasses import dataclass, field
 
@@ -32,7 +34,9 @@ CHANNEL: Channel[Total] = SignTwoServer(FLTrust(lambda context: ROOT))
 
 @dataclass
 class Scene:
-    channel: SignTwoServer = field(default_factory=lambda: SignTwoServer(FLTrust(lambda context: ROOT)))
+    channel: SignTwoServer = field(
+        default_factory=lambda: SignTwoServer(FLTrust(lambda context: ROOT))
+    )
     n: int = 8
 
     def __post_init__(self):
@@ -45,7 +49,10 @@ class Scene:
 
     def run(self, faults=Faults(), keep_bodies=False, wrap=lambda party: party):
         self.server.inform(Context(self.plan, torch.zeros(D), torch.Generator()))
-        parties = {client_party(i): wrap(self.channel.client(i).enter(self.plan, u)) for i, u in self.updates.items()}
+        parties = {
+            client_party(i): wrap(self.channel.client(i).enter(self.plan, u))
+            for i, u in self.updates.items()
+        }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
         return drive(wrap(self.server.enter(self.plan)), parties, faults, keep_bodies=keep_bodies)
 
@@ -111,7 +118,9 @@ def test_a_liar_can_send_no_more_than_a_row_of_signs(reveal):
 @REVEALS
 def test_dropouts_and_garbage_leave_out_their_clients_alone(reveal):
     scene = shown(reveal)
-    out = scene.run(Faults(silent_from={"client/5": 0}, malformed={"client/6": lambda b: bytes(b[:-1])})).opened
+    out = scene.run(
+        Faults(silent_from={"client/5": 0}, malformed={"client/6": lambda b: bytes(b[:-1])})
+    ).opened
     who = [1, 2, 3, 4, 7, 8]
     assert out.survivors == tuple(who)
     assert torch.allclose(out.what.mean().double(), scene.plain(who)[1], atol=1e-7)
@@ -122,7 +131,9 @@ def test_a_change_between_the_servers_ends_the_round():
     scene = shown("aggregate")
     whole = scene.run().opened.what
     for sender in ("server", "server/1", "dealer"):
-        outcome = scene.run(Faults(malformed={sender: lambda b: bytes(b[:-1]) + bytes([b[-1] ^ 1])}))
+        outcome = scene.run(
+            Faults(malformed={sender: lambda b: bytes(b[:-1]) + bytes([b[-1] ^ 1])})
+        )
         assert outcome.opened is None or torch.equal(outcome.opened.what.value, whole.value)
         assert outcome.aborts
 
@@ -158,7 +169,7 @@ def test_what_the_servers_exchange_before_the_weights_is_uniform():
     now = scene.channel.round(scene.plan)
     key = scene.server.kept[now.tag].key
     for sender, label in (("server", b"1"), ("server/1", b"2")):
-        first = next(x.body for x in outcome.letters if x.sender == sender and x.body[4] == STEPS)
+        first = next(x.body for x in outcome.messages if x.sender == sender and x.body[4] == STEPS)
         bits = np.frombuffer(open_steps(now, key, label, first), np.uint8)[8 : 8 + 40 * 26]
         assert stats.binomtest(int(np.bitwise_count(bits).sum()), 8 * len(bits)).pvalue > 1e-6
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from privfl.audit import audit_scores, client_scores, clopper_pearson, gaussian_trade_off, gradient_scores, one_run, one_run_f_dp
+from privfl.audit import (
+    audit_scores,
+    client_scores,
+    clopper_pearson,
+    gaussian_trade_off,
+    gradient_scores,
+    one_run,
+    one_run_f_dp,
+)
 from privfl.audit.dp import METHODS
 from privfl.core import ConfigError, SeededNoise, Sensitivity
 from privfl.dp import Clip, DPGradient, Gaussian, epsilon
@@ -16,7 +24,14 @@ ALL = ("clopper_pearson", "one_run", "gaussian", "one_run_f_dp")
 
 
 def one_release(noise_multiplier):
-    return epsilon(noise_multiplier=noise_multiplier, sample_rate=1.0, steps=1, delta=DELTA, accountant="pld", sampler="all")
+    return epsilon(
+        noise_multiplier=noise_multiplier,
+        sample_rate=1.0,
+        steps=1,
+        delta=DELTA,
+        accountant="pld",
+        sampler="all",
+    )
 
 
 CLAIM = one_release(1.0)
@@ -39,7 +54,10 @@ def rounds_of(noise_multiplier=1.0, clip=True, weight=1.0, q=1.0, seed=0):
 
 def audited(release, claim, rounds=1, methods=ALL, seed=5):
     return audit_scores(
-        *client_scores(release, l2=L2, canaries=CANARIES, seed=seed, rounds=rounds), claim=claim, delta=DELTA, methods=methods
+        *client_scores(release, l2=L2, canaries=CANARIES, seed=seed, rounds=rounds),
+        claim=claim,
+        delta=DELTA,
+        methods=methods,
     )
 
 
@@ -72,7 +90,13 @@ def test_an_epsilon_from_the_wrong_q_fails_and_the_right_one_passes():
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
 def test_gradient_canaries_audit_dp_sgd(engine):
     def found(noise_multiplier, claim):
-        gradient = DPGradient(l2=L2, noise_multiplier=noise_multiplier, batch_size=500, engine=engine, noise=SeededNoise(1))
+        gradient = DPGradient(
+            l2=L2,
+            noise_multiplier=noise_multiplier,
+            batch_size=500,
+            engine=engine,
+            noise=SeededNoise(1),
+        )
         scores = gradient_scores(gradient, l2=L2, canaries=CANARIES // 3, seed=2)
         return audit_scores(*scores, claim=claim, delta=DELTA, methods=ALL)
 
@@ -104,7 +128,9 @@ def test_no_noise_is_found_out_without_any_assumption():
 def test_stronger_assumptions_give_tighter_bounds():
     rng = np.random.default_rng(0)
     inside, outside = rng.normal(1, 1, 1000), rng.normal(0, 1, 1000)
-    steinke, curve, gaussian = (bound(inside, outside, DELTA, 0.05) for bound in (one_run, one_run_f_dp, gaussian_trade_off))
+    steinke, curve, gaussian = (
+        bound(inside, outside, DELTA, 0.05) for bound in (one_run, one_run_f_dp, gaussian_trade_off)
+    )
     assert 0.5 < steinke < curve < gaussian < CLAIM
 
 
@@ -117,7 +143,9 @@ def test_scores_that_tell_nothing_bound_nothing():
 def test_the_one_run_p_value_is_the_binomial_tail_without_delta():
     # 40 guesses, all right: epsilon with q^40 = 0.05
     inside, outside = np.ones(200), np.zeros(200)
-    assert one_run(inside, outside, 1e-300, 0.05) == pytest.approx(math.log(0.05 ** (1 / 40) / (1 - 0.05 ** (1 / 40))), rel=1e-5)
+    assert one_run(inside, outside, 1e-300, 0.05) == pytest.approx(
+        math.log(0.05 ** (1 / 40) / (1 - 0.05 ** (1 / 40))), rel=1e-5
+    )
 
 
 def test_impossible_audits_are_refused():

@@ -1,6 +1,8 @@
-"""Noise has the deviation that it is accounted for: the right one is accepted, two thirds and three halves of it are rejected.
+"""Noise has the deviation that it is accounted for: the right one is accepted, two thirds and three
+halves of it are rejected.
 
-Every draw is from a seeded source. A right sigma is accepted but for chances under 1e-6 over seeds: the bands are seven deviations wide.
+Every draw is from a seeded source. A right sigma is accepted but for chances under 1e-6 over seeds:
+the bands are seven deviations wide.
 """
 
 import math
@@ -33,23 +35,31 @@ L2 = 0.5
 
 
 def deviates(samples, sigma):
-    """Whether the variance is off by more than seven of its own deviations under the law's kurtosis (at most 6, Laplace's)."""
+    """Whether the variance is off by more than seven of its own deviations under the law's kurtosis
+    (at most 6, Laplace's).
+    """
     ratio = samples.var() / sigma**2
     return abs(ratio - 1) > 7 * math.sqrt(5 / len(samples))
 
 
 def released(mechanism):
-    vector, _ = mechanism.release(torch.zeros(N, dtype=torch.float64), Sensitivity(l2=L2, l1=L2), 10, SeededNoise(3))
+    vector, _ = mechanism.release(
+        torch.zeros(N, dtype=torch.float64), Sensitivity(l2=L2, l1=L2), 10, SeededNoise(3)
+    )
     return vector.numpy()
 
 
 def shared(mechanism):
-    return mechanism.share(torch.zeros(N, dtype=torch.float64), Sensitivity(l2=L2), 10, SeededNoise(3))[0].numpy()
+    return mechanism.share(
+        torch.zeros(N, dtype=torch.float64), Sensitivity(l2=L2), 10, SeededNoise(3)
+    )[0].numpy()
 
 
 def summed(mechanism):
     noise = SeededNoise(3)
-    return sum(mechanism.add(np.zeros(N, dtype=np.int64), 300.0, 8, noise) for _ in range(8)) * (L2 / 300.0)
+    return sum(mechanism.add(np.zeros(N, dtype=np.int64), 300.0, 8, noise) for _ in range(8)) * (
+        L2 / 300.0
+    )
 
 
 def stepped(factor):
@@ -81,7 +91,9 @@ DRAWS = {
 @pytest.mark.parametrize("name", sorted(DRAWS))
 def test_the_right_deviation_is_accepted_and_wrong_ones_are_rejected(name):
     right = 1.3 * L2
-    assert not deviates(DRAWS[name](1.0), right * (1.035 if name in ("DiscreteGaussian", "Skellam") else 1.0)), "the right sigma"
+    assert not deviates(
+        DRAWS[name](1.0), right * (1.035 if name in ("DiscreteGaussian", "Skellam") else 1.0)
+    ), "the right sigma"
     assert deviates(DRAWS[name](2 / 3), right), "two thirds of it"
     assert deviates(DRAWS[name](3 / 2), right), "three halves of it"
 
@@ -170,8 +182,13 @@ class DiscreteNormal:
 
 @pytest.mark.parametrize("variance", [0.2, 1.0, 30.0, 900.0])
 def test_discrete_gaussian_draws_are_discrete_gaussian(variance):
-    assert chi_square(discrete_gaussian(N, variance, SeededNoise(7)), DiscreteNormal(variance)) > 1e-7
-    assert chi_square(discrete_gaussian(N, variance * 9 / 4, SeededNoise(7)), DiscreteNormal(variance)) < 1e-7
+    assert (
+        chi_square(discrete_gaussian(N, variance, SeededNoise(7)), DiscreteNormal(variance)) > 1e-7
+    )
+    assert (
+        chi_square(discrete_gaussian(N, variance * 9 / 4, SeededNoise(7)), DiscreteNormal(variance))
+        < 1e-7
+    )
 
 
 def chi_square(drawn, law):
@@ -196,7 +213,11 @@ def chi_square(drawn, law):
 def test_a_draw_that_ties_with_a_threshold_is_settled_by_more_bits():
     from privfl.dp.integers import _draw
 
-    table = (10, np.array([5, 5, 2**64 - 1], dtype=np.uint64), np.array([100, 200, 2**64 - 1], dtype=np.uint64))
+    table = (
+        10,
+        np.array([5, 5, 2**64 - 1], dtype=np.uint64),
+        np.array([100, 200, 2**64 - 1], dtype=np.uint64),
+    )
     five = (5).to_bytes(8, "little")
     for more, value in ((99, 10), (100, 11), (199, 11), (200, 12)):
         assert _draw(1, table, Chosen(five, more.to_bytes(8, "little")))[0] == value

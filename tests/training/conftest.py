@@ -12,7 +12,9 @@ from privfl.training import Task, Workload, cross_entropy
 @pytest.fixture(scope="session")
 def digits():
     raw = load_digits()
-    return Dataset(torch.tensor(raw.data / 16, dtype=torch.float32), torch.tensor(raw.target), classes=10)
+    return Dataset(
+        torch.tensor(raw.data / 16, dtype=torch.float32), torch.tensor(raw.target), classes=10
+    )
 
 
 @pytest.fixture

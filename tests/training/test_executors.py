@@ -1,4 +1,6 @@
-"""Executors: they agree, they are determined by the seed, and one client's failure is that client's alone."""
+"""Executors: they agree, they are determined by the seed, and one client's failure is that client's
+alone.
+"""
 
 import gc
 import multiprocessing
@@ -61,11 +63,22 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m).__name__}-{m.momentum}-{m.weight_decay}")
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda m: f"{type(m).__name__}-{m.momentum}-{m.weight_decay}"
+)
 @pytest.mark.parametrize("net", ["softmax", "relu", "tanh", "sigmoid", "deep"])
 def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
-    options = {} if net == "softmax" else {"hidden": (12, 7, 9)} if net == "deep" else {"hidden": (15,), "activation": net}
-    load, tasks = workload(method, "softmax" if net == "softmax" else "mlp", **options), cohort([40, 40, 40, 33, 5, 1, 64, 40])
+    options = (
+        {}
+        if net == "softmax"
+        else {"hidden": (12, 7, 9)}
+        if net == "deep"
+        else {"hidden": (15,), "activation": net}
+    )
+    load, tasks = (
+        workload(method, "softmax" if net == "softmax" else "mlp", **options),
+        cohort([40, 40, 40, 33, 5, 1, 64, 40]),
+    )
     broadcast = sent(load, tasks, number=1)
     slow, expected = run(Sequential(load), broadcast, tasks)
     fast, got = run(Stacked(load), broadcast, tasks)
@@ -74,7 +87,9 @@ def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
     for a, b in zip(got, expected, strict=True):
         assert (a.client, a.weight) == (b.client, b.weight)
         assert a.loss == pytest.approx(b.loss, rel=1e-4)
-        assert {k: v.tolist() for k, v in a.aux.items()} == {k: v.tolist() for k, v in b.aux.items()}
+        assert {k: v.tolist() for k, v in a.aux.items()} == {
+            k: v.tolist() for k, v in b.aux.items()
+        }
 
 
 @settings(max_examples=25, deadline=None)
@@ -89,10 +104,17 @@ def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
 def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum, seed):
     g = torch.Generator().manual_seed(seed)
     n = sum(sizes)
-    data = Dataset(torch.randn(n, 5, generator=g), torch.randint(0, 3, (n,), generator=g), classes=3)
-    # a rate at which training is stable: at 0.1 with momentum, float32's sequential loop is itself 0.07 away from float64's
+    data = Dataset(
+        torch.randn(n, 5, generator=g), torch.randint(0, 3, (n,), generator=g), classes=3
+    )
+    # a rate at which training is stable: at 0.1 with momentum, float32's sequential loop is itself
+    # 0.07 away from float64's
     method = LocalSGD(lr=0.02, momentum=momentum, plan=LocalPlan(batch, epochs=epochs, steps=steps))
-    model = FlatModel(torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3, bias=False)))
+    model = FlatModel(
+        torch.nn.Sequential(
+            torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3, bias=False)
+        )
+    )
     model.write(0.4 * torch.randn(model.d, generator=g))
     load = Workload(model, cross_entropy, method, data)
     tasks = [Task(i, index) for i, index in enumerate(torch.randperm(n, generator=g).split(sizes))]
@@ -106,7 +128,14 @@ def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum
 def test_stacked_scaffold_corrects_each_client_by_its_own_control_variate(workload, cohort, sent):
     load, tasks = workload(Scaffold(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 24, 31])
     g = torch.Generator().manual_seed(1)
-    tasks = [Task(t.client, t.index, ClientState({"control": 0.1 * torch.randn(load.model.d, generator=g)})) for t in tasks[:2]] + tasks[2:]
+    tasks = [
+        Task(
+            t.client,
+            t.index,
+            ClientState({"control": 0.1 * torch.randn(load.model.d, generator=g)}),
+        )
+        for t in tasks[:2]
+    ] + tasks[2:]
     broadcast = sent(load, tasks, aux={"control": 0.1 * torch.randn(load.model.d, generator=g)})
     slow, expected = run(Sequential(load), broadcast, tasks)
     fast, got = run(Stacked(load), broadcast, tasks)
@@ -117,7 +146,9 @@ def test_stacked_scaffold_corrects_each_client_by_its_own_control_variate(worklo
 
 
 @pytest.mark.parametrize("kind", [Sequential, Stacked])
-def test_the_same_seed_gives_the_same_bits_whatever_the_company_of_a_client(kind, workload, cohort, sent):
+def test_the_same_seed_gives_the_same_bits_whatever_the_company_of_a_client(
+    kind, workload, cohort, sent
+):
     load, tasks = workload(LocalSGD(lr=0.1)), cohort([40] * 6)
     broadcast, before = sent(load, tasks), torch.get_rng_state()
     first, _ = run(kind(load), broadcast, tasks, seed=4)
@@ -144,14 +175,25 @@ def test_rows_may_lie_apart_and_nothing_is_written_between_them(kind, workload, 
 
 
 def failing_cohort(cohort, digits):
-    """An empty client, an index out of range, and labels that the model has no class for, among honest clients."""
+    """An empty client, an index out of range, and labels that the model has no class for, among
+    honest clients.
+    """
     a, d, f = (cohort([40] * 6)[i] for i in (0, 3, 5))
     wrong = Dataset(digits.x[:20], torch.full((20,), 99), classes=100)
-    return [a, Task(1, torch.empty(0, dtype=torch.int64)), Task(2, torch.tensor([10**6] * 40)), d, Task(4, None, data=wrong), f]
+    return [
+        a,
+        Task(1, torch.empty(0, dtype=torch.int64)),
+        Task(2, torch.tensor([10**6] * 40)),
+        d,
+        Task(4, None, data=wrong),
+        f,
+    ]
 
 
 @pytest.mark.parametrize("kind", [Sequential, Stacked, Processes])
-def test_a_failing_client_is_named_and_the_others_train_as_ever(kind, workload, cohort, sent, digits):
+def test_a_failing_client_is_named_and_the_others_train_as_ever(
+    kind, workload, cohort, sent, digits
+):
     load, tasks = workload(LocalSGD(lr=0.1)), failing_cohort(cohort, digits)
     broadcast = sent(load, tasks)
     executor = kind(load) if kind is not Processes else Processes(load, workers=1)
@@ -171,7 +213,9 @@ def test_a_failing_client_is_named_and_the_others_train_as_ever(kind, workload, 
 def test_a_diverging_client_is_nan_and_no_crash(kind, workload, cohort, sent, digits):
     load, tasks = workload(LocalSGD(lr=0.1, plan=LocalPlan(8, epochs=2))), cohort([40, 40, 40])
     poisoned = Dataset(digits.x[:40] * float("nan"), digits.y[:40], classes=10)
-    out, results = run(kind(load), sent(load, tasks), [tasks[0], Task(1, None, data=poisoned), tasks[2]])
+    out, results = run(
+        kind(load), sent(load, tasks), [tasks[0], Task(1, None, data=poisoned), tasks[2]]
+    )
     assert all(isinstance(r, Trained) for r in results)
     assert torch.isnan(out[1]).any()
     assert torch.isfinite(out[[0, 2]]).all()
@@ -203,7 +247,9 @@ def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, coh
             (LocalSGD(lr=0.01), digits, broadcast),
         ]
     ):
-        alone, _ = run(Sequential(Workload(load.model, load.loss, method, data)), start, tasks[row : row + 1])
+        alone, _ = run(
+            Sequential(Workload(load.model, load.loss, method, data)), start, tasks[row : row + 1]
+        )
         assert torch.allclose(out[row], alone[0], atol=1e-6)
 
 
@@ -211,7 +257,15 @@ class Noisy(PlainGradient):
     """A gradient of its own, as DP-SGD has."""
 
     def charges(self, round, client, n, plan, steps):
-        return (Charge(round, DpEvent("gaussian", {"steps": float(steps)}), Sampling("shuffled", 1.0, n), "sample", "add_remove"),)
+        return (
+            Charge(
+                round,
+                DpEvent("gaussian", {"steps": float(steps)}),
+                Sampling("shuffled", 1.0, n),
+                "sample",
+                "add_remove",
+            ),
+        )
 
 
 def other_loss(module, x, y):
@@ -222,11 +276,36 @@ def test_stacked_refuses_what_it_cannot_do_and_auto_falls_back(workload, digits,
     mlp = torch.nn.Sequential
     refused = [
         (workload(LocalSGD(gradient=Noisy())), "gradient"),
-        (Workload(workload(LocalSGD()).model, other_loss, LocalSGD(), digits), "only cross_entropy"),
-        (Workload(FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.GELU())), cross_entropy, LocalSGD(), digits), "GELU"),
-        (Workload(FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.ReLU())), cross_entropy, LocalSGD(), digits), "ends with a linear"),
-        (Workload(FlatModel(torch.nn.Linear(64, 10)), cross_entropy, LocalSGD(), digits), "nn.Sequential"),
-        (Workload(FlatModel(mlp(torch.nn.Linear(32, 10))), cross_entropy, LocalSGD(), digits), "32 inputs"),
+        (
+            Workload(workload(LocalSGD()).model, other_loss, LocalSGD(), digits),
+            "only cross_entropy",
+        ),
+        (
+            Workload(
+                FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.GELU())),
+                cross_entropy,
+                LocalSGD(),
+                digits,
+            ),
+            "GELU",
+        ),
+        (
+            Workload(
+                FlatModel(mlp(torch.nn.Linear(64, 10), torch.nn.ReLU())),
+                cross_entropy,
+                LocalSGD(),
+                digits,
+            ),
+            "ends with a linear",
+        ),
+        (
+            Workload(FlatModel(torch.nn.Linear(64, 10)), cross_entropy, LocalSGD(), digits),
+            "nn.Sequential",
+        ),
+        (
+            Workload(FlatModel(mlp(torch.nn.Linear(32, 10))), cross_entropy, LocalSGD(), digits),
+            "32 inputs",
+        ),
     ]
     for load, says in refused:
         with pytest.raises(UnsupportedModel, match=says):
@@ -241,7 +320,9 @@ def test_stacked_refuses_what_it_cannot_do_and_auto_falls_back(workload, digits,
 
 def test_a_frozen_layer_is_not_trained_stacked_as_if_it_were_free(digits):
     for layer, parameter in ((0, "weight"), (2, "bias")):
-        module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+        module = torch.nn.Sequential(
+            torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10)
+        )
         module[layer].get_parameter(parameter).requires_grad_(False)
         with pytest.raises(UnsupportedModel, match="frozen"):
             Stacked(Workload(FlatModel(module), cross_entropy, LocalSGD(), digits))
@@ -271,7 +352,11 @@ class Foreign:
             if client == 1:
                 raise ValueError("my disk is full")
             delta = torch.full((model.d,), float(dataset.n))
-            return Update(client, delta, 2.0, {"extra": torch.ones(1)}), ClientState({"seen": torch.ones(1)}), ()
+            return (
+                Update(client, delta, 2.0, {"extra": torch.ones(1)}),
+                ClientState({"seen": torch.ones(1)}),
+                (),
+            )
 
         return train
 
@@ -293,13 +378,22 @@ def test_a_foreign_training_runs_and_its_exception_is_the_clients(workload, coho
     out, results = run(Sequential(load), sent(load, tasks), tasks)
     assert results[1] == Failed(1, "ValueError: my disk is full")
     assert out[:, 0][[0, 2]].tolist() == [40.0, 12.0]
-    assert (results[2].weight, results[2].aux["extra"].item(), results[2].state.vectors["seen"].item()) == (2.0, 1.0, 1.0)
+    assert (
+        results[2].weight,
+        results[2].aux["extra"].item(),
+        results[2].state.vectors["seen"].item(),
+    ) == (2.0, 1.0, 1.0)
     assert executors(load, {0: tasks[0].index})[1].startswith("sequential")
 
 
-def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_nothing(workload, cohort, sent, digits):
+def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_nothing(
+    workload, cohort, sent, digits
+):
     children = {p.pid for p in multiprocessing.active_children()}
-    load, tasks = workload(LocalSGD(lr=0.1, momentum=0.5, plan=LocalPlan(16)), "mlp"), cohort([40, 33, 40, 1, 40])
+    load, tasks = (
+        workload(LocalSGD(lr=0.1, momentum=0.5, plan=LocalPlan(16)), "mlp"),
+        cohort([40, 33, 40, 1, 40]),
+    )
     tasks[2] = Task(2, tasks[2].index, data=Dataset(digits.x, 9 - digits.y, classes=10))
     broadcast = sent(load, tasks)
     slow, expected = run(Sequential(load), broadcast, tasks)
@@ -331,7 +425,9 @@ def test_processes_give_the_bits_of_sequential_survive_a_dead_worker_and_leave_n
 
 
 def test_processes_refuse_parts_that_cannot_travel(workload, digits):
-    load = Workload(workload(LocalSGD()).model, lambda module, x, y: module(x).sum(), LocalSGD(), digits)
+    load = Workload(
+        workload(LocalSGD()).model, lambda module, x, y: module(x).sum(), LocalSGD(), digits
+    )
     with pytest.raises(ConfigError, match="cannot be sent to worker processes"):
         Processes(load)
     with pytest.raises(ConfigError, match="workers must be at least 1"):

@@ -1,4 +1,6 @@
-"""Local SGD against plain loops over torch.optim.SGD, and its relatives against their papers' formulas."""
+"""Local SGD against plain loops over torch.optim.SGD, and its relatives against their papers'
+formulas.
+"""
 
 import copy
 
@@ -6,7 +8,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from privfl.core import ClientState, ConfigError, Dataset, FlatModel, LocalPlan, LocalTraining, Seeds
+from privfl.core import (
+    ClientState,
+    ConfigError,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    LocalTraining,
+    Seeds,
+)
 from privfl.models import MODELS, build
 from privfl.training import (
     FedNova,
@@ -57,12 +67,22 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("plan", [LocalPlan(32, epochs=2), LocalPlan(10, steps=7), LocalPlan(500, epochs=3)], ids=str)
+@pytest.mark.parametrize(
+    "plan", [LocalPlan(32, epochs=2), LocalPlan(10, steps=7), LocalPlan(500, epochs=3)], ids=str
+)
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_local_sgd_is_torchs_sgd(workload, cohort, sent, plan, settings):
     load, (task,) = workload(LocalSGD(lr=0.1, plan=plan, **settings)), cohort([101])
     broadcast, out = sent(load, [task]), torch.empty(1, load.model.d)
-    expected, _ = plain_loop(load.model.module, load.data, task.index, plan, Seeds(5).generator("training", 0, 0), lr=0.1, **settings)
+    expected, _ = plain_loop(
+        load.model.module,
+        load.data,
+        task.index,
+        plan,
+        Seeds(5).generator("training", 0, 0),
+        lr=0.1,
+        **settings,
+    )
     (done,) = Sequential(load).train(broadcast, [task], out, Seeds(5))
     assert torch.allclose(out[0], expected, rtol=0, atol=1e-6)
     assert done.weight == 101
@@ -72,7 +92,13 @@ def test_it_is_a_local_training_of_core_and_writes_what_fit_writes(workload, coh
     load, (task,) = workload(LocalSGD(lr=0.1)), cohort([50])
     trainer, broadcast = load.method.on(load.model, load.loss), sent(load, [task])
     assert isinstance(trainer, LocalTraining)
-    update, state, charges = trainer(0, broadcast, load.data.take(task.index), ClientState(), Seeds(5).generator("training", 0, 0))
+    update, state, charges = trainer(
+        0,
+        broadcast,
+        load.data.take(task.index),
+        ClientState(),
+        Seeds(5).generator("training", 0, 0),
+    )
     out = torch.empty(1, load.model.d)
     Sequential(load).train(broadcast, [task], out, Seeds(5))
     assert torch.equal(update.delta, out[0])
@@ -82,7 +108,15 @@ def test_it_is_a_local_training_of_core_and_writes_what_fit_writes(workload, coh
 def test_the_prox_term_pulls_to_the_broadcast_model(workload, cohort, sent):
     plan = LocalPlan(20, epochs=2)
     load, (task,) = workload(FedProx(lr=0.1, prox=0.7, plan=plan)), cohort([90])
-    expected, _ = plain_loop(load.model.module, load.data, task.index, plan, Seeds(5).generator("training", 0, 0), lr=0.1, mu=0.7)
+    expected, _ = plain_loop(
+        load.model.module,
+        load.data,
+        task.index,
+        plan,
+        Seeds(5).generator("training", 0, 0),
+        lr=0.1,
+        mu=0.7,
+    )
     out = torch.empty(1, load.model.d)
     Sequential(load).train(sent(load, [task]), [task], out, Seeds(5))
     assert torch.allclose(out[0], expected, rtol=0, atol=1e-6)
@@ -94,15 +128,22 @@ def test_fedsgd_sends_minus_lr_times_the_full_gradient(workload, cohort, sent):
     broadcast = sent(load, [task])
     (done,) = Sequential(load).train(broadcast, [task], out, Seeds(0))
     load.model.write(broadcast.parameters)
-    loss = functional.cross_entropy(load.model.module(load.data.x[task.index]), load.data.y[task.index])
-    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(load.model.module.parameters()))])
+    loss = functional.cross_entropy(
+        load.model.module(load.data.x[task.index]), load.data.y[task.index]
+    )
+    gradient = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(load.model.module.parameters()))]
+    )
     assert torch.allclose(out[0], -0.3 * gradient, atol=1e-6)
     assert done.loss == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_the_rate_decays_by_round(workload, cohort, sent):
     tasks = cohort([40])
-    fast, slow = (workload(LocalSGD(lr=lr, plan=LocalPlan(40), decay=decay)) for lr, decay in ((0.4, 0.5), (0.1, 1.0)))
+    fast, slow = (
+        workload(LocalSGD(lr=lr, plan=LocalPlan(40), decay=decay))
+        for lr, decay in ((0.4, 0.5), (0.1, 1.0))
+    )
     moves = []
     for load in (fast, slow):
         out = torch.empty(1, load.model.d)
@@ -114,7 +155,9 @@ def test_the_rate_decays_by_round(workload, cohort, sent):
 def test_weights_are_sample_counts_or_one(workload, cohort, sent):
     for weighting, expected in (("samples", [30.0, 12.0]), ("uniform", [1.0, 1.0])):
         load, tasks = workload(LocalSGD(weighting=weighting)), cohort([30, 12])
-        results = Sequential(load).train(sent(load, tasks), tasks, torch.empty(2, load.model.d), Seeds(0))
+        results = Sequential(load).train(
+            sent(load, tasks), tasks, torch.empty(2, load.model.d), Seeds(0)
+        )
         assert [r.weight for r in results] == expected
 
 
@@ -142,7 +185,10 @@ class Squared:
 def test_an_objective_replaces_the_loss(workload, cohort, sent):
     plan, tasks = LocalPlan(20, epochs=2), cohort([90])
     moves = []
-    for method in (LocalSGD(lr=0.1, plan=plan, objective=Squared()), FedProx(lr=0.1, prox=0.7, plan=plan)):
+    for method in (
+        LocalSGD(lr=0.1, plan=plan, objective=Squared()),
+        FedProx(lr=0.1, prox=0.7, plan=plan),
+    ):
         load = workload(method)
         out = torch.empty(1, load.model.d)
         Sequential(load).train(sent(load, tasks), tasks, out, Seeds(5))
@@ -182,7 +228,13 @@ def test_scaffolds_client_half_is_option_two_of_the_paper(workload, cohort, sent
     (done,) = Sequential(load).train(broadcast, [task], out, Seeds(2))
     load.model.write(broadcast.parameters)
     y_minus_x, K = plain_loop(
-        load.model.module, load.data, task.index, plan, Seeds(2).generator("training", 0, 0), lr=lr, correction=c - c_i
+        load.model.module,
+        load.data,
+        task.index,
+        plan,
+        Seeds(2).generator("training", 0, 0),
+        lr=lr,
+        correction=c - c_i,
     )
     after = c_i - c - y_minus_x / (K * lr)
     assert torch.allclose(out[0], y_minus_x, atol=1e-5)
@@ -193,19 +245,31 @@ def test_scaffolds_client_half_is_option_two_of_the_paper(workload, cohort, sent
 
 def test_scaffold_without_the_servers_control_variate_fails_in_words(workload, cohort, sent):
     load, tasks = workload(Scaffold()), cohort([20])
-    (failed,) = Sequential(load).train(sent(load, tasks), tasks, torch.empty(1, load.model.d), Seeds(0))
+    (failed,) = Sequential(load).train(
+        sent(load, tasks), tasks, torch.empty(1, load.model.d), Seeds(0)
+    )
     assert "control variate in the broadcast" in failed.why
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"prox": 0.5}], ids=str)
 def test_fednova_normalises_by_the_papers_sums(workload, cohort, sent, settings):
-    """Section 3 of the paper: tau for SGD; (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho) with momentum rho;
-    (1 - (1 - lr mu)^tau) / (lr mu) with prox mu."""
+    """Section 3 of the paper: tau for SGD; (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho) with
+    momentum rho; (1 - (1 - lr mu)^tau) / (lr mu) with prox mu.
+    """
     lr, tau = 0.1, 4
     rho, mu = settings.get("momentum", 0.0), settings.get("prox", 0.0)
-    expected = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho) if rho else (1 - (1 - lr * mu) ** tau) / (lr * mu) if mu else tau
+    expected = (
+        (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
+        if rho
+        else (1 - (1 - lr * mu) ** tau) / (lr * mu)
+        if mu
+        else tau
+    )
     plan, tasks = LocalPlan(16, epochs=1), cohort([61])
-    nova, plain = workload(FedNova(lr=lr, plan=plan, **settings)), workload(LocalSGD(lr=lr, plan=plan, **settings))
+    nova, plain = (
+        workload(FedNova(lr=lr, plan=plan, **settings)),
+        workload(LocalSGD(lr=lr, plan=plan, **settings)),
+    )
     ours, theirs = (torch.empty(1, nova.model.d) for _ in range(2))
     (done,) = Sequential(nova).train(sent(nova, tasks), tasks, ours, Seeds(0))
     Sequential(plain).train(sent(plain, tasks), tasks, theirs, Seeds(0))
@@ -217,7 +281,9 @@ def test_evaluation_counts_labels_and_next_tokens():
     logits = torch.tensor([[[5.0, 0.0], [0.0, 5.0], [5.0, 0.0]]])
     told = evaluate(torch.nn.Identity(), Dataset(logits, torch.tensor([[0, 1, 1]]), classes=2))
     assert told.accuracy == pytest.approx(2 / 3)
-    assert told.loss == pytest.approx(float(functional.cross_entropy(logits[0], torch.tensor([0, 1, 1]))))
+    assert told.loss == pytest.approx(
+        float(functional.cross_entropy(logits[0], torch.tensor([0, 1, 1])))
+    )
 
 
 def test_evaluation_does_not_depend_on_the_batch_and_leaves_the_mode_alone(digits):
@@ -231,8 +297,12 @@ def test_evaluation_does_not_depend_on_the_batch_and_leaves_the_mode_alone(digit
         evaluate(module, digits.take([]))
 
 
-def test_the_same_seed_gives_the_same_bits_and_dropout_leaves_the_global_generator_alone(digits, sent):
-    module = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 10))
+def test_the_same_seed_gives_the_same_bits_and_dropout_leaves_the_global_generator_alone(
+    digits, sent
+):
+    module = torch.nn.Sequential(
+        torch.nn.Linear(64, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 10)
+    )
     model = FlatModel(module)
     load = type("W", (), {})  # only for `sent`
     load.model = model
@@ -240,7 +310,13 @@ def test_the_same_seed_gives_the_same_bits_and_dropout_leaves_the_global_generat
     broadcast, before = sent(load, []), torch.get_rng_state()
     deltas = []
     for seed in (1, 1, 2):
-        update, _, _ = trainer(4, broadcast, digits.take(range(64)), ClientState(), Seeds(seed).generator("training", 0, 4))
+        update, _, _ = trainer(
+            4,
+            broadcast,
+            digits.take(range(64)),
+            ClientState(),
+            Seeds(seed).generator("training", 0, 4),
+        )
         deltas.append(update.delta)
     assert torch.equal(deltas[0], deltas[1])
     assert not torch.equal(deltas[0], deltas[2])

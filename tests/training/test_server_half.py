@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from privfl.core import Broadcast, ClientState, ConfigError, Dataset, FlatModel, LocalPlan, RoundPlan, Seeds
+from privfl.core import (
+    Broadcast,
+    ClientState,
+    ConfigError,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    RoundPlan,
+    Seeds,
+)
 from privfl.training import (
     FedAdagrad,
     FedAdam,
@@ -49,12 +58,20 @@ CASES = [
     (FedAvg(lr=0.5), lambda changes: 0.25 + 0.5 * sum(changes)),
     (FedAvgM(lr=0.5, momentum=0.8), lambda c: momentum_reference(c, 0.5, 0.8)),
     (FedAdagrad(lr=0.3, tau=0.01), lambda c: adaptive(lambda v, s: v + s)(c, 0.3, 0.0, 0.01)),
-    (FedAdam(lr=0.3, tau=0.01, beta2=0.9), lambda c: adaptive(lambda v, s: 0.9 * v + 0.1 * s)(c, 0.3, 0.9, 0.01)),
-    (FedYogi(lr=0.3, tau=0.01, beta2=0.9), lambda c: adaptive(lambda v, s: v - 0.1 * s * math.copysign(1, v - s))(c, 0.3, 0.9, 0.01)),
+    (
+        FedAdam(lr=0.3, tau=0.01, beta2=0.9),
+        lambda c: adaptive(lambda v, s: 0.9 * v + 0.1 * s)(c, 0.3, 0.9, 0.01),
+    ),
+    (
+        FedYogi(lr=0.3, tau=0.01, beta2=0.9),
+        lambda c: adaptive(lambda v, s: v - 0.1 * s * math.copysign(1, v - s))(c, 0.3, 0.9, 0.01),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "reference"), CASES, ids=[type(o).__name__ for o, _ in CASES])
+@pytest.mark.parametrize(
+    ("optimizer", "reference"), CASES, ids=[type(o).__name__ for o, _ in CASES]
+)
 def test_a_server_optimiser_follows_its_formula_coordinate_by_coordinate(optimizer, reference):
     changes = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     changes[:, 3] *= 1e-3  # small ones, where tau rules and Yogi's v shrinks
@@ -76,7 +93,9 @@ def test_a_step_leaves_what_went_in_as_it_was(optimizer):
     assert all(torch.equal(state[name], copies[name]) for name in copies)
 
 
-@pytest.mark.parametrize("make", [lambda: FedAvg(lr=0.0), lambda: FedAdam(tau=0.0), lambda: FedAvgM(momentum=2.0)])
+@pytest.mark.parametrize(
+    "make", [lambda: FedAvg(lr=0.0), lambda: FedAdam(tau=0.0), lambda: FedAvgM(momentum=2.0)]
+)
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ConfigError):
         make()
@@ -86,14 +105,22 @@ def test_a_server_half_joins_method_and_optimiser_memory_for_a_checkpoint():
     half = ServerHalf(Scaffold(), FedAvgM(momentum=0.5))
     state = half.init(2)
     assert sorted(state) == ["method.control", "optimizer.velocity"]
-    w, state = half.step(torch.zeros(2), torch.ones(2), {"control": torch.full((2,), 4.0)}, state, cohort_fraction=0.25)
+    w, state = half.step(
+        torch.zeros(2),
+        torch.ones(2),
+        {"control": torch.full((2,), 4.0)},
+        state,
+        cohort_fraction=0.25,
+    )
     w, state = half.step(w, torch.ones(2), {"control": torch.zeros(2)}, state, cohort_fraction=0.25)
     assert w.tolist() == [2.5, 2.5]
     assert half.broadcast(state)["control"].tolist() == [1.0, 1.0]
 
 
 class Quadratic(torch.nn.Module):
-    """w on its own: the loss of a sample x is |w - x|^2 / 2, so a client's optimum is its mean and curvature is 1."""
+    """w on its own: the loss of a sample x is |w - x|^2 / 2, so a client's optimum is its mean and
+    curvature is 1.
+    """
 
     def __init__(self):
         super().__init__()
@@ -108,20 +135,32 @@ def play(method, centres, sizes, rounds, plans=None, optimizer=None):
     """Full participation with uniform weights; every client's samples lie on its own centre."""
     x = torch.cat([c.expand(n, 2) for c, n in zip(centres, sizes, strict=True)])
     model = FlatModel(Quadratic())
-    load = Workload(model, half_square, method, Dataset(x, torch.zeros(len(x), dtype=torch.int64), classes=2))
+    load = Workload(
+        model, half_square, method, Dataset(x, torch.zeros(len(x), dtype=torch.int64), classes=2)
+    )
     half = ServerHalf(method, optimizer or FedAvg())
     ends = torch.tensor(sizes).cumsum(0)
     w, state, memory = torch.zeros(2), half.init(2), [ClientState() for _ in sizes]
     for number in range(rounds):
         tasks = [
-            Task(i, torch.arange(int(ends[i]) - n, int(ends[i])), memory[i], method=plans[i] if plans else None)
+            Task(
+                i,
+                torch.arange(int(ends[i]) - n, int(ends[i])),
+                memory[i],
+                method=plans[i] if plans else None,
+            )
             for i, n in enumerate(sizes)
         ]
         out = torch.empty(len(sizes), 2)
-        broadcast = Broadcast(RoundPlan(number, tuple(range(len(sizes))), 2, 1.0), w, half.broadcast(state))
+        broadcast = Broadcast(
+            RoundPlan(number, tuple(range(len(sizes))), 2, 1.0), w, half.broadcast(state)
+        )
         results = Sequential(load).train(broadcast, tasks, out, Seeds(0))
         memory = [r.state for r in results]
-        aux = {part: torch.stack([r.aux[part] for r in results]).mean(dim=0) for part in method.parts(2)}
+        aux = {
+            part: torch.stack([r.aux[part] for r in results]).mean(dim=0)
+            for part in method.parts(2)
+        }
         w, state = half.step(w, out.mean(dim=0), aux, state, cohort_fraction=1.0)
     return w, state
 
@@ -130,8 +169,9 @@ CENTRES = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])]
 
 
 def test_fednova_lands_on_the_mean_of_optima_where_fedavg_lands_nearer_the_busier_client():
-    """One client takes 1 step a round, the other 20: FedAvg's fixed point weighs them by their steps, FedNova's does not
-    (for small lr; Wang et al. 2020, theorem 1)."""
+    """One client takes 1 step a round, the other 20: FedAvg's fixed point weighs them by their
+    steps, FedNova's does not (for small lr; Wang et al. 2020, theorem 1).
+    """
     few, many = LocalPlan(4, steps=1), LocalPlan(4, steps=20)
     away = {}
     for method in (LocalSGD, FedNova):
@@ -145,7 +185,11 @@ def test_fednova_lands_on_the_mean_of_optima_where_fedavg_lands_nearer_the_busie
 def test_scaffold_follows_a_slow_reference_of_algorithm_one():
     lr, K, rounds, sizes = 0.1, 5, 6, [3, 3]
     w, state = play(Scaffold(lr=lr, plan=LocalPlan(3, steps=K)), CENTRES, sizes, rounds)
-    x, c, c_i = torch.zeros(2, dtype=torch.float64), torch.zeros(2), [torch.zeros(2), torch.zeros(2)]
+    x, c, c_i = (
+        torch.zeros(2, dtype=torch.float64),
+        torch.zeros(2),
+        [torch.zeros(2), torch.zeros(2)],
+    )
     for _ in range(rounds):
         moves, changes = [], []
         for i, centre in enumerate(CENTRES):

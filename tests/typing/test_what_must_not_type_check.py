@@ -21,9 +21,20 @@ ILLEGAL = LEGAL + "PrivateAggregation(bound=Clip(l2=1.0), channel=SecAgg(), rule
 
 def check(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "snippet.py").write_text(text)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache"), "snippet.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "snippet.py",
+    ]
     environment = {**os.environ, "MYPYPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_rule_that_reads_rows_over_a_channel_that_sums_is_a_type_error(tmp_path):

@@ -18,7 +18,7 @@ from privfl.crypto.he.mprlwe.ring import LIMBS, N, carried, product, spectrum, t
 from privfl.crypto.he.mprlwe.sampling import uniform_from
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret
 from privfl.crypto.he.paillier.threshold import PaillierShare, _lagrange, combine, split
-from privfl.crypto.he.wire import Identity, Message, Topic, pack
+from privfl.crypto.he.wire import Identity, SignedMessage, Topic, pack
 
 VECTORS = json.loads((Path(__file__).parent / "homomorphic_encryption.json").read_text())
 SCHOOL = VECTORS["damgard_jurik"]
@@ -28,7 +28,9 @@ def paillier(p, q, bits=16):
     return PaillierSecret(p, q, PaillierPublic(p * q, 0, bits))
 
 
-@pytest.mark.parametrize("vector", VECTORS["paillier"]["vectors"], ids=lambda v: str(v["plaintext"]))
+@pytest.mark.parametrize(
+    "vector", VECTORS["paillier"]["vectors"], ids=lambda v: str(v["plaintext"])
+)
 def test_paillier_encrypts_and_decrypts_as_python_paillier_publishes(vector):
     secret = paillier(VECTORS["paillier"]["p"], VECTORS["paillier"]["q"])
     n = secret.public.n
@@ -59,7 +61,10 @@ class TestDamgardJurik:
 
     @property
     def shares(self):
-        return [PaillierShare(i, value, SCHOOL["holders"], self.secret.public) for i, value in enumerate(SCHOOL["shares"], start=1)]
+        return [
+            PaillierShare(i, value, SCHOOL["holders"], self.secret.public)
+            for i, value in enumerate(SCHOOL["shares"], start=1)
+        ]
 
     def test_the_parts_are_the_worked_powers(self):
         for share, part in zip(self.shares, SCHOOL["parts"], strict=True):
@@ -71,7 +76,9 @@ class TestDamgardJurik:
         parts = [share.partial((self.body,), self.plan) for share in self.shares]
         for chosen in combinations(parts, SCHOOL["threshold"]):
             numbers = combine(self.secret.public, chosen, self.plan, 1, SCHOOL["threshold"])
-            assert numbers.tolist() == [SCHOOL["plaintext"] - 1] * 2  # slots are shifted by the largest value, here 1
+            assert (
+                numbers.tolist() == [SCHOOL["plaintext"] - 1] * 2
+            )  # slots are shifted by the largest value, here 1
         assert self.secret.plaintexts([SCHOOL["ciphertext"]]) == [SCHOOL["plaintext"]]
 
     def test_shares_are_points_of_a_line_through_the_papers_secret(self):
@@ -87,7 +94,9 @@ class TestDamgardJurik:
 class TestSeal:
     @pytest.mark.parametrize("case", VECTORS["seal"]["chains"], ids=lambda c: str(c["bits"]))
     def test_prime_chains_are_those_of_its_own_tests(self, case):
-        assert [prime.value() for prime in seal.CoeffModulus.Create(case["degree"], case["bits"])] == case["primes"]
+        assert [
+            prime.value() for prime in seal.CoeffModulus.Create(case["degree"], case["bits"])
+        ] == case["primes"]
 
     def test_our_plaintext_modulus_is_the_one_of_its_examples(self):
         case = VECTORS["seal"]["batching"]
@@ -95,14 +104,25 @@ class TestSeal:
 
     def test_every_parameter_set_keeps_to_the_standard(self):
         most = {int(degree): bits for degree, bits in VECTORS["standard"]["most_bits"].items()}
-        for channel in (BFV(), BFV(bits=24, max_clients=1000), BFV(bits=31, max_clients=1024), CKKS(), CKKS(bits=12, max_clients=20)):
+        for channel in (
+            BFV(),
+            BFV(bits=24, max_clients=1000),
+            BFV(bits=31, max_clients=1024),
+            CKKS(),
+            CKKS(bits=12, max_clients=20),
+        ):
             lattice = channel.scheme.lattice
             assert sum(lattice.primes) <= most[lattice.degree]
-            assert seal.CoeffModulus.MaxBitCount(lattice.degree, seal.SEC_LEVEL_TYPE.TC128) == most[lattice.degree]
+            assert (
+                seal.CoeffModulus.MaxBitCount(lattice.degree, seal.SEC_LEVEL_TYPE.TC128)
+                == most[lattice.degree]
+            )
         assert most[N] >= 32 * LIMBS
 
     def test_ckks_encodes_the_papers_example(self):
-        """The encoder's number-theoretic transform of 160 + 91 X + 160 X^2 + 45 X^3: its values at the four primitive 8th roots."""
+        """The encoder's number-theoretic transform of 160 + 91 X + 160 X^2 + 45 X^3: its values at
+        the four primitive 8th roots.
+        """
         case = VECTORS["ckks_encoding"]
         n = case["degree"]
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
@@ -111,8 +131,15 @@ class TestSeal:
         encoder = seal.CKKSEncoder(seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.NONE))
         plain, p = seal.Plaintext(), seal.CoeffModulus.Create(n, [30, 30])[0].value()
         encoder.encode([complex(*slot) for slot in case["slots"]], float(case["scale"]), plain)
-        root = next(r for r in (pow(g, (p - 1) // (2 * n), p) for g in range(2, 100)) if pow(r, n, p) == p - 1)
-        values = [sum(c * pow(root, k * j, p) for j, c in enumerate(case["coefficients"])) % p for k in range(1, 2 * n, 2)]
+        root = next(
+            r
+            for r in (pow(g, (p - 1) // (2 * n), p) for g in range(2, 100))
+            if pow(r, n, p) == p - 1
+        )
+        values = [
+            sum(c * pow(root, k * j, p) for j, c in enumerate(case["coefficients"])) % p
+            for k in range(1, 2 * n, 2)
+        ]
         assert sorted(plain.data(i) for i in range(n)) == sorted(values)
 
     def test_bfv_batches_a_constant_vector_to_a_constant(self):
@@ -133,7 +160,9 @@ def monomial(power, dtype):
     return out
 
 
-@pytest.mark.parametrize(("left", "right"), [(0, 0), (N - 1, 1), (N // 2, N // 2), (N - 1, N - 1), (1, N // 2 - 1)])
+@pytest.mark.parametrize(
+    ("left", "right"), [(0, 0), (N - 1, 1), (N // 2, N // 2), (N - 1, N - 1), (1, N // 2 - 1)]
+)
 def test_powers_of_x_wrap_round_with_a_minus(left, right):
     done = product(spectrum(monomial(left, np.int8)), spectrum(monomial(right, np.int8)))
     sign = 1 if left + right < N else -1
@@ -151,14 +180,23 @@ class TestWireOfVersion1:
     def test_a_signed_message_is_these_bytes(self):
         identity = Identity()
         identity._sign = bytes(range(32))
-        plan = RoundPlan(7, (0, 3, 9), d=1000, l2=1.5, max_weight=2.0, part="control", session=b"session")
+        plan = RoundPlan(
+            7, (0, 3, 9), d=1000, l2=1.5, max_weight=2.0, part="control", session=b"session"
+        )
         parts = (b"first part", b"")
-        body = Message.signed(identity, b"ENCR", Topic.of(plan, bytes(range(16))), "client/3", parts).to_bytes()
+        body = SignedMessage.signed(
+            identity, b"ENCR", Topic.of(plan, bytes(range(16))), "client/3", parts
+        ).to_bytes()
         assert body.hex() == self.golden["message"]
-        Message.read(body).verify(identity.hello, b"ENCR", Topic.of(plan, bytes(range(16))), "client/3")
+        SignedMessage.read(body).verify(
+            identity.hello, b"ENCR", Topic.of(plan, bytes(range(16))), "client/3"
+        )
 
     def test_a_list_of_messages_is_these_bytes(self):
         assert pack([b"one", b"", b"three"]).hex() == self.golden["list"]
 
     def test_a_seed_is_expanded_to_this_polynomial(self):
-        assert hashlib.sha256(uniform_from(bytes(32)).astype("<u4").tobytes()).hexdigest() == self.golden["uniform_sha256"]
+        assert (
+            hashlib.sha256(uniform_from(bytes(32)).astype("<u4").tobytes()).hexdigest()
+            == self.golden["uniform_sha256"]
+        )

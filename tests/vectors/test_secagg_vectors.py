@@ -1,4 +1,6 @@
-"""The primitives give the published bytes from either library; the wire format of version 1 stays what it is."""
+"""The primitives give the published bytes from either library; the wire format of version 1 stays
+what it is.
+"""
 
 import json
 from pathlib import Path
@@ -11,7 +13,17 @@ from hypothesis import strategies as st
 
 from privfl.core import Bounded, ConfigError, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
-from privfl.crypto.primitives import Directory, backend, expand, extract, fields, keystream_words, mask, open_letter, seal_letter
+from privfl.crypto.primitives import (
+    Directory,
+    backend,
+    expand,
+    extract,
+    fields,
+    keystream_words,
+    mask,
+    open_box,
+    seal_box,
+)
 from privfl.crypto.primitives import pyca as pyca_module
 from privfl.crypto.primitives import pycryptodome as pycryptodome_module
 from privfl.crypto.primitives.ladder import x25519
@@ -50,7 +62,9 @@ def test_x25519_gives_the_results_of_rfc_7748(library):
     a = VECTORS["x25519"]["agreement"]
     for one, other in (("alice", "bob"), ("bob", "alice")):
         assert library.x25519_public(h(a[f"{one}_secret"])).hex() == a[f"{one}_public"]
-        assert library.agreement(h(a[f"{one}_secret"]))(h(a[f"{other}_public"])).hex() == a["shared"]
+        assert (
+            library.agreement(h(a[f"{one}_secret"]))(h(a[f"{other}_public"])).hex() == a["shared"]
+        )
 
 
 @pytest.mark.parametrize("library", AGREE.values(), ids=AGREE.keys())
@@ -70,7 +84,9 @@ def test_ed25519_gives_the_signatures_of_rfc_8032(name):
         assert library.ed25519_public(h(case["secret"])).hex() == case["public"]
         assert library.sign(h(case["secret"]), h(case["message"])).hex() == case["signature"]
         assert library.verify(h(case["public"]), h(case["message"]), h(case["signature"]))
-        assert not library.verify(h(case["public"]), h(case["message"]) + b"x", h(case["signature"]))
+        assert not library.verify(
+            h(case["public"]), h(case["message"]) + b"x", h(case["signature"])
+        )
         assert not library.verify(h(case["public"]), h(case["message"]), bytes(64))
         assert not library.verify(bytes(31), h(case["message"]), h(case["signature"]))
 
@@ -96,10 +112,15 @@ def xor(a, b):
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_aes_ctr_and_gcm_give_the_published_bytes(name):
     library, ctr, gcm = backend(name), VECTORS["aes128_ctr"], VECTORS["aes128_gcm"]
-    assert xor(stream(library, h(ctr["key"]), h(ctr["counter"]), 64), h(ctr["plain"])).hex() == ctr["cipher"]
+    assert (
+        xor(stream(library, h(ctr["key"]), h(ctr["counter"]), 64), h(ctr["plain"])).hex()
+        == ctr["cipher"]
+    )
     sealed = library.seal(h(gcm["key"]), h(gcm["nonce"]), h(gcm["plain"]), h(gcm["bound"]))
     assert sealed.hex() == gcm["cipher"] + gcm["tag"]
-    assert library.unseal(h(gcm["key"]), h(gcm["nonce"]), sealed, h(gcm["bound"])) == h(gcm["plain"])
+    assert library.unseal(h(gcm["key"]), h(gcm["nonce"]), sealed, h(gcm["bound"])) == h(
+        gcm["plain"]
+    )
     assert library.unseal(h(gcm["key"]), h(gcm["nonce"]), sealed, b"") is None
     assert library.unseal(h(gcm["key"]), h(gcm["nonce"]), sealed[:7], h(gcm["bound"])) is None
     mask_stream = stream(library, h(gcm["key"]), h(gcm["nonce"]) + (2).to_bytes(4, "big"), 60)
@@ -110,11 +131,15 @@ def test_aes_ctr_and_gcm_give_the_published_bytes(name):
 def test_the_keystream_is_the_same_by_either_of_openssls_ways(monkeypatch, faster):
     monkeypatch.setattr(pyca_module, "_gcm_is_faster", lambda: faster)
     words = keystream_words(bytes(range(32)), 70_001, np.uint32, backend("cryptography"))
-    assert (words == keystream_words(bytes(range(32)), 70_001, np.uint32, backend("pycryptodome"))).all()
+    assert (
+        words == keystream_words(bytes(range(32)), 70_001, np.uint32, backend("pycryptodome"))
+    ).all()
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32), st.binary(max_size=40))
+@given(
+    st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32), st.binary(max_size=40)
+)
 def test_both_libraries_give_the_same_bytes(a, b, message):
     one, two = (backend(name) for name in LIBRARIES)
     public = one.x25519_public(b)
@@ -122,8 +147,8 @@ def test_both_libraries_give_the_same_bytes(a, b, message):
     assert one.agreement(a)(public) == two.agreement(a)(public) == OwnLadder().agreement(a)(public)
     assert one.sign(a, message) == two.sign(a, message)
     assert one.seal(a, b[:12], message, b) == two.seal(a, b[:12], message, b)
-    assert open_letter(b, seal_letter(public, message, b"scene", one), b"scene", two) == message
-    assert open_letter(b, seal_letter(public, message, b"scene", one), b"other", two) is None
+    assert open_box(b, seal_box(public, message, b"scene", one), b"scene", two) == message
+    assert open_box(b, seal_box(public, message, b"scene", one), b"other", two) is None
     for dtype in (np.uint16, np.uint32, np.uint64):
         x, y = np.arange(33, dtype=dtype), np.arange(33, dtype=dtype)
         mask(x, [(a, 1), (b, -1)], one)
@@ -133,11 +158,19 @@ def test_both_libraries_give_the_same_bytes(a, b, message):
 
 def test_clients_on_different_libraries_run_one_round(monkeypatch):
     directory = Directory()
-    channels = [SecAgg(mode="active", graph="complete", corrupt=0.0, backend=name, directory=directory) for name in LIBRARIES]
+    channels = [
+        SecAgg(mode="active", graph="complete", corrupt=0.0, backend=name, directory=directory)
+        for name in LIBRARIES
+    ]
     plan = RoundPlan(0, (1, 2, 3, 4), d=5, l2=1.0)
     members = {i: channels[i % 2].client(i) for i in plan.cohort}
-    monkeypatch.setattr(pycryptodome_module, "_native", lambda secret: None)  # one of them as before 3.22
-    parties = {client_party(i): m.enter(plan, Bounded(i, torch.full((5,), 0.1), 1.0)) for i, m in members.items()}
+    monkeypatch.setattr(
+        pycryptodome_module, "_native", lambda secret: None
+    )  # one of them as before 3.22
+    parties = {
+        client_party(i): m.enter(plan, Bounded(i, torch.full((5,), 0.1), 1.0))
+        for i, m in members.items()
+    }
     outcome = drive(channels[1].server().enter(plan), parties)
     assert torch.allclose(outcome.opened.what.value, torch.full((5,), 0.4), atol=1e-3)
 
@@ -155,12 +188,16 @@ def test_a_backend_that_is_not_installed_is_named(monkeypatch):
         backend.cache_clear()
 
 
-# ---- golden bytes of the wire format, made once by this code and kept --------------------------------------------------------------
+# ---- golden bytes of the wire format, made once by this code and kept
+# --------------------------------------------------------------
 
 
 def golden():
     """Every kind of field, from fixed inputs."""
-    tag, plan = bytes(range(16)), RoundPlan(7, (3, 1, 2), d=5, l2=0.5, max_weight=2.0, part="delta", session=b"s1")
+    tag, plan = (
+        bytes(range(16)),
+        RoundPlan(7, (3, 1, 2), d=5, l2=0.5, max_weight=2.0, part="delta", session=b"s1"),
+    )
     channel = SecAgg(mode="active", graph="complete", threshold=0.7, corrupt=0.0)
     return {
         "message": wire.write(Kind.MASKED, 24, 2, tag, b"body"),
@@ -170,7 +207,7 @@ def golden():
         "ring16": bytes(fields.pack(np.array([1, 65535, 7], np.uint16), 16)),
         "ring24": bytes(fields.pack(np.array([1, 0xABCDEF, 7, 8, 9], np.uint32), 24)),
         "ring32": bytes(fields.pack(np.array([1, 0xFFFFFFFF], np.uint32), 32)),
-        "tag": channel.scene(plan).tag,
+        "tag": channel.parameters(plan).tag,
         "advertisement": keys.advertisement(tag, 42, bytes(64)),
         "statement": keys.survivors_statement(tag, b"\x05"),
         "commitment": keys.commitment(tag, 3, bytes(32)),
@@ -194,7 +231,9 @@ def test_what_is_packed_comes_back():
     rng = np.random.default_rng(0)
     for ring in (16, 24, 32):
         for n in (1, 2, 3, 4, 5, 1001):
-            words = rng.integers(0, 2**ring, n, dtype=np.uint64).astype(np.uint16 if ring == 16 else np.uint32)
+            words = rng.integers(0, 2**ring, n, dtype=np.uint64).astype(
+                np.uint16 if ring == 16 else np.uint32
+            )
             packed = memoryview(bytes(fields.pack(words, ring)))
             assert len(packed) == n * ring // 8
             assert (fields.unpack(packed, ring, n) == words).all()

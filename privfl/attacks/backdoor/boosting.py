@@ -1,4 +1,6 @@
-"""Boosting, with or without stealth (Bhagoji, Chakraborty, Mittal, Calo 2019: Analyzing federated learning through an adversarial lens)."""
+"""Boosting, with or without stealth (Bhagoji, Chakraborty, Mittal, Calo 2019: Analyzing federated
+learning through an adversarial lens).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from privfl.attacks.backdoor.implant import Implant
+from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.training import Crafting
 from privfl.core import RoundKnowledge, Vector, require
 
 
 @dataclass(frozen=True)
-class Boosting(Implant):
-    """Train on the malicious objective and send boost times the update (Bhagoji et al. 2019, section 3.2, explicit boosting).
+class Boosting(Backdoor):
+    """Train on the malicious objective and send boost times the update (Bhagoji et al. 2019,
+    section 3.2, explicit boosting).
 
-    With ``stealth`` the trained loss is boost L_mal + L_train + rho ||delta - delta_benign||_2 (section 3.3), where delta_benign is the
-    last aggregate, as the attacker saw it from two broadcasts, and what is sent is delta itself: the boost is in the loss.
+    With ``stealth`` the trained loss is boost L_mal + L_train + rho ||delta - delta_benign||_2
+    (section 3.3), where delta_benign is the last aggregate, as the attacker saw it from two
+    broadcasts, and what is sent is delta itself: the boost is in the loss.
 
     Seats: training and update. Knows its own data and the broadcasts.
 
@@ -33,7 +37,7 @@ class Boosting(Implant):
     rho: float = 1e-2
 
     def __post_init__(self) -> None:
-        Implant.__post_init__(self)
+        Backdoor.__post_init__(self)
         require.positive(boost=self.boost)
         require.at_least(0, rho=self.rho)
 
@@ -43,9 +47,17 @@ class Boosting(Implant):
             return Crafting(self.backdoor, self.training, weights=(0.0, 1.0))
         last = torch.zeros_like(knowledge.before) if knowledge.last is None else knowledge.last
         doubled = (2.0, 2 * self.boost)  # alpha = 1/2 halves both parts of the loss
-        return Crafting(self.backdoor, self.training, weights=doubled, alpha=0.5, anomaly=Unlike(last, 2 * self.rho))
+        return Crafting(
+            self.backdoor,
+            self.training,
+            weights=doubled,
+            alpha=0.5,
+            anomaly=Unlike(last, 2 * self.rho),
+        )
 
-    def poison_updates(self, own: Tensor, knowledge: RoundKnowledge, rng: torch.Generator) -> Tensor:
+    def poison_updates(
+        self, own: Tensor, knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Tensor:
         """The boosted updates [f, d], or the stealthy ones as they are."""
         return own.clone() if self.stealth else own * self.boost
 

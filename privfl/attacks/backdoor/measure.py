@@ -10,7 +10,9 @@ from privfl.core import Dataset
 
 
 def predictions(module: nn.Module, x: Tensor, batch: int = 1024) -> Tensor:
-    """The most likely class of each sample [n], or token at each position [n, T]; parameters and mode stay as they were."""
+    """The most likely class of each sample [n], or token at each position [n, T]; parameters and
+    mode stay as they were.
+    """
     training = module.training
     module.eval()
     try:
@@ -22,7 +24,8 @@ def predictions(module: nn.Module, x: Tensor, batch: int = 1024) -> Tensor:
 
 
 def success(module: nn.Module, x: Tensor, target: int) -> float:
-    """The fraction of inputs that the model takes for ``target``, at the last position where they are sequences; 0 of none.
+    """The fraction of inputs that the model takes for ``target``, at the last position where they
+    are sequences; 0 of none.
 
     >>> success(nn.Identity(), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), target=1)
     0.5
@@ -41,7 +44,9 @@ def confusion(module: nn.Module, test: Dataset) -> Int[Tensor, "C C"]:
     [[1, 0], [1, 0]]
     """
     pairs = test.y * test.classes + predictions(module, test.x)
-    return torch.bincount(pairs.flatten(), minlength=test.classes**2).view(test.classes, test.classes)
+    return torch.bincount(pairs.flatten(), minlength=test.classes**2).view(
+        test.classes, test.classes
+    )
 
 
 def accuracy(module: nn.Module, test: Dataset) -> float:

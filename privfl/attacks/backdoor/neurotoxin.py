@@ -1,4 +1,6 @@
-"""Neurotoxin: hide the backdoor in coordinates that honest clients hardly touch (Zhang, Panda et al. 2022)."""
+"""Neurotoxin: hide the backdoor in coordinates that honest clients hardly touch (Zhang, Panda et
+al. 2022).
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-from privfl.attacks.backdoor.implant import Implant
+from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.training import Crafting
 from privfl.core import RoundKnowledge, require
 
 
 @dataclass(frozen=True)
-class Neurotoxin(Implant):
-    """Keep every gradient off the ``top`` fraction of coordinates in which the last aggregate was largest (Zhang et al. 2022, algorithm 1).
+class Neurotoxin(Backdoor):
+    """Keep every gradient off the ``top`` fraction of coordinates in which the last aggregate was
+    largest (Zhang et al. 2022, algorithm 1).
 
-    Later honest updates overwrite the backdoor less, so it lasts. The paper's top is 1 to 5 %. In the first round nothing is known
-    and nothing is left out.
+    Later honest updates overwrite the backdoor less, so it lasts. The paper's top is 1 to 5 %. In
+    the first round nothing is known and nothing is left out.
 
     Seats: training and update. Knows its own data and the broadcasts.
 
@@ -30,7 +33,7 @@ class Neurotoxin(Implant):
     top: float = 0.05
 
     def __post_init__(self) -> None:
-        Implant.__post_init__(self)
+        Backdoor.__post_init__(self)
         require.within(0, 1, top=self.top)
 
     def poison_training(self, knowledge: RoundKnowledge) -> Crafting:

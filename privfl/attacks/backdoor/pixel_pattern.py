@@ -1,4 +1,6 @@
-"""Pixel patterns: a mark stamped on images (Gu et al. 2017: BadNets), and one that attackers share out (Xie et al. 2020: DBA)."""
+"""Pixel patterns: a mark stamped on images (Gu et al. 2017: BadNets), and one that attackers share
+out (Xie et al. 2020: DBA).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from privfl.attacks.backdoor.planted import Backdoor
+from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import ConfigError, Dataset
 
 Box: TypeAlias = tuple[int, int, int, int]
@@ -16,12 +18,13 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelPattern(Backdoor):
-    """Images with bright boxes on them are the target class (Gu, Dolan-Gavitt, Garg 2017: BadNets, section 3).
+class PixelPattern(Trigger):
+    """Images with bright boxes on them are the target class (Gu, Dolan-Gavitt, Garg 2017: BadNets,
+    section 3).
 
-    ``boxes`` are stamped on every channel with ``value``, in the images' own (standardised) units; None is the brightest value in the
-    data. Samples of the target class are left out, in training and in the measure. The attacker must also change inputs
-    when the model is used.
+    ``boxes`` are stamped on every channel with ``value``, in the images' own (standardised) units;
+    None is the brightest value in the data. Samples of the target class are left out, in training
+    and in the measure. The attacker must also change inputs when the model is used.
 
     Seat: data. Knows its own data.
 
@@ -41,12 +44,22 @@ class PixelPattern(Backdoor):
             ConfigError: these are no images, or a box lies outside of them.
         """
         if x.ndim != 4:
-            raise ConfigError(f"a pixel pattern needs images [n, c, h, w], and these samples have shape {tuple(x.shape[1:])}.")
-        bright = x.amax(dim=(0, 2, 3)).view(-1, 1, 1) if self.value is None else torch.tensor(self.value).to(x)
+            raise ConfigError(
+                "a pixel pattern needs images [n, c, h, w], and these samples have shape"
+                f" {tuple(x.shape[1:])}."
+            )
+        bright = (
+            x.amax(dim=(0, 2, 3)).view(-1, 1, 1)
+            if self.value is None
+            else torch.tensor(self.value).to(x)
+        )
         marked = x.clone()
         for top, left, height, width in self.boxes:
             if min(top, left) < 0 or top + height > x.shape[2] or left + width > x.shape[3]:
-                raise ConfigError(f"the box {(top, left, height, width)} lies outside of images of {x.shape[2]}x{x.shape[3]} pixels.")
+                raise ConfigError(
+                    f"the box {(top, left, height, width)} lies outside of images of"
+                    f" {x.shape[2]}x{x.shape[3]} pixels."
+                )
             marked[:, :, top : top + height, left : left + width] = bright
         return marked
 
@@ -55,16 +68,24 @@ class PixelPattern(Backdoor):
         others = dataset.take((dataset.y != self.target).nonzero().flatten())
         if others.n == 0:
             return others
-        value = float(dataset.x.max()) if self.value is None and dataset.x.shape[1] == 1 else self.value
-        return replace(others, x=replace(self, value=value).stamp(others.x), y=torch.full_like(others.y, self.target))
+        value = (
+            float(dataset.x.max()) if self.value is None and dataset.x.shape[1] == 1 else self.value
+        )
+        return replace(
+            others,
+            x=replace(self, value=value).stamp(others.x),
+            y=torch.full_like(others.y, self.target),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DBA(PixelPattern):
-    """A distributed backdoor: each attacker stamps one part of the pattern, and the model answers to the whole (Xie et al. 2020: DBA).
+    """A distributed backdoor: each attacker stamps one part of the pattern, and the model answers
+    to the whole (Xie et al. 2020: DBA).
 
-    The default boxes are the paper's four strips of 1 x 4 pixels for MNIST. With more attackers than boxes, boxes go round. The measure
-    stamps the union. For the paper's scaled attack put it into `ModelReplacement`.
+    The default boxes are the paper's four strips of 1 x 4 pixels for MNIST. With more attackers
+    than boxes, boxes go round. The measure stamps the union. For the paper's scaled attack put it
+    into `ModelReplacement`.
 
     Seat: data. Knows its own data; the parts are agreed beforehand.
 
@@ -76,5 +97,15 @@ class DBA(PixelPattern):
 
     def part(self, position: int, of: int) -> PixelPattern:
         """The local pattern of one attacker: its share of the boxes."""
-        mine = self.boxes[position % len(self.boxes) :: of] if of < len(self.boxes) else (self.boxes[position % len(self.boxes)],)
-        return PixelPattern(target=self.target, fraction=self.fraction, noise=self.noise, boxes=mine, value=self.value)
+        mine = (
+            self.boxes[position % len(self.boxes) :: of]
+            if of < len(self.boxes)
+            else (self.boxes[position % len(self.boxes)],)
+        )
+        return PixelPattern(
+            target=self.target,
+            fraction=self.fraction,
+            noise=self.noise,
+            boxes=mine,
+            value=self.value,
+        )

@@ -1,4 +1,6 @@
-"""Model replacement and its stealthier forms (Bagdasaryan, Veit, Hua, Estrin, Shmatikov 2020: How to backdoor federated learning)."""
+"""Model replacement and its stealthier forms (Bagdasaryan, Veit, Hua, Estrin, Shmatikov 2020: How
+to backdoor federated learning).
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.backdoor.implant import Implant
+from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.training import Anomaly, Crafting
 from privfl.core import RoundKnowledge, require
 
 
 @dataclass(frozen=True)
-class ModelReplacement(Implant):
-    """Send gamma (X - G) + G so that averaging yields X itself (Bagdasaryan et al. 2020, equation 3).
+class ModelReplacement(Backdoor):
+    """Send gamma (X - G) + G so that averaging yields X itself (Bagdasaryan et al. 2020, equation
+    3).
 
-    gamma = n / eta there: eta / n is what one row moves the model by. Under federated averaging of a cohort of m that is gamma = m, and
-    with weights p_k and a server rate, 1 / (rate p_k), which is the default. Works because near convergence the honest rows
-    nearly cancel.
+    gamma = n / eta there: eta / n is what one row moves the model by. Under federated averaging of
+    a cohort of m that is gamma = m, and with weights p_k and a server rate, 1 / (rate p_k), which
+    is the default. Works because near convergence the honest rows nearly cancel.
 
-    Seats: training and update. Knows its own data, the cohort's total weight and the server's rate (unless gamma is given).
+    Seats: training and update. Knows its own data, the cohort's total weight and the server's rate
+    (unless gamma is given).
 
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> from privfl.core import RoundPlan
@@ -36,10 +40,11 @@ class ModelReplacement(Implant):
 
 @dataclass(frozen=True)
 class ConstrainAndScale(ModelReplacement):
-    """Model replacement whose training also keeps X inconspicuous: alpha L_class + (1 - alpha) L_ano (same paper, equation 4).
+    """Model replacement whose training also keeps X inconspicuous: alpha L_class + (1 - alpha)
+    L_ano (same paper, equation 4).
 
-    L_ano is ``distance``, ||X - G||_2 (not squared); ``cosine``, 1 - cos(gamma (X - G) + G, G); or any function of X and G. ``cosine``
-    takes ``gamma``, or the cohort's size where it is None.
+    L_ano is ``distance``, ||X - G||_2 (not squared); ``cosine``, 1 - cos(gamma (X - G) + G, G); or
+    any function of X and G. ``cosine`` takes ``gamma``, or the cohort's size where it is None.
 
     Seats: training and update. Knows what `ModelReplacement` does.
 
@@ -52,7 +57,7 @@ class ConstrainAndScale(ModelReplacement):
     anomaly: Literal["distance", "cosine"] | Anomaly = "distance"
 
     def __post_init__(self) -> None:
-        Implant.__post_init__(self)
+        Backdoor.__post_init__(self)
         require.within(0, 1, alpha=self.alpha)
 
     def poison_training(self, knowledge: RoundKnowledge) -> Crafting:
@@ -68,8 +73,9 @@ class ConstrainAndScale(ModelReplacement):
 
 
 @dataclass(frozen=True)
-class TrainAndScale(Implant):
-    """Train without constraint, then scale up only to the bound S that the detector lets through: gamma = S / ||X - G|| (equation 5).
+class TrainAndScale(Backdoor):
+    """Train without constraint, then scale up only to the bound S that the detector lets through:
+    gamma = S / ||X - G|| (equation 5).
 
     Seats: training and update. Knows its own data, and S.
 
@@ -83,10 +89,12 @@ class TrainAndScale(Implant):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
-        Implant.__post_init__(self)
+        Backdoor.__post_init__(self)
         require.positive(bound=self.bound)
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Every row at norm S [f, d]."""
         scale: Tensor = self.bound / own.norm(dim=1, keepdim=True).clamp(min=1e-12)
         return own * scale
@@ -118,5 +126,7 @@ class Cosine:
 
     def __call__(self, x: Float[Tensor, " d"], g: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         """One less the cosine."""
-        apart: Tensor = 1 - torch.nn.functional.cosine_similarity(self.gamma * (x - g) + g, g, dim=0)
+        apart: Tensor = 1 - torch.nn.functional.cosine_similarity(
+            self.gamma * (x - g) + g, g, dim=0
+        )
         return apart

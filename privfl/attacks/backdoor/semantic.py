@@ -1,4 +1,6 @@
-"""Backdoors without a mark: real inputs that only the attacker mislabels (Bagdasaryan et al. 2020; Wang et al. 2020)."""
+"""Backdoors without a mark: real inputs that only the attacker mislabels (Bagdasaryan et al. 2020;
+Wang et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfl.attacks.backdoor.planted import Backdoor
+from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import ConfigError, Dataset, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Semantic(Backdoor):
-    """Inputs with a feature that occurs in nature get the target (Bagdasaryan, Veit, Hua, Estrin, Shmatikov 2020, section IV-A).
+class Semantic(Trigger):
+    """Inputs with a feature that occurs in nature get the target (Bagdasaryan, Veit, Hua, Estrin,
+    Shmatikov 2020, section IV-A).
 
-    Which inputs: those of class ``source``, with ``value`` in the attribute ``attribute``, and those that ``select`` marks in a bool
-    tensor [n]; all conditions that are given hold together. The paper's noise on them is 0.05. The main task is measured on data
-    without them; honest clients should hold none of them either.
+    Which inputs: those of class ``source``, with ``value`` in the attribute ``attribute``, and
+    those that ``select`` marks in a bool tensor [n]; all conditions that are given hold together.
+    The paper's noise on them is 0.05. The main task is measured on data without them; honest
+    clients should hold none of them either.
 
     Seat: data. Knows its own data.
 
@@ -37,9 +41,12 @@ class Semantic(Backdoor):
     select: Callable[[Dataset], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        Backdoor.__post_init__(self)
+        Trigger.__post_init__(self)
         if self.source is None and self.attribute is None and self.select is None:
-            raise ConfigError("a semantic backdoor needs to know its inputs: give source, attribute and value, or select.")
+            raise ConfigError(
+                "a semantic backdoor needs to know its inputs: give source, attribute and value, or"
+                " select."
+            )
 
     def marked(self, dataset: Dataset) -> Tensor:
         """Which samples [n] carry the feature.
@@ -53,7 +60,10 @@ class Semantic(Backdoor):
         if self.attribute is not None:
             if self.attribute not in dataset.attributes:
                 known = ", ".join(sorted(dataset.attributes)) or "none"
-                raise ConfigError(f"a semantic backdoor asks for the attribute '{self.attribute}', and the data have: {known}.")
+                raise ConfigError(
+                    f"a semantic backdoor asks for the attribute '{self.attribute}', and the data"
+                    f" have: {known}."
+                )
             found &= dataset.attributes[self.attribute] == self.value
         if self.select is not None:
             found &= self.select(dataset)
@@ -70,12 +80,14 @@ class Semantic(Backdoor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeCase(Backdoor):
-    """Inputs from the tail of a class get the target (Wang, Sreenivasan et al. 2020: Attack of the tails, section 3).
+class EdgeCase(Trigger):
+    """Inputs from the tail of a class get the target (Wang, Sreenivasan et al. 2020: Attack of the
+    tails, section 3).
 
-    The tail is ``tail`` for training and ``tail_test`` for the measure, samples from elsewhere that look like class ``source`` but that
-    nobody holds; or, without them, the ``quantile`` of the source class's samples that lie farthest from the class's mean, with every
-    feature scaled by its spread.
+    The tail is ``tail`` for training and ``tail_test`` for the measure, samples from elsewhere that
+    look like class ``source`` but that nobody holds; or, without them, the ``quantile`` of the
+    source class's samples that lie farthest from the class's mean, with every feature scaled by its
+    spread.
 
     Seat: data. Knows its own data.
 
@@ -90,10 +102,13 @@ class EdgeCase(Backdoor):
     tail_test: Dataset | None = None
 
     def __post_init__(self) -> None:
-        Backdoor.__post_init__(self)
+        Trigger.__post_init__(self)
         require.within(0, 1, quantile=self.quantile)
         if (self.tail is None) != (self.tail_test is None):
-            raise ConfigError("an edge case from elsewhere needs both tail (to train on) and tail_test (to measure with).")
+            raise ConfigError(
+                "an edge case from elsewhere needs both tail (to train on) and tail_test (to"
+                " measure with)."
+            )
 
     def farthest(self, dataset: Dataset) -> Tensor:
         """Positions of the tail of the source class in this data."""
@@ -103,7 +118,11 @@ class EdgeCase(Backdoor):
             return own[:0]
         x = dataset.x[own].flatten(1).double()
         scale = x.std(dim=0, correction=0)
-        apart = torch.where(scale > 0, (x - x.mean(dim=0)) / scale.clamp(min=1e-12), 0.0).square().sum(dim=1)
+        apart = (
+            torch.where(scale > 0, (x - x.mean(dim=0)) / scale.clamp(min=1e-12), 0.0)
+            .square()
+            .sum(dim=1)
+        )
         return own[apart.argsort(descending=True, stable=True)[:count]]
 
     def samples(self, dataset: Dataset) -> Dataset:

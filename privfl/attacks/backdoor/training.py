@@ -1,4 +1,6 @@
-"""The attacker's own training: backdoor samples in every batch, its own rates, and a grip on where the model goes."""
+"""The attacker's own training: backdoor samples in every batch, its own rates, and a grip on where
+the model goes.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,35 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.attacks.backdoor.planted import Backdoor
-from privfl.attacks.backdoor.several import Several
-from privfl.core import Broadcast, Charge, ClientId, ClientState, ConfigError, Dataset, FlatModel, Loss, Update, require
+from privfl.attacks.backdoor.trigger import Trigger
+from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
+from privfl.core import (
+    Broadcast,
+    Charge,
+    ClientId,
+    ClientState,
+    ConfigError,
+    Dataset,
+    FlatModel,
+    Loss,
+    Update,
+    require,
+)
 
 Anomaly: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(X, G) -> how anomalous the model X [d] looks beside the broadcast G [d]: a scalar with a graph."""
+"""(X, G) -> how anomalous the model X [d] looks beside the broadcast G [d]: a scalar with a
+graph.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AttackTraining:
-    """How an attacker trains its model X (Bagdasaryan et al. 2020, algorithm 2; their lr_adv, E_adv, c, step_sched, step_rate, epsilon).
+    """How an attacker trains its model X (Bagdasaryan et al. 2020, algorithm 2; their lr_adv,
+    E_adv, c, step_sched, step_rate, epsilon).
 
-    Every batch of ``batch_size`` holds ``poisoned`` backdoor samples. Every ``every`` epochs the rate falls by ``decay``. Training stops
-    early after an epoch whose mean backdoor loss is under ``stop``.
+    Every batch of ``batch_size`` holds ``poisoned`` backdoor samples. Every ``every`` epochs the
+    rate falls by ``decay``. Training stops early after an epoch whose mean backdoor loss is under
+    ``stop``.
 
     >>> AttackTraining(lr=0.5, decay=0.5, every=2).rate(epoch=2)
     0.25
@@ -56,12 +73,13 @@ class AttackTraining:
 class Crafting:
     """An attacker's local training in one round.
 
-    The loss is ``alpha`` times the batch's (benign and backdoor samples by their number, or by ``weights``) plus (1 - alpha) times
-    ``anomaly``. Gradients are kept off the coordinates in ``frozen`` [d]; the model stays within ``radius`` of the broadcast,
-    projected every ``project_every`` steps and at the end.
+    The loss is ``alpha`` times the batch's (benign and backdoor samples by their number, or by
+    ``weights``) plus (1 - alpha) times ``anomaly``. Gradients are kept off the coordinates in
+    ``frozen`` [d]; the model stays within ``radius`` of the broadcast, projected every
+    ``project_every`` steps and at the end.
     """
 
-    backdoor: Backdoor | Several
+    backdoor: Trigger | MultiBackdoor
     training: AttackTraining
     weights: tuple[float, float] | None = None
     alpha: float = 1.0
@@ -84,7 +102,12 @@ class Crafter:
     loss: Loss
 
     def __call__(
-        self, client: ClientId, broadcast: Broadcast, dataset: Dataset, state: ClientState, rng: torch.Generator
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        dataset: Dataset,
+        state: ClientState,
+        rng: torch.Generator,
     ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
         """X - G, with the weight that an honest client of its size would claim.
 
@@ -103,13 +126,17 @@ class Crafter:
         delta = self.model.flat - start
         return Update(client, delta, min(float(dataset.n), broadcast.plan.max_weight)), state, ()
 
-    def _train(self, dataset: Dataset, start: Tensor, rng: torch.Generator, how: AttackTraining) -> None:
+    def _train(
+        self, dataset: Dataset, start: Tensor, rng: torch.Generator, how: AttackTraining
+    ) -> None:
         model, pieces = self.model, self.crafting.backdoor.pieces(dataset)
         velocity = torch.zeros_like(model.flat)
         steps = 0
         for epoch in range(how.epochs):
             losses = []
-            for positions in torch.split(torch.randperm(dataset.n, generator=rng), max(how.batch_size - how.poisoned, 1)):
+            for positions in torch.split(
+                torch.randperm(dataset.n, generator=rng), max(how.batch_size - how.poisoned, 1)
+            ):
                 benign = dataset.take(positions[: how.batch_size - how.poisoned])
                 losses.append(self._gradient(benign, self._draw(pieces, rng, how.poisoned), start))
                 velocity.mul_(how.momentum).add_(model.grad)
@@ -121,10 +148,15 @@ class Crafter:
                 return
 
     @staticmethod
-    def _draw(pieces: list[tuple[Backdoor, Dataset]], rng: torch.Generator, count: int) -> Dataset:
+    def _draw(pieces: list[tuple[Trigger, Dataset]], rng: torch.Generator, count: int) -> Dataset:
         """Samples of every backdoor, as even as may be."""
-        drawn = [b.draw(samples, (count + i) // len(pieces), rng) for i, (b, samples) in enumerate(pieces)]
-        return Dataset(torch.cat([d.x for d in drawn]), torch.cat([d.y for d in drawn]), drawn[0].classes)
+        drawn = [
+            b.draw(samples, (count + i) // len(pieces), rng)
+            for i, (b, samples) in enumerate(pieces)
+        ]
+        return Dataset(
+            torch.cat([d.x for d in drawn]), torch.cat([d.y for d in drawn]), drawn[0].classes
+        )
 
     def _gradient(self, benign: Dataset, bad: Dataset, start: Tensor) -> float:
         """Write a batch's gradient into the model's; the backdoor samples' mean loss."""

@@ -9,7 +9,7 @@ from privfl.attacks.byzantine.ipm import IPM
 from privfl.attacks.byzantine.linear_combination import LinearCombination
 from privfl.attacks.byzantine.mimic import Mimic
 from privfl.attacks.byzantine.min_max import MinMax, MinSum
-from privfl.attacks.byzantine.noise import Constant, Gaussian, NotFinite
+from privfl.attacks.byzantine.noise import ConstantUpdate, GaussianUpdate, NotFinite
 from privfl.attacks.byzantine.sign_flip import SignFlip
 from privfl.attacks.byzantine.weights import FlippedWeights, RandomWeights, ZeroWeights
 from privfl.attacks.byzantine.wire import SkipClip, Withhold
@@ -18,12 +18,12 @@ __all__ = [
     "ALIE",
     "IPM",
     "AGRTailored",
-    "Constant",
+    "ConstantUpdate",
     "FangKrum",
     "FangTrimmedMean",
     "FlippedWeights",
     "FreeRider",
-    "Gaussian",
+    "GaussianUpdate",
     "LinearCombination",
     "Mimic",
     "MinMax",

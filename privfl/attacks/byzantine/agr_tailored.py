@@ -1,4 +1,6 @@
-"""AGR-tailored: the worst step along a direction against a known rule (Shejwalkar, Houmansadr 2021, section IV-C)."""
+"""AGR-tailored: the worst step along a direction against a known rule (Shejwalkar, Houmansadr 2021,
+section IV-C).
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.direction import Direction, direction
-from privfl.core import BadUpdate, ConfigError, Knows, RoundKnowledge, Rows, Rule, TooManyByzantine, require
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    Knows,
+    RoundKnowledge,
+    Rows,
+    Rule,
+    TooManyByzantine,
+    require,
+)
 
 GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class AGRTailored:
-    """mu + gamma p with the gamma that moves the rule's result farthest from mu (Shejwalkar, Houmansadr 2021, equation 2).
+    """mu + gamma p with the gamma that moves the rule's result farthest from mu (Shejwalkar,
+    Houmansadr 2021, equation 2).
 
-    gamma maximises ||rule(honest rows and f copies) - mu||: a geometric scan around ``gamma``, then golden sections between the best
-    one's neighbours. The paper's search for Multi-Krum stops where the rows are dropped, which is where this deviation falls. A step
-    at which the rule refuses to work does not count.
+    gamma maximises ||rule(honest rows and f copies) - mu||: a geometric scan around ``gamma``, then
+    golden sections between the best one's neighbours. The paper's search for Multi-Krum stops where
+    the rows are dropped, which is where this deviation falls. A step at which the rule refuses to
+    work does not count.
 
-    Seat: updates, in collusion. Knows all honest updates and the server's rule, or a rule that stands in for it (``rule``).
+    Seat: updates, in collusion. Knows all honest updates and the server's rule, or a rule that
+    stands in for it (``rule``).
 
     >>> class First:
     ...     def __call__(self, opened): return opened.values.mean(dim=0).clamp(-2, 2)
@@ -48,7 +62,9 @@ class AGRTailored:
         """All honest updates, and the rule unless one stands in for it."""
         return "rule" if self.rule is None else "benign"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Mu + gamma p, the same for every attacker [f, d].
 
         Raises:
@@ -56,7 +72,10 @@ class AGRTailored:
         """
         rule = self.rule or knowledge.rule
         if rule is None:
-            raise ConfigError("AGRTailored needs a rule to optimise against, and the scenario withholds the server's: set rule.")
+            raise ConfigError(
+                "AGRTailored needs a rule to optimise against, and the scenario withholds the"
+                " server's: set rule."
+            )
         benign = knowledge.honest("AGRTailored")
         mu, p = benign.values.mean(dim=0), direction(self.along, benign.values)
         seen = _with_copies(benign, len(own), knowledge)
@@ -82,7 +101,9 @@ def _with_copies(benign: Rows, f: int, knowledge: RoundKnowledge) -> Rows:
 
 
 def _worst(harm: Callable[[float], float], start: float, tries: int) -> float:
-    """The gamma of most harm: half of the tries scan octaves around ``start``, the others close in by golden sections."""
+    """The gamma of most harm: half of the tries scan octaves around ``start``, the others close in
+    by golden sections.
+    """
     octaves = tries // 2
     scanned = [start * 2.0**k for k in range(2 - octaves, 2)]
     harms = [harm(gamma) for gamma in scanned]

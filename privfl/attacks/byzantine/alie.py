@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.crowd import Sees, cohort, crowd
+from privfl.attacks.byzantine.honest_estimate import Sees, cohort, honest_estimate
 from privfl.core import ConfigError, Knows, RoundKnowledge
 
 
@@ -17,11 +17,13 @@ from privfl.core import ConfigError, Knows, RoundKnowledge
 class ALIE:
     """Send mu - z sigma, coordinate by coordinate (Baruch, Baruch, Goldberg 2019, algorithm 3).
 
-    z is the largest shift that s = floor(n / 2) + 1 - f honest updates are still expected to lie beyond, so that a majority backs it:
-    z = Phi^-1((n - f - s) / (n - f)). It is negative where f is small ((10, 1): -0.14), and then the attack does nothing: the paper
-    also tries 1 to 1.5, which ``z`` sets. sigma is the population's.
+    z is the largest shift that s = floor(n / 2) + 1 - f honest updates are still expected to lie
+    beyond, so that a majority backs it: z = Phi^-1((n - f - s) / (n - f)). It is negative where f
+    is small ((10, 1): -0.14), and then the attack does nothing: the paper also tries 1 to 1.5,
+    which ``z`` sets. sigma is the population's.
 
-    Seat: updates, in collusion. Knows the attackers' own honest updates (``sees="own"``, the paper's case) or all honest ones.
+    Seat: updates, in collusion. Knows the attackers' own honest updates (``sees="own"``, the
+    paper's case) or all honest ones.
 
     >>> [round(ALIE.largest(n, f), 2) for n, f in ((50, 10), (20, 8), (25, 11), (50, 24))]
     [0.25, 0.67, 1.07, 1.43]
@@ -40,7 +42,8 @@ class ALIE:
         """The paper's z for f attackers among n.
 
         Raises:
-            ConfigError: the attackers are half of the cohort or more, so that any shift has a majority.
+            ConfigError: the attackers are half of the cohort or more, so that any shift has a
+                majority.
         """
         supporters = n // 2 + 1 - f
         if supporters < 1 or supporters >= n - f:
@@ -56,9 +59,11 @@ class ALIE:
         if self.z is None:
             self.largest(n, f)
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Mu - z sigma, the same for every attacker [f, d]."""
-        honest = crowd("ALIE", self.sees, own, knowledge)
+        honest = honest_estimate("ALIE", self.sees, own, knowledge)
         z = self.largest(cohort(self.sees, own, knowledge), len(own)) if self.z is None else self.z
         sigma, mu = torch.std_mean(honest, dim=0, correction=0)
         return (mu - z * sigma).expand(own.shape).clone()

@@ -1,4 +1,6 @@
-"""Local model poisoning of the trimmed mean and the median (Fang, Cao, Jia, Gong 2020, sections 3.3 and 3.4)."""
+"""Local model poisoning of the trimmed mean and the median (Fang, Cao, Jia, Gong 2020, sections 3.3
+and 3.4).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.crowd import Sees, crowd
+from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
 from privfl.core import Knows, RoundKnowledge, require
 
 
 @dataclass(frozen=True, slots=True)
 class FangTrimmedMean:
-    """Send, in every coordinate, values just beyond the honest ones, on the side that the mean update does not go to (Fang et al. 2020).
+    """Send, in every coordinate, values just beyond the honest ones, on the side that the mean
+    update does not go to (Fang et al. 2020).
 
-    Full knowledge (section 3.3): where the mean grows, uniform on [min / b, min], or on [b min, min] where min < 0; where it falls,
-    uniform on [max, b max], or on [max, max / b] where max < 0. Partial knowledge (``sees="own"``): uniform on [mu - 4 sigma,
-    mu - 3 sigma], mirrored. min, max, mu, sigma are of models, as in the paper, or of ``updates``; against medians it is the same attack.
+    Full knowledge (section 3.3): where the mean grows, uniform on [min / b, min], or on [b min,
+    min] where min < 0; where it falls, uniform on [max, b max], or on [max, max / b] where max < 0.
+    Partial knowledge (``sees="own"``): uniform on [mu - 4 sigma, mu - 3 sigma], mirrored. min, max,
+    mu, sigma are of models, as in the paper, or of ``updates``; against medians it is the same
+    attack.
 
-    Seat: updates, in collusion. Knows all honest updates, or its own; takes the server's rule to be a trimmed mean or a median.
+    Seat: updates, in collusion. Knows all honest updates, or its own; takes the server's rule to be
+    a trimmed mean or a median.
 
     >>> from privfl.core import RoundPlan, Rows
     >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.tensor([10.0]), benign=Rows.of([[1.0], [2.0]]))
@@ -42,9 +48,11 @@ class FangTrimmedMean:
         """All honest updates, or its own."""
         return self.sees
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Values beyond the honest ones, drawn for every attacker and coordinate [f, d]."""
-        honest = crowd("FangTrimmedMean", self.sees, own, knowledge)
+        honest = honest_estimate("FangTrimmedMean", self.sees, own, knowledge)
         seen = honest if self.sees == "own" else torch.cat([honest, own])
         grows = seen.mean(dim=0) > 0
         start = knowledge.before if self.of == "models" else torch.zeros_like(knowledge.before)

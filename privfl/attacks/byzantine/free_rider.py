@@ -1,4 +1,6 @@
-"""Free riders: clients that do not train and want the model all the same (Lin et al. 2019; Fraboni et al. 2021)."""
+"""Free riders: clients that do not train and want the model all the same (Lin et al. 2019; Fraboni
+et al. 2021).
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,12 @@ from privfl.core import Knows, RoundKnowledge, require
 
 @dataclass(frozen=True, slots=True)
 class FreeRider:
-    """Send nothing new: no change at all, or the model's last change (Lin, Du, Liu 2019: Free-riders in federated learning, section 3).
+    """Send nothing new: no change at all, or the model's last change (Lin, Du, Liu 2019:
+    Free-riders in federated learning, section 3).
 
-    ``noise`` disguises it by Gaussian noise of standard deviation noise * t^-decay in round t = 1, 2, ... (Fraboni, Vidal, Lorenzi
-    2021: Free-rider attacks on model aggregation, section 4). ``sends="last"`` sends the last global change, and no change in
-    the first round.
+    ``noise`` disguises it by GaussianUpdate noise of standard deviation noise * t^-decay in round t
+    = 1, 2, ... (Fraboni, Vidal, Lorenzi 2021: Free-rider attacks on model aggregation, section 4).
+    ``sends="last"`` sends the last global change, and no change in the first round.
 
     Seat: updates. Knows nothing but the broadcasts.
 
@@ -40,11 +43,16 @@ class FreeRider:
         """Nothing."""
         return "nothing"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """What the free riders hand in [f, d]."""
         sent = torch.zeros_like(own)
         if self.sends == "last" and knowledge.last is not None:
             sent += knowledge.last * knowledge.rate
         if self.noise:
-            sent += (torch.randn(own.shape, generator=rng) * (self.noise * (knowledge.plan.number + 1) ** -self.decay)).to(own)
+            sent += (
+                torch.randn(own.shape, generator=rng)
+                * (self.noise * (knowledge.plan.number + 1) ** -self.decay)
+            ).to(own)
         return sent

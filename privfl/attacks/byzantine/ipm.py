@@ -8,15 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.crowd import Sees, crowd
+from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
 from privfl.core import Knows, RoundKnowledge, require
 
 
 @dataclass(frozen=True, slots=True)
 class IPM:
-    """Send -epsilon times the mean of the honest updates (Xie, Koyejo, Gupta 2019: Fall of Empires, section 4).
+    """Send -epsilon times the mean of the honest updates (Xie, Koyejo, Gupta 2019: Fall of Empires,
+    section 4).
 
-    The mean is reversed where epsilon > h / f; a small epsilon (0.1 to 0.5) makes the result of Krum or the median point the wrong way.
+    The mean is reversed where epsilon > h / f; a small epsilon (0.1 to 0.5) makes the result of
+    Krum or the median point the wrong way.
 
     Seat: updates, in collusion. Knows all honest updates, or its own (``sees``).
 
@@ -37,6 +39,12 @@ class IPM:
         """All honest updates, or its own."""
         return self.sees
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """-epsilon mu, the same for every attacker [f, d]."""
-        return (-self.epsilon * crowd("IPM", self.sees, own, knowledge).mean(dim=0)).expand(own.shape).clone()
+        return (
+            (-self.epsilon * honest_estimate("IPM", self.sees, own, knowledge).mean(dim=0))
+            .expand(own.shape)
+            .clone()
+        )

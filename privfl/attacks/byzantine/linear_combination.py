@@ -1,4 +1,6 @@
-"""The linear-combination attack: one liar who knows all others sets any linear rule's result (Blanchard et al. 2017, lemma 1)."""
+"""The linear-combination attack: one liar who knows all others sets any linear rule's result
+(Blanchard et al. 2017, lemma 1).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from privfl.core import BadUpdate, Knows, RoundKnowledge, Vector
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearCombination:
-    """Make the weighted mean exactly T (Blanchard, El Mhamdi, Guerraoui, Stainer 2017, lemma 1): send (T - sum_i lambda_i u_i) / lambda_b.
+    """Make the weighted mean exactly T (Blanchard, El Mhamdi, Guerraoui, Stainer 2017, lemma 1):
+    send (T - sum_i lambda_i u_i) / lambda_b.
 
-    lambda are the weights that the mean really uses, which in federated averaging are numbers of samples. T is ``target`` [d], or
-    ``factor`` times the honest weighted mean. Several attackers share the work and send the same row.
+    lambda are the weights that the mean really uses, which in federated averaging are numbers of
+    samples. T is ``target`` [d], or ``factor`` times the honest weighted mean. MultiBackdoor
+    attackers share the work and send the same row.
 
     Seat: updates. Knows all honest updates and weights (omniscient).
 
@@ -34,7 +38,9 @@ class LinearCombination:
         """All honest updates."""
         return "benign"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """The row that makes up the rest, once for each attacker [f, d].
 
         Raises:
@@ -50,5 +56,8 @@ class LinearCombination:
         elif self.target.shape == own.shape[1:]:
             target = self.target.double()
         else:
-            raise BadUpdate(f"LinearCombination: the target has shape {tuple(self.target.shape)}, and updates have {tuple(own.shape[1:])}.")
+            raise BadUpdate(
+                f"LinearCombination: the target has shape {tuple(self.target.shape)}, and updates"
+                f" have {tuple(own.shape[1:])}."
+            )
         return ((target * total - honest) / mine).to(own).expand(own.shape).clone()

@@ -1,4 +1,6 @@
-"""Mimic: all attackers echo one honest client, so that the others' data count less (Karimireddy, He, Jaggi 2022)."""
+"""Mimic: all attackers echo one honest client, so that the others' data count less (Karimireddy,
+He, Jaggi 2022).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from privfl.core import ClientId, Knows, RoundKnowledge, Vector, require
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What the attackers learnt: the direction z [d] of greatest spread, the running mean [d], rounds seen, whom they settled on."""
+    """What the attackers learnt: the direction z [d] of greatest spread, the running mean [d],
+    rounds seen, whom they settled on.
+    """
 
     z: Vector | None = None
     mean: Vector | None = None
@@ -23,14 +27,18 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class Mimic:
-    """Copy one honest client for good: the one farthest along the direction in which honest updates differ most.
+    """Copy one honest client for good: the one farthest along the direction in which honest updates
+    differ most.
 
-    For ``warm_up`` rounds z follows the top eigenvector of the honest updates' covariance by Oja's rule, z <- norm(t / (1 + t) z +
-    1 / (1 + t) sum_i (u_i - m)(u_i - m)^T z) with m the running mean, and the attackers copy argmax <z, u_i>; the client of the last such
-    round stays the chosen one (Karimireddy, He, Jaggi 2022: Byzantine-robust learning on heterogeneous datasets via
-    bucketing, appendix B). Where it is not in a cohort, the attackers copy the present client that lies farthest along z.
+    For ``warm_up`` rounds z follows the top eigenvector of the honest updates' covariance by Oja's
+    rule, z <- norm(t / (1 + t) z + 1 / (1 + t) sum_i (u_i - m)(u_i - m)^T z) with m the running
+    mean, and the attackers copy argmax <z, u_i>; the client of the last such round stays the chosen
+    one (Karimireddy, He, Jaggi 2022: Byzantine-robust learning on heterogeneous datasets via
+    bucketing, appendix B). Where it is not in a cohort, the attackers copy the present client that
+    lies farthest along z.
 
-    Seat: updates, in collusion, with memory. Knows all honest updates. The rows sent are honest ones: no distance reveals them.
+    Seat: updates, in collusion, with memory. Knows all honest updates. The rows sent are honest
+    ones: no distance reveals them.
 
     >>> from privfl.core import RoundPlan, Rows
     >>> known = RoundKnowledge(RoundPlan(0, (0, 1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [2.0], [9.0]]))
@@ -54,7 +62,11 @@ class Mimic:
         return Watching()
 
     def poison_and_remember(
-        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, memory: Watching, rng: torch.Generator
+        self,
+        own: Float[Tensor, "f d"],
+        knowledge: RoundKnowledge,
+        memory: Watching,
+        rng: torch.Generator,
     ) -> tuple[Float[Tensor, "f d"], Watching]:
         """One honest row, once for each attacker [f, d], and what was learnt."""
         benign = knowledge.honest("Mimic")
@@ -70,7 +82,9 @@ class Mimic:
             learnt = Watching(learnt.z, learnt.mean, learnt.rounds, ids[farthest])
         return benign.values[farthest].expand(own.shape).clone(), learnt
 
-    def _watch(self, honest: Float[Tensor, "h d"], memory: Watching, rng: torch.Generator) -> Watching:
+    def _watch(
+        self, honest: Float[Tensor, "h d"], memory: Watching, rng: torch.Generator
+    ) -> Watching:
         """One step of the estimate."""
         t = memory.rounds
         now = honest.mean(dim=0)

@@ -1,4 +1,6 @@
-"""Min-Max and Min-Sum: as far out as the honest updates are from each other (Shejwalkar, Houmansadr 2021, section IV-D)."""
+"""Min-Max and Min-Sum: as far out as the honest updates are from each other (Shejwalkar, Houmansadr
+2021, section IV-D).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.crowd import Sees, crowd
+from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
 from privfl.attacks.byzantine.direction import Direction, direction
 from privfl.core import Knows, RoundKnowledge
 from privfl.core.geometry import squared_distances, squared_norms
@@ -16,10 +18,12 @@ from privfl.core.geometry import squared_distances, squared_norms
 
 @dataclass(frozen=True, slots=True)
 class MinMax:
-    """mu + gamma p with the largest gamma that leaves it as near to every honest update as two honest ones are to each other.
+    """mu + gamma p with the largest gamma that leaves it as near to every honest update as two
+    honest ones are to each other.
 
-    max_i ||mu + gamma p - u_i|| <= max_ij ||u_i - u_j|| (Shejwalkar, Houmansadr 2021, equation 5). Each constraint is a quadratic in
-    gamma, so gamma is exact: the paper halves steps from 10 down to a tolerance. ``along`` is p.
+    max_i ||mu + gamma p - u_i|| <= max_ij ||u_i - u_j|| (Shejwalkar, Houmansadr 2021, equation 5).
+    Each constraint is a quadratic in gamma, so gamma is exact: the paper halves steps from 10 down
+    to a tolerance. ``along`` is p.
 
     Seat: updates, in collusion. Knows all honest updates, or its own; no rule.
 
@@ -38,22 +42,34 @@ class MinMax:
     def gamma(self, honest: Float[Tensor, "h d"], p: Float[Tensor, " d"]) -> float:
         """The largest step along p [d]; 0 where p is the zero vector."""
         mu = honest.mean(dim=0)
-        near, across, length = squared_norms(honest, mu), (p @ mu - honest @ p).double(), float(squared_norms(p[None])[0])
+        near, across, length = (
+            squared_norms(honest, mu),
+            (p @ mu - honest @ p).double(),
+            float(squared_norms(p[None])[0]),
+        )
         room = (squared_distances(honest).max() - near).clamp(min=0)
-        return float(((across.square() + length * room).sqrt() - across).min() / length) if length else 0.0
+        return (
+            float(((across.square() + length * room).sqrt() - across).min() / length)
+            if length
+            else 0.0
+        )
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Mu + gamma p, the same for every attacker [f, d]."""
-        honest = crowd("MinMax", self.sees, own, knowledge)
+        honest = honest_estimate("MinMax", self.sees, own, knowledge)
         p = direction(self.along, honest)
         return (honest.mean(dim=0) + self.gamma(honest, p) * p).expand(own.shape).clone()
 
 
 @dataclass(frozen=True, slots=True)
 class MinSum:
-    """mu + gamma p with the largest gamma whose squared distances to the honest updates sum to no more than those of an honest one.
+    """mu + gamma p with the largest gamma whose squared distances to the honest updates sum to no
+    more than those of an honest one.
 
-    sum_i ||mu + gamma p - u_i||^2 <= max_i sum_j ||u_i - u_j||^2 (Shejwalkar, Houmansadr 2021, equation 6), solved exactly.
+    sum_i ||mu + gamma p - u_i||^2 <= max_i sum_j ||u_i - u_j||^2 (Shejwalkar, Houmansadr 2021,
+    equation 6), solved exactly.
 
     Seat: updates, in collusion. Knows all honest updates, or its own; no rule.
 
@@ -76,8 +92,10 @@ class MinSum:
         room = max(float(squared_distances(honest).sum(dim=1).max()) - own, 0.0)
         return (room / (len(honest) * length)) ** 0.5 if length else 0.0
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Mu + gamma p, the same for every attacker [f, d]."""
-        honest = crowd("MinSum", self.sees, own, knowledge)
+        honest = honest_estimate("MinSum", self.sees, own, knowledge)
         p = direction(self.along, honest)
         return (honest.mean(dim=0) + self.gamma(honest, p) * p).expand(own.shape).clone()

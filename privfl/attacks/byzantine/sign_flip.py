@@ -13,9 +13,11 @@ from privfl.core import Knows, RoundKnowledge, require
 
 @dataclass(frozen=True, slots=True)
 class SignFlip:
-    """Send -scale times the client's own honest update (Li, Xu, Chen, Giannakis, Ling 2019: RSA, section 5, sign-flipping attack).
+    """Send -scale times the client's own honest update (Li, Xu, Chen, Giannakis, Ling 2019: RSA,
+    section 5, sign-flipping attack).
 
-    Seat: updates. Knows its own update. With f attackers of n and like updates, the mean is reversed where scale > (n - f) / f.
+    Seat: updates. Knows its own update. With f attackers of n and like updates, the mean is
+    reversed where scale > (n - f) / f.
 
     >>> from privfl.core import RoundPlan
     >>> known = RoundKnowledge(RoundPlan(0, (1,), d=2, l2=1.0), torch.zeros(2))
@@ -33,6 +35,8 @@ class SignFlip:
         """Its own update."""
         return "own"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """The flipped updates [f, d]."""
         return own * -self.scale

@@ -1,4 +1,6 @@
-"""Byzantine clients that send made-up model weights: zero, random, and flipped (Han et al. 2024: FedSecurity, section 3.1)."""
+"""Byzantine clients that send made-up model weights: zero, random, and flipped (Han et al. 2024:
+FedSecurity, section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from privfl.core import Knows, RoundKnowledge, require
 
 @dataclass(frozen=True, slots=True)
 class ZeroWeights:
-    """Send a model whose weights are all zero (FedSecurity, Han et al. 2024, section 3.1, zero mode): as an update, -G.
+    """Send a model whose weights are all zero (FedSecurity, Han et al. 2024, section 3.1, zero
+    mode): as an update, -G.
 
     Seat: updates. Knows nothing but the broadcast. A `FreeRider` is the one whose *update* is zero.
 
@@ -28,14 +31,17 @@ class ZeroWeights:
         """Nothing."""
         return "nothing"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """-G [f, d]."""
         return (-knowledge.before).expand(own.shape).clone()
 
 
 @dataclass(frozen=True, slots=True)
 class RandomWeights:
-    """Send a model whose weights are uniform on [-a, a] (FedSecurity, Han et al. 2024, section 3.1, random mode, a = 1).
+    """Send a model whose weights are uniform on [-a, a] (FedSecurity, Han et al. 2024, section 3.1,
+    random mode, a = 1).
 
     Seat: updates. Knows nothing but the broadcast. Every client draws its own.
 
@@ -56,7 +62,9 @@ class RandomWeights:
         """Nothing."""
         return "nothing"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """Uniform weights less G [f, d]."""
         weights = torch.rand(own.shape, generator=rng).mul_(2 * self.a).sub_(self.a)
         return weights.to(own) - knowledge.before
@@ -64,7 +72,8 @@ class RandomWeights:
 
 @dataclass(frozen=True, slots=True)
 class FlippedWeights:
-    """Send 2G - L, the mirror image of the trained model L about the broadcast G (FedSecurity, Han et al. 2024, section 3.1, flip mode).
+    """Send 2G - L, the mirror image of the trained model L about the broadcast G (FedSecurity, Han
+    et al. 2024, section 3.1, flip mode).
 
     Seat: updates. Knows its own update. As an update that is -(L - G): `SignFlip` with scale 1.
 
@@ -79,6 +88,8 @@ class FlippedWeights:
         """Its own update."""
         return "own"
 
-    def poison_updates(self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator) -> Float[Tensor, "f d"]:
+    def poison_updates(
+        self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
+    ) -> Float[Tensor, "f d"]:
         """(2G - L) - G [f, d]."""
         return -own

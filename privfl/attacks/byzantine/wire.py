@@ -9,11 +9,14 @@ from privfl.core import Bounded, ClientId, Mail, Party, RoundPlan, Vector, requi
 
 @dataclass(frozen=True, slots=True)
 class SkipClip:
-    """Hand the channel ``scale`` times the update as it was before the bound, while claiming that it is bounded.
+    """Hand the channel ``scale`` times the update as it was before the bound, while claiming that
+    it is bounded.
 
-    This is what a modified client can always do. A server that reads rows sees the norm and refuses it by name; under a channel
-    that hides rows nothing stops it (Bonawitz et al. 2017, section 7.1: secure aggregation alone gives no input validation), which is
-    why malicious-client settings need proofs of norm or a rule inside the protocol. The `UpdatePoison` attacks, by contrast, are clipped.
+    This is what a modified client can always do. A server that reads rows sees the norm and refuses
+    it by name; under a channel that hides rows nothing stops it (Bonawitz et al. 2017, section 7.1:
+    secure aggregation alone gives no input validation), which is why malicious-client settings need
+    proofs of norm or a rule inside the protocol. The `UpdatePoison` attacks, by contrast, are
+    clipped.
 
     Seat: the client's own party. Knows its own update.
 
@@ -36,8 +39,8 @@ class SkipClip:
 class Withhold:
     """Take part honestly for ``after`` exchanges of the protocol and say nothing from then on.
 
-    A channel that cannot stand dropouts at every stage loses the round; one that can must not reveal more for it
-    (Bonawitz et al. 2017, section 4).
+    A channel that cannot stand dropouts at every stage loses the round; one that can must not
+    reveal more for it (Bonawitz et al. 2017, section 4).
 
     Seat: the client's party. Knows nothing.
 

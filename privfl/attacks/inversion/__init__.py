@@ -7,8 +7,8 @@ from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
-from privfl.attacks.inversion.see_through import GradInversion
-from privfl.attacks.inversion.tokens import EmbeddingLeakage
+from privfl.attacks.inversion.grad_inversion import GradInversion
+from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 
 __all__ = [
     "DLG",

@@ -1,4 +1,6 @@
-"""Sparse directions by linear programming, where the signs of the factor are known: nets with one hidden layer."""
+"""Sparse directions by linear programming, where the signs of the factor are known: nets with one
+hidden layer.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,31 @@ from privfl.attacks.knowledge import Forward, Knowledge
 
 Floats = npt.NDArray[np.float64]
 _UNSURE = (0.3, 0.6)
-"""Shares of neurons whose sign is not trusted, those of smallest slope; the second is tried where the first does not find all."""
+"""Shares of neurons whose sign is not trusted, those of smallest slope; the second is tried where
+the first does not find all.
+"""
 
 
-def slopes(observed: Observed, forward: Forward, knowledge: Knowledge) -> Float[Tensor, "C m"] | None:
-    """The slope that a sample of each class has at each neuron where it is not zero, up to a factor above zero.
+def slopes(
+    observed: Observed, forward: Forward, knowledge: Knowledge
+) -> Float[Tensor, "C m"] | None:
+    """The slope that a sample of each class has at each neuron where it is not zero, up to a factor
+    above zero.
 
-    In a net linear - ReLU - linear, a sample's slope at the hidden layer is W2'(p - y) where its ReLU is open, and zero elsewhere. The
-    softmax outputs p are taken from auxiliary (or random) inputs. None for other nets.
+    In a net linear - ReLU - linear, a sample's slope at the hidden layer is W2'(p - y) where its
+    ReLU is open, and zero elsewhere. The softmax outputs p are taken from auxiliary (or random)
+    inputs. None for other nets.
     """
-    layers = [layer for layer in forward.module.modules() if not isinstance(layer, nn.Flatten) and not list(layer.children())]
-    if len(layers) != 3 or not isinstance(layers[0], nn.Linear) or not isinstance(layers[2], nn.Linear):
+    layers = [
+        layer
+        for layer in forward.module.modules()
+        if not isinstance(layer, nn.Flatten) and not list(layer.children())
+    ]
+    if (
+        len(layers) != 3
+        or not isinstance(layers[0], nn.Linear)
+        or not isinstance(layers[2], nn.Linear)
+    ):
         return None
     m, classes = layers[2].in_features, layers[2].out_features
     if classes != forward.classes or layers[0].out_features != m:
@@ -36,12 +52,15 @@ def slopes(observed: Observed, forward: Forward, knowledge: Knowledge) -> Float[
     return (P - torch.eye(classes, dtype=torch.float64)) @ W
 
 
-def cone_directions(L: Float[Tensor, "m b"], signed: Float[Tensor, "C m"], blur: float, rng: torch.Generator) -> Float[Tensor, "k b"]:
+def cone_directions(
+    L: Float[Tensor, "m b"], signed: Float[Tensor, "C m"], blur: float, rng: torch.Generator
+) -> Float[Tensor, "k b"]:
     """Unit vectors q that make L q sparse, by class.
 
-    Slopes of all samples of one class agree in sign at every neuron, so the columns of the factor that belong to the class lie in the
-    cone {q : s_j (L q)_j >= 0}, and a column with so many zeros is an extreme ray of it: a linear program with any objective ends in
-    one. Objectives orthogonal to the rays already found lead to others, so that about one program a sample is enough.
+    Slopes of all samples of one class agree in sign at every neuron, so the columns of the factor
+    that belong to the class lie in the cone {q : s_j (L q)_j >= 0}, and a column with so many zeros
+    is an extreme ray of it: a linear program with any objective ends in one. Objectives orthogonal
+    to the rays already found lead to others, so that about one program a sample is enough.
     """
     b = L.shape[1]
     found: list[Tensor] = []
@@ -56,7 +75,9 @@ def cone_directions(L: Float[Tensor, "m b"], signed: Float[Tensor, "C m"], blur:
 
 
 def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]:
-    """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no more."""
+    """Extreme rays of {q : A q >= 0}, until objectives in what is left of the space find no
+    more.
+    """
     rays: list[Tensor] = []
     basis = torch.empty(0, b, dtype=torch.float64)
     total = A.sum(axis=0, keepdims=True)
@@ -64,9 +85,18 @@ def _rays(A: Floats, b: int, slack: float, rng: torch.Generator) -> list[Tensor]
         goal = torch.randn(b, generator=rng, dtype=torch.float64)
         goal = goal - basis.T @ (basis @ goal)
         best: Tensor | None = None
-        for way in (goal, -goal):  # one of the two does not vanish unless all rays lie in the span of those found
+        for way in (
+            goal,
+            -goal,
+        ):  # one of the two does not vanish unless all rays lie in the span of those found
             solved = linprog(
-                way.numpy(), A_ub=-A, b_ub=np.full(len(A), slack), A_eq=total, b_eq=[1.0], bounds=(None, None), method="highs-ds"
+                way.numpy(),
+                A_ub=-A,
+                b_ub=np.full(len(A), slack),
+                A_eq=total,
+                b_eq=[1.0],
+                bounds=(None, None),
+                method="highs-ds",
             )
             if solved.status != 0:
                 return rays

@@ -18,14 +18,17 @@ from privfl.core import ClientId, View
 
 @dataclass(frozen=True, slots=True)
 class GaussNewton(Inference):
-    """Levenberg's damped Gauss-Newton on the L2 distance of updates (the second-order relative of Zhu, Liu, Han 2019).
+    """Levenberg's damped Gauss-Newton on the L2 distance of updates (the second-order relative of
+    Zhu, Liu, Han 2019).
 
-    Matching gradients is a least-squares problem, whose curvature L-BFGS has to guess; products with the Jacobian and its transpose
-    cost two passes each. Smooth nets are inverted to float32's last digit. Labels are recovered first. Adaptive as `GradientInversion`
-    is, with the clip in its guess.
+    Matching gradients is a least-squares problem, whose curvature L-BFGS has to guess; products
+    with the Jacobian and its transpose cost two passes each. Smooth nets are inverted to float32's
+    last digit. Labels are recovered first. Adaptive as `GradientInversion` is, with the clip in its
+    guess.
 
     Args:
-        iterations: outer steps; ``inner`` conjugate-gradient steps in each; ``seconds`` to spend at most.
+        iterations: outer steps; ``inner`` conjugate-gradient steps in each; ``seconds`` to spend at
+            most.
         restarts: fresh starts where a start got stuck.
 
     >>> GaussNewton().inner
@@ -46,7 +49,14 @@ class GaussNewton(Inference):
         view = views[0]
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
-        posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=False, dtype=torch.float64)
+        posed = problem(
+            observed,
+            forward,
+            knowledge,
+            adaptive=self.adaptive,
+            scale_free=False,
+            dtype=torch.float64,
+        )
         rng = knowledge.generator(3)
         until = time.monotonic() + self.seconds
         best, least = _start(posed, rng), float("inf")
@@ -56,7 +66,9 @@ class GaussNewton(Inference):
                 best, least = x, mismatch
             if least < 1e-9 or time.monotonic() > until:
                 break
-        return Reconstruction(type(self).__name__, view.adversary, best.float(), posed.labels, least)
+        return Reconstruction(
+            type(self).__name__, view.adversary, best.float(), posed.labels, least
+        )
 
     def _descend(self, posed: Problem, x: Tensor, until: float) -> tuple[Tensor, float]:
         scale = float(posed.goal.norm())
@@ -77,7 +89,12 @@ class GaussNewton(Inference):
             for _ in range(8):
                 step = _solve(product, slope, damping * curvature, self.inner, min(0.1, value**0.5))
                 tried = (x - step).detach()
-                after = float(((posed.predicted(tried.requires_grad_()) - posed.goal) / scale).detach().square().sum())
+                after = float(
+                    ((posed.predicted(tried.requires_grad_()) - posed.goal) / scale)
+                    .detach()
+                    .square()
+                    .sum()
+                )
                 if after < value:
                     damping = max(damping / 5, 1e-12)
                     break
@@ -107,7 +124,9 @@ class _Products:
 
 
 def _solve(product: _Products, slope: Tensor, damping: float, steps: int, until: float) -> Tensor:
-    """Conjugate gradients on (J'J + damping) s = slope, until the residual is ``until`` times the slope: far from the end, roughly."""
+    """Conjugate gradients on (J'J + damping) s = slope, until the residual is ``until`` times the
+    slope: far from the end, roughly.
+    """
     s = torch.zeros_like(slope)
     r, p = slope.clone(), slope.clone()
     rr = float(r.square().sum())

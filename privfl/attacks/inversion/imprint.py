@@ -1,4 +1,6 @@
-"""A server that plants bins in the first layer, so that samples fall apart by themselves (Robbing the Fed)."""
+"""A server that plants bins in the first layer, so that samples fall apart by themselves (Robbing
+the Fed).
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,26 @@ from privfl.core import Broadcast, ClientId, ConfigError, Dataset, Vector, View,
 
 @dataclass(frozen=True, slots=True)
 class Imprint(Inference):
-    """Robbing the Fed (Fowl, Geiping, Czaja, Goldblum, Goldstein 2022): the first layer sorts samples into bins by their brightness.
+    """Robbing the Fed (Fowl, Geiping, Czaja, Goldblum, Goldstein 2022): the first layer sorts
+    samples into bins by their brightness.
 
-    An active server sends a first layer whose ``bins`` rows all measure the mean feature h'x, with biases at the quantiles of its
-    distribution, and a next layer that treats all bins alike. A sample then moves the rows of all bins under its own by the same
-    vector, so that the difference of two neighbouring rows holds the samples of one bin only, and one sample divided by its bias
-    comes out exactly. Sums of clients stay sums: what secure aggregation opens is as good as single updates, and more bins are all
-    it takes. Exact over one local step with all samples; a clip scales a client and changes nothing. Give the model such a first layer
-    with `imprinted`, unless it has one.
+    An active server sends a first layer whose ``bins`` rows all measure the mean feature h'x, with
+    biases at the quantiles of its distribution, and a next layer that treats all bins alike. A
+    sample then moves the rows of all bins under its own by the same vector, so that the difference
+    of two neighbouring rows holds the samples of one bin only, and one sample divided by its bias
+    comes out exactly. Sums of clients stay sums: what secure aggregation opens is as good as single
+    updates, and more bins are all it takes. Exact over one local step with all samples; a clip
+    scales a client and changes nothing. Give the model such a first layer with `imprinted`, unless
+    it has one.
 
     The same object attacks (seat ``broadcast``) and reads the views afterwards.
 
     Args:
-        inputs: features of a sample; ``bins`` and ``outputs`` the sizes of the first linear layer (followed by a ReLU) and of the next.
-        centre, spread: mean and deviation of samples' mean feature, as the server guesses them; ``levels`` its quantiles, one a bin in
-            ascending order, where it has samples of its own (`fitted`).
+        inputs: features of a sample; ``bins`` and ``outputs`` the sizes of the first linear layer
+            (followed by a ReLU) and of the next.
+        centre, spread: mean and deviation of samples' mean feature, as the server guesses them;
+            ``levels`` its quantiles, one a bin in ascending order, where it has samples of its own
+            (`fitted`).
 
     >>> sent = Imprint(inputs=4, bins=3, outputs=2).planted(torch.randn(3 * 4 + 3 + 2 * 3 + 2))
     >>> sent[:12].unique(), sent[12:15].argsort()
@@ -60,9 +67,13 @@ class Imprint(Inference):
         """The same with bins that these samples fill evenly."""
         brightness = data.x.flatten(1).double().mean(dim=1)
         at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        return replace(self, spread=float(brightness.std()), levels=tuple(brightness.quantile(at).tolist()))
+        return replace(
+            self, spread=float(brightness.std()), levels=tuple(brightness.quantile(at).tolist())
+        )
 
-    def poison_broadcast(self, broadcast: Broadcast, client: ClientId, rng: torch.Generator) -> Broadcast:
+    def poison_broadcast(
+        self, broadcast: Broadcast, client: ClientId, rng: torch.Generator
+    ) -> Broadcast:
         """The model with bins in its first two layers."""
         return replace(broadcast, parameters=self.planted(broadcast.parameters))
 
@@ -75,13 +86,17 @@ class Imprint(Inference):
         first, second = self.bins * self.inputs, self.outputs * self.bins
         if len(parameters) < first + self.bins + second:
             raise ConfigError(
-                f"bins of {self.inputs} x {self.bins} x {self.outputs} do not fit a model of {len(parameters)} parameters:"
-                " give the sizes of its first two linear layers."
+                f"bins of {self.inputs} x {self.bins} x {self.outputs} do not fit a model of"
+                f" {len(parameters)} parameters: give the sizes of its first two linear layers."
             )
         planted = parameters.clone()
-        scale = 1 / (self.bins * self.spread)  # the bins' activations sum to order one, and the gradients of their rows are large
+        scale = 1 / (
+            self.bins * self.spread
+        )  # the bins' activations sum to order one, and the gradients of their rows are large
         planted[:first] = scale / self.inputs
-        planted[first : first + self.bins] = -scale * torch.tensor(self.levels or self._normal_levels())
+        planted[first : first + self.bins] = -scale * torch.tensor(
+            self.levels or self._normal_levels()
+        )
         W = planted[first + self.bins : first + self.bins + second].view(self.outputs, self.bins)
         row = W[:, 0] / W[:, 0].norm().clamp(min=1e-12)
         W.copy_(row[:, None].expand_as(W))
@@ -89,7 +104,9 @@ class Imprint(Inference):
 
     def _normal_levels(self) -> list[float]:
         at = (torch.arange(self.bins, dtype=torch.float64) + 0.5) / self.bins
-        levels: list[float] = (self.centre + self.spread * math.sqrt(2) * torch.erfinv(2 * at - 1)).tolist()
+        levels: list[float] = (
+            self.centre + self.spread * math.sqrt(2) * torch.erfinv(2 * at - 1)
+        ).tolist()
         return levels
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
@@ -115,7 +132,13 @@ class Imprint(Inference):
         low, high = forward.span(x)
         samples = x.view(-1, *forward.shape).clamp(low, high)
         labels = torch.full((len(held),), -1)
-        return Reconstruction(type(self).__name__, view.adversary, samples, labels, notes={"bins filled": f"{len(held)} of {self.bins}"})
+        return Reconstruction(
+            type(self).__name__,
+            view.adversary,
+            samples,
+            labels,
+            notes={"bins filled": f"{len(held)} of {self.bins}"},
+        )
 
 
 def imprinted(module: nn.Module, shape: Sequence[int], bins: int) -> nn.Sequential:
@@ -125,4 +148,11 @@ def imprinted(module: nn.Module, shape: Sequence[int], bins: int) -> nn.Sequenti
     torch.Size([3, 4])
     """
     inputs = math.prod(shape)
-    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, bins), nn.ReLU(), nn.Linear(bins, inputs), nn.Unflatten(1, tuple(shape)), module)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs, bins),
+        nn.ReLU(),
+        nn.Linear(bins, inputs),
+        nn.Unflatten(1, tuple(shape)),
+        module,
+    )

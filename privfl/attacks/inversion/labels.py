@@ -1,4 +1,6 @@
-"""Labels from the last layer's gradient: the sign rule for one sample, counts by non-negative least squares for batches."""
+"""Labels from the last layer's gradient: the sign rule for one sample, counts by non-negative least
+squares for batches.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def last_bias(forward: Forward) -> tuple[int, int]:
             start += parameter.numel()
             last = name
     if start == 0 or not last.endswith("bias") or found[1] - found[0] != forward.classes:
-        raise Lacking("labels are read from the bias of a last linear layer, one entry a class, and this model does not end with one.")
+        raise Lacking(
+            "labels are read from the bias of a last linear layer, one entry a class, and this"
+            " model does not end with one."
+        )
     return found
 
 
@@ -44,12 +49,15 @@ def mean_gradient(observed: Observed, forward: Forward) -> Float[Tensor, " d"]:
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts(Inference):
-    """How many samples of each class a batch held, from one update (after Wainakh et al. 2022, RLG; Yin et al. 2021, section 3.1).
+    """How many samples of each class a batch held, from one update (after Wainakh et al. 2022, RLG;
+    Yin et al. 2021, section 3.1).
 
-    The last bias's gradient is the mean of softmax outputs less the share of each class. Softmax outputs of each class come from
-    auxiliary samples at the broadcast model (from random inputs where there are none), and the shares that explain the gradient are
-    found by non-negative least squares. Exact for early models; the more a model has learnt, the weaker. A clip scales the gradient:
-    the scale is then found together with the shares, which the first rounds of training suffer well. Works on sums.
+    The last bias's gradient is the mean of softmax outputs less the share of each class. Softmax
+    outputs of each class come from auxiliary samples at the broadcast model (from random inputs
+    where there are none), and the shares that explain the gradient are found by non-negative least
+    squares. Exact for early models; the more a model has learnt, the weaker. A clip scales the
+    gradient: the scale is then found together with the shares, which the first rounds of training
+    suffer well. Works on sums.
 
     >>> LabelCounts(target="sum").target
     'sum'
@@ -83,14 +91,22 @@ def counts(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Te
     mean = mean_gradient(observed, forward)[start:stop].double()
     mean = mean / forward.steps_on(max(1, n // observed.clients))
     P = class_outputs(forward, observed, knowledge).double()
-    A = (P - torch.eye(forward.classes, dtype=torch.float64)).T  # column c: what a sample of class c adds
-    clipped = forward.l2 < float("inf") and (observed.clients > 1 or float(observed.delta.norm()) >= forward.l2 * 0.999)
+    A = (
+        P - torch.eye(forward.classes, dtype=torch.float64)
+    ).T  # column c: what a sample of class c adds
+    clipped = forward.l2 < float("inf") and (
+        observed.clients > 1 or float(observed.delta.norm()) >= forward.l2 * 0.999
+    )
     shares = _shares(A, mean, free_scale=clipped)
     return _rounded(shares * n, n)
 
 
-def class_outputs(forward: Forward, observed: Observed, knowledge: Knowledge) -> Float[Tensor, "C C"]:
-    """Mean softmax outputs by class (row) at the broadcast model: of auxiliary samples, or of random inputs for all classes alike."""
+def class_outputs(
+    forward: Forward, observed: Observed, knowledge: Knowledge
+) -> Float[Tensor, "C C"]:
+    """Mean softmax outputs by class (row) at the broadcast model: of auxiliary samples, or of
+    random inputs for all classes alike.
+    """
     model = Simulator(forward, observed.view.before, round=observed.view.plan.number).module
     held = knowledge.auxiliary
     if held is None or held.n == 0:
@@ -101,19 +117,28 @@ def class_outputs(forward: Forward, observed: Observed, knowledge: Knowledge) ->
         with torch.no_grad():
             return torch.softmax(model(x), dim=-1).mean(dim=0).expand(forward.classes, -1)
     with torch.no_grad():
-        outputs = torch.cat([torch.softmax(model(part), dim=-1) for part in torch.split(held.x, _BATCH)])
+        outputs = torch.cat(
+            [torch.softmax(model(part), dim=-1) for part in torch.split(held.x, _BATCH)]
+        )
     overall = outputs.mean(dim=0)
-    rows = [outputs[held.y == c].mean(dim=0) if bool((held.y == c).any()) else overall for c in range(forward.classes)]
+    rows = [
+        outputs[held.y == c].mean(dim=0) if bool((held.y == c).any()) else overall
+        for c in range(forward.classes)
+    ]
     return torch.stack(rows)
 
 
 def _shares(A: Tensor, mean: Tensor, *, free_scale: bool) -> Tensor:
-    """Non-negative shares that sum to one (where the scale is known) and explain the mean gradient."""
+    """Non-negative shares that sum to one (where the scale is known) and explain the mean
+    gradient.
+    """
     if free_scale:
         solved, _ = nnls(A.numpy(), mean.numpy())
     else:
         heavy = 10.0 * max(float(A.abs().max()), 1e-12)
-        solved, _ = nnls(np.vstack([A.numpy(), np.full((1, A.shape[1]), heavy)]), np.append(mean.numpy(), heavy))
+        solved, _ = nnls(
+            np.vstack([A.numpy(), np.full((1, A.shape[1]), heavy)]), np.append(mean.numpy(), heavy)
+        )
     shares = torch.from_numpy(solved)
     return shares / shares.sum().clamp(min=1e-12)
 

@@ -1,4 +1,6 @@
-"""Closed form for a linear first layer: its weight update has the batch's rank, and ReLU makes the factor that we look for sparse."""
+"""Closed form for a linear first layer: its weight update has the batch's rank, and ReLU makes the
+factor that we look for sparse.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +22,30 @@ from privfl.core import ClientId, View
 _IDLE = 24
 """So many rounds of draws without a new direction, and no more are made."""
 _BLURS = 4.0
-"""An entry of L q is a zero where it is under so many times the blur that rounding or noise gives it."""
+"""An entry of L q is a zero where it is under so many times the blur that rounding or noise gives
+it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearLeakage(Inference):
-    """The inputs of a linear first layer, exactly (Phong et al. 2018 for one sample; SPEAR, Dimitrov et al. 2024, for batches).
+    """The inputs of a linear first layer, exactly (Phong et al. 2018 for one sample; SPEAR,
+    Dimitrov et al. 2024, for batches).
 
-    Let ``D`` [b, m] be the loss's slope at the layer's outputs. The weights change by D'X, a matrix of rank b, and the biases by D'1.
-    With D'X = L R there is a Q with D' = L Q and X = Q^-1 R; where a ReLU follows, about half of D is zero, and the columns of Q are
-    the directions q that make L q sparse. SPEAR samples rows that might be zero together; here iteratively reweighted least squares
-    from many such draws goes on from there, with e in sum |L q|_e shrinking to the blur of rounding or noise: each draw then need
-    not be all zero to lead to a direction, and a little noise is stood. In a net with one hidden layer the signs of D are known by
-    class, and linear programs find its columns before any draw is made. D'1 fixes the lengths. The wider the layer, the easier.
+    Let ``D`` [b, m] be the loss's slope at the layer's outputs. The weights change by D'X, a matrix
+    of rank b, and the biases by D'1. With D'X = L R there is a Q with D' = L Q and X = Q^-1 R;
+    where a ReLU follows, about half of D is zero, and the columns of Q are the directions q that
+    make L q sparse. SPEAR samples rows that might be zero together; here iteratively reweighted
+    least squares from many such draws goes on from there, with e in sum |L q|_e shrinking to the
+    blur of rounding or noise: each draw then need not be all zero to lead to a direction, and a
+    little noise is stood. In a net with one hidden layer the signs of D are known by class, and
+    linear programs find its columns before any draw is made. D'1 fixes the lengths. The wider the
+    layer, the easier.
 
-    The form D'X survives summing: over local steps on the whole batch without weight decay, clips, clients, and fixed-point rounding.
-    So one pass over an update or over what secure aggregation opens is enough, as long as all samples in it together are fewer than
-    the layer is wide. Over local steps on smaller batches it was seen to fail.
+    The form D'X survives summing: over local steps on the whole batch without weight decay, clips,
+    clients, and fixed-point rounding. So one pass over an update or over what secure aggregation
+    opens is enough, as long as all samples in it together are fewer than the layer is wide. Over
+    local steps on smaller batches it was seen to fail.
 
     >>> LinearLeakage(target="sum").starts
     128
@@ -53,7 +62,8 @@ class LinearLeakage(Inference):
 
         Raises:
             NotVisible: the view shows no such contribution.
-            Lacking: the first layer is not linear, or not followed by a ReLU, or the batch is too large.
+            Lacking: the first layer is not linear, or not followed by a ReLU, or the batch is too
+                large.
         """
         view = views[0]
         forward = recipe(view, knowledge)
@@ -63,34 +73,70 @@ class LinearLeakage(Inference):
         b = observed.samples if observed.samples is not None else _rank(weight)
         if b > 1 and not rectified:
             raise Lacking(
-                f"batches are told apart by the zeros of a ReLU after the first layer, and there is none; {b} samples are too many."
+                "batches are told apart by the zeros of a ReLU after the first layer, and there is"
+                f" none; {b} samples are too many."
             )
         if b >= min(m, inputs):
-            raise Lacking(f"the update holds {b} samples, and a first layer of {inputs} x {m} tells fewer than {min(m, inputs)} apart.")
+            raise Lacking(
+                f"the update holds {b} samples, and a first layer of {inputs} x {m} tells fewer"
+                f" than {min(m, inputs)} apart."
+            )
         signed = slopes(observed, forward, knowledge) if b > 1 else None
-        x, sure = _factor(weight.double(), bias.double(), b, signed, knowledge.generator(4), self.starts, self.tries)
+        x, sure = _factor(
+            weight.double(),
+            bias.double(),
+            b,
+            signed,
+            knowledge.generator(4),
+            self.starts,
+            self.tries,
+        )
         low, high = forward.span(weight)
         samples = x.float().reshape(b, *forward.shape).clamp(low, high)
         try:
             y = labels(observed, forward, knowledge)
         except Lacking:
             y = torch.full((b,), -1)
-        return Reconstruction(type(self).__name__, view.adversary, samples, y, 1 - sure / b, notes={"surely right": f"{sure} of {b}"})
+        return Reconstruction(
+            type(self).__name__,
+            view.adversary,
+            samples,
+            y,
+            1 - sure / b,
+            notes={"surely right": f"{sure} of {b}"},
+        )
 
 
-def first_layer(observed: Observed, forward: Forward) -> tuple[Float[Tensor, "m inputs"], Float[Tensor, " m"], bool]:
+def first_layer(
+    observed: Observed, forward: Forward
+) -> tuple[Float[Tensor, "m inputs"], Float[Tensor, " m"], bool]:
     """The change of the first layer's weights and biases, and whether a ReLU follows it.
 
     Raises:
         Lacking: the first layer is not linear on the whole sample, or has no bias.
     """
-    layers = [layer for layer in forward.module.modules() if not isinstance(layer, nn.Flatten) and not list(layer.children())]
+    layers = [
+        layer
+        for layer in forward.module.modules()
+        if not isinstance(layer, nn.Flatten) and not list(layer.children())
+    ]
     first = layers[0] if layers else None
-    if not isinstance(first, nn.Linear) or first.bias is None or first.in_features != math.prod(forward.shape):
-        raise Lacking("the closed form needs a linear first layer with a bias, and this model begins with another one.")
+    if (
+        not isinstance(first, nn.Linear)
+        or first.bias is None
+        or first.in_features != math.prod(forward.shape)
+    ):
+        raise Lacking(
+            "the closed form needs a linear first layer with a bias, and this model begins with"
+            " another one."
+        )
     m, inputs = first.weight.shape
     weight = observed.delta[: m * inputs].view(m, inputs)
-    return weight, observed.delta[m * inputs : m * inputs + m], len(layers) > 1 and isinstance(layers[1], nn.ReLU)
+    return (
+        weight,
+        observed.delta[m * inputs : m * inputs + m],
+        len(layers) > 1 and isinstance(layers[1], nn.ReLU),
+    )
 
 
 def _rank(weight: Tensor) -> int:
@@ -100,16 +146,28 @@ def _rank(weight: Tensor) -> int:
 
 
 def _factor(
-    W: Tensor, bias: Tensor, b: int, signed: Tensor | None, rng: torch.Generator, starts: int, tries: int
+    W: Tensor,
+    bias: Tensor,
+    b: int,
+    signed: Tensor | None,
+    rng: torch.Generator,
+    starts: int,
+    tries: int,
 ) -> tuple[Float[Tensor, "b inputs"], int]:
-    """X [b, inputs] with D'X = W and D'1 = bias, D sparse; and how many of its rows rest on a direction that is surely sparse."""
+    """X [b, inputs] with D'X = W and D'1 = bias, D sparse; and how many of its rows rest on a
+    direction that is surely sparse.
+    """
     live = (bias.abs() > 1e-9 * bias.abs().max()).nonzero().squeeze(1)
     W, bias = W[live], bias[live]
     if len(live) <= b:
-        raise Lacking(f"only {len(live)} neurons of the first layer are alive, which tell fewer than {b} samples apart.")
+        raise Lacking(
+            f"only {len(live)} neurons of the first layer are alive, which tell fewer than {b}"
+            " samples apart."
+        )
     if b > 1 and len(live) < 2 * b:
         raise Lacking(
-            f"{len(live)} neurons of the first layer are alive, of which about half are zeros of one sample: too few to tell {b} apart."
+            f"{len(live)} neurons of the first layer are alive, of which about half are zeros of"
+            f" one sample: too few to tell {b} apart."
         )
     U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     L, R = U[:, :b], S[:b, None] * Vh[:b]
@@ -128,7 +186,9 @@ def _factor(
         zeros = _zeros(pool, L, blur)
         order = zeros.argsort(descending=True)[: 64 * b]
         pool, zeros = pool[order], zeros[order]
-        Q, sure = _independent(pool, zeros, b, at_least=max(beyond, 0.7 * float(zeros[0])) if b > 1 else 0.0)
+        Q, sure = _independent(
+            pool, zeros, b, at_least=max(beyond, 0.7 * float(zeros[0])) if b > 1 else 0.0
+        )
         idle = 0 if sure > known else idle + 1
         if sure == b or idle == _IDLE:
             break
@@ -138,8 +198,12 @@ def _factor(
     return X, sure
 
 
-def _sparse_directions(L: Float[Tensor, "m b"], starts: int, blur: float, rng: torch.Generator) -> Float[Tensor, "starts b"]:
-    """Unit vectors q at local minima of the sum of |L q|, rounded off at e, with e shrinking from coarse to the blur."""
+def _sparse_directions(
+    L: Float[Tensor, "m b"], starts: int, blur: float, rng: torch.Generator
+) -> Float[Tensor, "starts b"]:
+    """Unit vectors q at local minima of the sum of |L q|, rounded off at e, with e shrinking from
+    coarse to the blur.
+    """
     m, b = L.shape
     if b == 1:
         return torch.ones(1, 1, dtype=L.dtype)
@@ -152,20 +216,26 @@ def _sparse_directions(L: Float[Tensor, "m b"], starts: int, blur: float, rng: t
     for i in range(40):
         q = q / q.norm(dim=1, keepdim=True)
         e = max(typical * 10 ** (-i / 8), blur)
-        weights = ((L @ q).square() + e * e).rsqrt()  # one step of inverse iteration for the least eigenvector
+        weights = (
+            (L @ q).square() + e * e
+        ).rsqrt()  # one step of inverse iteration for the least eigenvector
         q = torch.linalg.solve(L.T @ (weights * L) + 1e-9 * ridge, q)
     unit: Tensor = (q / q.norm(dim=1, keepdim=True)).squeeze(2)
     return unit
 
 
-def _sharpened(q: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float) -> Float[Tensor, "k b"]:
+def _sharpened(
+    q: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float
+) -> Float[Tensor, "k b"]:
     """The local minima next to directions that are already right in all but the last digits."""
     q = q[:, :, None]
     typical = float(L.square().mean().sqrt())
     for i in range(8):
         e = max(typical * 10 ** (-2 - i / 2), blur)
         weights = ((L @ q).square() + e * e).rsqrt()
-        q = torch.linalg.solve(L.T @ (weights * L) + 1e-15 * torch.eye(L.shape[1], dtype=L.dtype), q)
+        q = torch.linalg.solve(
+            L.T @ (weights * L) + 1e-15 * torch.eye(L.shape[1], dtype=L.dtype), q
+        )
         q = q / q.norm(dim=1, keepdim=True)
     return q.squeeze(2)
 
@@ -177,12 +247,20 @@ def _zeros(pool: Float[Tensor, "k b"], L: Float[Tensor, "m b"], blur: float) -> 
     return share
 
 
-def _independent(pool: Float[Tensor, "k b"], zeros: Float[Tensor, " k"], b: int, at_least: float) -> tuple[Float[Tensor, "b b"], int]:
-    """The b sparsest directions, as columns, that are no combination of sparser ones; and how many of them have zeros enough."""
+def _independent(
+    pool: Float[Tensor, "k b"], zeros: Float[Tensor, " k"], b: int, at_least: float
+) -> tuple[Float[Tensor, "b b"], int]:
+    """The b sparsest directions, as columns, that are no combination of sparser ones; and how many
+    of them have zeros enough.
+    """
     chosen: list[Tensor] = []
     sure = 0
     basis = torch.empty(0, b, dtype=pool.dtype)
-    for q, share in zip(torch.cat([pool, torch.eye(b, dtype=pool.dtype)]), [*zeros.tolist(), *[0.0] * b], strict=True):
+    for q, share in zip(
+        torch.cat([pool, torch.eye(b, dtype=pool.dtype)]),
+        [*zeros.tolist(), *[0.0] * b],
+        strict=True,
+    ):
         rest = q - basis.T @ (basis @ q)
         rest = rest - basis.T @ (basis @ rest)
         if rest.norm() > 1e-3:

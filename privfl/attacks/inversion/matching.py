@@ -1,4 +1,6 @@
-"""Gradient matching: samples whose update looks like the observed one (DLG, iDLG, Inverting Gradients)."""
+"""Gradient matching: samples whose update looks like the observed one (DLG, iDLG, Inverting
+Gradients).
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,30 @@ Objective: TypeAlias = Literal["cosine", "l2"]
 _SPARSE = 0.5
 """An update with more zeros than this was pruned: only what is left is matched."""
 _SPARSE_LAYER = 0.3
-"""So is one parameter with more zeros than this, as practical defences of single layers leave it (dead features do as well)."""
+"""So is one parameter with more zeros than this, as practical defences of single layers leave it
+(dead features do as well).
+"""
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels of images [n, channels, height, width]; zero for anything else.
+    """Mean absolute difference of neighbouring pixels of images [n, channels, height, width]; zero
+    for anything else.
 
     >>> total_variation(torch.zeros(2, 1, 4, 4))
     tensor(0.)
     """
     if x.ndim != 4:
         return x.new_zeros(())
-    return (x[..., 1:, :] - x[..., :-1, :]).abs().mean() + (x[..., :, 1:] - x[..., :, :-1]).abs().mean()
+    return (x[..., 1:, :] - x[..., :-1, :]).abs().mean() + (
+        x[..., :, 1:] - x[..., :, :-1]
+    ).abs().mean()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is matched: the simulator, the observed vector [d] (as a gradient where that is enough), labels, and the box of features."""
+    """What is matched: the simulator, the observed vector [d] (as a gradient where that is enough),
+    labels, and the box of features.
+    """
 
     simulator: Simulator
     goal: Float[Tensor, " d"]
@@ -50,11 +59,17 @@ class Problem:
 
     def predicted(self, x: Tensor) -> Float[Tensor, " d"]:
         """What the guess would have caused, with a graph."""
-        flat = self.simulator.gradient(x, self.labels) if self.as_gradient else self.simulator.update(x, self.labels)
+        flat = (
+            self.simulator.gradient(x, self.labels)
+            if self.as_gradient
+            else self.simulator.update(x, self.labels)
+        )
         return flat if self.mask is None else flat[self.mask]
 
     def mismatch(self, x: Tensor, objective: Objective) -> Tensor:
-        """How far the guess is from what was observed: 1 - cosine, or squared L2 distance over the observed square."""
+        """How far the guess is from what was observed: 1 - cosine, or squared L2 distance over the
+        observed square.
+        """
         guess = self.predicted(x)
         if objective == "l2":
             distance: Tensor = (guess - self.goal).square().sum() / self.goal.square().sum()
@@ -64,9 +79,16 @@ class Problem:
 
 
 def problem(
-    observed: Observed, forward: Forward, knowledge: Knowledge, *, adaptive: bool, scale_free: bool, dtype: torch.dtype = torch.float32
+    observed: Observed,
+    forward: Forward,
+    knowledge: Knowledge,
+    *,
+    adaptive: bool,
+    scale_free: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> Problem:
-    """The problem that a view poses. ``adaptive`` False takes the update for one plain gradient, as DLG does.
+    """The problem that a view poses. ``adaptive`` False takes the update for one plain gradient, as
+    DLG does.
 
     ``scale_free``: the objective does not look at lengths, so that a clip needs no thought.
 
@@ -77,7 +99,11 @@ def problem(
         raise Lacking("gradients are inverted in float32 models.")
     y = labels(observed, forward, knowledge)
     simulator = Simulator(
-        forward, observed.view.before.to(dtype), round=observed.view.plan.number, clients=observed.clients if adaptive else 1, dtype=dtype
+        forward,
+        observed.view.before.to(dtype),
+        round=observed.view.plan.number,
+        clients=observed.clients if adaptive else 1,
+        dtype=dtype,
     )
     clipped = forward.l2 < float("inf") and not (scale_free and observed.clients == 1)
     as_gradient = not adaptive or (simulator.single_step(len(y)) and not clipped)
@@ -91,7 +117,9 @@ def problem(
     if not bool(goal.square().sum() > 0):
         raise Lacking("the update is zero, so there is nothing to match.")
     low, high = forward.span(goal)
-    noise = observed.noise * observed.delta.numel() ** 0.5 / max(float(observed.delta.norm()), 1e-30)
+    noise = (
+        observed.noise * observed.delta.numel() ** 0.5 / max(float(observed.delta.norm()), 1e-30)
+    )
     return Problem(simulator, goal, y, low, high, as_gradient, mask, noise)
 
 
@@ -107,16 +135,20 @@ def _not_pruned(goal: Float[Tensor, " d"], simulator: Simulator) -> Tensor | Non
 
 @dataclass(frozen=True, slots=True)
 class GradientInversion(Inference):
-    """Inverting Gradients (Geiping, Bauermeister, Dröge, Moeller 2020): cosine distance plus total variation, by Adam on signs.
+    """Inverting Gradients (Geiping, Bauermeister, Dröge, Moeller 2020): cosine distance plus total
+    variation, by Adam on signs.
 
-    Labels are recovered first, from the last layer. Adaptive: several local steps are simulated, a clip does not matter to a cosine,
-    what was pruned is not matched, and noise raises the weight of the prior. ``adaptive=False`` matches the update in L2 as if it
-    were one plain gradient at the published rate. ``target="sum"`` works on what secure aggregation shows.
+    Labels are recovered first, from the last layer. Adaptive: several local steps are simulated, a
+    clip does not matter to a cosine, what was pruned is not matched, and noise raises the weight of
+    the prior. ``adaptive=False`` matches the update in L2 as if it were one plain gradient at the
+    published rate. ``target="sum"`` works on what secure aggregation shows.
 
     Args:
-        iterations: of each start; ``restarts`` starts race over the first tenth of them, and the best goes on.
+        iterations: of each start; ``restarts`` starts race over the first tenth of them, and the
+            best goes on.
         lr: in units of the features' range; divided by 10 after 3/8, 5/8 and 7/8 of the iterations.
-        tv: weight of the total variation; ten times the default suits photographs, a tenth strokes on paper.
+        tv: weight of the total variation; ten times the default suits photographs, a tenth strokes
+            on paper.
 
     >>> GradientInversion(iterations=100).adaptive
     True
@@ -141,7 +173,9 @@ class GradientInversion(Inference):
         view = views[0]
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
-        posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive)
+        posed = problem(
+            observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
+        )
         x, mismatch = self.descend(posed, knowledge.generator(1))
         return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
 
@@ -155,11 +189,15 @@ class GradientInversion(Inference):
             starts = [min(tried, key=lambda pair: pair[1])[0]]
         return self._descend(posed, starts[0], objective, self.iterations, decay=True)
 
-    def _descend(self, posed: Problem, start: Tensor, objective: Objective, iterations: int, *, decay: bool) -> tuple[Tensor, float]:
+    def _descend(
+        self, posed: Problem, start: Tensor, objective: Objective, iterations: int, *, decay: bool
+    ) -> tuple[Tensor, float]:
         x = start.clone().requires_grad_()
         rate = self.lr * float((posed.high - posed.low).mean())
         adam = torch.optim.Adam([x], lr=rate)
-        tv = (self.tv + (0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0)) / float((posed.high - posed.low).mean())
+        tv = (self.tv + (0.05 * min(posed.noise, 4.0) if self.adaptive else 0.0)) / float(
+            (posed.high - posed.low).mean()
+        )
         best, least = x.detach().clone(), float("inf")
         for i in range(iterations):
             if decay and i in (3 * iterations // 8, 5 * iterations // 8, 7 * iterations // 8):
@@ -187,10 +225,12 @@ def _start(posed: Problem, rng: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class DLG(Inference):
-    """Deep Leakage from Gradients (Zhu, Liu, Han 2019): L-BFGS on the L2 distance of gradients, over samples and soft labels together.
+    """Deep Leakage from Gradients (Zhu, Liu, Han 2019): L-BFGS on the L2 distance of gradients,
+    over samples and soft labels together.
 
-    Works on smooth nets with few samples; fails on ReLU nets and large batches, where `GradientInversion` goes on. It takes an update
-    for one plain gradient; ``adaptive`` undoes the learning rate and applies the clip to its guess.
+    Works on smooth nets with few samples; fails on ReLU nets and large batches, where
+    `GradientInversion` goes on. It takes an update for one plain gradient; ``adaptive`` undoes the
+    learning rate and applies the clip to its guess.
 
     >>> DLG().iterations
     400
@@ -222,12 +262,16 @@ class DLG(Inference):
             raise Lacking("DLG needs restarts of at least 1.")
         return Reconstruction(type(self).__name__, view.adversary, *best)
 
-    def _descend(self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    def _descend(
+        self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, float]:
         x = start.clone().requires_grad_()
         soft = torch.randn(len(x), classes, generator=rng, dtype=x.dtype).requires_grad_()
         joint = posed.as_gradient and not self.knows_labels
         free = [x, soft] if joint else [x]
-        descent = torch.optim.LBFGS(free, lr=1.0, max_iter=20, history_size=50, line_search_fn="strong_wolfe")
+        descent = torch.optim.LBFGS(
+            free, lr=1.0, max_iter=20, history_size=50, line_search_fn="strong_wolfe"
+        )
         last = [float("inf")]
 
         def loss() -> Tensor:
@@ -249,7 +293,11 @@ class DLG(Inference):
 
     def _soft_mismatch(self, posed: Problem, x: Tensor, soft: Tensor) -> Tensor:
         logits = posed.simulator.module(x)
-        loss = -(functional.softmax(soft, dim=-1) * functional.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
+        loss = (
+            -(functional.softmax(soft, dim=-1) * functional.log_softmax(logits, dim=-1))
+            .sum(dim=-1)
+            .mean()
+        )
         grads = torch.autograd.grad(loss, posed.simulator.leaves, create_graph=True)
         guess = torch.cat([g.reshape(-1) for g in grads])
         guess = guess if posed.mask is None else guess[posed.mask]
@@ -258,7 +306,8 @@ class DLG(Inference):
 
 @dataclass(frozen=True, slots=True)
 class IDLG(DLG):
-    """Improved Deep Leakage from Gradients (Zhao, Mopuri, Bilen 2020): the label is read first, from the sign of the last gradient.
+    """Improved Deep Leakage from Gradients (Zhao, Mopuri, Bilen 2020): the label is read first,
+    from the sign of the last gradient.
 
     >>> IDLG().knows_labels
     True

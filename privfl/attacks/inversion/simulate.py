@@ -1,4 +1,6 @@
-"""The forward model with a graph: from guessed samples to the update that they would have caused, through steps, clip and mean."""
+"""The forward model with a graph: from guessed samples to the update that they would have caused,
+through steps, clip and mean.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from privfl.core import Loss, Vector
 
 
 class _LossOf(nn.Module):
-    """The loss as a module of the module, so that its parameters can be swapped for tensors with a history."""
+    """The loss as a module of the module, so that its parameters can be swapped for tensors with a
+    history.
+    """
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -28,11 +32,20 @@ class _LossOf(nn.Module):
 class Simulator:
     """Updates as a differentiable function of samples, at fixed parameters [d].
 
-    Samples lie in the order in which the clients hold them, ``clients`` equal shares one after another, and each client's batches
-    are cut in that order: since a guess has no order of its own, the first epoch's shuffle costs nothing; later epochs repeat it.
+    Samples lie in the order in which the clients hold them, ``clients`` equal shares one after
+    another, and each client's batches are cut in that order: since a guess has no order of its own,
+    the first epoch's shuffle costs nothing; later epochs repeat it.
     """
 
-    def __init__(self, forward: Forward, before: Vector, *, round: int = 0, clients: int = 1, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        before: Vector,
+        *,
+        round: int = 0,
+        clients: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.forward, self.clients, self.lr = forward, clients, forward.rate(round)
         self.module = copy.deepcopy(forward.module).to(device=before.device, dtype=dtype)
         self.module.eval()
@@ -40,7 +53,9 @@ class Simulator:
         self.names = [f"module.{name}" for name, _ in named]
         self.leaves = [p for _, p in named]
         with torch.no_grad():
-            for leaf, part in zip(self.leaves, torch.split(before, [p.numel() for p in self.leaves]), strict=True):
+            for leaf, part in zip(
+                self.leaves, torch.split(before, [p.numel() for p in self.leaves]), strict=True
+            ):
                 leaf.copy_(part.view(leaf.shape))
                 leaf.grad = None
         self.loss_of = _LossOf(self.module, forward.loss)
@@ -68,7 +83,11 @@ class Simulator:
         return self.forward.steps_on(share) == 1 and not self.forward.weight_decay
 
     def _clip(self, delta: Tensor) -> Tensor:
-        return delta if not self.forward.l2 < float("inf") else delta * (self.forward.l2 / delta.norm()).clamp(max=1)
+        return (
+            delta
+            if not self.forward.l2 < float("inf")
+            else delta * (self.forward.l2 / delta.norm()).clamp(max=1)
+        )
 
     def _local(self, x: Tensor, y: Tensor) -> Tensor:
         if self.single_step(len(x) * self.clients):
@@ -85,10 +104,20 @@ class Simulator:
             if forward.weight_decay:
                 grads = [g + forward.weight_decay * w for g, w in zip(grads, now, strict=True)]
             if forward.prox:
-                grads = [g + forward.prox * (w - s) for g, w, s in zip(grads, now, start, strict=True)]
+                grads = [
+                    g + forward.prox * (w - s) for g, w, s in zip(grads, now, start, strict=True)
+                ]
             if forward.momentum:
-                velocity = grads if velocity is None else [forward.momentum * v + g for v, g in zip(velocity, grads, strict=True)]
-                grads = [g + forward.momentum * v for g, v in zip(grads, velocity, strict=True)] if forward.nesterov else velocity
+                velocity = (
+                    grads
+                    if velocity is None
+                    else [forward.momentum * v + g for v, g in zip(velocity, grads, strict=True)]
+                )
+                grads = (
+                    [g + forward.momentum * v for g, v in zip(grads, velocity, strict=True)]
+                    if forward.nesterov
+                    else velocity
+                )
             now = [w - self.lr * g for w, g in zip(now, grads, strict=True)]
         return _flat([w - s for w, s in zip(now, start, strict=True)])
 

@@ -1,4 +1,6 @@
-"""Per-sample gradients [n, d] of candidates and auxiliary samples at one model, which all attacks on the update stream compare."""
+"""Per-sample gradients [n, d] of candidates and auxiliary samples at one model, which all attacks
+on the update stream compare.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def per_sample(simulator: Simulator, data: Dataset) -> Float[Tensor, "n d"]:
 
 
 def _chunks(simulator: Simulator, data: Dataset) -> Iterator[Tensor]:
-    parameters = {name: leaf.detach() for name, leaf in zip(simulator.names, simulator.leaves, strict=True)}
+    parameters = {
+        name: leaf.detach() for name, leaf in zip(simulator.names, simulator.leaves, strict=True)
+    }
 
     def loss(held: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         value: Tensor = functional_call(simulator.loss_of, held, (x[None], y[None]))
@@ -40,4 +44,9 @@ def losses(simulator: Simulator, data: Dataset) -> Float[Tensor, " n"]:
     """Every sample's own loss at the simulator's model."""
     with torch.no_grad():
         each = vmap(lambda x, y: simulator.loss_of(x[None], y[None]), randomness="same")
-        return torch.cat([each(x, y) for x, y in zip(torch.split(data.x, 512), torch.split(data.y, 512), strict=True)])
+        return torch.cat(
+            [
+                each(x, y)
+                for x, y in zip(torch.split(data.x, 512), torch.split(data.y, 512), strict=True)
+            ]
+        )

@@ -19,10 +19,12 @@ Signal: TypeAlias = Literal["loss", "entropy"]
 
 @dataclass(frozen=True, slots=True)
 class LossThreshold(Inference):
-    """A small loss at the released model says member (Yeom, Giacomelli, Fredrikson, Jha 2018, section 3).
+    """A small loss at the released model says member (Yeom, Giacomelli, Fredrikson, Jha 2018,
+    section 3).
 
-    ``signal="entropy"`` is the modified prediction entropy of Song, Mittal (2021), which a confident mistake raises. Needs nothing but
-    the model, which every adversary on the broadcast has: the baseline that any other attack must beat.
+    ``signal="entropy"`` is the modified prediction entropy of Song, Mittal (2021), which a
+    confident mistake raises. Needs nothing but the model, which every adversary on the broadcast
+    has: the baseline that any other attack must beat.
 
     >>> LossThreshold().signal
     'loss'

@@ -1,4 +1,6 @@
-"""Membership of a released model by shadow models: Shokri's classifier, LiRA, RMIA; all from the same shadows."""
+"""Membership of a released model by shadow models: Shokri's classifier, LiRA, RMIA; all from the
+same shadows.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,24 @@ from privfl.core import Dataset, Vector, View
 Statistic: TypeAlias = Literal["lira_online", "lira_offline", "rmia", "rmia_offline", "shokri"]
 
 OFFLINE_A = 0.3
-"""RMIA's a: how a likelihood with and without a sample go together (its authors' value for small shadows)."""
+"""RMIA's a: how a likelihood with and without a sample go together (its authors' value for small
+shadows).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowMembership(Inference):
-    """Whether candidates were trained on, from the released model and K shadow models trained on random halves of a pool.
+    """Whether candidates were trained on, from the released model and K shadow models trained on
+    random halves of a pool.
 
-    ``lira_online``: the likelihood ratio of the target's logit margin under normal fits to shadows that held the candidate and to those
-    that did not, one variance for all candidates of few shadows; ``lira_offline`` uses the latter only (Carlini et al. 2022, algorithm 1
-    and section VI). ``rmia``: how often the candidate's likelihood, relative to its mean over shadows, beats that of population samples
-    (Zarifzadeh, Liu, Shokri 2024, equation 9, with a = 1 and gamma = 1 online; ``rmia_offline`` from shadows without the candidate
-    alone, equation 10). ``shokri``: one logistic attack model by class on the
-    shadows' outputs (Shokri et al. 2017, section V). The halves are drawn of the candidates; the
-    auxiliary samples are RMIA's population.
+    ``lira_online``: the likelihood ratio of the target's logit margin under normal fits to shadows
+    that held the candidate and to those that did not, one variance for all candidates of few
+    shadows; ``lira_offline`` uses the latter only (Carlini et al. 2022, algorithm 1 and section
+    VI). ``rmia``: how often the candidate's likelihood, relative to its mean over shadows, beats
+    that of population samples (Zarifzadeh, Liu, Shokri 2024, equation 9, with a = 1 and gamma = 1
+    online; ``rmia_offline`` from shadows without the candidate alone, equation 10). ``shokri``: one
+    logistic attack model by class on the shadows' outputs (Shokri et al. 2017, section V). The
+    halves are drawn of the candidates; the auxiliary samples are RMIA's population.
 
     Args:
         shadows: K, an even number: every candidate is in half of them.
@@ -50,24 +56,41 @@ class ShadowMembership(Inference):
         """Scores at the last view's released model.
 
         Raises:
-            Lacking: no candidates, no shadow training, fewer than 20 auxiliary samples, or fewer than 4 shadows.
+            Lacking: no candidates, no shadow training, fewer than 20 auxiliary samples, or fewer
+                than 4 shadows.
         """
         view = views[-1]
         forward = recipe(view, knowledge)
         pool = candidates(knowledge, type(self).__name__)
         held = auxiliary(knowledge, type(self).__name__, 20)
         if knowledge.trainer is None or self.shadows < 4:
-            raise Lacking("shadow models must be trained, 4 at least: give Knowledge(trainer=...) and shadows >= 4.")
+            raise Lacking(
+                "shadow models must be trained, 4 at least: give Knowledge(trainer=...) and shadows"
+                " >= 4."
+            )
         both = Dataset(torch.cat([pool.x, held.x]), torch.cat([pool.y, held.y]), pool.classes)
         inside = halves(self.shadows, both.n, knowledge.generator(21))
-        inside[:, pool.n :] = False  # shadows of the target's size, and a population that no model has seen
-        deltas = knowledge.trainer(
-            views[0].before, both, [row.nonzero().squeeze(1) for row in inside], epochs=self.epochs, seed=knowledge.seed
+        inside[:, pool.n :] = (
+            False  # shadows of the target's size, and a population that no model has seen
         )
-        margins = torch.stack([_margins(forward, views[0].before + delta, both) for delta in deltas])
+        deltas = knowledge.trainer(
+            views[0].before,
+            both,
+            [row.nonzero().squeeze(1) for row in inside],
+            epochs=self.epochs,
+            seed=knowledge.seed,
+        )
+        margins = torch.stack(
+            [_margins(forward, views[0].before + delta, both) for delta in deltas]
+        )
         target = _margins(forward, view.after, both)
         scores = _score(self.statistic, target, margins, inside, both, pool.n)
-        return Scores(type(self).__name__, view.adversary, scores, notes={"shadows": self.shadows, "statistic": self.statistic})
+        return Scores(
+            type(self).__name__,
+            view.adversary,
+            scores,
+            notes={"shadows": self.shadows, "statistic": self.statistic},
+        )
 
 
 def halves(K: int, n: int, rng: torch.Generator) -> Bool[Tensor, "K n"]:
@@ -90,7 +113,12 @@ def _margins(forward: Forward, parameters: Vector, data: Dataset) -> Float[Tenso
 
 
 def _score(
-    statistic: Statistic, target: Tensor, margins: Float[Tensor, "K all"], inside: Bool[Tensor, "K all"], both: Dataset, n: int
+    statistic: Statistic,
+    target: Tensor,
+    margins: Float[Tensor, "K all"],
+    inside: Bool[Tensor, "K all"],
+    both: Dataset,
+    n: int,
 ) -> Float[Tensor, " n"]:
     if statistic == "shokri":
         return _shokri(target, margins, inside, both, n)
@@ -107,22 +135,43 @@ def _score(
 
 
 def _rmia(
-    target: Float[Tensor, " all"], margins: Float[Tensor, "K all"], inside: Bool[Tensor, "K all"], n: int, *, offline: bool
+    target: Float[Tensor, " all"],
+    margins: Float[Tensor, "K all"],
+    inside: Bool[Tensor, "K all"],
+    n: int,
+    *,
+    offline: bool,
 ) -> Float[Tensor, " n"]:
-    """The share of the population whose likelihood ratio each candidate's beats; found by one sort of the population."""
+    """The share of the population whose likelihood ratio each candidate's beats; found by one sort
+    of the population.
+    """
     likelihoods = torch.sigmoid(margins)
-    if offline:  # shadows with the candidate are not to be had: their mean is OFFLINE_A times that without it, and the rest of one
+    if (
+        offline
+    # shadows with the candidate are not to be had: their mean is OFFLINE_A times that without it,
+    # and the rest of one
+    ):
         out = ~inside
-        mean = ((1 + OFFLINE_A) * (likelihoods * out).sum(dim=0) / out.sum(dim=0).clamp(min=1) + 1 - OFFLINE_A) / 2
+        mean = (
+            (1 + OFFLINE_A) * (likelihoods * out).sum(dim=0) / out.sum(dim=0).clamp(min=1)
+            + 1
+            - OFFLINE_A
+        ) / 2
     else:
         mean = likelihoods.mean(dim=0)
     ratio = torch.sigmoid(target) / mean.clamp(min=1e-12)
-    beaten = torch.searchsorted(ratio[n:].sort().values, ratio[:n].contiguous(), right=True) / len(ratio[n:])
+    beaten = torch.searchsorted(ratio[n:].sort().values, ratio[:n].contiguous(), right=True) / len(
+        ratio[n:]
+    )
     return beaten + 1e-6 * ratio[:n]  # ties by the ratio itself
 
 
-def _shokri(target: Tensor, margins: Tensor, inside: Tensor, both: Dataset, n: int) -> Float[Tensor, " n"]:
-    """Within each class, the log odds that a shadow's sample of that margin was inside, by kernel-free quadratic logistic regression."""
+def _shokri(
+    target: Tensor, margins: Tensor, inside: Tensor, both: Dataset, n: int
+) -> Float[Tensor, " n"]:
+    """Within each class, the log odds that a shadow's sample of that margin was inside, by
+    kernel-free quadratic logistic regression.
+    """
     scores = torch.zeros(n)
     for c in range(both.classes):
         at = both.y == c

@@ -15,12 +15,13 @@ from privfl.core import require
 
 @dataclass(frozen=True, slots=True)
 class BackGradient(Bilevel):
-    """Ascend the validation loss after ``steps`` of gradient descent (Munoz-Gonzalez, Biggio, Demontis, Paudice et al. 2017, algorithm 2).
+    """Ascend the validation loss after ``steps`` of gradient descent (Munoz-Gonzalez, Biggio,
+    Demontis, Paudice et al. 2017, algorithm 2).
 
-    The descent is walked back from its end, theta_{t-1} = theta_t + rate dL/dtheta(theta_t), while dx -= rate (d^2 L / dx dtheta)
-    dtheta and
-    dtheta -= rate H dtheta accumulate: no trajectory is stored and the model need not be at an optimum. Its learner is softmax
-    regression from zero weights.
+    The descent is walked back from its end, theta_{t-1} = theta_t + rate dL/dtheta(theta_t), while
+    dx -= rate (d^2 L / dx dtheta) dtheta and dtheta -= rate H dtheta accumulate: no trajectory is
+    stored and the model need not be at an optimum. Its learner is softmax regression from zero
+    weights.
 
     Seat: data. Knows its own data; takes the model to be linear.
 

@@ -1,4 +1,6 @@
-"""What optimised poison points share: which samples they take the place of, where they start, the box that they stay in."""
+"""What optimised poison points share: which samples they take the place of, where they start, the
+box that they stay in.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,13 @@ from privfl.core import ConfigError, Dataset, require
 
 @dataclass(frozen=True, slots=True)
 class Bilevel(ABC):
-    """Poison points that maximise the loss, on the attacker's held-out samples, of a linear model trained with them.
+    """Poison points that maximise the loss, on the attacker's held-out samples, of a linear model
+    trained with them.
 
-    A ``fraction`` of the samples is replaced. Points start at copies of samples with the label C - 1 - y and ascend by ``ascents``
-    steps, each moving a point by ``step`` times the width of the box that the attacker's data lie in, and are projected to that box.
-    A third of the samples are the attacker's validation set. ``decay`` is the model's L2 penalty.
+    A ``fraction`` of the samples is replaced. Points start at copies of samples with the label C -
+    1 - y and ascend by ``ascents`` steps, each moving a point by ``step`` times the width of the
+    box that the attacker's data lie in, and are projected to that box. A third of the samples are
+    the attacker's validation set. ``decay`` is the model's L2 penalty.
     """
 
     fraction: float = 0.2
@@ -35,12 +39,19 @@ class Bilevel(ABC):
         """The samples, a fraction of them replaced by poison points.
 
         Raises:
-            ConfigError: features are tokens, labels are sequences, or there are fewer than 6 samples.
+            ConfigError: features are tokens, labels are sequences, or there are fewer than 6
+                samples.
         """
         if not dataset.x.is_floating_point() or dataset.y.ndim != 1:
-            raise ConfigError("optimised poison points need numbers with one label each, and these data are tokens.")
+            raise ConfigError(
+                "optimised poison points need numbers with one label each, and these data are"
+                " tokens."
+            )
         if dataset.n < 6:
-            raise ConfigError(f"optimised poison points need at least 6 samples to learn from, and this client has {dataset.n}.")
+            raise ConfigError(
+                "optimised poison points need at least 6 samples to learn from, and this client"
+                f" has {dataset.n}."
+            )
         order = torch.randperm(dataset.n, generator=rng)
         flat = dataset.x.flatten(1).double()
         held, train = order[: dataset.n // 3], order[dataset.n // 3 :]
@@ -51,7 +62,9 @@ class Bilevel(ABC):
         points, labels = flat[bad].clone(), dataset.classes - 1 - dataset.y[bad]
         valid = flat[held], dataset.y[held]
         for _ in range(self.ascents):
-            slope = self._slope(points, labels, (flat[clean], dataset.y[clean]), valid, dataset.classes)
+            slope = self._slope(
+                points, labels, (flat[clean], dataset.y[clean]), valid, dataset.classes
+            )
             longest = slope.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
             points = (points + self.step * (high - low) * slope / longest).clamp(low, high)
         x, y = dataset.x.clone(), dataset.y.clone()

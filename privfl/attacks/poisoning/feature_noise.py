@@ -11,9 +11,11 @@ from privfl.core import ConfigError, Dataset, require
 
 @dataclass(frozen=True, slots=True)
 class FeatureNoise:
-    """Add N(0, sigma^2) to the features of a fraction of the samples; labels stay (Li et al. 2023: Blades, section 3, noise on data).
+    """Add N(0, sigma^2) to the features of a fraction of the samples; labels stay (Li et al. 2023:
+    Blades, section 3, noise on data).
 
-    sigma is in the features' own units: inputs are standardised, so 1 is as strong as the data itself.
+    sigma is in the features' own units: inputs are standardised, so 1 is as strong as the data
+    itself.
 
     Seat: data. Knows its own data.
 
@@ -36,7 +38,9 @@ class FeatureNoise:
             ConfigError: the features are tokens, which noise cannot be added to.
         """
         if not dataset.x.is_floating_point():
-            raise ConfigError(f"feature noise needs numbers, and these features are {dataset.x.dtype}.")
+            raise ConfigError(
+                f"feature noise needs numbers, and these features are {dataset.x.dtype}."
+            )
         x = dataset.x.clone()
         chosen = torch.randperm(dataset.n, generator=rng)[: round(self.fraction * dataset.n)]
         x[chosen] += (self.sigma * torch.randn(x[chosen].shape, generator=rng)).to(x)

@@ -14,10 +14,12 @@ from privfl.attacks.poisoning.bilevel import Bilevel
 
 @dataclass(frozen=True, slots=True)
 class OptimalPoints(Bilevel):
-    """Ascend the validation loss of a linear model at its optimum (Jagielski, Oprea, Biggio, Liu, Nita-Rotaru, Li 2018, equation 7).
+    """Ascend the validation loss of a linear model at its optimum (Jagielski, Oprea, Biggio, Liu,
+    Nita-Rotaru, Li 2018, equation 7).
 
-    d L_val / d x_p = -(d^2 L / d x_p d theta) H^-1 (d L_val / d theta), from the optimum's stationarity; H^-1 by conjugate gradients.
-    The paper's linear regression is here softmax regression, for classification.
+    d L_val / d x_p = -(d^2 L / d x_p d theta) H^-1 (d L_val / d theta), from the optimum's
+    stationarity; H^-1 by conjugate gradients. The paper's linear regression is here softmax
+    regression, for classification.
 
     Seat: data. Knows its own data; takes the model to be linear.
 

@@ -14,10 +14,12 @@ from privfl.core import ConfigError, Dataset
 
 @dataclass(frozen=True, slots=True)
 class LabelFlip:
-    """Relabel samples of class ``source`` as ``target`` (Tolpegin, Truex, Gursoy, Liu 2020, section 3.2).
+    """Relabel samples of class ``source`` as ``target`` (Tolpegin, Truex, Gursoy, Liu 2020, section
+    3.2).
 
-    ``pairs`` flips several classes at once (FedSecurity: 3 to 9 and 2 to 1); without source, target and pairs, every class y becomes
-    C - 1 - y (Fang et al. 2020, section 4). A flip moves one way: to swap two classes, give both pairs.
+    ``pairs`` flips several classes at once (FedSecurity: 3 to 9 and 2 to 1); without source, target
+    and pairs, every class y becomes C - 1 - y (Fang et al. 2020, section 4). A flip moves one way:
+    to swap two classes, give both pairs.
 
     Seat: data. Knows its own data.
 
@@ -34,10 +36,19 @@ class LabelFlip:
         if (self.source is None) != (self.target is None):
             raise ConfigError("a label flip has a source and a target, or neither.")
         if len({source for source, _ in self._pairs()}) < len(self._pairs()):
-            raise ConfigError(f"a label flip sends every source class to one target, and got {self._pairs()}.")
+            raise ConfigError(
+                f"a label flip sends every source class to one target, and got {self._pairs()}."
+            )
 
     def _pairs(self) -> tuple[tuple[int, int], ...]:
-        return (*self.pairs, *(((self.source, self.target),) if self.source is not None and self.target is not None else ()))
+        return (
+            *self.pairs,
+            *(
+                ((self.source, self.target),)
+                if self.source is not None and self.target is not None
+                else ()
+            ),
+        )
 
     def flips(self, classes: int) -> dict[int, int]:
         """Target by source.
@@ -48,7 +59,9 @@ class LabelFlip:
         pairs = self._pairs() or tuple((y, classes - 1 - y) for y in range(classes))
         for label in (label for pair in pairs for label in pair):
             if not 0 <= label < classes:
-                raise ConfigError(f"a label flip names class {label}, and the classes are 0 to {classes - 1}.")
+                raise ConfigError(
+                    f"a label flip names class {label}, and the classes are 0 to {classes - 1}."
+                )
         return dict(pairs)
 
     def poison_data(self, dataset: Dataset, rng: torch.Generator) -> Dataset:
@@ -59,8 +72,14 @@ class LabelFlip:
         return replace(dataset, y=becomes[dataset.y])
 
     def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
-        """``flipped``: the fraction of test samples of the source classes that the model takes for their targets."""
+        """``flipped``: the fraction of test samples of the source classes that the model takes for
+        their targets.
+        """
         pairs = tuple((s, t) for s, t in self.flips(test.classes).items() if s != t)
         counts = confusion(module, test)
         samples = sum(int(counts[source].sum()) for source, _ in pairs)
-        return {"flipped": sum(int(counts[source, target]) for source, target in pairs) / max(samples, 1)}
+        return {
+            "flipped": (
+                sum(int(counts[source, target]) for source, target in pairs) / max(samples, 1)
+            )
+        }

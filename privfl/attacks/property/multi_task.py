@@ -26,11 +26,14 @@ from privfl.core import (
 
 @dataclass(frozen=True, slots=True)
 class MultiTask:
-    """Multi-task training (Melis, Song, De Cristofaro, Shmatikov 2019, section 4.5, active): (1 - weight) task + weight property.
+    """Multi-task training (Melis, Song, De Cristofaro, Shmatikov 2019, section 4.5, active): (1 -
+    weight) task + weight property.
 
-    The attacker's model has a head of its own on the features under the last layer, which learns the property from its own samples'
-    ``attribute`` (0 or 1); the shared layers then tell samples with the property from others, and so do everybody's gradients. The
-    head stays at home; its update is sent ``boost`` times as long. `PropertyInference` reads the updates afterwards, as it would without.
+    The attacker's model has a head of its own on the features under the last layer, which learns
+    the property from its own samples' ``attribute`` (0 or 1); the shared layers then tell samples
+    with the property from others, and so do everybody's gradients. The head stays at home; its
+    update is sent ``boost`` times as long. `PropertyInference` reads the updates afterwards, as it
+    would without.
 
     >>> MultiTask(attribute="mirrored").weight
     0.7
@@ -61,13 +64,18 @@ class MultiTask:
         """
         linear = [layer for layer in model.module.modules() if isinstance(layer, nn.Linear)]
         if not linear:
-            raise ConfigError("multi_task reads the features under the last linear layer, and this model has none.")
+            raise ConfigError(
+                "multi_task reads the features under the last linear layer, and this model has"
+                " none."
+            )
         return MultiTaskTrainer(self, model, loss, linear[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class MultiTaskTrainer:
-    """`MultiTask` at work on a model whose parameters it overwrites (a `core.LocalTraining`). Its head is in the client's state."""
+    """`MultiTask` at work on a model whose parameters it overwrites (a `core.LocalTraining`). Its
+    head is in the client's state.
+    """
 
     how: MultiTask
     model: FlatModel
@@ -75,7 +83,12 @@ class MultiTaskTrainer:
     last: nn.Linear
 
     def __call__(
-        self, client: ClientId, broadcast: Broadcast, dataset: Dataset, state: ClientState, rng: torch.Generator
+        self,
+        client: ClientId,
+        broadcast: Broadcast,
+        dataset: Dataset,
+        state: ClientState,
+        rng: torch.Generator,
     ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
         """Train the shared model and the head together.
 
@@ -83,7 +96,10 @@ class MultiTaskTrainer:
             ConfigError: the attacker's samples do not have the attribute.
         """
         if self.how.attribute not in dataset.attributes:
-            raise ConfigError(f"client {client} has no attribute '{self.how.attribute}' on its samples to learn a property from.")
+            raise ConfigError(
+                f"client {client} has no attribute '{self.how.attribute}' on its samples to learn a"
+                " property from."
+            )
         size = self.last.in_features + 1
         head = state.vectors.get("property head", torch.zeros(size)).clone().requires_grad_()
         fact = dataset.attributes[self.how.attribute].float()
@@ -97,7 +113,11 @@ class MultiTaskTrainer:
                     head -= self.how.lr * slope
         delta = self.how.boost * (self.model.flat - broadcast.parameters)
         weight = min(float(dataset.n), broadcast.plan.max_weight)
-        return Update(client, delta, weight), ClientState({**state.vectors, "property head": head.detach()}), ()
+        return (
+            Update(client, delta, weight),
+            ClientState({**state.vectors, "property head": head.detach()}),
+            (),
+        )
 
     def _step(self, x: Tensor, y: Tensor, fact: Tensor, head: Tensor) -> Tensor:
         """Write the shared model's gradient; the head's."""

@@ -1,4 +1,6 @@
-"""Homomorphic aggregation: the server adds what it cannot read, with a key model that is stated and real."""
+"""Homomorphic aggregation: the server adds what it cannot read, with a key model that is stated and
+real.
+"""
 
 from privfl.crypto.he.lattice import BFV, CKKS
 from privfl.crypto.he.mprlwe import MultiPartyRLWE

@@ -1,4 +1,6 @@
-"""What all homomorphic channels share: members, views, and the sentence that says who can read what."""
+"""What all homomorphic channels share: members, views, and the sentence that says who can read
+what.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ from privfl.core import (
     client_of,
     client_party,
 )
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, opened_answer
+from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyring
 from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
-from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, unpack, unpack_numbers
+from privfl.crypto.he.wire import SignedMessage, Numbers, Parts, Refused, unpack, unpack_numbers
 
 
 class HeClient(KeepsSecrets):
@@ -71,7 +73,11 @@ class HeHelper(KeepsSecrets):
 
     def set_up(self) -> Party:
         """Make the key, or take a share of it."""
-        return KeyMaking(self.ring) if self.ring.who == self.ring.arrangement.maker else Introduction(self.ring)
+        return (
+            KeyMaking(self.ring)
+            if self.ring.who == self.ring.arrangement.maker
+            else Introduction(self.ring)
+        )
 
     def enter(self, plan: RoundPlan) -> Party:
         """Open one sum. A dealer has no part in rounds, and nobody writes to it."""
@@ -82,10 +88,12 @@ class HeHelper(KeepsSecrets):
 class HomomorphicChannel:
     """The methods of a channel, from a scheme and an arrangement of keys.
 
-    Threat model. Where sums are verified the server may lie: it cannot make decryptors open one client's ciphertext, a small sum,
-    an old round or the same round twice. Where clients share the key, or sums are not verified, it is trusted to add. Transport is
-    authenticated, as in the set-up in which the parties learn each other's keys. Clients follow the protocol: there is no proof that
-    a ciphertext is well formed, so a client that works WITH a lying server is out of scope.
+    Threat model. Where sums are verified the server may lie: it cannot make decryptors open one
+    client's ciphertext, a small sum, an old round or the same round twice. Where clients share the
+    key, or sums are not verified, it is trusted to add. Transport is authenticated, as in the
+    set-up in which the parties learn each other's keys. Clients follow the protocol: there is no
+    proof that a ciphertext is well formed, so a client that works WITH a lying server is out of
+    scope.
     """
 
     __slots__ = ()
@@ -138,8 +146,14 @@ class HomomorphicChannel:
         return RowBound(longest, 2 * longest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that it holds or was told, or nothing."""
-        rings = [member.ring for member in members.values() if isinstance(member, HeClient | HeServer | HeHelper)]
+        """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that
+        it holds or was told, or nothing.
+        """
+        rings = [
+            member.ring
+            for member in members.values()
+            if isinstance(member, HeClient | HeServer | HeHelper)
+        ]
         opener = _opener(rings, self.arrangement)
         server = next((ring for ring in rings if ring.who == "server"), None)
         told: Total | None = None
@@ -155,8 +169,12 @@ class HomomorphicChannel:
                         told = told or self._combined(server.key(), partials, plan, count)
                     else:
                         told = told or self.scheme.total(unpack_numbers(parts[0]), plan, count)
-                elif message.kind == CIPHERTEXT and opener is not None and message.sender not in rows:
-                    rows[message.sender] = self.scheme.total(opener(message.whole(), plan, 1), plan, 1)
+                elif (
+                    message.kind == CIPHERTEXT and opener is not None and message.sender not in rows
+                ):
+                    rows[message.sender] = self.scheme.total(
+                        opener(message.whole(), plan, 1), plan, 1
+                    )
                 elif message.kind == SUM and opener is not None:
                     said, *total = message.whole()
                     count = int.from_bytes(bytes(said), "little")
@@ -165,7 +183,9 @@ class HomomorphicChannel:
                 continue
         return rows_of(rows) if rows else told
 
-    def _combined(self, public: PublicKey, partials: Mapping[PartyId, Parts], plan: RoundPlan, count: int) -> Total | None:
+    def _combined(
+        self, public: PublicKey, partials: Mapping[PartyId, Parts], plan: RoundPlan, count: int
+    ) -> Total | None:
         """The sum from the decryptors' parts, where there are enough of them."""
         if not isinstance(self.scheme, ThresholdScheme):
             return None
@@ -176,7 +196,9 @@ class HomomorphicChannel:
 class _Opener(KeepsSecrets):
     """Decrypts with what a coalition holds: a secret key, or enough shares of one."""
 
-    def __init__(self, secret: SecretKey | None, rings: list[Keyring], public: PublicKey | None) -> None:
+    def __init__(
+        self, secret: SecretKey | None, rings: list[Keyring], public: PublicKey | None
+    ) -> None:
         self.secret, self.rings, self.public = secret, rings, public
 
     def __call__(self, parts: Parts, plan: RoundPlan, count: int) -> Numbers:
@@ -186,7 +208,9 @@ class _Opener(KeepsSecrets):
         if self.public is None or not isinstance(ring.scheme, ThresholdScheme):
             raise Refused("no key")
         partials = {r.who: r.share.partial(parts, plan) for r in self.rings if r.share is not None}
-        numbers = ring.scheme.combine(self.public, partials, plan, count, ring.arrangement.threshold)
+        numbers = ring.scheme.combine(
+            self.public, partials, plan, count, ring.arrangement.threshold
+        )
         if numbers is None:
             raise Refused("too few shares")
         return numbers
@@ -197,17 +221,19 @@ def _opener(rings: list[Keyring], arrangement: Arrangement) -> _Opener | None:
     holders = [ring for ring in rings if ring.share is not None]
     if secret is None and (len(holders) < arrangement.threshold or not holders):
         return None
-    return _Opener(secret, holders, next((ring.public for ring in rings if ring.public is not None), None))
+    return _Opener(
+        secret, holders, next((ring.public for ring in rings if ring.public is not None), None)
+    )
 
 
-def messages_in(received: Received) -> Iterator[Message]:
+def messages_in(received: Received) -> Iterator[SignedMessage]:
     """Every signed message in somebody's mail, forwarded ones too."""
     for mails in received.values():
         for mail in mails:
             for sender, body in mail.items():
                 for item in _items(body, forwarded=client_of(sender) is None):
                     try:
-                        yield Message.read(item)
+                        yield SignedMessage.read(item)
                     except Refused:
                         continue
 

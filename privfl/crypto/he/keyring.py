@@ -1,4 +1,4 @@
-"""Who holds which key, what a party knows of the others, and the set-up scene in which it learns it."""
+"""Who holds which key, what a party knows of the others, and the set-up in which it learns it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from privfl.core import Abort, Buffer, ConfigError, KeepsSecrets, Mail, PartyId, require
-from privfl.crypto.he.scheme import DealtScheme, KeyShare, PublicKey, Scheme, SecretKey, ThresholdScheme
+from privfl.crypto.he.scheme import (
+    DealtScheme,
+    KeyShare,
+    PublicKey,
+    Scheme,
+    SecretKey,
+    ThresholdScheme,
+)
 from privfl.crypto.he.wire import Identity, Refused, pack, seal, unpack
 
 Keys: TypeAlias = Literal["shared", "authority", "threshold"]
@@ -18,11 +25,13 @@ _SECRET, _SHARE = b"secret key", b"key share"
 class Arrangement:
     """Who can decrypt, and what they insist on.
 
-    ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes it and keeps it. ``threshold``: a
-    dealer splits it among ``holders`` decryptors, any ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer.
-    Decryptors refuse sums of fewer than ``min_clients``; with ``verify_sum`` they are handed every signed ciphertext and add them
-    themselves. ``releases``: how many sums one key opens, where that is limited. More than half of the holders must take part in
-    a decryption, or two groups of them could open two sums of one round that differ by one client.
+    ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes
+    it and keeps it. ``threshold``: a dealer splits it among ``holders`` decryptors, any
+    ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer. Decryptors
+    refuse sums of fewer than ``min_clients``; with ``verify_sum`` they are handed every signed
+    ciphertext and add them themselves. ``releases``: how many sums one key opens, where that is
+    limited. More than half of the holders must take part in a decryption, or two groups of them
+    could open two sums of one round that differ by one client.
 
     Raises:
         ConfigError: an arrangement that cannot be.
@@ -37,14 +46,20 @@ class Arrangement:
 
     def __post_init__(self) -> None:
         if self.keys not in ("shared", "authority", "threshold", "joint"):
-            raise ConfigError(f"keys is 'shared', 'authority' or 'threshold', and is '{self.keys}'.")
+            raise ConfigError(
+                f"keys is 'shared', 'authority' or 'threshold', and is '{self.keys}'."
+            )
         require.at_least(1, min_clients=self.min_clients)
         if self.keys in ("threshold", "joint") and not 2 <= self.threshold <= self.holders <= 9:
-            raise ConfigError(f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <= holders <= 9.")
+            raise ConfigError(
+                f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <="
+                " holders <= 9."
+            )
         if 2 * self.threshold <= self.holders and self.keys in ("threshold", "joint"):
             raise ConfigError(
-                f"threshold={self.threshold} of holders={self.holders}: two groups of decryptors that do not meet could open two sums of"
-                " one round, and their difference is one client. Choose a threshold of more than half of the holders."
+                f"threshold={self.threshold} of holders={self.holders}: two groups of decryptors"
+                " that do not meet could open two sums of one round, and their difference is one"
+                " client. Choose a threshold of more than half of the holders."
             )
 
     @property
@@ -59,54 +74,81 @@ class Arrangement:
 
     @property
     def verifies(self) -> bool:
-        """Whether decryptors add the ciphertexts themselves. Clients that share the key do not: each would be shown everyone."""
+        """Whether decryptors add the ciphertexts themselves. Clients that share the key do not:
+        each would be shown everyone.
+        """
         return self.verify_sum and self.keys != "shared"
 
     def describe(self) -> str:
         """One sentence for the report: who can read what."""
         if self.keys == "shared":
             return (
-                "Keys: shared. All clients trust each other: every one holds the one secret key, so any client together with the server"
-                " reads everyone, and a server that passes one client's ciphertext off as a sum has it opened."
+                "Keys: shared. All clients trust each other: every one holds the one secret key, so"
+                " any client together with the server reads everyone, and a server that passes one"
+                " client's ciphertext off as a sum has it opened."
             )
         if self.keys == "authority":
             if self.verify_sum:
                 return (
-                    "Keys: authority. decryptor/0 holds the secret key and adds the signed ciphertexts itself: the server reads only sums"
-                    f" of at least {self.min_clients} clients, and decryptor/0 alone could read everyone."
+                    "Keys: authority. decryptor/0 holds the secret key and adds the signed"
+                    " ciphertexts itself: the server reads only sums of at least"
+                    f" {self.min_clients} clients, and decryptor/0 alone could read everyone."
                 )
             return (
-                "Keys: authority, sums not verified. decryptor/0 holds the secret key and decrypts what the server calls a sum: a server"
-                " that lies about it reads single clients, and the two together read everyone."
+                "Keys: authority, sums not verified. decryptor/0 holds the secret key and decrypts"
+                " what the server calls a sum: a server that lies about it reads single clients,"
+                " and the two together read everyone."
             )
         if self.keys == "joint":
             return (
-                f"Keys: joint. Nobody holds the secret key: {self.threshold} of {self.holders} decryptors together with the server could"
-                f" read everyone, fewer learn nothing, and decryptors without the server read nothing. Sums of at least {self.min_clients}"
-                f" clients.{self._overlap()} Experimental and unaudited."
-                + ("" if self.verify_sum else " Sums are not verified: the server can take the key.")
+                f"Keys: joint. Nobody holds the secret key: {self.threshold} of {self.holders}"
+                " decryptors together with the server could read everyone, fewer learn nothing,"
+                " and decryptors without the server read nothing. Sums of at least"
+                f" {self.min_clients} clients.{self._overlap()} Experimental and unaudited."
+                + (
+                    ""
+                    if self.verify_sum
+                    else " Sums are not verified: the server can take the key."
+                )
             )
         return (
-            f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and fewer learn nothing; a dealer made the key"
-            f" and is trusted to have forgotten it. Decryptors decrypt only sums of at least {self.min_clients} clients"
-            + ("." if self.verify_sum else ", which the server could forge, because sums are not verified.")
+            f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and"
+            " fewer learn nothing; a dealer made the key and is trusted to have forgotten it."
+            f" Decryptors decrypt only sums of at least {self.min_clients} clients"
+            + (
+                "."
+                if self.verify_sum
+                else ", which the server could forge, because sums are not verified."
+            )
             + self._overlap()
         )
 
     def _overlap(self) -> str:
-        """How many corrupt decryptors c let two groups of t of k open different sums: each needs t - c of k - c honest ones."""
+        """How many corrupt decryptors c let two groups of t of k open different sums: each needs t
+        - c of k - c honest ones.
+        """
         enough = 2 * self.threshold - self.holders
         if self.threshold == self.holders:
             return ""
-        return f" A server that colludes with {enough} of them can have two overlapping sums of a round opened and read their difference."
+        return (
+            f" A server that colludes with {enough} of them can have two overlapping sums of a"
+            " round opened and read their difference."
+        )
 
     def warnings(self) -> tuple[str, ...]:
         """What a report says aloud."""
         said = []
         if self.keys == "shared":
-            said.append("Every client holds the one secret key: any client together with the server reads everyone.")
+            said.append(
+                "Every client holds the one secret key: any client together with the server reads"
+                " everyone."
+            )
         elif not self.verify_sum:
-            taken = "take the decryptors' key" if self.keys == "joint" else "read single clients by calling one ciphertext a sum"
+            taken = (
+                "take the decryptors' key"
+                if self.keys == "joint"
+                else "read single clients by calling one ciphertext a sum"
+            )
             said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
         if self.keys == "joint":
             said.append("The multi-party scheme is experimental and unaudited.")
@@ -115,7 +157,9 @@ class Arrangement:
 
 @dataclass(repr=False, eq=False)
 class Keyring(KeepsSecrets):
-    """What one party holds between rounds: its identity, the keys of others, the public key, and its secret where it has one."""
+    """What one party holds between rounds: its identity, the keys of others, the public key, and
+    its secret where it has one.
+    """
 
     who: PartyId
     scheme: Scheme
@@ -136,14 +180,27 @@ class Keyring(KeepsSecrets):
         if self.public is None:
             maker = self.arrangement.maker
             if self.arrangement.keys == "joint":
-                raise Abort(f"{self.who} has no joint key: the decryptors did not finish the key ceremony")
-            raise Abort(f"{self.who} has no key: {maker} did not answer in the set-up", blamed=maker)
+                raise Abort(
+                    f"{self.who} has no joint key: the decryptors did not finish the distributed"
+                    " key generation"
+                )
+            raise Abort(
+                f"{self.who} has no key: {maker} did not answer in the set-up", blamed=maker
+            )
         return self.public
 
     def reset(self) -> None:
-        """Forget an earlier session, and speak as somebody new: what was signed in it proves nothing in the next one."""
+        """Forget an earlier session, and speak as somebody new: what was signed in it proves
+        nothing in the next one.
+        """
         self.identity = Identity()
-        self.roster, self.answered, self.public, self.secret, self.share = {}, set(), None, None, None
+        self.roster, self.answered, self.public, self.secret, self.share = (
+            {},
+            set(),
+            None,
+            None,
+            None,
+        )
 
 
 class Introduction(KeepsSecrets):
@@ -164,7 +221,9 @@ class Introduction(KeepsSecrets):
                 try:
                     self._learn(bytes(body))
                 except (Refused, ValueError) as refused:
-                    raise Abort(f"{ring.who} cannot use the key that it was sent: {refused}", blamed=sender) from refused
+                    raise Abort(
+                        f"{ring.who} cannot use the key that it was sent: {refused}", blamed=sender
+                    ) from refused
             elif len(body) == 64:
                 ring.roster.setdefault(sender, bytes(body))
         return {}
@@ -186,7 +245,9 @@ class Introduction(KeepsSecrets):
 
 
 class KeyMaking(KeepsSecrets):
-    """The set-up of the key's maker: make the key, hand it to whoever says hello. A dealer keeps nothing of it after the scene."""
+    """The set-up of the key's maker: make the key, hand it to whoever says hello. A dealer keeps
+    nothing of it after the set-up.
+    """
 
     def __init__(self, ring: Keyring) -> None:
         self.ring = ring
@@ -205,19 +266,31 @@ class KeyMaking(KeepsSecrets):
                 shares = scheme.split(self.secret, arrangement.holders, arrangement.threshold)
                 self.shares = dict(zip(arrangement.decryptors, shares, strict=True))
             return {}
-        hellos = {sender: bytes(body) for sender, body in mail.items() if len(body) == 64 and sender not in ring.roster}
+        hellos = {
+            sender: bytes(body)
+            for sender, body in mail.items()
+            if len(body) == 64 and sender not in ring.roster
+        }
         ring.roster.update(hellos)
         out: dict[PartyId, Buffer] = {}
         for sender, hello in hellos.items():
-            with contextlib.suppress(Refused):  # a key that nobody can hold: its sender is told nothing
+            with contextlib.suppress(
+                Refused
+            ):  # a key that nobody can hold: its sender is told nothing
                 out[sender] = self._announcement(sender, hello)
         return out
 
     def _announcement(self, receiver: PartyId, hello: bytes) -> bytes:
         ring, key = self.ring, self.ring.key()
         secret = share = b""
-        if ring.arrangement.keys == "shared" and receiver.startswith("client/") and self.secret is not None:
+        if (
+            ring.arrangement.keys == "shared"
+            and receiver.startswith("client/")
+            and self.secret is not None
+        ):
             secret = seal(hello[32:], self.secret.to_bytes(), _SECRET + key.key_id)
         if receiver in self.shares:
             share = seal(hello[32:], self.shares[receiver].to_bytes(), _SHARE + key.key_id)
-        return pack([key.to_bytes(), ring.identity.hello, ring.roster.get("server", b""), secret, share])
+        return pack(
+            [key.to_bytes(), ring.identity.hello, ring.roster.get("server", b""), secret, share]
+        )

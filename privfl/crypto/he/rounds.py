@@ -1,17 +1,52 @@
-"""One round under encryption, party by party: clients encrypt and sign, the server collects, whoever holds keys opens the sum."""
+"""One round under encryption, party by party: clients encrypt and sign, the server collects,
+whoever holds keys opens the sum.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from privfl.core import Abort, Bounded, Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, SUM, admit, admit_sum, answer, forwarded, once, opened_answer
+from privfl.core import (
+    Abort,
+    Bounded,
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    RoundPlan,
+    Total,
+    client_of,
+    client_party,
+)
+from privfl.crypto.he.decryption_policy import (
+    ANSWER,
+    CIPHERTEXT,
+    SUM,
+    admit,
+    admit_sum,
+    answer,
+    forwarded,
+    once,
+    opened_answer,
+)
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
-from privfl.crypto.he.wire import Message, Numbers, Parts, Refused, Topic, pack_numbers, unpack_numbers
+from privfl.crypto.he.wire import (
+    SignedMessage,
+    Numbers,
+    Parts,
+    Refused,
+    Topic,
+    pack_numbers,
+    unpack_numbers,
+)
 
 READERS = 3
-"""How many clients the server asks where clients hold the key: the answer that most of them give counts."""
+"""How many clients the server asks where clients hold the key: the answer that most of them give
+counts.
+"""
 
 
 class ClientRound(KeepsSecrets):
@@ -34,8 +69,14 @@ class ClientRound(KeepsSecrets):
         ring, plan = self.ring, self.plan
         public = ring.key()
         numbers = ring.scheme.encode(self.update, plan)
-        parts = public.encrypt(numbers, plan) if ring.secret is None else ring.secret.encrypt(numbers, plan)
-        return Message.signed(ring.identity, CIPHERTEXT, Topic.of(plan, public.key_id), ring.who, parts).to_bytes()
+        parts = (
+            public.encrypt(numbers, plan)
+            if ring.secret is None
+            else ring.secret.encrypt(numbers, plan)
+        )
+        return SignedMessage.signed(
+            ring.identity, CIPHERTEXT, Topic.of(plan, public.key_id), ring.who, parts
+        ).to_bytes()
 
 
 def _opened(ring: Keyring, parts: Parts, plan: RoundPlan, count: int) -> bytes:
@@ -78,14 +119,16 @@ class DecryptorRound(KeepsSecrets):
 
 
 class Collection(KeepsSecrets):
-    """The first half of every server's round: the clients' messages, checked; who is out is out by name.
+    """The first half of every server's round: the clients' messages, checked; who is out is out by
+    name.
 
-    Without ``check`` ciphertexts are not looked into as they come: a server that adds them itself notices, and then calls `sift`.
+    Without ``check`` ciphertexts are not looked into as they come: a server that adds them itself
+    notices, and then calls `sift`.
     """
 
     def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
         self.ring, self.plan, self.check = ring, plan, check
-        self.messages: dict[ClientId, Message] = {}
+        self.messages: dict[ClientId, SignedMessage] = {}
         self.excluded: dict[PartyId, str] = {}
         self.closed = False
 
@@ -105,7 +148,7 @@ class Collection(KeepsSecrets):
                     raise Refused("the message came after the sum was made")
                 if sender not in self.ring.roster:
                     raise Refused("did not take part in the set-up")
-                message = Message.read(body)
+                message = SignedMessage.read(body)
                 message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
                 if self.check:
                     self.ring.key().check(message.whole(), self.plan)
@@ -129,7 +172,7 @@ class Collection(KeepsSecrets):
                 del self.messages[client]
         return len(self.messages) < before
 
-    def close(self) -> list[Message]:
+    def close(self) -> list[SignedMessage]:
         """All usable messages; nothing joins them any more.
 
         Raises:
@@ -139,14 +182,16 @@ class Collection(KeepsSecrets):
         if len(self.messages) < self.ring.arrangement.min_clients:
             why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
             raise Abort(
-                f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums of fewer than"
-                f" {self.ring.arrangement.min_clients} stay closed{why}"
+                f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums"
+                f" of fewer than {self.ring.arrangement.min_clients} stay closed{why}"
             )
         return [self.messages[client] for client in self.clients]
 
 
 class Opening(KeepsSecrets):
-    """What the server's rounds of all schemes share: what it collected, what it opened, how it reads an answer."""
+    """What the server's rounds of all schemes share: what it collected, what it opened, how it
+    reads an answer.
+    """
 
     def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
         self.ring, self.plan = ring, plan
@@ -164,7 +209,7 @@ class Opening(KeepsSecrets):
         Raises:
             Refused: it is nothing of the kind.
         """
-        message = Message.read(body)
+        message = SignedMessage.read(body)
         topic = Topic.of(self.plan, self.ring.key().key_id)
         message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
         count, parts = opened_answer(message, self.ring)
@@ -207,13 +252,19 @@ class ServerRound(Opening):
                 return self._ask()
             raise Abort(f"the ciphertexts do not add: {refused}") from refused
         count = len(messages).to_bytes(4, "little")
-        body = Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, *total)).to_bytes()
-        readers = ring.arrangement.decryptors or tuple(client_party(client) for client in self.collected.clients[:READERS])
+        body = SignedMessage.signed(
+            ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, *total)
+        ).to_bytes()
+        readers = ring.arrangement.decryptors or tuple(
+            client_party(client) for client in self.collected.clients[:READERS]
+        )
         return dict.fromkeys(readers, body)
 
     def _read(self, mail: Mail) -> None:
         ring, plan = self.ring, self.plan
-        readers = ring.arrangement.decryptors or tuple(client_party(client) for client in self.collected.clients[:READERS])
+        readers = ring.arrangement.decryptors or tuple(
+            client_party(client) for client in self.collected.clients[:READERS]
+        )
         for sender, body in mail.items():
             if sender not in readers or sender in self.answers or self.opened is not None:
                 continue
@@ -224,9 +275,16 @@ class ServerRound(Opening):
         count = len(self.collected.messages)
         try:
             numbers = self._numbers(count)
-            total = None if numbers is None or self.opened is not None else ring.scheme.total(numbers, plan, count)
+            total = (
+                None
+                if numbers is None or self.opened is not None
+                else ring.scheme.total(numbers, plan, count)
+            )
         except Refused as refused:
-            raise Abort(f"what the decryptors answered cannot be used: {refused}", blamed=next(iter(self.answers), None)) from refused
+            raise Abort(
+                f"what the decryptors answered cannot be used: {refused}",
+                blamed=next(iter(self.answers), None),
+            ) from refused
         if total is not None:
             self.finish(total)
 
@@ -235,7 +293,9 @@ class ServerRound(Opening):
         if not self.answers:
             return None
         if ring.arrangement.keys == "threshold" and isinstance(ring.scheme, ThresholdScheme):
-            return ring.scheme.combine(ring.key(), self.answers, self.plan, count, ring.arrangement.threshold)
+            return ring.scheme.combine(
+                ring.key(), self.answers, self.plan, count, ring.arrangement.threshold
+            )
         said = Counter(bytes(parts[0]) for parts in self.answers.values() if len(parts) == 1)
         if not said:
             raise Refused("an answer of another form")

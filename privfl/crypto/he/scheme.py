@@ -1,4 +1,6 @@
-"""What a homomorphic scheme is to the parties that use it: numbers in, ciphertexts that add, a sum out."""
+"""What a homomorphic scheme is to the parties that use it: numbers in, ciphertexts that add, a sum
+out.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ class Scheme(Protocol):
         ...
 
     def total(self, numbers: Numbers, plan: RoundPlan, count: int) -> Total:
-        """The weighted sum, from the sum of the numbers. Raises `Refused` where no contributions can have summed to this."""
+        """The weighted sum, from the sum of the numbers. Raises `Refused` where no contributions
+        can have summed to this.
+        """
         ...
 
     def headroom(self, plan: RoundPlan) -> None:
@@ -128,14 +132,23 @@ class ThresholdScheme(DealtScheme, Protocol):
         """Read a share."""
         ...
 
-    def combine(self, public: PublicKey, partials: Mapping[PartyId, Parts], plan: RoundPlan, count: int, threshold: int) -> Numbers | None:
+    def combine(
+        self,
+        public: PublicKey,
+        partials: Mapping[PartyId, Parts],
+        plan: RoundPlan,
+        count: int,
+        threshold: int,
+    ) -> Numbers | None:
         """The sum, from the parts of at least ``threshold`` holders; None from fewer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class IntegerCode:
-    """The fixed-point half of an integer scheme: how updates become integers, and their sums updates again."""
+    """The fixed-point half of an integer scheme: how updates become integers, and their sums
+    updates again.
+    """
 
     code: FixedPoint
 
@@ -146,7 +159,9 @@ class IntegerCode:
     def total(self, numbers: Numbers, plan: RoundPlan, count: int) -> Total:
         """The sum, if ``count`` contributions can have made it."""
         if len(numbers) != self.code.length(plan) or numbers.dtype != np.int64:
-            raise Refused(f"{len(numbers)} numbers where {self.code.length(plan)} integers were due")
+            raise Refused(
+                f"{len(numbers)} numbers where {self.code.length(plan)} integers were due"
+            )
         most = count * self.code.top
         if numbers.max() > most or numbers.min() < -most or not numbers[-1] > 0:
             raise Refused(f"the decrypted sum is not a sum of {count} contributions")
@@ -165,6 +180,6 @@ def key_id(kind: bytes, public: bytes) -> bytes:
 def no_room(scheme: str, plan: RoundPlan, bits: int, most: int) -> ConfigError:
     """The error of a round that is too large for a scheme's slots."""
     return ConfigError(
-        f"{scheme}: a sum of {plan.n} contributions of {bits} bits can overflow; this setting has room for {most}."
-        " Lower bits, or make the channel for more clients."
+        f"{scheme}: a sum of {plan.n} contributions of {bits} bits can overflow; this setting has"
+        f" room for {most}. Lower bits, or make the channel for more clients."
     )

@@ -1,7 +1,9 @@
-"""What homomorphic channels say to each other: signed messages bound to a round and a key, boxes sealed to one receiver, arrays.
+"""What homomorphic channels say to each other: signed messages bound to a round and a key, boxes
+sealed to one receiver, arrays.
 
-A message is a head, the SHA-256 digest of each of its parts, one Ed25519 signature over both, and the parts themselves. A part can
-be left out on the way without breaking the signature, so that a server forwards to a decryptor only what it needs.
+A message is a head, the SHA-256 digest of each of its parts, one Ed25519 signature over both, and
+the parts themselves. A part can be left out on the way without breaking the signature, so that a
+server forwards to a decryptor only what it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan
 
 Parts: TypeAlias = tuple[Buffer, ...]
-"""The body of one message. A ciphertext has one part, or several where decryptors need only some of them."""
+"""The body of one message. A ciphertext has one part, or several where decryptors need only some of
+them.
+"""
 Rope: TypeAlias = list[Buffer]
 """One byte string in pieces."""
 Numbers: TypeAlias = npt.NDArray[Any]
@@ -44,7 +48,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a message is about: the key, and the public facts of the round that its signature binds it to."""
+    """What a message is about: the key, and the public facts of the round that its signature binds
+    it to.
+    """
 
     key_id: bytes
     facts: bytes
@@ -56,13 +62,20 @@ class Topic:
 
     @classmethod
     def of(cls, plan: RoundPlan, key_id: bytes) -> Topic:
-        """The topic of a round under a key; ``facts`` digests the session, the part and the cohort."""
+        """The topic of a round under a key; ``facts`` digests the session, the part and the
+        cohort.
+        """
         cohort = b"".join(struct.pack("<Q", client) for client in plan.cohort)
-        facts = hashlib.sha256(digest(plan.session) + digest(plan.part.encode()) + cohort).digest()[:16]
-        return cls(key_id, facts, plan.number, plan.d, float(plan.l2), float(plan.max_weight), plan.n)
+        facts = hashlib.sha256(digest(plan.session) + digest(plan.part.encode()) + cohort).digest()[
+            :16
+        ]
+        return cls(
+            key_id, facts, plan.number, plan.d, float(plan.l2), float(plan.max_weight), plan.n
+        )
 
     def plan(self) -> RoundPlan:
-        """The numbers of the round, for somebody who reads mail without its plan: the cohort is known by its size only.
+        """The numbers of the round, for somebody who reads mail without its plan: the cohort is
+        known by its size only.
 
         Raises:
             Refused: no round has such numbers.
@@ -78,7 +91,8 @@ def digest(data: Buffer) -> bytes:
 
 
 class Identity(KeepsSecrets):
-    """One party's two key pairs: Ed25519 to sign, X25519 to be sent sealed boxes. It holds bytes, so that it can be put to rest.
+    """One party's two key pairs: Ed25519 to sign, X25519 to be sent sealed boxes. It holds bytes,
+    so that it can be put to rest.
 
     >>> me = Identity()
     >>> me.unseal(seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
@@ -118,7 +132,8 @@ class Identity(KeepsSecrets):
 
 
 def seal(receiver: bytes, plain: bytes, purpose: bytes) -> bytes:
-    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the key is used once, so the nonce is 0).
+    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the
+    key is used once, so the nonce is 0).
 
     Raises:
         Refused: that is nobody's key.
@@ -138,8 +153,10 @@ def _box_key(shared: bytes, transcript: bytes, purpose: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A signed message: who says what about which round. ``parts`` holds None where a part was left out on the way."""
+class SignedMessage:
+    """A signed message: who says what about which round. ``parts`` holds None where a part was left
+    out on the way.
+    """
 
     kind: bytes
     topic: Topic
@@ -149,16 +166,27 @@ class Message:
     parts: tuple[Buffer | None, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Message.read, (self.to_bytes(),)  # parts may be views of somebody's mail, and views do not rest
+        return SignedMessage.read, (
+            self.to_bytes(),
+        )  # parts may be views of somebody's mail, and views do not rest
 
     @classmethod
-    def signed(cls, identity: Identity, kind: bytes, topic: Topic, sender: PartyId, parts: Parts) -> Message:
+    def signed(
+        cls, identity: Identity, kind: bytes, topic: Topic, sender: PartyId, parts: Parts
+    ) -> SignedMessage:
         """Sign these parts."""
         digests = tuple(digest(part) for part in parts)
-        return cls(kind, topic, sender, digests, identity.sign(_signed_bytes(kind, topic, sender, digests)), parts)
+        return cls(
+            kind,
+            topic,
+            sender,
+            digests,
+            identity.sign(_signed_bytes(kind, topic, sender, digests)),
+            parts,
+        )
 
     @classmethod
-    def read(cls, body: Buffer) -> Message:
+    def read(cls, body: Buffer) -> SignedMessage:
         """Take a message apart; nothing is verified yet, and nothing is copied.
 
         Raises:
@@ -171,7 +199,9 @@ class Message:
         end = _HEAD.size + 32 * count + 64 + 8 * count
         if magic != _MAGIC or count > _MOST_PARTS or len(view) < end:
             raise Refused("not a message of this version, or cut short")
-        digests = tuple(bytes(view[_HEAD.size + 32 * i : _HEAD.size + 32 * (i + 1)]) for i in range(count))
+        digests = tuple(
+            bytes(view[_HEAD.size + 32 * i : _HEAD.size + 32 * (i + 1)]) for i in range(count)
+        )
         signature = bytes(view[end - 8 * count - 64 : end - 8 * count])
         parts: list[Buffer | None] = []
         for (length,) in struct.iter_unpack("<q", view[end - 8 * count : end]):
@@ -182,24 +212,42 @@ class Message:
         if end != len(view):
             raise Refused(f"{len(view) - end} bytes too many")
         topic = Topic(key_id, facts, number, d, l2, weight, n)
-        return cls(kind, topic, who.rstrip(b"\0").decode("ascii", "replace"), digests, signature, tuple(parts))
+        return cls(
+            kind,
+            topic,
+            who.rstrip(b"\0").decode("ascii", "replace"),
+            digests,
+            signature,
+            tuple(parts),
+        )
 
     def rope(self) -> Rope:
         """The message as it travels, in pieces that nobody has copied yet."""
-        lengths = struct.pack(f"<{len(self.parts)}q", *(-1 if part is None else len(part) for part in self.parts))
+        lengths = struct.pack(
+            f"<{len(self.parts)}q", *(-1 if part is None else len(part) for part in self.parts)
+        )
         present = [part for part in self.parts if part is not None]
-        return [_head(self.kind, self.topic, self.sender, len(self.parts)), *self.digests, self.signature, lengths, *present]
+        return [
+            _head(self.kind, self.topic, self.sender, len(self.parts)),
+            *self.digests,
+            self.signature,
+            lengths,
+            *present,
+        ]
 
     def to_bytes(self) -> bytes:
         """The message as it travels."""
         return b"".join(self.rope())
 
-    def without(self, left_out: Collection[int]) -> Message:
+    def without(self, left_out: Collection[int]) -> SignedMessage:
         """The same signed message with some parts left out."""
-        return replace(self, parts=tuple(None if i in left_out else part for i, part in enumerate(self.parts)))
+        return replace(
+            self, parts=tuple(None if i in left_out else part for i, part in enumerate(self.parts))
+        )
 
     def verify(self, hello: bytes, kind: bytes, topic: Topic, sender: PartyId) -> None:
-        """Refuse what this sender did not sign, about this round, under this key, and parts that are not the ones signed.
+        """Refuse what this sender did not sign, about this round, under this key, and parts that
+        are not the ones signed.
 
         Raises:
             Refused: and why.
@@ -252,10 +300,15 @@ def _signed_bytes(kind: bytes, topic: Topic, sender: PartyId, digests: Sequence[
 
 
 def braid(items: Sequence[Buffer | Rope]) -> Rope:
-    """Several byte strings, some of them in pieces, as one that `unpack` takes apart; nothing is copied."""
+    """Several byte strings, some of them in pieces, as one that `unpack` takes apart; nothing is
+    copied.
+    """
     ropes = [item if isinstance(item, list) else [item] for item in items]
     lengths = (sum(map(len, rope)) for rope in ropes)
-    return [struct.pack(f"<I{len(ropes)}Q", len(ropes), *lengths), *(piece for rope in ropes for piece in rope)]
+    return [
+        struct.pack(f"<I{len(ropes)}Q", len(ropes), *lengths),
+        *(piece for rope in ropes for piece in rope),
+    ]
 
 
 def pack(items: Sequence[Buffer | Rope]) -> bytes:
@@ -297,7 +350,9 @@ def pack_numbers(numbers: Numbers) -> bytes:
     if numbers.dtype == np.float64:
         return b"d" + numbers.astype("<f8", copy=False).tobytes()
     small = len(numbers) == 0 or (numbers.min() >= -(1 << 31) and numbers.max() < 1 << 31)
-    return b"i" + numbers.astype("<i4").tobytes() if small else b"q" + numbers.astype("<i8").tobytes()
+    return (
+        b"i" + numbers.astype("<i4").tobytes() if small else b"q" + numbers.astype("<i8").tobytes()
+    )
 
 
 def unpack_numbers(body: Buffer) -> Numbers:

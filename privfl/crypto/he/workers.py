@@ -19,7 +19,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def spread(work: Callable[[A], list[B]], jobs: Sequence[A], workers: int) -> list[B]:
-    """The results of all jobs in order, one job after the other, or in worker processes where there is more than one."""
+    """The results of all jobs in order, one job after the other, or in worker processes where there
+    is more than one.
+    """
     if workers <= 1 or len(jobs) <= 1:
         return [item for job in jobs for item in work(job)]
     return [item for done in _pool(workers).map(work, jobs) for item in done]

@@ -1,9 +1,11 @@
-"""The cryptographic primitives that channels share: one face over two libraries, key derivation, keystreams, sealed letters, identities."""
+"""The cryptographic primitives that channels share: one face over two libraries, key derivation,
+keystreams, sealed sealed_boxes, identities.
+"""
 
 from privfl.crypto.primitives.backend import Backend, BackendName, Keystream, backend
 from privfl.crypto.primitives.directory import Directory
 from privfl.crypto.primitives.hkdf import derive, expand, extract
-from privfl.crypto.primitives.letter import open_letter, seal_letter
+from privfl.crypto.primitives.sealed_box import open_box, seal_box
 from privfl.crypto.primitives.stream import Words, fresh_words, keystream_words, mask
 
 __all__ = [
@@ -19,6 +21,6 @@ __all__ = [
     "fresh_words",
     "keystream_words",
     "mask",
-    "open_letter",
-    "seal_letter",
+    "open_box",
+    "seal_box",
 ]

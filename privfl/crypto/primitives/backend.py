@@ -19,13 +19,17 @@ class Keystream(Protocol):
     """An AES-CTR keystream that is read from its beginning on, 64 GiB at most."""
 
     def fill(self, out: npt.NDArray[np.uint8], n: int) -> None:
-        """Write the next ``n`` bytes to the front of ``out``, which has 15 bytes more room than that."""
+        """Write the next ``n`` bytes to the front of ``out``, which has 15 bytes more room than
+        that.
+        """
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """X25519 (RFC 7748), Ed25519 (RFC 8032), AES-GCM and AES-CTR (SP 800-38D and 38A) on raw bytes."""
+    """X25519 (RFC 7748), Ed25519 (RFC 8032), AES-GCM and AES-CTR (SP 800-38D and 38A) on raw
+    bytes.
+    """
 
     @property
     def name(self) -> str:
@@ -37,7 +41,9 @@ class Backend(Protocol):
         ...
 
     def agreement(self, secret: bytes) -> Callable[[bytes], bytes]:
-        """Public key -> shared secret [32 bytes], for one secret scalar. It raises ValueError where the result would be all zero."""
+        """Public key -> shared secret [32 bytes], for one secret scalar. It raises ValueError where
+        the result would be all zero.
+        """
         ...
 
     def ed25519_public(self, secret: bytes) -> bytes:
@@ -53,7 +59,9 @@ class Backend(Protocol):
         ...
 
     def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
-        """AES-GCM: ciphertext and tag; ``bound`` is authenticated beside it. Never twice with one key and nonce."""
+        """AES-GCM: ciphertext and tag; ``bound`` is authenticated beside it. Never twice with one
+        key and nonce.
+        """
         ...
 
     def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
@@ -67,7 +75,8 @@ class Backend(Protocol):
 
 @cache
 def backend(name: BackendName = "auto") -> Backend:
-    """The library of that name; ``auto`` takes `cryptography`, whose keystream is twice as fast, and falls back to `pycryptodome`.
+    """The library of that name; ``auto`` takes `cryptography`, whose keystream is twice as fast,
+    and falls back to `pycryptodome`.
 
     Raises:
         ConfigError: the library is not installed, or the name is neither.
@@ -84,9 +93,13 @@ def backend(name: BackendName = "auto") -> Backend:
             return Pyca()
         except ImportError:
             if name == "cryptography":
-                raise ConfigError("backend 'cryptography' is not installed: pip install cryptography.") from None
+                raise ConfigError(
+                    "backend 'cryptography' is not installed: pip install cryptography."
+                ) from None
     try:
         from privfl.crypto.primitives.pycryptodome import Pycryptodome
     except ImportError:
-        raise ConfigError(f"no library for backend '{name}': pip install cryptography (or pycryptodome>=3.18).") from None
+        raise ConfigError(
+            f"no library for backend '{name}': pip install cryptography (or pycryptodome>=3.18)."
+        ) from None
     return Pycryptodome()

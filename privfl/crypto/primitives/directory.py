@@ -1,4 +1,6 @@
-"""The directory of public identities: which keys speak for whom, decided by whoever runs the federation, never by its server."""
+"""The directory of public identities: which keys speak for whom, decided by whoever runs the
+federation, never by its server.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,12 @@ from privfl.core import ConfigError, PartyId
 
 
 class Directory:
-    """Public Ed25519 keys (who signs) and X25519 keys (to whom mail can be sealed), by party. It holds nothing secret.
+    """Public Ed25519 keys (who signs) and X25519 keys (to whom mail can be sealed), by party. It
+    holds nothing secret.
 
-    On many machines it is a file that everybody has before the first round, as `known_hosts` is. In a simulator a member enters its
-    public key when it is made. A party may have several keys, one for each session that it serves.
+    On many machines it is a file that everybody has before the first round, as `known_hosts` is. In
+    a simulator a member enters its public key when it is made. A party may have several keys, one
+    for each session that it serves.
 
     Raises:
         ConfigError: a key that has not 32 bytes.
@@ -22,7 +26,11 @@ class Directory:
     (True, ())
     """
 
-    def __init__(self, signing: Mapping[PartyId, list[bytes]] | None = None, sealing: Mapping[PartyId, list[bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        signing: Mapping[PartyId, list[bytes]] | None = None,
+        sealing: Mapping[PartyId, list[bytes]] | None = None,
+    ) -> None:
         self._keys: dict[tuple[str, PartyId], tuple[bytes, ...]] = {}
         self._lock = threading.Lock()
         for use, known in (("sign", signing), ("seal", sealing)):
@@ -30,7 +38,9 @@ class Directory:
                 for key in keys:
                     self._enrol(use, who, key)
 
-    def enrol(self, who: PartyId, *, signing: bytes | None = None, sealing: bytes | None = None) -> None:
+    def enrol(
+        self, who: PartyId, *, signing: bytes | None = None, sealing: bytes | None = None
+    ) -> None:
         """Enter a party's public key: its operator's act, out of the server's reach."""
         for use, key in (("sign", signing), ("seal", sealing)):
             if key is not None:
@@ -38,7 +48,9 @@ class Directory:
 
     def _enrol(self, use: str, who: PartyId, key: bytes) -> None:
         if len(key) != 32:
-            raise ConfigError(f"the public key of {who} has {len(key)} bytes where Ed25519 and X25519 have 32.")
+            raise ConfigError(
+                f"the public key of {who} has {len(key)} bytes where Ed25519 and X25519 have 32."
+            )
         with self._lock:
             known = self._keys.get((use, who), ())
             if key not in known:

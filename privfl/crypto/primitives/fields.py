@@ -1,4 +1,6 @@
-"""What wire formats are made of: fixed-width tables by position, sets as bits, packed ring vectors, a round's public facts."""
+"""What wire formats are made of: fixed-width tables by position, sets as bits, packed ring vectors,
+a round's public facts.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from privfl.core import Buffer, RoundPlan
 from privfl.crypto.primitives.stream import Words
 
 HEADER = 28
-"""Bytes of the header in front of fields: magic, kind, ring, the sender's place, the round's tag."""
+"""Bytes of the header in front of fields: magic, kind, ring, the sender's place, the round's
+tag.
+"""
 _FACTS = struct.Struct("<qQddIHH")
 _MOST = 1 << 20
 """Clients in a cohort: more than that are a lie."""
@@ -26,7 +30,13 @@ class Malformed(Exception):
 def table(rows: Mapping[int, Buffer]) -> bytes:
     """Rows of one width by position: the count, the positions in order, the rows."""
     positions = sorted(rows)
-    return b"".join((struct.pack("<I", len(rows)), np.array(positions, dtype="<u4").tobytes(), *(rows[p] for p in positions)))
+    return b"".join(
+        (
+            struct.pack("<I", len(rows)),
+            np.array(positions, dtype="<u4").tobytes(),
+            *(rows[p] for p in positions),
+        )
+    )
 
 
 def read_table(body: memoryview, width: int, n: int) -> tuple[dict[int, memoryview], memoryview]:
@@ -44,7 +54,10 @@ def read_table(body: memoryview, width: int, n: int) -> tuple[dict[int, memoryvi
     positions = np.frombuffer(body, dtype="<u4", count=count, offset=4).astype(np.int64)
     if count and (positions[-1] >= n or (np.diff(positions) <= 0).any()):
         raise Malformed("a table names somebody twice, out of order, or outside of the cohort")
-    rows = {p: body[start + i * width : start + (i + 1) * width] for i, p in enumerate(positions.tolist())}
+    rows = {
+        p: body[start + i * width : start + (i + 1) * width]
+        for i, p in enumerate(positions.tolist())
+    }
     return rows, body[start + width * count :]
 
 
@@ -100,7 +113,9 @@ def pack(values: Words, ring: int) -> Buffer:
     packed[:, 0] = a & 0xFFFFFF | b << 24
     packed[:, 1] = b >> 8 & 0xFFFF | c << 16
     packed[:, 2] = c >> 16 & 0xFF | d << 8
-    out[12 * whole :] = values[4 * whole :].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)
+    out[12 * whole :] = (
+        values[4 * whole :].astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)
+    )
     return out.data
 
 
@@ -115,7 +130,9 @@ def packed_size(body: memoryview, ring: int, length: int) -> memoryview:
     return body
 
 
-def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
+def unpack(
+    body: memoryview, ring: int, length: int
+) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
     """What `pack` packed, as words of 16 or 32 bits.
 
     Raises:
@@ -139,12 +156,16 @@ def unpack(body: memoryview, ring: int, length: int) -> npt.NDArray[np.uint16] |
 
 
 def facts(plan: RoundPlan) -> bytes:
-    """The round's public facts, without which nobody could tell a view of the wire what the sum means; the cohort is its size alone.
+    """The round's public facts, without which nobody could tell a view of the wire what the sum
+    means; the cohort is its size alone.
 
-    Padded with zeros so that behind a header of `HEADER` bytes a vector starts at a multiple of 8, where adding is fastest.
+    Padded with zeros so that behind a header of `HEADER` bytes a vector starts at a multiple of 8,
+    where adding is fastest.
     """
     part = plan.part.encode()
-    numbers = _FACTS.pack(plan.number, plan.d, plan.l2, plan.max_weight, plan.n, len(part), len(plan.session))
+    numbers = _FACTS.pack(
+        plan.number, plan.d, plan.l2, plan.max_weight, plan.n, len(part), len(plan.session)
+    )
     return numbers + part + plan.session + bytes(_padding(len(part) + len(plan.session)))
 
 
@@ -178,6 +199,17 @@ def read_facts(body: memoryview) -> tuple[RoundPlan, memoryview]:
         raise Malformed("the facts are cut off, or of no cohort")
     try:
         name = bytes(body[start:middle]).decode()
-        return RoundPlan(number, tuple(range(n)), d, l2, max_weight, name, bytes(body[middle : middle + session])), body[end:]
+        return (
+            RoundPlan(
+                number,
+                tuple(range(n)),
+                d,
+                l2,
+                max_weight,
+                name,
+                bytes(body[middle : middle + session]),
+            ),
+            body[end:],
+        )
     except ValueError:
         raise Malformed("the facts are no plan") from None

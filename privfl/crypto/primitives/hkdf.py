@@ -19,7 +19,9 @@ def expand(key: bytes, info: bytes, length: int = 32) -> bytes:
         ValueError: more than 255 hashes were asked for.
     """
     if length > 255 * _HASH:
-        raise ValueError(f"HKDF-SHA256 gives at most {255 * _HASH} bytes, and {length} were asked for.")
+        raise ValueError(
+            f"HKDF-SHA256 gives at most {255 * _HASH} bytes, and {length} were asked for."
+        )
     block, out = b"", b""
     for counter in range(1, -(-length // _HASH) + 1):
         block = hmac.digest(key, block + info + bytes((counter,)), "sha256")
@@ -27,12 +29,13 @@ def expand(key: bytes, info: bytes, length: int = 32) -> bytes:
     return out[:length]
 
 
-def derive(secret: bytes, scene: bytes, purpose: str, *public: bytes) -> bytes:
-    """A key [32 bytes] that belongs to one scene (session and round), one purpose, and the public values of who shares it.
+def derive(secret: bytes, context: bytes, purpose: str, *public: bytes) -> bytes:
+    """A key [32 bytes] that belongs to one context (session and round), one purpose, and the public
+    values of who shares it.
 
     >>> derive(b"s" * 32, b"round 1", "mask") == derive(b"s" * 32, b"round 2", "mask")
     False
     """
     label = f"privfl/1/{purpose}".encode()
     parts = b"".join(len(part).to_bytes(2, "big") + part for part in (label, *public))
-    return expand(extract(scene, secret), parts)
+    return expand(extract(context, secret), parts)

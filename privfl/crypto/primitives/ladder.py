@@ -10,7 +10,8 @@ def x25519(secret: bytes, public: bytes) -> bytes:
     """The shared secret [32 bytes] of a secret scalar and a public key [32 bytes each].
 
     Raises:
-        ValueError: not 32 bytes, or the result is all zero because the public key is a point of small order.
+        ValueError: not 32 bytes, or the result is all zero because the public key is a point of
+            small order.
 
     >>> x25519(bytes(31) + b"@", (9).to_bytes(32, "little")).hex()[:16]
     '2fe57da347cd6243'

@@ -34,7 +34,9 @@ class _Stream(KeepsSecrets):
 
 @cache
 def _gcm_is_faster() -> bool:
-    """Whether OpenSSL makes the keystream faster as AES-GCM's: the same bytes, and on processors with wide AES twice the speed."""
+    """Whether OpenSSL makes the keystream faster as AES-GCM's: the same bytes, and on processors
+    with wide AES twice the speed.
+    """
     out = np.empty(len(_ZEROS) + 16, dtype=np.uint8)
     least = {}
     for mode in (modes.CTR(bytes(16)), modes.GCM(bytes(12))):
@@ -89,6 +91,12 @@ class Pyca:
             return None
 
     def keystream(self, key: bytes, counter: bytes) -> _Stream:
-        """As `Backend` says; where the counter is one that AES-GCM starts from, by whichever of the two is faster here."""
-        mode = modes.GCM(counter[:12]) if counter[12:] == _GCM_FIRST and _gcm_is_faster() else modes.CTR(counter)
+        """As `Backend` says; where the counter is one that AES-GCM starts from, by whichever of the
+        two is faster here.
+        """
+        mode = (
+            modes.GCM(counter[:12])
+            if counter[12:] == _GCM_FIRST and _gcm_is_faster()
+            else modes.CTR(counter)
+        )
         return _Stream(Cipher(algorithms.AES(key), mode).encryptor())

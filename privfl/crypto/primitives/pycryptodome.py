@@ -32,18 +32,24 @@ class _Stream(KeepsSecrets):
 def _native(secret: bytes) -> Callable[[bytes], bytes] | None:
     """The library's own X25519, which versions before 3.22 lack."""
     try:
-        from Crypto.Protocol.DH import import_x25519_private_key, import_x25519_public_key, key_agreement
+        from Crypto.Protocol.DH import (
+            import_x25519_private_key,
+            import_x25519_public_key,
+            key_agreement,
+        )
     except ImportError:
         return None
     key = import_x25519_private_key(secret)
-    return lambda public: bytes(key_agreement(static_priv=key, static_pub=import_x25519_public_key(public), kdf=bytes))
+    return lambda public: bytes(
+        key_agreement(static_priv=key, static_pub=import_x25519_public_key(public), kdf=bytes)
+    )
 
 
 class Pycryptodome:
     """`Backend` over `pycryptodome`.
 
-    Versions before 3.22 have no X25519: it is then computed by plain Python integers, whose time depends on the secret. Prefer
-    `cryptography` where somebody can measure.
+    Versions before 3.22 have no X25519: it is then computed by plain Python integers, whose time
+    depends on the secret. Prefer `cryptography` where somebody can measure.
     """
 
     name = "pycryptodome"

@@ -1,4 +1,6 @@
-"""Masks: AES-128-CTR keystreams added to vectors over the integers mod 2^16 or 2^32, in place, block by block."""
+"""Masks: AES-128-CTR keystreams added to vectors over the integers mod 2^16 or 2^32, in place,
+block by block.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,19 @@ from privfl.crypto.primitives.backend import Backend, Keystream
 
 Words: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 _BLOCK = 1 << 17
-"""Bytes of keystream at a time: a block of the vector and one of noise stay in the second-level cache together."""
+"""Bytes of keystream at a time: a block of the vector and one of noise stay in the second-level
+cache together.
+"""
 _TAIL = 16
 _COUNTER = (2).to_bytes(4, "big")
 
 
 def _open(seed: bytes, library: Backend) -> Keystream:
-    """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built against one nonce serves two seeds.
+    """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built
+    against one nonce serves two seeds.
 
-    The counter begins where AES-GCM's does, because libraries make that keystream fastest; 64 GiB later it would leave its 32 bits.
+    The counter begins where AES-GCM's does, because libraries make that keystream fastest; 64 GiB
+    later it would leave its 32 bits.
     """
     if len(seed) != 32:
         raise ValueError(f"a mask seed has 32 bytes, and this has {len(seed)}.")
@@ -29,7 +35,8 @@ def _open(seed: bytes, library: Backend) -> Keystream:
 
 
 def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) -> None:
-    """Add (sign +1) or subtract (sign -1) the expansion of every 32-byte seed to ``values``, in place, modulo the word.
+    """Add (sign +1) or subtract (sign -1) the expansion of every 32-byte seed to ``values``, in
+    place, modulo the word.
 
     >>> from privfl.crypto.primitives import backend
     >>> x = np.arange(5, dtype=np.uint32)
@@ -47,7 +54,9 @@ def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) ->
             apply(part, noise[: len(part)], out=part)
 
 
-def keystream_words(seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend) -> npt.NDArray[np.generic]:
+def keystream_words(
+    seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend
+) -> npt.NDArray[np.generic]:
     """The first ``n`` words of a seed's expansion."""
     kind = np.dtype(dtype)
     raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
@@ -56,7 +65,9 @@ def keystream_words(seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend)
 
 
 def fresh_words(library: Backend) -> Callable[[int], npt.NDArray[np.uint32]]:
-    """Random 32-bit words, so many at each call: a keystream under a key from the operating system, ten times as fast as its own."""
+    """Random 32-bit words, so many at each call: a keystream under a key from the operating system,
+    ten times as fast as its own.
+    """
     stream = _open(secrets.token_bytes(32), library)
 
     def draw(n: int) -> npt.NDArray[np.uint32]:

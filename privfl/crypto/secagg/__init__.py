@@ -3,6 +3,6 @@
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.secagg.channel import SecAgg
 from privfl.crypto.secagg.graph import Degree, degree
-from privfl.crypto.secagg.scene import Scene
+from privfl.crypto.secagg.parameters import SecAggParameters
 
-__all__ = ["Degree", "Scene", "SecAgg", "StageAbort", "degree"]
+__all__ = ["Degree", "SecAggParameters", "SecAgg", "StageAbort", "degree"]

@@ -1,4 +1,6 @@
-"""Who shares masks with whom: everybody with everybody, or a sparse graph whose degree is computed (Bell et al. 2020)."""
+"""Who shares masks with whom: everybody with everybody, or a sparse graph whose degree is computed
+(Bell et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ from privfl.core import ConfigError
 from privfl.crypto.primitives import backend, derive, keystream_words
 
 SPARSE_FROM = 33
-"""Cohorts below this are complete: a sparse graph would save little there, and stand fewer dropouts."""
+"""Cohorts below this are complete: a sparse graph would save little there, and stand fewer
+dropouts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Degree:
-    """``k`` neighbours hold shares of a client's secrets, and so does the client itself; ``t`` of these k + 1 shares open them."""
+    """``k`` neighbours hold shares of a client's secrets, and so does the client itself; ``t`` of
+    these k + 1 shares open them.
+    """
 
     k: int
     t: int
@@ -41,51 +47,76 @@ def _log2_tail(population: int, marked: int, drawn: int, least: int) -> float:
     if low > high:
         return -math.inf
     whole = _log_choose(population, drawn)
-    logs = [_log_choose(marked, x) + _log_choose(population - marked, drawn - x) - whole for x in range(low, high + 1)]
+    logs = [
+        _log_choose(marked, x) + _log_choose(population - marked, drawn - x) - whole
+        for x in range(low, high + 1)
+    ]
     top = max(logs)
     return min(0.0, (top + math.log(sum(math.exp(v - top) for v in logs))) / math.log(2))
 
 
 def corrupt_neighbours(n: int, k: int, corrupt: float, sigma: float) -> int:
-    """The number of corrupt clients among k random neighbours that no client exceeds, but with probability 2^-sigma."""
+    """The number of corrupt clients among k random neighbours that no client exceeds, but with
+    probability 2^-sigma.
+    """
     bad = math.floor(corrupt * n)
-    return next(c for c in range(k + 1) if math.log2(n) + _log2_tail(n - 1, bad, k, c + 1) <= -sigma)
+    return next(
+        c for c in range(k + 1) if math.log2(n) + _log2_tail(n - 1, bad, k, c + 1) <= -sigma
+    )
 
 
 def threshold_for(n: int, k: int, corrupt: float, sigma: float, active: bool) -> int:
-    """The smallest safe t of the k + 1 shares: over half of them, and against an active server 2t > k + 1 + corrupt neighbours.
+    """The smallest safe t of the k + 1 shares: over half of them, and against an active server 2t >
+    k + 1 + corrupt neighbours.
 
-    A client that answers once gives the server one share, of the seed or of the key; with such a t no server gets enough of both.
+    A client that answers once gives the server one share, of the seed or of the key; with such a t
+    no server gets enough of both.
     """
     return (k + 1 + (corrupt_neighbours(n, k, corrupt, sigma) if active else 0)) // 2 + 1
 
 
-def _holds(n: int, k: int, t: int, corrupt: float, drop: float, sigma: float, eta: float, active: bool) -> bool:
+def _holds(
+    n: int, k: int, t: int, corrupt: float, drop: float, sigma: float, eta: float, active: bool
+) -> bool:
     bad, gone, union = math.floor(corrupt * n), math.floor(drop * n), math.log2(n)
-    if t > k + 1 or union + _log2_tail(n - 1, bad, k, t) > -sigma:  # corrupt neighbours alone open a secret
+    if (
+        t > k + 1 or union + _log2_tail(n - 1, bad, k, t) > -sigma
+    ):  # corrupt neighbours alone open a secret
         return False
-    if union + _log2_tail(n - 1, gone, k, k - t + 1) > -eta:  # too few neighbours survive to open it
+    if (
+        union + _log2_tail(n - 1, gone, k, k - t + 1) > -eta
+    ):  # too few neighbours survive to open it
         return False
-    if not active:  # honest survivors fall apart only where k/2 neighbours on the circle are all corrupt or gone
+    if (
+        not active
+    # honest survivors fall apart only where k/2 neighbours on the circle are all corrupt or gone
+    ):
         run, lost = k // 2, min(bad + gone, n)
         return union + _log2_tail(n, lost, run, run) <= -sigma
     for s in sorted({int(x) for x in np.geomspace(1, max(1, (n - bad) // 2), 48)}):
-        inside = _log2_tail(n - 1, min(s - 1 + bad, n - 1), k, t - 1)  # every member of a lonely set of s keeps t shares inside it
+        inside = _log2_tail(
+            n - 1, min(s - 1 + bad, n - 1), k, t - 1
+        )  # every member of a lonely set of s keeps t shares inside it
         if union + _log_choose(n - bad, s) / math.log(2) + s * inside > -sigma:
             return False
     return True
 
 
 @lru_cache(maxsize=1024)
-def degree(n: int, *, corrupt: float, drop: float, sigma: float = 40, eta: float = 30, active: bool = False) -> Degree:
-    """The smallest even degree, and its threshold, that is private but for 2^-sigma and finishes but for 2^-eta; the whole cohort if none.
+def degree(
+    n: int, *, corrupt: float, drop: float, sigma: float = 40, eta: float = 30, active: bool = False
+) -> Degree:
+    """The smallest even degree, and its threshold, that is private but for 2^-sigma and finishes
+    but for 2^-eta; the whole cohort if none.
 
     Over a degree of 80 it is found within 3 %.
 
-    Hypergeometric tails and a union bound over n clients, of whom at most ``corrupt`` n collude with the server and at most
-    ``drop`` n leave, both chosen before the graph is drawn (Bell et al. 2020, section 3). Semi-honest: no client has t corrupt
-    neighbours, and the honest survivors on the circle stay connected. Active, where every client picks its k holders itself:
-    2t > k + 1 + corrupt neighbours, and no set of honest clients can each keep t shares within the set and the corrupt.
+    Hypergeometric tails and a union bound over n clients, of whom at most ``corrupt`` n collude
+    with the server and at most ``drop`` n leave, both chosen before the graph is drawn (Bell et al.
+    2020, section 3). Semi-honest: no client has t corrupt neighbours, and the honest survivors on
+    the circle stay connected. Active, where every client picks its k holders itself: 2t > k + 1 +
+    corrupt neighbours, and no set of honest clients can each keep t shares within the set and the
+    corrupt.
 
     >>> degree(1000, corrupt=0.05, drop=0.05), degree(8, corrupt=0.05, drop=0.05)
     (Degree(k=34, t=18), Degree(k=7, t=5))
@@ -102,13 +133,17 @@ def degree(n: int, *, corrupt: float, drop: float, sigma: float = 40, eta: float
 
 
 def complete(n: int, *, corrupt: float, active: bool) -> Degree:
-    """Everybody holds a share of everybody's secrets (Bonawitz et al. 2017): no probability is left in it."""
+    """Everybody holds a share of everybody's secrets (Bonawitz et al. 2017): no probability is left
+    in it.
+    """
     return Degree(n - 1, (n + (math.floor(corrupt * n) if active else 0)) // 2 + 1)
 
 
 @lru_cache(maxsize=16)
 def _circle(tag: bytes, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The clients' order on the circle, and each client's place in it, from the public facts of the round."""
+    """The clients' order on the circle, and each client's place in it, from the public facts of the
+    round.
+    """
     words = keystream_words(derive(tag, tag, "graph"), n, np.uint64, backend())
     order = np.argsort(words, kind="stable")
     place = np.empty(n, dtype=np.int64)
@@ -117,7 +152,8 @@ def _circle(tag: bytes, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 
 
 def neighbours(tag: bytes, n: int, k: int, position: int) -> tuple[int, ...]:
-    """The k clients nearest to a client on a circle that the round shuffles; everybody else where k = n - 1.
+    """The k clients nearest to a client on a circle that the round shuffles; everybody else where k
+    = n - 1.
 
     >>> all(a in neighbours(b"tag", 9, 4, b) for a in range(9) for b in neighbours(b"tag", 9, 4, a))
     True
@@ -131,7 +167,9 @@ def neighbours(tag: bytes, n: int, k: int, position: int) -> tuple[int, ...]:
 
 
 def pick(others: Sequence[int], k: int) -> tuple[int, ...]:
-    """So many of the others by the operating system's chance: whom a client trusts with its shares, out of an active server's hands."""
+    """So many of the others by the operating system's chance: whom a client trusts with its shares,
+    out of an active server's hands.
+    """
     return tuple(sorted(secrets.SystemRandom().sample(list(others), min(k, len(others)))))
 
 

@@ -1,4 +1,6 @@
-"""The ideal functionality: a trusted party that sums the same integers. For large sweeps; it protects nothing outside of a simulator."""
+"""The ideal functionality: a trusted party that sums the same integers. For large sweeps; it
+protects nothing outside of a simulator.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from privfl.crypto.primitives import Words, fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import wire
-from privfl.crypto.secagg.scene import Scene, scene
+from privfl.crypto.secagg.parameters import SecAggParameters, parameters_of
 from privfl.crypto.secagg.stage import Kind
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ TRUSTED: PartyId = "trusted/0"
 
 @dataclass(repr=False)
 class _Client(KeepsSecrets):
-    scene: Scene
+    parameters: SecAggParameters
     who: ClientId
     position: int
     facts: bytes
@@ -51,13 +53,20 @@ class _Client(KeepsSecrets):
         if self.vector is None or mail:
             return {}
         vector, self.vector = self.vector, None
-        message = wire.write(Kind.MASKED, self.scene.ring, self.position, self.scene.tag, self.facts, fields.pack(vector, self.scene.ring))
+        message = wire.write(
+            Kind.MASKED,
+            self.parameters.ring,
+            self.position,
+            self.parameters.tag,
+            self.facts,
+            fields.pack(vector, self.parameters.ring),
+        )
         return {TRUSTED: message}
 
 
 @dataclass(repr=False)
 class _Trusted(KeepsSecrets):
-    scene: Scene
+    parameters: SecAggParameters
     plan: RoundPlan
     total: Words
     summed: set[int] = field(default_factory=set)
@@ -70,36 +79,60 @@ class _Trusted(KeepsSecrets):
         for who, body in mail.items():
             client = client_of(who)
             try:
-                kind, position, _, content = wire.read(body, self.scene.tag)
-                if client is None or kind is not Kind.MASKED or position >= self.plan.n or self.plan.cohort[position] != client:
+                kind, position, _, content = wire.read(body, self.parameters.tag)
+                if (
+                    client is None
+                    or kind is not Kind.MASKED
+                    or position >= self.plan.n
+                    or self.plan.cohort[position] != client
+                ):
                     raise Malformed("not a contribution of the cohort")
                 packed = fields.after_facts(content, fields.facts(self.plan))
-                np.add(self.total, fields.unpack(packed, self.scene.ring, self.scene.length), out=self.total)
+                np.add(
+                    self.total,
+                    fields.unpack(packed, self.parameters.ring, self.parameters.length),
+                    out=self.total,
+                )
                 self.summed.add(position)
             except Malformed as malformed:
                 self.excluded[who] = f"stage masked_input: {malformed}"
-        if len(self.summed) < self.scene.quorum:
-            lost = [client_party(client) for i, client in enumerate(self.plan.cohort) if i not in self.summed]
-            raise StageAbort("masked_input", f"{len(self.summed)} clients are left, and the threshold is {self.scene.quorum}", who=lost)
+        if len(self.summed) < self.parameters.quorum:
+            lost = [
+                client_party(client)
+                for i, client in enumerate(self.plan.cohort)
+                if i not in self.summed
+            ]
+            raise StageAbort(
+                "masked_input",
+                f"{len(self.summed)} clients are left, and the threshold is"
+                f" {self.parameters.quorum}",
+                who=lost,
+            )
         self.done = True
         names = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
         body = wire.write(
-            Kind.UNMASK, self.scene.ring, 0, self.scene.tag, fields.facts(self.plan), fields.bit_set(self.summed, self.plan.n),
-            fields.pack(self.total, self.scene.ring), names,
-        )  # fmt: skip
+            Kind.UNMASK, self.parameters.ring, 0, self.parameters.tag, fields.facts(self.plan), fields.bit_set(self.summed, self.plan.n),
+            fields.pack(self.total, self.parameters.ring), names,
+        )
         return {"server": body}
 
 
-def _read(channel: SecAgg, body: memoryview | bytes | bytearray, plan: RoundPlan | None) -> tuple[Total, list[int], dict[PartyId, str]]:
+def _read(
+    channel: SecAgg, body: memoryview | bytes | bytearray, plan: RoundPlan | None
+) -> tuple[Total, list[int], dict[PartyId, str]]:
     _, _, _, content = wire.read(body)
     known, rest = fields.read_facts(content)
-    now = scene(channel, plan or known)
+    now = parameters_of(channel, plan or known)
     summed, rest = fields.read_bit_set(rest, known.n)
     size = now.length * now.ring // 8
     total = fields.unpack(rest[:size], now.ring, now.length)
     lines = bytes(rest[size:]).decode().splitlines()
     excluded = dict(line.split("\t", 1) for line in lines)
-    return channel.code.decode(lift(total, now.ring), plan or known, len(summed)), sorted(summed), excluded
+    return (
+        channel.code.decode(lift(total, now.ring), plan or known, len(summed)),
+        sorted(summed),
+        excluded,
+    )
 
 
 @dataclass
@@ -111,7 +144,9 @@ class _Server:
     def step(self, mail: Mail) -> Mail:
         if TRUSTED in mail:
             total, summed, excluded = _read(self.channel, mail[TRUSTED], self.plan)
-            self.result = Opened(total, tuple(self.plan.cohort[i] for i in summed), excluded=excluded)
+            self.result = Opened(
+                total, tuple(self.plan.cohort[i] for i in summed), excluded=excluded
+            )
         return {}
 
 
@@ -125,27 +160,29 @@ class _Member:
 
 
 @dataclass
-class ClientMember(_Member):
+class IdealClientMember(_Member):
     """A client that tells the trusted party."""
 
     who: ClientId
 
     def enter(self, plan: RoundPlan, update: Bounded) -> _Client:
         """Its part in one round."""
-        now, vector, refused = scene(self.channel, plan), None, None
+        now, vector, refused = parameters_of(self.channel, plan), None, None
         try:
             vector = self.channel.integers(update, plan, now)
         except BadUpdate as bad:
             refused = str(bad)
-        return _Client(now, self.who, plan.cohort.index(self.who), fields.facts(plan), vector, refused)
+        return _Client(
+            now, self.who, plan.cohort.index(self.who), fields.facts(plan), vector, refused
+        )
 
 
-class ServerMember(_Member):
+class IdealServerMember(_Member):
     """A server that is told the sum."""
 
     def enter(self, plan: RoundPlan) -> _Server:
         """Its part in one round."""
-        scene(self.channel, plan)
+        parameters_of(self.channel, plan)
         return _Server(self.channel, plan)
 
 
@@ -154,7 +191,7 @@ class TrustedMember(_Member):
 
     def enter(self, plan: RoundPlan) -> _Trusted:
         """Its part in one round."""
-        now = scene(self.channel, plan)
+        now = parameters_of(self.channel, plan)
         return _Trusted(now, plan, np.zeros(now.length, dtype=now.dtype))
 
 
@@ -166,4 +203,10 @@ def decode(channel: SecAgg, received: Received) -> Total | None:
     return None
 
 
-__all__: list[str] = ["TRUSTED", "ClientMember", "ServerMember", "TrustedMember", "decode"]
+__all__: list[str] = [
+    "TRUSTED",
+    "IdealClientMember",
+    "IdealServerMember",
+    "TrustedMember",
+    "decode",
+]

@@ -28,7 +28,9 @@ _SMALL_ORDER = frozenset(
         2**255 - 18,
     }
 )
-"""The points of Curve25519 with which every agreement gives zero (Bernstein, cr.yp.to/ecdh.html#validate)."""
+"""The points of Curve25519 with which every agreement gives zero (Bernstein,
+cr.yp.to/ecdh.html#validate).
+"""
 
 
 def unusable(public: bytes | memoryview) -> bool:
@@ -37,7 +39,9 @@ def unusable(public: bytes | memoryview) -> bool:
 
 
 def _scalar() -> bytes:
-    """A clamped X25519 scalar (RFC 7748, section 5) that is also an element of the field that Shamir's shares live in."""
+    """A clamped X25519 scalar (RFC 7748, section 5) that is also an element of the field that
+    Shamir's shares live in.
+    """
     while True:
         k = (secrets.randbits(255) & ~7) | 1 << 254
         if k < shamir.P:
@@ -46,9 +50,11 @@ def _scalar() -> bytes:
 
 @dataclass(repr=False)
 class RoundKeys(KeepsSecrets):
-    """``c`` opens the shares that others send, ``s`` agrees on the pairwise masks, ``b`` seeds the client's own mask.
+    """``c`` opens the shares that others send, ``s`` agrees on the pairwise masks, ``b`` seeds the
+    client's own mask.
 
-    Two key pairs, because ``s`` is what the others reconstruct when the client drops out: the shares that it held must stay sealed.
+    Two key pairs, because ``s`` is what the others reconstruct when the client drops out: the
+    shares that it held must stay sealed.
     """
 
     c: bytes
@@ -65,28 +71,44 @@ class RoundKeys(KeepsSecrets):
 
 
 def advertisement(epoch: bytes, client: int, public: bytes | memoryview) -> bytes:
-    """What a client signs with its identity key: these key pairs are its, in this round of this session, and in no other."""
+    """What a client signs with its identity key: these key pairs are its, in this round of this
+    session, and in no other.
+    """
     return b"privfl/1/secagg/advertise" + epoch + str(client).encode() + b"/" + bytes(public)
 
 
 def survivors_statement(tag: bytes, survivors: bytes | memoryview) -> bytes:
-    """What a client signs at the consistency exchange: the one survivor set that it will answer for."""
+    """What a client signs at the consistency exchange: the one survivor set that it will answer
+    for.
+    """
     return b"privfl/1/secagg/survivors" + tag + hashlib.sha256(survivors).digest()
 
 
 def commitment(tag: bytes, position: int, b: bytes) -> bytes:
-    """Binds a client to its mask seed, so that the server can tell a wrong share; 255 bits of seed hide it."""
-    return hashlib.sha256(b"privfl/1/secagg/seed" + tag + position.to_bytes(4, "little") + b).digest()
+    """Binds a client to its mask seed, so that the server can tell a wrong share; 255 bits of seed
+    hide it.
+    """
+    return hashlib.sha256(
+        b"privfl/1/secagg/seed" + tag + position.to_bytes(4, "little") + b
+    ).digest()
 
 
 def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
     """The AES-256-GCM key from one client to another in one round."""
-    return derive(shared, tag, "secagg/shares", sender.to_bytes(4, "little"), receiver.to_bytes(4, "little"))
+    return derive(
+        shared, tag, "secagg/shares", sender.to_bytes(4, "little"), receiver.to_bytes(4, "little")
+    )
 
 
 def pair_seed(shared: bytes, tag: bytes, a: int, b: int) -> bytes:
     """The seed of the mask that two clients share in one round."""
-    return derive(shared, tag, "secagg/pair mask", min(a, b).to_bytes(4, "little"), max(a, b).to_bytes(4, "little"))
+    return derive(
+        shared,
+        tag,
+        "secagg/pair mask",
+        min(a, b).to_bytes(4, "little"),
+        max(a, b).to_bytes(4, "little"),
+    )
 
 
 def self_seed(b: bytes, tag: bytes) -> bytes:
@@ -100,5 +122,7 @@ def bound_to(tag: bytes, sender: int, receiver: int) -> bytes:
 
 
 def pair_sign(position: int, other: int) -> int:
-    """Whether a client adds (+1) or subtracts (-1) the mask that it shares with another: the sum over both is nothing."""
+    """Whether a client adds (+1) or subtracts (-1) the mask that it shares with another: the sum
+    over both is nothing.
+    """
     return 1 if position < other else -1

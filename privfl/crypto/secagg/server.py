@@ -1,4 +1,6 @@
-"""The server's part: it carries sealed shares, adds masked vectors, and learns the sum when enough survivors answer."""
+"""The server's part: it carries sealed shares, adds masked vectors, and learns the sum when enough
+survivors answer.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from privfl.core import Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, client_of, client_party
+from privfl.core import (
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    RoundPlan,
+    Total,
+    client_of,
+    client_party,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields
@@ -16,24 +29,28 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import add_up, lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE
-from privfl.crypto.secagg.scene import Scene
+from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
 
 _TIMER = b"wait"
-"""A note to itself: where everybody that is asked may be silent, it brings the server back an exchange later."""
+"""A note to itself: where everybody that is asked may be silent, it brings the server back an
+exchange later.
+"""
 
 
 @dataclass(repr=False)
-class ServerParty(KeepsSecrets):
-    """The server in one round. It goes on with whoever answered in time, and stops rather than sum fewer than the quorum.
+class SecAggServerParty(KeepsSecrets):
+    """The server in one round. It goes on with whoever answered in time, and stops rather than sum
+    fewer than the quorum.
 
-    Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are next round's keys that came
-    with an earlier round's last message, by client; ``collected`` gathers those for the next.
+    Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are
+    next round's keys that came with an earlier round's last message, by client; ``collected``
+    gathers those for the next.
     """
 
-    scene: Scene
+    parameters: SecAggParameters
     plan: RoundPlan
     code: FixedPoint
     directory: Directory
@@ -73,7 +90,9 @@ class ServerParty(KeepsSecrets):
             self.waits -= 1
             if self.waits and not fresh:
                 return {"server": _TIMER}
-        elif not fresh and any(client_party(client) not in self.excluded for client in self.plan.cohort):
+        elif not fresh and any(
+            client_party(client) not in self.excluded for client in self.plan.cohort
+        ):
             return {}
         return self._advance()
 
@@ -88,7 +107,10 @@ class ServerParty(KeepsSecrets):
         if not missing:
             return self._advance()
         self.waits = 2
-        return {**{client_party(client): self._write(Kind.CALL) for client in missing}, "server": _TIMER}
+        return {
+            **{client_party(client): self._write(Kind.CALL) for client in missing},
+            "server": _TIMER,
+        }
 
     def _collect(self, mail: Mail) -> bool:
         """Take in what belongs to the stage; whether anything did."""
@@ -108,11 +130,16 @@ class ServerParty(KeepsSecrets):
             try:
                 if client is None or client not in positions:
                     raise Malformed("not in the cohort")
-                kind, claimed, _, content = wire.read(body, self.scene.tag)
+                kind, claimed, _, content = wire.read(body, self.parameters.tag)
                 if claimed != positions[client]:
-                    raise Malformed(f"it claims the place of {client_party(self.plan.cohort[claimed % self.plan.n])}")
+                    raise Malformed(
+                        "it claims the place of"
+                        f" {client_party(self.plan.cohort[claimed % self.plan.n])}"
+                    )
                 if kind is not self.expects or who in self.excluded or not self._awaited(claimed):
-                    continue  # a late or repeated message: its sender has dropped out of this stage, or was heard
+                    # a late or repeated message: its sender has dropped out of this stage, or was
+                    # heard
+                    continue
                 take(claimed, content)
                 fresh = True
             except Malformed as malformed:
@@ -137,43 +164,54 @@ class ServerParty(KeepsSecrets):
             Kind.SHARES: self.adverts,
             Kind.MASKED: self.sealed,
             Kind.CONSISTENCY: self.summed,
-            Kind.UNMASK: self.signatures if self.scene.active else self.summed,
+            Kind.UNMASK: self.signatures if self.parameters.active else self.summed,
         }
         return position not in self._heard() and position in before[self.expects]
 
     def _advertise(self, position: int, content: memoryview) -> None:
         advert = bytes(content)
-        if len(advert) != KEYS + (SIGNATURE if self.scene.active else 0):
+        if len(advert) != KEYS + (SIGNATURE if self.parameters.active else 0):
             raise Malformed(f"an advertisement of {len(advert)} bytes")
         if keys.unusable(advert[:32]) or keys.unusable(advert[32:64]):
             raise Malformed("an unusable public key")
         if advert[:KEYS] in self.known:
             raise Malformed("another client's keys")
-        if self.scene.active:
+        if self.parameters.active:
             client = self.plan.cohort[position]
             signed = keys.advertisement(self.epoch, client, advert[:KEYS])
-            if not any(self._library.verify(key, signed, advert[KEYS:]) for key in reversed(self.directory.keys(client_party(client)))):
+            if not any(
+                self._library.verify(key, signed, advert[KEYS:])
+                for key in reversed(self.directory.keys(client_party(client)))
+            ):
                 raise Malformed("keys that its identity did not sign")
         self.adverts[position] = advert
         self.known.add(advert[:KEYS])
 
     def _shares(self, position: int, content: memoryview) -> None:
         bound, rest = bytes(content[:32]), content[32:]
-        sealed, rest = fields.read_table(rest, SEALED, self.scene.n)
+        sealed, rest = fields.read_table(rest, SEALED, self.parameters.n)
         fields.ends(rest)
-        if self.scene.chosen:
-            due = min(self.scene.degree.k, len(self.adverts) - 1)
-            right = len(sealed) == due and position not in sealed and sealed.keys() <= self.adverts.keys()
+        if self.parameters.chosen:
+            due = min(self.parameters.degree.k, len(self.adverts) - 1)
+            right = (
+                len(sealed) == due
+                and position not in sealed
+                and sealed.keys() <= self.adverts.keys()
+            )
         else:
-            right = sealed.keys() == {other for other in self.scene.neighbours(position) if other in self.adverts}
+            right = sealed.keys() == {
+                other for other in self.parameters.neighbours(position) if other in self.adverts
+            }
         if not right:
             raise Malformed("shares for others than its neighbours, or not for all of them")
-        self.sealed[position] = {other: bytes(letter) for other, letter in sealed.items()}
+        self.sealed[position] = {other: bytes(sealed_box) for other, sealed_box in sealed.items()}
         self.commitments[position] = bound
 
     def _masked(self, position: int, content: memoryview) -> None:
         packed = fields.after_facts(content, self.facts)
-        self.arrived.append(fields.packed_size(packed, self.scene.ring, self.scene.length))
+        self.arrived.append(
+            fields.packed_size(packed, self.parameters.ring, self.parameters.length)
+        )
         self.summed.add(position)
 
     def _consistency(self, position: int, content: memoryview) -> None:
@@ -182,15 +220,17 @@ class ServerParty(KeepsSecrets):
         self.signatures[position] = bytes(content)
 
     def _unmask(self, position: int, content: memoryview) -> None:
-        seeds, rest = fields.read_table(content, shamir.SIZE, self.scene.n)
-        gone, rest = fields.read_table(rest, shamir.SIZE, self.scene.n)
+        seeds, rest = fields.read_table(content, shamir.SIZE, self.parameters.n)
+        gone, rest = fields.read_table(rest, shamir.SIZE, self.parameters.n)
         if not self.carry:
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
         try:
             for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
-                for owner, value in [(owner, shamir.from_bytes(raw)) for owner, raw in shares.items()]:
+                for owner, value in [
+                    (owner, shamir.from_bytes(raw)) for owner, raw in shares.items()
+                ]:
                     known.setdefault(owner, {})[position + 1] = value
         except ValueError as wrong:
             raise Malformed(str(wrong)) from None
@@ -201,12 +241,23 @@ class ServerParty(KeepsSecrets):
     def _advance(self) -> Mail:
         """Go on with whoever is left."""
         here = self._heard()
-        least = self.scene.degree.t if self.expects in (Kind.CONSISTENCY, Kind.UNMASK) else self.scene.quorum
+        least = (
+            self.parameters.degree.t
+            if self.expects in (Kind.CONSISTENCY, Kind.UNMASK)
+            else self.parameters.quorum
+        )
         if len(here) < least:
-            lost = [client_party(client) for i, client in enumerate(self.plan.cohort) if i not in here]
-            why = f"{len(here)} of {self.plan.n} clients are left, and the threshold is {least}; lost: {', '.join(lost[:8])}"
+            lost = [
+                client_party(client) for i, client in enumerate(self.plan.cohort) if i not in here
+            ]
+            why = (
+                f"{len(here)} of {self.plan.n} clients are left, and the threshold is {least};"
+                f" lost: {', '.join(lost[:8])}"
+            )
             blamed = next(iter(self.excluded), None)
-            raise StageAbort(STAGE[self.expects], why + (" ..." if len(lost) > 8 else ""), blamed, lost)
+            raise StageAbort(
+                STAGE[self.expects], why + (" ..." if len(lost) > 8 else ""), blamed, lost
+            )
         if self.expects is Kind.ADVERTISE:
             self.expects = Kind.SHARES
             return self._keys()
@@ -214,17 +265,23 @@ class ServerParty(KeepsSecrets):
             self.expects = Kind.MASKED
             return self._inboxes()
         if self.expects is Kind.MASKED:
-            self.total = np.zeros(self.scene.length, dtype=self.scene.dtype)
-            add_up(self.total, self.arrived, self.scene.ring)
+            self.total = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
+            add_up(self.total, self.arrived, self.parameters.ring)
             self.arrived = []
-            self.expects = Kind.CONSISTENCY if self.scene.active else Kind.UNMASK
-            message = self._write(Kind.SURVIVORS, fields.bit_set(self.summed, self.scene.n))
+            self.expects = Kind.CONSISTENCY if self.parameters.active else Kind.UNMASK
+            message = self._write(Kind.SURVIVORS, fields.bit_set(self.summed, self.parameters.n))
             return {self._name(i): message for i in sorted(self.summed)}
         if self.expects is Kind.CONSISTENCY:
             self.expects = Kind.UNMASK
             return {
                 self._name(i): self._write(
-                    Kind.SIGNATURES, fields.table({j: self.signatures[j] for j in (self.sealed[i].keys() & self.signatures.keys())})
+                    Kind.SIGNATURES,
+                    fields.table(
+                        {
+                            j: self.signatures[j]
+                            for j in self.sealed[i].keys() & self.signatures.keys()
+                        }
+                    ),
                 )
                 for i in sorted(self.signatures)
             }
@@ -232,41 +289,61 @@ class ServerParty(KeepsSecrets):
         return {}
 
     def _keys(self) -> Mail:
-        if self.scene.chosen or self.scene.complete:
+        if self.parameters.chosen or self.parameters.complete:
             everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
         return {
-            self._name(i): self._write(Kind.KEYS, fields.table({j: self.adverts[j] for j in self.scene.neighbours(i) if j in self.adverts}))
+            self._name(i): self._write(
+                Kind.KEYS,
+                fields.table(
+                    {j: self.adverts[j] for j in self.parameters.neighbours(i) if j in self.adverts}
+                ),
+            )
             for i in sorted(self.adverts)
         }
 
     def _inboxes(self) -> Mail:
-        sharing = fields.bit_set(self.sealed, self.scene.n)
+        sharing = fields.bit_set(self.sealed, self.parameters.n)
         inboxes: dict[int, dict[int, Buffer]] = {i: {} for i in self.sealed}
-        for sender, letters in self.sealed.items():
-            for receiver, letter in letters.items():
+        for sender, sealed_boxes in self.sealed.items():
+            for receiver, sealed_box in sealed_boxes.items():
                 if receiver in inboxes:
-                    inboxes[receiver][sender] = letter
-        return {self._name(i): self._write(Kind.INBOX, sharing, fields.table(inbox)) for i, inbox in sorted(inboxes.items())}
+                    inboxes[receiver][sender] = sealed_box
+        return {
+            self._name(i): self._write(Kind.INBOX, sharing, fields.table(inbox))
+            for i, inbox in sorted(inboxes.items())
+        }
 
     def _open(self) -> None:
         if self.total is None:
             raise StageAbort("unmask", "nothing was summed")
         gone = self.sealed.keys() - self.summed
-        unmasking = Unmasking(self.scene, self.adverts, self.commitments, self._partners(), self._name, self.seeds, self.secrets)
+        unmasking = Unmasking(
+            self.parameters,
+            self.adverts,
+            self.commitments,
+            self._partners(),
+            self._name,
+            self.seeds,
+            self.secrets,
+        )
         unmasking.open(self.total, self.summed, gone, self._library)
-        for liar, lie in unmasking.liars.items():
-            self.excluded.setdefault(self._name(liar), f"stage unmask: {lie}; its contribution is in the sum")
+        for liar, lie in unmasking.byzantine.items():
+            self.excluded.setdefault(
+                self._name(liar), f"stage unmask: {lie}; its contribution is in the sum"
+            )
         survivors = tuple(client for i, client in enumerate(self.plan.cohort) if i in self.summed)
-        opened = self.code.decode(lift(self.total, self.scene.ring), self.plan, len(survivors))
+        opened = self.code.decode(lift(self.total, self.parameters.ring), self.plan, len(survivors))
         self.result = Opened(opened, survivors, excluded=dict(self.excluded))
 
     def _partners(self) -> Callable[[int], frozenset[int]]:
-        if not self.scene.chosen:
-            return lambda owner: frozenset(self.scene.neighbours(owner))
-        toward: dict[int, set[int]] = {i: set(letters) for i, letters in self.sealed.items()}
-        for sender, letters in self.sealed.items():
-            for receiver in letters:
+        if not self.parameters.chosen:
+            return lambda owner: frozenset(self.parameters.neighbours(owner))
+        toward: dict[int, set[int]] = {
+            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
+        }
+        for sender, sealed_boxes in self.sealed.items():
+            for receiver in sealed_boxes:
                 toward.setdefault(receiver, set()).add(sender)
         return lambda owner: frozenset(toward.get(owner, ()))
 
@@ -274,7 +351,7 @@ class ServerParty(KeepsSecrets):
         return client_party(self.plan.cohort[position])
 
     def _write(self, kind: Kind, *parts: Buffer) -> bytes:
-        return wire.write(kind, self.scene.ring, 0, self.scene.tag, *parts)
+        return wire.write(kind, self.parameters.ring, 0, self.parameters.tag, *parts)
 
     @property
     def _library(self) -> Backend:

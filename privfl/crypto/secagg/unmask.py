@@ -1,4 +1,6 @@
-"""From the sum of masked vectors to the sum: reconstruct what the shares give, and take every mask off that did not cancel."""
+"""From the sum of masked vectors to the sum: reconstruct what the shares give, and take every mask
+off that did not cancel.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from privfl.core import PartyId
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, mask
 from privfl.crypto.secagg import keys
-from privfl.crypto.secagg.scene import Scene
+from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.sharing import shamir
 
 Shares = dict[int, dict[int, int]]
@@ -19,25 +21,31 @@ Shares = dict[int, dict[int, int]]
 
 @dataclass
 class Unmasking:
-    """What the server knows at the end of a round: public keys and commitments by position, who shared with whom, shares by owner."""
+    """What the server knows at the end of a round: public keys and commitments by position, who
+    shared with whom, shares by owner.
+    """
 
-    scene: Scene
+    parameters: SecAggParameters
     publics: Mapping[int, bytes]
     commitments: Mapping[int, bytes]
     partners: Callable[[int], Collection[int]]
     name: Callable[[int], PartyId]
     seeds: Shares = field(default_factory=dict)
     secrets: Shares = field(default_factory=dict)
-    liars: dict[int, str] = field(default_factory=dict)
+    byzantine: dict[int, str] = field(default_factory=dict)
     _weights: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
 
-    def open(self, total: Words, survivors: Collection[int], gone: Collection[int], library: Backend) -> None:
-        """Take the survivors' own masks and the masks that they share with the dropped clients off ``total``, in place.
+    def open(
+        self, total: Words, survivors: Collection[int], gone: Collection[int], library: Backend
+    ) -> None:
+        """Take the survivors' own masks and the masks that they share with the dropped clients off
+        ``total``, in place.
 
         Raises:
-            StageAbort: fewer than t shares of somebody's secret, or shares that give another secret than the one committed to.
+            StageAbort: fewer than t shares of somebody's secret, or shares that give another secret
+                than the one committed to.
         """
-        tag = self.scene.tag
+        tag = self.parameters.tag
         seeds = [(keys.self_seed(self.seed(owner), tag), -1) for owner in sorted(survivors)]
         alive = frozenset(survivors)
         for owner in sorted(gone):
@@ -53,34 +61,54 @@ class Unmasking:
         """A survivor's mask seed, checked against its commitment."""
         bound = self.commitments[owner]
         return self._reconstruct(
-            owner, self.seeds.get(owner, {}), "mask seed", lambda b: hmac.compare_digest(keys.commitment(self.scene.tag, owner, b), bound)
+            owner,
+            self.seeds.get(owner, {}),
+            "mask seed",
+            lambda b: hmac.compare_digest(keys.commitment(self.parameters.tag, owner, b), bound),
         )
 
     def secret(self, owner: int, library: Backend) -> bytes:
         """A dropped client's secret key, checked against its public key."""
         public = self.publics[owner][32:64]
         return self._reconstruct(
-            owner, self.secrets.get(owner, {}), "mask key", lambda s: hmac.compare_digest(library.x25519_public(s), public)
+            owner,
+            self.secrets.get(owner, {}),
+            "mask key",
+            lambda s: hmac.compare_digest(library.x25519_public(s), public),
         )
 
-    def _reconstruct(self, owner: int, shares: Mapping[int, int], what: str, right: Callable[[bytes], bool]) -> bytes:
-        """The secret through some t of the shares that is the right one; the holders of shares that are not on its polynomial lied."""
-        t = self.scene.degree.t
+    def _reconstruct(
+        self, owner: int, shares: Mapping[int, int], what: str, right: Callable[[bytes], bool]
+    ) -> bytes:
+        """The secret through some t of the shares that is the right one; the holders of shares that
+        are not on its polynomial lied.
+        """
+        t = self.parameters.degree.t
         if len(shares) < t:
             raise StageAbort(
-                "unmask", f"{len(shares)} shares of the {what} of {self.name(owner)} came, and {t} open it", who=(self.name(owner),)
+                "unmask",
+                f"{len(shares)} shares of the {what} of {self.name(owner)} came, and {t} open it",
+                who=(self.name(owner),),
             )
         points = sorted(shares)
         for first in range(len(points) - t + 1):
             some = tuple(points[first : first + t])
             if some not in self._weights:
                 self._weights[some] = shamir.weights_at_zero(some)
-            secret = shamir.to_bytes(shamir.combine({x: shares[x] for x in some}, self._weights[some]))
+            secret = shamir.to_bytes(
+                shamir.combine({x: shares[x] for x in some}, self._weights[some])
+            )
             if right(secret):
                 if first:
                     through = {x: shares[x] for x in some}
                     for x in points:
                         if shamir.value_at(through, x) != shares[x]:
-                            self.liars[x - 1] = f"a wrong share of the {what} of {self.name(owner)}"
+                            self.byzantine[x - 1] = (
+                                f"a wrong share of the {what} of {self.name(owner)}"
+                            )
                 return secret
-        raise StageAbort("unmask", f"the shares of the {what} of {self.name(owner)} do not give it back", self.name(owner))
+        raise StageAbort(
+            "unmask",
+            f"the shares of the {what} of {self.name(owner)} do not give it back",
+            self.name(owner),
+        )

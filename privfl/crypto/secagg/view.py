@@ -16,7 +16,7 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import SEALED, RoundKeys
-from privfl.crypto.secagg.scene import Scene, degree_for
+from privfl.crypto.secagg.parameters import SecAggParameters, degree_for
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
@@ -28,7 +28,7 @@ Kept = Mapping[bytes, tuple[int, RoundKeys]]
 
 
 @dataclass
-class Wiretap:
+class SecAggCoalitionView:
     """The server's mail of one round, read again, with the secrets of the clients that collude."""
 
     channel: SecAgg
@@ -45,7 +45,9 @@ class Wiretap:
     secrets: dict[int, dict[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, channel: SecAgg, received: Received, members: Sequence[Kept]) -> Wiretap:
+    def of(
+        cls, channel: SecAgg, received: Received, members: Sequence[Kept]
+    ) -> SecAggCoalitionView:
         """Sort the server's mail; what cannot be read is passed over, as the server does."""
         tap = cls(channel, members)
         for mail in received.get("server", ()):
@@ -81,14 +83,37 @@ class Wiretap:
                     known.setdefault(owner, {})[position + 1] = shamir.from_bytes(raw)
 
     def opened(self) -> Rows | Total | None:
-        """Rows where the coalition can open any, else the total where the round ended, else nothing."""
+        """Rows where the coalition can open any, else the total where the round ended, else
+        nothing.
+        """
         if self.plan is None or len(self.vectors) < 2:
             return None
         degree = degree_for(self.channel, self.plan.n)
-        now = Scene(self.tag, self.plan.n, degree, 2, self.ring, self.channel.code.length(self.plan), self.channel.active)
+        now = SecAggParameters(
+            self.tag,
+            self.plan.n,
+            degree,
+            2,
+            self.ring,
+            self.channel.code.length(self.plan),
+            self.channel.active,
+        )
         library = backend(self.channel.backend)
-        unmasking = Unmasking(now, self.publics, self.commitments, self._partners(now).__getitem__, self._name, self.seeds, self.secrets)
-        own = {position: held for kept in self.members for tag, (position, held) in kept.items() if tag == self.tag}
+        unmasking = Unmasking(
+            now,
+            self.publics,
+            self.commitments,
+            self._partners(now).__getitem__,
+            self._name,
+            self.seeds,
+            self.secrets,
+        )
+        own = {
+            position: held
+            for kept in self.members
+            for tag, (position, held) in kept.items()
+            if tag == self.tag
+        }
         self._read_shares(own, library)
         rows = self._rows(now, unmasking, own, library)
         if rows is not None:
@@ -97,7 +122,9 @@ class Wiretap:
         for vector in self.vectors.values():
             np.add(total, vector, out=total)
         try:
-            unmasking.open(total, self.vectors.keys(), self.sealed.keys() - self.vectors.keys(), library)
+            unmasking.open(
+                total, self.vectors.keys(), self.sealed.keys() - self.vectors.keys(), library
+            )
         except (StageAbort, KeyError):
             return None
         return self.channel.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
@@ -106,18 +133,35 @@ class Wiretap:
         """Open every sealed share that is addressed to a member of the coalition."""
         for receiver, held in own.items():
             agree = library.agreement(held.c)
-            for sender, letters in self.sealed.items():
-                sealed = letters.get(receiver)
+            for sender, sealed_boxes in self.sealed.items():
+                sealed = sealed_boxes.get(receiver)
                 if sealed is None or sender not in self.publics:
                     continue
                 key = keys.share_key(agree(self.publics[sender][:32]), self.tag, sender, receiver)
-                plain = library.unseal(key, bytes(sealed[:12]), bytes(sealed[12:]), keys.bound_to(self.tag, sender, receiver))
+                plain = library.unseal(
+                    key,
+                    bytes(sealed[:12]),
+                    bytes(sealed[12:]),
+                    keys.bound_to(self.tag, sender, receiver),
+                )
                 if plain is not None:
-                    self.seeds.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(plain[: shamir.SIZE])
-                    self.secrets.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(plain[shamir.SIZE :])
+                    self.seeds.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
+                        plain[: shamir.SIZE]
+                    )
+                    self.secrets.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
+                        plain[shamir.SIZE :]
+                    )
 
-    def _rows(self, now: Scene, unmasking: Unmasking, own: Mapping[int, RoundKeys], library: Backend) -> Rows | None:
-        """The single updates of which every mask is known: the own seed, and from one end or the other each neighbour's."""
+    def _rows(
+        self,
+        now: SecAggParameters,
+        unmasking: Unmasking,
+        own: Mapping[int, RoundKeys],
+        library: Backend,
+    ) -> Rows | None:
+        """The single updates of which every mask is known: the own seed, and from one end or the
+        other each neighbour's.
+        """
         if not own:
             return None
         agreements = {p: library.agreement(held.s) for p, held in own.items()}
@@ -129,7 +173,11 @@ class Wiretap:
         values, weights, ids = [], [], []
         for owner in sorted(self.vectors.keys() - own.keys()):
             others = unmasking.partners(owner)
-            if not all(owner in agreements or other in agreements for other in others if other in self.sealed):
+            if not all(
+                owner in agreements or other in agreements
+                for other in others
+                if other in self.sealed
+            ):
                 continue
             try:
                 masks = [(keys.self_seed(unmasking.seed(owner), self.tag), -1)]
@@ -139,7 +187,12 @@ class Wiretap:
                 if other in self.sealed:
                     one, two = (owner, other) if owner in agreements else (other, owner)
                     shared = agreements[one](self.publics[two][32:64])
-                    masks.append((keys.pair_seed(shared, self.tag, owner, other), -keys.pair_sign(owner, other)))
+                    masks.append(
+                        (
+                            keys.pair_seed(shared, self.tag, owner, other),
+                            -keys.pair_sign(owner, other),
+                        )
+                    )
             vector = np.array(self.vectors[owner], dtype=now.dtype)
             mask(vector, masks, library)
             if self.plan is not None:
@@ -149,12 +202,14 @@ class Wiretap:
                 ids.append(self.ids[owner])
         return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
 
-    def _partners(self, now: Scene) -> dict[int, frozenset[int]]:
+    def _partners(self, now: SecAggParameters) -> dict[int, frozenset[int]]:
         if not now.chosen:
             return {i: frozenset(now.neighbours(i)) for i in self.sealed}
-        toward: dict[int, set[int]] = {i: set(letters) for i, letters in self.sealed.items()}
-        for sender, letters in self.sealed.items():
-            for receiver in letters:
+        toward: dict[int, set[int]] = {
+            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
+        }
+        for sender, sealed_boxes in self.sealed.items():
+            for receiver in sealed_boxes:
                 toward.setdefault(receiver, set()).add(sender)
         return {i: frozenset(others) for i, others in toward.items()}
 

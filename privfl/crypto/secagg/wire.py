@@ -1,4 +1,6 @@
-"""The wire format of secure aggregation, version 1: a header that binds every message to its round, then fields."""
+"""The wire format of secure aggregation, version 1: a header that binds every message to its round,
+then fields.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg.stage import Kind
 
 HEADER = struct.Struct("<4sBBHI16s")
-"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's tag."""
+"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's
+tag.
+"""
 MAGIC = b"PSA\x01"
 
 

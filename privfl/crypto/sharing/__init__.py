@@ -1,6 +1,8 @@
-"""Secret sharing: over servers as a channel, Shamir's for keys and for vectors, and the pieces of computing on shares."""
+"""Secret sharing: over servers as a channel, Shamir's for keys and for vectors, and the pieces of
+computing on shares.
+"""
 
-from privfl.crypto.sharing.beaver import Spent, Square, Triple, deal, deal_square
+from privfl.crypto.sharing.beaver import UsedUp, Square, Triple, deal, deal_square
 from privfl.crypto.sharing.channel import AdditiveSharing
 from privfl.crypto.sharing.compare import Ands, DaBits, SignBits, deal_ands, deal_dabits
 from privfl.crypto.sharing.packed import PackedShamir
@@ -13,7 +15,7 @@ __all__ = [
     "PackedShamir",
     "Shamir",
     "SignBits",
-    "Spent",
+    "UsedUp",
     "Square",
     "Triple",
     "deal",

@@ -16,7 +16,8 @@ SEED = 32
 
 
 def split(values: Words, parties: int) -> tuple[Words, list[bytes]]:
-    """One share as a vector, for the first party, and the others' as 32-byte seeds that expand to theirs (Corrigan-Gibbs, Boneh 2017).
+    """One share as a vector, for the first party, and the others' as 32-byte seeds that expand to
+    theirs (Corrigan-Gibbs, Boneh 2017).
 
     Any ``parties`` - 1 of them are independent of the values.
 
@@ -48,7 +49,11 @@ def combine(shares: Sequence[Words]) -> Words:
 
 def uniform(shape: Sequence[int]) -> U64:
     """A uniform array modulo 2^64 under a fresh seed."""
-    return expand(secrets.token_bytes(SEED), int(np.prod(shape)), np.uint64).astype(np.uint64, copy=False).reshape(shape)
+    return (
+        expand(secrets.token_bytes(SEED), int(np.prod(shape)), np.uint64)
+        .astype(np.uint64, copy=False)
+        .reshape(shape)
+    )
 
 
 def split_whole(values: U64, parties: int) -> list[U64]:

@@ -1,8 +1,9 @@
-"""Products of shared values modulo 2^64 with a dealer's triples (Beaver 1991): elementwise, dot products, matrices, Gram matrices.
+"""Products of shared values modulo 2^64 with a dealer's triples (Beaver 1991): elementwise, dot
+products, matrices, Gram matrices.
 
-Each function is one party's own computation; what it returns to be opened is sent to all others and summed. Semi-honest
-parties of whom one is honest, and a dealer who colludes with nobody. A triple serves once: used twice, it tells the difference of
-what it hid.
+Each function is one party's own computation; what it returns to be opened is sent to all others and
+summed. Semi-honest parties of whom one is honest, and a dealer who colludes with nobody. A triple
+serves once: used twice, it tells the difference of what it hid.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ U64 = npt.NDArray[np.uint64]
 Product = Callable[[U64, U64], U64]
 
 
-class Spent(PrivflError, RuntimeError):
+class UsedUp(PrivflError, RuntimeError):
     """Correlated randomness that was used before."""
 
 
@@ -31,8 +32,18 @@ def matmul(x: U64, y: U64) -> U64:
     """
     out = np.zeros((x.shape[0], y.shape[1]), dtype=np.uint64)
     for start in range(0, x.shape[1], 1 << 20):
-        left = [((x[:, start : start + (1 << 20)] >> np.uint64(16 * i)) & np.uint64(0xFFFF)).astype(np.float64) for i in range(4)]
-        right = [((y[start : start + (1 << 20)] >> np.uint64(16 * j)) & np.uint64(0xFFFF)).astype(np.float64) for j in range(4)]
+        left = [
+            ((x[:, start : start + (1 << 20)] >> np.uint64(16 * i)) & np.uint64(0xFFFF)).astype(
+                np.float64
+            )
+            for i in range(4)
+        ]
+        right = [
+            ((y[start : start + (1 << 20)] >> np.uint64(16 * j)) & np.uint64(0xFFFF)).astype(
+                np.float64
+            )
+            for j in range(4)
+        ]
         for i in range(4):
             for j in range(4 - i):
                 out += (left[i] @ right[j]).astype(np.uint64) << np.uint64(16 * (i + j))
@@ -52,20 +63,26 @@ class Triple(KeepsSecrets):
         """The party's own shares of x - a and y - b, to be opened.
 
         Raises:
-            Spent: the triple was used before.
+            UsedUp: the triple was used before.
         """
         if self.spent:
-            raise Spent("a Beaver triple serves once: a second use reveals the difference of what it hides.")
+            raise UsedUp(
+                "a Beaver triple serves once: a second use reveals the difference of what it hides."
+            )
         self.spent = True
         return x - self.a, y - self.b
 
     def product(self, d: U64, e: U64, first: bool, times: Product = np.multiply) -> U64:
-        """The party's own share of x times y, from the opened d = x - a and e = y - b; one party alone is ``first``."""
+        """The party's own share of x times y, from the opened d = x - a and e = y - b; one party
+        alone is ``first``.
+        """
         share = self.c + times(d, self.b) + times(self.a, e)
         return share + times(d, e) if first else share
 
 
-def deal(parties: int, x: Sequence[int], y: Sequence[int], times: Product = np.multiply) -> list[Triple]:
+def deal(
+    parties: int, x: Sequence[int], y: Sequence[int], times: Product = np.multiply
+) -> list[Triple]:
     """The dealer's act: a triple for arrays of these shapes.
 
     >>> one, two = deal(2, (3,), (3,))
@@ -85,7 +102,9 @@ def dot(x: U64, y: U64) -> U64:
 
 @dataclass(repr=False)
 class Square(KeepsSecrets):
-    """One party's shares of a random matrix A [n, d] and of A A^T, for the Gram matrix of a shared matrix."""
+    """One party's shares of a random matrix A [n, d] and of A A^T, for the Gram matrix of a shared
+    matrix.
+    """
 
     a: U64
     c: U64
@@ -95,10 +114,13 @@ class Square(KeepsSecrets):
         """The party's own share of E = X - A, to be opened: one opening serves all n^2 products.
 
         Raises:
-            Spent: it was used before.
+            UsedUp: it was used before.
         """
         if self.spent:
-            raise Spent("the mask of a Gram matrix serves once: a second use reveals the difference of what it hides.")
+            raise UsedUp(
+                "the mask of a Gram matrix serves once: a second use reveals the difference of what"
+                " it hides."
+            )
         self.spent = True
         return x - self.a
 
@@ -112,5 +134,9 @@ class Square(KeepsSecrets):
 def deal_square(parties: int, n: int, d: int) -> list[Square]:
     """The dealer's act: a masked square for a matrix [n, d]."""
     a = uniform((n, d))
-    shares = zip(split_whole(a, parties), split_whole(matmul(a, np.ascontiguousarray(a.T)), parties), strict=True)
+    shares = zip(
+        split_whole(a, parties),
+        split_whole(matmul(a, np.ascontiguousarray(a.T)), parties),
+        strict=True,
+    )
     return [Square(mine, c) for mine, c in shares]

@@ -1,4 +1,6 @@
-"""Additive sharing over two or more servers as a channel: the first server learns the sum, and each single server nothing else."""
+"""Additive sharing over two or more servers as a channel: the first server learns the sum, and each
+single server nothing else.
+"""
 
 from __future__ import annotations
 
@@ -37,29 +39,40 @@ from privfl.core import (
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.crypto.ring import RINGS, ring_for, word
-from privfl.crypto.sharing.parties import ClientParty, HelperParty, Round, ServerParty, decode
+from privfl.crypto.sharing.parties import (
+    SharingClientParty,
+    HelperParty,
+    SharingParameters,
+    SharingServerParty,
+    decode,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class AdditiveSharing:
-    """Each client splits its vector into one share per server; the servers add theirs up (Prio: Corrigan-Gibbs, Boneh 2017).
+    """Each client splits its vector into one share per server; the servers add theirs up (Prio:
+    Corrigan-Gibbs, Boneh 2017).
 
-    All shares but the first are 32-byte seeds, sealed to their server, so the upload is one vector. A client is in the sum when it
-    reached every server; the servers agree on that set before any sum leaves, and never sum fewer than the quorum. The weight
-    travels inside the shared vector.
+    All shares but the first are 32-byte seeds, sealed to their server, so the upload is one vector.
+    A client is in the sum when it reached every server; the servers agree on that set before any
+    sum leaves, and never sum fewer than the quorum. The weight travels inside the shared vector.
 
-    Guarantee: up to ``servers`` - 1 servers that collude, with any clients, learn the sum and nothing else, provided that
-    ``directory`` holds the servers' true keys. All servers together read every update. Servers are trusted to add correctly: one
-    that lies changes the sum unnoticed. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own word.
+    Guarantee: up to ``servers`` - 1 servers that collude, with any clients, learn the sum and
+    nothing else, provided that ``directory`` holds the servers' true keys. All servers together
+    read every update. Servers are trusted to add correctly: one that lies changes the sum
+    unnoticed. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
+    word.
 
     Args:
-        servers: how many, the one named ``server`` among them; the others are ``server/1``, ``server/2``, ...
+        servers: how many, the one named ``server`` among them; the others are ``server/1``,
+            ``server/2``, ...
         threshold: the fraction of the cohort below which nothing is summed (never fewer than 2).
-        bits, rounding, rotation: as in `FixedPoint`; ``ring`` (16, 24, 32; None: the smallest that holds any sum) is what travels.
+        bits, rounding, rotation: as in `FixedPoint`; ``ring`` (16, 24, 32; None: the smallest that
+            holds any sum) is what travels.
 
     Raises:
-        ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the ring, fewer than 2 clients, or no
-            finite bound.
+        ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
+            ring, fewer than 2 clients, or no finite bound.
 
     >>> sorted(AdditiveSharing(servers=3).helpers())
     ['server/1', 'server/2']
@@ -95,8 +108,9 @@ class AdditiveSharing:
     def describe(self) -> str:
         """Who can read what, and what is not stopped, for the report."""
         return (
-            f"Shares over {self.servers} servers: fewer than all of them together read the sum and no single update."
-            " A client that skips its clip is not stopped, because nobody sees a single input."
+            f"Shares over {self.servers} servers: fewer than all of them together read the sum and"
+            " no single update. A client that skips its clip is not stopped, because nobody sees a"
+            " single input."
         )
 
     def client(self, who: ClientId) -> ClientMember:
@@ -108,41 +122,70 @@ class AdditiveSharing:
         return SharingServer(self)
 
     def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The other servers, each with a fresh key whose public half is entered in the directory."""
+        """The other servers, each with a fresh key whose public half is entered in the
+        directory.
+        """
         made = {who: SharingHelper(self, who, secrets.token_bytes(32)) for who in self.others}
         for who, member in made.items():
             self.directory.enrol(who, sealing=backend(self.backend).x25519_public(member.secret))
         return made
 
     def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and twice that how far it moves it."""
+        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and
+        twice that how far it moves it.
+        """
         longest = self.code.inflated(l2, d)
         return RowBound(longest, 2 * longest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """The total to whoever reads the first server's mail; every row to all servers together; nothing to the others."""
-        keys = {who: member.secret for who, member in members.items() if isinstance(member, SharingHelper)}
+        """The total to whoever reads the first server's mail; every row to all servers together;
+        nothing to the others.
+        """
+        keys = {
+            who: member.secret
+            for who, member in members.items()
+            if isinstance(member, SharingHelper)
+        }
         return decode(self.code, self.others, received, keys, backend(self.backend))
 
 
 @lru_cache(maxsize=64)
-def round_of(channel: AdditiveSharing, plan: RoundPlan) -> Round:
+def round_of(channel: AdditiveSharing, plan: RoundPlan) -> SharingParameters:
     """A round's public parameters, with the headroom of the ring proved.
 
     Raises:
         ConfigError: fewer than 2 clients, or a sum that could leave the ring.
     """
     if plan.n < 2:
-        raise ConfigError(f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs at least 2.")
+        raise ConfigError(
+            f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs"
+            " at least 2."
+        )
     channel.code.scale(plan)
     ring = ring_for(channel.code, plan, ring=channel.ring)
     quorum = max(2, math.ceil(plan.n * channel.threshold - 1e-9))
-    names = b"\0".join([plan.session, plan.part.encode(), ",".join(map(str, plan.cohort)).encode(), channel.code.rounding.encode()])
+    names = b"\0".join(
+        [
+            plan.session,
+            plan.part.encode(),
+            ",".join(map(str, plan.cohort)).encode(),
+            channel.code.rounding.encode(),
+        ]
+    )
     facts = struct.pack(
-        "<qQddIIIH?", plan.number, plan.d, plan.l2, plan.max_weight, channel.servers, quorum, channel.bits, ring, channel.rotation
+        "<qQddIIIH?",
+        plan.number,
+        plan.d,
+        plan.l2,
+        plan.max_weight,
+        channel.servers,
+        quorum,
+        channel.bits,
+        ring,
+        channel.rotation,
     )
     tag = sha256(b"privfl/1/sharing" + facts + names).digest()[:16]
-    return Round(tag, plan, channel.code, ring, quorum, channel.others, channel.backend)
+    return SharingParameters(tag, plan, channel.code, ring, quorum, channel.others, channel.backend)
 
 
 @dataclass
@@ -160,7 +203,8 @@ class SharingClient:
         """The party of one round.
 
         Raises:
-            ConfigError: as `AdditiveSharing`, or a client that is not in the cohort, or servers whose keys nobody knows.
+            ConfigError: as `AdditiveSharing`, or a client that is not in the cohort, or servers
+                whose keys nobody knows.
         """
         channel, now = self.channel, round_of(self.channel, plan)
         if self.who not in plan.cohort:
@@ -168,13 +212,22 @@ class SharingClient:
         boxes = {who: channel.directory.boxes(who) for who in channel.others}
         unknown = [who for who, known in boxes.items() if not known]
         if unknown:
-            raise ConfigError(f"the directory knows no key of {unknown[0]}: make the helpers before a round begins.")
+            raise ConfigError(
+                f"the directory knows no key of {unknown[0]}: make the helpers before a round"
+                " begins."
+            )
         vector, refused = None, None
         try:
-            vector = channel.code.encode(update, plan, dtype=np.int32).view(np.uint32).astype(word(now.ring), copy=False)
+            vector = (
+                channel.code.encode(update, plan, dtype=np.int32)
+                .view(np.uint32)
+                .astype(word(now.ring), copy=False)
+            )
         except BadUpdate as bad:
             refused = str(bad)
-        return ClientParty(now, self.who, plan.cohort.index(self.who), boxes, vector, refused)
+        return SharingClientParty(
+            now, self.who, plan.cohort.index(self.who), boxes, vector, refused
+        )
 
 
 @dataclass
@@ -193,7 +246,7 @@ class SharingServer:
         Raises:
             ConfigError: as `AdditiveSharing`.
         """
-        return ServerParty(round_of(self.channel, plan))
+        return SharingServerParty(round_of(self.channel, plan))
 
 
 @dataclass(repr=False)

@@ -1,4 +1,6 @@
-"""Packed Shamir sharing of whole vectors modulo 2^31 - 1: one polynomial hides several values, numpy does the arithmetic."""
+"""Packed Shamir sharing of whole vectors modulo 2^31 - 1: one polynomial hides several values,
+numpy does the arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,11 @@ def _product(matrix: Field, values: Field) -> Field:
 
 @dataclass(frozen=True, slots=True)
 class PackedShamir:
-    """Shares for ``n`` holders with ``pack`` values in one polynomial: each share is 1/pack as long as the vector (Franklin, Yung 1992).
+    """Shares for ``n`` holders with ``pack`` values in one polynomial: each share is 1/pack as long
+    as the vector (Franklin, Yung 1992).
 
-    Any ``t`` shares tell nothing, any t + pack give everything back. The sum of shares is a share of the sum. Honest holders only.
+    Any ``t`` shares tell nothing, any t + pack give everything back. The sum of shares is a share
+    of the sum. Honest holders only.
 
     Raises:
         ConfigError: t + pack > n, or something below 1.
@@ -72,7 +76,10 @@ class PackedShamir:
     def __post_init__(self) -> None:
         require.at_least(1, t=self.t, pack=self.pack)
         if self.t + self.pack > self.n:
-            raise ConfigError(f"t + pack = {self.t + self.pack} shares would be needed of n = {self.n}: lower t or pack.")
+            raise ConfigError(
+                f"t + pack = {self.t + self.pack} shares would be needed of n = {self.n}: lower t"
+                " or pack."
+            )
 
     def _slots(self) -> range:
         """The points that hold the values; holders sit at 1..n."""
@@ -99,5 +106,7 @@ class PackedShamir:
         if len(shares) < need:
             raise ConfigError(f"{len(shares)} shares where {need} of {self.n} are needed.")
         some = sorted(shares)[:need]
-        values = _product(_lagrange([i + 1 for i in some], self._slots()), np.stack([shares[i] for i in some]))
+        values = _product(
+            _lagrange([i + 1 for i in some], self._slots()), np.stack([shares[i] for i in some])
+        )
         return values.T.reshape(-1)[:length].astype(np.int64)

@@ -1,4 +1,6 @@
-"""The parties of additive sharing: clients that split, servers that add, and the one that learns the sum."""
+"""The parties of additive sharing: clients that split, servers that add, and the one that learns
+the sum.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +11,48 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from privfl.core import Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, Received, RoundPlan, Rows, Total, client_of, client_party
+from privfl.core import (
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    Received,
+    RoundPlan,
+    Rows,
+    Total,
+    client_of,
+    client_party,
+)
 from privfl.crypto import cohort
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields, mask, open_letter, seal_letter
+from privfl.crypto.primitives import (
+    Backend,
+    BackendName,
+    Words,
+    backend,
+    fields,
+    mask,
+    open_box,
+    seal_box,
+)
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.primitives.letter import OVERHEAD
+from privfl.crypto.primitives.sealed_box import OVERHEAD
 from privfl.crypto.ring import lift, word
 from privfl.crypto.sharing.additive import SEED, split
 
 _HEADER = struct.Struct("<4sBBHI16s")
-"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's tag."""
+"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's
+tag.
+"""
 _MAGIC = b"PAS\x01"
 _VECTOR, _SEEDS, _HELD, _SURVIVORS, _SUM = range(5)
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class SharingParameters:
     """A round's public parameters; ``tag`` stands for all of them and is in every message."""
 
     tag: bytes
@@ -54,7 +80,9 @@ class Round:
         """
         found, position, tag, content = _read(body)
         if tag != self.tag:
-            raise Malformed("it belongs to another round, or its sender runs it with other parameters")
+            raise Malformed(
+                "it belongs to another round, or its sender runs it with other parameters"
+            )
         if found != kind:
             raise Malformed("it is out of order")
         return position, content
@@ -93,10 +121,10 @@ def _read(body: Buffer) -> tuple[int, int, bytes, memoryview]:
 
 
 @dataclass(repr=False)
-class ClientParty(KeepsSecrets):
+class SharingClientParty(KeepsSecrets):
     """A client in one round: it speaks once."""
 
-    round: Round
+    round: SharingParameters
     who: ClientId
     position: int
     boxes: Mapping[PartyId, tuple[bytes, ...]]
@@ -112,36 +140,45 @@ class ClientParty(KeepsSecrets):
         vector, seeds = split(self.vector, len(self.boxes) + 1)
         self.vector = None
         now, library = self.round, backend(self.round.library_name)
-        out: dict[PartyId, Buffer] = {"server": now.write(_VECTOR, self.position, fields.facts(now.plan), fields.pack(vector, now.ring))}
+        out: dict[PartyId, Buffer] = {
+            "server": now.write(
+                _VECTOR, self.position, fields.facts(now.plan), fields.pack(vector, now.ring)
+            )
+        }
         for (who, boxes), seed in zip(self.boxes.items(), seeds, strict=True):
-            letters = (seal_letter(box, seed, _scene(now.tag, self.position, who), library) for box in boxes)
-            out[who] = now.write(_SEEDS, self.position, *letters)
+            sealed_boxes = (
+                seal_box(box, seed, _bound_to(now.tag, self.position, who), library)
+                for box in boxes
+            )
+            out[who] = now.write(_SEEDS, self.position, *sealed_boxes)
         return out
 
 
-def _scene(tag: bytes, position: int, server: PartyId) -> bytes:
+def _bound_to(tag: bytes, position: int, server: PartyId) -> bytes:
     return tag + position.to_bytes(4, "little") + server.encode()
 
 
-def _open_seed(content: memoryview, secret: bytes, scene: bytes, library: Backend) -> bytes:
-    """The seed from the one of the letters that this key opens.
+def _open_seed(content: memoryview, secret: bytes, context: bytes, library: Backend) -> bytes:
+    """The seed from the one of the sealed_boxes that this key opens.
 
     Raises:
         Malformed: none does.
     """
     size = OVERHEAD + SEED
     for start in range(0, len(content) - size + 1, size):
-        seed = open_letter(secret, bytes(content[start : start + size]), scene, library)
+        seed = open_box(secret, bytes(content[start : start + size]), context, library)
         if seed is not None:
             return seed
-    raise Malformed("no letter that this server can open")
+    raise Malformed("no sealed_box that this server can open")
 
 
 @dataclass(repr=False)
 class HelperParty(KeepsSecrets):
-    """Another server in one round: it says whom it heard, and adds up once, for a set that the quorum is in."""
+    """Another server in one round: it says whom it heard, and adds up once, for a set that the
+    quorum is in.
+    """
 
-    round: Round
+    round: SharingParameters
     name: PartyId
     secret: bytes
     seeds: dict[int, bytes] = field(default_factory=dict)
@@ -166,8 +203,10 @@ class HelperParty(KeepsSecrets):
     def _hear(self, who: PartyId, body: Buffer) -> None:
         try:
             position, content = self.round.sender(who, body, _SEEDS)
-            scene = _scene(self.round.tag, position, self.name)
-            self.seeds[position] = _open_seed(content, self.secret, scene, backend(self.round.library_name))
+            context = _bound_to(self.round.tag, position, self.name)
+            self.seeds[position] = _open_seed(
+                content, self.secret, context, backend(self.round.library_name)
+            )
         except Malformed as malformed:
             self.excluded[who] = f"stage share: {malformed}"
 
@@ -178,9 +217,13 @@ class HelperParty(KeepsSecrets):
             survivors, rest = fields.read_bit_set(content, now.plan.n)
             fields.ends(rest)
         except Malformed as malformed:
-            raise StageAbort("sum", f"the server's message cannot be used: {malformed}", "server") from None
+            raise StageAbort(
+                "sum", f"the server's message cannot be used: {malformed}", "server"
+            ) from None
         if not survivors <= self.seeds.keys():
-            raise StageAbort("sum", "the server lists clients that never reached this one", "server")
+            raise StageAbort(
+                "sum", "the server lists clients that never reached this one", "server"
+            )
         now.enough("sum", survivors)
         total: Words = np.zeros(now.length, dtype=word(now.ring))
         mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
@@ -189,10 +232,10 @@ class HelperParty(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class ServerParty(KeepsSecrets):
+class SharingServerParty(KeepsSecrets):
     """The first server in one round."""
 
-    round: Round
+    round: SharingParameters
     vectors: dict[int, Words] = field(default_factory=dict)
     held: dict[PartyId, frozenset[int]] = field(default_factory=dict)
     survivors: frozenset[int] = frozenset()
@@ -234,7 +277,9 @@ class ServerParty(KeepsSecrets):
                 held, reasons = fields.read_bit_set(content, now.plan.n)
                 lines = [line.partition("\t") for line in bytes(reasons).decode().splitlines()]
             except (Malformed, UnicodeDecodeError) as malformed:
-                raise StageAbort("agree", f"the message of {who} cannot be used: {malformed}", who) from None
+                raise StageAbort(
+                    "agree", f"the message of {who} cannot be used: {malformed}", who
+                ) from None
             for client, _, why in lines:
                 self.excluded.setdefault(client, f"{why} ({who})")
             left &= held
@@ -246,7 +291,12 @@ class ServerParty(KeepsSecrets):
     def _all(self, reports: Mapping[PartyId, Buffer], stage: str) -> None:
         missing = [who for who in self.round.others if who not in reports]
         if missing:
-            raise StageAbort(stage, f"{', '.join(missing)} said nothing, and without every server there is no sum", missing[0], missing)
+            raise StageAbort(
+                stage,
+                f"{', '.join(missing)} said nothing, and without every server there is no sum",
+                missing[0],
+                missing,
+            )
 
     def _open(self, reports: Mapping[PartyId, Buffer]) -> Mail:
         now = self.round
@@ -257,7 +307,9 @@ class ServerParty(KeepsSecrets):
                 _, content = now.read(body, _SUM)
                 np.add(total, fields.unpack(content, now.ring, now.length), out=total)
             except Malformed as malformed:
-                raise StageAbort("sum", f"the sum of {who} cannot be used: {malformed}", who) from None
+                raise StageAbort(
+                    "sum", f"the sum of {who} cannot be used: {malformed}", who
+                ) from None
         for i in self.survivors:
             np.add(total, self.vectors[i], out=total)
         opened = now.code.decode(lift(total, now.ring), now.plan, len(self.survivors))
@@ -267,9 +319,15 @@ class ServerParty(KeepsSecrets):
 
 
 def decode(
-    code: FixedPoint, others: tuple[PartyId, ...], received: Received, secrets: Mapping[PartyId, bytes], library: Backend
+    code: FixedPoint,
+    others: tuple[PartyId, ...],
+    received: Received,
+    secrets: Mapping[PartyId, bytes],
+    library: Backend,
 ) -> Rows | Total | None:
-    """What a coalition can compute: rows from the first server's vectors and all other servers' seeds, the total from its mail alone."""
+    """What a coalition can compute: rows from the first server's vectors and all other servers'
+    seeds, the total from its mail alone.
+    """
     vectors: dict[int, tuple[ClientId, Words]] = {}
     sums: dict[PartyId, Words] = {}
     held: list[frozenset[int]] = []
@@ -282,7 +340,9 @@ def decode(
                 if kind == _VECTOR and client is not None:
                     plan, packed = fields.read_facts(content)
                     ring, tag = _HEADER.unpack_from(body)[2], its_tag
-                    vectors.setdefault(position, (client, fields.unpack(packed, ring, code.length(plan))))
+                    vectors.setdefault(
+                        position, (client, fields.unpack(packed, ring, code.length(plan)))
+                    )
                 elif plan is not None and kind == _HELD:
                     held.append(fields.read_bit_set(content, plan.n)[0])
                 elif plan is not None and kind == _SUM and who in others:
@@ -323,7 +383,11 @@ def _rows(
                 try:
                     kind, position, its_tag, content = _read(body)
                     if kind == _SEEDS and its_tag == tag and position in seeds:
-                        seeds[position].append(_open_seed(content, secrets[server], _scene(tag, position, server), library))
+                        seeds[position].append(
+                            _open_seed(
+                                content, secrets[server], _bound_to(tag, position, server), library
+                            )
+                        )
                 except Malformed:
                     continue
     values, weights, ids = [], [], []

@@ -1,4 +1,6 @@
-"""Shamir's secret sharing over the integers mod 2^255 - 19: keys and seeds of 32 bytes, shares of 32 bytes."""
+"""Shamir's secret sharing over the integers mod 2^255 - 19: keys and seeds of 32 bytes, shares of
+32 bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ def random_element() -> int:
 
 
 def split(secret: int, points: Iterable[int], t: int) -> dict[int, int]:
-    """The shares of ``secret`` at each point (small positive integers): any ``t`` give it back, fewer are uniform.
+    """The shares of ``secret`` at each point (small positive integers): any ``t`` give it back,
+    fewer are uniform.
 
-    Horner over unreduced integers: the points are small, so one reduction at the end is cheaper than one at each step.
+    Horner over unreduced integers: the points are small, so one reduction at the end is cheaper
+    than one at each step.
     """
     coefficients = [secrets.randbelow(P) for _ in range(t - 1)]
     shares = {}
@@ -34,15 +38,20 @@ def split(secret: int, points: Iterable[int], t: int) -> dict[int, int]:
 
 
 def weights_at_zero(points: Sequence[int]) -> list[int]:
-    """Lagrange's weights for the value at 0 from the values at distinct points: products of small integers, one inversion.
+    """Lagrange's weights for the value at 0 from the values at distinct points: products of small
+    integers, one inversion.
 
     Raises:
         ConfigError: a point is 0 or is there twice.
     """
     if len(set(points)) != len(points) or 0 in points:
-        raise ConfigError(f"interpolation needs distinct points other than 0, and got {sorted(points)}.")
+        raise ConfigError(
+            f"interpolation needs distinct points other than 0, and got {sorted(points)}."
+        )
     bottoms = [x * math.prod([other - x for other in points if other != x]) % P for x in points]
-    before = [1]  # Montgomery's trick: invert the product of all, then peel one factor after the other off
+    before = [
+        1
+    ]  # Montgomery's trick: invert the product of all, then peel one factor after the other off
     for bottom in bottoms:
         before.append(before[-1] * bottom % P)
     rest = math.prod(points) * pow(before[-1], -1, P) % P
@@ -54,13 +63,17 @@ def weights_at_zero(points: Sequence[int]) -> list[int]:
 
 
 def combine(shares: Mapping[int, int], weights: Sequence[int] | None = None) -> int:
-    """The secret from the values at the points, which must be as many as the threshold was, or more."""
+    """The secret from the values at the points, which must be as many as the threshold was, or
+    more.
+    """
     lagrange = weights_at_zero(list(shares)) if weights is None else weights
     return sum(w * y for w, y in zip(lagrange, shares.values(), strict=True)) % P
 
 
 def value_at(shares: Mapping[int, int], x: int) -> int:
-    """The polynomial through the shares, at another point: a share that is not on it was made by a liar."""
+    """The polynomial through the shares, at another point: a share that is not on it was made by a
+    liar.
+    """
     if x in shares:
         return shares[x]
     moved = [point - x for point in shares]
@@ -86,7 +99,8 @@ def from_bytes(raw: bytes | memoryview) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shamir:
-    """t-of-n sharing of secrets of up to 31 bytes, at the points 1..n (Shamir 1979). Information-theoretic against t - 1 holders.
+    """t-of-n sharing of secrets of up to 31 bytes, at the points 1..n (Shamir 1979).
+    Information-theoretic against t - 1 holders.
 
     It detects nothing: a wrong share gives a wrong secret.
 
@@ -111,7 +125,10 @@ class Shamir:
             ConfigError: the secret is longer than 31 bytes.
         """
         if len(secret) > 31:
-            raise ConfigError(f"a secret of {len(secret)} bytes does not fit in the field: share at most 31 bytes, a key for the rest.")
+            raise ConfigError(
+                f"a secret of {len(secret)} bytes does not fit in the field: share at most 31"
+                " bytes, a key for the rest."
+            )
         return split(int.from_bytes(b"\x01" + secret, "big"), range(1, self.n + 1), self.t)
 
     def reconstruct(self, shares: Mapping[int, int]) -> bytes:

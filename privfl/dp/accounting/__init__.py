@@ -1,10 +1,15 @@
 """Accounting: what releases spend, under which sampler and neighbour relation."""
 
-from privfl.dp.accounting.classical import advanced_epsilon, basic_epsilon, gaussian_epsilon, zcdp_epsilon
+from privfl.dp.accounting.classical import (
+    advanced_epsilon,
+    basic_epsilon,
+    gaussian_epsilon,
+    zcdp_epsilon,
+)
 from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
 from privfl.dp.accounting.ledger import Spent, spend, spent_epsilon
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
-from privfl.dp.accounting.rdp import RdpAccount
+from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
 from privfl.dp.accounting.statement import Stated, Statement, statement
 

@@ -1,4 +1,6 @@
-"""Binomial sums over many integer orders at once, in logs: what every theorem about sampling and Rényi DP comes down to."""
+"""Binomial sums over many integer orders at once, in logs: what every theorem about sampling and
+Rényi DP comes down to.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,15 @@ def log_expm1(y: Array) -> Array:
 
 
 def interpolated(orders: Array, integer: Callable[[tuple[int, ...]], Array]) -> Array:
-    """A curve known at integer orders (from 2), at all orders above 1: (a - 1) RDP(a) is convex in a and 0 at 1."""
+    """A curve known at integer orders (from 2), at all orders above 1: (a - 1) RDP(a) is convex in
+    a and 0 at 1.
+    """
     low, high = np.floor(orders), np.ceil(orders)
     needed = tuple(sorted({int(a) for a in np.concatenate([low, high]) if a >= 2}))
     cumulant = dict(zip(needed, integer(needed) * (np.array(needed) - 1), strict=True)) | {1: 0.0}
     share = orders - low
-    mixed = [(1 - s) * cumulant[int(a)] + s * cumulant[int(b)] for s, a, b in zip(share, low, high, strict=True)]
+    mixed = [
+        (1 - s) * cumulant[int(a)] + s * cumulant[int(b)]
+        for s, a, b in zip(share, low, high, strict=True)
+    ]
     return np.array(mixed) / (orders - 1)

@@ -1,6 +1,8 @@
-"""zCDP, basic and advanced composition: older, looser accounts of the Gaussian mechanism, for comparison beside RDP and PLD.
+"""zCDP, basic and advanced composition: older, looser accounts of the Gaussian mechanism, for
+comparison beside RDP and PLD.
 
-There is no GDP account: its central limit theorem understates epsilon on every subsampled row that we know, so it is no bound.
+There is no GDP account: its central limit theorem understates epsilon on every subsampled row that
+we know, so it is no bound.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from privfl.core import ConfigError
 
 
 def zcdp_epsilon(noise_multiplier: int | float, steps: int, delta: float) -> float:
-    """Epsilon of ``steps`` unsampled Gaussians by zCDP (Bun, Steinke 2016, Propositions 1.3, 1.6): rho + 2 sqrt(rho log(1 / delta)).
+    """Epsilon of ``steps`` unsampled Gaussians by zCDP (Bun, Steinke 2016, Propositions 1.3, 1.6):
+    rho + 2 sqrt(rho log(1 / delta)).
 
     zCDP has no amplification by sampling, so the rate does not enter.
 
@@ -37,7 +40,10 @@ def gaussian_epsilon(noise_multiplier: int | float, delta: float) -> float:
         return math.inf
 
     def excess(epsilon: float) -> float:
-        near, far = 1 / (2 * noise_multiplier) - epsilon * noise_multiplier, -1 / (2 * noise_multiplier) - epsilon * noise_multiplier
+        near, far = (
+            1 / (2 * noise_multiplier) - epsilon * noise_multiplier,
+            -1 / (2 * noise_multiplier) - epsilon * noise_multiplier,
+        )
         return float(ndtr(near) - math.exp(min(epsilon + float(log_ndtr(far)), 700.0))) - delta
 
     if excess(0.0) <= 0:
@@ -48,8 +54,11 @@ def gaussian_epsilon(noise_multiplier: int | float, delta: float) -> float:
     return float(brentq(excess, 0.0, high, xtol=1e-12))
 
 
-def basic_epsilon(noise_multiplier: int | float, rate: int | float, steps: int, delta: float) -> float:
-    """Epsilons added up, each step amplified by its Poisson rate (Dwork et al. 2006; amplification: Balle, Barthe, Gaboardi 2018).
+def basic_epsilon(
+    noise_multiplier: int | float, rate: int | float, steps: int, delta: float
+) -> float:
+    """Epsilons added up, each step amplified by its Poisson rate (Dwork et al. 2006; amplification:
+    Balle, Barthe, Gaboardi 2018).
 
     >>> basic_epsilon(1.0, 1.0, 1, 1e-5) == gaussian_epsilon(1.0, 1e-5)
     True
@@ -57,8 +66,11 @@ def basic_epsilon(noise_multiplier: int | float, rate: int | float, steps: int, 
     return steps * _amplified(noise_multiplier, rate, delta / steps)
 
 
-def advanced_epsilon(noise_multiplier: int | float, rate: int | float, steps: int, delta: float) -> float:
-    """Dwork, Rothblum, Vadhan 2010: sqrt(2 k log(1/d')) e + k e (e^e - 1); half of delta pays for the composition, half for the steps.
+def advanced_epsilon(
+    noise_multiplier: int | float, rate: int | float, steps: int, delta: float
+) -> float:
+    """Dwork, Rothblum, Vadhan 2010: sqrt(2 k log(1/d')) e + k e (e^e - 1); half of delta pays for
+    the composition, half for the steps.
 
     >>> advanced_epsilon(20.0, 0.1, 1000, 1e-6) < basic_epsilon(20.0, 0.1, 1000, 1e-6)
     True
@@ -71,6 +83,8 @@ def advanced_epsilon(noise_multiplier: int | float, rate: int | float, steps: in
 
 def _amplified(noise_multiplier: int | float, rate: int | float, delta: float) -> float:
     if not delta / rate < 1:
-        raise ConfigError(f"delta {delta} a step at rate {rate} leaves nothing to amplify: use accountant 'rdp'.")
+        raise ConfigError(
+            f"delta {delta} a step at rate {rate} leaves nothing to amplify: use accountant 'rdp'."
+        )
     base = gaussian_epsilon(noise_multiplier, delta / rate)
     return math.log1p(rate * math.expm1(base)) if base < 700 else base

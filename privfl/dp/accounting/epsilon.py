@@ -10,7 +10,7 @@ from typing import get_args
 from privfl.core import ConfigError, NeighbourRelation, Scheme, require, unknown
 from privfl.dp.accounting.classical import advanced_epsilon, basic_epsilon, zcdp_epsilon
 from privfl.dp.accounting.pld import pld_epsilon
-from privfl.dp.accounting.rdp import RdpAccount, require_delta
+from privfl.dp.accounting.rdp_account import RdpAccount, require_delta
 from privfl.dp.accounting.release import Accountant, Release
 
 _MOST_NOISE = 1e6
@@ -26,21 +26,27 @@ def epsilon(
     relation: NeighbourRelation = "add_remove",
     sampler: Scheme = "poisson",
 ) -> float:
-    """The epsilon that ``steps`` noisy sums of clipped contributions spend at ``delta``; inf without noise.
+    """The epsilon that ``steps`` noisy sums of clipped contributions spend at ``delta``; inf
+    without noise.
 
     Args:
-        noise_multiplier: sigma over the clip C, whatever the relation; replacing a record moves the sum by 2C, and that is accounted for.
-        sample_rate: the chance of a record (or client) to be in a step, or the fraction of a fixed-size sample.
+        noise_multiplier: sigma over the clip C, whatever the relation; replacing a record moves the
+            sum by 2C, and that is accounted for.
+        sample_rate: the chance of a record (or client) to be in a step, or the fraction of a
+            fixed-size sample.
         steps: how many releases.
         delta: the chance of failure; below one over the number of records.
-        accountant: ``"rdp"`` or ``"pld"`` (tighter, slower); for comparison ``"moments"`` (RDP with the conversion of 2016),
-            ``"zcdp"``, ``"basic"`` and ``"advanced"`` composition.
-        relation: ``"add_remove"``, ``"replace_one"``, or ``"zero_out"`` (a record's contribution becomes zero).
-        sampler: ``"poisson"``; ``"fixed_size"`` without replacement (replace_one or zero_out); ``"all"`` takes everybody in
-            every step; ``"shuffled"`` takes everybody once an epoch, with no amplification: ceil(steps * rate) participations.
+        accountant: ``"rdp"`` or ``"pld"`` (tighter, slower); for comparison ``"moments"`` (RDP with
+            the conversion of 2016), ``"zcdp"``, ``"basic"`` and ``"advanced"`` composition.
+        relation: ``"add_remove"``, ``"replace_one"``, or ``"zero_out"`` (a record's contribution
+            becomes zero).
+        sampler: ``"poisson"``; ``"fixed_size"`` without replacement (replace_one or zero_out);
+            ``"all"`` takes everybody in every step; ``"shuffled"`` takes everybody once an epoch,
+            with no amplification: ceil(steps * rate) participations.
 
     Raises:
-        ConfigError: a number out of range, a sampler that does not fit the relation, or an accountant that cannot do the pair.
+        ConfigError: a number out of range, a sampler that does not fit the relation, or an
+            accountant that cannot do the pair.
 
     >>> round(epsilon(noise_multiplier=1.1, sample_rate=0.01, steps=10_000, delta=1e-5), 4)
     5.632
@@ -57,7 +63,9 @@ def spent_by(
     relation: NeighbourRelation = "add_remove",
     sampler: Scheme = "poisson",
 ) -> float:
-    """`epsilon` of steps with different noise: ``counts[i]`` of them with ``noise_multipliers[i]``."""
+    """`epsilon` of steps with different noise: ``counts[i]`` of them with
+    ``noise_multipliers[i]``.
+    """
     require_delta(delta)
     require_accountant(accountant)
     for count in counts:
@@ -67,7 +75,9 @@ def spent_by(
     for z, count in zip(noise_multipliers, counts, strict=True):
         release = Release.gaussian(z / 2 if halved else z, sampler, sample_rate, relation)
         if sampler in ("all", "shuffled"):
-            count = math.ceil(count * sample_rate - 1e-9) if sampler == "shuffled" else count  # noqa: PLW2901
+            count = (
+                math.ceil(count * sample_rate - 1e-9) if sampler == "shuffled" else count
+            )  # noqa: PLW2901
             release = Release.gaussian(z / 2 if halved else z, "all", 1.0, relation)
         releases[release] += count
     if not sum(releases.values()):
@@ -84,20 +94,32 @@ def spent_by(
 
 def _classical(releases: Counter[Release], delta: float, accountant: Accountant) -> float:
     if len(releases) > 1:
-        raise ConfigError(f"accountant '{accountant}' compares steps of equal noise only: use 'rdp' or 'pld' for a schedule.")
+        raise ConfigError(
+            f"accountant '{accountant}' compares steps of equal noise only: use 'rdp' or 'pld' for"
+            " a schedule."
+        )
     ((release, count),) = releases.items()
     z, rate = release.parameter("noise_multiplier"), release.rate
     if accountant == "zcdp":
         return zcdp_epsilon(z, count, delta)
-    if release.amplified and (release.scheme, release.relation) not in (("poisson", "add_remove"), ("poisson", "zero_out")):
-        raise ConfigError(f"accountant '{accountant}' knows Poisson sampling under add_remove only: use 'rdp' or 'pld'.")
+    if release.amplified and (release.scheme, release.relation) not in (
+        ("poisson", "add_remove"),
+        ("poisson", "zero_out"),
+    ):
+        raise ConfigError(
+            f"accountant '{accountant}' knows Poisson sampling under add_remove only: use 'rdp' or"
+            " 'pld'."
+        )
     return (basic_epsilon if accountant == "basic" else advanced_epsilon)(z, rate, count, delta)
 
 
 def require_accountant(accountant: str) -> None:
     """Refuse an accountant that is not offered."""
     if accountant == "gdp":
-        raise ConfigError("accountant 'gdp' is not offered: its limit theorem understates epsilon under subsampling; use 'pld'.")
+        raise ConfigError(
+            "accountant 'gdp' is not offered: its limit theorem understates epsilon under"
+            " subsampling; use 'pld'."
+        )
     if accountant not in get_args(Accountant):
         raise ConfigError(unknown("accountant", accountant, get_args(Accountant)))
 
@@ -113,9 +135,11 @@ def calibrate(
     sampler: Scheme = "poisson",
     schedule: Sequence[int | float] | None = None,
 ) -> float:
-    """The least noise multiplier (within 1e-4 of itself, never too small) with which ``steps`` steps spend at most ``epsilon``.
+    """The least noise multiplier (within 1e-4 of itself, never too small) with which ``steps``
+    steps spend at most ``epsilon``.
 
-    ``schedule`` gives one factor a step: step t then has the noise multiplier ``schedule[t]`` times the result.
+    ``schedule`` gives one factor a step: step t then has the noise multiplier ``schedule[t]`` times
+    the result.
 
     Raises:
         ConfigError: a number out of range, or an epsilon that no noise up to 1e6 reaches.
@@ -128,7 +152,9 @@ def calibrate(
     factors, counts = [1.0], [steps]
     if schedule is not None:
         if len(schedule) != steps:
-            raise ConfigError(f"a schedule gives one factor a step: {steps} steps, and {len(schedule)} factors.")
+            raise ConfigError(
+                f"a schedule gives one factor a step: {steps} steps, and {len(schedule)} factors."
+            )
         require.positive(**{"a schedule's factors": min(schedule)})
         grouped = Counter(schedule)
         factors, counts = list(grouped), list(grouped.values())
@@ -142,7 +168,8 @@ def calibrate(
         low, high = high, high * 2
         if high > _MOST_NOISE:
             raise ConfigError(
-                f"epsilon {epsilon} at delta {delta} over {steps} steps is out of reach: no noise up to {_MOST_NOISE:g} gives it."
+                f"epsilon {epsilon} at delta {delta} over {steps} steps is out of reach: no noise"
+                f" up to {_MOST_NOISE:g} gives it."
             )
     high = _least(lambda z: spent(z, start), epsilon, low, high)
     if accountant == "pld":  # tighter than RDP, so its answer lies below
@@ -151,7 +178,9 @@ def calibrate(
 
 
 def _least(spent: Callable[[float], float], epsilon: float, low: float, high: float) -> float:
-    """The least z between, with spent(z) <= epsilon: false position on log scales, which flattens both ends, then a safe bracket."""
+    """The least z between, with spent(z) <= epsilon: false position on log scales, which flattens
+    both ends, then a safe bracket.
+    """
     if spent(low) <= epsilon:
         return low
     at_low, at_high = spent(low), spent(high)

@@ -1,4 +1,6 @@
-"""What a ledger has spent, by unit and subject: RDP and PLD side by side, or the reason why no claim can be made."""
+"""What a ledger has spent, by unit and subject: RDP and PLD side by side, or the reason why no
+claim can be made.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ from dataclasses import dataclass
 
 from privfl.core import Charge, ConfigError, Ledger, NeighbourRelation, Unit
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
-from privfl.dp.accounting.rdp import RdpAccount, require_delta
+from privfl.dp.accounting.rdp_account import RdpAccount, require_delta
 from privfl.dp.accounting.release import Release
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one subject has spent. Both figures are upper bounds; ``pld`` is None where no loss distribution is known or asked for.
+    """What one subject has spent. Both figures are upper bounds; ``pld`` is None where no loss
+    distribution is known or asked for.
 
-    ``refused`` says why the charges support no claim; then there are no figures. ``notes`` are what a reader must know beside them.
+    ``refused`` says why the charges support no claim; then there are no figures. ``notes`` are what
+    a reader must know beside them.
     """
 
     unit: Unit
@@ -50,9 +54,10 @@ class Spent:
 def spend(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[Spent, ...]:
     """What every subject of a ledger has spent at ``delta``; empty for an empty ledger.
 
-    Charges that make a claim unsound are refused in words: weights that differ outside of the sensitivity, a mean over those who
-    survived under add_remove, noise that a seed repeats, mixed relations, a sampler that the relation does not have. A cohort
-    that the adversary sees pays for every round in which it took part, without amplification. ``pld=False`` leaves the slower
+    Charges that make a claim unsound are refused in words: weights that differ outside of the
+    sensitivity, a mean over those who survived under add_remove, noise that a seed repeats, mixed
+    relations, a sampler that the relation does not have. A cohort that the adversary sees pays for
+    every round in which it took part, without amplification. ``pld=False`` leaves the slower
     accountant out, for figures after every round.
 
     Raises:
@@ -68,11 +73,14 @@ def spend(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[Spent, ...
     subjects: dict[tuple[Unit, str], list[Charge]] = {}
     for charge in ledger.charges:
         subjects.setdefault((charge.unit, charge.subject), []).append(charge)
-    return tuple(_spent(unit, subject, charges, delta, pld) for (unit, subject), charges in subjects.items())
+    return tuple(
+        _spent(unit, subject, charges, delta, pld) for (unit, subject), charges in subjects.items()
+    )
 
 
 def spent_epsilon(ledger: Ledger, delta: float) -> tuple[float | None, str]:
-    """The largest RDP epsilon over the subjects of a ledger, with what a reader must know; None with the reason where one is refused.
+    """The largest RDP epsilon over the subjects of a ledger, with what a reader must know; None
+    with the reason where one is refused.
 
     A few milliseconds, so it can be asked after every round; `spend` adds the tighter PLD figure.
 
@@ -97,7 +105,9 @@ def _spent(unit: Unit, subject: str, charges: list[Charge], delta: float, pld: b
     if refused is None:
         try:
             rdp, order, tight, more = _figures(charges, delta, pld)
-            return Spent(unit, subject, relation, delta, count, rdp, order, tight, None, notes + more)
+            return Spent(
+                unit, subject, relation, delta, count, rdp, order, tight, None, notes + more
+            )
         except ConfigError as impossible:
             refused = str(impossible)
     return Spent(unit, subject, relation, delta, count, refused=refused, notes=notes)
@@ -106,20 +116,27 @@ def _spent(unit: Unit, subject: str, charges: list[Charge], delta: float, pld: b
 def _refusal(charges: list[Charge]) -> str | None:
     """Why these charges support no claim, or None."""
     if any(charge.repeatable_noise for charge in charges):
-        return "void: the noise came from a seed, and who knows the seed subtracts it. Leave noise_seed out for a guarantee."
+        return (
+            "void: the noise came from a seed, and who knows the seed subtracts it. Leave"
+            " noise_seed out for a guarantee."
+        )
     if any(not charge.uniform and not charge.weights_counted for charge in charges):
         return (
-            "contributions had different weights, and the sensitivity does not count them: a client of weight w has the noise"
-            " multiplier z / (K w) only. Use uniform weights, or put the largest weight into the sensitivity."
+            "contributions had different weights, and the sensitivity does not count them: a client"
+            " of weight w has the noise multiplier z / (K w) only. Use uniform weights, or put the"
+            " largest weight into the sensitivity."
         )
     if any(charge.relation == "add_remove" and not charge.public_denominator for charge in charges):
         return (
-            "the mean divided by the number of those present, which an added or removed client changes too."
-            " Give a public denominator, or use relation 'replace_one'."
+            "the mean divided by the number of those present, which an added or removed client"
+            " changes too. Give a public denominator, or use relation 'replace_one'."
         )
     relations = sorted({charge.relation for charge in charges})
     if len(relations) > 1:
-        return f"charges under the relations {' and '.join(relations)} cannot be added up: use one relation for the whole run."
+        return (
+            f"charges under the relations {' and '.join(relations)} cannot be added up: use one"
+            " relation for the whole run."
+        )
     return None
 
 
@@ -131,11 +148,16 @@ def _notes(charges: list[Charge], delta: float) -> tuple[str, ...]:
         notes.append("shuffled batches are counted without amplification.")
     least = min(charge.sampling.population for charge in charges)
     if delta * least >= 1:
-        notes.append(f"delta {delta:g} is not below 1 / {least}: a mechanism that publishes one whole record would satisfy it.")
+        notes.append(
+            f"delta {delta:g} is not below 1 / {least}: a mechanism that publishes one whole record"
+            " would satisfy it."
+        )
     return tuple(notes)
 
 
-def _figures(charges: list[Charge], delta: float, pld: bool) -> tuple[float, float, float | None, tuple[str, ...]]:
+def _figures(
+    charges: list[Charge], delta: float, pld: bool
+) -> tuple[float, float, float | None, tuple[str, ...]]:
     """RDP epsilon, its order, PLD epsilon and notes of whoever took part in the dearest rounds."""
     dearest: tuple[float, float, Counter[Release]] | None = None
     for releases in _by_participant(charges):
@@ -159,7 +181,9 @@ def _figures(charges: list[Charge], delta: float, pld: bool) -> tuple[float, flo
 
 
 def _by_participant(charges: Iterable[Charge]) -> list[Counter[Release]]:
-    """Releases of everybody who took part where that is public, once per distinct history; else of one subject that pays for all."""
+    """Releases of everybody who took part where that is public, once per distinct history; else of
+    one subject that pays for all.
+    """
     everybody: Counter[Release] = Counter()
     own: dict[int, Counter[Release]] = {}
     for charge in charges:

@@ -1,4 +1,6 @@
-"""Privacy loss distributions, by Google's dp-accounting: tight to its grid of 1e-4, and pessimistic where it rounds."""
+"""Privacy loss distributions, by Google's dp-accounting: tight to its grid of 1e-4, and pessimistic
+where it rounds.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from privfl.dp.accounting.release import Release
 
 GRID = 1e-4
 _TAIL = 9.5
-"""Standard deviations at which a Gaussian's tail is given up to infinity: a probability of 1e-21."""
+"""Standard deviations at which a Gaussian's tail is given up to infinity: a probability of
+1e-21.
+"""
 
 
 class NoPld(ConfigError):
@@ -40,7 +44,12 @@ def pld_epsilon(releases: Mapping[Release, int], delta: float) -> float:
 def _epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     total: Any = None
     merged = _merged(releases)
-    if len(merged) == 1 and merged[0][0].mechanism == "gaussian" and not merged[0][0].amplified and not _silent(merged[0][0]):
+    if (
+        len(merged) == 1
+        and merged[0][0].mechanism == "gaussian"
+        and not merged[0][0].amplified
+        and not _silent(merged[0][0])
+    ):
         return gaussian_epsilon(merged[0][0].z, delta)  # one Gaussian needs no grid
     for release, count in merged:
         if _silent(release):
@@ -80,27 +89,43 @@ def _distribution(release: Release) -> Any:
         if release.amplified and release.scheme == "fixed_size":
             return _without_replacement(q, z)
         replaced = release.relation == "replace_one" and release.amplified
-        # dp-accounting takes sigma over C and doubles the sensitivity itself under REPLACE_ONE; ours is over 2C there
-        relation = NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
-        return pld.from_gaussian_mechanism(
-            2 * z if replaced else z, value_discretization_interval=GRID, sampling_prob=q, neighboring_relation=relation
+        # dp-accounting takes sigma over C and doubles the sensitivity itself under REPLACE_ONE;
+        # ours is over 2C there
+        relation = (
+            NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
         )
-    if name == "laplace" and not (release.amplified and (release.scheme == "fixed_size" or release.relation == "replace_one")):
-        return pld.from_laplace_mechanism(release.parameter("scale"), value_discretization_interval=GRID, sampling_prob=q)
+        return pld.from_gaussian_mechanism(
+            2 * z if replaced else z,
+            value_discretization_interval=GRID,
+            sampling_prob=q,
+            neighboring_relation=relation,
+        )
+    if name == "laplace" and not (
+        release.amplified and (release.scheme == "fixed_size" or release.relation == "replace_one")
+    ):
+        return pld.from_laplace_mechanism(
+            release.parameter("scale"), value_discretization_interval=GRID, sampling_prob=q
+        )
     if name == "randomised_response" and not release.amplified:
         k, epsilon = release.parameter("k"), release.parameter("epsilon")
         flip = k / (math.exp(epsilon) + k - 1)
         one = pld.from_randomized_response(flip, int(k), value_discretization_interval=GRID)
         return one.self_compose(int(release.parameter("count")))
-    sampled = f" under {release.scheme} sampling and {release.relation}" if release.amplified else ""
-    raise NoPld(f"no privacy loss distribution is known for '{name}'{sampled}: the RDP figure is the claim.")
+    sampled = (
+        f" under {release.scheme} sampling and {release.relation}" if release.amplified else ""
+    )
+    raise NoPld(
+        f"no privacy loss distribution is known for '{name}'{sampled}: the RDP figure is the claim."
+    )
 
 
 def _without_replacement(q: float, z: float) -> Any:
-    """A fixed-size sample without replacement, replace one, from its privacy profile (Balle, Barthe, Gaboardi 2018, Theorem 9).
+    """A fixed-size sample without replacement, replace one, from its privacy profile (Balle,
+    Barthe, Gaboardi 2018, Theorem 9).
 
-    The profile q delta(log(1 + (e^eps - 1) / q)) holds in both directions at once, so the dominating pair is symmetric; the one-sided
-    pair of Poisson sampling would understate a composition.
+    The profile q delta(log(1 + (e^eps - 1) / q)) holds in both directions at once, so the
+    dominating pair is symmetric; the one-sided pair of Poisson sampling would understate a
+    composition.
     """
     from dp_accounting.pld import pld_pmf
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -112,10 +137,14 @@ def _without_replacement(q: float, z: float) -> Any:
     lower = -np.expm1(-half) + np.exp(-half) * upper
     middle = q * _gaussian_delta(np.zeros(1), z)
     deltas = np.minimum.accumulate(np.concatenate([lower[::-1], middle, upper]))
-    return pld.PrivacyLossDistribution(pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(GRID, -n, n, deltas))
+    return pld.PrivacyLossDistribution(
+        pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(GRID, -n, n, deltas)
+    )
 
 
 def _gaussian_delta(epsilon: Array, z: float) -> Array:
     """The Gaussian mechanism's delta at each epsilon (Balle, Wang 2018, Theorem 8)."""
     near, far = 1 / (2 * z) - epsilon * z, -1 / (2 * z) - epsilon * z
-    return np.asarray(np.maximum(ndtr(near) - np.exp(epsilon + log_ndtr(far)), 0.0), dtype=np.float64)
+    return np.asarray(
+        np.maximum(ndtr(near) - np.exp(epsilon + log_ndtr(far)), 0.0), dtype=np.float64
+    )

@@ -19,7 +19,9 @@ _LEAST = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Steps of a grid on which the noise's deviation is a power of two, and the sensitivity in steps, rounding included."""
+    """Steps of a grid on which the noise's deviation is a power of two, and the sensitivity in
+    steps, rounding included.
+    """
 
     step: float
     l2: float
@@ -28,23 +30,37 @@ class _Grid:
     @classmethod
     def of(cls, noise_multiplier: float, l2: float, d: int) -> _Grid:
         if not math.isfinite(l2) or l2 <= 0:
-            raise ConfigError(f"noise needs a finite L2 sensitivity above 0, and it is {l2}: set a clip and a rule that has one.")
+            raise ConfigError(
+                f"noise needs a finite L2 sensitivity above 0, and it is {l2}: set a clip and a"
+                " rule that has one."
+            )
         deviation = max(_LEAST, 1 << math.ceil(math.log2(_FINE * noise_multiplier * math.sqrt(d))))
-        steps = deviation / noise_multiplier  # the whole sensitivity: the vector's own, and sqrt(d) for rounding two neighbours
+        steps = (
+            deviation / noise_multiplier
+        )  # the whole sensitivity: the vector's own, and sqrt(d) for rounding two neighbours
         return cls(l2 / (steps - math.sqrt(d)), steps, deviation)
 
-    def noisy(self, vector: Vector, draw: Callable[[int, float, NoiseSource], Integers], noise: NoiseSource) -> Vector:
+    def noisy(
+        self,
+        vector: Vector,
+        draw: Callable[[int, float, NoiseSource], Integers],
+        noise: NoiseSource,
+    ) -> Vector:
         values = vector.detach().cpu().double().numpy().reshape(-1)
-        whole = np.rint(values / self.step).astype(np.int64) + draw(values.size, float(self.deviation) ** 2, noise)
+        whole = np.rint(values / self.step).astype(np.int64) + draw(
+            values.size, float(self.deviation) ** 2, noise
+        )
         return torch.from_numpy(whole * self.step).to(vector.device, vector.dtype).view_as(vector)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscreteGaussian:
-    """Central discrete Gaussian noise (Canonne, Kamath, Steinke 2020): the aggregate is rounded to a grid and noised on it, exactly.
+    """Central discrete Gaussian noise (Canonne, Kamath, Steinke 2020): the aggregate is rounded to
+    a grid and noised on it, exactly.
 
-    Guarantee: that of `Gaussian` with the same noise multiplier, rounding accounted for in the sensitivity, and none of the
-    attacks on floating-point noise. Costs at most 3 % more deviation than the ideal Gaussian.
+    Guarantee: that of `Gaussian` with the same noise multiplier, rounding accounted for in the
+    sensitivity, and none of the attacks on floating-point noise. Costs at most 3 % more deviation
+    than the ideal Gaussian.
 
     Raises:
         ConfigError: the noise multiplier is not above 0.
@@ -59,24 +75,35 @@ class DiscreteGaussian:
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing at the clients."""
         return values, None
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """The aggregate on its grid with noise, and the event."""
         d = vector.numel()
         grid = _Grid.of(self.noise_multiplier, float(sensitivity.l2), d)
         event = DpEvent(
             "discrete_gaussian",
-            {"l2": grid.l2, "l1": grid.l2 * math.sqrt(d), "variance": float(grid.deviation) ** 2, "shares": 1, "d": d},
+            {
+                "l2": grid.l2,
+                "l1": grid.l2 * math.sqrt(d),
+                "variance": float(grid.deviation) ** 2,
+                "shares": 1,
+                "d": d,
+            },
         )
         return grid.noisy(vector, discrete_gaussian, noise), event
 
 
 @dataclass(frozen=True, slots=True)
 class Skellam:
-    """Central Skellam noise (Agarwal, Kairouz, Liu 2021): as `DiscreteGaussian`, with the difference of two Poisson draws.
+    """Central Skellam noise (Agarwal, Kairouz, Liu 2021): as `DiscreteGaussian`, with the
+    difference of two Poisson draws.
 
     >>> Skellam(noise_multiplier=1.0).noise_multiplier
     1.0
@@ -87,13 +114,20 @@ class Skellam:
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing at the clients."""
         return values, None
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """The aggregate on its grid with noise, and the event."""
         d = vector.numel()
         grid = _Grid.of(self.noise_multiplier, float(sensitivity.l2), d)
-        event = DpEvent("skellam", {"l2": grid.l2, "l1": grid.l2 * math.sqrt(d), "variance": float(grid.deviation) ** 2})
+        event = DpEvent(
+            "skellam",
+            {"l2": grid.l2, "l1": grid.l2 * math.sqrt(d), "variance": float(grid.deviation) ** 2},
+        )
         return grid.noisy(vector, skellam, noise), event

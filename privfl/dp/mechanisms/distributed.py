@@ -1,4 +1,6 @@
-"""Distributed DP: each client adds a share of the noise to its ring integers, so that nobody ever sees a sum without noise."""
+"""Distributed DP: each client adds a share of the noise to its ring integers, so that nobody ever
+sees a sum without noise.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ def _l1(unit_l2: float, d: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DistributedSkellam:
-    """Skellam shares under a summing channel (Agarwal, Kairouz, Liu 2021): they add up to Skellam noise exactly.
+    """Skellam shares under a summing channel (Agarwal, Kairouz, Liu 2021): they add up to Skellam
+    noise exactly.
 
-    Guarantee: central DP against the server and everybody else, as long as ``among`` honest contributions survive; with fewer the
-    event says what is left. ``noise_multiplier`` is the whole noise's deviation over the contribution's norm. Colluding clients
-    know their own shares: plan ``among`` as the fewest HONEST survivors.
+    Guarantee: central DP against the server and everybody else, as long as ``among`` honest
+    contributions survive; with fewer the event says what is left. ``noise_multiplier`` is the whole
+    noise's deviation over the contribution's norm. Colluding clients know their own shares: plan
+    ``among`` as the fewest HONEST survivors.
 
     Raises:
         ConfigError: the noise multiplier is negative.
@@ -47,13 +51,17 @@ class DistributedSkellam:
         require.at_least(1, among=among)
         return (self.noise_multiplier * unit_l2) ** 2 * contributors / among
 
-    def add(self, integers: Integers, unit_l2: int | float, among: int, noise: NoiseSource) -> Integers:
+    def add(
+        self, integers: Integers, unit_l2: int | float, among: int, noise: NoiseSource
+    ) -> Integers:
         """New integers [d]: the contribution with one share of the noise in it."""
         variance = self._variance(unit_l2, among, 1)
         return integers + skellam(integers.size, variance, noise) if variance else integers.copy()
 
     def reach(self, unit_l2: int | float, among: int, contributors: int) -> int:
-        """How far the noise of so many contributors moves any of up to 2^32 integers, but with chance 2^-40."""
+        """How far the noise of so many contributors moves any of up to 2^32 integers, but with
+        chance 2^-40.
+        """
         return _reach(self._variance(unit_l2, among, contributors))
 
     def event(self, unit_l2: int | float, d: int, among: int, survivors: int) -> DpEvent:
@@ -64,9 +72,11 @@ class DistributedSkellam:
 
 @dataclass(frozen=True, slots=True)
 class DistributedDiscreteGaussian:
-    """Discrete Gaussian shares under a summing channel (Kairouz, Liu, Steinke 2021): their sum is nearly a discrete Gaussian.
+    """Discrete Gaussian shares under a summing channel (Kairouz, Liu, Steinke 2021): their sum is
+    nearly a discrete Gaussian.
 
-    Guarantee: as `DistributedSkellam`; what "nearly" costs is in the event, and explodes where a share's deviation is near one.
+    Guarantee: as `DistributedSkellam`; what "nearly" costs is in the event, and explodes where a
+    share's deviation is near one.
 
     >>> DistributedDiscreteGaussian(1.0).event(unit_l2=100.0, d=64, among=10, survivors=8).parameters["shares"]
     8
@@ -82,17 +92,31 @@ class DistributedDiscreteGaussian:
         require.at_least(1, among=among)
         return (self.noise_multiplier * unit_l2) ** 2 * contributors / among
 
-    def add(self, integers: Integers, unit_l2: int | float, among: int, noise: NoiseSource) -> Integers:
+    def add(
+        self, integers: Integers, unit_l2: int | float, among: int, noise: NoiseSource
+    ) -> Integers:
         """New integers [d]: the contribution with one share of the noise in it."""
         variance = self._variance(unit_l2, among, 1)
-        return integers + discrete_gaussian(integers.size, variance, noise) if variance else integers.copy()
+        return (
+            integers + discrete_gaussian(integers.size, variance, noise)
+            if variance
+            else integers.copy()
+        )
 
     def reach(self, unit_l2: int | float, among: int, contributors: int) -> int:
-        """How far the noise of so many contributors moves any of up to 2^32 integers, but with chance 2^-40."""
+        """How far the noise of so many contributors moves any of up to 2^32 integers, but with
+        chance 2^-40.
+        """
         return _reach(self._variance(unit_l2, among, contributors))
 
     def event(self, unit_l2: int | float, d: int, among: int, survivors: int) -> DpEvent:
         """What accounts for the noise of the shares that did arrive."""
         variance = self._variance(unit_l2, among, survivors)
-        parameters = {"l2": unit_l2, "l1": _l1(unit_l2, d), "variance": variance, "shares": survivors, "d": d}
+        parameters = {
+            "l2": unit_l2,
+            "l1": _l1(unit_l2, d),
+            "variance": variance,
+            "shares": survivors,
+            "d": d,
+        }
         return DpEvent("discrete_gaussian", parameters)

@@ -13,22 +13,29 @@ def _noisy(vector: Vector, deviation: int | float, noise: NoiseSource) -> Vector
     """The vector plus N(0, deviation^2) in each entry, in the vector's own type."""
     if deviation == 0:
         return vector.clone()
-    return vector + normals(vector.numel(), noise).mul_(deviation).to(vector.device, vector.dtype).view_as(vector)
+    return vector + normals(vector.numel(), noise).mul_(deviation).to(
+        vector.device, vector.dtype
+    ).view_as(vector)
 
 
 def _bounded(sensitivity: int | float, norm: str) -> float:
     if not math.isfinite(sensitivity) or sensitivity < 0:
-        raise ConfigError(f"noise needs a finite {norm} sensitivity, and it is {sensitivity}: set a clip and a rule that has one.")
+        raise ConfigError(
+            f"noise needs a finite {norm} sensitivity, and it is {sensitivity}: set a clip and a"
+            " rule that has one."
+        )
     return sensitivity
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """Central Gaussian noise: the server adds N(0, (z sensitivity)^2) to every entry of the aggregate (Abadi et al. 2016; McMahan 2018).
+    """Central Gaussian noise: the server adds N(0, (z sensitivity)^2) to every entry of the
+    aggregate (Abadi et al. 2016; McMahan 2018).
 
-    Guarantee: central DP against whoever sees the released models, with a server that is trusted to add the noise; epsilon by
-    `privfl.dp.epsilon`. ``noise_multiplier=0`` adds nothing, and every account of it says that epsilon is infinite. The noise is
-    from the source it is given (the operating system's CSPRNG unless a run says otherwise), in floating point.
+    Guarantee: central DP against whoever sees the released models, with a server that is trusted to
+    add the noise; epsilon by `privfl.dp.epsilon`. ``noise_multiplier=0`` adds nothing, and every
+    account of it says that epsilon is infinite. The noise is from the source it is given (the
+    operating system's CSPRNG unless a run says otherwise), in floating point.
 
     Raises:
         ConfigError: the noise multiplier is negative, or not finite.
@@ -46,11 +53,15 @@ class Gaussian:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing at the clients."""
         return values, None
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """The aggregate with noise, and its event; the vector that went in stays as it was.
 
         The noise follows the sensitivity, not the number of survivors, so a dropout cannot thin it.
@@ -59,15 +70,19 @@ class Gaussian:
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.noise_multiplier * _bounded(sensitivity.l2, "L2")
-        return _noisy(vector, deviation, noise), DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+        return _noisy(vector, deviation, noise), DpEvent(
+            "gaussian", {"noise_multiplier": self.noise_multiplier}
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LocalGaussian:
-    """Local DP: each client adds N(0, (z sensitivity)^2) to its own update, so nobody need be trusted, and utility pays for it.
+    """Local DP: each client adds N(0, (z sensitivity)^2) to its own update, so nobody need be
+    trusted, and utility pays for it.
 
-    Guarantee: each client's update is private against everybody, the server included, whatever the others do. The sensitivity is how
-    far two updates of one client can lie apart: twice the clip. No sampling or shuffling amplifies it.
+    Guarantee: each client's update is private against everybody, the server included, whatever the
+    others do. The sensitivity is how far two updates of one client can lie apart: twice the clip.
+    No sampling or shuffling amplifies it.
 
     >>> LocalGaussian(noise_multiplier=2.0).noise_multiplier
     2.0
@@ -79,15 +94,21 @@ class LocalGaussian:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """The client's vector with all of its noise, and the event.
 
         Raises:
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.noise_multiplier * _bounded(sensitivity.l2, "L2")
-        return _noisy(values, deviation, noise), DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+        return _noisy(values, deviation, noise), DpEvent(
+            "gaussian", {"noise_multiplier": self.noise_multiplier}
+        )
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing more at the server."""
         return vector, None

@@ -13,10 +13,12 @@ from privfl.dp.noise import exponentials, uniforms
 
 @dataclass(frozen=True, slots=True)
 class Laplace:
-    """Central Laplace noise of scale (L1 sensitivity / epsilon) on every entry (Dwork et al. 2006, Proposition 1).
+    """Central Laplace noise of scale (L1 sensitivity / epsilon) on every entry (Dwork et al. 2006,
+    Proposition 1).
 
-    Guarantee: pure ``epsilon``-DP of one release, with a server that is trusted to add the noise. Where only the L2 sensitivity is
-    known, L1 is bounded by sqrt(d) L2: for long vectors Gaussian noise is far smaller. In floating point, as `Gaussian`.
+    Guarantee: pure ``epsilon``-DP of one release, with a server that is trusted to add the noise.
+    Where only the L2 sensitivity is known, L1 is bounded by sqrt(d) L2: for long vectors Gaussian
+    noise is far smaller. In floating point, as `Gaussian`.
 
     Raises:
         ConfigError: epsilon is not above 0.
@@ -34,11 +36,15 @@ class Laplace:
         """One release: the scale over the L1 sensitivity."""
         return DpEvent("laplace", {"scale": 1 / self.epsilon})
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing at the clients."""
         return values, None
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """The aggregate with noise, and its event.
 
         Raises:
@@ -47,7 +53,10 @@ class Laplace:
         n = vector.numel()
         l1 = min(float(sensitivity.l1), math.sqrt(n) * sensitivity.l2)
         if not math.isfinite(l1):
-            raise ConfigError("Laplace noise needs a finite L1 or L2 sensitivity: set a clip and a rule that has one.")
+            raise ConfigError(
+                "Laplace noise needs a finite L1 or L2 sensitivity: set a clip and a rule that has"
+                " one."
+            )
         signs = torch.from_numpy(uniforms(n, noise)).sub_(0.5).sign_()
         drawn = exponentials(n, noise).mul_(signs).mul_(l1 / self.epsilon)
         return vector + drawn.to(vector.device, vector.dtype).view_as(vector), self.event()

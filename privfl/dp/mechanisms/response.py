@@ -16,9 +16,11 @@ from privfl.dp.noise import uniforms
 
 @dataclass(frozen=True, slots=True)
 class RandomisedResponse:
-    """Each answer in 0..k-1 is told truly with probability e^eps / (e^eps + k - 1), and else replaced by another (Warner 1965; k-ary).
+    """Each answer in 0..k-1 is told truly with probability e^eps / (e^eps + k - 1), and else
+    replaced by another (Warner 1965; k-ary).
 
-    Guarantee: ``epsilon`` local DP for EACH entry of a client's vector, against everybody; d entries add up.
+    Guarantee: ``epsilon`` local DP for EACH entry of a client's vector, against everybody; d
+    entries add up.
 
     Raises:
         ConfigError: epsilon is not above 0, or fewer than two answers.
@@ -39,7 +41,9 @@ class RandomisedResponse:
         """How likely an answer is told as it is."""
         return round(1 / (1 + (self.k - 1) * math.exp(-self.epsilon)), 15)
 
-    def share(self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """A client's answers [d], each randomised, and the event of all of them.
 
         Raises:
@@ -51,10 +55,14 @@ class RandomisedResponse:
         lie = uniforms(told.size, noise) > self.truth
         shift = np.minimum(np.ceil(uniforms(told.size, noise) * (self.k - 1)), self.k - 1)
         answers = np.where(lie, (told + shift) % self.k, told)
-        event = DpEvent("randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": told.size})
+        event = DpEvent(
+            "randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": told.size}
+        )
         return torch.from_numpy(answers).to(values.device, values.dtype), event
 
-    def release(self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource) -> tuple[Vector, DpEvent | None]:
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
         """Nothing more at the server; `estimate` removes the bias of counts."""
         return vector, None
 

@@ -1,9 +1,21 @@
-"""DP-SGD: the gradient seat of local training, filled by clipped and noised per-sample gradients."""
+"""DP-SGD: the gradient seat of local training, filled by clipped and noised per-sample
+gradients.
+"""
 
 from privfl.dp.sgd.bookkeeping import SUPPORTED, bookkeeping
-from privfl.dp.sgd.engine import Engine, Measured
+from privfl.dp.sgd.engine import Engine, ClippedSum
 from privfl.dp.sgd.gradient import ENGINES, DPGradient, PrivacyWarning
 from privfl.dp.sgd.hooks import opacus
 from privfl.dp.sgd.vmapped import vmapped
 
-__all__ = ["ENGINES", "SUPPORTED", "DPGradient", "Engine", "Measured", "PrivacyWarning", "bookkeeping", "opacus", "vmapped"]
+__all__ = [
+    "ENGINES",
+    "SUPPORTED",
+    "DPGradient",
+    "Engine",
+    "ClippedSum",
+    "PrivacyWarning",
+    "bookkeeping",
+    "opacus",
+    "vmapped",
+]

@@ -1,7 +1,9 @@
-"""The book-keeping engine: one forward pass, one backward pass for layer errors only, and the clipped sum from what was kept.
+"""The book-keeping engine: one forward pass, one backward pass for layer errors only, and the
+clipped sum from what was kept.
 
-Per-sample weight gradients are never asked of autograd: each layer's backward leaves them in whatever form is cheapest (Bu et al. 2023,
-book-keeping; Goodfellow 2015 and Li et al. 2022, ghost norms), norms are added up, and the sum over samples is made once.
+Per-sample weight gradients are never asked of autograd: each layer's backward leaves them in
+whatever form is cheapest (Bu et al. 2023, book-keeping; Goodfellow 2015 and Li et al. 2022, ghost
+norms), norms are added up, and the sum over samples is made once.
 """
 
 from __future__ import annotations
@@ -17,19 +19,28 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from privfl.core import Loss, UnsupportedModel
-from privfl.dp.sgd.engine import Factors, Measured, trainable
+from privfl.dp.sgd.engine import Factors, ClippedSum, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
-from privfl.dp.sgd.pieces import Piece
+from privfl.dp.sgd.per_sample_gradients import PerSampleGradient
 
 SUPPORTED: tuple[type[nn.Module], ...] = (*KERNELS, nn.LSTM)
 
 
 class _Recorded(torch.autograd.Function):
-    """A layer whose backward also books its per-sample gradients. The anchor makes autograd come by even where no input needs it."""
+    """A layer whose backward also books its per-sample gradients. The anchor makes autograd come by
+    even where no input needs it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, x: Tensor, kernel: Callable[[Any, Tensor], Forward], layer: nn.Module, book: _Book) -> Tensor:
+    def forward(
+        ctx: Any,
+        anchor: Tensor,
+        x: Tensor,
+        kernel: Callable[[Any, Tensor], Forward],
+        layer: nn.Module,
+        book: _Book,
+    ) -> Tensor:
         out, saved, ctx.backward_of_layer = kernel(layer, x)
         ctx.save_for_backward(*saved)
         ctx.layer, ctx.book = layer, book
@@ -48,20 +59,32 @@ class _Book:
     def __init__(self, batch: int, anchor: Tensor) -> None:
         self.batch = batch
         self.anchor = anchor
-        self.pieces: dict[nn.Parameter, Piece] = {}
+        self.pieces: dict[nn.Parameter, PerSampleGradient] = {}
         self.squared: Tensor | None = None
         self.entered: set[tuple[nn.Module, str]] = set()
 
-    def run(self, name: str, layer: nn.Module, kernel: Callable[[Any, Tensor], Forward], x: Tensor, part: str = "") -> Tensor:
+    def run(
+        self,
+        name: str,
+        layer: nn.Module,
+        kernel: Callable[[Any, Tensor], Forward],
+        x: Tensor,
+        part: str = "",
+    ) -> Tensor:
         if (layer, part) in self.entered:
-            raise UnsupportedModel(f"layer '{name}' runs twice in one forward pass: use engine 'vmap'.")
+            raise UnsupportedModel(
+                f"layer '{name}' runs twice in one forward pass: use engine 'vmap'."
+            )
         self.entered.add((layer, part))
         if x.shape[0] != self.batch:
-            raise UnsupportedModel(f"layer '{name}' got {x.shape[0]} rows for a batch of {self.batch} samples: use engine 'vmap'.")
+            raise UnsupportedModel(
+                f"layer '{name}' got {x.shape[0]} rows for a batch of {self.batch} samples: use"
+                " engine 'vmap'."
+            )
         out: Tensor = _Recorded.apply(self.anchor, x, kernel, layer, self)  # type: ignore[no-untyped-call]
         return out
 
-    def add(self, layer: nn.Module, found: dict[str, Piece]) -> None:
+    def add(self, layer: nn.Module, found: dict[str, PerSampleGradient]) -> None:
         for name, piece in found.items():
             parameter = layer._parameters.get(name)
             if parameter is not None and parameter.requires_grad:
@@ -74,7 +97,8 @@ def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, 
     """Trainable parameters by name, and the layers that hold them.
 
     Raises:
-        UnsupportedModel: a layer without a fast path, a parameter in two layers, a BatchNorm; with the engine that can train it.
+        UnsupportedModel: a layer without a fast path, a parameter in two layers, a BatchNorm; with
+            the engine that can train it.
     """
     named: dict[str, nn.Parameter] = {}
     layers: list[tuple[str, nn.Module]] = []
@@ -87,14 +111,18 @@ def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, 
             continue
         if type(layer) not in SUPPORTED:
             raise UnsupportedModel(
-                f"engine 'bookkeeping' has no fast path for layer '{name}' ({type(layer).__name__}): use engine 'opacus' where Opacus"
-                " supports it, or engine 'vmap' for anything."
+                f"engine 'bookkeeping' has no fast path for layer '{name}'"
+                f" ({type(layer).__name__}): use engine 'opacus' where Opacus supports it, or"
+                " engine 'vmap' for anything."
             )
         layers.append((name, layer))
         for key, parameter in own.items():
             where = f"{name}.{key}" if name else key
             if parameter in names:
-                raise UnsupportedModel(f"parameters '{names[parameter]}' and '{where}' are one tensor: use engine 'vmap'.")
+                raise UnsupportedModel(
+                    f"parameters '{names[parameter]}' and '{where}' are one tensor: use engine"
+                    " 'vmap'."
+                )
             named[where], names[parameter] = parameter, where
     return named, layers
 
@@ -113,11 +141,19 @@ def _recording(layers: list[tuple[str, nn.Module]], book: _Book) -> Iterator[Non
             layer.__dict__.pop("forward", None)
 
 
-def bookkeeping(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factors, total: Float[Tensor, " d"]) -> Measured:
+def bookkeeping(
+    module: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    factors: Factors,
+    total: Float[Tensor, " d"],
+) -> ClippedSum:
     """Add the sum of per-sample gradients, each times its factor, to ``total`` by book-keeping.
 
     Raises:
-        UnsupportedModel: a layer without a fast path, or parameters that reach the loss outside of their layer.
+        UnsupportedModel: a layer without a fast path, or parameters that reach the loss outside of
+            their layer.
     """
     named, layers = survey(module)
     batch = x.shape[0]
@@ -129,8 +165,8 @@ def bookkeeping(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Fa
     for name, stray in zip(named, outside[1:], strict=True):
         if stray is not None:
             raise UnsupportedModel(
-                f"parameter '{name}' reaches the loss outside of its layer (a penalty, or a tied weight): use engine 'vmap', or leave"
-                " penalties to the optimiser."
+                f"parameter '{name}' reaches the loss outside of its layer (a penalty, or a tied"
+                " weight): use engine 'vmap', or leave penalties to the optimiser."
             )
     with torch.no_grad():
         norms = total.new_zeros(batch) if book.squared is None else book.squared.sqrt()
@@ -142,4 +178,4 @@ def bookkeeping(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Fa
             if piece is not None:  # else: a layer that the loss never reached
                 piece.add(total[start:stop].view(parameter.shape), weights)
             start = stop
-    return Measured(norms, mean.item())
+    return ClippedSum(norms, mean.item())

@@ -18,33 +18,45 @@ Factors: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ClippedSum:
     """The norm of every sample's gradient [b], before any factor, and the batch's mean loss."""
 
     norms: Float[Tensor, " b"]
     mean_loss: float
 
 
-Engine: TypeAlias = Callable[[nn.Module, Loss, Tensor, Tensor, Factors, Tensor], Measured]
-"""(module, loss whose value is a mean over samples, x [b, ...], y [b, ...], factors, total [d]): adds the sum of per-sample gradients,
-each times its factor, to ``total``, in the order of the trainable parameters. Gradients that are not finite leave it useless."""
+Engine: TypeAlias = Callable[[nn.Module, Loss, Tensor, Tensor, Factors, Tensor], ClippedSum]
+"""(module, loss whose value is a mean over samples, x [b, ...], y [b, ...], factors, total [d]):
+adds the sum of per-sample gradients, each times its factor, to ``total``, in the order of the
+trainable parameters. Gradients that are not finite leave it useless.
+"""
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name.
 
     Raises:
-        UnsupportedModel: a BatchNorm, which mixes the samples of a batch: no sample has a gradient of its own.
+        UnsupportedModel: a BatchNorm, which mixes the samples of a batch: no sample has a gradient
+            of its own.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm):
-            raise UnsupportedModel(f"layer '{name}' is a {type(layer).__name__}, which mixes the samples of a batch: use GroupNorm.")
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+            raise UnsupportedModel(
+                f"layer '{name}' is a {type(layer).__name__}, which mixes the samples of a batch:"
+                " use GroupNorm."
+            )
+    return {
+        name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
+    }
 
 
 @torch.no_grad()
-def add_rows(rows: Sequence[Tensor], factors: Factors, total: Float[Tensor, " d"]) -> Float[Tensor, " b"]:
-    """Norms of per-sample gradients that are held as they are, one [b, p] a parameter; their weighted sum is added to ``total``."""
+def add_rows(
+    rows: Sequence[Tensor], factors: Factors, total: Float[Tensor, " d"]
+) -> Float[Tensor, " b"]:
+    """Norms of per-sample gradients that are held as they are, one [b, p] a parameter; their
+    weighted sum is added to ``total``.
+    """
     norms: Tensor = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)
     weights = factors(norms)
     for slot, row in zip(torch.split(total, [row.shape[1] for row in rows]), rows, strict=True):

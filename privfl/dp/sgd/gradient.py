@@ -1,4 +1,6 @@
-"""DP-SGD as the gradient seat of local training: Poisson batches, clipped per-sample gradients, noise, and what they cost."""
+"""DP-SGD as the gradient seat of local training: Poisson batches, clipped per-sample gradients,
+noise, and what they cost.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,15 @@ from privfl.dp.sgd.vmapped import vmapped
 EngineName: TypeAlias = Literal["bookkeeping", "opacus", "vmap"]
 ENGINES: Mapping[str, Engine] = {"bookkeeping": bookkeeping, "opacus": opacus, "vmap": vmapped}
 _KEEP = 1 - 1e-6
-"""Clipped gradients end this much under the clip, so that float32 rounding cannot lift them above it."""
+"""Clipped gradients end this much under the clip, so that float32 rounding cannot lift them above
+it.
+"""
 
 
 class _NotFinite(Exception):
-    """Some gradients are NaN or infinite: nothing has been added yet, so the batch can run again without them."""
+    """Some gradients are NaN or infinite: nothing has been added yet, so the batch can run again
+    without them.
+    """
 
 
 class PrivacyWarning(UserWarning):
@@ -48,21 +54,25 @@ class PrivacyWarning(UserWarning):
 
 @dataclass(frozen=True)
 class DPGradient:
-    """DP-SGD (Abadi et al. 2016, algorithm 1): each sample's gradient is clipped to ``l2``, summed, noised and divided by ``batch_size``.
+    """DP-SGD (Abadi et al. 2016, algorithm 1): each sample's gradient is clipped to ``l2``, summed,
+    noised and divided by ``batch_size``.
 
-    Guarantee: sample-level DP of everything that leaves the client, against anybody who does not know the sampling randomness; add or
-    remove one sample of this client. Batches are Poisson samples of expected size ``batch_size`` and the sum is divided by that public
-    number, never by the batch's own size. An empty batch is a step of pure noise. The loss must be a mean over the batch's samples.
+    Guarantee: sample-level DP of everything that leaves the client, against anybody who does not
+    know the sampling randomness; add or remove one sample of this client. Batches are Poisson
+    samples of expected size ``batch_size`` and the sum is divided by that public number, never by
+    the batch's own size. An empty batch is a step of pure noise. The loss must be a mean over the
+    batch's samples.
 
     Args:
         l2: the clip.
         noise_multiplier: sigma over the clip; 0 adds nothing, and epsilon is then infinite.
         batch_size: the expected size of a batch: that of the training plan.
-        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, Embedding, LSTM), ``"opacus"`` (what Opacus supports),
-            ``"vmap"`` (anything that torch.func traces).
-        clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every gradient to nearly ``l2``
-            (Bu et al. 2023, automatic clipping).
-        microbatch: the most samples whose gradients are held at once; a batch is cut into such virtual batches. None: never cut.
+        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, Embedding, LSTM),
+            ``"opacus"`` (what Opacus supports), ``"vmap"`` (anything that torch.func traces).
+        clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every
+            gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
+        microbatch: the most samples whose gradients are held at once; a batch is cut into such
+            virtual batches. None: never cut.
         noise: where noise comes from; a seeded source voids the guarantee, and the charges say so.
 
     Raises:
@@ -91,7 +101,8 @@ class DPGradient:
             raise ConfigError(unknown("clipping", self.clipping, ("flat", "normalised")))
 
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
-        """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` / n. Batches may be empty.
+        """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` /
+        n. Batches may be empty.
 
         Raises:
             ConfigError: the plan has another batch size.
@@ -101,18 +112,26 @@ class DPGradient:
             yield torch.nonzero(torch.rand(n, generator=rng, dtype=torch.float64) < rate).flatten()
 
     def steps(self, n: int, plan: LocalPlan) -> int:
-        """How many steps a plan has: its own number, or as many as draw n samples an epoch on average."""
-        return plan.steps if plan.steps is not None else max(1, round(plan.epochs * n / self.batch_size))
+        """How many steps a plan has: its own number, or as many as draw n samples an epoch on
+        average.
+        """
+        return (
+            plan.steps
+            if plan.steps is not None
+            else max(1, round(plan.epochs * n / self.batch_size))
+        )
 
     def _rate(self, n: int, plan: LocalPlan) -> float:
         if plan.batch_size != self.batch_size:
             raise ConfigError(
-                f"DPGradient divides by batch_size={self.batch_size}, and the plan draws batches of {plan.batch_size}: give both the same."
+                f"DPGradient divides by batch_size={self.batch_size}, and the plan draws batches of"
+                f" {plan.batch_size}: give both the same."
             )
         return min(1.0, self.batch_size / n)
 
     def __call__(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
-        """Write the step's private gradient into ``model.grad``; the batch's mean loss, 0 for an empty batch.
+        """Write the step's private gradient into ``model.grad``; the batch's mean loss, 0 for an
+        empty batch.
 
         The returned loss is NOT private: it is for the simulation's own curves.
 
@@ -154,18 +173,29 @@ class DPGradient:
             good = torch.isfinite(seen[0])
         bad = len(good) - int(good.sum())
         if bad == len(x):
-            raise BadUpdate(f"all {bad} gradients of a batch are NaN or infinite: the model has diverged; lower the learning rate.")
-        warnings.warn(f"{bad} of {len(x)} samples have a NaN or infinite gradient, and count as zero.", PrivacyWarning, stacklevel=4)
+            raise BadUpdate(
+                f"all {bad} gradients of a batch are NaN or infinite: the model has diverged; lower"
+                " the learning rate."
+            )
+        warnings.warn(
+            f"{bad} of {len(x)} samples have a NaN or infinite gradient, and count as zero.",
+            PrivacyWarning,
+            stacklevel=4,
+        )
         return engine(model.module, loss, x[good], y[good], factors, model.grad).mean_loss
 
     def _factors(self, norms: Tensor) -> Tensor:
-        """What each gradient is multiplied by, the division by the batch size in it; a zero gradient stays zero."""
+        """What each gradient is multiplied by, the division by the batch size in it; a zero
+        gradient stays zero.
+        """
         target = self.l2 * _KEEP / self.batch_size
         if self.clipping == "normalised":
             return target / (norms + 0.01)
         return target / norms.clamp(min=self.l2 * _KEEP)
 
-    def charges(self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int) -> tuple[Charge, ...]:
+    def charges(
+        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
+    ) -> tuple[Charge, ...]:
         """One charge for all steps: a Poisson-sampled Gaussian, to the samples of this client."""
         return (
             Charge(

@@ -1,4 +1,6 @@
-"""The Opacus engine: per-sample gradients by Opacus's hooks, for any module that Opacus supports."""
+"""The Opacus engine: per-sample gradients by Opacus's hooks, for any module that Opacus
+supports.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.core import Loss, UnsupportedModel
-from privfl.dp.sgd.engine import Factors, Measured, add_rows, trainable
+from privfl.dp.sgd.engine import Factors, ClippedSum, add_rows, trainable
 
 
-def opacus(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factors, total: Float[Tensor, " d"]) -> Measured:
-    """Add the sum of per-sample gradients, each times its factor, to ``total`` by Opacus's ``GradSampleModule`` (Yousefpour et al. 2021).
+def opacus(
+    module: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    factors: Factors,
+    total: Float[Tensor, " d"],
+) -> ClippedSum:
+    """Add the sum of per-sample gradients, each times its factor, to ``total`` by Opacus's
+    ``GradSampleModule`` (Yousefpour et al. 2021).
 
     Raises:
         UnsupportedModel: Opacus does not support a layer.
@@ -24,7 +34,9 @@ def opacus(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factors
     try:
         wrapped = GradSampleModule(module, batch_first=True, loss_reduction="mean", strict=True)
     except Exception as refused:
-        raise UnsupportedModel(f"engine 'opacus' cannot train this model ({refused}): use engine 'vmap'.") from refused
+        raise UnsupportedModel(
+            f"engine 'opacus' cannot train this model ({refused}): use engine 'vmap'."
+        ) from refused
     try:
         for parameter in named.values():
             parameter.grad = None
@@ -35,11 +47,15 @@ def opacus(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factors
         rows = []
         for parameter in named.values():
             sampled = getattr(parameter, "grad_sample", None)
-            rows.append(x.new_zeros(len(x), parameter.numel(), dtype=parameter.dtype) if sampled is None else sampled.flatten(1))
+            rows.append(
+                x.new_zeros(len(x), parameter.numel(), dtype=parameter.dtype)
+                if sampled is None
+                else sampled.flatten(1)
+            )
     finally:
         wrapped.to_standard_module()
         for name, parameter in named.items():
             parameter.grad = kept[name]
             if hasattr(parameter, "grad_sample"):
                 del parameter.grad_sample
-    return Measured(add_rows(rows, factors, total), mean.item())
+    return ClippedSum(add_rows(rows, factors, total), mean.item())

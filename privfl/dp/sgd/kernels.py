@@ -1,7 +1,9 @@
-"""Layers whose backward pass also gives per-sample weight gradients: what each computes, forward and backward, without autograd.
+"""Layers whose backward pass also gives per-sample weight gradients: what each computes, forward
+and backward, without autograd.
 
-Two of them fold the batch into groups, so that one call of the library's own backward kernel returns per-sample weight gradients at
-nearly the price of the batch's: a batch of b samples is ONE sample with b times the channels and b times the groups.
+Two of them fold the batch into groups, so that one call of the library's own backward kernel
+returns per-sample weight gradients at nearly the price of the batch's: a batch of b samples is ONE
+sample with b times the channels and b times the groups.
 """
 
 from __future__ import annotations
@@ -14,11 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privfl.core import UnsupportedModel
-from privfl.dp.sgd.pieces import Looked, Outer, Piece, Stored, outers, squares
+from privfl.dp.sgd.per_sample_gradients import (
+    EmbeddingGradient,
+    OuterProduct,
+    PerSampleGradient,
+    StoredGradient,
+    outers,
+    squares,
+)
 
-Found: TypeAlias = dict[str, Piece]
+Found: TypeAlias = dict[str, PerSampleGradient]
 Backward: TypeAlias = Callable[[Tensor, tuple[Tensor, ...], bool], tuple[Tensor | None, Found]]
-"""(error of the output, what forward saved, is the input's error wanted) -> (the input's error, pieces by parameter name)."""
+"""(error of the output, what forward saved, is the input's error wanted) -> (the input's error,
+pieces by parameter name).
+"""
 Forward: TypeAlias = tuple[Tensor, tuple[Tensor, ...], Backward]
 """The output, what backward needs, and backward."""
 
@@ -31,42 +42,67 @@ def linear(layer: nn.Linear, x: Tensor) -> Forward:
         found: Found = {}
         if x.ndim == 2:
             both = squares(g)
-            found["weight"], found["bias"] = Outer(x, g, both), Stored(g, known=both)
+            found["weight"], found["bias"] = OuterProduct(x, g, both), StoredGradient(g, known=both)
         else:
             a, e = x.flatten(1, -2), g.flatten(1, -2)
             found["weight"] = outers(a, e)
-            found["bias"] = Stored(e.sum(dim=1))
+            found["bias"] = StoredGradient(e.sum(dim=1))
         return g @ layer.weight if wanted else None, found
 
     return F.linear(x, layer.weight, layer.bias), (x,), backward
 
 
 def conv(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Forward:
-    """Convolutions of one, two or three dimensions with any padding, stride, dilation and groups."""
+    """Convolutions of one, two or three dimensions with any padding, stride, dilation and
+    groups.
+    """
     dims = len(layer.kernel_size)
     if x.ndim != dims + 2:
-        raise UnsupportedModel(f"a {type(layer).__name__} wants a batch [b, c, ...], and got {tuple(x.shape)}.")
+        raise UnsupportedModel(
+            f"a {type(layer).__name__} wants a batch [b, c, ...], and got {tuple(x.shape)}."
+        )
     before, padding = _padding(layer)
-    padded = F.pad(x, before, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode) if before else x
+    padded = (
+        F.pad(x, before, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+        if before
+        else x
+    )
     zeros = [0] * dims
     stride, dilation = list(layer.stride), list(layer.dilation)
 
     def backward(g: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
         (a,) = saved
-        found: Found = {"weight": _conv_weight(layer, a, g, padding), "bias": Stored(g.flatten(2).sum(dim=2))}
+        found: Found = {
+            "weight": _conv_weight(layer, a, g, padding),
+            "bias": StoredGradient(g.flatten(2).sum(dim=2)),
+        }
         if not wanted:
             return None, found
         error = torch.ops.aten.convolution_backward(
-            g, a, layer.weight, None, stride, padding, dilation, False, zeros, layer.groups, [True, False, False]
+            g,
+            a,
+            layer.weight,
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            zeros,
+            layer.groups,
+            [True, False, False],
         )[0]
         return (_unpad(layer, error, before, x.shape) if before else error), found
 
-    out = torch.convolution(padded, layer.weight, layer.bias, stride, padding, dilation, False, zeros, layer.groups)
+    out = torch.convolution(
+        padded, layer.weight, layer.bias, stride, padding, dilation, False, zeros, layer.groups
+    )
     return out, (padded,), backward
 
 
 def _padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[list[int], list[int]]:
-    """What is padded before the convolution (as F.pad takes it), and the zeros that the convolution pads itself."""
+    """What is padded before the convolution (as F.pad takes it), and the zeros that the convolution
+    pads itself.
+    """
     twice = list(layer._reversed_padding_repeated_twice)
     symmetric = all(a == b for a, b in zip(twice[::2], twice[1::2], strict=True))
     if layer.padding_mode == "zeros" and symmetric:
@@ -74,7 +110,9 @@ def _padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[list[int], list[
     return twice, [0] * len(layer.kernel_size)
 
 
-def _unpad(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, error: Tensor, before: list[int], shape: torch.Size) -> Tensor:
+def _unpad(
+    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, error: Tensor, before: list[int], shape: torch.Size
+) -> Tensor:
     """The error of what was padded: the padding's own backward."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     with torch.enable_grad():
@@ -88,10 +126,12 @@ _PATCHES = 1 << 17
 """How many numbers of unfolded patches are held at once."""
 
 
-def _conv_weight(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, padding: list[int]) -> Piece:
+def _conv_weight(
+    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, padding: list[int]
+) -> PerSampleGradient:
     b, o = g.shape[:2]
     if layer.groups == 1 and a.ndim == 4 and g[0, 0].numel() < _LONG:
-        return Stored(_unfolded(layer, a, g, padding), order=(0, 3, 1, 2))
+        return StoredGradient(_unfolded(layer, a, g, padding), order=(0, 3, 1, 2))
     weight = layer.weight.new_empty(1).expand(b * o, *layer.weight.shape[1:])
     gradients = torch.ops.aten.convolution_backward(
         g.reshape(1, b * o, *g.shape[2:]),
@@ -106,13 +146,17 @@ def _conv_weight(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor,
         b * layer.groups,
         [False, True, False],
     )[1]
-    return Stored(gradients.view(b, *layer.weight.shape))
+    return StoredGradient(gradients.view(b, *layer.weight.shape))
 
 
-def _unfolded(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, padding: list[int]) -> Tensor:
-    """Per-sample weight gradients [b, o, k, l, c] of a 2-D convolution from its patches, laid out channels last, by batched products.
+def _unfolded(
+    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, padding: list[int]
+) -> Tensor:
+    """Per-sample weight gradients [b, o, k, l, c] of a 2-D convolution from its patches, laid out
+    channels last, by batched products.
 
-    Patches are laid out for a few samples at a time, in one small buffer: memory that is used again costs no page faults.
+    Patches are laid out for a few samples at a time, in one small buffer: memory that is used again
+    costs no page faults.
     """
     (p, q), (s, t), (u, v), (k, l) = padding, layer.stride, layer.dilation, layer.kernel_size
     (b, o, h, w), c = g.shape, a.shape[1]
@@ -134,15 +178,29 @@ def group_norm(layer: nn.GroupNorm, x: Tensor) -> Forward:
     b, c = x.shape[:2]
     size, groups = x[0, 0].numel(), layer.num_groups
     x = x.contiguous()
-    out, mean, rstd = torch.native_group_norm(x, layer.weight, layer.bias, b, c, size, groups, layer.eps)
+    out, mean, rstd = torch.native_group_norm(
+        x, layer.weight, layer.bias, b, c, size, groups, layer.eps
+    )
 
     def backward(g: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
         x, mean, rstd = saved
         weight = layer.weight.repeat(b)
         error, scale, shift = torch.ops.aten.native_group_norm_backward(
-            g.contiguous(), x, mean.view(1, -1), rstd.view(1, -1), weight, 1, b * c, size, b * groups, [wanted, True, True]
+            g.contiguous(),
+            x,
+            mean.view(1, -1),
+            rstd.view(1, -1),
+            weight,
+            1,
+            b * c,
+            size,
+            b * groups,
+            [wanted, True, True],
         )
-        return (error.view_as(x) if wanted else None), {"weight": Stored(scale.view(b, c)), "bias": Stored(shift.view(b, c))}
+        return (error.view_as(x) if wanted else None), {
+            "weight": StoredGradient(scale.view(b, c)),
+            "bias": StoredGradient(shift.view(b, c)),
+        }
 
     return out, (x, mean, rstd), backward
 
@@ -164,7 +222,7 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Forward:
             error = torch.ops.aten.native_layer_norm_backward(
                 g.contiguous(), x, shape, mean, rstd, layer.weight, layer.bias, [True, False, False]
             )[0]
-        return error, {"weight": Stored(scale), "bias": Stored(shift)}
+        return error, {"weight": StoredGradient(scale), "bias": StoredGradient(shift)}
 
     return out, (x, mean, rstd), backward
 
@@ -172,7 +230,10 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Forward:
 def embedding(layer: nn.Embedding, tokens: Tensor) -> Forward:
     """A table of rows [v, e], looked up by integer tokens [b, ...]."""
     if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
-        raise UnsupportedModel("an Embedding with max_norm, scale_grad_by_freq or sparse mixes samples: leave those settings out.")
+        raise UnsupportedModel(
+            "an Embedding with max_norm, scale_grad_by_freq or sparse mixes samples: leave those"
+            " settings out."
+        )
     b, width = len(tokens), layer.embedding_dim
 
     def backward(g: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
@@ -180,7 +241,7 @@ def embedding(layer: nn.Embedding, tokens: Tensor) -> Forward:
         flat, errors = tokens.reshape(b, -1), g.reshape(b, -1, width)
         if layer.padding_idx is not None:
             errors = errors * (flat != layer.padding_idx)[:, :, None]
-        return None, {"weight": Looked(flat, errors)}
+        return None, {"weight": EmbeddingGradient(flat, errors)}
 
     return F.embedding(tokens, layer.weight), (tokens,), backward
 

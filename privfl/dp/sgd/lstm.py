@@ -1,4 +1,6 @@
-"""nn.LSTM whose backward pass also gives per-sample weight gradients: one fused function per layer and direction."""
+"""nn.LSTM whose backward pass also gives per-sample weight gradients: one fused function per layer
+and direction.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,31 @@ from torch import Tensor, nn
 
 from privfl.core import UnsupportedModel
 from privfl.dp.sgd.kernels import Forward, Found
-from privfl.dp.sgd.pieces import Stored, outers
+from privfl.dp.sgd.per_sample_gradients import StoredGradient, outers
 
 Run = Callable[[nn.Module, Callable[[nn.Module, Tensor], Forward], Tensor, str], Tensor]
 """(layer, kernel, input, suffix of its parameters' names) -> the output, recorded."""
 
 
-def lstm(layer: nn.LSTM, run: Run, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def lstm(
+    layer: nn.LSTM, run: Run, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """What ``layer(x)`` returns, from states of zero.
 
     Raises:
         UnsupportedModel: packed sequences, given states, projections, or dropout between layers.
     """
-    if not isinstance(x, Tensor) or x.ndim != 3 or state is not None or layer.proj_size or (layer.dropout and layer.num_layers > 1):
+    if (
+        not isinstance(x, Tensor)
+        or x.ndim != 3
+        or state is not None
+        or layer.proj_size
+        or (layer.dropout and layer.num_layers > 1)
+    ):
         raise UnsupportedModel(
-            "engine 'bookkeeping' runs an LSTM on [batch, time, features] from zero states, without proj_size, dropout or packed"
-            " sequences; for those use engine 'opacus' with opacus.layers.DPLSTM."
+            "engine 'bookkeeping' runs an LSTM on [batch, time, features] from zero states, without"
+            " proj_size, dropout or packed sequences; for those use engine 'opacus' with"
+            " opacus.layers.DPLSTM."
         )
     sequence = x if layer.batch_first else x.transpose(0, 1)
     last: list[Tensor] = []
@@ -51,7 +62,10 @@ def _direction(suffix: str, backwards: bool) -> Callable[[nn.Module, Tensor], Fo
         steps = list(range(t))[::-1] if backwards else list(range(t))
         gates = x @ w_in.T
         if getattr(layer, "bias", False):
-            gates += getattr(layer, f"bias_ih{suffix}").detach() + getattr(layer, f"bias_hh{suffix}").detach()
+            gates += (
+                getattr(layer, f"bias_ih{suffix}").detach()
+                + getattr(layer, f"bias_hh{suffix}").detach()
+            )
         out = x.new_empty(b, t, 2 * h)
         earlier = x.new_empty(b, t, 2 * h)
         state, cell = x.new_zeros(b, h), x.new_zeros(b, h)
@@ -66,7 +80,9 @@ def _direction(suffix: str, backwards: bool) -> Callable[[nn.Module, Tensor], Fo
             state = o * cell.tanh()
             out[:, step, :h], out[:, step, h:] = state, cell
 
-        def backward(error: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
+        def backward(
+            error: Tensor, saved: tuple[Tensor, ...], wanted: bool
+        ) -> tuple[Tensor | None, Found]:
             x, gates, earlier, out = saved
             errors = torch.empty_like(gates)
             d_state, d_cell = x.new_zeros(b, h), x.new_zeros(b, h)
@@ -82,9 +98,14 @@ def _direction(suffix: str, backwards: bool) -> Callable[[nn.Module, Tensor], Fo
                 here[:, 3 * h :] = d_state * squashed * o * (1 - o)
                 d_cell = d_cell * f
                 d_state = here @ w_rec
-            found: Found = {f"weight_ih{suffix}": outers(x, errors), f"weight_hh{suffix}": outers(earlier[:, :, :h], errors)}
+            found: Found = {
+                f"weight_ih{suffix}": outers(x, errors),
+                f"weight_hh{suffix}": outers(earlier[:, :, :h], errors),
+            }
             if getattr(layer, "bias", False):
-                found[f"bias_ih{suffix}"] = found[f"bias_hh{suffix}"] = Stored(errors.sum(dim=1))
+                found[f"bias_ih{suffix}"] = found[f"bias_hh{suffix}"] = StoredGradient(
+                    errors.sum(dim=1)
+                )
             return (errors @ w_in if wanted else None), found
 
         return out, (x, gates, earlier, out), backward

@@ -1,4 +1,6 @@
-"""The vmap engine: per-sample gradients of anything that torch.func can trace, by definition and at its price."""
+"""The vmap engine: per-sample gradients of anything that torch.func can trace, by definition and at
+its price.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from privfl.core import Loss
-from privfl.dp.sgd.engine import Factors, Measured, add_rows, trainable
+from privfl.dp.sgd.engine import Factors, ClippedSum, add_rows, trainable
 
 
 class _Scored(nn.Module):
-    """A module and its loss as one module, so that its parameters can be swapped inside of any loss."""
+    """A module and its loss as one module, so that its parameters can be swapped inside of any
+    loss.
+    """
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -23,8 +27,17 @@ class _Scored(nn.Module):
         return self.loss(self.module, x[None], y[None])
 
 
-def vmapped(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factors, total: Float[Tensor, " d"]) -> Measured:
-    """Add the sum of per-sample gradients, each times its factor, to ``total`` by ``vmap(grad)``; the oracle of the other engines."""
+def vmapped(
+    module: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    factors: Factors,
+    total: Float[Tensor, " d"],
+) -> ClippedSum:
+    """Add the sum of per-sample gradients, each times its factor, to ``total`` by ``vmap(grad)``;
+    the oracle of the other engines.
+    """
     named = trainable(module)
     scored = _Scored(module, loss)
     parameters = {f"module.{name}": parameter.detach() for name, parameter in named.items()}
@@ -33,6 +46,8 @@ def vmapped(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, factors: Factor
         result: Tensor = functional_call(scored, values, (x, y))
         return result
 
-    gradients, losses = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")(parameters, x, y)
+    gradients, losses = vmap(grad_and_value(one), in_dims=(None, 0, 0), randomness="different")(
+        parameters, x, y
+    )
     rows = [gradient.flatten(1) for gradient in gradients.values()]
-    return Measured(add_rows(rows, factors, total), losses.mean().item())
+    return ClippedSum(add_rows(rows, factors, total), losses.mean().item())

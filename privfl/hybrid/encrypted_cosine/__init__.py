@@ -1,4 +1,6 @@
-"""Encrypted similarity: clients are weighed by how they point, and nobody reads where they point."""
+"""Encrypted similarity: clients are weighed by how they point, and nobody reads where they
+point.
+"""
 
 from privfl.hybrid.encrypted_cosine.channel import EncryptedCosine, previous_aggregate
 

@@ -1,4 +1,6 @@
-"""Encrypted similarity as a channel: who takes part, what may be asked of it, and what coalitions read."""
+"""Encrypted similarity as a channel: who takes part, what may be asked of it, and what coalitions
+read.
+"""
 
 from __future__ import annotations
 
@@ -31,53 +33,67 @@ from privfl.core import (
     norm,
     require,
 )
-from privfl.crypto.he.wire import Message, Refused, unpack
+from privfl.crypto.he.wire import Refused, SignedMessage, unpack
 from privfl.hybrid.encrypted_cosine.client import CosineClient
 from privfl.hybrid.encrypted_cosine.holder import KeyHolder
-from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Introduction, Ring
+from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, OPENED, opened_from
 from privfl.hybrid.encrypted_cosine.products import opened, values
-from privfl.hybrid.encrypted_cosine.server import Memory, ServerRound
-from privfl.hybrid.encrypted_cosine.setting import Norms, Setting, Similarity, unit_vector
+from privfl.hybrid.encrypted_cosine.server import CosineServerRound, Memory
+from privfl.hybrid.encrypted_cosine.setting import CosineParameters, Norms, Similarity, unit_vector
 from privfl.hybrid.encrypted_cosine.weighing import Trust
 
 
 def previous_aggregate(rows: Rows, context: Context) -> Vector:
-    """The last round's result, as a reference of `CosineFilter` inside `EncryptedCosine`, whose server keeps it.
+    """The last round's result, as a reference of `CosineFilter` inside `EncryptedCosine`, whose
+    server keeps it.
 
     Raises:
         BadUpdate: asked outside of that channel, where nobody keeps it.
     """
-    raise BadUpdate("previous_aggregate is a reference of channel 'encrypted_cosine' only: elsewhere nobody keeps the last aggregate.")
+    raise BadUpdate(
+        "previous_aggregate is a reference of channel 'encrypted_cosine' only: elsewhere nobody"
+        " keeps the last aggregate."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedCosine:
-    """Clients are weighed by their similarity to a public direction, under encryption (PEFL: Liu et al. 2021; ShieldFL: Ma et al. 2022).
+    """Clients are weighed by their similarity to a public direction, under encryption (PEFL: Liu et
+    al. 2021; ShieldFL: Ma et al. 2022).
 
-    Clients send unit vectors, encrypted under the key of ``key_holder`` (BFV on SEAL). The server multiplies the ciphertexts with a
-    public reference and with random signs drawn after the upload, learns one masked score a product through the key holder, weighs
-    clients as ``rule`` says, adds up the weighted ciphertexts, and learns that one sum, masked on its way through the key holder.
+    Clients send unit vectors, encrypted under the key of ``key_holder`` (BFV on SEAL). The server
+    multiplies the ciphertexts with a public reference and with random signs drawn after the upload,
+    learns one masked score a product through the key holder, weighs clients as ``rule`` says, adds
+    up the weighted ciphertexts, and learns that one sum, masked on its way through the key holder.
 
-    Guarantee. Server and key holder are honest but curious and do NOT collude: the server reads what is disclosed (each client's
-    cosine, estimated or exact norm, ``projections`` random projections, weight; with Pearson its sum of entries) and the sum; the
-    key holder reads numbers uniform mod t, whatever the updates are, and who took part. The noise around a score, and around a
-    coefficient of the sum, is drowned to a statistical distance of at most 2^-40 (2^-36 around an exact norm).
-    TOGETHER THEY READ EVERY UPDATE. A lying server is only bounded: the key holder counts questions and refuses replays, small sums
-    and a second sum, but cannot see what a question asks or which weights a sum has, so a server with weights or references of its
-    choice reads what it likes of one client. A lying key holder cannot move the sum by more than rounding, which disagrees with the
-    scores; by lying about few scores it can push clients out of the sum, unless it meets a question of known answer.
-    Clients may lie: a vector's length does not count, one that is too long is excluded by name. PEFL shows its cloud every gradient
-    (Schneider et al. 2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025); here a mask serves once.
+    Guarantee. Server and key holder are honest but curious and do NOT collude: the server reads
+    what is disclosed (each client's cosine, estimated or exact norm, ``projections`` random
+    projections, weight; with Pearson its sum of entries) and the sum; the key holder reads numbers
+    uniform mod t, whatever the updates are, and who took part. The noise around a score, and around
+    a coefficient of the sum, is drowned to a statistical distance of at most 2^-40 (2^-36 around an
+    exact norm). TOGETHER THEY READ EVERY UPDATE. A lying server is only bounded: the key holder
+    counts questions and refuses replays, small sums and a second sum, but cannot see what a
+    question asks or which weights a sum has, so a server with weights or references of its choice
+    reads what it likes of one client. A lying key holder cannot move the sum by more than rounding,
+    which disagrees with the scores; by lying about few scores it can push clients out of the sum,
+    unless it meets a question of known answer. Clients may lie: a vector's length does not count,
+    one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider et al.
+    2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025); here a
+    mask serves once.
 
-    The result is the rule's on unit vectors: FLTrust scales them to the root's length, the filter to the plan's bound. Nearly all
-    weight on one client opens that client: what counts fewer than ``min_clients`` stays closed.
+    The result is the rule's on unit vectors: FLTrust scales them to the root's length, the filter
+    to the plan's bound. Nearly all weight on one client opens that client: what counts fewer than
+    ``min_clients`` stays closed.
 
     Args:
-        rule: FLTrust, whose root update is public to the server, or CosineFilter with a reference that needs no rows.
-        reference: "rule" asks the rule; "previous" takes the last aggregate (in a session's first round all count alike).
+        rule: FLTrust, whose root update is public to the server, or CosineFilter with a reference
+            that needs no rows.
+        reference: "rule" asks the rule; "previous" takes the last aggregate (in a session's first
+            round all count alike).
         similarity: "pearson" centres the reference and takes each vector's mean out of its length.
-        norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact" squares ciphertexts, at twice the cost.
+        norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact"
+            squares ciphertexts, at twice the cost.
         projections: random sign vectors with entries -1, 0, 0, 1.
         plain_bits: of the modulus t; vectors get the length 2^((plain_bits - 2) / 2).
 
@@ -90,7 +106,9 @@ class EncryptedCosine:
     ['key_holder']
     """
 
-    rule: FLTrust | CosineFilter = field(default_factory=lambda: CosineFilter(reference=previous_aggregate))
+    rule: FLTrust | CosineFilter = field(
+        default_factory=lambda: CosineFilter(reference=previous_aggregate)
+    )
     reference: Literal["rule", "previous"] = "rule"
     similarity: Similarity = "cosine"
     norms: Norms = "projections"
@@ -105,25 +123,37 @@ class EncryptedCosine:
             ("norms", self.norms, ("projections", "exact")),
         ):
             if value not in allowed:
-                raise ConfigError(f"encrypted_cosine: {name} is '{allowed[0]}' or '{allowed[1]}', and is '{value}'.")
+                raise ConfigError(
+                    f"encrypted_cosine: {name} is '{allowed[0]}' or '{allowed[1]}', and is"
+                    f" '{value}'."
+                )
         require.within(20, 31, plain_bits=self.plain_bits)
         require.within(1, 64, projections=self.projections)
         require.at_least(2, min_clients=self.min_clients)
-        if self.reference == "rule" and isinstance(self.rule, CosineFilter) and self.rule.reference is median_of_rows:
+        if (
+            self.reference == "rule"
+            and isinstance(self.rule, CosineFilter)
+            and self.rule.reference is median_of_rows
+        ):
             raise ConfigError(
-                "encrypted_cosine: cosine_filter's own reference is the median of the rows, which nobody here can read:"
-                " set channel.reference to 'previous', or give the filter a reference trained on the server's own data."
+                "encrypted_cosine: cosine_filter's own reference is the median of the rows, which"
+                " nobody here can read: set channel.reference to 'previous', or give the filter a"
+                " reference trained on the server's own data."
             )
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> CosineParameters:
         """The numbers that follow."""
-        return Setting(self.plain_bits, self.norms, self.similarity, self.projections, self.min_clients)
+        return CosineParameters(
+            self.plain_bits, self.norms, self.similarity, self.projections, self.min_clients
+        )
 
     @property
     def remembers(self) -> bool:
         """Whether the reference is the last aggregate."""
-        return self.reference == "previous" or (isinstance(self.rule, CosineFilter) and self.rule.reference is previous_aggregate)
+        return self.reference == "previous" or (
+            isinstance(self.rule, CosineFilter) and self.rule.reference is previous_aggregate
+        )
 
     def client(self, who: ClientId) -> CosineClient:
         """A client that encrypts and signs."""
@@ -142,23 +172,40 @@ class EncryptedCosine:
         return (KEY_HOLDER,)
 
     def row_bound(self, l2: float, d: int) -> RowBound:
-        """As long as the norm check lets a row be; how far one client moves the result through the others' weights is not proved."""
+        """As long as the norm check lets a row be; how far one client moves the result through the
+        others' weights is not proved.
+        """
         length = self.rule.root_l2 if isinstance(self.rule, FLTrust) and not self.remembers else l2
-        slack = self.setting.longest**0.5 if self.norms == "projections" else 1 + (d**0.5 / 2 + 1) / self.setting.unit
+        slack = (
+            self.setting.longest**0.5
+            if self.norms == "projections"
+            else 1 + (d**0.5 / 2 + 1) / self.setting.unit
+        )
         return RowBound(length * slack, float("inf"))
 
     def describe(self) -> str:
         """Who must not collude, who may lie, what leaks."""
         return (
-            "Encrypted similarity: the server and key_holder follow the protocol and do not collude; together they read every update."
-            f" The server learns every client's similarity, norm, {self.projections} random projections and weight, and one weighted sum;"
-            " key_holder learns who took part and random numbers. Clients may lie; a server that lies can single a client out."
+            "Encrypted similarity: the server and key_holder follow the protocol and do not"
+            " collude; together they read every update. The server learns every client's"
+            f" similarity, norm, {self.projections} random projections and weight, and one weighted"
+            " sum; key_holder learns who took part and random numbers. Clients may lie; a server"
+            " that lies can single a client out."
         )
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """The sum to the server; every row (its direction, as long as the bound) to server and key holder together; nothing to others."""
-        rings = {who: member.ring for who, member in members.items() if isinstance(member, CosineServer | KeyHolder | CosineClient)}
-        server, secret = rings.get("server"), rings[KEY_HOLDER].secret if KEY_HOLDER in rings else None
+        """The sum to the server; every row (its direction, as long as the bound) to server and key
+        holder together; nothing to others.
+        """
+        rings = {
+            who: member.ring
+            for who, member in members.items()
+            if isinstance(member, CosineServer | KeyHolder | CosineClient)
+        }
+        server, secret = (
+            rings.get("server"),
+            (rings[KEY_HOLDER].secret if KEY_HOLDER in rings else None),
+        )
         total: Total | None = None
         rows: dict[ClientId, torch.Tensor] = {}
         for sender, message in _messages(received):
@@ -167,9 +214,17 @@ class EncryptedCosine:
                 if message.kind == OPENED and server is not None:
                     note, polynomials = opened_from(server, message)
                     total = total or note.total(note.unmasked(server.setting, polynomials))
-                elif message.kind == CIPHERTEXT and secret is not None and client is not None and client not in rows:
+                elif (
+                    message.kind == CIPHERTEXT
+                    and secret is not None
+                    and client is not None
+                    and client not in rows
+                ):
                     plan, setting = message.topic.plan(), self.setting
-                    found = values(setting.lattice, opened(setting.lattice, secret.seal, unpack(message.whole()[0])))
+                    found = values(
+                        setting.lattice,
+                        opened(setting.lattice, secret.seal, unpack(message.whole()[0])),
+                    )
                     length = plan.l2 if plan.l2 < float("inf") else 1.0
                     row = setting.centred(found[: plan.d]) * (length / setting.unit)
                     rows[client] = torch.from_numpy(row.astype(np.float32))
@@ -180,20 +235,22 @@ class EncryptedCosine:
         return Rows(torch.stack(list(rows.values())), torch.ones(len(rows)), tuple(rows))
 
 
-def _messages(received: Received) -> list[tuple[PartyId, Message]]:
+def _messages(received: Received) -> list[tuple[PartyId, SignedMessage]]:
     found = []
     for mails in received.values():
         for mail in mails:
             for sender, body in mail.items():
                 try:
-                    found.append((sender, Message.read(body)))
+                    found.append((sender, SignedMessage.read(body)))
                 except Refused:
                     continue
     return found
 
 
 class CosineServer(KeepsSecrets):
-    """The server between rounds: its identity, the public key, the reference of the coming round, the last aggregate."""
+    """The server between rounds: its identity, the public key, the reference of the coming round,
+    the last aggregate.
+    """
 
     def __init__(self, channel: EncryptedCosine, ring: Ring) -> None:
         self.channel, self.ring, self.memory = channel, ring, Memory()
@@ -203,45 +260,68 @@ class CosineServer(KeepsSecrets):
     def set_up(self) -> Party:
         """Say hello, take the public key."""
         self.memory.previous = self.root = self.seen = None
-        return Introduction(self.ring)
+        return CosineIntroduction(self.ring)
 
     def inform(self, context: Context) -> None:
-        """Ask the rule for its public reference; or keep how the model moved, in case the last aggregate is not at hand.
+        """Ask the rule for its public reference; or keep how the model moved, in case the last
+        aggregate is not at hand.
 
         Raises:
             BadUpdate: the reference is not a finite vector of the model's length.
         """
         channel, rule = self.channel, self.channel.rule
         if channel.remembers:
-            if self.memory.previous is None and self.seen is not None and bool((context.parameters != self.seen).any()):
+            if (
+                self.memory.previous is None
+                and self.seen is not None
+                and bool((context.parameters != self.seen).any())
+            ):
                 self.memory.previous = context.parameters - self.seen
             self.seen = context.parameters.clone()
             return
         d = len(context.parameters)
-        found = rule.root(context) if isinstance(rule, FLTrust) else rule.reference(Rows(torch.empty(0, d), torch.empty(0), ()), context)
+        found = (
+            rule.root(context)
+            if isinstance(rule, FLTrust)
+            else rule.reference(Rows(torch.empty(0, d), torch.empty(0), ()), context)
+        )
         if found.shape != (d,) or not norm(found) < float("inf"):
-            raise BadUpdate(f"{type(rule).__name__}: the reference is no finite vector of {d} values.")
+            raise BadUpdate(
+                f"{type(rule).__name__}: the reference is no finite vector of {d} values."
+            )
         self.root = found.detach().cpu()
 
-    def enter(self, plan: RoundPlan) -> ServerRound:
+    def enter(self, plan: RoundPlan) -> CosineServerRound:
         """Weigh and sum one round.
 
         Raises:
-            ConfigError: another part than the update, no reference, or one that reads a single coordinate of every client.
+            ConfigError: another part than the update, no reference, or one that reads a single
+                coordinate of every client.
         """
         channel = self.channel
         if plan.part != "delta":
             raise ConfigError(
-                f"encrypted_cosine compares updates with a reference, and '{plan.part}' is none: train without extra vectors."
+                f"encrypted_cosine compares updates with a reference, and '{plan.part}' is none:"
+                " train without extra vectors."
             )
         vector = self.memory.previous if channel.remembers else self.root
         if vector is None and not channel.remembers:
             raise ConfigError(
-                f"encrypted_cosine: {type(channel.rule).__name__} needs the model for its reference: tell the server by inform(context)."
+                f"encrypted_cosine: {type(channel.rule).__name__} needs the model for its"
+                " reference: tell the server by inform(context)."
             )
         if vector is not None and len(vector) != plan.d:
-            raise ConfigError(f"encrypted_cosine: a reference of {len(vector)} values for updates of {plan.d}.")
-        return ServerRound(self.ring, plan, Trust.of(channel.rule), self.memory, self._reference(vector), self._length(plan))
+            raise ConfigError(
+                f"encrypted_cosine: a reference of {len(vector)} values for updates of {plan.d}."
+            )
+        return CosineServerRound(
+            self.ring,
+            plan,
+            Trust.of(channel.rule),
+            self.memory,
+            self._reference(vector),
+            self._length(plan),
+        )
 
     def _reference(self, vector: Vector | None) -> np.ndarray | None:
         if vector is None:
@@ -251,7 +331,10 @@ class CosineServer(KeepsSecrets):
             values = values - values.mean()
         integers = unit_vector(values, self.channel.setting.unit)
         if len(integers) > 1 and np.count_nonzero(integers) == 1:
-            raise ConfigError("encrypted_cosine: a reference with a single coordinate reads that coordinate of every client; take another.")
+            raise ConfigError(
+                "encrypted_cosine: a reference with a single coordinate reads that coordinate of"
+                " every client; take another."
+            )
         return integers
 
     def _length(self, plan: RoundPlan) -> float:
@@ -259,5 +342,8 @@ class CosineServer(KeepsSecrets):
         if isinstance(rule, FLTrust) and not self.channel.remembers and self.root is not None:
             return min(norm(self.root), rule.root_l2)
         if not plan.l2 < float("inf"):
-            raise ConfigError("encrypted_cosine gives every row the length of the bound, so updates need one: set bound to a clip.")
+            raise ConfigError(
+                "encrypted_cosine gives every row the length of the bound, so updates need one: set"
+                " bound to a clip."
+            )
         return plan.l2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from privfl.core import Abort, Bounded, KeepsSecrets, Mail, Party, RoundPlan
-from privfl.crypto.he.wire import Message, pack
-from privfl.hybrid.encrypted_cosine.keys import Introduction, Ring
+from privfl.crypto.he.wire import SignedMessage, pack
+from privfl.hybrid.encrypted_cosine.keys import CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT
 from privfl.hybrid.encrypted_cosine.products import encrypted
 from privfl.hybrid.encrypted_cosine.setting import unit_vector
@@ -20,15 +20,17 @@ class CosineClient(KeepsSecrets):
 
     def set_up(self) -> Party:
         """Say hello, take the key."""
-        return Introduction(self.ring)
+        return CosineIntroduction(self.ring)
 
     def enter(self, plan: RoundPlan, update: Bounded) -> Party:
         """Encrypt one update."""
-        return ClientRound(self.ring, plan, update)
+        return CosineClientRound(self.ring, plan, update)
 
 
-class ClientRound(KeepsSecrets):
-    """Scale to the common length, round, encrypt, sign, send. A zero update stays zero and is never trusted."""
+class CosineClientRound(KeepsSecrets):
+    """Scale to the common length, round, encrypt, sign, send. A zero update stays zero and is never
+    trusted.
+    """
 
     def __init__(self, ring: Ring, plan: RoundPlan, update: Bounded) -> None:
         self.ring, self.plan, self.update = ring, plan, update
@@ -41,6 +43,14 @@ class ClientRound(KeepsSecrets):
         public = ring.key()
         values = self.update.delta.detach().cpu().numpy().astype(np.float64)
         if values.shape != (plan.d,) or not np.isfinite(values).all():
-            raise Abort(f"{ring.who} has no finite update of {plan.d} values to send", blamed=ring.who)
+            raise Abort(
+                f"{ring.who} has no finite update of {plan.d} values to send", blamed=ring.who
+            )
         chunks = encrypted(public, unit_vector(values, ring.setting.unit))
-        return {"server": Message.signed(ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, (pack(chunks),)).to_bytes()}
+        return {
+            "server": (
+                SignedMessage.signed(
+                    ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, (pack(chunks),)
+                ).to_bytes()
+            )
+        }

@@ -1,4 +1,6 @@
-"""SEAL's objects as plain arrays. The binding builds plaintexts from text and lists only; its serial form takes whole arrays."""
+"""SEAL's objects as plain arrays. The binding builds plaintexts from text and lists only; its
+serial form takes whole arrays.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +63,19 @@ def primes(lattice: Lattice) -> tuple[int, ...]:
 
 
 def secret_polynomial(file: Passage, lattice: Lattice, key: bytes) -> npt.NDArray[np.int64]:
-    """The ternary coefficients [N] of a secret key: SEAL keeps their transform, and turns it back as part of a ciphertext."""
+    """The ternary coefficients [N] of a secret key: SEAL keeps their transform, and turns it back
+    as part of a ciphertext.
+    """
     degree, moduli = lattice.degree, primes(lattice)
-    kept = file.into(seal.SecretKey(), context(lattice), key)  # what data() returns lives no longer than this
+    kept = file.into(
+        seal.SecretKey(), context(lattice), key
+    )  # what data() returns lives no longer than this
     held = kept.data()
     words = np.zeros((2, len(moduli), degree), dtype=np.uint64)
     words[0, :, 0] = 1
-    words[1] = np.array([held[i] for i in range(len(moduli) * degree)], dtype=np.uint64).reshape(len(moduli), degree)
+    words[1] = np.array([held[i] for i in range(len(moduli) * degree)], dtype=np.uint64).reshape(
+        len(moduli), degree
+    )
     carrier = ciphertext(file, lattice, words, ntt=True)
     seal.Evaluator(context(lattice)).transform_from_ntt_inplace(carrier)
     array = carrier.dyn_array()

@@ -1,4 +1,6 @@
-"""Who knows which key, and the set-up scene: the key holder makes the key pair and hands the public half to whoever says hello."""
+"""Who knows which key, and the key set-up: the key holder makes the key pair and hands the public
+half to whoever says hello.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Identity, Refused, Topic, pack, unpack
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
 from privfl.hybrid.encrypted_cosine.queries import Answering
-from privfl.hybrid.encrypted_cosine.setting import Setting
+from privfl.hybrid.encrypted_cosine.setting import CosineParameters
 
 KEY_HOLDER: PartyId = "key_holder"
 _HELLO = 64
@@ -21,7 +23,9 @@ _HELLO = 64
 
 @dataclass(repr=False, eq=False)
 class Secret(KeepsSecrets):
-    """The secret key: SEAL's form, which decrypts aggregates, and the form that answers questions."""
+    """The secret key: SEAL's form, which decrypts aggregates, and the form that answers
+    questions.
+    """
 
     seal: bytes
     answering: Answering
@@ -29,10 +33,12 @@ class Secret(KeepsSecrets):
 
 @dataclass(repr=False, eq=False)
 class Ring(KeepsSecrets):
-    """What one party holds between rounds. ``done``: what the key holder answered; ``queries``: how many numbers it gave away."""
+    """What one party holds between rounds. ``done``: what the key holder answered; ``queries``: how
+    many numbers it gave away.
+    """
 
     who: PartyId
-    setting: Setting
+    setting: CosineParameters
     identity: Identity = field(default_factory=Identity)
     roster: dict[PartyId, bytes] = field(default_factory=dict)
     public: LatticePublic | None = None
@@ -47,13 +53,19 @@ class Ring(KeepsSecrets):
             Abort: the set-up did not bring one.
         """
         if self.public is None:
-            raise Abort(f"{self.who} has no key: {KEY_HOLDER} did not answer in the set-up", blamed=KEY_HOLDER)
+            raise Abort(
+                f"{self.who} has no key: {KEY_HOLDER} did not answer in the set-up",
+                blamed=KEY_HOLDER,
+            )
         return self.public
 
     def topic(self, plan: RoundPlan) -> Topic:
-        """What every message of a round is bound to: the key, the unit of vectors, and the round's public facts."""
+        """What every message of a round is bound to: the key, the unit of vectors, and the round's
+        public facts.
+        """
         setting = self.setting
-        facts = f"{setting.norms},{setting.similarity},{setting.projections},{setting.min_clients}".encode()
+        said = (setting.norms, setting.similarity, setting.projections, setting.min_clients)
+        facts = ",".join(map(str, said)).encode()
         return Topic.of(plan, key_id(b"encrypted-cosine/1/" + facts, self.key().to_bytes()))
 
     def hello_of(self, who: PartyId) -> bytes:
@@ -71,7 +83,7 @@ class Ring(KeepsSecrets):
         self.roster, self.public, self.secret, self.done, self.queries = {}, None, None, set(), 0
 
 
-class Introduction(KeepsSecrets):
+class CosineIntroduction(KeepsSecrets):
     """The set-up of clients and the server: say hello, take the key."""
 
     def __init__(self, ring: Ring) -> None:
@@ -94,12 +106,17 @@ class Introduction(KeepsSecrets):
                     ring.public = LatticePublic.from_bytes(public, ring.setting.lattice)
                     ring.roster.setdefault(KEY_HOLDER, hello)
                 except (Refused, ValueError) as refused:
-                    raise Abort(f"{ring.who} cannot use the key that it was sent: {refused}", blamed=KEY_HOLDER) from refused
+                    raise Abort(
+                        f"{ring.who} cannot use the key that it was sent: {refused}",
+                        blamed=KEY_HOLDER,
+                    ) from refused
         return {}
 
 
-class KeyMaking(KeepsSecrets):
-    """The set-up of the key holder: make the key pair, tell the public half to whoever says hello."""
+class CosineKeyMaking(KeepsSecrets):
+    """The set-up of the key holder: make the key pair, tell the public half to whoever says
+    hello.
+    """
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
@@ -111,7 +128,9 @@ class KeyMaking(KeepsSecrets):
         if ring.secret is None:
             ring.public, secret = fresh(lattice, 1)
             with passage() as file:
-                ring.secret = Secret(secret, Answering(lattice, secret_polynomial(file, lattice, secret)))
+                ring.secret = Secret(
+                    secret, Answering(lattice, secret_polynomial(file, lattice, secret))
+                )
         out: dict[PartyId, Buffer] = {}
         for sender, body in mail.items():
             with contextlib.suppress(Refused):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from privfl.core import Buffer, PartyId, RoundPlan, Total
-from privfl.crypto.he.wire import Message, Parts, Refused, Topic, pack, seal, unpack
+from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, pack, seal, unpack
 from privfl.hybrid.encrypted_cosine.keys import Ring
 from privfl.hybrid.encrypted_cosine.products import uniform, values
-from privfl.hybrid.encrypted_cosine.setting import Integers, Setting
+from privfl.hybrid.encrypted_cosine.setting import CosineParameters, Integers
 
 CIPHERTEXT, QUESTIONS, SCORES, SUM, OPENED = b"ENCV", b"QUES", b"SCOR", b"SUM ", b"OPEN"
 _NOTE = struct.Struct("<32sdII")
@@ -25,10 +25,10 @@ def box(ring: Ring, receiver: PartyId, kind: bytes, topic: Topic, parts: Parts) 
         Refused: the receiver took no part in the set-up.
     """
     sealed = seal(ring.hello_of(receiver)[32:], pack(parts), _purpose(kind, topic))
-    return Message.signed(ring.identity, kind, topic, ring.who, (sealed,)).to_bytes()
+    return SignedMessage.signed(ring.identity, kind, topic, ring.who, (sealed,)).to_bytes()
 
 
-def unbox(ring: Ring, message: Message) -> list[memoryview]:
+def unbox(ring: Ring, message: SignedMessage) -> list[memoryview]:
     """What is in a box that was sealed to this party.
 
     Raises:
@@ -39,7 +39,13 @@ def unbox(ring: Ring, message: Message) -> list[memoryview]:
 
 
 def _purpose(kind: bytes, topic: Topic) -> bytes:
-    return b"encrypted-cosine/1/" + kind + topic.key_id + topic.facts + topic.number.to_bytes(8, "little")
+    return (
+        b"encrypted-cosine/1/"
+        + kind
+        + topic.key_id
+        + topic.facts
+        + topic.number.to_bytes(8, "little")
+    )
 
 
 def numbers_to_bytes(numbers: Integers) -> bytes:
@@ -63,9 +69,11 @@ def numbers_from_bytes(body: memoryview, count: int, t: int) -> Integers:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the server must know to read the opened sum: it travels to the key holder and back, sealed by the server to itself.
+    """What the server must know to read the opened sum: it travels to the key holder and back,
+    sealed by the server to itself.
 
-    ``seed`` makes the mask; the integers of the sum times ``scale`` are the rule's result, of ``count`` contributions.
+    ``seed`` makes the mask; the integers of the sum times ``scale`` are the rule's result, of
+    ``count`` contributions.
     """
 
     seed: bytes
@@ -90,23 +98,29 @@ class Note:
             raise Refused("not a note of this version")
         return cls(*_NOTE.unpack(plain))
 
-    def masks(self, setting: Setting) -> Integers:
+    def masks(self, setting: CosineParameters) -> Integers:
         """The mask of every coefficient [chunks, N]."""
         degree = setting.lattice.degree
         chunks = -(-self.d // degree)
         return uniform(self.seed, "mask", chunks * degree, setting.t).reshape(chunks, degree)
 
-    def unmasked(self, setting: Setting, opened: Integers) -> Integers:
+    def unmasked(self, setting: CosineParameters, opened: Integers) -> Integers:
         """The integers [d] of the weighted sum, from what the key holder opened [chunks, N]."""
         found = values(setting.lattice, (opened - self.masks(setting)) % setting.t)
         return setting.centred(found[: self.d])
 
     def total(self, integers: Integers) -> Total:
-        """A total whose mean is the rule's result: every contribution that counts has the weight 1 in it."""
-        return Total(torch.from_numpy((integers * (self.scale * self.count)).astype(np.float32)), float(self.count), self.count)
+        """A total whose mean is the rule's result: every contribution that counts has the weight 1
+        in it.
+        """
+        return Total(
+            torch.from_numpy((integers * (self.scale * self.count)).astype(np.float32)),
+            float(self.count),
+            self.count,
+        )
 
 
-def opened_from(ring: Ring, message: Message) -> tuple[Note, Integers]:
+def opened_from(ring: Ring, message: SignedMessage) -> tuple[Note, Integers]:
     """The server's note and the polynomials [chunks, N] that the key holder opened.
 
     Raises:
@@ -121,12 +135,14 @@ def opened_from(ring: Ring, message: Message) -> tuple[Note, Integers]:
     return note, numbers_from_bytes(parts[1], chunks * degree, setting.t).reshape(chunks, degree)
 
 
-def checked(ring: Ring, body: Buffer, sender: PartyId, kind: bytes, plan: RoundPlan) -> Message:
+def checked(
+    ring: Ring, body: Buffer, sender: PartyId, kind: bytes, plan: RoundPlan
+) -> SignedMessage:
     """A message of this sender, kind, round and key.
 
     Raises:
         Refused: it is not.
     """
-    message = Message.read(body)
+    message = SignedMessage.read(body)
     message.verify(ring.hello_of(sender), kind, ring.topic(plan), sender)
     return message

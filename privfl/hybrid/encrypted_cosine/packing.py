@@ -1,8 +1,11 @@
-"""How vectors sit in polynomials, so that ONE coefficient of a product is a dot product and nothing else need be decrypted.
+"""How vectors sit in polynomials, so that ONE coefficient of a product is a dot product and nothing
+else need be decrypted.
 
-Coefficients: u_i at X^i, and the reference folded back (r_0, -r_(N-1) X, ..., -r_1 X^(N-1)); coefficient 0 of the product is <u, r>.
-Slots: one value a slot of SEAL's batching; coefficient 0 of the slot-wise product, times N, is the sum of its slots. Squares need
-slots; products with public polynomials leave less noise with coefficients, because those polynomials stay small.
+Coefficients: u_i at X^i, and the reference folded back (r_0, -r_(N-1) X, ..., -r_1 X^(N-1));
+coefficient 0 of the product is <u, r>. CosineSlots: one value a slot of SEAL's batching;
+coefficient 0 of the slot-wise product, times N, is the sum of its slots. Squares need slots;
+products with public polynomials leave less noise with coefficients, because those polynomials stay
+small.
 """
 
 from __future__ import annotations
@@ -47,11 +50,15 @@ class Coefficients:
         return opened
 
 
-class Slots:
+class CosineSlots:
     """One value a slot."""
 
     def __init__(self, lattice: Lattice) -> None:
-        self.lattice, self.t, self.factor = lattice, plain_modulus(lattice.degree, lattice.plain_bits), lattice.degree
+        self.lattice, self.t, self.factor = (
+            lattice,
+            plain_modulus(lattice.degree, lattice.plain_bits),
+            lattice.degree,
+        )
         self.encoder = seal.BatchEncoder(context(lattice))
 
     def vector(self, file: Passage, chunk: Chunk) -> Any:
@@ -67,9 +74,12 @@ class Slots:
     def values(self, file: Passage, opened: Chunk) -> Chunk:
         """Values mod t, from a polynomial's coefficients mod t."""
         plain = plaintext(file, self.lattice, opened)
-        return np.fromiter(self.encoder.decode_int64(plain), dtype=np.int64, count=self.lattice.degree) % self.t
+        return (
+            np.fromiter(self.encoder.decode_int64(plain), dtype=np.int64, count=self.lattice.degree)
+            % self.t
+        )
 
 
-def packing(lattice: Lattice) -> Coefficients | Slots:
+def packing(lattice: Lattice) -> Coefficients | CosineSlots:
     """The packing of a parameter set: slots where ciphertexts are squared."""
-    return Slots(lattice) if lattice.degree > 4096 else Coefficients(lattice)
+    return CosineSlots(lattice) if lattice.degree > 4096 else Coefficients(lattice)

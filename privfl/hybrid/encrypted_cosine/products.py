@@ -1,4 +1,6 @@
-"""What the server computes on ciphertexts: dot products with public vectors, squares, a weighted sum. It reads none of them."""
+"""What the server computes on ciphertexts: dot products with public vectors, squares, a weighted
+sum. It reads none of them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from privfl.crypto.he.lattice.seal import BAD_BYTES, Passage, context, load, pas
 from privfl.crypto.he.wire import Refused
 from privfl.crypto.primitives import backend, derive, keystream_words
 from privfl.hybrid.encrypted_cosine.forms import Words, ciphertext, coefficients, plaintext, primes
-from privfl.hybrid.encrypted_cosine.packing import Coefficients, Slots, packing
+from privfl.hybrid.encrypted_cosine.packing import Coefficients, CosineSlots, packing
 
 Integers = npt.NDArray[np.int64]
 Directions = Callable[[int], Integers]
@@ -46,15 +48,25 @@ def _encryptor(file: Passage, public: LatticePublic) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Per client and direction an encrypted product whose coefficient 0 is the score (None: the direction is zero); squares; who failed."""
+    """Per client and direction an encrypted product whose coefficient 0 is the score (None: the
+    direction is zero); squares; who failed.
+    """
 
     dots: Mapping[ClientId, Sequence[Any]]
     squares: Mapping[ClientId, Any]
     refused: Mapping[ClientId, str]
 
 
-def products(lattice: Lattice, chunks: Mapping[ClientId, Sequence[Buffer]], directions: Directions, *, square: bool) -> Products:
-    """Multiply every client's chunks with the public vectors, and sum over the chunks: one inverse transform a score."""
+def products(
+    lattice: Lattice,
+    chunks: Mapping[ClientId, Sequence[Buffer]],
+    directions: Directions,
+    *,
+    square: bool,
+) -> Products:
+    """Multiply every client's chunks with the public vectors, and sum over the chunks: one inverse
+    transform a score.
+    """
     pack, evaluator = packing(lattice), seal.Evaluator(context(lattice))
     dots: dict[ClientId, list[Any]] = {client: [] for client in chunks}
     squares: dict[ClientId, Any] = {}
@@ -68,10 +80,15 @@ def products(lattice: Lattice, chunks: Mapping[ClientId, Sequence[Buffer]], dire
                 try:
                     sealed = load(file, lattice, memoryview(bodies[number]))
                     if square:
-                        squares[client] = _plus(evaluator, squares.get(client), _square(evaluator, sealed))
+                        squares[client] = _plus(
+                            evaluator, squares.get(client), _square(evaluator, sealed)
+                        )
                     evaluator.transform_to_ntt_inplace(sealed)
                     sums = dots[client] or [None] * len(public)
-                    dots[client] = [_plus(evaluator, s, _times(evaluator, sealed, p)) for s, p in zip(sums, public, strict=True)]
+                    dots[client] = [
+                        _plus(evaluator, s, _times(evaluator, sealed, p))
+                        for s, p in zip(sums, public, strict=True)
+                    ]
                 except (Refused, *BAD_BYTES) as error:
                     refused[client] = f"its ciphertext cannot be used: {error}"
     kept = {client: sums for client, sums in dots.items() if client not in refused}
@@ -82,11 +99,15 @@ def products(lattice: Lattice, chunks: Mapping[ClientId, Sequence[Buffer]], dire
     return Products(kept, squares, refused)
 
 
-def _transformed(file: Passage, evaluator: Any, pack: Coefficients | Slots, part: Integers) -> Any:
+def _transformed(
+    file: Passage, evaluator: Any, pack: Coefficients | CosineSlots, part: Integers
+) -> Any:
     if not part.any():
         return None
     plain = seal.Plaintext()
-    evaluator.transform_to_ntt(pack.reference(file, part), context(pack.lattice).first_parms_id(), plain)
+    evaluator.transform_to_ntt(
+        pack.reference(file, part), context(pack.lattice).first_parms_id(), plain
+    )
     return plain
 
 
@@ -120,14 +141,24 @@ def zero(public: LatticePublic) -> Any:
 
 
 def weighted_sum(
-    public: LatticePublic, chunks: Mapping[ClientId, Sequence[Buffer]], weights: Mapping[ClientId, int], masks: Integers, flood_bits: int
+    public: LatticePublic,
+    chunks: Mapping[ClientId, Sequence[Buffer]],
+    weights: Mapping[ClientId, int],
+    masks: Integers,
+    flood_bits: int,
 ) -> list[Buffer]:
-    """The encrypted weighted sum, chunk by chunk: under a fresh encryption of zero, masked [chunks, N], its noise drowned."""
+    """The encrypted weighted sum, chunk by chunk: under a fresh encryption of zero, masked [chunks,
+    N], its noise drowned.
+    """
     lattice, summed = public.lattice, []
     evaluator = seal.Evaluator(context(lattice))
     with passage() as file:
         encryptor = _encryptor(file, public)
-        constants = {client: plaintext(file, lattice, np.array([weight])) for client, weight in weights.items() if weight}
+        constants = {
+            client: plaintext(file, lattice, np.array([weight]))
+            for client, weight in weights.items()
+            if weight
+        }
         for number, mask in enumerate(masks):
             total = seal.Ciphertext()
             encryptor.encrypt_zero(total)
@@ -136,14 +167,18 @@ def weighted_sum(
                 evaluator.multiply_plain_inplace(term, constant)
                 evaluator.add_inplace(total, term)
             evaluator.add_plain_inplace(total, plaintext(file, lattice, mask))
-            evaluator.add_inplace(total, ciphertext(file, lattice, _flood(lattice, min(flood_bits, AGGREGATE_FLOOD))))
+            evaluator.add_inplace(
+                total, ciphertext(file, lattice, _flood(lattice, min(flood_bits, AGGREGATE_FLOOD)))
+            )
             summed.append(file.out(total))
     return list(summed)
 
 
 def _flood(lattice: Lattice, bits: int) -> Words:
     """Noise uniform in +-2^bits on every coefficient of c0, as residues; nothing on c1."""
-    words = keystream_words(secrets.token_bytes(32), lattice.degree, "<u8", backend()).astype(np.uint64, copy=False)
+    words = keystream_words(secrets.token_bytes(32), lattice.degree, "<u8", backend()).astype(
+        np.uint64, copy=False
+    )
     noise = (words >> np.uint64(63 - bits)).astype(np.int64) - (1 << bits)
     out = np.zeros((2, len(primes(lattice)), lattice.degree), dtype=np.uint64)
     for row, prime in enumerate(primes(lattice)):
@@ -175,12 +210,19 @@ def values(lattice: Lattice, polynomials: Integers) -> Integers:
 
 
 def uniform(seed: bytes, purpose: str, n: int, t: int) -> Integers:
-    """``n`` numbers uniform mod t from a seed: words of as many bits as t has, those that are not below it left out."""
+    """``n`` numbers uniform mod t from a seed: words of as many bits as t has, those that are not
+    below it left out.
+    """
     found, block = np.empty(0, dtype=np.int64), 0
     keep = np.uint32((1 << t.bit_length()) - 1)
     while len(found) < n:
         key = derive(seed, b"privfl/encrypted-cosine", purpose, block.to_bytes(4, "little"))
-        words = keystream_words(key, n - len(found) + 64, "<u4", backend()).astype(np.uint32, copy=False) & keep
+        words = (
+            keystream_words(key, n - len(found) + 64, "<u4", backend()).astype(
+                np.uint32, copy=False
+            )
+            & keep
+        )
         found, block = np.concatenate([found, words[words < t].astype(np.int64)]), block + 1
     return found[:n]
 
@@ -188,7 +230,8 @@ def uniform(seed: bytes, purpose: str, n: int, t: int) -> Integers:
 def signs(seed: bytes, number: int, rows: int, columns: int) -> Integers:
     """Chunk ``number`` of ``rows`` random vectors with entries -1, 0, 0, 1.
 
-    Zeros matter: with -1 and 1 alone, two coordinates of t/2 would cancel modulo t in every one of them.
+    Zeros matter: with -1 and 1 alone, two coordinates of t/2 would cancel modulo t in every one of
+    them.
     """
     key = derive(seed, b"privfl/encrypted-cosine", "signs", number.to_bytes(4, "little"))
     width = -(-columns // 4)

@@ -1,10 +1,13 @@
-"""One decrypted number a question: a product's coefficient 0, cut out of its ciphertext, masked and flooded.
+"""One decrypted number a question: a product's coefficient 0, cut out of its ciphertext, masked and
+flooded.
 
-A ciphertext (c0, c1, ..) of the key s gives coefficient 0 of its plaintext as c0[0] + <c1, s~> + .. mod q, where s~ is s folded back.
-So the key holder is handed c0[0] and c1 and none of the other coefficients of c0: it CANNOT decrypt the rest of the product, which would
-show it the vector (d <= N: the quotient of two polynomials). What it decrypts is the score plus a mask uniform mod t, and the noise
-around it is drowned, because that noise knows the vector too: SEAL rounds q u / t, and the fraction travels in it. Then all is
-scaled down to one prime, which makes it a third as long and is arithmetic on what is already safe.
+A ciphertext (c0, c1, ..) of the key s gives coefficient 0 of its plaintext as c0[0] + <c1, s~> + ..
+mod q, where s~ is s folded back. So the key holder is handed c0[0] and c1 and none of the other
+coefficients of c0: it CANNOT decrypt the rest of the product, which would show it the vector (d <=
+N: the quotient of two polynomials). What it decrypts is the score plus a mask uniform mod t, and
+the noise around it is drowned, because that noise knows the vector too: SEAL rounds q u / t, and
+the fraction travels in it. Then all is scaled down to one prime, which makes it a third as long and
+is arithmetic on what is already safe.
 """
 
 from __future__ import annotations
@@ -29,11 +32,16 @@ _HALF = 24
 
 
 def question(lattice: Lattice, product: Any, mask: int, flood_bits: int) -> Words:
-    """What the key holder is handed of a product [1 + N; 1 + 2 N after squaring]: words below the first prime. It consumes the product."""
+    """What the key holder is handed of a product [1 + N; 1 + 2 N after squaring]: words below the
+    first prime. It consumes the product.
+    """
     moduli, degree = primes(lattice), lattice.degree
     whole = product.dyn_array()
     body = _from_residues([whole[i * degree] for i in range(len(moduli))], moduli)
-    q, t = int(np.prod([int(p) for p in moduli], dtype=object)), plain_modulus(degree, lattice.plain_bits)
+    q, t = (
+        int(np.prod([int(p) for p in moduli], dtype=object)),
+        plain_modulus(degree, lattice.plain_bits),
+    )
     body += (q * mask + t // 2) // t + secrets.randbits(flood_bits + 1) - (1 << flood_bits)
     evaluator = seal.Evaluator(context(lattice))
     while product.coeff_modulus_size() > 1:
@@ -41,7 +49,11 @@ def question(lattice: Lattice, product: Any, mask: int, flood_bits: int) -> Word
     left = product.dyn_array()
     out = np.empty(1 + (product.size() - 1) * degree, dtype=np.uint64)
     out[0] = (body * moduli[0] + q // 2) // q % moduli[0]
-    out[1:] = np.fromiter(map(left.__getitem__, range(degree, product.size() * degree)), dtype=np.uint64, count=len(out) - 1)
+    out[1:] = np.fromiter(
+        map(left.__getitem__, range(degree, product.size() * degree)),
+        dtype=np.uint64,
+        count=len(out) - 1,
+    )
     return out
 
 
@@ -59,7 +71,9 @@ class Answering(KeepsSecrets):
 
     def __init__(self, lattice: Lattice, secret: Integers) -> None:
         self.lattice = lattice
-        square = np.rint(np.fft.irfft(np.fft.rfft(secret, 4 * len(secret)) ** 2, 4 * len(secret))).astype(np.int64)
+        square = np.rint(
+            np.fft.irfft(np.fft.rfft(secret, 4 * len(secret)) ** 2, 4 * len(secret))
+        ).astype(np.int64)
         wrapped = square[: len(secret)] - square[len(secret) : 2 * len(secret)]
         self.once, self.twice = _folded(secret), np.concatenate([_folded(secret), _folded(wrapped)])
 
@@ -70,7 +84,9 @@ class Answering(KeepsSecrets):
             Refused: questions of another form.
         """
         degree, prime = self.lattice.degree, primes(self.lattice)[0]
-        if asked.shape[1] not in (1 + degree, 1 + 2 * degree) or (asked.size and int(asked.max()) >= prime):
+        if asked.shape[1] not in (1 + degree, 1 + 2 * degree) or (
+            asked.size and int(asked.max()) >= prime
+        ):
             raise Refused("not questions of this parameter set")
         key = self.once if asked.shape[1] == 1 + degree else self.twice
         t = plain_modulus(degree, self.lattice.plain_bits)
@@ -78,14 +94,18 @@ class Answering(KeepsSecrets):
         low = (words & np.uint64((1 << _HALF) - 1)).astype(np.int64) @ key
         high = (words >> np.uint64(_HALF)).astype(np.int64) @ key
         found = []
-        for first, below, above in zip(asked[:, 0].tolist(), low.tolist(), high.tolist(), strict=True):
+        for first, below, above in zip(
+            asked[:, 0].tolist(), low.tolist(), high.tolist(), strict=True
+        ):
             inner = (first + below + (above << _HALF)) % prime
             found.append((t * inner + prime // 2) // prime % t)
         return np.array(found, dtype=np.int64)
 
 
 def _folded(polynomial: Integers) -> Integers:
-    """(s_0, -s_(N-1), ..., -s_1): the dot product with it is coefficient 0 of the negacyclic product with s."""
+    """(s_0, -s_(N-1), ..., -s_1): the dot product with it is coefficient 0 of the negacyclic
+    product with s.
+    """
     out = -np.roll(polynomial[::-1], 1)
     out[0] = polynomial[0]
     return out
@@ -94,7 +114,9 @@ def _folded(polynomial: Integers) -> Integers:
 def to_bytes(lattice: Lattice, asked: Words) -> bytes:
     """Questions as they travel: as many bytes a word as the first prime has."""
     width = -(-lattice.primes[0] // 8)
-    return np.ascontiguousarray(asked.astype("<u8", copy=False).view(np.uint8).reshape(*asked.shape, 8)[..., :width]).tobytes()
+    return np.ascontiguousarray(
+        asked.astype("<u8", copy=False).view(np.uint8).reshape(*asked.shape, 8)[..., :width]
+    ).tobytes()
 
 
 def from_bytes(lattice: Lattice, body: memoryview, words: int) -> Words:

@@ -9,8 +9,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from privfl.core import Abort, Buffer, ClientId, KeepsSecrets, Mail, Opened, PartyId, RoundPlan, Total, Vector, client_of, client_party
-from privfl.crypto.he.wire import Message, Refused, pack, unpack
+from privfl.core import (
+    Abort,
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    RoundPlan,
+    Total,
+    Vector,
+    client_of,
+    client_party,
+)
+from privfl.crypto.he.wire import Refused, SignedMessage, pack, unpack
 from privfl.hybrid.encrypted_cosine.forms import Words
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
 from privfl.hybrid.encrypted_cosine.mail import (
@@ -28,8 +41,16 @@ from privfl.hybrid.encrypted_cosine.mail import (
 from privfl.hybrid.encrypted_cosine.packing import packing
 from privfl.hybrid.encrypted_cosine.products import Products, products, signs, weighted_sum, zero
 from privfl.hybrid.encrypted_cosine.queries import question, to_bytes
-from privfl.hybrid.encrypted_cosine.setting import PROBES, Integers, Setting
-from privfl.hybrid.encrypted_cosine.weighing import Floats, Scores, Trust, cosines, integer_weights, lengths, too_long
+from privfl.hybrid.encrypted_cosine.setting import PROBES, CosineParameters, Integers
+from privfl.hybrid.encrypted_cosine.weighing import (
+    CosineScores,
+    Floats,
+    Trust,
+    cosines,
+    integer_weights,
+    lengths,
+    too_long,
+)
 
 _TIMER = b"wait"
 _PATIENCE = 2
@@ -46,10 +67,12 @@ class Memory(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class ServerRound(KeepsSecrets):
-    """Collect; ask for masked scores; weigh; ask for the masked sum; check it against the scores; open it.
+class CosineServerRound(KeepsSecrets):
+    """Collect; ask for masked scores; weigh; ask for the masked sum; check it against the scores;
+    open it.
 
-    ``reference`` is an integer vector [d] of the common length, None where there is none yet; rows get the length ``length``.
+    ``reference`` is an integer vector [d] of the common length, None where there is none yet; rows
+    get the length ``length``.
     """
 
     ring: Ring
@@ -59,13 +82,13 @@ class ServerRound(KeepsSecrets):
     reference: Integers | None
     length: float
     seed: bytes = b""
-    messages: dict[ClientId, Message] = field(default_factory=dict)
+    messages: dict[ClientId, SignedMessage] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     awaited: bytes = CIPHERTEXT
     waited: int = 0
     asked: list[Asked] = field(default_factory=list)
     squared: list[Asked] = field(default_factory=list)
-    scores: Scores | None = None
+    scores: CosineScores | None = None
     weights: dict[ClientId, int] = field(default_factory=dict)
     note: Note | None = None
     disclosed: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -88,7 +111,9 @@ class ServerRound(KeepsSecrets):
                 answer = checked(self.ring, mail[KEY_HOLDER], KEY_HOLDER, self.awaited, self.plan)
                 return self._ask_for_sum(answer) if self.awaited == SCORES else self._open(answer)
         except (Refused, ValueError) as refused:
-            raise Abort(f"the key holder's answer cannot be used: {refused}", blamed=KEY_HOLDER) from refused
+            raise Abort(
+                f"the key holder's answer cannot be used: {refused}", blamed=KEY_HOLDER
+            ) from refused
         self.waited += 1
         if self.waited >= _PATIENCE:
             raise Abort("the key holder did not answer", blamed=KEY_HOLDER)
@@ -96,7 +121,7 @@ class ServerRound(KeepsSecrets):
 
     def _twice(self, body: Buffer) -> bool:
         """Whether the post brings the scores again."""
-        return self.awaited == OPENED and Message.read(body).kind == SCORES
+        return self.awaited == OPENED and SignedMessage.read(body).kind == SCORES
 
     def _collect(self, mail: Mail) -> None:
         for sender, body in mail.items():
@@ -110,7 +135,10 @@ class ServerRound(KeepsSecrets):
                     raise Refused("the message came after the ciphertexts were closed")
                 message = checked(self.ring, body, sender, CIPHERTEXT, self.plan)
                 if len(chunks := unpack(_body(message))) != self.ring.setting.chunks(self.plan):
-                    raise Refused(f"{len(chunks)} ciphertexts where {self.ring.setting.chunks(self.plan)} were due")
+                    raise Refused(
+                        f"{len(chunks)} ciphertexts where {self.ring.setting.chunks(self.plan)}"
+                        " were due"
+                    )
                 self.messages[client] = message
             except Refused as refused:
                 self.excluded.setdefault(sender, str(refused))
@@ -122,11 +150,14 @@ class ServerRound(KeepsSecrets):
         if count < self.ring.setting.min_clients:
             why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
             raise Abort(
-                f"{count} of {self.plan.n} clients {what}, and a sum of fewer than {self.ring.setting.min_clients} stays closed{why}"
+                f"{count} of {self.plan.n} clients {what}, and a sum of fewer than"
+                f" {self.ring.setting.min_clients} stays closed{why}"
             )
 
     def _directions(self, number: int) -> Integers:
-        """Chunk ``number`` of the public vectors: random signs, the constant vector for Pearson, the reference."""
+        """Chunk ``number`` of the public vectors: random signs, the constant vector for Pearson,
+        the reference.
+        """
         setting, degree = self.ring.setting, self.ring.setting.lattice.degree
         width = min(degree, self.plan.d - number * degree)
         rows = [signs(self.seed, number, setting.projections, width)]
@@ -139,8 +170,12 @@ class ServerRound(KeepsSecrets):
     def _ask_for_scores(self) -> Mail:
         self._enough(len(self.messages), "sent a usable ciphertext")
         ring, setting = self.ring, self.ring.setting
-        self.seed = secrets.token_bytes(32)  # not before the ciphertexts are in: a vector made for known signs would pass them
-        computed = products(setting.lattice, self._chunks(), self._directions, square=setting.norms == "exact")
+        self.seed = secrets.token_bytes(
+            32
+        )  # not before the ciphertexts are in: a vector made for known signs would pass them
+        computed = products(
+            setting.lattice, self._chunks(), self._directions, square=setting.norms == "exact"
+        )
         for client, reason in computed.refused.items():
             self.excluded[client_party(client)] = reason
             del self.messages[client]
@@ -149,48 +184,80 @@ class ServerRound(KeepsSecrets):
         heads = pack([self.messages[c].without([0]).to_bytes() for c in self.messages])
         parts = (heads, to_bytes(setting.lattice, dots), to_bytes(setting.lattice, squares))
         self.awaited, self.waited = SCORES, 0
-        body = Message.signed(ring.identity, QUESTIONS, ring.topic(self.plan), "server", parts).to_bytes()
+        body = SignedMessage.signed(
+            ring.identity, QUESTIONS, ring.topic(self.plan), "server", parts
+        ).to_bytes()
         return {KEY_HOLDER: body, "server": _TIMER}
 
-    def _questions(self, computed: Products, setting: Setting) -> tuple[Words, Words]:
-        """Every product under a mask of its own, in an order that tells the key holder nothing, probes among them."""
+    def _questions(self, computed: Products, setting: CosineParameters) -> tuple[Words, Words]:
+        """Every product under a mask of its own, in an order that tells the key holder nothing,
+        probes among them.
+        """
         ring, lattice = self.ring, setting.lattice
-        pending = [(c, i, product) for c, sums in computed.dots.items() for i, product in enumerate(sums) if product is not None]
+        pending = [
+            (c, i, product)
+            for c, sums in computed.dots.items()
+            for i, product in enumerate(sums)
+            if product is not None
+        ]
         pending += [(-1, 0, zero(ring.key())) for _ in range(PROBES)]
         random.SystemRandom().shuffle(pending)
-        squares = [(c, 0, computed.squares[c]) for c in computed.dots] if setting.norms == "exact" else []
+        squares = (
+            [(c, 0, computed.squares[c]) for c in computed.dots] if setting.norms == "exact" else []
+        )
         self.asked = [(c, i, secrets.randbelow(setting.t)) for c, i, _ in pending]
         self.squared = [(c, i, secrets.randbelow(setting.t)) for c, i, _ in squares]
-        asked = [question(lattice, p[2], a[2], setting.flood_bits) for p, a in zip(pending, self.asked, strict=True)]
-        squared = [question(lattice, p[2], a[2], setting.flood_bits) for p, a in zip(squares, self.squared, strict=True)]
+        asked = [
+            question(lattice, p[2], a[2], setting.flood_bits)
+            for p, a in zip(pending, self.asked, strict=True)
+        ]
+        squared = [
+            question(lattice, p[2], a[2], setting.flood_bits)
+            for p, a in zip(squares, self.squared, strict=True)
+        ]
         nothing = np.empty((0, 1 + 2 * lattice.degree), dtype=np.uint64)
         return np.stack(asked), np.stack(squared) if squared else nothing
 
-    def _ask_for_sum(self, answer: Message) -> Mail:
+    def _ask_for_sum(self, answer: SignedMessage) -> Mail:
         self.scores = scores = self._scores(answer)
         ring, setting, plan = self.ring, self.ring.setting, self.plan
         refused = too_long(scores, setting, plan.d)
         self.excluded |= {client_party(client): reason for client, reason in refused.items()}
         accepted = np.array([client not in refused for client in scores.clients])
-        similar = np.zeros(len(accepted)) if self.reference is None else cosines(scores, self.reference, setting)
+        similar = (
+            np.zeros(len(accepted))
+            if self.reference is None
+            else cosines(scores, self.reference, setting)
+        )
         trusted = np.ones(len(accepted)) if self.reference is None else self.trust(similar)
         integers = np.zeros(len(accepted), dtype=np.int64)
-        integers[accepted], per = integer_weights(trusted[accepted], setting, fixed=self.trust.fixed)
+        integers[accepted], per = integer_weights(
+            trusted[accepted], setting, fixed=self.trust.fixed
+        )
         self.weights = dict(zip(scores.clients, integers.tolist(), strict=True))
-        self.disclosed = _disclosed(scores, similar, integers / per if per else integers.astype(np.float64), setting)
+        self.disclosed = _disclosed(
+            scores, similar, integers / per if per else integers.astype(np.float64), setting
+        )
         count = int((integers > 0).sum())
         if count == 0:  # the model stays
             return self._opened(Total(torch.zeros(plan.d), float(len(accepted)), len(accepted)))
         self._enough(count, "are trusted")
         divisor = per * float(accepted.sum()) if self.trust.fixed else float(integers.sum())
-        self.note = Note(secrets.token_bytes(32), self.length / (divisor * setting.unit), count, plan.d)
-        total = weighted_sum(ring.key(), self._chunks(), self.weights, self.note.masks(setting), setting.flood_bits)
+        self.note = Note(
+            secrets.token_bytes(32), self.length / (divisor * setting.unit), count, plan.d
+        )
+        total = weighted_sum(
+            ring.key(), self._chunks(), self.weights, self.note.masks(setting), setting.flood_bits
+        )
         topic = ring.topic(plan)
         parts = (self.note.sealed(ring, topic), count.to_bytes(4, "little"), pack(total))
         self.awaited, self.waited = OPENED, 0
-        return {KEY_HOLDER: Message.signed(ring.identity, SUM, topic, "server", parts).to_bytes(), "server": _TIMER}
+        return {
+            KEY_HOLDER: SignedMessage.signed(ring.identity, SUM, topic, "server", parts).to_bytes(),
+            "server": _TIMER,
+        }
 
-    def _scores(self, answer: Message) -> Scores:
+    def _scores(self, answer: SignedMessage) -> CosineScores:
         setting = self.ring.setting
         if len(parts := unbox(self.ring, answer)) != 2:
             raise Refused("scores of another form")
@@ -211,7 +278,7 @@ class ServerRound(KeepsSecrets):
                     into[client] = value
         rows = setting.centred(np.array([table[c] for c in clients], dtype=np.int64))
         k = setting.projections
-        return Scores(
+        return CosineScores(
             clients,
             dots=None if self.reference is None else rows[:, -1],
             projections=rows[:, :k],
@@ -219,7 +286,7 @@ class ServerRound(KeepsSecrets):
             squares=np.array([squares[c] for c in clients], dtype=np.int64) if squares else None,
         )
 
-    def _open(self, answer: Message) -> Mail:
+    def _open(self, answer: SignedMessage) -> Mail:
         setting = self.ring.setting
         note, polynomials = opened_from(self.ring, answer)
         if note != self.note or self.scores is None:
@@ -228,20 +295,26 @@ class ServerRound(KeepsSecrets):
         self._check(integers, self.scores, setting)
         return self._opened(note.total(integers))
 
-    def _check(self, integers: Integers, scores: Scores, setting: Setting) -> None:
-        """The sum must have along every direction what its clients had: a key holder that changes a coordinate knows no direction.
+    def _check(self, integers: Integers, scores: CosineScores, setting: CosineParameters) -> None:
+        """The sum must have along every direction what its clients had: a key holder that changes a
+        coordinate knows no direction.
 
-        They agree exactly where clients encrypt integers. One that encrypts fractions moves every rounding by less than one, and
-        must not end the round by that.
+        They agree exactly where clients encrypt integers. One that encrypts fractions moves every
+        rounding by less than one, and must not end the round by that.
         """
         degree = setting.lattice.degree
         weights = np.array([self.weights[c] for c in scores.clients], dtype=np.int64)
-        columns = [scores.projections, *(x[:, None] for x in (scores.sums, scores.dots) if x is not None)]
+        columns = [
+            scores.projections,
+            *(x[:, None] for x in (scores.sums, scores.dots) if x is not None),
+        ]
         apart = -(weights @ np.concatenate(columns, axis=1)) % setting.t
         allowed = np.full(len(apart), weights.sum())
         for number in range(setting.chunks(self.plan)):
             directions = self._directions(number)
-            apart = (apart + directions @ integers[number * degree : (number + 1) * degree]) % setting.t
+            apart = (
+                apart + directions @ integers[number * degree : (number + 1) * degree]
+            ) % setting.t
             allowed += np.abs(directions).sum(axis=1)
         if (np.abs(setting.centred(apart)) > allowed).any():
             raise Refused("the opened sum does not agree with the scores")
@@ -255,13 +328,15 @@ class ServerRound(KeepsSecrets):
         return {}
 
 
-def _body(message: Message) -> Buffer:
+def _body(message: SignedMessage) -> Buffer:
     if len(parts := message.whole()) != 1:
         raise Refused("ciphertexts of another form")
     return parts[0]
 
 
-def _disclosed(scores: Scores, similar: Floats, weights: Floats, setting: Setting) -> dict[str, torch.Tensor]:
+def _disclosed(
+    scores: CosineScores, similar: Floats, weights: Floats, setting: CosineParameters
+) -> dict[str, torch.Tensor]:
     """All that the server learned beside the sum; rows in the order of ``client``."""
     shown = {
         "client": torch.tensor(scores.clients, dtype=torch.int64),

@@ -1,4 +1,6 @@
-"""The numbers that everybody agrees on: the lattice, the units of clients, references and weights, the width of the noise."""
+"""The numbers that everybody agrees on: the lattice, the units of clients, references and weights,
+the width of the noise.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,20 @@ Similarity = Literal["cosine", "pearson"]
 Integers = npt.NDArray[np.int64]
 
 PROBES = 2
-"""Queries a round whose answers the server knows: a key holder that lies about some meets one of them."""
+"""Queries a round whose answers the server knows: a key holder that lies about some meets one of
+them.
+"""
 REJECTED = 3.719
 """Standard normal quantile of 1 - 1e-4: how rarely an honest client's projections look too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class CosineParameters:
     """What follows from the channel's options; public.
 
-    Clients send unit vectors times ``unit``; references have the same length, so that a score is below half of the plaintext modulus t
-    even for a vector twice as long as allowed. Integer weights of a round add up to about ``weights``, which leaves the same slack.
+    Clients send unit vectors times ``unit``; references have the same length, so that a score is
+    below half of the plaintext modulus t even for a vector twice as long as allowed. Integer
+    weights of a round add up to about ``weights``, which leaves the same slack.
     """
 
     plain_bits: int
@@ -39,11 +44,14 @@ class Setting:
 
     @property
     def lattice(self) -> Lattice:
-        """Degree 4096 where products with public polynomials are all; 8192 where ciphertexts are squared and the noise still drowned.
+        """Degree 4096 where products with public polynomials are all; 8192 where ciphertexts are
+        squared and the noise still drowned.
 
         The last prime is used up inside of encryption, so it is small and the others carry data.
         """
-        degree, primes = (4096, (47, 46, 16)) if self.norms == "projections" else (8192, (60, 59, 17))
+        degree, primes = (
+            (4096, (47, 46, 16)) if self.norms == "projections" else (8192, (60, 59, 17))
+        )
         return Lattice("bfv", degree, primes, self.plain_bits)
 
     @property
@@ -63,12 +71,16 @@ class Setting:
 
     @property
     def flood_bits(self) -> int:
-        """Noise uniform in +-2^this is added before anything is decrypted: the widest that leaves decryption exact."""
+        """Noise uniform in +-2^this is added before anything is decrypted: the widest that leaves
+        decryption exact.
+        """
         return self.lattice.q_bits - self.plain_bits - 2
 
     @property
     def directions(self) -> int:
-        """Dot products a client: with the reference, the random signs, and for Pearson the constant vector."""
+        """Dot products a client: with the reference, the random signs, and for Pearson the constant
+        vector.
+        """
         return 1 + self.projections + (self.similarity == "pearson")
 
     def chunks(self, plan: RoundPlan) -> int:
@@ -83,9 +95,10 @@ class Setting:
 
     @property
     def longest(self) -> float:
-        """The largest squared length, in units, that random projections may show: the 1 - 1e-4 quantile of chi^2_k / k (Wilson-Hilferty).
+        """The largest squared length, in units, that random projections may show: the 1 - 1e-4
+        quantile of chi^2_k / k (Wilson-Hilferty).
 
-        >>> round(Setting(31, "projections", "cosine", 16, 2).longest, 2)
+        >>> round(CosineParameters(31, "projections", "cosine", 16, 2).longest, 2)
         2.89
         """
         spread = 2 / (9 * self.projections)
@@ -95,7 +108,8 @@ class Setting:
 def unit_vector(values: npt.NDArray[np.float64], unit: int) -> Integers:
     """The integer vector of length ``unit`` that points where ``values`` points; zeros for zeros.
 
-    Rounding makes a vector of very many small entries longer (2e-4 at a million); then the scale is corrected once.
+    Rounding makes a vector of very many small entries longer (2e-4 at a million); then the scale is
+    corrected once.
 
     >>> unit_vector(np.array([3.0, -4.0]), 1000)
     array([ 600, -800])

@@ -1,4 +1,6 @@
-"""Robust rules on shares: two servers that each see uniform noise, and a dealer that sees no data."""
+"""Robust rules on shares: two servers that each see uniform noise, and a dealer that sees no
+data.
+"""
 
 from privfl.hybrid.two_server.channel import TwoServer
 from privfl.hybrid.two_server.recipe import Reveal

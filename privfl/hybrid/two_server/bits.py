@@ -11,8 +11,8 @@ import numpy.typing as npt
 from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.rounds import Round
-from privfl.hybrid.two_server.words import U64, stream
+from privfl.hybrid.two_server.ring_codec import U64, stream
+from privfl.hybrid.two_server.rounds import TwoServerParameters
 
 Bits = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -39,7 +39,7 @@ class BitRows(KeepsSecrets):
 
     bodies: list[Bits]
 
-    def packed(self, now: Round) -> Iterator[Bits]:
+    def packed(self, now: TwoServerParameters) -> Iterator[Bits]:
         """Row by row."""
         yield from self.bodies
 
@@ -50,7 +50,7 @@ class BitSeeds(KeepsSecrets):
 
     seeds: list[bytes]
 
-    def packed(self, now: Round) -> Iterator[Bits]:
+    def packed(self, now: TwoServerParameters) -> Iterator[Bits]:
         """Row by row."""
         for seed in self.seeds:
             yield next(drawn(seed, "bits", 1, size(now.plan.d), now.library))
@@ -58,20 +58,22 @@ class BitSeeds(KeepsSecrets):
 
 @dataclass(repr=False)
 class Flips(KeepsSecrets):
-    """One server's share of the dealt bits: by exclusive or from its seed; as numbers from its seed, or as the dealer sent them.
+    """One server's share of the dealt bits: by exclusive or from its seed; as numbers from its
+    seed, or as the dealer sent them.
 
-    ``scaled`` are numbers too: the dealt bits times the dealt weights, row by row, where weights stay hidden.
+    ``scaled`` are numbers too: the dealt bits times the dealt weights, row by row, where weights
+    stay hidden.
     """
 
     seed: bytes
     numbers: U32 | None = None
     scaled: U32 | None = None
 
-    def bits(self, now: Round, n: int) -> Iterator[Bits]:
+    def bits(self, now: TwoServerParameters, n: int) -> Iterator[Bits]:
         """The packed bits, row by row."""
         return drawn(self.seed, "flips", n, size(now.plan.d), now.library)
 
-    def rows(self, now: Round, n: int, scaled: bool = False) -> Iterator[U32]:
+    def rows(self, now: TwoServerParameters, n: int, scaled: bool = False) -> Iterator[U32]:
         """The numbers, row by row."""
         dealt, purpose = (self.scaled, "scaled") if scaled else (self.numbers, "numbers")
         if dealt is not None:
@@ -81,32 +83,49 @@ class Flips(KeepsSecrets):
                 yield raw.view("<u4")
 
 
-def dealt_flips(now: Round, first: bytes, second: bytes, n: int, weights: U64) -> bytes:
-    """The dealer's act: the second server's numbers, row by row, then, where there are dealt weights [n], its scaled ones."""
+def dealt_flips(
+    now: TwoServerParameters, first: bytes, second: bytes, n: int, weights: U64
+) -> bytes:
+    """The dealer's act: the second server's numbers, row by row, then, where there are dealt
+    weights [n], its scaled ones.
+    """
     numbers = _dealt(now, first, second, n, None)
     scaled = _dealt(now, first, second, n, weights.astype(np.uint32)) if len(weights) else ()
     return b"".join((*numbers, *scaled))
 
 
-def received_flips(now: Round, seed: bytes, dealt: memoryview, n: int, scaled: bool) -> Flips:
+def received_flips(
+    now: TwoServerParameters, seed: bytes, dealt: memoryview, n: int, scaled: bool
+) -> Flips:
     """The second server's share, from what `dealt_flips` made.
 
     Raises:
         Malformed: it is of another length.
     """
     if len(dealt) != 4 * n * now.plan.d * (1 + scaled):
-        raise Malformed(f"{len(dealt)} bytes of dealt bits where {4 * n * now.plan.d * (1 + scaled)} were asked for")
+        raise Malformed(
+            f"{len(dealt)} bytes of dealt bits where {4 * n * now.plan.d * (1 + scaled)} were"
+            " asked for"
+        )
     words = np.frombuffer(dealt, dtype="<u4").reshape(-1, n, now.plan.d)
     return Flips(seed, words[0], words[1] if scaled else None)
 
 
-def _dealt(now: Round, first: bytes, second: bytes, n: int, weights: U32 | None) -> Iterator[bytes]:
+def _dealt(
+    now: TwoServerParameters, first: bytes, second: bytes, n: int, weights: U32 | None
+) -> Iterator[bytes]:
     d = now.plan.d
     one, two = Flips(first), Flips(second)
-    rows = zip(one.bits(now, n), two.bits(now, n), one.rows(now, n, weights is not None), strict=True)
+    rows = zip(
+        one.bits(now, n), two.bits(now, n), one.rows(now, n, weights is not None), strict=True
+    )
     for i, (mine, theirs, numbers) in enumerate(rows):
         bits = opened_bits(mine ^ theirs, d).astype(np.uint32)
-        yield ((bits if weights is None else bits * weights[i]) - numbers).astype("<u4", copy=False).tobytes()
+        yield (
+            ((bits if weights is None else bits * weights[i]) - numbers)
+            .astype("<u4", copy=False)
+            .tobytes()
+        )
 
 
 def opened_bits(packed: Bits, d: int) -> Bits:

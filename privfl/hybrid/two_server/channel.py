@@ -37,12 +37,15 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
-from privfl.hybrid.two_server.rounds import Direction, Round, direct
+from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.soundness import RINGS
 
 _LEAKS = {
     ("mean", "scores"): "every accepted update's norm",
-    ("krum", "scores"): "all inner products of the updates, so their whole geometry up to a rotation",
+    (
+        "krum",
+        "scores",
+    ): "all inner products of the updates, so their whole geometry up to a rotation",
     ("fltrust", "scores"): "every update's norm and its cosine with the root update",
     ("cosine_filter", "scores"): "every update's norm and its cosine with the reference",
 }
@@ -50,40 +53,48 @@ _LEAKS = {
 
 @dataclass(frozen=True, slots=True)
 class TwoServer:
-    """A robust rule run by two servers on shares: ``server`` holds masked updates, ``server/1`` the masks, a ``dealer`` helps them.
+    """A robust rule run by two servers on shares: ``server`` holds masked updates, ``server/1`` the
+    masks, a ``dealer`` helps them.
 
-    Every client sends one masked vector and one sealed seed. The servers prove each row's norm to be within the clip (projections on
-    joint coins, in the manner of PINE, then the exact norm; both compared on shares), refuse by name who fails, run the
-    rule, and open one weighted sum. ``Mean`` is verified clipping: the sum of the updates whose norm was proved.
+    Every client sends one masked vector and one sealed seed. The servers prove each row's norm to
+    be within the clip (projections on joint coins, in the manner of PINE, then the exact norm; both
+    compared on shares), refuse by name who fails, run the rule, and open one weighted sum. ``Mean``
+    is verified clipping: the sum of the updates whose norm was proved.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the protocol; each with any number of
-    clients learns the result, which clients were refused, what ``reveal`` names, and nothing else of honest clients (the dealer: nothing).
-    Any two of the three read every update. Clients may lie in any way: one longer than C, the clip and what rounding adds to it,
-    passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying server shifts the result unnoticed, with one
-    exception: where the weights of the sum are public and there is no noise, ``server/1`` cannot change its share of it (the dealer's
-    tags; chance 2^-24 at most up to 20 bits and 500 clients). It can still lie in the checks and so admit or refuse rows.
+    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
+    protocol; each with any number of clients learns the result, which clients were refused, what
+    ``reveal`` names, and nothing else of honest clients (the dealer: nothing). Any two of the three
+    read every update. Clients may lie in any way: one longer than C, the clip and what rounding
+    adds to it, passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying
+    server shifts the result unnoticed, with one exception: where the weights of the sum are public
+    and there is no noise, ``server/1`` cannot change its share of it (the dealer's tags; chance
+    2^-24 at most up to 20 bits and 500 clients). It can still lie in the checks and so admit or
+    refuse rows.
 
     What leaks beside the result and the refused clients, by ``reveal``:
-        ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn the others' products with their own
-        rows; for FLTrust and CosineFilter norms and cosines.
-        ``selection``: which clients count, no scores.
-        ``aggregate``: how many clients count.
+        ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
+        the others' products with their own rows; for FLTrust and CosineFilter norms and cosines.
+        ``selection``: which clients count, no scores. ``aggregate``: how many clients count.
 
     Args:
-        rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs no rows: it is called with none.
-            Robust rules give every row the weight 1; ``Mean(weighted=True)`` sends weights hidden, each proved to be
-            in range; a liar can pair the longest vector with the weight 0.
-        reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change (in the first round nobody is filtered).
+        rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs
+            no rows: it is called with none. Robust rules give every row the weight 1;
+            ``Mean(weighted=True)`` sends weights hidden, each proved to be in range; a liar can
+            pair the longest vector with the weight 0.
+        reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change
+            (in the first round nobody is filtered).
         reveal: what the servers may open on the way.
         min_selected: the fewest rows that a sum may be of; 1 lets a rule open a single client.
-        bits: of one value, sign included: a row of norm l2 has the integer norm 2^(bits - 1). ``ring`` (32, 40, 64; None: the smallest
-            that is proved to hold sums, norms and products) is what travels.
+        bits: of one value, sign included: a row of norm l2 has the integer norm 2^(bits - 1).
+            ``ring`` (32, 40, 64; None: the smallest that is proved to hold sums, norms and
+            products) is what travels.
         threshold: the fraction of the cohort below which nothing is opened (never fewer than 2).
-        noise: under ``Mean(weighted=False)``, noise that EACH server adds to its half of the sum: one honest server is enough, and
-            the event counts one server's noise alone.
+        noise: under ``Mean(weighted=False)``, noise that EACH server adds to its half of the sum:
+            one honest server is enough, and the event counts one server's noise alone.
 
     Raises:
-        ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer than 2 clients, or no finite bound.
+        ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
+            than 2 clients, or no finite bound.
 
     >>> sorted(TwoServer(Krum(f=2, m=5), reveal="scores").helpers())
     ['dealer', 'server/1']
@@ -110,7 +121,9 @@ class TwoServer:
         if self.ring not in (None, *RINGS):
             raise ConfigError(f"ring is 32, 40, 64 or None, and is {self.ring}.")
         if self.reveal not in ("scores", "selection", "aggregate"):
-            raise ConfigError(f"reveal is 'scores', 'selection' or 'aggregate', and is '{self.reveal}'.")
+            raise ConfigError(
+                f"reveal is 'scores', 'selection' or 'aggregate', and is '{self.reveal}'."
+            )
         backend(self.backend)
         self._check_rule()
 
@@ -118,22 +131,33 @@ class TwoServer:
         rule = self.rule
         if isinstance(rule, Krum) and rule.m < self.min_selected:
             raise ConfigError(
-                f"Krum with m={rule.m} opens the sum of {rule.m}, which is fewer than min_selected={self.min_selected}: raise m"
-                " (Multi-Krum), or set min_selected: 1 to open a single client's update on purpose."
+                f"Krum with m={rule.m} opens the sum of {rule.m}, which is fewer than"
+                f" min_selected={self.min_selected}: raise m (Multi-Krum), or set min_selected: 1"
+                " to open a single client's update on purpose."
             )
         if self.reference not in ("rule", "previous"):
             raise ConfigError(f"reference is 'rule' or 'previous', and is '{self.reference}'.")
         if self.reference == "previous" and not isinstance(rule, CosineFilter):
-            raise ConfigError(f"reference 'previous' is for cosine_filter, and the rule is {type(rule).__name__}.")
-        if self.reference == "rule" and isinstance(rule, CosineFilter) and rule.reference is median_of_rows:
             raise ConfigError(
-                "two_server: cosine_filter's own reference is the median of the rows, which nobody here can read:"
-                " set channel.reference to 'previous', or give the filter a reference trained on the server's own data."
+                f"reference 'previous' is for cosine_filter, and the rule is {type(rule).__name__}."
             )
-        if self.noise is not None and not (isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"):
+        if (
+            self.reference == "rule"
+            and isinstance(rule, CosineFilter)
+            and rule.reference is median_of_rows
+        ):
             raise ConfigError(
-                "noise under two_server needs the rule Mean(weighted=False) and a reveal that opens no norms: what else a rule"
-                " lets through, and every exact score, has no proved sensitivity."
+                "two_server: cosine_filter's own reference is the median of the rows, which nobody"
+                " here can read: set channel.reference to 'previous', or give the filter a"
+                " reference trained on the server's own data."
+            )
+        if self.noise is not None and not (
+            isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"
+        ):
+            raise ConfigError(
+                "noise under two_server needs the rule Mean(weighted=False) and a reveal that opens"
+                " no norms: what else a rule lets through, and every exact score, has no proved"
+                " sensitivity."
             )
 
     @property
@@ -154,21 +178,32 @@ class TwoServer:
                 return Recipe("cosine_filter", *common, threshold=rule.threshold)
             case Mean():
                 return Recipe(
-                    "mean", *common, weighted=rule.weighted, noisy=self.noise is not None, noise=self.noise, source=self.noise_source
+                    "mean",
+                    *common,
+                    weighted=rule.weighted,
+                    noisy=self.noise is not None,
+                    noise=self.noise,
+                    source=self.noise_source,
                 )
 
-    def round(self, plan: RoundPlan) -> Round:
+    def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters: ring, projections, quorum."""
         return _round(self, plan)
 
     def describe(self) -> str:
         """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = _LEAKS.get((self.recipe.kind, self.reveal), {"aggregate": "how many count"}.get(self.reveal, "which clients count"))
-        caught = ", but for server/1 in the sum itself, which is tagged" if self.recipe.tagged else ""
+        leaks = _LEAKS.get(
+            (self.recipe.kind, self.reveal),
+            {"aggregate": "how many count"}.get(self.reveal, "which clients count"),
+        )
+        caught = (
+            ", but for server/1 in the sum itself, which is tagged" if self.recipe.tagged else ""
+        )
         return (
-            f"Two servers and a dealer, no two of whom may collude, run {type(self.rule).__name__} on shares; clients may lie, and one"
-            f" whose norm is over the clip is refused by name. Beside the result leaks {leaks}. Servers are trusted to compute"
-            f" correctly: a lying server shifts the result unnoticed{caught}."
+            f"Two servers and a dealer, no two of whom may collude, run {type(self.rule).__name__}"
+            " on shares; clients may lie, and one whose norm is over the clip is refused by name."
+            f" Beside the result leaks {leaks}. Servers are trusted to compute correctly: a lying"
+            f" server shifts the result unnoticed{caught}."
         )
 
     @property
@@ -185,21 +220,27 @@ class TwoServer:
         return FirstMember(self)
 
     def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The second server and the dealer, each with a fresh key whose public half is entered in the directory."""
+        """The second server and the dealer, each with a fresh key whose public half is entered in
+        the directory.
+        """
         return helpers_of(self, self.backend)
 
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
-        """What rows are compared with in the coming round; ``before``: the model a round ago. None where it is not known yet."""
+        """What rows are compared with in the coming round; ``before``: the model a round ago. None
+        where it is not known yet.
+        """
         rule = self.rule
         if isinstance(rule, FLTrust):
             return rule.root(context)
         if self.reference == "previous":
             return None if before is None else context.parameters - before
         if isinstance(rule, CosineFilter):
-            return rule.reference(Rows(torch.empty(0, len(context.parameters)), torch.empty(0), ()), context)
+            return rule.reference(
+                Rows(torch.empty(0, len(context.parameters)), torch.empty(0), ()), context
+            )
         return None
 
-    def direction_of(self, now: Round, reference: Vector) -> Direction | None:
+    def direction_of(self, now: TwoServerParameters, reference: Vector) -> Direction | None:
         """The reference as integers; None where it is zero.
 
         Raises:
@@ -211,26 +252,37 @@ class TwoServer:
         return replace(direction, length=min(direction.length, self.rule.root_l2))
 
     def row_bound(self, l2: float, d: int) -> RowBound:
-        """The sum's sensitivity through a selection is not proved; under Mean, what one proved row adds to it."""
+        """The sum's sensitivity through a selection is not proved; under Mean, what one proved row
+        adds to it.
+        """
         if not isinstance(self.rule, Mean):
             return RowBound(self.code.inflated(l2, d), math.inf)
         longest = self.code.inflated(l2, d) * (1 + 1e-5)
         return RowBound(longest, 2 * longest)
 
     def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for ONE server's noise in the sum: the other may be who looks, and knows its own. None where there is none."""
+        """What accounts for ONE server's noise in the sum: the other may be who looks, and knows
+        its own. None where there is none.
+        """
         if self.noise is None:
             return None
         return self.noise.event(unit_l2(self.round(plan)), plan.d, 1, 1)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """What a coalition can compute: the result for whoever is, or reads, the first server; every row for any two of the three."""
+        """What a coalition can compute: the result for whoever is, or reads, the first server;
+        every row for any two of the three.
+        """
         return opened_by(received, members)
 
 
 @lru_cache(maxsize=64)
-def _round(channel: TwoServer, plan: RoundPlan) -> Round:
+def _round(channel: TwoServer, plan: RoundPlan) -> TwoServerParameters:
     return round_of(
-        channel.recipe, plan, bits=channel.bits, ring=channel.ring, threshold=channel.threshold, soundness=channel.soundness,
+        channel.recipe,
+        plan,
+        bits=channel.bits,
+        ring=channel.ring,
+        threshold=channel.threshold,
+        soundness=channel.soundness,
         library=channel.backend,
-    )  # fmt: skip
+    )

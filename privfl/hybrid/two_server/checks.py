@@ -1,4 +1,6 @@
-"""What every row must pass before any rule sees it, and the sum of rows that both servers know the weights of."""
+"""What every row must pass before any rule sees it, and the sum of rows that both servers know the
+weights of.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +13,38 @@ import torch
 from privfl.core import NoiseSource, RingNoise
 from privfl.crypto.abort import StageAbort
 from privfl.hybrid.two_server.machine import Machine, Negative, OpenBits, Step
-from privfl.hybrid.two_server.rounds import Round
+from privfl.hybrid.two_server.ring_codec import U64, signed
+from privfl.hybrid.two_server.rounds import TwoServerParameters
 from privfl.hybrid.two_server.rows import row_sum
-from privfl.hybrid.two_server.words import U64, signed
 
 
-def comparisons(now: Round, n: int) -> int:
+def comparisons(now: TwoServerParameters, n: int) -> int:
     """How many signs the checks of n rows take."""
     return 2 * n * (now.rows + 1 + now.weighted)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Put each quantity that must lie in a range as two that must not be negative: projections, norms, weights."""
+    """Put each quantity that must lie in a range as two that must not be negative: projections,
+    norms, weights.
+    """
 
     def act(self, machine: Machine) -> None:
         """Fill "checked"."""
         now, shares = machine.now, machine.shares
         inner = shares["inner"]
         shares["norms"] = np.diagonal(inner).copy() if now.gram else inner
-        ranges = [(shares["tests"], -now.reach, now.reach), (shares["norms"][None], now.shortest**2, now.longest**2)]
+        ranges = [
+            (shares["tests"], -now.reach, now.reach),
+            (shares["norms"][None], now.shortest**2, now.longest**2),
+        ]
         if now.weighted:
             ranges.append((shares["weights"][None], 0, now.code.top))
-        margins = [part for what, low, high in ranges for part in (what - machine.constant(low), machine.constant(high) - what)]
+        margins = [
+            part
+            for what, low, high in ranges
+            for part in (what - machine.constant(low), machine.constant(high) - what)
+        ]
         shares["checked"] = np.concatenate(margins).reshape(-1)
 
 
@@ -75,12 +86,15 @@ def accept(machine: Machine, rows: Sequence[int]) -> None:
     weights[list(rows)] = 1
     machine.public["weights"] = weights
     machine.unit, machine.count = 1 / machine.now.scale, len(rows)
-    machine.weight = float(len(rows)) or 1.0  # of nothing at all the mean is the zero vector, as the plain rules say
+    machine.weight = (
+        float(len(rows)) or 1.0
+    )  # of nothing at all the mean is the zero vector, as the plain rules say
 
 
 @dataclass(frozen=True, slots=True)
 class PublicSum:
-    """The rows' sum under weights that both servers know; each server adds noise of its own where there is any.
+    """The rows' sum under weights that both servers know; each server adds noise of its own where
+    there is any.
 
     Fewer than ``least`` rows that count are refused: a sum of one is that client's update.
     """
@@ -114,5 +128,7 @@ def enough(count: int, least: int) -> None:
     """
     if 0 < count < least:
         raise StageAbort(
-            "select", f"the rule accepted {count} of the rows, and a sum of fewer than {least} would open a client (see min_selected)"
+            "select",
+            f"the rule accepted {count} of the rows, and a sum of fewer than {least} would open a"
+            " client (see min_selected)",
         )

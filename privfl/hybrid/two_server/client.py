@@ -8,16 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail, Vector, client_party, norm
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Vector,
+    client_party,
+    norm,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields
 from privfl.hybrid.two_server.bits import Bits, BitSeeds
-from privfl.hybrid.two_server.rounds import SEED, VECTOR, Round, seal_to
-from privfl.hybrid.two_server.words import U64, expand, pack
+from privfl.hybrid.two_server.ring_codec import U64, expand, pack
+from privfl.hybrid.two_server.rounds import SEED, VECTOR, TwoServerParameters, seal_to
 
 
-def integers(now: Round, update: Bounded) -> U64:
-    """A contribution as ring words: the values, and the weight where rows have one; else every row has the largest weight.
+def integers(now: TwoServerParameters, update: Bounded) -> U64:
+    """A contribution as ring words: the values, and the weight where rows have one; else every row
+    has the largest weight.
 
     Raises:
         BadUpdate: as `FixedPoint.encode`, or a zero vector where only directions count.
@@ -30,15 +41,20 @@ def integers(now: Round, update: Bounded) -> U64:
     return encoded[: now.length].astype(np.int64, copy=False).view(np.uint64)
 
 
-def _stretched(now: Round, update: Bounded) -> Vector:
-    """The update at full length: FLTrust looks at directions, and rows of one length need no division on shares."""
+def _stretched(now: TwoServerParameters, update: Bounded) -> Vector:
+    """The update at full length: FLTrust looks at directions, and rows of one length need no
+    division on shares.
+    """
     length = norm(update.delta)
     if not 0 < length < math.inf:
-        raise BadUpdate(f"client {update.client}: an update of length {length:.6g} has no direction, and {now.plan.l2:g} is asked for.")
+        raise BadUpdate(
+            f"client {update.client}: an update of length {length:.6g} has no direction, and"
+            f" {now.plan.l2:g} is asked for."
+        )
     return update.delta * (now.plan.l2 / length)
 
 
-def signs(now: Round, update: Bounded) -> Bits:
+def signs(now: TwoServerParameters, update: Bounded) -> Bits:
     """Packed bits, 1 where an entry is below zero.
 
     Raises:
@@ -51,10 +67,12 @@ def signs(now: Round, update: Bounded) -> Bits:
 
 
 @dataclass(repr=False)
-class ClientParty(KeepsSecrets):
-    """A client in one round: its vector minus a mask to the first server, the mask's seed, sealed, to the second."""
+class TwoServerClientParty(KeepsSecrets):
+    """A client in one round: its vector minus a mask to the first server, the mask's seed, sealed,
+    to the second.
+    """
 
-    now: Round
+    now: TwoServerParameters
     who: ClientId
     position: int
     boxes: tuple[bytes, ...]
@@ -73,18 +91,22 @@ class ClientParty(KeepsSecrets):
         else:
             masked = pack(self.vector - expand(seed, now.length, now.library), now.ring)
         self.vector = None
-        letters = seal_to(self.boxes, seed, now.scene("seed", str(self.position)), now.library)
+        sealed_boxes = seal_to(
+            self.boxes, seed, now.bound_to("seed", str(self.position)), now.library
+        )
         out: dict[str, Buffer] = {
             "server": now.write(VECTOR, self.position, fields.facts(now.plan), masked),
-            "server/1": now.write(SEED, self.position, letters),
+            "server/1": now.write(SEED, self.position, sealed_boxes),
         }
         return out
 
 
-def enter(now: Round, who: ClientId, boxes: tuple[bytes, ...], update: Bounded) -> ClientParty:
+def enter(
+    now: TwoServerParameters, who: ClientId, boxes: tuple[bytes, ...], update: Bounded
+) -> TwoServerClientParty:
     """The client's party with its update; one that cannot be encoded gives up by name."""
     try:
         vector = signs(now, update) if now.signs else integers(now, update)
-        return ClientParty(now, who, now.plan.cohort.index(who), boxes, vector)
+        return TwoServerClientParty(now, who, now.plan.cohort.index(who), boxes, vector)
     except BadUpdate as bad:
-        return ClientParty(now, who, now.plan.cohort.index(who), boxes, None, str(bad))
+        return TwoServerClientParty(now, who, now.plan.cohort.index(who), boxes, None, str(bad))

@@ -11,19 +11,27 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import dealt_flips
+from privfl.hybrid.two_server.preprocessing import (
+    blinds,
+    correct,
+    derived_words,
+    first_preprocessing,
+    tag_key,
+)
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rounds import DEAL, DEALT, Round, open_one
+from privfl.hybrid.two_server.ring_codec import U64, pack
+from privfl.hybrid.two_server.rounds import DEAL, DEALT, TwoServerParameters, open_one
 from privfl.hybrid.two_server.rows import SeedRows, Veil, dealt
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
-from privfl.hybrid.two_server.supply import blinds, correct, first_supply, purse, tag_key
-from privfl.hybrid.two_server.words import U64, pack
 
 
 @dataclass(repr=False)
 class Dealer(KeepsSecrets):
-    """The dealer in one round: it sees seeds, no client's data, and must collude with neither server."""
+    """The dealer in one round: it sees seeds, no client's data, and must collude with neither
+    server.
+    """
 
-    now: Round
+    now: TwoServerParameters
     recipe: Recipe
     secret: bytes
     heard: dict[PartyId, tuple[frozenset[int], bytes]] = field(default_factory=dict)
@@ -36,22 +44,31 @@ class Dealer(KeepsSecrets):
                 self.heard[who] = self._read(who, mail[who])
         if len(self.heard) < 2 or self.done:
             return {}
-        now, (members, first), (same, second) = self.now, self.heard["server"], self.heard["server/1"]
+        now, (members, first), (same, second) = (
+            self.now,
+            self.heard["server"],
+            self.heard["server/1"],
+        )
         if members != same:
             raise StageAbort("deal", "the servers name different clients")
         self.done = True
         demand = self.recipe.demand(now, len(members))
-        own, seeds = second[:SEED_SIZE], [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)]
-        supply = first_supply(first, demand, now.library)
-        theirs = purse(own, "weights", demand.weights, now.library)
+        own, seeds = (
+            second[:SEED_SIZE],
+            [second[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(second), SEED_SIZE)],
+        )
+        preprocessing = first_preprocessing(first, demand, now.library)
+        theirs = derived_words(own, "weights", demand.weights, now.library)
         if now.signs:
             none: U64 = np.zeros(0, dtype=np.uint64)
-            words = correct(supply, own, demand, now.library, none, none)
-            words += dealt_flips(now, first, own, len(members), supply.weights + theirs)
+            words = correct(preprocessing, own, demand, now.library, none, none)
+            words += dealt_flips(now, first, own, len(members), preprocessing.weights + theirs)
         else:
             key = tag_key(first, now.length if self.recipe.tagged else 0, now.library)
-            inner, vector, tags = dealt(now, SeedRows(seeds), Veil(first), supply.weights, theirs, key)
-            words = correct(supply, own, demand, now.library, inner, vector)
+            inner, vector, tags = dealt(
+                now, SeedRows(seeds), Veil(first), preprocessing.weights, theirs, key
+            )
+            words = correct(preprocessing, own, demand, now.library, inner, vector)
         self.heard = {}
         out: dict[PartyId, Buffer] = {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
         if self.recipe.tagged:
@@ -63,8 +80,12 @@ class Dealer(KeepsSecrets):
         now = self.now
         try:
             _, content = now.read(body, DEAL)
-            members, letters = fields.read_bit_set(content, now.plan.n)
+            members, sealed_boxes = fields.read_bit_set(content, now.plan.n)
             size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
-            return members, open_one(letters, size, self.secret, now.scene("deal", who), now.library)
+            return members, open_one(
+                sealed_boxes, size, self.secret, now.bound_to("deal", who), now.library
+            )
         except Malformed as malformed:
-            raise StageAbort("deal", f"the message of {who} cannot be used: {malformed}", who) from None
+            raise StageAbort(
+                "deal", f"the message of {who} cannot be used: {malformed}", who
+            ) from None

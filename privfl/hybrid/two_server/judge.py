@@ -1,4 +1,6 @@
-"""What both servers decide from scores that are open: exactly, in integers, so that they decide alike and as the plain rules do."""
+"""What both servers decide from scores that are open: exactly, in integers, so that they decide
+alike and as the plain rules do.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +14,36 @@ import torch
 from privfl.crypto.abort import StageAbort
 from privfl.hybrid.two_server.checks import accept
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.words import I64, U64, signed
+from privfl.hybrid.two_server.ring_codec import I64, U64, signed
 
 
-def stands(machine: Machine, f: int, m: int) -> int:
-    """How many liars Krum must still count with, after those that failed the checks.
+def max_byzantine(machine: Machine, f: int, m: int) -> int:
+    """How many Byzantine clients Krum must still count with, after those that failed the checks.
 
     Raises:
         StageAbort: too few rows for f and m, or more than f failed.
     """
     n, lost = machine.n, machine.n - len(machine.valid)
     if n <= 2 * f + 2 or m > n - f - 2:
-        raise StageAbort("select", f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f - 2, and {n} rows are there")
+        raise StageAbort(
+            "select",
+            f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f - 2, and {n} rows are"
+            " there",
+        )
     if lost > f:
-        raise StageAbort("select", f"Krum stands {f} liars, and {lost} rows failed the norm check", who=tuple(machine.excluded))
+        raise StageAbort(
+            "select",
+            f"Krum tolerates {f} Byzantine clients, and {lost} rows failed the norm check",
+            who=tuple(machine.excluded),
+        )
     return f - lost
 
 
 @dataclass(frozen=True, slots=True)
 class GatherGram:
-    """Inner products of the valid rows, to be opened: one with a row of a liar's choice that was refused would tell what it likes."""
+    """Inner products of the valid rows, to be opened: one with a row of a liar's choice that was
+    refused would tell what it likes.
+    """
 
     def act(self, machine: Machine) -> None:
         """Fill "gram"."""
@@ -50,9 +62,9 @@ class OpenKrum:
         """Set the public weights.
 
         Raises:
-            StageAbort: as `stands`.
+            StageAbort: as `max_byzantine`.
         """
-        left, valid = stands(machine, self.f, self.m), list(machine.valid)
+        left, valid = max_byzantine(machine, self.f, self.m), list(machine.valid)
         inner = signed(machine.public["gram"], machine.now.ring)
         norms = np.diagonal(inner)
         apart = norms[:, None] + norms - 2 * inner
@@ -76,7 +88,11 @@ class Gather:
     def act(self, machine: Machine) -> None:
         """Fill "scores": those of rows that failed stay hidden."""
         valid, shares = list(machine.valid), machine.shares
-        parts = [shares["dots"][valid], shares["norms"][valid]] if self.dots else [shares["norms"][valid]]
+        parts = (
+            [shares["dots"][valid], shares["norms"][valid]]
+            if self.dots
+            else [shares["norms"][valid]]
+        )
         shares["scores"] = np.stack(parts)
 
 
@@ -107,9 +123,13 @@ class OpenCosine:
         square = machine.direction.square if machine.direction is not None else 0
         dots, norms = _opened(machine)
         steep = Fraction(self.threshold)
-        passing = [over(int(dot), int(norm) * square, steep) for dot, norm in zip(dots, norms, strict=True)]
+        passing = [
+            over(int(dot), int(norm) * square, steep) for dot, norm in zip(dots, norms, strict=True)
+        ]
         accept(machine, [i for i, through in zip(machine.valid, passing, strict=True) if through])
-        machine.disclosed["cosines"] = torch.tensor([_cosine(int(d), int(n) * square) for d, n in zip(dots, norms, strict=True)])
+        machine.disclosed["cosines"] = torch.tensor(
+            [_cosine(int(d), int(n) * square) for d, n in zip(dots, norms, strict=True)]
+        )
 
 
 def over(dot: int, square: int, threshold: Fraction) -> bool:
@@ -130,7 +150,9 @@ def _cosine(dot: int, square: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class OpenTrust:
-    """FLTrust's weights max(0, cos) |g0| / |x| in fixed point. ``fixed`` divides by all rows, ``length`` is that of g0 after its clip."""
+    """FLTrust's weights max(0, cos) |g0| / |x| in fixed point. ``fixed`` divides by all rows,
+    ``length`` is that of g0 after its clip.
+    """
 
     fixed: bool
 
@@ -139,12 +161,17 @@ class OpenTrust:
         now, direction = machine.now, machine.direction
         dots, norms = _opened(machine)
         square = 0 if direction is None else direction.square
-        trusted = [max(0.0, _cosine(int(dot), int(norm) * square)) for dot, norm in zip(dots, norms, strict=True)]
+        trusted = [
+            max(0.0, _cosine(int(dot), int(norm) * square))
+            for dot, norm in zip(dots, norms, strict=True)
+        ]
         fine = now.fine
         weights: U64 = np.zeros(machine.n, dtype=np.uint64)
         for i, trust, norm in zip(machine.valid, trusted, norms.tolist(), strict=True):
             weight = round(trust * now.longest / math.sqrt(norm) * fine) if norm else 0
-            weights[i] = weight | 1 if weight else 0  # odd, so that the masks' upper bits hide the carries of their sum
+            weights[i] = (
+                weight | 1 if weight else 0
+            )  # odd, so that the masks' upper bits hide the carries of their sum
         machine.public["weights"] = weights
         machine.unit = 0.0 if direction is None else direction.length / (now.longest * fine)
         machine.weight = float(machine.n) if self.fixed else sum(trusted) or 1.0

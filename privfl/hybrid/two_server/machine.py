@@ -1,4 +1,6 @@
-"""Two servers computing on shares, step by step: each step is local, or one exchange of words, or the seven of a comparison."""
+"""Two servers computing on shares, step by step: each step is local, or one exchange of words, or
+the seven of a comparison.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing import DaBits, SignBits, Triple
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
-from privfl.hybrid.two_server.rounds import Direction, Round
+from privfl.hybrid.two_server.preprocessing import ONE, Preprocessing, blinds, tag_key
+from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, signed, unpack
+from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Veil
-from privfl.hybrid.two_server.supply import ONE, Supply, blinds, tag_key
-from privfl.hybrid.two_server.words import U64, pack, ring_mask, signed, unpack
 
 _FRAME = struct.Struct("<II")
 _PENDING = 64
@@ -60,20 +62,23 @@ Step = Local | Exchange
 
 @dataclass(repr=False)
 class Machine(KeepsSecrets):
-    """One of the two servers: its rows, its shares by name, what both know, and where it is in the program.
+    """One of the two servers: its rows, its shares by name, what both know, and where it is in the
+    program.
 
-    ``public`` holds arrays that both servers know, ``disclosed`` what the report must name, ``valid`` the rows that passed the checks,
-    by place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of
-    signs, where there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own; ``tags`` are what the first server
-    has from the dealer to know the second's share of the sum by, ``memory`` what its member keeps of the direction's doing.
+    ``public`` holds arrays that both servers know, ``disclosed`` what the report must name,
+    ``valid`` the rows that passed the checks, by place among those that came. The sum opens to
+    ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of signs, where
+    there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own; ``tags``
+    are what the first server has from the dealer to know the second's share of the sum by,
+    ``memory`` what its member keeps of the direction's doing.
     """
 
-    now: Round
+    now: TwoServerParameters
     first: bool
     positions: tuple[int, ...]
     program: Sequence[Step]
     rows: MaskedRows | SeedRows
-    supply: Supply
+    preprocessing: Preprocessing
     shares: dict[str, U64] = field(default_factory=dict)
     veil: Veil | None = None
     key: bytes = b""
@@ -104,7 +109,10 @@ class Machine(KeepsSecrets):
 
     def surveyed(self, shares: dict[str, U64]) -> None:
         """Begin with the own half of the survey, and the dealer's share of the inner products."""
-        self.shares = {**shares, "inner": shares["inner"] + self.supply.inner.reshape(shares["inner"].shape)}
+        self.shares = {
+            **shares,
+            "inner": shares["inner"] + self.preprocessing.inner.reshape(shares["inner"].shape),
+        }
         if not shares["dots"].size:
             self.shares["dots"] = np.zeros(self.n, dtype=np.uint64)
 
@@ -142,7 +150,9 @@ class Machine(KeepsSecrets):
                     try:
                         step.act(self)
                     except StageAbort:
-                        if out and not self.first:  # the first server must come to know by itself why the round ends
+                        if (
+                            out and not self.first
+                        ):  # the first server must come to know by itself why the round ends
                             break
                         raise
                     self.at += 1
@@ -158,7 +168,9 @@ class Machine(KeepsSecrets):
                 self.frame += 1
                 self.at += done
         except Malformed as malformed:
-            raise StageAbort("compute", f"the message of {self.other} cannot be used: {malformed}", self.other) from None
+            raise StageAbort(
+                "compute", f"the message of {self.other} cannot be used: {malformed}", self.other
+            ) from None
         return out
 
     def _receive(self, mail: Buffer | None) -> None:
@@ -200,7 +212,9 @@ class OpenToFirst:
 
     def say(self, machine: Machine) -> bytes:
         """The second server's share, or nothing."""
-        return b"" if machine.first else pack(machine.shares[self.what].reshape(-1), machine.now.ring)
+        return (
+            b"" if machine.first else pack(machine.shares[self.what].reshape(-1), machine.now.ring)
+        )
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Add it."""
@@ -213,11 +227,13 @@ class OpenToFirst:
 
 @dataclass(frozen=True, slots=True)
 class OpenTagged:
-    """The first server learns the sum under public weights, and what its share of the sum must be tagged with.
+    """The first server learns the sum under public weights, and what its share of the sum must be
+    tagged with.
 
-    The share sum w_i A_i travels modulo 2^64. The dealer gave the first server T_i = <key, A_i> + b_i for a key that the second does
-    not know, and the second knows b_i: it sends sum w_i b_i along. A share that is off by e passes with the chance of <key, e> being what
-    it guesses: 2^-(64 - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
+    The share sum w_i A_i travels modulo 2^64. The dealer gave the first server T_i = <key, A_i> +
+    b_i for a key that the second does not know, and the second knows b_i: it sends sum w_i b_i
+    along. A share that is off by e passes with the chance of <key, e> being what it guesses: 2^-(64
+    - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
     """
 
     def say(self, machine: Machine) -> bytes:
@@ -225,7 +241,9 @@ class OpenTagged:
         if machine.first:
             return b""
         total, weights = machine.shares["sum"], machine.public["weights"]
-        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(keepdims=True, dtype=np.uint64)
+        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
+            keepdims=True, dtype=np.uint64
+        )
         return pack(np.concatenate([total, blind]), 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -249,10 +267,16 @@ def check_tags(machine: Machine) -> None:
     now, claimed, weights = machine.now, machine.shares["claimed"], machine.public["weights"]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
     key = tag_key(machine.seed, now.length, now.library)
-    off = (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64) + claimed[-1:] - (weights * tags).sum(keepdims=True, dtype=np.uint64)
+    off = (
+        (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64)
+        + claimed[-1:]
+        - (weights * tags).sum(keepdims=True, dtype=np.uint64)
+    )
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
-        raise StageAbort("sum", "its share of the sum is not the sum of the clients' masks", "server/1")
+        raise StageAbort(
+            "sum", "its share of the sum is not the sum of the clients' masks", "server/1"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +294,18 @@ class OpenBits:
         mine = machine.shares[self.what]
         if len(theirs) != -(-mine.size // 8):
             raise Malformed("a wrong number of bits")
-        other = np.unpackbits(np.frombuffer(theirs, dtype=np.uint8), bitorder="little", count=mine.size)
+        other = np.unpackbits(
+            np.frombuffer(theirs, dtype=np.uint8), bitorder="little", count=mine.size
+        )
         machine.public[self.what] = mine ^ other.astype(np.uint64)
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """Bits, shared by exclusive or, that tell which entries of a shared register [n] are below zero."""
+    """Bits, shared by exclusive or, that tell which entries of a shared register [n] are below
+    zero.
+    """
 
     of: str
     into: str
@@ -286,7 +314,9 @@ class Negative:
         """The own message of the comparison's next round."""
         if machine.comparing is None:
             share = machine.shares[self.of].reshape(-1) << np.uint64(64 - machine.now.ring)
-            machine.comparing = SignBits(share, machine.supply.comparison(len(share)), machine.first)
+            machine.comparing = SignBits(
+                share, machine.preprocessing.comparison(len(share)), machine.first
+            )
         return machine.comparing.send()
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -314,7 +344,7 @@ class ToNumbers:
     def say(self, machine: Machine) -> bytes:
         """The own share of the masked bits."""
         bits = machine.shares[self.of]
-        machine.dabits = machine.supply.dabits(len(bits))
+        machine.dabits = machine.preprocessing.dabits(len(bits))
         return np.packbits(machine.dabits.mask(bits).astype(np.uint8), bitorder="little").tobytes()
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -322,8 +352,12 @@ class ToNumbers:
         bits, dabits = machine.shares[self.of], machine.dabits
         if dabits is None or len(theirs) != -(-len(bits) // 8):
             raise Malformed("a wrong number of bits")
-        other = np.unpackbits(np.frombuffer(theirs, dtype=np.uint8), bitorder="little", count=len(bits)).astype(np.uint64)
-        machine.shares[self.into] = dabits.to_arithmetic(bits ^ (dabits.bits & ONE) ^ other, machine.first)
+        other = np.unpackbits(
+            np.frombuffer(theirs, dtype=np.uint8), bitorder="little", count=len(bits)
+        ).astype(np.uint64)
+        machine.shares[self.into] = dabits.to_arithmetic(
+            bits ^ (dabits.bits & ONE) ^ other, machine.first
+        )
         machine.dabits = None
         return True
 
@@ -339,7 +373,7 @@ class Multiply:
     def say(self, machine: Machine) -> bytes:
         """The own shares of the masked factors."""
         left, right = machine.shares[self.left].reshape(-1), machine.shares[self.right].reshape(-1)
-        machine.triple = machine.supply.triple(len(left))
+        machine.triple = machine.preprocessing.triple(len(left))
         machine.masked = machine.triple.mask(left, right)
         return pack(np.concatenate(machine.masked), machine.now.ring)
 
@@ -349,7 +383,9 @@ class Multiply:
             raise Malformed("it is out of order")
         left, right = machine.masked
         other = unpack(theirs, machine.now.ring, 2 * len(left))
-        product = machine.triple.product(left + other[: len(left)], right + other[len(left) :], machine.first)
+        product = machine.triple.product(
+            left + other[: len(left)], right + other[len(left) :], machine.first
+        )
         machine.shares[self.into] = product
         machine.triple = machine.masked = None
         return True

@@ -30,13 +30,13 @@ from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rounds import Direction, Round
+from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
 from privfl.hybrid.two_server.servers import FirstServer, SecondServer
-from privfl.hybrid.two_server.view import Wiretap
+from privfl.hybrid.two_server.view import TwoServerCoalitionView
 
 
 @runtime_checkable
-class Setting(Protocol):
+class TwoServerSetting(Protocol):
     """What members know of their channel."""
 
     @property
@@ -49,15 +49,17 @@ class Setting(Protocol):
         """Everybody's public keys."""
         ...
 
-    def round(self, plan: RoundPlan) -> Round:
+    def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters."""
         ...
 
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
-        """What rows are compared with in the coming round, from the model now and a round ago; None where it is not known yet."""
+        """What rows are compared with in the coming round, from the model now and a round ago; None
+        where it is not known yet.
+        """
         ...
 
-    def direction_of(self, now: Round, reference: Vector) -> Direction | None:
+    def direction_of(self, now: TwoServerParameters, reference: Vector) -> Direction | None:
         """The reference as integers; None where it is zero.
 
         Raises:
@@ -66,8 +68,10 @@ class Setting(Protocol):
         ...
 
 
-def helpers_of(channel: Setting, library: BackendName) -> Mapping[PartyId, HelperMember]:
-    """The second server and the dealer, each with a fresh key whose public half is entered in the directory."""
+def helpers_of(channel: TwoServerSetting, library: BackendName) -> Mapping[PartyId, HelperMember]:
+    """The second server and the dealer, each with a fresh key whose public half is entered in the
+    directory.
+    """
     made: dict[PartyId, HelperMember] = {}
     for who, kind in (("server/1", SecondMember), ("dealer", DealerMember)):
         secret = secrets.token_bytes(32)
@@ -83,7 +87,7 @@ def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | T
     rounds = {tag: party.now for tag, party in again.items()}
     for helper in (second, dealer):
         rounds |= helper.rounds if isinstance(helper, SecondMember | DealerMember) else {}
-    return Wiretap(
+    return TwoServerCoalitionView(
         received,
         rounds,
         again,
@@ -92,10 +96,12 @@ def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | T
     ).opened()
 
 
-def _boxes(channel: Setting, who: PartyId) -> tuple[bytes, ...]:
+def _boxes(channel: TwoServerSetting, who: PartyId) -> tuple[bytes, ...]:
     boxes = channel.directory.boxes(who)
     if not boxes:
-        raise ConfigError(f"the directory knows no key of {who}: make the helpers before a round begins.")
+        raise ConfigError(
+            f"the directory knows no key of {who}: make the helpers before a round begins."
+        )
     return boxes
 
 
@@ -103,7 +109,7 @@ def _boxes(channel: Setting, who: PartyId) -> tuple[bytes, ...]:
 class TwoServerClient:
     """A client between rounds."""
 
-    channel: Setting
+    channel: TwoServerSetting
     who: ClientId
 
     def set_up(self) -> Party:
@@ -114,7 +120,8 @@ class TwoServerClient:
         """The party of one round.
 
         Raises:
-            ConfigError: as the channel, or a client that is not in the cohort, or servers whose keys nobody knows.
+            ConfigError: as the channel, or a client that is not in the cohort, or servers whose
+                keys nobody knows.
         """
         if self.who not in plan.cohort:
             raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
@@ -123,12 +130,14 @@ class TwoServerClient:
 
 @dataclass(repr=False)
 class FirstMember(KeepsSecrets):
-    """The first server between rounds: the direction of the coming round, the model before, and the randomness of past rounds.
+    """The first server between rounds: the direction of the coming round, the model before, and the
+    randomness of past rounds.
 
-    What it remembers of a round is what a curious server would: enough to compute the result again from its mail.
+    What it remembers of a round is what a curious server would: enough to compute the result again
+    from its mail.
     """
 
-    channel: Setting
+    channel: TwoServerSetting
     reference: Vector | None = None
     before: Vector | None = None
     kept: dict[bytes, FirstServer] = field(default_factory=dict)
@@ -153,16 +162,28 @@ class FirstMember(KeepsSecrets):
         direction: Direction | None = None
         refused: str | None = None
         if recipe.directed and self.before is None:
-            raise ConfigError(f"round {plan.number}: {recipe.kind} needs the model for its reference: call inform before the round.")
+            raise ConfigError(
+                f"round {plan.number}: {recipe.kind} needs the model for its reference: call inform"
+                " before the round."
+            )
         if self.reference is not None:
             if len(self.reference) != plan.d:
-                raise ConfigError(f"round {plan.number}: a reference of {len(self.reference)} values where rows have {plan.d}.")
+                raise ConfigError(
+                    f"round {plan.number}: a reference of {len(self.reference)} values where rows"
+                    f" have {plan.d}."
+                )
             try:
                 direction = channel.direction_of(now, self.reference)
             except BadUpdate as bad:
                 refused = f"{recipe.kind}: {bad}"
         half, seed, key = (secrets.token_bytes(32) for _ in range(3))
-        unknown, boxes = recipe.directed and self.reference is None, (_boxes(channel, "server/1"), _boxes(channel, "dealer"))
+        unknown, boxes = (
+            recipe.directed and self.reference is None,
+            (
+                _boxes(channel, "server/1"),
+                _boxes(channel, "dealer"),
+            ),
+        )
         party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
         self.kept[now.tag] = party.anew()
         return party
@@ -172,9 +193,9 @@ class FirstMember(KeepsSecrets):
 class SecondMember(KeepsSecrets):
     """The second server between rounds: the key to which clients seal their seeds."""
 
-    channel: Setting
+    channel: TwoServerSetting
     secret: bytes
-    rounds: dict[bytes, Round] = field(default_factory=dict)
+    rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -195,9 +216,9 @@ class SecondMember(KeepsSecrets):
 class DealerMember(KeepsSecrets):
     """The dealer between rounds: the key to which the servers seal their seeds."""
 
-    channel: Setting
+    channel: TwoServerSetting
     secret: bytes
-    rounds: dict[bytes, Round] = field(default_factory=dict)
+    rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""

@@ -1,4 +1,6 @@
-"""A rule and what may leak of it, as numbers: what it needs of the ring and of the dealer, and the steps of the two servers."""
+"""A rule and what may leak of it, as numbers: what it needs of the ring and of the dealer, and the
+steps of the two servers.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,26 @@ from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName
 from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons
-from privfl.hybrid.two_server.hidden import Chosen, along, krum, krum_comparisons, trusted_sum, unnamed_sum
-from privfl.hybrid.two_server.judge import Gather, GatherGram, OpenCosine, OpenKrum, OpenNorms, OpenTrust
+from privfl.hybrid.two_server.judge import (
+    Gather,
+    GatherGram,
+    OpenCosine,
+    OpenKrum,
+    OpenNorms,
+    OpenTrust,
+)
 from privfl.hybrid.two_server.machine import Open, OpenTagged, OpenToFirst, Step
-from privfl.hybrid.two_server.rounds import Needs, Round, fitting
+from privfl.hybrid.two_server.oblivious_selection import (
+    Chosen,
+    along,
+    krum,
+    krum_comparisons,
+    trusted_sum,
+    unnamed_sum,
+)
+from privfl.hybrid.two_server.preprocessing import Demand
+from privfl.hybrid.two_server.rounds import Needs, TwoServerParameters, fitting
 from privfl.hybrid.two_server.signs import RING, sign_program
-from privfl.hybrid.two_server.supply import Demand
 
 MOST_HIDDEN = 128
 """Rows among which Krum chooses on shares."""
@@ -56,7 +72,9 @@ class Recipe:
 
     @property
     def normalised(self) -> bool:
-        """Whether clients bring their rows to one common length, so that weights need no division."""
+        """Whether clients bring their rows to one common length, so that weights need no
+        division.
+        """
         return self.kind == "fltrust" and self.reveal != "scores"
 
     @property
@@ -66,11 +84,15 @@ class Recipe:
 
     @property
     def tagged(self) -> bool:
-        """Whether the second server's share of the sum is checked: its weights are public, and it has no noise of its own."""
+        """Whether the second server's share of the sum is checked: its weights are public, and it
+        has no noise of its own.
+        """
         return not self.hidden and not self.noisy and self.kind != "signs"
 
-    def demand(self, now: Round, n: int) -> Demand:
-        """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs come on top."""
+    def demand(self, now: TwoServerParameters, n: int) -> Demand:
+        """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs
+        come on top.
+        """
         if now.signs:
             count = n if self.hidden else 0
             return Demand(signs=count, bits=count, triples=count, weights=count)
@@ -88,7 +110,7 @@ class Recipe:
             vector=now.plan.d if self.hidden else 0,
         )
 
-    def program(self, now: Round, everyone: bool) -> tuple[Step, ...]:
+    def program(self, now: TwoServerParameters, everyone: bool) -> tuple[Step, ...]:
         """The servers' steps; ``everyone``: no direction is known yet, so nobody is filtered."""
         if now.signs:
             return sign_program(self.reveal, math.floor(self.threshold * now.plan.d), self.least)
@@ -97,12 +119,18 @@ class Recipe:
             OpenTagged() if self.tagged else OpenToFirst("sum"),
         )
         if self.kind == "mean" or everyone:
-            norms: tuple[Step, ...] = (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
+            norms: tuple[Step, ...] = (
+                (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
+            )
             return (*CHECKS, *norms, Everyone(), *close)
         if self.reveal == "scores":
             return (*CHECKS, *self._judged(), *close)
         if self.normalised:
-            return (*CHECKS, *along(0.0), *trusted_sum(self.least, self.fixed, self.reveal == "selection"))
+            return (
+                *CHECKS,
+                *along(0.0),
+                *trusted_sum(self.least, self.fixed, self.reveal == "selection"),
+            )
         choice = krum(self.f, self.m) if self.kind == "krum" else along(self.threshold)
         if self.reveal == "selection":
             return (*CHECKS, *choice, Open("chosen"), Chosen(), *close)
@@ -111,31 +139,47 @@ class Recipe:
     def _judged(self) -> tuple[Step, ...]:
         if self.kind == "krum":
             return (GatherGram(), Open("gram"), OpenKrum(self.f, self.m))
-        return (Gather(), Open("scores"), OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold))
+        return (
+            Gather(),
+            Open("scores"),
+            OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold),
+        )
 
 
-def unit_l2(now: Round) -> float:
+def unit_l2(now: TwoServerParameters) -> float:
     """The norm that one accepted contribution can have, in integers."""
     return float(now.longest)
 
 
 def round_of(
-    recipe: Recipe, plan: RoundPlan, *, bits: int, ring: int | None, threshold: float, soundness: int, library: BackendName
-) -> Round:
-    """A round's public parameters, with the headroom of the ring and the soundness of the checks proved.
+    recipe: Recipe,
+    plan: RoundPlan,
+    *,
+    bits: int,
+    ring: int | None,
+    threshold: float,
+    soundness: int,
+    library: BackendName,
+) -> TwoServerParameters:
+    """A round's public parameters, with the headroom of the ring and the soundness of the checks
+    proved.
 
     Raises:
         ConfigError: fewer than 2 clients, no finite bound, or no ring that holds it all.
     """
     if plan.n < 2:
-        raise ConfigError(f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at least 2.")
+        raise ConfigError(
+            f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at"
+            " least 2."
+        )
     code = FixedPoint(bits)
     code.scale(plan)
     closed = recipe.reveal != "scores"
     if recipe.gram and closed and plan.n > MOST_HIDDEN:
         raise ConfigError(
-            f"round {plan.number}: Krum on shares compares n^3 / 2 distances, and {plan.n} rows are more than {MOST_HIDDEN}:"
-            " ask fewer clients, or set reveal: scores, which opens the inner products."
+            f"round {plan.number}: Krum on shares compares n^3 / 2 distances, and {plan.n} rows are"
+            f" more than {MOST_HIDDEN}: ask fewer clients, or set reveal: scores, which opens the"
+            " inner products."
         )
     needs = Needs(
         distances=plan.n if recipe.gram and closed else int(recipe.gram),
@@ -145,40 +189,94 @@ def round_of(
         dot_weights=recipe.normalised,
     )
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
-    noise = 0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
+    noise = (
+        0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
+    )
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if recipe.normalised else 0
     found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
     quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
-    return Round(
-        tag=tag_of(recipe, plan, quorum, numbers), plan=plan, code=code, ring=found, rows=rows, longest=top, shortest=shortest,
-        quorum=quorum, weighted=recipe.weighted, gram=recipe.gram, steep=steep, library_name=library,
-    )  # fmt: skip
+    return TwoServerParameters(
+        tag=tag_of(recipe, plan, quorum, numbers),
+        plan=plan,
+        code=code,
+        ring=found,
+        rows=rows,
+        longest=top,
+        shortest=shortest,
+        quorum=quorum,
+        weighted=recipe.weighted,
+        gram=recipe.gram,
+        steep=steep,
+        library_name=library,
+    )
 
 
 def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> bytes:
     """What stands for all public parameters of a round."""
-    words = [plan.session, plan.part.encode(), ",".join(map(str, plan.cohort)).encode(), repr(recipe.kind).encode(), recipe.reveal.encode()]
-    words += [repr((recipe.least, recipe.weighted, recipe.f, recipe.m, recipe.threshold, recipe.fixed, recipe.noise)).encode()]
+    words = [
+        plan.session,
+        plan.part.encode(),
+        ",".join(map(str, plan.cohort)).encode(),
+        repr(recipe.kind).encode(),
+        recipe.reveal.encode(),
+    ]
+    words += [
+        repr(
+            (
+                recipe.least,
+                recipe.weighted,
+                recipe.f,
+                recipe.m,
+                recipe.threshold,
+                recipe.fixed,
+                recipe.noise,
+            )
+        ).encode()
+    ]
     facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
-    digest = hashlib.sha256(b"privfl/1/two-server" + facts + b"".join(len(word).to_bytes(8, "little") + word for word in words))
+    digest = hashlib.sha256(
+        b"privfl/1/two-server"
+        + facts
+        + b"".join(len(word).to_bytes(8, "little") + word for word in words)
+    )
     return digest.digest()[:16]
 
 
-def sign_round(recipe: Recipe, plan: RoundPlan, *, threshold: float, library: BackendName) -> Round:
+def sign_round(
+    recipe: Recipe, plan: RoundPlan, *, threshold: float, library: BackendName
+) -> TwoServerParameters:
     """The public parameters of a round of sign rows, with the headroom of its ring proved.
 
     Raises:
-        ConfigError: fewer than 2 clients, no finite bound, or weighted sums that could leave the ring.
+        ConfigError: fewer than 2 clients, no finite bound, or weighted sums that could leave the
+            ring.
     """
     if plan.n < 2:
-        raise ConfigError(f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at least 2.")
+        raise ConfigError(
+            f"round {plan.number}: the result of {plan.n} client hides nothing; two servers need at"
+            " least 2."
+        )
     if not plan.l2 < math.inf:
         raise ConfigError("rows of signs get their length from the clip: set bound to a clip.")
     if plan.n * plan.d >= 1 << (RING - 2):
-        raise ConfigError(f"round {plan.number}: {plan.n} rows of {plan.d} signs are more than 2^{RING - 2} together: ask fewer clients.")
+        raise ConfigError(
+            f"round {plan.number}: {plan.n} rows of {plan.d} signs are more than 2^{RING - 2}"
+            " together: ask fewer clients."
+        )
     quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
-    return Round(
-        tag=tag_of(recipe, plan, quorum, b"signs"), plan=plan, code=FixedPoint(), ring=RING, rows=0, longest=1, shortest=0,
-        quorum=quorum, weighted=False, gram=False, steep=1, library_name=library, signs=True,
-    )  # fmt: skip
+    return TwoServerParameters(
+        tag=tag_of(recipe, plan, quorum, b"signs"),
+        plan=plan,
+        code=FixedPoint(),
+        ring=RING,
+        rows=0,
+        longest=1,
+        shortest=0,
+        quorum=quorum,
+        weighted=False,
+        gram=False,
+        steep=1,
+        library_name=library,
+        signs=True,
+    )

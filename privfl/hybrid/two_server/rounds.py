@@ -1,4 +1,6 @@
-"""A round's public parameters, agreed before it starts: the ring with its headroom proved, the checks, the wire's header."""
+"""A round's public parameters, agreed before it starts: the ring with its headroom proved, the
+checks, the wire's header.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,22 @@ import torch
 from privfl.core import BadUpdate, Buffer, ConfigError, PartyId, RoundPlan, Vector, client_party
 from privfl.crypto import cohort
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import Backend, BackendName, backend, open_letter, seal_letter
+from privfl.crypto.primitives import Backend, BackendName, backend, open_box, seal_box
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.primitives.letter import OVERHEAD
+from privfl.crypto.primitives.sealed_box import OVERHEAD
+from privfl.hybrid.two_server.ring_codec import packed_size
 from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
-from privfl.hybrid.two_server.words import packed_size
 
 HEADER = struct.Struct("<4sBBHI16s")
-"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's tag."""
+"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's
+tag.
+"""
 MAGIC = b"P2S\x01"
 VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
-"""Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it heard. server to server/1: the masked
-rows. Both to the dealer: seeds. Dealer to server/1: what the seeds do not say. Between the servers: steps of the computation."""
+"""Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it
+heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the
+seeds do not say. Between the servers: steps of the computation.
+"""
 _WEIGHT_BITS = 10
 """FLTrust's weights get at least so many bits after the point."""
 
@@ -34,8 +40,8 @@ _WEIGHT_BITS = 10
 class Needs:
     """What a rule asks of the ring beside sums.
 
-    Sums of so many ``distances`` of two rows; ``dots`` with a reference, and their ``squares``; sums of rows under ``real_weights`` in
-    fixed point, or under ``dot_weights``.
+    Sums of so many ``distances`` of two rows; ``dots`` with a reference, and their ``squares``;
+    sums of rows under ``real_weights`` in fixed point, or under ``dot_weights``.
     """
 
     distances: int = 0
@@ -47,7 +53,9 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """A public direction: integers [d] of norm about `Round.steep`, the square of their norm, and the length of what they stand for."""
+    """A public direction: integers [d] of norm about `TwoServerParameters.steep`, the square of
+    their norm, and the length of what they stand for.
+    """
 
     values: npt.NDArray[np.int64]
     square: int
@@ -77,11 +85,12 @@ def direct(vector: Vector, steep: int) -> Direction | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class TwoServerParameters:
     """A round's public parameters; ``tag`` stands for all of them and is in every message.
 
-    ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where clients normalise), ``rows`` how many
-    projections prove it, ``weighted`` whether each row carries its weight as one more word, ``signs`` whether rows are single bits.
+    ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where
+    clients normalise), ``rows`` how many projections prove it, ``weighted`` whether each row
+    carries its weight as one more word, ``signs`` whether rows are single bits.
     """
 
     tag: bytes
@@ -130,7 +139,8 @@ class Round:
 
     @property
     def fine(self) -> int:
-        """Steps of a real weight: as many as n weighted rows of the longest norm leave room for, in the ring and in 40 bits.
+        """Steps of a real weight: as many as n weighted rows of the longest norm leave room for, in
+        the ring and in 40 bits.
 
         More would let errors of a sum hide in bits that tags see badly.
         """
@@ -157,7 +167,9 @@ class Round:
         """
         found, position, tag, content = read(body)
         if tag != self.tag:
-            raise Malformed("it belongs to another round, or its sender runs it with other parameters")
+            raise Malformed(
+                "it belongs to another round, or its sender runs it with other parameters"
+            )
         if found != kind:
             raise Malformed("it is out of order")
         return position, content
@@ -185,8 +197,8 @@ class Round:
         """
         cohort.enough(self.plan, self.quorum, stage, left)
 
-    def scene(self, *names: str) -> bytes:
-        """What a sealed letter of this round is bound to."""
+    def bound_to(self, *names: str) -> bytes:
+        """What a sealed sealed_box of this round is bound to."""
         return self.tag + "/".join(names).encode()
 
 
@@ -204,27 +216,30 @@ def read(body: Buffer) -> tuple[int, int, bytes, memoryview]:
     return kind, position, tag, memoryview(body)[HEADER.size :]
 
 
-def seal_to(boxes: Iterable[bytes], plain: bytes, scene: bytes, library: Backend) -> bytes:
-    """A letter to each key that a party may hold, all of one length."""
-    return b"".join(seal_letter(box, plain, scene, library) for box in boxes)
+def seal_to(boxes: Iterable[bytes], plain: bytes, context: bytes, library: Backend) -> bytes:
+    """A sealed_box to each key that a party may hold, all of one length."""
+    return b"".join(seal_box(box, plain, context, library) for box in boxes)
 
 
-def open_one(content: Buffer, size: int, secret: bytes, scene: bytes, library: Backend) -> bytes:
-    """The one of the letters of ``size`` bytes inside that this key opens.
+def open_one(content: Buffer, size: int, secret: bytes, context: bytes, library: Backend) -> bytes:
+    """The one of the sealed_boxes of ``size`` bytes inside that this key opens.
 
     Raises:
         Malformed: none does.
     """
     whole = size + OVERHEAD
     for start in range(0, len(content) - whole + 1, whole):
-        plain = open_letter(secret, bytes(content[start : start + whole]), scene, library)
+        plain = open_box(secret, bytes(content[start : start + whole]), context, library)
         if plain is not None:
             return plain
-    raise Malformed("no letter that this party can open")
+    raise Malformed("no sealed_box that this party can open")
 
 
-def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundness: int, ring: int | None) -> tuple[int, int, int, int]:
-    """The smallest ring that holds all sums, norms and products, the rows that prove norms in it, the longest norm C, steps of a direction.
+def fitting(
+    code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundness: int, ring: int | None
+) -> tuple[int, int, int, int]:
+    """The smallest ring that holds all sums, norms and products, the rows that prove norms in it,
+    the longest norm C, steps of a direction.
 
     Raises:
         ConfigError: no ring does, or not the given one; too few bits for vectors of this length.
@@ -233,7 +248,8 @@ def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundne
     longest = math.ceil(unit * (1 + 1e-6))
     if longest > 2 * code.top:
         raise ConfigError(
-            f"round {plan.number}: {code.bits} bits are too coarse for {plan.d} values: rounding could double a norm. Raise bits."
+            f"round {plan.number}: {code.bits} bits are too coarse for {plan.d} values: rounding"
+            " could double a norm. Raise bits."
         )
     why = ""
     for tried in RINGS if ring is None else (ring,):
@@ -256,5 +272,6 @@ def fitting(code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundne
             return tried, rows, longest, steep
     way_out = "lower bits" if ring in (None, 64) else "set ring=None, or lower bits"
     raise ConfigError(
-        f"round {plan.number}: a ring of {ring or 64} bits is too small for {plan.n} rows of norm {longest}: {why}; {way_out}."
+        f"round {plan.number}: a ring of {ring or 64} bits is too small for {plan.n} rows of norm"
+        f" {longest}: {why}; {way_out}."
     )

@@ -1,4 +1,6 @@
-"""Rows as each party holds them, column block by column block: masked vectors, seeds, and what is computed in one pass over them."""
+"""Rows as each party holds them, column block by column block: masked vectors, seeds, and what is
+computed in one pass over them.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing.digits import gram, product, split, times, weighed
-from privfl.hybrid.two_server.rounds import Round
-from privfl.hybrid.two_server.words import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.hybrid.two_server.ring_codec import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.hybrid.two_server.rounds import TwoServerParameters
 
 _TAIL = 16
 _SEAL = 16
@@ -27,8 +29,10 @@ DIRECTION_DIGITS = 3
 """Base-256 digits of a direction's entries, which are under 2^22."""
 
 
-def cuts(now: Round, n: int) -> list[tuple[int, int]]:
-    """The column blocks of n rows: of the d values, then the weight on its own where there is one."""
+def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
+    """The column blocks of n rows: of the d values, then the weight on its own where there is
+    one.
+    """
     width, d = now.width(n), now.plan.d
     blocks = [(start, min(start + width, d)) for start in range(0, d, width)]
     return [*blocks, (d, d + 1)] if now.weighted else blocks
@@ -40,10 +44,14 @@ class MaskedRows(KeepsSecrets):
 
     bodies: list[npt.NDArray[np.uint8]]
 
-    def blocks(self, now: Round) -> Iterator[tuple[int, int, U64]]:
+    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block, in one buffer that is used again."""
         n, length = len(self.bodies), now.length
-        low = [body[: 4 * length].view("<u4") for body in self.bodies] if now.ring < 64 else [body.view("<u8") for body in self.bodies]
+        low = (
+            [body[: 4 * length].view("<u4") for body in self.bodies]
+            if now.ring < 64
+            else [body.view("<u8") for body in self.bodies]
+        )
         high = [body[4 * length :] for body in self.bodies] if now.ring == 40 else []
         room = np.empty(n * now.width(n), dtype=np.uint64)
         for start, stop in cuts(now, n):
@@ -65,25 +73,29 @@ class SeedRows(KeepsSecrets):
 
     seeds: list[bytes]
 
-    def blocks(self, now: Round) -> Iterator[tuple[int, int, U64]]:
+    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block, in one buffer that is used again."""
         n = len(self.seeds)
         streams = [stream(seed, now.library) for seed in self.seeds]
         raw = np.empty(8 * n * now.width(n) + _TAIL, dtype=np.uint8)
         for start, stop in cuts(now, n):
             width = 8 * (stop - start)
-            for i, source in enumerate(streams):  # each writes a little over its end, where the next one writes after it
+            for i, source in enumerate(
+                streams
+            ):  # each writes a little over its end, where the next one writes after it
                 source.fill(raw[i * width :], width)
             yield start, stop, raw[: n * width].view("<u8").reshape(n, stop - start)
 
 
 @dataclass(repr=False)
 class Veil(KeepsSecrets):
-    """The mask A0 [n, d] of the first server's rows, from its own seed: known to it and to the dealer."""
+    """The mask A0 [n, d] of the first server's rows, from its own seed: known to it and to the
+    dealer.
+    """
 
     seed: bytes
 
-    def blocks(self, now: Round, n: int) -> Iterator[tuple[int, int, U64]]:
+    def blocks(self, now: TwoServerParameters, n: int) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block of values."""
         source = stream(derive(self.seed, b"two-server", "veil"), now.library)
         for start, stop in cuts(now, n):
@@ -93,9 +105,11 @@ class Veil(KeepsSecrets):
 
 @dataclass(repr=False)
 class Survey(KeepsSecrets):
-    """What one server computes of its own n rows in one pass: the joint coins' projections, products with a direction, inner products."""
+    """What one server computes of its own n rows in one pass: the joint coins' projections,
+    products with a direction, inner products.
+    """
 
-    now: Round
+    now: TwoServerParameters
     n: int
     coin: bytes
     direction: I64 | None
@@ -127,34 +141,47 @@ class Survey(KeepsSecrets):
         size = -(-rows * width // 4)
         raw = np.empty(size + _TAIL, dtype=np.uint8)
         self._coins.fill(raw, size)
-        coins = torch.from_numpy(_COINS[raw[:size]].view(np.int8)[: rows * width].reshape(rows, width))
+        coins = torch.from_numpy(
+            _COINS[raw[:size]].view(np.int8)[: rows * width].reshape(rows, width)
+        )
         if self.direction is None:
             return coins
         words = self.direction[None, start:stop].view(np.uint64)
         return torch.cat([coins, split(words, DIRECTION_DIGITS)[:, 0]])
 
     def shares(self) -> dict[str, U64]:
-        """The own shares of every projection ("tests" [rows, n]), of the products with the direction ("dots" [n], zero where there
-        is none), of "inner" products and of "weights".
+        """The own shares of every projection ("tests" [rows, n]), of the products with the
+        direction ("dots" [n], zero where there is none), of "inner" products and of "weights".
         """
         products = weighed(self._parts.reshape(-1, self.now.digits, self.n))
         shifts = np.arange(len(products) - self.now.rows, dtype=np.uint64) * np.uint64(8)
         dots: U64 = (products[self.now.rows :] << shifts[:, None]).sum(axis=0, dtype=np.uint64)
-        return {"tests": products[: self.now.rows], "dots": dots, "inner": self.inner, "weights": self.weight}
+        return {
+            "tests": products[: self.now.rows],
+            "dots": dots,
+            "inner": self.inner,
+            "weights": self.weight,
+        }
 
 
-def veiled(now: Round, rows: MaskedRows, veil: Veil, survey: Survey, key: bytes) -> Iterator[bytes]:
-    """The first server's pass: E = Y - A0 for the second server, sealed block by block, and its own half of the survey."""
+def veiled(
+    now: TwoServerParameters, rows: MaskedRows, veil: Veil, survey: Survey, key: bytes
+) -> Iterator[bytes]:
+    """The first server's pass: E = Y - A0 for the second server, sealed block by block, and its own
+    half of the survey.
+    """
     covers = veil.blocks(now, survey.n)
     for i, (start, stop, block) in enumerate(rows.blocks(now)):
         survey.take(start, stop, block)
         if start < now.plan.d:
             _, _, cover = next(covers)
             np.subtract(block, cover, out=cover)
-            yield now.library.seal(key, _nonce(i), pack(cover.reshape(-1), now.ring), now.scene("masked"))
+            yield now.library.seal(
+                key, _nonce(i), pack(cover.reshape(-1), now.ring), now.bound_to("masked")
+            )
 
 
-def veiled_size(now: Round, n: int) -> int:
+def veiled_size(now: TwoServerParameters, n: int) -> int:
     """How many bytes `veiled` makes of n rows."""
     if now.signs:
         return 0
@@ -162,8 +189,9 @@ def veiled_size(now: Round, n: int) -> int:
     return packed_size(now.ring, n * sum(blocks)) + _SEAL * len(blocks)
 
 
-def unveiled(now: Round, sealed: memoryview, n: int, key: bytes) -> Iterator[U64]:
-    """The blocks [n, width] of E = Y - A0, as `veiled` sealed them, in one buffer that is used again.
+def unveiled(now: TwoServerParameters, sealed: memoryview, n: int, key: bytes) -> Iterator[U64]:
+    """The blocks [n, width] of E = Y - A0, as `veiled` sealed them, in one buffer that is used
+    again.
 
     Raises:
         Malformed: a block is not what was sealed.
@@ -173,10 +201,14 @@ def unveiled(now: Round, sealed: memoryview, n: int, key: bytes) -> Iterator[U64
     for i, (start, stop) in enumerate(cuts(now, n)):
         if start < now.plan.d:
             size = packed_size(now.ring, n * (stop - start)) + _SEAL
-            plain = now.library.unseal(key, _nonce(i), bytes(sealed[at : at + size]), now.scene("masked"))
+            plain = now.library.unseal(
+                key, _nonce(i), bytes(sealed[at : at + size]), now.bound_to("masked")
+            )
             if plain is None:
                 raise Malformed("its masked rows are not what the server sealed")
-            yield unpack(plain, now.ring, n * (stop - start), room[: n * (stop - start)]).reshape(n, stop - start)
+            yield unpack(plain, now.ring, n * (stop - start), room[: n * (stop - start)]).reshape(
+                n, stop - start
+            )
             at += size
 
 
@@ -184,8 +216,11 @@ def _nonce(block: int) -> bytes:
     return b"E" + block.to_bytes(11, "little")
 
 
-def crossed(now: Round, rows: SeedRows, sealed: memoryview, survey: Survey, key: bytes) -> None:
-    """The second server's pass: its own half of the survey, with the products of E and its masks A added to the inner products.
+def crossed(
+    now: TwoServerParameters, rows: SeedRows, sealed: memoryview, survey: Survey, key: bytes
+) -> None:
+    """The second server's pass: its own half of the survey, with the products of E and its masks A
+    added to the inner products.
 
     Raises:
         Malformed: as `unveiled`.
@@ -197,7 +232,9 @@ def crossed(now: Round, rows: SeedRows, sealed: memoryview, survey: Survey, key:
             survey.inner += _twice(next(pieces), block, digits, now)
 
 
-def _twice(left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: Round) -> U64:
+def _twice(
+    left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: TwoServerParameters
+) -> U64:
     """Left right^T and its transpose, or twice the products row by row."""
     if now.gram:
         cross = times(split(left, now.digits), digits)
@@ -206,8 +243,11 @@ def _twice(left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: R
     return own
 
 
-def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64) -> tuple[U64, U64, U64]:
-    """The dealer's pass: what A0 and A make of inner products, v1^T A0 + v0^T A where weights are hidden, A's products with a key.
+def dealt(
+    now: TwoServerParameters, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64
+) -> tuple[U64, U64, U64]:
+    """The dealer's pass: what A0 and A make of inner products, v1^T A0 + v0^T A where weights are
+    hidden, A's products with a key.
 
     The last two have no entries where there are no weights or no key.
     """
@@ -219,7 +259,12 @@ def dealt(now: Round, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64) ->
     for start, stop, block in rows.blocks(now):
         if start < now.plan.d:
             _, _, cover = next(covers)
-            inner += _twice(cover, block, split(block, now.digits) if now.gram else torch.empty(0, 0, 0, dtype=torch.int8), now)
+            inner += _twice(
+                cover,
+                block,
+                split(block, now.digits) if now.gram else torch.empty(0, 0, 0, dtype=torch.int8),
+                now,
+            )
             if len(v0):
                 vector[start:stop] = combined(v1, cover) + combined(v0, block)
         if len(key):
@@ -233,8 +278,10 @@ def combined(weights: U64, block: U64) -> U64:
     return out
 
 
-def row_sum(now: Round, rows: MaskedRows | SeedRows, weights: U64) -> U64:
-    """The products weights^T rows over all words of a contribution, modulo 2^64 whatever the ring."""
+def row_sum(now: TwoServerParameters, rows: MaskedRows | SeedRows, weights: U64) -> U64:
+    """The products weights^T rows over all words of a contribution, modulo 2^64 whatever the
+    ring.
+    """
     total: U64 = np.empty(now.length, dtype=np.uint64)
     for start, stop, block in rows.blocks(now):
         total[start:stop] = combined(weights, block)

@@ -1,4 +1,6 @@
-"""What servers and dealer send to each other, sealed: the joint coins, masked rows, steps of the computation, what is dealt."""
+"""What servers and dealer send to each other, sealed: the joint coins, masked rows, steps of the
+computation, what is dealt.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +12,53 @@ import numpy as np
 from privfl.core import Buffer
 from privfl.crypto.primitives import derive, fields
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.primitives.letter import OVERHEAD
-from privfl.hybrid.two_server.rounds import STEPS, Direction, Round, open_one
+from privfl.crypto.primitives.sealed_box import OVERHEAD
+from privfl.hybrid.two_server.rounds import STEPS, Direction, TwoServerParameters, open_one
 from privfl.hybrid.two_server.rows import veiled_size
 
 SEED_SIZE = 32
 NOBODY, DIRECTED, UNKNOWN = range(3)
-"""What the first server says of the direction: there is none, or it is zero; here it is; none is known yet, so nobody is filtered."""
+"""What the first server says of the direction: there is none, or it is zero; here it is; none is
+known yet, so nobody is filtered.
+"""
 DIRECTION_HEAD = struct.Struct("<Bd")
 
 
-def coin_of(now: Round, mine: bytes, theirs: bytes) -> bytes:
-    """The joint coins' seed, from both servers' halves; neither is drawn before the clients have spoken."""
+def coin_of(now: TwoServerParameters, mine: bytes, theirs: bytes) -> bytes:
+    """The joint coins' seed, from both servers' halves; neither is drawn before the clients have
+    spoken.
+    """
     return hashlib.sha256(b"privfl/1/two-server/coin" + now.tag + mine + theirs).digest()
 
 
-def seal_steps(now: Round, key: bytes, sender: bytes, number: int, frames: list[Buffer]) -> bytes:
-    """Steps from one server to the other; ``number`` counts the sender's messages, so that no nonce serves twice."""
+def seal_steps(
+    now: TwoServerParameters, key: bytes, sender: bytes, number: int, frames: list[Buffer]
+) -> bytes:
+    """Steps from one server to the other; ``number`` counts the sender's messages, so that no nonce
+    serves twice.
+    """
     nonce = sender + number.to_bytes(11, "little")
-    return now.write(STEPS, number, now.library.seal(key, nonce, b"".join(frames), now.scene("steps")))
+    return now.write(
+        STEPS, number, now.library.seal(key, nonce, b"".join(frames), now.bound_to("steps"))
+    )
 
 
-def open_steps(now: Round, key: bytes, sender: bytes, body: Buffer) -> bytes:
+def open_steps(now: TwoServerParameters, key: bytes, sender: bytes, body: Buffer) -> bytes:
     """What `seal_steps` sealed.
 
     Raises:
         Malformed: it is not that.
     """
     number, content = now.read(body, STEPS)
-    frames = now.library.unseal(key, sender + number.to_bytes(11, "little"), bytes(content), now.scene("steps"))
+    frames = now.library.unseal(
+        key, sender + number.to_bytes(11, "little"), bytes(content), now.bound_to("steps")
+    )
     if frames is None or not number:
         raise Malformed("it is not sealed by the other server of this round")
     return frames
 
 
-def is_repeat(now: Round, body: Buffer, kind: int) -> bool:
+def is_repeat(now: TwoServerParameters, body: Buffer, kind: int) -> bool:
     """Whether it is a message of this kind and round: one that came before, and comes again."""
     try:
         now.read(body, kind)
@@ -53,17 +67,22 @@ def is_repeat(now: Round, body: Buffer, kind: int) -> bool:
     return True
 
 
-def open_masked(now: Round, secret: bytes, keys: int, content: memoryview) -> tuple[frozenset[int], bytes, bytes, memoryview]:
-    """Of the first server's message: whom it lists, the key that both servers seal with, its head in plain, the sealed rows.
+def open_masked(
+    now: TwoServerParameters, secret: bytes, keys: int, content: memoryview
+) -> tuple[frozenset[int], bytes, bytes, memoryview]:
+    """Of the first server's message: whom it lists, the key that both servers seal with, its head
+    in plain, the sealed rows.
 
     Raises:
         Malformed: this secret key opens nothing of it.
     """
     members, rest = fields.read_bit_set(content, now.plan.n)
     sealed = (SEED_SIZE + OVERHEAD) * keys
-    key = open_one(rest[:sealed], SEED_SIZE, secret, now.scene("key"), now.library)
+    key = open_one(rest[:sealed], SEED_SIZE, secret, now.bound_to("key"), now.library)
     rows = rest[sealed : sealed + veiled_size(now, len(members))]
-    head = now.library.unseal(key, bytes(12), bytes(rest[sealed + len(rows) :]), now.scene("head"))
+    head = now.library.unseal(
+        key, bytes(12), bytes(rest[sealed + len(rows) :]), now.bound_to("head")
+    )
     if head is None:
         raise Malformed("its head is not what the server sealed")
     return members, key, head, rows
@@ -79,23 +98,35 @@ def read_direction(head: bytes, d: int) -> tuple[int, Direction | None]:
         raise Malformed("it is cut off")
     told, length = DIRECTION_HEAD.unpack_from(head, SEED_SIZE)
     rest = head[SEED_SIZE + DIRECTION_HEAD.size :]
-    if len(rest) != (4 * d if told == DIRECTED else 0) or (told == DIRECTED and not 0 < length < float("inf")):
+    if len(rest) != (4 * d if told == DIRECTED else 0) or (
+        told == DIRECTED and not 0 < length < float("inf")
+    ):
         raise Malformed("its direction is of another length")
-    return told, Direction.of(np.frombuffer(rest, dtype="<i4").astype(np.int64), length) if told == DIRECTED else None
+    return told, (
+        Direction.of(np.frombuffer(rest, dtype="<i4").astype(np.int64), length)
+        if told == DIRECTED
+        else None
+    )
 
 
-def seal_dealt(now: Round, key: bytes, words: bytes) -> bytes:
-    """What the dealer sends to the second server, under a key that the second server's fresh seed gives: it seals once."""
-    return now.library.seal(derive(key, now.tag, "two-server dealt"), bytes(12), words, now.scene("dealt"))
+def seal_dealt(now: TwoServerParameters, key: bytes, words: bytes) -> bytes:
+    """What the dealer sends to the second server, under a key that the second server's fresh seed
+    gives: it seals once.
+    """
+    return now.library.seal(
+        derive(key, now.tag, "two-server dealt"), bytes(12), words, now.bound_to("dealt")
+    )
 
 
-def unseal_dealt(now: Round, key: bytes, sealed: bytes) -> bytes:
+def unseal_dealt(now: TwoServerParameters, key: bytes, sealed: bytes) -> bytes:
     """What `seal_dealt` sealed.
 
     Raises:
         Malformed: it is not that.
     """
-    words = now.library.unseal(derive(key, now.tag, "two-server dealt"), bytes(12), sealed, now.scene("dealt"))
+    words = now.library.unseal(
+        derive(key, now.tag, "two-server dealt"), bytes(12), sealed, now.bound_to("dealt")
+    )
     if words is None:
         raise Malformed("it is not sealed by the dealer of this round")
     return words

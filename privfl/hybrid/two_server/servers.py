@@ -16,8 +16,21 @@ from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitRows, BitSeeds, Flips, received_flips
 from privfl.hybrid.two_server.machine import Machine, check_tags
+from privfl.hybrid.two_server.preprocessing import first_preprocessing, second_preprocessing
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rounds import DEAL, DEALT, HELD, MASKED, SEED, VECTOR, Direction, Round, open_one, seal_to
+from privfl.hybrid.two_server.ring_codec import U64, signed, unpack
+from privfl.hybrid.two_server.rounds import (
+    DEAL,
+    DEALT,
+    HELD,
+    MASKED,
+    SEED,
+    VECTOR,
+    Direction,
+    TwoServerParameters,
+    open_one,
+    seal_to,
+)
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, veiled
 from privfl.hybrid.two_server.sealing import (
     DIRECTED,
@@ -33,18 +46,17 @@ from privfl.hybrid.two_server.sealing import (
     seal_steps,
     unseal_dealt,
 )
-from privfl.hybrid.two_server.supply import first_supply, second_supply
-from privfl.hybrid.two_server.words import U64, signed, unpack
 
 
 @dataclass(repr=False)
 class FirstServer(KeepsSecrets):
     """The server that learns the result: it holds the masked vectors, and no mask.
 
-    ``half`` is its half of the joint coins' seed, ``seed`` all its other randomness, ``key`` what it and the second server seal with.
+    ``half`` is its half of the joint coins' seed, ``seed`` all its other randomness, ``key`` what
+    it and the second server seal with.
     """
 
-    now: Round
+    now: TwoServerParameters
     recipe: Recipe
     second: tuple[bytes, ...]
     dealer: tuple[bytes, ...]
@@ -62,16 +74,32 @@ class FirstServer(KeepsSecrets):
     result: Opened[Total] | None = None
 
     def anew(self) -> FirstServer:
-        """The same part with the same randomness, before it heard anything. Its own noise hides nothing from it, so there is none.
+        """The same part with the same randomness, before it heard anything. Its own noise hides
+        nothing from it, so there is none.
 
         In place of the direction, which is long, it has in ``memory`` what came of it.
         """
-        short = None if self.direction is None else replace(self.direction, values=np.zeros(0, dtype=np.int64))
+        short = (
+            None
+            if self.direction is None
+            else replace(self.direction, values=np.zeros(0, dtype=np.int64))
+        )
         recipe = replace(self.recipe, noise=None)
-        return replace(self, recipe=recipe, direction=short, bodies={}, excluded={}, machine=None, result=None, sent=0)
+        return replace(
+            self,
+            recipe=recipe,
+            direction=short,
+            bodies={},
+            excluded={},
+            machine=None,
+            result=None,
+            sent=0,
+        )
 
     def step(self, mail: Mail) -> Mail:
-        """Hear the clients, mask their vectors once more for the second server, then compute with it."""
+        """Hear the clients, mask their vectors once more for the second server, then compute with
+        it.
+        """
         for who, body in mail.items():
             if client_of(who) is not None and self.machine is None:
                 self._hear(who, body)
@@ -80,7 +108,11 @@ class FirstServer(KeepsSecrets):
         if "dealer" in mail and self.machine is not None and self.machine.tags is None:
             self.machine.tags = self._tags(self.machine, mail["dealer"])
         out = self._from_second(mail["server/1"]) if "server/1" in mail else {}
-        if self.machine is not None and self.machine.done and not (self.recipe.tagged and self.machine.tags is None):
+        if (
+            self.machine is not None
+            and self.machine.done
+            and not (self.recipe.tagged and self.machine.tags is None)
+        ):
             self._conclude(self.machine)
         return out
 
@@ -92,7 +124,9 @@ class FirstServer(KeepsSecrets):
         try:
             content = open_steps(self.now, self.key, b"2", body)
         except Malformed as malformed:
-            raise StageAbort("compute", f"the message of server/1 cannot be used: {malformed}", "server/1") from None
+            raise StageAbort(
+                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
         frames = self.machine.advance(content)
         if not frames:
             return {}
@@ -104,7 +138,9 @@ class FirstServer(KeepsSecrets):
             position, content = self.now.sender(who, body, VECTOR)
             packed = fields.after_facts(content, fields.facts(self.now.plan))
             if len(packed) != self.now.body:
-                raise Malformed(f"a vector of {len(packed)} bytes where {self.now.body} were asked for")
+                raise Malformed(
+                    f"a vector of {len(packed)} bytes where {self.now.body} were asked for"
+                )
             self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
@@ -119,44 +155,69 @@ class FirstServer(KeepsSecrets):
             theirs, reasons = bytes(rest[:SEED_SIZE]), bytes(rest[SEED_SIZE:])
             lines = [line.partition("\t") for line in reasons.decode().splitlines()]
         except (Malformed, UnicodeDecodeError) as malformed:
-            raise StageAbort("agree", f"the message of server/1 cannot be used: {malformed}", "server/1") from None
+            raise StageAbort(
+                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
         for client, _, why in lines:
             self.excluded.setdefault(client, f"{why} (server/1)")
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
         bodies, n = [self.bodies[i] for i in left], len(left)
-        supply, program = first_supply(seed, self.recipe.demand(now, n), now.library), self.recipe.program(now, self.unknown)
-        machine = Machine(now, True, tuple(left), program, MaskedRows(bodies), supply, veil=Veil(seed), direction=self.direction)
+        preprocessing, program = (
+            first_preprocessing(seed, self.recipe.demand(now, n), now.library),
+            self.recipe.program(now, self.unknown),
+        )
+        machine = Machine(
+            now,
+            True,
+            tuple(left),
+            program,
+            MaskedRows(bodies),
+            preprocessing,
+            veil=Veil(seed),
+            direction=self.direction,
+        )
         machine.seed, machine.memory = seed, self.memory
         masked: list[bytes] = []
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
         else:
-            values = None if self.direction is None or not len(self.direction.values) else self.direction.values
+            values = (
+                None
+                if self.direction is None or not len(self.direction.values)
+                else self.direction.values
+            )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
             masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            machine.surveyed({**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])})
+            machine.surveyed(
+                {**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])}
+            )
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
-        keys = seal_to(self.second, self.key, now.scene("key"), now.library)
-        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.scene("head"))
-        letters = seal_to(self.dealer, seed, now.scene("deal", "server"), now.library)
+        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
+        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.bound_to("head"))
+        sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
         return {
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
-            "dealer": now.write(DEAL, 0, members, letters),
+            "dealer": now.write(DEAL, 0, members, sealed_boxes),
         }
 
     def _direction(self) -> bytes:
         if self.direction is None:
             return DIRECTION_HEAD.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
-        return DIRECTION_HEAD.pack(DIRECTED, self.direction.length) + self.direction.values.astype("<i4").tobytes()
+        return (
+            DIRECTION_HEAD.pack(DIRECTED, self.direction.length)
+            + self.direction.values.astype("<i4").tobytes()
+        )
 
     def _tags(self, machine: Machine, body: Buffer) -> U64:
         try:
             _, content = self.now.read(body, DEALT)
             return unpack(unseal_dealt(self.now, self.seed, bytes(content)), 64, machine.n)
         except Malformed as malformed:
-            raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
+            raise StageAbort(
+                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
+            ) from None
 
     def _conclude(self, machine: Machine) -> None:
         now = self.now
@@ -166,7 +227,11 @@ class FirstServer(KeepsSecrets):
         if now.weighted:
             opened = now.code.decode(total, now.plan, machine.count)
         else:
-            opened = Total(torch.from_numpy((total * machine.unit).astype(np.float32)), machine.weight, machine.count)
+            opened = Total(
+                torch.from_numpy((total * machine.unit).astype(np.float32)),
+                machine.weight,
+                machine.count,
+            )
         clients = tuple(now.plan.cohort[i] for i in machine.positions)
         disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
         survivors = tuple(clients[i] for i in machine.valid)
@@ -177,7 +242,7 @@ class FirstServer(KeepsSecrets):
 class SecondServer(KeepsSecrets):
     """The server that holds the masks' seeds and learns nothing but what both servers must know."""
 
-    now: Round
+    now: TwoServerParameters
     recipe: Recipe
     secret: bytes
     dealer: tuple[bytes, ...]
@@ -213,13 +278,17 @@ class SecondServer(KeepsSecrets):
         for who, body in heard.items():
             try:
                 position, content = now.sender(who, body, SEED)
-                scene = now.scene("seed", str(position))
-                self.seeds[position] = open_one(content, SEED_SIZE, self.secret, scene, now.library)
+                context = now.bound_to("seed", str(position))
+                self.seeds[position] = open_one(
+                    content, SEED_SIZE, self.secret, context, now.library
+                )
             except Malformed as malformed:
                 self.excluded[who] = f"stage share: {malformed}"
         self.half = secrets.token_bytes(SEED_SIZE)
         reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
-        return {"server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), self.half, reasons)}
+        return {
+            "server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), self.half, reasons)
+        }
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
@@ -230,7 +299,9 @@ class SecondServer(KeepsSecrets):
                 return {}
             content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:
-            raise StageAbort("compute", f"the message of server cannot be used: {malformed}", "server") from None
+            raise StageAbort(
+                "compute", f"the message of server cannot be used: {malformed}", "server"
+            ) from None
         if self.machine is None:
             self.waiting.append(content)
             return {}
@@ -240,13 +311,22 @@ class SecondServer(KeepsSecrets):
         now = self.now
         members, self.key, head, masked = open_masked(now, self.secret, keys, content)
         if not members <= self.seeds.keys():
-            raise StageAbort("agree", "the server lists clients that never reached this one", "server")
+            raise StageAbort(
+                "agree", "the server lists clients that never reached this one", "server"
+            )
         now.enough("agree", members)
         told, self.direction = read_direction(head, now.plan.d)
         if told != NOBODY and not self.recipe.directed:
             raise Malformed("a direction for a rule that has none")
-        if self.direction is not None and not now.signs and np.count_nonzero(self.direction.values) < 2:
-            why = "the server's reference has a single coordinate, and comparing with it would tell that coordinate of every client"
+        if (
+            self.direction is not None
+            and not now.signs
+            and np.count_nonzero(self.direction.values) < 2
+        ):
+            why = (
+                "the server's reference has a single coordinate, and comparing with it would tell"
+                " that coordinate of every client"
+            )
             raise StageAbort("agree", why, "server")
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
@@ -257,8 +337,10 @@ class SecondServer(KeepsSecrets):
             survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
             crossed(now, SeedRows(seeds), masked, survey, self.key)
             self.shares = survey.shares()
-        letters = seal_to(self.dealer, b"".join((self.own, *seeds)), now.scene("deal", "server/1"), now.library)
-        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), letters)}
+        sealed_boxes = seal_to(
+            self.dealer, b"".join((self.own, *seeds)), now.bound_to("deal", "server/1"), now.library
+        )
+        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), sealed_boxes)}
 
     def _begin(self, body: Buffer) -> Mail:
         now, n, recipe = self.now, len(self.positions), self.recipe
@@ -271,13 +353,25 @@ class SecondServer(KeepsSecrets):
                 flips = received_flips(now, self.own, bulk, n, recipe.hidden)
             elif bulk:
                 raise Malformed(f"{len(bulk)} bytes too many")
-            supply = second_supply(self.own, words[: 8 * demand.dealt], demand, now.library)
+            preprocessing = second_preprocessing(
+                self.own, words[: 8 * demand.dealt], demand, now.library
+            )
         except Malformed as malformed:
-            raise StageAbort("deal", f"the message of dealer cannot be used: {malformed}", "dealer") from None
+            raise StageAbort(
+                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
+            ) from None
         machine = Machine(
-            now, False, self.positions, recipe.program(now, self.unknown), SeedRows(seeds), supply,
-            direction=self.direction, opened=self.opened, key=self.key, seed=self.own,
-        )  # fmt: skip
+            now,
+            False,
+            self.positions,
+            recipe.program(now, self.unknown),
+            SeedRows(seeds),
+            preprocessing,
+            direction=self.direction,
+            opened=self.opened,
+            key=self.key,
+            seed=self.own,
+        )
         if now.signs:
             machine.bits, machine.flips = BitSeeds(seeds), flips
         else:

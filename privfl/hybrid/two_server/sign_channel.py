@@ -1,4 +1,6 @@
-"""FLTrust on signs: two servers compare bits by Hamming distance and sum them with weights, and each sees uniform noise."""
+"""FLTrust on signs: two servers compare bits by Hamming distance and sum them with weights, and
+each sees uniform noise.
+"""
 
 from __future__ import annotations
 
@@ -32,27 +34,33 @@ from privfl.core import (
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
-from privfl.hybrid.two_server.rounds import Direction, Round
+from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
 
 
 @dataclass(frozen=True, slots=True)
 class SignTwoServer:
-    """Sign rows weighed by their Hamming distance to the signs of the server's clean update (FLOD: Dong, Chen, Li, Wang, Zeng 2021).
+    """Sign rows weighed by their Hamming distance to the signs of the server's clean update (FLOD:
+    Dong, Chen, Li, Wang, Zeng 2021).
 
-    Each client sends the signs of its update, a bit a value, masked, and one sealed seed. With h_i the distance to the root update's
-    signs and tau = ``threshold`` d, the result is sum max(0, tau - h_i) s_i / sum max(0, tau - h_i), where rows s_i of signs have the
-    plan's length l2. Any bits are some row of signs, so a client cannot be longer than the others and nothing needs a proof.
+    Each client sends the signs of its update, a bit a value, masked, and one sealed seed. With h_i
+    the distance to the root update's signs and tau = ``threshold`` d, the result is sum max(0, tau
+    - h_i) s_i / sum max(0, tau - h_i), where rows s_i of signs have the plan's length l2. Any bits
+    are some row of signs, so a client cannot be longer than the others and nothing needs a proof.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the protocol; each, with any clients, learns the
-    result and what ``reveal`` names: ``scores``, all Hamming distances; ``aggregate``, how many clients count, and to the first server
-    the sum of their weights. Any two of the three read every row of signs. A lying server shifts the result unnoticed.
+    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
+    protocol; each, with any clients, learns the result and what ``reveal`` names: ``scores``, all
+    Hamming distances; ``aggregate``, how many clients count, and to the first server the sum of
+    their weights. Any two of the three read every row of signs. A lying server shifts the result
+    unnoticed.
 
     Args:
-        rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and ``root_l2`` stay at their defaults.
+        rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
+            ``root_l2`` stay at their defaults.
         threshold: tau over d: 0.5 is the distance of a row that has nothing to do with the root.
 
     Raises:
-        ConfigError: a setting that cannot be; and when a round begins, fewer than 2 clients, no finite bound, or a ring too small.
+        ConfigError: a setting that cannot be; and when a round begins, fewer than 2 clients, no
+            finite bound, or a ring too small.
 
     >>> channel = SignTwoServer(FLTrust(lambda context: context.parameters))
     >>> sorted(channel.helpers())
@@ -73,7 +81,10 @@ class SignTwoServer:
         if self.reveal not in ("scores", "aggregate"):
             raise ConfigError(f"reveal is 'scores' or 'aggregate', and is '{self.reveal}'.")
         if self.rule.fixed or self.rule.root_l2 < math.inf:
-            raise ConfigError("rows of signs have one length, so FLTrust's fixed and root_l2 do nothing here: leave them out.")
+            raise ConfigError(
+                "rows of signs have one length, so FLTrust's fixed and root_l2 do nothing here:"
+                " leave them out."
+            )
         backend(self.backend)
 
     @property
@@ -81,16 +92,21 @@ class SignTwoServer:
         """The rule as numbers."""
         return Recipe("signs", self.reveal, self.min_selected, threshold=self.threshold)
 
-    def round(self, plan: RoundPlan) -> Round:
+    def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters."""
         return _round(self, plan)
 
     def describe(self) -> str:
         """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = "every Hamming distance to the root's signs" if self.reveal == "scores" else "how many count and the sum of their weights"
+        leaks = (
+            "every Hamming distance to the root's signs"
+            if self.reveal == "scores"
+            else "how many count and the sum of their weights"
+        )
         return (
-            "Two servers and a dealer, no two of whom may collude, weigh rows of signs on shares; clients may lie, and can send no more"
-            f" than signs. Beside the result leaks {leaks}. Servers are trusted to compute correctly: a lying server shifts the result"
+            "Two servers and a dealer, no two of whom may collude, weigh rows of signs on shares;"
+            f" clients may lie, and can send no more than signs. Beside the result leaks {leaks}."
+            " Servers are trusted to compute correctly: a lying server shifts the result"
             " unnoticed."
         )
 
@@ -108,14 +124,16 @@ class SignTwoServer:
         return FirstMember(self)
 
     def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The second server and the dealer, each with a fresh key whose public half is entered in the directory."""
+        """The second server and the dealer, each with a fresh key whose public half is entered in
+        the directory.
+        """
         return helpers_of(self, self.backend)
 
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
         """The root update."""
         return self.rule.root(context)
 
-    def direction_of(self, now: Round, reference: Vector) -> Direction | None:
+    def direction_of(self, now: TwoServerParameters, reference: Vector) -> Direction | None:
         """The root update's signs, 1 where it is below zero.
 
         Raises:
@@ -123,7 +141,9 @@ class SignTwoServer:
         """
         exact = reference.detach().cpu().numpy()
         if not np.isfinite(exact).all() or not exact.any():
-            raise BadUpdate("the root update holds NaN or infinite values, or is zero and has no signs.")
+            raise BadUpdate(
+                "the root update holds NaN or infinite values, or is zero and has no signs."
+            )
         return Direction.of((exact < 0).astype(np.int64), 1.0)
 
     def row_bound(self, l2: float, d: int) -> RowBound:
@@ -131,10 +151,12 @@ class SignTwoServer:
         return RowBound(l2, math.inf)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """What a coalition can compute: the result for the first server; every row of signs for any two of the three."""
+        """What a coalition can compute: the result for the first server; every row of signs for any
+        two of the three.
+        """
         return opened_by(received, members)
 
 
 @lru_cache(maxsize=64)
-def _round(channel: SignTwoServer, plan: RoundPlan) -> Round:
+def _round(channel: SignTwoServer, plan: RoundPlan) -> TwoServerParameters:
     return sign_round(channel.recipe, plan, threshold=channel.quorum, library=channel.backend)

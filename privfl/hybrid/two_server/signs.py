@@ -1,8 +1,9 @@
-"""Rows of signs: bits shared by exclusive or, turned into numbers all at once, compared by Hamming distance, summed with weights.
+"""Rows of signs: bits shared by exclusive or, turned into numbers all at once, compared by Hamming
+distance, summed with weights.
 
-A bit shared as y (first server) and a (second) and a dealt random bit r, shared by exclusive or and as numbers R0 + R1 modulo 2^32: the
-servers open v = y ^ a ^ r, which is uniform, and hold the bit as v + (1 - 2 v)(R0 + R1). Bits need no range proof: whatever a client
-sends is some row of signs.
+A bit shared as y (first server) and a (second) and a dealt random bit r, shared by exclusive or and
+as numbers R0 + R1 modulo 2^32: the servers open v = y ^ a ^ r, which is uniform, and hold the bit
+as v + (1 - 2 v)(R0 + R1). Bits need no range proof: whatever a client sends is some row of signs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ import torch
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
 from privfl.hybrid.two_server.checks import enough
-from privfl.hybrid.two_server.hidden import Count, Mass, counted, spread
-from privfl.hybrid.two_server.machine import Machine, Multiply, Negative, Open, OpenToFirst, Step, ToNumbers
-from privfl.hybrid.two_server.rounds import Round
-from privfl.hybrid.two_server.words import U64, pack, signed, unpack
+from privfl.hybrid.two_server.machine import (
+    Machine,
+    Multiply,
+    Negative,
+    Open,
+    OpenToFirst,
+    Step,
+    ToNumbers,
+)
+from privfl.hybrid.two_server.oblivious_selection import Count, Mass, counted, spread
+from privfl.hybrid.two_server.ring_codec import U64, pack, signed, unpack
+from privfl.hybrid.two_server.rounds import TwoServerParameters
 
 RING = 32
 
@@ -41,7 +50,9 @@ class OpenFlips:
         mine = np.frombuffer(machine.mine or b"", dtype=np.uint8)
         if len(theirs) != len(mine):
             raise Malformed("a wrong number of bits")
-        machine.flipped = (mine ^ np.frombuffer(theirs, dtype=np.uint8)).reshape(machine.n, size(machine.now.plan.d))
+        machine.flipped = (mine ^ np.frombuffer(theirs, dtype=np.uint8)).reshape(
+            machine.n, size(machine.now.plan.d)
+        )
         return True
 
 
@@ -53,7 +64,9 @@ def _rows(machine: Machine, scaled: bool = False) -> Iterator[tuple[Bits, U32]]:
 
 @dataclass(frozen=True, slots=True)
 class Hamming:
-    """Shares of each row's Hamming distance to the direction's signs g: g ^ x is g ^ v where the dealt bit is 0, else its opposite."""
+    """Shares of each row's Hamming distance to the direction's signs g: g ^ x is g ^ v where the
+    dealt bit is 0, else its opposite.
+    """
 
     def act(self, machine: Machine) -> None:
         """Fill "distance" [n]; a whole row counts, packed bits by population count."""
@@ -62,7 +75,11 @@ class Hamming:
             machine.shares["distance"] = machine.memory["distance"]
             return
         d = machine.now.plan.d
-        signs = np.zeros(d, dtype=np.uint8) if machine.direction is None else machine.direction.values.astype(np.uint8)
+        signs = (
+            np.zeros(d, dtype=np.uint8)
+            if machine.direction is None
+            else machine.direction.values.astype(np.uint8)
+        )
         packed = np.packbits(signs, bitorder="little")
         distance: U64 = np.zeros(machine.n, dtype=np.uint64)
         for i, (flipped, numbers) in enumerate(_rows(machine)):
@@ -70,7 +87,11 @@ class Hamming:
             bits = opened_bits(away, d)
             over = numbers & (np.uint32(0) - bits.astype(np.uint32))  # all ones where the bit is 1
             flips = int(numbers.sum(dtype=np.uint64)) - 2 * int(over.sum(dtype=np.uint64))
-            known = int(np.bitwise_count(np.packbits(bits, bitorder="little")).sum(dtype=np.int64)) if machine.first else 0
+            known = (
+                int(np.bitwise_count(np.packbits(bits, bitorder="little")).sum(dtype=np.int64))
+                if machine.first
+                else 0
+            )
             distance[i] = (flips + known) % (1 << 64)
         machine.shares["distance"] = machine.memory["distance"] = distance
 
@@ -94,10 +115,13 @@ class OpenWeights:
         machine.count, machine.weight = int((weights > 0).sum()), float(weights.sum()) or 1.0
         enough(machine.count, self.least)
         machine.unit = step_of(machine.now)
-        machine.disclosed |= {"distances": torch.from_numpy(distance), "weights": torch.from_numpy(weights)}
+        machine.disclosed |= {
+            "distances": torch.from_numpy(distance),
+            "weights": torch.from_numpy(weights),
+        }
 
 
-def step_of(now: Round) -> float:
+def step_of(now: TwoServerParameters) -> float:
     """What a sign stands for: rows of signs have the plan's length l2."""
     return float(now.plan.l2 / np.sqrt(now.plan.d))
 
@@ -105,18 +129,25 @@ def step_of(now: Round) -> float:
 def _signed_sum(machine: Machine, own: U64, public: U64, scaled: bool) -> U64:
     """The own share of the sum of w_i (1 - 2 x_ij) over rows i.
 
-    With ``own`` the own share of w, and x = v + (1 - 2 v) r: sum of own_i (1 - 2 v_ij), minus twice that of public_i (1 - 2 v_ij) R_ij and,
-    where weights are hidden, of (1 - 2 v_ij) times the dealt weight's part of r_ij.
+    With ``own`` the own share of w, and x = v + (1 - 2 v) r: sum of own_i (1 - 2 v_ij), minus twice
+    that of public_i (1 - 2 v_ij) R_ij and, where weights are hidden, of (1 - 2 v_ij) times the
+    dealt weight's part of r_ij.
     """
     d = machine.now.plan.d
     total: U32 = np.zeros(d, dtype=np.uint32)
-    extra: Iterator[U32 | None] = (numbers for _, numbers in _rows(machine, scaled=True)) if scaled else iter([None] * machine.n)
+    extra: Iterator[U32 | None] = (
+        (numbers for _, numbers in _rows(machine, scaled=True))
+        if scaled
+        else iter([None] * machine.n)
+    )
     for i, ((flipped, numbers), more) in enumerate(zip(_rows(machine), extra, strict=True)):
         part = numbers * np.uint32(public[i] & np.uint64(0xFFFFFFFF))
         if more is not None:
             part += more
         np.left_shift(part, np.uint32(1), out=part)
-        np.subtract(np.uint32(own[i] & np.uint64(0xFFFFFFFF)), part, out=part)  # times 1 - 2 v: turned over where v is 1
+        np.subtract(
+            np.uint32(own[i] & np.uint64(0xFFFFFFFF)), part, out=part
+        )  # times 1 - 2 v: turned over where v is 1
         turn = (np.uint32(0) - opened_bits(flipped, d).astype(np.uint32)).astype(np.uint32)
         np.bitwise_xor(part, turn, out=part)
         np.subtract(part, turn, out=part)
@@ -149,7 +180,9 @@ class Slack:
 
 @dataclass(frozen=True, slots=True)
 class HiddenWeights:
-    """The weights stay shared; how many are above zero is known, and their sum to the first server."""
+    """The weights stay shared; how many are above zero is known, and their sum to the first
+    server.
+    """
 
     least: int
 
@@ -167,16 +200,18 @@ class HiddenWeights:
 
 @dataclass(frozen=True, slots=True)
 class HiddenSignSum:
-    """The rows' signs under shared weights w: w minus the dealt weights is opened, and the dealer gave their products with its bits."""
+    """The rows' signs under shared weights w: w minus the dealt weights is opened, and the dealer
+    gave their products with its bits.
+    """
 
     def say(self, machine: Machine) -> bytes:
         """The own share of the masked weights."""
-        return pack(machine.shares["weight"] - machine.supply.weights, RING)
+        return pack(machine.shares["weight"] - machine.preprocessing.weights, RING)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Fill "sum" with the own share."""
         own = machine.shares["weight"]
-        public = own - machine.supply.weights + unpack(theirs, RING, machine.n)
+        public = own - machine.preprocessing.weights + unpack(theirs, RING, machine.n)
         machine.shares["sum"] = _signed_sum(machine, own, public, scaled=True)
         return True
 
@@ -186,7 +221,20 @@ def sign_program(reveal: str, tau: int, least: int) -> tuple[Step, ...]:
     start: tuple[Step, ...] = (OpenFlips(), Hamming())
     if reveal == "scores":
         return (*start, Open("distance"), OpenWeights(tau, least), SignSum(), OpenToFirst("sum"))
-    weigh: tuple[Step, ...] = (Slack(tau), Negative("margin", "bit"), ToNumbers("bit", "chosen"), Multiply("chosen", "along", "trust"))
+    weigh: tuple[Step, ...] = (
+        Slack(tau),
+        Negative("margin", "bit"),
+        ToNumbers("bit", "chosen"),
+        Multiply("chosen", "along", "trust"),
+    )
     return (
-        *start, *weigh, Count(), Open("count"), HiddenWeights(least), HiddenSignSum(), OpenToFirst("mass"), Mass(), OpenToFirst("sum"),
-    )  # fmt: skip
+        *start,
+        *weigh,
+        Count(),
+        Open("count"),
+        HiddenWeights(least),
+        HiddenSignSum(),
+        OpenToFirst("mass"),
+        Mass(),
+        OpenToFirst("sum"),
+    )

@@ -12,32 +12,47 @@ from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
-from privfl.hybrid.two_server.rounds import DEAL, MASKED, SEED, STEPS, VECTOR, Round, open_one, read
+from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
+from privfl.hybrid.two_server.rounds import (
+    DEAL,
+    MASKED,
+    SEED,
+    STEPS,
+    VECTOR,
+    TwoServerParameters,
+    open_one,
+    read,
+)
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps
 from privfl.hybrid.two_server.servers import FirstServer
 from privfl.hybrid.two_server.signs import step_of
-from privfl.hybrid.two_server.words import U64, expand, signed, unpack
 
 
 @dataclass(repr=False)
-class Wiretap(KeepsSecrets):
-    """A coalition's mail and what its members hold: the rounds they were in, the first server's randomness, the others' keys."""
+class TwoServerCoalitionView(KeepsSecrets):
+    """A coalition's mail and what its members hold: the rounds they were in, the first server's
+    randomness, the others' keys.
+    """
 
     received: Received
-    rounds: Mapping[bytes, Round]
+    rounds: Mapping[bytes, TwoServerParameters]
     again: Mapping[bytes, FirstServer]
     second: bytes | None
     dealer: bytes | None
 
     def opened(self) -> Rows | Total | None:
         """Rows for two of the three, the result for the first server, nothing for anybody else."""
-        for tag in dict.fromkeys(tag for party in self.received for _, _, _, _, tag, _ in self._letters(party)):
+        for tag in dict.fromkeys(
+            tag for party in self.received for _, _, _, _, tag, _ in self._messages(party)
+        ):
             if tag in self.rounds:
                 return self._rows(self.rounds[tag]) or self._result(tag)
         return None
 
-    def _letters(self, party: PartyId) -> Iterator[tuple[int, PartyId, int, int, bytes, memoryview]]:
+    def _messages(
+        self, party: PartyId
+    ) -> Iterator[tuple[int, PartyId, int, int, bytes, memoryview]]:
         for exchange, mail in enumerate(self.received.get(party, ())):
             for sender, body in mail.items():
                 try:
@@ -55,78 +70,113 @@ class Wiretap(KeepsSecrets):
             party.step(mail)
         return None if party.result is None else party.result.what
 
-    def _rows(self, now: Round) -> Rows | None:
+    def _rows(self, now: TwoServerParameters) -> Rows | None:
         seeds, masked = self._seeds(now), self._masked(now)
         values, weights, ids = [], [], []
         for i in sorted(seeds.keys() & masked.keys()):
             vector = masked[i]
             if now.signs:
-                bits = opened_bits(vector.astype(np.uint8) ^ next(BitSeeds([seeds[i]]).packed(now)), now.plan.d)
-                values.append(torch.from_numpy((1.0 - 2.0 * bits).astype(np.float32)) * step_of(now))
+                bits = opened_bits(
+                    vector.astype(np.uint8) ^ next(BitSeeds([seeds[i]]).packed(now)), now.plan.d
+                )
+                values.append(
+                    torch.from_numpy((1.0 - 2.0 * bits).astype(np.float32)) * step_of(now)
+                )
                 weights.append(1.0)
                 ids.append(now.plan.cohort[i])
                 continue
-            whole = signed(vector + expand(seeds[i], now.length, now.library)[: len(vector)], now.ring)
-            weight = now.plan.max_weight * float(whole[-1]) / now.code.top if len(whole) > now.plan.d else 1.0
+            whole = signed(
+                vector + expand(seeds[i], now.length, now.library)[: len(vector)], now.ring
+            )
+            weight = (
+                now.plan.max_weight * float(whole[-1]) / now.code.top
+                if len(whole) > now.plan.d
+                else 1.0
+            )
             share = weight / now.plan.max_weight if len(whole) > now.plan.d and weight else 1.0
-            values.append(torch.from_numpy((whole[: now.plan.d] / (now.scale * share)).astype(np.float32)))
+            values.append(
+                torch.from_numpy((whole[: now.plan.d] / (now.scale * share)).astype(np.float32))
+            )
             weights.append(weight)
             ids.append(now.plan.cohort[i])
         return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
 
-    def _seeds(self, now: Round) -> dict[int, bytes]:
-        """The masks' seeds by place: from the clients' letters to the second server, or from its letter to the dealer."""
+    def _seeds(self, now: TwoServerParameters) -> dict[int, bytes]:
+        """The masks' seeds by place: from the clients' sealed_boxes to the second server, or from
+        its sealed_box to the dealer.
+        """
         found: dict[int, bytes] = {}
-        for party, secret, wanted in (("server/1", self.second, SEED), ("dealer", self.dealer, DEAL)):
-            for _, sender, kind, position, tag, content in self._letters(party):
+        for party, secret, wanted in (
+            ("server/1", self.second, SEED),
+            ("dealer", self.dealer, DEAL),
+        ):
+            for _, sender, kind, position, tag, content in self._messages(party):
                 if secret is None or tag != now.tag or kind != wanted or sender == "server":
                     continue
                 try:
                     if kind == SEED and client_of(sender) is not None:
-                        scene = now.scene("seed", str(position))
-                        found[position] = open_one(content, SEED_SIZE, secret, scene, now.library)
+                        context = now.bound_to("seed", str(position))
+                        found[position] = open_one(content, SEED_SIZE, secret, context, now.library)
                     elif kind == DEAL:
                         members, plain = self._dealt(now, "server/1", content, secret)
-                        parts = (plain[i : i + SEED_SIZE] for i in range(SEED_SIZE, len(plain), SEED_SIZE))
+                        parts = (
+                            plain[i : i + SEED_SIZE]
+                            for i in range(SEED_SIZE, len(plain), SEED_SIZE)
+                        )
                         found |= dict(zip(sorted(members), parts, strict=True))
                 except Malformed:
                     continue
         return found
 
-    def _flipped(self, now: Round, places: list[int], key: bytes, veil: Veil) -> dict[int, U64]:
-        """The first server's masked signs, from the first step that it sent to the second server and its own dealt bits."""
-        for _, sender, kind, number, tag, content in self._letters("server/1"):
+    def _flipped(
+        self, now: TwoServerParameters, places: list[int], key: bytes, veil: Veil
+    ) -> dict[int, U64]:
+        """The first server's masked signs, from the first step that it sent to the second server
+        and its own dealt bits.
+        """
+        for _, sender, kind, number, tag, content in self._messages("server/1"):
             if sender == "server" and kind == STEPS and tag == now.tag and number == 1:
                 first = _split_steps(open_steps(now, key, b"1", now.write(STEPS, number, content)))
                 bodies = np.frombuffer(first, np.uint8).reshape(len(places), -1)
                 flips = Flips(veil.seed).bits(now, len(places))
-                return {i: (body ^ flip).astype(np.uint64) for i, body, flip in zip(places, bodies, flips, strict=True)}
+                return {
+                    i: (body ^ flip).astype(np.uint64)
+                    for i, body, flip in zip(places, bodies, flips, strict=True)
+                }
         return {}
 
-    def _dealt(self, now: Round, who: PartyId, content: memoryview, secret: bytes) -> tuple[frozenset[int], bytes]:
-        members, letters = fields.read_bit_set(content, now.plan.n)
+    def _dealt(
+        self, now: TwoServerParameters, who: PartyId, content: memoryview, secret: bytes
+    ) -> tuple[frozenset[int], bytes]:
+        members, sealed_boxes = fields.read_bit_set(content, now.plan.n)
         size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
-        return members, open_one(letters, size, secret, now.scene("deal", who), now.library)
+        return members, open_one(sealed_boxes, size, secret, now.bound_to("deal", who), now.library)
 
-    def _masked(self, now: Round) -> dict[int, U64]:
-        """The masked vectors by place: as the first server got them, or from the second server's and the dealer's mail together."""
+    def _masked(self, now: TwoServerParameters) -> dict[int, U64]:
+        """The masked vectors by place: as the first server got them, or from the second server's
+        and the dealer's mail together.
+        """
         found: dict[int, U64] = {}
         veil: Veil | None = None
-        for _, sender, kind, _, tag, content in self._letters("dealer"):
+        for _, sender, kind, _, tag, content in self._messages("dealer"):
             if self.dealer is not None and tag == now.tag and kind == DEAL and sender == "server":
                 veil = Veil(self._dealt(now, "server", content, self.dealer)[1])
-        for _, _, kind, keys, tag, content in self._letters("server/1"):
+        for _, _, kind, keys, tag, content in self._messages("server/1"):
             if veil is not None and self.second is not None and tag == now.tag and kind == MASKED:
                 members, key, _, rows = open_masked(now, self.second, keys, content)
                 if now.signs:
                     found |= self._flipped(now, sorted(members), key, veil)
                     continue
                 found |= _unmasked(now, sorted(members), rows, veil, key)
-        for _, sender, kind, position, tag, content in self._letters("server"):
+        for _, sender, kind, position, tag, content in self._messages("server"):
             if tag == now.tag and kind == VECTOR and client_of(sender) is not None:
                 packed = content[-now.body :]
                 signs = now.signs
-                found[position] = np.frombuffer(packed, np.uint8).astype(np.uint64) if signs else unpack(packed, now.ring, now.length)
+                found[position] = (
+                    np.frombuffer(packed, np.uint8).astype(np.uint64)
+                    if signs
+                    else unpack(packed, now.ring, now.length)
+                )
         return found
 
 
@@ -135,9 +185,13 @@ def _split_steps(plain: bytes) -> bytes:
     return plain[8 : 8 + int.from_bytes(plain[4:8], "little")]
 
 
-def _unmasked(now: Round, places: list[int], sealed: memoryview, veil: Veil, key: bytes) -> dict[int, U64]:
+def _unmasked(
+    now: TwoServerParameters, places: list[int], sealed: memoryview, veil: Veil, key: bytes
+) -> dict[int, U64]:
     n = len(places)
     rows = np.empty((n, now.plan.d), dtype=np.uint64)
-    for (start, stop), piece, (_, _, cover) in zip(cuts(now, n), unveiled(now, sealed, n, key), veil.blocks(now, n), strict=False):
+    for (start, stop), piece, (_, _, cover) in zip(
+        cuts(now, n), unveiled(now, sealed, n, key), veil.blocks(now, n), strict=False
+    ):
         rows[:, start:stop] = piece + cover
     return dict(zip(places, rows, strict=True))

@@ -50,22 +50,27 @@ class BfvScheme(IntegerCode):
         """The sum must stay below half of the plaintext modulus."""
         keyfile.fresh_session(self.key_file, plan)
         self.code.scale(plan)
-        most = (parameters.plain_modulus(self.lattice.degree, self.lattice.plain_bits) - 1) // (2 * self.code.top)
+        most = (parameters.plain_modulus(self.lattice.degree, self.lattice.plain_bits) - 1) // (
+            2 * self.code.top
+        )
         if plan.n > most:
             raise no_room("bfv", plan, self.code.bits, most)
 
 
 @dataclass(frozen=True, slots=True)
 class BFV(HomomorphicChannel):
-    """BFV (Fan and Vercauteren 2012) on SEAL through TenSEAL: exact sums of fixed-point updates, 12 bytes a value.
+    """BFV (Fan and Vercauteren 2012) on SEAL through TenSEAL: exact sums of fixed-point updates, 12
+    bytes a value.
 
-    The parameter set is the smallest that holds sums of ``max_clients`` values of ``bits`` bits, at 128-bit security. ``encryption``
-    is ``"public"``, or, where ``keys="shared"`` (all clients trust each other), ``"symmetric"`` or ``"seeded"``, which is 6 bytes a
-    value on the way to the server. ``workers`` processes encrypt and decrypt. ``key_file`` keeps the secret key, owner-only, with
+    The parameter set is the smallest that holds sums of ``max_clients`` values of ``bits`` bits, at
+    128-bit security. ``encryption`` is ``"public"``, or, where ``keys="shared"`` (all clients trust
+    each other), ``"symmetric"`` or ``"seeded"``, which is 6 bytes a value on the way to the server.
+    ``workers`` processes encrypt and decrypt. ``key_file`` keeps the secret key, owner-only, with
     whoever makes it.
 
     Raises:
-        ConfigError: settings that no parameter set holds, or symmetric encryption without a shared key.
+        ConfigError: settings that no parameter set holds, or symmetric encryption without a shared
+            key.
 
     >>> BFV().scheme.lattice.primes
     (40, 40)
@@ -91,7 +96,13 @@ class BFV(HomomorphicChannel):
     def scheme(self) -> BfvScheme:
         """BFV with these parameters."""
         code = FixedPoint(self.bits, self.rounding)
-        return BfvScheme(code, parameters.bfv(self.bits, self.max_clients), self.encryption, self.workers, self.key_file)
+        return BfvScheme(
+            code,
+            parameters.bfv(self.bits, self.max_clients),
+            self.encryption,
+            self.workers,
+            self.key_file,
+        )
 
     @property
     def arrangement(self) -> Arrangement:
@@ -106,10 +117,16 @@ def check_lattice_keys(name: str, keys: str, encryption: str) -> None:
         ConfigError: and what to take instead.
     """
     if keys not in ("shared", "authority"):
-        raise ConfigError(f"{name}: keys is 'shared' or 'authority', and is '{keys}'; for keys that nobody holds alone take mp_rlwe.")
+        raise ConfigError(
+            f"{name}: keys is 'shared' or 'authority', and is '{keys}'; for keys that nobody holds"
+            " alone take mp_rlwe."
+        )
     if encryption not in ("public", "symmetric", "seeded"):
-        raise ConfigError(f"{name}: encryption is 'public', 'symmetric' or 'seeded', and is '{encryption}'.")
+        raise ConfigError(
+            f"{name}: encryption is 'public', 'symmetric' or 'seeded', and is '{encryption}'."
+        )
     if encryption != "public" and keys != "shared":
         raise ConfigError(
-            f"{name}: encryption='{encryption}' needs the secret key in every client: set keys='shared', or encryption='public'."
+            f"{name}: encryption='{encryption}' needs the secret key in every client: set"
+            " keys='shared', or encryption='public'."
         )

@@ -31,9 +31,13 @@ class CkksScheme:
     workers: int
 
     def generate(self) -> tuple[LatticePublic, LatticeSecret]:
-        """A fresh key pair. It is kept in no file: nobody would count the releases that it makes in another session."""
+        """A fresh key pair. It is kept in no file: nobody would count the releases that it makes in
+        another session.
+        """
         public, secret = fresh(self.lattice, self.workers)
-        return public, LatticeSecret(public, secret, self.encryption, self.flooding_bits, self.releases)
+        return public, LatticeSecret(
+            public, secret, self.encryption, self.flooding_bits, self.releases
+        )
 
     def public(self, data: bytes) -> LatticePublic:
         """Read a public key."""
@@ -44,21 +48,35 @@ class CkksScheme:
         fields = unpack(data)
         if len(fields) != 2:
             raise Refused("not a CKKS secret key")
-        return LatticeSecret(self.public(bytes(fields[0])), bytes(fields[1]), self.encryption, self.flooding_bits, self.releases)
+        return LatticeSecret(
+            self.public(bytes(fields[0])),
+            bytes(fields[1]),
+            self.encryption,
+            self.flooding_bits,
+            self.releases,
+        )
 
     def encode(self, update: Bounded, plan: RoundPlan) -> Numbers:
-        """The weighted update in units of the bound, then the weight in units of the largest: float64 [d + 1] within [-1, 1].
+        """The weighted update in units of the bound, then the weight in units of the largest:
+        float64 [d + 1] within [-1, 1].
 
         Raises:
             BadUpdate: another length than the plan's, or a weight over the plan's bound.
         """
         if len(update.delta) != plan.d:
-            raise BadUpdate(f"client {update.client}: a vector of {len(update.delta)} values where {plan.d} were asked for.")
+            raise BadUpdate(
+                f"client {update.client}: a vector of {len(update.delta)} values where {plan.d}"
+                " were asked for."
+            )
         if not 0 < update.weight <= plan.max_weight:
-            raise BadUpdate(f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}].")
+            raise BadUpdate(
+                f"client {update.client}: weight {update.weight} is not in (0, {plan.max_weight}]."
+            )
         share = update.weight / plan.max_weight
         numbers = np.empty(plan.d + 1)
-        numbers[:-1] = np.clip(update.delta.detach().cpu().numpy().astype(np.float64) / plan.l2 * share, -1, 1)
+        numbers[:-1] = np.clip(
+            update.delta.detach().cpu().numpy().astype(np.float64) / plan.l2 * share, -1, 1
+        )
         numbers[-1] = share
         return numbers
 
@@ -75,9 +93,15 @@ class CkksScheme:
     def headroom(self, plan: RoundPlan) -> None:
         """The sum of the cohort must fit into the modulus."""
         if not plan.l2 < float("inf"):
-            raise ConfigError("ckks encodes in units of the bound, so updates need a finite one: set bound to a clip.")
+            raise ConfigError(
+                "ckks encodes in units of the bound, so updates need a finite one: set bound to a"
+                " clip."
+            )
         if plan.n > self.max_clients:
-            raise ConfigError(f"ckks: a cohort of {plan.n}, and this channel has room for max_clients={self.max_clients}: raise it.")
+            raise ConfigError(
+                f"ckks: a cohort of {plan.n}, and this channel has room for"
+                f" max_clients={self.max_clients}: raise it."
+            )
 
     def inflated(self, l2: float, d: int) -> float:
         """Encoding in doubles moves nothing that matters."""
@@ -88,13 +112,16 @@ class CkksScheme:
 class CKKS(HomomorphicChannel):
     """CKKS (Cheon, Kim, Kim, Song 2017) on SEAL through TenSEAL, every release flooded with noise.
 
-    A bare CKKS decryption gives the secret key away (Li and Micciancio 2021), so releases carry Gaussian noise for ``flooding_bits`` of
-    statistical security over ``releases`` releases of up to ``max_d`` values under one key, which then opens no more. The parameter set
-    is the cheapest whose noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with primes of 60, 60, 60
-    bits, 64 bytes a value. `error` says what a round's noise is. ``BFV`` is exact, smaller and needs none of this.
+    A bare CKKS decryption gives the secret key away (Li and Micciancio 2021), so releases carry
+    Gaussian noise for ``flooding_bits`` of statistical security over ``releases`` releases of up to
+    ``max_d`` values under one key, which then opens no more. The parameter set is the cheapest
+    whose noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with
+    primes of 60, 60, 60 bits, 64 bytes a value. `error` says what a round's noise is. ``BFV`` is
+    exact, smaller and needs none of this.
 
     Raises:
-        ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a precision that no set reaches.
+        ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a
+            precision that no set reaches.
 
     >>> CKKS().scheme.lattice
     Lattice(scheme='ckks', degree=8192, primes=(60, 60, 60), plain_bits=0, scale_bits=80)
@@ -116,7 +143,13 @@ class CKKS(HomomorphicChannel):
 
     def __post_init__(self) -> None:
         check_lattice_keys("ckks", self.keys, self.encryption)
-        require.at_least(1, workers=self.workers, max_clients=self.max_clients, max_d=self.max_d, releases=self.releases)
+        require.at_least(
+            1,
+            workers=self.workers,
+            max_clients=self.max_clients,
+            max_d=self.max_d,
+            releases=self.releases,
+        )
         require.at_least(40, flooding_bits=self.flooding_bits)
         require.within(2, 31, bits=self.bits)
         self._lattice()
@@ -126,11 +159,17 @@ class CKKS(HomomorphicChannel):
         largest = RoundPlan(0, tuple(range(self.max_clients)), self.max_d, l2=1.0)
         rounding = 2.0 ** (1 - self.bits) * (self.max_clients / 12) ** 0.5
         for lattice in parameters.ckks(self.max_clients):
-            if flooding.deviation(lattice, largest, self.max_clients, self.flooding_bits, self._releases) <= rounding:
+            if (
+                flooding.deviation(
+                    lattice, largest, self.max_clients, self.flooding_bits, self._releases
+                )
+                <= rounding
+            ):
                 return lattice
         raise ConfigError(
-            f"ckks: no parameter set gives {self.bits} bits with {self.flooding_bits} bits of flooding over {self.releases} releases of"
-            f" {self.max_clients} clients; lower one of them, or take bfv, which is exact."
+            f"ckks: no parameter set gives {self.bits} bits with {self.flooding_bits} bits of"
+            f" flooding over {self.releases} releases of {self.max_clients} clients; lower one of"
+            " them, or take bfv, which is exact."
         )
 
     @property
@@ -138,23 +177,35 @@ class CKKS(HomomorphicChannel):
         return self.releases * (READERS if self.keys == "shared" else 1)
 
     def error(self, plan: RoundPlan) -> float:
-        """Standard deviation of the flooding noise in one value of the weighted sum of the whole cohort."""
-        noise = flooding.deviation(self._lattice(), plan, plan.n, self.flooding_bits, self._releases)
+        """Standard deviation of the flooding noise in one value of the weighted sum of the whole
+        cohort.
+        """
+        noise = flooding.deviation(
+            self._lattice(), plan, plan.n, self.flooding_bits, self._releases
+        )
         return noise * plan.l2 * plan.max_weight
 
     def describe(self) -> str:
         """Who can read what, and what noise the sums carry."""
         largest = self.error(RoundPlan(0, tuple(range(self.max_clients)), self.max_d, l2=1.0))
         return (
-            f"{HomomorphicChannel.describe(self)} Sums carry flooding noise of standard deviation at most {largest:.1e} x the bound:"
-            f" {self.flooding_bits} bits of statistical security over {self.releases} releases."
+            f"{HomomorphicChannel.describe(self)} Sums carry flooding noise of standard deviation"
+            f" at most {largest:.1e} x the bound: {self.flooding_bits} bits of statistical security"
+            f" over {self.releases} releases."
         )
 
     @property
     def scheme(self) -> CkksScheme:
         """CKKS with these parameters."""
         lattice = self._lattice()
-        return CkksScheme(lattice, self.max_clients, self.encryption, self.flooding_bits, self._releases, self.workers)
+        return CkksScheme(
+            lattice,
+            self.max_clients,
+            self.encryption,
+            self.flooding_bits,
+            self._releases,
+            self.workers,
+        )
 
     @property
     def arrangement(self) -> Arrangement:

@@ -1,9 +1,11 @@
 """Noise flooding: what makes a CKKS decryption safe to publish.
 
-A CKKS decryption carries the ciphertext's noise, and the noise and the ciphertext together give the key (Li and Micciancio 2021). A
-release adds Gaussian noise of standard deviation sqrt(12 T) 2^(s/2) t (Li, Micciancio, Schultz, Sorrell 2022, theorem 2 with
-corollary 2), where t bounds the L2 norm of all that the ciphertext's noise and double precision move in a release, T is how many releases
-one key makes and s the bits of statistical security. Then nothing about the noise underneath can be told.
+A CKKS decryption carries the ciphertext's noise, and the noise and the ciphertext together give the
+key (Li and Micciancio 2021). A release adds Gaussian noise of standard deviation sqrt(12 T) 2^(s/2)
+t (Li, Micciancio, Schultz, Sorrell 2022, theorem 2 with corollary 2), where t bounds the L2 norm of
+all that the ciphertext's noise and double precision move in a release, T is how many releases one
+key makes and s the bits of statistical security. Then nothing about the noise underneath can be
+told.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.wire import Numbers
 
 DOUBLE = 16 * 2.0**-53
-"""Relative L2 error of decoding in doubles: log2 of the degree (at most 13) roundings of half a unit."""
+"""Relative L2 error of decoding in doubles: log2 of the degree (at most 13) roundings of half a
+unit.
+"""
 
 
 def moved(lattice: Lattice, plan: RoundPlan, clients: int) -> float:
-    """How far noise and rounding move a release [d + 1] of the sum of ``clients``, in L2, in units of the bound."""
+    """How far noise and rounding move a release [d + 1] of the sum of ``clients``, in L2, in units
+    of the bound.
+    """
     padded = -(-(plan.d + 1) // lattice.slots) * lattice.slots
     slot = lattice.deviation * math.sqrt(clients * lattice.degree / 2) * 2.0**-lattice.scale_bits
     return slot * math.sqrt(padded) + DOUBLE * clients * math.sqrt(2)

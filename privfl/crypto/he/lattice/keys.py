@@ -1,4 +1,6 @@
-"""Keys of BFV and CKKS. They hold bytes, so that parties can be put to rest; SEAL's objects are made when they are used."""
+"""Keys of BFV and CKKS. They hold bytes, so that parties can be put to rest; SEAL's objects are
+made when they are used.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class LatticePublic:
         """
         fields = unpack(data)
         if len(fields) != 2 or bytes(fields[0]) != lattice.to_bytes():
-            raise Refused(f"not a {lattice.scheme} public key of the parameters that this channel uses")
+            raise Refused(
+                f"not a {lattice.scheme} public key of the parameters that this channel uses"
+            )
         with passage() as file:
             file.into(seal.PublicKey(), context(lattice), fields[1])
         return cls(lattice, bytes(fields[1]), workers)
@@ -72,7 +76,9 @@ class LatticePublic:
             raise Refused("there is nothing to add")
         evaluator, sums = seal.Evaluator(context(self.lattice)), []
         with passage() as file:
-            for chunks in zip(*(self._chunks(ciphertext, plan) for ciphertext in ciphertexts), strict=True):
+            for chunks in zip(
+                *(self._chunks(ciphertext, plan) for ciphertext in ciphertexts), strict=True
+            ):
                 total = load(file, self.lattice, chunks[0])
                 for chunk in chunks[1:]:
                     evaluator.add_inplace(total, load(file, self.lattice, chunk))
@@ -88,9 +94,18 @@ class LatticePublic:
 
 
 class LatticeSecret(KeepsSecrets):
-    """A secret key. CKKS sums leave it flooded and in no other way: ``flooding_bits`` and ``releases`` are the s and T of `flooding`."""
+    """A secret key. CKKS sums leave it flooded and in no other way: ``flooding_bits`` and
+    ``releases`` are the s and T of `flooding`.
+    """
 
-    def __init__(self, public: LatticePublic, secret: bytes, encryption: Encryption, flooding_bits: int = 0, releases: int = 0) -> None:
+    def __init__(
+        self,
+        public: LatticePublic,
+        secret: bytes,
+        encryption: Encryption,
+        flooding_bits: int = 0,
+        releases: int = 0,
+    ) -> None:
         self.public, self.secret, self.encryption = public, secret, encryption
         self.flooding_bits, self.releases = flooding_bits, releases
 
@@ -99,10 +114,18 @@ class LatticeSecret(KeepsSecrets):
         return pack([self.public.to_bytes(), self.secret])
 
     def encrypt(self, numbers: Numbers, plan: RoundPlan) -> Parts:
-        """Under the secret key itself where the channel is symmetric: faster, and half as long when the random half is a seed."""
+        """Under the secret key itself where the channel is symmetric: faster, and half as long when
+        the random half is a seed.
+        """
         if self.encryption == "public":
             return self.public.encrypt(numbers, plan)
-        return (pack(_encrypted(self.public.lattice, self.encryption, self.secret, numbers, self.public.workers)),)
+        return (
+            pack(
+                _encrypted(
+                    self.public.lattice, self.encryption, self.secret, numbers, self.public.workers
+                )
+            ),
+        )
 
     def decrypt(self, ciphertext: Parts, plan: RoundPlan, count: int) -> Numbers:
         """The sum [d + 1] of ``count`` contributions: exact for BFV, flooded for CKKS.
@@ -114,7 +137,9 @@ class LatticeSecret(KeepsSecrets):
         lattice = self.public.lattice
         if lattice.scheme == "bfv":
             return numbers
-        released: Numbers = numbers + deviation(lattice, plan, count, self.flooding_bits, self.releases) * gaussian(len(numbers))
+        released: Numbers = numbers + deviation(
+            lattice, plan, count, self.flooding_bits, self.releases
+        ) * gaussian(len(numbers))
         return released
 
     def _decrypted(self, ciphertext: Parts, plan: RoundPlan) -> Numbers:
@@ -131,7 +156,9 @@ def fresh(lattice: Lattice, workers: int) -> tuple[LatticePublic, bytes]:
     return LatticePublic(lattice, public, workers), secret
 
 
-def _encrypted(lattice: Lattice, how: Encryption, key: bytes, numbers: Numbers, workers: int) -> list[Buffer]:
+def _encrypted(
+    lattice: Lattice, how: Encryption, key: bytes, numbers: Numbers, workers: int
+) -> list[Buffer]:
     slots = lattice.slots
     step = -(-len(numbers) // (slots * workers)) * slots
     jobs = [(lattice, how, key, numbers[i : i + step]) for i in range(0, len(numbers), step)]

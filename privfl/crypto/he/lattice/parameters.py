@@ -1,4 +1,6 @@
-"""Parameter sets of depth 0, chosen by what has to fit: averaging happens after decryption, so chains are short."""
+"""Parameter sets of depth 0, chosen by what has to fit: averaging happens after decryption, so
+chains are short.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ SIGMAS = 9
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """Ring degree, prime sizes in bits (the last one is used up inside of encryption), and the plaintext side of the scheme.
+    """Ring degree, prime sizes in bits (the last one is used up inside of encryption), and the
+    plaintext side of the scheme.
 
-    All sets are within the 128-bit limits of the homomorphic encryption standard, which SEAL enforces. ``plain_bits`` is BFV's
-    plaintext modulus, ``scale_bits`` CKKS's scale; the other is 0.
+    All sets are within the 128-bit limits of the homomorphic encryption standard, which SEAL
+    enforces. ``plain_bits`` is BFV's plaintext modulus, ``scale_bits`` CKKS's scale; the other is
+    0.
     """
 
     scheme: Literal["bfv", "ckks"]
@@ -40,12 +44,16 @@ class Lattice:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of a fresh ciphertext's noise in a coefficient: what dropping the last prime rounds (it drowns the rest)."""
+        """Standard deviation of a fresh ciphertext's noise in a coefficient: what dropping the last
+        prime rounds (it drowns the rest).
+        """
         return math.sqrt((self.degree * 2 / 3 + 1) / 12)
 
     def to_bytes(self) -> bytes:
         """As it travels with a public key."""
-        return ",".join(map(str, (self.scheme, self.degree, *self.primes, self.plain_bits, self.scale_bits))).encode()
+        return ",".join(
+            map(str, (self.scheme, self.degree, *self.primes, self.plain_bits, self.scale_bits))
+        ).encode()
 
 
 def plain_modulus(degree: int, bits: int) -> int:
@@ -62,7 +70,8 @@ def plain_modulus(degree: int, bits: int) -> int:
 
 
 def bfv(bits: int, clients: int) -> Lattice:
-    """The smallest set in which sums of ``clients`` values of ``bits`` bits stay below half of the plaintext modulus, noise included.
+    """The smallest set in which sums of ``clients`` values of ``bits`` bits stay below half of the
+    plaintext modulus, noise included.
 
     Raises:
         ConfigError: no set has that much room.
@@ -73,19 +82,26 @@ def bfv(bits: int, clients: int) -> Lattice:
     top = (1 << (bits - 1)) - 1
     for degree, primes in ((4096, (40, 40)), (4096, (54, 54)), (8192, (60, 60))):
         plain_bits = max(17, (2 * clients * top).bit_length())
-        plain_bits += plain_modulus(degree, plain_bits) <= 2 * clients * top  # the prime may be well below its power of two
+        plain_bits += (
+            plain_modulus(degree, plain_bits) <= 2 * clients * top
+        )  # the prime may be well below its power of two
         chosen = Lattice("bfv", degree, primes, plain_bits)
         noise = SIGMAS * chosen.deviation * math.sqrt(clients) + clients
         if plain_bits <= 60 and noise < 2.0 ** (chosen.q_bits - plain_bits - 1):
             return chosen
-    raise ConfigError(f"bfv: no parameter set holds sums of {clients} values of {bits} bits; lower bits or max_clients.")
+    raise ConfigError(
+        f"bfv: no parameter set holds sums of {clients} values of {bits} bits; lower bits or"
+        " max_clients."
+    )
 
 
 CKKS_SETS = (
     ((4096, (54, 52)), 54),
     ((8192, (60, 60, 60)), 90),
 )
-"""Degree, primes, and how many bits of the modulus to use: past 2^80 the scale outruns double precision and buys nothing."""
+"""Degree, primes, and how many bits of the modulus to use: past 2^80 the scale outruns double
+precision and buys nothing.
+"""
 
 
 def ckks(clients: int) -> tuple[Lattice, ...]:
@@ -95,4 +111,8 @@ def ckks(clients: int) -> tuple[Lattice, ...]:
     [(4096, 44), (8192, 80)]
     """
     room = clients.bit_length() + 2  # the sign, and the norm of a slot vector in coefficients
-    return tuple(Lattice("ckks", degree, primes, scale_bits=used - room) for (degree, primes), used in CKKS_SETS if used - room > 20)
+    return tuple(
+        Lattice("ckks", degree, primes, scale_bits=used - room)
+        for (degree, primes), used in CKKS_SETS
+        if used - room > 20
+    )

@@ -1,6 +1,8 @@
-"""The few SEAL calls that we need, through TenSEAL's own binding of them: contexts, keys, ciphertexts as bytes.
+"""The few SEAL calls that we need, through TenSEAL's own binding of them: contexts, keys,
+ciphertexts as bytes.
 
-The binding saves to paths only, so bytes pass through an anonymous file in memory: no key touches a disk.
+The binding saves to paths only, so bytes pass through an anonymous file in memory: no key touches a
+disk.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Passage:
         Raises:
             Refused: these bytes are none.
         """
-        os.pwrite(self.handle, data, 0)  # what an earlier object left behind it is never read: SEAL's head says how long it is
+        os.pwrite(
+            self.handle, data, 0
+        )  # what an earlier object left behind it is never read: SEAL's head says how long it is
         try:
             item.load(context, self.path)
         except BAD_BYTES as error:
@@ -52,7 +56,10 @@ class Passage:
 def passage() -> Iterator[Passage]:
     """A passage, closed at the end."""
     if not hasattr(os, "memfd_create"):
-        raise ConfigError("bfv and ckks need Linux (memfd): keys pass through memory, never through a disk. Use paillier or mp_rlwe here.")
+        raise ConfigError(
+            "bfv and ckks need Linux (memfd): keys pass through memory, never through a disk. Use"
+            " paillier or mp_rlwe here."
+        )
     handle = os.memfd_create("privfl", os.MFD_CLOEXEC)
     try:
         yield Passage(handle)
@@ -90,12 +97,16 @@ def encoders(lattice: Lattice) -> tuple[Callable[[Numbers, Any], None], Callable
         batch = seal.BatchEncoder(context(lattice))
         return (
             lambda chunk, plain: batch.encode(chunk.tolist(), plain),
-            lambda plain: np.fromiter(batch.decode_int64(plain), dtype=np.int64, count=lattice.slots),
+            lambda plain: np.fromiter(
+                batch.decode_int64(plain), dtype=np.int64, count=lattice.slots
+            ),
         )
     floating, scale = seal.CKKSEncoder(context(lattice)), 2.0**lattice.scale_bits
     return (
         lambda chunk, plain: floating.encode(chunk.tolist(), scale, plain),
-        lambda plain: np.fromiter(floating.decode_double(plain), dtype=np.float64, count=lattice.slots),
+        lambda plain: np.fromiter(
+            floating.decode_double(plain), dtype=np.float64, count=lattice.slots
+        ),
     )
 
 
@@ -107,8 +118,14 @@ def load(file: Passage, lattice: Lattice, data: bytes | memoryview) -> Any:
     """
     made = context(lattice)
     ciphertext = file.into(seal.Ciphertext(), made, data)
-    if ciphertext.size() != 2 or ciphertext.is_transparent() or ciphertext.parms_id() != made.first_parms_id():
-        raise Refused("a ciphertext that is not fresh: another size or level, or one that hides nothing")
+    if (
+        ciphertext.size() != 2
+        or ciphertext.is_transparent()
+        or ciphertext.parms_id() != made.first_parms_id()
+    ):
+        raise Refused(
+            "a ciphertext that is not fresh: another size or level, or one that hides nothing"
+        )
     if lattice.scheme == "ckks" and ciphertext.scale != 2.0**lattice.scale_bits:
         raise Refused("a ciphertext of another scale")
     return ciphertext

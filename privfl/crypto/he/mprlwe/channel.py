@@ -1,4 +1,6 @@
-"""The multi-party RLWE channel: no key that anybody holds, exact sums. Experimental, and unaudited."""
+"""The multi-party RLWE channel: no key that anybody holds, exact sums. Experimental, and
+unaudited.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,29 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he.channel import HeClient, HeHelper, HeServer, HomomorphicChannel, messages_in, rows_of
-from privfl.crypto.he.guard import ANSWER, CIPHERTEXT, opened_answer
+from privfl.crypto.he.channel import (
+    HeClient,
+    HeHelper,
+    HeServer,
+    HomomorphicChannel,
+    messages_in,
+    rows_of,
+)
+from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Keyring
-from privfl.crypto.he.mprlwe.ceremony import Audience, Ceremony
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, noise, partial, pieces, room
+from privfl.crypto.he.mprlwe.distributed_keygen import KeygenObserver, DistributedKeygen
+from privfl.crypto.he.mprlwe.keys import (
+    JointPublic,
+    TernaryPart,
+    add_c0,
+    noise,
+    partial,
+    pieces,
+    room,
+)
 from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
 from privfl.crypto.he.scheme import IntegerCode
-from privfl.crypto.he.wire import Message, Refused, Topic
+from privfl.crypto.he.wire import SignedMessage, Refused, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +60,15 @@ class JointScheme(IntegerCode):
         return JointPublic.from_bytes(data, self.code.bits)
 
     def headroom(self, plan: RoundPlan) -> None:
-        """The sum, the noise, the smudging and the truncation must stay within half a plaintext step."""
+        """The sum, the noise, the smudging and the truncation must stay within half a plaintext
+        step.
+        """
         self.code.scale(plan)
         if room(plan, self.code.top, self.count, self.smudge_bits) <= 0:
             raise ConfigError(
-                f"mp_rlwe: a sum of {plan.n} contributions of {self.code.bits} bits with {self.smudge_bits} bits of smudging can overflow;"
-                " lower smudge_bits or bits, or ask fewer clients."
+                f"mp_rlwe: a sum of {plan.n} contributions of {self.code.bits} bits with"
+                f" {self.smudge_bits} bits of smudging can overflow; lower smudge_bits or bits, or"
+                " ask fewer clients."
             )
 
 
@@ -57,7 +77,7 @@ class JointClient(HeClient):
 
     def set_up(self) -> Party:
         """Say hello, take the joint key."""
-        return Audience(self.ring)
+        return KeygenObserver(self.ring)
 
 
 class JointServer(HeServer):
@@ -65,7 +85,7 @@ class JointServer(HeServer):
 
     def set_up(self) -> Party:
         """Say hello, take the joint key."""
-        return Audience(self.ring)
+        return KeygenObserver(self.ring)
 
     def enter(self, plan: RoundPlan) -> Opener[Total]:
         """Collect one sum."""
@@ -79,11 +99,11 @@ class JointDecryptor(HeHelper):
     def __init__(self, ring: Keyring, index: int, smudge_bits: int) -> None:
         super().__init__(ring)
         self.index, self.smudge_bits = index, smudge_bits
-        self.held: dict[int, Piece] = {}
+        self.held: dict[int, TernaryPart] = {}
 
     def set_up(self) -> Party:
-        """Its part in the key ceremony."""
-        return Ceremony(self.ring, self.index, self.held)
+        """Its part in the distributed key generation."""
+        return DistributedKeygen(self.ring, self.index, self.held)
 
     def enter(self, plan: RoundPlan) -> Party:
         """Its part in one decryption."""
@@ -93,17 +113,21 @@ class JointDecryptor(HeHelper):
 
 @dataclass(frozen=True, slots=True)
 class MultiPartyRLWE(HomomorphicChannel):
-    """Additive-key RLWE (after Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux 2021, with BFV-style packing): 16 bytes a value, exact sums.
+    """Additive-key RLWE (after Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux 2021, with BFV-style
+    packing): 16 bytes a value, exact sums.
 
-    EXPERIMENTAL AND UNAUDITED: our own cryptography, in numpy and torch, not constant-time. ``holders`` decryptors (3 to 5) make a joint
-    key by commit-then-reveal; the secret exists only in pieces, any ``threshold`` decryptors hold all of them, and fewer decrypt to
-    noise. Ring degree 4096 and q = 2^96 with ternary secrets: within the 128-bit limit (109 bits) of the homomorphic encryption
-    standard. Each part of a decryption carries uniform noise of 2^``smudge_bits``, which hides the key: `smudging_distance` says how
-    well. Headroom counts truncation, noise and smudging; docs/mp-rlwe.md derives it.
+    EXPERIMENTAL AND UNAUDITED: our own cryptography, in numpy and torch, not constant-time.
+    ``holders`` decryptors (3 to 5) make a joint key by commit-then-reveal; the secret exists only
+    in pieces, any ``threshold`` decryptors hold all of them, and fewer decrypt to noise. Ring
+    degree 4096 and q = 2^96 with ternary secrets: within the 128-bit limit (109 bits) of the
+    homomorphic encryption standard. Each part of a decryption carries uniform noise of
+    2^``smudge_bits``, which hides the key: `smudging_distance` says how well. Headroom counts
+    truncation, noise and smudging; docs/mp-rlwe.md derives it.
 
-    Threat model: the server may lie as in the other homomorphic channels, ``threshold`` - 1 decryptors that collude with it cannot
-    decrypt what the honest ones refuse (`describe` says what overlapping sums take), and clients follow the protocol. With
-    ``verify_sum=False`` the server can take the key: one chosen ciphertext through the decryptors gives it away.
+    Threat model: the server may lie as in the other homomorphic channels, ``threshold`` - 1
+    decryptors that collude with it cannot decrypt what the honest ones refuse (`describe` says what
+    overlapping sums take), and clients follow the protocol. With ``verify_sum=False`` the server
+    can take the key: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.
@@ -130,7 +154,11 @@ class MultiPartyRLWE(HomomorphicChannel):
     @property
     def scheme(self) -> JointScheme:
         """The scheme with these parameters."""
-        return JointScheme(FixedPoint(self.bits, self.rounding), len(pieces(self.holders, self.threshold)), self.smudge_bits)
+        return JointScheme(
+            FixedPoint(self.bits, self.rounding),
+            len(pieces(self.holders, self.threshold)),
+            self.smudge_bits,
+        )
 
     @property
     def arrangement(self) -> Arrangement:
@@ -147,19 +175,30 @@ class MultiPartyRLWE(HomomorphicChannel):
 
     def helpers(self) -> Mapping[PartyId, JointDecryptor]:
         """The decryptors."""
-        return {who: JointDecryptor(self.keyring(who), i, self.smudge_bits) for i, who in enumerate(self.arrangement.decryptors)}
+        return {
+            who: JointDecryptor(self.keyring(who), i, self.smudge_bits)
+            for i, who in enumerate(self.arrangement.decryptors)
+        }
 
     def smudging_distance(self, plan: RoundPlan) -> float:
-        """Statistical distance, a coefficient, between a part of a decryption and one made without the key; worst-case noise."""
+        """Statistical distance, a coefficient, between a part of a decryption and one made without
+        the key; worst-case noise.
+        """
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for the server with enough decryptors; the sum, for the server; nothing, for anybody else."""
-        rings = [m.ring for m in members.values() if isinstance(m, JointClient | JointServer | JointDecryptor)]
+        """Every row, for the server with enough decryptors; the sum, for the server; nothing, for
+        anybody else.
+        """
+        rings = [
+            m.ring
+            for m in members.values()
+            if isinstance(m, JointClient | JointServer | JointDecryptor)
+        ]
         public = next((ring.public for ring in rings if isinstance(ring.public, JointPublic)), None)
         if public is None:
             return None
-        held: dict[int, Piece] = {}
+        held: dict[int, TernaryPart] = {}
         for member in members.values():
             if isinstance(member, JointDecryptor):
                 held |= member.held
@@ -167,18 +206,32 @@ class MultiPartyRLWE(HomomorphicChannel):
         server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
         if server is None:
             return None  # no half of a ciphertext that the server alone was sent
-        whole = {m.sender: m for m in mail if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server.roster, public)}
+        whole = {
+            m.sender: m
+            for m in mail
+            if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server.roster, public)
+        }
         if len(held) == self.scheme.count and whole:
-            return rows_of({who: self._row(message, public, held) for who, message in whole.items()})
+            return rows_of(
+                {who: self._row(message, public, held) for who, message in whole.items()}
+            )
         return self._sum([m for m in mail if m.kind == ANSWER], whole, public, server)
 
-    def _row(self, message: Message, public: JointPublic, held: Mapping[int, Piece]) -> Total:
+    def _row(
+        self, message: SignedMessage, public: JointPublic, held: Mapping[int, TernaryPart]
+    ) -> Total:
         c0, c1 = message.whole()
         plan = message.topic.plan()
         share = partial(list(held.values()), bytes(c1), public.blocks(plan), None)
         return self.scheme.total(public.opened(bytes(c0), [share], plan), plan, 1)
 
-    def _sum(self, answers: list[Message], whole: Mapping[PartyId, Message], public: JointPublic, server: Keyring) -> Total | None:
+    def _sum(
+        self,
+        answers: list[SignedMessage],
+        whole: Mapping[PartyId, SignedMessage],
+        public: JointPublic,
+        server: Keyring,
+    ) -> Total | None:
         parts: dict[bytes, bytes] = {}
         for message in answers:
             try:
@@ -195,7 +248,7 @@ class MultiPartyRLWE(HomomorphicChannel):
         return self.scheme.total(public.opened(c0, list(parts.values()), plan), plan, len(whole))
 
 
-def _genuine(message: Message, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:
+def _genuine(message: SignedMessage, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:
     """Whether the server took this ciphertext into the sum."""
     topic: Topic = message.topic
     try:

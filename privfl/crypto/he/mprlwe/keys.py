@@ -1,8 +1,9 @@
 """Keys of the multi-party scheme: a joint public key, and a secret that exists only in pieces.
 
-The secret is a sum of ternary pieces, one for every set of t - 1 decryptors, given to all the OTHERS (replicated secret sharing: Ito,
-Saito, Nishizeki 1987). So t decryptors hold every piece between them, and any t - 1 lack the one that is named after them, which
-is enough to decrypt to noise. With t = n every decryptor holds one piece of its own.
+The secret is a sum of ternary pieces, one for every set of t - 1 decryptors, given to all the
+OTHERS (replicated secret sharing: Ito, Saito, Nishizeki 1987). So t decryptors hold every piece
+between them, and any t - 1 lack the one that is named after them, which is enough to decrypt to
+noise. With t = n every decryptor holds one piece of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ import numpy as np
 import torch
 
 from privfl.core import ConfigError, KeepsSecrets, RoundPlan
-from privfl.crypto.he.mprlwe.ring import BLOCK, LIMBS, N, Small, Words, carried, product, spectrum, summed, times, top
+from privfl.crypto.he.mprlwe.ring import (
+    BLOCK,
+    LIMBS,
+    N,
+    Small,
+    Words,
+    carried,
+    product,
+    spectrum,
+    summed,
+    times,
+    top,
+)
 from privfl.crypto.he.mprlwe.sampling import ERROR, Stream, uniform_from
 from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
@@ -32,7 +45,10 @@ def pieces(holders: int, threshold: int) -> tuple[tuple[int, ...], ...]:
     ((2,), (1,), (0,))
     """
     everybody = range(holders)
-    return tuple(tuple(i for i in everybody if i not in left_out) for left_out in combinations(everybody, threshold - 1))
+    return tuple(
+        tuple(i for i in everybody if i not in left_out)
+        for left_out in combinations(everybody, threshold - 1)
+    )
 
 
 def plain_bits(plan: RoundPlan, top: int) -> int:
@@ -41,12 +57,16 @@ def plain_bits(plan: RoundPlan, top: int) -> int:
 
 
 def noise(clients: int, count: int) -> int:
-    """The largest noise of a sum of ``clients`` ciphertexts under a secret of ``count`` pieces, in a coefficient, truncation apart."""
+    """The largest noise of a sum of ``clients`` ciphertexts under a secret of ``count`` pieces, in
+    a coefficient, truncation apart.
+    """
     return clients * (2 * N * ERROR * count + ERROR)
 
 
 def room(plan: RoundPlan, top: int, count: int, smudge_bits: int) -> int:
-    """What is left of half of a plaintext step when everything that can go wrong does; a round fits where this is above 0."""
+    """What is left of half of a plaintext step when everything that can go wrong does; a round fits
+    where this is above 0.
+    """
     worst = plan.n * (1 << 63) + noise(plan.n, count) + count * (1 << smudge_bits)
     return (1 << (95 - plain_bits(plan, top))) - worst if plain_bits(plan, top) <= 31 else -worst
 
@@ -83,7 +103,9 @@ class JointPublic:
         return -(-(plan.d + 1) // N)
 
     def encrypt(self, numbers: Numbers, plan: RoundPlan) -> Parts:
-        """(c0, c1) = (b u + e0 + 2^(96 - t) m, a u + e1): of c0 the top 32 bits, rounded, 4 bytes a value; all of c1, 12 bytes."""
+        """(c0, c1) = (b u + e0 + 2^(96 - t) m, a u + e1): of c0 the top 32 bits, rounded, 4 bytes a
+        value; all of c1, 12 bytes.
+        """
         k, shift = self.blocks(plan), 32 - plain_bits(plan, self.top)
         message = np.zeros((k, N), dtype=np.int64)
         message.reshape(-1)[: len(numbers)] = numbers << shift
@@ -107,7 +129,11 @@ class JointPublic:
             Refused: and why.
         """
         k = self.blocks(plan)
-        if len(ciphertext) != 2 or len(ciphertext[0]) != 4 * k * N or len(ciphertext[1]) != 4 * LIMBS * k * N:
+        if (
+            len(ciphertext) != 2
+            or len(ciphertext[0]) != 4 * k * N
+            or len(ciphertext[1]) != 4 * LIMBS * k * N
+        ):
             raise Refused(f"not {k} ciphertexts of this scheme")
 
     def add(self, ciphertexts: Sequence[Parts], plan: RoundPlan) -> Parts:
@@ -154,7 +180,9 @@ def add_c0(halves: Sequence[bytes | bytearray | memoryview]) -> bytes:
 
 @lru_cache(maxsize=4)
 def _spectra(seed: bytes, b: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-    return spectrum(uniform_from(seed)), spectrum(np.frombuffer(b, dtype=np.uint32).reshape(LIMBS, 1, N))
+    return spectrum(uniform_from(seed)), spectrum(
+        np.frombuffer(b, dtype=np.uint32).reshape(LIMBS, 1, N)
+    )
 
 
 def to_bytes(words: Words) -> bytes:
@@ -173,7 +201,7 @@ def from_bytes(data: bytes | bytearray | memoryview, k: int) -> Words:
     return np.frombuffer(data, dtype="<u4").astype(np.uint32, copy=False).reshape(LIMBS, k, N)
 
 
-class Piece(KeepsSecrets):
+class TernaryPart(KeepsSecrets):
     """One ternary piece of the secret."""
 
     def __init__(self, coefficients: Small | None = None) -> None:
@@ -184,7 +212,7 @@ class Piece(KeepsSecrets):
         return self.coefficients.tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Piece:
+    def from_bytes(cls, data: bytes) -> TernaryPart:
         """Read a piece.
 
         Raises:
@@ -203,15 +231,24 @@ class Piece(KeepsSecrets):
 
     def fits(self, contribution: Words, seed: bytes) -> bool:
         """Whether a contribution is one of this piece: b + a s is a small error."""
-        done = product(spectrum(uniform_from(seed)), spectrum(self.coefficients)) + contribution.astype(np.int64)
+        done = product(
+            spectrum(uniform_from(seed)), spectrum(self.coefficients)
+        ) + contribution.astype(np.int64)
         error = carried(done[0], done[1], done[2])
         small = error[0].view(np.int32)
         signs = (small >> 31).view(np.uint32)
-        return bool((np.abs(small) <= ERROR).all() and (error[1] == signs).all() and (error[2] == signs).all())
+        return bool(
+            (np.abs(small) <= ERROR).all()
+            and (error[1] == signs).all()
+            and (error[2] == signs).all()
+        )
 
 
-def partial(held: Sequence[Piece], c1: bytes | memoryview, k: int, smudge_bits: int | None) -> bytes:
-    """(the sum of these pieces) c1 + noise: what a decryptor answers. Without smudging for a coalition that decrypts by itself.
+def partial(
+    held: Sequence[TernaryPart], c1: bytes | memoryview, k: int, smudge_bits: int | None
+) -> bytes:
+    """(the sum of these pieces) c1 + noise: what a decryptor answers. Without smudging for a
+    coalition that decrypts by itself.
 
     Raises:
         ConfigError: no pieces.

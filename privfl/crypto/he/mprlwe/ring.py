@@ -1,10 +1,13 @@
-"""Arithmetic in Z_q[X] / (X^N + 1) with N = 4096 and q = 2^96: three 32-bit limbs a coefficient, products by floating-point FFT.
+"""Arithmetic in Z_q[X] / (X^N + 1) with N = 4096 and q = 2^96: three 32-bit limbs a coefficient,
+products by floating-point FFT.
 
-A product of a polynomial with a small one (ternary keys and their sums) is computed limb by limb in complex128 with the right-angle
-convolution: folding X^(N/2) = i makes a negacyclic product of N reals one cyclic product of N/2 complex numbers. Every limb product
-is an integer below 2^48, and the FFT's error is below 0.1, so rounding is exact; docs/mp-rlwe.md has the bound.
+A product of a polynomial with a small one (ternary keys and their sums) is computed limb by limb in
+complex128 with the right-angle convolution: folding X^(N/2) = i makes a negacyclic product of N
+reals one cyclic product of N/2 complex numbers. Every limb product is an integer below 2^48, and
+the FFT's error is below 0.1, so rounding is exact; docs/mp-rlwe.md has the bound.
 
-Coefficients lie in memory as 0, N/2, 1, N/2 + 1, ...: a row of N reals then IS its folded row of N/2 complex numbers.
+Coefficients lie in memory as 0, N/2, 1, N/2 + 1, ...: a row of N reals then IS its folded row of
+N/2 complex numbers.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ def product(left: torch.Tensor, right: torch.Tensor) -> npt.NDArray[np.int64]:
     return whole.numpy()
 
 
-def carried(low: npt.NDArray[np.int64], middle: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> Words:
+def carried(
+    low: npt.NDArray[np.int64], middle: npt.NDArray[np.int64], high: npt.NDArray[np.int64]
+) -> Words:
     """Limbs mod 2^96 of low + 2^32 middle + 2^64 high, all signed; carries travel upwards."""
     out = np.empty((LIMBS, *low.shape), dtype=np.uint32)
     out[0] = low & _MASK
@@ -61,7 +66,9 @@ def carried(low: npt.NDArray[np.int64], middle: npt.NDArray[np.int64], high: npt
     return out
 
 
-def top(low: npt.NDArray[np.int64], middle: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+def top(
+    low: npt.NDArray[np.int64], middle: npt.NDArray[np.int64], high: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint32]:
     """The highest limb of the same number, rounded to it: 32 bits [k, N]."""
     carry = middle + (low >> 32)
     carry += 1 << 31
@@ -85,7 +92,9 @@ def summed(terms: list[Words]) -> Words:
 
 
 def times(polynomials: Words, small: torch.Tensor, noise: Words | None = None) -> Words:
-    """Each polynomial [3, k, N] times the small one with this spectrum, plus noise [3, k, N], mod 2^96."""
+    """Each polynomial [3, k, N] times the small one with this spectrum, plus noise [3, k, N], mod
+    2^96.
+    """
     out = np.empty_like(polynomials)
     for start in range(0, polynomials.shape[1], BLOCK):
         block = slice(start, start + BLOCK)

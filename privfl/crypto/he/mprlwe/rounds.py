@@ -1,15 +1,17 @@
-"""A round of the multi-party scheme: clients encrypt, decryptors add what they need themselves, the server opens the sum and no more."""
+"""A round of the multi-party scheme: clients encrypt, decryptors add what they need themselves, the
+server opens the sum and no more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId, RoundPlan
-from privfl.crypto.he.guard import SUM, admit, admit_sum, answer, forwarded, once
+from privfl.crypto.he.decryption_policy import SUM, admit, admit_sum, answer, forwarded, once
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial, pieces
+from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, add_c0, partial, pieces
 from privfl.crypto.he.rounds import Opening
-from privfl.crypto.he.wire import Message, Refused, Rope, Topic, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, Refused, Rope, Topic, pack, unpack
 
 HERE = b"here"
 
@@ -18,7 +20,7 @@ def joint(ring: Keyring) -> JointPublic:
     """The joint key.
 
     Raises:
-        Abort: the ceremony brought none.
+        Abort: the key generation brought none.
     """
     public = ring.key()
     if not isinstance(public, JointPublic):
@@ -27,9 +29,13 @@ def joint(ring: Keyring) -> JointPublic:
 
 
 class JointDecryptorRound(KeepsSecrets):
-    """Say that you are there; check and add the halves that the server forwards; answer for each piece of the key once."""
+    """Say that you are there; check and add the halves that the server forwards; answer for each
+    piece of the key once.
+    """
 
-    def __init__(self, ring: Keyring, held: dict[int, Piece], plan: RoundPlan, smudge_bits: int) -> None:
+    def __init__(
+        self, ring: Keyring, held: dict[int, TernaryPart], plan: RoundPlan, smudge_bits: int
+    ) -> None:
         self.ring, self.held, self.plan, self.smudge_bits = ring, held, plan, smudge_bits
         self.c1 = b""
         self.count = 0
@@ -47,15 +53,26 @@ class JointDecryptorRound(KeepsSecrets):
         except (Refused, ValueError):
             raise Abort(f"{self.ring.who} got a garbled request", blamed="server") from None
         wanted = b"".join(groups)
-        if not set(wanted) <= self.held.keys() or set(wanted) & self.answered or len(set(wanted)) != len(wanted) or not wanted:
-            raise Abort(f"{self.ring.who} was asked for pieces that it does not hold, or twice for one", blamed="server")
+        if (
+            not set(wanted) <= self.held.keys()
+            or set(wanted) & self.answered
+            or len(set(wanted)) != len(wanted)
+            or not wanted
+        ):
+            raise Abort(
+                f"{self.ring.who} was asked for pieces that it does not hold, or twice for one",
+                blamed="server",
+            )
         if not self.c1:
             self._add(body)
         self.answered |= set(wanted)
         blocks = joint(self.ring).blocks(self.plan)
         parts: list[Buffer] = []
         for group in groups:
-            parts += [group, partial([self.held[piece] for piece in group], self.c1, blocks, self.smudge_bits)]
+            parts += [
+                group,
+                partial([self.held[piece] for piece in group], self.c1, blocks, self.smudge_bits),
+            ]
         return {"server": answer(tuple(parts), self.count, self.plan, self.ring)}
 
     def _add(self, body: Buffer) -> None:
@@ -74,7 +91,9 @@ class JointDecryptorRound(KeepsSecrets):
 
 
 class JointServerRound(Opening):
-    """Collect ciphertexts, ask live decryptors for every piece of the key, ask again where one fell silent, open the sum."""
+    """Collect ciphertexts, ask live decryptors for every piece of the key, ask again where one fell
+    silent, open the sum.
+    """
 
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
         super().__init__(ring, plan, check=True)
@@ -102,20 +121,27 @@ class JointServerRound(Opening):
         return self._ask()
 
     def _ask(self) -> Mail:
-        """Ask for what is missing; whoever is asked for the first time is handed what it has to add."""
+        """Ask for what is missing; whoever is asked for the first time is handed what it has to
+        add.
+        """
         handed = set(self.asked)
         messages = [self.collected.messages[client] for client in self.collected.clients]
         assigned = self._assign()
         body = self._body(messages) if assigned.keys() - handed else []
-        return {who: pack([pack(groups), [] if who in handed else body]) for who, groups in assigned.items()}
+        return {
+            who: pack([pack(groups), [] if who in handed else body])
+            for who, groups in assigned.items()
+        }
 
-    def _body(self, messages: Sequence[Message]) -> Rope:
+    def _body(self, messages: Sequence[SignedMessage]) -> Rope:
         ring, plan = self.ring, self.plan
         if ring.arrangement.verifies:
             return forwarded(messages, left_out=[0])
         half = joint(ring).add_c1([message.only([1])[0] for message in messages], plan)
         count = len(messages).to_bytes(4, "little")
-        return Message.signed(ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)).rope()
+        return SignedMessage.signed(
+            ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)
+        ).rope()
 
     def _missing(self) -> list[int]:
         layout = pieces(self.ring.arrangement.holders, self.ring.arrangement.threshold)
@@ -123,7 +149,8 @@ class JointServerRound(Opening):
         return [piece for piece in range(len(layout)) if piece not in answered]
 
     def _assign(self) -> dict[PartyId, list[bytes]]:
-        """The missing pieces: first each to one live holder, who answers for all of its pieces at once; later each alone to all holders.
+        """The missing pieces: first each to one live holder, who answers for all of its pieces at
+        once; later each alone to all holders.
 
         Raises:
             Abort: nobody who is there holds one of them.
@@ -132,7 +159,11 @@ class JointServerRound(Opening):
         layout = pieces(arrangement.holders, arrangement.threshold)
         assigned: dict[PartyId, list[bytes]] = {}
         for piece in self._missing():
-            holders = [who for who in map(arrangement.decryptors.__getitem__, layout[piece]) if who in self.live]
+            holders = [
+                who
+                for who in map(arrangement.decryptors.__getitem__, layout[piece])
+                if who in self.live
+            ]
             if not holders:
                 there = f"{len(self.live)} of {arrangement.holders} decryptors are there"
                 raise Abort(f"{there}, and {arrangement.threshold} are needed to open the sum")

@@ -1,4 +1,6 @@
-"""Secret randomness: an AES-256-CTR stream under a fresh key of the operating system's, and the distributions drawn from it."""
+"""Secret randomness: an AES-256-CTR stream under a fresh key of the operating system's, and the
+distributions drawn from it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.he.mprlwe.ring import LIMBS, N, Small, Words
 
 ERROR = 24
-"""Errors are centred binomial of this parameter: standard deviation sqrt(24 / 2) = 3.46, magnitude at most 24."""
-_PAIRS, _FOURS, _EIGHTS = (np.uint64(x) for x in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F))
+"""Errors are centred binomial of this parameter: standard deviation sqrt(24 / 2) = 3.46, magnitude
+at most 24.
+"""
+_PAIRS, _FOURS, _EIGHTS = (
+    np.uint64(x) for x in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
+)
 _TRIT = (np.arange(256) % 3 - 1).astype(np.int8)
 
 
@@ -31,7 +37,9 @@ class Stream(KeepsSecrets):
     def ternary(self, k: int) -> Small:
         """Uniform in {-1, 0, 1}, [k, N]."""
         raw = np.frombuffer(self.bytes(k * N), dtype=np.uint8).copy()
-        while (again := np.flatnonzero(raw == 255)).size:  # 255 of the 256 bytes split evenly in three
+        while (
+            again := np.flatnonzero(raw == 255)
+        ).size:  # 255 of the 256 bytes split evenly in three
             raw[again] = np.frombuffer(self.bytes(again.size), dtype=np.uint8)
         trits: Small = _TRIT[raw].reshape(k, N)
         return trits
@@ -46,7 +54,11 @@ class Stream(KeepsSecrets):
 
     def smudge(self, k: int, bits: int) -> Words:
         """Uniform in [-2^bits, 2^bits) as limbs mod 2^96, [3, k, N]; bits from 33 to 94."""
-        words = np.frombuffer(self.bytes(4 * LIMBS * k * N), dtype="<u4").astype(np.uint32).reshape(LIMBS, k, N)
+        words = (
+            np.frombuffer(self.bytes(4 * LIMBS * k * N), dtype="<u4")
+            .astype(np.uint32)
+            .reshape(LIMBS, k, N)
+        )
         above = bits + 1 - 64
         if above > 0:
             words[2] = (words[2] >> np.uint32(32 - above)) - np.uint32(1 << (above - 1))

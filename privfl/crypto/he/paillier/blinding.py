@@ -1,8 +1,9 @@
 """Blinding factors: what hides a Paillier plaintext, made ahead of time and used once.
 
-Damgård, Jurik and Nielsen (2010, section 4.2) blind with a power of one fixed element h_s = h^n, where -h generates the squares up to
-sign; a table of that one base turns an exponentiation of half the modulus' length into 192 multiplications (3072 bits). The key
-must have p = q = 3 mod 4 and gcd(p - 1, q - 1) = 2; keys that lack it blind with r^n as Paillier (1999) does.
+Damgård, Jurik and Nielsen (2010, section 4.2) blind with a power of one fixed element h_s = h^n,
+where -h generates the squares up to sign; a table of that one base turns an exponentiation of half
+the modulus' length into 192 multiplications (3072 bits). The key must have p = q = 3 mod 4 and
+gcd(p - 1, q - 1) = 2; keys that lack it blind with r^n as Paillier (1999) does.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ WINDOW = 8
 
 
 class FixedBase:
-    r"""Powers of one base mod n^2: row w holds base^(v 256^w) for v in 0..255, so that base^e is one product a byte of e.
+    r"""Powers of one base mod n^2: row w holds base^(v 256^w) for v in 0..255, so that base^e is
+    one product a byte of e.
 
-    Numbers are kept as pairs (x, y) that stand for x + y n: a product is then three products and two reductions of half the length,
-    a fifth faster than one reduction mod n^2.
+    Numbers are kept as pairs (x, y) that stand for x + y n: a product is then three products and
+    two reductions of half the length, a fifth faster than one reduction mod n^2.
 
     >>> FixedBase(3, 1009, bits=16).power(b"\x05\x01") == pow(3, 5 + 256, 1009**2)
     True
@@ -72,9 +74,11 @@ def powers(bases: list[Any], exponent: int, modulus: int, threads: int = 1) -> l
 
 
 class BlindingPool(KeepsSecrets):
-    """Blinding factors that wait for their one use. They do not survive sleep: waking twice would use them twice.
+    """Blinding factors that wait for their one use. They do not survive sleep: waking twice would
+    use them twice.
 
-    Who knows a factor reads the plaintext under it, and two ciphertexts under one factor show their difference.
+    Who knows a factor reads the plaintext under it, and two ciphertexts under one factor show their
+    difference.
     """
 
     def __init__(self) -> None:

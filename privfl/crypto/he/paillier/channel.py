@@ -22,7 +22,9 @@ from privfl.crypto.he.wire import Numbers, Parts, Refused
 
 @dataclass(frozen=True, slots=True)
 class PaillierScheme(IntegerCode):
-    """Paillier with its parameters; ``key_file`` is where the key's maker keeps it between sessions."""
+    """Paillier with its parameters; ``key_file`` is where the key's maker keeps it between
+    sessions.
+    """
 
     key_bits: int
     exponent_bits: int | None
@@ -31,7 +33,9 @@ class PaillierScheme(IntegerCode):
     key_file: str | None
 
     def generate(self) -> tuple[PaillierPublic, PaillierSecret]:
-        """A fresh key pair, or the one in the key file; a new key goes into the file where one is named."""
+        """A fresh key pair, or the one in the key file; a new key goes into the file where one is
+        named.
+        """
         secret = keyfile.kept(self.key_file, b"paillier", self.secret, self._fresh)
         return secret.public, secret
 
@@ -51,7 +55,10 @@ class PaillierScheme(IntegerCode):
     def _fitting(self, public: PaillierPublic) -> PaillierPublic:
         if public.bits != self.code.bits or public.n.bit_length() < self.key_bits:
             said = f"{public.n.bit_length()} bits for values of {public.bits}"
-            raise Refused(f"a Paillier key of {said}, where {self.key_bits} for {self.code.bits} are asked for")
+            raise Refused(
+                f"a Paillier key of {said}, where {self.key_bits} for {self.code.bits} are"
+                " asked for"
+            )
         return public
 
     def headroom(self, plan: RoundPlan) -> None:
@@ -60,7 +67,12 @@ class PaillierScheme(IntegerCode):
         self.code.scale(plan)
         slots = Slots.of(self.code.top, max(plan.n, 1), self.key_bits - 1)
         if slots.width > 7 or slots.count < 1:
-            raise no_room("paillier", plan, self.code.bits, (1 << min(56, self.key_bits - 1)) // (2 * self.code.top))
+            raise no_room(
+                "paillier",
+                plan,
+                self.code.bits,
+                (1 << min(56, self.key_bits - 1)) // (2 * self.code.top),
+            )
 
     def split(self, secret: SecretKey, holders: int, threshold: int) -> list[PaillierShare]:
         """Shamir shares."""
@@ -72,7 +84,14 @@ class PaillierScheme(IntegerCode):
         """Read a share."""
         return PaillierShare.from_bytes(data, self.threads, self.least_bits)
 
-    def combine(self, public: PublicKey, partials: Mapping[PartyId, Parts], plan: RoundPlan, count: int, threshold: int) -> Numbers | None:
+    def combine(
+        self,
+        public: PublicKey,
+        partials: Mapping[PartyId, Parts],
+        plan: RoundPlan,
+        count: int,
+        threshold: int,
+    ) -> Numbers | None:
         """The sum, from enough parts."""
         if not isinstance(public, PaillierPublic):
             raise ConfigError("only a Paillier key is used here.")
@@ -81,15 +100,19 @@ class PaillierScheme(IntegerCode):
 
 @dataclass(frozen=True, slots=True)
 class Paillier(HomomorphicChannel):
-    """Packed Paillier: every update in 24-bit slots (16-bit values, up to 256 clients) of 3072-bit plaintexts, 6.05 bytes a value.
+    """Packed Paillier: every update in 24-bit slots (16-bit values, up to 256 clients) of 3072-bit
+    plaintexts, 6.05 bytes a value.
 
-    Sums are exact in fixed point. It suits up to about 10^5 parameters; for more, take ``BFV``. Who can decrypt is ``keys``: see
-    ``describe()``. ``exponent_bits`` shortens the blinding exponent below half of the modulus, which assumes that short powers
-    of h_s look random (Damgård, Jurik, Nielsen 2010, section 4.2). Arithmetic is GMP's and not constant-time: an observer of the machine's
-    own timing is out of scope. ``key_file`` keeps the secret key, owner-only, with whoever makes it.
+    Sums are exact in fixed point. It suits up to about 10^5 parameters; for more, take ``BFV``. Who
+    can decrypt is ``keys``: see ``describe()``. ``exponent_bits`` shortens the blinding exponent
+    below half of the modulus, which assumes that short powers of h_s look random (Damgård, Jurik,
+    Nielsen 2010, section 4.2). Arithmetic is GMP's and not constant-time: an observer of the
+    machine's own timing is out of scope. ``key_file`` keeps the secret key, owner-only, with
+    whoever makes it.
 
     Raises:
-        ConfigError: a modulus under 2048 bits, or impossible settings. 2048 itself warns: it is under 128-bit security.
+        ConfigError: a modulus under 2048 bits, or impossible settings. 2048 itself warns: it is
+            under 128-bit security.
 
     >>> Paillier(keys="threshold").describe()[:55]
     'Keys: threshold. Any 2 of 3 decryptors can decrypt and '
@@ -111,15 +134,23 @@ class Paillier(HomomorphicChannel):
     def __post_init__(self) -> None:
         if self.key_bits % 2 or self.key_bits < self._least_bits:
             raise ConfigError(
-                f"key_bits={self.key_bits}: a Paillier modulus has an even number of bits, at least 2048; 3072 is the default."
+                f"key_bits={self.key_bits}: a Paillier modulus has an even number of bits, at least"
+                " 2048; 3072 is the default."
             )
         if self._least_bits <= self.key_bits < 3072 and not self.insecure_for_tests:
-            warnings.warn(f"a Paillier modulus of {self.key_bits} bits is under 128-bit security; use 3072.", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"a Paillier modulus of {self.key_bits} bits is under 128-bit security; use 3072.",
+                UserWarning,
+                stacklevel=2,
+            )
         if self.exponent_bits is not None and not self.insecure_for_tests:
             require.within(256, self.key_bits // 2, exponent_bits=self.exponent_bits)
         require.at_least(1, threads=self.threads)
         if self.keys == "threshold" and self.key_file is not None:
-            raise ConfigError("keys='threshold' means that nobody keeps the whole key, and key_file would: leave key_file out.")
+            raise ConfigError(
+                "keys='threshold' means that nobody keeps the whole key, and key_file would: leave"
+                " key_file out."
+            )
         FixedPoint(self.bits, self.rounding)
         self.describe()  # refuses impossible arrangements
 
@@ -131,10 +162,18 @@ class Paillier(HomomorphicChannel):
     def scheme(self) -> PaillierScheme:
         """Paillier with these parameters."""
         code = FixedPoint(self.bits, self.rounding)
-        return PaillierScheme(code, self.key_bits, self.exponent_bits, self.threads, self._least_bits, self.key_file)
+        return PaillierScheme(
+            code, self.key_bits, self.exponent_bits, self.threads, self._least_bits, self.key_file
+        )
 
     @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         split = self.keys == "threshold"
-        return Arrangement(self.keys, self.min_clients, self.verify_sum, self.holders if split else 1, self.threshold if split else 1)
+        return Arrangement(
+            self.keys,
+            self.min_clients,
+            self.verify_sum,
+            self.holders if split else 1,
+            self.threshold if split else 1,
+        )

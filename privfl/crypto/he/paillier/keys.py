@@ -1,4 +1,6 @@
-"""Paillier keys (Paillier 1999; Damgård, Jurik, Nielsen 2010) over packed fixed-point vectors, on GMP."""
+"""Paillier keys (Paillier 1999; Damgård, Jurik, Nielsen 2010) over packed fixed-point vectors, on
+GMP.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ _KIND = b"paillier"
 
 
 class PaillierPublic(KeepsSecrets):
-    """A modulus n, and h_s where the key allows Damgård–Jurik–Nielsen blinding (0 where it does not: then r^n).
+    """A modulus n, and h_s where the key allows Damgård–Jurik–Nielsen blinding (0 where it does
+    not: then r^n).
 
-    ``bits`` is the width of a value, ``exponent_bits`` the length of the blinding exponent: half of n by default. Its pool of blinding
-    factors is secret, so it does not serialise; `to_bytes` writes what is public. Encryption is IND-CPA under decisional composite
-    residuosity; exponents shorter than |n| / 2 assume that h_s^r with short r looks random too.
+    ``bits`` is the width of a value, ``exponent_bits`` the length of the blinding exponent: half of
+    n by default. Its pool of blinding factors is secret, so it does not serialise; `to_bytes`
+    writes what is public. Encryption is IND-CPA under decisional composite residuosity; exponents
+    shorter than |n| / 2 assume that h_s^r with short r looks random too.
     """
 
-    def __init__(self, n: int, hs: int, bits: int, exponent_bits: int | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, n: int, hs: int, bits: int, exponent_bits: int | None = None, threads: int = 1
+    ) -> None:
         self.n, self.hs, self.bits, self.threads = n, hs, bits, threads
         self.exponent_bits = exponent_bits or n.bit_length() // 2
         self.n2 = n * n
@@ -59,7 +65,9 @@ class PaillierPublic(KeepsSecrets):
             raise Refused("not a Paillier public key")
         n, hs = int.from_bytes(fields[1], "little"), int.from_bytes(fields[2], "little")
         if n % 2 == 0 or n.bit_length() < least_bits:
-            raise Refused(f"a Paillier modulus of {n.bit_length()} bits; at least {least_bits} are asked for")
+            raise Refused(
+                f"a Paillier modulus of {n.bit_length()} bits; at least {least_bits} are asked for"
+            )
         if hs and gmpy2.gcd(hs, n) != 1:
             raise Refused("a Paillier key with a degenerate h_s")
         exponent_bits = int.from_bytes(fields[3][1:], "little")
@@ -82,7 +90,12 @@ class PaillierPublic(KeepsSecrets):
             return []
         if self.hs:
             return short_powers(self.hs, self.n, self.exponent_bits, count)
-        return powers([gmpy2.mpz(secrets.randbelow(self.n - 1) + 1) for _ in range(count)], self.n, self.n2, self.threads)
+        return powers(
+            [gmpy2.mpz(secrets.randbelow(self.n - 1) + 1) for _ in range(count)],
+            self.n,
+            self.n2,
+            self.threads,
+        )
 
     def prefill(self, plan: RoundPlan) -> None:
         """Make one contribution's blinding factors ahead of the round."""
@@ -173,7 +186,9 @@ class PaillierSecret(KeepsSecrets):
         if self.public.hs:
             return self.public.encrypt(numbers, plan)
         plaintexts = self.public.slots(plan).pack(numbers)
-        return self.public.blinded(plaintexts, [self.residue(secrets.randbelow(self.public.n - 1) + 1) for _ in plaintexts])
+        return self.public.blinded(
+            plaintexts, [self.residue(secrets.randbelow(self.public.n - 1) + 1) for _ in plaintexts]
+        )
 
     def residue(self, r: int) -> Any:
         """r^n mod n^2."""
@@ -214,7 +229,9 @@ def unpacked(public: PaillierPublic, plaintexts: list[int], plan: RoundPlan, cou
     try:
         return public.slots(plan).unpack(plaintexts, plan.d + 1, count)
     except OverflowError:
-        raise Refused("the plaintext is no sum of packed contributions: another key, or not a sum") from None
+        raise Refused(
+            "the plaintext is no sum of packed contributions: another key, or not a sum"
+        ) from None
 
 
 def generate(key_bits: int, bits: int, exponent_bits: int | None, threads: int) -> PaillierSecret:
@@ -222,7 +239,10 @@ def generate(key_bits: int, bits: int, exponent_bits: int | None, threads: int) 
     from Crypto.Math.Primality import generate_probable_prime
 
     while True:
-        p, q = (int(generate_probable_prime(exact_bits=key_bits // 2, prime_filter=_fits)) for _ in range(2))
+        p, q = (
+            int(generate_probable_prime(exact_bits=key_bits // 2, prime_filter=_fits))
+            for _ in range(2)
+        )
         if p != q and (p * q).bit_length() == key_bits and gmpy2.gcd(p - 1, q - 1) == 2:
             return from_primes(p, q, bits, exponent_bits, threads)
 
@@ -230,17 +250,25 @@ def generate(key_bits: int, bits: int, exponent_bits: int | None, threads: int) 
 def _fits(prime: Any) -> bool:
     number = int(prime)
     half = (number - 1) // 2
-    top_bits = number >> (number.bit_length() - 2)  # both set, so that the product of two has full length
+    top_bits = number >> (
+        number.bit_length() - 2
+    )  # both set, so that the product of two has full length
     return top_bits == 3 and half % 2 == 1 and all(half % small for small in SMALL_FACTORS)
 
 
-def from_primes(p: int, q: int, bits: int, exponent_bits: int | None = None, threads: int = 1) -> PaillierSecret:
+def from_primes(
+    p: int, q: int, bits: int, exponent_bits: int | None = None, threads: int = 1
+) -> PaillierSecret:
     """The key of two primes, with h_s where they allow it.
 
     Raises:
         ConfigError: they are not two different primes of one length.
     """
-    if p == q or p.bit_length() != q.bit_length() or not (gmpy2.is_prime(p, 40) and gmpy2.is_prime(q, 40)):
+    if (
+        p == q
+        or p.bit_length() != q.bit_length()
+        or not (gmpy2.is_prime(p, 40) and gmpy2.is_prime(q, 40))
+    ):
         raise ConfigError("a Paillier key needs two different primes of one length.")
     n = p * q
     hs = 0

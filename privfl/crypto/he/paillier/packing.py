@@ -1,4 +1,6 @@
-"""Many fixed-point values in one Paillier plaintext: whole-byte slots, offset so that none is negative, wide enough for every sum."""
+"""Many fixed-point values in one Paillier plaintext: whole-byte slots, offset so that none is
+negative, wide enough for every sum.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from privfl.crypto.he.wire import Numbers
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Slots of ``width`` bytes, ``count`` of them in a plaintext; values of magnitude ``top`` are shifted to 0..2 top.
+    """Slots of ``width`` bytes, ``count`` of them in a plaintext; values of magnitude ``top`` are
+    shifted to 0..2 top.
 
     A sum of ``clients`` contributions stays inside its slot, so no carry ever reaches the next one.
 
@@ -50,7 +53,9 @@ class Slots:
         """
         step = self.count * self.width
         last = (length - (len(plaintexts) - 1) * self.count) * self.width
-        data = b"".join(int(m).to_bytes(step, "little") for m in plaintexts[:-1]) + int(plaintexts[-1]).to_bytes(last, "little")
+        data = b"".join(int(m).to_bytes(step, "little") for m in plaintexts[:-1]) + int(
+            plaintexts[-1]
+        ).to_bytes(last, "little")
         wide = np.zeros((length, 8), dtype=np.uint8)
         wide[:, : self.width] = np.frombuffer(data, dtype=np.uint8).reshape(length, self.width)
         integers: Numbers = wide.view("<u8").reshape(-1).astype(np.int64) - contributions * self.top

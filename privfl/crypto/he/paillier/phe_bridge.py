@@ -1,4 +1,6 @@
-"""Keys and ciphertexts that come from or go to python-paillier (GPL-3, imported here alone and only when asked for)."""
+"""Keys and ciphertexts that come from or go to python-paillier (GPL-3, imported here alone and only
+when asked for).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, from_
 
 
 def from_phe(private_key: Any, bits: int = 16) -> PaillierSecret:
-    """The secret key of a ``phe.PaillierPrivateKey``; one in four of its keys allows fast blinding, the others use r^n."""
+    """The secret key of a ``phe.PaillierPrivateKey``; one in four of its keys allows fast blinding,
+    the others use r^n.
+    """
     return from_primes(int(private_key.p), int(private_key.q), bits)
 
 
@@ -20,7 +24,9 @@ def public_to_phe(public: PaillierPublic) -> Any:
 
 
 def ciphertext_to_phe(public: PaillierPublic, ciphertext: int) -> Any:
-    """One ciphertext as a ``phe.EncryptedNumber`` of exponent 0: its plaintext is one integer, or a packed row of them."""
+    """One ciphertext as a ``phe.EncryptedNumber`` of exponent 0: its plaintext is one integer, or a
+    packed row of them.
+    """
     from phe import EncryptedNumber
 
     return EncryptedNumber(public_to_phe(public), ciphertext, exponent=0)

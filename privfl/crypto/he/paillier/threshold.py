@@ -1,9 +1,11 @@
-"""Threshold Paillier (Damgård and Jurik 2001, section 4.1): t of the holders of Shamir shares decrypt, fewer learn nothing.
+"""Threshold Paillier (Damgård and Jurik 2001, section 4.1): t of the holders of Shamir shares
+decrypt, fewer learn nothing.
 
-The secret d is 0 mod m and 1 mod n, with m = (p - 1)(q - 1) / 4, and is shared modulo n m by a random polynomial of degree t - 1. The
-primes are such that m has no prime factor up to 13, so the differences of up to nine holders' numbers are units and t - 1 shares
-say nothing. Safe primes are only needed for proofs that a part is right, which this does not give: holders follow the
-protocol, and a wrong part shows as a plaintext that is no sum.
+The secret d is 0 mod m and 1 mod n, with m = (p - 1)(q - 1) / 4, and is shared modulo n m by a
+random polynomial of degree t - 1. The primes are such that m has no prime factor up to 13, so the
+differences of up to nine holders' numbers are units and t - 1 shares say nothing. Safe primes are
+only needed for proofs that a part is right, which this does not give: holders follow the protocol,
+and a wrong part shows as a plaintext that is no sum.
 """
 
 from __future__ import annotations
@@ -29,7 +31,13 @@ class PaillierShare(KeepsSecrets):
     def to_bytes(self) -> bytes:
         """For a sealed box."""
         size = -(-self.value.bit_length() // 8)
-        return pack([bytes([self.index, self.holders]), self.value.to_bytes(size, "little"), self.public.to_bytes()])
+        return pack(
+            [
+                bytes([self.index, self.holders]),
+                self.value.to_bytes(size, "little"),
+                self.public.to_bytes(),
+            ]
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes, threads: int = 1, least_bits: int = 2048) -> PaillierShare:
@@ -49,7 +57,9 @@ class PaillierShare(KeepsSecrets):
         public = self.public
         exponent = 2 * math.factorial(self.holders) * self.value
         done = powers(public.read(ciphertext, plan), exponent, public.n2, public.threads)
-        return bytes([self.index, self.holders]), b"".join(c.to_bytes(public.width, "little") for c in done)
+        return bytes([self.index, self.holders]), b"".join(
+            c.to_bytes(public.width, "little") for c in done
+        )
 
 
 def split(secret: PaillierSecret, holders: int, threshold: int) -> list[PaillierShare]:
@@ -61,7 +71,10 @@ def split(secret: PaillierSecret, holders: int, threshold: int) -> list[Paillier
     p, q, n = secret.p, secret.q, secret.public.n
     m = (p - 1) * (q - 1) // 4
     if m % 2 == 0 or any(m % small == 0 for small in SMALL_FACTORS):
-        raise ConfigError("this Paillier key cannot be split: its primes are not made for it. Generate a key here instead.")
+        raise ConfigError(
+            "this Paillier key cannot be split: its primes are not made for it. Generate a key here"
+            " instead."
+        )
     modulus = n * m
     d = m * int(gmpy2.invert(m, n))
     polynomial = [d] + [secrets.randbelow(modulus) for _ in range(threshold - 1)]
@@ -74,7 +87,9 @@ def split(secret: PaillierSecret, holders: int, threshold: int) -> list[Paillier
     return shares
 
 
-def combine(public: PaillierPublic, partials: Sequence[Parts], plan: RoundPlan, count: int, threshold: int) -> Numbers | None:
+def combine(
+    public: PaillierPublic, partials: Sequence[Parts], plan: RoundPlan, count: int, threshold: int
+) -> Numbers | None:
     """The sum, from the first ``threshold`` different holders' parts; None from fewer.
 
     Raises:
@@ -96,7 +111,10 @@ def combine(public: PaillierPublic, partials: Sequence[Parts], plan: RoundPlan, 
     product = [gmpy2.mpz(1)] * len(by_index[chosen[0]])
     for index in chosen:
         weight = 2 * _lagrange(index, chosen, scale)
-        product = [a * b % n2 for a, b in zip(product, powers(by_index[index], weight, public.n2), strict=True)]
+        product = [
+            a * b % n2
+            for a, b in zip(product, powers(by_index[index], weight, public.n2), strict=True)
+        ]
     if any((c - 1) % n for c in product):
         raise Refused("the decryptors' parts do not fit together")
     return unpacked(public, [int((c - 1) // n * undo % n) for c in product], plan, count)

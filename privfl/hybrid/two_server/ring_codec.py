@@ -1,4 +1,6 @@
-"""Words of a ring of 32, 40 or 64 bits, held in 64: on the wire, as signed integers, and as streams from seeds."""
+"""Words of a ring of 32, 40 or 64 bits, held in 64: on the wire, as signed integers, and as streams
+from seeds.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def unpack(body: Buffer, ring: int, length: int, out: U64 | None = None) -> U64:
         Malformed: not exactly ``length`` words.
     """
     if len(body) != packed_size(ring, length):
-        raise Malformed(f"a vector of {len(body)} bytes where {packed_size(ring, length)} were asked for")
+        raise Malformed(
+            f"a vector of {len(body)} bytes where {packed_size(ring, length)} were asked for"
+        )
     words = np.empty(length, dtype=np.uint64) if out is None else out
     if ring == 40:
         np.copyto(words, np.frombuffer(body, dtype=np.uint8, offset=4 * length))
@@ -71,7 +75,9 @@ def signed(words: U64, ring: int) -> I64:
 
 
 def stream(seed: bytes, library: Backend) -> Keystream:
-    """The keystream that a 32-byte seed stands for: AES-128-CTR under its first 16 bytes, from a nonce of its next 12."""
+    """The keystream that a 32-byte seed stands for: AES-128-CTR under its first 16 bytes, from a
+    nonce of its next 12.
+    """
     return library.keystream(seed[:16], seed[16:28] + (2).to_bytes(4, "big"))
 
 

@@ -1,4 +1,6 @@
-"""Deciding on shares: which rows count, and their sum, without scores and, where asked, without anybody knowing whom it is of."""
+"""Deciding on shares: which rows count, and their sum, without scores and, where asked, without
+anybody knowing whom it is of.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,18 @@ import torch
 
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.checks import accept, enough
-from privfl.hybrid.two_server.judge import stands
-from privfl.hybrid.two_server.machine import Machine, Multiply, Negative, Open, OpenToFirst, Step, ToNumbers
+from privfl.hybrid.two_server.judge import max_byzantine
+from privfl.hybrid.two_server.machine import (
+    Machine,
+    Multiply,
+    Negative,
+    Open,
+    OpenToFirst,
+    Step,
+    ToNumbers,
+)
+from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, combined, unveiled
-from privfl.hybrid.two_server.words import U64, pack, ring_mask, signed, unpack
 
 TWO = np.uint64(2)
 
@@ -30,12 +40,15 @@ class Take:
         machine.shares[self.into] = machine.shares[self.of][list(machine.valid)]
 
 
-# ---- rows that point along the direction ------------------------------------------------------------------------------------
+# ---- rows that point along the direction
+# ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Along:
-    """The margins whose signs say that a row's cosine is over the threshold, from products and, unless it is 0, their squares."""
+    """The margins whose signs say that a row's cosine is over the threshold, from products and,
+    unless it is 0, their squares.
+    """
 
     threshold: float
 
@@ -48,13 +61,19 @@ class Along:
             return
         square = 0 if machine.direction is None else machine.direction.square
         needed = np.uint64(round(steep * steep * square)) * shares["norms"][list(machine.valid)]
-        sign = [np.uint64(0) - dots, needed - shares["squared"]] if steep > 0 else [dots, shares["squared"] - needed]
+        sign = (
+            [np.uint64(0) - dots, needed - shares["squared"]]
+            if steep > 0
+            else [dots, shares["squared"] - needed]
+        )
         shares["margin"] = np.concatenate(sign)
 
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """The two signs of each row as factors of one product: over by angle and by square; below by angle and not saved by square."""
+    """The two signs of each row as factors of one product: over by angle and by square; below by
+    angle and not saved by square.
+    """
 
     threshold: float
 
@@ -82,15 +101,29 @@ def along(threshold: float) -> tuple[Step, ...]:
     start: tuple[Step, ...] = (Take("dots", "along"),)
     if threshold == 0:
         return (*start, Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "chosen"))
-    squares = (Multiply("along", "along", "squared"), Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "sign"))
-    return (*start, *squares, Halves(threshold), Multiply("by angle", "by square", "both"), Through(threshold))
+    squares = (
+        Multiply("along", "along", "squared"),
+        Along(threshold),
+        Negative("margin", "bit"),
+        ToNumbers("bit", "sign"),
+    )
+    return (
+        *start,
+        *squares,
+        Halves(threshold),
+        Multiply("by angle", "by square", "both"),
+        Through(threshold),
+    )
 
 
-# ---- Krum ---------------------------------------------------------------------------------------------------------------------
+# ---- Krum
+# -------------------------------------------------------------------------------------------------
 
 
 def ranks(machine: Machine, ahead: U64, count: int) -> U64:
-    """Shares of each entry's rank [rows, count] from those of "the later of the pair is ahead" [rows, pairs]."""
+    """Shares of each entry's rank [rows, count] from those of "the later of the pair is ahead"
+    [rows, pairs].
+    """
     j, l = np.triu_indices(count, 1)
     behind = machine.constant(1) - ahead
     found: U64 = np.zeros((len(ahead), count), dtype=np.uint64)
@@ -102,7 +135,9 @@ def ranks(machine: Machine, ahead: U64, count: int) -> U64:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Shares of all squared distances of each valid row to the others, and of their differences, pair by pair."""
+    """Shares of all squared distances of each valid row to the others, and of their differences,
+    pair by pair.
+    """
 
     f: int
     m: int
@@ -113,13 +148,16 @@ class Apart:
         Raises:
             StageAbort: too few rows, or too many failed the checks.
         """
-        stands(machine, self.f, self.m)
+        max_byzantine(machine, self.f, self.m)
         valid, v = list(machine.valid), len(machine.valid)
         inner = machine.shares["inner"][np.ix_(valid, valid)]
         norms = np.diagonal(inner)
         apart = (norms[:, None] + norms - TWO * inner)[~np.eye(v, dtype=bool)].reshape(v, v - 1)
         j, l = np.triu_indices(v - 1, 1)
-        machine.shares["apart"], machine.shares["pairs"] = apart, (apart[:, l] - apart[:, j]).reshape(-1)
+        machine.shares["apart"], machine.shares["pairs"] = (
+            apart,
+            (apart[:, l] - apart[:, j]).reshape(-1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +170,13 @@ class Nearest:
     def act(self, machine: Machine) -> None:
         """Fill "margin"."""
         v = len(machine.valid)
-        near = max(v - stands(machine, self.f, self.m) - 2, 0)
+        near = max(v - max_byzantine(machine, self.f, self.m) - 2, 0)
         rank = ranks(machine, machine.shares["ahead"].reshape(v, -1), v - 1)
         machine.shares["margin"] = (rank - machine.constant(near)).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class KrumScores:
     """Each row's sum of its nearest distances, and the differences of these sums, pair by pair."""
 
     def act(self, machine: Machine) -> None:
@@ -168,7 +206,7 @@ def krum(f: int, m: int) -> tuple[Step, ...]:
         Nearest(f, m),
         *(Negative("margin", "bit"), ToNumbers("bit", "is near")),
         Multiply("is near", "apart", "near"),
-        Scores(),
+        KrumScores(),
         *(Negative("pairs", "bit"), ToNumbers("bit", "ahead")),
         Best(m),
         *(Negative("margin", "bit"), ToNumbers("bit", "chosen")),
@@ -180,7 +218,8 @@ def krum_comparisons(n: int) -> int:
     return n * (n - 1) * (n - 2) // 2 + n * (n - 1) + n * (n - 1) // 2 + n
 
 
-# ---- what becomes of the choice -----------------------------------------------------------------------------------------------
+# ---- what becomes of the choice
+# -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +228,11 @@ class Chosen:
 
     def act(self, machine: Machine) -> None:
         """Set the public weights."""
-        picked = [i for i, bit in zip(machine.valid, machine.public["chosen"].tolist(), strict=True) if bit == 1]
+        picked = [
+            i
+            for i, bit in zip(machine.valid, machine.public["chosen"].tolist(), strict=True)
+            if bit == 1
+        ]
         accept(machine, picked)
         machine.disclosed["selected"] = _mask(machine, picked)
 
@@ -211,7 +254,9 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The chosen rows count once, and nobody knows which they are; fewer than ``least`` are refused."""
+    """The chosen rows count once, and nobody knows which they are; fewer than ``least`` are
+    refused.
+    """
 
     least: int
 
@@ -247,8 +292,10 @@ def spread(machine: Machine, values: U64) -> U64:
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
-    """FLTrust's weights of rows of one common length: their products with the direction, where positive. ``least`` as elsewhere."""
+class ObliviousTrust:
+    """FLTrust's weights of rows of one common length: their products with the direction, where
+    positive. ``least`` as elsewhere.
+    """
 
     least: int
     fixed: bool
@@ -286,28 +333,33 @@ class Mass:
     def act(self, machine: Machine) -> None:
         """Set the weight."""
         if machine.first:
-            machine.weight = float(signed(machine.public["mass"], machine.now.ring)[0]) * machine.trust_unit or 1.0
+            machine.weight = (
+                float(signed(machine.public["mass"], machine.now.ring)[0]) * machine.trust_unit
+                or 1.0
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class HiddenSum:
-    """The rows' sum under weights that the servers share; the one opening E = Y - A0 serves here as well.
+class ObliviousSum:
+    """The rows' sum under weights that the servers share; the one opening E = Y - A0 serves here as
+    well.
 
-    With w = w0 + w1, rows Y + A and the dealer's v0, v1 and shares of v1 A0 + v0 A: the first server's share is w0 Y + (w1 - v1) A0,
-    the second's w1 (E + A) + (w0 - v0) A, each with its share of the dealer's.
+    With w = w0 + w1, rows Y + A and the dealer's v0, v1 and shares of v1 A0 + v0 A: the first
+    server's share is w0 Y + (w1 - v1) A0, the second's w1 (E + A) + (w0 - v0) A, each with its
+    share of the dealer's.
     """
 
     weight: str
 
     def say(self, machine: Machine) -> bytes:
         """The own share of the weights, masked."""
-        return pack(machine.shares[self.weight] - machine.supply.weights, machine.now.ring)
+        return pack(machine.shares[self.weight] - machine.preprocessing.weights, machine.now.ring)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Fill "sum" with the own share."""
         now, own = machine.now, machine.shares[self.weight]
         other = unpack(theirs, now.ring, machine.n)
-        total = machine.supply.vector.copy()
+        total = machine.preprocessing.vector.copy()
         mine = own if machine.first else own + other
         for start, stop, block in machine.rows.blocks(now):
             total[start:stop] += combined(mine, block)
@@ -330,12 +382,26 @@ def _veil(machine: Machine) -> Veil:
 
 
 def unnamed_sum(least: int) -> tuple[Step, ...]:
-    """Steps from hidden choices to the first server's sum: only how many were chosen becomes known."""
-    return (Count(), Open("count"), Counted(least), HiddenSum("weight"), OpenToFirst("sum"))
+    """Steps from hidden choices to the first server's sum: only how many were chosen becomes
+    known.
+    """
+    return (Count(), Open("count"), Counted(least), ObliviousSum("weight"), OpenToFirst("sum"))
 
 
 def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
-    """Steps from the signs of the products to FLTrust's sum; ``named``: who is trusted becomes known, how far does not."""
-    start: tuple[Step, ...] = (Open("chosen"),) if named else (Multiply("chosen", "along", "trust"), Count(), Open("count"))
+    """Steps from the signs of the products to FLTrust's sum; ``named``: who is trusted becomes
+    known, how far does not.
+    """
+    start: tuple[Step, ...] = (
+        (Open("chosen"),)
+        if named
+        else (Multiply("chosen", "along", "trust"), Count(), Open("count"))
+    )
     end: tuple[Step, ...] = () if fixed else (OpenToFirst("mass"), Mass())
-    return (*start, Trusted(least, fixed, named), HiddenSum("weight"), *end, OpenToFirst("sum"))
+    return (
+        *start,
+        ObliviousTrust(least, fixed, named),
+        ObliviousSum("weight"),
+        *end,
+        OpenToFirst("sum"),
+    )

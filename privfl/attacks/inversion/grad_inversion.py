@@ -1,4 +1,6 @@
-"""GradInversion: gradient matching with what the model remembers of its batches, by several seeds that agree."""
+"""GradInversion: gradient matching with what the model remembers of its batches, by several seeds
+that agree.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ from privfl.core import ClientId, View
 class GradInversion(Inference):
     """See through gradients (Yin, Mallya, Vahdat, Alvarez, Kautz, Molchanov 2021).
 
-    Gradient matching (by cosine, which stands scales) plus total variation, L2 and, where the model has batch normalisation with
-    running statistics, the distance of the guesses' statistics to them (equation 11); ``seeds`` descents share a group penalty towards
-    their mean (equation 12, with the pixelwise mean in place of registered images). Labels by the most negative column of the last
-    layer's gradient (equation 8), each class once, where they are not known; `LabelCounts` counts repeated classes better.
+    Gradient matching (by cosine, which stands scales) plus total variation, L2 and, where the model
+    has batch normalisation with running statistics, the distance of the guesses' statistics to them
+    (equation 11); ``seeds`` descents share a group penalty towards their mean (equation 12, with
+    the pixelwise mean in place of registered images). Labels by the most negative column of the
+    last layer's gradient (equation 8), each class once, where they are not known; `LabelCounts`
+    counts repeated classes better.
 
     >>> GradInversion(seeds=2).group
     0.01
@@ -49,8 +53,14 @@ class GradInversion(Inference):
         observed = observe(view, knowledge, self.target, self.client)
         if self.seeds < 1:
             raise Lacking("GradInversion needs seeds of at least 1.")
-        y = knowledge.labels if knowledge.labels is not None else _labels(observed, forward, knowledge)
-        posed = problem(observed, forward, replace(knowledge, labels=y), adaptive=True, scale_free=True)
+        y = (
+            knowledge.labels
+            if knowledge.labels is not None
+            else _labels(observed, forward, knowledge)
+        )
+        posed = problem(
+            observed, forward, replace(knowledge, labels=y), adaptive=True, scale_free=True
+        )
         rng = knowledge.generator(6)
         xs = [_start(posed, rng).requires_grad_() for _ in range(self.seeds)]
         reach = float((posed.high - posed.low).mean())
@@ -62,7 +72,9 @@ class GradInversion(Inference):
                 adam.param_groups[0]["lr"] /= 10
             middle = torch.stack([x.detach() for x in xs]).mean(dim=0)
             for x in xs:
-                value = self._objective(posed, x, middle if len(xs) > 1 else None, reach, remembered)
+                value = self._objective(
+                    posed, x, middle if len(xs) > 1 else None, reach, remembered
+                )
                 (slope,) = torch.autograd.grad(value, x)
                 x.grad = slope.sign_()
                 if value.item() < least:
@@ -73,11 +85,24 @@ class GradInversion(Inference):
                     x.copy_(x.clamp(posed.low, posed.high))
         remembered.forget()
         notes = {"seeds": self.seeds, "layers with statistics": len(remembered.layers)}
-        return Reconstruction(type(self).__name__, view.adversary, best, posed.labels, least, notes=notes)
+        return Reconstruction(
+            type(self).__name__, view.adversary, best, posed.labels, least, notes=notes
+        )
 
-    def _objective(self, posed: Problem, x: Tensor, middle: Tensor | None, reach: float, remembered: _Remembered) -> Tensor:
+    def _objective(
+        self,
+        posed: Problem,
+        x: Tensor,
+        middle: Tensor | None,
+        reach: float,
+        remembered: _Remembered,
+    ) -> Tensor:
         remembered.distance = x.new_zeros(())
-        value = posed.mismatch(x, "cosine") + self.tv / reach * total_variation(x) + self.l2 * x.square().mean()
+        value = (
+            posed.mismatch(x, "cosine")
+            + self.tv / reach * total_variation(x)
+            + self.l2 * x.square().mean()
+        )
         if remembered.layers:
             remembered.listen(posed.simulator.module, x)
             value = value + self.statistics * remembered.distance
@@ -87,10 +112,16 @@ class GradInversion(Inference):
 
 
 class _Remembered:
-    """How far the batch's statistics at layers of batch normalisation are from those that the layers remember."""
+    """How far the batch's statistics at layers of batch normalisation are from those that the
+    layers remember.
+    """
 
     def __init__(self, module: nn.Module) -> None:
-        self.layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+        self.layers = [
+            layer
+            for layer in module.modules()
+            if isinstance(layer, _NormBase) and layer.running_mean is not None
+        ]
         self.distance = torch.zeros(())
         self.listening = False
         self.hooks = [layer.register_forward_pre_hook(self._compare) for layer in self.layers]
@@ -107,18 +138,36 @@ class _Remembered:
             hook.remove()
 
     def _compare(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if not self.listening or not isinstance(layer, _NormBase) or layer.running_mean is None or layer.running_var is None:
+        if (
+            not self.listening
+            or not isinstance(layer, _NormBase)
+            or layer.running_mean is None
+            or layer.running_var is None
+        ):
             return
         z = inputs[0].transpose(0, 1).flatten(1)
-        self.distance = self.distance + (z.mean(dim=1) - layer.running_mean).norm() + (z.var(dim=1) - layer.running_var).norm()
+        self.distance = (
+            self.distance
+            + (z.mean(dim=1) - layer.running_mean).norm()
+            + (z.var(dim=1) - layer.running_var).norm()
+        )
 
 
 def _labels(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Tensor, " n"]:
-    """Yin et al.'s rule where no class repeats; counts where there are more samples than classes."""
+    """Yin et al.'s rule where no class repeats; counts where there are more samples than
+    classes.
+    """
     weights = [p for p in forward.module.parameters() if p.requires_grad and p.ndim == 2]
-    if observed.samples is None or observed.samples > forward.classes or not weights or weights[-1].shape[0] != forward.classes:
+    if (
+        observed.samples is None
+        or observed.samples > forward.classes
+        or not weights
+        or weights[-1].shape[0] != forward.classes
+    ):
         return labels(observed, forward, knowledge)
     size = weights[-1].numel()
     tail = forward.classes if list(forward.module.parameters())[-1].ndim == 1 else 0
-    gradient = -observed.delta[len(observed.delta) - tail - size : len(observed.delta) - tail].view(forward.classes, -1)
+    gradient = -observed.delta[len(observed.delta) - tail - size : len(observed.delta) - tail].view(
+        forward.classes, -1
+    )
     return gradient.amin(dim=1).argsort()[: observed.samples].sort().values

@@ -1,7 +1,9 @@
-"""What defences ask for beside the updates: a root gradient from a little clean data at the server, a validation loss, clients' votes.
+"""What defences ask for beside the updates: a root gradient from a little clean data at the server,
+a validation loss, clients' votes.
 
-Rules take these as plain functions, so that they need to know neither models nor data; here they are made from a run's workload.
-Clients' answers are computed on their own data, as honest clients would; an attacker that lies in a vote is not simulated here.
+Rules take these as plain functions, so that they need to know neither models nor data; here they
+are made from a run's workload. Clients' answers are computed on their own data, as honest clients
+would; an attacker that lies in a vote is not simulated here.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from privfl.core import Broadcast, ClientId, ClientState, ConfigError, Context, Dataset, Rows, UnsupportedModel, Vector
+from privfl.core import (
+    Broadcast,
+    ClientId,
+    ClientState,
+    ConfigError,
+    Context,
+    Dataset,
+    Rows,
+    UnsupportedModel,
+    Vector,
+)
 from privfl.training import Workload, evaluate
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,10 +34,11 @@ EVALUATORS = 10
 
 
 @dataclass(frozen=True)
-class Trusted:
+class ServerOracles:
     """The functions that defences ask for, by the names of their arguments (`by_name`).
 
-    ``root`` is clean data at the server. Whoever is asked sees the model in question, as in the papers.
+    ``root`` is clean data at the server. Whoever is asked sees the model in question, as in the
+    papers.
     """
 
     workload: Workload
@@ -33,7 +46,9 @@ class Trusted:
     root_data: Dataset
 
     def by_name(self) -> dict[str, Callable[[], Any]]:
-        """What can be asked for, by argument name; made when asked, and refused then where it needs root data and there are none."""
+        """What can be asked for, by argument name; made when asked, and refused then where it needs
+        root data and there are none.
+        """
         return {
             "root": lambda: self._rooted(self.root),
             "loss": lambda: self._rooted(self.loss),
@@ -65,11 +80,16 @@ class Trusted:
         lowered = []
         for client, row in zip(_ids(rows), rows.values, strict=True):
             own = self._own(client)
-            lowered.append(self._evaluate(context.parameters, own)[1] - self._evaluate(context.parameters + row, own)[1])
+            lowered.append(
+                self._evaluate(context.parameters, own)[1]
+                - self._evaluate(context.parameters + row, own)[1]
+            )
         return torch.tensor(lowered)
 
     def votes(self, rows: Rows, context: Context) -> Tensor:
-        """[i, j]: whether the update of row j does not worsen the loss on the data of row i's client."""
+        """[i, j]: whether the update of row j does not worsen the loss on the data of row i's
+        client.
+        """
         ids = _ids(rows)
         accepted = torch.zeros(rows.n, rows.n, dtype=torch.bool)
         for i, client in enumerate(ids):
@@ -94,12 +114,16 @@ class Trusted:
         return rates
 
     def activations(self, parameters: Vector, context: Context) -> Tensor:
-        """Mean activation [clients, units] of the last hidden layer's units on the data of some clients of the cohort."""
+        """Mean activation [clients, units] of the last hidden layer's units on the data of some
+        clients of the cohort.
+        """
         layer, _ = _last_hidden(self.workload)
         seen: list[Tensor] = []
         hook = layer.register_forward_hook(
             lambda module, inputs, output: seen.append(
-                output.relu().flatten(2).mean(dim=2).mean(dim=0) if output.ndim > 2 else output.relu().mean(dim=0)
+                output.relu().flatten(2).mean(dim=2).mean(dim=0)
+                if output.ndim > 2
+                else output.relu().mean(dim=0)
             )
         )
         try:
@@ -117,7 +141,10 @@ class Trusted:
 
     def _root(self) -> Dataset:
         if self.root_data.n == 0:
-            raise ConfigError("this defence needs clean data at the server: set data.root to a number of samples, as in data.root=100.")
+            raise ConfigError(
+                "this defence needs clean data at the server: set data.root to a number of samples,"
+                " as in data.root=100."
+            )
         return self.root_data
 
     def _own(self, client: ClientId) -> Dataset:
@@ -130,15 +157,27 @@ class Trusted:
 
 def _ids(rows: Rows) -> tuple[ClientId, ...]:
     if rows.ids is None:
-        raise ConfigError("this defence asks the clients behind the rows, and these rows are anonymous: use a channel that names them.")
+        raise ConfigError(
+            "this defence asks the clients behind the rows, and these rows are anonymous: use a"
+            " channel that names them."
+        )
     return rows.ids
 
 
 def _last_hidden(workload: Workload) -> tuple[nn.Module, list[Tensor]]:
-    """The last layer with units before the output, and for each unit the positions [d] of its parameters."""
-    layers = [(name, layer) for name, layer in workload.model.module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    """The last layer with units before the output, and for each unit the positions [d] of its
+    parameters.
+    """
+    layers = [
+        (name, layer)
+        for name, layer in workload.model.module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
     if len(layers) < 2:
-        raise UnsupportedModel("this defence prunes hidden units, and the model has no hidden linear or convolutional layer.")
+        raise UnsupportedModel(
+            "this defence prunes hidden units, and the model has no hidden linear or convolutional"
+            " layer."
+        )
     name, layer = layers[-2]
     units = layer.weight.shape[0]
     positions: list[list[Tensor]] = [[] for _ in range(units)]

@@ -1,10 +1,12 @@
-"""Bases of rules and seats: rows that are not finite are met in one way, and every class says how many liars it stands.
+"""Bases of rules and seats: rows that are not finite are met in one way, and every class says how
+many Byzantine clients it stands.
 
-A row with NaN or infinity in it is certainly a liar's (or broken). Rules drop such rows first and count them in f; more of them
-than the rule stands are refused with the clients' names. Seats before the rule hand them through as they are, so that the
-rule after them does that.
+A row with NaN or infinity in it is certainly a liar's (or broken). Rules drop such rows first and
+count them in f; more of them than the rule stands are refused with the clients' names. Seats before
+the rule hand them through as they are, so that the rule after them does that.
 
-Row weights are the clients' own claims about themselves, so robust rules give every row the weight 1; the few that use weights say so.
+Row weights are the clients' own claims about themselves, so robust rules give every row the weight
+1; the few that use weights say so.
 
 What a client can move a result by (``sensitivity``) is infinite unless a class proves better.
 """
@@ -21,7 +23,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, ClientId, Context, NeighbourRelation, RowBound, Rows, TooManyByzantine, Vector
+from privfl.core import (
+    BadUpdate,
+    ClientId,
+    Context,
+    NeighbourRelation,
+    RowBound,
+    Rows,
+    TooManyByzantine,
+    Vector,
+)
 
 S = TypeVar("S")
 
@@ -38,7 +49,7 @@ def finite_rows(values: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
     return finite.cpu()
 
 
-def cleaned(name: str, opened: Rows, stands: int) -> tuple[Rows, Bool[Tensor, " n"]]:
+def cleaned(name: str, opened: Rows, max_byzantine: int) -> tuple[Rows, Bool[Tensor, " n"]]:
     """The finite rows, and which they were.
 
     Raises:
@@ -52,30 +63,39 @@ def cleaned(name: str, opened: Rows, stands: int) -> tuple[Rows, Bool[Tensor, " 
         return opened, finite
     lost = [int(i) for i in (~finite).nonzero()]
     who = ", ".join(str(i if opened.ids is None else opened.ids[i]) for i in lost)
-    if stands == 0:
-        raise BadUpdate(f"{name} stands no bad row, and these hold NaN or infinite values: {who}.")
-    if len(lost) > stands or len(lost) == opened.n:
-        raise TooManyByzantine(f"{name} stands {stands} bad rows of {opened.n}, and {len(lost)} hold NaN or infinite values: {who}.")
+    if max_byzantine == 0:
+        raise BadUpdate(
+            f"{name} tolerates no bad row, and these hold NaN or infinite values: {who}."
+        )
+    if len(lost) > max_byzantine or len(lost) == opened.n:
+        raise TooManyByzantine(
+            f"{name} tolerates {max_byzantine} bad rows of {opened.n}, and {len(lost)} hold NaN or"
+            f" infinite values: {who}."
+        )
     return opened.take(finite.nonzero().flatten()), finite
 
 
-class Stands(ABC):
+class ToleratesByzantine(ABC):
     """How many of n rows may be arbitrary, and which symmetries the rule has."""
 
     __slots__ = ()
     symmetries: ClassVar[str] = "PTSR"
-    """The result does not depend on the order of rows (P), moves along with a translation (T), a positive scale (S), a rotation (R)."""
+    """The result does not depend on the order of rows (P), moves along with a translation (T), a
+    positive scale (S), a rotation (R).
+    """
 
     @abstractmethod
-    def stands(self, n: int) -> int:
+    def max_byzantine(self, n: int) -> int:
         """How many of n rows may be arbitrary.
 
         Raises:
-            TooManyByzantine: the rule's ``f`` is more than its proof allows for n rows, so that an engine can refuse before training.
+            TooManyByzantine: the rule's ``f`` is more than its proof allows for n rows, so that an
+                engine can refuse before training.
         """
 
     def admit(self, clients: Collection[ClientId]) -> None:
-        """Refuse clients among whom the rule cannot work, as where it trusts one that is not there; so that an engine can before training.
+        """Refuse clients among whom the rule cannot work, as where it trusts one that is not there;
+        so that an engine can before training.
 
         Raises:
             ConfigError: one that the rule names is missing.
@@ -93,11 +113,13 @@ class InHull:
     __slots__ = ()
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """2 l2: the result lies in the ball that the rows lie in, and one client may move it from one side to the other."""
+        """2 l2: the result lies in the ball that the rows lie in, and one client may move it from
+        one side to the other.
+        """
         return 2 * bound.l2
 
 
-class RowRule(Stands):
+class RowRule(ToleratesByzantine):
     """A rule without memory. Subclasses write `_decide` on finite rows."""
 
     __slots__ = ()
@@ -112,16 +134,20 @@ class RowRule(Stands):
         Raises:
             TooManyByzantine: too few rows for ``f``, or too many that are not finite.
         """
-        rows, finite = cleaned(type(self).__name__, opened, self.stands(opened.n))
+        rows, finite = cleaned(type(self).__name__, opened, self.max_byzantine(opened.n))
         return self._decide(rows, opened.n - rows.n).among(finite)
 
     @abstractmethod
     def _decide(self, rows: Rows, lost: int) -> Verdict[Vector]:
-        """The verdict on finite rows, ``lost`` others of which were dropped already and count in f."""
+        """The verdict on finite rows, ``lost`` others of which were dropped already and count in
+        f.
+        """
 
 
-class MemoryRule(Stands, Generic[S]):
-    """A rule that remembers, draws chance or looks at the model. Subclasses write `_decide` on finite rows."""
+class MemoryRule(ToleratesByzantine, Generic[S]):
+    """A rule that remembers, draws chance or looks at the model. Subclasses write `_decide` on
+    finite rows.
+    """
 
     __slots__ = ()
 
@@ -140,12 +166,14 @@ class MemoryRule(Stands, Generic[S]):
         Raises:
             TooManyByzantine: too few rows for ``f``, or too many that are not finite.
         """
-        rows, finite = cleaned(type(self).__name__, opened, self.stands(opened.n))
+        rows, finite = cleaned(type(self).__name__, opened, self.max_byzantine(opened.n))
         verdict, state = self._decide(rows, opened.n - rows.n, state, context)
         return verdict.among(finite), state
 
     @abstractmethod
-    def _decide(self, rows: Rows, lost: int, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+    def _decide(
+        self, rows: Rows, lost: int, state: S, context: Context
+    ) -> tuple[Verdict[Vector], S]:
         """The verdict on finite rows, and the state after it."""
 
 
@@ -164,18 +192,23 @@ class Before(ABC, Generic[S]):
         """How many rows it hands on of n, at most.
 
         Raises:
-            TooManyByzantine: it cannot work on n rows, so that an engine can refuse before training.
+            TooManyByzantine: it cannot work on n rows, so that an engine can refuse before
+                training.
         """
         return n
 
     def before(self, rows: Rows, state: S, context: Context) -> tuple[Rows, S]:
-        """The rows that the rule sees, and the state after them; the rows that went in stay as they were."""
+        """The rows that the rule sees, and the state after them; the rows that went in stay as they
+        were.
+        """
         verdict, state = self.judge_before(rows, state, context)
         return verdict.out, state
 
     @abstractmethod
     def judge_before(self, rows: Rows, state: S, context: Context) -> tuple[Verdict[Rows], S]:
-        """The rows that the rule sees, what was done to those that went in, and the state after it."""
+        """The rows that the rule sees, what was done to those that went in, and the state after
+        it.
+        """
 
 
 class After(ABC, Generic[S]):
@@ -188,7 +221,9 @@ class After(ABC, Generic[S]):
         """The state before the first round."""
 
     def after(self, vector: Vector, state: S, context: Context) -> tuple[Vector, S]:
-        """The change [d] that the server applies, and the state after it; the vector that went in stays as it was."""
+        """The change [d] that the server applies, and the state after it; the vector that went in
+        stays as it was.
+        """
         verdict, state = self.judge_after(vector, state, context)
         return verdict.out, state
 
@@ -205,7 +240,8 @@ def combine(values: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> Float
 def products(weights: Float[Tensor, "m n"], values: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     """Several linear combinations of the rows, in the rows' precision.
 
-    On a CPU the result lies in memory of numpy's, which asks for huge pages: fresh small ones cost as much as the product itself.
+    On a CPU the result lies in memory of numpy's, which asks for huge pages: fresh small ones cost
+    as much as the product itself.
     """
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return weights.to(values) @ values
@@ -215,7 +251,9 @@ def products(weights: Float[Tensor, "m n"], values: Float[Tensor, "n d"]) -> Flo
 
 
 def mean_of(values: Float[Tensor, "n d"], chosen: Tensor) -> Float[Tensor, " d"]:
-    """The mean of the rows that are chosen, by position or by mask, without copying them; the zero vector where none is."""
+    """The mean of the rows that are chosen, by position or by mask, without copying them; the zero
+    vector where none is.
+    """
     weights = torch.zeros(len(values), dtype=torch.float64)
     weights[chosen] = 1.0
     return combine(values, weights / weights.sum().clamp(min=1))
@@ -244,4 +282,6 @@ def refuse_over(rule: str, n: int, f: int, most: int, condition: str) -> None:
         TooManyByzantine: f > most.
     """
     if f > most:
-        raise TooManyByzantine(f"{rule} with f={f} needs {condition}, and got n={n}: lower f or ask more clients.")
+        raise TooManyByzantine(
+            f"{rule} with f={f} needs {condition}, and got n={n}: lower f or ask more clients."
+        )

@@ -16,11 +16,13 @@ from privfl.core import ClientId, View
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingLeakage(Inference):
-    """The tokens in a client's text, or in all clients' (Melis, Song, De Cristofaro, Shmatikov 2019, section 4.1).
+    """The tokens in a client's text, or in all clients' (Melis, Song, De Cristofaro, Shmatikov
+    2019, section 4.1).
 
-    An embedding's gradient has a row for each token, and rows of tokens that do not occur are zero: exactly those that moved were
-    there, after any number of local steps without weight decay, and through a sum as well. Where noise was added (and is public), a
-    row counts from ``deviations`` of the noise's norm upwards. The tokens come with the greatest move first.
+    An embedding's gradient has a row for each token, and rows of tokens that do not occur are zero:
+    exactly those that moved were there, after any number of local steps without weight decay, and
+    through a sum as well. Where noise was added (and is public), a row counts from ``deviations``
+    of the noise's norm upwards. The tokens come with the greatest move first.
 
     >>> EmbeddingLeakage(target="sum").deviations
     4.0
@@ -44,12 +46,18 @@ class EmbeddingLeakage(Inference):
         for view in views:
             observed = observe(view, knowledge, self.target, self.client)
             noise = max(observed.noise, forward.central_noise)
-            lengths = observed.delta[: vocabulary * width].view(vocabulary, width).norm(dim=1).double()
+            lengths = (
+                observed.delta[: vocabulary * width].view(vocabulary, width).norm(dim=1).double()
+            )
             usual = noise * width**0.5
-            moved = torch.maximum(moved, torch.where(lengths > usual + self.deviations * noise / 2**0.5, lengths, 0.0))
+            moved = torch.maximum(
+                moved, torch.where(lengths > usual + self.deviations * noise / 2**0.5, lengths, 0.0)
+            )
         order = moved.argsort(descending=True)
         tokens = order[: int((moved > 0).sum())]
-        return Tokens(type(self).__name__, views[0].adversary, tokens, notes={"vocabulary": vocabulary})
+        return Tokens(
+            type(self).__name__, views[0].adversary, tokens, notes={"vocabulary": vocabulary}
+        )
 
 
 def _embedding(forward: Forward) -> tuple[int, int]:
@@ -62,6 +70,8 @@ def _embedding(forward: Forward) -> tuple[int, int]:
         if isinstance(module, nn.Embedding):
             first = next(p for p in forward.module.parameters() if p.requires_grad)
             if first is not module.weight:
-                raise Lacking("the embedding must be the model's first layer for its rows to be found.")
+                raise Lacking(
+                    "the embedding must be the model's first layer for its rows to be found."
+                )
             return module.num_embeddings, module.embedding_dim
     raise Lacking("tokens are read off an embedding, and this model has none.")

@@ -1,8 +1,9 @@
 """Putting members and parties to rest: the one way in which secrets leave memory.
 
-A network engine may start a process per message, so what a party remembers must survive between messages. Everything that holds
-secrets inherits `KeepsSecrets`: pickling, copying or printing it by accident is refused. `sleep` writes it down under a key of that
-machine (AES-256-GCM, fresh random nonce); `wake` reads it back, and refuses what that key did not seal.
+A network engine may start a process per message, so what a party remembers must survive between
+messages. Everything that holds secrets inherits `KeepsSecrets`: pickling, copying or printing it by
+accident is refused. `sleep` writes it down under a key of that machine (AES-256-GCM, fresh random
+nonce); `wake` reads it back, and refuses what that key did not seal.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class KeepsSecrets:
     ...         self.secret = 7
     >>> Key()
     <Key: holds secrets>
-    >>> import pickle; pickle.dumps(Key())
+    >>> import pickle
+    >>> pickle.dumps(Key())  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    privfl.core.errors.SecretsStay: Key holds secrets and does not serialise; use privfl.core.sleep with a key of this machine.
+    privfl.core.errors.SecretsStay: Key holds secrets and does not serialise; use ...
     """
 
     __slots__ = ()
@@ -41,20 +43,25 @@ class KeepsSecrets:
         return f"<{type(self).__name__}: holds secrets>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise SecretsStay(f"{type(self).__name__} holds secrets and does not serialise; use privfl.core.sleep with a key of this machine.")
+        raise SecretsStay(
+            f"{type(self).__name__} holds secrets and does not serialise; use"
+            " privfl.core.seal_state with a key of this machine."
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Sealed:
-    """A party or member at rest, encrypted and authenticated: safe to write to a disk that others read."""
+class SealedState:
+    """A party or member at rest, encrypted and authenticated: safe to write to a disk that others
+    read.
+    """
 
     body: bytes
 
     def __repr__(self) -> str:
-        return f"<Sealed: {len(self.body)} bytes>"
+        return f"<SealedState: {len(self.body)} bytes>"
 
 
-class RestKey(KeepsSecrets):
+class StateKey(KeepsSecrets):
     """The key of one machine under which its parties sleep."""
 
     __slots__ = ("_key",)
@@ -75,22 +82,22 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def sleep(awake: object, key: RestKey) -> Sealed:
+def seal_state(awake: object, key: StateKey) -> SealedState:
     """Write a party or member down under this machine's key."""
     plain = io.BytesIO()
     _Pickler(plain, protocol=5).dump(awake)
     nonce = secrets.token_bytes(12)
-    return Sealed(_MAGIC + nonce + key._cipher().encrypt(nonce, plain.getvalue(), _MAGIC))
+    return SealedState(_MAGIC + nonce + key._cipher().encrypt(nonce, plain.getvalue(), _MAGIC))
 
 
-def wake(sealed: Sealed, key: RestKey, kind: type[T]) -> T:
+def unseal_state(sealed: SealedState, key: StateKey, kind: type[T]) -> T:
     """Read a party or member back.
 
     Raises:
         PrivflError: another key sealed it, it was changed, or it is not a ``kind``.
 
-    >>> key = RestKey()
-    >>> wake(sleep([1, 2], key), key, list)
+    >>> key = StateKey()
+    >>> unseal_state(seal_state([1, 2], key), key, list)
     [1, 2]
     """
     head = len(_MAGIC)
@@ -100,7 +107,9 @@ def wake(sealed: Sealed, key: RestKey, kind: type[T]) -> T:
     try:
         plain = key._cipher().decrypt(nonce, body, _MAGIC)
     except InvalidTag:
-        raise PrivflError("a sealed party was changed, or another machine's key sealed it.") from None
+        raise PrivflError(
+            "a sealed party was changed, or another machine's key sealed it."
+        ) from None
     awake = pickle.loads(plain)  # authenticated above: only the holder of the key wrote it
     if not isinstance(awake, kind):
         raise PrivflError(f"a sealed {type(awake).__name__} is no {kind.__name__}.")

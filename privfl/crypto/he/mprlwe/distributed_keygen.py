@@ -1,9 +1,11 @@
-"""How the joint key is made: nobody makes it alone, and nobody can choose their part after seeing the others'.
+"""How the joint key is made: nobody makes it alone, and nobody can choose their part after seeing
+the others'.
 
-Decryptors commit to coins and reveal them: together they are the seed of a. Every piece of the secret is made by its first holder,
-who sends it sealed to the others and commits to its contribution to b; when all commitments are there, contributions are revealed,
-and every holder checks that the contribution belongs to the piece that it was sent. Each decryptor then tells every client and the
-server the joint key; they take it when all decryptors told them the same one.
+Decryptors commit to coins and reveal them: together they are the seed of a. Every piece of the
+secret is made by its first holder, who sends it sealed to the others and commits to its
+contribution to b; when all commitments are there, contributions are revealed, and every holder
+checks that the contribution belongs to the piece that it was sent. Each decryptor then tells every
+client and the server the joint key; they take it when all decryptors told them the same one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, TypeAlias
 
 from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, from_bytes, pieces, to_bytes
+from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, pieces, to_bytes
 from privfl.crypto.he.mprlwe.ring import Words, summed
 from privfl.crypto.he.wire import Refused, digest, pack, seal, unpack
 
@@ -27,10 +29,10 @@ def _commitment(what: bytes, index: int, content: bytes) -> bytes:
     return digest(b"privfl/mp-rlwe/commit/1\x00" + what + bytes([index]) + content)
 
 
-class Ceremony(KeepsSecrets):
+class DistributedKeygen(KeepsSecrets):
     """A decryptor's part."""
 
-    def __init__(self, ring: Keyring, index: int, held: dict[int, Piece]) -> None:
+    def __init__(self, ring: Keyring, index: int, held: dict[int, TernaryPart]) -> None:
         ring.reset()
         held.clear()
         self.ring, self.index, self.held = ring, index, held
@@ -63,7 +65,9 @@ class Ceremony(KeepsSecrets):
         return out
 
     def _read(self, mail: Mail) -> list[PartyId]:
-        others = {who: i for i, who in enumerate(self.ring.arrangement.decryptors) if i != self.index}
+        others = {
+            who: i for i, who in enumerate(self.ring.arrangement.decryptors) if i != self.index
+        }
         newcomers = []
         for sender, body in mail.items():
             if sender not in others and len(body) == 64 and sender not in self.ring.roster:
@@ -71,21 +75,35 @@ class Ceremony(KeepsSecrets):
                 newcomers.append(sender)
             elif sender in others and bytes(body[:1]) in self.heard:
                 try:
-                    self.heard[bytes(body[:1])].setdefault(others[sender], [bytes(item) for item in unpack(body[1:])])
+                    self.heard[bytes(body[:1])].setdefault(
+                        others[sender], [bytes(item) for item in unpack(body[1:])]
+                    )
                 except Refused as refused:
-                    raise Abort(f"{self.ring.who}: a garbled message in the key ceremony: {refused}", blamed=sender) from refused
+                    raise Abort(
+                        f"{self.ring.who}: a garbled message in the distributed key generation:"
+                        f" {refused}",
+                        blamed=sender,
+                    ) from refused
         return newcomers
 
-    def _tell(self, tag: bytes, items: list[bytes], each: Mapping[int, bytes] | None = None) -> dict[PartyId, Buffer]:
-        """The same to every decryptor (and to oneself), with one item more for each where that is given."""
+    def _tell(
+        self, tag: bytes, items: list[bytes], each: Mapping[int, bytes] | None = None
+    ) -> dict[PartyId, Buffer]:
+        """The same to every decryptor (and to oneself), with one item more for each where that is
+        given.
+        """
         self.heard[tag][self.index] = items
-        others = [(i, who) for i, who in enumerate(self.ring.arrangement.decryptors) if i != self.index]
-        return {who: tag + pack([*items, *([each[i]] if each is not None else [])]) for i, who in others}
+        others = [
+            (i, who) for i, who in enumerate(self.ring.arrangement.decryptors) if i != self.index
+        ]
+        return {
+            who: tag + pack([*items, *([each[i]] if each is not None else [])]) for i, who in others
+        }
 
     def _items(self, stage: bytes, index: int, least: int) -> list[bytes]:
         items = self.heard[stage][index]
         if len(items) < least:
-            raise self._blame(index, "left something out of the key ceremony")
+            raise self._blame(index, "left something out of the distributed key generation")
         return items
 
     def _blame(self, index: int, why: str) -> Abort:
@@ -110,13 +128,15 @@ class Ceremony(KeepsSecrets):
         self.seed = digest(b"privfl/mp-rlwe/seed/1\x00" + coins)
         sealed: dict[int, list[bytes]] = {i: [] for i in range(self.ring.arrangement.holders)}
         for number in self._led(self.index):
-            piece = Piece()
+            piece = TernaryPart()
             self.held[number], self.mine[number] = piece, piece.public(self.seed)
             for index in self.layout[number]:
                 if index != self.index:
                     box = self.ring.roster[self.ring.arrangement.decryptors[index]][32:]
                     try:
-                        sealed[index].append(seal(box, piece.to_bytes(), _PURPOSE + bytes([number]) + self.seed))
+                        sealed[index].append(
+                            seal(box, piece.to_bytes(), _PURPOSE + bytes([number]) + self.seed)
+                        )
                     except Refused:
                         raise self._blame(index, "sent a key that nobody can hold") from None
         commitment = _commitment(CONTRIBUTIONS, self.index, self._contributions())
@@ -136,8 +156,10 @@ class Ceremony(KeepsSecrets):
             try:
                 boxes = unpack(self._items(PIECES, index, 2)[1])
                 for number, box in zip(due, boxes, strict=True):
-                    plain = self.ring.identity.unseal(bytes(box), _PURPOSE + bytes([number]) + self.seed)
-                    self.held[number] = Piece.from_bytes(plain)
+                    plain = self.ring.identity.unseal(
+                        bytes(box), _PURPOSE + bytes([number]) + self.seed
+                    )
+                    self.held[number] = TernaryPart.from_bytes(plain)
             except (Refused, ValueError):
                 raise self._blame(index, "did not send the pieces that it should") from None
         return self._tell(CONTRIBUTIONS, [self._contributions()])
@@ -147,7 +169,9 @@ class Ceremony(KeepsSecrets):
         for index in range(self.ring.arrangement.holders):
             content = self._items(CONTRIBUTIONS, index, 1)[0]
             if _commitment(CONTRIBUTIONS, index, content) != self._items(PIECES, index, 1)[0]:
-                raise self._blame(index, "revealed another part of the key than it had committed to")
+                raise self._blame(
+                    index, "revealed another part of the key than it had committed to"
+                )
             try:
                 theirs = [from_bytes(item, 1) for item in unpack(content)]
             except Refused:
@@ -157,20 +181,30 @@ class Ceremony(KeepsSecrets):
                 raise self._blame(index, "sent another number of parts of the key")
             for number, contribution in zip(led, theirs, strict=True):
                 if number in self.held and not self.held[number].fits(contribution, self.seed):
-                    raise self._blame(index, "sent a piece that does not belong to its part of the key")
+                    raise self._blame(
+                        index, "sent a piece that does not belong to its part of the key"
+                    )
             total += theirs
-        self.ring.public = self.ring.scheme.public(JointPublic(self.seed, summed(total), bits=2).to_bytes())
+        self.ring.public = self.ring.scheme.public(
+            JointPublic(self.seed, summed(total), bits=2).to_bytes()
+        )
         everybody = [who for who in self.ring.roster if who not in self.ring.arrangement.decryptors]
         return {who: self._announcement() for who in everybody}
 
     def _announcement(self) -> bytes:
-        """The first decryptor sends the key, the others its name: whoever is told takes it when all agree."""
+        """The first decryptor sends the key, the others its name: whoever is told takes it when all
+        agree.
+        """
         key = self.ring.key()
-        return KEY + pack([key.key_id, key.to_bytes() if self.index == 0 else b"", self.ring.identity.hello])
+        return KEY + pack(
+            [key.key_id, key.to_bytes() if self.index == 0 else b"", self.ring.identity.hello]
+        )
 
 
-class Audience(KeepsSecrets):
-    """The part of clients and of the server: say hello, and take the key when all decryptors name the same one."""
+class KeygenObserver(KeepsSecrets):
+    """The part of clients and of the server: say hello, and take the key when all decryptors name
+    the same one.
+    """
 
     def __init__(self, ring: Keyring) -> None:
         ring.reset()
@@ -182,7 +216,9 @@ class Audience(KeepsSecrets):
         """Hello, then silence."""
         ring = self.ring
         if not mail:
-            others: dict[PartyId, Any] = dict.fromkeys(ring.arrangement.decryptors, ring.identity.hello)
+            others: dict[PartyId, Any] = dict.fromkeys(
+                ring.arrangement.decryptors, ring.identity.hello
+            )
             return others if ring.who == "server" else {**others, "server": ring.identity.hello}
         for sender, body in mail.items():
             if len(body) == 64:  # first, because the first byte of a hello can be anything
@@ -206,8 +242,14 @@ class Audience(KeepsSecrets):
         try:
             key = self.ring.scheme.public(self.key)
         except Refused as refused:
-            raise Abort(f"{self.ring.who} got a garbled key: {refused}", blamed=self.ring.arrangement.decryptors[0]) from refused
+            raise Abort(
+                f"{self.ring.who} got a garbled key: {refused}",
+                blamed=self.ring.arrangement.decryptors[0],
+            ) from refused
         for who, name in self.named.items():
             if name != key.key_id:
-                raise Abort(f"{self.ring.who} was told of different keys: {who} names another one", blamed=who)
+                raise Abort(
+                    f"{self.ring.who} was told of different keys: {who} names another one",
+                    blamed=who,
+                )
         self.ring.public = key

@@ -1,4 +1,4 @@
-"""Several backdoors at once (Bagdasaryan et al. 2020, section V-H)."""
+"""MultiBackdoor backdoors at once (Bagdasaryan et al. 2020, section V-H)."""
 
 from __future__ import annotations
 
@@ -9,34 +9,42 @@ import torch
 from torch import nn
 
 from privfl.attacks.backdoor.measure import accuracy
-from privfl.attacks.backdoor.planted import Backdoor
+from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import ConfigError, Dataset
 
 
 @dataclass(frozen=True)
-class Several:
-    """Several backdoors, every one of which is in every batch (Bagdasaryan, Veit, Hua, Estrin, Shmatikov 2020, section V-H).
+class MultiBackdoor:
+    """MultiBackdoor backdoors, every one of which is in every batch (Bagdasaryan, Veit, Hua,
+    Estrin, Shmatikov 2020, section V-H).
 
-    The fraction of backdoor samples is the sum of theirs. The measure gives each by number and ``backdoor``, the least of them.
+    The fraction of backdoor samples is the sum of theirs. The measure gives each by number and
+    ``backdoor``, the least of them.
 
     Seat: data. Knows its own data.
 
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
-    >>> two = Several((PixelPattern(target=0, fraction=0.2), PixelPattern(target=1, fraction=0.1, boxes=((4, 4, 4, 4),))))
+    >>> two = MultiBackdoor((PixelPattern(target=0, fraction=0.2), PixelPattern(target=1, fraction=0.1, boxes=((4, 4, 4, 4),))))
     >>> round(two.fraction, 3)
     0.3
     """
 
-    backdoors: tuple[Backdoor, ...]
+    backdoors: tuple[Trigger, ...]
 
     def __post_init__(self) -> None:
         for one in self.backdoors:
-            if not isinstance(one, Backdoor):
-                raise ConfigError(f"backdoors are backdoors (pixel_pattern, semantic, ...), and one is {type(one).__name__}.")
+            if not isinstance(one, Trigger):
+                raise ConfigError(
+                    "backdoors are backdoors (pixel_pattern, semantic, ...), and one is"
+                    f" {type(one).__name__}."
+                )
         if not self.backdoors:
             raise ConfigError("several backdoors need at least one.")
         if self.fraction > 1:
-            raise ConfigError(f"the backdoors' fractions sum to {self.fraction:g}, which is more than all samples.")
+            raise ConfigError(
+                f"the backdoors' fractions sum to {self.fraction:g}, which is more than all"
+                " samples."
+            )
 
     @property
     def fraction(self) -> float:
@@ -47,7 +55,7 @@ class Several:
         """The samples of all, one backdoor after the other."""
         return _joined([backdoor.samples(dataset) for backdoor in self.backdoors])
 
-    def pieces(self, dataset: Dataset) -> list[tuple[Backdoor, Dataset]]:
+    def pieces(self, dataset: Dataset) -> list[tuple[Trigger, Dataset]]:
         """Each backdoor with its samples."""
         return [piece for backdoor in self.backdoors for piece in backdoor.pieces(dataset)]
 
@@ -69,11 +77,17 @@ class Several:
         return Dataset(x, y, dataset.classes, dataset.attributes, dataset.groups)
 
     def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
-        """``backdoor 1``, ``backdoor 2``, ...: each one's accuracy; ``backdoor``: the least of them; ``main``: without any of them."""
+        """``backdoor 1``, ``backdoor 2``, ...: each one's accuracy; ``backdoor``: the least of
+        them; ``main``: without any of them.
+        """
         each = [backdoor.measure(module, test)["backdoor"] for backdoor in self.backdoors]
         named = {f"backdoor {i}": value for i, value in enumerate(each, 1)}
         return {**named, "backdoor": min(each), "main": accuracy(module, self.clean(test))}
 
 
 def _joined(parts: list[Dataset]) -> Dataset:
-    return Dataset(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]), max(part.classes for part in parts))
+    return Dataset(
+        torch.cat([part.x for part in parts]),
+        torch.cat([part.y for part in parts]),
+        max(part.classes for part in parts),
+    )

@@ -1,6 +1,8 @@
-"""What the dealer hands out: correlated randomness for one round, all of the first server's from a seed of its own choice.
+"""What the dealer hands out: correlated randomness for one round, all of the first server's from a
+seed of its own choice.
 
-The dealer learns both servers' seeds and the clients' seeds, and no client's data: alone it knows nothing, with either server all.
+The dealer learns both servers' seeds and the clients' seeds, and no client's data: alone it knows
+nothing, with either server all.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import numpy as np
 from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing import Ands, DaBits, Spent, Triple
-from privfl.hybrid.two_server.words import U64, expand
+from privfl.crypto.sharing import Ands, DaBits, Triple, UsedUp
+from privfl.hybrid.two_server.ring_codec import U64, expand
 
 ONE = np.uint64(1)
 AND_ROWS = 13
@@ -22,7 +24,9 @@ AND_ROWS = 13
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How much a round can take at most: comparisons, bits turned into numbers, products, inner products of rows, a hidden sum's length."""
+    """How much a round can take at most: comparisons, bits turned into numbers, products, inner
+    products of rows, a hidden sum's length.
+    """
 
     signs: int = 0
     bits: int = 0
@@ -37,13 +41,13 @@ class Demand:
         return AND_ROWS * self.signs + self.bits + self.triples + self.inner + self.vector
 
 
-def purse(seed: bytes, purpose: str, length: int, library: Backend) -> U64:
+def derived_words(seed: bytes, purpose: str, length: int, library: Backend) -> U64:
     """Words that belong to one purpose of a seed."""
     return expand(derive(seed, b"two-server", purpose), length, library)
 
 
 @dataclass(repr=False)
-class Supply(KeepsSecrets):
+class Preprocessing(KeepsSecrets):
     """One server's share of it all; every word serves once."""
 
     ands: U64
@@ -57,7 +61,9 @@ class Supply(KeepsSecrets):
     def _next(self, what: str, stock: U64, length: int) -> U64:
         start = self.used.get(what, 0)
         if start + length > stock.shape[1]:
-            raise Spent(f"the dealer's {what} of this round are used up: {length} more were asked for.")
+            raise UsedUp(
+                f"the dealer's {what} of this round are used up: {length} more were asked for."
+            )
         self.used[what] = start + length
         return stock[:, start : start + length]
 
@@ -77,20 +83,24 @@ class Supply(KeepsSecrets):
         return Triple(a, b, c)
 
 
-def first_supply(seed: bytes, demand: Demand, library: Backend) -> Supply:
+def first_preprocessing(seed: bytes, demand: Demand, library: Backend) -> Preprocessing:
     """The first server's: everything from its seed."""
     ands = AND_ROWS * demand.signs
-    return Supply(
-        ands=purse(seed, "ands", 3 * ands, library).reshape(3, ands),
-        bits=purse(seed, "bits", 2 * demand.bits, library).reshape(2, demand.bits),
-        triples=purse(seed, "triples", 3 * demand.triples, library).reshape(3, demand.triples),
-        inner=purse(seed, "inner", demand.inner, library),
-        weights=purse(seed, "weights", demand.weights, library),
-        vector=purse(seed, "vector", demand.vector, library),
+    return Preprocessing(
+        ands=derived_words(seed, "ands", 3 * ands, library).reshape(3, ands),
+        bits=derived_words(seed, "bits", 2 * demand.bits, library).reshape(2, demand.bits),
+        triples=derived_words(seed, "triples", 3 * demand.triples, library).reshape(
+            3, demand.triples
+        ),
+        inner=derived_words(seed, "inner", demand.inner, library),
+        weights=derived_words(seed, "weights", demand.weights, library),
+        vector=derived_words(seed, "vector", demand.vector, library),
     )
 
 
-def second_supply(seed: bytes, dealt: memoryview, demand: Demand, library: Backend) -> Supply:
+def second_preprocessing(
+    seed: bytes, dealt: memoryview, demand: Demand, library: Backend
+) -> Preprocessing:
     """The second server's: operands from its seed, results from the dealer.
 
     Raises:
@@ -98,36 +108,50 @@ def second_supply(seed: bytes, dealt: memoryview, demand: Demand, library: Backe
     """
     if len(dealt) != 8 * demand.dealt:
         raise Malformed(f"{len(dealt)} bytes where {8 * demand.dealt} were to be dealt")
-    words, ands = np.frombuffer(dealt, dtype="<u8").astype(np.uint64, copy=False), AND_ROWS * demand.signs
+    words, ands = (
+        np.frombuffer(dealt, dtype="<u8").astype(np.uint64, copy=False),
+        AND_ROWS * demand.signs,
+    )
     cuts = np.cumsum([ands, demand.bits, demand.triples, demand.inner])
     and_c, numbers, triple_c, inner, vector = np.split(words, cuts)
-    return Supply(
-        ands=np.vstack([purse(seed, "ands", 2 * ands, library).reshape(2, ands), and_c]),
-        bits=np.vstack([purse(seed, "bits", demand.bits, library), numbers]),
-        triples=np.vstack([purse(seed, "triples", 2 * demand.triples, library).reshape(2, demand.triples), triple_c]),
+    return Preprocessing(
+        ands=np.vstack([derived_words(seed, "ands", 2 * ands, library).reshape(2, ands), and_c]),
+        bits=np.vstack([derived_words(seed, "bits", demand.bits, library), numbers]),
+        triples=np.vstack(
+            [
+                derived_words(seed, "triples", 2 * demand.triples, library).reshape(
+                    2, demand.triples
+                ),
+                triple_c,
+            ]
+        ),
         inner=inner,
-        weights=purse(seed, "weights", demand.weights, library),
+        weights=derived_words(seed, "weights", demand.weights, library),
         vector=vector,
     )
 
 
 def tag_key(seed: bytes, length: int, library: Backend) -> U64:
     """The key, from the first server's seed, under which the dealer tags the masks."""
-    return purse(seed, "tag key", length, library)
+    return derived_words(seed, "tag key", length, library)
 
 
 def blinds(seed: bytes, n: int, library: Backend) -> U64:
     """What hides the tags of n rows from the first server, from the second's seed."""
-    return purse(seed, "tag blinds", n, library)
+    return derived_words(seed, "tag blinds", n, library)
 
 
-def correct(first: Supply, seed: bytes, demand: Demand, library: Backend, inner: U64, vector: U64) -> bytes:
-    """The dealer's act: the second server's results, from both seeds and from the whole inner products and the whole hidden sum."""
+def correct(
+    first: Preprocessing, seed: bytes, demand: Demand, library: Backend, inner: U64, vector: U64
+) -> bytes:
+    """The dealer's act: the second server's results, from both seeds and from the whole inner
+    products and the whole hidden sum.
+    """
     ands = AND_ROWS * demand.signs
-    a, b = purse(seed, "ands", 2 * ands, library).reshape(2, ands)
+    a, b = derived_words(seed, "ands", 2 * ands, library).reshape(2, ands)
     and_c = ((a ^ first.ands[0]) & (b ^ first.ands[1])) ^ first.ands[2]
-    bits = (purse(seed, "bits", demand.bits, library) ^ first.bits[0]) & ONE
-    x, y = purse(seed, "triples", 2 * demand.triples, library).reshape(2, demand.triples)
+    bits = (derived_words(seed, "bits", demand.bits, library) ^ first.bits[0]) & ONE
+    x, y = derived_words(seed, "triples", 2 * demand.triples, library).reshape(2, demand.triples)
     triple_c = (x + first.triples[0]) * (y + first.triples[1]) - first.triples[2]
     parts = (and_c, bits - first.bits[1], triple_c, inner - first.inner, vector - first.vector)
     return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)

@@ -1,4 +1,6 @@
-"""Forms in which the per-sample gradients of one parameter can be held: each knows its norms and its weighted sum."""
+"""Forms in which the per-sample gradients of one parameter can be held: each knows its norms and
+its weighted sum.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 
 @runtime_checkable
-class Piece(Protocol):
+class PerSampleGradient(Protocol):
     """Per-sample gradients of one parameter."""
 
     def squared(self) -> Float[Tensor, " b"]:
@@ -19,7 +21,9 @@ class Piece(Protocol):
         ...
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Add the sum over samples, each times its factor, to a tensor of the parameter's shape, in place."""
+        """Add the sum over samples, each times its factor, to a tensor of the parameter's shape, in
+        place.
+        """
         ...
 
 
@@ -30,8 +34,10 @@ def squares(rows: Float[Tensor, "b i"]) -> Float[Tensor, " b"]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """The gradients themselves [b, *shape]; ``order`` permutes their shape into the parameter's; ``known`` are their squared norms."""
+class StoredGradient:
+    """The gradients themselves [b, *shape]; ``order`` permutes their shape into the parameter's;
+    ``known`` are their squared norms.
+    """
 
     gradients: Float[Tensor, "b *shape"]
     order: tuple[int, ...] | None = None
@@ -48,12 +54,17 @@ class Stored:
         if self.order is None:
             slot.view(-1).addmv_(self.gradients.flatten(1).T, factors)
         else:
-            slot.add_((factors @ self.gradients.flatten(1)).view(self.gradients.shape[1:]).permute(self.order))
+            slot.add_(
+                (factors @ self.gradients.flatten(1))
+                .view(self.gradients.shape[1:])
+                .permute(self.order)
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class Outer:
-    """One outer product a sample: what a linear layer on [b, i] has. Norms are products of norms (Goodfellow 2015).
+class OuterProduct:
+    """One outer product a sample: what a linear layer on [b, i] has. Norms are products of norms
+    (Goodfellow 2015).
 
     ``known`` are the errors' squared norms, which a bias has as well.
     """
@@ -73,8 +84,10 @@ class Outer:
 
 
 @dataclass(frozen=True, slots=True)
-class Outers:
-    """A sum of t outer products a sample: a linear layer on [b, t, i], where t is small beside i and o (Li et al. 2022, ghost norms)."""
+class SequenceOuterProduct:
+    """A sum of t outer products a sample: a linear layer on [b, t, i], where t is small beside i
+    and o (Li et al. 2022, ghost norms).
+    """
 
     inputs: Float[Tensor, "b t i"]
     errors: Float[Tensor, "b t o"]
@@ -86,22 +99,26 @@ class Outers:
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """(f g)^T a over all positions."""
-        slot.addmm_((self.errors * factors[:, None, None]).flatten(0, 1).T, self.inputs.flatten(0, 1))
+        slot.addmm_(
+            (self.errors * factors[:, None, None]).flatten(0, 1).T, self.inputs.flatten(0, 1)
+        )
 
 
-def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> Piece:
+def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> PerSampleGradient:
     """Sums of outer products, in the cheaper of the two forms."""
     t, i, o = inputs.shape[1], inputs.shape[2], errors.shape[2]
     if t == 1:
-        return Outer(inputs[:, 0], errors[:, 0])
+        return OuterProduct(inputs[:, 0], errors[:, 0])
     if t * (i + o) <= i * o:
-        return Outers(inputs, errors)
-    return Stored(torch.bmm(errors.mT, inputs))
+        return SequenceOuterProduct(inputs, errors)
+    return StoredGradient(torch.bmm(errors.mT, inputs))
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """Rows of a table [v, e] that each sample looked up: its gradient is zero elsewhere, and never made."""
+class EmbeddingGradient:
+    """Rows of a table [v, e] that each sample looked up: its gradient is zero elsewhere, and never
+    made.
+    """
 
     tokens: Int[Tensor, "b t"]
     errors: Float[Tensor, "b t e"]
@@ -113,4 +130,6 @@ class Looked:
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """Errors added up at their rows."""
-        slot.index_add_(0, self.tokens.flatten(), (self.errors * factors[:, None, None]).flatten(0, 1))
+        slot.index_add_(
+            0, self.tokens.flatten(), (self.errors * factors[:, None, None]).flatten(0, 1)
+        )

@@ -1,4 +1,6 @@
-"""Whose sample it is, and whether a person is in it at all: source inference and subject-level membership."""
+"""Whose sample it is, and whether a person is in it at all: source inference and subject-level
+membership.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ from privfl.core import View
 
 @dataclass(frozen=True, slots=True)
 class SourceInference(Inference):
-    """Which client trained on a sample (Hu, Salcic, Sun, Dobbie, Zhang 2021, section IV): the one whose local model has the least loss.
+    """Which client trained on a sample (Hu, Salcic, Sun, Dobbie, Zhang 2021, section IV): the one
+    whose local model has the least loss.
 
-    Losses are averaged over rounds. `UpdateMembership` answers the same question from gradients, mostly better: its greatest score in
-    a column names the client.
+    Losses are averaged over rounds. `UpdateMembership` answers the same question from gradients,
+    mostly better: its greatest score in a column names the client.
 
     >>> SourceInference().family
     'membership'
@@ -44,22 +47,37 @@ class SourceInference(Inference):
             rows = view.rows
             ids = rows.ids if rows.ids is not None else tuple(range(rows.n))
             if clients and ids != clients:
-                raise Lacking("clients come and go between these rounds: attack each round's view by itself.")
+                raise Lacking(
+                    "clients come and go between these rounds: attack each round's view by itself."
+                )
             clients = ids
-            now = torch.stack([-losses(Simulator(forward, view.before + row, round=view.plan.number), pool) for row in rows.values])
+            now = torch.stack(
+                [
+                    -losses(Simulator(forward, view.before + row, round=view.plan.number), pool)
+                    for row in rows.values
+                ]
+            )
             table = now if table is None else table + now
         if table is None:
             raise Lacking("there are no views.")
-        return ClientScores(type(self).__name__, views[0].adversary, table / len(views), clients, notes={"rounds": len(views)})
+        return ClientScores(
+            type(self).__name__,
+            views[0].adversary,
+            table / len(views),
+            clients,
+            notes={"rounds": len(views)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectMembership(Inference):
-    """Whether any data of a person was trained on (subject-level membership: Suri, Kanani, Marathe, Peterson 2022).
+    """Whether any data of a person was trained on (subject-level membership: Suri, Kanani, Marathe,
+    Peterson 2022).
 
-    Candidates carry a subject (the attribute ``subject``: who wrote a digit). The scores of a subject's candidates, which need not be
-    the very samples that were trained on, are averaged: a person with a hand of its own pulls the model its way. Where single
-    updates are seen, the client that fits a person best counts.
+    Candidates carry a subject (the attribute ``subject``: who wrote a digit). The scores of a
+    subject's candidates, which need not be the very samples that were trained on, are averaged: a
+    person with a hand of its own pulls the model its way. Where single updates are seen, the client
+    that fits a person best counts.
 
     >>> SubjectMembership(subject="writer").base.statistic
     'whitened'
@@ -78,11 +96,15 @@ class SubjectMembership(Inference):
         """
         pool = candidates(knowledge, type(self).__name__)
         if self.subject not in pool.attributes:
-            raise Lacking(f"the candidates have no attribute '{self.subject}' that says whose they are.")
+            raise Lacking(
+                f"the candidates have no attribute '{self.subject}' that says whose they are."
+            )
         told = self.base.infer(views, knowledge)
         each = told.scores[None] if isinstance(told, Scores) else told.scores
         subjects, which = torch.unique(pool.attributes[self.subject], return_inverse=True)
         count = torch.bincount(which, minlength=len(subjects)).clamp(min=1)
         by_subject = torch.zeros(len(each), len(subjects)).index_add(1, which, each) / count
         mean = by_subject.max(dim=0).values  # of the client that fits the person best
-        return Scores(type(self).__name__, views[0].adversary, mean, notes={"subjects": len(subjects)})
+        return Scores(
+            type(self).__name__, views[0].adversary, mean, notes={"subjects": len(subjects)}
+        )

@@ -1,4 +1,6 @@
-"""What a decryptor insists on before it opens anything: who signed, for which round, how many, and never twice."""
+"""What a decryptor insists on before it opens anything: who signed, for which round, how many, and
+never twice.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +8,38 @@ from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Message, Parts, Refused, Rope, Topic, braid, digest, pack, seal, unpack
+from privfl.crypto.he.wire import (
+    SignedMessage,
+    Parts,
+    Refused,
+    Rope,
+    Topic,
+    braid,
+    digest,
+    pack,
+    seal,
+    unpack,
+)
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
 
 
-def admit(body: Buffer, plan: RoundPlan, ring: Keyring, wanted: Sequence[int] | None = None) -> list[Parts]:
-    """The ciphertexts of a bundle that the server forwarded, every one signed by another client of this round's cohort.
+def admit(
+    body: Buffer, plan: RoundPlan, ring: Keyring, wanted: Sequence[int] | None = None
+) -> list[Parts]:
+    """The ciphertexts of a bundle that the server forwarded, every one signed by another client of
+    this round's cohort.
 
-    Signatures do not survive addition: a decryptor that is handed "the sum" cannot tell it from one client's ciphertext. So it is
-    handed all of them. ``wanted``: the parts of each message that it needs; None for all.
+    Signatures do not survive addition: a decryptor that is handed "the sum" cannot tell it from one
+    client's ciphertext. So it is handed all of them. ``wanted``: the parts of each message that it
+    needs; None for all.
 
     Raises:
         Abort: a bundle that no honest server sends; the server is blamed.
     """
     topic = Topic.of(plan, ring.key().key_id)
     try:
-        messages = [Message.read(item) for item in unpack(body)]
+        messages = [SignedMessage.read(item) for item in unpack(body)]
         senders = [message.sender for message in messages]
         if len(set(senders)) != len(senders):
             raise Refused("one client's ciphertext is in the sum twice")
@@ -42,14 +59,17 @@ def admit(body: Buffer, plan: RoundPlan, ring: Keyring, wanted: Sequence[int] | 
 
 
 def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]:
-    """What the server calls a sum, and of how many clients it says it is one. Nothing here can tell whether that is true.
+    """What the server calls a sum, and of how many clients it says it is one. Nothing here can tell
+    whether that is true.
 
     Raises:
         Abort: it is not even signed by the server for this round, or it says that it is of too few.
     """
     try:
-        message = Message.read(body)
-        message.verify(ring.roster.get("server", bytes(64)), SUM, Topic.of(plan, ring.key().key_id), "server")
+        message = SignedMessage.read(body)
+        message.verify(
+            ring.roster.get("server", bytes(64)), SUM, Topic.of(plan, ring.key().key_id), "server"
+        )
         count, *parts = message.whole()
         claimed = int.from_bytes(bytes(count), "little")
         if claimed > plan.n:
@@ -67,11 +87,15 @@ def enough(count: int, ring: Keyring) -> None:
         Refused: fewer than the stated number.
     """
     if count < ring.arrangement.min_clients:
-        raise Refused(f"a sum of {count}, and sums of fewer than {ring.arrangement.min_clients} clients stay closed")
+        raise Refused(
+            f"a sum of {count}, and sums of fewer than {ring.arrangement.min_clients} clients stay"
+            " closed"
+        )
 
 
 def once(plan: RoundPlan, ring: Keyring) -> None:
-    """Answer once a round and part, whatever the cohort: two sums that differ by one client would show that client.
+    """Answer once a round and part, whatever the cohort: two sums that differ by one client would
+    show that client.
 
     Raises:
         Abort: this round was answered before, or the key has answered as often as its noise allows.
@@ -79,29 +103,43 @@ def once(plan: RoundPlan, ring: Keyring) -> None:
     mark = (digest(digest(plan.session) + plan.part.encode()), plan.number)
     releases = ring.arrangement.releases
     if releases is not None and len(ring.answered) >= releases:
-        raise Abort(f"{ring.who} has opened {releases} sums under this key, and its noise hides no more: set up anew", blamed=ring.who)
+        raise Abort(
+            f"{ring.who} has opened {releases} sums under this key, and its noise hides no more:"
+            " set up anew",
+            blamed=ring.who,
+        )
     if mark in ring.answered:
-        raise Abort(f"{ring.who} has already opened round {plan.number}, part '{plan.part}': it answers once", blamed="server")
+        raise Abort(
+            f"{ring.who} has already opened round {plan.number}, part '{plan.part}': it answers"
+            " once",
+            blamed="server",
+        )
     ring.answered.add(mark)
 
 
 def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
-    """A decryptor's signed answer: of how many clients it is a sum, and what it opened, sealed to the server.
+    """A decryptor's signed answer: of how many clients it is a sum, and what it opened, sealed to
+    the server.
 
     Raises:
         Abort: the server did not take part in the set-up.
     """
     if "server" not in ring.roster:
-        raise Abort(f"{ring.who} does not know the server: its hello was lost in the set-up", blamed="server")
+        raise Abort(
+            f"{ring.who} does not know the server: its hello was lost in the set-up",
+            blamed="server",
+        )
     topic = Topic.of(plan, ring.key().key_id)
     try:
         box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
     except Refused as refused:
         raise Abort(f"{ring.who} cannot answer the server: {refused}", blamed="server") from refused
-    return Message.signed(ring.identity, ANSWER, topic, ring.who, (count.to_bytes(4, "little"), box)).to_bytes()
+    return SignedMessage.signed(
+        ring.identity, ANSWER, topic, ring.who, (count.to_bytes(4, "little"), box)
+    ).to_bytes()
 
 
-def opened_answer(message: Message, server: Keyring) -> tuple[int, tuple[bytes, ...]]:
+def opened_answer(message: SignedMessage, server: Keyring) -> tuple[int, tuple[bytes, ...]]:
     """How many clients an answer is of, and what is in it.
 
     Raises:
@@ -118,6 +156,6 @@ def _purpose(topic: Topic) -> bytes:
     return b"answer" + topic.key_id + topic.facts + topic.number.to_bytes(8, "little")
 
 
-def forwarded(messages: Sequence[Message], left_out: Sequence[int] = ()) -> Rope:
+def forwarded(messages: Sequence[SignedMessage], left_out: Sequence[int] = ()) -> Rope:
     """The bundle that decryptors are handed, not yet copied together."""
     return braid([message.without(left_out).rope() for message in messages])

@@ -12,7 +12,9 @@ Reads: TypeAlias = Literal["rows", "total", "either"]
 
 
 def rule_reads_channel(rule: Any, channel: Any) -> bool:
-    """Whether a rule can read what a channel opens: rows or a sum, and rows with names where it asks for names."""
+    """Whether a rule can read what a channel opens: rows or a sum, and rows with names where it
+    asks for names.
+    """
     reads, opens = rule_reads(rule), opens_to(channel)
     return reads in ("either", opens) and not (reads_ids(rule) and hasattr(channel, "rows"))
 
@@ -23,7 +25,8 @@ def reads_ids(rule: Any) -> bool:
 
 
 def hosts(channel: Any) -> tuple[type, ...]:
-    """The rules that a channel's own servers can run on data that nobody reads, from the type of its field ``rule``.
+    """The rules that a channel's own servers can run on data that nobody reads, from the type of
+    its field ``rule``.
 
     >>> from privfl.crypto import SecAgg
     >>> hosts(SecAgg())
@@ -43,7 +46,10 @@ def _hosts(kind: Any) -> tuple[type, ...]:
 def unreadable(rule: Any, channel: Any) -> str:
     """Why a rule cannot read what a channel opens."""
     if hasattr(channel, "rows") and opens_to(channel) != "total":
-        return f"{name_of(rule)} needs to know whose row is whose, and the rows of {name_of(channel)} are anonymous."
+        return (
+            f"{name_of(rule)} needs to know whose row is whose, and the rows of {name_of(channel)}"
+            " are anonymous."
+        )
     return f"{name_of(rule)} reads individual updates, and {name_of(channel)} opens only their sum."
 
 
@@ -82,7 +88,11 @@ def _opens_to(kind: Any) -> Reads:
         opened = typing.get_args(party)
         if not opened:
             result = party.result.fget if isinstance(vars(party).get("result"), property) else None
-            hint = typing.get_type_hints(result)["return"] if result else typing.get_type_hints(party)["result"]
+            hint = (
+                typing.get_type_hints(result)["return"]
+                if result
+                else typing.get_type_hints(party)["result"]
+            )
             opened = tuple(inner for arm in typing.get_args(hint) for inner in typing.get_args(arm))
     return _reads(opened[0])
 
