@@ -11,12 +11,14 @@ from privfl.core.attack import (
     Knows,
     Measured,
     PartyPoison,
+    Path,
     RememberingPoison,
     RoundKnowledge,
     TrainingPoison,
     Trains,
     UpdatePoison,
 )
+from privfl.core.channel import Able, CarriesNoise, ChannelKind, Encodes, Grouping, Opens
 from privfl.core.dataset import Dataset
 from privfl.core.drive import NO_FAULTS, Faults, Message, Outcome, drive, drive_all
 from privfl.core.errors import (
@@ -33,18 +35,23 @@ from privfl.core.errors import (
     unknown,
 )
 from privfl.core.flat import FlatModel, Slot
+from privfl.core.guarantee import Guarantee, Lie, Power
 from privfl.core.local import BatchGradient, ClientState, LocalPlan, LocalTraining, Loss, Objective
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.privacy import (
+    UNPROVED,
     Bound,
     Charge,
     DpEvent,
     Ledger,
     Mechanism,
+    Moves,
+    Neighbours,
     RingNoise,
     Sampling,
     Scheme,
     Sensitivity,
+    Stable,
 )
 from privfl.core.protocol import (
     Abort,
@@ -88,6 +95,8 @@ from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update
 __all__ = [
     "FRAME_ROOM",
     "NO_FAULTS",
+    "UNPROVED",
+    "Able",
     "Abort",
     "Adversary",
     "AfterSeat",
@@ -100,7 +109,9 @@ __all__ = [
     "Broadcast",
     "BroadcastPoison",
     "Buffer",
+    "CarriesNoise",
     "Channel",
+    "ChannelKind",
     "Charge",
     "ClientId",
     "ClientMember",
@@ -114,14 +125,18 @@ __all__ = [
     "Dataset",
     "Divided",
     "DpEvent",
+    "Encodes",
     "Faults",
     "FlatModel",
+    "Grouping",
+    "Guarantee",
     "HelperMember",
     "Incident",
     "InformedServer",
     "KeepsSecrets",
     "Knows",
     "Ledger",
+    "Lie",
     "LocalPlan",
     "LocalTraining",
     "Loss",
@@ -130,17 +145,22 @@ __all__ = [
     "Mechanism",
     "Member",
     "Message",
+    "Moves",
     "NeighbourRelation",
+    "Neighbours",
     "NoiseSource",
     "NotVisible",
     "Objective",
     "Opened",
     "Opener",
+    "Opens",
     "OsNoise",
     "Outcome",
     "Party",
     "PartyId",
     "PartyPoison",
+    "Path",
+    "Power",
     "PrivflError",
     "Received",
     "RememberingPoison",
@@ -162,6 +182,7 @@ __all__ = [
     "ServerMember",
     "Silent",
     "Slot",
+    "Stable",
     "StateKey",
     "Tells",
     "TooManyByzantine",

@@ -28,6 +28,26 @@ server's rule.
 """
 
 
+@runtime_checkable
+class Path(Protocol):
+    """The way of a row from its client to the model: what colluding attackers that know the server
+    try their candidates on. It holds everything that is public or their own, and none of the
+    server's private coins.
+    """
+
+    def sent(self, rows: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:
+        """What arrives of rows that attackers hand to their own client halves: after momentum where
+        they follow it, the bound, and the encoding.
+        """
+        ...
+
+    def server(self, rows: Rows) -> Vector:
+        """The vector [d] that the server's side makes of all rows as they arrive: groups, seats
+        before the rule, and the rule that really judges them, inside the channel or after it.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RoundKnowledge:
     """What colluding attackers know in a round. Fields that the scenario withholds are None.
@@ -44,6 +64,7 @@ class RoundKnowledge:
     last: Vector | None = None
     benign: Rows | None = None
     rule: Rule[Rows] | None = None
+    path: Path | None = None
     weights: Vector | None = None
     total: float | None = None
     rate: float = 1.0

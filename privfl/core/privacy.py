@@ -4,6 +4,7 @@ privacy it charges, and the ledger.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -46,6 +47,54 @@ class Sensitivity:
     l2: int | float
     l1: int | float = float("inf")
     linf: int | float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What two neighbouring worlds differ in: one unit's data, under a relation.
+
+    >>> Neighbours("client", "replace_one").ends
+    2
+    """
+
+    unit: Unit
+    relation: NeighbourRelation
+
+    @property
+    def ends(self) -> int:
+        """How many vectors of the ball one neighbour differs in: 2 where one takes another's place
+        (the row leaves and another comes), 1 where a row appears, goes or becomes zero.
+        """
+        return 2 if self.relation == "replace_one" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How far one neighbour moves rows: the sum over all rows of how far each moves, in L2
+    (``total``), how long the longest row can be (``longest``), how many rows move (``changed``),
+    and how many rows there are where that number is public and the same in both worlds (``rows``).
+
+    Infinite is what nobody proved.
+    """
+
+    total: float = math.inf
+    longest: float = math.inf
+    changed: float = math.inf
+    rows: int | None = None
+
+
+UNPROVED = Moves()
+
+
+@runtime_checkable
+class Stable(Protocol):
+    """A stage from rows to rows that says how far one neighbour moves what leaves it, given how far
+    it moves what enters. A stage without this moves without bound.
+    """
+
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """How far one neighbour moves the rows that leave; infinite where that is not proved."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
