@@ -18,9 +18,19 @@ from privfl.core.attack import (
     Trains,
     UpdatePoison,
 )
+from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
 from privfl.core.channel import Able, CarriesNoise, ChannelKind, Encodes, Grouping, Opens
 from privfl.core.dataset import Dataset
-from privfl.core.drive import NO_FAULTS, Faults, Message, Outcome, drive, drive_all
+from privfl.core.drive import (
+    NO_FAULTS,
+    Carried,
+    Faults,
+    Message,
+    Outcome,
+    drive,
+    drive_all,
+    drive_parts,
+)
 from privfl.core.errors import (
     BadUpdate,
     ConfigError,
@@ -109,6 +119,8 @@ __all__ = [
     "Broadcast",
     "BroadcastPoison",
     "Buffer",
+    "Bundle",
+    "Carried",
     "CarriesNoise",
     "Channel",
     "ChannelKind",
@@ -141,6 +153,7 @@ __all__ = [
     "LocalTraining",
     "Loss",
     "Mail",
+    "MalformedBundle",
     "Measured",
     "Mechanism",
     "Member",
@@ -200,10 +213,13 @@ __all__ = [
     "client_party",
     "drive",
     "drive_all",
+    "drive_parts",
     "dropped",
     "norm",
+    "pack_parts",
     "require",
     "seal_state",
     "unknown",
+    "unpack_parts",
     "unseal_state",
 ]

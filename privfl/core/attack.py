@@ -16,7 +16,6 @@ from privfl.core.flat import FlatModel
 from privfl.core.local import LocalTraining, Loss
 from privfl.core.opened import Rows
 from privfl.core.protocol import Party
-from privfl.core.rule import Rule
 from privfl.core.types import ClientId, Vector
 from privfl.core.update import Bounded, Broadcast, RoundPlan
 
@@ -53,17 +52,16 @@ class RoundKnowledge:
     """What colluding attackers know in a round. Fields that the scenario withholds are None.
 
     ``before`` is the broadcast model [d], ``last`` the last aggregate [d] (None in the first
-    round); ``benign`` are the honest updates of this round's cohort as they are sent; ``rule``
-    makes one vector of rows as the server's rule would. ``weights`` [f] are those of the attackers'
-    own rows, ``total`` is that of the whole cohort, ``rate`` what the server multiplies the
-    aggregate by.
+    round); ``benign`` are the honest updates of this round's cohort as they arrive; ``path``
+    is the way of a row to the model, to try candidates on. ``weights`` [f] are those of the
+    attackers' own rows, ``total`` is that of the whole cohort, ``rate`` what the server multiplies
+    the aggregate by.
     """
 
     plan: RoundPlan
     before: Vector
     last: Vector | None = None
     benign: Rows | None = None
-    rule: Rule[Rows] | None = None
     path: Path | None = None
     weights: Vector | None = None
     total: float | None = None

@@ -5,10 +5,11 @@ late, and counts every byte.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from privfl.core.bundle import Bundle, MalformedBundle, unpack_parts
 from privfl.core.opened import Opened
 from privfl.core.protocol import Abort, Opener, Party
 from privfl.core.types import Buffer, Mail, PartyId, Received
@@ -77,15 +78,53 @@ class Outcome(Generic[O_co]):
         """What these parties were handed, exchange by exchange; empty where bodies were not
         kept.
         """
-        mails: dict[PartyId, dict[int, dict[PartyId, Buffer]]] = {who: {} for who in parties}
-        for message in self.messages:
-            if message.receiver in mails and message.body is not None:
-                mails[message.receiver].setdefault(message.exchange, {})[message.sender] = (
-                    message.body
-                )
-        return {
-            who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()
-        }
+        return _received(self.messages, parties, lambda body: body)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(Generic[O_co]):
+    """What came of a round, whose parts travelled together: what was opened and who gave up, by
+    part, every message, CPU seconds by party.
+    """
+
+    opened: Mapping[str, Opened[O_co] | None]
+    aborts: Mapping[str, Mapping[PartyId, Abort]]
+    messages: tuple[Message, ...]
+    seconds: Mapping[PartyId, float]
+
+    def bytes_sent(self) -> int:
+        """All bytes that travelled."""
+        return sum(message.size for message in self.messages)
+
+    def received(self, parties: Collection[PartyId], part: str) -> Received:
+        """What these parties were handed of one part, exchange by exchange; empty where bodies were
+        not kept.
+        """
+        if len(self.opened) == 1:
+            return _received(self.messages, parties, lambda body: body)
+
+        def of_part(frame: Buffer) -> Buffer | None:
+            try:
+                return unpack_parts(frame).get(part)
+            except MalformedBundle:
+                return None
+
+        return _received(self.messages, parties, of_part)
+
+
+def _received(
+    messages: Iterable[Message],
+    parties: Collection[PartyId],
+    read: Callable[[Buffer], Buffer | None],
+) -> Received:
+    mails: dict[PartyId, dict[int, dict[PartyId, Buffer]]] = {who: {} for who in parties}
+    for message in messages:
+        body = None if message.body is None else read(message.body)
+        if message.receiver in mails and body is not None:
+            mails[message.receiver].setdefault(message.exchange, {})[message.sender] = body
+    return {
+        who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()
+    }
 
 
 class _Post:
@@ -138,6 +177,47 @@ def drive(
     """
     outcome = drive_all({**others, "server": server}, faults, keep_bodies=keep_bodies)
     return Outcome(server.result, outcome.aborts, outcome.messages, outcome.seconds)
+
+
+def drive_parts(
+    openers: Mapping[str, Opener[O]],
+    others: Mapping[PartyId, Mapping[str, Party]],
+    faults: Faults = NO_FAULTS,
+    *,
+    keep_bodies: bool = False,
+) -> Carried[O]:
+    """`drive` for a round of several parts, which travel together.
+
+    Args:
+        openers: the server's party in each part.
+        others: everybody else's parties, by name and part; who takes part in none is left out.
+        faults: as in `drive`; a Byzantine party runs its own code in each part.
+        keep_bodies: as in `drive`.
+    """
+    cast: dict[PartyId, Mapping[str, Party]] = {**others, "server": openers}
+    if len(openers) == 1:
+        (part,) = openers
+        alone = {who: parties[part] for who, parties in cast.items() if part in parties}
+        one = drive_all(alone, faults, keep_bodies=keep_bodies)
+        return Carried({part: openers[part].result}, {part: one.aborts}, one.messages, one.seconds)
+    bundles = {}
+    for who, parties in cast.items():
+        lying = who in faults.byzantine
+        made = {
+            part: faults.byzantine[who](party) if lying else party
+            for part, party in parties.items()
+        }
+        bundles[who] = Bundle(made, lying)
+    outcome = drive_all(bundles, replace(faults, byzantine={}), keep_bodies=keep_bodies)
+    aborts = {
+        part: {
+            **outcome.aborts,
+            **{who: b.aborts[part] for who, b in bundles.items() if part in b.aborts},
+        }
+        for part in openers
+    }
+    opened = {part: opener.result for part, opener in openers.items()}
+    return Carried(opened, aborts, outcome.messages, outcome.seconds)
 
 
 def drive_all(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from privfl.core.drive import Message, Outcome
+from privfl.core.drive import Carried, Message
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
@@ -121,17 +121,15 @@ class Transcript:
     """All that happened in a round, by stage. Everything here is the simulator's: attacks get a
     `View` of it.
 
-    ``updates`` is what training handed out (empty unless the round was kept whole), ``outcomes``
-    the protocol runs by part, ``seconds`` wall time by stage, ``charges`` what the round spent,
-    ``incidents`` what went wrong, ``fired`` what the defences did.
+    ``updates`` is what training handed out (empty unless the round was kept whole), ``carried``
+    what came of its protocol runs, by part, ``seconds`` wall time by stage, ``charges`` what the
+    round spent, ``incidents`` what went wrong, ``fired`` what the defences did.
     """
 
     plan: RoundPlan
     before: Vector = field(repr=False)
     after: Vector = field(repr=False)
-    outcomes: Mapping[str, Outcome[Rows] | Outcome[Total] | Outcome[Rows | Total]] = field(
-        repr=False
-    )
+    carried: Carried[Rows] | Carried[Total] | Carried[Rows | Total] = field(repr=False)
     updates: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
     seconds: Mapping[str, float] = field(default_factory=dict)
     charges: tuple[Charge, ...] = ()
@@ -144,7 +142,7 @@ class Transcript:
     @property
     def bytes_sent(self) -> int:
         """All bytes that travelled in the round's protocol runs."""
-        return sum(outcome.bytes_sent() for outcome in self.outcomes.values())
+        return self.carried.bytes_sent()
 
     def view(self, adversary: str | Adversary) -> View:
         """Exactly what an adversary saw.
@@ -168,20 +166,19 @@ class Transcript:
         tapped = not parties  # an outsider taps every wire; what is sealed on it stays sealed
         mine = {party: self.members[party] for party in parties if party in self.members}
         opened: dict[str, Rows | Total] = {}
-        messages: list[Message] = []
         mail: dict[PartyId, list[Any]] = {}
-        for part, outcome in self.outcomes.items():
-            received = outcome.received(self.members if tapped else parties)
+        for part in self.carried.opened:
+            received = self.carried.received(self.members if tapped else parties, part)
             seen = self.channel.decode(received, mine)
             if seen is not None:
                 opened[part] = seen
-            messages += [
-                x if tapped else Message(x.exchange, x.sender, x.receiver, x.size)
-                for x in outcome.messages
-            ]
             for party, mails in received.items():
                 mail.setdefault(party, []).extend(mails)
-        main = self.outcomes["delta"].opened
+        wire = tuple(
+            x if tapped else Message(x.exchange, x.sender, x.receiver, x.size)
+            for x in self.carried.messages
+        )
+        main = self.carried.opened["delta"]
         told = self.channel.told if isinstance(self.channel, Tells) else ("server",)
         disclosed = main.disclosed if main is not None and parties.intersection(told) else {}
         own = {c: u for c, u in self.updates.items() if client_party(c) in parties}
@@ -193,7 +190,7 @@ class Transcript:
             opened,
             disclosed,
             mail,
-            tuple(messages),
+            wire,
             own,
             self.facts,
         )
@@ -206,15 +203,15 @@ class Transcript:
 
     def clients_seen(self) -> tuple[ClientId, ...]:
         """The clients whose contribution was opened."""
-        main = self.outcomes["delta"].opened
+        main = self.carried.opened["delta"]
         return () if main is None else main.survivors
 
     def blamed(self) -> tuple[PartyId, ...]:
         """Whom aborting parties blame."""
         return tuple(
             a.blamed
-            for outcome in self.outcomes.values()
-            for a in outcome.aborts.values()
+            for aborts in self.carried.aborts.values()
+            for a in aborts.values()
             if a.blamed is not None
         )
 

@@ -139,17 +139,20 @@ class _ClientMember:
 
 @dataclass
 class _ServerMember:
-    """Keeps its matrix between rounds: fresh memory costs more than the copy into it."""
+    """Keeps a matrix for each part between rounds: fresh memory costs more than the copy into it,
+    and parts of one round must not share rows.
+    """
 
-    matrix: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    matrices: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def set_up(self) -> Party:
         return Silent()
 
     def enter(self, plan: RoundPlan) -> _Server:
-        if self.matrix.shape[1] != plan.d or len(self.matrix) < plan.n:
-            self.matrix = torch.empty(plan.n, plan.d)
-        return _Server(plan, self.matrix)
+        matrix = self.matrices.get(plan.part)
+        if matrix is None or matrix.shape[1] != plan.d or len(matrix) < plan.n:
+            matrix = self.matrices[plan.part] = torch.empty(plan.n, plan.d)
+        return _Server(plan, matrix)
 
 
 @dataclass(frozen=True, slots=True)

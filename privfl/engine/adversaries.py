@@ -12,28 +12,22 @@ import torch
 
 from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.core import (
-    BeforeSeat,
     Bounded,
     BoundPoison,
-    Broadcast,
     BroadcastPoison,
     ClientId,
     ClientState,
     ConfigError,
-    Context,
     DataPoison,
     Dataset,
     Measured,
-    NeighbourRelation,
     Objective,
     Party,
     PartyPoison,
     RememberingPoison,
     RoundKnowledge,
     RoundPlan,
-    RowBound,
     Rows,
-    RuleWithMemory,
     Seeds,
     TrainingPoison,
     Update,
@@ -42,6 +36,9 @@ from privfl.core import (
     client_party,
 )
 from privfl.engine.attackers import Attacker
+from privfl.engine.client import Conduct
+from privfl.engine.order import Order
+from privfl.engine.path import RealPath
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
 from privfl.training import Task
@@ -72,38 +69,40 @@ class Adversaries:
                 elif isinstance(attack, Backdoor):
                     attack.ready(self._honest_data(client))
 
-    def task(self, client: ClientId, broadcast: Broadcast, state: RunState) -> Task:
+    def task(self, client: ClientId, order: Order, state: RunState) -> Task:
         """A client's training in a round, as the attackers that act through it have it."""
         method: Any = None
         sent = None
         spoilers: list[int] = []
-        for i, attack in self._through(client, broadcast.plan.number):
+        plan = order.plan
+        for i, attack in self._through(client, plan.number):
             if isinstance(attack, DataPoison):
                 spoilers.append(i)
             if isinstance(attack, TrainingPoison):
-                method = attack.poison_training(
-                    RoundKnowledge(broadcast.plan, state.parameters, state.last)
-                )
+                method = attack.poison_training(RoundKnowledge(plan, state.parameters, state.last))
             if isinstance(attack, Objective):
                 method = replace(self.scenario.workload.method, objective=attack)  # type: ignore[type-var]
             if isinstance(attack, BroadcastPoison):
-                rng = self.seeds.generator("broadcast", broadcast.plan.number, client)
-                sent = attack.poison_broadcast(broadcast, client, rng)
+                rng = self.seeds.generator("broadcast", plan.number, client)
+                sent = attack.poison_broadcast(order.base, client, rng)
         data = self._data(client, tuple(spoilers)) if spoilers else None
         index = None if data is not None else self.scenario.clients[client]
         return Task(client, index, state.clients.get(client, ClientState()), data, sent, method)
 
     def obeys(self, client: ClientId, round: int) -> bool:
-        """Whether a client runs the honest code, be it on bad data."""
-        dishonest = (UpdatePoison, RememberingPoison, TrainingPoison, BoundPoison, PartyPoison)
+        """Whether a client runs the honest code up to its update, be it on bad data: attackers
+        that craft updates of honest ones begin with what an honest client would send.
+        """
+        dishonest = (TrainingPoison, BoundPoison, PartyPoison)
         return not any(isinstance(attack, dishonest) for _, attack in self._through(client, round))
 
     def apply_attacks(
-        self, plan: RoundPlan, updates: Mapping[ClientId, Update], state: RunState
+        self, order: Order, updates: Mapping[ClientId, Update], state: RunState
     ) -> AttackEffects:
         """Let every attacker that acts in this round rewrite its clients' updates in place, and
         name its lying parties.
         """
+        plan = order.plan
         acting = [attacker.acting(plan.cohort, plan.number) for attacker in self.scenario.attackers]
         honest = [client for client in updates if not any(client in clients for clients in acting)]
         done = AttackEffects(memory={i: dict(by_team) for i, by_team in state.attacks.items()})
@@ -114,7 +113,7 @@ class Adversaries:
             if isinstance(attacker.attack, UpdatePoison | RememberingPoison):
                 try:
                     for team in attacker.teams(mine):
-                        self._rewrite(plan, updates, state, i, team, honest, done)
+                        self._rewrite(order, updates, state, i, team, honest, done)
                 # with this cohort: what is impossible with every cohort was refused before
                 except ConfigError as impossible:
                     done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
@@ -126,18 +125,18 @@ class Adversaries:
             done.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {plan.n} clients"
         return done
 
-    def lies_about(self, client: ClientId, round: int) -> bool:
-        """Whether a client hands its own party something else than its bounded update."""
-        return any(isinstance(attack, BoundPoison) for _, attack in self._through(client, round))
+    def conduct(self, client: ClientId, round: int) -> Conduct | None:
+        """What a client hands its own party in place of its bounded update; None: that update."""
+        attacks = [a for _, a in self._through(client, round) if isinstance(a, BoundPoison)]
+        if not attacks:
+            return None
 
-    def handed_over(self, honest: Bounded, unbounded: Vector, round: int) -> Bounded:
-        """What a client hands its own party in place of its bounded update; ``unbounded`` [d] is
-        the update before the bound.
-        """
-        for _, attack in self._through(honest.client, round):
-            if isinstance(attack, BoundPoison):
+        def handed_over(honest: Bounded, unbounded: Vector) -> Bounded:
+            for attack in attacks:
                 honest = attack.poison_bounded(honest, unbounded)
-        return honest
+            return honest
+
+        return handed_over
 
     def _through(self, client: ClientId, round: int) -> Iterator[tuple[int, Any]]:
         for i, attacker in enumerate(self.scenario.attackers):
@@ -162,7 +161,7 @@ class Adversaries:
 
     def _rewrite(
         self,
-        plan: RoundPlan,
+        order: Order,
         updates: Mapping[ClientId, Update],
         state: RunState,
         i: int,
@@ -173,8 +172,10 @@ class Adversaries:
         attacker = self.scenario.attackers[i]
         attack = attacker.attack
         own = torch.stack([updates[client].delta for client in team])
-        knowledge = self._knowledge(plan, updates, state, attack, team, honest)
-        rng = self.seeds.generator("attack", plan.number, i, *(() if attacker.colluding else team))
+        knowledge = self._knowledge(order, updates, state, attack, team, honest)
+        rng = self.seeds.generator(
+            "attack", order.plan.number, i, *(() if attacker.colluding else team)
+        )
         if isinstance(attack, RememberingPoison):
             memory = done.memory.setdefault(i, {})
             name = min(attacker.clients) if attacker.colluding else team[0]
@@ -187,59 +188,29 @@ class Adversaries:
 
     def _knowledge(
         self,
-        plan: RoundPlan,
+        order: Order,
         updates: Mapping[ClientId, Update],
         state: RunState,
         attack: Any,
         team: Sequence[ClientId],
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
-        scenario = self.scenario
+        path = RealPath(order, state, self.seeds, attack.knows == "rule")
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
-            bound = scenario.in_round(plan.number, state.bound).bound
-            sent = torch.stack([bound(updates[client].delta) for client in honest])
-            benign = Rows(
-                sent, torch.tensor([updates[client].weight for client in honest]), tuple(honest)
-            )
+            sent = path.sent(torch.stack([updates[client].delta for client in honest]))
+            weights = torch.tensor([updates[client].weight for client in honest])
+            benign = Rows(sent, weights, tuple(honest))
         return RoundKnowledge(
-            plan,
+            order.plan,
             state.parameters,
             state.last,
             benign,
-            _ServerSide(scenario, plan, state, self.seeds) if attack.knows == "rule" else None,
+            path,
             weights=torch.tensor([updates[client].weight for client in team]),
             total=float(sum(update.weight for update in updates.values())),
-            rate=float(getattr(scenario.server_optimizer, "lr", 1.0)),
+            rate=float(getattr(self.scenario.server_optimizer, "lr", 1.0)),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _ServerSide:
-    """What the server will make of rows, tried out: seats before the rule and the rule, on copies
-    of their memory.
-    """
-
-    scenario: Scenario
-    plan: RoundPlan
-    state: RunState
-    seeds: Seeds
-
-    def __call__(self, opened: Rows) -> Vector:
-        context = Context(
-            self.plan, self.state.parameters, self.seeds.generator("rule", self.plan.number)
-        )
-        for i, defence in enumerate(self.scenario.defences):
-            if isinstance(defence, BeforeSeat):
-                opened, _ = defence.before(opened, self.state.seats[i], context)
-        rule = self.scenario.aggregator
-        if isinstance(rule, RuleWithMemory):
-            vector: Vector = rule.step(opened, self.state.rules["delta"], context)[0]
-            return vector
-        return rule(opened)
-
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        return self.scenario.aggregator.sensitivity(bound, n, relation)
 
 
 def measures(

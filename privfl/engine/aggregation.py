@@ -18,7 +18,6 @@ from privfl.core import (
     Context,
     DpEvent,
     Opened,
-    Outcome,
     RoundPlan,
     Rows,
     RuleWithMemory,
@@ -46,12 +45,13 @@ class Aggregate:
     seats: dict[int, Any] = field(default_factory=dict)
     charges: list[Charge] = field(default_factory=list)
     fired: dict[str, str] = field(default_factory=dict)
+    bound: float | None = None
 
 
 def aggregate(
     scenario: Scenario,
     plan: RoundPlan,
-    outcomes: Mapping[str, Outcome[Any]],
+    opened: Mapping[str, Opened[Any] | None],
     parts: Mapping[str, int],
     state: RunState,
     local: DpEvent | None,
@@ -65,23 +65,23 @@ def aggregate(
     """
     context = Context(plan, state.parameters, Seeds(scenario.seed).generator("rule", plan.number))
     done = Aggregate(torch.zeros(plan.d), rules=dict(state.rules), seats=dict(state.seats))
-    opened: Opened[Any] | None = outcomes["delta"].opened
-    if opened is not None:
+    main = opened["delta"]
+    if main is not None:
         inside = getattr(scenario.channel, "rule", None)
-        if isinstance(opened.what, Total) and inside is not None and opened.what.count < plan.n:
+        if isinstance(main.what, Total) and inside is not None and main.what.count < plan.n:
             done.fired[f"{type(inside).__name__} inside the channel"] = (
-                f"counted {opened.what.count} of {plan.n} updates"
+                f"counted {main.what.count} of {plan.n} updates"
             )
-        what = _before(scenario, opened.what, context, done)
+        what = _before(scenario, main.what, context, done)
         done.vector = _decide(scenario, "delta", what, context, done)
     for part, length in parts.items():
-        seen = outcomes[part].opened
+        seen = opened[part]
         done.aux[part] = (
             torch.zeros(length)
             if seen is None
             else _decide(scenario, part, seen.what, context, done)
         )
-    _noise(scenario, plan, opened, done, local)
+    _noise(scenario, plan, main, done, local)
     for i, defence in enumerate(scenario.defences):
         if isinstance(defence, JudgesAfter):
             verdict, done.seats[i] = defence.judge_after(done.vector, done.seats[i], context)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from privfl.core import (
     NO_FAULTS,
     Bounded,
+    Carried,
     Channel,
     ClientId,
     ClientMember,
@@ -17,11 +18,13 @@ from privfl.core import (
     Member,
     Message,
     Outcome,
+    Party,
     PartyId,
     RoundPlan,
     client_party,
     drive,
     drive_all,
+    drive_parts,
 )
 
 O = TypeVar("O")
@@ -84,9 +87,32 @@ class Session(Generic[O]):
         *,
         keep_bodies: bool = False,
     ) -> Outcome[O]:
-        """One protocol run. Clients of the plan without an update do not show up."""
+        """One protocol run of one part. Clients of the plan without an update do not show up."""
         parties: dict[PartyId, Any] = {
             client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()
         }
         parties |= {who: helper.enter(plan) for who, helper in self._helpers.items()}
         return drive(self._server.enter(plan), parties, faults, keep_bodies=keep_bodies)
+
+    def play_parts(
+        self,
+        plans: Mapping[str, RoundPlan],
+        clients: Mapping[ClientId, Mapping[str, Party]],
+        faults: Faults = NO_FAULTS,
+        *,
+        keep_bodies: bool = False,
+    ) -> Carried[O]:
+        """A round, all parts together. ``clients`` are the clients' parties by part
+        (`ClientSide.entered`); who is not there does not show up.
+        """
+        others: dict[PartyId, Mapping[str, Party]] = {
+            client_party(client): parties for client, parties in clients.items()
+        }
+        for who, helper in self._helpers.items():
+            others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
+        openers = {part: self._server.enter(plan) for part, plan in plans.items()}
+        return drive_parts(openers, others, faults, keep_bodies=keep_bodies)
+
+    def member(self, client: ClientId) -> ClientMember:
+        """A client's member."""
+        return self._clients[client]

@@ -185,8 +185,8 @@ class Onlooker:
     knows = "rule"
 
     def poison_updates(self, own, knowledge, rng):
-        self.rows, self.rule, self.rate = knowledge.benign, knowledge.rule, knowledge.rate
-        self.guess = knowledge.rule(knowledge.benign)
+        self.rows, self.rule, self.rate = knowledge.benign, knowledge.path.server, knowledge.rate
+        self.guess = knowledge.path.server(knowledge.benign)
         return own
 
 

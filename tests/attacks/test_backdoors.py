@@ -147,8 +147,9 @@ def test_the_edge_is_what_lies_farthest_and_a_foreign_tail_is_measured_on_its_he
     assert (edge.samples(data).x > 4).all()
     assert edge.samples(data).n == 5
     assert edge.clean(data).n == 95
-    one, other = Dataset(x[:3], torch.zeros(3, dtype=torch.int64), 2), Dataset(
-        x[3:5], torch.zeros(2, dtype=torch.int64), 2
+    one, other = (
+        Dataset(x[:3], torch.zeros(3, dtype=torch.int64), 2),
+        Dataset(x[3:5], torch.zeros(2, dtype=torch.int64), 2),
     )
     foreign = EdgeCase(target=1, source=0, tail=one, tail_test=other)
     assert torch.equal(foreign.samples(data).x, one.x)

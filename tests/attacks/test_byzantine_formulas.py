@@ -33,13 +33,27 @@ def honest_rows(h=12, d=7, seed=0, shift=0.3):
     return torch.randn(h, d, generator=torch.Generator().manual_seed(seed)) + shift
 
 
+class Straight:
+    """A path without bound or encoding: rows arrive as they are, and the rule judges them."""
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    def sent(self, rows):
+        return rows
+
+    def server(self, rows):
+        return self.rule(rows)
+
+
 def knowing(benign, f, before=None, rule=None, weights=None, own_weights=None, number=0, last=None):
     h, d = benign.shape
     rows = Rows(benign, torch.ones(h) if weights is None else weights, tuple(range(h)))
     plan = RoundPlan(number, tuple(range(h + f)), d=d, l2=math.inf)
     total = None if own_weights is None else float(rows.weights.sum() + own_weights.sum())
     before = torch.zeros(d) if before is None else before
-    return RoundKnowledge(plan, before, last, rows, rule, own_weights, total)
+    path = None if rule is None else Straight(rule)
+    return RoundKnowledge(plan, before, last, rows, path, own_weights, total)
 
 
 def rng(seed=0):
@@ -85,8 +99,9 @@ def test_alie_refuses_to_choose_z_for_a_majority():
 
 
 def test_alie_can_estimate_the_crowd_from_its_own_updates_alone():
-    own, blind = honest_rows(h=4), RoundKnowledge(
-        RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7)
+    own, blind = (
+        honest_rows(h=4),
+        RoundKnowledge(RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7)),
     )
     sent = ALIE(z=1.0, sees="own").poison_updates(own, blind, rng())
     assert torch.allclose(sent[0], own.mean(dim=0) - own.std(dim=0, correction=0))
@@ -238,8 +253,9 @@ def test_krum_picks_fangs_row_which_points_against_the_crowd(seed):
 
 
 def test_fangs_trimmed_mean_rows_lie_just_beyond_the_honest_models():
-    before, benign = torch.tensor([5.0, -5.0, 5.0, -5.0]), honest_rows(h=9, d=4) * torch.tensor(
-        [1.0, 1.0, -1.0, -1.0]
+    before, benign = (
+        torch.tensor([5.0, -5.0, 5.0, -5.0]),
+        honest_rows(h=9, d=4) * torch.tensor([1.0, 1.0, -1.0, -1.0]),
     )
     benign += torch.tensor([2.0, 2.0, -2.0, -2.0])
     sent = sent_by(FangTrimmedMean(), benign, 5, before=before) + before

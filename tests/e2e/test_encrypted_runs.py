@@ -160,7 +160,7 @@ def test_the_error_that_the_report_names_is_the_error_that_the_sum_has(runs):
         in (folder / "summary.json").read_text()
     )
     exact = sum(update.delta.double() for update in transcript.updates.values())
-    error = transcript.outcomes["delta"].opened.what.value.double() - exact
+    error = transcript.carried.opened["delta"].what.value.double() - exact
     assert (
         0.8 < float(error.std()) / stated < 1.2
     )  # 650 values: seven standard deviations of the estimate

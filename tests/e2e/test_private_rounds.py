@@ -62,7 +62,7 @@ def test_the_count_goes_through_the_channel_and_is_charged_together_with_the_upd
     assert spent.rdp == pytest.approx(
         epsilon(noise_multiplier=z, sample_rate=0.8, steps=6, delta=1e-5)
     )
-    opened = run.transcript(0).outcomes["norms under the bound"].opened.what
+    opened = run.transcript(0).carried.opened["norms under the bound"].what
     bits = opened.values.flatten().tolist() if channel == "plain" else [opened.value.item()]
     assert all(abs(bit) == 0.5 for bit in bits) == (channel == "plain"), (
         "under secagg nobody reads a bit"
@@ -184,7 +184,7 @@ def test_a_clip_schedule_moves_the_bound_and_leaves_epsilon_as_it_is():
     assert {charge.event.parameters["noise_multiplier"] for charge in run.ledger.charges} == {1.5}
     assert all(
         rows.values.norm(dim=1).max() <= 0.2
-        for rows in [run.transcript(5).outcomes["delta"].opened.what]
+        for rows in [run.transcript(5).carried.opened["delta"].what]
     )
     assert run.view("server", 5).facts["forward"].l2 == 0.2
 
@@ -192,7 +192,7 @@ def test_a_clip_schedule_moves_the_bound_and_leaves_epsilon_as_it_is():
 def test_a_clip_by_layer_bounds_every_layer_of_the_model():
     config = {**BASE, **KEEP, "model": {"name": "mlp", "hidden": [8]}, "rounds": 1}
     run = Federation.from_config({**config, "bound": {"name": "clip_by_layer", "l2": 0.02}}).run()
-    rows = run.transcript(0).outcomes["delta"].opened.what.values
+    rows = run.transcript(0).carried.opened["delta"].what.values
     first, second = rows.split([64 * 8 + 8, 8 * 10 + 10], dim=1)
     for part in (first, second):
         assert part.norm(dim=1).max() <= 0.02 / math.sqrt(2) * (1 + 1e-5)

@@ -43,8 +43,8 @@ class AGRTailored:
     ...     def __call__(self, opened): return opened.values.mean(dim=0).clamp(-2, 2)
     ...     def sensitivity(self, bound, n, relation): return float("inf")
     >>> from privfl.core import RoundPlan, Rows
-    >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [1.0]]), rule=First())
-    >>> bool(AGRTailored(along="unit").poison_updates(torch.ones(1, 1), known, torch.Generator()) < -7)
+    >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [1.0]]))
+    >>> bool(AGRTailored(First(), along="unit").poison_updates(torch.ones(1, 1), known, torch.Generator()) < -7)
     True
     """
 
@@ -70,7 +70,7 @@ class AGRTailored:
         Raises:
             ConfigError: neither the scenario nor the attack names a rule.
         """
-        rule = self.rule or knowledge.rule
+        rule = self.rule or (None if knowledge.path is None else knowledge.path.server)
         if rule is None:
             raise ConfigError(
                 "AGRTailored needs a rule to optimise against, and the scenario withholds the"

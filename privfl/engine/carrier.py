@@ -1,0 +1,201 @@
+"""From training to outcomes in one call: a server on a network never holds what its clients send,
+and colluding attackers need all rows between training and bound, so both are inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from privfl.core import (
+    FRAME_ROOM,
+    BadUpdate,
+    Carried,
+    Charge,
+    ClientId,
+    ClientState,
+    DpEvent,
+    Faults,
+    Party,
+    RoundFailed,
+    Seeds,
+    Update,
+)
+from privfl.engine.adversaries import Adversaries
+from privfl.engine.notes import Notes
+from privfl.engine.order import Order
+from privfl.engine.session import Session
+from privfl.engine.state import RunState
+from privfl.training import Executor, Failed
+
+O = TypeVar("O")
+O_co = TypeVar("O_co", covariant=True)
+_HEAD = FRAME_ROOM // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Generic[O_co]):
+    """What came back: the protocol's outcome, and what a simulator alone holds of its clients.
+
+    ``clients``, ``client_seats`` and ``attacks`` are memories after the round, ``updates`` what
+    training handed out, ``charges`` what training itself released, ``local`` the event of noise
+    that each client added. A network gives none of these back.
+    """
+
+    carried: Carried[O_co]
+    clients: Mapping[ClientId, ClientState] = field(default_factory=dict)
+    client_seats: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
+    attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
+    updates: Mapping[ClientId, Update] = field(default_factory=dict)
+    losses: tuple[float, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    local: DpEvent | None = None
+
+
+class Carrier(Protocol[O_co]):
+    """How a round gets to its clients and back."""
+
+    def play(
+        self, order: Order, state: RunState, notes: Notes, *, keep: bool = False
+    ) -> Returned[O_co]:
+        """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message.
+
+        Raises:
+            RoundFailed: training failed at every client of the cohort.
+        """
+        ...
+
+
+class Simulated(Generic[O]):
+    """All clients and helpers in this process. It owns the update matrix, which every round writes
+    anew, and the members of the session.
+    """
+
+    def __init__(
+        self,
+        session: Session[O],
+        executor: Executor,
+        adversaries: Adversaries,
+        seeds: Seeds,
+        faults: Faults,
+    ) -> None:
+        self.session, self.executor = session, executor
+        self.adversaries, self.seeds, self.faults = adversaries, seeds, faults
+        self._matrix = torch.empty(0, 0)
+
+    def play(
+        self, order: Order, state: RunState, notes: Notes, *, keep: bool = False
+    ) -> Returned[O]:
+        """One round; see `Carrier.play`."""
+        with notes.stage("train"):
+            trained, frames, made = self._train(order, state, notes)
+        with notes.stage("client seats"):
+            prepared, seats = self._prepare(order, state, trained, notes)
+        with notes.stage("attack"):
+            effects = self.adversaries.apply_attacks(order, prepared, state)
+            notes.fired |= effects.fired
+            liars = {**self.faults.byzantine, **effects.byzantine}
+        with notes.stage("bound"):
+            parties, local = self._enter(order, prepared, frames, notes)
+        with notes.stage("channel"):
+            self.session.inform(order.context)
+            carried = self.session.play_parts(
+                order.plans, parties, replace(self.faults, byzantine=liars), keep_bodies=keep
+            )
+        return replace(
+            made,
+            carried=carried,
+            client_seats=seats,
+            attacks=effects.memory,
+            updates=prepared,
+            local=local,
+        )
+
+    def _train(
+        self, order: Order, state: RunState, notes: Notes
+    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O]]:
+        cohort = order.plan.cohort
+        nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
+        if not cohort:
+            return {}, {}, nothing
+        tasks = [self.adversaries.task(client, order, state) for client in cohort]
+        rows = self._rows(len(cohort), order.plan.d)
+        results = self.executor.train(order.base, tasks, rows, self.seeds)
+        whole = self._matrix.numpy().data.cast("B")
+        stride = 4 * self._matrix.shape[1]
+        updates: dict[ClientId, Update] = {}
+        frames: dict[ClientId, memoryview] = {}
+        states: dict[ClientId, ClientState] = {}
+        charges: list[Charge] = []
+        losses: list[float] = []
+        for row, (client, result) in enumerate(zip(cohort, results, strict=True)):
+            if isinstance(result, Failed):
+                notes.wrong("train", f"client {client} failed: {result.why}", client)
+                continue
+            updates[client] = result.update(rows[row])
+            frames[client] = whole[row * stride : (row + 1) * stride]
+            states[client] = result.state
+            charges.extend(result.charges)
+            losses.append(result.loss)
+        if not updates:
+            first = next(result for result in results if isinstance(result, Failed))
+            raise RoundFailed(
+                f"round {order.plan.number}: training failed at every client; client"
+                f" {first.client}: {first.why}"
+            )
+        made = replace(nothing, clients=states, losses=tuple(losses), charges=tuple(charges))
+        return updates, frames, made
+
+    def _prepare(
+        self, order: Order, state: RunState, trained: Mapping[ClientId, Update], notes: Notes
+    ) -> tuple[dict[ClientId, Update], dict[int, dict[ClientId, Any]]]:
+        """Every client's seats; a client that trains or sends by code of its own has none."""
+        side = order.side
+        memory = {i: dict(by_client) for i, by_client in state.client_seats.items()}
+        changed = dict.fromkeys(side.seats, 0)
+        prepared = dict(trained)
+        for client, update in trained.items() if side.seats else ():
+            if not self.adversaries.obeys(client, order.plan.number):
+                continue
+            known = {i: memory[i][client] for i in side.seats if client in memory.get(i, {})}
+            sent, kept, at = side.prepared(update, known, order.plan, order.base.parameters)
+            for i, remembered in kept.items():
+                memory.setdefault(i, {})[client] = remembered
+            for i in at:
+                changed[i] += 1
+            if sent.delta is not update.delta:
+                update.delta.copy_(sent.delta)
+            prepared[client] = replace(sent, delta=update.delta)
+        for i, count in changed.items():
+            if count:
+                name = f"{type(side.seats[i]).__name__} at the clients"
+                notes.fired[name] = f"changed {count} of {order.plan.n} updates"
+        return prepared, memory
+
+    def _enter(
+        self,
+        order: Order,
+        prepared: Mapping[ClientId, Update],
+        frames: Mapping[ClientId, memoryview],
+        notes: Notes,
+    ) -> tuple[dict[ClientId, Mapping[str, Party]], DpEvent | None]:
+        parties: dict[ClientId, Mapping[str, Party]] = {}
+        local: DpEvent | None = None
+        for client, update in prepared.items():
+            conduct = self.adversaries.conduct(client, order.plan.number)
+            try:
+                sent = order.side.bounded(order.plans, update, frames[client], conduct)
+            except BadUpdate as bad:
+                notes.wrong("bound", str(bad), client)
+                continue
+            local = sent.event or local
+            parties[client] = order.side.entered(self.session.member(client), order.plans, sent)
+        return parties, local
+
+    def _rows(self, n: int, d: int) -> torch.Tensor:
+        if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
+            self._matrix = torch.empty(n, _HEAD + d)
+        return self._matrix[:n, _HEAD:]

@@ -1,0 +1,138 @@
+"""What ONE honest client does in a round, after its training and before its party speaks.
+
+The simulator runs it for everybody, a node on a network for itself, and an attacker tries its
+candidates on it: the code is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from privfl.core import (
+    Bound,
+    Bounded,
+    ClientMember,
+    ClientSeat,
+    Context,
+    DpEvent,
+    Mechanism,
+    NoiseSource,
+    Party,
+    RoundPlan,
+    Seeds,
+    Sensitivity,
+    Update,
+    Vector,
+    norm,
+)
+from privfl.engine.seams import AdaptiveBound
+
+BITS = "norms under the bound"
+"""The part in which clients of an adaptive bound say on which side of it their norm was."""
+
+Conduct: TypeAlias = Callable[[Bounded, Vector], Bounded]
+"""What a client hands its own party, from the honest bounded delta and the delta [d] before the
+bound: an honest client the former, an attacker what it likes.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What one client hands its parties, by part, and the event of noise of its own in it."""
+
+    parts: Mapping[str, Bounded]
+    event: DpEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSide:
+    """One client's half of a round: the seats at the client, the bound of every part, its own half
+    of the noise, the bit of an adaptive bound, and its parties. It has no memory and changes
+    nothing that it is given, so that an attacker may try it as often as it likes.
+
+    ``seats`` are the defences at the client by their position among the run's defences; ``bounds``
+    by part; ``local`` is noise that every client adds itself (None: no such noise); ``adaptive``
+    asks for a bit. ``seeds`` are the client's simulation randomness.
+    """
+
+    seats: Mapping[int, ClientSeat[Any]]
+    bounds: Mapping[str, Bound]
+    seeds: Seeds
+    noise: NoiseSource
+    local: Mechanism | None = None
+    adaptive: AdaptiveBound | None = None
+
+    def prepared(
+        self, update: Update, memory: Mapping[int, Any], plan: RoundPlan, start: Vector
+    ) -> tuple[Update, Mapping[int, Any], tuple[int, ...]]:
+        """The update after the seats at the client, what the seats remember, and the positions of
+        those that changed it. ``start`` is the model [d] that the client started from.
+        """
+        kept, changed, sent = dict(memory), [], update
+        for position, seat in self.seats.items():
+            rng = self.seeds.generator("client seat", plan.number, update.client, position)
+            state = kept[position] if position in kept else seat.init_client()
+            before = sent.delta
+            sent, kept[position] = seat.at_client(sent, state, Context(plan, start, rng))
+            if sent.delta is not before:
+                changed.append(position)
+        return sent, kept, tuple(changed)
+
+    def bounded(
+        self,
+        plans: Mapping[str, RoundPlan],
+        update: Update,
+        frame: memoryview | None = None,
+        conduct: Conduct | None = None,
+    ) -> Sent:
+        """All parts of the update within their bounds, with the client's own noise and its bit.
+
+        Args:
+            plans: the round's parts.
+            update: what the seats made of the training's update.
+            frame: the buffer in which ``update.delta`` lies (`Bounded.frame`): where it is given,
+                the bounded delta is written there, and nothing is copied again.
+            conduct: what an attacker hands over in place of the bounded delta.
+
+        Raises:
+            BadUpdate: a part is not finite, or longer than its bound after it.
+        """
+        parts: dict[str, Bounded] = {}
+        event: DpEvent | None = None
+        length = 0.0 if self.adaptive is None else norm(update.delta)  # before it is bounded
+        for part, plan in plans.items():
+            weight = min(update.weight, plan.max_weight)
+            if part == "delta":
+                delta, event = self._delta(update, plan)
+                if frame is not None and delta is not update.delta:
+                    before = update.delta.clone() if conduct else update.delta
+                    delta = update.delta.copy_(delta)
+                else:
+                    before = update.delta
+                honest = Bounded(update.client, delta, plan.l2, weight, frame)
+                parts[part] = honest if conduct is None else conduct(honest, before)
+            elif part == BITS and self.adaptive is not None:
+                bit = self.adaptive.bit(length, self.bounds["delta"].l2)
+                parts[part] = Bounded(update.client, torch.tensor([bit]), plan.l2)
+            else:
+                vector = self.bounds[part](update.aux[part])
+                parts[part] = Bounded(update.client, vector, plan.l2, weight)
+        return Sent(parts, event)
+
+    def _delta(self, update: Update, plan: RoundPlan) -> tuple[Vector, DpEvent | None]:
+        bound = self.bounds["delta"]
+        delta = bound(update.delta)
+        if self.local is None:
+            return delta, None
+        Bounded(update.client, delta, bound.l2)  # refuse NaN before noise hides it
+        return self.local.share(delta, Sensitivity(2 * bound.l2), max(plan.n, 1), self.noise)
+
+    def entered(
+        self, member: ClientMember, plans: Mapping[str, RoundPlan], sent: Sent
+    ) -> Mapping[str, Party]:
+        """The client's parties, by part."""
+        return {part: member.enter(plans[part], bounded) for part, bounded in sent.parts.items()}

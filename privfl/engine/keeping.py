@@ -1,0 +1,93 @@
+"""A round's transcript: kept whole for audits, or without the rows, whose memory is used again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from privfl.core import (
+    Carried,
+    Charge,
+    Opened,
+    RoundPlan,
+    Rows,
+    Transcript,
+    Vector,
+    client_of,
+    client_party,
+    dropped,
+)
+from privfl.engine.carrier import Returned
+from privfl.engine.notes import Notes
+from privfl.engine.order import Order
+from privfl.engine.session import Session
+
+
+def transcript_of(
+    order: Order,
+    returned: Returned[Any],
+    after: Vector,
+    charges: Sequence[Charge],
+    notes: Notes,
+    session: Session[Any],
+    *,
+    keep: bool,
+) -> Transcript:
+    """All that happened. ``after`` is the model [d] after the round; ``keep`` keeps rows, updates
+    and members for audits.
+    """
+    carried, updates = _without_rows(returned.carried), {}
+    if keep:
+        carried = _with_own_rows(returned.carried)
+        updates = {c: replace(u, delta=u.delta.clone()) for c, u in returned.updates.items()}
+    return Transcript(
+        plan=order.plan,
+        before=order.base.parameters,
+        after=after,
+        carried=carried,
+        updates=updates,
+        seconds=notes.seconds,
+        charges=tuple(charges),
+        incidents=tuple(notes.incidents),
+        fired=notes.fired,
+        facts=order.scenario.facts,
+        channel=order.scenario.channel if keep else None,
+        members=session.members if keep else {},
+    )
+
+
+def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
+    """Who was excluded, who gave up, and who did not get through."""
+    for part, aborts in returned.carried.aborts.items():
+        where = "" if part == "delta" else f" ({part})"
+        for who, abort in aborts.items():
+            blamed = f" (blames {abort.blamed})" if abort.blamed else ""
+            notes.wrong("channel", f"{who} gave up: {abort}{blamed}{where}", client_of(who))
+    opened = returned.carried.opened["delta"]
+    if opened is None:
+        return
+    for who, why in opened.excluded.items():
+        notes.wrong("channel", f"{who} was excluded: {why}", client_of(who))
+    for client in dropped(plan, opened.survivors):
+        if client in returned.updates and client_party(client) not in opened.excluded:
+            notes.wrong("channel", f"client {client} did not get through", client)
+
+
+def _with_own_rows(carried: Carried[Any]) -> Carried[Any]:
+    return _mapped(carried, lambda rows: replace(rows, values=rows.values.clone()))
+
+
+def _without_rows(carried: Carried[Any]) -> Carried[Any]:
+    return _mapped(carried, lambda rows: Rows(torch.empty(0, 0), torch.empty(0), ()))
+
+
+def _mapped(carried: Carried[Any], change: Any) -> Carried[Any]:
+    def one(opened: Opened[Any] | None) -> Opened[Any] | None:
+        if opened is None or not isinstance(opened.what, Rows):
+            return opened
+        return replace(opened, what=change(opened.what))
+
+    return replace(carried, opened={part: one(what) for part, what in carried.opened.items()})

@@ -1,0 +1,32 @@
+"""What a round leaves for people: seconds by stage, what went wrong, what defences and attacks
+did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from privfl.core import ClientId, Incident
+
+
+@dataclass(slots=True)
+class Notes:
+    """The notes of one round, filled in as it goes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    incidents: list[Incident] = field(default_factory=list)
+    fired: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Wall time spent inside is this stage's."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def wrong(self, stage: str, what: str, client: ClientId | None = None) -> None:
+        """Something went wrong without ending the round."""
+        self.incidents.append(Incident(stage, what, client))

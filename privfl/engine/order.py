@@ -1,0 +1,116 @@
+"""What the server asks of a round: who takes part, what each part is bound to, and from which model
+everybody starts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from privfl.core import (
+    Bound,
+    Broadcast,
+    ClientSeat,
+    ConfigError,
+    Context,
+    RoundPlan,
+    Seeds,
+    Vector,
+)
+from privfl.dp import Clip, NoBound
+from privfl.engine.client import BITS, ClientSide
+from privfl.engine.scenario import Scenario
+from privfl.engine.seams import AdaptiveBound
+from privfl.engine.state import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A round's plans by part, the model that everybody starts from, the client half of this round,
+    what the server's own members are told, and the scenario with the round's own bound and noise.
+    """
+
+    plans: Mapping[str, RoundPlan]
+    base: Broadcast
+    side: ClientSide
+    context: Context
+    scenario: Scenario
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The delta's plan."""
+        return self.plans["delta"]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the order of each round of a scenario.
+
+    Raises:
+        ConfigError: the method sends a part that has no bound where the delta has one.
+    """
+
+    scenario: Scenario
+    session: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+
+    def __post_init__(self) -> None:
+        if self.scenario.bound.l2 < float("inf"):
+            for part in self.extra:
+                if part not in self.scenario.part_bounds:
+                    raise ConfigError(
+                        f"the method also sends '{part}', which needs a bound of its own here: set"
+                        f" bound.parts to {{{part}: ...}}."
+                    )
+
+    @property
+    def extra(self) -> Mapping[str, int]:
+        """Length of each extra vector that the method sends beside the delta."""
+        return self.scenario.workload.method.parts(self.scenario.workload.model.d)
+
+    @property
+    def adaptive(self) -> AdaptiveBound | None:
+        """The bound that follows the clients' norms, for cohorts of this scenario's size."""
+        bound = self.scenario.bound
+        if not isinstance(bound, AdaptiveBound):
+            return None
+        return bound.among(self.scenario.expected_cohort)
+
+    @property
+    def sums(self) -> int:
+        """How many sums a whole run opens."""
+        return self.scenario.rounds * (1 + len(self.extra))
+
+    @property
+    def max_weight(self) -> float:
+        """The public bound on a contribution's weight."""
+        if getattr(self.scenario.workload.method, "weighting", "samples") == "uniform":
+            return 1.0
+        return float(max(len(index) for index in self.scenario.clients.values()))
+
+    def order(self, state: RunState, aux: Mapping[str, Vector]) -> Order:
+        """The round that comes next; ``aux`` is what the method's server half broadcasts."""
+        seeds = Seeds(self.scenario.seed)
+        now, number = self.scenario.in_round(state.round, state.bound), state.round
+        cohort = now.sampler.draw(tuple(now.clients), seeds.generator("sampling", number))
+        d = now.workload.model.d
+        delta = RoundPlan(number, cohort, d, now.sent_l2, self.max_weight, "delta", self.session)
+        plans = {"delta": delta}
+        bounds: dict[str, Bound] = {"delta": now.bound}
+        for part, length in self.extra.items():
+            l2 = now.part_bounds.get(part, float("inf"))
+            bounds[part] = Clip(l2) if l2 < float("inf") else NoBound()
+            plans[part] = replace(delta, d=length, l2=l2, part=part)
+        adaptive = self.adaptive
+        if adaptive is not None:
+            plans[BITS] = replace(delta, d=1, l2=0.5, max_weight=1.0, part=BITS)
+        side = ClientSide(
+            {i: seat for i, seat in enumerate(now.defences) if isinstance(seat, ClientSeat)},
+            bounds,
+            seeds,
+            now.noise,
+            now.mechanism if now.local_noise else None,
+            adaptive,
+        )
+        told = Context(delta, state.parameters, seeds.generator("rule in channel", number))
+        return Order(plans, Broadcast(delta, state.parameters, aux), side, told, now)

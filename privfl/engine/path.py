@@ -1,0 +1,57 @@
+"""The real way of a row from its client to the model, for attackers that try their candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from privfl.core import BeforeSeat, ConfigError, Context, Rows, RuleWithMemory, Seeds, Vector
+from privfl.engine.order import Order
+from privfl.engine.state import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class RealPath:
+    """What arrives of an attacker's rows, and what the server's side makes of all rows (`Path`).
+
+    It is made of the same client half and the same rule as the round itself, on copies of the
+    server's memory. Chance is the attackers' own: the round's coins (which groups, which rows a
+    randomised rule draws) are the server's, and are not in it.
+    """
+
+    order: Order
+    state: RunState
+    seeds: Seeds
+    knows_rule: bool
+
+    def sent(self, rows: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:
+        """Bounded, as the client half bounds them, and encoded."""
+        bound = self.order.side.bounds["delta"]
+        return torch.stack([bound(row) for row in rows])
+
+    def server(self, rows: Rows) -> Vector:
+        """Seats before the rule, and the rule.
+
+        Raises:
+            ConfigError: the attack does not say that it knows the server's rule.
+            TooManyByzantine: the rule refuses so few rows.
+            BadUpdate: rows that the rule cannot use.
+        """
+        if not self.knows_rule:
+            raise ConfigError(
+                "an attack that tries the server's rule must know it: say knows = 'rule'."
+            )
+        scenario, number = self.order.scenario, self.order.plan.number
+        rng = self.seeds.generator("attackers' idea of the server", number)
+        context = Context(self.order.plan, self.state.parameters, rng)
+        for i, defence in enumerate(scenario.defences):
+            if isinstance(defence, BeforeSeat):
+                rows, _ = defence.before(rows, self.state.seats[i], context)
+        rule = scenario.aggregator
+        if isinstance(rule, RuleWithMemory):
+            vector: Vector = rule.step(rows, self.state.rules["delta"], context)[0]
+            return vector
+        return rule(rows)
