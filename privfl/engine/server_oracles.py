@@ -63,8 +63,10 @@ class ServerOracles:
 
     def root(self, context: Context) -> Vector:
         """The update [d] that a client with the root data would send."""
-        trainer = self.workload.method.on(self.workload.model, self.workload.loss)
-        sent = Broadcast(context.plan, context.parameters)
+        method, d = self.workload.method, self.workload.model.d
+        trainer = method.on(self.workload.model, self.workload.loss)
+        aux = method.broadcast(method.init(d))  # the root client corrects for no drift of others
+        sent = Broadcast(context.plan, context.parameters, aux)
         return trainer(-1, sent, self._root(), ClientState(), context.rng)[0].delta
 
     def loss(self, parameters: Vector, context: Context) -> float:
