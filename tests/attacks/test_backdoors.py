@@ -16,12 +16,12 @@ from privfl.attacks import (
     ConstrainAndScale,
     EdgeCase,
     ModelReplacement,
+    MultiBackdoor,
     Neurotoxin,
     NextTokenBackdoor,
     PixelPattern,
     ProjectedGradient,
     Semantic,
-    MultiBackdoor,
     TrainAndScale,
 )
 from privfl.attacks.backdoor import Cosine, Distance, confusion, success
@@ -85,7 +85,7 @@ def test_the_measure_stamps_only_samples_that_are_not_of_the_target_class_alread
     assert len(asked[0]) == 150
 
 
-def test_a_pattern_without_a_value_is_as_bright_as_the_data_and_one_outside_of_the_image_is_refused():
+def test_a_pattern_without_a_value_is_as_bright_as_the_data_and_must_lie_in_the_image():
     data = images()
     assert (PixelPattern(target=0).samples(data).x[:, 0, :4, :4] == data.x.max()).all()
     with pytest.raises(ConfigError, match="lies outside"):
@@ -147,8 +147,9 @@ def test_the_edge_is_what_lies_farthest_and_a_foreign_tail_is_measured_on_its_he
     assert (edge.samples(data).x > 4).all()
     assert edge.samples(data).n == 5
     assert edge.clean(data).n == 95
-    one, other = Dataset(x[:3], torch.zeros(3, dtype=torch.int64), 2), Dataset(
-        x[3:5], torch.zeros(2, dtype=torch.int64), 2
+    one, other = (
+        Dataset(x[:3], torch.zeros(3, dtype=torch.int64), 2),
+        Dataset(x[3:5], torch.zeros(2, dtype=torch.int64), 2),
     )
     foreign = EdgeCase(target=1, source=0, tail=one, tail_test=other)
     assert torch.equal(foreign.samples(data).x, one.x)

@@ -85,8 +85,9 @@ def test_alie_refuses_to_choose_z_for_a_majority():
 
 
 def test_alie_can_estimate_the_crowd_from_its_own_updates_alone():
-    own, blind = honest_rows(h=4), RoundKnowledge(
-        RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7)
+    own, blind = (
+        honest_rows(h=4),
+        RoundKnowledge(RoundPlan(0, tuple(range(10)), d=7, l2=1.0), torch.zeros(7)),
     )
     sent = ALIE(z=1.0, sees="own").poison_updates(own, blind, rng())
     assert torch.allclose(sent[0], own.mean(dim=0) - own.std(dim=0, correction=0))
@@ -238,8 +239,9 @@ def test_krum_picks_fangs_row_which_points_against_the_crowd(seed):
 
 
 def test_fangs_trimmed_mean_rows_lie_just_beyond_the_honest_models():
-    before, benign = torch.tensor([5.0, -5.0, 5.0, -5.0]), honest_rows(h=9, d=4) * torch.tensor(
-        [1.0, 1.0, -1.0, -1.0]
+    before, benign = (
+        torch.tensor([5.0, -5.0, 5.0, -5.0]),
+        honest_rows(h=9, d=4) * torch.tensor([1.0, 1.0, -1.0, -1.0]),
     )
     benign += torch.tensor([2.0, 2.0, -2.0, -2.0])
     sent = sent_by(FangTrimmedMean(), benign, 5, before=before) + before

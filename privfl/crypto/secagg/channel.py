@@ -214,8 +214,19 @@ class SecAggClient(KeepsSecrets):
         if not channel.forward_secrecy:
             self.kept[now.tag] = (position, own)
         return SecAggClientParty(
-            now, plan.cohort, position, own, self.identity, channel.directory, channel.backend, this, fields.facts(plan), vector,
-            refused=refused, speaks_first=not channel.carry, next_advert=advert,
+            now,
+            plan.cohort,
+            position,
+            own,
+            self.identity,
+            channel.directory,
+            channel.backend,
+            this,
+            fields.facts(plan),
+            vector,
+            refused=refused,
+            speaks_first=not channel.carry,
+            next_advert=advert,
         )
 
 

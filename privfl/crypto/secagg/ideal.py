@@ -108,8 +108,14 @@ class _Trusted(KeepsSecrets):
         self.done = True
         names = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
         body = wire.write(
-            Kind.UNMASK, self.parameters.ring, 0, self.parameters.tag, fields.facts(self.plan), fields.bit_set(self.summed, self.plan.n),
-            fields.pack(self.total, self.parameters.ring), names,
+            Kind.UNMASK,
+            self.parameters.ring,
+            0,
+            self.parameters.tag,
+            fields.facts(self.plan),
+            fields.bit_set(self.summed, self.plan.n),
+            fields.pack(self.total, self.parameters.ring),
+            names,
         )
         return {"server": body}
 

@@ -186,8 +186,13 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
     quorum = max(2, math.ceil(plan.n * degree.t / degree.shares - 1e-9))
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/1/secagg", plan.session, plan.part.encode(), settings.mode.encode(), settings.code.rounding.encode(),
-        ",".join(map(str, plan.cohort)).encode(), b"ideal" if settings.fidelity == "ideal" else b"real",
+        b"privfl/1/secagg",
+        plan.session,
+        plan.part.encode(),
+        settings.mode.encode(),
+        settings.code.rounding.encode(),
+        ",".join(map(str, plan.cohort)).encode(),
+        b"ideal" if settings.fidelity == "ideal" else b"real",
     ]
     numbers = struct.pack(
         "<qQddIIIHH?",
