@@ -16,7 +16,6 @@ from torch import nn
 
 from privfl import assembly
 from privfl.aggregators import Mean
-from privfl.audit.recipe import forward_of
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
@@ -53,6 +52,7 @@ from privfl.engine import (
     RunState,
     Sampler,
     Scenario,
+    forward_of,
     measures,
 )
 from privfl.training import (

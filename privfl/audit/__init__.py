@@ -6,7 +6,6 @@ from privfl.audit.claims import Claim, audit_claims
 from privfl.audit.dp import Audited, audit_scores
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.page import write_page
-from privfl.audit.recipe import forward_of
 from privfl.audit.run import ADVERSARIES, audit
 from privfl.audit.shadows import Shadows
 
@@ -22,7 +21,6 @@ __all__ = [
     "audit_scores",
     "client_scores",
     "clopper_pearson",
-    "forward_of",
     "gaussian_trade_off",
     "gradient_scores",
     "one_run",

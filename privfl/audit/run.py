@@ -35,9 +35,9 @@ from privfl.attacks import (
 )
 from privfl.audit import score
 from privfl.audit.findings import AuditReport, Finding
-from privfl.audit.recipe import forward_of
 from privfl.audit.shadows import Shadows
 from privfl.core import ClientId, ConfigError, Dataset, NotVisible, Rows, Seeds, View, require
+from privfl.engine import forward_of
 from privfl.training import LocalSGD
 
 Federated: TypeAlias = Any
