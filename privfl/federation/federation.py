@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -174,6 +175,24 @@ class Federation:
             assembly.scenario(config), config.executor, config.audit, config, config.threads
         )
         return self
+
+    def with_scenario(
+        self,
+        scenario: Scenario,
+        *,
+        audit: AuditConfig | None = None,
+        executor: str | None = None,
+    ) -> Federation:
+        """This federation's settings on another scenario: how an audit plays a run again with other
+        data at its clients.
+
+        The public recipe of the run stays that of this federation, and nothing is checked anew.
+        """
+        other = copy.copy(self)
+        other.scenario, other.config = scenario, None
+        other.audit = audit or self.audit
+        other._executor = executor or self._executor
+        return other
 
     def run(
         self,
