@@ -183,10 +183,10 @@ class Federation:
         audit: AuditConfig | None = None,
         executor: str | None = None,
     ) -> Federation:
-        """This federation's settings on another scenario: how an audit plays a run again with other
-        data at its clients.
+        """The same settings on another scenario: how an audit plays a run again with other data at
+        its clients.
 
-        The public recipe of the run stays that of this federation, and nothing is checked anew.
+        The public recipe of the run stays as it is, and nothing is checked anew.
         """
         other = copy.copy(self)
         other.scenario, other.config = scenario, None
