@@ -4,9 +4,14 @@ An adversary that only looks attacks a view of a round. Training's recipe is a p
 run, so knowledge is optional:
 
 >>> from privfl import Federation
->>> run = Federation.from_config({
-...     "data": {"name": "digits", "clients": 400}, "training": "fedsgd", "rounds": 4, "audit": {"keep": "all"},
-... }).run()
+>>> run = Federation.from_config(
+...     {
+...         "data": {"name": "digits", "clients": 400},
+...         "training": "fedsgd",
+...         "rounds": 4,
+...         "audit": {"keep": "all"},
+...     }
+... ).run()
 >>> from privfl.attacks import GradientInversion
 >>> print(GradientInversion().run(run.view("server", round=3)))  # doctest: +ELLIPSIS
 GradientInversion by server: ... samples of shape (1, 8, 8), mismatch ...
@@ -19,12 +24,12 @@ from privfl.attacks.backdoor import (
     ConstrainAndScale,
     EdgeCase,
     ModelReplacement,
+    MultiBackdoor,
     Neurotoxin,
     NextTokenBackdoor,
     PixelPattern,
     ProjectedGradient,
     Semantic,
-    MultiBackdoor,
     TrainAndScale,
 )
 from privfl.attacks.byzantine import (
@@ -131,6 +136,7 @@ __all__ = [
     "MinMax",
     "MinSum",
     "ModelReplacement",
+    "MultiBackdoor",
     "MultiTask",
     "Neurotoxin",
     "NextTokenBackdoor",
@@ -147,7 +153,6 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
-    "MultiBackdoor",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",

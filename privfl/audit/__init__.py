@@ -1,12 +1,19 @@
 """Audits: what adversaries really get from a run, and lower bounds beside claimed privacy."""
 
-from privfl.audit.bounds import clopper_pearson, gaussian_trade_off, one_run, one_run_f_dp
-from privfl.audit.canaries import client_scores, gradient_scores
-from privfl.audit.claims import Claim, audit_claims
-from privfl.audit.dp import Audited, audit_scores
+from privfl.audit.dp import (
+    Audited,
+    Claim,
+    audit_claims,
+    audit_scores,
+    client_scores,
+    clopper_pearson,
+    gaussian_trade_off,
+    gradient_scores,
+    one_run,
+    one_run_f_dp,
+)
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.page import write_page
-from privfl.audit.recipe import forward_of
 from privfl.audit.run import ADVERSARIES, audit
 from privfl.audit.shadows import Shadows
 
@@ -22,7 +29,6 @@ __all__ = [
     "audit_scores",
     "client_scores",
     "clopper_pearson",
-    "forward_of",
     "gaussian_trade_off",
     "gradient_scores",
     "one_run",

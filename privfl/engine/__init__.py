@@ -12,6 +12,7 @@ from privfl.engine.compatibility import (
 )
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import RunFolder, read_ledger
+from privfl.engine.forward import forward_of
 from privfl.engine.records import RoundRecord
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
 from privfl.engine.scenario import Scenario
@@ -39,6 +40,7 @@ __all__ = [
     "ServerOracles",
     "Session",
     "choose_clients",
+    "forward_of",
     "hosts",
     "measures",
     "opens_to",

@@ -27,7 +27,7 @@ from privfl.config import AuditConfig
 from privfl.core import ConfigError, Context, LocalPlan, RememberingPoison, RoundPlan, UpdatePoison
 from privfl.data import load
 from privfl.dp import Clip
-from privfl.engine import Attacker, Engine, Scenario, AttackSchedule, checkpoint
+from privfl.engine import Attacker, AttackSchedule, Engine, Scenario, checkpoint
 from privfl.models import initialised, mlp
 from privfl.training import FedAvg, LocalSGD, Sequential
 
@@ -78,7 +78,7 @@ def copy_of(model):
     return fresh
 
 
-def test_single_shot_replacement_installs_the_backdoor_in_the_round_of_the_attack_and_keeps_the_main_task(
+def test_single_shot_replacement_installs_the_backdoor_at_once_and_keeps_the_main_task(
     digits, clients, trained
 ):
     attack = ModelReplacement(SQUARE, AttackTraining(lr=0.2, epochs=15, batch_size=16, poisoned=4))

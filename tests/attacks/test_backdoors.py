@@ -16,12 +16,12 @@ from privfl.attacks import (
     ConstrainAndScale,
     EdgeCase,
     ModelReplacement,
+    MultiBackdoor,
     Neurotoxin,
     NextTokenBackdoor,
     PixelPattern,
     ProjectedGradient,
     Semantic,
-    MultiBackdoor,
     TrainAndScale,
 )
 from privfl.attacks.backdoor import Cosine, Distance, confusion, success
@@ -85,7 +85,7 @@ def test_the_measure_stamps_only_samples_that_are_not_of_the_target_class_alread
     assert len(asked[0]) == 150
 
 
-def test_a_pattern_without_a_value_is_as_bright_as_the_data_and_one_outside_of_the_image_is_refused():
+def test_a_pattern_without_a_value_is_as_bright_as_the_data_and_must_lie_in_the_image():
     data = images()
     assert (PixelPattern(target=0).samples(data).x[:, 0, :4, :4] == data.x.max()).all()
     with pytest.raises(ConfigError, match="lies outside"):

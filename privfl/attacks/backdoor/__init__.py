@@ -1,12 +1,12 @@
 """Backdoors: what to plant, how to train and send it, and how to see whether it took."""
 
-from privfl.attacks.backdoor.boosting import Boosting
 from privfl.attacks.backdoor.backdoor import Backdoor
+from privfl.attacks.backdoor.boosting import Boosting
 from privfl.attacks.backdoor.measure import accuracy, confusion, predictions, success
+from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
 from privfl.attacks.backdoor.neurotoxin import Neurotoxin
 from privfl.attacks.backdoor.next_token import NextTokenBackdoor
 from privfl.attacks.backdoor.pixel_pattern import DBA, PixelPattern
-from privfl.attacks.backdoor.trigger import Trigger
 from privfl.attacks.backdoor.projected import ProjectedGradient
 from privfl.attacks.backdoor.replacement import (
     ConstrainAndScale,
@@ -16,28 +16,28 @@ from privfl.attacks.backdoor.replacement import (
     TrainAndScale,
 )
 from privfl.attacks.backdoor.semantic import EdgeCase, Semantic
-from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
+from privfl.attacks.backdoor.trigger import Trigger
 
 __all__ = [
     "DBA",
     "AttackTraining",
-    "Trigger",
+    "Backdoor",
     "Boosting",
     "ConstrainAndScale",
     "Cosine",
     "Crafting",
     "Distance",
     "EdgeCase",
-    "Backdoor",
     "ModelReplacement",
+    "MultiBackdoor",
     "Neurotoxin",
     "NextTokenBackdoor",
     "PixelPattern",
     "ProjectedGradient",
     "Semantic",
-    "MultiBackdoor",
     "TrainAndScale",
+    "Trigger",
     "accuracy",
     "confusion",
     "predictions",

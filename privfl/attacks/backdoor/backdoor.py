@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privfl.attacks.backdoor.trigger import Trigger
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
+from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import ConfigError, Dataset, Divided, Knows, RoundKnowledge, require
 
 

@@ -28,7 +28,9 @@ class Boosting(Backdoor):
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> from privfl.core import RoundPlan
     >>> known = RoundKnowledge(RoundPlan(0, (1, 2), d=1, l2=9.0), torch.zeros(1))
-    >>> Boosting(PixelPattern(target=0), boost=10.0).poison_updates(torch.ones(1, 1), known, torch.Generator())
+    >>> Boosting(PixelPattern(target=0), boost=10.0).poison_updates(
+    ...     torch.ones(1, 1), known, torch.Generator()
+    ... )
     tensor([[10.]])
     """
 

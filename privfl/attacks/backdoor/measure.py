@@ -40,7 +40,10 @@ def success(module: nn.Module, x: Tensor, target: int) -> float:
 def confusion(module: nn.Module, test: Dataset) -> Int[Tensor, "C C"]:
     """Counts [true class, predicted class].
 
-    >>> confusion(nn.Identity(), Dataset(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), classes=2)).tolist()
+    >>> confusion(
+    ...     nn.Identity(),
+    ...     Dataset(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), classes=2),
+    ... ).tolist()
     [[1, 0], [1, 0]]
     """
     pairs = test.y * test.classes + predictions(module, test.x)
@@ -52,7 +55,10 @@ def confusion(module: nn.Module, test: Dataset) -> Int[Tensor, "C C"]:
 def accuracy(module: nn.Module, test: Dataset) -> float:
     """The fraction of labels (or next tokens) that are the most likely class.
 
-    >>> accuracy(nn.Identity(), Dataset(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), classes=2))
+    >>> accuracy(
+    ...     nn.Identity(),
+    ...     Dataset(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]), classes=2),
+    ... )
     0.5
     """
     return float((predictions(module, test.x) == test.y).double().mean())

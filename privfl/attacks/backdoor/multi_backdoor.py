@@ -24,7 +24,12 @@ class MultiBackdoor:
     Seat: data. Knows its own data.
 
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
-    >>> two = MultiBackdoor((PixelPattern(target=0, fraction=0.2), PixelPattern(target=1, fraction=0.1, boxes=((4, 4, 4, 4),))))
+    >>> two = MultiBackdoor(
+    ...     (
+    ...         PixelPattern(target=0, fraction=0.2),
+    ...         PixelPattern(target=1, fraction=0.1, boxes=((4, 4, 4, 4),)),
+    ...     )
+    ... )
     >>> round(two.fraction, 3)
     0.3
     """

@@ -25,7 +25,11 @@ class Neurotoxin(Backdoor):
 
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> from privfl.core import RoundPlan
-    >>> known = RoundKnowledge(RoundPlan(1, (1, 2), d=4, l2=9.0), torch.zeros(4), last=torch.tensor([0.1, -0.9, 0.2, 0.3]))
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(1, (1, 2), d=4, l2=9.0),
+    ...     torch.zeros(4),
+    ...     last=torch.tensor([0.1, -0.9, 0.2, 0.3]),
+    ... )
     >>> Neurotoxin(PixelPattern(target=0), top=0.25).poison_training(known).frozen
     tensor([False,  True, False, False])
     """

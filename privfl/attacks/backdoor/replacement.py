@@ -31,7 +31,9 @@ class ModelReplacement(Backdoor):
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> from privfl.core import RoundPlan
     >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3, 4), d=1, l2=9.0), torch.zeros(1))
-    >>> ModelReplacement(PixelPattern(target=0)).poison_updates(torch.ones(1, 1), known, torch.Generator())
+    >>> ModelReplacement(PixelPattern(target=0)).poison_updates(
+    ...     torch.ones(1, 1), known, torch.Generator()
+    ... )
     tensor([[4.]])
     """
 
@@ -82,7 +84,9 @@ class TrainAndScale(Backdoor):
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> from privfl.core import RoundPlan
     >>> known = RoundKnowledge(RoundPlan(0, (1, 2), d=2, l2=9.0), torch.zeros(2))
-    >>> TrainAndScale(PixelPattern(target=0), bound=10.0).poison_updates(torch.tensor([[3.0, 4.0]]), known, torch.Generator())
+    >>> TrainAndScale(PixelPattern(target=0), bound=10.0).poison_updates(
+    ...     torch.tensor([[3.0, 4.0]]), known, torch.Generator()
+    ... )
     tensor([[6., 8.]])
     """
 

@@ -29,7 +29,12 @@ class Semantic(Trigger):
     Raises:
         ConfigError: no condition is given.
 
-    >>> data = Dataset(torch.zeros(3, 1), torch.tensor([7, 7, 5]), classes=10, attributes={"crossed": torch.tensor([1, 0, 1])})
+    >>> data = Dataset(
+    ...     torch.zeros(3, 1),
+    ...     torch.tensor([7, 7, 5]),
+    ...     classes=10,
+    ...     attributes={"crossed": torch.tensor([1, 0, 1])},
+    ... )
     >>> Semantic(source=7, attribute="crossed", value=1, target=5).samples(data).y
     tensor([5])
     """
@@ -91,7 +96,9 @@ class EdgeCase(Trigger):
 
     Seat: data. Knows its own data.
 
-    >>> data = Dataset(torch.tensor([[0.0], [0.1], [0.2], [9.0]]), torch.zeros(4, dtype=torch.int64), classes=2)
+    >>> data = Dataset(
+    ...     torch.tensor([[0.0], [0.1], [0.2], [9.0]]), torch.zeros(4, dtype=torch.int64), classes=2
+    ... )
     >>> EdgeCase(source=0, target=1, quantile=0.25).samples(data).x
     tensor([[9.]])
     """

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.attacks.backdoor.trigger import Trigger
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
+from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import (
     Broadcast,
     Charge,

@@ -40,11 +40,20 @@ class AGRTailored:
     stands in for it (``rule``).
 
     >>> class First:
-    ...     def __call__(self, opened): return opened.values.mean(dim=0).clamp(-2, 2)
-    ...     def sensitivity(self, bound, n, relation): return float("inf")
+    ...     def __call__(self, opened):
+    ...         return opened.values.mean(dim=0).clamp(-2, 2)
+    ...
+    ...     def sensitivity(self, bound, n, relation):
+    ...         return float("inf")
     >>> from privfl.core import RoundPlan, Rows
-    >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [1.0]]))
-    >>> bool(AGRTailored(First(), along="unit").poison_updates(torch.ones(1, 1), known, torch.Generator()) < -7)
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, (1, 2, 3), d=1, l2=9.0),
+    ...     torch.zeros(1),
+    ...     benign=Rows.of([[1.0], [1.0]]),
+    ... )
+    >>> attack = AGRTailored(First(), along="unit")
+    >>> sent = attack.poison_updates(torch.ones(1, 1), known, torch.Generator())
+    >>> bool(sent < -7)
     True
     """
 

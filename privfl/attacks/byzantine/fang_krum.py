@@ -28,7 +28,9 @@ class FangKrum:
 
     >>> from privfl.core import RoundPlan, Rows
     >>> honest = Rows.of(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)) + 1)
-    >>> known = RoundKnowledge(RoundPlan(0, tuple(range(10)), d=5, l2=9.0), torch.zeros(5), benign=honest)
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, tuple(range(10)), d=5, l2=9.0), torch.zeros(5), benign=honest
+    ... )
     >>> FangKrum().poison_updates(torch.ones(2, 5), known, torch.Generator())[0].sign()
     tensor([-1., -1., -1., -1., -1.])
     """

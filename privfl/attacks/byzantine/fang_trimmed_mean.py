@@ -30,8 +30,14 @@ class FangTrimmedMean:
     a trimmed mean or a median.
 
     >>> from privfl.core import RoundPlan, Rows
-    >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.tensor([10.0]), benign=Rows.of([[1.0], [2.0]]))
-    >>> sent = known.before + FangTrimmedMean().poison_updates(torch.ones(1, 1), known, torch.Generator())
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, (1, 2, 3), d=1, l2=9.0),
+    ...     torch.tensor([10.0]),
+    ...     benign=Rows.of([[1.0], [2.0]]),
+    ... )
+    >>> sent = known.before + FangTrimmedMean().poison_updates(
+    ...     torch.ones(1, 1), known, torch.Generator()
+    ... )
     >>> bool(5.5 <= sent <= 11.0)
     True
     """

@@ -26,7 +26,9 @@ class FreeRider:
     Seat: updates. Knows nothing but the broadcasts.
 
     >>> from privfl.core import RoundPlan
-    >>> known = RoundKnowledge(RoundPlan(0, (1,), d=2, l2=1.0), torch.zeros(2), last=torch.tensor([0.5, 0.5]))
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, (1,), d=2, l2=1.0), torch.zeros(2), last=torch.tensor([0.5, 0.5])
+    ... )
     >>> FreeRider(sends="last").poison_updates(torch.ones(1, 2), known, torch.Generator())
     tensor([[0.5000, 0.5000]])
     """

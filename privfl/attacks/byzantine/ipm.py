@@ -23,7 +23,9 @@ class IPM:
     Seat: updates, in collusion. Knows all honest updates, or its own (``sees``).
 
     >>> from privfl.core import RoundPlan, Rows
-    >>> known = RoundKnowledge(RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [3.0]]))
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, (1, 2, 3), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[1.0], [3.0]])
+    ... )
     >>> IPM(epsilon=0.5).poison_updates(torch.ones(1, 1), known, torch.Generator())
     tensor([[-1.]])
     """

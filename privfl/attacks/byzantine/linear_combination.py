@@ -25,8 +25,12 @@ class LinearCombination:
     Seat: updates. Knows all honest updates and weights (omniscient).
 
     >>> from privfl.core import RoundPlan, Rows
-    >>> known = RoundKnowledge(RoundPlan(0, (1, 2), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[3.0]]))
-    >>> LinearCombination(factor=-1.0).poison_updates(torch.ones(1, 1), known, torch.Generator())  # the mean of 3 and -9 is -3
+    >>> known = RoundKnowledge(
+    ...     RoundPlan(0, (1, 2), d=1, l2=9.0), torch.zeros(1), benign=Rows.of([[3.0]])
+    ... )
+    >>> LinearCombination(factor=-1.0).poison_updates(
+    ...     torch.ones(1, 1), known, torch.Generator()
+    ... )  # and the mean of 3 and -9 is -3
     tensor([[-9.]])
     """
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
 from privfl.attacks.byzantine.direction import Direction, direction
+from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
 from privfl.core import Knows, RoundKnowledge
 from privfl.core.geometry import squared_distances, squared_norms
 
@@ -27,7 +27,9 @@ class MinMax:
 
     Seat: updates, in collusion. Knows all honest updates, or its own; no rule.
 
-    >>> MinMax(along="unit").gamma(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([-1.0, 0.0]))
+    >>> MinMax(along="unit").gamma(
+    ...     torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([-1.0, 0.0])
+    ... )
     1.0
     """
 
@@ -73,7 +75,8 @@ class MinSum:
 
     Seat: updates, in collusion. Knows all honest updates, or its own; no rule.
 
-    >>> round(MinSum(along="unit").gamma(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([-1.0, 0.0])), 6)
+    >>> benign = torch.tensor([[0.0, 1.0], [2.0, 1.0]])
+    >>> round(MinSum(along="unit").gamma(benign, torch.tensor([-1.0, 0.0])), 6)
     1.0
     """
 

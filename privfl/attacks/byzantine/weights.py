@@ -47,7 +47,9 @@ class RandomWeights:
 
     >>> from privfl.core import RoundPlan
     >>> known = RoundKnowledge(RoundPlan(0, (1,), d=2, l2=1.0), torch.tensor([3.0, -1.0]))
-    >>> sent = known.before + RandomWeights().poison_updates(torch.ones(1, 2), known, torch.Generator())
+    >>> sent = known.before + RandomWeights().poison_updates(
+    ...     torch.ones(1, 2), known, torch.Generator()
+    ... )
     >>> bool((sent.abs() <= 1).all())
     True
     """

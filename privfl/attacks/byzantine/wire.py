@@ -21,7 +21,9 @@ class SkipClip:
     Seat: the client's own party. Knows its own update.
 
     >>> import torch
-    >>> SkipClip(scale=10.0).poison_bounded(Bounded(1, torch.tensor([1.0]), l2=1.0), torch.tensor([3.0])).delta
+    >>> SkipClip(scale=10.0).poison_bounded(
+    ...     Bounded(1, torch.tensor([1.0]), l2=1.0), torch.tensor([3.0])
+    ... ).delta
     tensor([30.])
     """
 
@@ -45,7 +47,8 @@ class Withhold:
     Seat: the client's party. Knows nothing.
 
     >>> class Echo:
-    ...     def step(self, mail): return {"server": b"here"}
+    ...     def step(self, mail):
+    ...         return {"server": b"here"}
     >>> silent = Withhold(after=1).poison_party(Echo(), None, 3)
     >>> silent.step({}), silent.step({"server": b"and?"})
     ({'server': b'here'}, {})

@@ -1,14 +1,14 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
 from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
+from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 from privfl.attacks.inversion.fishing import Fishing
 from privfl.attacks.inversion.gauss_newton import GaussNewton
+from privfl.attacks.inversion.grad_inversion import GradInversion
 from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
-from privfl.attacks.inversion.grad_inversion import GradInversion
-from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 
 __all__ = [
     "DLG",

@@ -46,8 +46,18 @@ class GradientDisaggregation(Inference):
     >>> from privfl.core import RoundPlan, Rows
     >>> def seen(number, a, b, rows):
     ...     plan = RoundPlan(number, (0, 1, 2, 3), d=1, l2=9.0)
-    ...     groups = {"membership": torch.tensor([0 if c in a else 1 for c in range(4)]), "groups": torch.tensor([0, 1])}
-    ...     return View("server", plan, torch.zeros(1), torch.zeros(1), {"delta": Rows(torch.tensor(rows), torch.full((2,), 2.0))}, groups)
+    ...     groups = {
+    ...         "membership": torch.tensor([0 if c in a else 1 for c in range(4)]),
+    ...         "groups": torch.tensor([0, 1]),
+    ...     }
+    ...     return View(
+    ...         "server",
+    ...         plan,
+    ...         torch.zeros(1),
+    ...         torch.zeros(1),
+    ...         {"delta": Rows(torch.tensor(rows), torch.full((2,), 2.0))},
+    ...         groups,
+    ...     )
     >>> views = [seen(0, (0, 1), (2, 3), [[0.5], [-0.5]]), seen(1, (0, 2), (1, 3), [[0.5], [-0.5]])]
     >>> views += [seen(2, (0, 3), (1, 2), [[0.0], [0.0]])]
     >>> found = GradientDisaggregation(ridge=1e-6).run(views).updates.flatten()

@@ -2,9 +2,9 @@
 
 from privfl.attacks.membership.loss import LossThreshold
 from privfl.attacks.membership.shadows import ShadowMembership
+from privfl.attacks.membership.source_inference import SourceInference, SubjectMembership
 from privfl.attacks.membership.update_stream import UpdateMembership
 from privfl.attacks.membership.white_box import GradientAscent, WhiteBoxMembership
-from privfl.attacks.membership.source_inference import SourceInference, SubjectMembership
 
 __all__ = [
     "GradientAscent",

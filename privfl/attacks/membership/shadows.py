@@ -146,11 +146,9 @@ def _rmia(
     of the population.
     """
     likelihoods = torch.sigmoid(margins)
-    if (
-        offline
-    # shadows with the candidate are not to be had: their mean is OFFLINE_A times that without it,
-    # and the rest of one
-    ):
+    # offline, shadows with the candidate are not to be had: their mean is OFFLINE_A times that
+    # without it, and the rest of one
+    if offline:
         out = ~inside
         mean = (
             (1 + OFFLINE_A) * (likelihoods * out).sum(dim=0) / out.sum(dim=0).clamp(min=1)

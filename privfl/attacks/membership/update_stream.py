@@ -110,7 +110,12 @@ def matched_filter(
     """G' S^-1 u and g' S^-1 g with S = A'A / m + ridge, by the Woodbury identity: nothing of size d
     x d is made.
 
-    >>> cross, own = matched_filter(torch.eye(3), torch.eye(3)[:1], torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), 1.0)
+    >>> cross, own = matched_filter(
+    ...     torch.eye(3),
+    ...     torch.eye(3)[:1],
+    ...     torch.randn(8, 3, generator=torch.Generator().manual_seed(0)),
+    ...     1.0,
+    ... )
     >>> (cross / own.sqrt()).argmax()
     tensor(0)
     """

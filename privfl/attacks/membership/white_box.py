@@ -229,8 +229,9 @@ def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Fl
     norms = [part.norm(dim=1).clamp(min=1e-12).log() for part in torch.split(G, sizes, dim=1)]
     step = -update / update.norm().clamp(min=1e-30)
     along = (G @ step) / G.norm(dim=1).clamp(min=1e-30)
-    first, last = losses(before, data), losses(
-        Simulator(forward, view.before + update, round=number), data
+    first, last = (
+        losses(before, data),
+        losses(Simulator(forward, view.before + update, round=number), data),
     )
     return torch.stack([first, last, first - last, along, *norms], dim=1)
 

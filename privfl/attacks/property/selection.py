@@ -29,7 +29,9 @@ class SelectionProfile(Inference):
     >>> from privfl.core import RoundPlan
     >>> plan = RoundPlan(0, (4, 7), d=1, l2=1.0)
     >>> told = {"clients": torch.tensor([4, 7]), "selected": torch.tensor([True, False])}
-    >>> SelectionProfile().run(View("server", plan, torch.zeros(1), torch.zeros(1), {}, told)).scores.tolist()
+    >>> SelectionProfile().run(
+    ...     View("server", plan, torch.zeros(1), torch.zeros(1), {}, told)
+    ... ).scores.tolist()
     [[1.0, 0.0]]
     """
 

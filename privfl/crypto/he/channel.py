@@ -30,7 +30,7 @@ from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_a
 from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyring
 from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
-from privfl.crypto.he.wire import SignedMessage, Numbers, Parts, Refused, unpack, unpack_numbers
+from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack, unpack_numbers
 
 
 class HeClient(KeepsSecrets):

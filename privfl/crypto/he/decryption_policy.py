@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from privfl.core import Abort, Buffer, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.wire import (
-    SignedMessage,
     Parts,
     Refused,
     Rope,
+    SignedMessage,
     Topic,
     braid,
     digest,

@@ -34,10 +34,10 @@ from privfl.crypto.he.decryption_policy import (
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
 from privfl.crypto.he.wire import (
-    SignedMessage,
     Numbers,
     Parts,
     Refused,
+    SignedMessage,
     Topic,
     pack_numbers,
     unpack_numbers,

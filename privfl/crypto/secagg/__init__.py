@@ -5,4 +5,4 @@ from privfl.crypto.secagg.channel import SecAgg
 from privfl.crypto.secagg.graph import Degree, degree
 from privfl.crypto.secagg.parameters import SecAggParameters
 
-__all__ = ["Degree", "SecAggParameters", "SecAgg", "StageAbort", "degree"]
+__all__ = ["Degree", "SecAgg", "SecAggParameters", "StageAbort", "degree"]

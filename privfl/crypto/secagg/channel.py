@@ -7,9 +7,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
 
 from privfl.core import (
     BadUpdate,
@@ -21,13 +18,10 @@ from privfl.core import (
     HelperMember,
     KeepsSecrets,
     Member,
-    NoiseSource,
     Opener,
-    OsNoise,
     Party,
     PartyId,
     Received,
-    RingNoise,
     RoundPlan,
     RowBound,
     Rows,
@@ -35,16 +29,15 @@ from privfl.core import (
     Silent,
     Total,
     client_party,
-    require,
 )
-from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import BackendName, Directory, Words, backend, fields
+from privfl.crypto.primitives import backend, fields
 from privfl.crypto.secagg import ideal, keys
-from privfl.crypto.secagg.client import SecAggClientParty
+from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.parameters import (
     SecAggParameters,
+    SecAggSettings,
     degree_for,
     epoch,
     parameters_of,
@@ -55,7 +48,7 @@ from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
 @dataclass(frozen=True, slots=True)
-class SecAgg:
+class SecAgg(SecAggSettings):
     """Masks that cancel (Bonawitz et al. 2017), on a sparse graph (SecAgg+, Bell et al. 2020).
 
     Every client adds a mask of its own and one for each neighbour, which the neighbour subtracts;
@@ -100,57 +93,6 @@ class SecAgg:
     >>> SecAgg(graph="k_regular", corrupt=0.05, drop=0.05).degree(1000)
     Degree(k=34, t=18)
     """
-
-    threshold: float | int | None = None
-    graph: Literal["complete", "k_regular"] | int = "k_regular"
-    mode: Literal["semi_honest", "active"] = "semi_honest"
-    bits: int = 16
-    ring: int | None = None
-    rounding: Literal["nearest", "stochastic"] = "nearest"
-    rotation: bool = False
-    corrupt: float = 0.1
-    drop: float = 0.1
-    sigma: float = 40.0
-    eta: float = 30.0
-    noise: RingNoise | None = None
-    noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
-    carry: bool = False
-    fidelity: Literal["real", "ideal"] = "real"
-    forward_secrecy: bool = False
-    backend: BackendName = "auto"
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.graph not in ("complete", "k_regular") and not (
-            isinstance(self.graph, int) and self.graph > 0
-        ):
-            raise ConfigError(
-                f"graph is 'complete', 'k_regular' or a degree above 0, and is {self.graph!r}."
-            )
-        if self.mode not in ("semi_honest", "active"):
-            raise ConfigError(f"mode is 'semi_honest' or 'active', and is '{self.mode}'.")
-        if self.fidelity not in ("real", "ideal"):
-            raise ConfigError(f"fidelity is 'real' or 'ideal', and is '{self.fidelity}'.")
-        if self.ring not in (None, 16, 24, 32):
-            raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
-        if isinstance(self.threshold, int):
-            require.at_least(1, threshold=self.threshold)
-        elif self.threshold is not None:
-            require.within(0, 1, threshold=self.threshold)
-        require.within(0, 0.5, corrupt=self.corrupt, drop=self.drop)
-        require.positive(sigma=self.sigma, eta=self.eta)
-        backend(self.backend)
-        FixedPoint(self.bits, self.rounding, self.rotation)
-
-    @property
-    def active(self) -> bool:
-        """Whether the server may lie."""
-        return self.mode == "active"
-
-    @property
-    def code(self) -> FixedPoint:
-        """How values become integers."""
-        return FixedPoint(self.bits, self.rounding, self.rotation)
 
     def degree(self, n: int) -> Degree:
         """How many neighbours a client has in a cohort of n, and how many shares open a secret."""
@@ -213,21 +155,6 @@ class SecAgg:
             unit_l2(self, plan), plan.d, parameters_of(self, plan).quorum, survivors
         )
 
-    def integers(self, update: Bounded, plan: RoundPlan, parameters: SecAggParameters) -> Words:
-        """A contribution in the ring [d + 1], with its share of the noise.
-
-        Raises:
-            BadUpdate: as `FixedPoint.encode`.
-        """
-        if self.noise is None:
-            narrow = self.code.encode(update, plan, dtype=np.int32)
-            return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
-        wide = self.code.encode(update, plan).astype(np.int64, copy=False)
-        wide[:-1] = self.noise.add(
-            wide[:-1], unit_l2(self, plan), parameters.quorum, self.noise_source
-        )
-        return wide.astype(parameters.dtype)
-
 
 @dataclass(repr=False)
 class SecAggClient(KeepsSecrets):
@@ -239,7 +166,7 @@ class SecAggClient(KeepsSecrets):
     one tag no second vector is ever masked.
     """
 
-    channel: SecAgg
+    channel: SecAggSettings
     who: ClientId
     identity: bytes
     ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
@@ -273,7 +200,7 @@ class SecAggClient(KeepsSecrets):
             )
         self.entered.add(this)
         try:
-            vector = channel.integers(update, plan, now)
+            vector = ring_vector(channel, update, plan, now)
         except BadUpdate as bad:
             refused = str(bad)
         if channel.carry:
@@ -287,8 +214,19 @@ class SecAggClient(KeepsSecrets):
         if not channel.forward_secrecy:
             self.kept[now.tag] = (position, own)
         return SecAggClientParty(
-            now, plan.cohort, position, own, self.identity, channel.directory, channel.backend, this, fields.facts(plan), vector,
-            refused=refused, speaks_first=not channel.carry, next_advert=advert,
+            now,
+            plan.cohort,
+            position,
+            own,
+            self.identity,
+            channel.directory,
+            channel.backend,
+            this,
+            fields.facts(plan),
+            vector,
+            refused=refused,
+            speaks_first=not channel.carry,
+            next_advert=advert,
         )
 
 
@@ -300,7 +238,7 @@ class SecAggServer(KeepsSecrets):
     `sleep`, or the keys that the party collects are lost and the next round calls for them again.
     """
 
-    channel: SecAgg
+    channel: SecAggSettings
     ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
 
     def set_up(self) -> Party:

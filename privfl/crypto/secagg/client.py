@@ -8,16 +8,36 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 
-from privfl.core import Buffer, KeepsSecrets, Mail, client_party
+import numpy as np
+
+from privfl.core import Bounded, Buffer, KeepsSecrets, Mail, RoundPlan, client_party
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.graph import pick
 from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE, Agreement, RoundKeys
-from privfl.crypto.secagg.parameters import SecAggParameters
+from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, unit_l2
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.sharing import shamir
+
+
+def ring_vector(
+    settings: SecAggSettings, update: Bounded, plan: RoundPlan, parameters: SecAggParameters
+) -> Words:
+    """A contribution in the ring [d + 1], with its share of the noise.
+
+    Raises:
+        BadUpdate: as `FixedPoint.encode`.
+    """
+    if settings.noise is None:
+        narrow = settings.code.encode(update, plan, dtype=np.int32)
+        return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
+    wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
+    wide[:-1] = settings.noise.add(
+        wide[:-1], unit_l2(settings, plan), parameters.quorum, settings.noise_source
+    )
+    return wide.astype(parameters.dtype)
 
 
 @dataclass(repr=False)

@@ -79,18 +79,13 @@ def _holds(
     n: int, k: int, t: int, corrupt: float, drop: float, sigma: float, eta: float, active: bool
 ) -> bool:
     bad, gone, union = math.floor(corrupt * n), math.floor(drop * n), math.log2(n)
-    if (
-        t > k + 1 or union + _log2_tail(n - 1, bad, k, t) > -sigma
-    ):  # corrupt neighbours alone open a secret
-        return False
-    if (
-        union + _log2_tail(n - 1, gone, k, k - t + 1) > -eta
-    ):  # too few neighbours survive to open it
-        return False
-    if (
-        not active
-    # honest survivors fall apart only where k/2 neighbours on the circle are all corrupt or gone
-    ):
+    if t > k + 1 or union + _log2_tail(n - 1, bad, k, t) > -sigma:
+        return False  # corrupt neighbours alone open a secret
+    if union + _log2_tail(n - 1, gone, k, k - t + 1) > -eta:
+        return False  # too few neighbours survive to open it
+    if not active:
+        # honest survivors fall apart only where k/2 neighbours on the circle are all corrupt or
+        # gone
         run, lost = k // 2, min(bad + gone, n)
         return union + _log2_tail(n, lost, run, run) <= -sigma
     for s in sorted({int(x) for x in np.geomspace(1, max(1, (n - bad) // 2), 48)}):

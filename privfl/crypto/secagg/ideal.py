@@ -5,7 +5,6 @@ protects nothing outside of a simulator.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,11 +28,9 @@ from privfl.crypto.primitives import Words, fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import wire
-from privfl.crypto.secagg.parameters import SecAggParameters, parameters_of
+from privfl.crypto.secagg.client import ring_vector
+from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, parameters_of
 from privfl.crypto.secagg.stage import Kind
-
-if TYPE_CHECKING:
-    from privfl.crypto.secagg.channel import SecAgg
 
 TRUSTED: PartyId = "trusted/0"
 
@@ -111,25 +108,31 @@ class _Trusted(KeepsSecrets):
         self.done = True
         names = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
         body = wire.write(
-            Kind.UNMASK, self.parameters.ring, 0, self.parameters.tag, fields.facts(self.plan), fields.bit_set(self.summed, self.plan.n),
-            fields.pack(self.total, self.parameters.ring), names,
+            Kind.UNMASK,
+            self.parameters.ring,
+            0,
+            self.parameters.tag,
+            fields.facts(self.plan),
+            fields.bit_set(self.summed, self.plan.n),
+            fields.pack(self.total, self.parameters.ring),
+            names,
         )
         return {"server": body}
 
 
 def _read(
-    channel: SecAgg, body: memoryview | bytes | bytearray, plan: RoundPlan | None
+    settings: SecAggSettings, body: memoryview | bytes | bytearray, plan: RoundPlan | None
 ) -> tuple[Total, list[int], dict[PartyId, str]]:
     _, _, _, content = wire.read(body)
     known, rest = fields.read_facts(content)
-    now = parameters_of(channel, plan or known)
+    now = parameters_of(settings, plan or known)
     summed, rest = fields.read_bit_set(rest, known.n)
     size = now.length * now.ring // 8
     total = fields.unpack(rest[:size], now.ring, now.length)
     lines = bytes(rest[size:]).decode().splitlines()
     excluded = dict(line.split("\t", 1) for line in lines)
     return (
-        channel.code.decode(lift(total, now.ring), plan or known, len(summed)),
+        settings.code.decode(lift(total, now.ring), plan or known, len(summed)),
         sorted(summed),
         excluded,
     )
@@ -137,13 +140,13 @@ def _read(
 
 @dataclass
 class _Server:
-    channel: SecAgg
+    settings: SecAggSettings
     plan: RoundPlan
     result: Opened[Total] | None = None
 
     def step(self, mail: Mail) -> Mail:
         if TRUSTED in mail:
-            total, summed, excluded = _read(self.channel, mail[TRUSTED], self.plan)
+            total, summed, excluded = _read(self.settings, mail[TRUSTED], self.plan)
             self.result = Opened(
                 total, tuple(self.plan.cohort[i] for i in summed), excluded=excluded
             )
@@ -152,7 +155,7 @@ class _Server:
 
 @dataclass
 class _Member:
-    channel: SecAgg
+    settings: SecAggSettings
 
     def set_up(self) -> Silent:
         """Nothing to say."""
@@ -167,9 +170,9 @@ class IdealClientMember(_Member):
 
     def enter(self, plan: RoundPlan, update: Bounded) -> _Client:
         """Its part in one round."""
-        now, vector, refused = parameters_of(self.channel, plan), None, None
+        now, vector, refused = parameters_of(self.settings, plan), None, None
         try:
-            vector = self.channel.integers(update, plan, now)
+            vector = ring_vector(self.settings, update, plan, now)
         except BadUpdate as bad:
             refused = str(bad)
         return _Client(
@@ -182,8 +185,8 @@ class IdealServerMember(_Member):
 
     def enter(self, plan: RoundPlan) -> _Server:
         """Its part in one round."""
-        parameters_of(self.channel, plan)
-        return _Server(self.channel, plan)
+        parameters_of(self.settings, plan)
+        return _Server(self.settings, plan)
 
 
 class TrustedMember(_Member):
@@ -191,15 +194,15 @@ class TrustedMember(_Member):
 
     def enter(self, plan: RoundPlan) -> _Trusted:
         """Its part in one round."""
-        now = parameters_of(self.channel, plan)
+        now = parameters_of(self.settings, plan)
         return _Trusted(now, plan, np.zeros(now.length, dtype=now.dtype))
 
 
-def decode(channel: SecAgg, received: Received) -> Total | None:
+def decode(settings: SecAggSettings, received: Received) -> Total | None:
     """The sum that the server was told; what the trusted party hears, nobody does."""
     for mail in received.get("server", ()):
         if TRUSTED in mail:
-            return _read(channel, memoryview(mail[TRUSTED]), None)[0]
+            return _read(settings, memoryview(mail[TRUSTED]), None)[0]
     return None
 
 

@@ -5,19 +5,80 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 
-from privfl.core import ConfigError, RoundPlan
+from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan, require
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.crypto.ring import ring_for, word
 from privfl.crypto.secagg import graph
 from privfl.crypto.secagg.graph import Degree
 
-if TYPE_CHECKING:
-    from privfl.crypto.secagg.channel import SecAgg
+
+@dataclass(frozen=True, slots=True)
+class SecAggSettings:
+    """What describes a secure aggregation before any round; `SecAgg` says what each field means.
+
+    Parties, views and the ideal functionality need no more of their channel.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+    """
+
+    threshold: float | int | None = None
+    graph: Literal["complete", "k_regular"] | int = "k_regular"
+    mode: Literal["semi_honest", "active"] = "semi_honest"
+    bits: int = 16
+    ring: int | None = None
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    rotation: bool = False
+    corrupt: float = 0.1
+    drop: float = 0.1
+    sigma: float = 40.0
+    eta: float = 30.0
+    noise: RingNoise | None = None
+    noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
+    carry: bool = False
+    fidelity: Literal["real", "ideal"] = "real"
+    forward_secrecy: bool = False
+    backend: BackendName = "auto"
+    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.graph not in ("complete", "k_regular") and not (
+            isinstance(self.graph, int) and self.graph > 0
+        ):
+            raise ConfigError(
+                f"graph is 'complete', 'k_regular' or a degree above 0, and is {self.graph!r}."
+            )
+        if self.mode not in ("semi_honest", "active"):
+            raise ConfigError(f"mode is 'semi_honest' or 'active', and is '{self.mode}'.")
+        if self.fidelity not in ("real", "ideal"):
+            raise ConfigError(f"fidelity is 'real' or 'ideal', and is '{self.fidelity}'.")
+        if self.ring not in (None, 16, 24, 32):
+            raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
+        if isinstance(self.threshold, int):
+            require.at_least(1, threshold=self.threshold)
+        elif self.threshold is not None:
+            require.within(0, 1, threshold=self.threshold)
+        require.within(0, 0.5, corrupt=self.corrupt, drop=self.drop)
+        require.positive(sigma=self.sigma, eta=self.eta)
+        backend(self.backend)
+        FixedPoint(self.bits, self.rounding, self.rotation)
+
+    @property
+    def active(self) -> bool:
+        """Whether the server may lie."""
+        return self.mode == "active"
+
+    @property
+    def code(self) -> FixedPoint:
+        """How values become integers."""
+        return FixedPoint(self.bits, self.rounding, self.rotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,46 +131,46 @@ def epoch(plan: RoundPlan, number: int) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def degree_for(channel: SecAgg, n: int) -> Degree:
+def degree_for(settings: SecAggSettings, n: int) -> Degree:
     """The degree and threshold of a cohort of n.
 
     Raises:
         ConfigError: a threshold that is not over half of the shares, or too low for the corrupt
             neighbours of an active round.
     """
-    if channel.graph == "complete" or n <= 3:
-        found = graph.complete(n, corrupt=channel.corrupt, active=channel.active)
-    elif channel.graph == "k_regular":
+    if settings.graph == "complete" or n <= 3:
+        found = graph.complete(n, corrupt=settings.corrupt, active=settings.active)
+    elif settings.graph == "k_regular":
         found = graph.degree(
             n,
-            corrupt=channel.corrupt,
-            drop=channel.drop,
-            sigma=channel.sigma,
-            eta=channel.eta,
-            active=channel.active,
+            corrupt=settings.corrupt,
+            drop=settings.drop,
+            sigma=settings.sigma,
+            eta=settings.eta,
+            active=settings.active,
         )
     else:
-        k = graph.even(int(channel.graph), n)
-        safe = graph.threshold_for(n, k, channel.corrupt, channel.sigma, channel.active)
-        whole = graph.complete(n, corrupt=channel.corrupt, active=channel.active)
+        k = graph.even(int(settings.graph), n)
+        safe = graph.threshold_for(n, k, settings.corrupt, settings.sigma, settings.active)
+        whole = graph.complete(n, corrupt=settings.corrupt, active=settings.active)
         found = whole if k >= n - 1 else Degree(k, safe)
-    if channel.threshold is None:
+    if settings.threshold is None:
         chosen = found
-    elif isinstance(channel.threshold, int):
-        chosen = Degree(found.k, channel.threshold)
+    elif isinstance(settings.threshold, int):
+        chosen = Degree(found.k, settings.threshold)
     else:
-        chosen = Degree(found.k, max(found.t, math.ceil(channel.threshold * found.shares - 1e-9)))
+        chosen = Degree(found.k, max(found.t, math.ceil(settings.threshold * found.shares - 1e-9)))
     if not found.t <= chosen.t <= chosen.shares:
         raise ConfigError(
-            f"threshold {channel.threshold}: {chosen.t} of {chosen.shares} shares, where {n}"
-            f" clients of whom {channel.corrupt:.0%} may be corrupt need {found.t} to"
-            f" {chosen.shares} in {channel.mode} mode: change threshold, graph or corrupt."
+            f"threshold {settings.threshold}: {chosen.t} of {chosen.shares} shares, where {n}"
+            f" clients of whom {settings.corrupt:.0%} may be corrupt need {found.t} to"
+            f" {chosen.shares} in {settings.mode} mode: change threshold, graph or corrupt."
         )
     return chosen
 
 
 @lru_cache(maxsize=64)
-def parameters_of(channel: SecAgg, plan: RoundPlan) -> SecAggParameters:
+def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters:
     """The round's public parameters, with the headroom of the ring proved.
 
     Raises:
@@ -121,12 +182,17 @@ def parameters_of(channel: SecAgg, plan: RoundPlan) -> SecAggParameters:
             f"round {plan.number}: a sum over {plan.n} client hides nothing; secure aggregation"
             " needs at least 2."
         )
-    degree = degree_for(channel, plan.n)
+    degree = degree_for(settings, plan.n)
     quorum = max(2, math.ceil(plan.n * degree.t / degree.shares - 1e-9))
-    ring = ring_for(channel.code, plan, noise_reach(channel, plan, quorum), channel.ring)
+    ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/1/secagg", plan.session, plan.part.encode(), channel.mode.encode(), channel.code.rounding.encode(),
-        ",".join(map(str, plan.cohort)).encode(), b"ideal" if channel.fidelity == "ideal" else b"real",
+        b"privfl/1/secagg",
+        plan.session,
+        plan.part.encode(),
+        settings.mode.encode(),
+        settings.code.rounding.encode(),
+        ",".join(map(str, plan.cohort)).encode(),
+        b"ideal" if settings.fidelity == "ideal" else b"real",
     ]
     numbers = struct.pack(
         "<qQddIIIHH?",
@@ -137,9 +203,9 @@ def parameters_of(channel: SecAgg, plan: RoundPlan) -> SecAggParameters:
         degree.k,
         degree.t,
         quorum,
-        channel.bits,
+        settings.bits,
         ring,
-        channel.rotation,
+        settings.rotation,
     )
     digest = hashlib.sha256(
         b"".join(len(word).to_bytes(8, "little") + word for word in words) + numbers
@@ -150,18 +216,18 @@ def parameters_of(channel: SecAgg, plan: RoundPlan) -> SecAggParameters:
         degree,
         quorum,
         ring,
-        channel.code.length(plan),
-        channel.active,
+        settings.code.length(plan),
+        settings.active,
     )
 
 
-def noise_reach(channel: SecAgg, plan: RoundPlan, quorum: int) -> int:
+def noise_reach(settings: SecAggSettings, plan: RoundPlan, quorum: int) -> int:
     """How far the cohort's noise can move one integer of the sum."""
-    return (
-        0 if channel.noise is None else channel.noise.reach(unit_l2(channel, plan), quorum, plan.n)
-    )
+    if settings.noise is None:
+        return 0
+    return settings.noise.reach(unit_l2(settings, plan), quorum, plan.n)
 
 
-def unit_l2(channel: SecAgg, plan: RoundPlan) -> float:
+def unit_l2(settings: SecAggSettings, plan: RoundPlan) -> float:
     """The norm that one contribution can have, in integers, rounding included."""
-    return channel.code.inflated(plan.l2, plan.d) * channel.code.scale(plan)
+    return settings.code.inflated(plan.l2, plan.d) * settings.code.scale(plan)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,13 +15,10 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import SEALED, RoundKeys
-from privfl.crypto.secagg.parameters import SecAggParameters, degree_for
+from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
-
-if TYPE_CHECKING:
-    from privfl.crypto.secagg.channel import SecAgg
 
 Kept = Mapping[bytes, tuple[int, RoundKeys]]
 
@@ -31,7 +27,7 @@ Kept = Mapping[bytes, tuple[int, RoundKeys]]
 class SecAggCoalitionView:
     """The server's mail of one round, read again, with the secrets of the clients that collude."""
 
-    channel: SecAgg
+    settings: SecAggSettings
     members: Sequence[Kept]
     tag: bytes = b""
     plan: RoundPlan | None = None
@@ -46,10 +42,10 @@ class SecAggCoalitionView:
 
     @classmethod
     def of(
-        cls, channel: SecAgg, received: Received, members: Sequence[Kept]
+        cls, settings: SecAggSettings, received: Received, members: Sequence[Kept]
     ) -> SecAggCoalitionView:
         """Sort the server's mail; what cannot be read is passed over, as the server does."""
-        tap = cls(channel, members)
+        tap = cls(settings, members)
         for mail in received.get("server", ()):
             for who, body in mail.items():
                 client = client_of(who)
@@ -73,7 +69,7 @@ class SecAggCoalitionView:
             self.sealed.setdefault(position, fields.read_table(content[32:], SEALED, n)[0])
         elif kind is Kind.MASKED:
             self.plan, packed = fields.read_facts(content)
-            length = self.channel.code.length(self.plan)
+            length = self.settings.code.length(self.plan)
             self.vectors.setdefault(position, fields.unpack(packed, self.ring, length))
         elif kind is Kind.UNMASK:
             seeds, rest = fields.read_table(content, shamir.SIZE, n)
@@ -88,17 +84,17 @@ class SecAggCoalitionView:
         """
         if self.plan is None or len(self.vectors) < 2:
             return None
-        degree = degree_for(self.channel, self.plan.n)
+        degree = degree_for(self.settings, self.plan.n)
         now = SecAggParameters(
             self.tag,
             self.plan.n,
             degree,
             2,
             self.ring,
-            self.channel.code.length(self.plan),
-            self.channel.active,
+            self.settings.code.length(self.plan),
+            self.settings.active,
         )
-        library = backend(self.channel.backend)
+        library = backend(self.settings.backend)
         unmasking = Unmasking(
             now,
             self.publics,
@@ -127,7 +123,7 @@ class SecAggCoalitionView:
             )
         except (StageAbort, KeyError):
             return None
-        return self.channel.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
+        return self.settings.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
 
     def _read_shares(self, own: Mapping[int, RoundKeys], library: Backend) -> None:
         """Open every sealed share that is addressed to a member of the coalition."""
@@ -196,7 +192,7 @@ class SecAggCoalitionView:
             vector = np.array(self.vectors[owner], dtype=now.dtype)
             mask(vector, masks, library)
             if self.plan is not None:
-                single = self.channel.code.decode(lift(vector, now.ring), self.plan, 1)
+                single = self.settings.code.decode(lift(vector, now.ring), self.plan, 1)
                 values.append(single.value / single.weight if single.weight else single.value)
                 weights.append(single.weight)
                 ids.append(self.ids[owner])

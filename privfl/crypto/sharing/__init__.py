@@ -2,7 +2,7 @@
 computing on shares.
 """
 
-from privfl.crypto.sharing.beaver import UsedUp, Square, Triple, deal, deal_square
+from privfl.crypto.sharing.beaver import Square, Triple, UsedUp, deal, deal_square
 from privfl.crypto.sharing.channel import AdditiveSharing
 from privfl.crypto.sharing.compare import Ands, DaBits, SignBits, deal_ands, deal_dabits
 from privfl.crypto.sharing.packed import PackedShamir
@@ -15,9 +15,9 @@ __all__ = [
     "PackedShamir",
     "Shamir",
     "SignBits",
-    "UsedUp",
     "Square",
     "Triple",
+    "UsedUp",
     "deal",
     "deal_ands",
     "deal_dabits",

@@ -40,8 +40,8 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.crypto.ring import RINGS, ring_for, word
 from privfl.crypto.sharing.parties import (
-    SharingClientParty,
     HelperParty,
+    SharingClientParty,
     SharingParameters,
     SharingServerParty,
     decode,

@@ -51,11 +51,16 @@ class SignBits(KeepsSecrets):
     ``send()`` is what goes to the other party, ``take(its message)`` brings it one of seven rounds
     further; then ``bits`` is there.
 
-    >>> x = np.array([5, -3], dtype=np.int64).view(np.uint64); x0 = _random(2)
-    >>> one, two = (SignBits(share, ands, first) for share, ands, first in zip((x0, x - x0), deal_ands(2), (True, False)))
+    >>> x = np.array([5, -3], dtype=np.int64).view(np.uint64)
+    >>> x0 = _random(2)
+    >>> one, two = (
+    ...     SignBits(share, ands, first)
+    ...     for share, ands, first in zip((x0, x - x0), deal_ands(2), (True, False))
+    ... )
     >>> while one.bits is None:
     ...     a, b = one.send(), two.send()
-    ...     one.take(b); two.take(a)
+    ...     one.take(b)
+    ...     two.take(a)
     >>> (one.bits ^ two.bits).tolist()
     [0, 1]
     """

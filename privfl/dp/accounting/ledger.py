@@ -64,7 +64,13 @@ def spend(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[Spent, ...
         ConfigError: delta is not in (0, 1).
 
     >>> from privfl.core import DpEvent, Sampling
-    >>> charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 1.0}), Sampling("poisson", 0.1, 1000), "client", "add_remove")
+    >>> charge = Charge(
+    ...     0,
+    ...     DpEvent("gaussian", {"noise_multiplier": 1.0}),
+    ...     Sampling("poisson", 0.1, 1000),
+    ...     "client",
+    ...     "add_remove",
+    ... )
     >>> [spent] = spend(Ledger((charge,) * 100), delta=1e-5)
     >>> round(spent.rdp, 4), round(spent.pld, 4)
     (7.8993, 7.0466)

@@ -151,9 +151,10 @@ def _without_replacement_integer(orders: tuple[int, ...], q: float, z: float) ->
     plain = np.log(2) + k * (k - 1) / (2 * z * z)
     even = 2 * np.arange(1, (min(most, 256) + 3) // 2)
     log_chi = _log_central_moments(even, z)
-    floor, ceil = (np.minimum(k, 256).astype(int) // 2) - 1, (
-        np.minimum(k, 256).astype(int) + 1
-    ) // 2 - 1
+    floor, ceil = (
+        (np.minimum(k, 256).astype(int) // 2) - 1,
+        (np.minimum(k, 256).astype(int) + 1) // 2 - 1,
+    )
     chi = np.log(4) + 0.5 * (log_chi[floor] + log_chi[ceil])
     bound = np.where(k <= 256, np.minimum(chi, plain), plain)
     _, index, log_choose = terms(orders)

@@ -67,7 +67,13 @@ def statement(ledger: Ledger, delta: float) -> Statement:
         ConfigError: delta is not in (0, 1).
 
     >>> from privfl.core import DpEvent, Sampling
-    >>> charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 1.0}), Sampling("poisson", 0.1, 1000), "client", "add_remove")
+    >>> charge = Charge(
+    ...     0,
+    ...     DpEvent("gaussian", {"noise_multiplier": 1.0}),
+    ...     Sampling("poisson", 0.1, 1000),
+    ...     "client",
+    ...     "add_remove",
+    ... )
     >>> told = statement(Ledger((charge,) * 100), delta=1e-5)
     >>> round(told.lines[0].rdp, 4), round(told.lines[0].pld, 4)
     (7.8993, 7.0466)

@@ -66,7 +66,9 @@ class DiscreteGaussian:
         ConfigError: the noise multiplier is not above 0.
 
     >>> from privfl.core import OsNoise
-    >>> DiscreteGaussian(noise_multiplier=1.0).release(torch.zeros(3), Sensitivity(l2=0.5), 10, OsNoise())[1].mechanism
+    >>> DiscreteGaussian(noise_multiplier=1.0).release(
+    ...     torch.zeros(3), Sensitivity(l2=0.5), 10, OsNoise()
+    ... )[1].mechanism
     'discrete_gaussian'
     """
 

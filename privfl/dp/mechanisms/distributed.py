@@ -37,7 +37,8 @@ class DistributedSkellam:
     Raises:
         ConfigError: the noise multiplier is negative.
 
-    >>> DistributedSkellam(1.0).event(unit_l2=100.0, d=64, among=10, survivors=10).parameters["variance"]
+    >>> event = DistributedSkellam(1.0).event(unit_l2=100.0, d=64, among=10, survivors=10)
+    >>> event.parameters["variance"]
     10000.0
     """
 
@@ -78,7 +79,8 @@ class DistributedDiscreteGaussian:
     Guarantee: as `DistributedSkellam`; what "nearly" costs is in the event, and explodes where a
     share's deviation is near one.
 
-    >>> DistributedDiscreteGaussian(1.0).event(unit_l2=100.0, d=64, among=10, survivors=8).parameters["shares"]
+    >>> noise = DistributedDiscreteGaussian(1.0)
+    >>> noise.event(unit_l2=100.0, d=64, among=10, survivors=8).parameters["shares"]
     8
     """
 

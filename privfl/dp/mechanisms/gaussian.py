@@ -42,7 +42,9 @@ class Gaussian:
 
     >>> import torch
     >>> from privfl.core import OsNoise
-    >>> vector, event = Gaussian(noise_multiplier=1.0).release(torch.zeros(3), Sensitivity(l2=0.5), survivors=10, noise=OsNoise())
+    >>> vector, event = Gaussian(noise_multiplier=1.0).release(
+    ...     torch.zeros(3), Sensitivity(l2=0.5), survivors=10, noise=OsNoise()
+    ... )
     >>> vector.shape, event
     (torch.Size([3]), DpEvent(mechanism='gaussian', parameters={'noise_multiplier': 1.0}))
     """

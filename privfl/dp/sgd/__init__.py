@@ -3,7 +3,7 @@ gradients.
 """
 
 from privfl.dp.sgd.bookkeeping import SUPPORTED, bookkeeping
-from privfl.dp.sgd.engine import Engine, ClippedSum
+from privfl.dp.sgd.engine import ClippedSum, Engine
 from privfl.dp.sgd.gradient import ENGINES, DPGradient, PrivacyWarning
 from privfl.dp.sgd.hooks import opacus
 from privfl.dp.sgd.vmapped import vmapped
@@ -11,9 +11,9 @@ from privfl.dp.sgd.vmapped import vmapped
 __all__ = [
     "ENGINES",
     "SUPPORTED",
+    "ClippedSum",
     "DPGradient",
     "Engine",
-    "ClippedSum",
     "PrivacyWarning",
     "bookkeeping",
     "opacus",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from privfl.core import Loss, UnsupportedModel
-from privfl.dp.sgd.engine import Factors, ClippedSum, trainable
+from privfl.dp.sgd.engine import ClippedSum, Factors, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
 from privfl.dp.sgd.per_sample_gradients import PerSampleGradient

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.core import Loss, UnsupportedModel
-from privfl.dp.sgd.engine import Factors, ClippedSum, add_rows, trainable
+from privfl.dp.sgd.engine import ClippedSum, Factors, add_rows, trainable
 
 
 def opacus(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from privfl.core import Loss
-from privfl.dp.sgd.engine import Factors, ClippedSum, add_rows, trainable
+from privfl.dp.sgd.engine import ClippedSum, Factors, add_rows, trainable
 
 
 class _Scored(nn.Module):

@@ -23,11 +23,10 @@ from privfl.hybrid.two_server.judge import (
     OpenTrust,
 )
 from privfl.hybrid.two_server.machine import Open, OpenTagged, OpenToFirst, Step
+from privfl.hybrid.two_server.oblivious_krum import krum, krum_comparisons
 from privfl.hybrid.two_server.oblivious_selection import (
     Chosen,
     along,
-    krum,
-    krum_comparisons,
     trusted_sum,
     unnamed_sum,
 )

@@ -39,7 +39,10 @@ def deviation(lattice: Lattice, plan: RoundPlan, clients: int, bits: int, releas
 
     >>> from privfl.crypto.he.lattice.parameters import ckks
     >>> plan = RoundPlan(0, tuple(range(100)), d=1_000_000, l2=1.0)
-    >>> [f"{deviation(lattice, plan, 100, bits=40, releases=1000):.0e}" for lattice in ckks(clients=255)]
+    >>> [
+    ...     f"{deviation(lattice, plan, 100, bits=40, releases=1000):.0e}"
+    ...     for lattice in ckks(clients=255)
+    ... ]
     ['4e+01', '3e-05']
     """
     return float(math.sqrt(12 * releases) * 2.0 ** (bits / 2) * moved(lattice, plan, clients))

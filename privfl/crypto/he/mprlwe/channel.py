@@ -33,7 +33,7 @@ from privfl.crypto.he.channel import (
 )
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, opened_answer
 from privfl.crypto.he.keyring import Arrangement, Keyring
-from privfl.crypto.he.mprlwe.distributed_keygen import KeygenObserver, DistributedKeygen
+from privfl.crypto.he.mprlwe.distributed_keygen import DistributedKeygen, KeygenObserver
 from privfl.crypto.he.mprlwe.keys import (
     JointPublic,
     TernaryPart,
@@ -45,7 +45,7 @@ from privfl.crypto.he.mprlwe.keys import (
 )
 from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
 from privfl.crypto.he.scheme import IntegerCode
-from privfl.crypto.he.wire import SignedMessage, Refused, Topic
+from privfl.crypto.he.wire import Refused, SignedMessage, Topic
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from privfl.crypto.he.decryption_policy import SUM, admit, admit_sum, answer, fo
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, add_c0, partial, pieces
 from privfl.crypto.he.rounds import Opening
-from privfl.crypto.he.wire import SignedMessage, Refused, Rope, Topic, pack, unpack
+from privfl.crypto.he.wire import Refused, Rope, SignedMessage, Topic, pack, unpack
 
 HERE = b"here"
 

@@ -1,22 +1,19 @@
-"""A federated run: from a config or from objects, to a model, a transcript of every round, and a
-folder that a person can read.
-"""
+"""Federated training from a config or from objects, round by round."""
 
 from __future__ import annotations
 
-import time
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import nn
 
 from privfl import assembly
 from privfl.aggregators import Mean
-from privfl.audit.recipe import forward_of
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
@@ -27,22 +24,17 @@ from privfl.core import (
     Faults,
     FlatModel,
     Knows,
-    Ledger,
     Loss,
     Mechanism,
     NoiseSource,
-    NotVisible,
     OsNoise,
     RoundPlan,
     Rule,
     RuleWithMemory,
     Transcript,
-    Vector,
-    View,
 )
 from privfl.crypto import Plain
-from privfl.data import label_counts
-from privfl.dp import NoBound, spend, statement
+from privfl.dp import NoBound
 from privfl.engine import (
     All,
     Attacker,
@@ -53,8 +45,11 @@ from privfl.engine import (
     RunState,
     Sampler,
     Scenario,
-    measures,
+    forward_of,
 )
+from privfl.federation.clients import joined
+from privfl.federation.run import Run
+from privfl.federation.summary import record_of, summary_of
 from privfl.training import (
     Executor,
     FedAvg,
@@ -63,83 +58,13 @@ from privfl.training import (
     ServerOptimizer,
     Workload,
     cross_entropy,
-    evaluate,
     executors,
 )
 
 Progress = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds."""
 AUTO_KEEP_BYTES = 512 << 20
-
-
-@runtime_checkable
-class Approximate(Protocol):
-    """A channel whose sums carry noise of its own."""
-
-    def error(self, plan: RoundPlan) -> float:
-        """Its standard deviation in one value of the weighted sum of the whole cohort."""
-        ...
-
-
-@runtime_checkable
-class Warns(Protocol):
-    """A channel that has limits which nobody should overlook."""
-
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences for the report."""
-        ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run left: the records of its rounds, the model, the transcripts that were kept, and
-    the ledger.
-    """
-
-    history: tuple[RoundRecord, ...]
-    state: RunState = field(repr=False)
-    model: nn.Module = field(repr=False)
-    summary: Mapping[str, Any] = field(repr=False)
-    transcripts: Mapping[int, Transcript] = field(repr=False)
-    folder: Path | None = None
-
-    @property
-    def parameters(self) -> Vector:
-        """The final model [d]."""
-        return self.state.parameters
-
-    @property
-    def ledger(self) -> Ledger:
-        """Everything that was charged."""
-        return self.state.ledger
-
-    @property
-    def accuracy(self) -> float:
-        """The final model's accuracy on the test set."""
-        return float(self.summary["accuracy"])
-
-    def transcript(self, round: int) -> Transcript:
-        """A round's transcript.
-
-        Raises:
-            NotVisible: no such round, or it was not kept.
-        """
-        if round not in self.transcripts:
-            kept = ", ".join(map(str, sorted(self.transcripts))) or "none"
-            raise NotVisible(
-                f"round {round} was not kept (kept: {kept}): set audit.keep to a list with it, or"
-                " to 'all'."
-            )
-        return self.transcripts[round]
-
-    def view(self, adversary: str, round: int) -> View:
-        """Exactly what an adversary saw of a round.
-
-        Raises:
-            NotVisible: the round was not kept, or there is no such party.
-            ConfigError: no such adversary.
-        """
-        return self.transcript(round).view(adversary)
+"""How much memory kept transcripts may take under ``audit.keep: auto``."""
 
 
 class Federation:
@@ -194,7 +119,7 @@ class Federation:
         held = dict(clients) if isinstance(clients, Mapping) else dict(enumerate(clients))
         if not held:
             raise ConfigError("there are no clients: give at least one data set.")
-        data, positions = _joined(held)
+        data, positions = joined(held)
         scenario = Scenario(
             workload=Workload(
                 FlatModel(model, device), loss, training or LocalSGD(), data.to(device)
@@ -251,6 +176,24 @@ class Federation:
         )
         return self
 
+    def with_scenario(
+        self,
+        scenario: Scenario,
+        *,
+        audit: AuditConfig | None = None,
+        executor: str | None = None,
+    ) -> Federation:
+        """The same settings on another scenario: how an audit plays a run again with other data at
+        its clients.
+
+        The public recipe of the run stays as it is, and nothing is checked anew.
+        """
+        other = copy.copy(self)
+        other.scenario, other.config = scenario, None
+        other.audit = audit or self.audit
+        other._executor = executor or self._executor
+        return other
+
     def run(
         self,
         out: Path | str | None = None,
@@ -299,7 +242,9 @@ class Federation:
                 if keep:
                     transcripts[played.transcript.plan.number] = played.transcript
                     budget -= self._size()
-                record = self._record(played.transcript, played.train_losses, state)
+                record = record_of(
+                    scenario, self.audit, played.transcript, played.train_losses, state
+                )
                 records.append(record)
                 if folder is not None:
                     folder.add(record, state)
@@ -308,7 +253,7 @@ class Federation:
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
-        summary = self._summary(records, state, picked, plan)
+        summary = summary_of(scenario, self.audit, records, state, picked, plan)
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
         return Run(
@@ -356,106 +301,6 @@ class Federation:
             return round in keep
         return keep == "all" or (keep == "auto" and self._size() <= budget)
 
-    def _record(
-        self, transcript: Transcript, losses: tuple[float, ...], state: RunState
-    ) -> RoundRecord:
-        number, last = transcript.plan.number, self.scenario.rounds - 1
-        seconds = dict(transcript.seconds)
-        accuracy = loss = None
-        measured: dict[str, float] = {}
-        if number % self.audit.evaluate_every == 0 or number == last:
-            began = time.perf_counter()
-            self.scenario.workload.model.write(state.parameters)
-            accuracy, loss = evaluate(self.scenario.workload.model.module, self.scenario.test)
-            measured = measures(
-                self.scenario.attackers, self.scenario.workload.model.module, self.scenario.test
-            )
-            seconds["evaluate"] = time.perf_counter() - began
-        return RoundRecord(
-            round=number,
-            cohort=transcript.plan.n,
-            survivors=len(transcript.clients_seen()),
-            accuracy=accuracy,
-            loss=loss,
-            train_losses=losses,
-            bytes_sent=transcript.bytes_sent,
-            seconds=seconds,
-            epsilon=self._epsilon(state),
-            fired=dict(transcript.fired),
-            incidents=tuple(incident.what for incident in transcript.incidents),
-            measures=measured,
-        )
-
-    def _epsilon(self, state: RunState) -> dict[str, float]:
-        spent = spend(state.ledger, self.audit.delta, pld=False)
-        return {
-            f"{one.unit} level": one.epsilon
-            for one in spent
-            if one.unit == "client" and one.epsilon is not None
-        } | (
-            {"sample level": max(samples)}
-            if (
-                samples := [
-                    s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None
-                ]
-            )
-            else {}
-        )
-
-    def _error(self, plan: RoundPlan | None) -> dict[str, str]:
-        """What a channel with approximate sums adds to those of a round like the last one."""
-        if plan is None or plan.n == 0 or not isinstance(self.scenario.channel, Approximate):
-            return {}
-        error = self.scenario.channel.error(plan)
-        mean = error / (plan.n * plan.max_weight)
-        return {
-            "error of the channel": (
-                f"noise of standard deviation {error:.2g} in each value of the weighted sum of"
-                f" {plan.n} updates, {mean:.2g} in their mean where all weigh the most"
-            )
-        }
-
-    def _summary(
-        self, records: Sequence[RoundRecord], state: RunState, picked: str, plan: RoundPlan | None
-    ) -> dict[str, Any]:
-        workload, clients, channel = (
-            self.scenario.workload,
-            self.scenario.clients,
-            self.scenario.channel,
-        )
-        own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
-        last = [record for record in records if record.accuracy is not None]
-        told = statement(state.ledger, self.audit.delta)
-        return {
-            "accuracy": last[-1].accuracy if last else None,
-            "loss": last[-1].loss if last else None,
-            "rounds": len(records),
-            "clients": len(clients),
-            "parameters": workload.model.d,
-            "bytes_sent": sum(record.bytes_sent for record in records),
-            "seconds": sum(sum(record.seconds.values()) for record in records),
-            "executor": picked,
-            "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
-            "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
-            "facts": {
-                **{k: v for k, v in self.scenario.facts.items() if k != "forward"},
-                **self._error(plan),
-                "trained by": picked,
-            },
-            "privacy": [line.to_json() for line in told.lines],
-            "warnings": [
-                *(channel.warnings() if isinstance(channel, Warns) else ()),
-                *told.warnings,
-            ],
-        }
-
-
-def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
-    try:
-        return evaluate(workload.model.module, workload.data.take(index)).accuracy
-    except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either
-        return None
-
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
@@ -468,25 +313,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
-    x = torch.cat([data.x for data in held.values()])
-    y = torch.cat([data.y for data in held.values()])
-    positions: dict[ClientId, torch.Tensor] = {}
-    start = 0
-    for client, data in held.items():
-        positions[client] = torch.arange(start, start + data.n)
-        start += data.n
-    parts = list(held.values())
-    shared = [
-        name for name in parts[0].attributes if all(name in data.attributes for data in parts)
-    ]
-    attributes = {name: torch.cat([data.attributes[name] for data in parts]) for name in shared}
-    return (
-        Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups),
-        positions,
-    )
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from privfl.audit.bounds import Scores, clopper_pearson, gaussian_trade_off, one_run, one_run_f_dp
+from privfl.audit.dp.bounds import (
+    Scores,
+    clopper_pearson,
+    gaussian_trade_off,
+    one_run,
+    one_run_f_dp,
+)
 from privfl.core import ConfigError, require, unknown
 
 Method: TypeAlias = Literal["clopper_pearson", "one_run", "gaussian", "one_run_f_dp"]

@@ -1,0 +1,105 @@
+"""What an audit notes while it plays: findings, pictures, curves."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from privfl.attacks import Inference, Knowledge, NotApplicable, Result
+from privfl.audit import score
+from privfl.audit.findings import Finding
+from privfl.core import Rows, View
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was found so far. ``told`` are a stage's answers by attack and by what it saw: who has
+    the same eyes is told the same.
+    """
+
+    findings: list[Finding]
+    galleries: dict[tuple[str, str, str], score.Pictures]
+    curves: dict[tuple[str, str, str], score.Membership]
+    told: dict[tuple[int, bytes], Result] = field(default_factory=dict)
+
+
+def tell(progress: Callable[[str], None] | None, what: str) -> None:
+    """Say what is going on, to whoever asked."""
+    if progress is not None:
+        progress(what)
+
+
+def attacked(
+    notes: Notes,
+    layer: str,
+    adversary: str,
+    attack: Inference,
+    views: list[View] | str,
+    knows: Knowledge,
+    metric: str,
+) -> tuple[Result, Finding]:
+    """What an attack made of an adversary's views (or of the reason why it has none), and a finding
+    that waits for its value; where the attack does not apply the finding is noted with the reason.
+    """
+    began = time.perf_counter()
+    name = name_of(attack)
+    if isinstance(views, str):
+        result: Result = NotApplicable(name, adversary, views)
+    else:
+        seen = (id(attack), _eyes(views))
+        result = (
+            replace(notes.told[seen], adversary=adversary)
+            if seen in notes.told
+            else attack.run(views, knows)
+        )
+        if not isinstance(result, NotApplicable):  # whose reason names its adversary
+            notes.told[seen] = result
+    finding = Finding(
+        layer,
+        adversary,
+        attack.family,
+        name,
+        metric,
+        knows=knows.told(),
+        seconds=time.perf_counter() - began,
+    )
+    if isinstance(result, NotApplicable):
+        notes.findings.append(replace(finding, reason=result.reason))
+    return result, finding
+
+
+def _eyes(views: list[View]) -> bytes:
+    """A digest of all that views show of updates and models: adversaries who see the same are told
+    the same.
+    """
+    digest = hashlib.sha256()
+    for view in views:
+        shown: list[Tensor] = [view.before, view.after, *view.disclosed.values()]
+        for part in view.opened.values():
+            shown += (
+                [part.values, part.weights]
+                if isinstance(part, Rows)
+                else [part.value, torch.tensor([part.weight, part.count])]
+            )
+            digest.update(str(part.ids if isinstance(part, Rows) else "total").encode())
+        shown += [update.delta for update in view.own.values()]
+        digest.update(
+            f"{view.plan.number} {sorted(view.opened)} "
+            f"{sorted(view.disclosed)} {sorted(view.own)}".encode()
+        )
+        for tensor in shown:
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def name_of(attack: Inference) -> str:
+    """An attack's name in tables: its class, and which of its variants."""
+    words = [
+        str(getattr(attack, field)) for field in ("statistic", "target") if hasattr(attack, field)
+    ]
+    return type(attack).__name__ + (f" ({', '.join(words)})" if words else "")

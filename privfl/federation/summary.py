@@ -1,0 +1,142 @@
+"""The record of a round, and the summary of a run: what is measured, and what is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from privfl.config import AuditConfig
+from privfl.core import RoundPlan, Transcript
+from privfl.data import label_counts
+from privfl.dp import spend, statement
+from privfl.engine import RoundRecord, RunState, Scenario, measures
+from privfl.training import Workload, evaluate
+
+
+@runtime_checkable
+class Approximate(Protocol):
+    """A channel whose sums carry noise of its own."""
+
+    def error(self, plan: RoundPlan) -> float:
+        """Its standard deviation in one value of the weighted sum of the whole cohort."""
+        ...
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A channel that has limits which nobody should overlook."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the report."""
+        ...
+
+
+def record_of(
+    scenario: Scenario,
+    audit: AuditConfig,
+    transcript: Transcript,
+    losses: tuple[float, ...],
+    state: RunState,
+) -> RoundRecord:
+    """The record of a round that was played; the model is measured where ``audit`` says so."""
+    number, last = transcript.plan.number, scenario.rounds - 1
+    seconds = dict(transcript.seconds)
+    accuracy = loss = None
+    measured: dict[str, float] = {}
+    if number % audit.evaluate_every == 0 or number == last:
+        began = time.perf_counter()
+        scenario.workload.model.write(state.parameters)
+        accuracy, loss = evaluate(scenario.workload.model.module, scenario.test)
+        measured = measures(scenario.attackers, scenario.workload.model.module, scenario.test)
+        seconds["evaluate"] = time.perf_counter() - began
+    return RoundRecord(
+        round=number,
+        cohort=transcript.plan.n,
+        survivors=len(transcript.clients_seen()),
+        accuracy=accuracy,
+        loss=loss,
+        train_losses=losses,
+        bytes_sent=transcript.bytes_sent,
+        seconds=seconds,
+        epsilon=_epsilon(state, audit.delta),
+        fired=dict(transcript.fired),
+        incidents=tuple(incident.what for incident in transcript.incidents),
+        measures=measured,
+    )
+
+
+def summary_of(
+    scenario: Scenario,
+    audit: AuditConfig,
+    records: Sequence[RoundRecord],
+    state: RunState,
+    picked: str,
+    plan: RoundPlan | None,
+) -> dict[str, Any]:
+    """A run's summary: accuracy, traffic, time, what it claims and what to be warned of.
+
+    ``picked`` is the executor, ``plan`` the last round's.
+    """
+    workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
+    own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
+    last = [record for record in records if record.accuracy is not None]
+    told = statement(state.ledger, audit.delta)
+    return {
+        "accuracy": last[-1].accuracy if last else None,
+        "loss": last[-1].loss if last else None,
+        "rounds": len(records),
+        "clients": len(clients),
+        "parameters": workload.model.d,
+        "bytes_sent": sum(record.bytes_sent for record in records),
+        "seconds": sum(sum(record.seconds.values()) for record in records),
+        "executor": picked,
+        "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
+        "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
+        "facts": {
+            **{k: v for k, v in scenario.facts.items() if k != "forward"},
+            **_error(scenario, plan),
+            "trained by": picked,
+        },
+        "privacy": [line.to_json() for line in told.lines],
+        "warnings": [
+            *(channel.warnings() if isinstance(channel, Warns) else ()),
+            *told.warnings,
+        ],
+    }
+
+
+def _epsilon(state: RunState, delta: float) -> dict[str, float]:
+    spent = spend(state.ledger, delta, pld=False)
+    return {
+        f"{one.unit} level": one.epsilon
+        for one in spent
+        if one.unit == "client" and one.epsilon is not None
+    } | (
+        {"sample level": max(samples)}
+        if (samples := [s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None])
+        else {}
+    )
+
+
+def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
+    """What a channel with approximate sums adds to those of a round like the last one."""
+    if plan is None or plan.n == 0 or not isinstance(scenario.channel, Approximate):
+        return {}
+    error = scenario.channel.error(plan)
+    mean = error / (plan.n * plan.max_weight)
+    return {
+        "error of the channel": (
+            f"noise of standard deviation {error:.2g} in each value of the weighted sum of"
+            f" {plan.n} updates, {mean:.2g} in their mean where all weigh the most"
+        )
+    }
+
+
+def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
+    try:
+        return evaluate(workload.model.module, workload.data.take(index)).accuracy
+    except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either
+        return None

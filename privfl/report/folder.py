@@ -1,0 +1,57 @@
+"""A run folder as it lies on disk, and its report in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from privfl.core import ConfigError
+from privfl.engine.checkpoint import write_atomically
+from privfl.engine.records import RoundRecord
+from privfl.report.page import page_of
+from privfl.report.plots import PLOTS, png_of
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str, Any]]:
+    """A run folder's config, rounds and summary (empty where the run has not ended).
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise ConfigError(
+            f"'{folder}' holds no run: it has no config.yaml and rounds.jsonl."
+        ) from None
+    records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
+    done, audited = folder / "summary.json", folder / "dp_audit.json"
+    summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    if audited.exists():
+        summary["dp audit"] = json.loads(audited.read_text(encoding="utf-8"))
+    return config, records, summary
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the plots of a run folder into it, and ``report.html`` around them.
+
+    Raises:
+        ConfigError: the folder holds no run, or no round of it is finished.
+    """
+    config, records, summary = read_run(folder)
+    if not records:
+        raise ConfigError(f"the run in '{folder}' has not finished a round yet.")
+    pictures: list[tuple[str, str, bytes]] = []
+    for name, caption, draw in PLOTS:
+        figure = draw(records, summary)
+        if figure is not None:
+            png = png_of(figure)
+            write_atomically(folder / f"{name}.png", png)
+            pictures.append((name, caption, png))
+    page = folder / "report.html"
+    write_atomically(page, page_of(folder.name, config, records, summary, pictures))
+    return page

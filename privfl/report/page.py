@@ -1,0 +1,193 @@
+"""The page of a run: tiles, claims, facts, pictures, incidents, configuration."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+
+from privfl.engine.records import RoundRecord
+
+_STYLE = """
+:root{color-scheme:light}
+body{margin:0;background:#f6f7f9;color:#1b1f24;
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:980px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}
+h2{font-size:17px;margin:36px 0 10px}
+.soft{color:#6a737d}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:22px 0}
+.tile{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:12px 16px}
+.tile b{display:block;font-size:22px}
+.tile span{color:#6a737d;font-size:13px}
+figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
+img{width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
+table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;
+border-radius:10px;font-size:14px}
+td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
+th{color:#6a737d;font-weight:500}
+pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;
+font-size:13px;margin:0}
+ul{margin:0;padding-left:20px}
+.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px}
+"""
+
+
+def page_of(
+    name: str,
+    config: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    summary: Mapping[str, Any],
+    pictures: Sequence[tuple[str, str, bytes]],
+) -> str:
+    """One self-contained HTML page; ``pictures`` are name, caption and PNG."""
+    say = html.escape
+    seconds = sum(sum(r.seconds.values()) for r in records)
+    best = [r for r in records if r.accuracy is not None]
+    tiles = [
+        ("test accuracy", f"{100 * (best[-1].accuracy or 0):.2f} %" if best else "not measured"),
+        ("rounds", f"{len(records)} of {config['rounds']}"),
+        ("clients a round", f"{np.mean([r.survivors for r in records]):.4g}"),
+        ("bytes a round", _size(float(np.mean([r.bytes_sent for r in records])))),
+        ("time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"),
+        *(
+            (f"epsilon, {subject}", f"{value:.3g}")
+            for subject, value in sorted(records[-1].epsilon.items())[:2]
+        ),
+    ]
+    parts = [
+        f"<h1>{say(name)}</h1>",
+        f'<div class="soft">{say(_title(config))}</div>',
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles)
+        + "</div>",
+    ]
+    parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
+    parts += _claims(summary.get("privacy", []), summary.get("dp audit", []))
+    facts = summary.get("facts", {})
+    if facts:
+        rows = "".join(
+            f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items()
+        )
+        parts.append(f"<h2>What ran, and who sees what</h2><table>{rows}</table>")
+    parts.append("<h2>Pictures</h2>")
+    parts += [_picture(*picture) for picture in pictures]
+    incidents = [(r.round + 1, what) for r in records for what in r.incidents]
+    if incidents:
+        shown = "".join(
+            f"<tr><th>round {number}</th><td>{say(what)}</td></tr>"
+            for number, what in incidents[:200]
+        )
+        more = (
+            f'<p class="soft">and {len(incidents) - 200} more in rounds.jsonl</p>'
+            if len(incidents) > 200
+            else ""
+        )
+        parts.append(f"<h2>What went wrong</h2><table>{shown}</table>{more}")
+    fired = [(r.round + 1, who, what) for r in records for who, what in r.fired.items()]
+    if fired:
+        shown = "".join(
+            f"<tr><th>round {number}</th><td>{say(who)}: {say(what)}</td></tr>"
+            for number, who, what in fired[-40:]
+        )
+        parts.append(f"<h2>What the defences did (last rounds)</h2><table>{shown}</table>")
+    parts.append(
+        f"<h2>Configuration</h2><pre>{say(yaml.safe_dump(dict(config), sort_keys=False))}</pre>"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width,initial-scale=1">'
+        f"<title>{say(name)} ·"
+        f" privfl</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
+    )
+
+
+def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each unit has spent, by both accountants, and what canaries showed of it."""
+    if not lines:
+        return []
+    seen = {row["unit"]: row for row in audited}
+    rows = []
+    for line in lines:
+        who = (
+            line["subject"]
+            if line["subjects"] == 1
+            else f"{line['subject']}, the dearest of {line['subjects']}"
+        )
+        figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
+        cells = (
+            line["unit"],
+            who,
+            *figures,
+            _shown(seen.get(line["unit"])),
+            f"{line['delta']:g}",
+            line["relation"],
+            str(line["releases"]),
+            " ".join(beside),
+        )
+        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in (
+            "unit",
+            "who pays",
+            "epsilon",
+            "by RDP",
+            "by PLD",
+            "by canaries",
+            "delta",
+            "neighbours",
+            "releases",
+            "",
+        )
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
+
+
+def _shown(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not audited (privfl audit RUN --dp)"
+    if row["at least"] is None:
+        return str(row["verdict"])
+    beside = f"{row['releases']} releases, which claim {_epsilon(row['claimed epsilon'])}"
+    return (
+        f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
+    )
+
+
+def _epsilon(value: float | str | None) -> str:
+    return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _picture(title: str, caption: str, png: bytes) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return (
+        f'<figure><img alt="{html.escape(title)}"'
+        f' src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def _title(config: Mapping[str, Any]) -> str:
+    words = [
+        f"{config['model']['name']} on {config['data']['name']}",
+        f"{config['aggregator']['name']} over {config['channel']['name']}",
+    ]
+    if config["mechanism"]["name"] != "none":
+        words.append(f"{config['mechanism']['name']} noise")
+    if config["attacks"]:
+        words.append("attacked by " + ", ".join(attack["name"] for attack in config["attacks"]))
+    return " · ".join([*words, f"seed {config['seed']}"])
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

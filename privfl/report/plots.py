@@ -1,0 +1,210 @@
+"""The plots of a run: learning, privacy, clients, cost, labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from privfl.engine.records import RoundRecord
+
+INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
+BLUE, ORANGE, GREEN = "#2f6fb3", "#d9772b", "#3d9361"
+STAGES = (BLUE, ORANGE, GREEN, "#8a63b8", "#c04f5e", "#c9a227", "#5b8a8a", "#9aa3ad")
+
+
+def _axes(figure: Figure, title: str, x: str, y: str, place: Any = 111) -> Any:
+    axes = figure.add_subplot(place)
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_xlabel(x, color=SOFT, fontsize=9)
+    axes.set_ylabel(y, color=SOFT, fontsize=9)
+    axes.tick_params(colors=SOFT, labelsize=8)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+    return axes
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file, the same for the same figure."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    seen = [r for r in records if r.accuracy is not None]
+    if not seen:
+        return None
+    figure = _figure(9, 3.2)
+    rounds = [r.round + 1 for r in seen]
+    left = _axes(figure, "Test accuracy", "round", "%", 121)
+    left.plot(
+        rounds,
+        [100 * (r.accuracy or 0.0) for r in seen],
+        color=BLUE,
+        linewidth=2,
+        marker="o" if len(seen) < 30 else None,
+        markersize=3,
+    )
+    last = 100 * (seen[-1].accuracy or 0.0)
+    left.annotate(
+        f"{last:.1f} %",
+        (rounds[-1], last),
+        xytext=(-4, -12),
+        textcoords="offset points",
+        ha="right",
+        color=BLUE,
+        fontsize=9,
+    )
+    right = _axes(figure, "Loss", "round", "cross-entropy", 122)
+    right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label="test")
+    trained = [(r.round + 1, np.asarray(r.train_losses)) for r in records if r.train_losses]
+    if trained:
+        xs = [x for x, _ in trained]
+        right.plot(
+            xs,
+            [np.nanmedian(losses) for _, losses in trained],
+            color=ORANGE,
+            linewidth=2,
+            label="clients, median",
+        )
+        low, high = (
+            [float(np.nanquantile(losses, q)) for _, losses in trained] for q in (0.1, 0.9)
+        )
+        right.fill_between(
+            xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %"
+        )
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    accuracies = summary.get("client_accuracy") or []
+    if not accuracies:
+        return None
+    values = 100 * np.sort(np.asarray(accuracies, dtype=float))
+    figure = _figure(9, 2.8)
+    axes = _axes(
+        figure, "The final model on each client's own data", "clients, worst to best", "accuracy, %"
+    )
+    axes.bar(
+        np.arange(1, len(values) + 1), values, width=0.85 if len(values) < 80 else 1.0, color=BLUE
+    )
+    axes.axhline(float(np.mean(values)), color=ORANGE, linewidth=1.5)
+    axes.annotate(
+        f"mean {np.mean(values):.1f} %",
+        (0.01, float(np.mean(values))),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        color=ORANGE,
+        fontsize=9,
+    )
+    axes.set_ylim(0, 105)
+    return figure
+
+
+def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    stages = list(dict.fromkeys(stage for r in records for stage in r.seconds))
+    figure = _figure(9, 3.2)
+    left = _axes(figure, "Time by stage", "round", "seconds", 121)
+    rounds = [r.round + 1 for r in records]
+    series = [[r.seconds.get(stage, 0.0) for r in records] for stage in stages]
+    totals = [sum(s) for s in series]
+    order = sorted(range(len(stages)), key=lambda i: -totals[i])
+    colours = [STAGES[i % len(STAGES)] for i in range(len(order))]
+    if len(rounds) > 1:
+        left.stackplot(
+            rounds,
+            [series[i] for i in order],
+            labels=[stages[i] for i in order],
+            colors=colours,
+            linewidth=0,
+        )
+    else:
+        bottom = 0.0
+        for i, colour in zip(order, colours, strict=True):
+            left.bar(rounds, series[i], bottom=bottom, label=stages[i], color=colour)
+            bottom += series[i][0]
+    left.legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
+    left.set_ylim(0, 1.35 * max(sum(r.seconds.values()) for r in records) or 1)
+    right = _axes(figure, "Bytes sent by everybody", "round", "MB", 122)
+    right.bar(
+        rounds,
+        [r.bytes_sent / 1e6 for r in records],
+        color=GREEN,
+        width=0.85 if len(rounds) < 60 else 1.0,
+    )
+    return figure
+
+
+def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    subjects = list(dict.fromkeys(subject for r in records for subject in r.epsilon))
+    if not subjects:
+        return None
+    figure = _figure(9, 2.8)
+    axes = _axes(figure, "Privacy spent", "round", "epsilon")
+    for subject, colour in zip(subjects[:6], STAGES, strict=False):
+        axes.plot(
+            [r.round + 1 for r in records],
+            [r.epsilon.get(subject, np.nan) for r in records],
+            color=colour,
+            linewidth=2,
+            label=subject,
+        )
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    counts = summary.get("label_counts") or []
+    if not counts:
+        return None
+    table = np.asarray(counts, dtype=float)
+    shown = table[:120]
+    figure = _figure(9, min(1.6 + 0.13 * len(shown), 8))
+    title = "Who holds which labels" + (
+        f" (the first {len(shown)} of {len(table)} clients)" if len(table) > len(shown) else ""
+    )
+    axes = _axes(figure, title, "label", "client")
+    axes.grid(visible=False)
+    picture = axes.imshow(shown, aspect="auto", cmap="Blues", interpolation="nearest")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    bar = figure.colorbar(picture, ax=axes, pad=0.01)
+    bar.set_label("samples", color=SOFT, fontsize=9)
+    bar.ax.tick_params(colors=SOFT, labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Figure | None]
+PLOTS: tuple[tuple[str, str, Draw], ...] = (
+    (
+        "learning",
+        (
+            "Accuracy and loss over the rounds. The band is the spread of the clients' own training"
+            " losses."
+        ),
+        _learning,
+    ),
+    ("privacy", "What the ledger has charged so far.", _privacy),
+    ("clients", "A model that is good on average can be poor for some.", _spread),
+    ("cost", "Where the time went, and what travelled.", _cost),
+    ("labels", "How differently the clients see the world: samples per client and label.", _labels),
+)
