@@ -338,9 +338,9 @@ def test_a_config_may_say_how_many_clients_an_attack_has_and_they_are_drawn():
     for wrong, why in (
         (0, r"must lie in \[1, 10\], and is 0"),
         (11, r"must lie in \[1, 10\], and is 11"),
-        (True, "a list of them or how many"),
-        (2.5, "a list of them or how many"),
-        ("4", "a list of them or how many"),
+        (True, "a list of them, or a number"),
+        (2.5, "a list of them, or a number"),
+        ("4", "a list of them, or a number"),
     ):
         with pytest.raises(ConfigError, match=why):
             attackers(wrong)
