@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,11 +25,20 @@ from benchmarks.harness import Row, cost, gain, interleaved, main, say
 from privfl import Federation
 from privfl.aggregators import Mean
 from privfl.config import AuditConfig
-from privfl.core import Broadcast, Dataset, FlatModel, LocalPlan, RoundPlan, Seeds
+from privfl.core import (
+    FRAME_ROOM,
+    Bounded,
+    Broadcast,
+    Dataset,
+    FlatModel,
+    LocalPlan,
+    RoundPlan,
+    Seeds,
+)
 from privfl.crypto import Plain
 from privfl.data import load
 from privfl.dp import NoBound
-from privfl.engine import Engine, Scenario
+from privfl.engine import Engine, Scenario, Session
 from privfl.models import mlp
 from privfl.training import LocalSGD, Sequential, Stacked, Task, Trained, Workload, cross_entropy
 
@@ -221,6 +232,39 @@ def overhead(quick: bool) -> Iterator[Row]:
     )
 
 
+def plain_round(n: int, d: int) -> Callable[[], object]:
+    """A protocol run of the plain channel for n clients that are set up, with updates of length d
+    that lie in one matrix as an engine's do.
+    """
+    session = Session(Plain())
+    session.enrol(range(n))
+    room = FRAME_ROOM // 4
+    rows = 1e-3 * torch.randn(n, room + d, generator=torch.Generator().manual_seed(0))
+    frames, stride = rows.numpy().data.cast("B"), 4 * (room + d)
+    updates = {
+        c: Bounded(c, rows[c, room:], l2=1.0, frame=frames[c * stride : (c + 1) * stride])
+        for c in range(n)
+    }
+    plan = RoundPlan(0, tuple(range(n)), d, l2=1.0)
+    return lambda: session.play(plan, updates)
+
+
+def many_clients(quick: bool) -> Iterator[Row]:
+    """The plain channel's protocol run for 1,000 to 100,000 clients of 100 values: CPU seconds, and
+    the exponent of their growth (the slope of the line through the sizes, both axes logarithmic).
+    """
+    sizes = (1_000, 10_000, 100_000)
+    runs = {str(n): plain_round(n, 100) for n in sizes}
+    seconds = interleaved(runs, 5 if quick else 10, clock=time.process_time)
+    for n in sizes:
+        goal = 0.3 * n / 10_000
+        yield cost("many clients", "goal", f"CPU seconds, {n:,} x 100", seconds[str(n)], goal, 1)
+    exponent, _ = statistics.linear_regression(
+        [math.log(n) for n in sizes], [math.log(seconds[str(n)]) for n in sizes]
+    )
+    yield cost("many clients", "goal", "exponent of their growth", exponent, 1.1, 1)
+
+
 def memory() -> None:
     """Peak memory of three bare rounds in a process of its own, beyond what it had before; printed
     in bytes (Linux only).
@@ -282,5 +326,11 @@ if __name__ == "__main__":
     else:
         main(
             "engine",
-            {"flower": flower, "stacked": stacked, "overhead": overhead, "writers": writers},
+            {
+                "flower": flower,
+                "stacked": stacked,
+                "overhead": overhead,
+                "many clients": many_clients,
+                "writers": writers,
+            },
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from privfl.core.bundle import Bundle, MalformedBundle, unpack_parts
@@ -17,6 +18,7 @@ from privfl.core.types import Buffer, Mail, PartyId, Received
 O = TypeVar("O")
 O_co = TypeVar("O_co", covariant=True)
 MAX_EXCHANGES = 1000
+_NO_MAIL: Mail = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ def drive_all(
     messages: list[Message] = []
     seconds = dict.fromkeys(cast, 0.0)
     post = _Post(faults)
-    arriving: dict[PartyId, dict[PartyId, Buffer]] = {who: {} for who in cast}
+    arriving: Mapping[PartyId, Mail] = dict.fromkeys(cast, _NO_MAIL)
     for exchange in range(MAX_EXCHANGES):
         for who, inbox in arriving.items():
             for sender, body in inbox.items():
@@ -244,7 +246,7 @@ def drive_all(
             began = time.thread_time()
             answer = _step(cast[who], who, inbox, aborts, lying=who in faults.byzantine)
             seconds[who] += time.thread_time() - began
-            strangers = answer.keys() - cast.keys()
+            strangers = [to for to in answer if to not in cast]
             if strangers:
                 aborts[who] = Abort(
                     f"{who} wrote to {sorted(strangers)[0]}, who takes no part", blamed=who

@@ -16,6 +16,7 @@ from privfl.core.errors import BadUpdate, ConfigError
 from privfl.core.types import ClientId, Vector
 
 FRAME_ROOM = 32
+_BLOCK = 1 << 14
 SLACK = 1e-6
 """Relative slack of a norm check: a clip in float32 to l2 lands a rounding error above it half of
 the time.
@@ -94,7 +95,7 @@ def norm(vector: Float[Tensor, " d"]) -> float:
     5.0
     """
     total = 0.0
-    for part in torch.split(vector, 1 << 14):
+    for part in (vector,) if len(vector) <= _BLOCK else torch.split(vector, _BLOCK):
         square = float(torch.dot(part, part))
         if not 1e-30 < square < 1e37:
             square = float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2

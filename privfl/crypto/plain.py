@@ -71,7 +71,7 @@ def _read(body: Buffer, plan: RoundPlan | None = None) -> tuple[torch.Tensor, fl
     return torch.from_numpy(values if values.flags.writeable else values.copy()), weight
 
 
-@dataclass
+@dataclass(slots=True)
 class _Client:
     plan: RoundPlan
     update: Bounded
@@ -94,6 +94,7 @@ class _Server:
     matrix: torch.Tensor
     weights: list[float] = field(default_factory=list)
     ids: list[ClientId] = field(default_factory=list)
+    stacked: set[ClientId] = field(default_factory=set)
     excluded: dict[PartyId, str] = field(default_factory=dict)
 
     def step(self, mail: Mail) -> Mail:
@@ -105,7 +106,7 @@ class _Server:
             try:
                 if client is None or client not in expected:
                     raise _Refused("not in the cohort")
-                if client in self.ids:
+                if client in self.stacked:
                     raise _Refused("a second message")
                 row, weight = _read(body, self.plan)
                 length = norm(row)
@@ -117,6 +118,7 @@ class _Server:
                 self.excluded.setdefault(who, str(refused))
                 continue
             self.matrix[len(self.ids)].copy_(row)
+            self.stacked.add(client)
             self.ids.append(client)
             self.weights.append(weight)
         return {}

@@ -71,17 +71,24 @@ class Attacker:
 def choose_clients(
     clients: Sequence[ClientId],
     rng: torch.Generator,
-    named: Sequence[ClientId] | None = None,
+    named: object = None,
     fraction: float | None = None,
 ) -> frozenset[ClientId]:
-    """The attacker's clients: those named, or a random fraction (at least one), or one at random.
+    """The attacker's clients: those in the collection ``named``; or so many at random where it is a
+    number; or a random fraction (at least one); or one at random.
 
     Raises:
-        ConfigError: both given, an unknown client, or a fraction outside of (0, 1].
+        ConfigError: both given, an unknown client, a number outside of 1 to all of them, something
+            that is neither a collection nor a number, or a fraction outside of (0, 1].
+
+    >>> len(choose_clients(range(10), torch.Generator().manual_seed(0), 4))
+    4
     """
     if named is not None and fraction is not None:
         raise ConfigError("an attack has either clients or a fraction, not both.")
-    if named is not None:
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ConfigError(f"an attack's fraction of clients must lie in (0, 1], and is {fraction}.")
+    if isinstance(named, list | tuple | set | frozenset):
         strangers = sorted(set(named) - set(clients))
         if strangers:
             raise ConfigError(
@@ -89,8 +96,18 @@ def choose_clients(
                 " clients."
             )
         return frozenset(named)
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ConfigError(f"an attack's fraction of clients must lie in (0, 1], and is {fraction}.")
     count = 1 if fraction is None else max(1, round(fraction * len(clients)))
+    if named is not None:
+        if not isinstance(named, int) or isinstance(named, bool):
+            raise ConfigError(
+                "an attack's clients are a list of them, or a number: how many there are. They are"
+                f" {named!r}."
+            )
+        if not 1 <= named <= len(clients):
+            raise ConfigError(
+                f"an attack's number of clients must lie in [1, {len(clients)}], and is {named}; a"
+                f" client is named in a list: [{named}]."
+            )
+        count = named
     chosen = torch.randperm(len(clients), generator=rng)[:count]
     return frozenset(clients[int(i)] for i in chosen)

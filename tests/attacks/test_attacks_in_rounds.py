@@ -325,6 +325,27 @@ def test_a_config_names_attacks_schedules_and_settings_in_groups():
         Federation.from_config(config)
 
 
+def test_a_config_may_say_how_many_clients_an_attack_has_and_they_are_drawn():
+    def attackers(clients, seed=0):
+        part = {"name": "sign_flip", "clients": clients}
+        config = {"data": {"name": "digits", "clients": 10}, "seed": seed, "attacks": [part]}
+        return Federation.from_config(config).scenario.attackers[0].clients
+
+    assert len(attackers(4)) == 4
+    assert attackers(4) == attackers(4) <= set(range(10))
+    assert len({attackers(4, seed) for seed in range(5)}) > 1
+    assert attackers(10) == set(range(10))
+    for wrong, why in (
+        (0, r"must lie in \[1, 10\], and is 0"),
+        (11, r"must lie in \[1, 10\], and is 11"),
+        (True, "a list of them, or a number"),
+        (2.5, "a list of them, or a number"),
+        ("4", "a list of them, or a number"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            attackers(wrong)
+
+
 TAKING_PART = {
     name: made
     for name, made in catalog.ATTACKS.items()

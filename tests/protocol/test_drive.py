@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
-from privfl.core import Abort, Faults, Mail, Opened, Total, drive
+from privfl.core import Abort, Bounded, Faults, Mail, Opened, RoundPlan, Total, drive
+from privfl.crypto import Plain
 
 
 @dataclass
@@ -114,3 +116,45 @@ def test_bodies_are_kept_only_on_demand():
         "server": [{"client/0": b"\0", "client/1": b"\1", "client/2": b"\2"}]
     }
     assert without.received({"server"}) == {"server": []}
+
+
+class Name(str):
+    """A party's name that counts how often somebody looks it up."""
+
+    looked_up = 0
+
+    def __hash__(self):
+        Name.looked_up += 1
+        return super().__hash__()
+
+
+class Stack(list):
+    """A list that counts how many entries a search of it walks past."""
+
+    walked = 0
+
+    def __contains__(self, item):
+        Stack.walked += len(self)
+        return super().__contains__(item)
+
+
+def plain_round(n):
+    """Look-ups of the parties' names, and list entries walked past, in a plain round of n
+    clients.
+    """
+    channel, plan = Plain(), RoundPlan(0, tuple(range(n)), d=2, l2=1.0)
+    clients = {
+        Name(f"client/{c}"): channel.client(c).enter(plan, Bounded(c, torch.ones(2) / 2, l2=1.0))
+        for c in range(n)
+    }
+    server = channel.server().enter(plan)
+    server.ids = Stack()
+    Name.looked_up = Stack.walked = 0
+    assert drive(server, clients).opened.what.n == n
+    return Name.looked_up, Stack.walked
+
+
+def test_a_plain_rounds_work_grows_with_the_number_of_clients_and_not_with_its_square():
+    few, many = plain_round(50), plain_round(400)
+    assert many[0] <= 8 * few[0] + 100
+    assert many[1] <= 8 * few[1] + 100
