@@ -127,6 +127,7 @@ def parameters_of(channel: SecAgg, plan: RoundPlan) -> SecAggParameters:
     words = [
         b"privfl/1/secagg", plan.session, plan.part.encode(), channel.mode.encode(), channel.code.rounding.encode(),
         ",".join(map(str, plan.cohort)).encode(), b"ideal" if channel.fidelity == "ideal" else b"real",
+        *(model.encode() for model in plan.models),
     ]
     numbers = struct.pack(
         "<qQddIIIHH?",
