@@ -4,7 +4,10 @@ changes to it.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,7 +34,12 @@ class RoundPlan:
     ``d`` is the length of the vector, ``l2`` the bound on every contribution's norm (inf over the
     plain channel only), ``max_weight`` the bound on a contribution's weight. ``part`` names the
     vector when a round sends several (``"delta"``, or an auxiliary vector such as SCAFFOLD's
-    control variate); ``session`` tells runs apart.
+    control variate); ``session`` tells runs apart. ``models`` are the SHA-256 digests (hex) of all
+    the broadcasts that the cohort trained from (`Broadcast.digest`): one in a synchronous round.
+
+    Raises:
+        ConfigError: a client twice in the cohort, a number that must be above 0 and is not, or a
+            model that is no SHA-256 in hex.
 
     >>> RoundPlan(number=0, cohort=(1, 2), d=10, l2=1.0).n
     2
@@ -44,6 +52,7 @@ class RoundPlan:
     max_weight: float = 1.0
     part: str = "delta"
     session: bytes = b""
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.cohort)) != len(self.cohort):
@@ -55,11 +64,37 @@ class RoundPlan:
                 f"round {self.number}: d={self.d}, l2={self.l2}, max_weight={self.max_weight} must"
                 " all be above 0."
             )
+        for model in self.models:
+            if not re.fullmatch("[0-9a-f]{64}", model):
+                raise ConfigError(
+                    f"round {self.number}: models holds '{model}', which is no SHA-256 in hex: use"
+                    " Broadcast.digest."
+                )
 
     @property
     def n(self) -> int:
         """How many clients are in the cohort."""
         return len(self.cohort)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all that the plan says: what a signature over it binds its signer to.
+
+        >>> one = RoundPlan(number=0, cohort=(1, 2), d=10, l2=1.0)
+        >>> one.digest == RoundPlan(number=0, cohort=(2, 1), d=10, l2=1.0).digest
+        False
+        """
+        numbers = struct.pack("<qQdd", self.number, self.d, self.l2, self.max_weight)
+        fields = (
+            numbers,
+            self.part.encode(),
+            self.session,
+            ",".join(map(str, self.cohort)).encode(),
+            ",".join(self.models).encode(),
+        )
+        return hashlib.sha256(
+            b"privfl/plan/1" + b"".join(len(f).to_bytes(8, "little") + f for f in fields)
+        ).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +104,21 @@ class Broadcast:
     plan: RoundPlan
     parameters: Vector
     aux: Mapping[str, Vector] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the parameters and the extra vectors, as little-endian numbers with
+        their names and types: what a plan names in ``models``.
+        """
+        whole = hashlib.sha256(b"privfl/model/1")
+        for name, vector in (("", self.parameters), *sorted(self.aux.items())):
+            values = vector.detach().cpu().contiguous().numpy()
+            little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+            for part in (name.encode(), little.dtype.str.encode()):
+                whole.update(len(part).to_bytes(8, "little") + part)
+            whole.update(little.nbytes.to_bytes(8, "little"))
+            whole.update(little.data.cast("B") if little.nbytes else b"")
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,13 +62,14 @@ class Topic:
 
     @classmethod
     def of(cls, plan: RoundPlan, key_id: bytes) -> Topic:
-        """The topic of a round under a key; ``facts`` digests the session, the part and the
-        cohort.
+        """The topic of a round under a key; ``facts`` digests the session, the part, the cohort
+        and the models that it trained from.
         """
         cohort = b"".join(struct.pack("<Q", client) for client in plan.cohort)
-        facts = hashlib.sha256(digest(plan.session) + digest(plan.part.encode()) + cohort).digest()[
-            :16
-        ]
+        models = b"".join(map(bytes.fromhex, plan.models))
+        facts = hashlib.sha256(
+            digest(plan.session) + digest(plan.part.encode()) + cohort + models
+        ).digest()[:16]
         return cls(
             key_id, facts, plan.number, plan.d, float(plan.l2), float(plan.max_weight), plan.n
         )

@@ -193,6 +193,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
         settings.code.rounding.encode(),
         ",".join(map(str, plan.cohort)).encode(),
         b"ideal" if settings.fidelity == "ideal" else b"real",
+        *(model.encode() for model in plan.models),
     ]
     numbers = struct.pack(
         "<qQddIIIHH?",

@@ -170,6 +170,7 @@ def round_of(channel: AdditiveSharing, plan: RoundPlan) -> SharingParameters:
             plan.part.encode(),
             ",".join(map(str, plan.cohort)).encode(),
             channel.code.rounding.encode(),
+            *(model.encode() for model in plan.models),
         ]
     )
     facts = struct.pack(

@@ -219,6 +219,7 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
         ",".join(map(str, plan.cohort)).encode(),
         repr(recipe.kind).encode(),
         recipe.reveal.encode(),
+        *(model.encode() for model in plan.models),
     ]
     words += [
         repr(
