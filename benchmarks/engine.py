@@ -154,7 +154,7 @@ def _stacked_row(
 ) -> Row:
     model, parts = FlatModel(module), hundred(train)
     workload = Workload(model, cross_entropy, LocalSGD(lr=0.1, plan=LocalPlan(batch)), train)
-    sent = Broadcast(RoundPlan(0, tuple(range(n)), model.d, float("inf")), model.read())
+    sent = Broadcast(0, model.read())
     tasks = [Task(client, parts[client]) for client in range(n)]
     out = torch.empty(n, model.d)
     fast, plain = Stacked(workload), Sequential(workload)
@@ -180,7 +180,7 @@ class Prefilled:
         self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
     ) -> list[Trained]:
         """Nothing but the answers."""
-        if broadcast.plan.number == 0:
+        if broadcast.version == 0:
             out.normal_(generator=torch.Generator().manual_seed(0)).mul_(1e-3)
         return [Trained(task.client, 1.0, loss=0.0) for task in tasks]
 

@@ -474,7 +474,7 @@ def _stacking(net: nn.Module, data: Dataset, start: Tensor) -> Iterable[Row]:
         for k in range(64)
     ]
     out = torch.empty(64, workload.model.d)
-    broadcast = Broadcast(RoundPlan(0, tuple(range(64)), workload.model.d, float("inf")), start)
+    broadcast = Broadcast(0, start)
     seconds = {}
     for name, executor in (("stacked", Stacked(workload)), ("sequential", Sequential(workload))):
         began = time.process_time()

@@ -18,7 +18,6 @@ from privfl.core import (
     FlatModel,
     LocalPlan,
     Loss,
-    RoundPlan,
     Seeds,
     UnsupportedModel,
     Vector,
@@ -67,8 +66,5 @@ class Shadows:
             executor = Sequential(workload)
         tasks = [Task(client, index) for client, index in enumerate(subsets)]
         out = torch.empty(len(tasks), workload.model.d)
-        broadcast = Broadcast(
-            RoundPlan(0, tuple(range(len(tasks))), workload.model.d, float("inf")), start
-        )
-        executor.train(broadcast, tasks, out, Seeds(seed))
+        executor.train(Broadcast(0, start), tasks, out, Seeds(seed))
         return out

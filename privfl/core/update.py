@@ -99,9 +99,14 @@ class RoundPlan:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """What clients are sent: the plan, the flat parameters [d], and named extra vectors."""
+    """What clients are sent: a model's version, its flat parameters [d], and named extra vectors.
 
-    plan: RoundPlan
+    There is no plan in it: a client of an asynchronous run trains before its round is planned, and
+    a plan names the models that its cohort trained from (`RoundPlan.models`). In a synchronous run
+    the version is the number of the round.
+    """
+
+    version: int
     parameters: Vector
     aux: Mapping[str, Vector] = field(default_factory=dict)
 

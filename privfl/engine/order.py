@@ -90,11 +90,19 @@ class Planner:
 
     def order(self, state: RunState, aux: Mapping[str, Vector]) -> Order:
         """The round that comes next; ``aux`` is what the method's server half broadcasts."""
-        seeds = Seeds(self.scenario.seed)
+        base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
         now, number = self.scenario.in_round(state.round, state.bound), state.round
         cohort = now.sampler.draw(tuple(now.clients), seeds.generator("sampling", number))
         d = now.workload.model.d
-        delta = RoundPlan(number, cohort, d, now.sent_l2, self.max_weight, "delta", self.session)
+        delta = RoundPlan(
+            number,
+            cohort,
+            d,
+            now.sent_l2,
+            self.max_weight,
+            session=self.session,
+            models=(base.digest,),
+        )
         plans = {"delta": delta}
         bounds: dict[str, Bound] = {"delta": now.bound}
         for part, length in self.extra.items():
@@ -113,4 +121,4 @@ class Planner:
             adaptive,
         )
         told = Context(delta, state.parameters, seeds.generator("rule in channel", number))
-        return Order(plans, Broadcast(delta, state.parameters, aux), side, told, now)
+        return Order(plans, base, side, told, now)

@@ -66,7 +66,7 @@ class ServerOracles:
         method, d = self.workload.method, self.workload.model.d
         trainer = method.on(self.workload.model, self.workload.loss)
         aux = method.broadcast(method.init(d))  # the root client corrects for no drift of others
-        sent = Broadcast(context.plan, context.parameters, aux)
+        sent = Broadcast(context.plan.number, context.parameters, aux)
         return trainer(-1, sent, self._root(), ClientState(), context.rng)[0].delta
 
     def loss(self, parameters: Vector, context: Context) -> float:

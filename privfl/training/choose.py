@@ -15,7 +15,6 @@ from privfl.core import (
     ClientId,
     ConfigError,
     LocalPlan,
-    RoundPlan,
     Seeds,
     UnsupportedModel,
     unknown,
@@ -117,9 +116,8 @@ def _measured(
 def _seconds(executor: Executor, workload: Workload, tasks: list[Task], seed: int) -> float:
     """The faster of two runs over these clients, after one to warm up."""
     d = workload.model.d
-    plan = RoundPlan(0, tuple(task.client for task in tasks), d, l2=1.0)
     broadcast = Broadcast(
-        plan, workload.model.read(), workload.method.broadcast(workload.method.init(d))
+        0, workload.model.read(), workload.method.broadcast(workload.method.init(d))
     )
     out = torch.empty(len(tasks), d, device=workload.model.flat.device)
     taken: list[float] = []

@@ -56,14 +56,14 @@ class Sequential:
     """One client after the other in one model: works for every module, method and seat.
 
     >>> from torch import nn
-    >>> from privfl.core import Dataset, FlatModel, RoundPlan
+    >>> from privfl.core import Dataset, FlatModel
     >>> from privfl.training import LocalSGD, cross_entropy
     >>> data = Dataset(torch.eye(4), torch.tensor([0, 1, 0, 1]), classes=2)
     >>> model = FlatModel(nn.Linear(4, 2))
     >>> out = torch.empty(1, model.d)
     >>> executor = Sequential(Workload(model, cross_entropy, LocalSGD(), data))
     >>> (done,) = executor.train(
-    ...     Broadcast(RoundPlan(0, (3,), model.d, 1.0), model.read()), [Task(3)], out, Seeds(0)
+    ...     Broadcast(0, model.read()), [Task(3)], out, Seeds(0)
     ... )
     >>> done.client, done.weight
     (3, 4.0)
@@ -95,7 +95,7 @@ class Sequential:
                 task,
                 self.workload,
                 out,
-                seeds.generator("training", broadcast.plan.number, task.client),
+                seeds.generator("training", broadcast.version, task.client),
             )
         except Exception as error:
             out.fill_(float("nan"))

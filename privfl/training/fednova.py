@@ -46,7 +46,7 @@ class FedNova(LocalSGD):
         self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int
     ) -> tuple[Mapping[str, Vector], ClientState]:
         """Normalise the delta; |a|_1 goes beside it."""
-        tau = self.effective_steps(steps, broadcast.plan.number)
+        tau = self.effective_steps(steps, broadcast.version)
         delta.div_(tau)
         return {"tau": torch.tensor([tau])}, state
 

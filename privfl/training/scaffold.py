@@ -71,7 +71,7 @@ class Scaffold(LocalSGD):
         self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int
     ) -> tuple[Mapping[str, Vector], ClientState]:
         """The change of c_i, and the new c_i."""
-        change = delta / (-steps * self.rate(broadcast.plan.number)) - _control(broadcast)
+        change = delta / (-steps * self.rate(broadcast.version)) - _control(broadcast)
         own = state.vectors.get("control")
         after = change if own is None else own.to(change.device) + change
         return {"control": change}, ClientState({**state.vectors, "control": after})

@@ -124,7 +124,7 @@ class LocalSGD:
         """
         aux, after = self.hand_out(delta, broadcast, state, steps)
         weight = float(n) if self.weighting == "samples" else 1.0
-        charges = self.gradient.charges(broadcast.plan.number, client, n, self.plan, steps)
+        charges = self.gradient.charges(broadcast.version, client, n, self.plan, steps)
         return Trained(client, weight, after, aux, charges, loss)
 
 
@@ -209,7 +209,7 @@ class LocalTrainer:
         ):  # dropout and its like draw from the global generator
             torch.default_generator.manual_seed(rng.initial_seed())
             steps, mean_loss = self._descend(
-                samples, start, loss, correction, method.rate(broadcast.plan.number), rng
+                samples, start, loss, correction, method.rate(broadcast.version), rng
             )
         torch.sub(self.model.flat, start, out=out)
         return method.finish(client, out, broadcast, state, samples.n, steps, mean_loss)

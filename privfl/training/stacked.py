@@ -130,7 +130,7 @@ class Stacked:
 
     def _plan(self, broadcast: Broadcast, row: int, task: Task, seeds: Seeds) -> _Client:
         samples = task.samples(self.workload.data)
-        rng = seeds.generator("training", broadcast.plan.number, task.client)
+        rng = seeds.generator("training", broadcast.version, task.client)
         passes = list(self.gradient.passes(samples.n, self.method.plan, rng))
         width = min(self.method.plan.batch_size, samples.n)
         full, rest = divmod(len(passes[0]), width)
@@ -208,7 +208,7 @@ class Stacked:
         gradient: Tensor | None,
     ) -> list[float]:
         """Train a block in the first rows of ``parameters``; each client's sum of batch losses."""
-        method, lr = self.method, self.method.rate(broadcast.plan.number)
+        method, lr = self.method, self.method.rate(broadcast.version)
         parameters = parameters[: len(block)].copy_(broadcast.parameters)
         at, share = _table(block)
         at, share = at.to(data.x.device), share.to(data.x.device)

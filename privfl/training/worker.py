@@ -104,7 +104,7 @@ def compact(task: Task) -> Task:
 def compact_broadcast(broadcast: Broadcast) -> Broadcast:
     """The broadcast with vectors of its own."""
     return Broadcast(
-        broadcast.plan,
+        broadcast.version,
         broadcast.parameters.clone(),
         {name: vector.clone() for name, vector in broadcast.aux.items()},
     )

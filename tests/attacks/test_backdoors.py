@@ -241,7 +241,7 @@ def craft(attack, model, data, last=None, seed=0):
     plan = RoundPlan(0, (0, 1, 2, 3), d=model.d, l2=math.inf, max_weight=1000.0)
     knowledge = RoundKnowledge(plan, start, last)
     update, _, charges = attack.poison_training(knowledge).on(model, loss)(
-        0, Broadcast(plan, start), data, ClientState(), rng(seed)
+        0, Broadcast(plan.number, start), data, ClientState(), rng(seed)
     )
     assert charges == ()
     assert update.weight == min(data.n, 1000)

@@ -44,6 +44,6 @@ def cohort(digits):
 def sent():
     def make(workload, tasks, number=0, aux=None):
         plan = RoundPlan(number, tuple(task.client for task in tasks), workload.model.d, l2=1.0)
-        return Broadcast(plan, workload.model.read(), aux or {})
+        return Broadcast(plan.number, workload.model.read(), aux or {})
 
     return make

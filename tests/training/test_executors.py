@@ -21,7 +21,6 @@ from privfl.core import (
     DpEvent,
     FlatModel,
     LocalPlan,
-    RoundPlan,
     Sampling,
     Seeds,
     UnsupportedModel,
@@ -118,7 +117,7 @@ def test_stacked_agrees_whatever_the_sizes(sizes, batch, steps, epochs, momentum
     model.write(0.4 * torch.randn(model.d, generator=g))
     load = Workload(model, cross_entropy, method, data)
     tasks = [Task(i, index) for i, index in enumerate(torch.randperm(n, generator=g).split(sizes))]
-    broadcast = Broadcast(RoundPlan(0, tuple(range(len(tasks))), model.d, 1.0), model.read())
+    broadcast = Broadcast(0, model.read())
     slow, expected = run(Sequential(load), broadcast, tasks, seed)
     fast, got = run(Stacked(load), broadcast, tasks, seed)
     assert torch.allclose(fast, slow, rtol=0, atol=2e-5)
@@ -231,7 +230,7 @@ def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, coh
     broadcast = sent(load, tasks)
     flipped = Dataset(digits.x, 9 - digits.y, classes=10)
     other = sent(load, tasks)
-    other = type(other)(other.plan, other.parameters * 0.5)
+    other = type(other)(other.version, other.parameters * 0.5)
     own = [
         tasks[0],
         Task(1, tasks[1].index, data=flipped),

@@ -12,7 +12,6 @@ from privfl.core import (
     Dataset,
     FlatModel,
     LocalPlan,
-    RoundPlan,
     Seeds,
 )
 from privfl.training import (
@@ -152,9 +151,7 @@ def play(method, centres, sizes, rounds, plans=None, optimizer=None):
             for i, n in enumerate(sizes)
         ]
         out = torch.empty(len(sizes), 2)
-        broadcast = Broadcast(
-            RoundPlan(number, tuple(range(len(sizes))), 2, 1.0), w, half.broadcast(state)
-        )
+        broadcast = Broadcast(number, w, half.broadcast(state))
         results = Sequential(load).train(broadcast, tasks, out, Seeds(0))
         memory = [r.state for r in results]
         aux = {

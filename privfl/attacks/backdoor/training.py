@@ -124,7 +124,7 @@ class Crafter:
         if self.crafting.radius is not None:
             self._project(start)
         delta = self.model.flat - start
-        return Update(client, delta, min(float(dataset.n), broadcast.plan.max_weight)), state, ()
+        return Update(client, delta, float(dataset.n)), state, ()
 
     def _train(
         self, dataset: Dataset, start: Tensor, rng: torch.Generator, how: AttackTraining

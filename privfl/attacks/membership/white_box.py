@@ -153,8 +153,7 @@ class GradientAscent(Inference):
             return broadcast
         return replace(
             broadcast,
-            parameters=broadcast.parameters
-            + self.push(broadcast.parameters, broadcast.plan.number),
+            parameters=broadcast.parameters + self.push(broadcast.parameters, broadcast.version),
         )
 
     def poison_updates(

@@ -112,7 +112,7 @@ class MultiTaskTrainer:
                 with torch.no_grad():
                     head -= self.how.lr * slope
         delta = self.how.boost * (self.model.flat - broadcast.parameters)
-        weight = min(float(dataset.n), broadcast.plan.max_weight)
+        weight = float(dataset.n)
         return (
             Update(client, delta, weight),
             ClientState({**state.vectors, "property head": head.detach()}),

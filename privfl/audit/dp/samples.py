@@ -17,7 +17,6 @@ from privfl.core import (
     Dataset,
     FlatModel,
     Ledger,
-    RoundPlan,
     Seeds,
 )
 from privfl.dp import DPGradient
@@ -58,7 +57,7 @@ def audit_samples(
         total = torch.zeros(m, dtype=torch.float64)
         charges = ()
         for number in range(rounds):
-            broadcast = Broadcast(RoundPlan(number, (client,), m, l2=1.0), torch.zeros(m))
+            broadcast = Broadcast(number, torch.zeros(m))
             rng = seeds.generator("canary training", play, number)
             update, _, charged = trained.on(model, mean_output)(
                 client, broadcast, data, ClientState(), rng
