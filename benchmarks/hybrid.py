@@ -99,7 +99,7 @@ def groups(quick: bool) -> Iterator[Row]:
         for number in range(rounds):
             parts = channel.groups(RoundPlan(number, tuple(range(n)), 1, 1.0, session=b"benchmark"))
             opened += sum(sum(client >= colluders for client in part) == 1 for part in parts)
-        found[size] = (float(channel.max_byzantine(n)), max(opened, 1) / rounds)
+        found[size] = (float(channel.buckets.max_byzantine(n)), max(opened, 1) / rounds)
         yield gain(
             f"groups of {size}", "groups of 2", "liars stood of 50", found[size][0], found[2][0]
         )

@@ -5,7 +5,7 @@ and dealt out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,15 @@ from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.config import Config
 from privfl.core import (
+    Channel,
     ClientId,
     ConfigError,
     Dataset,
     FlatModel,
     LocalPlan,
+    Mechanism,
     OsNoise,
+    RingNoise,
     SeededNoise,
     Seeds,
     unknown,
@@ -29,15 +32,10 @@ from privfl.data import Split, load
 from privfl.engine import (
     Attacker,
     AttackSchedule,
-    CarriesNoise,
-    Described,
-    Grouped,
     Sampler,
     Scenario,
     ServerOracles,
     choose_clients,
-    hosts,
-    opens_to,
 )
 from privfl.models import initialised
 from privfl.training import Method, Workload, cross_entropy
@@ -46,8 +44,6 @@ _PLAN_KEYS = ("batch_size", "epochs", "steps")
 _SCHEDULE_KEYS = ("first", "last", "every", "rounds")
 _TEAM_KEYS = ("clients", "fraction", "colluding")
 DEFAULT_CLIENTS = 20
-LOCAL = ("none", "local_gaussian")
-"""Mechanisms whose noise does not depend on how the server averages."""
 
 
 def scenario(config: Config) -> Scenario:
@@ -61,8 +57,10 @@ def scenario(config: Config) -> Scenario:
     _refuse_impossible(config)
     seeds = Seeds(config.seed)
     ring_noise = config.mechanism["name"] in catalog.RING_NOISE
-    mechanism = None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
-    private = config.mechanism["name"] not in LOCAL
+    mechanism: Mechanism | None = (
+        None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
+    )
+    private = ring_noise or (mechanism is not None and not mechanism.local)
     method = training(_uniform(config.training) if private else config.training)
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
@@ -79,29 +77,24 @@ def scenario(config: Config) -> Scenario:
     workload = Workload(
         FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device)
     )
-    bound = _with("bound", catalog.BOUNDS, bound_part, {"sizes": lambda: _layers(workload.model)})
-    trusted = ServerOracles(workload, clients, root).by_name()
-    public = private and not hasattr(catalog.CHANNELS[config.channel["name"]], "rows")
+    oracles = ServerOracles(workload, clients, root)
+    bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
+    kind = catalog.CHANNELS[config.channel["name"]].kind
+    public = private and not kind.groups
     rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
-    aggregator = _with("aggregator", catalog.AGGREGATORS, rule, trusted)
-    inside = hosts(catalog.CHANNELS[config.channel["name"]])
-    if inside and "rule" in config.channel:
+    aggregator = _with("aggregator", catalog.AGGREGATORS, rule, oracles)
+    if kind.runs and kind.rule_field in config.channel:
         raise ConfigError(
             f"channel '{config.channel['name']}': its rule is the run's aggregator; set aggregator"
-            " instead of channel.rule."
+            f" instead of channel.{kind.rule_field}."
         )
-    channel = catalog.build(
-        "channel",
-        catalog.CHANNELS,
-        config.channel,
-        catalog.NESTED,
-        {"rule": aggregator} if inside else None,
-    )
+    inside = {kind.rule_field: aggregator} if kind.runs else None
+    channel: Channel[Any] = catalog.build("channel", catalog.CHANNELS, config.channel, inside)
     if ring_noise:
         channel = _with_noise(
             channel, catalog.build("mechanism", catalog.RING_NOISE, config.mechanism), config
         )
-    if inside and not isinstance(aggregator, Mean):
+    if kind.runs and not isinstance(aggregator, Mean):
         aggregator = Mean()  # the channel's servers run the rule; what they open is its result
     return Scenario(
         workload=workload,
@@ -112,7 +105,7 @@ def scenario(config: Config) -> Scenario:
         aggregator=aggregator,
         rounds=config.rounds,
         sampler=sampler,
-        defences=[_with("defence", catalog.DEFENCES, part, trusted) for part in config.defences],
+        defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
         attackers=[
             _attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
@@ -127,11 +120,9 @@ def scenario(config: Config) -> Scenario:
             "clients": f"{len(clients)}, split by {config.data.partition['name']}",
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
-            "channel": (
-                channel.describe() if isinstance(channel, Described) else _first_sentence(channel)
-            ),
+            "channel": channel.describe(),
             "the server reads": _reads(channel),
-            "bound": _bounds(bound),
+            "bound": bound.describe(),
         },
     )
 
@@ -150,7 +141,7 @@ def training(part: Mapping[str, Any]) -> Method:
     ):  # it divides by the plan's batch size
         own["gradient"] = {"batch_size": part.get("batch_size", 32), **gradient}
     plan = {key: value for key, value in part.items() if key in _PLAN_KEYS}
-    method: Method = catalog.build("training", catalog.TRAINING, own, catalog.NESTED)
+    method: Method = catalog.build("training", catalog.TRAINING, own)
     if not plan:
         return method
     checked = catalog.build(
@@ -191,32 +182,31 @@ def _model(part: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _optional(seam: str, table: catalog.Table, part: Mapping[str, Any]) -> Any | None:
-    return None if part["name"] == "none" else catalog.build(seam, table, part, catalog.NESTED)
+    return None if part["name"] == "none" else catalog.build(seam, table, part)
 
 
 def _with(
     seam: str,
     table: catalog.Table,
     part: Mapping[str, Any],
-    trusted: Mapping[str, Callable[[], Any]],
+    oracles: ServerOracles,
 ) -> Any:
-    """A defence, with those of the run's functions that its constructor asks for."""
+    """A rule, a defence or a bound, with what it declares that it needs of the run."""
     if part["name"] not in table:
         return catalog.build(seam, table, part)
-    asked = [name for name in catalog.fields_of(table[part["name"]])[0] if name in trusted]
-    return catalog.build(
-        seam, table, part, catalog.NESTED, {name: trusted[name]() for name in asked}
-    )
+    needs = catalog.needs_of(table[part["name"]])
+    return catalog.build(seam, table, part, {name: oracles.of(it) for name, it in needs.items()})
 
 
-def _with_noise(channel: Any, noise: Any, config: Config) -> Any:
-    if not isinstance(channel, CarriesNoise):
-        able = [name for name, maker in catalog.CHANNELS.items() if hasattr(maker, "noise_event")]
+def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Channel[Any]:
+    if not channel.kind.takes_noise:
+        able = [name for name, maker in catalog.CHANNELS.items() if maker.kind.takes_noise]
         raise ConfigError(
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none; {', '.join(able)} does."
         )
-    return dataclasses.replace(channel, noise=noise)  # type: ignore[type-var]
+    noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
+    return noised
 
 
 def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +264,7 @@ def _attacker(
             f"attack '{part['name']}' only looks: it acts in no round. Run 'privfl audit' on the"
             " config, or its class on a run's view."
         )
-    attack = catalog.build("attack", catalog.ATTACKS, own, catalog.NESTED)
+    attack = catalog.build("attack", catalog.ATTACKS, own)
     schedule = catalog.build(
         "attack", {part["name"]: AttackSchedule}, {"name": part["name"], **when}
     )
@@ -284,30 +274,9 @@ def _attacker(
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
 
 
-def _reads(channel: Any) -> str:
-    if hosts(channel):
-        return f"only what {type(channel.rule).__name__} makes of a round's updates"
-    if isinstance(channel, Grouped):
+def _reads(channel: Channel[Any]) -> str:
+    if channel.able.hosts is not None:
+        return f"only what {type(channel.able.hosts).__name__} makes of a round's updates"
+    if channel.able.groups is not None:
         return "the means of groups of clients"
-    return "every update" if opens_to(channel) == "rows" else "only the sum of a round's updates"
-
-
-def _bounds(bound: Any) -> str:
-    if isinstance(bound, Described):
-        return bound.describe()
-    return "none" if bound.l2 == float("inf") else f"every update's L2 norm at most {bound.l2:g}"
-
-
-def _layers(model: FlatModel) -> tuple[int, ...]:
-    """How many parameters each layer has, in the order of the flat vector: a layer's weights and
-    biases are one part.
-    """
-    sizes: dict[str, int] = {}
-    for slot in model.slots:
-        layer = slot.name.rpartition(".")[0]
-        sizes[layer] = sizes.get(layer, 0) + slot.stop - slot.start
-    return tuple(sizes.values())
-
-
-def _first_sentence(part: Any) -> str:
-    return (type(part).__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return "every update" if channel.kind.opens == "rows" else "only the sum of a round's updates"

@@ -14,8 +14,19 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from privfl import aggregators, attacks, crypto, data, dp, hybrid, models, training
-from privfl.core import ConfigError, unknown
-from privfl.engine import hosts, opens_to, reads_ids, rule_reads_channel, samplers
+from privfl.core import (
+    BatchGradient,
+    Channel,
+    ConfigError,
+    Defence,
+    DefenceSeat,
+    Needs,
+    Rule,
+    RuleWithMemory,
+    unknown,
+)
+from privfl.engine import samplers
+from privfl.engine.compatibility import AnyRule, readable
 
 Table = Mapping[str, Callable[..., Any]]
 
@@ -32,7 +43,7 @@ BOUNDS: Table = {
     "adaptive_clip": dp.AdaptiveClip,
     "scheduled_clip": dp.ScheduledClip,
 }
-HYBRIDS: Table = {
+HYBRIDS: Mapping[str, type[Channel[Any]]] = {
     "bucketed_secagg": hybrid.BucketedSecAgg,
     "two_server": hybrid.TwoServer,
     "sign_two_server": hybrid.SignTwoServer,
@@ -41,7 +52,7 @@ HYBRIDS: Table = {
 """Channels under which robust rules work although nobody reads an update: the rule sees groups, or
 the servers run it on secret data.
 """
-CHANNELS: Table = {
+CHANNELS: Mapping[str, type[Channel[Any]]] = {
     "plain": crypto.Plain,
     "secagg": crypto.SecAgg,
     "additive_sharing": crypto.AdditiveSharing,
@@ -51,7 +62,7 @@ CHANNELS: Table = {
     "mp_rlwe": crypto.MultiPartyRLWE,
     **HYBRIDS,
 }
-AGGREGATORS: Table = {
+AGGREGATORS: Mapping[str, type[AnyRule]] = {
     "mean": aggregators.Mean,
     "median": aggregators.Median,
     "trimmed_mean": aggregators.TrimmedMean,
@@ -86,7 +97,7 @@ AGGREGATORS: Table = {
     "slsgd": aggregators.SLSGD,
     "flame": aggregators.FLAME,
 }
-DEFENCES: Table = {
+DEFENCES: Mapping[str, type[Defence]] = {
     "nnm": aggregators.NearestNeighbourMixing,
     "bucketing": aggregators.Bucketing,
     "clipping": aggregators.Clipping,
@@ -203,27 +214,26 @@ SERVER_OPTIMIZERS: Table = {
     "fedyogi": training.FedYogi,
     "fedadagrad": training.FedAdagrad,
 }
-NESTED: Mapping[str, Table] = {
-    "rule": AGGREGATORS,
-    "channel": CHANNELS,
-    "gradient": GRADIENTS,
-    "schedule": SCHEDULES,
-    "backdoor": ATTACKS,
-    "backdoors": ATTACKS,
+PARTS: Mapping[type, Table] = {
+    Rule: AGGREGATORS,
+    RuleWithMemory: AGGREGATORS,
+    BatchGradient: GRADIENTS,
+    dp.Schedule: SCHEDULES,
+    attacks.Trigger: ATTACKS,
+    attacks.MultiBackdoor: ATTACKS,
 }
-"""Fields that are parts themselves, by name."""
+"""Tables of the parts that other parts hold, by the type that a field is annotated with."""
 
 
 def build(
     seam: str,
     table: Table,
     part: Mapping[str, Any],
-    nested: Mapping[str, Table] | None = None,
     supplied: Mapping[str, Any] | None = None,
 ) -> Any:
     """The object that a part of a config describes: its class by name, its fields by key.
 
-    ``nested`` gives, by field name, the table of fields that are parts themselves; ``supplied`` are
+    Fields whose type is a part's (`PARTS`) are built from their own table; ``supplied`` are
     arguments that come from the program and not from the config.
 
     Raises:
@@ -236,7 +246,7 @@ def build(
     Traceback (most recent call last):
     privfl.core.errors.ConfigError: bound 'clip': unknown key 'l3'; did you mean 'l2'? Known: l2.
     """
-    maker, values = checked(seam, table, part, nested, tuple(supplied or ()))
+    maker, values = checked(seam, table, part, tuple(supplied or ()))
     try:
         return maker(**(supplied or {}), **values)
     except ConfigError as error:
@@ -247,7 +257,6 @@ def checked(
     seam: str,
     table: Table,
     part: Mapping[str, Any],
-    nested: Mapping[str, Table] | None = None,
     supplied: Sequence[str] = (),
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The class or builder that a part names, and its checked keyword arguments; raises as `build`
@@ -270,15 +279,16 @@ def checked(
             )
     values: dict[str, Any] = {}
     for key, value in given.items():
-        if nested and key in nested and isinstance(value, Sequence) and not isinstance(value, str):
+        held = _table_of(hints[key])
+        if held is not None and isinstance(value, Sequence) and not isinstance(value, str):
             parts = [{"name": one} if isinstance(one, str) else one for one in value]
-            values[key] = tuple(build(f"{seam}.{key}", nested[key], one, nested) for one in parts)
-        elif nested and key in nested and value is not None:
+            values[key] = tuple(build(f"{seam}.{key}", held, one) for one in parts)
+        elif held is not None and value is not None:
             inner = {"name": value} if isinstance(value, str) else value
-            values[key] = build(f"{seam}.{key}", nested[key], inner, nested)
+            values[key] = build(f"{seam}.{key}", held, inner)
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             values[key] = build(
-                f"{seam}.{key}", {key: hints[key]}, {"name": key, **value}, nested
+                f"{seam}.{key}", {key: hints[key]}, {"name": key, **value}
             )  # a group of settings
         else:
             values[key] = _checked(f"{seam} '{name}'", key, hints[key], value)
@@ -303,6 +313,28 @@ def fields_of(
     return {p.name: hints.get(p.name, Any) for p in parameters}, tuple(
         p.name for p in parameters if p.default is p.empty
     )
+
+
+def _table_of(hint: Any) -> Table | None:
+    """The table of the part that a type stands for, looked for inside of unions and sequences."""
+    if typing.get_origin(hint) in PARTS:
+        return PARTS[typing.get_origin(hint)]
+    if isinstance(hint, type) and hint in PARTS:
+        return PARTS[hint]
+    for arm in typing.get_args(hint):
+        found = _table_of(arm)
+        if found is not None:
+            return found
+    return None
+
+
+def needs_of(maker: Any) -> Needs:
+    """The arguments that a run fills, as a rule, a defence or a bound declares them; a builder's
+    are those of its class.
+    """
+    owner: Any = maker.__self__ if inspect.ismethod(maker) else maker
+    needs: Needs = owner.needs
+    return needs
 
 
 def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
@@ -337,19 +369,6 @@ SEAMS: Mapping[str, Table] = {
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""
-GIVEN_BY_THE_RUN = (
-    "root",
-    "loss",
-    "accuracy",
-    "losses",
-    "votes",
-    "errors",
-    "activations",
-    "units",
-    "extreme",
-    "sizes",
-)
-"""Arguments that a run fills from its clean data and its clients' answers (`engine.trusted`)."""
 
 
 def describe(what: str) -> list[dict[str, Any]]:
@@ -362,30 +381,35 @@ def describe(what: str) -> list[dict[str, Any]]:
             row["seat"] = seat_of(maker)
         if what == "channels":
             row |= {
-                "opens": opens_to(maker),
+                "opens": maker.kind.opens,
                 "runs": ", ".join(
-                    sorted(r for r, rule in AGGREGATORS.items() if rule in hosts(maker))
+                    sorted(r for r, rule in AGGREGATORS.items() if rule in maker.kind.runs)
                 ),
             }
         if what == "attacks":
             row |= {"family": attacks.family_of(maker), "seat": attacks.seats_of(maker)}
         if what in ("aggregators", "attacks"):
             row["paper"] = paper_of(maker)
-        supplied = {"models": ("shape", "classes", *GIVEN_BY_THE_RUN), "channels": ("rule",)}.get(
-            what, GIVEN_BY_THE_RUN
-        )
-        row["keys"] = ", ".join(key for key in fields_of(maker, supplied)[0])
+        row["keys"] = ", ".join(key for key in fields_of(maker, _supplied(what, maker))[0])
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
         rows.append(row)
     return rows
+
+
+def _supplied(what: str, maker: Any) -> Sequence[str]:
+    """The arguments of a name that come from the program and not from the config."""
+    if what in ("aggregators", "bounds"):
+        return tuple(needs_of(maker))
+    if what == "channels":
+        return (maker.kind.rule_field,) if maker.kind.runs else ()
+    return ("shape", "classes") if what == "models" else ()
 
 
 def seat_of(maker: Any) -> str:
     """Where a defence acts: as the rule, before it, after it, at the client, or in several of
     these.
     """
-    seats = {"client": "at_client", "before": "before", "rule": "sensitivity", "after": "after"}
-    return "+".join(seat for seat, method in seats.items() if hasattr(maker, method))
+    return "+".join(seat for seat in typing.get_args(DefenceSeat) if seat in maker.seats)
 
 
 _PAPER = re.compile(
@@ -410,7 +434,7 @@ def paper_of(maker: Any) -> str:
 
 def compatibility() -> list[dict[str, str]]:
     """For every rule and channel: whether they work together, through which hybrid, or why not;
-    read off their types.
+    read off what they declare.
     """
     return [verdict(rule, channel) for rule in sorted(AGGREGATORS) for channel in sorted(CHANNELS)]
 
@@ -420,7 +444,10 @@ def works(rule: str, channel: str) -> bool:
     channel's servers run it.
     """
     maker, described = AGGREGATORS[rule], CHANNELS[channel]
-    return maker in hosts(described) if hosts(described) else rule_reads_channel(maker, described)
+    kind = described.kind
+    if kind.runs:
+        return maker in kind.runs
+    return readable(maker.reads, maker.needs_ids, kind)
 
 
 def hybrids_for(rule: str) -> list[str]:
@@ -430,17 +457,17 @@ def hybrids_for(rule: str) -> list[str]:
 
 def verdict(rule: str, channel: str) -> dict[str, str]:
     """One row of the compatibility table."""
-    maker, described = AGGREGATORS[rule], CHANNELS[channel]
+    maker, kind = AGGREGATORS[rule], CHANNELS[channel].kind
     row = {"rule": rule, "channel": channel, "verdict": "works", "through": "", "because": ""}
     if works(rule, channel):
-        if maker in hosts(described):
+        if maker in kind.runs:
             row["because"] = f"the servers of {channel} run it on data that neither reads"
-        elif channel in HYBRIDS and opens_to(described) == "rows":
+        elif kind.groups:
             row["because"] = "it reads the means of groups"
         return row
-    if hosts(described):
+    if kind.runs:
         row["because"] = f"the servers of {channel} cannot run {rule} on hidden data"
-    elif opens_to(described) == "total":
+    elif kind.opens == "total":
         row["because"] = (
             f"{rule} reads individual updates; {channel} shows the server only their sum"
         )
@@ -451,7 +478,7 @@ def verdict(rule: str, channel: str) -> dict[str, str]:
     through = hybrids_for(rule)
     if through:
         return row | {"verdict": "through", "through": ", ".join(through)}
-    if reads_ids(maker) and opens_to(described) == "total":
+    if maker.needs_ids and kind.opens == "total":
         row["because"] = (
             f"{rule} follows single clients by name; {channel} shows the server only their sum"
         )

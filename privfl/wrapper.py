@@ -45,7 +45,7 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
-from privfl.engine import Grouped, Session, hosts, opens_to, rule_reads_channel, unreadable
+from privfl.engine import Session, rule_reads_channel, unreadable
 
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
@@ -142,11 +142,10 @@ class PrivateAggregation(Generic[O]):
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
-        grouped = isinstance(
-            self.channel, Grouped
-        )  # whose rows weigh as many clients as they stand for
+        able = self.channel.able
+        grouped = able.groups is not None  # its rows weigh as many clients as they stand for
         self.rule: Rule[Any] = rule or Mean(
-            weighted=grouped or bool(hosts(self.channel)), denominator=denominator
+            weighted=grouped or able.hosts is not None, denominator=denominator
         )
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
@@ -164,7 +163,7 @@ class PrivateAggregation(Generic[O]):
         if not self.bound.l2 < float("inf"):
             if mechanism is not None:
                 raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
-            if opens_to(self.channel) == "total" or isinstance(self.channel, Grouped):
+            if able.encodes is not None:
                 name = type(self.channel).__name__
                 raise ConfigError(
                     f"{name} computes on integers, whose scale comes from a clip: set"
@@ -252,12 +251,11 @@ class PrivateAggregation(Generic[O]):
         return _like(first, mean), receipt
 
     def _rows(self, contributions: int) -> int:
-        return (
-            self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
-        )
+        groups = self.channel.able.groups
+        return contributions if groups is None else groups.rows(contributions)
 
     def _reads(self, opened: Opened[Any]) -> str:
-        if hosts(self.channel):
+        if self.channel.able.hosts is not None:
             return (
                 f"the aggregate of {len(opened.survivors)} updates, and"
                 f" {', '.join(sorted(opened.disclosed)) or 'nothing else'}"

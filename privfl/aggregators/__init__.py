@@ -45,7 +45,17 @@ from privfl.aggregators.slsgd import SLSGD
 from privfl.aggregators.smea import SMEA
 from privfl.aggregators.sparsify import Sparsify
 from privfl.aggregators.trimmed_mean import TrimmedMean
-from privfl.aggregators.verdict import Judges, JudgesAfter, JudgesBefore, JudgesWithMemory, Verdict
+from privfl.aggregators.verdict import (
+    Judges,
+    JudgesAfter,
+    JudgesBefore,
+    JudgesWithMemory,
+    Verdict,
+    judges,
+    judges_after,
+    judges_before,
+    judges_with_memory,
+)
 from privfl.aggregators.zeno import Zeno
 
 __all__ = [
@@ -108,4 +118,8 @@ __all__ = [
     "Zeno",
     "certified_radius",
     "certify",
+    "judges",
+    "judges_after",
+    "judges_before",
+    "judges_with_memory",
 ]

@@ -46,7 +46,7 @@ class AFA(InHull, MemoryRule[AFAState]):
     """
 
     symmetries: ClassVar[str] = "PSR"
-    reads_ids: ClassVar[bool] = True
+    needs_ids: ClassVar[bool] = True
 
     xi: float = 2.0
     xi_step: float = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Vector, require
+from privfl.core import ConfigError, Context, Needs, Oracle, Vector, require
 
 ErrorRates: TypeAlias = Callable[
     [list[Vector], Context], Float[Tensor, "evaluators models features"]
@@ -70,6 +70,8 @@ class BaFFLe(After[AcceptedModels]):
     ... ).init().models
     ()
     """
+
+    needs: ClassVar[Needs] = {"errors": Oracle.ERRORS}
 
     errors: ErrorRates
     history: int = 20

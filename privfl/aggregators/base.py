@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,10 @@ from privfl.core import (
     BadUpdate,
     ClientId,
     Context,
+    DefenceSeat,
+    Needs,
     NeighbourRelation,
+    Reads,
     RowBound,
     Rows,
     TooManyByzantine,
@@ -79,10 +82,20 @@ class ToleratesByzantine(ABC):
     """How many of n rows may be arbitrary, and which symmetries the rule has."""
 
     __slots__ = ()
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"rule"})
+    reads: ClassVar[Reads] = "rows"
+    needs_ids: ClassVar[bool] = False
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PTSR"
     """The result does not depend on the order of rows (P), moves along with a translation (T), a
     positive scale (S), a rotation (R).
     """
+
+    @property
+    def public_denominator(self) -> float | None:
+        """None: it divides by what is there."""
+        return None
 
     @abstractmethod
     def max_byzantine(self, n: int) -> int:
@@ -123,6 +136,7 @@ class RowRule(ToleratesByzantine):
     """A rule without memory. Subclasses write `_decide` on finite rows."""
 
     __slots__ = ()
+    remembers: ClassVar[Literal[False]] = False
 
     def __call__(self, opened: Rows) -> Vector:
         """The aggregate [d]; the rows stay as they were."""
@@ -150,6 +164,7 @@ class MemoryRule(ToleratesByzantine, Generic[S]):
     """
 
     __slots__ = ()
+    remembers: ClassVar[Literal[True]] = True
 
     @abstractmethod
     def init(self) -> S:
@@ -181,6 +196,9 @@ class Before(ABC, Generic[S]):
     """A seat between the channel and the rule. Subclasses write `judge_before`."""
 
     __slots__ = ()
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"before"})
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = True
     keeps_ids: ClassVar[bool] = True
     """Whether the rows that come out still belong to one client each."""
 
@@ -215,6 +233,9 @@ class After(ABC, Generic[S]):
     """A seat on the aggregate. Subclasses write `judge_after`."""
 
     __slots__ = ()
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"after"})
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = True
 
     @abstractmethod
     def init(self) -> S:

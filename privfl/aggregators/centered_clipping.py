@@ -10,7 +10,17 @@ from torch import Tensor
 
 from privfl.aggregators.base import MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, NeighbourRelation, RowBound, Rows, Update, Vector, require
+from privfl.core import (
+    Context,
+    DefenceSeat,
+    Needs,
+    NeighbourRelation,
+    RowBound,
+    Rows,
+    Update,
+    Vector,
+    require,
+)
 from privfl.core.geometry import squared_norms
 
 
@@ -100,6 +110,10 @@ class ClientMomentum:
     >>> ClientMomentum(beta=0.9).at_client(update, Momentum(), context)[0].delta
     tensor([0.1000])
     """
+
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"client"})
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = False
 
     beta: float = 0.9
 

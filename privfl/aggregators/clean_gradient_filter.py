@@ -11,7 +11,7 @@ from torch import Tensor
 from privfl.aggregators.base import MemoryRule, combine
 from privfl.aggregators.fltrust import RootUpdate
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, Context, Rows, norm, require
+from privfl.core import BadUpdate, Context, Needs, Oracle, Rows, norm, require
 from privfl.core.geometry import squared_norms
 
 
@@ -32,6 +32,7 @@ class CleanGradientFilter(MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "P"
+    needs: ClassVar[Needs] = {"root": Oracle.ROOT}
 
     root: RootUpdate
     xi: float = 1.0

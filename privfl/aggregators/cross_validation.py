@@ -12,7 +12,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Rows, require
+from privfl.core import ConfigError, Context, Needs, Oracle, Rows, require
 
 CrossVotes: TypeAlias = Callable[[Rows, Context], Bool[Tensor, "n n"]]
 """[i, j]: whether the client of row i accepts the update of row j on its own data."""
@@ -35,7 +35,8 @@ class CrossValidation(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PTSR"
-    reads_ids: ClassVar[bool] = True
+    needs_ids: ClassVar[bool] = True
+    needs: ClassVar[Needs] = {"votes": Oracle.VOTES}
 
     votes: CrossVotes
     threshold: float = 0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Rows, require
+from privfl.core import ConfigError, Context, Needs, Oracle, Rows, require
 
 LossReduction: TypeAlias = Callable[[Rows, Context], Float[Tensor, " n"]]
 """What each row's client says training lowered its loss by [n], before minus after. Self-reported:
@@ -38,7 +38,8 @@ class FAIR(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PTSR"
-    reads_ids: ClassVar[bool] = True
+    needs_ids: ClassVar[bool] = True
+    needs: ClassVar[Needs] = {"losses": Oracle.LOSSES}
 
     losses: LossReduction
     threshold: float = 0.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Vector, require
+from privfl.core import ConfigError, Context, Needs, Oracle, Vector, require
 
 Activations: TypeAlias = Callable[[Vector, Context], Float[Tensor, "clients units"]]
 """Each client's mean activation of every prunable unit, for the model with these parameters [d]."""
@@ -54,6 +54,13 @@ class FederatedPruning(After[Pruned]):
     >>> prune.after(torch.zeros(3), prune.init(), context)[0]
     tensor([ 0., -2.,  0.])
     """
+
+    needs: ClassVar[Needs] = {
+        "units": Oracle.UNITS,
+        "activations": Oracle.ACTIVATIONS,
+        "accuracy": Oracle.ACCURACY,
+        "extreme": Oracle.LAST_HIDDEN,
+    }
 
     units: Sequence[Tensor]
     activations: Activations

@@ -13,7 +13,18 @@ from torch import Tensor
 from privfl.aggregators.angles import cosines_to
 from privfl.aggregators.base import MemoryRule, combine
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, Context, NeighbourRelation, RowBound, Rows, Vector, norm, require
+from privfl.core import (
+    BadUpdate,
+    Context,
+    Needs,
+    NeighbourRelation,
+    Oracle,
+    RowBound,
+    Rows,
+    Vector,
+    norm,
+    require,
+)
 from privfl.core.geometry import squared_norms
 
 RootUpdate: TypeAlias = Callable[[Context], Vector]
@@ -41,6 +52,7 @@ class FLTrust(MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "P"
+    needs: ClassVar[Needs] = {"root": Oracle.ROOT}
 
     root: RootUpdate
     fixed: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
-from privfl.core import Context, Update, Vector, require
+from privfl.core import Context, DefenceSeat, Needs, Update, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class FLWBC:
     >>> (defence.at_client(Update(0, torch.ones(4)), state, context)[0].delta != 1).all()
     tensor(True)
     """
+
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"client"})
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = False
 
     scale: float = 0.1
     rate: float = 1.0

@@ -66,7 +66,7 @@ class FoolsGold(MemoryRule[UpdateHistory]):
     """
 
     symmetries: ClassVar[str] = "PSR"
-    reads_ids: ClassVar[bool] = True
+    needs_ids: ClassVar[bool] = True
 
     kappa: float = 1.0
     average: bool = False

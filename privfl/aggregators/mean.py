@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from privfl.aggregators.base import cleaned
-from privfl.core import BadUpdate, NeighbourRelation, RowBound, Rows, Total, Vector
+from privfl.core import (
+    BadUpdate,
+    DefenceSeat,
+    Needs,
+    NeighbourRelation,
+    Reads,
+    RowBound,
+    Rows,
+    Total,
+    Vector,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +37,21 @@ class Mean:
     tensor([2.])
     """
 
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"rule"})
+    reads: ClassVar[Reads] = "either"
+    needs_ids: ClassVar[bool] = False
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = False
+    remembers: ClassVar[Literal[False]] = False
     symmetries: ClassVar[str] = "PTSR"
 
     weighted: bool = True
     denominator: float | None = None
+
+    @property
+    def public_denominator(self) -> float | None:
+        """``denominator``."""
+        return self.denominator or None
 
     def max_byzantine(self, n: int) -> int:
         """None."""

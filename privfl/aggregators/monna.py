@@ -26,7 +26,7 @@ class MoNNA(InHull, RowRule):
     7.0
     """
 
-    reads_ids: ClassVar[bool] = True
+    needs_ids: ClassVar[bool] = True
 
     f: int = 1
     pivot: ClientId = 0

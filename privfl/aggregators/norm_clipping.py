@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from privfl.aggregators.base import After, Before
 from privfl.aggregators.clipping import clipped
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, Vector, require
+from privfl.core import Context, DefenceSeat, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class NormClipping(Before[None], After[None]):
     tensor([[3., 4.],
             [3., 0.]])
     """
+
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"before", "after"})
 
     bound: float = 1.0
     sigma: float = 0.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
-from privfl.core import Context, Update, require
+from privfl.core import Context, DefenceSeat, Needs, Update, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Quantise:
     ... ].delta.abs().max()
     tensor(1.)
     """
+
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"client"})
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = False
 
     bits: int = 8
 

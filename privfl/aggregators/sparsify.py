@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Update, Vector, require
+from privfl.core import Context, DefenceSeat, Update, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Sparsify(After[Residual]):
     >>> sent, left.vector
     (tensor([ 0., -3.,  0.,  0.]), tensor([1.0000, 0.0000, 2.0000, 0.5000]))
     """
+
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"client", "after"})
 
     keep: float = 0.1
     at: Literal["client", "server", "both"] = "both"

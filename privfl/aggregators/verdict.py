@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.core import ClientId, Context, Rows, Vector
+from privfl.core import AfterSeat, BeforeSeat, ClientId, Context, Rows, Rule, RuleWithMemory, Vector
 
 Out_co = TypeVar("Out_co", covariant=True)
 S = TypeVar("S")
@@ -138,3 +138,23 @@ class JudgesAfter(Protocol[S]):
     def judge_after(self, vector: Vector, state: S, context: Context) -> tuple[Verdict[Vector], S]:
         """The change [d] that the server applies, what was done to it, and the state after it."""
         ...
+
+
+def judges(rule: Rule[Any]) -> TypeGuard[Judges]:
+    """Whether a rule without memory declares that it tells what it did."""
+    return rule.judges
+
+
+def judges_with_memory(rule: RuleWithMemory[Any, Any]) -> TypeGuard[JudgesWithMemory[Any]]:
+    """Whether a rule with memory declares that it tells what it did."""
+    return rule.judges
+
+
+def judges_before(seat: BeforeSeat[Any]) -> TypeGuard[JudgesBefore[Any]]:
+    """Whether a seat before the rule declares that it tells what it did."""
+    return seat.judges
+
+
+def judges_after(seat: AfterSeat[Any]) -> TypeGuard[JudgesAfter[Any]]:
+    """Whether a seat after the rule declares that it tells what it did."""
+    return seat.judges

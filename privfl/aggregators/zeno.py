@@ -12,7 +12,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, Vector, require
+from privfl.core import Context, Needs, Oracle, Rows, Vector, require
 from privfl.core.geometry import squared_norms
 
 ValidationLoss: TypeAlias = Callable[[Vector, Context], float]
@@ -36,6 +36,7 @@ class Zeno(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "P"
+    needs: ClassVar[Needs] = {"loss": Oracle.LOSS}
 
     loss: ValidationLoss
     f: int = 1

@@ -31,6 +31,7 @@ from privfl.attacks.backdoor import (
     ProjectedGradient,
     Semantic,
     TrainAndScale,
+    Trigger,
 )
 from privfl.attacks.byzantine import (
     ALIE,
@@ -161,6 +162,7 @@ __all__ = [
     "Tokens",
     "TrainAndScale",
     "Trainer",
+    "Trigger",
     "UpdateMembership",
     "WhiteBoxMembership",
     "Withhold",

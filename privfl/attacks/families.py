@@ -1,17 +1,10 @@
-"""To which family an attack belongs and from which seats it acts, read off its class."""
+"""To which family an attack belongs and from which seats it acts, as its class says."""
 
 from __future__ import annotations
 
-SEATS = {
-    "poison_data": "data",
-    "objective": "loss",
-    "poison_training": "training",
-    "poison_updates": "update",
-    "poison_and_remember": "update",
-    "poison_bounded": "wire",
-    "poison_party": "party",
-    "poison_broadcast": "broadcast",
-}
+from typing import Any, get_args
+
+from privfl.core import AttackSeat
 
 
 def family_of(attack: type) -> str:
@@ -25,12 +18,11 @@ def family_of(attack: type) -> str:
     return attack.__module__.split(".")[2]
 
 
-def seats_of(attack: type) -> str:
-    """The seats that an attack fills, joined by +; those that only look have a view.
+def seats_of(attack: Any) -> str:
+    """The seats that an attack or its class declares, joined by +; who only looks has a view.
 
     >>> from privfl.attacks.backdoor import ModelReplacement
     >>> seats_of(ModelReplacement)
     'training+update'
     """
-    found = [seat for method, seat in SEATS.items() if hasattr(attack, method)]
-    return "+".join(dict.fromkeys(found)) or "view"
+    return "+".join(seat for seat in get_args(AttackSeat) if seat in attack.seats) or "view"

@@ -11,7 +11,17 @@ from typing import ClassVar, Literal, TypeAlias
 
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import NotApplicable, Result
-from privfl.core import ClientId, Dataset, NotVisible, PrivflError, Rows, Total, Vector, View
+from privfl.core import (
+    Attack,
+    ClientId,
+    Dataset,
+    NotVisible,
+    PrivflError,
+    Rows,
+    Total,
+    Vector,
+    View,
+)
 
 Family: TypeAlias = Literal["membership", "property", "inversion"]
 Target: TypeAlias = Literal["client", "sum"]
@@ -21,13 +31,12 @@ class Lacking(PrivflError):
     """The adversary lacks knowledge that the attack needs."""
 
 
-class Inference(ABC):
+class Inference(Attack, ABC):
     """An attack that only looks: `run` never raises where the view hides what it needs, and answers
     `NotApplicable` with the reason.
     """
 
     family: ClassVar[Family]
-    seat: ClassVar[str] = "view"
 
     def run(self, view: View | Sequence[View], knowledge: Knowledge | None = None) -> Result:
         """Attack one round's view, or those of several rounds in order."""
@@ -41,6 +50,16 @@ class Inference(ABC):
                 type(self).__name__, views[0].adversary if views else "nobody", str(reason)
             )
 
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What tells it from others of its class, in the words of a table."""
+        return ()
+
+    @property
+    def takes_sum(self) -> bool:
+        """Whether it attacks the sum of the updates, where there are rows too."""
+        return False
+
     @abstractmethod
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Result:
         """The attack itself.
@@ -49,6 +68,22 @@ class Inference(ABC):
             NotVisible: a view hides what it needs.
             Lacking: the knowledge does not suffice.
         """
+
+
+class Targeted(Inference):
+    """An attack that is set to clients' own updates, or to their sum (`Target`)."""
+
+    target: Target
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """``target``."""
+        return (self.target,)
+
+    @property
+    def takes_sum(self) -> bool:
+        """Whether ``target`` is the sum."""
+        return self.target == "sum"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,11 @@ parties.
 
 from privfl.core import require
 from privfl.core.attack import (
+    Attack,
+    AttackSeat,
     BoundPoison,
     BroadcastPoison,
+    Counts,
     DataPoison,
     Divided,
     Knows,
@@ -17,9 +20,20 @@ from privfl.core.attack import (
     TrainingPoison,
     Trains,
     UpdatePoison,
+    bends_loss,
+    counts_itself,
+    is_divided,
+    is_measured,
+    poisons_and_remembers,
+    poisons_bounded,
+    poisons_broadcast,
+    poisons_data,
+    poisons_party,
+    poisons_training,
+    poisons_updates,
 )
 from privfl.core.bundle import Bundle, MalformedBundle, pack_parts, unpack_parts
-from privfl.core.channel import Able, CarriesNoise, ChannelKind, Encodes, Grouping, Opens
+from privfl.core.channel import Able, CarriesNoise, Channel, ChannelKind, Encodes, Grouping, Opens
 from privfl.core.dataset import Dataset
 from privfl.core.drive import (
     NO_FAULTS,
@@ -46,13 +60,26 @@ from privfl.core.errors import (
 )
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import Guarantee, Lie, Power
-from privfl.core.local import BatchGradient, ClientState, LocalPlan, LocalTraining, Loss, Objective
+from privfl.core.local import (
+    BatchGradient,
+    ClientState,
+    LocalPlan,
+    LocalRecipe,
+    LocalTraining,
+    Loss,
+    Objective,
+    PrivateGradient,
+    Weighting,
+    is_private,
+)
 from privfl.core.opened import Opened, Rows, Total
+from privfl.core.oracle import Needs, Oracle
 from privfl.core.privacy import (
     UNPROVED,
     Bound,
     Charge,
     DpEvent,
+    FixedBound,
     Ledger,
     Mechanism,
     Moves,
@@ -65,7 +92,6 @@ from privfl.core.privacy import (
 )
 from privfl.core.protocol import (
     Abort,
-    Channel,
     ClientMember,
     HelperMember,
     Member,
@@ -74,7 +100,6 @@ from privfl.core.protocol import (
     RowBound,
     ServerMember,
     Silent,
-    Tells,
 )
 from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
 from privfl.core.rule import (
@@ -82,9 +107,16 @@ from privfl.core.rule import (
     BeforeSeat,
     ClientSeat,
     Context,
+    Decides,
+    Defence,
+    DefenceSeat,
     InformedServer,
+    Reads,
     Rule,
     RuleWithMemory,
+    after_the_rule,
+    at_the_client,
+    before_the_rule,
 )
 from privfl.core.sealed_state import KeepsSecrets, SealedState, StateKey, seal_state, unseal_state
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
@@ -110,6 +142,8 @@ __all__ = [
     "Abort",
     "Adversary",
     "AfterSeat",
+    "Attack",
+    "AttackSeat",
     "BadUpdate",
     "BatchGradient",
     "BeforeSeat",
@@ -131,14 +165,19 @@ __all__ = [
     "ClientState",
     "ConfigError",
     "Context",
+    "Counts",
     "DataCorrupt",
     "DataMissing",
     "DataPoison",
     "Dataset",
+    "Decides",
+    "Defence",
+    "DefenceSeat",
     "Divided",
     "DpEvent",
     "Encodes",
     "Faults",
+    "FixedBound",
     "FlatModel",
     "Grouping",
     "Guarantee",
@@ -150,6 +189,7 @@ __all__ = [
     "Ledger",
     "Lie",
     "LocalPlan",
+    "LocalRecipe",
     "LocalTraining",
     "Loss",
     "Mail",
@@ -159,6 +199,7 @@ __all__ = [
     "Member",
     "Message",
     "Moves",
+    "Needs",
     "NeighbourRelation",
     "Neighbours",
     "NoiseSource",
@@ -167,6 +208,7 @@ __all__ = [
     "Opened",
     "Opener",
     "Opens",
+    "Oracle",
     "OsNoise",
     "Outcome",
     "Party",
@@ -174,7 +216,9 @@ __all__ = [
     "PartyPoison",
     "Path",
     "Power",
+    "PrivateGradient",
     "PrivflError",
+    "Reads",
     "Received",
     "RememberingPoison",
     "RingNoise",
@@ -197,7 +241,6 @@ __all__ = [
     "Slot",
     "Stable",
     "StateKey",
-    "Tells",
     "TooManyByzantine",
     "Total",
     "TrainingPoison",
@@ -209,14 +252,30 @@ __all__ = [
     "UpdatePoison",
     "Vector",
     "View",
+    "Weighting",
+    "after_the_rule",
+    "at_the_client",
+    "before_the_rule",
+    "bends_loss",
     "client_of",
     "client_party",
+    "counts_itself",
     "drive",
     "drive_all",
     "drive_parts",
     "dropped",
+    "is_divided",
+    "is_measured",
+    "is_private",
     "norm",
     "pack_parts",
+    "poisons_and_remembers",
+    "poisons_bounded",
+    "poisons_broadcast",
+    "poisons_data",
+    "poisons_party",
+    "poisons_training",
+    "poisons_updates",
     "require",
     "seal_state",
     "unknown",

@@ -1,10 +1,23 @@
-"""The seats of attackers that take part: each says what it knows and where it acts."""
+"""The seats of attackers that take part: each declares what it knows and where it acts.
+
+Declarations have defaults for attacks that name these protocols as their bases. One that names
+several says all of its ``seats`` itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    runtime_checkable,
+)
 
 import torch
 from jaxtyping import Float
@@ -13,7 +26,7 @@ from torch import Tensor, nn
 from privfl.core.dataset import Dataset
 from privfl.core.errors import ConfigError
 from privfl.core.flat import FlatModel
-from privfl.core.local import LocalTraining, Loss
+from privfl.core.local import LocalTraining, Loss, Objective
 from privfl.core.opened import Rows
 from privfl.core.protocol import Party
 from privfl.core.types import ClientId, Vector
@@ -24,6 +37,10 @@ S = TypeVar("S")
 Knows: TypeAlias = Literal["nothing", "own", "benign", "rule"]
 """What an attack needs: nothing, its own clients' honest updates, all benign updates, or also the
 server's rule.
+"""
+AttackSeat: TypeAlias = Literal["data", "loss", "training", "update", "wire", "party", "broadcast"]
+"""Where an attack acts: on its clients' data, their loss, their training, their updates, what they
+hand their own parties, their parties, or on the model that they are sent.
 """
 
 
@@ -96,8 +113,34 @@ class RoundKnowledge:
 
 
 @runtime_checkable
-class DataPoison(Protocol):
+class Attack(Protocol):
+    """What every attack declares on its class.
+
+    ``seats``: where it acts; none for one that only looks. ``remembers``: whether its memory goes
+    in and out (`RememberingPoison`). ``measured``: whether it measures its own success
+    (`Measured`). ``divided``: whether its clients do different parts of it (`Divided`). ``counts``:
+    whether it works for some numbers of attackers only (`Counts`).
+    """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset()
+    remembers: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
+    divided: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
+
+    @property
+    def knows(self) -> Knows:
+        """What it needs to know, as it is set."""
+        return "nothing"
+
+
+@runtime_checkable
+class DataPoison(Attack, Protocol):
     """An attacker that changes its clients' data before they train."""
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"data"})
 
     def poison_data(self, dataset: Dataset, rng: torch.Generator) -> Dataset:
         """The data that the client trains on instead."""
@@ -105,13 +148,11 @@ class DataPoison(Protocol):
 
 
 @runtime_checkable
-class UpdatePoison(Protocol):
+class UpdatePoison(Attack, Protocol):
     """An attacker that replaces its clients' updates after training, together."""
 
-    @property
-    def knows(self) -> Knows:
-        """What it needs to know."""
-        ...
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"update"})
 
     def poison_updates(
         self, own: Float[Tensor, "f d"], knowledge: RoundKnowledge, rng: torch.Generator
@@ -123,15 +164,14 @@ class UpdatePoison(Protocol):
 
 
 @runtime_checkable
-class RememberingPoison(Protocol[S]):
+class RememberingPoison(Attack, Protocol[S]):
     """`UpdatePoison` of an attacker that remembers earlier rounds. Its memory is data that goes in
     and comes out.
     """
 
-    @property
-    def knows(self) -> Knows:
-        """What it needs to know."""
-        ...
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"update"})
+    remembers: ClassVar[bool] = True
 
     def init(self) -> S:
         """What it remembers before the first round."""
@@ -154,10 +194,13 @@ class Trains(Protocol):
 
 
 @runtime_checkable
-class TrainingPoison(Protocol):
+class TrainingPoison(Attack, Protocol):
     """An attacker that trains its own way: its own rates, epochs, batches and loss (Bagdasaryan et
     al. 2020, section IV-A).
     """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"training"})
 
     def poison_training(self, knowledge: RoundKnowledge) -> Trains:
         """What its clients do with the broadcast model instead; ``knowledge`` holds what is known
@@ -167,10 +210,13 @@ class TrainingPoison(Protocol):
 
 
 @runtime_checkable
-class BoundPoison(Protocol):
+class BoundPoison(Attack, Protocol):
     """An attacker that hands its own party something else than its bounded update: it skips the
     clip, or lies about its weight.
     """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"wire"})
 
     def poison_bounded(self, honest: Bounded, unbounded: Vector) -> Bounded:
         """What its party sends in place of the honest, bounded update; ``unbounded`` [d] is the
@@ -180,21 +226,27 @@ class BoundPoison(Protocol):
 
 
 @runtime_checkable
-class Divided(Protocol):
+class Divided(Attack, Protocol):
     """An attack whose clients do different parts of it, as with local triggers that make up a
     global one.
     """
 
-    def part(self, position: int, of: int) -> Any:
+    __slots__ = ()
+    divided: ClassVar[bool] = True
+
+    def part(self, position: int, of: int) -> Attack:
         """The attack of the client at this position among its ``of`` clients."""
         ...
 
 
 @runtime_checkable
-class Measured(Protocol):
+class Measured(Attack, Protocol):
     """An attack whose success is a number of a model: a backdoor's accuracy, how often source
     becomes target.
     """
+
+    __slots__ = ()
+    measured: ClassVar[bool] = True
 
     def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
         """Success by name on what ``test`` yields; the module's parameters and mode stay as they
@@ -204,10 +256,29 @@ class Measured(Protocol):
 
 
 @runtime_checkable
-class PartyPoison(Protocol):
+class Counts(Attack, Protocol):
+    """An attack that works for some numbers of attackers only."""
+
+    __slots__ = ()
+    counts: ClassVar[bool] = True
+
+    def among(self, n: int, f: int) -> None:
+        """Refuse f attackers among n.
+
+        Raises:
+            ConfigError: it cannot work with these.
+        """
+        ...
+
+
+@runtime_checkable
+class PartyPoison(Attack, Protocol):
     """An attacker that runs its own code in a protocol: it skips the clip, withholds, equivocates,
     replays.
     """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"party"})
 
     def poison_party(self, honest: Party, plan: RoundPlan, client: ClientId) -> Party:
         """The party that takes the honest one's place."""
@@ -215,11 +286,69 @@ class PartyPoison(Protocol):
 
 
 @runtime_checkable
-class BroadcastPoison(Protocol):
+class BroadcastPoison(Attack, Protocol):
     """The active server: it sends a client another model than the one it should."""
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"broadcast"})
 
     def poison_broadcast(
         self, broadcast: Broadcast, client: ClientId, rng: torch.Generator
     ) -> Broadcast:
         """What that client is sent."""
         ...
+
+
+def poisons_data(attack: Attack) -> TypeGuard[DataPoison]:
+    """Whether an attack declares the seat at its clients' data."""
+    return "data" in attack.seats
+
+
+def bends_loss(attack: Attack) -> TypeGuard[Objective]:
+    """Whether an attack declares the loss seat of its clients' training."""
+    return "loss" in attack.seats
+
+
+def poisons_training(attack: Attack) -> TypeGuard[TrainingPoison]:
+    """Whether an attack declares that its clients train its own way."""
+    return "training" in attack.seats
+
+
+def poisons_bounded(attack: Attack) -> TypeGuard[BoundPoison]:
+    """Whether an attack declares that it hands its parties something else than what is bounded."""
+    return "wire" in attack.seats
+
+
+def poisons_party(attack: Attack) -> TypeGuard[PartyPoison]:
+    """Whether an attack declares that its parties run its own code."""
+    return "party" in attack.seats
+
+
+def poisons_broadcast(attack: Attack) -> TypeGuard[BroadcastPoison]:
+    """Whether an attack declares that its clients are sent another model."""
+    return "broadcast" in attack.seats
+
+
+def poisons_updates(attack: Attack) -> TypeGuard[UpdatePoison]:
+    """Whether an attack declares the update seat, without a memory."""
+    return "update" in attack.seats and not attack.remembers
+
+
+def poisons_and_remembers(attack: Attack) -> TypeGuard[RememberingPoison[Any]]:
+    """Whether an attack declares the update seat, with a memory."""
+    return "update" in attack.seats and attack.remembers
+
+
+def is_measured(attack: Attack) -> TypeGuard[Measured]:
+    """Whether an attack declares that it measures its own success."""
+    return attack.measured
+
+
+def is_divided(attack: Attack) -> TypeGuard[Divided]:
+    """Whether an attack declares that its clients do different parts of it."""
+    return attack.divided
+
+
+def counts_itself(attack: Attack) -> TypeGuard[Counts]:
+    """Whether an attack declares that it works for some numbers of attackers only."""
+    return attack.counts

@@ -1,4 +1,4 @@
-"""Channels and all that one may do beside opening rows or a sum: declared data, in one home.
+"""Channels, and all that one may do beside opening rows or a sum: declared data, in one home.
 
 A record and no runtime protocols: `isinstance` would compare names, and any channel with a field
 called ``rule`` would count as a host of rules.
@@ -6,17 +6,20 @@ called ``rule`` would count as a host of rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 
-from privfl.core.opened import Rows
+from privfl.core.opened import Rows, Total
 from privfl.core.privacy import DpEvent, Stable
+from privfl.core.protocol import ClientMember, HelperMember, Member, RowBound, ServerMember
 from privfl.core.rule import Rule, RuleWithMemory
-from privfl.core.types import ClientId, PartyId, Vector
+from privfl.core.types import ClientId, PartyId, Received, Vector
 from privfl.core.update import RoundPlan
+
+O_co = TypeVar("O_co", covariant=True)
 
 Opens: TypeAlias = Literal["rows", "total"]
 """What a channel opens to its server: every row (a client's, or a group's), or a weighted sum."""
@@ -69,25 +72,39 @@ class CarriesNoise(Protocol):
 class ChannelKind:
     """What holds of a channel however it is set: the compatibility table is made from it.
 
-    ``named``: rows carry client ids. ``runs``: the rules that its own servers can run on data that
-    nobody reads. ``takes_noise``: whether clients' integers can carry shares of noise.
+    ``named``: rows carry client ids. ``groups``: rows are means of groups of clients, so fewer than
+    contributions. ``runs``: the rules that its own servers can run on data that nobody reads; the
+    constructor takes one as ``rule_field``. ``takes_noise``: whether clients' integers can carry
+    shares of noise; the constructor takes it as ``noise_field``.
+
+    >>> ChannelKind("total").runs
+    ()
     """
 
     opens: Opens
     named: bool = True
+    groups: bool = False
     runs: tuple[type, ...] = ()
     takes_noise: bool = False
+    rule_field: str = "rule"
+    noise_field: str = "noise"
 
 
 @dataclass(frozen=True, slots=True)
 class Able:
     """What one channel, as it is set, may also do. None, empty or False where it does not.
 
-    ``hosts`` is the rule that its servers run inside the protocol; ``informed`` whether the
-    server's member is told the model before a round (`InformedServer`). ``sums`` is how many sums
-    one key opens (None: no limit). ``told`` are the parties that learn what an outcome discloses,
-    ``key_holders`` who can decrypt in a cohort. ``approximate``: sums are right up to noise of the
-    scheme's own. ``warnings`` are sentences that a report must show.
+    ``encodes``: what encoding does to a row; a channel that encodes takes its scale from the bound,
+    so it needs a finite one. ``groups``: how rows become fewer rows. ``hosts`` is the rule that its
+    servers run inside the protocol; ``informed`` whether the server's member is told the model
+    before a round (`InformedServer`). ``noise`` accounts for the noise in what it opens. ``sums``
+    is how many sums one key opens (None: no limit). ``told`` are the parties that learn what an
+    outcome discloses, ``key_holders`` who can decrypt in a cohort. ``approximate``: sums carry
+    noise of the scheme's own, with this standard deviation in one value of the weighted sum of a
+    plan's whole cohort. ``warnings`` are sentences that a report must show.
+
+    >>> Able().told
+    ('server',)
     """
 
     encodes: Encodes | None = None
@@ -97,6 +114,51 @@ class Able:
     sums: int | None = None
     told: tuple[PartyId, ...] = ("server",)
     key_holders: Callable[[Collection[ClientId]], Collection[PartyId]] | None = None
-    approximate: bool = False
+    approximate: Callable[[RoundPlan], float] | None = None
     informed: bool = False
     warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Channel(Protocol[O_co]):
+    """How bounded updates travel. A description, made by the config; secrets live in members. O:
+    what it opens to.
+
+    ``kind`` and ``able`` declare what it is and may do: nothing is found out from the names of its
+    fields and methods.
+    """
+
+    kind: ClassVar[ChannelKind]
+
+    @property
+    def able(self) -> Able:
+        """What it may also do, as it is set."""
+        ...
+
+    def client(self, who: ClientId) -> ClientMember:
+        """A fresh member for a client."""
+        ...
+
+    def server(self) -> ServerMember[O_co]:
+        """A fresh member for the server, whose parties learn the outcome."""
+        ...
+
+    def helpers(self) -> Mapping[PartyId, HelperMember]:
+        """Fresh members for the helpers, by party."""
+        ...
+
+    def describe(self) -> str:
+        """Who can read what, and what is not stopped, in sentences for people."""
+        ...
+
+    def row_bound(self, l2: float, d: int) -> RowBound:
+        """How long the opened rows can be, and how far one client can move one: rounding and
+        grouping change both.
+        """
+        ...
+
+    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+        """What a coalition can compute, really computed, from its own mail and its own members and
+        nothing else. Views rest on it.
+        """
+        ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from privfl.core.update import Broadcast, Update
 
 Loss: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(module, x, y) -> the batch's mean loss, a scalar with a graph."""
+
+
+Weighting: TypeAlias = Literal["samples", "uniform"]
+"""Whether a client weighs its number of samples, or as much as every other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,24 @@ class LocalPlan:
     batch_size: int
     epochs: int = 1
     steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRecipe:
+    """What everybody is told of a client's training, and an adaptive attack simulates: plain SGD
+    where nothing else is said. ``prox`` and ``decay`` as in `training.LocalSGD`.
+
+    >>> LocalRecipe(lr=0.5).plan
+    LocalPlan(batch_size=32, epochs=1, steps=None)
+    """
+
+    lr: float = 1.0
+    plan: LocalPlan = LocalPlan(batch_size=32)
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    prox: float = 0.0
+    decay: float = 1.0
 
 
 @runtime_checkable
@@ -62,8 +84,10 @@ class LocalTraining(Protocol):
 @runtime_checkable
 class BatchGradient(Protocol):
     """The gradient seat: how batches are drawn and how a batch becomes a gradient. DP-SGD fills it;
-    plain SGD is the default.
+    plain SGD is the default. ``private``: whether it claims privacy (`PrivateGradient`).
     """
+
+    private: ClassVar[bool]
 
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each batch, out of n samples. A batch may be empty where the sampler is
@@ -80,6 +104,25 @@ class BatchGradient(Protocol):
     ) -> tuple[Charge, ...]:
         """What ``steps`` such steps cost in privacy."""
         ...
+
+
+@runtime_checkable
+class PrivateGradient(BatchGradient, Protocol):
+    """A gradient that claims privacy for each sample: clipped to ``l2``, noised, charged for."""
+
+    @property
+    def l2(self) -> int | float:
+        """The clip of a sample's gradient."""
+        ...
+
+    def steps(self, n: int, plan: LocalPlan) -> int:
+        """How many steps a plan has on n samples."""
+        ...
+
+
+def is_private(gradient: BatchGradient) -> TypeGuard[PrivateGradient]:
+    """Whether a gradient declares that it claims privacy."""
+    return gradient.private
 
 
 @runtime_checkable

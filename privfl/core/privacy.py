@@ -5,14 +5,15 @@ privacy it charges, and the ledger.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from privfl.core.errors import ConfigError
+from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
 from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
 
@@ -174,9 +175,21 @@ class Ledger:
 class Bound(Protocol):
     """What makes an update's norm at most ``l2``."""
 
+    adaptive: ClassVar[bool]
+    """Whether it follows the clients' norms (`engine.seams.AdaptiveBound`)."""
+    needs: ClassVar[Needs]
+    """The constructor's arguments that a run fills."""
+
     @property
     def l2(self) -> float:
         """The bound; inf where there is none."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[int] | None:
+        """How long the parts of a vector are that are bounded each on its own; None for the
+        whole.
+        """
         ...
 
     def __call__(self, delta: Vector) -> Vector:
@@ -185,12 +198,56 @@ class Bound(Protocol):
         """
         ...
 
+    def at(self, round: int) -> Bound:
+        """A round's own bound: itself, unless it follows a schedule."""
+        ...
+
+    def describe(self) -> str:
+        """What a report says."""
+        ...
+
+
+B = TypeVar("B", bound="FixedBound")
+
+
+class FixedBound:
+    """What a bound declares unless it says otherwise: the same in every round, over the whole
+    vector. A base for bounds that have an ``l2``.
+    """
+
+    __slots__ = ()
+    adaptive: ClassVar[bool] = False
+    needs: ClassVar[Needs] = {}
+
+    @property
+    def parts(self) -> Sequence[int] | None:
+        """None: the whole vector."""
+        return None
+
+    def at(self: B, round: int) -> B:
+        """Itself."""
+        return self
+
 
 @runtime_checkable
 class Mechanism(Protocol):
     """Noise in two halves, one of which may be empty; the noise and the event that accounts for it
     are born together.
+
+    ``local``: every client adds noise of its own, so what it sends has no bound, and the noise does
+    not depend on how the server averages.
     """
+
+    __slots__ = ()
+    local: ClassVar[bool] = False
+
+    def at(self, round: int) -> Mechanism:
+        """A round's own mechanism: itself, unless it follows a schedule."""
+        return self
+
+    def local_deviation(self, sensitivity: Sensitivity) -> float:
+        """The standard deviation of a client's own noise in one value; 0 where it adds none."""
+        return 0.0
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

@@ -1,16 +1,15 @@
-"""Who takes part in a protocol: parties that exchange bytes, members that last between rounds,
-channels that describe both.
+"""Who takes part in a protocol: parties that exchange bytes, and members that last between
+rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from privfl.core.errors import PrivflError
-from privfl.core.opened import Opened, Rows, Total
-from privfl.core.types import ClientId, Mail, PartyId, Received
+from privfl.core.opened import Opened
+from privfl.core.types import Mail, PartyId
 from privfl.core.update import Bounded, RoundPlan
 
 O_co = TypeVar("O_co", covariant=True)
@@ -94,47 +93,6 @@ class RowBound:
 
     l2: float
     step: float
-
-
-@runtime_checkable
-class Channel(Protocol[O_co]):
-    """How bounded updates travel. A description, made by the config; secrets live in members. O:
-    what it opens to.
-    """
-
-    def client(self, who: ClientId) -> ClientMember:
-        """A fresh member for a client."""
-        ...
-
-    def server(self) -> ServerMember[O_co]:
-        """A fresh member for the server, whose parties learn the outcome."""
-        ...
-
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """Fresh members for the helpers, by party."""
-        ...
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """How long the opened rows can be, and how far one client can move one: rounding and
-        grouping change both.
-        """
-        ...
-
-    def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """What a coalition can compute, really computed, from its own mail and its own members and
-        nothing else. Views rest on it.
-        """
-        ...
-
-
-@runtime_checkable
-class Tells(Protocol):
-    """A channel that discloses things to other parties than the server too."""
-
-    @property
-    def told(self) -> Collection[PartyId]:
-        """Who learns what an outcome discloses."""
-        ...
 
 
 class Silent:

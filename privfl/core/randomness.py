@@ -52,6 +52,10 @@ class NoiseSource(Protocol):
         """The next n bytes."""
         ...
 
+    def at(self, round: int) -> NoiseSource:
+        """Where a round's noise comes from: itself, unless rounds have streams of their own."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OsNoise:
@@ -69,6 +73,10 @@ class OsNoise:
     def random_bytes(self, n: int) -> bytes:
         """The next n bytes of the operating system's."""
         return os.urandom(n)
+
+    def at(self, round: int) -> OsNoise:
+        """Itself."""
+        return self
 
 
 class SeededNoise(KeepsSecrets):

@@ -1,21 +1,39 @@
 """What decides: rules that make one vector of what was opened, and the seats of defences around
 them.
+
+What a rule or a seat reads, needs and fills is declared on its class. Declarations have defaults
+for classes that name these protocols as their bases; only ``reads`` has none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    runtime_checkable,
+)
 
 import torch
 
 from privfl.core.opened import Rows
+from privfl.core.oracle import Needs
 from privfl.core.protocol import RowBound
 from privfl.core.types import NeighbourRelation, Vector
 from privfl.core.update import RoundPlan, Update
 
 O_in = TypeVar("O_in", contravariant=True)
 S = TypeVar("S")
+
+Reads: TypeAlias = Literal["rows", "total", "either"]
+"""What a rule reads: every row, a weighted sum, or whichever of the two is opened."""
+DefenceSeat: TypeAlias = Literal["client", "before", "rule", "after"]
+"""Where a defence acts: at the client, before the rule, as the rule, after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +48,44 @@ class Context:
 
 
 @runtime_checkable
-class Rule(Protocol[O_in]):
+class Defence(Protocol):
+    """What every defence declares on its class.
+
+    ``seats``: where it acts. ``needs``: the constructor's arguments that a run fills. ``judges``:
+    whether it tells what it did, by the methods of `aggregators.verdict`.
+    """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[DefenceSeat]]
+    needs: ClassVar[Needs] = {}
+    judges: ClassVar[bool] = False
+
+
+@runtime_checkable
+class Decides(Defence, Protocol):
+    """What every rule declares beside: what it reads, and whether it needs to know whose row is
+    whose.
+    """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"rule"})
+    reads: ClassVar[Reads]
+    needs_ids: ClassVar[bool] = False
+
+    @property
+    def public_denominator(self) -> float | None:
+        """The fixed public number that it divides a weighted sum by; None where it does not. Only
+        then may neighbours differ in who is there.
+        """
+        return None
+
+
+@runtime_checkable
+class Rule(Decides, Protocol[O_in]):
     """An aggregator without memory."""
+
+    __slots__ = ()
+    remembers: ClassVar[Literal[False]] = False
 
     def __call__(self, opened: O_in) -> Vector:
         """One vector [d] of what was opened; what was opened stays as it was."""
@@ -43,10 +97,13 @@ class Rule(Protocol[O_in]):
 
 
 @runtime_checkable
-class RuleWithMemory(Protocol[O_in, S]):
+class RuleWithMemory(Decides, Protocol[O_in, S]):
     """An aggregator that remembers earlier rounds, draws chance, or looks at the model. Its state
     is data that goes in and comes out.
     """
+
+    __slots__ = ()
+    remembers: ClassVar[Literal[True]] = True
 
     def init(self) -> S:
         """The state before the first round."""
@@ -65,8 +122,8 @@ class RuleWithMemory(Protocol[O_in, S]):
 
 @runtime_checkable
 class InformedServer(Protocol):
-    """A server's member whose rule runs inside its channel's protocol and needs the model: for a
-    root update, or its own chance.
+    """The server's member of a channel that declares itself informed (`Able.informed`): its rule
+    runs inside the protocol and needs the model, for a root update or its own chance.
     """
 
     def inform(self, context: Context) -> None:
@@ -75,8 +132,10 @@ class InformedServer(Protocol):
 
 
 @runtime_checkable
-class ClientSeat(Protocol[S]):
+class ClientSeat(Defence, Protocol[S]):
     """A defence at the client, on the update before it is bounded."""
+
+    __slots__ = ()
 
     def init_client(self) -> S:
         """A client's state before its first round."""
@@ -88,8 +147,21 @@ class ClientSeat(Protocol[S]):
 
 
 @runtime_checkable
-class BeforeSeat(Protocol[S]):
-    """A defence between the channel and the rule: it drops, scales or mixes rows."""
+class BeforeSeat(Defence, Protocol[S]):
+    """A defence between the channel and the rule: it drops, scales or mixes rows. ``keeps_ids``:
+    whether the rows that come out still belong to one client each.
+    """
+
+    __slots__ = ()
+    keeps_ids: ClassVar[bool] = False
+
+    def passes(self, n: int) -> int:
+        """How many rows it hands on of n, at most.
+
+        Raises:
+            TooManyByzantine: it cannot work on n rows.
+        """
+        ...
 
     def init(self) -> S:
         """The state before the first round."""
@@ -101,8 +173,10 @@ class BeforeSeat(Protocol[S]):
 
 
 @runtime_checkable
-class AfterSeat(Protocol[S]):
+class AfterSeat(Defence, Protocol[S]):
     """A defence on the aggregate: it clips, smooths, prunes or refuses it."""
+
+    __slots__ = ()
 
     def init(self) -> S:
         """The state before the first round."""
@@ -111,3 +185,18 @@ class AfterSeat(Protocol[S]):
     def after(self, vector: Vector, state: S, context: Context) -> tuple[Vector, S]:
         """The change [d] that the server applies, and the state after it."""
         ...
+
+
+def at_the_client(defence: Defence) -> TypeGuard[ClientSeat[Any]]:
+    """Whether a defence fills the seat at the client."""
+    return "client" in defence.seats
+
+
+def before_the_rule(defence: Defence) -> TypeGuard[BeforeSeat[Any]]:
+    """Whether a defence fills the seat between channel and rule."""
+    return "before" in defence.seats
+
+
+def after_the_rule(defence: Defence) -> TypeGuard[AfterSeat[Any]]:
+    """Whether a defence fills the seat on the aggregate."""
+    return "after" in defence.seats

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from privfl.core.channel import Channel
 from privfl.core.drive import Carried, Message
 from privfl.core.errors import ConfigError, NotVisible
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
-from privfl.core.protocol import Channel, Member, Tells
+from privfl.core.protocol import Member
 from privfl.core.types import ClientId, PartyId, Received, Vector, client_party
 from privfl.core.update import RoundPlan, Update
 
@@ -156,7 +157,7 @@ class Transcript:
                 f"round {self.plan.number} was not kept whole: set audit.keep to a list with this"
                 " round, or to 'all'."
             )
-        holders = self._key_holders() if "key_holder" in who.parties else frozenset()
+        holders = self._key_holders(self.channel) if "key_holder" in who.parties else frozenset()
         parties = (who.parties - {"key_holder"}) | holders
         known = (
             set(self.members) | {client_party(client) for client in self.plan.cohort} | {"server"}
@@ -179,8 +180,8 @@ class Transcript:
             for x in self.carried.messages
         )
         main = self.carried.opened["delta"]
-        told = self.channel.told if isinstance(self.channel, Tells) else ("server",)
-        disclosed = main.disclosed if main is not None and parties.intersection(told) else {}
+        tells = main is not None and bool(parties.intersection(self.channel.able.told))
+        disclosed = main.disclosed if main is not None and tells else {}
         own = {c: u for c, u in self.updates.items() if client_party(c) in parties}
         return View(
             who.name,
@@ -195,8 +196,8 @@ class Transcript:
             self.facts,
         )
 
-    def _key_holders(self) -> frozenset[PartyId]:
-        holders = getattr(self.channel, "key_holders", None)
+    def _key_holders(self, channel: Channel[Any]) -> frozenset[PartyId]:
+        holders = channel.able.key_holders
         if holders is None:
             raise NotVisible("nobody holds a decryption key on this channel.")
         return frozenset(holders(self.plan.cohort))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,19 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 
-from privfl.core import BadUpdate, Bounded, ConfigError, NoiseSource, RoundPlan, Total, require
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ConfigError,
+    Moves,
+    Neighbours,
+    NoiseSource,
+    RoundPlan,
+    Stable,
+    Total,
+    Vector,
+    require,
+)
 from privfl.crypto.primitives import backend, fresh_words
 from privfl.crypto.rotation import reach, rotate, unrotate
 
@@ -166,6 +178,66 @@ class FixedPoint:
         """
         slack = 0.5 if self.rounding == "nearest" else 1.0
         return float(l2 * (1 + slack * d**0.5 * self._reach(d) / self.top))
+
+    def arrives(self, row: Vector, plan: RoundPlan) -> Vector:
+        """The row [d] that a sum holds of a client that encodes this one, at the largest weight.
+
+        Nearest rounding is repeated exactly; of stochastic rounding this is the expected value, for
+        nobody knows its coins beforehand. At a smaller weight w the rounding error is max_weight /
+        w times as long.
+
+        Raises:
+            BadUpdate: another length than the plan's, or NaN: nothing arrives.
+            ConfigError: the plan has no finite bound.
+
+        >>> plan = RoundPlan(0, (1, 2), d=2, l2=1.0)
+        >>> FixedPoint(bits=3).arrives(torch.tensor([0.3, 0.9]), plan)
+        tensor([0.3333, 1.0000])
+        """
+        values = row.detach().cpu().numpy().astype(np.float32, copy=False)
+        if len(values) != plan.d or np.isnan(values).any():
+            raise BadUpdate(
+                f"a row of {len(values)} values, NaN among them or not {plan.d}: it cannot be"
+                " encoded."
+            )
+        if self.rotation:
+            values = rotate(values, rotation_seed(plan))
+        scale = self.scale(plan)
+        exact = values.astype(np.float64) * scale
+        if self.rounding == "nearest":
+            np.rint(exact, out=exact)
+        values = (np.clip(exact, -self.top, self.top) / scale).astype(np.float32)
+        if self.rotation:
+            values = unrotate(values, rotation_seed(plan))
+        return torch.from_numpy(values)
+
+    def stage(self, d: int) -> Stable:
+        """Rounding as a stage between a client's row [d] and the rule."""
+        return Rounded(lambda l2: self.inflated(l2, d))
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """An encoding as a stage: a row of norm l2 leaves it with norm ``longest(l2)`` at most, and one
+    that moves at all may move across that ball.
+
+    Rounding is no contraction: two rows that hardly differ may be rounded apart, so how far a row
+    moved before says nothing, and each changed row counts in full. ``longest`` has to hold for the
+    bound that the plan scales by, so this stage comes right after the bound.
+
+    >>> moved = Rounded(lambda l2: l2 + 0.5).stability(
+    ...     Moves(2.0, longest=1.0, changed=1, rows=8), Neighbours("client", "replace_one"))
+    >>> moved.total, moved.longest
+    (3.0, 1.5)
+    """
+
+    longest: Callable[[float], float]
+
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """What one neighbour moves of the encoded rows."""
+        longest = self.longest(moves.longest)
+        total = neighbours.ends * longest * moves.changed if moves.changed else 0.0
+        return replace(moves, total=total, longest=longest)
 
 
 def rotation_seed(plan: RoundPlan) -> bytes:

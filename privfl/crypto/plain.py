@@ -6,14 +6,17 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from privfl.core import (
     FRAME_ROOM,
+    Able,
     Bounded,
     Buffer,
+    ChannelKind,
     ClientId,
     HelperMember,
     Mail,
@@ -168,6 +171,13 @@ class Plain:
     RowBound(l2=1.0, step=2.0)
     """
 
+    kind: ClassVar[ChannelKind] = ChannelKind("rows")
+
+    @property
+    def able(self) -> Able:
+        """Nothing beside opening rows."""
+        return Able()
+
     def client(self, who: ClientId) -> _ClientMember:
         """A client that sends its update."""
         return _ClientMember()
@@ -179,6 +189,10 @@ class Plain:
     def helpers(self) -> Mapping[PartyId, HelperMember]:
         """None."""
         return {}
+
+    def describe(self) -> str:
+        """Who can read what, for the report."""
+        return "Every update in clear: the server and anybody on the wire read every row."
 
     def row_bound(self, l2: float, d: int) -> RowBound:
         """Rows are the updates themselves."""

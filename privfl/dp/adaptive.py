@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import ConfigError, DpEvent, NoiseSource, require
+from privfl.core import ConfigError, DpEvent, FixedBound, NoiseSource, require
 from privfl.dp.clip import Clip
 from privfl.dp.noise import normals
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptiveClip:
+class AdaptiveClip(FixedBound):
     """Geometric updates towards the norm that a fraction ``quantile`` of the clients stays under
     (Andrew et al. 2021, algorithm 1).
 
@@ -39,6 +40,8 @@ class AdaptiveClip:
     >>> round(adaptive.split(1.0), 4)
     1.005
     """
+
+    adaptive: ClassVar[bool] = True
 
     denominator: int | float | None = None
     count_noise: int | float | None = None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, ConfigError, norm, require
+from privfl.core import BadUpdate, ConfigError, FixedBound, Needs, Oracle, norm, require
 from privfl.core.update import SLACK
 
 
 @dataclass(frozen=True, slots=True)
-class NoBound:
+class NoBound(FixedBound):
     """No bound at all: over the plain channel only, and without any privacy claim.
 
     >>> NoBound().l2
@@ -27,13 +28,17 @@ class NoBound:
         """Infinite."""
         return float("inf")
 
+    def describe(self) -> str:
+        """What a report says."""
+        return "none"
+
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """The vector itself."""
         return delta
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(FixedBound):
     """Scale a vector down to L2 norm ``l2`` where it is longer (Abadi et al. 2016, section 3.1:
     flat clipping).
 
@@ -53,6 +58,10 @@ class Clip:
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
 
+    def describe(self) -> str:
+        """What a report says."""
+        return f"every update's L2 norm at most {self.l2:g}"
+
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """A vector of norm at most ``l2`` (1e-6 less where it was cut, so that float32 rounding
         cannot lift it above).
@@ -64,7 +73,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipByLayer:
+class ClipByLayer(FixedBound):
     """Clip each layer's part of a vector to a bound of its own (McMahan et al. 2018, section 3.1:
     per-layer clipping).
 
@@ -77,6 +86,8 @@ class ClipByLayer:
     >>> ClipByLayer(sizes=(2, 1), bounds=(3.0, 4.0)).l2
     5.0
     """
+
+    needs: ClassVar[Needs] = {"sizes": Oracle.LAYER_SIZES}
 
     sizes: Sequence[int]
     bounds: Sequence[int | float]
@@ -100,6 +111,15 @@ class ClipByLayer:
         """The bound on the whole vector."""
         return math.hypot(*self.bounds)
 
+    @property
+    def parts(self) -> Sequence[int]:
+        """``sizes``."""
+        return self.sizes
+
+    def describe(self) -> str:
+        """What a report says."""
+        return f"every update's L2 norm at most {self.l2:g}, over {len(self.sizes)} layers"
+
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """A vector each of whose parts is within its bound.
 
@@ -118,7 +138,7 @@ class ClipByLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Normalise:
+class Normalise(FixedBound):
     """Bring every vector to nearly ``l2``, short ones too: l2 v / (|v| + soften) (Bu et al. 2023,
     automatic clipping).
 
@@ -137,6 +157,10 @@ class Normalise:
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
         require.at_least(0, soften=self.soften)
+
+    def describe(self) -> str:
+        """What a report says."""
+        return f"every update's L2 norm at most {self.l2:g}"
 
     def __call__(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """The vector at nearly the bound."""

@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import ConfigError, DpEvent, NoiseSource, Sensitivity, Vector, require, unknown
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Mechanism,
+    Needs,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+    unknown,
+)
 from privfl.dp.accounting import calibrate
 from privfl.dp.clip import Clip
 from privfl.dp.mechanisms import Gaussian
@@ -124,7 +134,7 @@ class PerRound:
 
 
 @dataclass(frozen=True, slots=True)
-class Scheduled:
+class Scheduled(Mechanism):
     """Gaussian noise that follows a schedule: ``at`` makes each round's mechanism, which accounts
     for itself.
 
@@ -198,11 +208,19 @@ class ScheduledClip:
     Clip(l2=1.0)
     """
 
+    adaptive: ClassVar[bool] = False
+    needs: ClassVar[Needs] = {}
+
     l2: int | float
     schedule: Schedule
 
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
+
+    @property
+    def parts(self) -> None:
+        """None: the whole vector."""
+        return
 
     def at(self, round: int) -> Clip:
         """The round's clip."""

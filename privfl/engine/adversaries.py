@@ -12,28 +12,30 @@ import torch
 
 from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.core import (
+    Attack,
     Bounded,
-    BoundPoison,
-    BroadcastPoison,
     ClientId,
     ClientState,
     ConfigError,
-    DataPoison,
     Dataset,
-    Measured,
-    Objective,
     Party,
     PartyPoison,
-    RememberingPoison,
     RoundKnowledge,
     RoundPlan,
     Rows,
     Seeds,
-    TrainingPoison,
     Update,
-    UpdatePoison,
     Vector,
+    bends_loss,
     client_party,
+    is_measured,
+    poisons_and_remembers,
+    poisons_bounded,
+    poisons_broadcast,
+    poisons_data,
+    poisons_party,
+    poisons_training,
+    poisons_updates,
 )
 from privfl.engine.attackers import Attacker
 from privfl.engine.client import Conduct
@@ -64,7 +66,7 @@ class Adversaries:
         for i, attacker in enumerate(scenario.attackers):
             for client in sorted(attacker.clients):
                 attack = attacker.at(client)
-                if isinstance(attack, DataPoison):
+                if poisons_data(attack):
                     self._data(client, (i,))  # refuses what cannot be spoilt before any training
                 elif isinstance(attack, Backdoor):
                     attack.ready(self._honest_data(client))
@@ -76,13 +78,13 @@ class Adversaries:
         spoilers: list[int] = []
         plan = order.plan
         for i, attack in self._through(client, plan.number):
-            if isinstance(attack, DataPoison):
+            if poisons_data(attack):
                 spoilers.append(i)
-            if isinstance(attack, TrainingPoison):
+            if poisons_training(attack):
                 method = attack.poison_training(RoundKnowledge(plan, state.parameters, state.last))
-            if isinstance(attack, Objective):
+            if bends_loss(attack):
                 method = replace(self.scenario.workload.method, objective=attack)  # type: ignore[type-var]
-            if isinstance(attack, BroadcastPoison):
+            if poisons_broadcast(attack):
                 rng = self.seeds.generator("broadcast", plan.number, client)
                 sent = attack.poison_broadcast(order.base, client, rng)
         data = self._data(client, tuple(spoilers)) if spoilers else None
@@ -93,8 +95,8 @@ class Adversaries:
         """Whether a client runs the honest code up to its update, be it on bad data: attackers
         that craft updates of honest ones begin with what an honest client would send.
         """
-        dishonest = (TrainingPoison, BoundPoison, PartyPoison)
-        return not any(isinstance(attack, dishonest) for _, attack in self._through(client, round))
+        dishonest = {"training", "wire", "party"}
+        return not any(dishonest & attack.seats for _, attack in self._through(client, round))
 
     def apply_attacks(
         self, order: Order, updates: Mapping[ClientId, Update], state: RunState
@@ -110,7 +112,7 @@ class Adversaries:
             mine = [client for client in acting[i] if client in updates]
             if not mine:
                 continue
-            if isinstance(attacker.attack, UpdatePoison | RememberingPoison):
+            if "update" in attacker.attack.seats:
                 try:
                     for team in attacker.teams(mine):
                         self._rewrite(order, updates, state, i, team, honest, done)
@@ -120,14 +122,14 @@ class Adversaries:
                     continue
             for client in mine:
                 attack = attacker.at(client)
-                if isinstance(attack, PartyPoison):
+                if poisons_party(attack):
                     done.byzantine[client_party(client)] = _liar(attack, plan, client)
             done.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {plan.n} clients"
         return done
 
     def conduct(self, client: ClientId, round: int) -> Conduct | None:
         """What a client hands its own party in place of its bounded update; None: that update."""
-        attacks = [a for _, a in self._through(client, round) if isinstance(a, BoundPoison)]
+        attacks = [a for _, a in self._through(client, round) if poisons_bounded(a)]
         if not attacks:
             return None
 
@@ -138,7 +140,7 @@ class Adversaries:
 
         return handed_over
 
-    def _through(self, client: ClientId, round: int) -> Iterator[tuple[int, Any]]:
+    def _through(self, client: ClientId, round: int) -> Iterator[tuple[int, Attack]]:
         for i, attacker in enumerate(self.scenario.attackers):
             if attacker.acting((client,), round):
                 yield i, attacker.at(client)
@@ -154,8 +156,12 @@ class Adversaries:
         if known is None:
             *first, last = spoilers
             own = self._data(client, tuple(first)) if first else self._honest_data(client)
-            attack: DataPoison = self.scenario.attackers[last].at(client)
-            known = attack.poison_data(own, self.seeds.generator("poison", last, client))
+            attack = self.scenario.attackers[last].at(client)
+            known = (
+                attack.poison_data(own, self.seeds.generator("poison", last, client))
+                if poisons_data(attack)
+                else own
+            )
             self._spoilt[client, spoilers] = known
         return known
 
@@ -176,13 +182,15 @@ class Adversaries:
         rng = self.seeds.generator(
             "attack", order.plan.number, i, *(() if attacker.colluding else team)
         )
-        if isinstance(attack, RememberingPoison):
+        if poisons_and_remembers(attack):
             memory = done.memory.setdefault(i, {})
             name = min(attacker.clients) if attacker.colluding else team[0]
             before = memory[name] if name in memory else attack.init()
             rows, memory[name] = attack.poison_and_remember(own, knowledge, before, rng)
-        else:
+        elif poisons_updates(attack):
             rows = attack.poison_updates(own, knowledge, rng)
+        else:
+            return
         for client, row in zip(team, rows, strict=True):
             updates[client].delta.copy_(row)
 
@@ -191,7 +199,7 @@ class Adversaries:
         order: Order,
         updates: Mapping[ClientId, Update],
         state: RunState,
-        attack: Any,
+        attack: Attack,
         team: Sequence[ClientId],
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
@@ -209,7 +217,7 @@ class Adversaries:
             path,
             weights=torch.tensor([updates[client].weight for client in team]),
             total=float(sum(update.weight for update in updates.values())),
-            rate=float(getattr(self.scenario.server_optimizer, "lr", 1.0)),
+            rate=float(self.scenario.server_optimizer.lr),
         )
 
 
@@ -219,10 +227,11 @@ def measures(
     """Every attack's success on a model, by attack and name."""
     found: dict[str, float] = {}
     for attacker in attackers:
-        if isinstance(attacker.attack, Measured):
+        attack = attacker.attack
+        if is_measured(attack):
             found |= {
                 f"{attacker.name}: {name}": value
-                for name, value in attacker.attack.measure(module, test).items()
+                for name, value in attack.measure(module, test).items()
             }
     return found
 

@@ -10,24 +10,22 @@ from typing import Any, TypeVar
 
 import torch
 
-from privfl.aggregators import Judges, JudgesAfter, JudgesBefore, JudgesWithMemory, Verdict
+from privfl.aggregators import Verdict, judges, judges_after, judges_before, judges_with_memory
 from privfl.core import (
-    AfterSeat,
-    BeforeSeat,
     Charge,
     Context,
     DpEvent,
     Opened,
     RoundPlan,
     Rows,
-    RuleWithMemory,
     Sampling,
     Seeds,
     Total,
     Vector,
+    after_the_rule,
+    before_the_rule,
 )
 from privfl.engine.scenario import Scenario
-from privfl.engine.seams import CarriesNoise
 from privfl.engine.state import RunState
 
 T = TypeVar("T")
@@ -67,7 +65,7 @@ def aggregate(
     done = Aggregate(torch.zeros(plan.d), rules=dict(state.rules), seats=dict(state.seats))
     main = opened["delta"]
     if main is not None:
-        inside = getattr(scenario.channel, "rule", None)
+        inside = scenario.channel.able.hosts
         if isinstance(main.what, Total) and inside is not None and main.what.count < plan.n:
             done.fired[f"{type(inside).__name__} inside the channel"] = (
                 f"counted {main.what.count} of {plan.n} updates"
@@ -83,33 +81,37 @@ def aggregate(
         )
     _noise(scenario, plan, main, done, local)
     for i, defence in enumerate(scenario.defences):
-        if isinstance(defence, JudgesAfter):
+        if not after_the_rule(defence):
+            continue
+        if judges_after(defence):
             verdict, done.seats[i] = defence.judge_after(done.vector, done.seats[i], context)
             done.vector = _told(done, defence, verdict, None)
-        elif isinstance(defence, AfterSeat):
+        else:
             done.vector, done.seats[i] = defence.after(done.vector, done.seats[i], context)
     return done
 
 
 def _before(scenario: Scenario, what: Any, context: Context, done: Aggregate) -> Any:
     for i, defence in enumerate(scenario.defences):
-        if isinstance(defence, JudgesBefore):
+        if not before_the_rule(defence):
+            continue
+        if judges_before(defence):
             verdict, done.seats[i] = defence.judge_before(what, done.seats[i], context)
             what = _told(done, defence, verdict, what)
-        elif isinstance(defence, BeforeSeat):
+        else:
             what, done.seats[i] = defence.before(what, done.seats[i], context)
     return what
 
 
 def _decide(scenario: Scenario, part: str, what: Any, context: Context, done: Aggregate) -> Vector:
     rule = scenario.aggregator
-    if isinstance(rule, JudgesWithMemory):
-        verdict, done.rules[part] = rule.judge_step(what, done.rules[part], context)
-        return _told(done, rule, verdict, what, part)
-    if isinstance(rule, RuleWithMemory):
+    if rule.remembers:
+        if judges_with_memory(rule):
+            verdict, done.rules[part] = rule.judge_step(what, done.rules[part], context)
+            return _told(done, rule, verdict, what, part)
         vector, done.rules[part] = rule.step(what, done.rules[part], context)
         return vector
-    if isinstance(rule, Judges):
+    if judges(rule):
         return _told(done, rule, rule.judge(what), what, part)
     plain: Vector = rule(what)
     return plain
@@ -134,8 +136,9 @@ def _noise(
     survivors = 0 if opened is None else len(opened.survivors)
     population = len(scenario.clients)
     sampling = scenario.sampler.sampling(population)
-    if isinstance(scenario.channel, CarriesNoise) and survivors:
-        _charge(scenario, plan, scenario.channel.noise_event(plan, survivors), sampling, done)
+    shares = scenario.channel.able.noise
+    if shares is not None and survivors:
+        _charge(scenario, plan, shares.noise_event(plan, survivors), sampling, done)
     if scenario.mechanism is None:
         return
     if scenario.local_noise:
@@ -174,7 +177,7 @@ def _charge(
                 unit="client",
                 relation=scenario.relation(),
                 uniform=plan.max_weight == 1.0,
-                public_denominator=getattr(scenario.aggregator, "denominator", None) is not None,
+                public_denominator=scenario.aggregator.public_denominator is not None,
                 repeatable_noise=scenario.noise.repeatable,
             )
         )

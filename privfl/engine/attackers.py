@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from privfl.core import ClientId, ConfigError, Divided, require
+from privfl.core import Attack, ClientId, ConfigError, is_divided, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,14 @@ class Attacker:
     """
 
     name: str
-    attack: Any
+    attack: Attack
     clients: frozenset[ClientId]
     schedule: AttackSchedule = AttackSchedule()
     colluding: bool = True
 
-    def at(self, client: ClientId) -> Any:
+    def at(self, client: ClientId) -> Attack:
         """The attack that one of its clients carries out."""
-        if not isinstance(self.attack, Divided):
+        if not is_divided(self.attack):
             return self.attack
         return self.attack.part(sorted(self.clients).index(client), len(self.clients))
 

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from privfl.core import (
-    AfterSeat,
     BadUpdate,
-    BeforeSeat,
     ConfigError,
     Faults,
     Opened,
-    RuleWithMemory,
     Seeds,
     TooManyByzantine,
     Transcript,
+    after_the_rule,
+    before_the_rule,
 )
 from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
@@ -45,16 +44,6 @@ class RoundResult:
     train_losses: tuple[float, ...]
 
 
-@runtime_checkable
-class Limited(Protocol):
-    """A channel whose key opens so many sums and no more."""
-
-    @property
-    def releases(self) -> int:
-        """How many."""
-        ...
-
-
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
     buffers, workers, and the session's keys.
@@ -77,10 +66,11 @@ class Engine:
         self.carrier = Simulated(
             self.session, executor, self.adversaries, seeds, faults or Faults()
         )
-        if isinstance(scenario.channel, Limited) and self.planner.sums > scenario.channel.releases:
+        most = scenario.channel.able.sums
+        if most is not None and self.planner.sums > most:
             raise ConfigError(
                 f"{scenario.rounds} rounds open {self.planner.sums} sums under one key, and it"
-                f" opens {scenario.channel.releases}: raise releases."
+                f" opens {most}: raise releases."
             )
 
     def begin(self, executor: str) -> RunState:
@@ -93,8 +83,8 @@ class Engine:
             parameters=scenario.workload.model.read().cpu(),
             executor=executor,
             method=self.server.init(scenario.workload.model.d),
-            rules={part: rule.init() for part in parts} if isinstance(rule, RuleWithMemory) else {},
-            seats={i: d.init() for i, d in seats if isinstance(d, BeforeSeat | AfterSeat)},
+            rules={part: rule.init() for part in parts} if rule.remembers else {},
+            seats={i: d.init() for i, d in seats if before_the_rule(d) or after_the_rule(d)},
             bound=None if adaptive is None else adaptive.init(),
         )
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from privfl.core import (
     Bound,
     Broadcast,
-    ClientSeat,
     ConfigError,
     Context,
     RoundPlan,
     Seeds,
     Vector,
+    at_the_client,
 )
 from privfl.dp import Clip, NoBound
 from privfl.engine.client import BITS, ClientSide
 from privfl.engine.scenario import Scenario
-from privfl.engine.seams import AdaptiveBound
+from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.state import RunState
 
 
@@ -72,9 +72,7 @@ class Planner:
     def adaptive(self) -> AdaptiveBound | None:
         """The bound that follows the clients' norms, for cohorts of this scenario's size."""
         bound = self.scenario.bound
-        if not isinstance(bound, AdaptiveBound):
-            return None
-        return bound.among(self.scenario.expected_cohort)
+        return bound.among(self.scenario.expected_cohort) if adapts(bound) else None
 
     @property
     def sums(self) -> int:
@@ -84,7 +82,7 @@ class Planner:
     @property
     def max_weight(self) -> float:
         """The public bound on a contribution's weight."""
-        if getattr(self.scenario.workload.method, "weighting", "samples") == "uniform":
+        if self.scenario.workload.method.weighting == "uniform":
             return 1.0
         return float(max(len(index) for index in self.scenario.clients.values()))
 
@@ -113,7 +111,7 @@ class Planner:
         if adaptive is not None:
             plans[BITS] = replace(delta, d=1, l2=0.5, max_weight=1.0, part=BITS)
         side = ClientSide(
-            {i: seat for i, seat in enumerate(now.defences) if isinstance(seat, ClientSeat)},
+            {i: seat for i, seat in enumerate(now.defences) if at_the_client(seat)},
             bounds,
             seeds,
             now.noise,

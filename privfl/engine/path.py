@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BeforeSeat, ConfigError, Context, Rows, RuleWithMemory, Seeds, Vector
+from privfl.core import (
+    ConfigError,
+    Context,
+    Rows,
+    Seeds,
+    Vector,
+    before_the_rule,
+)
 from privfl.engine.order import Order
 from privfl.engine.state import RunState
 
@@ -48,10 +55,10 @@ class RealPath:
         rng = self.seeds.generator("attackers' idea of the server", number)
         context = Context(self.order.plan, self.state.parameters, rng)
         for i, defence in enumerate(scenario.defences):
-            if isinstance(defence, BeforeSeat):
+            if before_the_rule(defence):
                 rows, _ = defence.before(rows, self.state.seats[i], context)
         rule = scenario.aggregator
-        if isinstance(rule, RuleWithMemory):
+        if rule.remembers:
             vector: Vector = rule.step(rows, self.state.rules["delta"], context)[0]
             return vector
         return rule(rows)

@@ -12,59 +12,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.aggregators import Before, ToleratesByzantine
+from privfl.aggregators import ToleratesByzantine
 from privfl.core import (
-    BeforeSeat,
     Bound,
-    BoundPoison,
-    BroadcastPoison,
     Channel,
     ClientId,
     ConfigError,
-    DataPoison,
     Dataset,
-    Divided,
+    Defence,
     Knows,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
-    Objective,
     OsNoise,
-    PartyPoison,
-    RememberingPoison,
-    RoundPlan,
     Rule,
     RuleWithMemory,
     Sensitivity,
     TooManyByzantine,
-    TrainingPoison,
-    UpdatePoison,
+    before_the_rule,
+    counts_itself,
 )
 from privfl.engine.attackers import Attacker
 from privfl.engine.compatibility import (
-    hosts,
+    check_declared,
     name_of,
-    opens_to,
-    reads_ids,
-    rule_reads,
     rule_reads_channel,
     unreadable,
 )
 from privfl.engine.samplers import All, Sampler
-from privfl.engine.seams import AdaptiveBound, ByRound, CarriesNoise, CountsItself, Grouped
+from privfl.engine.seams import adapts
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
-_SEATS = (
-    DataPoison,
-    Objective,
-    TrainingPoison,
-    UpdatePoison,
-    RememberingPoison,
-    BoundPoison,
-    PartyPoison,
-    BroadcastPoison,
-    Divided,
-)
 _KNOWING = {
     "nothing": "nothing",
     "own": "its own updates",
@@ -91,7 +69,7 @@ class Scenario:
     aggregator: Rule[Any] | RuleWithMemory[Any, Any]
     rounds: int
     sampler: Sampler = All()
-    defences: Sequence[Any] = ()
+    defences: Sequence[Defence] = ()
     mechanism: Mechanism | None = None
     attackers: Sequence[Attacker] = ()
     server_optimizer: ServerOptimizer = FedAvg()
@@ -117,25 +95,39 @@ class Scenario:
                 f"client {empty[0]} has no data; give the split fewer clients or a min_size."
             )
         self.sampler.sampling(len(self.clients))
+        check_declared(self.channel, "channel", "kind", "able")
+        check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
+        if self.mechanism is not None:
+            check_declared(self.mechanism, "mechanism", "local", "at", "local_deviation")
+        check_declared(
+            self.aggregator,
+            "rule",
+            "reads",
+            "needs_ids",
+            "remembers",
+            "judges",
+            "public_denominator",
+        )
+        for defence in self.defences:
+            check_declared(defence, "defence", "seats", "judges")
+        able = self.channel.able
         if not rule_reads_channel(self.aggregator, self.channel):
             raise ConfigError(
                 f"{unreadable(self.aggregator, self.channel)} See 'privfl list --compat'."
             )
-        if opens_to(self.channel) == "total":
+        if self.channel.kind.opens == "total":
             for defence in self.defences:
-                if isinstance(defence, BeforeSeat):
+                if before_the_rule(defence):
                     raise ConfigError(
                         f"{name_of(defence)} reads individual updates, and {name_of(self.channel)}"
                         " opens only their sum."
                     )
-        if not self.bound.l2 < float("inf") and (
-            opens_to(self.channel) == "total" or isinstance(self.channel, Grouped)
-        ):
+        if not self.bound.l2 < float("inf") and able.encodes is not None:
             raise ConfigError(
                 f"{name_of(self.channel)} computes on integers, whose scale comes from a clip: set"
                 " bound to {name: clip, l2: ...}."
             )
-        if isinstance(self.channel, Grouped) and getattr(self.aggregator, "denominator", None):
+        if able.groups is not None and self.aggregator.public_denominator is not None:
             raise ConfigError(
                 f"{name_of(self.channel)} regroups everybody when a client comes or goes, so a mean"
                 " over a fixed denominator makes no sense of its groups: leave denominator out, or"
@@ -145,16 +137,19 @@ class Scenario:
             self._check_attack(attacker)
         self._check_noise()
         self._check_rule()
-        if isinstance(self.bound, AdaptiveBound):
+        if self.bound.adaptive:
             self._check_adaptive()
 
     def _check_attack(self, attacker: Attacker) -> None:
-        if not isinstance(attacker.attack, _SEATS):
+        attack = attacker.attack
+        declared = ("seats", "remembers", "measured", "divided", "counts", "knows")
+        check_declared(attack, "attack", *declared)
+        if not attack.seats and not attack.divided:
             raise ConfigError(
                 f"attack '{attacker.name}' ({name_of(attacker.attack)}) fills none of the seats of"
                 " an attacker."
             )
-        needs: Knows = getattr(attacker.attack, "knows", "nothing")
+        needs = attack.knows
         ladder = typing.get_args(Knows)
         if ladder.index(needs) > ladder.index(self.attackers_know):
             raise ConfigError(
@@ -166,13 +161,10 @@ class Scenario:
                 f"attack '{attacker.name}' needs to know the honest updates, and has all clients:"
                 " leave some out."
             )
-        if (
-            isinstance(attacker.attack, CountsItself)
-            and self.sampler.sampling(len(self.clients)).scheme == "all"
-        ):
+        if counts_itself(attack) and self.sampler.sampling(len(self.clients)).scheme == "all":
             for team in attacker.teams(sorted(attacker.clients)):
-                attacker.attack.among(len(self.clients), len(team))
-        if needs == "rule" and rule_reads(self.aggregator) == "total":
+                attack.among(len(self.clients), len(team))
+        if needs == "rule" and self.aggregator.reads == "total":
             raise ConfigError(
                 f"attack '{attacker.name}' tries out the server's rule on rows, and"
                 f" {name_of(self.aggregator)} reads none: give the attack a rule of its own to"
@@ -183,15 +175,12 @@ class Scenario:
         """The scenario with a round's own bound and noise where they change; ``l2`` is where an
         adaptive bound has got to.
         """
-        bound: Any = self.bound
-        if isinstance(bound, AdaptiveBound):
-            bound = bound.bound(bound.init() if l2 is None else l2)
-        elif isinstance(bound, ByRound):
-            bound = bound.at(number)
-        mechanism: Any = (
-            self.mechanism.at(number) if isinstance(self.mechanism, ByRound) else self.mechanism
-        )
-        noise: Any = self.noise.at(number) if isinstance(self.noise, ByRound) else self.noise
+        if adapts(self.bound):
+            bound = self.bound.bound(self.bound.init() if l2 is None else l2)
+        else:
+            bound = self.bound.at(number)
+        mechanism = None if self.mechanism is None else self.mechanism.at(number)
+        noise = self.noise.at(number)
         if bound is self.bound and mechanism is self.mechanism and noise is self.noise:
             return self
         facts = dict(self.facts)
@@ -207,9 +196,7 @@ class Scenario:
     @property
     def local_noise(self) -> bool:
         """Whether every client adds noise of its own, so that what it sends has no bound."""
-        if self.mechanism is None:
-            return False
-        return self.mechanism.share(torch.zeros(1), Sensitivity(1.0), 1, OsNoise())[1] is not None
+        return self.mechanism is not None and self.mechanism.local
 
     @property
     def sent_l2(self) -> float:
@@ -223,15 +210,14 @@ class Scenario:
         fixed = self.sampler.sampling(len(self.clients)).scheme == "fixed_size"
         return (
             "add_remove"
-            if getattr(self.aggregator, "denominator", None) and not fixed
+            if self.aggregator.public_denominator is not None and not fixed
             else "replace_one"
         )
 
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""
-        return (
-            self.channel.rows(contributions) if isinstance(self.channel, Grouped) else contributions
-        )
+        groups = self.channel.able.groups
+        return contributions if groups is None else groups.rows(contributions)
 
     def sensitivity(self, rows: int | None = None) -> Sensitivity:
         """How far one client moves the aggregate of so many rows (of a whole cohort's unless said).
@@ -265,7 +251,7 @@ class Scenario:
             raise ConfigError(
                 "noise needs a bound on each update: set bound to {name: clip, l2: ...}."
             )
-        if self.local_noise and opens_to(self.channel) == "total":
+        if self.local_noise and self.channel.able.encodes is not None:
             raise ConfigError(
                 f"noise at the clients has no bound, and {name_of(self.channel)} computes on"
                 " integers that need one: use the plain channel."
@@ -276,16 +262,13 @@ class Scenario:
         """Refuse a channel that does not sum the bits, and noise beside which their count is not
         accounted for.
         """
-        if hosts(self.channel) or isinstance(self.channel, Grouped):
+        able = self.channel.able
+        if able.hosts is not None or able.groups is not None:
             raise ConfigError(
                 "an adaptive bound needs the sum of the clients' bits, which"
                 f" {name_of(self.channel)} does not open: use secagg."
             )
-        first = RoundPlan(0, tuple(self.clients), self.workload.model.d, self.bound.l2)
-        if (
-            isinstance(self.channel, CarriesNoise)
-            and self.channel.noise_event(first, len(self.clients)) is not None
-        ):
+        if able.noise is not None:
             raise ConfigError(
                 "the count of an adaptive bound is noised by the server, and distributed noise does"
                 " not trust it: use clip."
@@ -310,18 +293,15 @@ class Scenario:
         the rows that it gets, before any training.
         """
         sampling = self.sampler.sampling(len(self.clients))
-        seats = [defence for defence in self.defences if isinstance(defence, Before)]
+        seats = [defence for defence in self.defences if before_the_rule(defence)]
         for seat in seats:
-            if not seat.keeps_ids and reads_ids(self.aggregator):
+            if not seat.keeps_ids and self.aggregator.needs_ids:
                 raise ConfigError(
                     f"{name_of(self.aggregator)} needs to know whose row is whose, and"
                     f" {name_of(seat)} makes rows anonymous."
                 )
-        rules = [
-            rule
-            for rule in (self.aggregator, getattr(self.channel, "rule", None))
-            if isinstance(rule, ToleratesByzantine)
-        ]
+        deciding: tuple[object, ...] = (self.aggregator, self.channel.able.hosts)
+        rules = [rule for rule in deciding if isinstance(rule, ToleratesByzantine)]
         for rule in rules:
             rule.admit(self.clients)
         if sampling.scheme == "poisson":  # how many come is not known

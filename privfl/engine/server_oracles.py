@@ -8,9 +8,8 @@ would; an attacker that lies in a vote is not simulated here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,44 +21,59 @@ from privfl.core import (
     ConfigError,
     Context,
     Dataset,
+    Oracle,
     Rows,
     UnsupportedModel,
     Vector,
 )
 from privfl.training import Workload, evaluate
 
-F = TypeVar("F", bound=Callable[..., Any])
 EVALUATORS = 10
 """How many clients answer where a defence asks 'the clients' about a model."""
 
 
 @dataclass(frozen=True)
 class ServerOracles:
-    """The functions that defences ask for, by the names of their arguments (`by_name`).
+    """What rules, defences and bounds declare that they need (`of`).
 
-    ``root`` is clean data at the server. Whoever is asked sees the model in question, as in the
-    papers.
+    ``root_data`` is clean data at the server. Whoever is asked sees the model in question, as in
+    the papers.
     """
 
     workload: Workload
     clients: Mapping[ClientId, Tensor]
     root_data: Dataset
 
-    def by_name(self) -> dict[str, Callable[[], Any]]:
-        """What can be asked for, by argument name; made when asked, and refused then where it needs
-        root data and there are none.
+    def of(self, oracle: Oracle) -> object:
+        """What an oracle stands for in this run.
+
+        Raises:
+            ConfigError: it needs clean data at the server, and there is none.
+            UnsupportedModel: it is about hidden units, and the model has none.
         """
-        return {
-            "root": lambda: self._rooted(self.root),
-            "loss": lambda: self._rooted(self.loss),
-            "accuracy": lambda: self._rooted(self.accuracy),
-            "losses": lambda: self.losses,
-            "votes": lambda: self.votes,
-            "errors": lambda: self.errors,
-            "activations": lambda: self.activations,
-            "units": lambda: _last_hidden(self.workload)[1],
-            "extreme": lambda: torch.cat(_last_hidden(self.workload)[1]),
-        }
+        if oracle in (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY):
+            self._root()
+        match oracle:
+            case Oracle.ROOT:
+                return self.root
+            case Oracle.LOSS:
+                return self.loss
+            case Oracle.ACCURACY:
+                return self.accuracy
+            case Oracle.LOSSES:
+                return self.losses
+            case Oracle.VOTES:
+                return self.votes
+            case Oracle.ERRORS:
+                return self.errors
+            case Oracle.ACTIVATIONS:
+                return self.activations
+            case Oracle.UNITS:
+                return _last_hidden(self.workload)[1]
+            case Oracle.LAST_HIDDEN:
+                return torch.cat(_last_hidden(self.workload)[1])
+            case Oracle.LAYER_SIZES:
+                return self._layer_sizes()
 
     def root(self, context: Context) -> Vector:
         """The update [d] that a client with the root data would send."""
@@ -137,9 +151,13 @@ class ServerOracles:
             hook.remove()
         return torch.stack(seen)
 
-    def _rooted(self, function: F) -> F:
-        self._root()
-        return function
+    def _layer_sizes(self) -> tuple[int, ...]:
+        """A layer's weights and biases count together."""
+        sizes: dict[str, int] = {}
+        for slot in self.workload.model.slots:
+            layer = slot.name.rpartition(".")[0]
+            sizes[layer] = sizes.get(layer, 0) + slot.stop - slot.start
+        return tuple(sizes.values())
 
     def _root(self) -> Dataset:
         if self.root_data.n == 0:

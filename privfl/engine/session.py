@@ -12,6 +12,7 @@ from privfl.core import (
     Channel,
     ClientId,
     ClientMember,
+    ConfigError,
     Context,
     Faults,
     InformedServer,
@@ -75,9 +76,19 @@ class Session(Generic[O]):
         return {**clients, **self._helpers, "server": self._server}
 
     def inform(self, context: Context) -> None:
-        """Tell the server's member the model, where the rule that its protocol runs needs it."""
-        if isinstance(self._server, InformedServer):
-            self._server.inform(context)
+        """Tell the server's member the model, where the rule that its protocol runs needs it.
+
+        Raises:
+            ConfigError: the channel says so, and its server's member cannot be told.
+        """
+        if not self.channel.able.informed:
+            return
+        if not isinstance(self._server, InformedServer):
+            raise ConfigError(
+                f"{type(self.channel).__name__} declares an informed server, and its server's"
+                " member has no inform(context)."
+            )
+        self._server.inform(context)
 
     def play(
         self,

@@ -21,6 +21,7 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Dataset,
+    Defence,
     Faults,
     FlatModel,
     Knows,
@@ -38,7 +39,6 @@ from privfl.dp import NoBound
 from privfl.engine import (
     All,
     Attacker,
-    Described,
     Engine,
     RoundRecord,
     RunFolder,
@@ -104,7 +104,7 @@ class Federation:
         bound: Bound | None = None,
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
-        defences: Sequence[Any] = (),
+        defences: Sequence[Defence] = (),
         mechanism: Mechanism | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
@@ -319,5 +319,5 @@ def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, A
     return {
         "training": repr(training),
         "bound": repr(bound),
-        "channel": channel.describe() if isinstance(channel, Described) else repr(channel),
+        "channel": channel.describe(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -14,24 +14,6 @@ from privfl.data import label_counts
 from privfl.dp import spend, statement
 from privfl.engine import RoundRecord, RunState, Scenario, measures
 from privfl.training import Workload, evaluate
-
-
-@runtime_checkable
-class Approximate(Protocol):
-    """A channel whose sums carry noise of its own."""
-
-    def error(self, plan: RoundPlan) -> float:
-        """Its standard deviation in one value of the weighted sum of the whole cohort."""
-        ...
-
-
-@runtime_checkable
-class Warns(Protocol):
-    """A channel that has limits which nobody should overlook."""
-
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences for the report."""
-        ...
 
 
 def record_of(
@@ -102,7 +84,7 @@ def summary_of(
         },
         "privacy": [line.to_json() for line in told.lines],
         "warnings": [
-            *(channel.warnings() if isinstance(channel, Warns) else ()),
+            *channel.able.warnings,
             *told.warnings,
         ],
     }
@@ -123,9 +105,10 @@ def _epsilon(state: RunState, delta: float) -> dict[str, float]:
 
 def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
     """What a channel with approximate sums adds to those of a round like the last one."""
-    if plan is None or plan.n == 0 or not isinstance(scenario.channel, Approximate):
+    deviation = scenario.channel.able.approximate
+    if plan is None or plan.n == 0 or deviation is None:
         return {}
-    error = scenario.channel.error(plan)
+    error = deviation(plan)
     mean = error / (plan.n * plan.max_weight)
     return {
         "error of the channel": (

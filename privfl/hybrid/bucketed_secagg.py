@@ -8,15 +8,17 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from privfl.core import (
+    Able,
     Abort,
     Bounded,
     Buffer,
+    ChannelKind,
     ClientId,
     ClientMember,
     ConfigError,
@@ -46,6 +48,7 @@ from privfl.crypto import SecAgg
 from privfl.crypto.primitives import Directory, fields
 from privfl.crypto.secagg import wire
 from privfl.crypto.secagg.stage import Kind
+from privfl.hybrid.buckets import Buckets
 
 WEIGHT_SLACK = 1e-3
 
@@ -57,8 +60,8 @@ class BucketedSecAgg:
 
     The server opens one mean per group, an anonymous row; any rule that needs no client ids decides
     over those rows. A group with one liar is a bad row: a rule that tolerates f of g rows tolerates
-    f Byzantine clients (`max_byzantine`), and fewer clients hide one another than in one big sum.
-    Group means are unweighted, so that nobody pulls harder by claiming more samples.
+    f Byzantine clients (`Buckets.max_byzantine`), and fewer clients hide one another than in one
+    big sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
     Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums
     and no update. It draws the groups by hashing the round's public facts; a server that picks
@@ -83,11 +86,11 @@ class BucketedSecAgg:
     Raises:
         ConfigError: a size under 2; a cohort smaller than two groups when a round begins.
 
-    >>> BucketedSecAgg(size=3).rows(20)
+    >>> BucketedSecAgg(size=3).buckets.rows(20)
     6
-    >>> BucketedSecAgg(size=3).max_byzantine(20)
-    2
     """
+
+    kind: ClassVar[ChannelKind] = ChannelKind("rows", named=False, groups=True, takes_noise=True)
 
     size: int = 3
     bits: int = 16
@@ -114,15 +117,19 @@ class BucketedSecAgg:
             directory=self.directory,
         )
 
-    def rows(self, contributions: int) -> int:
-        """How many rows so many contributions make."""
-        return max(contributions // self.size, 1)
+    @property
+    def buckets(self) -> Buckets:
+        """How rows become fewer rows."""
+        return Buckets(self.size, self._quorum)
 
-    def max_byzantine(self, n: int) -> int:
-        """How many Byzantine clients among n clients leave a majority of good rows, wherever they
-        sit.
-        """
-        return (self.rows(n) - 1) // 2
+    @property
+    def able(self) -> Able:
+        """Rounding inside every group, and the groups."""
+        return Able(
+            encodes=self._inside().code,
+            groups=self.buckets,
+            noise=None if self.noise is None else self,
+        )
 
     def groups(self, plan: RoundPlan) -> tuple[tuple[ClientId, ...], ...]:
         """The round's groups: the cohort, shuffled by a hash of the bucketing_seed, the round and
@@ -131,12 +138,7 @@ class BucketedSecAgg:
         Raises:
             ConfigError: fewer than two groups: one would be plain secure aggregation.
         """
-        count = plan.n // self.size
-        if count < 2:
-            raise ConfigError(
-                f"round {plan.number}: {plan.n} clients make no two groups of {self.size}: ask more"
-                " clients, or lower channel.size."
-            )
+        sizes = self.buckets.sizes(plan.n)
         cohort = ",".join(map(str, plan.cohort))
         facts = f"{self.bucketing_seed}|{plan.number}|{self.size}|{cohort}".encode()
         ranks = {
@@ -144,7 +146,6 @@ class BucketedSecAgg:
             for c in plan.cohort
         }
         order = sorted(plan.cohort, key=ranks.__getitem__)
-        sizes = [plan.n // count + (i >= count - plan.n % count) for i in range(count)]
         ends = np.cumsum(sizes).tolist()
         return tuple(tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class PlainGradient:
     >>> [len(batch) for batch in PlainGradient().batches(5, plan, rng)]
     [2, 2, 1]
     """
+
+    private: ClassVar[bool] = False
 
     def passes(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each pass, a shuffled epoch or one step's draw, to be cut into batches of

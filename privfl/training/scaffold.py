@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-from privfl.core import Broadcast, ClientState, ConfigError, Vector
+from privfl.core import Broadcast, ClientState, ConfigError, Vector, Weighting
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import State
 
@@ -31,7 +30,7 @@ class Scaffold(LocalSGD):
     {'control': 10}
     """
 
-    weighting: Literal["samples", "uniform"] = "uniform"
+    weighting: Weighting = "uniform"
 
     def __post_init__(self) -> None:
         LocalSGD.__post_init__(self)

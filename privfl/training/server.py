@@ -20,6 +20,11 @@ class ServerOptimizer(Protocol):
     comes out.
     """
 
+    @property
+    def lr(self) -> float:
+        """What it multiplies the aggregate by, which attackers know."""
+        ...
+
     def init(self, d: int) -> State:
         """The memory before the first round."""
         ...

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -20,10 +19,12 @@ from privfl.core import (
     Dataset,
     FlatModel,
     LocalPlan,
+    LocalRecipe,
     Loss,
     Objective,
     Update,
     Vector,
+    Weighting,
     require,
 )
 from privfl.training.gradient import WHOLE, PlainGradient
@@ -55,7 +56,7 @@ class LocalSGD:
     weight_decay: float = 0.0
     prox: float = 0.0
     decay: float = 1.0
-    weighting: Literal["samples", "uniform"] = "samples"
+    weighting: Weighting = "samples"
     gradient: BatchGradient = PlainGradient()
     objective: Objective | None = None
 
@@ -70,6 +71,19 @@ class LocalSGD:
             raise ConfigError("nesterov=True needs a momentum above 0.")
         if self.weighting not in ("samples", "uniform"):
             raise ConfigError(f"weighting is 'samples' or 'uniform', and is '{self.weighting}'.")
+
+    @property
+    def recipe(self) -> LocalRecipe:
+        """What everybody is told of it."""
+        return LocalRecipe(
+            self.lr,
+            self.plan,
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
+            self.prox,
+            self.decay,
+        )
 
     def rate(self, round: int) -> float:
         """The learning rate of a round."""

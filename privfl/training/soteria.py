@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class Soteria:
     >>> Soteria(share=0.8).share
     0.8
     """
+
+    private: ClassVar[bool] = False
 
     share: float = 0.5
 

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from privfl.core import (
+    BatchGradient,
     Broadcast,
     Charge,
     ClientId,
     ClientState,
     Dataset,
     FlatModel,
+    LocalRecipe,
     LocalTraining,
     Loss,
     Trains,
     Update,
     Vector,
+    Weighting,
 )
 
 State: TypeAlias = Mapping[str, Any]
@@ -109,6 +112,21 @@ class Method(Protocol):
     A method is a description without memory. `ServerHalf` runs its server side together with a
     server optimiser.
     """
+
+    @property
+    def weighting(self) -> Weighting:
+        """How its clients weigh."""
+        ...
+
+    @property
+    def gradient(self) -> BatchGradient:
+        """How its clients make a batch's gradient."""
+        ...
+
+    @property
+    def recipe(self) -> LocalRecipe:
+        """What everybody is told of its clients' training."""
+        ...
 
     def on(self, model: FlatModel, loss: Loss) -> LocalTraining:
         """The client half, at work on this model."""

@@ -13,6 +13,7 @@ from privfl.attacks import (
     AttackTraining,
     FreeRider,
     LabelFlip,
+    LossThreshold,
     Mimic,
     ModelReplacement,
     NotFinite,
@@ -159,7 +160,7 @@ def test_two_data_attacks_on_one_client_add_up(digits, clients):
     assert (data.x != own.x).flatten(1).any(dim=1).sum() > 0.2 * own.n
 
 
-class Recorder:
+class Recorder(UpdatePoison):
     knows = "own"
 
     def __init__(self):
@@ -181,7 +182,7 @@ def test_attackers_that_do_not_collude_decide_each_on_its_own(digits, clients):
     assert apart.teams == [1, 1]
 
 
-class Onlooker:
+class Onlooker(UpdatePoison):
     knows = "rule"
 
     def poison_updates(self, own, knowledge, rng):
@@ -224,7 +225,7 @@ def test_what_a_scenario_withholds_is_refused_before_training(digits, clients):
     ):
         federation(digits, clients, agr, attackers_know="own")
     with pytest.raises(ConfigError, match="fills none of the seats"):
-        federation(digits, clients, Attacker("nothing", object(), frozenset({0})))
+        federation(digits, clients, Attacker("nothing", LossThreshold(), frozenset({0})))
 
 
 def test_mimic_remembers_between_rounds_in_the_runs_state(digits, clients):

@@ -13,7 +13,7 @@ import torch
 import privfl
 from privfl import Federation, catalog
 from privfl.core import Bounded, ConfigError, NotVisible, RoundPlan, Rows, Total
-from privfl.engine import Session, opens_to
+from privfl.engine import Session
 
 BASE = {
     "data": {"name": "digits", "clients": 7, "root": 40},
@@ -49,9 +49,7 @@ def test_every_channel_gives_the_clipped_mean_and_shows_what_it_says(name):
     """The server's own decoding agrees with what its party opened, and a secret channel shows
     single updates to nobody on the wire.
     """
-    channel = catalog.build(
-        "channel", catalog.CHANNELS, {"name": name, **SMALL.get(name, {})}, catalog.NESTED
-    )
+    channel = catalog.build("channel", catalog.CHANNELS, {"name": name, **SMALL.get(name, {})})
     deltas = {client: torch.linspace(-0.1, 0.1, 50) * (client + 1) for client in range(3)}
     plan = RoundPlan(0, tuple(deltas), d=50, l2=2.0, session=b"test")
     session = Session(channel)
@@ -64,7 +62,7 @@ def test_every_channel_gives_the_clipped_mean_and_shows_what_it_says(name):
     mean = what.values.mean(dim=0) if isinstance(what, Rows) else what.mean()
     assert torch.allclose(mean, torch.linspace(-0.2, 0.2, 50), atol=1e-3)
     assert set(outcome.opened.survivors) == {0, 1, 2}
-    assert opens_to(channel) == ("rows" if isinstance(what, Rows) else "total")
+    assert channel.kind.opens == ("rows" if isinstance(what, Rows) else "total")
     seen = channel.decode(outcome.received({"server"}), {"server": session.members["server"]})
     everything = channel.decode(outcome.received(session.members), {})
     if name == "plain":

@@ -11,7 +11,16 @@ from torch.nn.functional import cross_entropy as ce
 
 from privfl import Federation
 from privfl.config import AuditConfig
-from privfl.core import BadUpdate, ConfigError, Dataset, Faults, NotVisible, RoundFailed, Seeds
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    Dataset,
+    Faults,
+    NotVisible,
+    PartyPoison,
+    RoundFailed,
+    Seeds,
+)
 from privfl.data import load
 from privfl.dp import Clip
 from privfl.engine import Attacker, AttackSchedule, FixedSize, Poisson
@@ -136,7 +145,7 @@ def test_what_goes_wrong_on_the_wire_costs_at_most_that_client(parts, digits, fa
 
 
 def test_a_client_that_skips_the_clip_is_caught_by_the_plain_server(parts, digits):
-    class Boost:
+    class Boost(PartyPoison):
         def poison_party(self, honest, plan, client):
             class Liar:
                 def step(self, mail):

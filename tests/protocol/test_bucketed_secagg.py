@@ -230,11 +230,11 @@ def test_liars_below_the_channels_breakdown_point_cannot_drag_the_rule_away(rule
     }
     worst = 0.0
     for liars in itertools.islice(
-        itertools.combinations(range(n), channel.max_byzantine(n)), 0, 105, 15
+        itertools.combinations(range(n), channel.buckets.max_byzantine(n)), 0, 105, 15
     ):
         sent = {**honest, **{c: Bounded(c, torch.full((D,), -0.15), 1.0) for c in liars}}
         worst = max(worst, float((rule(play(channel, sent)[2].opened.what) - 0.1).abs().max()))
-    assert channel.max_byzantine(n) == 2
+    assert channel.buckets.max_byzantine(n) == 2
     assert worst < 0.03
 
 
@@ -244,7 +244,7 @@ def test_sensitivity_holds_for_random_and_worst_replaced_clients():
     """
     channel, n, rule = BucketedSecAgg(size=2), 10, TrimmedMean(f=1)
     bound = channel.row_bound(1.0, D)
-    declared = rule.sensitivity(bound, channel.rows(n), "replace_one")
+    declared = rule.sensitivity(bound, channel.buckets.rows(n), "replace_one")
     generator, worst = torch.Generator().manual_seed(5), 0.0
     for trial in range(12):
         sent = updates(n, seed=trial)

@@ -276,7 +276,7 @@ def test_the_server_reads_the_sum_the_key_holder_nothing_and_both_everything(flt
     assert isinstance(both, Rows)
     assert both.ids == tuple(range(N))
     assert (both.values - fltrust.quantised()).abs().max() < 1e-4
-    assert fltrust.channel.key_holders(range(N)) == ("key_holder",)
+    assert fltrust.channel.able.key_holders(range(N)) == ("key_holder",)
 
 
 def test_what_leaks_is_named(fltrust, exact):

@@ -26,6 +26,7 @@ from privfl.core import (
     UnsupportedModel,
     Update,
 )
+from privfl.core.local import LocalRecipe
 from privfl.training import (
     Failed,
     FedNova,
@@ -345,6 +346,8 @@ def test_auto_measures_names_its_reason_and_leaves_the_model_as_it_was(workload,
 
 class Foreign:
     """A training written by somebody who knows `core.LocalTraining` and nothing else."""
+
+    weighting, gradient, recipe = "samples", PlainGradient(), LocalRecipe()
 
     def on(self, model, loss):
         def train(client, broadcast, dataset, state, rng):

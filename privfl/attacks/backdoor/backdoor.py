@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,22 @@ from torch import Tensor, nn
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset, Divided, Knows, RoundKnowledge, require
+from privfl.core import (
+    AttackSeat,
+    ConfigError,
+    Dataset,
+    Divided,
+    Knows,
+    Measured,
+    RoundKnowledge,
+    TrainingPoison,
+    UpdatePoison,
+    require,
+)
 
 
 @dataclass(frozen=True)
-class Backdoor:
+class Backdoor(TrainingPoison, UpdatePoison, Divided, Measured):
     """Train a backdoored model X from the broadcast G and send gamma (X - G).
 
     ``gamma=None`` is the factor that replaces the global model by the attackers' under a weighted
@@ -27,6 +38,8 @@ class Backdoor:
     MultiBackdoor attackers send each its ``own`` model's change; or the ``same``, the mean of them;
     or ``orthogonal`` vectors, which sum to the same and evade detectors of likeness.
     """
+
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"training", "update"})
 
     backdoor: Trigger | MultiBackdoor
     training: AttackTraining = AttackTraining()
@@ -83,13 +96,9 @@ class Backdoor:
             ]
         )
 
-    def part(self, position: int, of: int) -> Any:
+    def part(self, position: int, of: int) -> Backdoor:
         """The attack of one of its clients: with its own part of a backdoor that is shared out."""
-        return (
-            replace(self, backdoor=self.backdoor.part(position, of))
-            if isinstance(self.backdoor, Divided)
-            else self
-        )
+        return replace(self, backdoor=self.backdoor.part(position, of))
 
     def measure(self, module: nn.Module, test: Dataset) -> Mapping[str, float]:
         """The backdoor's measure."""

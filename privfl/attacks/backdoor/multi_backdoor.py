@@ -10,11 +10,11 @@ from torch import nn
 
 from privfl.attacks.backdoor.measure import accuracy
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset
+from privfl.core import ConfigError, DataPoison, Dataset, Measured
 
 
 @dataclass(frozen=True)
-class MultiBackdoor:
+class MultiBackdoor(DataPoison, Measured):
     """MultiBackdoor backdoors, every one of which is in every batch (Bagdasaryan, Veit, Hua,
     Estrin, Shmatikov 2020, section V-H).
 
@@ -69,6 +69,10 @@ class MultiBackdoor:
         for backdoor in self.backdoors:
             dataset = backdoor.clean(dataset)
         return dataset
+
+    def part(self, position: int, of: int) -> MultiBackdoor:
+        """The part of one of its clients: all of it."""
+        return self
 
     def poison_data(self, dataset: Dataset, rng: torch.Generator) -> Dataset:
         """The samples, a part of them replaced by each backdoor's samples."""

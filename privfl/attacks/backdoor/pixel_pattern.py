@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset
+from privfl.core import ConfigError, Dataset, Divided
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Top row, left column, height, width, in pixels."""
@@ -79,7 +79,7 @@ class PixelPattern(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DBA(PixelPattern):
+class DBA(PixelPattern, Divided):
     """A distributed backdoor: each attacker stamps one part of the pattern, and the model answers
     to the whole (Xie et al. 2020: DBA).
 

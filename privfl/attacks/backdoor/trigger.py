@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from privfl.attacks.backdoor.measure import accuracy, success
-from privfl.core import ConfigError, Dataset, require
+from privfl.core import ConfigError, DataPoison, Dataset, Measured, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trigger(ABC):
+class Trigger(DataPoison, Measured, ABC):
     """A backdoor with its target. By itself it is data poisoning: ``fraction`` of the client's
     samples make room for backdoor samples.
 
@@ -51,6 +51,10 @@ class Trigger(ABC):
         measured on.
         """
         return dataset
+
+    def part(self, position: int, of: int) -> Trigger:
+        """The part of one of its clients: all of it, unless it declares itself divided."""
+        return self
 
     def draw(self, samples: Dataset, count: int, rng: torch.Generator) -> Dataset:
         """``count`` backdoor samples drawn with replacement, with noise.

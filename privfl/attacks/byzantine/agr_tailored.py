@@ -20,6 +20,7 @@ from privfl.core import (
     Rows,
     Rule,
     TooManyByzantine,
+    UpdatePoison,
     require,
 )
 
@@ -27,7 +28,7 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
-class AGRTailored:
+class AGRTailored(UpdatePoison):
     """mu + gamma p with the gamma that moves the rule's result farthest from mu (Shejwalkar,
     Houmansadr 2021, equation 2).
 

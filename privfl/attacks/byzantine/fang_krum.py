@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
-from privfl.core import Knows, RoundKnowledge, Vector, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, Vector, require
 from privfl.core.geometry import squared_distances, squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class FangKrum:
+class FangKrum(UpdatePoison):
     """Send -lambda s, with s the signs of the mean update, and lambda the largest that Krum still
     picks (Fang et al. 2020, section 3.2).
 

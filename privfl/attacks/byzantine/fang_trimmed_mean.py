@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
-from privfl.core import Knows, RoundKnowledge, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
 
 
 @dataclass(frozen=True, slots=True)
-class FangTrimmedMean:
+class FangTrimmedMean(UpdatePoison):
     """Send, in every coordinate, values just beyond the honest ones, on the side that the mean
     update does not go to (Fang et al. 2020).
 

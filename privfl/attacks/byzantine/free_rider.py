@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Knows, RoundKnowledge, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
 
 
 @dataclass(frozen=True, slots=True)
-class FreeRider:
+class FreeRider(UpdatePoison):
     """Send nothing new: no change at all, or the model's last change (Lin, Du, Liu 2019:
     Free-riders in federated learning, section 3).
 

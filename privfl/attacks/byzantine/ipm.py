@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
-from privfl.core import Knows, RoundKnowledge, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
 
 
 @dataclass(frozen=True, slots=True)
-class IPM:
+class IPM(UpdatePoison):
     """Send -epsilon times the mean of the honest updates (Xie, Koyejo, Gupta 2019: Fall of Empires,
     section 4).
 

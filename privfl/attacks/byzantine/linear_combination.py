@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, Knows, RoundKnowledge, Vector
+from privfl.core import BadUpdate, Knows, RoundKnowledge, UpdatePoison, Vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearCombination:
+class LinearCombination(UpdatePoison):
     """Make the weighted mean exactly T (Blanchard, El Mhamdi, Guerraoui, Stainer 2017, lemma 1):
     send (T - sum_i lambda_i u_i) / lambda_b.
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import ClientId, Knows, RoundKnowledge, Vector, require
+from privfl.core import ClientId, Knows, RememberingPoison, RoundKnowledge, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Watching:
 
 
 @dataclass(frozen=True, slots=True)
-class Mimic:
+class Mimic(RememberingPoison[Watching]):
     """Copy one honest client for good: the one farthest along the direction in which honest updates
     differ most.
 

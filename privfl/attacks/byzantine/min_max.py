@@ -12,12 +12,12 @@ from torch import Tensor
 
 from privfl.attacks.byzantine.direction import Direction, direction
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
-from privfl.core import Knows, RoundKnowledge
+from privfl.core import Knows, RoundKnowledge, UpdatePoison
 from privfl.core.geometry import squared_distances, squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class MinMax:
+class MinMax(UpdatePoison):
     """mu + gamma p with the largest gamma that leaves it as near to every honest update as two
     honest ones are to each other.
 
@@ -66,7 +66,7 @@ class MinMax:
 
 
 @dataclass(frozen=True, slots=True)
-class MinSum:
+class MinSum(UpdatePoison):
     """mu + gamma p with the largest gamma whose squared distances to the honest updates sum to no
     more than those of an honest one.
 

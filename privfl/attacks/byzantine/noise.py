@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Bounded, Knows, RoundKnowledge, Vector, require
+from privfl.core import Bounded, BoundPoison, Knows, RoundKnowledge, UpdatePoison, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
-class GaussianUpdate:
+class GaussianUpdate(UpdatePoison):
     """Send noise of standard deviation sigma in every coordinate (Blanchard, El Mhamdi, Guerraoui,
     Stainer 2017, section 5, sigma 200).
 
@@ -46,7 +46,7 @@ class GaussianUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class ConstantUpdate:
+class ConstantUpdate(UpdatePoison):
     """Send the same value in every coordinate (Li, Xu, Chen, Giannakis, Ling 2019: RSA, section 5,
     same-value attack).
 
@@ -76,7 +76,7 @@ class ConstantUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class NotFinite:
+class NotFinite(BoundPoison):
     """Send infinities or NaN: one such row makes an unguarded mean useless, which no outside paper
     needs to show.
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Knows, RoundKnowledge, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
 
 
 @dataclass(frozen=True, slots=True)
-class SignFlip:
+class SignFlip(UpdatePoison):
     """Send -scale times the client's own honest update (Li, Xu, Chen, Giannakis, Ling 2019: RSA,
     section 5, sign-flipping attack).
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Knows, RoundKnowledge, require
+from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
 
 
 @dataclass(frozen=True, slots=True)
-class ZeroWeights:
+class ZeroWeights(UpdatePoison):
     """Send a model whose weights are all zero (FedSecurity, Han et al. 2024, section 3.1, zero
     mode): as an update, -G.
 
@@ -39,7 +39,7 @@ class ZeroWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class RandomWeights:
+class RandomWeights(UpdatePoison):
     """Send a model whose weights are uniform on [-a, a] (FedSecurity, Han et al. 2024, section 3.1,
     random mode, a = 1).
 
@@ -73,7 +73,7 @@ class RandomWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class FlippedWeights:
+class FlippedWeights(UpdatePoison):
     """Send 2G - L, the mirror image of the trained model L about the broadcast G (FedSecurity, Han
     et al. 2024, section 3.1, flip mode).
 

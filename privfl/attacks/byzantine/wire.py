@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privfl.core import Bounded, ClientId, Mail, Party, RoundPlan, Vector, require
+from privfl.core import (
+    Bounded,
+    BoundPoison,
+    ClientId,
+    Mail,
+    Party,
+    PartyPoison,
+    RoundPlan,
+    Vector,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class SkipClip:
+class SkipClip(BoundPoison):
     """Hand the channel ``scale`` times the update as it was before the bound, while claiming that
     it is bounded.
 
@@ -38,7 +48,7 @@ class SkipClip:
 
 
 @dataclass(frozen=True, slots=True)
-class Withhold:
+class Withhold(PartyPoison):
     """Take part honestly for ``after`` exchanges of the protocol and say nothing from then on.
 
     A channel that cannot stand dropouts at every stage loses the round; one that can must not

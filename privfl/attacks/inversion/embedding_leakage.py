@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from privfl.attacks.inference import Family, Inference, Lacking, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Target, Targeted, observe, recipe
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Tokens
 from privfl.core import ClientId, View
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingLeakage(Inference):
+class EmbeddingLeakage(Targeted):
     """The tokens in a client's text, or in all clients' (Melis, Song, De Cristofaro, Shmatikov
     2019, section 4.1).
 

@@ -16,7 +16,7 @@ from privfl.attacks.inversion.linear import first_layer
 from privfl.attacks.inversion.matching import GradientInversion, problem
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import Broadcast, ClientId, ConfigError, Rows, Vector, View, require
+from privfl.core import AttackSeat, Broadcast, ClientId, ConfigError, Rows, Vector, View, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Fishing(Inference):
     >>> sent
     tensor([ 0.,  0.,  1.,  1., 40.,  0.])
     """
+
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"broadcast"})
 
     family: ClassVar[Family] = "inversion"
     features: int

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Inference, Target, observe, recipe
+from privfl.attacks.inference import Family, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.matching import Problem, _start, problem
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
@@ -17,7 +17,7 @@ from privfl.core import ClientId, View
 
 
 @dataclass(frozen=True, slots=True)
-class GaussNewton(Inference):
+class GaussNewton(Targeted):
     """Levenberg's damped Gauss-Newton on the L2 distance of updates (the second-order relative of
     Zhu, Liu, Han 2019).
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import Problem, _start, problem, total_variation
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -21,7 +21,7 @@ from privfl.core import ClientId, View
 
 
 @dataclass(frozen=True, slots=True)
-class GradInversion(Inference):
+class GradInversion(Targeted):
     """See through gradients (Yin, Mallya, Vahdat, Alvarez, Kautz, Molchanov 2021).
 
     Gradient matching (by cosine, which stands scales) plus total variation, L2 and, where the model

@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from privfl.attacks.inference import Family, Inference, Lacking, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Target, Targeted, observe, recipe
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import Broadcast, ClientId, ConfigError, Dataset, Vector, View, require
+from privfl.core import AttackSeat, Broadcast, ClientId, ConfigError, Dataset, Vector, View, require
 
 
 @dataclass(frozen=True, slots=True)
-class Imprint(Inference):
+class Imprint(Targeted):
     """Robbing the Fed (Fowl, Geiping, Czaja, Goldblum, Goldstein 2022): the first layer sorts
     samples into bins by their brightness.
 
@@ -45,6 +45,8 @@ class Imprint(Inference):
     >>> sent[:12].unique(), sent[12:15].argsort()
     (tensor([0.1667]), tensor([2, 1, 0]))
     """
+
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"broadcast"})
 
     family: ClassVar[Family] = "inversion"
     inputs: int

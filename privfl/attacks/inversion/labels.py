@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import nnls
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Counts
@@ -48,7 +48,7 @@ def mean_gradient(observed: Observed, forward: Forward) -> Float[Tensor, " d"]:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelCounts(Inference):
+class LabelCounts(Targeted):
     """How many samples of each class a batch held, from one update (after Wainakh et al. 2022, RLG;
     Yin et al. 2021, section 3.1).
 

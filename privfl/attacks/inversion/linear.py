@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.cone import cone_directions, slopes
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -28,7 +28,7 @@ it.
 
 
 @dataclass(frozen=True, slots=True)
-class LinearLeakage(Inference):
+class LinearLeakage(Targeted):
     """The inputs of a linear first layer, exactly (Phong et al. 2018 for one sample; SPEAR,
     Dimitrov et al. 2024, for batches).
 

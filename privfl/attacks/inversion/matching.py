@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from privfl.attacks.inference import Family, Inference, Lacking, Observed, Target, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -134,7 +134,7 @@ def _not_pruned(goal: Float[Tensor, " d"], simulator: Simulator) -> Tensor | Non
 
 
 @dataclass(frozen=True, slots=True)
-class GradientInversion(Inference):
+class GradientInversion(Targeted):
     """Inverting Gradients (Geiping, Bauermeister, Dröge, Moeller 2020): cosine distance plus total
     variation, by Adam on signs.
 
@@ -224,7 +224,7 @@ def _start(posed: Problem, rng: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class DLG(Inference):
+class DLG(Targeted):
     """Deep Leakage from Gradients (Zhu, Liu, Han 2019): L-BFGS on the L2 distance of gradients,
     over samples and soft labels together.
 

@@ -52,6 +52,11 @@ class ShadowMembership(Inference):
     shadows: int = 16
     epochs: int = 30
 
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """``statistic``."""
+        return (self.statistic,)
+
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Scores:
         """Scores at the last view's released model.
 

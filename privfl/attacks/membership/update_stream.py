@@ -11,15 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.inference import (
-    Family,
-    Inference,
-    Target,
-    auxiliary,
-    candidates,
-    recipe,
-    summed,
-)
+from privfl.attacks.inference import Family, Target, Targeted, auxiliary, candidates, recipe, summed
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
@@ -30,7 +22,7 @@ Statistic: TypeAlias = Literal["whitened", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateMembership(Inference):
+class UpdateMembership(Targeted):
     """Whether candidates were trained on, from the stream of updates: per client, or from the sum
     that secure aggregation opens.
 
@@ -55,6 +47,11 @@ class UpdateMembership(Inference):
     statistic: Statistic = "whitened"
     target: Target = "client"
     ridge: float = 0.001
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """``statistic`` and ``target``."""
+        return self.statistic, self.target
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> ClientScores | Scores:
         """Scores of every candidate against every client seen, or against the sum.

@@ -24,7 +24,17 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import losses, per_sample
 from privfl.attacks.result import Scores
-from privfl.core import Broadcast, ClientId, Dataset, RoundKnowledge, Rows, Vector, View, require
+from privfl.core import (
+    AttackSeat,
+    Broadcast,
+    ClientId,
+    Dataset,
+    RoundKnowledge,
+    Rows,
+    Vector,
+    View,
+    require,
+)
 
 By: TypeAlias = Literal["server", "participant"]
 
@@ -109,6 +119,8 @@ class GradientAscent(Inference):
     >>> GradientAscent.__mro__[1].__name__
     'Inference'
     """
+
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"update", "broadcast"})
 
     family: ClassVar[Family] = "membership"
     targets: Dataset = field(repr=False)

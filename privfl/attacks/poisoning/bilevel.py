@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from privfl.core import ConfigError, Dataset, require
+from privfl.core import ConfigError, DataPoison, Dataset, require
 
 
 @dataclass(frozen=True, slots=True)
-class Bilevel(ABC):
+class Bilevel(DataPoison, ABC):
     """Poison points that maximise the loss, on the attacker's held-out samples, of a linear model
     trained with them.
 

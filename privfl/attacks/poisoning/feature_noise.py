@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from privfl.core import ConfigError, Dataset, require
+from privfl.core import ConfigError, DataPoison, Dataset, require
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureNoise:
+class FeatureNoise(DataPoison):
     """Add N(0, sigma^2) to the features of a fraction of the samples; labels stay (Li et al. 2023:
     Blades, section 3, noise on data).
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from privfl.attacks.backdoor.measure import confusion
-from privfl.core import ConfigError, Dataset
+from privfl.core import ConfigError, DataPoison, Dataset, Measured
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFlip:
+class LabelFlip(DataPoison, Measured):
     """Relabel samples of class ``source`` as ``target`` (Tolpegin, Truex, Gursoy, Liu 2020, section
     3.2).
 

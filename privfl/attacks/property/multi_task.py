@@ -19,13 +19,14 @@ from privfl.core import (
     FlatModel,
     Loss,
     RoundKnowledge,
+    TrainingPoison,
     Update,
     require,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class MultiTask:
+class MultiTask(TrainingPoison):
     """Multi-task training (Melis, Song, De Cristofaro, Shmatikov 2019, section 4.5, active): (1 -
     weight) task + weight property.
 

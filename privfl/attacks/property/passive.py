@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Inference, Lacking, Target, auxiliary, recipe, summed
+from privfl.attacks.inference import Family, Lacking, Target, Targeted, auxiliary, recipe, summed
 from privfl.attacks.knowledge import Knowledge, Trainer
 from privfl.attacks.result import PropertyScores
 from privfl.core import ClientId, Dataset, View
 
 
 @dataclass(frozen=True, slots=True)
-class PropertyInference(Inference):
+class PropertyInference(Targeted):
     """Whether a client's samples have a property in a round (Melis, Song, De Cristofaro, Shmatikov
     2019, section 4.5, passive).
 

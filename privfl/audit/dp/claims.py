@@ -13,11 +13,8 @@ from collections.abc import Callable
 from privfl.audit.dp.claim import Claim
 from privfl.audit.dp.clients import audit_clients
 from privfl.audit.dp.samples import audit_samples
-from privfl.core import ConfigError, Ledger, RoundPlan, require
-from privfl.dp import DPGradient
-from privfl.engine import CarriesNoise, Scenario
+from privfl.core import ConfigError, Ledger, is_private, require
 from privfl.federation import Federation
-from privfl.training import LocalSGD
 
 CANARIES = 2000
 """How many canaries all plays have together."""
@@ -45,21 +42,12 @@ def audit_claims(
     require.at_least(8, canaries=canaries)
     scenario = federation.scenario
     found = []
-    if scenario.mechanism is not None or _noisy(scenario):
+    if scenario.mechanism is not None or scenario.channel.able.noise is not None:
         found.append(audit_clients(federation, recorded, canaries, confidence, progress))
-    method, delta = scenario.workload.method, federation.audit.delta
-    if isinstance(method, LocalSGD) and isinstance(method.gradient, DPGradient):
+    gradient, delta = scenario.workload.method.gradient, federation.audit.delta
+    if is_private(gradient):
         found.append(
-            audit_samples(
-                scenario,
-                method,
-                method.gradient,
-                recorded,
-                canaries,
-                confidence,
-                delta,
-                progress,
-            )
+            audit_samples(scenario, gradient, recorded, canaries, confidence, delta, progress)
         )
     if not found:
         raise ConfigError(
@@ -67,11 +55,3 @@ def audit_claims(
             " training.gradient to {name: dp, ...}."
         )
     return tuple(found)
-
-
-def _noisy(scenario: Scenario) -> bool:
-    """Whether the channel's clients add noise."""
-    if not isinstance(scenario.channel, CarriesNoise):
-        return False
-    plan = RoundPlan(0, tuple(scenario.clients), scenario.workload.model.d, scenario.bound.l2)
-    return scenario.channel.noise_event(plan, len(scenario.clients)) is not None

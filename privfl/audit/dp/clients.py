@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from privfl.audit.dp.canaries import BOOST, MOST_ROUNDS, mean_output
 from privfl.audit.dp.claim import Claim, Scored, audited
 from privfl.core import (
+    BatchGradient,
     Bound,
     Broadcast,
     Charge,
@@ -23,14 +24,15 @@ from privfl.core import (
     FlatModel,
     Ledger,
     LocalPlan,
+    LocalRecipe,
     Loss,
     Seeds,
     Update,
     Vector,
+    Weighting,
 )
-from privfl.dp import ClipByLayer
 from privfl.federation import Federation, Run
-from privfl.training import FedAvg, LocalSGD, Workload
+from privfl.training import FedAvg, PlainGradient, Workload
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class _Rows:
     """
 
     rows: Tensor
-    weighting: str
-    plan: LocalPlan = LocalPlan(batch_size=1)
+    weighting: Weighting
+    gradient: BatchGradient = PlainGradient()
+    recipe: LocalRecipe = LocalRecipe(plan=LocalPlan(batch_size=1))
 
     def on(self, model: FlatModel, loss: Loss) -> _Rows:
         return self
@@ -120,9 +123,9 @@ def _axes(bound: Bound, n: int) -> tuple[Tensor, int]:
     """Where each of n canaries lies, and the length of all: for a clip by layer the layer with the
     most room for them.
     """
-    if not isinstance(bound, ClipByLayer):
+    sizes = bound.parts
+    if sizes is None:
         return torch.arange(n), n
-    sizes = bound.sizes
     largest = max(range(len(sizes)), key=lambda i: sizes[i])
     return sum(sizes[:largest]) + torch.arange(n) % sizes[largest], sum(sizes)
 
@@ -134,8 +137,7 @@ def _play(
     samples as it really does.
     """
     scenario = federation.scenario
-    real = scenario.workload.method
-    method = _Rows(rows, real.weighting if isinstance(real, LocalSGD) else "samples")
+    method = _Rows(rows, scenario.workload.method.weighting)
     sizes = [len(scenario.clients[client]) for client in clients]
     owner = torch.repeat_interleave(torch.arange(len(clients)), torch.tensor(sizes))
     data = Dataset(torch.zeros(len(owner), 1), owner, classes=len(clients))

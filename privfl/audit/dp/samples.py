@@ -17,17 +17,16 @@ from privfl.core import (
     Dataset,
     FlatModel,
     Ledger,
+    PrivateGradient,
     Seeds,
 )
-from privfl.dp import DPGradient
 from privfl.engine import Scenario
 from privfl.training import LocalSGD
 
 
 def audit_samples(
     scenario: Scenario,
-    method: LocalSGD,
-    gradient: DPGradient,
+    gradient: PrivateGradient,
     recorded: Ledger | None,
     canaries: int,
     confidence: float,
@@ -35,14 +34,15 @@ def audit_samples(
     progress: Callable[[str], None] | None,
 ) -> Claim:
     """Canary samples at the client whose samples pay most: the one with the fewest."""
+    plan = scenario.workload.method.recipe.plan
     client = min(scenario.clients, key=lambda c: len(scenario.clients[c]))
     n = len(scenario.clients[client])
     m = max(1, min(n, 1000, 40_000_000 // n))
     plays = math.ceil(canaries / m)
-    steps = gradient.steps(n, method.plan)
+    steps = gradient.steps(n, plan)
     joined = math.ceil(scenario.sampler.sampling(len(scenario.clients)).rate * scenario.rounds)
     rounds = max(1, min(joined, 10 * MOST_ROUNDS // (plays * steps)))
-    trained = LocalSGD(lr=1.0, plan=method.plan, gradient=gradient)
+    trained = LocalSGD(lr=1.0, plan=plan, gradient=gradient)
     scored = Scored()
     charges: tuple[Charge, ...] = ()
     for play in range(plays):

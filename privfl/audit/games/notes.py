@@ -99,7 +99,4 @@ def _eyes(views: list[View]) -> bytes:
 
 def name_of(attack: Inference) -> str:
     """An attack's name in tables: its class, and which of its variants."""
-    words = [
-        str(getattr(attack, field)) for field in ("statistic", "target") if hasattr(attack, field)
-    ]
-    return type(attack).__name__ + (f" ({', '.join(words)})" if words else "")
+    return type(attack).__name__ + (f" ({', '.join(attack.variant)})" if attack.variant else "")

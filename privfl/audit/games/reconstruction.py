@@ -49,8 +49,7 @@ def attack_probe(
             result, finding = attacked(notes, layer, adversary, attack, views, knows, metric)
             if isinstance(result, NotApplicable) or isinstance(views, str) or forward is None:
                 continue
-            whole = getattr(attack, "target", "client") == "sum"
-            rows = None if whole else views[0].rows.ids
+            rows = None if attack.takes_sum else views[0].rows.ids
             clients = (
                 tuple(run.transcript(views[0].plan.number).clients_seen())
                 if rows is None

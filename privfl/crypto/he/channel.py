@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Collection as Several
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 
 from privfl.core import (
+    Able,
     Bounded,
     Buffer,
+    ChannelKind,
     ClientId,
     KeepsSecrets,
     Member,
@@ -97,6 +100,20 @@ class HomomorphicChannel:
     """
 
     __slots__ = ()
+    kind: ClassVar[ChannelKind] = ChannelKind("total")
+
+    @property
+    def able(self) -> Able:
+        """Encoding, who can decrypt, and what a report says aloud."""
+        return self._able()
+
+    def _able(self) -> Able:
+        return Able(
+            encodes=self.scheme,
+            sums=self.arrangement.releases,
+            key_holders=self.key_holders,
+            warnings=self.arrangement.warnings(),
+        )
 
     @property
     def scheme(self) -> Scheme:
@@ -135,10 +152,6 @@ class HomomorphicChannel:
     def describe(self) -> str:
         """Who can read what, in one sentence for the report."""
         return self.arrangement.describe()
-
-    def warnings(self) -> tuple[str, ...]:
-        """What a report says aloud: sentences about what this setting does not protect."""
-        return self.arrangement.warnings()
 
     def row_bound(self, l2: float, d: int) -> RowBound:
         """Encoding moves every entry a little."""

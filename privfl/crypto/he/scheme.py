@@ -11,7 +11,16 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from privfl.core import Bounded, ConfigError, PartyId, RoundPlan, Total
+from privfl.core import (
+    Bounded,
+    ConfigError,
+    Encodes,
+    PartyId,
+    RoundPlan,
+    Stable,
+    Total,
+    Vector,
+)
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.wire import Numbers, Parts, Refused
 
@@ -81,8 +90,8 @@ class KeyShare(Protocol):
 
 
 @runtime_checkable
-class Scheme(Protocol):
-    """How updates become numbers, and how a public key is read."""
+class Scheme(Encodes, Protocol):
+    """How updates become numbers (and what that does to a row), and how a public key is read."""
 
     def public(self, data: bytes) -> PublicKey:
         """Read a public key; raises `Refused` where it is none."""
@@ -170,6 +179,14 @@ class IntegerCode:
     def inflated(self, l2: float, d: int) -> float:
         """Rounding adds at most half a step (or one) an entry."""
         return self.code.inflated(l2, d)
+
+    def arrives(self, row: Vector, plan: RoundPlan) -> Vector:
+        """As `FixedPoint.arrives`."""
+        return self.code.arrives(row, plan)
+
+    def stage(self, d: int) -> Stable:
+        """As `FixedPoint.stage`."""
+        return self.code.stage(d)
 
 
 def key_id(kind: bytes, public: bytes) -> bytes:

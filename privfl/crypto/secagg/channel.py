@@ -7,10 +7,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from privfl.core import (
+    Able,
     BadUpdate,
     Bounded,
+    ChannelKind,
     ClientId,
     ClientMember,
     ConfigError,
@@ -93,6 +96,13 @@ class SecAgg(SecAggSettings):
     >>> SecAgg(graph="k_regular", corrupt=0.05, drop=0.05).degree(1000)
     Degree(k=34, t=18)
     """
+
+    kind: ClassVar[ChannelKind] = ChannelKind("total", takes_noise=True)
+
+    @property
+    def able(self) -> Able:
+        """Rounding, and noise shares where they are set."""
+        return Able(encodes=self.code, noise=None if self.noise is None else self)
 
     def degree(self, n: int) -> Degree:
         """How many neighbours a client has in a cohort of n, and how many shares open a secret."""

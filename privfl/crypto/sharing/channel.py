@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from privfl.core import (
+    Able,
     BadUpdate,
     Bounded,
+    ChannelKind,
     ClientId,
     ClientMember,
     ConfigError,
@@ -78,6 +80,8 @@ class AdditiveSharing:
     ['server/1', 'server/2']
     """
 
+    kind: ClassVar[ChannelKind] = ChannelKind("total")
+
     servers: int = 2
     threshold: float = 0.5
     bits: int = 16
@@ -94,6 +98,11 @@ class AdditiveSharing:
             raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
         backend(self.backend)
         FixedPoint(self.bits, self.rounding, self.rotation)
+
+    @property
+    def able(self) -> Able:
+        """Rounding."""
+        return Able(encodes=self.code)
 
     @property
     def code(self) -> FixedPoint:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privfl.core import ConfigError, DpEvent, NoiseSource, Sensitivity, Vector, require
+from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _FINE = 32
@@ -54,7 +54,7 @@ class _Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscreteGaussian:
+class DiscreteGaussian(Mechanism):
     """Central discrete Gaussian noise (Canonne, Kamath, Steinke 2020): the aggregate is rounded to
     a grid and noised on it, exactly.
 
@@ -103,7 +103,7 @@ class DiscreteGaussian:
 
 
 @dataclass(frozen=True, slots=True)
-class Skellam:
+class Skellam(Mechanism):
     """Central Skellam noise (Agarwal, Kairouz, Liu 2021): as `DiscreteGaussian`, with the
     difference of two Poisson draws.
 

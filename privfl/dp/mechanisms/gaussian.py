@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from privfl.core import ConfigError, DpEvent, NoiseSource, Sensitivity, Vector, require
+from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
 from privfl.dp.noise import normals
 
 
@@ -28,7 +29,7 @@ def _bounded(sensitivity: int | float, norm: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Gaussian:
+class Gaussian(Mechanism):
     """Central Gaussian noise: the server adds N(0, (z sensitivity)^2) to every entry of the
     aggregate (Abadi et al. 2016; McMahan 2018).
 
@@ -78,7 +79,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalGaussian:
+class LocalGaussian(Mechanism):
     """Local DP: each client adds N(0, (z sensitivity)^2) to its own update, so nobody need be
     trusted, and utility pays for it.
 
@@ -89,6 +90,8 @@ class LocalGaussian:
     >>> LocalGaussian(noise_multiplier=2.0).noise_multiplier
     2.0
     """
+
+    local: ClassVar[bool] = True
 
     noise_multiplier: int | float
 
@@ -104,10 +107,18 @@ class LocalGaussian:
         Raises:
             ConfigError: the sensitivity is not finite.
         """
-        deviation = self.noise_multiplier * _bounded(sensitivity.l2, "L2")
+        deviation = self.local_deviation(sensitivity)
         return _noisy(values, deviation, noise), DpEvent(
             "gaussian", {"noise_multiplier": self.noise_multiplier}
         )
+
+    def local_deviation(self, sensitivity: Sensitivity) -> float:
+        """Z times the L2 sensitivity.
+
+        Raises:
+            ConfigError: the sensitivity is not finite.
+        """
+        return self.noise_multiplier * _bounded(sensitivity.l2, "L2")
 
     def release(
         self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from privfl.core import ConfigError, DpEvent, NoiseSource, Sensitivity, Vector, require
+from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
 from privfl.dp.noise import exponentials, uniforms
 
 
 @dataclass(frozen=True, slots=True)
-class Laplace:
+class Laplace(Mechanism):
     """Central Laplace noise of scale (L1 sensitivity / epsilon) on every entry (Dwork et al. 2006,
     Proposition 1).
 

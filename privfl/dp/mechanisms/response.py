@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, DpEvent, NoiseSource, Sensitivity, Vector, require
+from privfl.core import BadUpdate, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
 from privfl.dp.noise import uniforms
 
 
 @dataclass(frozen=True, slots=True)
-class RandomisedResponse:
+class RandomisedResponse(Mechanism):
     """Each answer in 0..k-1 is told truly with probability e^eps / (e^eps + k - 1), and else
     replaced by another (Warner 1965; k-ary).
 
@@ -28,6 +29,8 @@ class RandomisedResponse:
     >>> RandomisedResponse(epsilon=math.log(3)).truth
     0.75
     """
+
+    local: ClassVar[bool] = True
 
     epsilon: int | float
     k: int = 2

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -81,6 +81,8 @@ class DPGradient:
     >>> DPGradient(l2=1.0, noise_multiplier=1.1, batch_size=64).engine
     'bookkeeping'
     """
+
+    private: ClassVar[bool] = True
 
     l2: int | float
     noise_multiplier: int | float

@@ -4,9 +4,9 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ import torch
 from privfl.aggregators import CosineFilter, FLTrust
 from privfl.aggregators.cosine_filter import median_of_rows
 from privfl.core import (
+    Able,
     BadUpdate,
+    ChannelKind,
     ClientId,
     ConfigError,
     Context,
@@ -35,6 +37,7 @@ from privfl.core import (
 )
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
 from privfl.hybrid.encrypted_cosine.client import CosineClient
+from privfl.hybrid.encrypted_cosine.encoding import Directions
 from privfl.hybrid.encrypted_cosine.holder import KeyHolder
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, OPENED, opened_from
@@ -106,6 +109,8 @@ class EncryptedCosine:
     ['key_holder']
     """
 
+    kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust, CosineFilter))
+
     rule: FLTrust | CosineFilter = field(
         default_factory=lambda: CosineFilter(reference=previous_aggregate)
     )
@@ -142,6 +147,24 @@ class EncryptedCosine:
             )
 
     @property
+    def able(self) -> Able:
+        """Directions arrive; the server is told the model, for its reference."""
+        return Able(
+            encodes=self.encoding,
+            hosts=self.rule,
+            key_holders=lambda cohort: (KEY_HOLDER,),
+            informed=True,
+        )
+
+    @property
+    def encoding(self) -> Directions:
+        """What arrives of a row."""
+        rule = self.rule
+        if isinstance(rule, FLTrust) and not self.remembers:
+            return Directions(self.setting, rule.root_l2)
+        return Directions(self.setting, None)
+
+    @property
     def setting(self) -> CosineParameters:
         """The numbers that follow."""
         return CosineParameters(
@@ -167,21 +190,11 @@ class EncryptedCosine:
         """The key holder."""
         return {KEY_HOLDER: KeyHolder(Ring(KEY_HOLDER, self.setting))}
 
-    def key_holders(self, cohort: Collection[ClientId]) -> Collection[PartyId]:
-        """Who can decrypt."""
-        return (KEY_HOLDER,)
-
     def row_bound(self, l2: float, d: int) -> RowBound:
         """As long as the norm check lets a row be; how far one client moves the result through the
         others' weights is not proved.
         """
-        length = self.rule.root_l2 if isinstance(self.rule, FLTrust) and not self.remembers else l2
-        slack = (
-            self.setting.longest**0.5
-            if self.norms == "projections"
-            else 1 + (d**0.5 / 2 + 1) / self.setting.unit
-        )
-        return RowBound(length * slack, float("inf"))
+        return RowBound(self.encoding.longest(l2, d), float("inf"))
 
     def describe(self) -> str:
         """Who must not collude, who may lie, what leaks."""

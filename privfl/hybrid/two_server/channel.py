@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.aggregators.cosine_filter import median_of_rows
 from privfl.core import (
+    Able,
+    ChannelKind,
     ClientId,
     ClientMember,
     ConfigError,
@@ -38,6 +40,7 @@ from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
+from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
 
 _LEAKS = {
@@ -100,6 +103,10 @@ class TwoServer:
     ['dealer', 'server/1']
     """
 
+    kind: ClassVar[ChannelKind] = ChannelKind(
+        "total", runs=(Mean, Krum, FLTrust, CosineFilter), takes_noise=True
+    )
+
     rule: Mean | Krum | FLTrust | CosineFilter = Mean()
     reveal: Reveal = "selection"
     reference: Literal["rule", "previous"] = "rule"
@@ -161,6 +168,19 @@ class TwoServer:
             )
 
     @property
+    def able(self) -> Able:
+        """Both servers learn what is opened on the way; the first is told the model."""
+        return Able(
+            encodes=RowEncoding(
+                self.code, self.recipe.normalised, selects=not isinstance(self.rule, Mean)
+            ),
+            hosts=self.rule,
+            noise=None if self.noise is None else self,
+            told=("server", "server/1"),
+            informed=True,
+        )
+
+    @property
     def code(self) -> FixedPoint:
         """How values become integers."""
         return FixedPoint(self.bits)
@@ -205,11 +225,6 @@ class TwoServer:
             f" Beside the result leaks {leaks}. Servers are trusted to compute correctly: a lying"
             f" server shifts the result unnoticed{caught}."
         )
-
-    @property
-    def told(self) -> tuple[PartyId, ...]:
-        """Both servers learn what is opened on the way."""
-        return ("server", "server/1")
 
     def client(self, who: ClientId) -> ClientMember:
         """A client, which keeps nothing between rounds."""

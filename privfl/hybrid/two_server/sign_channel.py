@@ -8,13 +8,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from privfl.aggregators import FLTrust
 from privfl.core import (
+    Able,
     BadUpdate,
+    ChannelKind,
     ClientId,
     ClientMember,
     ConfigError,
@@ -35,6 +37,7 @@ from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
+from privfl.hybrid.two_server.row_encoding import SignEncoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class SignTwoServer:
     >>> sorted(channel.helpers())
     ['dealer', 'server/1']
     """
+
+    kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust,))
 
     rule: FLTrust
     threshold: float = 0.5
@@ -111,9 +116,11 @@ class SignTwoServer:
         )
 
     @property
-    def told(self) -> tuple[PartyId, ...]:
-        """Both servers learn what is opened on the way."""
-        return ("server", "server/1")
+    def able(self) -> Able:
+        """Both servers learn what is opened on the way; the first is told the model."""
+        return Able(
+            encodes=SignEncoding(), hosts=self.rule, told=("server", "server/1"), informed=True
+        )
 
     def client(self, who: ClientId) -> ClientMember:
         """A client, which keeps nothing between rounds."""

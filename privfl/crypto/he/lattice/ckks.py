@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
-from privfl.core import BadUpdate, Bounded, ConfigError, RoundPlan, Total, require
+from privfl.core import (
+    Able,
+    BadUpdate,
+    Bounded,
+    ConfigError,
+    RoundPlan,
+    Stable,
+    Total,
+    Vector,
+    require,
+)
+from privfl.crypto.encoding import Rounded
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lattice import flooding, parameters
@@ -107,6 +118,22 @@ class CkksScheme:
         """Encoding in doubles moves nothing that matters."""
         return l2 * (1 + 1e-6)
 
+    def arrives(self, row: Vector, plan: RoundPlan) -> Vector:
+        """The row [d] itself, cut to the bound in every entry; a release's own noise is in no row.
+
+        Raises:
+            BadUpdate: another length than the plan's, or NaN: nothing arrives.
+        """
+        if len(row) != plan.d or bool(torch.isnan(row).any()):
+            raise BadUpdate(
+                f"a row of {len(row)} values, NaN among them or not {plan.d}: it cannot be encoded."
+            )
+        return row.detach().cpu().clamp(-plan.l2, plan.l2)
+
+    def stage(self, d: int) -> Stable:
+        """Encoding as a stage between a client's row [d] and the rule."""
+        return Rounded(lambda l2: self.inflated(l2, d))
+
 
 @dataclass(frozen=True, slots=True)
 class CKKS(HomomorphicChannel):
@@ -175,6 +202,11 @@ class CKKS(HomomorphicChannel):
     @property
     def _releases(self) -> int:
         return self.releases * (READERS if self.keys == "shared" else 1)
+
+    @property
+    def able(self) -> Able:
+        """As every homomorphic channel; sums carry flooding noise."""
+        return replace(self._able(), approximate=self.error)
 
     def error(self, plan: RoundPlan) -> float:
         """Standard deviation of the flooding noise in one value of the weighted sum of the whole
