@@ -120,7 +120,7 @@ class Attack(Protocol):
     ``seats``: where it acts; none for one that only looks. ``remembers``: whether its memory goes
     in and out (`RememberingPoison`). ``measured``: whether it measures its own success
     (`Measured`). ``divided``: whether its clients do different parts of it (`Divided`). ``counts``:
-    whether it works for some numbers of attackers only (`Counts`).
+    whether it works for some numbers of attackers only (`CountsItself`).
     """
 
     __slots__ = ()
@@ -257,7 +257,7 @@ class Measured(Attack, Protocol):
 
 
 @runtime_checkable
-class Counts(Attack, Protocol):
+class CountsItself(Attack, Protocol):
     """An attack that works for some numbers of attackers only."""
 
     __slots__ = ()
@@ -350,6 +350,6 @@ def is_divided(attack: Attack) -> TypeGuard[Divided]:
     return attack.divided
 
 
-def counts_itself(attack: Attack) -> TypeGuard[Counts]:
+def counts_itself(attack: Attack) -> TypeGuard[CountsItself]:
     """Whether an attack declares that it works for some numbers of attackers only."""
     return attack.counts

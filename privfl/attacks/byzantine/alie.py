@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, cohort, honest_estimate
-from privfl.core import ConfigError, Counts, Knows, RoundKnowledge, UpdatePoison
+from privfl.core import ConfigError, CountsItself, Knows, RoundKnowledge, UpdatePoison
 
 
 @dataclass(frozen=True, slots=True)
-class ALIE(UpdatePoison, Counts):
+class ALIE(UpdatePoison, CountsItself):
     """Send mu - z sigma, coordinate by coordinate (Baruch, Baruch, Goldberg 2019, algorithm 3).
 
     z is the largest shift that s = floor(n / 2) + 1 - f honest updates are still expected to lie

@@ -37,7 +37,7 @@ from privfl.core import (
 )
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
 from privfl.hybrid.encrypted_cosine.client import CosineClient
-from privfl.hybrid.encrypted_cosine.encoding import Directions
+from privfl.hybrid.encrypted_cosine.encoding import UnitVectors
 from privfl.hybrid.encrypted_cosine.holder import KeyHolder
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, OPENED, opened_from
@@ -148,7 +148,7 @@ class EncryptedCosine:
 
     @property
     def able(self) -> Able:
-        """Directions arrive; the server is told the model, for its reference."""
+        """UnitVectors arrive; the server is told the model, for its reference."""
         return Able(
             encodes=self.encoding,
             hosts=self.rule,
@@ -157,12 +157,12 @@ class EncryptedCosine:
         )
 
     @property
-    def encoding(self) -> Directions:
+    def encoding(self) -> UnitVectors:
         """What arrives of a row."""
         rule = self.rule
         if isinstance(rule, FLTrust) and not self.remembers:
-            return Directions(self.setting, rule.root_l2)
-        return Directions(self.setting, None)
+            return UnitVectors(self.setting, rule.root_l2)
+        return UnitVectors(self.setting, None)
 
     @property
     def setting(self) -> CosineParameters:

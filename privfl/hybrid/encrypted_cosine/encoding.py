@@ -13,7 +13,7 @@ from privfl.hybrid.encrypted_cosine.setting import CosineParameters, unit_vector
 
 
 @dataclass(frozen=True, slots=True)
-class Directions:
+class UnitVectors:
     """A row's direction in integers, as long as the bound, 1 where there is none (a
     `core.Encodes`).
 
@@ -56,7 +56,7 @@ class _Weighed:
     others' weights is not proved.
     """
 
-    encoding: Directions
+    encoding: UnitVectors
     d: int
 
     def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
