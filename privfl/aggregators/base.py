@@ -294,15 +294,3 @@ def majority(n: int) -> int:
     (2, 2, 0)
     """
     return max((n - 1) // 2, 0)
-
-
-def refuse_over(rule: str, n: int, f: int, most: int, condition: str) -> None:
-    """Refuse ``f`` over ``most``, naming the condition.
-
-    Raises:
-        TooManyByzantine: f > most.
-    """
-    if f > most:
-        raise TooManyByzantine(
-            f"{rule} with f={f} needs {condition}, and got n={n}: lower f or ask more clients."
-        )

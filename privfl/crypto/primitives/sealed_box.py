@@ -1,12 +1,13 @@
-"""A sealed_box sealed to one receiver's public key: an ephemeral X25519 agreement, HKDF,
-AES-256-GCM.
-"""
+"""A box sealed to one receiver's public key: an ephemeral X25519 agreement, HKDF, AES-256-GCM."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
+from privfl.core import Buffer
 from privfl.crypto.primitives.backend import Backend
+from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.hkdf import derive
 
 OVERHEAD = 32 + 16
@@ -39,3 +40,22 @@ def open_box(secret: bytes, sealed_box: bytes, context: bytes, library: Backend)
         return None
     key = derive(shared, context, "letter", public, library.x25519_public(secret))
     return library.unseal(key, _NONCE, body, context)
+
+
+def seal_to(keys: Iterable[bytes], plain: bytes, context: bytes, library: Backend) -> bytes:
+    """A box to each key that a party may hold, all of one length, one after the other."""
+    return b"".join(seal_box(key, plain, context, library) for key in keys)
+
+
+def open_one(content: Buffer, size: int, secret: bytes, context: bytes, library: Backend) -> bytes:
+    """The ``size`` bytes in the one of these boxes that this key opens.
+
+    Raises:
+        Malformed: none does.
+    """
+    whole = size + OVERHEAD
+    for start in range(0, len(content) - whole + 1, whole):
+        plain = open_box(secret, bytes(content[start : start + whole]), context, library)
+        if plain is not None:
+            return plain
+    raise Malformed("no sealed box that this party can open")
