@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.base import MemoryRule, combine, majority
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
@@ -37,24 +38,31 @@ class CenteredClipping(MemoryRule[Centre]):
     min(1, tau / ||x_i - v||).
 
     One liar moves the result by at most 2 tau / n a step wherever it stands, so any minority does
-    bounded harm; the theorem (Theorem 4) is for small fractions, about a tenth, and for clients
-    that send momenta (`ClientMomentum`). Before the first round v is zero. Translating rows and v
-    together translates the result. Row weights are not used.
+    bounded harm; the theorem is for small fractions, about a tenth, and for clients that send
+    momenta (`ClientMomentum`). Its tau is a few times the honest rows' usual distance from v, which
+    nobody knows; in the authors' experiments tau is set by hand, and one over all distances makes
+    this the mean. ``tau=None`` takes the median distance of the rows from v, anew in every step: it
+    lies among the honest distances while honest rows are a majority, and moves along with a scale,
+    so that the rule protects whatever the updates' unit; but then no sensitivity is proved, for one
+    client moves tau. Before the first round v is zero. Translating rows and v together translates
+    the result. Row weights are not used.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
-    >>> CenteredClipping(tau=1.0).step(Rows.of([[0.5], [0.5], [0.5], [-99.0]]), Centre(), context)[
-    ...     0
-    ... ]
+    >>> rows = Rows.of([[0.5], [0.5], [0.5], [-99.0]])
+    >>> CenteredClipping(tau=1.0).step(rows, Centre(), context)[0]
     tensor([0.1250])
+    >>> CenteredClipping().step(rows, Centre(), context)[0]
+    tensor([0.2500])
     """
 
     symmetries: ClassVar[str] = "PR"
 
-    tau: float = 10.0
+    tau: float | None = None
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        require.positive(tau=self.tau)
+        if self.tau is not None:
+            require.positive(tau=self.tau)
         require.at_least(1, iterations=self.iterations)
 
     def init(self) -> Centre:
@@ -71,23 +79,23 @@ class CenteredClipping(MemoryRule[Centre]):
         centre = state.vector
         scale = torch.ones(rows.n, dtype=torch.float64)
         for _ in range(self.iterations):
-            away = squared_norms(rows.values, centre).sqrt()
-            scale = torch.where(away > self.tau, self.tau / away, torch.ones(()).to(away))
+            away = squared_norms(rows.values, centre).sqrt().cpu()
+            scale, _ = shortening(away, self.tau)
             moved = combine(rows.values, scale / rows.n)
             centre = (
                 moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))
             )
         out = centre if centre is not None else torch.zeros_like(rows.values[0])
-        return Verdict(out, scale=scale.cpu()), Centre(out)
+        return Verdict(out, scale=scale), Centre(out)
 
     def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
         """At most iterations * min(2 tau, how far the row moves) / n, given the centre, which
         earlier releases made public.
 
         A clipped difference is a projection on a ball, which moves no farther than the row; a step
-        is non-expansive in v.
+        is non-expansive in v. Infinite where tau is None, and under add_remove.
         """
-        if relation == "add_remove":
+        if self.tau is None or relation == "add_remove":
             return float("inf")
         step = bound.step if relation == "replace_one" else bound.l2
         return self.iterations * min(2 * self.tau, step) / n

@@ -13,6 +13,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows
@@ -57,10 +58,7 @@ class ClippedClustering(InHull, MemoryRule[NormHistory]):
         inner = gram(rows.values, exact=True).cpu()
         norms = inner.diagonal().clamp(min=0).sqrt()
         seen = torch.cat([state.norms, norms])
-        bound = midpoint(seen)
-        scale = torch.where(
-            norms > bound, bound / norms.clamp(min=1e-300), torch.ones(()).to(norms)
-        )
+        scale, bound = shortening(norms, midpoint(seen))
         kept = torch.ones(rows.n, dtype=torch.bool)
         if rows.n > 2:
             unit = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), torch.zeros(()).to(norms))

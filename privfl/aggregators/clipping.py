@@ -5,11 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from privfl.aggregators.base import Before
+from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import squared_norms
+
+
+def shortening(
+    norms: Float[Tensor, " n"], bound: float | None = None
+) -> tuple[Float[Tensor, " n"], float]:
+    """What rows of these finite norms are multiplied by so that none is longer than ``bound``, and
+    that bound: the median of the norms where it is None, which honest rows decide on while they
+    are a majority.
+
+    >>> shortening(torch.tensor([1.0, 2.0, 8.0]))
+    (tensor([1.0000, 1.0000, 0.2500]), 2.0)
+    """
+    most = midpoint(norms) if bound is None else bound
+    unit = torch.ones(()).to(norms)
+    return torch.where(norms > most, most / norms.clamp(min=1e-300), unit), most
 
 
 def clipped(rows: Rows, bound: float) -> Verdict[Rows]:

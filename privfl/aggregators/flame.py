@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
-from privfl.aggregators.columns import midpoint
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows, require
 from privfl.core.geometry import BLOCK, centred_gram, squared_norms
@@ -56,10 +56,7 @@ class FLAME(InHull, MemoryRule[None]):
     ) -> tuple[Verdict[Tensor], None]:
         kept = majority_component(cosine_distances_of_models(rows.values, context.parameters))
         norms = squared_norms(rows.values).sqrt().cpu()
-        middle = midpoint(norms)
-        scale = torch.where(
-            norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms)
-        )
+        scale, middle = shortening(norms)
         out = combine(rows.values, scale * kept / int(kept.sum()))
         if self.noise * middle > 0:
             out = out + torch.randn(rows.d, generator=context.rng).to(out) * (self.noise * middle)

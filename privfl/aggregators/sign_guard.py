@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
-from privfl.aggregators.columns import midpoint
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.mean_shift import largest_cluster
 from privfl.aggregators.verdict import Verdict
 from privfl.core import ConfigError, Context, Rows, Vector, require
@@ -35,6 +35,11 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
     S1 and S2 of x min(1, M / ||x||), M the median norm. The norm test looks at the rows as they
     came, before any clipping. Where nobody is in both, the model stays. Row weights are not used.
     Meant for f < n/2.
+
+    The features are the shares and the cosine themselves, as the paper has them. The authors' code
+    divides each share by its largest and squeezes the cosine into [0, 1/5]; of nearly no zeros that
+    makes the feature that decides, and on unlike clients' updates of a small network it found fewer
+    liars and dropped more honest rows under every attack tried.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [-1.0, -1.0], [999.0, 999.0]])
@@ -68,7 +73,7 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
         self, rows: Rows, lost: int, state: SignGuardState, context: Context
     ) -> tuple[Verdict[Tensor], SignGuardState]:
         norms = squared_norms(rows.values).sqrt().cpu()
-        middle = midpoint(norms)
+        scale, middle = shortening(norms)
         ordinary = (norms >= self.lower * middle) & (norms <= self.upper * middle)
         picked = torch.randperm(rows.d, generator=context.rng)[: max(round(self.share * rows.d), 1)]
         counts = torch.zeros(rows.n, 3, dtype=torch.int64)
@@ -82,9 +87,6 @@ class SignGuard(InHull, MemoryRule[SignGuardState]):
             features.append(cosines_to(rows.values, state.last))
         alike = largest_cluster(torch.stack(features, dim=1))
         kept = ordinary & alike
-        scale = torch.where(
-            norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms)
-        )
         out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
         scores = {"norm": norms, "ordinary_norm": ordinary, "ordinary_signs": alike}
         return Verdict(out, kept=kept, scale=scale, scores=scores), SignGuardState(out)

@@ -431,6 +431,8 @@ def test_the_filters_default_reference_is_refused_with_the_way_out():
     ):
         EncryptedCosine(rule=CosineFilter())
     assert EncryptedCosine(rule=CosineFilter(), reference="previous").remembers
+    with pytest.raises(ConfigError, match="bound=2: leave it out"):
+        EncryptedCosine(rule=CosineFilter(bound=2.0), reference="previous")
 
 
 @pytest.mark.parametrize(

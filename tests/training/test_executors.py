@@ -92,6 +92,41 @@ def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
         }
 
 
+class OwnWay:
+    """A client half that goes one unit along every parameter, and hands out nothing beside it."""
+
+    def on(self, model, loss):
+        def trained(client, broadcast, dataset, state, rng):
+            return Update(client, torch.ones(model.d), 7.0), state, ()
+
+        return trained
+
+
+@pytest.mark.parametrize("executor", [Sequential, Stacked])
+def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would_have_left(
+    workload, cohort, sent, executor
+):
+    plan = LocalPlan(8, epochs=2)  # 5 batches of 40 samples, twice
+    control = torch.linspace(-1, 1, workload(Scaffold()).model.d)
+    for method, aux in (
+        (Scaffold(lr=0.1, plan=plan), {"control": control}),
+        (FedNova(lr=0.1, plan=plan), {}),
+    ):
+        load, tasks = workload(method), cohort([40, 40])
+        remembered = ClientState({"control": 3 * control})
+        tasks[1] = Task(1, tasks[1].index, state=remembered, method=OwnWay())
+        out, (_, own) = run(executor(load), sent(load, tasks, aux=aux), tasks)
+        assert own.weight == 7.0
+        if aux:
+            change = torch.ones(load.model.d) / (-10 * 0.1) - control
+            torch.testing.assert_close(own.aux["control"], change)
+            torch.testing.assert_close(own.state.vectors["control"], 3 * control + change)
+            assert torch.equal(out[1], torch.ones(load.model.d))
+        else:
+            assert own.aux["tau"].tolist() == [10.0]
+            torch.testing.assert_close(out[1] * own.aux["tau"], torch.ones(load.model.d))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),

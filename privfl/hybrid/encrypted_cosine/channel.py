@@ -146,6 +146,12 @@ class EncryptedCosine:
                 " reference trained on the server's own data."
             )
 
+        if isinstance(self.rule, CosineFilter) and self.rule.bound is not None:
+            raise ConfigError(
+                "encrypted_cosine: every row has one length, so cosine_filter has nothing to cut to"
+                f" bound={self.rule.bound:g}: leave it out."
+            )
+
     @property
     def able(self) -> Able:
         """UnitVectors arrive; the server is told the model, for its reference."""

@@ -81,7 +81,8 @@ class TwoServer:
 
     Args:
         rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs
-            no rows: it is called with none. Robust rules give every row the weight 1;
+            no rows: it is called with none, and its rows are as long as the clip lets them be (no
+            median of norms is taken). Robust rules give every row the weight 1;
             ``Mean(weighted=True)`` sends weights hidden, each proved to be in range; a liar can
             pair the longest vector with the weight 0.
         reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change
@@ -157,6 +158,12 @@ class TwoServer:
                 "two_server: cosine_filter's own reference is the median of the rows, which nobody"
                 " here can read: set channel.reference to 'previous', or give the filter a"
                 " reference trained on the server's own data."
+            )
+        if isinstance(rule, CosineFilter) and rule.bound is not None:
+            raise ConfigError(
+                "two_server: cosine_filter's rows are as long as the clip that each is proved to"
+                f" keep, and nobody can cut them to bound={rule.bound:g}: leave it out, and set the"
+                " run's own bound."
             )
         if self.noise is not None and not (
             isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"
