@@ -129,7 +129,9 @@ def test_replacement_replaces_under_sample_weights_and_a_server_rate(digits, cli
     assert float((share * sent).norm()) > 0
 
 
-@pytest.mark.parametrize(("training", "parts"), [("scaffold", {"control": 40.0}), ("fednova", {"tau": 1e3})])
+@pytest.mark.parametrize(
+    ("training", "parts"), [("scaffold", {"control": 40.0}), ("fednova", {"tau": 1e3})]
+)
 def test_replacement_lands_where_clients_send_extra_parts_and_sends_them_as_the_honest_do(
     training, parts
 ):
