@@ -25,8 +25,8 @@ class ModelReplacement(Backdoor):
     a cohort of m that is gamma = m, and with weights p_k and a server rate, 1 / (rate p_k), which
     is the default. Works because near convergence the honest rows nearly cancel. Where clients send
     more than a change (SCAFFOLD, FedNova), the attacker hands out what the recipe's steps would
-    have left of X - G, not scaled: under FedNova X lands as far as its claimed number of steps is the
-    cohort's mean.
+    have left of X - G, not scaled: under FedNova X lands as far as its claimed number of steps is
+    the cohort's mean.
 
     Seats: training and update. Knows its own data, the cohort's total weight and the server's rate
     (unless gamma is given).
