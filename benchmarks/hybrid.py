@@ -308,9 +308,9 @@ ATTACKS: dict[str, list[dict[str, Any]]] = {
         {"name": "skip_clip", "clients": [0], "rounds": [LAST]},
     ],
 }
-"""Ten liars, 15 where it says 30 % (more than the rules are set for), and one for model replacement,
-in the last round; those who need length skip the clip, as a modified client can. AGR-tailored tries
-its rows on the rule that really judges them, the hybrid's own.
+"""Ten liars, 15 where it says 30 % (more than the rules are set for), and one for model
+replacement, in the last round; those who need length skip the clip, as a modified client can.
+AGR-tailored tries its rows on the rule that really judges them, the hybrid's own.
 """
 MIXED = {"aggregator": "median", "defences": [{"name": "nnm", "f": F}]}
 KRUM = {"name": "krum", "f": F, "m": 20}
