@@ -25,7 +25,7 @@ from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
 from privfl.data import IID, Dirichlet, Split, load
-from privfl.engine import Attacker, Schedule
+from privfl.engine import Attacker, AttackSchedule
 from privfl.models import cnn, initialised, mlp
 from privfl.training import LocalSGD, evaluate
 
@@ -93,7 +93,7 @@ def fedsecurity_team(harm: str, k: int, seeds: Seeds) -> list[Attacker]:
         for number in range(ROUNDS)
     ]
     return [
-        Attacker(harm, made(), frozenset(team), Schedule(rounds=(number,)))
+        Attacker(harm, made(), frozenset(team), AttackSchedule(rounds=(number,)))
         for number, team in enumerate(drawn)
     ]
 

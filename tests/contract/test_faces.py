@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections import defaultdict
@@ -101,3 +102,23 @@ def test_no_two_public_classes_share_a_name():
                 where[node.name].append(str(path.relative_to(root)))
     assert len(where) > 300
     assert not {name: files for name, files in where.items() if len(files) > 1}
+
+
+def scripts():
+    root = Path(__file__).parents[2]
+    return [path for folder in ("benchmarks", "examples") for path in (root / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", scripts(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_benchmarks_and_examples_import_of_privfl_is_there(path):
+    """They run rarely, and a name that moved would be found late."""
+    missing = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "privfl":
+            module, found = importlib.import_module(node.module), importlib.util.find_spec
+            missing += [
+                f"{node.module}.{name}"
+                for name in (alias.name for alias in node.names)
+                if not hasattr(module, name) and not found(f"{node.module}.{name}")
+            ]
+    assert not missing
