@@ -6,6 +6,7 @@ Figures go to docs/figures. Runs are dealt out to two worker processes of one th
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import statistics
@@ -67,7 +68,7 @@ DEFENCE: Mapping[str, Callable[[int], Any]] = {
     "FedAvg": lambda f: aggregators.Mean(),
     "5-Krum": lambda f: aggregators.Krum(f=max(f, 1), m=5),
     "RFA": lambda f: aggregators.RFA(),
-    "FoolsGold": lambda f: aggregators.FoolsGold(average=True),
+    "FoolsGold": lambda f: aggregators.FoolsGold(bound=math.inf),  # as FedML has it
 }
 EXPERIMENTS = {
     "1: attacks": [("FedAvg", harm, 1) for harm in HARM],
@@ -510,7 +511,7 @@ RULES: Mapping[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
     "DnC": lambda: (aggregators.DnC(F), ()),
     "SignGuard": lambda: (aggregators.SignGuard(), ()),
     "clipped clustering": lambda: (aggregators.ClippedClustering(), ()),
-    "FoolsGold": lambda: (aggregators.FoolsGold(average=True), ()),
+    "FoolsGold": lambda: (aggregators.FoolsGold(), ()),
     "NNM + trimmed mean": lambda: (
         aggregators.TrimmedMean(F),
         (aggregators.NearestNeighbourMixing(F),),

@@ -63,12 +63,13 @@ class FoolsGold(MemoryRule[UpdateHistory]):
     learning rate is chosen for their sum; of n updates of federated averaging it is up to n times
     too long.
 
-    Tolerates any number of sybils as long as honest clients differ among themselves. An attacker
-    that acts alone, or several unlike one another, are trusted fully: their rows are cut to
-    ``bound`` (the authors' code cuts every row to 1), to the median norm of all rows where it is
-    None, before they are summed and averaged; inf cuts nothing. Where all histories are the same,
-    nobody is trusted and the model stays. Needs client ids; keeps one [d] sum a client. Row weights
-    are not used. No sensitivity is proved: one client moves everybody's weight.
+    Tolerates any number of sybils as long as honest clients differ among themselves, and no
+    attacker that acts alone: it is trusted, and more than honest clients that are alike. So that it
+    moves the model no farther than an honest client would, rows are cut to ``bound`` before they
+    are summed and averaged (the authors' code cuts them to 1): to the median norm of all rows where
+    it is None; inf cuts nothing. Where all histories are the same, nobody is trusted and the model
+    stays. Needs client ids; keeps one [d] sum a client. Row weights are not used. No sensitivity is
+    proved: one client moves everybody's weight.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> rows = Rows.of([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [-1.0, 0.0]])

@@ -492,26 +492,37 @@ def test_the_proved_sensitivities_are_the_published_ones() -> None:
         assert math.isinf(rule.sensitivity(bound, 11, "replace_one"))
 
 
-def _far_rows(honest: torch.Tensor, far: float) -> Iterator[tuple[str, torch.Tensor]]:
-    """F liars in the places where rules were seen to break, ``far`` out."""
+def _far_rows(honest: torch.Tensor, f: int, far: float) -> Iterator[torch.Tensor]:
+    """f liars in the places where rules were seen to break, ``far`` out."""
     rng = torch.Generator().manual_seed(1)
     mean, d = honest.mean(dim=0), honest.shape[1]
-    axes = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64)).Q[:F]
-    ladder = far ** torch.linspace(0.2, 1, F, dtype=torch.float64)[:, None]
-    one = honest[:F].clone()
+    axes = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64)).Q
+    turns = torch.arange(f) % d
+    ladder = far ** torch.linspace(0.2, 1, f, dtype=torch.float64)[:, None]
+    one = honest[:f].clone()
     one[0] = far * mean
-    spike = honest[:F].clone()
+    spike = honest[:f].clone()
     spike[:, 0] = far * spike[:, 0].abs()
-    yield "along the mean, together", far * mean.expand(F, d)
-    yield "along the mean, one alone", one
-    yield "against the mean", -far * mean.expand(F, d)
-    yield "a coordinate each", mean + far * torch.eye(d, dtype=torch.float64)[:F]
-    yield "one coordinate of an honest row", spike
-    yield "an honest row, longer", far * honest[:F]
-    yield "in several directions", mean + far * axes
-    yield "farther and farther in one direction", mean + ladder * axes[0]
-    yield "farther and farther along the mean", ladder * mean
-    yield "in all directions", far * torch.randn(F, d, generator=rng, dtype=torch.float64)
+    yield far * mean.expand(f, d)
+    yield one
+    yield -far * mean.expand(f, d)
+    yield mean + far * torch.eye(d, dtype=torch.float64)[turns]  # in one coordinate each
+    yield spike  # in the same coordinate
+    yield far * honest[:f]
+    yield mean + far * axes[turns]
+    yield mean + ladder * axes[0]  # farther and farther in one direction
+    yield ladder * mean
+    yield far * torch.randn(f, d, generator=rng, dtype=torch.float64)
+
+
+def _reached(rule: Any, honest: torch.Tensor, f: int, far: float) -> float:
+    """How far such liars move a rule from the honest mean, in units of how far honest rows lie from
+    it and from zero.
+    """
+    mean = honest.mean(dim=0)
+    room = float((honest - mean).norm(dim=1).max() + mean.norm())
+    outs = [aggregate(rule, of(torch.cat([honest, liars]))) for liars in _far_rows(honest, f, far)]
+    return max(float((out - mean).norm()) for out in outs) / room
 
 
 @every
@@ -522,17 +533,47 @@ def test_far_rows_in_the_places_where_rules_were_seen_to_break_move_a_robust_rul
     reached = 0.0
     for centre, far in itertools.product((1.0, 0.15), (1e2, 1e5, 1e9)):
         honest = centre + 0.3 * torch.randn(N - F, D, generator=rng, dtype=torch.float64)
-        mean = honest.mean(dim=0)
-        room = (honest - mean).norm(dim=1).max() + mean.norm()
-        for _, liars in _far_rows(honest, far):
-            out = aggregate(CASES[name].make(F), of(torch.cat([honest, liars])))
-            reached = max(reached, float((out - mean).norm() / room))
+        reached = max(reached, _reached(CASES[name].make(F), honest, F, far))
     if name == "FLTrust":  # as long as the server's own update, wherever the honest rows are
         assert reached < 2.0
     elif CASES[name].bounded:
         assert reached < 1.1
     else:
         assert reached > 100.0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        AFA(),
+        Auror(alpha=0.5),
+        CenteredClipping(),
+        ClippedClustering(),
+        CosineFilter(),
+        FLAME(noise=0.0),
+        GeometricMedian(),
+        Median(),
+        RFA(),
+        ResidualReweighting(),
+        SignGuard(share=1.0),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+@pytest.mark.parametrize("n", [4, 5, 8, 13])
+def test_a_rule_without_an_f_holds_against_as_many_far_rows_as_it_says(rule: Any, n: int) -> None:
+    f = rule.max_byzantine(n)
+    rng = torch.Generator().manual_seed(n)
+    for far in (1e2, 1e9):
+        honest = 0.5 + 0.3 * torch.randn(n - f, 8, generator=rng, dtype=torch.float64)
+        assert _reached(rule, honest, f, far) < 3.0
+
+
+def test_a_line_of_repeated_medians_breaks_at_half_of_the_other_rows() -> None:
+    for n in (5, 9, 13):
+        f = (n - 1) // 2
+        assert ResidualReweighting().max_byzantine(n) == f - 1
+        honest = torch.randn(n - f, 8, generator=torch.Generator(), dtype=torch.float64)
+        assert _reached(ResidualReweighting(), honest, f, 1e9) > 1e6
 
 
 @every
