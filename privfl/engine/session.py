@@ -39,6 +39,11 @@ MailMode: TypeAlias = Literal["bare", "signed"]
 """Whether parties believe the labels on their mail, as they may in one process, or every letter is
 signed and sealed (`crypto.post`).
 """
+MAIL: Mapping[MailMode, str] = {
+    "bare": "not signed, all parties in one process",
+    "signed": "signed by its sender, and sealed to its receiver unless that is the server",
+}
+"""What a report says of it."""
 
 
 class Session(Generic[O]):
