@@ -42,7 +42,7 @@ from privfl.core import (
     RoundPlan,
     drive_all,
 )
-from privfl.crypto.primitives import Directory, Identity, backend, seal_box
+from privfl.crypto.primitives import Directory, Identity, backend, seal_pieces
 
 SERVER: PartyId = "server"
 _HEADER = struct.Struct("<4sI")
@@ -101,8 +101,11 @@ def _head(scene: bytes, sender: PartyId, receiver: PartyId, number: int) -> byte
     return scene + _fields(sender.encode(), receiver.encode(), number.to_bytes(4, "little"))
 
 
-def _signed(head: bytes, body: Buffer) -> bytes:
-    return head + hashlib.sha256(body).digest()
+def _signed(head: bytes, *body: Buffer) -> bytes:
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    return head + digest.digest()
 
 
 def _written(
@@ -110,13 +113,14 @@ def _written(
 ) -> bytes:
     """A letter. The body is copied: a signature needs one that does not change."""
     head = _head(scene, me.who, to, number)
+    pieces: tuple[Buffer, ...] = (body,)
     if to != SERVER:
         boxes = directory.boxes(to)
         if not boxes:
             raise Abort(f"{me.who} cannot write to {to}: the directory knows no box of it")
-        body = seal_box(boxes[-1], bytes(body), head, backend())
-    signature = me.sign(_signed(head, body))
-    return b"".join((_HEADER.pack(_MAGIC, number), signature, body))
+        pieces = seal_pieces(boxes[-1], body, head, backend())
+    signature = me.sign(_signed(head, *pieces))
+    return b"".join((_HEADER.pack(_MAGIC, number), signature, *pieces))
 
 
 def _read(
@@ -149,7 +153,7 @@ def _read(
         raise _Refused(f"{sender} did not sign it for {receiver} in this session and round")
     if receiver == SERVER:
         return number, body
-    plain = None if keys is None else keys.unseal(bytes(body), head)
+    plain = None if keys is None else keys.unseal(body, head)
     if plain is None:
         raise _Refused("what is sealed in it does not open")
     return number, plain

@@ -7,10 +7,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from privfl.core import ConfigError, KeepsSecrets, PartyId
+from privfl.core import Buffer, ConfigError, KeepsSecrets, PartyId
 from privfl.crypto.primitives import private_file
 from privfl.crypto.primitives.backend import backend
 from privfl.crypto.primitives.sealed_box import open_box
@@ -76,8 +76,9 @@ class Identity(KeepsSecrets):
     """One party's secret keys: the seed of an Ed25519 signing key and an X25519 scalar, 32 bytes
     each.
 
-    ``who`` is the party's name: letters are signed in it. It holds bytes and no key objects, so
-    that a party with its identity can be put to rest (`core.seal_state`).
+    ``who`` is the party's name: letters are signed in it. ``public`` are the public halves, which a
+    directory holds. It holds bytes and no key objects, so that a party with its identity can be put
+    to rest (`core.seal_state`).
 
     >>> me = Identity.fresh("client/1")
     >>> me
@@ -89,25 +90,25 @@ class Identity(KeepsSecrets):
     who: PartyId
     signing: bytes
     box: bytes
+    public: Public = field(init=False)
+
+    def __post_init__(self) -> None:
+        library = backend()
+        public = Public(library.ed25519_public(self.signing), library.x25519_public(self.box))
+        object.__setattr__(self, "public", public)
 
     @classmethod
     def fresh(cls, who: PartyId) -> Identity:
         """New keys from the operating system."""
         return cls(who, secrets.token_bytes(32), secrets.token_bytes(32))
 
-    @property
-    def public(self) -> Public:
-        """The public halves: what a directory holds."""
-        library = backend()
-        return Public(library.ed25519_public(self.signing), library.x25519_public(self.box))
-
     def sign(self, data: bytes) -> bytes:
         """An Ed25519 signature [64 bytes] (RFC 8032)."""
         return backend().sign(self.signing, data)
 
-    def unseal(self, box: bytes, context: bytes) -> bytes | None:
+    def unseal(self, box: Buffer, context: bytes) -> bytes | None:
         """What was sealed to this party in this context (`seal_box`), or None."""
-        return open_box(self.box, box, context, backend())
+        return open_box(self.box, box, context, backend(), self.public.box)
 
     def write(self, path: Path, passphrase: str | None = None) -> None:
         """Write the keys to a new file that only its owner can read (mode 0600).
