@@ -65,9 +65,7 @@ def root(context):
 def channel_of(name, cheap=CHEAP):
     maker = catalog.CHANNELS[name]
     needs = {"rule": FLTrust(root)} if "rule" in catalog.fields_of(maker)[1] else {}
-    return catalog.build(
-        "channel", catalog.CHANNELS, {"name": name, **cheap.get(name, {})}, catalog.NESTED, needs
-    )
+    return catalog.build("channel", catalog.CHANNELS, {"name": name, **cheap.get(name, {})}, needs)
 
 
 HELPED = {
@@ -223,7 +221,7 @@ def impostors(channel, forged):
     members = {client_party(i): own.client(i) for i in range(N)}
     members |= {**own.helpers(), "server": own.server()}
     rounds = [drive_all({who: m.set_up() for who, m in members.items()}, keep_bodies=True)]
-    if hasattr(members["server"], "inform"):
+    if channel.able.informed:
         members["server"].inform(Context(PLAN, torch.zeros(D), torch.Generator()))
     parties = {
         who: member.enter(PLAN, Bounded(int(who[7:]), FORGED, 1.0))
