@@ -113,6 +113,7 @@ def scenario(config: Config) -> Scenario:
         attackers_know=config.attackers_know,
         server_optimizer=optimizer,
         part_bounds=part_bounds,
+        mail=config.mail,
         seed=config.seed,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         facts={

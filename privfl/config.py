@@ -92,6 +92,9 @@ class AuditConfig(_Strict):
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
+    ``mail``: signed, every letter is signed by its sender and sealed to its receiver; bare, parties
+    believe the label on it, as they may where one process plays everybody.
+
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
     """
@@ -103,6 +106,7 @@ class Config(_Strict):
     rounds: Annotated[int, Field(ge=1)] = 20
     bound: Part = {"name": "none"}
     channel: Part = {"name": "plain"}
+    mail: Literal["bare", "signed"] = "bare"
     aggregator: Part = {"name": "mean"}
     defences: Parts = []
     mechanism: Part = {"name": "none"}

@@ -24,7 +24,7 @@ from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
 from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.client import BITS
-from privfl.engine.keeping import note_losses, transcript_of
+from privfl.engine.keeping import note_losses, note_refused, transcript_of
 from privfl.engine.notes import Notes
 from privfl.engine.order import Order, Planner
 from privfl.engine.scenario import Scenario
@@ -59,7 +59,7 @@ class Engine:
         self.scenario = scenario
         self.executor = executor
         self.planner = Planner(scenario)
-        self.session: Session[Any] = Session(scenario.channel)
+        self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
         seeds = Seeds(scenario.seed)
         self.adversaries = Adversaries(scenario, seeds)
@@ -99,6 +99,7 @@ class Engine:
         if not self.session.enrolled(self.scenario.clients):
             with notes.stage("key set-up"):
                 self.session.enrol(self.scenario.clients)
+            note_refused(self.session.setup_refused, notes)
         returned = self.carrier.play(order, state, notes, keep=keep)
         note_losses(order.plan, returned, notes)
         charges = list(returned.charges)

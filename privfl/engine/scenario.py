@@ -41,6 +41,7 @@ from privfl.engine.compatibility import (
 )
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import adapts
+from privfl.engine.session import MailMode
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 _KNOWING = {
@@ -58,7 +59,8 @@ class Scenario:
 
     ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest
     updates, the rule. ``facts`` are public words and numbers about the run that views and reports
-    show.
+    show. ``mail`` says whether letters are signed and sealed (`crypto.post`) or believed by their
+    label, as they may be where one process plays everybody.
     """
 
     workload: Workload
@@ -74,6 +76,7 @@ class Scenario:
     attackers: Sequence[Attacker] = ()
     server_optimizer: ServerOptimizer = FedAvg()
     part_bounds: Mapping[str, float] = field(default_factory=dict)
+    mail: MailMode = "bare"
     attackers_know: Knows = "rule"
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)

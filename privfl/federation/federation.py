@@ -37,9 +37,11 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound
 from privfl.engine import (
+    MAIL,
     All,
     Attacker,
     Engine,
+    MailMode,
     RoundRecord,
     RunFolder,
     RunState,
@@ -108,6 +110,7 @@ class Federation:
         mechanism: Mechanism | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
+        mail: MailMode = "bare",
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -135,6 +138,7 @@ class Federation:
             mechanism=mechanism,
             attackers=attackers,
             attackers_know=attackers_know,
+            mail=mail,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -155,7 +159,8 @@ class Federation:
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
         )
-        scenario = replace(scenario, facts={**scenario.facts, "forward": forward})
+        facts = {**scenario.facts, "mail": MAIL[scenario.mail], "forward": forward}
+        scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
@@ -65,8 +66,11 @@ class TwoServerCoalitionView(KeepsSecrets):
         if tag not in self.again:
             return None
         party = self.again[tag].anew()
-        for mail in self.received.get("server", ()):
-            party.step(mail)
+        try:
+            for mail in self.received.get("server", ()):
+                party.step(mail)
+        except StageAbort:  # as the party itself gave up
+            return None
         return None if party.result is None else party.result.what
 
     def _rows(self, now: TwoServerParameters) -> Rows | None:
