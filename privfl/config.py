@@ -95,6 +95,9 @@ class Config(_Strict):
     ``mail``: signed, every letter is signed by its sender and sealed to its receiver; bare, parties
     believe the label on it, as they may where one process plays everybody.
 
+    ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
+    change, or send zero (None: the one that the parts prove most of).
+
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
     """
@@ -111,6 +114,7 @@ class Config(_Strict):
     defences: Parts = []
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
+    relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()

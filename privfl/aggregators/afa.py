@@ -11,7 +11,7 @@ import torch
 from scipy.special import betainc
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, require
@@ -27,7 +27,7 @@ class AFAState:
 
 
 @dataclass(frozen=True, slots=True)
-class AFA(InHull, MemoryRule[AFAState]):
+class AFA(MemoryRule[AFAState]):
     """Adaptive federated averaging (Munoz-Gonzalez, Co, Lupu 2019, Algorithm 1): drop dissimilar
     updates, and remember who sent them.
 
@@ -36,7 +36,8 @@ class AFA(InHull, MemoryRule[AFAState]):
     xi std; xi grows by ``xi_step``; until no row is bad. Client k's quality is p_k = alpha_k /
     (alpha_k + beta_k) with ``prior`` + its good (alpha) and bad (beta) rounds. It is blocked for
     good where I_0.5(alpha_k, beta_k) > ``block``. Row weights ARE used (n_k). Needs client ids.
-    Meant for fewer than half of the clients.
+    Meant for fewer than half of the clients. No sensitivity is proved: what it remembers of each
+    client speaks in rounds in which that client is not drawn.
 
     The paper compares directions alone, and a far row that points the usual way would take the
     average along without limit: all this is done on rows cut to ``bound``, to the median norm of

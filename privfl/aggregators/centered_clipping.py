@@ -14,9 +14,10 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
     DefenceSeat,
+    Memory,
+    Moves,
     Needs,
-    NeighbourRelation,
-    RowBound,
+    Neighbours,
     Rows,
     Update,
     Vector,
@@ -26,16 +27,12 @@ from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class Centre:
-    """The last aggregate [d], around which the next one is clipped; None is zero."""
-
-    vector: Vector | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CenteredClipping(MemoryRule[Centre]):
+class CenteredClipping(MemoryRule[None]):
     """Start at the last aggregate v and move it, ``iterations`` times, by the mean of (x_i - v)
     min(1, tau / ||x_i - v||).
+
+    v is what was released last (`Context.last`), noise included where there is some: an aggregate
+    kept from before its noise would leave without any in the next round.
 
     One liar moves the result by at most 2 tau / n a step wherever it stands, so any minority does
     bounded harm; the theorem is for small fractions, about a tenth, and for clients that send
@@ -47,15 +44,17 @@ class CenteredClipping(MemoryRule[Centre]):
     client moves tau. Before the first round v is zero. Translating rows and v together translates
     the result. Row weights are not used.
 
-    >>> context = Context(None, torch.zeros(1), torch.Generator())
+    >>> from privfl.core import RoundPlan
+    >>> context = Context(RoundPlan(0, (1, 2, 3, 4), 1, 1.0), torch.zeros(1), torch.Generator())
     >>> rows = Rows.of([[0.5], [0.5], [0.5], [-99.0]])
-    >>> CenteredClipping(tau=1.0).step(rows, Centre(), context)[0]
+    >>> CenteredClipping(tau=1.0).step(rows, None, context)[0]
     tensor([0.1250])
-    >>> CenteredClipping().step(rows, Centre(), context)[0]
+    >>> CenteredClipping().step(rows, None, context)[0]
     tensor([0.2500])
     """
 
     symmetries: ClassVar[str] = "PR"
+    memory: ClassVar[Memory] = "none"
 
     tau: float | None = None
     iterations: int = 1
@@ -65,18 +64,18 @@ class CenteredClipping(MemoryRule[Centre]):
             require.positive(tau=self.tau)
         require.at_least(1, iterations=self.iterations)
 
-    def init(self) -> Centre:
-        """Zero."""
-        return Centre()
+    def init(self) -> None:
+        """Nothing beside what was released."""
+        return
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half: each does bounded harm."""
         return majority(n)
 
     def _decide(
-        self, rows: Rows, lost: int, state: Centre, context: Context
-    ) -> tuple[Verdict[Tensor], Centre]:
-        centre = state.vector
+        self, rows: Rows, lost: int, state: None, context: Context
+    ) -> tuple[Verdict[Tensor], None]:
+        centre = context.last
         scale = torch.ones(rows.n, dtype=torch.float64)
         for _ in range(self.iterations):
             away = squared_norms(rows.values, centre).sqrt().cpu()
@@ -86,19 +85,22 @@ class CenteredClipping(MemoryRule[Centre]):
                 moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))
             )
         out = centre if centre is not None else torch.zeros_like(rows.values[0])
-        return Verdict(out, scale=scale), Centre(out)
+        return Verdict(out, scale=scale), None
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """At most iterations * min(2 tau, how far the row moves) / n, given the centre, which
-        earlier releases made public.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """At most iterations * min(total, 2 tau for each row that moves) / n, around the centre
+        that earlier releases made public.
 
-        A clipped difference is a projection on a ball, which moves no farther than the row; a step
-        is non-expansive in v. Infinite where tau is None, and under add_remove.
+        With P the projection on the ball of radius tau, a step is v + mean P(x_i - v). P is
+        1-Lipschitz in x_i and its values lie within 2 tau: the rows' part of the step moves so far
+        at most. For fixed rows the step is the mean of x_i - (I - P)(x_i - v), and I - P is
+        non-expansive: what v moved in earlier steps does not grow. The steps add up. Where tau is
+        None, and under add_remove, nothing is proved.
         """
-        if self.tau is None or relation == "add_remove":
+        if self.tau is None or moves.rows is None or neighbours.relation == "add_remove":
             return float("inf")
-        step = bound.step if relation == "replace_one" else bound.l2
-        return self.iterations * min(2 * self.tau, step) / n
+        far = min(moves.total, 2 * self.tau * moves.changed)
+        return self.iterations * far / moves.rows
 
 
 @dataclass(frozen=True, slots=True)

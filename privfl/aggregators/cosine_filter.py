@@ -13,7 +13,7 @@ from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.median import Median
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, Vector, require
+from privfl.core import Context, Memory, Moves, Neighbours, Rows, Vector, require
 from privfl.core.geometry import squared_norms
 
 Reference: TypeAlias = Callable[[Rows, Context], Vector]
@@ -48,6 +48,7 @@ class CosineFilter(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PS"
+    memory: ClassVar[Memory] = "none"
 
     threshold: float = 0.0
     reference: Reference = median_of_rows
@@ -65,6 +66,14 @@ class CosineFilter(InHull, MemoryRule[None]):
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
+
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """As any rule in the hull with the default reference; a reference of the caller's own may
+        remember rows, and nothing is proved.
+        """
+        if self.reference is not median_of_rows:
+            return float("inf")
+        return InHull.sensitivity(self, moves, neighbours)
 
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context

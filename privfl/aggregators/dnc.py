@@ -13,7 +13,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, TooManyByzantine, require
+from privfl.core import Context, Memory, Rows, TooManyByzantine, require
 from privfl.core.geometry import centred_gram
 
 
@@ -39,6 +39,7 @@ class DnC(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "PTS"
+    memory: ClassVar[Memory] = "none"
 
     f: int = 1
     c: float = 1.0

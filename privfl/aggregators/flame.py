@@ -14,7 +14,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, require
+from privfl.core import Context, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import BLOCK, centred_gram, squared_norms
 
 
@@ -28,7 +28,7 @@ class FLAME(InHull, MemoryRule[None]):
     that size. S is the median of ||x_i|| over all n rows; kept updates are scaled by min(1, S /
     ||x_i||). Noise N(0, (lambda S)^2) a coordinate, from the run's simulation randomness: it is
     meant to blur a backdoor and is no differential privacy. Meant for f < n/2. Row weights are not
-    used. The sensitivity is that before the noise.
+    used. With its noise, whose deviation follows the rows, no sensitivity is proved.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-9.0, 0.0]])
@@ -37,6 +37,7 @@ class FLAME(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "P"
+    memory: ClassVar[Memory] = "none"
 
     noise: float = 0.001
 
@@ -50,6 +51,12 @@ class FLAME(InHull, MemoryRule[None]):
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
         return majority(n)
+
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """As any rule in the hull where it adds no noise of its own: that noise's deviation is a
+        median of private norms, so one client moves every coordinate by a share of a normal.
+        """
+        return float("inf") if self.noise > 0 else InHull.sensitivity(self, moves, neighbours)
 
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context

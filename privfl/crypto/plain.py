@@ -26,7 +26,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     Silent,
     Total,
@@ -167,8 +166,8 @@ class Plain:
     The server checks what it can see: shape, round, weight, norm and finiteness; what fails is
     excluded by name. The rows that it opens are valid until its member enters the next round.
 
-    >>> Plain().row_bound(l2=1.0, d=10)
-    RowBound(l2=1.0, step=2.0)
+    >>> Plain().kind.opens
+    'rows'
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind("rows")
@@ -193,10 +192,6 @@ class Plain:
     def describe(self) -> str:
         """Who can read what, for the report."""
         return "Every update in clear: the server and anybody on the wire read every row."
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rows are the updates themselves."""
-        return RowBound(l2, 2 * l2)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Every update that reached the server, for whoever holds the server's mail or taps the

@@ -59,7 +59,7 @@ class RealPath:
             )
         scenario, plan = self.order.scenario, self.order.plan
         rng = self.seeds.generator("attackers' idea of the server", plan.number)
-        context = Context(plan, self.state.parameters, rng)
+        context = Context(plan, self.state.parameters, rng, self.state.released)
         able = scenario.channel.able
         if able.groups is not None:
             rows = able.groups.means(rows, rng)

@@ -27,6 +27,7 @@ from privfl.core import (
     Knows,
     Loss,
     Mechanism,
+    NeighbourRelation,
     NoiseSource,
     OsNoise,
     RoundPlan,
@@ -111,6 +112,7 @@ class Federation:
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
         mail: MailMode = "bare",
+        relation: NeighbourRelation | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -139,6 +141,7 @@ class Federation:
             attackers=attackers,
             attackers_know=attackers_know,
             mail=mail,
+            relation=relation,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -234,7 +237,8 @@ class Federation:
         folder, state, records = self._open(out, resume)
         if executor is None:
             executor, picked = self._pick(state)
-        engine = Engine(scenario, executor, faults)
+        journal = None if folder is None else folder.journal
+        engine = Engine(scenario, executor, faults, journal)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
         budget = AUTO_KEEP_BYTES

@@ -133,7 +133,7 @@ def _fit(
     if isinstance(trainer, FittingTraining):
         return trainer.fit(task.client, sent, task.samples(workload.data), task.state, rng, out)
     data = task.data or workload.data
-    update, state, charges = trainer(
+    update, state, noisy = trainer(
         task.client, sent, data if task.index is None else data.take(task.index), task.state, rng
     )
     out.copy_(update.delta)
@@ -141,7 +141,7 @@ def _fit(
     if not workload.method.parts(len(out)).keys() <= aux.keys():
         own, state = _by_the_recipe(workload.method, sent, task, workload.data, out)
         aux = {**own, **aux}
-    return Trained(task.client, update.weight, state, aux, charges)
+    return Trained(task.client, update.weight, state, aux, noisy)
 
 
 def _by_the_recipe(

@@ -58,9 +58,10 @@ from privfl.core import (
     BadUpdate,
     ConfigError,
     Context,
+    Moves,
+    Neighbours,
     PrivflError,
     RoundPlan,
-    RowBound,
     Rows,
     Rule,
     RuleWithMemory,
@@ -435,7 +436,8 @@ def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(
     name: str, relation: Any
 ) -> None:
     n, d, rule = 9, 4, SENSITIVE[name]
-    declared = rule.sensitivity(RowBound(l2=1.0, step=2.0), n, relation)
+    neighbours = Neighbours("client", relation)
+    declared = rule.sensitivity(Moves.of_one_row(n).bounded(1.0, neighbours), neighbours)
     if math.isinf(declared):
         return
     rng = torch.Generator().manual_seed(5)
@@ -470,26 +472,31 @@ def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(
 
 
 def test_the_proved_sensitivities_are_the_published_ones() -> None:
-    bound = RowBound(l2=1.0, step=2.0)
-    assert Mean(weighted=False).sensitivity(bound, 10, "replace_one") == pytest.approx(0.2)
-    assert Mean().sensitivity(bound, 10, "replace_one") == math.inf
-    assert TrimmedMean(2).sensitivity(bound, 10, "replace_one") == pytest.approx(2 / 6)
-    assert TrimmedMean(2).sensitivity(bound, 10, "zero_out") == pytest.approx(1 / 6)
-    assert TrimmedMean(2).sensitivity(bound, 10, "add_remove") == pytest.approx(
-        (1 + math.sqrt(9 / 7)) / 6
-    )
-    assert Median().sensitivity(bound, 9, "replace_one") == pytest.approx(2.0)
-    assert Median().sensitivity(bound, 10, "replace_one") == pytest.approx(1.0)
-    assert CenteredClipping(tau=0.1, iterations=3).sensitivity(
-        bound, 10, "replace_one"
-    ) == pytest.approx(2 * 0.1 * 3 / 10)
-    assert FLTrust(_root, fixed=True, root_l2=0.5).sensitivity(
-        bound, 10, "replace_one"
-    ) == pytest.approx(0.05)
-    assert math.isinf(FLTrust(_root).sensitivity(bound, 10, "replace_one"))
-    assert Krum(1).sensitivity(bound, 10, "replace_one") == 2.0
-    for rule in (Bulyan(1), MeaMed(1), FoolsGold(), SignMajority(), ResidualReweighting()):
-        assert math.isinf(rule.sensitivity(bound, 11, "replace_one"))
+    def of_one(rule: Any, n: int | None, relation: Any = "replace_one") -> float:
+        neighbours = Neighbours("client", relation)
+        far = rule.sensitivity(Moves.of_one_row(n).bounded(1.0, neighbours), neighbours)
+        return float(far)
+
+    assert of_one(Mean(weighted=False), 10) == pytest.approx(0.2)
+    assert of_one(Mean(weighted=False), 10, "add_remove") == math.inf
+    assert of_one(Mean(weighted=False, denominator=5.0), None, "add_remove") == pytest.approx(0.2)
+    assert of_one(Mean(), 10) == math.inf
+    assert of_one(TrimmedMean(2), 10) == pytest.approx(2 / 6)
+    assert of_one(TrimmedMean(2), 10, "zero_out") == pytest.approx(1 / 6)
+    assert of_one(TrimmedMean(2), 10, "add_remove") == pytest.approx((1 + math.sqrt(9 / 7)) / 6)
+    assert of_one(TrimmedMean(2), None, "add_remove") == math.inf
+    assert of_one(Median(), 9) == pytest.approx(2.0)
+    assert of_one(Median(), 10) == pytest.approx(1.0)
+    assert of_one(CenteredClipping(tau=0.1, iterations=3), 10) == pytest.approx(2 * 0.1 * 3 / 10)
+    assert of_one(FLTrust(_root, fixed=True, root_l2=0.5), 10) == pytest.approx(0.05)
+    assert of_one(FLTrust(_root), 10) == math.inf
+    assert of_one(Krum(1), 10) == 2.0
+    unproved = (Bulyan(1), MeaMed(1), FoolsGold(), SignMajority(), ResidualReweighting())
+    remembering = (AFA(), ClippedClustering())
+    asking = (FAIR(_losses), CrossValidation(_votes))
+    noisy = (FLAME(noise=0.1), CosineFilter(reference=_first))
+    for rule in (*unproved, *remembering, *asking, *noisy):
+        assert of_one(rule, 11) == math.inf
 
 
 def _far_rows(honest: torch.Tensor, f: int, far: float) -> Iterator[torch.Tensor]:

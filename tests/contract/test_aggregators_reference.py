@@ -4,6 +4,7 @@ scikit-learn and scipy.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -53,7 +54,7 @@ from privfl.aggregators import (
     Zeno,
 )
 from privfl.aggregators.mean_shift import largest_cluster
-from privfl.core import Context, RoundPlan, Rows
+from privfl.core import Context, Released, RoundPlan, Rows
 
 Array = Any
 N, D, F = 15, 7, 3
@@ -705,11 +706,10 @@ def test_sign_guard_sim_also_looks_at_the_last_aggregate() -> None:
     values = torch.tensor(
         [[1.0, 2.0], [1.1, 2.0], [1.0, 2.1], [2.0, 1.0], [2.1, 1.0]], dtype=torch.float64
     )
-    _, state = rule.step(
-        Rows.of(torch.tensor([[1.0, 2.0]] * 5, dtype=torch.float64)), rule.init(), fresh()
-    )
-    assert rule.judge_step(Rows.of(values), rule.init(), fresh())[0].dropped == ()
-    assert rule.judge_step(Rows.of(values), state, fresh())[0].dropped == (3, 4)
+    last = {"delta": Released(torch.tensor([1.0, 2.0], dtype=torch.float64))}
+    assert rule.judge_step(Rows.of(values), None, fresh())[0].dropped == ()
+    later = dataclasses.replace(fresh(), released=last)
+    assert rule.judge_step(Rows.of(values), None, later)[0].dropped == (3, 4)
 
 
 def test_clipped_clustering_clips_to_the_median_of_all_rounds() -> None:
@@ -765,23 +765,26 @@ def test_centred_clipping_by_default_follows_the_crowd_and_not_a_far_row_whateve
 ) -> None:
     rng = torch.Generator().manual_seed(0)
     rule, liar = CenteredClipping(), torch.full((1, 5), -1e6)
-    state = rule.init()
+    now = fresh(5)
     for _ in range(6):
         honest = 1 + 0.3 * torch.randn(9, 5, generator=rng)
-        out, state = rule.step(Rows.of(unit * torch.cat([honest, liar])), state, fresh(5))
+        out, _ = rule.step(Rows.of(unit * torch.cat([honest, liar])), None, now)
+        now = dataclasses.replace(now, released={"delta": Released(out)})
     assert (out / unit - 1).norm() < 0.5
     by_hand, _ = CenteredClipping(tau=1e8).step(
-        Rows.of(unit * torch.cat([honest, liar])), rule.init(), fresh(5)
+        Rows.of(unit * torch.cat([honest, liar])), None, fresh(5)
     )
     assert (by_hand / unit - 1).norm() > 1e3  # a tau over all distances makes it the mean
 
 
-def test_centred_clipping_starts_at_zero_and_goes_on_from_its_last_output() -> None:
+def test_centred_clipping_starts_at_zero_and_goes_on_from_what_was_released_last() -> None:
     rule, values = CenteredClipping(tau=0.5), torch.full((4, 2), 3.0)
-    first, state = rule.step(Rows.of(values), rule.init(), fresh(2))
+    first, _ = rule.step(Rows.of(values), None, fresh(2))
     assert first.norm().item() == pytest.approx(0.5)
-    second, _ = rule.step(Rows.of(values), state, fresh(2))
-    assert second.norm().item() == pytest.approx(1.0)
+    later = dataclasses.replace(fresh(2), released={"delta": Released(first)})
+    assert rule.step(Rows.of(values), None, later)[0].norm().item() == pytest.approx(1.0)
+    other = dataclasses.replace(fresh(2), released={"control": Released(first)})
+    assert rule.step(Rows.of(values), None, other)[0].norm().item() == pytest.approx(0.5)
 
 
 def test_foolsgold_remembers_by_client_id_whatever_the_order() -> None:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from privfl.core import (
     Broadcast,
-    Charge,
     ClientState,
     ConfigError,
     Dataset,
     DpEvent,
     FlatModel,
     LocalPlan,
+    NoisySteps,
     Sampling,
     Seeds,
     UnsupportedModel,
@@ -291,16 +291,9 @@ def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, coh
 class Noisy(PlainGradient):
     """A gradient of its own, as DP-SGD has."""
 
-    def charges(self, round, client, n, plan, steps):
-        return (
-            Charge(
-                round,
-                DpEvent("gaussian", {"steps": float(steps)}),
-                Sampling("shuffled", 1.0, n),
-                "sample",
-                "add_remove",
-            ),
-        )
+    def noisy(self, n, plan, steps):
+        event = DpEvent("gaussian", {"steps": float(steps)})
+        return (NoisySteps(event, Sampling("shuffled", 1.0, n)),)
 
 
 def other_loss(module, x, y):
@@ -350,7 +343,7 @@ def test_stacked_refuses_what_it_cannot_do_and_auto_falls_back(workload, digits,
     assert isinstance(executor, Sequential)
     assert why.startswith("sequential: a gradient")
     _, results = run(executor, sent(load, tasks), tasks)
-    assert results[0].charges[0].event.parameters == {"steps": 2.0}
+    assert results[0].noisy[0].event.parameters == {"steps": 2.0}
 
 
 def test_a_frozen_layer_is_not_trained_stacked_as_if_it_were_free(digits):

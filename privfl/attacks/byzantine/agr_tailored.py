@@ -50,7 +50,7 @@ class AGRTailored(UpdatePoison):
     ...     def __call__(self, opened):
     ...         return opened.values.mean(dim=0).clamp(-2, 2)
     ...
-    ...     def sensitivity(self, bound, n, relation):
+    ...     def sensitivity(self, moves, neighbours):
     ...         return float("inf")
     >>> from privfl.core import RoundPlan, Rows
     >>> known = RoundKnowledge(

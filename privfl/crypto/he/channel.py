@@ -15,7 +15,6 @@ from privfl.core import (
     Member,
     PartyId,
     Received,
-    RowBound,
     Rows,
     Total,
     client_party,
@@ -90,11 +89,6 @@ class HomomorphicChannel:
     def describe(self) -> str:
         """Who can read what, in one sentence for the report."""
         return self.arrangement.describe()
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Encoding moves every entry a little."""
-        longest = self.scheme.inflated(l2, d)
-        return RowBound(longest, 2 * longest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that

@@ -20,7 +20,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -120,13 +119,6 @@ class SecAgg(SecAggSettings):
         """None; the trusted party where ``fidelity`` is ideal."""
         return {ideal.TRUSTED: ideal.TrustedMember(self)} if self.fidelity == "ideal" else {}
 
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and
-        twice that how far it moves it.
-        """
-        longest = self.code.inflated(l2, d)
-        return RowBound(longest, 2 * longest)
-
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute from its mail and its members.
 
@@ -147,10 +139,11 @@ class SecAgg(SecAggSettings):
             " nobody sees a single input."
         )
 
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for the noise in a sum of so many survivors; None where there is none."""
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+        """What accounts for the noise in a sum of so many survivors (of a quorum, the fewest that
+        are ever summed, unless said); None where there is none.
+        """
         if self.noise is None:
             return None
-        return self.noise.event(
-            unit_l2(self, plan), plan.d, parameters_of(self, plan).quorum, survivors
-        )
+        quorum = parameters_of(self, plan).quorum
+        return self.noise.event(unit_l2(self, plan), plan.d, quorum, survivors or quorum)

@@ -18,7 +18,6 @@ from privfl.core import (
     Member,
     PartyId,
     Received,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -90,13 +89,6 @@ class AdditiveSharing(SharingSettings):
         for who, member in made.items():
             self.directory.enrol(who, sealing=backend(self.backend).x25519_public(member.secret))
         return made
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and
-        twice that how far it moves it.
-        """
-        longest = self.code.inflated(l2, d)
-        return RowBound(longest, 2 * longest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """The total to whoever reads the first server's mail; every row to all servers together;

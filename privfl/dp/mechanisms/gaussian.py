@@ -56,6 +56,10 @@ class Gaussian(Mechanism):
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one vector [d]."""
+        return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -73,9 +77,7 @@ class Gaussian(Mechanism):
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.noise_multiplier * _bounded(sensitivity.l2, "L2")
-        return _noisy(vector, deviation, noise), DpEvent(
-            "gaussian", {"noise_multiplier": self.noise_multiplier}
-        )
+        return _noisy(vector, deviation, noise), self.event(vector.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ class LocalGaussian(Mechanism):
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one client's vector [d]."""
+        return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -108,9 +114,7 @@ class LocalGaussian(Mechanism):
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.local_deviation(sensitivity)
-        return _noisy(values, deviation, noise), DpEvent(
-            "gaussian", {"noise_multiplier": self.noise_multiplier}
-        )
+        return _noisy(values, deviation, noise), self.event(values.numel())
 
     def local_deviation(self, sensitivity: Sensitivity) -> float:
         """Z times the L2 sensitivity.

@@ -44,6 +44,10 @@ class RandomisedResponse(Mechanism):
         """How likely an answer is told as it is."""
         return round(1 / (1 + (self.k - 1) * math.exp(-self.epsilon)), 15)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for a client's d answers."""
+        return DpEvent("randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": d})
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -58,10 +62,7 @@ class RandomisedResponse(Mechanism):
         lie = uniforms(told.size, noise) > self.truth
         shift = np.minimum(np.ceil(uniforms(told.size, noise) * (self.k - 1)), self.k - 1)
         answers = np.where(lie, (told + shift) % self.k, told)
-        event = DpEvent(
-            "randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": told.size}
-        )
-        return torch.from_numpy(answers).to(values.device, values.dtype), event
+        return torch.from_numpy(answers).to(values.device, values.dtype), self.event(told.size)
 
     def release(
         self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource

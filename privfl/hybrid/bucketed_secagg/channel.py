@@ -5,7 +5,7 @@ judges those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from privfl.core import (
@@ -19,7 +19,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -89,14 +88,7 @@ class BucketedSecAgg(BucketedSettings):
         """None."""
         return {}
 
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """A group's mean is no longer than its longest member; one client moves it by two norms
-        over the fewest that are ever summed.
-        """
-        longest = self.inside().row_bound(l2, d).l2
-        return RowBound(longest, 2 * longest / self.quorum)
-
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
         """What accounts for the noise: of one group, the smallest that can open, because one client
         is in one group only.
         """
@@ -104,13 +96,7 @@ class BucketedSecAgg(BucketedSettings):
         if self.noise is None:
             return None
         smallest = self.plan_of(plan, self.groups(plan)[0], 0)
-        event = inside.noise_event(smallest, inside.parameters(smallest).quorum)
-        if event is None:
-            return None
-        doubled = {
-            key: 2 * event.parameters[key] for key in ("l1", "l2") if key in event.parameters
-        }  # replaced, not removed
-        return replace(event, parameters={**event.parameters, **doubled})
+        return inside.noise_event(smallest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Group means to whoever reads the server's mail, and single updates where all others of a

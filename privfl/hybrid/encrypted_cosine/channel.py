@@ -26,7 +26,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     Total,
     Vector,
@@ -195,12 +194,6 @@ class EncryptedCosine:
     def helpers(self) -> Mapping[PartyId, KeyHolder]:
         """The key holder."""
         return {KEY_HOLDER: KeyHolder(Ring(KEY_HOLDER, self.setting))}
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """As long as the norm check lets a row be; how far one client moves the result through the
-        others' weights is not proved.
-        """
-        return RowBound(self.encoding.longest(l2, d), float("inf"))
 
     def describe(self) -> str:
         """Who must not collude, who may lie, what leaks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -28,7 +27,6 @@ from privfl.core import (
     Received,
     RingNoise,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -273,16 +271,7 @@ class TwoServer:
             return direction
         return replace(direction, length=min(direction.length, self.rule.root_l2))
 
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """The sum's sensitivity through a selection is not proved; under Mean, what one proved row
-        adds to it.
-        """
-        if not isinstance(self.rule, Mean):
-            return RowBound(self.code.inflated(l2, d), math.inf)
-        longest = self.code.inflated(l2, d) * (1 + 1e-5)
-        return RowBound(longest, 2 * longest)
-
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
         """What accounts for ONE server's noise in the sum: the other may be who looks, and knows
         its own. None where there is none.
         """
