@@ -30,7 +30,7 @@ def left_by(attack, **changes):
 
 
 def test_agr_tailored_at_a_clip_leaves_a_fifth_and_the_papers_form_most_of_the_model():
-    papers = {"along": "std", "objective": "distance", "adaptive": False}
+    papers = {"along": "std", "harm": "distance", "adaptive": False}
     assert max(left_by({"name": "agr_tailored"})) <= 0.2
     assert min(left_by({"name": "agr_tailored", **papers})) > 0.6
 

@@ -39,7 +39,7 @@ class AGRTailored(UpdatePoison):
     the channel (`Path`). ``adaptive=False`` is the paper's form, which judges the candidate itself
     although another row arrives. Octaves around ``gamma`` are scanned along p, then golden sections
     close in on the best; ``along="best"`` tries three p, and is the greediest in a round, not in a
-    run. ``objective="distance"`` is the paper's ||result - mu||; under a
+    run. ``harm="distance"`` is the paper's ||result - mu||; under a
     bound on lengths ``direction`` does more (`deviation`). A step at which the rule refuses to work
     does not count.
 
@@ -68,7 +68,7 @@ class AGRTailored(UpdatePoison):
     along: Along = "unit"
     gamma: float = 10.0
     tries: int = 24
-    objective: Deviation = "direction"
+    harm: Deviation = "direction"
     adaptive: bool = True
 
     def __post_init__(self) -> None:
@@ -98,19 +98,19 @@ class AGRTailored(UpdatePoison):
         mu = benign.values.mean(dim=0)
         seen = with_copies(benign, len(own), knowledge)
         arrives = arriving(knowledge, self.adaptive)
-        bad = deviation(self.objective, mu, knowledge)
+        bad = deviation(self.harm, mu, knowledge)
 
-        def harm(p: Vector, gamma: float) -> float:
+        def tried(p: Vector, gamma: float) -> float:
             seen.values[benign.n :] = arrives(mu + gamma * p)
             try:
                 return bad(rule(seen))
             except (TooManyByzantine, BadUpdate):
                 return -math.inf
 
-        tried = [direction(along, benign.values) for along in directions(self.along)]
-        found = [most_harm(partial(harm, p), self.gamma, self.tries) for p in tried]
-        best = max(range(len(tried)), key=lambda i: found[i][1])
-        return (mu + found[best][0] * tried[best]).expand(own.shape).clone()
+        ways = [direction(along, benign.values) for along in directions(self.along)]
+        found = [most_harm(partial(tried, p), self.gamma, self.tries) for p in ways]
+        best = max(range(len(ways)), key=lambda i: found[i][1])
+        return (mu + found[best][0] * ways[best]).expand(own.shape).clone()
 
 
 def with_copies(benign: Rows, f: int, knowledge: RoundKnowledge) -> Rows:

@@ -40,7 +40,7 @@ def deviation(
     loss = knowledge.loss
     if loss is None:
         raise ConfigError(
-            "objective 'accuracy' needs data of the attackers' own to measure on: use 'distance'"
+            "harm 'accuracy' needs data of the attackers' own to measure on: use 'distance'"
             " or 'direction'."
         )
     return lambda result: loss(knowledge.before + knowledge.rate * result)
