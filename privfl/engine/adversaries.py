@@ -207,10 +207,12 @@ class Adversaries:
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
         path = RealPath(order, state, self.seeds, attack.knows == "rule")
+        most = order.plan.max_weight  # what a client half makes of any larger claim
+        claims = {client: min(update.weight, most) for client, update in updates.items()}
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
             sent = path.sent(torch.stack([updates[client].delta for client in honest]))
-            weights = torch.tensor([updates[client].weight for client in honest])
+            weights = torch.tensor([claims[client] for client in honest])
             benign = Rows(sent, weights, tuple(honest))
         return RoundKnowledge(
             order.plan,
@@ -218,8 +220,8 @@ class Adversaries:
             state.last,
             benign,
             path,
-            weights=torch.tensor([updates[client].weight for client in team]),
-            total=float(sum(update.weight for update in updates.values())),
+            weights=torch.tensor([claims[client] for client in team]),
+            total=float(sum(claims.values())),
             rate=float(self.scenario.server_optimizer.lr),
             loss=lambda model: self._loss(team, model),
         )
