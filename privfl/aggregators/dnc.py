@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
+from privfl.aggregators.base import InHull, MemoryRule, combine, mean_of
+from privfl.aggregators.clipping import shortening
+from privfl.aggregators.geometric_median import geometric_median
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Memory, Rows, TooManyByzantine, require
@@ -22,15 +24,16 @@ class DnC(InHull, MemoryRule[None]):
     """Divide and conquer (Shejwalkar, Houmansadr 2021, Algorithm 2): drop what sticks out along the
     top right singular vector.
 
-    ``iterations`` times: ``coordinates`` random coordinates (None: all), centred; the floor(c f)
-    rows with the largest squared projection on the top right singular vector are out. The mean of
-    the rows that were never out. The paper takes them out at once (``at_once``), and then a far
-    liar hides behind one that is farther still, or far out elsewhere; here they are taken out one
-    by one, each along the direction that is top among those left. While g < n/2 rows are far out,
-    one of them has a longer projection than any row that is not, so none of f liars stays far out
-    where c >= 1 and all coordinates are looked at; what is far in a coordinate that was not drawn
-    is not seen. Tolerates f where n > 2f and iterations * floor(c f) < n, so that somebody always
-    remains. Equivariant to rotation where all coordinates are looked at. Row weights are not used.
+    ``iterations`` times: ``coordinates`` random coordinates, centred; the floor(c f) rows with the
+    largest squared projection are out. The mean of the rows that were never out. Tolerates f where
+    n > 2f and iterations * floor(c f) < n, so that somebody always remains. Row weights are not
+    used.
+
+    A far liar hides behind one that is farther still, or far out elsewhere, or in a coordinate that
+    was not drawn. So that it does bounded harm there, rows that are farther from the geometric
+    median of all rows than n - f of them are drawn in to the (n - f)-th shortest distance, which no
+    f liars can make longer than the longest honest one, before they are averaged. Where the rows
+    that are out are the f farthest, nothing changes; ``draw_in=False`` is the paper's algorithm.
 
     >>> import torch
     >>> context = Context(None, torch.zeros(1), torch.Generator().manual_seed(0))
@@ -43,16 +46,14 @@ class DnC(InHull, MemoryRule[None]):
 
     f: int = 1
     c: float = 1.0
-    coordinates: int | None = None
+    coordinates: int = 10_000
     iterations: int = 1
-    at_once: bool = False
+    draw_in: bool = True
 
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f)
         require.positive(c=self.c)
-        require.at_least(1, iterations=self.iterations)
-        if self.coordinates is not None:
-            require.at_least(1, coordinates=self.coordinates)
+        require.at_least(1, coordinates=self.coordinates, iterations=self.iterations)
 
     def init(self) -> None:
         """Nothing is remembered."""
@@ -72,27 +73,36 @@ class DnC(InHull, MemoryRule[None]):
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
-        out = math.floor(self.c * max(self.f - lost, 0))
+        f = max(self.f - lost, 0)
+        out = math.floor(self.c * f)
         kept = torch.ones(rows.n, dtype=torch.bool)
+        whole = centred_gram(rows.values).cpu()
         for _ in range(self.iterations):
-            picked = rows.values
-            if self.coordinates is not None and self.coordinates < rows.d:
-                picked = rows.values[
-                    :, torch.randperm(rows.d, generator=context.rng)[: self.coordinates]
-                ]
-            inner, there = centred_gram(picked).cpu(), torch.arange(rows.n)
-            for drop in [out] if self.at_once else [1] * out:
-                along = projections(inner[there][:, there])
-                there = there[along.argsort(stable=True)[: len(there) - drop]]
-            kept &= mask(rows.n, there)
-        return Verdict(mean_of(rows.values, kept), kept=kept), None
+            inner = whole
+            if self.coordinates < rows.d:
+                drawn = torch.randperm(rows.d, generator=context.rng)[: self.coordinates]
+                inner = centred_gram(rows.values[:, drawn]).cpu()
+            around = about(inner, torch.full((rows.n,), 1 / rows.n, dtype=torch.float64))
+            along = (
+                torch.linalg.eigh(around).eigenvectors[:, -1] ** 2
+            )  # the left singular vector: projections up to one factor
+            kept[along.argsort(stable=True)[rows.n - out :]] = False
+        if not self.draw_in:
+            return Verdict(mean_of(rows.values, kept), kept=kept), None
+        middle, scale = nearness(whole, f)
+        share = kept.to(scale) / kept.sum()
+        at = share * scale + float(share @ (1 - scale)) * middle
+        return Verdict(combine(rows.values, at), kept=kept, scale=scale), None
 
 
-def projections(inner: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
-    """Squared projections of rows with these inner products, centred, on their top right singular
-    vector, up to one factor: the squares of the left one.
+def nearness(
+    inner: Float[Tensor, "n n"], f: int
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Coefficients [n] of the geometric median of rows with these inner products, and what each
+    row's way from it is multiplied by so that none is longer than the (n - f)-th shortest.
     """
     n = len(inner)
-    around = about(inner, torch.full((n,), 1 / n, dtype=inner.dtype))
-    squares: Float[Tensor, " n"] = torch.linalg.eigh(around).eigenvectors[:, -1] ** 2
-    return squares
+    middle = geometric_median(inner, torch.ones(n, dtype=torch.float64), 1e-9, 10_000)
+    away = about(inner, middle).diagonal().clamp(min=0).sqrt()
+    scale, _ = shortening(away, float(away.sort().values[n - f - 1]))
+    return middle, scale

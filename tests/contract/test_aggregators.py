@@ -127,8 +127,9 @@ CASES: dict[str, Case] = {
     "MoNNA": Case(lambda f: MoNNA(f, pivot=0), bounded=True),
     "SMEA": Case(lambda f: SMEA(f), bounded=True),
     "DnC": Case(lambda f: DnC(f), bounded=True, also="R"),
-    "DnC-drawn": Case(
-        lambda f: DnC(f, coordinates=3, at_once=True),
+    "DnC-drawn": Case(lambda f: DnC(f, coordinates=3), bounded=True),
+    "DnC-paper": Case(
+        lambda f: DnC(f, coordinates=3, draw_in=False),
         bounded=False,
         why="liars hide behind one another, and in the coordinates that are not drawn",
     ),

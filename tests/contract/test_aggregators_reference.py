@@ -207,12 +207,16 @@ def dnc(X: Array, f: int = F) -> Array:
     return X[np.argsort((centred @ v) ** 2)[: len(X) - f]].mean(axis=0)
 
 
-def dnc_one_by_one(X: Array, f: int = F) -> Array:
-    for _ in range(f):
-        centred = X - X.mean(axis=0)
-        v = np.linalg.svd(centred)[2][0]
-        X = np.delete(X, ((centred @ v) ** 2).argmax(), axis=0)
-    return X.mean(axis=0)
+def dnc_drawn_in(X: Array, f: int = F) -> Array:
+    centred = X - X.mean(axis=0)
+    v = np.linalg.svd(centred)[2][0]
+    kept = np.argsort((centred @ v) ** 2)[: len(X) - f]
+    z = geometric_median(X, np.ones(len(X)))
+    away = np.linalg.norm(X - z, axis=1)
+    M = np.sort(away)[len(X) - f - 1]
+    return np.mean(
+        [z + (x - z) * min(1, M / r) for x, r in zip(X[kept], away[kept], strict=True)], axis=0
+    )
 
 
 def cut(X: Array) -> Array:
@@ -431,8 +435,8 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
         lambda X: X[np.argsort(np.linalg.norm(X - X[2], axis=1))[: N - F]].mean(axis=0),
     ),
     "SMEA": (SMEA(F), smea),
-    "DnC": (DnC(F), dnc_one_by_one),
-    "DnC-at-once": (DnC(F, at_once=True), dnc),
+    "DnC": (DnC(F), dnc_drawn_in),
+    "DnC-paper": (DnC(F, draw_in=False), dnc),
     "SignGuard": (SignGuard(share=1.0), sign_guard),
     "ClippedClustering": (ClippedClustering(), clipped_clustering),
     "Auror": (Auror(alpha=3.0, bound=math.inf), auror),
@@ -581,14 +585,22 @@ def test_cafs_search_does_not_end_early_for_rows_that_are_out_already(far: float
     assert np.linalg.norm(ours(CAF(3), values, torch.float64)) < 2.0
 
 
-def test_dnc_at_once_loses_sight_of_the_nearer_of_far_liars_and_one_by_one_does_not() -> None:
+def test_a_far_liar_that_dnc_loses_sight_of_does_no_more_harm_than_the_farthest_honest_row() -> (
+    None
+):
     values = torch.randn(15, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    honest = values[:12].mean(dim=0)
     for i, far in enumerate((1e2, 1e5, 1e8)):
         values[12 + i, 0] = far
     rows = Rows.of(values)
-    at_once = DnC(3, at_once=True).judge_step(rows, None, fresh(8))[0]
-    assert not {12, 13, 14} <= set(at_once.dropped)
-    assert DnC(3).judge_step(rows, None, fresh(8))[0].dropped == (12, 13, 14)
+    for draw_in in (True, False):
+        verdict = DnC(3, draw_in=draw_in).judge_step(rows, None, fresh(8))[0]
+        assert not {12, 13, 14} <= set(verdict.dropped)
+        assert ((verdict.out - honest).norm() < 2) == draw_in
+    near = Rows.of(values[:13])
+    torch.testing.assert_close(  # nothing changes where the row that is out is the farthest
+        DnC(1).step(near, None, fresh(8))[0], DnC(1, draw_in=False).step(near, None, fresh(8))[0]
+    )
 
 
 def test_even_medians_are_midpoints_and_trimming_ignores_sample_counts() -> None:
