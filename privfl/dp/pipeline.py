@@ -195,9 +195,9 @@ class Pipeline:
 
     def _unproved(self, part: str, rows: int | None) -> str:
         release = self.releases[part]
-        if self.sampling.scheme == "poisson" and release.forgets:
-            if self.moved(part, rows).total < math.inf:
-                return _POISSON
+        rows_known = self.moved(part, rows).total < math.inf
+        if self.sampling.scheme == "poisson" and release.forgets and rows_known:
+            return _POISSON
         return release.why_unproved(part, self.neighbours, self._public(rows))
 
     def norms(self, part: str, d: int, rows: int | None = None) -> Sensitivity:
