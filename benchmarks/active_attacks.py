@@ -500,7 +500,7 @@ def noise(quick: bool) -> Iterable[Row]:
     """
     from privfl.dp import LocalGaussian
 
-    training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=50, epochs=2))
+    training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=50, epochs=2), weighting="uniform")
     for z in (0.0, 1e-4, 1e-3, 1e-2, 0.05, 0.3):
         told: dict[str, list[float]] = {
             name: [] for name in ("closed", "matching", "labels", "stream", "accuracy")
@@ -512,7 +512,8 @@ def noise(quick: bool) -> Iterable[Row]:
                 layer |= {"mechanism": LocalGaussian(noise_multiplier=z / 2)}
             small = [data.take(range(4 * i, 4 * i + 4)) for i in range(10)]
             wide = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(320,))
-            view = run(wide, small, FedSGD(lr=1.0), **layer).view("server", 0)
+            step = FedSGD(lr=1.0, weighting="uniform")
+            view = run(wide, small, step, **layer).view("server", 0)
             for name, attack in (
                 ("closed", LinearLeakage(starts=32, tries=4)),
                 ("matching", GradientInversion(iterations=300)),

@@ -25,6 +25,8 @@ from privfl.dp.mechanisms import (
     Skellam,
 )
 from privfl.dp.modular import ModularCode
+from privfl.dp.part_release import PartRelease, Sum, Weights
+from privfl.dp.pipeline import Made, Pipeline, post_processed
 from privfl.dp.schedule import Constant, Decaying, PerRound, Schedule, Scheduled, ScheduledClip
 from privfl.dp.sgd import DPGradient, PrivacyWarning
 
@@ -41,10 +43,13 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "LocalGaussian",
+    "Made",
     "ModularCode",
     "NoBound",
     "Normalise",
+    "PartRelease",
     "PerRound",
+    "Pipeline",
     "PrivacyWarning",
     "RandomisedResponse",
     "RdpAccount",
@@ -56,8 +61,11 @@ __all__ = [
     "Spent",
     "Stated",
     "Statement",
+    "Sum",
+    "Weights",
     "calibrate",
     "epsilon",
+    "post_processed",
     "spend",
     "spent_epsilon",
     "statement",

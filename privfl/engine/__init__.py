@@ -6,7 +6,9 @@ from privfl.engine.compatibility import check_declared, rule_reads_channel, unre
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import RunFolder, read_ledger
 from privfl.engine.forward import forward_of
+from privfl.engine.journal import Journal
 from privfl.engine.records import RoundRecord
+from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
@@ -20,6 +22,7 @@ __all__ = [
     "Attacker",
     "Engine",
     "FixedSize",
+    "Journal",
     "MailMode",
     "Poisson",
     "RoundRecord",
@@ -34,6 +37,7 @@ __all__ = [
     "choose_clients",
     "forward_of",
     "measures",
+    "pipeline_of",
     "read_ledger",
     "rule_reads_channel",
     "unreadable",

@@ -153,8 +153,13 @@ class Engine:
         return done
 
     def _applied(self, order: Order, done: Aggregate, state: RunState) -> RunState:
-        """The server's half of the method and its optimiser."""
-        released, drawn = done.applied, self.scenario.share_drawn(order.plan.n)
+        """The server's half of the method and its optimiser. Where noise hides who took part, it is
+        told how many are drawn on average: how many came is theirs to hide.
+        """
+        released, clients = done.applied, len(self.scenario.clients)
+        drawn = order.plan.n / clients
+        if order.pipeline.private:
+            drawn = float(self.scenario.sampler.sampling(clients).rate)
         after, method = self.server.step(state.parameters, released, state.method, drawn)
         kept, last = merged(state, done, bool(state.rules)), released["delta"].vector
         return replace(kept, parameters=after, method=method, last=last, bound=done.bound)

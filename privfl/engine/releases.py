@@ -21,7 +21,8 @@ from privfl.core import (
     Sampling,
 )
 from privfl.dp import Clip
-from privfl.dp.pipeline import AnyRule, PartRelease, Pipeline, Sum, Weights
+from privfl.dp.part_release import AnyRule, PartRelease, Sum, Weights
+from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS
 from privfl.engine.seams import AdaptiveBound
 

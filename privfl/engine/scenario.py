@@ -224,15 +224,6 @@ class Scenario:
         """The bound that follows the clients' norms, for cohorts of this scenario's size."""
         return self.bound.among(self.expected_cohort) if adapts(self.bound) else None
 
-    def share_drawn(self, n: int) -> float:
-        """Which share of all clients a method is told took part: that of the n of a cohort, or the
-        one that is drawn on average where noise hides who was, for the number is theirs to hide.
-        """
-        population = len(self.clients)
-        if self.pipeline().private:
-            return float(self.sampler.sampling(population).rate)
-        return n / population
-
     def part_bound(self, part: str) -> Bound:
         """The bound of an extra vector of the method."""
         return Clip(self.part_bounds[part]) if part in self.part_bounds else NoBound()
