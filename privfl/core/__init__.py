@@ -62,6 +62,7 @@ from privfl.core.errors import (
 )
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import Guarantee, Lie, Power
+from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -122,7 +123,14 @@ from privfl.core.rule import (
     at_the_client,
     before_the_rule,
 )
-from privfl.core.sealed_state import KeepsSecrets, SealedState, StateKey, seal_state, unseal_state
+from privfl.core.sealed_state import (
+    KeepsSecrets,
+    Lent,
+    SealedState,
+    StateKey,
+    seal_state,
+    unseal_state,
+)
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import (
     Buffer,
@@ -190,8 +198,10 @@ __all__ = [
     "Incident",
     "InformedServer",
     "KeepsSecrets",
+    "KnownKeys",
     "Knows",
     "Ledger",
+    "Lent",
     "Lie",
     "LocalPlan",
     "LocalRecipe",
@@ -220,6 +230,7 @@ __all__ = [
     "Outcome",
     "Party",
     "PartyId",
+    "PartyKeys",
     "PartyPoison",
     "Path",
     "Power",
@@ -275,6 +286,7 @@ __all__ = [
     "is_divided",
     "is_measured",
     "is_private",
+    "no_helper",
     "norm",
     "pack_parts",
     "poisons_and_remembers",
@@ -284,6 +296,7 @@ __all__ = [
     "poisons_party",
     "poisons_training",
     "poisons_updates",
+    "refuse_others_keys",
     "require",
     "seal_state",
     "unknown",

@@ -168,8 +168,8 @@ class Post(KeepsSecrets):
     is noted accuses nobody, because anybody can write a false name. A party whose mail is dropped
     whole is not called: empty mail means "begin".
 
-    At rest (`core.seal_state`) leave the directory out, ``replace(post, directory=Directory())``,
-    and hand in the one of now when it wakes: a copy would not know who enrolled since.
+    At rest (`core.seal_state`) it is without the directory, and is handed the one of now when it
+    wakes: a copy would not know who enrolled since.
 
     Args:
         identity: the secret keys of this party.
