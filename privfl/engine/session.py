@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from privfl.core import (
@@ -155,9 +156,11 @@ class Session(Generic[O]):
         faults: Faults = NO_FAULTS,
         *,
         keep_bodies: bool = False,
+        plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] | None = None,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
-        (`ClientSide.entered`); who is not there does not show up.
+        (`ClientSide.entered`); who is not there does not show up. ``plans_of`` are the plans of
+        clients that a lying server told something else: their letters are bound to these.
         """
         others: dict[PartyId, Mapping[str, Party]] = {
             client_party(client): parties for client, parties in clients.items()
@@ -166,18 +169,25 @@ class Session(Generic[O]):
         for who, helper in now.helpers.items():
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: now.server.enter(plan) for part, plan in plans.items()}
-        driver = self._driver(plans.values())
+        driver = self._driver(plans.values(), plans_of or {})
         return drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
 
     def member(self, client: ClientId) -> ClientMember:
         """A client's member."""
         return self._enrolled.clients[client]
 
-    def _driver(self, plans: Iterable[RoundPlan]) -> Driver:
+    def _driver(
+        self,
+        plans: Iterable[RoundPlan],
+        plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] = MappingProxyType({}),
+    ) -> Driver:
         """What carries the mail of a round, or of the set-up where there is no plan."""
         if self.mail == "bare":
             return drive_all
         listed = tuple(plans)
         scene = round_scene(listed) if listed else set_up_scene(secrets.token_bytes(16))
         now = self._enrolled
-        return partial(drive_signed, keys=now.keys, directory=now.directory, scene=scene)
+        others = {client_party(c): round_scene(told.values()) for c, told in plans_of.items()}
+        return partial(
+            drive_signed, keys=now.keys, directory=now.directory, scene=scene, others=others
+        )
