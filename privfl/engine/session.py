@@ -55,9 +55,14 @@ class Session(Generic[O]):
     ``enrol`` makes members, each from an identity of its own and the one directory of all, and
     drives their key set-up; when clients come that were not there, everybody sets up anew, with
     fresh identities. With ``mail="signed"`` every letter is signed and sealed, in the set-up too.
+
+    Raises:
+        ConfigError: ``mail`` is neither "bare" nor "signed".
     """
 
     def __init__(self, channel: Channel[O], mail: MailMode = "bare") -> None:
+        if mail not in MAIL:
+            raise ConfigError(f"mail is 'bare' or 'signed', and is '{mail}'.")
         self.channel = channel
         self.mail = mail
         self.setup_messages: tuple[Message, ...] = ()
