@@ -25,6 +25,7 @@ from privfl.aggregators import FLTrust, Krum, Mean
 from privfl.attacks import ClientUpdates, GradientDisaggregation, PropertyScores, SelectionProfile
 from privfl.core import Bounded, Channel, Context, RoundPlan, Rows
 from privfl.crypto import BFV, AdditiveSharing, SecAgg
+from privfl.crypto.enrolled import Enrolled
 from privfl.engine import Session
 from privfl.hybrid import BucketedSecAgg, EncryptedCosine, TwoServer
 from privfl.hybrid.two_server import Reveal, SignTwoServer
@@ -465,10 +466,9 @@ class Shared:
 def sharing(sent: Mapping[int, Bounded]) -> Callable[[], None]:
     """All clients' work of plain additive sharing over two servers: encode, mask, seal."""
     channel = AdditiveSharing()
-    channel.helpers()
     first = next(iter(sent.values()))
     plan = RoundPlan(0, tuple(sent), len(first.delta), first.l2, session=b"benchmark")
-    clients = {who: channel.client(who) for who in sent}
+    clients = Enrolled.fresh(channel, sent).clients
 
     def run() -> None:
         for who, client in clients.items():

@@ -21,6 +21,7 @@ from benchmarks import flower_env
 from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl.core import NO_FAULTS, Bounded, Faults, Outcome, RoundPlan, client_party, drive
 from privfl.crypto import AdditiveSharing, FixedPoint, SecAgg
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import backend, mask
 
 PEER = "Flower SecAgg+"
@@ -141,8 +142,8 @@ def _round(
 ) -> tuple[float, Outcome]:
     """CPU seconds of everything in one round, in one process."""
     updates, plan = _updates(n, d), RoundPlan(number, tuple(range(1, n + 1)), d=d, l2=1.0)
-    members = {i: channel.client(i) for i in updates}
-    helpers, server = channel.helpers(), channel.server()
+    now = Enrolled.fresh(channel, updates)
+    members, helpers, server = now.clients, now.helpers, now.server
     began = time.process_time()
     parties = {client_party(i): member.enter(plan, updates[i]) for i, member in members.items()}
     parties |= {who: helper.enter(plan) for who, helper in helpers.items()}
@@ -230,7 +231,8 @@ def exchanges(quick: bool) -> Iterator[Row]:
         ("active, keys carried", SecAgg(graph="complete", mode="active", carry=True), 4),
     ):
         updates = _updates(8, 10)
-        members, server = {i: channel.client(i) for i in updates}, channel.server()
+        now = Enrolled.fresh(channel, updates)
+        members, server = now.clients, now.server
         for number in range(2):
             plan = RoundPlan(number, tuple(updates), d=10, l2=1.0)
             outcome = drive(

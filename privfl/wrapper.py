@@ -47,7 +47,7 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline
-from privfl.engine import Session, rule_reads_channel, unreadable
+from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, unreadable
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
 
@@ -60,7 +60,8 @@ O = TypeVar("O")
 class Receipt:
     """What one aggregation cost and showed.
 
-    ``server_reads`` says what the server could read: every update, or only a sum. ``event`` is the
+    ``server_reads`` says what the server could read: every update, or only a sum; ``mail`` whether
+    the parties' letters were signed. ``event`` is the
     noisy release, ``epsilon`` all that this layer has spent so far (at its ``delta``), None with
     the reason in ``epsilon_note`` where no claim can be made.
     """
@@ -70,6 +71,7 @@ class Receipt:
     dropped: tuple[ClientId, ...]
     excluded: Mapping[PartyId, str]
     server_reads: str
+    mail: str
     bytes_sent: int
     exchanges: int
     seconds: float
@@ -90,11 +92,12 @@ class PrivateAggregation(Generic[O]):
     the mean divides by, in place of the number present: without it nothing is claimed of clients
     that come and go, nor of Poisson samples. Each round is charged before its first message, in
     ``ledger_file`` where one is given: a layer that starts anew with that file goes on from it.
-    Noise is from the operating system unless ``noise`` says otherwise.
+    Noise is from the operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and
+    seals every letter between the parties (`crypto.post`), which all are in this process.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
-            denominator beside a rule.
+            denominator beside a rule, mail that is neither "bare" nor "signed".
 
     >>> layer = PrivateAggregation(channel=Plain())
     >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
@@ -116,6 +119,7 @@ class PrivateAggregation(Generic[O]):
         relation: NeighbourRelation | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
+        mail: MailMode = "bare",
     ) -> None: ...
 
     @overload
@@ -132,6 +136,7 @@ class PrivateAggregation(Generic[O]):
         relation: NeighbourRelation | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
+        mail: MailMode = "bare",
     ) -> None: ...
 
     def __init__(
@@ -147,6 +152,7 @@ class PrivateAggregation(Generic[O]):
         relation: NeighbourRelation | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
+        mail: MailMode = "bare",
     ) -> None:
         if rule is not None and denominator is not None:
             raise ConfigError(
@@ -185,7 +191,7 @@ class PrivateAggregation(Generic[O]):
                     f"{name} computes on integers, whose scale comes from a clip: set"
                     " bound=Clip(l2=...)."
                 )
-        self._session: Session[Any] = Session(self.channel)
+        self._session: Session[Any] = Session(self.channel, mail)
         self._id = secrets.token_bytes(16)
         self._round = 0
 
@@ -246,6 +252,7 @@ class PrivateAggregation(Generic[O]):
             ),
             excluded=opened.excluded,
             server_reads=self._reads(opened),
+            mail=MAIL[self._session.mail],
             bytes_sent=outcome.bytes_sent(),
             exchanges=outcome.exchanges,
             seconds=time.perf_counter() - began,

@@ -35,6 +35,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from privfl.core import Bounded, Faults, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
+from privfl.crypto.enrolled import Enrolled
 
 logging.disable(logging.CRITICAL)
 
@@ -152,7 +153,8 @@ def ours(
     d = len(next(iter(updates.values())))
     channel = SecAgg(graph=k, threshold=t, bits=22, ring=32, rounding="stochastic")
     plan = RoundPlan(1, tuple(updates), d=d, l2=1.0)
-    server, members = channel.server(), {i: channel.client(i) for i in updates}
+    now = Enrolled.fresh(channel, updates)
+    server, members = now.server, now.clients
     bounded = {i: Bounded(i, update, 1.0) for i, update in updates.items()}
     began = time.process_time()
     parties = {client_party(i): member.enter(plan, bounded[i]) for i, member in members.items()}

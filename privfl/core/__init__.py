@@ -53,6 +53,7 @@ from privfl.core.errors import (
     DataCorrupt,
     DataMissing,
     NotVisible,
+    PlanRefused,
     PrivflError,
     RoundFailed,
     SecretsStay,
@@ -62,6 +63,7 @@ from privfl.core.errors import (
 )
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import Guarantee, Lie, Power
+from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -122,7 +124,14 @@ from privfl.core.rule import (
     at_the_client,
     before_the_rule,
 )
-from privfl.core.sealed_state import KeepsSecrets, SealedState, StateKey, seal_state, unseal_state
+from privfl.core.sealed_state import (
+    KeepsSecrets,
+    Lent,
+    SealedState,
+    StateKey,
+    seal_state,
+    unseal_state,
+)
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import (
     Buffer,
@@ -190,8 +199,10 @@ __all__ = [
     "Incident",
     "InformedServer",
     "KeepsSecrets",
+    "KnownKeys",
     "Knows",
     "Ledger",
+    "Lent",
     "Lie",
     "LocalPlan",
     "LocalRecipe",
@@ -220,8 +231,10 @@ __all__ = [
     "Outcome",
     "Party",
     "PartyId",
+    "PartyKeys",
     "PartyPoison",
     "Path",
+    "PlanRefused",
     "Power",
     "PrivateGradient",
     "PrivflError",
@@ -275,6 +288,7 @@ __all__ = [
     "is_divided",
     "is_measured",
     "is_private",
+    "no_helper",
     "norm",
     "pack_parts",
     "poisons_and_remembers",
@@ -284,6 +298,7 @@ __all__ = [
     "poisons_party",
     "poisons_training",
     "poisons_updates",
+    "refuse_others_keys",
     "require",
     "seal_state",
     "unknown",

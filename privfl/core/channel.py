@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 
 import torch
 
+from privfl.core.identity import KnownKeys, PartyKeys
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import DpEvent, Stable
 from privfl.core.protocol import (
@@ -108,7 +109,8 @@ class Able:
     is how many sums one key opens (None: no limit). ``told`` are the parties that learn what an
     outcome discloses, ``key_holders`` who can decrypt in a cohort. ``approximate``: sums carry
     noise of the scheme's own, with this standard deviation in one value of the weighted sum of a
-    plan's whole cohort. ``warnings`` are sentences that a report must show.
+    plan's whole cohort. ``keyed``: its members use their own keys and the directory, whether mail
+    is signed or not. ``warnings`` are sentences that a report must show.
 
     >>> Able().told
     ('server',)
@@ -123,6 +125,7 @@ class Able:
     key_holders: Callable[[Collection[ClientId]], Collection[PartyId]] | None = None
     approximate: Callable[[RoundPlan], float] | None = None
     informed: bool = False
+    keyed: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -132,7 +135,9 @@ class Channel(Protocol[O_co]):
     what it opens to.
 
     ``kind`` and ``able`` declare what it is and may do: nothing is found out from the names of its
-    fields and methods.
+    fields and methods. It makes ONE party at a time, from that party's own keys and the directory
+    of everybody's public keys: a node on a network makes itself, a simulator everybody. A channel
+    that needs no keys ignores them.
     """
 
     kind: ClassVar[ChannelKind]
@@ -142,16 +147,33 @@ class Channel(Protocol[O_co]):
         """What it may also do, as it is set."""
         ...
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A fresh member for a client."""
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """The parties beside clients and server: second servers, decryptors, dealers."""
         ...
 
-    def server(self) -> ServerMember[O_co]:
-        """A fresh member for the server, whose parties learn the outcome."""
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A member for a client.
+
+        Raises:
+            ConfigError: these are another party's keys.
+        """
         ...
 
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """Fresh members for the helpers, by party."""
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[O_co]:
+        """A member for the server, whose parties learn the outcome.
+
+        Raises:
+            ConfigError: as `client`.
+        """
+        ...
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """A member for a helper.
+
+        Raises:
+            ConfigError: as `client`, or the channel has no helper of that name.
+        """
         ...
 
     def describe(self) -> str:

@@ -22,6 +22,10 @@ class BadUpdate(PrivflError, ValueError):
     """An update of the wrong shape, with a norm over its bound, or not finite."""
 
 
+class PlanRefused(PrivflError, ValueError):
+    """A round's plan that a client has no part in, and why."""
+
+
 class TooManyByzantine(PrivflError, ValueError):
     """A rule was asked to tolerate more Byzantine clients than its proof allows for that number of
     rows.

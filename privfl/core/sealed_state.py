@@ -2,8 +2,9 @@
 
 A network engine may start a process per message, so what a party remembers must survive between
 messages. Everything that holds secrets inherits `KeepsSecrets`: pickling, copying or printing it by
-accident is refused. `sleep` writes it down under a key of that machine (AES-256-GCM, fresh random
-nonce); `wake` reads it back, and refuses what that key did not seal.
+accident is refused. `seal_state` writes it down under a key of that machine (AES-256-GCM, fresh
+random nonce); `unseal_state` reads it back, and refuses what that key did not seal. What a party
+has on loan (`Lent`: the directory of identities) does not sleep with it and is handed in again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from privfl.core.errors import PrivflError, SecretsStay
 
 T = TypeVar("T")
-_MAGIC = b"privfl-rest-1"
+_MAGIC = b"privfl-rest-2"
+_LENT = "lent"
 
 
 class KeepsSecrets:
@@ -61,6 +63,17 @@ class SealedState:
         return f"<SealedState: {len(self.body)} bytes>"
 
 
+class Lent:
+    """Base of what a party holds and does not own: it is left out at rest, and handed in, as it is
+    then, at waking.
+
+    A directory of identities is lent. A copy of it would miss everybody who enrolled, and keep
+    everybody who was struck out, while its holder slept.
+    """
+
+    __slots__ = ()
+
+
 class StateKey(KeepsSecrets):
     """The key of one machine under which its parties sleep."""
 
@@ -76,25 +89,49 @@ class StateKey(KeepsSecrets):
 
 
 class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: object) -> str | None:
+        return _LENT if isinstance(obj, Lent) else None
+
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, KeepsSecrets):  # the plain protocol-2 way, past the class's own refusal
             return object.__reduce_ex__(obj, 4)
         return NotImplemented
 
 
+class _Unpickler(pickle.Unpickler):
+    lent: Lent | None = None
+
+    def persistent_load(self, pid: Any) -> Lent:
+        if self.lent is None:
+            raise PrivflError(
+                "this party sleeps without the directory of identities: hand in the one of now,"
+                " unseal_state(..., lent=directory)."
+            )
+        return self.lent
+
+
 def seal_state(awake: object, key: StateKey) -> SealedState:
-    """Write a party or member down under this machine's key."""
+    """Write a party or member down under this machine's key, without what it has on loan."""
     plain = io.BytesIO()
     _Pickler(plain, protocol=5).dump(awake)
     nonce = secrets.token_bytes(12)
     return SealedState(_MAGIC + nonce + key._cipher().encrypt(nonce, plain.getvalue(), _MAGIC))
 
 
-def unseal_state(sealed: SealedState, key: StateKey, kind: type[T]) -> T:
+def unseal_state(
+    sealed: SealedState, key: StateKey, kind: type[T], *, lent: Lent | None = None
+) -> T:
     """Read a party or member back.
 
+    Args:
+        sealed: what `seal_state` wrote.
+        key: the key of this machine.
+        kind: what it must be.
+        lent: what it had on loan when it went to rest, as it is now: the directory.
+
     Raises:
-        PrivflError: another key sealed it, it was changed, or it is not a ``kind``.
+        PrivflError: another key sealed it, it was changed, it is not a ``kind``, or it had
+            something on loan that is not handed in.
 
     >>> key = StateKey()
     >>> unseal_state(seal_state([1, 2], key), key, list)
@@ -110,7 +147,9 @@ def unseal_state(sealed: SealedState, key: StateKey, kind: type[T]) -> T:
         raise PrivflError(
             "a sealed party was changed, or another machine's key sealed it."
         ) from None
-    awake = pickle.loads(plain)  # authenticated above: only the holder of the key wrote it
+    reader = _Unpickler(io.BytesIO(plain))  # authenticated: only the holder of the key wrote it
+    reader.lent = lent
+    awake = reader.load()
     if not isinstance(awake, kind):
         raise PrivflError(f"a sealed {type(awake).__name__} is no {kind.__name__}.")
     return awake

@@ -19,17 +19,20 @@ from privfl.core import (
     ChannelKind,
     ClientId,
     HelperMember,
+    KnownKeys,
     Mail,
     Member,
     Opened,
     Party,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
     Silent,
     Total,
     client_of,
+    no_helper,
     norm,
 )
 
@@ -177,17 +180,26 @@ class Plain:
         """Nothing beside opening rows."""
         return Able()
 
-    def client(self, who: ClientId) -> _ClientMember:
-        """A client that sends its update."""
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """None."""
+        return ()
+
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> _ClientMember:
+        """A client that sends its update. It needs no keys."""
         return _ClientMember()
 
-    def server(self) -> _ServerMember:
-        """A server that stacks what arrives."""
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> _ServerMember:
+        """A server that stacks what arrives. It needs no keys."""
         return _ServerMember()
 
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """None."""
-        return {}
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """There is none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise no_helper("plain", who, ())
 
     def describe(self) -> str:
         """Who can read what, for the report."""

@@ -25,6 +25,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 from privfl.core import (
     NO_FAULTS,
@@ -168,8 +169,8 @@ class Post(KeepsSecrets):
     is noted accuses nobody, because anybody can write a false name. A party whose mail is dropped
     whole is not called: empty mail means "begin".
 
-    At rest (`core.seal_state`) leave the directory out, ``replace(post, directory=Directory())``,
-    and hand in the one of now when it wakes: a copy would not know who enrolled since.
+    At rest (`core.seal_state`) it is without the directory, and is handed the one of now when it
+    wakes: a copy would not know who enrolled since.
 
     Args:
         identity: the secret keys of this party.
@@ -236,6 +237,7 @@ def drive_signed(
     keys: Mapping[PartyId, Identity],
     directory: Directory,
     scene: bytes,
+    others: Mapping[PartyId, bytes] = MappingProxyType({}),
     keep_bodies: bool = False,
 ) -> Outcome[None]:
     """`drive_all` with a post around every party, where one process holds everybody's keys.
@@ -248,9 +250,13 @@ def drive_signed(
         keys: everybody's identity.
         directory: who is who.
         scene: what the letters are bound to, new for every call.
+        others: what the letters of parties are bound to that were told another scene.
         keep_bodies: keep every letter; `Outcome.received` opens what the asked parties can.
     """
-    posts = {who: Post(keys[who], directory, scene, party) for who, party in parties.items()}
+    posts = {
+        who: Post(keys[who], directory, others.get(who, scene), party)
+        for who, party in parties.items()
+    }
 
     def behind(post: Post, lie: Callable[[Party], Party]) -> Callable[[Party], Party]:
         return lambda _: replace(post, inner=lie(post.inner))
@@ -260,7 +266,7 @@ def drive_signed(
     return replace(
         outcome,
         refused=tuple(refusal for post in posts.values() for refusal in post.refused),
-        opening=partial(_opening, dict(keys), directory, scene),
+        opening=partial(_opening, dict(keys), directory, scene, others),
     )
 
 
@@ -268,6 +274,7 @@ def _opening(
     keys: Mapping[PartyId, Identity],
     directory: Directory,
     scene: bytes,
+    others: Mapping[PartyId, bytes],
     letter: Message,
     of: Collection[PartyId],
 ) -> Buffer | None:
@@ -277,6 +284,7 @@ def _opening(
     own = keys.get(letter.receiver) if letter.receiver in of else None
     try:
         body = b"" if letter.body is None else letter.body
-        return _read(directory, scene, letter.sender, letter.receiver, body, own)[1]
+        told = others.get(letter.sender, scene)
+        return _read(directory, told, letter.sender, letter.receiver, body, own)[1]
     except _Refused:
         return None

@@ -19,13 +19,14 @@ from privfl.core import (
     Faults,
     NoisySteps,
     Party,
+    PlanRefused,
     RoundFailed,
     Seeds,
     Update,
 )
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.notes import Notes
-from privfl.engine.order import Order
+from privfl.engine.order import Order, Told
 from privfl.engine.session import Session
 from privfl.engine.state import RunState
 from privfl.training import Executor, Failed
@@ -93,7 +94,7 @@ class Simulated(Generic[O]):
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
-            trained, frames, made, noisy = self._train(order, state, notes)
+            trained, frames, made, noisy, told = self._train(order, state, notes)
         with notes.stage("client seats"):
             prepared, seats = self._prepare(order, state, trained, notes)
         with notes.stage("attack"):
@@ -101,12 +102,16 @@ class Simulated(Generic[O]):
             notes.fired |= effects.fired
             liars = {**self.faults.byzantine, **effects.byzantine}
         with notes.stage("bound"):
-            parties = self._enter(order, prepared, frames, notes)
+            parties = self._enter(order, told, prepared, frames, notes)
         charge(noisy)
         with notes.stage("channel"):
             self.session.inform(order.context)
             carried = self.session.play_parts(
-                order.plans, parties, replace(self.faults, byzantine=liars), keep_bodies=keep
+                told.plans,
+                parties,
+                replace(self.faults, byzantine=liars),
+                keep_bodies=keep,
+                plans_of=told.to,
             )
         return replace(
             made,
@@ -118,11 +123,11 @@ class Simulated(Generic[O]):
 
     def _train(
         self, order: Order, state: RunState, notes: Notes
-    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O], Noisy]:
+    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O], Noisy, Told]:
         cohort = order.plan.cohort
         nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
         if not cohort:
-            return {}, {}, nothing, {}
+            return {}, {}, nothing, {}, Told(order.plans)
         tasks = [self.adversaries.task(client, order, state) for client in cohort]
         rows = self._rows(len(cohort), order.plan.d)
         results = self.executor.train(order.base, tasks, rows, self.seeds)
@@ -149,7 +154,8 @@ class Simulated(Generic[O]):
                 f" {first.client}: {first.why}"
             )
         made = replace(nothing, clients=states, losses=tuple(losses))
-        return updates, frames, made, noisy
+        sent = {task.client: task.broadcast for task in tasks if task.broadcast is not None}
+        return updates, frames, made, noisy, Told.of(order, sent)
 
     def _prepare(
         self, order: Order, state: RunState, trained: Mapping[ClientId, Update], notes: Notes
@@ -180,19 +186,25 @@ class Simulated(Generic[O]):
     def _enter(
         self,
         order: Order,
+        told: Told,
         prepared: Mapping[ClientId, Update],
         frames: Mapping[ClientId, memoryview],
         notes: Notes,
     ) -> dict[ClientId, Mapping[str, Party]]:
         parties: dict[ClientId, Mapping[str, Party]] = {}
+        sent_to_all = order.base.digest
         for client, update in prepared.items():
             conduct = self.adversaries.conduct(client, order.plan.number)
+            plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
             try:
-                sent = order.side.bounded(order.plans, update, frames[client], conduct)
+                sent = order.side.bounded(plans, update, base, frames[client], conduct)
+            except PlanRefused as refused:
+                notes.wrong("plan", str(refused), client)
+                continue
             except BadUpdate as bad:
                 notes.wrong("bound", str(bad), client)
                 continue
-            parties[client] = order.side.entered(self.session.member(client), order.plans, sent)
+            parties[client] = order.side.entered(self.session.member(client), plans, sent)
         return parties
 
     def _rows(self, n: int, d: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from privfl.core import (
     Mechanism,
     NoiseSource,
     Party,
+    PlanRefused,
     RoundPlan,
     Seeds,
     Sensitivity,
@@ -48,7 +49,7 @@ class ClientSide:
     ``seats`` are the defences at the client by their position among the run's defences; ``bounds``
     by part; ``local`` is noise that every client adds itself (None: no such noise), for a delta
     that one neighbour moves by ``moved``; ``adaptive`` asks for a bit. ``seeds`` are the client's
-    simulation randomness.
+    simulation randomness. ``synchronous``: everybody starts a round from one model.
     """
 
     seats: Mapping[int, ClientSeat[Any]]
@@ -58,6 +59,7 @@ class ClientSide:
     local: Mechanism | None = None
     moved: Sensitivity = Sensitivity(float("inf"))
     adaptive: AdaptiveBound | None = None
+    synchronous: bool = True
 
     def prepared(
         self, update: Update, memory: Mapping[int, Any], plan: RoundPlan, start: Vector
@@ -75,10 +77,38 @@ class ClientSide:
                 changed.append(position)
         return sent, kept, tuple(changed)
 
+    def agreed(self, plans: Mapping[str, RoundPlan], base: str) -> None:
+        """Take no part in a round that is not about the model that this client trained from.
+
+        Protocols bind what they send to the plan, so that clients whose plans name different models
+        are in no sum together (model inconsistency: Pasquini, Francati, Ateniese 2022). A server
+        that sends everybody the same model of its making is not stopped by it.
+
+        Args:
+            plans: the round's parts.
+            base: `Broadcast.digest` of the broadcast that the client started from.
+
+        Raises:
+            PlanRefused: a plan does not name that model; or names several, where everybody starts
+                from one.
+        """
+        for part, plan in plans.items():
+            if base not in plan.models:
+                raise PlanRefused(
+                    f"round {plan.number}: the plan of part '{part}' does not name the model that"
+                    f" this client trained from ({base[:16]}...)."
+                )
+            if self.synchronous and len(plan.models) > 1:
+                raise PlanRefused(
+                    f"round {plan.number}: the plan of part '{part}' names {len(plan.models)}"
+                    " models, and in a synchronous round everybody starts from one."
+                )
+
     def bounded(
         self,
         plans: Mapping[str, RoundPlan],
         update: Update,
+        base: str,
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
     ) -> Mapping[str, Bounded]:
@@ -87,13 +117,16 @@ class ClientSide:
         Args:
             plans: the round's parts.
             update: what the seats made of the training's update.
+            base: `Broadcast.digest` of the broadcast that the client started from.
             frame: the buffer in which ``update.delta`` lies (`Bounded.frame`): where it is given,
                 the bounded delta is written there, and nothing is copied again.
             conduct: what an attacker hands over in place of the bounded delta.
 
         Raises:
+            PlanRefused: as `agreed`.
             BadUpdate: a part is not finite, or longer than its bound after it.
         """
+        self.agreed(plans, base)
         parts: dict[str, Bounded] = {}
         length = 0.0 if self.adaptive is None else norm(update.delta)  # before it is bounded
         for part, plan in plans.items():

@@ -5,12 +5,14 @@ everybody starts.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from privfl.core import (
     Bound,
     Broadcast,
+    ClientId,
     Context,
     RoundPlan,
     Seeds,
@@ -42,6 +44,44 @@ class Order:
     def plan(self) -> RoundPlan:
         """The delta's plan."""
         return self.plans["delta"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the parties of a round are told that it is about.
+
+    ``plans`` are the server's own and the helpers', by part, ``to`` the clients' to whom the server
+    says something else; ``models`` is the digest of the model that each such client was sent.
+
+    A server that sends some clients another model also names that model in their plans, or they
+    would refuse them (`ClientSide.agreed`). A plan can name one model only, so it chooses in whose
+    round its own members and the helpers are: here that of the model which most clients were sent.
+    """
+
+    plans: Mapping[str, RoundPlan]
+    to: Mapping[ClientId, Mapping[str, RoundPlan]] = field(default_factory=dict)
+    models: Mapping[ClientId, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, order: Order, sent: Mapping[ClientId, Broadcast]) -> Told:
+        """From the round's order, and what an active server sent to clients in its place."""
+        if not sent:
+            return cls(order.plans)
+        models = {client: broadcast.digest for client, broadcast in sent.items()}
+        honest = order.plan.models
+        by_client = {c: (models[c],) if c in models else honest for c in order.plan.cohort}
+        counts = Counter(by_client.values())
+        most = max(counts, key=lambda named: (counts[named], named == honest))
+
+        def naming(named: tuple[str, ...]) -> Mapping[str, RoundPlan]:
+            return {part: replace(plan, models=named) for part, plan in order.plans.items()}
+
+        plans = {named: naming(named) for named in counts}
+        return cls(plans[most], {c: plans[n] for c, n in by_client.items() if n != most}, models)
+
+    def plans_of(self, client: ClientId) -> Mapping[str, RoundPlan]:
+        """A client's plans."""
+        return self.to.get(client, self.plans)
 
 
 @dataclass(frozen=True)

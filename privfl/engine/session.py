@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from privfl.core import (
@@ -31,6 +32,7 @@ from privfl.core import (
     drive_all,
     drive_parts,
 )
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.post import drive_signed, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
 
@@ -50,23 +52,26 @@ class Session(Generic[O]):
     """The members of one channel, for a population of clients: simulated here, one on each machine
     in a network.
 
-    ``enrol`` makes members and drives their key set-up; when clients come that were not there,
-    everybody sets up anew. With ``mail="signed"`` every letter is signed and sealed, in the set-up
-    too: identities are fresh for each set-up, and the directory is this object's own.
+    ``enrol`` makes members, each from an identity of its own and the one directory of all, and
+    drives their key set-up; when clients come that were not there, everybody sets up anew, with
+    fresh identities. With ``mail="signed"`` every letter is signed and sealed, in the set-up too.
+
+    Raises:
+        ConfigError: ``mail`` is neither "bare" nor "signed".
     """
 
     def __init__(self, channel: Channel[O], mail: MailMode = "bare") -> None:
+        if mail not in MAIL:
+            raise ConfigError(f"mail is 'bare' or 'signed', and is '{mail}'.")
         self.channel = channel
         self.mail = mail
         self.setup_messages: tuple[Message, ...] = ()
         self.setup_refused: tuple[Refusal, ...] = ()
-        self.directory = Directory()
-        self._keys: dict[PartyId, Identity] = {}
-        self._clients: dict[ClientId, ClientMember] = {}
+        self._all: Enrolled[O] | None = None
 
     def enrolled(self, clients: Iterable[ClientId]) -> bool:
         """Whether all these clients are set up."""
-        return bool(self._clients) and set(clients) <= self._clients.keys()
+        return self._all is not None and set(clients) <= self._all.clients.keys()
 
     def enrol(self, clients: Iterable[ClientId], faults: Faults = NO_FAULTS) -> None:
         """Make sure that all these clients are set up.
@@ -77,14 +82,9 @@ class Session(Generic[O]):
         wanted = dict.fromkeys(clients)
         if self.enrolled(wanted):
             return
-        self._clients = {
-            client: self.channel.client(client) for client in {**self._clients, **wanted}
-        }
-        self._server = self.channel.server()
-        self._helpers = dict(self.channel.helpers())
-        if self.mail == "signed":
-            self._keys = {who: Identity.fresh(who) for who in self.members}
-            self.directory = Directory.of({who: me.public for who, me in self._keys.items()})
+        before = {} if self._all is None else self._all.clients
+        keyed = self.mail == "signed" or self.channel.able.keyed
+        self._all = Enrolled.fresh(self.channel, {**before, **wanted}, keyed=keyed)
         starting = {who: member.set_up() for who, member in self.members.items()}
         outcome = self._driver([])(starting, faults, keep_bodies=False)
         for abort in outcome.aborts.values():
@@ -94,20 +94,30 @@ class Session(Generic[O]):
     @property
     def members(self) -> Mapping[PartyId, Member]:
         """Everybody, by party."""
-        clients: dict[PartyId, Member] = {
-            client_party(client): member for client, member in self._clients.items()
-        }
-        return {**clients, **self._helpers, "server": self._server}
+        return self._enrolled.members
+
+    @property
+    def directory(self) -> Directory:
+        """Who is who among those who are set up; it is empty where mail is bare and the channel
+        needs no keys.
+        """
+        return self._enrolled.directory
 
     def identity(self, who: PartyId) -> Identity:
-        """The keys of a party, where mail is signed.
+        """The keys of a party.
 
         Raises:
-            ConfigError: mail is not signed, or nobody of that name is set up.
+            ConfigError: nobody of that name is set up.
         """
-        if who not in self._keys:
-            raise ConfigError(f"{who} has no identity here: set mail to 'signed', and enrol it.")
-        return self._keys[who]
+        if who not in self._enrolled.keys:
+            raise ConfigError(f"{who} has no identity here: enrol it.")
+        return self._enrolled.keys[who]
+
+    @property
+    def _enrolled(self) -> Enrolled[O]:
+        if self._all is None:
+            raise ConfigError("nobody is set up yet: enrol the clients before a round.")
+        return self._all
 
     def inform(self, context: Context) -> None:
         """Tell the server's member the model, where the rule that its protocol runs needs it.
@@ -117,12 +127,13 @@ class Session(Generic[O]):
         """
         if not self.channel.able.informed:
             return
-        if not isinstance(self._server, InformedServer):
+        server = self._enrolled.server
+        if not isinstance(server, InformedServer):
             raise ConfigError(
                 f"{type(self.channel).__name__} declares an informed server, and its server's"
                 " member has no inform(context)."
             )
-        self._server.inform(context)
+        server.inform(context)
 
     def play(
         self,
@@ -133,13 +144,14 @@ class Session(Generic[O]):
         keep_bodies: bool = False,
     ) -> Outcome[O]:
         """One protocol run of one part. Clients of the plan without an update do not show up."""
+        now = self._enrolled
         parties: dict[PartyId, Any] = {
-            client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()
+            client_party(c): now.clients[c].enter(plan, update) for c, update in updates.items()
         }
-        parties |= {who: helper.enter(plan) for who, helper in self._helpers.items()}
+        parties |= {who: helper.enter(plan) for who, helper in now.helpers.items()}
         driver = self._driver([plan])
         return drive(
-            self._server.enter(plan), parties, faults, keep_bodies=keep_bodies, driver=driver
+            now.server.enter(plan), parties, faults, keep_bodies=keep_bodies, driver=driver
         )
 
     def play_parts(
@@ -149,27 +161,38 @@ class Session(Generic[O]):
         faults: Faults = NO_FAULTS,
         *,
         keep_bodies: bool = False,
+        plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] | None = None,
     ) -> Carried[O]:
         """A round, all parts together. ``clients`` are the clients' parties by part
-        (`ClientSide.entered`); who is not there does not show up.
+        (`ClientSide.entered`); who is not there does not show up. ``plans_of`` are the plans of
+        clients that a lying server told something else: their letters are bound to these.
         """
         others: dict[PartyId, Mapping[str, Party]] = {
             client_party(client): parties for client, parties in clients.items()
         }
-        for who, helper in self._helpers.items():
+        now = self._enrolled
+        for who, helper in now.helpers.items():
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
-        openers = {part: self._server.enter(plan) for part, plan in plans.items()}
-        driver = self._driver(plans.values())
+        openers = {part: now.server.enter(plan) for part, plan in plans.items()}
+        driver = self._driver(plans.values(), plans_of or {})
         return drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
 
     def member(self, client: ClientId) -> ClientMember:
         """A client's member."""
-        return self._clients[client]
+        return self._enrolled.clients[client]
 
-    def _driver(self, plans: Iterable[RoundPlan]) -> Driver:
+    def _driver(
+        self,
+        plans: Iterable[RoundPlan],
+        plans_of: Mapping[ClientId, Mapping[str, RoundPlan]] = MappingProxyType({}),
+    ) -> Driver:
         """What carries the mail of a round, or of the set-up where there is no plan."""
         if self.mail == "bare":
             return drive_all
         listed = tuple(plans)
         scene = round_scene(listed) if listed else set_up_scene(secrets.token_bytes(16))
-        return partial(drive_signed, keys=self._keys, directory=self.directory, scene=scene)
+        now = self._enrolled
+        others = {client_party(c): round_scene(told.values()) for c, told in plans_of.items()}
+        return partial(
+            drive_signed, keys=now.keys, directory=now.directory, scene=scene, others=others
+        )

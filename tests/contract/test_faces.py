@@ -13,7 +13,7 @@ from torch import nn
 
 import privfl
 
-CHANNEL = {"client", "server", "helpers", "decode"}
+CHANNEL = {"client", "server", "helper", "helpers", "decode"}
 FITS = {
     "aggregators": [{"sensitivity"}, {"before"}, {"after"}, {"at_client"}],
     "attacks": [

@@ -11,6 +11,7 @@ import torch
 from privfl import PrivateAggregation
 from privfl.aggregators import Mean
 from privfl.core import BadUpdate, ConfigError
+from privfl.crypto import AdditiveSharing, Plain, SecAgg
 from privfl.dp import Clip
 
 
@@ -71,3 +72,18 @@ def test_the_example_loop_runs_and_learns():
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[1].rstrip(";")) > 0.85
+
+
+@pytest.mark.parametrize("channel", [Plain(), SecAgg(), AdditiveSharing()], ids=str)
+def test_a_receipt_says_whether_mail_was_signed_and_signing_changes_no_aggregate(channel):
+    updates = {i: torch.full((8,), 0.1 * (i + 1)) for i in range(4)}
+    found = {}
+    for mail in ("bare", "signed"):
+        layer = PrivateAggregation(bound=Clip(l2=2.0), channel=channel, mail=mail)
+        for _ in range(2):
+            found[mail] = layer.aggregate(updates)
+    (bare, plainly), (signed, posted) = found["bare"], found["signed"]
+    assert torch.equal(bare, signed)
+    assert plainly.mail == "not signed, all parties in one process"
+    assert posted.mail.startswith("signed by its sender")
+    assert posted.bytes_sent >= plainly.bytes_sent + 4 * 72

@@ -106,17 +106,19 @@ def test_without_the_planted_layer_far_fewer_samples_fall_out(digits):
     assert (found.psnr > 40).float().mean() < 0.4  # those that move one neuron alone
 
 
-def test_one_sample_of_one_client_is_fished_out_of_a_secure_sum(digits):
+def test_one_sample_of_one_client_is_fished_out_and_out_of_a_secure_sum_it_is_not(digits):
+    """The bait is another model than the others are sent, so its client is in no sum with them."""
     clients = [digits.train.take(range(12 * i, 12 * i + 12)) for i in range(4)]
     wanted = int((torch.bincount(clients[2].y, minlength=10) == 1).nonzero()[0])
     net = initialised(mlp, (1, 8, 8), 10, seed=0, hidden=(32,))
     attack = Fishing(features=32, classes=10, wanted=wanted, victim=2)
-    run = play(net, clients, digits.test, FedSGD(lr=0.1), attackers=everybody(attack, 4), **SUMMED)
+    run = play(net, clients, digits.test, FedSGD(lr=0.1), attackers=everybody(attack, 4))
     result = attack.run(run.view("server", 0))
-    assert (
-        float(pictures(result.samples, clients[2].x[clients[2].y == wanted], peak=HIGH - LOW).psnr)
-        > 50
-    )
+    true = clients[2].x[clients[2].y == wanted]
+    assert float(pictures(result.samples, true, peak=HIGH - LOW).psnr) > 50
+    net = initialised(mlp, (1, 8, 8), 10, seed=0, hidden=(32,))
+    run = play(net, clients, digits.test, FedSGD(lr=0.1), attackers=everybody(attack, 4), **SUMMED)
+    assert "no sample of class" in attack.run(run.view("server", 0)).reason
 
 
 def test_the_bait_takes_a_single_sample_through_a_convolution_too(digits):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from privfl.core import Bounded, ConfigError, RoundPlan, StateKey, seal_state, unseal_state
 from privfl.crypto import BFV, CKKS, FixedPoint, MultiPartyRLWE, Paillier
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.lattice import flooding
 from privfl.crypto.he.lattice.parameters import plain_modulus
 from privfl.crypto.he.mprlwe.keys import (
@@ -119,7 +120,7 @@ def test_one_client_past_the_headroom_is_refused_before_the_round(channel, most)
     first = next(n for n in range(most, 5000) if not _fits(channel, n))
     assert first - most < 50
     with pytest.raises(ConfigError, match="can overflow"):
-        channel.server().enter(plan_for(first))
+        Enrolled.fresh(channel, ()).server.enter(plan_for(first))
 
 
 def _fits(channel, n):
@@ -143,14 +144,10 @@ def test_what_a_channel_opens_is_the_quantised_sum_bit_for_bit(channel):
     rows = 0.99 * rows / rows.norm(dim=1, keepdim=True)
     plan, code = plan_for(3, d=40), FixedPoint(16)
     bounded = [Bounded(i, rows[i], 1.0) for i in range(3)]
-    members = {
-        **{client_party(i): channel.client(i) for i in range(3)},
-        **channel.helpers(),
-        "server": channel.server(),
-    }
+    members = Enrolled.fresh(channel, range(3)).members
     drive_all({who: member.set_up() for who, member in members.items()})
     parties = {client_party(i): members[client_party(i)].enter(plan, bounded[i]) for i in range(3)}
-    parties |= {who: members[who].enter(plan) for who in channel.helpers()}
+    parties |= {who: members[who].enter(plan) for who in channel.helpers}
     opened = drive(members["server"].enter(plan), parties).opened.what
     ideal = code.decode(sum(code.encode(update, plan) for update in bounded), plan, 3)
     assert torch.equal(opened.value, ideal.value)
@@ -405,7 +402,7 @@ class TestCKKS:
         with pytest.raises(ConfigError, match="bfv, which is exact"):
             CKKS(bits=30)
         with pytest.raises(ConfigError, match="max_clients"):
-            CKKS().server().enter(plan_for(256))
+            Enrolled.fresh(CKKS(), ()).server.enter(plan_for(256))
 
 
 def natural(coefficients):

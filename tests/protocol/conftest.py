@@ -10,13 +10,13 @@ class Restless(KeepsSecrets):
     message does.
     """
 
-    def __init__(self, party):
-        self.key = StateKey()
+    def __init__(self, party, lent=None):
+        self.key, self.lent = StateKey(), lent
         self.kind = type(party)
         self.sealed = seal_state(party, self.key)
 
     def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind)
+        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
         answer = {
             to: bytes(body)
             for to, body in party.step({who: bytes(body) for who, body in mail.items()}).items()
@@ -26,7 +26,7 @@ class Restless(KeepsSecrets):
 
     @property
     def result(self):
-        return unseal_state(self.sealed, self.key, self.kind).result
+        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto import FixedPoint
+from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
 from privfl.engine import Session
 from privfl.hybrid import BucketedSecAgg
@@ -95,7 +96,7 @@ def test_over_many_rounds_everybody_meets_everybody_about_equally_often():
 
 def test_entering_the_same_round_twice_is_refused_because_regrouping_opens_updates():
     channel, sent = BucketedSecAgg(size=2), updates(4)
-    member = channel.client(10)
+    member = Enrolled.fresh(channel, [10]).clients[10]
     member.enter(plan_for(sent), sent[10])
     with pytest.raises(Abort, match="entered before"):
         member.enter(plan_for(sent), sent[10])
@@ -166,7 +167,7 @@ def test_garbled_mail_excludes_its_sender_by_name_and_spares_the_other_groups():
 def test_a_cohort_too_small_for_two_groups_is_refused_in_words():
     sent = updates(5)
     with pytest.raises(ConfigError, match="no two groups of 3"):
-        BucketedSecAgg(size=3).server().enter(plan_for(sent))
+        Enrolled.fresh(BucketedSecAgg(size=3), ()).server.enter(plan_for(sent))
 
 
 def test_nobody_but_the_server_reads_group_means_and_the_server_reads_no_update():
@@ -279,9 +280,13 @@ def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     session.enrol(sent)
     plan = plan_for(sent)
     parties = {
-        client_party(c): restless(session.members[client_party(c)].enter(plan, u))
+        client_party(c): restless(
+            session.members[client_party(c)].enter(plan, u), session.directory
+        )
         for c, u in sent.items()
     }
-    opened = drive(restless(session.members["server"].enter(plan)), parties).opened
+    opened = drive(
+        restless(session.members["server"].enter(plan), session.directory), parties
+    ).opened
     for row, group in zip(opened.what.values, channel.groups(plan), strict=True):
         assert torch.equal(row, quantised(channel, plan, sent, group))

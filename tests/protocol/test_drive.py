@@ -7,6 +7,7 @@ import torch
 
 from privfl.core import Abort, Bounded, Faults, Mail, Opened, RoundPlan, Total, drive
 from privfl.crypto import Plain
+from privfl.crypto.enrolled import Enrolled
 
 
 @dataclass
@@ -142,12 +143,13 @@ def plain_round(n):
     """Look-ups of the parties' names, and list entries walked past, in a plain round of n
     clients.
     """
-    channel, plan = Plain(), RoundPlan(0, tuple(range(n)), d=2, l2=1.0)
+    plan = RoundPlan(0, tuple(range(n)), d=2, l2=1.0)
+    everybody = Enrolled.fresh(Plain(), range(n), keyed=False)
     clients = {
-        Name(f"client/{c}"): channel.client(c).enter(plan, Bounded(c, torch.ones(2) / 2, l2=1.0))
+        Name(f"client/{c}"): everybody.clients[c].enter(plan, Bounded(c, torch.ones(2) / 2, l2=1.0))
         for c in range(n)
     }
-    server = channel.server().enter(plan)
+    server = everybody.server.enter(plan)
     server.ids = Stack()
     Name.looked_up = Stack.walked = 0
     assert drive(server, clients).opened.what.n == n

@@ -32,6 +32,7 @@ from privfl.core import (
     seal_state,
     unseal_state,
 )
+from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import previous_aggregate
 
@@ -43,19 +44,19 @@ FLTRUST = FLTrust(root=lambda context: G0)
 class Resting:
     """A party that is put to rest after every exchange and woken before the next."""
 
-    def __init__(self, party):
-        self.kind, self.key = type(party), StateKey()
+    def __init__(self, party, lent=None):
+        self.kind, self.key, self.lent = type(party), StateKey(), lent
         self.sealed = seal_state(party, self.key)
 
     def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind)
+        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
         out = party.step(mail)
         self.sealed = seal_state(party, self.key)
         return out
 
     @property
     def result(self):
-        return unseal_state(self.sealed, self.key, self.kind).result
+        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
 
 
 class Scene:
@@ -65,8 +66,8 @@ class Scene:
 
     def __init__(self, channel, setup_faults=Faults(), seed=2):
         self.channel, self.number = channel, 10
-        clients = {client_party(i): channel.client(i) for i in range(N)}
-        self.members = {**clients, **channel.helpers(), "server": channel.server()}
+        self.all = Enrolled.fresh(channel, range(N))
+        self.members = dict(self.all.members)
         self.setup = drive_all(
             {who: member.set_up() for who, member in self.members.items()},
             setup_faults,
@@ -198,7 +199,7 @@ def test_the_last_aggregate_is_the_next_rounds_reference():
 
 def test_a_server_that_forgot_the_last_aggregate_takes_how_the_model_moved():
     channel = EncryptedCosine(rule=CosineFilter(), reference="previous")
-    server = channel.server()
+    server = Enrolled.fresh(channel, ()).server
     scene = Scene(channel)
     server.inform(scene.context(torch.zeros(D)))
     server.inform(scene.context(G0))
@@ -206,7 +207,7 @@ def test_a_server_that_forgot_the_last_aggregate_takes_how_the_model_moved():
 
 
 def test_parties_rest_between_exchanges(fltrust):
-    opened = fltrust.play(wrap=Resting).opened
+    opened = fltrust.play(wrap=lambda party: Resting(party, fltrust.all.directory)).opened
     assert near(opened.what.mean(), fltrust.expected(FLTRUST, range(N)))
 
 
@@ -320,7 +321,7 @@ def test_the_description_says_who_must_not_collude(fltrust):
 
 def test_it_is_a_channel_with_an_informed_server():
     channel: Channel[Total] = EncryptedCosine()
-    assert isinstance(channel.server(), InformedServer)
+    assert isinstance(Enrolled.fresh(channel, ()).server, InformedServer)
 
 
 # who drops, garbles, comes late
@@ -446,13 +447,15 @@ def test_impossible_options_are_refused(wrong):
 
 
 def test_a_round_without_a_reference_is_refused():
-    server = EncryptedCosine(rule=FLTRUST).server()
+    server = Enrolled.fresh(EncryptedCosine(rule=FLTRUST), ()).server
     with pytest.raises(ConfigError, match="FLTrust needs the model"):
         server.enter(RoundPlan(0, (0, 1), D, l2=1.0))
 
 
 def test_a_root_update_that_is_not_finite_is_refused():
-    server = EncryptedCosine(rule=FLTrust(root=lambda context: torch.full((D,), math.inf))).server()
+    server = Enrolled.fresh(
+        EncryptedCosine(rule=FLTrust(root=lambda context: torch.full((D,), math.inf))), ()
+    ).server
     with pytest.raises(BadUpdate, match="no finite vector"):
         server.inform(Context(RoundPlan(0, (0, 1), D, l2=1.0), torch.zeros(D), torch.Generator()))
 
@@ -461,7 +464,7 @@ def test_extra_vectors_and_unbounded_rows_are_refused(fltrust):
     with pytest.raises(ConfigError, match="train without extra vectors"):
         fltrust.members["server"].enter(fltrust.plan(part="control"))
     with pytest.raises(ConfigError, match="set bound to a clip"):
-        EncryptedCosine().server().enter(RoundPlan(0, (0, 1), D, l2=math.inf))
+        Enrolled.fresh(EncryptedCosine(), ()).server.enter(RoundPlan(0, (0, 1), D, l2=math.inf))
 
 
 def test_the_previous_aggregate_is_no_reference_elsewhere(fltrust):

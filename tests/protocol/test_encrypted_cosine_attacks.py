@@ -22,9 +22,11 @@ from privfl.core import (
     drive,
     drive_all,
 )
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.lattice.keys import fresh
 from privfl.crypto.he.lattice.seal import context, load, passage
-from privfl.crypto.he.wire import Identity, SignedMessage, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, pack, unpack
+from privfl.crypto.primitives import Identity
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import holder as holder_module
 from privfl.hybrid.encrypted_cosine.forms import (
@@ -71,8 +73,8 @@ class Scene:
 
     def __init__(self, channel):
         self.channel, self.number = channel, 0
-        clients = {client_party(i): channel.client(i) for i in range(N)}
-        self.members = {**clients, **channel.helpers(), "server": channel.server()}
+        self.all = Enrolled.fresh(channel, range(N))
+        self.members = dict(self.all.members)
         drive_all({who: member.set_up() for who, member in self.members.items()})
         noise = torch.randn(N, D, generator=torch.Generator().manual_seed(3))
         self.rows = (G0 / G0.norm() + noise / math.sqrt(D)) / 2
@@ -485,7 +487,7 @@ def test_questions_about_too_few_or_forged_or_old_clients_are_refused(scene):
     _, _, body = scene.questions(plan)
     ring = scene.ring("server")
     honest = [SignedMessage.read(scene.message(i, plan)) for i in range(N)]
-    mallory = Identity()
+    mallory = Identity.fresh("client/77")
     forged = SignedMessage.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/1", (b"x",))
     stranger = SignedMessage.signed(mallory, CIPHERTEXT, ring.topic(plan), "client/77", (b"x",))
     _, dots, squares = SignedMessage.read(body).whole()
@@ -512,7 +514,11 @@ def test_questions_of_another_round_or_by_somebody_else_are_refused(scene):
     with pytest.raises(Abort, match="for round"):
         scene.members["key_holder"].enter(plan).step({"server": old})
     mallory = SignedMessage.signed(
-        Identity(), QUESTIONS, scene.ring("server").topic(plan), "server", (b"", b"", b"")
+        Identity.fresh("client/77"),
+        QUESTIONS,
+        scene.ring("server").topic(plan),
+        "server",
+        (b"", b"", b""),
     ).to_bytes()
     with pytest.raises(Abort, match="signature"):
         scene.members["key_holder"].enter(plan).step({"server": mallory})
@@ -522,7 +528,7 @@ def test_questions_of_another_round_or_by_somebody_else_are_refused(scene):
 def test_a_reference_with_one_coordinate_is_refused_because_it_reads_that_coordinate(scene):
     single = torch.zeros(D)
     single[7] = 3.0
-    server = EncryptedCosine(rule=FLTrust(root=lambda context: single)).server()
+    server = Enrolled.fresh(EncryptedCosine(rule=FLTrust(root=lambda context: single)), ()).server
     server.inform(Context(scene.plan(), torch.zeros(D), torch.Generator()))
     with pytest.raises(ConfigError, match="reads that coordinate of every client"):
         server.enter(scene.plan())

@@ -26,6 +26,7 @@ from privfl.core import (
     unseal_state,
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
+from privfl.crypto.enrolled import Enrolled
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 CHANNELS = {
@@ -53,19 +54,19 @@ WEIGHTS = (1.0, 2.0, 0.5, 1.5)
 class Resting:
     """A party that is put to rest after every exchange and woken before the next."""
 
-    def __init__(self, party):
-        self.kind, self.key = type(party), StateKey()
+    def __init__(self, party, lent=None):
+        self.kind, self.key, self.lent = type(party), StateKey(), lent
         self.sealed = seal_state(party, self.key)
 
     def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind)
+        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
         out = party.step(mail)
         self.sealed = seal_state(party, self.key)
         return out
 
     @property
     def result(self):
-        return unseal_state(self.sealed, self.key, self.kind).result
+        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
 
 
 class Scene:
@@ -73,8 +74,8 @@ class Scene:
 
     def __init__(self, channel, n=4, d=50, setup_faults=Faults()):
         self.channel, self.n, self.d, self.number = channel, n, d, 100
-        clients = {client_party(i): channel.client(i) for i in range(n)}
-        self.members = {**clients, **channel.helpers(), "server": channel.server()}
+        self.all = Enrolled.fresh(channel, range(n))
+        self.members = dict(self.all.members)
         self.setup = drive_all(
             {who: member.set_up() for who, member in self.members.items()},
             setup_faults,
@@ -90,7 +91,8 @@ class Scene:
         )
 
     def parties(self, plan, resting=False):
-        wrap = Resting if resting else (lambda party: party)
+        directory = self.all.directory
+        wrap = (lambda party: Resting(party, directory)) if resting else (lambda party: party)
         out = {}
         for who, member in self.members.items():
             if who == "server":
@@ -151,7 +153,9 @@ def test_members_survive_sleep_and_refuse_to_be_pickled(scene):
 
     key = StateKey()
     for who, member in scene.members.items():
-        scene.members[who] = unseal_state(seal_state(member, key), key, type(member))
+        scene.members[who] = unseal_state(
+            seal_state(member, key), key, type(member), lent=scene.all.directory
+        )
         with pytest.raises(SecretsStay):
             pickle.dumps(member)
         assert "secrets" in repr(member)
@@ -304,7 +308,7 @@ def test_no_message_carries_a_secret(scene):
     secrets = []
     for member in scene.members.values():
         ring = member.ring
-        secrets += [ring.identity._sign, ring.identity._box]
+        secrets += [ring.identity.signing, ring.identity.box]
         if ring.secret is not None:
             secrets.append(ring.secret.to_bytes()[:64])
             secrets += [getattr(ring.secret, "secret", b"?" * 64)[40:72]]
@@ -381,7 +385,7 @@ GARBLERS = {
     [
         (name, who)
         for name in ("paillier-shared", "paillier-threshold", "bfv-authority", "mp-rlwe")
-        for who in ("client/1", "server", *CHANNELS[name].helpers())
+        for who in ("client/1", "server", *CHANNELS[name].helpers)
     ],
 )
 def test_garbage_in_the_set_up_or_in_a_round_never_crashes_anybody_and_never_falsifies_a_sum(

@@ -24,12 +24,14 @@ from privfl.core import (
     drive_all,
 )
 from privfl.crypto import BFV, MultiPartyRLWE, Paillier
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
-from privfl.crypto.he.wire import Identity, Refused, SignedMessage, Topic, pack, seal, unpack
+from privfl.crypto.he.wire import Refused, SignedMessage, pack, seal, unpack, unsealed
+from privfl.crypto.primitives import Identity
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 CHANNELS = {
@@ -47,8 +49,7 @@ class Attack:
 
     def __init__(self, channel, d=20):
         self.channel, self.d = channel, d
-        clients = {client_party(i): channel.client(i) for i in range(4)}
-        self.members = {**clients, **channel.helpers(), "server": channel.server()}
+        self.members = dict(Enrolled.fresh(channel, range(4)).members)
         drive_all({who: member.set_up() for who, member in self.members.items()})
         self.number = 0
 
@@ -134,7 +135,7 @@ def test_ciphertexts_that_the_server_makes_and_signs_itself_are_refused(attack):
     me = attack.members["server"].ring.identity
     public = attack.members["server"].ring.public
     zeros = public.encrypt(np.zeros(attack.d + 1, dtype=np.int64), plan)
-    topic = Topic.of(plan, public.key_id)
+    topic = attack.members["server"].ring.topic(plan)
     forged = [SignedMessage.signed(me, CIPHERTEXT, topic, f"client/{i}", zeros) for i in (1, 2)]
     with pytest.raises(Abort, match="signature"):
         attack.ask(plan, [messages[0], *forged])
@@ -143,9 +144,9 @@ def test_ciphertexts_that_the_server_makes_and_signs_itself_are_refused(attack):
 def test_a_new_name_for_the_server_is_not_in_the_cohort(attack):
     plan, messages = attack.fresh()
     ring = attack.members["decryptor/0"].ring
-    mallory = Identity()
+    mallory = Identity.fresh("client/99")
     ring.roster["client/99"] = mallory.hello
-    topic = Topic.of(plan, ring.public.key_id)
+    topic = ring.topic(plan)
     zeros = ring.public.encrypt(np.zeros(attack.d + 1, dtype=np.int64), plan)
     with pytest.raises(Abort, match="client/99 is not in the cohort"):
         attack.ask(
@@ -238,7 +239,7 @@ def test_without_verified_sums_the_server_takes_a_decryptors_key_and_with_them_i
         attack = Attack(MultiPartyRLWE(verify_sum=verify))
         plan, _ = attack.fresh()
         ring = attack.members["server"].ring
-        topic = Topic.of(plan, ring.public.key_id)
+        topic = ring.topic(plan)
         lie = SignedMessage.signed(
             ring.identity, SUM, topic, "server", ((4).to_bytes(4, "little"), to_bytes(chosen))
         ).to_bytes()
@@ -260,9 +261,9 @@ def test_a_sum_that_is_not_verified_is_still_refused_when_it_says_too_few_or_is_
     attack = Attack(BFV(verify_sum=False, min_clients=3))
     plan, messages = attack.fresh()
     ring = attack.members["server"].ring
-    topic = Topic.of(plan, ring.public.key_id)
+    topic = ring.topic(plan)
     part = messages[0].whole()[0]
-    for count, identity in ((2, ring.identity), (9, ring.identity), (4, Identity())):
+    for count, identity in ((2, ring.identity), (9, ring.identity), (4, Identity.fresh("server"))):
         lie = SignedMessage.signed(
             identity, SUM, topic, "server", (count.to_bytes(4, "little"), bytes(part))
         ).to_bytes()
@@ -298,7 +299,7 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
         junk = SignedMessage.signed(
             ring.identity,
             CIPHERTEXT,
-            Topic.of(plan, ring.public.key_id),
+            ring.topic(plan),
             "client/1",
             (b"\xff" * 99,),
         ).to_bytes()
@@ -308,7 +309,7 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
                 return {} if mail else {"server": junk}
 
         parties["client/1"] = Liar()
-        parties |= {who: attack.members[who].enter(plan) for who in channel.helpers()}
+        parties |= {who: attack.members[who].enter(plan) for who in channel.helpers}
         outcome = drive(attack.members["server"].enter(plan), parties)
         assert outcome.opened.survivors == (0, 2, 3), name
         assert "client/1" in outcome.opened.excluded
@@ -325,7 +326,7 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     junk = SignedMessage.signed(
         ring.identity,
         CIPHERTEXT,
-        Topic.of(plan, ring.public.key_id),
+        ring.topic(plan),
         "client/1",
         (pack([b"\xff" * 99]),),
     ).to_bytes()
@@ -458,9 +459,9 @@ def test_impossible_settings_say_what_and_the_way_out(make, says):
 
 
 def test_sealed_boxes_open_for_their_receiver_and_purpose_alone():
-    me, other = Identity(), Identity()
+    me, other = Identity.fresh("client/1"), Identity.fresh("client/2")
     box = seal(me.hello[32:], b"piece", b"purpose")
-    assert me.unseal(box, b"purpose") == b"piece"
+    assert unsealed(me, box, b"purpose") == b"piece"
     for who, what, purpose in (
         (other, box, b"purpose"),
         (me, box, b"other"),
@@ -468,7 +469,7 @@ def test_sealed_boxes_open_for_their_receiver_and_purpose_alone():
         (me, b"short", b"purpose"),
     ):
         with pytest.raises(Refused):
-            who.unseal(what, purpose)
+            unsealed(who, what, purpose)
 
 
 def test_lists_of_messages_refuse_every_wrong_length():
@@ -486,12 +487,7 @@ class TestTheKeyCeremony:
         from privfl.core import Faults
 
         made = MultiPartyRLWE(**channel)
-        members = {
-            "client/0": made.client(0),
-            "client/1": made.client(1),
-            **made.helpers(),
-            "server": made.server(),
-        }
+        members = Enrolled.fresh(made, range(2)).members
         parties = {who: member.set_up() for who, member in members.items()}
         outcome = drive_all(parties, Faults(byzantine={liar: poison}))
         return members, outcome
@@ -565,7 +561,7 @@ class TestTheKeyCeremony:
         from privfl.core import Faults
 
         made = MultiPartyRLWE()
-        members = {"client/0": made.client(0), **made.helpers(), "server": made.server()}
+        members = Enrolled.fresh(made, [0]).members
         drive_all(
             {who: member.set_up() for who, member in members.items()},
             Faults(silent_from={"decryptor/2": 1}),

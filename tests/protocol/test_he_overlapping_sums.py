@@ -24,9 +24,10 @@ from privfl.core import (
     drive_all,
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
 from privfl.crypto.he.mprlwe.keys import add_c0
-from privfl.crypto.he.wire import SignedMessage, Topic, pack, unpack_numbers
+from privfl.crypto.he.wire import SignedMessage, pack, unpack_numbers
 from privfl.dp import Clip
 from privfl.training import LocalSGD
 
@@ -39,8 +40,7 @@ class Session:
 
     def __init__(self, channel):
         self.channel = channel
-        clients = {client_party(i): channel.client(i) for i in range(4)}
-        self.members = {**clients, **channel.helpers(), "server": channel.server()}
+        self.members = dict(Enrolled.fresh(channel, range(4)).members)
         self.set_up()
         generator = torch.Generator().manual_seed(8)
         rows = torch.randn(4, D, generator=generator)
@@ -66,7 +66,7 @@ class Session:
             )
             for i in plan.cohort
         }
-        parties |= {who: self.members[who].enter(plan) for who in self.channel.helpers()}
+        parties |= {who: self.members[who].enter(plan) for who in self.channel.helpers}
         return drive(self.members["server"].enter(plan), parties, faults)
 
     def ask(self, who, plan, messages, pieces=None):
@@ -181,7 +181,7 @@ def test_ciphertexts_of_an_earlier_session_under_a_kept_key_cannot_be_replayed(t
     key = session.members["server"].ring.public.key_id
     session.set_up()
     assert session.members["server"].ring.public.key_id == key
-    with pytest.raises(Abort, match="the signature is not the sender's"):
+    with pytest.raises(Abort, match="in another set-up"):
         session.ask("decryptor/0", plan, old)
 
 
@@ -275,7 +275,7 @@ def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_cha
     lie = SignedMessage.signed(
         ring.identity,
         SUM,
-        Topic.of(plan, ring.public.key_id),
+        ring.topic(plan),
         "server",
         ((4).to_bytes(4, "little"), *victim),
     )

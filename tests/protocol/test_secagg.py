@@ -30,6 +30,7 @@ from privfl.core import (
     unseal_state,
 )
 from privfl.crypto import FixedPoint, SecAgg
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.ring import lift
 
@@ -57,8 +58,8 @@ class Scene:
     server: object = None
 
     def __post_init__(self):
-        self.members = {i: self.channel.client(i) for i in range(1, self.n + 1)}
-        self.server = self.channel.server()
+        self.all = Enrolled.fresh(self.channel, range(1, self.n + 1))
+        self.members, self.server = dict(self.all.clients), self.all.server
 
     def plan(self, number=0):
         return RoundPlan(
@@ -77,7 +78,7 @@ class Scene:
         }
         return {
             **parties,
-            **{name: helper.enter(plan) for name, helper in self.channel.helpers().items()},
+            **{name: helper.enter(plan) for name, helper in self.all.helpers.items()},
         }
 
     def run(
@@ -308,7 +309,7 @@ def test_a_client_that_shares_garbage_fails_the_round_and_is_blamed_and_no_parti
 def test_parties_that_sleep_between_exchanges_open_the_same(mode, fidelity, restless):
     scene = Scene(SecAgg(mode=mode, graph="complete", corrupt=0.0, fidelity=fidelity), n=4)
     faults = Faults(silent_from={"client/1": 4}) if fidelity == "real" else Faults()
-    outcome = scene.run(faults, wrap=restless)
+    outcome = scene.run(faults, wrap=lambda party: restless(party, scene.all.directory))
     opened_is_exactly(scene, outcome, [2, 3, 4] if fidelity == "real" else [1, 2, 3, 4])
 
 
@@ -317,9 +318,12 @@ def test_members_sleep_and_wake_with_their_identities_and_keys_ahead():
     opened_is_exactly(scene, scene.run(), range(1, 5))
     key = StateKey()
     scene.members = {
-        i: unseal_state(seal_state(m, key), key, type(m)) for i, m in scene.members.items()
+        i: unseal_state(seal_state(m, key), key, type(m), lent=scene.all.directory)
+        for i, m in scene.members.items()
     }
-    scene.server = unseal_state(seal_state(scene.server, key), key, type(scene.server))
+    scene.server = unseal_state(
+        seal_state(scene.server, key), key, type(scene.server), lent=scene.all.directory
+    )
     outcome = scene.run(number=1)
     opened_is_exactly(scene, outcome, range(1, 5), number=1)
     assert outcome.exchanges == 8
@@ -503,12 +507,14 @@ def test_settings_that_prove_nothing_are_refused(settings, message):
 def test_a_cohort_of_one_and_an_update_without_a_bound_are_refused():
     channel = SecAgg()
     with pytest.raises(ConfigError, match="hides nothing"):
-        channel.server().enter(RoundPlan(0, (1,), d=2, l2=1.0))
+        Enrolled.fresh(channel, ()).server.enter(RoundPlan(0, (1,), d=2, l2=1.0))
     plan = RoundPlan(0, (1, 2), d=2, l2=float("inf"))
     with pytest.raises(ConfigError, match="bound"):
-        channel.client(1).enter(plan, Bounded(1, torch.ones(2), float("inf")))
+        Enrolled.fresh(channel, [1]).clients[1].enter(plan, Bounded(1, torch.ones(2), float("inf")))
     with pytest.raises(ConfigError, match="not in the cohort"):
-        channel.client(9).enter(RoundPlan(0, (1, 2), d=2, l2=1.0), Bounded(9, torch.zeros(2), 1.0))
+        Enrolled.fresh(channel, [9]).clients[9].enter(
+            RoundPlan(0, (1, 2), d=2, l2=1.0), Bounded(9, torch.zeros(2), 1.0)
+        )
 
 
 def test_the_computed_degree_matches_a_brute_force_estimate():

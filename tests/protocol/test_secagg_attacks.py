@@ -9,7 +9,8 @@ import torch
 
 from privfl.core import Bounded, Faults, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
-from privfl.crypto.primitives import Directory, backend, fields
+from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.primitives import backend, fields
 from privfl.crypto.secagg import StageAbort
 from privfl.crypto.secagg.keys import advertisement
 from privfl.crypto.secagg.parameters import epoch
@@ -40,23 +41,23 @@ def run(
     edit,
     mode="active",
     number=0,
-    members=None,
+    everybody=None,
     channel=None,
     faults=Faults(),
     server=None,
     keep=False,
 ):
     channel = channel or SecAgg(mode=mode, graph="complete", corrupt=0.0)
-    members = members or {i: channel.client(i) for i in range(1, N + 1)}
+    everybody = everybody or Enrolled.fresh(channel, range(1, N + 1))
     plan = RoundPlan(number, tuple(range(1, N + 1)), d=8, l2=1.0, session=b"run")
     parties = {
         client_party(i): m.enter(plan, Bounded(i, torch.full((8,), 0.1 * i / 8), 1.0))
-        for i, m in members.items()
+        for i, m in everybody.clients.items()
     }
-    honest = (server or channel.server()).enter(plan)
+    honest = (server or everybody.server).enter(plan)
     lying = LyingServer(honest, edit)
     outcome = drive(lying, parties, faults, keep_bodies=keep)
-    return outcome, honest, members, channel
+    return outcome, honest, everybody, channel
 
 
 def unchanged(to, body, kind):
@@ -164,11 +165,12 @@ def test_a_server_that_asks_twice_for_different_survivors_gets_one_answer(mode):
 
     channel = SecAgg(mode=mode, graph="complete", corrupt=0.0)
     plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)
-    members = {i: channel.client(i) for i in plan.cohort}
+    everybody = Enrolled.fresh(channel, plan.cohort)
+    members = everybody.clients
     parties = {
         client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()
     }
-    outcome = drive(Greedy(channel.server().enter(plan), unchanged), parties, keep_bodies=True)
+    outcome = drive(Greedy(everybody.server.enter(plan), unchanged), parties, keep_bodies=True)
     assert clients_that_abort(outcome, "consistency", "two different SURVIVORS") == EVERYBODY
     unmasks = [x for x in outcome.messages if x.receiver == "server" and x.body[4] == Kind.UNMASK]
     assert len(unmasks) == (
@@ -216,9 +218,9 @@ def test_a_server_that_replays_an_earlier_rounds_messages_is_caught():
         recorded.setdefault((to, kind), bytes(body))
         return body
 
-    _, _, members, channel = run(record)
+    _, _, everybody, channel = run(record)
     outcome, honest, *_ = run(
-        lambda to, body, kind: recorded[to, kind], number=1, members=members, channel=channel
+        lambda to, body, kind: recorded[to, kind], number=1, everybody=everybody, channel=channel
     )
     assert clients_that_abort(outcome, "share_keys", "another round") == EVERYBODY
     assert honest.result is None
@@ -237,27 +239,25 @@ def test_an_earlier_rounds_keys_in_this_rounds_envelope_are_caught_by_their_sign
     def replay(to, body, kind):
         return rewritten(body, recorded[to, kind][fields.HEADER :]) if kind is Kind.KEYS else body
 
-    _, _, members, channel = run(record)
-    outcome, honest, *_ = run(replay, number=1, members=members, channel=channel)
+    _, _, everybody, channel = run(record)
+    outcome, honest, *_ = run(replay, number=1, everybody=everybody, channel=channel)
     assert clients_that_abort(outcome, "share_keys", "not signed") == EVERYBODY
     assert honest.result is None
 
 
 def test_a_round_is_entered_once_so_that_no_two_vectors_are_masked_alike():
-    _, _, members, channel = run(unchanged)
-    outcome, honest, *_ = run(unchanged, members=members, channel=channel)
+    _, _, everybody, channel = run(unchanged)
+    outcome, honest, *_ = run(unchanged, everybody=everybody, channel=channel)
     assert clients_that_abort(outcome, "enter", "entered before") == EVERYBODY
     assert honest.result is None
 
 
 def test_a_server_that_lowers_the_threshold_is_in_another_round_than_its_clients():
-    directory = Directory()
-    strict = SecAgg(
-        mode="active", graph="complete", threshold=0.9, corrupt=0.0, directory=directory
-    )
-    lax = SecAgg(mode="active", graph="complete", threshold=0.6, corrupt=0.0, directory=directory)
-    members = {i: strict.client(i) for i in range(1, N + 1)}
-    outcome, honest, *_ = run(unchanged, members=members, channel=strict, server=lax.server())
+    strict = SecAgg(mode="active", graph="complete", threshold=0.9, corrupt=0.0)
+    lax = SecAgg(mode="active", graph="complete", threshold=0.6, corrupt=0.0)
+    everybody = Enrolled.fresh(strict, range(1, N + 1))
+    server = lax.server(everybody.keys["server"], everybody.directory)
+    outcome, honest, *_ = run(unchanged, everybody=everybody, channel=strict, server=server)
     assert honest.result is None
     assert "other parameters" in honest.excluded["client/1"]
 
@@ -268,9 +268,7 @@ def test_a_server_that_lowers_the_threshold_is_in_another_round_than_its_clients
             return rewritten(body, fields.bit_set(range(4), N))
         return body
 
-    outcome, honest, *_ = run(
-        forged, members={i: strict.client(i) for i in range(1, N + 1)}, channel=strict
-    )
+    outcome, honest, *_ = run(forged, channel=strict)
     assert honest.result is None
     assert clients_that_abort(outcome, "consistency", "4 survivors where at least 6") == {
         client_party(i) for i in range(1, 5)
@@ -382,11 +380,12 @@ def test_a_client_that_copies_anothers_keys_is_excluded():
 
     channel = SecAgg(graph="complete")
     plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)
-    members = {i: channel.client(i) for i in plan.cohort}
+    everybody = Enrolled.fresh(channel, plan.cohort)
+    members = everybody.clients
     parties = {
         client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0)) for i, m in members.items()
     }
     seen["keys"] = parties["client/1"].keys.public
-    outcome = drive(channel.server().enter(plan), parties, Faults(malformed={"client/5": spoil}))
+    outcome = drive(everybody.server.enter(plan), parties, Faults(malformed={"client/5": spoil}))
     assert outcome.opened.survivors == (1, 2, 3, 4, 6)
     assert "another client's keys" in outcome.opened.excluded["client/5"]

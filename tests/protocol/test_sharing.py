@@ -21,6 +21,7 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto import AdditiveSharing
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing import Ands, DaBits, SignBits, Triple, UsedUp
 
@@ -44,11 +45,11 @@ class Scene:
     helpers: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.helpers = dict(self.channel.helpers())
         self.plan = RoundPlan(
             0, tuple(range(1, self.n + 1)), d=self.d, l2=1.0, max_weight=4.0, session=b"test"
         )
-        self.clients = {i: self.channel.client(i) for i in self.plan.cohort}
+        self.all = Enrolled.fresh(self.channel, self.plan.cohort)
+        self.clients, self.helpers = self.all.clients, dict(self.all.helpers)
 
     def run(self, faults=Faults(), updates=None, keep_bodies=False, wrap=lambda party: party):
         updates = updates or updates_for(self.plan)
@@ -57,7 +58,7 @@ class Scene:
         }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
         return drive(
-            wrap(self.channel.server().enter(self.plan)), parties, faults, keep_bodies=keep_bodies
+            wrap(self.all.server.enter(self.plan)), parties, faults, keep_bodies=keep_bodies
         )
 
     def opened_is_exactly(self, outcome, survivors, updates=None):
@@ -243,7 +244,9 @@ def test_headroom_is_refused_one_client_past_the_ring():
     with pytest.raises(ConfigError, match="hides nothing"):
         Scene(channel, n=1).run()
     with pytest.raises(ConfigError, match="no key of server/1"):
-        AdditiveSharing().client(1).enter(scene.plan, updates_for(scene.plan)[1])
+        Enrolled.fresh(AdditiveSharing(), [1], keyed=False).clients[1].enter(
+            scene.plan, updates_for(scene.plan)[1]
+        )
 
 
 # ---- computing on shares

@@ -27,6 +27,7 @@ from privfl.core import (
     drive,
     seal_state,
 )
+from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.machine import OpenTagged
@@ -61,8 +62,8 @@ class Scene:
     helpers: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.helpers = dict(self.channel.helpers())
-        self.server = self.channel.server()
+        self.all = Enrolled.fresh(self.channel, range(1, self.n + 1))
+        self.helpers, self.server = dict(self.all.helpers), self.all.server
         self.plan = RoundPlan(
             self.number,
             tuple(range(1, self.n + 1)),
@@ -78,7 +79,7 @@ class Scene:
         assert isinstance(self.server, InformedServer)
         self.server.inform(context)
         parties = {
-            client_party(i): wrap(self.channel.client(i).enter(self.plan, u))
+            client_party(i): wrap(self.all.clients[i].enter(self.plan, u))
             for i, u in self.updates.items()
         }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}
@@ -284,7 +285,7 @@ def test_the_cosine_filter_filters_nobody_before_the_model_moves_and_then_by_the
     plan = scene.plan = RoundPlan(1, scene.plan.cohort, scene.d, l2=1.0, session=b"test")
     scene.server.inform(Context(plan, moved, torch.Generator()))
     parties = {
-        client_party(i): scene.channel.client(i).enter(plan, u) for i, u in scene.updates.items()
+        client_party(i): scene.all.clients[i].enter(plan, u) for i, u in scene.updates.items()
     }
     parties |= {who: helper.enter(plan) for who, helper in scene.helpers.items()}
     out = opened(drive(scene.server.enter(plan), parties))
@@ -592,7 +593,7 @@ def test_no_party_or_member_prints_or_pickles_its_secrets():
     scene = Scene()
     parties = [
         scene.server.enter(scene.plan),
-        scene.channel.client(1).enter(scene.plan, scene.updates[1]),
+        scene.all.clients[1].enter(scene.plan, scene.updates[1]),
     ]
     parties += [helper.enter(scene.plan) for helper in scene.helpers.values()]
     for thing in (*parties, scene.server, *scene.helpers.values()):
@@ -779,7 +780,7 @@ def test_impossible_settings_are_refused_with_the_way_out():
         TwoServer().round(RoundPlan(0, (1,), d=10, l2=1.0))
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores"))
     with pytest.raises(ConfigError, match="inform"):
-        scene.channel.server().enter(scene.plan)
+        scene.server.enter(scene.plan)
 
 
 def test_a_root_update_that_is_not_finite_ends_the_round_in_words():

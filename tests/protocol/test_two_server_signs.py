@@ -22,6 +22,7 @@ from privfl.core import (
     client_party,
     drive,
 )
+from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid.two_server import SignTwoServer
 from privfl.hybrid.two_server.rounds import STEPS, VECTOR
 from privfl.hybrid.two_server.sealing import open_steps
@@ -40,7 +41,8 @@ class Scene:
     n: int = 8
 
     def __post_init__(self):
-        self.helpers, self.server = dict(self.channel.helpers()), self.channel.server()
+        self.all = Enrolled.fresh(self.channel, range(1, self.n + 1))
+        self.helpers, self.server = dict(self.all.helpers), self.all.server
         self.plan = RoundPlan(0, tuple(range(1, self.n + 1)), D, l2=2.0, session=b"signs")
         draw = torch.Generator().manual_seed(4)
         rows = {who: ROOT + 2 * torch.randn(D, generator=draw) for who in self.plan.cohort}
@@ -50,7 +52,7 @@ class Scene:
     def run(self, faults=Faults(), keep_bodies=False, wrap=lambda party: party):
         self.server.inform(Context(self.plan, torch.zeros(D), torch.Generator()))
         parties = {
-            client_party(i): wrap(self.channel.client(i).enter(self.plan, u))
+            client_party(i): wrap(self.all.clients[i].enter(self.plan, u))
             for i, u in self.updates.items()
         }
         parties |= {who: wrap(helper.enter(self.plan)) for who, helper in self.helpers.items()}

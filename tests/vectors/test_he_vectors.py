@@ -18,7 +18,8 @@ from privfl.crypto.he.mprlwe.ring import LIMBS, N, carried, product, spectrum, t
 from privfl.crypto.he.mprlwe.sampling import uniform_from
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret
 from privfl.crypto.he.paillier.threshold import PaillierShare, _lagrange, combine, split
-from privfl.crypto.he.wire import Identity, SignedMessage, Topic, pack
+from privfl.crypto.he.wire import SignedMessage, Topic, pack
+from privfl.crypto.primitives import Identity
 
 VECTORS = json.loads((Path(__file__).parent / "homomorphic_encryption.json").read_text())
 SCHOOL = VECTORS["damgard_jurik"]
@@ -178,8 +179,7 @@ class TestWireOfVersion1:
     golden = VECTORS["wire_v1"]
 
     def test_a_signed_message_is_these_bytes(self):
-        identity = Identity()
-        identity._sign = bytes(range(32))
+        identity = Identity("client/3", bytes(range(32)), bytes(32))
         plan = RoundPlan(
             7, (0, 3, 9), d=1000, l2=1.5, max_weight=2.0, part="control", session=b"session"
         )

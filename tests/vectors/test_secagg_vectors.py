@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from privfl.core import Bounded, ConfigError, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
+from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import (
-    Directory,
     backend,
     expand,
     extract,
@@ -157,13 +157,15 @@ def test_both_libraries_give_the_same_bytes(a, b, message):
 
 
 def test_clients_on_different_libraries_run_one_round(monkeypatch):
-    directory = Directory()
     channels = [
-        SecAgg(mode="active", graph="complete", corrupt=0.0, backend=name, directory=directory)
-        for name in LIBRARIES
+        SecAgg(mode="active", graph="complete", corrupt=0.0, backend=name) for name in LIBRARIES
     ]
     plan = RoundPlan(0, (1, 2, 3, 4), d=5, l2=1.0)
-    members = {i: channels[i % 2].client(i) for i in plan.cohort}
+    everybody = Enrolled.fresh(channels[1], plan.cohort)
+    members = {
+        i: channels[i % 2].client(i, everybody.keys[client_party(i)], everybody.directory)
+        for i in plan.cohort
+    }
     monkeypatch.setattr(
         pycryptodome_module, "_native", lambda secret: None
     )  # one of them as before 3.22
@@ -171,7 +173,7 @@ def test_clients_on_different_libraries_run_one_round(monkeypatch):
         client_party(i): m.enter(plan, Bounded(i, torch.full((5,), 0.1), 1.0))
         for i, m in members.items()
     }
-    outcome = drive(channels[1].server().enter(plan), parties)
+    outcome = drive(everybody.server.enter(plan), parties)
     assert torch.allclose(outcome.opened.what.value, torch.full((5,), 0.4), atol=1e-3)
 
 

@@ -21,14 +21,16 @@ from privfl.core import AttackSeat, Broadcast, ClientId, ConfigError, Rows, Vect
 
 @dataclass(frozen=True, slots=True)
 class Fishing(Inference):
-    """Class fishing (Wen, Geiping, Fowl, Goldblum, Goldstein 2022, section 3.1), through secure
-    aggregation by sending two models.
+    """Class fishing (Wen, Geiping, Fowl, Goldblum, Goldstein 2022, section 3.1).
 
     The active server sends a last layer in which every class but ``wanted`` has no weights and a
     large bias: samples of other classes then are sure of themselves and have no gradient under the
     last layer. With ``victim`` set, all other clients are sent a last layer without any weights, so
-    that no gradient of theirs reaches the layers below (Pasquini, Francati, Ateniese 2022): what
-    secure aggregation opens there is the victim's. A class with one sample is as easy to invert as
+    that no gradient of theirs reaches the layers below (Pasquini, Francati, Ateniese 2022): what a
+    sum holds there is the victim's. That defeats secure aggregation whose clients do not compare
+    models. Here a plan names the model and protocols bind what clients send to their plans
+    (`engine.ClientSide.agreed`), so the victim is in no sum with the others: it is caught over
+    channels that open its row. A class with one sample is as easy to invert as
     a batch of one: in closed form where the first layer is linear, else by `GradientInversion` on
     the layers under the last.
 

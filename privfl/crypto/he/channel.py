@@ -12,12 +12,16 @@ from privfl.core import (
     Able,
     ChannelKind,
     ClientId,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     Rows,
     Total,
     client_party,
+    no_helper,
+    refuse_others_keys,
 )
 from privfl.crypto.he.keyring import Arrangement, Keyring
 from privfl.crypto.he.members import HeClient, HeHelper, HeServer
@@ -49,6 +53,7 @@ class HomomorphicChannel:
             encodes=self.scheme,
             sums=self.arrangement.releases,
             key_holders=self.key_holders,
+            keyed=True,
             warnings=self.arrangement.warnings(),
         )
 
@@ -62,22 +67,40 @@ class HomomorphicChannel:
         """Who holds which key."""
         raise TypeError("a homomorphic channel names its arrangement of keys.")
 
-    def keyring(self, who: PartyId) -> Keyring:
-        """An empty keyring of this channel, for one party."""
-        return Keyring(who, self.scheme, self.arrangement)
+    def keyring(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> Keyring:
+        """An empty keyring of this channel, for one party.
 
-    def client(self, who: ClientId) -> HeClient:
-        """A client that encrypts and signs."""
-        return HeClient(self.keyring(client_party(who)))
+        Raises:
+            ConfigError: another party's keys.
+        """
+        refuse_others_keys(who, identity)
+        return Keyring(who, self.scheme, self.arrangement, identity, directory)
 
-    def server(self) -> HeServer:
-        """A server that adds what it cannot read."""
-        return HeServer(self.keyring("server"))
-
-    def helpers(self) -> Mapping[PartyId, HeHelper]:
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
         """The decryptors, and the dealer where there is one."""
-        who = dict.fromkeys((self.arrangement.maker, *self.arrangement.decryptors))
-        return {party: HeHelper(self.keyring(party)) for party in who}
+        return tuple(dict.fromkeys((self.arrangement.maker, *self.arrangement.decryptors)))
+
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> HeClient:
+        """A client that encrypts and signs; raises as `keyring`."""
+        return HeClient(self.keyring(client_party(who), identity, directory))
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> HeServer:
+        """A server that adds what it cannot read; raises as `keyring`."""
+        return HeServer(self.keyring("server", identity, directory))
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HeHelper:
+        """A decryptor, or the dealer.
+
+        Raises:
+            ConfigError: as `keyring`, or there is no such helper.
+        """
+        self._known(who)
+        return HeHelper(self.keyring(who, identity, directory))
+
+    def _known(self, who: PartyId) -> None:
+        if who not in self.helpers:
+            raise no_helper(type(self).__name__, who, self.helpers)
 
     def key_holders(self, cohort: Several[ClientId]) -> Several[PartyId]:
         """The smallest coalition that holds the whole secret key."""

@@ -19,6 +19,7 @@ from privfl.crypto.he.wire import (
     pack,
     seal,
     unpack,
+    unsealed,
 )
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
@@ -37,7 +38,7 @@ def admit(
     Raises:
         Abort: a bundle that no honest server sends; the server is blamed.
     """
-    topic = Topic.of(plan, ring.key().key_id)
+    topic = ring.topic(plan)
     try:
         messages = [SignedMessage.read(item) for item in unpack(body)]
         senders = [message.sender for message in messages]
@@ -67,9 +68,7 @@ def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]
     """
     try:
         message = SignedMessage.read(body)
-        message.verify(
-            ring.roster.get("server", bytes(64)), SUM, Topic.of(plan, ring.key().key_id), "server"
-        )
+        message.verify(ring.roster.get("server", bytes(64)), SUM, ring.topic(plan), "server")
         count, *parts = message.whole()
         claimed = int.from_bytes(bytes(count), "little")
         if claimed > plan.n:
@@ -129,7 +128,7 @@ def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
             f"{ring.who} does not know the server: its hello was lost in the set-up",
             blamed="server",
         )
-    topic = Topic.of(plan, ring.key().key_id)
+    topic = ring.topic(plan)
     try:
         box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
     except Refused as refused:
@@ -148,7 +147,7 @@ def opened_answer(message: SignedMessage, server: Keyring) -> tuple[int, tuple[b
     count, *boxes = message.whole()
     if message.kind != ANSWER or len(boxes) != 1:
         raise Refused("not a decryptor's answer")
-    plain = server.identity.unseal(bytes(boxes[0]), _purpose(message.topic))
+    plain = unsealed(server.identity, boxes[0], _purpose(message.topic))
     return int.from_bytes(bytes(count), "little"), tuple(bytes(part) for part in unpack(plain))
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from privfl.core import Abort, Buffer, ConfigError, KeepsSecrets, Mail, PartyId, require
+from privfl.core import (
+    Abort,
+    Buffer,
+    ConfigError,
+    KeepsSecrets,
+    KnownKeys,
+    Mail,
+    PartyId,
+    PartyKeys,
+    RoundPlan,
+    require,
+)
 from privfl.crypto.he.scheme import (
     DealtScheme,
     KeyShare,
@@ -15,7 +27,16 @@ from privfl.crypto.he.scheme import (
     SecretKey,
     ThresholdScheme,
 )
-from privfl.crypto.he.wire import Identity, Refused, pack, seal, unpack
+from privfl.crypto.he.wire import (
+    Refused,
+    Topic,
+    digest,
+    is_known,
+    pack,
+    seal,
+    unpack,
+    unsealed,
+)
 
 Keys: TypeAlias = Literal["shared", "authority", "threshold"]
 _SECRET, _SHARE = b"secret key", b"key share"
@@ -159,12 +180,18 @@ class Arrangement:
 class Keyring(KeepsSecrets):
     """What one party holds between rounds: its identity, the keys of others, the public key, and
     its secret where it has one.
+
+    ``occasion`` is random and new in every set-up, and all messages of the session are bound to it:
+    a key may lie in a file and identities do, and what was signed in one session must prove nothing
+    in the next, where the decryptors answer anew.
     """
 
     who: PartyId
     scheme: Scheme
     arrangement: Arrangement
-    identity: Identity = field(default_factory=Identity)
+    identity: PartyKeys
+    directory: KnownKeys
+    occasion: bytes = b""
     roster: dict[PartyId, bytes] = field(default_factory=dict)
     answered: set[tuple[bytes, int]] = field(default_factory=set)
     public: PublicKey | None = None
@@ -190,17 +217,25 @@ class Keyring(KeepsSecrets):
         return self.public
 
     def reset(self) -> None:
-        """Forget an earlier session, and speak as somebody new: what was signed in it proves
-        nothing in the next one.
-        """
-        self.identity = Identity()
-        self.roster, self.answered, self.public, self.secret, self.share = (
-            {},
-            set(),
-            None,
-            None,
-            None,
-        )
+        """Forget an earlier session."""
+        self.occasion, self.roster, self.answered = b"", {}, set()
+        self.public = self.secret = self.share = None
+
+    def meet(self, who: PartyId, hello: bytes) -> bool:
+        """Take a party's public keys [64 bytes], once, if they are the ones in the directory."""
+        known = is_known(self.directory, who, hello)
+        if known:
+            self.roster.setdefault(who, hello)
+        return known
+
+    def topic(self, plan: RoundPlan) -> Topic:
+        """What every message of a round is bound to: the key, the set-up, the round's facts."""
+        return Topic.of(plan, self.session_key)
+
+    @property
+    def session_key(self) -> bytes:
+        """The name [16 bytes] of the public key in this set-up."""
+        return digest(self.key().key_id + self.occasion)[:16]
 
 
 class Introduction(KeepsSecrets):
@@ -225,22 +260,23 @@ class Introduction(KeepsSecrets):
                         f"{ring.who} cannot use the key that it was sent: {refused}", blamed=sender
                     ) from refused
             elif len(body) == 64:
-                ring.roster.setdefault(sender, bytes(body))
+                ring.meet(sender, bytes(body))
         return {}
 
     def _learn(self, body: bytes) -> None:
         ring, arrangement = self.ring, self.ring.arrangement
-        public, maker, server, secret, share = (bytes(item) for item in unpack(body))
+        public, occasion, maker, server, secret, share = (bytes(item) for item in unpack(body))
         if ring.public is not None:
             return
-        ring.roster[arrangement.maker] = maker
-        if server:
-            ring.roster.setdefault("server", server)
+        for who, hello in ((arrangement.maker, maker), *((("server", server),) if server else ())):
+            if not ring.meet(who, hello):
+                raise Refused(f"it came with keys of {who} that are not in the directory")
+        ring.occasion = occasion
         key = ring.scheme.public(public)
         if secret and isinstance(ring.scheme, DealtScheme):
-            ring.secret = ring.scheme.secret(ring.identity.unseal(secret, _SECRET + key.key_id))
+            ring.secret = ring.scheme.secret(unsealed(ring.identity, secret, _SECRET + key.key_id))
         if share and isinstance(ring.scheme, ThresholdScheme):
-            ring.share = ring.scheme.share(ring.identity.unseal(share, _SHARE + key.key_id))
+            ring.share = ring.scheme.share(unsealed(ring.identity, share, _SHARE + key.key_id))
         ring.public = key
 
 
@@ -260,6 +296,7 @@ class KeyMaking(KeepsSecrets):
         ring, arrangement, scheme = self.ring, self.ring.arrangement, self.ring.scheme
         if not mail and isinstance(scheme, DealtScheme):
             ring.public, self.secret = scheme.generate()
+            ring.occasion = secrets.token_bytes(16)
             if arrangement.keys == "authority":
                 ring.secret = self.secret
             elif arrangement.keys == "threshold" and isinstance(scheme, ThresholdScheme):
@@ -269,9 +306,8 @@ class KeyMaking(KeepsSecrets):
         hellos = {
             sender: bytes(body)
             for sender, body in mail.items()
-            if len(body) == 64 and sender not in ring.roster
+            if len(body) == 64 and sender not in ring.roster and ring.meet(sender, bytes(body))
         }
-        ring.roster.update(hellos)
         out: dict[PartyId, Buffer] = {}
         for sender, hello in hellos.items():
             with contextlib.suppress(
@@ -291,6 +327,5 @@ class KeyMaking(KeepsSecrets):
             secret = seal(hello[32:], self.secret.to_bytes(), _SECRET + key.key_id)
         if receiver in self.shares:
             share = seal(hello[32:], self.shares[receiver].to_bytes(), _SHARE + key.key_id)
-        return pack(
-            [key.to_bytes(), ring.identity.hello, ring.roster.get("server", b""), secret, share]
-        )
+        server = ring.roster.get("server", b"")
+        return pack([key.to_bytes(), ring.occasion, ring.identity.hello, server, secret, share])

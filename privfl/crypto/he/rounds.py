@@ -38,7 +38,6 @@ from privfl.crypto.he.wire import (
     Parts,
     Refused,
     SignedMessage,
-    Topic,
     pack_numbers,
     unpack_numbers,
 )
@@ -75,7 +74,7 @@ class ClientRound(KeepsSecrets):
             else ring.secret.encrypt(numbers, plan)
         )
         return SignedMessage.signed(
-            ring.identity, CIPHERTEXT, Topic.of(plan, public.key_id), ring.who, parts
+            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, parts
         ).to_bytes()
 
 
@@ -134,7 +133,7 @@ class Collection(KeepsSecrets):
 
     def take(self, mail: Mail) -> None:
         """Read what clients sent; after the collection closed, refuse it as late."""
-        topic = Topic.of(self.plan, self.ring.key().key_id)
+        topic = self.ring.topic(self.plan)
         for sender, body in mail.items():
             client = client_of(sender)
             if client is None:
@@ -210,7 +209,7 @@ class Opening(KeepsSecrets):
             Refused: it is nothing of the kind.
         """
         message = SignedMessage.read(body)
-        topic = Topic.of(self.plan, self.ring.key().key_id)
+        topic = self.ring.topic(self.plan)
         message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
         count, parts = opened_answer(message, self.ring)
         if count != len(self.collected.messages):
@@ -253,7 +252,7 @@ class ServerRound(Opening):
             raise Abort(f"the ciphertexts do not add: {refused}") from refused
         count = len(messages).to_bytes(4, "little")
         body = SignedMessage.signed(
-            ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, *total)
+            ring.identity, SUM, ring.topic(plan), "server", (count, *total)
         ).to_bytes()
         readers = ring.arrangement.decryptors or tuple(
             client_party(client) for client in self.collected.clients[:READERS]

@@ -9,7 +9,6 @@ server forwards to a decryptor only what it needs.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan
+from privfl.core import Buffer, KnownKeys, PartyId, PartyKeys, RoundPlan
+from privfl.crypto.primitives import backend, seal_box
 
 Parts: TypeAlias = tuple[Buffer, ...]
 """The body of one message. A ciphertext has one part, or several where decryptors need only some of
@@ -36,6 +30,7 @@ Numbers: TypeAlias = npt.NDArray[Any]
 """What is encrypted: int64 [d + 1] of a fixed-point code, or float64 [d + 1]."""
 
 _DOMAIN = b"privfl/he/message/1\x00"
+_DOMAIN_OF_BOXES = b"privfl/he/box/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
 _MOST_PARTS = 32
@@ -48,8 +43,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a message is about: the key, and the public facts of the round that its signature binds
-    it to.
+    """What a message is about: the key in this set-up (``key_id``), and the public facts of the
+    round that its signature binds it to.
     """
 
     key_id: bytes
@@ -91,66 +86,38 @@ def digest(data: Buffer) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-class Identity(KeepsSecrets):
-    """One party's two key pairs: Ed25519 to sign, X25519 to be sent sealed boxes. It holds bytes,
-    so that it can be put to rest.
-
-    >>> me = Identity()
-    >>> me.unseal(seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
-    b'for me'
-    """
-
-    def __init__(self) -> None:
-        self._sign = secrets.token_bytes(32)
-        self._box = secrets.token_bytes(32)
-
-    @property
-    def hello(self) -> bytes:
-        """The two public keys, 64 bytes: what the others must know of this party."""
-        sign = Ed25519PrivateKey.from_private_bytes(self._sign).public_key().public_bytes_raw()
-        return sign + X25519PrivateKey.from_private_bytes(self._box).public_key().public_bytes_raw()
-
-    def sign(self, data: bytes) -> bytes:
-        """An Ed25519 signature."""
-        return Ed25519PrivateKey.from_private_bytes(self._sign).sign(data)
-
-    def unseal(self, box: bytes, purpose: bytes) -> bytes:
-        """What was sealed to this party.
-
-        Raises:
-            Refused: sealed to somebody else or for another purpose, or changed.
-        """
-        if len(box) < 48:
-            raise Refused("a sealed box is cut short")
-        mine = X25519PrivateKey.from_private_bytes(self._box)
-        theirs = box[:32]
-        try:
-            shared = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
-            key = _box_key(shared, theirs + mine.public_key().public_bytes_raw(), purpose)
-            return AESGCM(key).decrypt(bytes(12), box[32:], purpose)
-        except (InvalidTag, ValueError):
-            raise Refused("a sealed box does not open") from None
-
-
 def seal(receiver: bytes, plain: bytes, purpose: bytes) -> bytes:
-    """Encrypt to the holder of an X25519 key (fresh ephemeral key, HKDF-SHA256, AES-256-GCM; the
-    key is used once, so the nonce is 0).
+    """Seal to the holder of an X25519 key (`crypto.primitives.seal_box`), for one purpose.
 
     Raises:
         Refused: that is nobody's key.
+
+    >>> from privfl.crypto.primitives import Identity
+    >>> me = Identity.fresh("client/1")
+    >>> unsealed(me, seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
+    b'for me'
     """
-    ephemeral = X25519PrivateKey.generate()
-    mine = ephemeral.public_key().public_bytes_raw()
     try:
-        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(receiver))
+        return seal_box(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend())
     except ValueError:
         raise Refused("nobody can hold this public key") from None
-    key = _box_key(shared, mine + receiver, purpose)
-    return mine + AESGCM(key).encrypt(bytes(12), plain, purpose)
 
 
-def _box_key(shared: bytes, transcript: bytes, purpose: bytes) -> bytes:
-    return HKDF(SHA256(), 32, salt=transcript, info=b"privfl/he/box/1\x00" + purpose).derive(shared)
+def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:
+    """What was sealed to this party.
+
+    Raises:
+        Refused: sealed to somebody else or for another purpose, or changed.
+    """
+    plain = keys.unseal(box, _DOMAIN_OF_BOXES + purpose)
+    if plain is None:
+        raise Refused("a sealed box does not open")
+    return plain
+
+
+def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
+    """Whether the public keys [64 bytes] that came in a party's name are that party's."""
+    return hello[:32] in directory.keys(who) and hello[32:] in directory.boxes(who)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +140,7 @@ class SignedMessage:
 
     @classmethod
     def signed(
-        cls, identity: Identity, kind: bytes, topic: Topic, sender: PartyId, parts: Parts
+        cls, identity: PartyKeys, kind: bytes, topic: Topic, sender: PartyId, parts: Parts
     ) -> SignedMessage:
         """Sign these parts."""
         digests = tuple(digest(part) for part in parts)
@@ -256,16 +223,14 @@ class SignedMessage:
         if self.kind != kind or self.sender != sender:
             raise Refused(f"a {self.kind!r} of {self.sender} where a {kind!r} of {sender} was due")
         if self.topic.key_id != topic.key_id:
-            raise Refused("made under a foreign key")
+            raise Refused("made under a foreign key, or in another set-up")
         if self.topic.number != topic.number:
             raise Refused(f"a message for round {self.topic.number}, not for round {topic.number}")
         if self.topic != topic:
             raise Refused("made for another session, part, cohort or bound")
-        try:
-            signed = _signed_bytes(self.kind, self.topic, self.sender, self.digests)
-            Ed25519PublicKey.from_public_bytes(hello[:32]).verify(self.signature, signed)
-        except InvalidSignature:
-            raise Refused("the signature is not the sender's") from None
+        signed = _signed_bytes(self.kind, self.topic, self.sender, self.digests)
+        if not backend().verify(bytes(hello[:32]), signed, self.signature):
+            raise Refused("the signature is not the sender's")
         for part, expected in zip(self.parts, self.digests, strict=True):
             if part is not None and digest(part) != expected:
                 raise Refused("the content is not what was signed")

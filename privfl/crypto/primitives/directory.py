@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from privfl.core import ConfigError, PartyId
+from privfl.core import ConfigError, Lent, PartyId
 from privfl.crypto.primitives.identity import Public, refuse_useless
 
 _FORMAT = "privfl/directory/1"
@@ -20,7 +20,7 @@ _KEY = re.compile("[0-9a-f]{64}")
 _MOST_KEYS = 16
 
 
-class Directory:
+class Directory(Lent):
     """Public Ed25519 keys (who signs) and X25519 keys (to whom mail can be sealed), by party. It
     holds nothing secret.
 
@@ -28,7 +28,8 @@ class Directory:
     JSON file (`read`, `write`) that everybody has before the first round, as `known_hosts` is; one
     that came from the server, or over the relay, proves nothing. In a simulator a member enters its
     public key when it is made. A party may have several keys, the newest last: all of them may
-    sign, and boxes are sealed to the newest.
+    sign, and boxes are sealed to the newest. Who holds it holds it on loan: a party that sleeps
+    (`core.seal_state`) takes no copy along and is handed the one of now when it wakes.
 
     Raises:
         ConfigError: a key that has not 32 bytes.

@@ -77,8 +77,10 @@ class Identity(KeepsSecrets):
     each.
 
     ``who`` is the party's name: letters are signed in it. ``public`` are the public halves, which a
-    directory holds. It holds bytes and no key objects, so that a party with its identity can be put
-    to rest (`core.seal_state`).
+    directory holds. One identity serves for everything that its party signs and is sent sealed:
+    mail (`crypto.post`) and what a channel's own protocol signs and seals; each use has a context
+    of its own, so that nothing made for one passes for another. It holds bytes and no key objects,
+    so that a party with its identity can be put to rest (`core.seal_state`).
 
     >>> me = Identity.fresh("client/1")
     >>> me
@@ -90,12 +92,22 @@ class Identity(KeepsSecrets):
     who: PartyId
     signing: bytes
     box: bytes
-    public: Public = field(init=False)
+    _public: Public | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        library = backend()
-        public = Public(library.ed25519_public(self.signing), library.x25519_public(self.box))
-        object.__setattr__(self, "public", public)
+    @property
+    def public(self) -> Public:
+        """The public halves, computed when somebody first asks."""
+        if self._public is None:
+            library = backend()
+            public = Public(library.ed25519_public(self.signing), library.x25519_public(self.box))
+            object.__setattr__(self, "_public", public)
+            return public
+        return self._public
+
+    @property
+    def hello(self) -> bytes:
+        """`public` as bytes [64]."""
+        return self.public.to_bytes()
 
     @classmethod
     def fresh(cls, who: PartyId) -> Identity:

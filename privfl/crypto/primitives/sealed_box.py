@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from privfl.core import Buffer
+from privfl.core import Buffer, PartyKeys
 from privfl.crypto.primitives.backend import Backend
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.hkdf import derive
@@ -66,15 +66,15 @@ def seal_to(keys: Iterable[bytes], plain: bytes, context: bytes, library: Backen
     return b"".join(seal_box(key, plain, context, library) for key in keys)
 
 
-def open_one(content: Buffer, size: int, secret: bytes, context: bytes, library: Backend) -> bytes:
-    """The ``size`` bytes in the one of these boxes that this key opens.
+def open_one(content: Buffer, size: int, keys: PartyKeys, context: bytes) -> bytes:
+    """The ``size`` bytes in the one of these boxes that this party's key opens.
 
     Raises:
         Malformed: none does.
     """
     whole = size + OVERHEAD
     for start in range(0, len(content) - whole + 1, whole):
-        plain = open_box(secret, bytes(content[start : start + whole]), context, library)
+        plain = keys.unseal(content[start : start + whole], context)
         if plain is not None:
             return plain
     raise Malformed("no sealed box that this party can open")

@@ -4,7 +4,6 @@ nothing else.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,16 +15,19 @@ from privfl.core import (
     ClientMember,
     DpEvent,
     HelperMember,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
     ServerMember,
     Total,
     client_party,
+    no_helper,
+    refuse_others_keys,
 )
-from privfl.crypto.primitives import backend
 from privfl.crypto.secagg import ideal
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.members import SecAggClient, SecAggServer
@@ -50,7 +52,7 @@ class SecAgg(SecAggSettings):
     Guarantee, ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n
     clients, learns the sum over the survivors and nothing else, but with probability 2^-sigma.
     ``mode="active"``: a server that does not follow it learns at most one sum, of at least the
-    quorum of contributions, provided that ``directory`` holds the clients' true identity keys; it
+    quorum of contributions, provided that the directory holds the clients' true identity keys; it
     can always deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring
     into the sum, because nobody sees its input; bounds are the client's own word. Clients that
     withhold or garble messages are named, and can make a round fail.
@@ -76,7 +78,6 @@ class SecAgg(SecAggSettings):
             total, bit for bit, no cryptography.
         forward_secrecy: forget a round's secrets when its party is made; then a view of colluding
             clients cannot use them either.
-        directory: the clients' public identity keys.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
@@ -90,8 +91,12 @@ class SecAgg(SecAggSettings):
 
     @property
     def able(self) -> Able:
-        """Rounding, and noise shares where they are set."""
-        return Able(encodes=self.code, noise=None if self.noise is None else self)
+        """Rounding, noise shares where they are set, and keys against an active server."""
+        return Able(
+            encodes=self.code,
+            noise=None if self.noise is None else self,
+            keyed=self.active,
+        )
 
     def degree(self, n: int) -> Degree:
         """How many neighbours a client has in a cohort of n, and how many shares open a secret."""
@@ -101,23 +106,37 @@ class SecAgg(SecAggSettings):
         """A round's public parameters: ring, degree, threshold, quorum."""
         return parameters_of(self, plan)
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A client with a fresh identity key, whose public half is entered in the directory."""
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """None; the trusted party where ``fidelity`` is ideal."""
+        return (ideal.TRUSTED,) if self.fidelity == "ideal" else ()
+
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A client; against an active server it signs, and knows the others by the directory.
+
+        Raises:
+            ConfigError: another party's keys.
+        """
         if self.fidelity == "ideal":
             return ideal.IdealClientMember(self, who)
-        member = SecAggClient(self, who, secrets.token_bytes(32))
-        self.directory.enrol(
-            client_party(who), signing=backend(self.backend).ed25519_public(member.identity)
-        )
-        return member
+        refuse_others_keys(client_party(who), identity)
+        return SecAggClient(self, who, identity, directory)
 
-    def server(self) -> ServerMember[Total]:
-        """A server, which holds no secret."""
-        return ideal.IdealServerMember(self) if self.fidelity == "ideal" else SecAggServer(self)
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
+        """A server, which holds no secret, and knows the clients by the directory."""
+        if self.fidelity == "ideal":
+            return ideal.IdealServerMember(self)
+        return SecAggServer(self, directory)
 
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """None; the trusted party where ``fidelity`` is ideal."""
-        return {ideal.TRUSTED: ideal.TrustedMember(self)} if self.fidelity == "ideal" else {}
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """The trusted party of the ideal functionality, which needs no keys.
+
+        Raises:
+            ConfigError: there is no such helper.
+        """
+        if who not in self.helpers:
+            raise no_helper("secagg", who, self.helpers)
+        return ideal.TrustedMember(self)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute from its mail and its members.

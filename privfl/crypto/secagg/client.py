@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from privfl.core import Bounded, Buffer, KeepsSecrets, Mail, RoundPlan, client_party
+from privfl.core import (
+    Bounded,
+    Buffer,
+    KeepsSecrets,
+    KnownKeys,
+    Mail,
+    PartyKeys,
+    RoundPlan,
+    client_party,
+)
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields, mask
+from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.graph import pick
@@ -54,8 +63,8 @@ class SecAggClientParty(KeepsSecrets):
     cohort: tuple[int, ...]
     position: int
     keys: RoundKeys
-    identity: bytes
-    directory: Directory
+    identity: PartyKeys
+    directory: KnownKeys
     library_name: BackendName
     epoch: bytes
     facts: bytes
@@ -249,7 +258,7 @@ class SecAggClientParty(KeepsSecrets):
             return self._unmask()
         self.statement = keys.survivors_statement(self.parameters.tag, content)
         self.expects = Kind.SIGNATURES
-        return self._write(Kind.CONSISTENCY, self._library.sign(self.identity, self.statement))
+        return self._write(Kind.CONSISTENCY, self.identity.sign(self.statement))
 
     def _signatures(self, content: memoryview) -> bytes:
         signatures, rest = fields.read_table(content, SIGNATURE, self.parameters.n)
@@ -318,9 +327,7 @@ class SecAggClientParty(KeepsSecrets):
     def _signed(self, epoch: bytes, public: bytes) -> bytes:
         if not self.parameters.active:
             return b""
-        return self._library.sign(
-            self.identity, keys.advertisement(epoch, self.cohort[self.position], public)
-        )
+        return self.identity.sign(keys.advertisement(epoch, self.cohort[self.position], public))
 
     def _write(self, kind: Kind, *parts: Buffer) -> bytes:
         return wire.write(kind, self.parameters.ring, self.position, self.parameters.tag, *parts)

@@ -10,8 +10,10 @@ from privfl.core import (
     ClientId,
     ConfigError,
     KeepsSecrets,
+    KnownKeys,
     Opener,
     Party,
+    PartyKeys,
     RoundPlan,
     Silent,
     Total,
@@ -36,7 +38,8 @@ class SecAggClient(KeepsSecrets):
 
     settings: SecAggSettings
     who: ClientId
-    identity: bytes
+    identity: PartyKeys
+    directory: KnownKeys
     ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
     kept: dict[bytes, tuple[int, RoundKeys]] = field(default_factory=dict)
     entered: set[bytes] = field(default_factory=set)
@@ -76,9 +79,7 @@ class SecAggClient(KeepsSecrets):
             later = self.ahead[following] = RoundKeys.fresh(library)
             advert = later.public
             if settings.active:
-                advert += library.sign(
-                    self.identity, keys.advertisement(following, self.who, later.public)
-                )
+                advert += self.identity.sign(keys.advertisement(following, self.who, later.public))
         if not settings.forward_secrecy:
             self.kept[now.tag] = (position, own)
         return SecAggClientParty(
@@ -87,7 +88,7 @@ class SecAggClient(KeepsSecrets):
             position,
             own,
             self.identity,
-            settings.directory,
+            self.directory,
             settings.backend,
             this,
             fields.facts(plan),
@@ -107,6 +108,7 @@ class SecAggServer(KeepsSecrets):
     """
 
     settings: SecAggSettings
+    directory: KnownKeys
     ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
 
     def set_up(self) -> Party:
@@ -129,7 +131,7 @@ class SecAggServer(KeepsSecrets):
             now,
             plan,
             settings.code,
-            settings.directory,
+            self.directory,
             settings.backend,
             this,
             fields.facts(plan),

@@ -13,7 +13,7 @@ import numpy as np
 
 from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.crypto.primitives import BackendName, backend
 from privfl.crypto.ring import ring_for, word
 from privfl.crypto.secagg import graph
 from privfl.crypto.secagg.graph import Degree
@@ -46,7 +46,6 @@ class SecAggSettings:
     fidelity: Literal["real", "ideal"] = "real"
     forward_secrecy: bool = False
     backend: BackendName = "auto"
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.graph not in ("complete", "k_regular") and not (

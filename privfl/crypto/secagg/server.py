@@ -14,6 +14,7 @@ from privfl.core import (
     Buffer,
     ClientId,
     KeepsSecrets,
+    KnownKeys,
     Mail,
     Opened,
     PartyId,
@@ -24,7 +25,7 @@ from privfl.core import (
 )
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import Backend, BackendName, Directory, Words, backend, fields
+from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import add_up, lift
 from privfl.crypto.secagg import keys, wire
@@ -53,7 +54,7 @@ class SecAggServerParty(KeepsSecrets):
     parameters: SecAggParameters
     plan: RoundPlan
     code: FixedPoint
-    directory: Directory
+    directory: KnownKeys
     library_name: BackendName
     epoch: bytes
     facts: bytes

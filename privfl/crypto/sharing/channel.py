@@ -4,7 +4,6 @@ single server nothing else.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,12 +14,16 @@ from privfl.core import (
     ClientId,
     ClientMember,
     HelperMember,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     Rows,
     ServerMember,
     Total,
+    no_helper,
+    refuse_others_keys,
 )
 from privfl.crypto.primitives import backend
 from privfl.crypto.sharing.members import SharingClient, SharingHelper, SharingServer
@@ -38,7 +41,7 @@ class AdditiveSharing(SharingSettings):
     sum leaves, and never sum fewer than the quorum. The weight travels inside the shared vector.
 
     Guarantee: up to ``servers`` - 1 servers that collude, with any clients, learn the sum and
-    nothing else, provided that ``directory`` holds the servers' true keys. All servers together
+    nothing else, provided that the directory holds the servers' true keys. All servers together
     read every update. Servers are trusted to add correctly: one that lies changes the sum
     unnoticed. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
     word.
@@ -54,8 +57,8 @@ class AdditiveSharing(SharingSettings):
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
             ring, fewer than 2 clients, or no finite bound.
 
-    >>> sorted(AdditiveSharing(servers=3).helpers())
-    ['server/1', 'server/2']
+    >>> AdditiveSharing(servers=3).helpers
+    ('server/1', 'server/2')
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind("total")
@@ -63,7 +66,7 @@ class AdditiveSharing(SharingSettings):
     @property
     def able(self) -> Able:
         """Rounding."""
-        return Able(encodes=self.code)
+        return Able(encodes=self.code, keyed=True)
 
     def describe(self) -> str:
         """Who can read what, and what is not stopped, for the report."""
@@ -73,29 +76,38 @@ class AdditiveSharing(SharingSettings):
             " single input."
         )
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A client, which keeps nothing between rounds."""
-        return SharingClient(self, who)
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """The other servers."""
+        return self.others
 
-    def server(self) -> ServerMember[Total]:
-        """The server that learns the sum."""
-        return SharingServer(self)
-
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The other servers, each with a fresh key whose public half is entered in the
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A client, which keeps nothing between rounds and seals to the servers' keys in the
         directory.
         """
-        made = {who: SharingHelper(self, who, secrets.token_bytes(32)) for who in self.others}
-        for who, member in made.items():
-            self.directory.enrol(who, sealing=backend(self.backend).x25519_public(member.secret))
-        return made
+        return SharingClient(self, who, directory)
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
+        """The server that learns the sum. It needs no keys."""
+        return SharingServer(self)
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """Another server, to whose key clients seal its seeds.
+
+        Raises:
+            ConfigError: no such server, or another party's keys.
+        """
+        if who not in self.others:
+            raise no_helper("additive_sharing", who, self.others)
+        refuse_others_keys(who, identity)
+        return SharingHelper(self, who, identity)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """The total to whoever reads the first server's mail; every row to all servers together;
         nothing to the others.
         """
         keys = {
-            who: member.secret
+            who: member.identity
             for who, member in members.items()
             if isinstance(member, SharingHelper)
         }

@@ -12,9 +12,11 @@ from privfl.core import (
     ClientId,
     ConfigError,
     KeepsSecrets,
+    KnownKeys,
     Opener,
     Party,
     PartyId,
+    PartyKeys,
     RoundPlan,
     Silent,
     Total,
@@ -31,6 +33,7 @@ class SharingClient:
 
     settings: SharingSettings
     who: ClientId
+    directory: KnownKeys
 
     def set_up(self) -> Party:
         """Nothing to say: the servers' keys are in the directory."""
@@ -46,11 +49,11 @@ class SharingClient:
         settings, now = self.settings, parameters_of(self.settings, plan)
         if self.who not in plan.cohort:
             raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        boxes = {who: settings.directory.boxes(who) for who in settings.others}
+        boxes = {who: self.directory.boxes(who) for who in settings.others}
         unknown = [who for who, known in boxes.items() if not known]
         if unknown:
             raise ConfigError(
-                f"the directory knows no key of {unknown[0]}: make the helpers before a round"
+                f"the directory knows no key of {unknown[0]}: enter its identity before a round"
                 " begins."
             )
         vector, refused = None, None
@@ -92,7 +95,7 @@ class SharingHelper(KeepsSecrets):
 
     settings: SharingSettings
     who: PartyId
-    secret: bytes
+    identity: PartyKeys
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -104,4 +107,4 @@ class SharingHelper(KeepsSecrets):
         Raises:
             ConfigError: as `AdditiveSharing`.
         """
-        return HelperParty(parameters_of(self.settings, plan), self.who, self.secret)
+        return HelperParty(parameters_of(self.settings, plan), self.who, self.identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from privfl.core import ConfigError, PartyId, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.frame import FramedRound, FrameFormat
-from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.crypto.primitives import BackendName, backend
 from privfl.crypto.ring import RINGS, ring_for
 
 FORMAT = FrameFormat(b"PAS\x01", "an additive sharing message")
@@ -38,7 +38,6 @@ class SharingSettings:
     rounding: Literal["nearest", "stochastic"] = "nearest"
     rotation: bool = False
     backend: BackendName = "auto"
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require.at_least(2, servers=self.servers)

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.core import (
+    Buffer,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    PartyKeys,
+    Total,
+    client_of,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -32,7 +41,7 @@ class HelperParty(KeepsSecrets):
 
     round: SharingParameters
     name: PartyId
-    secret: bytes
+    identity: PartyKeys
     seeds: dict[int, bytes] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     told: bool = False
@@ -56,9 +65,7 @@ class HelperParty(KeepsSecrets):
         try:
             position, content = self.round.sender(who, body, SEEDS)
             context = bound_to(self.round.tag, position, self.name)
-            self.seeds[position] = open_one(
-                content, SEED, self.secret, context, backend(self.round.library_name)
-            )
+            self.seeds[position] = open_one(content, SEED, self.identity, context)
         except Malformed as malformed:
             self.excluded[who] = f"stage share: {malformed}"
 

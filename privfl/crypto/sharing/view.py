@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from privfl.core import ClientId, PartyId, Received, RoundPlan, Rows, Total, client_of
+from privfl.core import ClientId, PartyId, PartyKeys, Received, RoundPlan, Rows, Total, client_of
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, Words, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -20,7 +20,7 @@ def decode(
     code: FixedPoint,
     others: tuple[PartyId, ...],
     received: Received,
-    secrets: Mapping[PartyId, bytes],
+    keys: Mapping[PartyId, PartyKeys],
     library: Backend,
 ) -> Rows | Total | None:
     """What a coalition can compute: rows from the first server's vectors and all other servers'
@@ -49,7 +49,7 @@ def decode(
                 continue
     if plan is None:
         return None
-    rows = _rows(code, plan, ring, tag, vectors, others, received, secrets, library)
+    rows = _rows(code, plan, ring, tag, vectors, others, received, keys, library)
     if rows is not None:
         return rows
     left = frozenset(vectors).intersection(*held)
@@ -69,10 +69,10 @@ def _rows(
     vectors: Mapping[int, tuple[ClientId, Words]],
     others: tuple[PartyId, ...],
     received: Received,
-    secrets: Mapping[PartyId, bytes],
+    keys: Mapping[PartyId, PartyKeys],
     library: Backend,
 ) -> Rows | None:
-    if not set(others) <= secrets.keys():
+    if not set(others) <= keys.keys():
         return None
     seeds: dict[int, list[bytes]] = {i: [] for i in vectors}
     for server in others:
@@ -82,13 +82,7 @@ def _rows(
                     kind, _, position, its_tag, content = FORMAT.read(body)
                     if kind == SEEDS and its_tag == tag and position in seeds:
                         seeds[position].append(
-                            open_one(
-                                content,
-                                SEED,
-                                secrets[server],
-                                bound_to(tag, position, server),
-                                library,
-                            )
+                            open_one(content, SEED, keys[server], bound_to(tag, position, server))
                         )
                 except Malformed:
                     continue

@@ -15,13 +15,16 @@ from privfl.core import (
     ClientMember,
     DpEvent,
     HelperMember,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
     ServerMember,
     Total,
+    no_helper,
 )
 from privfl.hybrid.bucketed_secagg.members import BucketedClient, BucketedServer
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
@@ -76,17 +79,26 @@ class BucketedSecAgg(BucketedSettings):
             noise=None if self.noise is None else self,
         )
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A client, with a fresh identity in secure aggregation."""
-        return BucketedClient(self, who, self.inside().client(who))
-
-    def server(self) -> ServerMember[Rows]:
-        """A server, which holds no secret."""
-        return BucketedServer(self)
-
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
         """None."""
-        return {}
+        return ()
+
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A client of secure aggregation in whatever group it is in; raises as `SecAgg.client`."""
+        return BucketedClient(self, who, self.inside().client(who, identity, directory))
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Rows]:
+        """A server, which holds no secret; raises as `SecAgg.server`."""
+        return BucketedServer(self, self.inside().server(identity, directory))
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """There is none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise no_helper("bucketed_secagg", who, ())
 
     def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
         """What accounts for the noise: of one group, the smallest that can open, because one client

@@ -15,7 +15,9 @@ from privfl.core import (
     Party,
     RoundPlan,
     Rows,
+    ServerMember,
     Silent,
+    Total,
 )
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
 from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
@@ -65,6 +67,7 @@ class BucketedServer:
     """The server between rounds."""
 
     settings: BucketedSettings
+    inside: ServerMember[Total]
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -78,9 +81,8 @@ class BucketedServer:
         """
         settings = self.settings
         groups = settings.groups(plan)
-        inside = settings.inside()
         servers = [
-            inside.server().enter(settings.plan_of(plan, group, number))
+            self.inside.enter(settings.plan_of(plan, group, number))
             for number, group in enumerate(groups)
         ]
         return BucketedServerParty(plan.cohort, groups, servers)

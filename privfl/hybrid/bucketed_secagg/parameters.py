@@ -11,7 +11,6 @@ import numpy as np
 
 from privfl.core import ClientId, NoiseSource, OsNoise, RingNoise, RoundPlan, require
 from privfl.crypto import SecAgg
-from privfl.crypto.primitives import Directory
 from privfl.hybrid.bucketed_secagg.buckets import Buckets
 
 
@@ -30,7 +29,6 @@ class BucketedSettings:
     bucketing_seed: int = 0
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require.at_least(2, size=self.size)
@@ -46,7 +44,6 @@ class BucketedSettings:
             corrupt=0.0,
             noise=self.noise,
             noise_source=self.noise_source,
-            directory=self.directory,
         )
 
     @property

@@ -21,9 +21,11 @@ from privfl.core import (
     ConfigError,
     Context,
     KeepsSecrets,
+    KnownKeys,
     Member,
     Party,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
@@ -31,7 +33,9 @@ from privfl.core import (
     Vector,
     client_of,
     client_party,
+    no_helper,
     norm,
+    refuse_others_keys,
     require,
 )
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
@@ -104,8 +108,8 @@ class EncryptedCosine:
 
     >>> EncryptedCosine().setting.unit
     16384
-    >>> sorted(EncryptedCosine().helpers())
-    ['key_holder']
+    >>> EncryptedCosine().helpers
+    ('key_holder',)
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust, CosineFilter))
@@ -159,6 +163,7 @@ class EncryptedCosine:
             hosts=self.rule,
             key_holders=lambda cohort: (KEY_HOLDER,),
             informed=True,
+            keyed=True,
         )
 
     @property
@@ -183,17 +188,36 @@ class EncryptedCosine:
             isinstance(self.rule, CosineFilter) and self.rule.reference is previous_aggregate
         )
 
-    def client(self, who: ClientId) -> CosineClient:
-        """A client that encrypts and signs."""
-        return CosineClient(Ring(client_party(who), self.setting))
-
-    def server(self) -> CosineServer:
-        """The server, which computes on ciphertexts."""
-        return CosineServer(self, Ring("server", self.setting))
-
-    def helpers(self) -> Mapping[PartyId, KeyHolder]:
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
         """The key holder."""
-        return {KEY_HOLDER: KeyHolder(Ring(KEY_HOLDER, self.setting))}
+        return (KEY_HOLDER,)
+
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> CosineClient:
+        """A client that encrypts and signs.
+
+        Raises:
+            ConfigError: another party's keys.
+        """
+        return CosineClient(self._ring(client_party(who), identity, directory))
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> CosineServer:
+        """The server, which computes on ciphertexts; raises as `client`."""
+        return CosineServer(self, self._ring("server", identity, directory))
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> KeyHolder:
+        """The key holder.
+
+        Raises:
+            ConfigError: as `client`, or there is no such helper.
+        """
+        if who != KEY_HOLDER:
+            raise no_helper("encrypted_cosine", who, self.helpers)
+        return KeyHolder(self._ring(KEY_HOLDER, identity, directory))
+
+    def _ring(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> Ring:
+        refuse_others_keys(who, identity)
+        return Ring(who, self.setting, identity, directory)
 
     def describe(self) -> str:
         """Who must not collude, who may lie, what leaks."""

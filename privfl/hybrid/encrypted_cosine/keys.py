@@ -7,12 +7,21 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
-from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId, RoundPlan
+from privfl.core import (
+    Abort,
+    Buffer,
+    KeepsSecrets,
+    KnownKeys,
+    Mail,
+    PartyId,
+    PartyKeys,
+    RoundPlan,
+)
 from privfl.crypto.he.lattice import LatticePublic
 from privfl.crypto.he.lattice.keys import fresh
 from privfl.crypto.he.lattice.seal import passage
 from privfl.crypto.he.scheme import key_id
-from privfl.crypto.he.wire import Identity, Refused, Topic, pack, unpack
+from privfl.crypto.he.wire import Refused, Topic, is_known, pack, unpack
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
 from privfl.hybrid.encrypted_cosine.queries import Answering
 from privfl.hybrid.encrypted_cosine.setting import CosineParameters
@@ -39,7 +48,8 @@ class Ring(KeepsSecrets):
 
     who: PartyId
     setting: CosineParameters
-    identity: Identity = field(default_factory=Identity)
+    identity: PartyKeys
+    directory: KnownKeys
     roster: dict[PartyId, bytes] = field(default_factory=dict)
     public: LatticePublic | None = None
     secret: Secret | None = None
@@ -78,6 +88,13 @@ class Ring(KeepsSecrets):
             raise Refused("did not take part in the set-up")
         return self.roster[who]
 
+    def meet(self, who: PartyId, hello: bytes) -> bool:
+        """Take a party's public keys [64 bytes], once, if they are the ones in the directory."""
+        known = is_known(self.directory, who, hello)
+        if known:
+            self.roster.setdefault(who, hello)
+        return known
+
     def reset(self) -> None:
         """Forget an earlier session."""
         self.roster, self.public, self.secret, self.done, self.queries = {}, None, None, set(), 0
@@ -97,14 +114,13 @@ class CosineIntroduction(KeepsSecrets):
             return dict.fromkeys(sorted({"server", KEY_HOLDER} - {ring.who}), ring.identity.hello)
         for sender, body in mail.items():
             if len(body) == _HELLO:
-                ring.roster.setdefault(sender, bytes(body))
+                ring.meet(sender, bytes(body))
             elif sender == KEY_HOLDER and ring.public is None:
                 try:
                     hello, public = (bytes(part) for part in unpack(body))
-                    if len(hello) != _HELLO:
-                        raise Refused("a hello of another length")
+                    if not ring.meet(KEY_HOLDER, hello):
+                        raise Refused("it came with keys that are not in the directory")
                     ring.public = LatticePublic.from_bytes(public, ring.setting.lattice)
-                    ring.roster.setdefault(KEY_HOLDER, hello)
                 except (Refused, ValueError) as refused:
                     raise Abort(
                         f"{ring.who} cannot use the key that it was sent: {refused}",
@@ -134,8 +150,7 @@ class CosineKeyMaking(KeepsSecrets):
         out: dict[PartyId, Buffer] = {}
         for sender, body in mail.items():
             with contextlib.suppress(Refused):
-                if len(body) != _HELLO or sender in ring.roster:
-                    raise Refused("no hello, or a second one")
-                ring.roster[sender] = bytes(body)
+                if sender in ring.roster or not ring.meet(sender, bytes(body)):
+                    raise Refused("a second hello, or one that the directory does not know")
                 out[sender] = pack([ring.identity.hello, ring.key().to_bytes()])
         return out

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from privfl.core import Buffer, PartyId, RoundPlan, Total
-from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, pack, seal, unpack
+from privfl.crypto.he.wire import (
+    Parts,
+    Refused,
+    SignedMessage,
+    Topic,
+    pack,
+    seal,
+    unpack,
+    unsealed,
+)
 from privfl.hybrid.encrypted_cosine.keys import Ring
 from privfl.hybrid.encrypted_cosine.products import uniform, values
 from privfl.hybrid.encrypted_cosine.setting import CosineParameters, Integers
@@ -35,7 +44,7 @@ def unbox(ring: Ring, message: SignedMessage) -> list[memoryview]:
         Refused: it was sealed to somebody else, or changed.
     """
     (sealed,) = message.whole()
-    return unpack(ring.identity.unseal(bytes(sealed), _purpose(message.kind, message.topic)))
+    return unpack(unsealed(ring.identity, sealed, _purpose(message.kind, message.topic)))
 
 
 def _purpose(kind: bytes, topic: Topic) -> bytes:
@@ -93,7 +102,7 @@ class Note:
         Raises:
             Refused: it is not.
         """
-        plain = ring.identity.unseal(bytes(body), _purpose(b"NOTE", topic))
+        plain = unsealed(ring.identity, body, _purpose(b"NOTE", topic))
         if len(plain) != _NOTE.size:
             raise Refused("not a note of this version")
         return cls(*_NOTE.unpack(plain))

@@ -20,10 +20,12 @@ from privfl.core import (
     Context,
     DpEvent,
     HelperMember,
+    KnownKeys,
     Member,
     NoiseSource,
     OsNoise,
     PartyId,
+    PartyKeys,
     Received,
     RingNoise,
     RoundPlan,
@@ -34,8 +36,14 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import BackendName, Directory, backend
-from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
+from privfl.crypto.primitives import BackendName, backend
+from privfl.hybrid.two_server.members import (
+    HELPERS,
+    FirstMember,
+    TwoServerClient,
+    helper_of,
+    opened_by,
+)
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.row_encoding import RowEncoding
@@ -98,8 +106,8 @@ class TwoServer:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
             than 2 clients, or no finite bound.
 
-    >>> sorted(TwoServer(Krum(f=2, m=5), reveal="scores").helpers())
-    ['dealer', 'server/1']
+    >>> TwoServer(Krum(f=2, m=5), reveal="scores").helpers
+    ('server/1', 'dealer')
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind(
@@ -117,7 +125,6 @@ class TwoServer:
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require.at_least(1, min_selected=self.min_selected)
@@ -183,6 +190,7 @@ class TwoServer:
             noise=None if self.noise is None else self,
             told=("server", "server/1"),
             informed=True,
+            keyed=True,
         )
 
     @property
@@ -231,19 +239,30 @@ class TwoServer:
             f" server shifts the result unnoticed{caught}."
         )
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A client, which keeps nothing between rounds."""
-        return TwoServerClient(self, who)
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """The second server and the dealer."""
+        return HELPERS
 
-    def server(self) -> ServerMember[Total]:
-        """The server that learns the result."""
-        return FirstMember(self)
-
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The second server and the dealer, each with a fresh key whose public half is entered in
-        the directory.
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A client, which keeps nothing between rounds and seals to the second server's key in the
+        directory.
         """
-        return helpers_of(self, self.backend)
+        return TwoServerClient(self, who, directory)
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
+        """The server that learns the result. It seals, and is sent nothing sealed to its
+        identity.
+        """
+        return FirstMember(self, directory)
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """The second server or the dealer.
+
+        Raises:
+            ConfigError: no such helper, or another party's keys.
+        """
+        return helper_of(self, who, identity, directory)
 
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
         """What rows are compared with in the coming round; ``before``: the model a round ago. None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from privfl.core import Buffer, KeepsSecrets, Mail, PartyId
+from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -33,7 +33,7 @@ class Dealer(KeepsSecrets):
 
     now: TwoServerParameters
     recipe: Recipe
-    secret: bytes
+    identity: PartyKeys
     heard: dict[PartyId, tuple[frozenset[int], bytes]] = field(default_factory=dict)
     done: bool = False
 
@@ -82,9 +82,7 @@ class Dealer(KeepsSecrets):
             _, content = now.read(body, DEAL)
             members, sealed_boxes = fields.read_bit_set(content, now.plan.n)
             size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
-            return members, open_one(
-                sealed_boxes, size, self.secret, now.bound_to("deal", who), now.library
-            )
+            return members, open_one(sealed_boxes, size, self.identity, now.bound_to("deal", who))
         except Malformed as malformed:
             raise StageAbort(
                 "deal", f"the message of {who} cannot be used: {malformed}", who

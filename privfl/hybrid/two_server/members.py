@@ -15,18 +15,21 @@ from privfl.core import (
     Context,
     HelperMember,
     KeepsSecrets,
+    KnownKeys,
     Member,
     Opener,
     Party,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
     Silent,
     Total,
     Vector,
+    no_helper,
+    refuse_others_keys,
 )
-from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.recipe import Recipe
@@ -42,11 +45,6 @@ class TwoServerSetting(Protocol):
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        ...
-
-    @property
-    def directory(self) -> Directory:
-        """Everybody's public keys."""
         ...
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
@@ -68,16 +66,23 @@ class TwoServerSetting(Protocol):
         ...
 
 
-def helpers_of(channel: TwoServerSetting, library: BackendName) -> Mapping[PartyId, HelperMember]:
-    """The second server and the dealer, each with a fresh key whose public half is entered in the
-    directory.
+HELPERS: tuple[PartyId, ...] = ("server/1", "dealer")
+
+
+def helper_of(
+    channel: TwoServerSetting, who: PartyId, identity: PartyKeys, directory: KnownKeys
+) -> HelperMember:
+    """The second server or the dealer.
+
+    Raises:
+        ConfigError: no such helper, or another party's keys.
     """
-    made: dict[PartyId, HelperMember] = {}
-    for who, kind in (("server/1", SecondMember), ("dealer", DealerMember)):
-        secret = secrets.token_bytes(32)
-        channel.directory.enrol(who, sealing=backend(library).x25519_public(secret))
-        made[who] = kind(channel, secret)
-    return made
+    if who not in HELPERS:
+        raise no_helper("two_server", who, HELPERS)
+    refuse_others_keys(who, identity)
+    if who == "server/1":
+        return SecondMember(channel, identity, directory)
+    return DealerMember(channel, identity)
 
 
 def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
@@ -91,16 +96,16 @@ def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | T
         received,
         rounds,
         again,
-        second.secret if isinstance(second, SecondMember) else None,
-        dealer.secret if isinstance(dealer, DealerMember) else None,
+        second.identity if isinstance(second, SecondMember) else None,
+        dealer.identity if isinstance(dealer, DealerMember) else None,
     ).opened()
 
 
-def _boxes(channel: TwoServerSetting, who: PartyId) -> tuple[bytes, ...]:
-    boxes = channel.directory.boxes(who)
+def _boxes(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
+    boxes = directory.boxes(who)
     if not boxes:
         raise ConfigError(
-            f"the directory knows no key of {who}: make the helpers before a round begins."
+            f"the directory knows no key of {who}: enter its identity before a round begins."
         )
     return boxes
 
@@ -111,6 +116,7 @@ class TwoServerClient:
 
     channel: TwoServerSetting
     who: ClientId
+    directory: KnownKeys
 
     def set_up(self) -> Party:
         """Nothing to say: the servers' keys are in the directory."""
@@ -125,7 +131,7 @@ class TwoServerClient:
         """
         if self.who not in plan.cohort:
             raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        return enter(self.channel.round(plan), self.who, _boxes(self.channel, "server/1"), update)
+        return enter(self.channel.round(plan), self.who, _boxes(self.directory, "server/1"), update)
 
 
 @dataclass(repr=False)
@@ -138,6 +144,7 @@ class FirstMember(KeepsSecrets):
     """
 
     channel: TwoServerSetting
+    directory: KnownKeys
     reference: Vector | None = None
     before: Vector | None = None
     kept: dict[bytes, FirstServer] = field(default_factory=dict)
@@ -180,8 +187,8 @@ class FirstMember(KeepsSecrets):
         unknown, boxes = (
             recipe.directed and self.reference is None,
             (
-                _boxes(channel, "server/1"),
-                _boxes(channel, "dealer"),
+                _boxes(self.directory, "server/1"),
+                _boxes(self.directory, "dealer"),
             ),
         )
         party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
@@ -194,7 +201,8 @@ class SecondMember(KeepsSecrets):
     """The second server between rounds: the key to which clients seal their seeds."""
 
     channel: TwoServerSetting
-    secret: bytes
+    identity: PartyKeys
+    directory: KnownKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
 
     def set_up(self) -> Party:
@@ -209,7 +217,7 @@ class SecondMember(KeepsSecrets):
         """
         channel, now = self.channel, self.channel.round(plan)
         self.rounds[now.tag] = now
-        return SecondServer(now, channel.recipe, self.secret, _boxes(channel, "dealer"))
+        return SecondServer(now, channel.recipe, self.identity, _boxes(self.directory, "dealer"))
 
 
 @dataclass(repr=False)
@@ -217,7 +225,7 @@ class DealerMember(KeepsSecrets):
     """The dealer between rounds: the key to which the servers seal their seeds."""
 
     channel: TwoServerSetting
-    secret: bytes
+    identity: PartyKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
 
     def set_up(self) -> Party:
@@ -231,4 +239,4 @@ class DealerMember(KeepsSecrets):
             ConfigError: as the channel.
         """
         now = self.rounds[self.channel.round(plan).tag] = self.channel.round(plan)
-        return Dealer(now, self.channel.recipe, self.secret)
+        return Dealer(now, self.channel.recipe, self.identity)

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from privfl.core import Buffer
+from privfl.core import Buffer, PartyKeys
 from privfl.crypto.primitives import derive, fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
@@ -68,17 +68,17 @@ def is_repeat(now: TwoServerParameters, body: Buffer, kind: int) -> bool:
 
 
 def open_masked(
-    now: TwoServerParameters, secret: bytes, keys: int, content: memoryview
+    now: TwoServerParameters, identity: PartyKeys, keys: int, content: memoryview
 ) -> tuple[frozenset[int], bytes, bytes, memoryview]:
     """Of the first server's message: whom it lists, the key that both servers seal with, its head
     in plain, the sealed rows.
 
     Raises:
-        Malformed: this secret key opens nothing of it.
+        Malformed: this party's key opens nothing of it.
     """
     members, rest = fields.read_bit_set(content, now.plan.n)
     sealed = (SEED_SIZE + OVERHEAD) * keys
-    key = open_one(rest[:sealed], SEED_SIZE, secret, now.bound_to("key"), now.library)
+    key = open_one(rest[:sealed], SEED_SIZE, identity, now.bound_to("key"))
     rows = rest[sealed : sealed + veiled_size(now, len(members))]
     head = now.library.unseal(
         key, bytes(12), bytes(rest[sealed + len(rows) :]), now.bound_to("head")

@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.core import (
+    Buffer,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    PartyKeys,
+    Total,
+    client_of,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one, seal_to
 from privfl.crypto.primitives.fields import Malformed
@@ -242,7 +251,7 @@ class SecondServer(KeepsSecrets):
 
     now: TwoServerParameters
     recipe: Recipe
-    secret: bytes
+    identity: PartyKeys
     dealer: tuple[bytes, ...]
     seeds: dict[int, bytes] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
@@ -277,9 +286,7 @@ class SecondServer(KeepsSecrets):
             try:
                 position, content = now.sender(who, body, SEED)
                 context = now.bound_to("seed", str(position))
-                self.seeds[position] = open_one(
-                    content, SEED_SIZE, self.secret, context, now.library
-                )
+                self.seeds[position] = open_one(content, SEED_SIZE, self.identity, context)
             except Malformed as malformed:
                 self.excluded[who] = f"stage share: {malformed}"
         self.half = secrets.token_bytes(SEED_SIZE)
@@ -307,7 +314,7 @@ class SecondServer(KeepsSecrets):
 
     def _survey(self, keys: int, content: memoryview) -> Mail:
         now = self.now
-        members, self.key, head, masked = open_masked(now, self.secret, keys, content)
+        members, self.key, head, masked = open_masked(now, self.identity, keys, content)
         if not members <= self.seeds.keys():
             raise StageAbort(
                 "agree", "the server lists clients that never reached this one", "server"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -22,8 +22,10 @@ from privfl.core import (
     ConfigError,
     Context,
     HelperMember,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
@@ -32,8 +34,14 @@ from privfl.core import (
     Vector,
     require,
 )
-from privfl.crypto.primitives import BackendName, Directory, backend
-from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
+from privfl.crypto.primitives import BackendName, backend
+from privfl.hybrid.two_server.members import (
+    HELPERS,
+    FirstMember,
+    TwoServerClient,
+    helper_of,
+    opened_by,
+)
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
 from privfl.hybrid.two_server.row_encoding import SignEncoding
@@ -65,8 +73,8 @@ class SignTwoServer:
             finite bound, or a ring too small.
 
     >>> channel = SignTwoServer(FLTrust(lambda context: context.parameters))
-    >>> sorted(channel.helpers())
-    ['dealer', 'server/1']
+    >>> channel.helpers
+    ('server/1', 'dealer')
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust,))
@@ -77,7 +85,6 @@ class SignTwoServer:
     min_selected: int = 2
     quorum: float = 0.5
     backend: BackendName = "auto"
-    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
@@ -118,22 +125,37 @@ class SignTwoServer:
     def able(self) -> Able:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
-            encodes=SignEncoding(), hosts=self.rule, told=("server", "server/1"), informed=True
+            encodes=SignEncoding(),
+            hosts=self.rule,
+            told=("server", "server/1"),
+            informed=True,
+            keyed=True,
         )
 
-    def client(self, who: ClientId) -> ClientMember:
-        """A client, which keeps nothing between rounds."""
-        return TwoServerClient(self, who)
+    @property
+    def helpers(self) -> tuple[PartyId, ...]:
+        """The second server and the dealer."""
+        return HELPERS
 
-    def server(self) -> ServerMember[Total]:
-        """The server that learns the result."""
-        return FirstMember(self)
-
-    def helpers(self) -> Mapping[PartyId, HelperMember]:
-        """The second server and the dealer, each with a fresh key whose public half is entered in
-        the directory.
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
+        """A client, which keeps nothing between rounds and seals to the second server's key in the
+        directory.
         """
-        return helpers_of(self, self.backend)
+        return TwoServerClient(self, who, directory)
+
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
+        """The server that learns the result. It seals, and is sent nothing sealed to its
+        identity.
+        """
+        return FirstMember(self, directory)
+
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
+        """The second server or the dealer.
+
+        Raises:
+            ConfigError: no such helper, or another party's keys.
+        """
+        return helper_of(self, who, identity, directory)
 
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
         """The root update."""

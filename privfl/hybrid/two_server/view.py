@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
+from privfl.core import KeepsSecrets, PartyId, PartyKeys, Received, Rows, Total, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -38,8 +38,8 @@ class TwoServerCoalitionView(KeepsSecrets):
     received: Received
     rounds: Mapping[bytes, TwoServerParameters]
     again: Mapping[bytes, FirstServer]
-    second: bytes | None
-    dealer: bytes | None
+    second: PartyKeys | None
+    dealer: PartyKeys | None
 
     def opened(self) -> Rows | Total | None:
         """Rows for two of the three, the result for the first server, nothing for anybody else."""
@@ -109,19 +109,19 @@ class TwoServerCoalitionView(KeepsSecrets):
         its sealed_box to the dealer.
         """
         found: dict[int, bytes] = {}
-        for party, secret, wanted in (
+        for party, keys, wanted in (
             ("server/1", self.second, SEED),
             ("dealer", self.dealer, DEAL),
         ):
             for _, sender, kind, position, tag, content in self._messages(party):
-                if secret is None or tag != now.tag or kind != wanted or sender == "server":
+                if keys is None or tag != now.tag or kind != wanted or sender == "server":
                     continue
                 try:
                     if kind == SEED and client_of(sender) is not None:
                         context = now.bound_to("seed", str(position))
-                        found[position] = open_one(content, SEED_SIZE, secret, context, now.library)
+                        found[position] = open_one(content, SEED_SIZE, keys, context)
                     elif kind == DEAL:
-                        members, plain = self._dealt(now, "server/1", content, secret)
+                        members, plain = self._dealt(now, "server/1", content, keys)
                         parts = (
                             plain[i : i + SEED_SIZE]
                             for i in range(SEED_SIZE, len(plain), SEED_SIZE)
@@ -149,11 +149,11 @@ class TwoServerCoalitionView(KeepsSecrets):
         return {}
 
     def _dealt(
-        self, now: TwoServerParameters, who: PartyId, content: memoryview, secret: bytes
+        self, now: TwoServerParameters, who: PartyId, content: memoryview, keys: PartyKeys
     ) -> tuple[frozenset[int], bytes]:
         members, sealed_boxes = fields.read_bit_set(content, now.plan.n)
         size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
-        return members, open_one(sealed_boxes, size, secret, now.bound_to("deal", who), now.library)
+        return members, open_one(sealed_boxes, size, keys, now.bound_to("deal", who))
 
     def _masked(self, now: TwoServerParameters) -> dict[int, U64]:
         """The masked vectors by place: as the first server got them, or from the second server's

@@ -10,8 +10,10 @@ from typing import Literal
 
 from privfl.core import (
     ClientId,
+    KnownKeys,
     Member,
     PartyId,
+    PartyKeys,
     Received,
     RoundPlan,
     Rows,
@@ -85,20 +87,23 @@ class MultiPartyRLWE(HomomorphicChannel):
         """Who holds which key."""
         return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
 
-    def client(self, who: ClientId) -> JointClient:
-        """A client that encrypts and signs."""
-        return JointClient(self.keyring(client_party(who)))
+    def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> JointClient:
+        """A client that encrypts and signs; raises as `keyring`."""
+        return JointClient(self.keyring(client_party(who), identity, directory))
 
-    def server(self) -> JointServer:
-        """A server that adds what it cannot read."""
-        return JointServer(self.keyring("server"))
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> JointServer:
+        """A server that adds what it cannot read; raises as `keyring`."""
+        return JointServer(self.keyring("server", identity, directory))
 
-    def helpers(self) -> Mapping[PartyId, JointDecryptor]:
-        """The decryptors."""
-        return {
-            who: JointDecryptor(self.keyring(who), i, self.smudge_bits)
-            for i, who in enumerate(self.arrangement.decryptors)
-        }
+    def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> JointDecryptor:
+        """A decryptor.
+
+        Raises:
+            ConfigError: as `keyring`, or there is no such helper.
+        """
+        self._known(who)
+        index = self.arrangement.decryptors.index(who)
+        return JointDecryptor(self.keyring(who, identity, directory), index, self.smudge_bits)
 
     def smudging_distance(self, plan: RoundPlan) -> float:
         """Statistical distance, a coefficient, between a part of a decryption and one made without

@@ -18,7 +18,7 @@ from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, pieces, to_bytes
 from privfl.crypto.he.mprlwe.ring import Words, summed
-from privfl.crypto.he.wire import Refused, digest, pack, seal, unpack
+from privfl.crypto.he.wire import Refused, digest, pack, seal, unpack, unsealed
 
 COMMIT, COINS, PIECES, CONTRIBUTIONS, KEY = b"1", b"2", b"3", b"4", b"5"
 Stage: TypeAlias = dict[int, list[bytes]]
@@ -71,8 +71,8 @@ class DistributedKeygen(KeepsSecrets):
         newcomers = []
         for sender, body in mail.items():
             if sender not in others and len(body) == 64 and sender not in self.ring.roster:
-                self.ring.roster[sender] = bytes(body)
-                newcomers.append(sender)
+                if self.ring.meet(sender, bytes(body)):
+                    newcomers.append(sender)
             elif sender in others and bytes(body[:1]) in self.heard:
                 try:
                     self.heard[bytes(body[:1])].setdefault(
@@ -113,9 +113,8 @@ class DistributedKeygen(KeepsSecrets):
     def _reveal_coins(self) -> dict[PartyId, Buffer]:
         for index, who in enumerate(self.ring.arrangement.decryptors):
             hello = self._items(COMMIT, index, 2)[0]
-            if len(hello) != 64:
-                raise self._blame(index, "sent no identity")
-            self.ring.roster[who] = hello
+            if not self.ring.meet(who, hello):
+                raise self._blame(index, "sent keys that are not its own in the directory")
         return self._tell(COINS, [self.coins])
 
     def _make_pieces(self) -> dict[PartyId, Buffer]:
@@ -156,8 +155,8 @@ class DistributedKeygen(KeepsSecrets):
             try:
                 boxes = unpack(self._items(PIECES, index, 2)[1])
                 for number, box in zip(due, boxes, strict=True):
-                    plain = self.ring.identity.unseal(
-                        bytes(box), _PURPOSE + bytes([number]) + self.seed
+                    plain = unsealed(
+                        self.ring.identity, box, _PURPOSE + bytes([number]) + self.seed
                     )
                     self.held[number] = TernaryPart.from_bytes(plain)
             except (Refused, ValueError):
@@ -222,7 +221,7 @@ class KeygenObserver(KeepsSecrets):
             return others if ring.who == "server" else {**others, "server": ring.identity.hello}
         for sender, body in mail.items():
             if len(body) == 64:  # first, because the first byte of a hello can be anything
-                ring.roster.setdefault(sender, bytes(body))
+                ring.meet(sender, bytes(body))
             elif sender in ring.arrangement.decryptors and bytes(body[:1]) == KEY:
                 self._hear(sender, body)
         if len(self.named) == ring.arrangement.holders and ring.public is None:
@@ -234,8 +233,13 @@ class KeygenObserver(KeepsSecrets):
             name, key, hello = (bytes(item) for item in unpack(body[1:]))
         except (Refused, ValueError):
             raise Abort(f"{self.ring.who} got a garbled key", blamed=sender) from None
+        if not self.ring.meet(sender, hello):
+            raise Abort(
+                f"{self.ring.who} was told a key by {sender} under keys that are not in the"
+                " directory",
+                blamed=sender,
+            )
         self.named.setdefault(sender, name)
-        self.ring.roster.setdefault(sender, hello)
         self.key = self.key or key
 
     def _take(self) -> None:

@@ -11,7 +11,7 @@ from privfl.crypto.he.decryption_policy import SUM, admit, admit_sum, answer, fo
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, add_c0, partial, pieces
 from privfl.crypto.he.rounds import Opening
-from privfl.crypto.he.wire import Refused, Rope, SignedMessage, Topic, pack, unpack
+from privfl.crypto.he.wire import Refused, Rope, SignedMessage, pack, unpack
 
 HERE = b"here"
 
@@ -140,7 +140,7 @@ class JointServerRound(Opening):
         half = joint(ring).add_c1([message.only([1])[0] for message in messages], plan)
         count = len(messages).to_bytes(4, "little")
         return SignedMessage.signed(
-            ring.identity, SUM, Topic.of(plan, ring.key().key_id), "server", (count, half)
+            ring.identity, SUM, ring.topic(plan), "server", (count, half)
         ).rope()
 
     def _missing(self) -> list[int]:

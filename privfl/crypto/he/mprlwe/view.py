@@ -39,7 +39,7 @@ def opened(
     whole = {
         m.sender: m
         for m in mail
-        if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server.roster, public)
+        if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server, public)
     }
     if len(held) == scheme.count and whole:
         return rows_of({who: _row(scheme, message, public, held) for who, message in whole.items()})
@@ -81,12 +81,12 @@ def _sum(
     return scheme.total(public.opened(c0, list(parts.values()), plan), plan, len(whole))
 
 
-def _genuine(message: SignedMessage, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:
+def _genuine(message: SignedMessage, server: Keyring, public: JointPublic) -> bool:
     """Whether the server took this ciphertext into the sum."""
     topic: Topic = message.topic
     try:
-        message.verify(roster[message.sender], CIPHERTEXT, topic, message.sender)
+        message.verify(server.roster[message.sender], CIPHERTEXT, topic, message.sender)
         public.check(message.whole(), topic.plan())
     except (Refused, KeyError):
         return False
-    return topic.key_id == public.key_id
+    return topic.key_id == server.session_key
