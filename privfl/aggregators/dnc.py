@@ -13,7 +13,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Memory, Rows, TooManyByzantine, require
+from privfl.core import Context, Examples, Memory, Rows, TooManyByzantine, require
 from privfl.core.geometry import centred_gram
 
 
@@ -38,6 +38,10 @@ class DnC(InHull, MemoryRule[None]):
     tensor([1.])
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"f": 3},
+        "drawn": {"f": 3, "coordinates": 3, "at_once": True},
+    }
     symmetries: ClassVar[str] = "PTS"
     memory: ClassVar[Memory] = "none"
 
@@ -57,6 +61,15 @@ class DnC(InHull, MemoryRule[None]):
     def init(self) -> None:
         """Nothing is remembered."""
         return
+
+    @property
+    def breaks(self) -> str:
+        """Where rows are taken out at once, too few of them, or by some coordinates only."""
+        return (
+            "rows hide behind one another, and in coordinates that are not drawn"
+            if self.at_once or self.coordinates is not None or self.c < 1
+            else ""
+        )
 
     def max_byzantine(self, n: int) -> int:
         """f, where n > 2f and iterations * floor(c f) < n."""

@@ -60,6 +60,7 @@ from privfl.core.errors import (
     UnsupportedModel,
     unknown,
 )
+from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import Guarantee, Lie, Power
 from privfl.core.local import (
@@ -181,6 +182,7 @@ __all__ = [
     "DpEvent",
     "Driver",
     "Encodes",
+    "Examples",
     "Faults",
     "FixedBound",
     "FlatModel",

@@ -1,0 +1,13 @@
+"""Settings that a class names itself, for whoever builds it without knowing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Examples: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""By a short name, keyword arguments of a constructor, without those that a run fills (`Needs`). A
+class declares them as ``examples: ClassVar[Examples]`` where its defaults do not build it, or where
+other settings behave so differently that `privfl.testing` should look at them too. What the class
+says of itself must hold of each of them.
+"""
