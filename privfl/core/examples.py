@@ -9,5 +9,6 @@ Examples: TypeAlias = Mapping[str, Mapping[str, Any]]
 """By a short name, keyword arguments of a constructor, without those that a run fills (`Needs`). A
 class declares them as ``examples: ClassVar[Examples]`` where its defaults do not build it, or where
 other settings behave so differently that `privfl.testing` should look at them too. What the class
-says of itself must hold of each of them.
+says of itself must hold of each of them. A value that is a class stands for an object of it, built
+from its defaults and from what it needs of a run.
 """

@@ -75,8 +75,12 @@ def build_example(kind: type, name: str, settings: Mapping[str, Any]) -> Any:
         f'declare examples: ClassVar[Examples] = {{"": {{"{(wanted or [""])[0]}": ...}}}}, or name'
         " it in needs where a run fills it",
     )
+    given = {
+        key: build_example(value, "", {}) if isinstance(value, type) else value
+        for key, value in settings.items()
+    }
     try:
-        return kind(**{**filled, **settings})
+        return kind(**{**filled, **given})
     except Exception as error:
         raise Broken(
             f"{kind.__name__} refuses its example '{name}' {dict(settings)}: {error}",

@@ -15,6 +15,7 @@ from privfl.core import (
     ClientId,
     ClientMember,
     DpEvent,
+    Examples,
     HelperMember,
     Member,
     PartyId,
@@ -86,6 +87,7 @@ class SecAgg(SecAggSettings):
     Degree(k=34, t=18)
     """
 
+    examples: ClassVar[Examples] = {"": {"bits": 8}, "rotated": {"bits": 8, "rotation": True}}
     kind: ClassVar[ChannelKind] = ChannelKind("total", takes_noise=True)
 
     @property

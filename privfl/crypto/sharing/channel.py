@@ -14,6 +14,7 @@ from privfl.core import (
     ChannelKind,
     ClientId,
     ClientMember,
+    Examples,
     HelperMember,
     Member,
     PartyId,
@@ -58,6 +59,7 @@ class AdditiveSharing(SharingSettings):
     ['server/1', 'server/2']
     """
 
+    examples: ClassVar[Examples] = {"": {"bits": 8}}
     kind: ClassVar[ChannelKind] = ChannelKind("total")
 
     @property

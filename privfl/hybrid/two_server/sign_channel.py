@@ -21,6 +21,7 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     Context,
+    Examples,
     HelperMember,
     Member,
     PartyId,
@@ -69,6 +70,7 @@ class SignTwoServer:
     ['dealer', 'server/1']
     """
 
+    examples: ClassVar[Examples] = {"": {"rule": FLTrust}}
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust,))
 
     rule: FLTrust
