@@ -100,6 +100,14 @@ def declared_needs(kind: type) -> Needs:
 
 def _declared(kind: type, name: str) -> Mapping[str, Any]:
     found: Any = inspect.getattr_static(kind, name, {})
+    if isinstance(found, classmethod):
+        described: Any = kind
+        try:
+            found = found.__get__(None, described)()
+        except Exception as error:
+            raise Broken(
+                f"{kind.__name__}.{name}() raised {type(error).__name__}: {error}", "mend it"
+            ) from error
     expect(
         isinstance(found, Mapping),
         f"{kind.__name__}.{name} is {found!r}",
