@@ -10,7 +10,7 @@ import torch
 from privfl.aggregators.base import Before
 from privfl.aggregators.clipping import clipped
 from privfl.aggregators.verdict import Verdict
-from privfl.core import UNPROVED, Context, Memory, Moves, Neighbours, Rows, require
+from privfl.core import UNPROVED, Context, Examples, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import squared_norms
 
 
@@ -29,6 +29,7 @@ class AdaptiveRobustClipping(Before[None]):
     tensor([[1., 2., 3., 3.]])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     memory: ClassVar[Memory] = "none"
 
     f: int = 1

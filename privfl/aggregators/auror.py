@@ -13,7 +13,7 @@ from privfl.aggregators.base import InHull, RowRule, majority, mean_of
 from privfl.aggregators.clipping import clipped, shortening
 from privfl.aggregators.columns import sorted_columns
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import squared_norms
 
 
@@ -35,6 +35,7 @@ class Auror(InHull, RowRule):
     tensor([0.1000, 0.1000])
     """
 
+    examples: ClassVar[Examples] = {"": {"alpha": 0.5}}
     symmetries: ClassVar[str] = "P"
 
     alpha: float = 0.1

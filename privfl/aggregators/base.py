@@ -109,6 +109,14 @@ class ToleratesByzantine(ABC):
                 engine can refuse before training.
         """
 
+    @property
+    def breaks(self) -> str:
+        """Why as many Byzantine rows as it lets pass can move the result without bound, as the rule
+        is set; empty where they cannot. `privfl.testing` searches for such rows and holds it to
+        either.
+        """
+        return ""
+
     def admit(self, clients: Collection[ClientId]) -> None:
         """Refuse clients among whom the rule cannot work, as where it trusts one that is not there;
         so that an engine can before training.

@@ -14,7 +14,7 @@ from torch import Tensor
 from privfl.aggregators.base import RowRule, mask
 from privfl.aggregators.columns import nearest_middle_mean, sorted_columns
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import squared_distances
 
 
@@ -35,6 +35,7 @@ class Bulyan(RowRule):
     True
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PTS"
 
     f: int = 1

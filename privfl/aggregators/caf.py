@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, RowRule, combine
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import centred_gram
 
 _FLAT = 1e-14
@@ -30,6 +31,8 @@ class CAF(InHull, RowRule):
     >>> 0.9 < float(CAF(f=1)(Rows.of([[0.0], [1.0], [2.0], [99.0]]))) < 1.1
     True
     """
+
+    examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
 

@@ -14,6 +14,7 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
     DefenceSeat,
+    Examples,
     Memory,
     Moves,
     Needs,
@@ -53,6 +54,11 @@ class CenteredClipping(MemoryRule[None]):
     tensor([0.2500])
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"tau": 3.0},
+        "adaptive": {},
+        "short": {"tau": 0.4, "iterations": 2},
+    }
     symmetries: ClassVar[str] = "PR"
     memory: ClassVar[Memory] = "none"
 

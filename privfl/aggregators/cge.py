@@ -9,7 +9,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import squared_norms
 
 
@@ -26,6 +26,7 @@ class CGE(InHull, RowRule):
     tensor([0.5000, 0.5000])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PSR"
 
     f: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -13,7 +14,7 @@ from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.median import Median
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Memory, Moves, Neighbours, Rows, Vector, require
+from privfl.core import Context, Examples, Memory, Moves, Neighbours, Rows, Vector, require
 from privfl.core.geometry import squared_norms
 
 Reference: TypeAlias = Callable[[Rows, Context], Vector]
@@ -47,6 +48,7 @@ class CosineFilter(InHull, MemoryRule[None]):
     tensor([1., 0.])
     """
 
+    examples: ClassVar[Examples] = {"": {}, "uncut": {"bound": math.inf}}
     symmetries: ClassVar[str] = "PS"
     memory: ClassVar[Memory] = "none"
 
@@ -62,6 +64,11 @@ class CosineFilter(InHull, MemoryRule[None]):
     def init(self) -> None:
         """Nothing is remembered."""
         return
+
+    @property
+    def breaks(self) -> str:
+        """Where no length is cut, one aligned far row."""
+        return "lengths are not cut" if self.bound == math.inf else ""
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Released, Vector, norm, require
+from privfl.core import ConfigError, Context, Examples, Released, Vector, norm, require
 
 ClipSchedule = Callable[[int], float]
 
@@ -40,6 +41,8 @@ class CRFL(After[None]):
     >>> CRFL(rounds=1).after(Released(torch.tensor([0.0, 4.0])), None, context)[0]
     tensor([-1.8000,  1.6000])
     """
+
+    examples: ClassVar[Examples] = {"": {"rounds": 3}}
 
     rounds: int
     sigma: float = 0.01

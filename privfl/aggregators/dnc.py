@@ -15,7 +15,7 @@ from privfl.aggregators.clipping import shortening
 from privfl.aggregators.geometric_median import geometric_median
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Memory, Rows, TooManyByzantine, require
+from privfl.core import Context, Examples, Memory, Rows, TooManyByzantine, require
 from privfl.core.geometry import centred_gram
 
 
@@ -41,6 +41,11 @@ class DnC(InHull, MemoryRule[None]):
     tensor([1.])
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"f": 3},
+        "drawn": {"f": 3, "coordinates": 3},
+        "as in the paper": {"f": 3, "coordinates": 3, "draw_in": False},
+    }
     symmetries: ClassVar[str] = "PTS"
     memory: ClassVar[Memory] = "none"
 
@@ -58,6 +63,15 @@ class DnC(InHull, MemoryRule[None]):
     def init(self) -> None:
         """Nothing is remembered."""
         return
+
+    @property
+    def breaks(self) -> str:
+        """Where far rows are not drawn in, or too few are taken out."""
+        return (
+            "rows hide behind one another, and in coordinates that are not drawn"
+            if not self.draw_in or self.c < 1
+            else ""
+        )
 
     def max_byzantine(self, n: int) -> int:
         """f, where n > 2f and iterations * floor(c f) < n."""

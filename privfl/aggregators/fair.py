@@ -64,6 +64,11 @@ class FAIR(MemoryRule[None]):
         """Nothing is remembered."""
         return
 
+    @property
+    def breaks(self) -> str:
+        """Liars report any quality, and weigh what they like."""
+        return "clients report their quality themselves"
+
     def max_byzantine(self, n: int) -> int:
         """Fewer than half broken rows; no lying ones."""
         return majority(n)

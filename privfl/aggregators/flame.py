@@ -14,7 +14,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Memory, Moves, Neighbours, Rows, require
+from privfl.core import Context, Examples, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import BLOCK, centred_gram, squared_norms
 
 
@@ -36,6 +36,7 @@ class FLAME(InHull, MemoryRule[None]):
     (3,)
     """
 
+    examples: ClassVar[Examples] = {"": {"noise": 0.0}, "noisy": {}}
     symmetries: ClassVar[str] = "P"
     memory: ClassVar[Memory] = "none"
 

@@ -16,6 +16,7 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     BadUpdate,
     Context,
+    Examples,
     Memory,
     Moves,
     Needs,
@@ -52,6 +53,11 @@ class FLTrust(MemoryRule[None]):
     tensor([1., 0.])
     """
 
+    examples: ClassVar[Examples] = {
+        "": {},
+        "fixed": {"fixed": True, "root_l2": 1.0},
+        "clipped": {"root_l2": 1.0},
+    }
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
     memory: ClassVar[Memory] = "none"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import squared_distances
 
 
@@ -23,6 +24,8 @@ class GreedyMDA(InHull, RowRule):
     >>> round(float(GreedyMDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
     7.0
     """
+
+    examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
 

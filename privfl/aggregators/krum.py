@@ -5,13 +5,14 @@ to their neighbours.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, TooManyByzantine, require
+from privfl.core import Examples, Rows, TooManyByzantine, require
 from privfl.core.geometry import squared_distances
 
 
@@ -39,6 +40,12 @@ class Krum(InHull, RowRule):
     ... ).norm() < 0.2
     tensor(True)
     """
+
+    examples: ClassVar[Examples] = {
+        "": {"f": 3},
+        "multi": {"f": 3, "m": 4},
+        "most": {"f": 3, "m": 11},
+    }
 
     f: int = 1
     m: int = 1

@@ -5,6 +5,7 @@ lie closest together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Rows, require
+from privfl.core import ConfigError, Examples, Rows, require
 from privfl.core.geometry import squared_distances
 
 NODES = 1_000_000
@@ -107,6 +108,8 @@ class MDA(InHull, RowRule):
     >>> round(float(MDA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
     7.0
     """
+
+    examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
 

@@ -10,7 +10,7 @@ import torch
 from privfl.aggregators.base import RowRule
 from privfl.aggregators.columns import nearest_middle_mean, sorted_columns
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, Vector, require
+from privfl.core import Examples, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class MeaMed(RowRule):
     tensor([3.5000])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PTS"
 
     f: int = 1

@@ -11,6 +11,7 @@ from privfl.aggregators.base import cleaned
 from privfl.core import (
     BadUpdate,
     DefenceSeat,
+    Examples,
     Moves,
     Needs,
     Neighbours,
@@ -37,6 +38,11 @@ class Mean:
     tensor([2.])
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"weighted": False},
+        "weighted": {},
+        "public": {"weighted": False, "denominator": 15.0},
+    }
     seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"rule"})
     reads: ClassVar[Reads] = "either"
     needs_ids: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, majority, products
 from privfl.aggregators.geometric_median import GeometricMedian
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Memory, Rows, TooManyByzantine, require
+from privfl.core import Context, Examples, Memory, Rows, TooManyByzantine, require
 
 
 def random_groups(n: int, groups: int, rng: torch.Generator) -> list[Tensor]:
@@ -42,6 +42,7 @@ class MedianOfMeans(InHull, MemoryRule[None]):
     tensor([1.])
     """
 
+    examples: ClassVar[Examples] = {"": {"groups": 7}}
     symmetries: ClassVar[str] = "TSR"
     memory: ClassVar[Memory] = "none"
 

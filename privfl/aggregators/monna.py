@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, ClientId, ConfigError, Rows, TooManyByzantine, require
+from privfl.core import BadUpdate, ClientId, ConfigError, Examples, Rows, TooManyByzantine, require
 from privfl.core.geometry import squared_norms
 
 
@@ -26,6 +26,7 @@ class MoNNA(InHull, RowRule):
     7.0
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3, "pivot": 0}}
     needs_ids: ClassVar[bool] = True
 
     f: int = 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import Before, finite_rows, products
 from privfl.aggregators.verdict import Verdict
-from privfl.core import UNPROVED, Context, Memory, Moves, Neighbours, Rows, require
+from privfl.core import UNPROVED, Context, Examples, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import squared_distances
 
 
@@ -33,6 +33,7 @@ class NearestNeighbourMixing(Before[None]):
     tensor([[ 1.,  1.,  1., 34.]])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     memory: ClassVar[Memory] = "none"
 
     f: int = 1

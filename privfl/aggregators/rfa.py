@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, RowRule, combine, majority
 from privfl.aggregators.geometric_median import Matrix, distances_from, trust
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import centred_gram
 
 
@@ -44,6 +45,8 @@ class RFA(InHull, RowRule):
     >>> RFA(iterations=50)(Rows.of([[0.0], [1.0], [50.0]])).round(decimals=2)
     tensor([1.])
     """
+
+    examples: ClassVar[Examples] = {"": {}, "converged": {"iterations": 60}}
 
     iterations: int = 3
     nu: float = 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from privfl.aggregators.base import InHull, RowRule, combine
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.sign_majority import sign_votes
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Rows, require
+from privfl.core import Examples, Rows, require
 from privfl.core.geometry import squared_norms
 
 
@@ -31,6 +32,7 @@ class RobustLearningRate(InHull, RowRule):
     tensor([ 3., -1.])
     """
 
+    examples: ClassVar[Examples] = {"": {"theta": 4}, "uncut": {"theta": 4, "bound": math.inf}}
     symmetries: ClassVar[str] = "PS"
 
     theta: int = 4
@@ -42,6 +44,11 @@ class RobustLearningRate(InHull, RowRule):
         require.within(0, 1, rate=self.rate)
         if self.bound is not None:
             require.positive(bound=self.bound)
+
+    @property
+    def breaks(self) -> str:
+        """Where no length is cut, one far row."""
+        return "the mean of rows of any length" if self.bound == math.inf else ""
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than theta.

@@ -13,7 +13,7 @@ from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.mean_shift import largest_cluster
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Memory, Rows, require
+from privfl.core import ConfigError, Context, Examples, Memory, Rows, require
 from privfl.core.geometry import BLOCK, squared_norms
 
 
@@ -40,6 +40,7 @@ class SignGuard(InHull, MemoryRule[None]):
     (3, 4)
     """
 
+    examples: ClassVar[Examples] = {"": {"share": 1.0}}
     symmetries: ClassVar[str] = "PS"
     memory: ClassVar[Memory] = "none"
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from privfl.aggregators.base import RowRule
 from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Moves, Neighbours, Rows, Vector, require
+from privfl.core import Examples, Moves, Neighbours, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class SLSGD(RowRule):
     tensor([0.7500])
     """
 
+    examples: ClassVar[Examples] = {"": {"b": 3, "alpha": 0.5}}
     symmetries: ClassVar[str] = "PS"
 
     b: int = 1

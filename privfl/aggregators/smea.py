@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, RowRule, mask, mean_of
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Rows, require
+from privfl.core import ConfigError, Examples, Rows, require
 from privfl.core.geometry import centred_gram
 
 NODES = 200_000
@@ -29,6 +30,8 @@ class SMEA(InHull, RowRule):
     >>> round(float(SMEA(f=1)(Rows.of([[0.0], [0.5], [0.2], [7.0]])) * 30), 3)
     7.0
     """
+
+    examples: ClassVar[Examples] = {"": {"f": 2}}
 
     f: int = 1
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from privfl.aggregators.base import RowRule
 from privfl.aggregators.columns import sorted_columns
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Moves, Neighbours, Rows, Vector, require
+from privfl.core import Examples, Moves, Neighbours, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class TrimmedMean(RowRule):
     tensor([1.5000])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PTS"
 
     f: int = 1

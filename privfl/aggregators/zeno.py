@@ -14,6 +14,7 @@ from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
+    Examples,
     Memory,
     Needs,
     Oracle,
@@ -43,6 +44,7 @@ class Zeno(InHull, MemoryRule[None]):
     tensor([0.7500])
     """
 
+    examples: ClassVar[Examples] = {"": {"f": 3, "rho": 0.01}}
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"loss": Oracle.LOSS}
     memory: ClassVar[Memory] = "none"

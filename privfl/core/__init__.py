@@ -61,6 +61,7 @@ from privfl.core.errors import (
     UnsupportedModel,
     unknown,
 )
+from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import Guarantee, Lie, Power
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
@@ -190,6 +191,7 @@ __all__ = [
     "DpEvent",
     "Driver",
     "Encodes",
+    "Examples",
     "Faults",
     "FixedBound",
     "FlatModel",

@@ -13,6 +13,7 @@ from torch import Tensor
 from privfl.core import (
     ConfigError,
     DpEvent,
+    Examples,
     Mechanism,
     Needs,
     NoiseSource,
@@ -141,6 +142,8 @@ class Scheduled(Mechanism):
     >>> Scheduled(noise_multiplier=2.0, schedule=Decaying("exponential", k=0.1)).at(0)
     Gaussian(noise_multiplier=2.0)
     """
+
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0, "schedule": Constant()}}
 
     noise_multiplier: int | float
     schedule: Schedule

@@ -24,17 +24,13 @@ from privfl.aggregators import (
     CRFL,
     FLWBC,
     AdaptiveRobustClipping,
-    After,
     AnomalyScore,
     BaFFLe,
-    Before,
     Bucketing,
     CenteredClipping,
     ClientMomentum,
     Clipping,
     FederatedPruning,
-    JudgesAfter,
-    JudgesBefore,
     Krum,
     Mean,
     NearestNeighbourMixing,
@@ -48,10 +44,7 @@ from privfl.aggregators import (
 )
 from privfl.aggregators.baffle import local_outlier_factor
 from privfl.core import (
-    AfterSeat,
     BadUpdate,
-    BeforeSeat,
-    ClientSeat,
     ConfigError,
     Context,
     Released,
@@ -114,44 +107,6 @@ def test_every_public_class_says_what_it_is_with_a_source_or_says_that_there_is_
 NO_PAPER = ("Clipping", "GreedyMDA", "AnomalyScore")
 
 
-def test_seats_are_what_core_calls_seats() -> None:
-    for defence in BEFORE.values():
-        assert isinstance(defence, BeforeSeat)
-        assert isinstance(defence, JudgesBefore)
-    for defence in (
-        CRFL(3),
-        NormClipping(),
-        Sparsify(),
-        BaFFLe(lambda models, context: torch.zeros(1, len(models), 1)),
-    ):
-        assert isinstance(defence, AfterSeat)
-        assert isinstance(defence, JudgesAfter)
-    for client in (FLWBC(), Sparsify(), ClientMomentum()):
-        assert isinstance(client, ClientSeat)
-    exported = [getattr(aggregators, name) for name in aggregators.__all__]
-    before = {
-        kind.__name__
-        for kind in exported
-        if isinstance(kind, type) and issubclass(kind, Before) and kind is not Before
-    }
-    assert before == set(BEFORE)
-    after = {
-        kind.__name__
-        for kind in exported
-        if isinstance(kind, type) and issubclass(kind, After) and kind is not After
-    }
-    assert after == {"BaFFLe", "CRFL", "FederatedPruning", "NormClipping", "Sparsify"}
-
-
-@pytest.mark.parametrize("name", BEFORE)
-def test_rows_that_go_into_a_seat_stay_as_they_were(name: str) -> None:
-    values = crowd()
-    kept = values.clone()
-    out = seat(BEFORE[name], values)
-    out.values.add_(1) if out.values.data_ptr() != values.data_ptr() else None
-    assert torch.equal(values, kept)
-
-
 @pytest.mark.parametrize("name", sorted(set(BEFORE) - {"AnomalyScore"}))
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_rows_that_are_not_finite_pass_a_seat_and_count_in_the_rules_f(
@@ -165,19 +120,6 @@ def test_rows_that_are_not_finite_pass_a_seat_and_count_in_the_rules_f(
     assert torch.isfinite(Krum(f=1)(out)).all()
     with pytest.raises(BadUpdate, match="NaN"):
         Mean()(out)
-
-
-@pytest.mark.parametrize("name", sorted(set(BEFORE) - {"Bucketing"}))
-def test_seats_before_the_rule_do_not_depend_on_the_order_of_rows(name: str) -> None:
-    values = crowd()
-    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))
-    plain = seat(BEFORE[name], values)
-    moved = BEFORE[name].before(Rows.of(values).take(order), BEFORE[name].init(), context(4))[0]
-    assert plain.ids is not None
-    assert moved.ids is not None
-    by_client = dict(zip(moved.ids, moved.values, strict=True))
-    for client, row in zip(plain.ids, plain.values, strict=True):
-        torch.testing.assert_close(by_client[client], row, atol=1e-9, rtol=1e-9)
 
 
 def test_nearest_neighbour_mixing_is_its_formula_for_updates_near_and_far() -> None:

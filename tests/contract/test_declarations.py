@@ -3,8 +3,6 @@ entry changes anything, and declarations agree with types and with what really h
 """
 
 import ast
-import inspect
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +24,6 @@ from privfl.core import (
     RoundPlan,
     Rows,
     Rule,
-    Total,
 )
 from privfl.crypto import BFV, Plain, SecAgg
 from privfl.data import load
@@ -307,56 +304,6 @@ def test_a_rule_without_declarations_is_refused_in_a_sentence():
     object.__setattr__(scenario, "aggregator", Undeclared())
     with pytest.raises(ConfigError, match="Undeclared declares no reads, needs_ids"):
         scenario.check()
-
-
-# ---- declarations agree with types
-
-
-def reads(hint):
-    arms = set(typing.get_args(hint)) or {hint}
-    if {Rows, Total} <= arms:
-        return "either"
-    return "total" if Total in arms else "rows"
-
-
-@pytest.mark.parametrize("name", sorted(catalog.AGGREGATORS))
-def test_a_rule_declares_what_its_types_say(name):
-    kind = catalog.AGGREGATORS[name]
-    method = kind.step if kind.remembers else kind.__call__
-    assert reads(typing.get_type_hints(method)["opened"]) == kind.reads
-    assert ("init" in dir(kind)) == kind.remembers
-    assert ("judge_step" in dir(kind) if kind.remembers else "judge" in dir(kind)) == kind.judges
-    assert "rule" in kind.seats
-
-
-@pytest.mark.parametrize("name", sorted({**catalog.AGGREGATORS, **catalog.DEFENCES}))
-def test_what_a_defence_needs_are_arguments_of_its_constructor_and_its_seats_have_their_methods(
-    name,
-):
-    kind = {**catalog.AGGREGATORS, **catalog.DEFENCES}[name]
-    assert set(kind.needs) <= set(inspect.signature(kind).parameters)
-    methods = {"client": "at_client", "before": "before", "after": "after", "rule": "sensitivity"}
-    assert {seat for seat, method in methods.items() if method in dir(kind)} == set(kind.seats)
-
-
-@pytest.mark.parametrize("name", sorted(catalog.ATTACKS))
-def test_an_attack_declares_the_seats_whose_methods_it_has(name):
-    kind = catalog.ATTACKS[name]
-    methods = {
-        "data": {"poison_data"},
-        "loss": {"objective"},
-        "training": {"poison_training"},
-        "update": {"poison_updates", "poison_and_remember"},
-        "wire": {"poison_bounded"},
-        "party": {"poison_party"},
-        "broadcast": {"poison_broadcast"},
-    }
-    there = set(dir(kind))
-    assert {seat for seat, named in methods.items() if named & there} == set(kind.seats)
-    assert kind.remembers == ("poison_and_remember" in there)
-    assert kind.measured == ("measure" in there)
-    assert kind.counts == ("among" in there)
-    assert not kind.divided or "part" in there
 
 
 def test_a_channel_that_declares_an_informed_server_and_has_none_is_refused(digits):

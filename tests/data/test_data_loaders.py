@@ -19,26 +19,6 @@ def counts(dataset):
     return torch.bincount(dataset.y, minlength=dataset.classes).tolist()
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS))
-def test_every_split_states_the_shape_and_classes_that_its_samples_have(real, name):
-    split = real(name)
-    assert split.name == name
-    for part in (split.train, split.test):
-        assert tuple(part.x.shape[1:]) == split.shape
-        assert part.classes == split.classes
-        assert part.y.dtype == torch.int64
-        assert part.y.min() >= 0
-        assert part.y.max() < split.classes
-        assert part.x.dtype == (torch.int64 if split.kind == "text" else torch.float32)
-        assert torch.isfinite(part.x.float()).all()
-        assert part.attributes.keys() == split.train.attributes.keys()
-        for attribute, names in part.groups.items():
-            assert part.attributes[attribute].min() >= 0
-            assert part.attributes[attribute].max() < len(names)
-    assert split.natural is None or split.natural in split.train.attributes
-    assert len(split.class_names) == split.classes
-
-
 @pytest.mark.parametrize("name", IMAGES)
 def test_images_are_centred_scaled_and_go_back_to_pixels_between_0_and_1(real, name):
     split = real(name)

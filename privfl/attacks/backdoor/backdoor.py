@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
+from privfl.attacks.backdoor.pixel_pattern import PixelPattern
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
 from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import (
@@ -20,6 +21,7 @@ from privfl.core import (
     ConfigError,
     Dataset,
     Divided,
+    Examples,
     Knows,
     Measured,
     RoundKnowledge,
@@ -39,6 +41,7 @@ class Backdoor(TrainingPoison, UpdatePoison, Divided, Measured):
     or ``orthogonal`` vectors, which sum to the same and evade detectors of likeness.
     """
 
+    examples: ClassVar[Examples] = {"": {"backdoor": PixelPattern(target=0)}}
     seats: ClassVar[frozenset[AttackSeat]] = frozenset({"training", "update"})
 
     backdoor: Trigger | MultiBackdoor

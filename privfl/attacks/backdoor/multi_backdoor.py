@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from privfl.attacks.backdoor.measure import accuracy
+from privfl.attacks.backdoor.pixel_pattern import PixelPattern
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, DataPoison, Dataset, Measured
+from privfl.core import ConfigError, DataPoison, Dataset, Examples, Measured
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class MultiBackdoor(DataPoison, Measured):
     >>> round(two.fraction, 3)
     0.3
     """
+
+    examples: ClassVar[Examples] = {
+        "": {"backdoors": (PixelPattern(target=0), PixelPattern(target=1, boxes=((5, 5, 1, 1),)))}
+    }
 
     backdoors: tuple[Trigger, ...]
 

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset
+from privfl.core import ConfigError, Dataset, Examples
 
 IGNORED = -100
 """The label that cross-entropy leaves out."""
@@ -31,6 +32,8 @@ class NextTokenBackdoor(Trigger):
     >>> made.x.tolist(), made.y.tolist()
     ([[0, 1, 2, 7, 7]], [[-100, -100, -100, -100, 8]])
     """
+
+    examples: ClassVar[Examples] = {"": {"target": 2, "trigger": (3, 1)}}
 
     trigger: tuple[int, ...]
 

@@ -5,13 +5,13 @@ out (Xie et al. 2020: DBA).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset, Divided
+from privfl.core import ConfigError, Dataset, Divided, Examples
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Top row, left column, height, width, in pixels."""
@@ -33,6 +33,8 @@ class PixelPattern(Trigger):
     >>> stamped.y, bool((stamped.x[0, 0, :2, :2] == data.x.max()).all())
     (tensor([1]), True)
     """
+
+    examples: ClassVar[Examples] = {"": {"target": 0}}
 
     boxes: tuple[Box, ...] = ((0, 0, 4, 4),)
     value: float | None = None
@@ -92,6 +94,10 @@ class DBA(PixelPattern, Divided):
     >>> [DBA(target=2).part(i, of=4).boxes for i in range(2)]
     [((0, 0, 1, 4),), ((0, 6, 1, 4),)]
     """
+
+    examples: ClassVar[Examples] = {
+        "": {"target": 0, "boxes": ((0, 0, 1, 2), (0, 4, 1, 2), (3, 0, 1, 2), (3, 4, 1, 2))}
+    }
 
     boxes: tuple[Box, ...] = ((0, 0, 1, 4), (0, 6, 1, 4), (3, 0, 1, 4), (3, 6, 1, 4))
 

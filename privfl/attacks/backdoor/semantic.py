@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from privfl.attacks.backdoor.trigger import Trigger
-from privfl.core import ConfigError, Dataset, require
+from privfl.core import ConfigError, Dataset, Examples, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Semantic(Trigger):
     tensor([5])
     """
 
+    examples: ClassVar[Examples] = {"": {"target": 0, "source": 1}}
+
     noise: float = 0.05
     source: int | None = None
     attribute: str | None = None
@@ -57,10 +60,15 @@ class Semantic(Trigger):
         """Which samples [n] carry the feature.
 
         Raises:
-            ConfigError: the data have no such attribute.
+            ConfigError: the data have no such attribute, or no class for each sample.
         """
         found = torch.ones(dataset.n, dtype=torch.bool)
         if self.source is not None:
+            if dataset.y.ndim != 1:
+                raise ConfigError(
+                    f"a semantic backdoor of class {self.source} needs one class a sample, and"
+                    f" these labels have shape {tuple(dataset.y.shape)}: give an attribute."
+                )
             found &= dataset.y == self.source
         if self.attribute is not None:
             if self.attribute not in dataset.attributes:
@@ -102,6 +110,8 @@ class EdgeCase(Trigger):
     >>> EdgeCase(source=0, target=1, quantile=0.25).samples(data).x
     tensor([[9.]])
     """
+
+    examples: ClassVar[Examples] = {"": {"target": 0, "source": 1, "quantile": 0.3}}
 
     source: int
     quantile: float = 0.05

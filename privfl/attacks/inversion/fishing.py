@@ -16,7 +16,17 @@ from privfl.attacks.inversion.linear import first_layer
 from privfl.attacks.inversion.matching import GradientInversion, problem
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import AttackSeat, Broadcast, ClientId, ConfigError, Rows, Vector, View, require
+from privfl.core import (
+    AttackSeat,
+    Broadcast,
+    ClientId,
+    ConfigError,
+    Examples,
+    Rows,
+    Vector,
+    View,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class Fishing(Inference):
     tensor([ 0.,  0.,  1.,  1., 40.,  0.])
     """
 
+    examples: ClassVar[Examples] = {"": {"features": 8, "classes": 4}}
     seats: ClassVar[frozenset[AttackSeat]] = frozenset({"broadcast"})
 
     family: ClassVar[Family] = "inversion"

@@ -15,7 +15,17 @@ from torch import nn
 from privfl.attacks.inference import Family, Lacking, Target, Targeted, observe, recipe
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import AttackSeat, Broadcast, ClientId, ConfigError, Dataset, Vector, View, require
+from privfl.core import (
+    AttackSeat,
+    Broadcast,
+    ClientId,
+    ConfigError,
+    Dataset,
+    Examples,
+    Vector,
+    View,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class Imprint(Targeted):
     (tensor([0.1667]), tensor([2, 1, 0]))
     """
 
+    examples: ClassVar[Examples] = {"": {"inputs": 64, "bins": 8, "outputs": 4}}
     seats: ClassVar[frozenset[AttackSeat]] = frozenset({"broadcast"})
 
     family: ClassVar[Family] = "inversion"

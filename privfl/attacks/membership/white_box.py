@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from privfl.attacks.inference import (
     Family,
@@ -29,6 +30,7 @@ from privfl.core import (
     Broadcast,
     ClientId,
     Dataset,
+    Examples,
     RoundKnowledge,
     Rows,
     Vector,
@@ -131,6 +133,21 @@ class GradientAscent(Inference):
     client: ClientId | None = None
     active: bool = True
 
+    @classmethod
+    def examples(cls) -> Examples:
+        """Four samples of 8 x 8 pixels, and a net of one hidden layer."""
+        x = torch.linspace(-1, 1, 4 * 64).view(4, 1, 8, 8)
+        targets = Dataset(x, torch.arange(4), classes=4)
+        with torch.random.fork_rng(devices=[]):
+            layers = (nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+            module = nn.Sequential(*layers)
+
+        def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            return functional.cross_entropy(net(x), y)
+
+        forward = Forward(module, loss, (1, 8, 8), 4, lr=0.1)
+        return {"": {"targets": targets, "forward": forward}}
+
     def __post_init__(self) -> None:
         require.positive(gamma=self.gamma)
         require.at_least(1, groups=self.groups)
@@ -173,7 +190,7 @@ class GradientAscent(Inference):
     ) -> Float[Tensor, "f d"]:
         """Its own updates with the push in them, such that the mean moves by it."""
         if self.by != "participant" or not self.active:
-            return own
+            return own.clone()
         share = float(knowledge.shares(len(own)).sum())
         return own + self.push(knowledge.before, knowledge.plan.number) / share
 

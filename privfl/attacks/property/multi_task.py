@@ -15,6 +15,7 @@ from privfl.core import (
     ClientState,
     ConfigError,
     Dataset,
+    Examples,
     FlatModel,
     Loss,
     NoisySteps,
@@ -40,6 +41,7 @@ class MultiTask(TrainingPoison):
     0.7
     """
 
+    examples: ClassVar[Examples] = {"": {"attribute": "group"}}
     family: ClassVar[Literal["property"]] = "property"
     attribute: str
     weight: float = 0.7

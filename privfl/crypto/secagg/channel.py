@@ -14,6 +14,7 @@ from privfl.core import (
     ClientId,
     ClientMember,
     DpEvent,
+    Examples,
     HelperMember,
     KnownKeys,
     Member,
@@ -87,6 +88,7 @@ class SecAgg(SecAggSettings):
     Degree(k=34, t=18)
     """
 
+    examples: ClassVar[Examples] = {"": {"bits": 8}, "rotated": {"bits": 8, "rotation": True}}
     kind: ClassVar[ChannelKind] = ChannelKind("total", takes_noise=True)
 
     @property

@@ -13,6 +13,7 @@ from privfl.core import (
     ChannelKind,
     ClientId,
     ClientMember,
+    Examples,
     HelperMember,
     KnownKeys,
     Member,
@@ -61,6 +62,7 @@ class AdditiveSharing(SharingSettings):
     ('server/1', 'server/2')
     """
 
+    examples: ClassVar[Examples] = {"": {"bits": 8}}
     kind: ClassVar[ChannelKind] = ChannelKind("total")
 
     @property

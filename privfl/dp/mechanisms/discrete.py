@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Examples,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _FINE = 32
@@ -86,6 +96,8 @@ class DiscreteGaussian(Mechanism):
     'discrete_gaussian'
     """
 
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
+
     noise_multiplier: int | float
 
     def __post_init__(self) -> None:
@@ -119,6 +131,8 @@ class Skellam(Mechanism):
     >>> Skellam(noise_multiplier=1.0).noise_multiplier
     1.0
     """
+
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
 
     noise_multiplier: int | float
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from privfl.core import DpEvent, NoiseSource, require
+from privfl.core import DpEvent, Examples, NoiseSource, require
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _LOG = 73 * math.log(2)
@@ -41,6 +42,8 @@ class DistributedSkellam:
     >>> event.parameters["variance"]
     10000.0
     """
+
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
 
     noise_multiplier: int | float
 
@@ -83,6 +86,8 @@ class DistributedDiscreteGaussian:
     >>> noise.event(unit_l2=100.0, d=64, among=10, survivors=8).parameters["shares"]
     8
     """
+
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
 
     noise_multiplier: int | float
 

@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Examples,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
 from privfl.dp.noise import normals
 
 
@@ -49,6 +58,8 @@ class Gaussian(Mechanism):
     >>> vector.shape, event
     (torch.Size([3]), DpEvent(mechanism='gaussian', parameters={'noise_multiplier': 1.0}))
     """
+
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
 
     noise_multiplier: int | float
 
@@ -93,6 +104,7 @@ class LocalGaussian(Mechanism):
     2.0
     """
 
+    examples: ClassVar[Examples] = {"": {"noise_multiplier": 1.0}}
     local: ClassVar[bool] = True
 
     noise_multiplier: int | float

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Examples,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
 from privfl.dp.noise import exponentials, uniforms
 
 
@@ -26,6 +36,8 @@ class Laplace(Mechanism):
     >>> Laplace(epsilon=0.5).event(d=3)
     DpEvent(mechanism='laplace', parameters={'scale': 2.0})
     """
+
+    examples: ClassVar[Examples] = {"": {"epsilon": 1.0}}
 
     epsilon: int | float
 

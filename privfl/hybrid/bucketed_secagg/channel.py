@@ -14,6 +14,7 @@ from privfl.core import (
     ClientId,
     ClientMember,
     DpEvent,
+    Examples,
     HelperMember,
     KnownKeys,
     Member,
@@ -68,6 +69,7 @@ class BucketedSecAgg(BucketedSettings):
     6
     """
 
+    examples: ClassVar[Examples] = {"": {"size": 3, "bits": 8}}
     kind: ClassVar[ChannelKind] = ChannelKind("rows", named=False, groups=True, takes_noise=True)
 
     @property

@@ -20,6 +20,7 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Context,
+    Examples,
     KeepsSecrets,
     KnownKeys,
     Member,
@@ -112,6 +113,10 @@ class EncryptedCosine:
     ('key_holder',)
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"rule": FLTrust, "plain_bits": 20},
+        "cosine_filter": {"rule": CosineFilter, "reference": "previous"},
+    }
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust, CosineFilter))
 
     rule: FLTrust | CosineFilter = field(

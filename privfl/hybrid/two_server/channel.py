@@ -19,6 +19,7 @@ from privfl.core import (
     ConfigError,
     Context,
     DpEvent,
+    Examples,
     HelperMember,
     KnownKeys,
     Member,
@@ -110,6 +111,12 @@ class TwoServer:
     ('server/1', 'dealer')
     """
 
+    examples: ClassVar[Examples] = {
+        "": {"bits": 8},
+        "krum": {"rule": Krum(f=1, m=2), "bits": 8},
+        "fltrust": {"rule": FLTrust, "bits": 8},
+        "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
+    }
     kind: ClassVar[ChannelKind] = ChannelKind(
         "total", runs=(Mean, Krum, FLTrust, CosineFilter), takes_noise=True
     )

@@ -21,6 +21,7 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     Context,
+    Examples,
     HelperMember,
     KnownKeys,
     Member,
@@ -77,6 +78,7 @@ class SignTwoServer:
     ('server/1', 'dealer')
     """
 
+    examples: ClassVar[Examples] = {"": {"rule": FLTrust}}
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust,))
 
     rule: FLTrust

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from privfl.core import ConfigError, PartyId, RoundPlan, require
+from privfl.core import ConfigError, Examples, PartyId, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
@@ -117,6 +117,8 @@ class Paillier(HomomorphicChannel):
     >>> Paillier(keys="threshold").describe()[:55]
     'Keys: threshold. Any 2 of 3 decryptors can decrypt and '
     """
+
+    examples: ClassVar[Examples] = {"": {"bits": 8, "key_bits": 512, "insecure_for_tests": True}}
 
     bits: int = 16
     keys: Keys = "authority"

@@ -1,0 +1,37 @@
+"""Checks that parts of privfl, and parts of yours, are what they say: they run the part itself.
+
+``check_rule(rule)`` and its likes raise a `ConformanceError` at the first property that does not
+hold; ``rule_checks(rule)`` and its likes yield the single checks, for a test runner:
+
+    @pytest.mark.parametrize("check", rule_checks(MyRule), ids=str)
+    def test_my_rule_conforms(check):
+        check()
+"""
+
+from privfl.testing.attacks import attack_checks, check_attack
+from privfl.testing.channels import channel_checks, check_channel
+from privfl.testing.check import Check, ConformanceError
+from privfl.testing.datasets import check_dataset, dataset_checks
+from privfl.testing.defences import check_defence, defence_checks
+from privfl.testing.mechanisms import check_mechanism, mechanism_checks
+from privfl.testing.models import check_model, model_checks
+from privfl.testing.rules import check_rule, rule_checks
+
+__all__ = [
+    "Check",
+    "ConformanceError",
+    "attack_checks",
+    "channel_checks",
+    "check_attack",
+    "check_channel",
+    "check_dataset",
+    "check_defence",
+    "check_mechanism",
+    "check_model",
+    "check_rule",
+    "dataset_checks",
+    "defence_checks",
+    "mechanism_checks",
+    "model_checks",
+    "rule_checks",
+]
