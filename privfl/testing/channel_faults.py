@@ -146,7 +146,9 @@ def sleeps(rounds: Rounds) -> None:
     rounds.opened(asleep=True)
     key, hides = StateKey(), rounds.channel.kind.opens == "total" or rounds.channel.kind.groups
     for who, member in rounds.members.items():
-        rounds.members[who] = unseal_state(seal_state(member, key), key, type(member))
+        rounds.members[who] = unseal_state(
+            seal_state(member, key), key, type(member), lent=rounds.enrolled.directory
+        )
     for who, party in rounds.parties(rounds.plan()).items() if hides else ():
         expect(
             not who.startswith("client/") or _stays(party),

@@ -19,7 +19,7 @@ CLASSES = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class Drawn:
     """Four samples of one shape."""
 
     name: str
@@ -31,15 +31,15 @@ class Samples:
         return tuple(self.x.shape[1:])
 
 
-def samples() -> tuple[Samples, ...]:
+def samples() -> tuple[Drawn, ...]:
     """Small and large images, a table, and text of nine tokens."""
     rng = torch.Generator().manual_seed(0)
     images = [
-        Samples(f"images {shape}", torch.randn(4, *shape, generator=rng))
+        Drawn(f"images {shape}", torch.randn(4, *shape, generator=rng))
         for shape in ((1, 8, 8), (28, 28), (1, 28, 28), (3, 32, 32))
     ]
-    table = Samples("a table of 12 columns", torch.randn(4, 12, generator=rng))
-    text = Samples("12 tokens", torch.randint(0, CLASSES, (4, 12), generator=rng))
+    table = Drawn("a table of 12 columns", torch.randn(4, 12, generator=rng))
+    text = Drawn("12 tokens", torch.randint(0, CLASSES, (4, 12), generator=rng))
     return (*images, table, text)
 
 
@@ -82,7 +82,7 @@ def model_checks(builder: Builder) -> Iterator[Check]:
         yield Check(builder.__name__, says, partial(run, builder))
 
 
-def _fitting(builder: Builder) -> list[tuple[Samples, nn.Module]]:
+def _fitting(builder: Builder) -> list[tuple[Drawn, nn.Module]]:
     """The samples that it takes, each with a model for them.
 
     Raises:
