@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import torch
+
 from privfl.core import (
     UNPROVED,
     BeforeSeat,
@@ -352,12 +354,15 @@ class Pipeline:
         self, plans: Mapping[str, RoundPlan], made: Mapping[str, Made], noise: NoiseSource
     ) -> tuple[Mapping[str, Released], tuple[Charge, ...]]:
         """The parts of a round as they leave, noised where the server does that, and what they cost
-        its clients.
+        its clients. A part that nothing was made of, for it did not open, is zero: there is nothing
+        of anybody in it.
 
         Raises:
             ConfigError: as `check`, for the rows that came.
         """
-        released: dict[str, Released] = {}
+        released = {
+            part: Released(torch.zeros(plans[part].d)) for part in plans.keys() - made.keys()
+        }
         for part, one in made.items():
             vector, central = one.vector, self.releases[part].central
             if central is not None:
