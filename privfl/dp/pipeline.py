@@ -9,8 +9,10 @@ proves nothing. What comes after the noise is post-processing and is not in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import torch
 
 from privfl.core import (
     Charge,
@@ -276,13 +278,16 @@ class Pipeline:
         self, plans: Mapping[str, RoundPlan], made: Mapping[str, Made], noise: NoiseSource
     ) -> tuple[Mapping[str, Released], tuple[Charge, ...]]:
         """The parts of a round as they leave, noised where the server does that, and what they cost
-        its clients.
+        its clients. A part that nothing was made of, for it did not open, is zero: there is nothing
+        of anybody in it.
 
         Raises:
             ConfigError: as `sensitivity`, for the rows that came; a mechanism whose event is
                 another than was charged.
         """
-        released: dict[str, Released] = {}
+        released = {
+            part: Released(torch.zeros(plans[part].d)) for part in plans.keys() - made.keys()
+        }
         for part, one in made.items():
             vector, central = one.vector, self.releases[part].central
             if central is not None:
@@ -303,3 +308,43 @@ def post_processed(released: Released, vector: Vector) -> Released:
     coins, and nothing else: it costs nothing more (Dwork, Roth 2014, Proposition 2.1).
     """
     return released if vector is released.vector else Released(vector)
+
+
+def played_again(before: Sequence[Charge], now: Sequence[Charge]) -> tuple[Charge, ...]:
+    """What a round costs altogether that was charged with ``before`` and is played again, ``now``,
+    on the samples that were drawn for it the first time, with fresh noise.
+
+    Sampled releases compose when each draws a sample of its own. These share theirs: Gaussians are
+    one Gaussian of both attempts, and anything else is charged as if everybody saw the sample.
+
+    >>> drawn = Sampling("poisson", 0.1, 100)
+    >>> noise = DpEvent("gaussian", {"noise_multiplier": 2.0})
+    >>> one = Charge(0, noise, drawn, "client", "add_remove")
+    >>> [both] = played_again((one,), (one,))
+    >>> round(both.event.parameters["noise_multiplier"], 4)
+    1.4142
+    """
+    left, made = list(before), []
+    for charge in now:
+        same = [i for i, one in enumerate(left) if _amplifies(charge) and _of(one) == _of(charge)]
+        alike = [i for i in same if replace(left[i], event=charge.event) == charge]
+        joint = together((left[alike[0]].event, charge.event)) if alike else ()
+        if len(joint) == 1:
+            del left[alike[0]]
+            made.append(replace(charge, event=joint[0]))
+            continue
+        for i in same:
+            left[i] = replace(left[i], cohort_hidden=False)
+        made.append(replace(charge, cohort_hidden=False) if same else charge)
+    return (*left, *made)
+
+
+def _of(charge: Charge) -> tuple[int, str, str]:
+    """Whom a charge is about, and when."""
+    return charge.round, charge.unit, charge.subject
+
+
+def _amplifies(charge: Charge) -> bool:
+    """Whether a charge is cheaper for those who were not drawn."""
+    drawn = charge.sampling.scheme in ("poisson", "fixed_size") and charge.sampling.rate < 1
+    return drawn and charge.cohort_hidden

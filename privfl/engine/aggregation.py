@@ -69,7 +69,8 @@ def aggregate(order: Order, opened: Mapping[str, Opened[Any] | None], state: Run
     for part, plan in order.plans.items():
         main = opened[part]
         if main is None:
-            made[part] = Made(torch.zeros(plan.d), rows=0, survivors=0)
+            if not plan.cohort:  # nobody was drawn, which noise hides
+                made[part] = Made(torch.zeros(plan.d), rows=0, survivors=0)
             continue
         here = replace(context, plan=plan)
         if part == BITS:

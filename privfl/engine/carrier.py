@@ -13,6 +13,7 @@ import torch
 from privfl.core import (
     FRAME_ROOM,
     BadUpdate,
+    Bounded,
     Carried,
     ClientId,
     ClientState,
@@ -191,23 +192,36 @@ class Simulated(Generic[O]):
         frames: Mapping[ClientId, memoryview],
         notes: Notes,
     ) -> dict[ClientId, Mapping[str, Party]]:
-        parties: dict[ClientId, Mapping[str, Party]] = {}
-        sent_to_all = order.base.digest
+        sent: dict[ClientId, Mapping[str, Bounded]] = {}
+        sent_to_all, refused_by = order.plan.models[0], set[ClientId]()
         for client, update in prepared.items():
             conduct = self.adversaries.conduct(client, order.plan.number)
             plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
             try:
-                sent = order.side.bounded(plans, update, base, frames[client], conduct)
+                sent[client] = order.side.bounded(plans, update, base, frames[client], conduct)
             except PlanRefused as refused:
+                refused_by.add(client)
                 notes.wrong("plan", str(refused), client)
-                continue
             except BadUpdate as bad:
                 notes.wrong("bound", str(bad), client)
-                continue
-            parties[client] = order.side.entered(self.session.member(client), plans, sent)
-        return parties
+        # under a claim of privacy a client's data do not decide whether it is there: noise is
+        # scaled by the number of rows, and its scale would tell
+        for client in order.plan.cohort if order.pipeline.private else ():
+            if client not in sent and client not in refused_by:
+                plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
+                sent[client] = order.side.bounded(plans, _nothing(order, client), base)
+        return {
+            client: order.side.entered(self.session.member(client), told.plans_of(client), parts)
+            for client, parts in sent.items()
+        }
 
     def _rows(self, n: int, d: int) -> torch.Tensor:
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
             self._matrix = torch.empty(n, _HEAD + d)
         return self._matrix[:n, _HEAD:]
+
+
+def _nothing(order: Order, client: ClientId) -> Update:
+    """What a client sends whose training came to nothing that can be sent: zero."""
+    extra = {part: torch.zeros(plan.d) for part, plan in order.plans.items() if part != "delta"}
+    return Update(client, torch.zeros(order.plan.d), aux=extra)

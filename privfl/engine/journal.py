@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ class Journal:
 
     A round is entered before its first message, with the most that it can cost; once it has been
     played, a second line says what it came to. Nothing is taken back: a round that was killed keeps
-    what it was entered with, and when it is played again, with fresh noise on the same data, it is
-    entered again. A last line that was not written to its end is dropped: no message follows a line
-    before that line is on disk. Several processes may write to one file in turn; each sees what the
-    others spent when it enters a round.
+    what it was entered with, and when it is played again, with fresh noise on the same data, what
+    that costs is added to its entry (`dp.pipeline.played_again`). A last line that was not written
+    to its end is dropped: no message follows a line before that line is on disk. Several processes
+    may write to one file in turn; each sees what the others spent when it enters a round.
 
     Args:
         path: the file, of lines of JSON; made at the first charge.
@@ -39,6 +40,7 @@ class Journal:
         self.path = path
         self._entries: dict[str, tuple[Charge, ...]] = {}
         self._size = 0
+        self._taken_over = False
         if path is not None and path.exists():
             self._read(path)
 
@@ -53,23 +55,46 @@ class Journal:
     def take_over(self, ledger: Ledger) -> None:
         """Begin with these charges, if none are known yet: those of a state that was made
         elsewhere.
+
+        Raises:
+            ConfigError: some are known, and not all of these: what is missing was spent too.
         """
         if not self._entries:
             self.enter(ledger.charges)
+        elif not self._taken_over:
+            ours, theirs = (Counter(map(repr, one.charges)) for one in (self.ledger(), ledger))
+            if theirs - ours:
+                raise ConfigError(
+                    f"the ledger '{self.path}' does not hold all that the checkpoint beside it has"
+                    " spent: an older copy has taken its place. Put the newest back."
+                )
+        self._taken_over = True
 
-    def enter(self, charges: Sequence[Charge]) -> str:
-        """Charge a round that is about to be played; on disk when this returns. The entry's name.
+    def played(self, round: int) -> tuple[str, tuple[Charge, ...]]:
+        """The entry of a round that was entered before, and its charges; "" and nothing of one that
+        was not.
+        """
+        if self.path is not None:
+            self._catch_up(self.path)
+        for name, charges in self._entries.items():
+            if any(charge.round == round for charge in charges):
+                return name, charges
+        return "", ()
+
+    def enter(self, charges: Sequence[Charge], again: str = "") -> str:
+        """Charge a round that is about to be played, in an entry of its own or in place of the
+        charges of the entry ``again``; on disk when this returns. The entry's name.
 
         Raises:
             ConfigError: the file cannot be written, or holds less than was written to it.
         """
-        name = secrets.token_hex(8)
+        name = again or secrets.token_hex(8)
         if charges:
             self._append(name, tuple(charges))
         return name
 
     def settle(self, name: str, charges: Sequence[Charge]) -> None:
-        """What the round of an entry came to. No more than it was entered with."""
+        """What the rounds of an entry came to. No more than it was entered with."""
         if self._entries.get(name, ()) != tuple(charges):
             self._append(name, tuple(charges))
 

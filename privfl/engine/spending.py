@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from privfl.core import Charge, Ledger
+from privfl.dp.pipeline import played_again
 from privfl.engine.carrier import Noisy
 from privfl.engine.journal import Journal
 from privfl.engine.order import Order
@@ -14,6 +15,9 @@ from privfl.engine.order import Order
 @dataclass(slots=True)
 class Spending:
     """The charges of the round of one order, in a journal that holds those of all rounds before.
+
+    A round that was entered before is played again with the same cohort and the same batches, for
+    these are drawn from the run's seed: both attempts are charged together.
 
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
     round takes them over.
@@ -25,6 +29,7 @@ class Spending:
     trained: tuple[Charge, ...] = field(default=(), init=False)
     released: tuple[Charge, ...] = field(default=(), init=False)
     entry: str = field(default="", init=False)
+    before: tuple[Charge, ...] = field(default=(), init=False)
 
     @property
     def charges(self) -> tuple[Charge, ...]:
@@ -43,11 +48,12 @@ class Spending:
         )
         self.released = pipeline.charges(self.order.plans)
         self.journal.take_over(self.known)
-        self.entry = self.journal.enter(self.charges)
+        again, self.before = self.journal.played(number)
+        self.entry = self.journal.enter(played_again(self.before, self.charges), again)
 
     def settle(self, released: Sequence[Charge]) -> None:
         """What the releases came to, with those who survived; a round that failed keeps what it was
         entered with.
         """
         self.released = tuple(released)
-        self.journal.settle(self.entry, self.charges)
+        self.journal.settle(self.entry, played_again(self.before, self.charges))

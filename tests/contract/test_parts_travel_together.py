@@ -1,9 +1,13 @@
 """The parts of a round do not touch each other: SCAFFOLD over every channel of the catalogue."""
 
+from dataclasses import dataclass
+
 import pytest
+import torch
 
 from privfl import Federation, catalog
-from privfl.core import ConfigError
+from privfl.core import ConfigError, Faults, Party
+from privfl.core.bundle import pack_parts, unpack_parts
 
 BASE = {
     "data": {"name": "digits", "clients": 6, "partition": "iid", "root": 60},
@@ -62,3 +66,38 @@ def test_scaffold_over_shares_is_scaffold_in_the_clear():
     training = {"name": "scaffold", "lr": 0.1, "steps": 3}
     plain, shared = (change(c, training, rounds=3) for c in ("plain", "additive_sharing"))
     assert float((plain - shared).norm()) < 1e-2 * float(plain.norm())
+
+
+@dataclass
+class Garbles:
+    """A relay that changes one byte of one part of everything that it passes on."""
+
+    honest: Party
+    part: str
+
+    def step(self, mail):
+        out = {}
+        for to, frame in self.honest.step(mail).items():
+            bodies = {part: bytearray(body) for part, body in unpack_parts(frame).items()}
+            if self.part in bodies:
+                bodies[self.part][len(bodies[self.part]) // 2] ^= 0x55
+            out[to] = pack_parts(bodies)
+        return out
+
+
+@pytest.mark.parametrize("part", ["delta", "control"])
+@pytest.mark.parametrize(
+    "noise", [{}, {"mechanism": {"name": "gaussian", "noise_multiplier": 1.0}}]
+)
+def test_a_part_that_does_not_open_stops_neither_the_run_nor_the_other_part(part, noise):
+    config = {**BASE, "channel": "secagg", "training": "scaffold", **noise}
+    if noise:
+        config["aggregator"] = {"name": "mean", "weighted": False}
+    run = Federation.from_config({**config, "audit": {"keep": "all"}}).run(
+        faults=Faults(relayed={"client/1": lambda honest: Garbles(honest, part)})
+    )
+    opened = run.transcript(0).carried.opened
+    assert {name for name, one in opened.items() if one is not None} == {"delta", "control"} - {
+        part
+    }
+    assert torch.equal(run.transcript(0).before, run.state.parameters) == (part == "delta")

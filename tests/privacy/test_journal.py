@@ -27,8 +27,17 @@ from privfl.core import (
     TooManyByzantine,
 )
 from privfl.crypto import SecAgg
-from privfl.dp import Clip, DistributedSkellam, DPGradient, Gaussian, LocalGaussian
-from privfl.engine import RunFolder, read_ledger
+from privfl.dp import (
+    Clip,
+    DistributedSkellam,
+    DPGradient,
+    Gaussian,
+    LocalGaussian,
+    epsilon,
+    spend,
+)
+from privfl.dp.pipeline import played_again
+from privfl.engine import Poisson, RunFolder, read_ledger
 from privfl.engine.journal import Journal
 from privfl.training import LocalSGD
 
@@ -170,6 +179,76 @@ def test_a_killed_round_of_private_training_charges_the_samples_too(tmp_path):
     charges = read_ledger(tmp_path / "run").charges
     assert {(charge.unit, charge.count) for charge in charges} == {("sample", 2)}
     assert len({charge.subject for charge in charges}) == 5
+
+
+@dataclass
+class Dying:
+    """A party in whose first step the process ends."""
+
+    honest: Any
+
+    def step(self, mail):
+        raise Killed
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_round_that_is_played_again_draws_no_second_sample_and_is_not_charged_for_one(
+    tmp_path, kills
+):
+    rule = {"aggregator": Mean(weighted=False, denominator=2.0), "sampler": Poisson(0.8)}
+    for _ in range(kills):
+        fed = federation(mechanism=Gaussian(1.0), rounds=1, **rule)
+        with pytest.raises(Killed):
+            fed.run(
+                tmp_path / "run",
+                resume=(tmp_path / "run").exists(),
+                faults=Faults(byzantine={f"client/{i}": Dying for i in range(5)}),
+            )
+    run = federation(mechanism=Gaussian(1.0), rounds=1, **rule).run(tmp_path / "run", resume=True)
+    [spent] = spend(run.ledger, 1e-5)
+    once = epsilon(noise_multiplier=(kills + 1) ** -0.5, sample_rate=0.8, steps=1, delta=1e-5)
+    assert spent.rdp == pytest.approx(once, rel=1e-6)
+    assert read_ledger(tmp_path / "run") == run.ledger
+
+
+def test_batches_that_are_drawn_again_are_not_charged_as_others(tmp_path):
+    private = LocalSGD(
+        plan=LocalPlan(4, steps=2), weighting="uniform", gradient=DPGradient(1.0, 1.0, batch_size=4)
+    )
+    with pytest.raises(Killed):
+        federation(training=private, aggregator=Dies(1), rounds=1).run(tmp_path / "run")
+    run = federation(training=private, rounds=1).run(tmp_path / "run", resume=True)
+    once = epsilon(noise_multiplier=2**-0.5, sample_rate=1 / 3, steps=2, delta=1e-5)
+    for spent in spend(run.ledger, 1e-5):
+        assert spent.rdp == pytest.approx(once, rel=1e-6)
+
+
+def test_noise_of_which_no_joint_cost_is_known_is_not_amplified_where_a_round_is_played_again():
+    drawn = Sampling("poisson", 0.1, 100)
+    laplace = Charge(0, DpEvent("laplace", {"scale": 1.0}), drawn, "client", "add_remove")
+    twice = played_again((laplace,), (laplace,))
+    thrice = played_again(twice, (laplace,))
+    assert [one.cohort_hidden for one in thrice] == [False] * 3
+    other = replace(laplace, round=1)
+    assert played_again((laplace,), (other,)) == (laplace, other)
+
+
+def test_an_older_ledger_beside_a_newer_checkpoint_is_refused(tmp_path):
+    copies = []
+
+    def copied(record, rounds):
+        copies.append((tmp_path / "run" / "ledger.jsonl").read_bytes())
+        if len(copies) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        federation(mechanism=Gaussian(1.0)).run(tmp_path / "run", progress=copied)
+    (tmp_path / "run" / "ledger.jsonl").write_bytes(copies[0])
+    with pytest.raises(ConfigError, match="older copy"):
+        federation(mechanism=Gaussian(1.0)).run(tmp_path / "run", resume=True)
+    (tmp_path / "run" / "ledger.jsonl").write_bytes(copies[1])
+    run = federation(mechanism=Gaussian(1.0)).run(tmp_path / "run", resume=True)
+    assert rounds_of(run.ledger) == [0, 1, 2]
 
 
 @dataclass

@@ -319,3 +319,18 @@ def test_a_rule_that_refuses_small_cohorts_does_not_make_what_was_read_free(fede
     assert [charge.round for charge in run.ledger.charges] == list(range(6))
     for record, charge in zip(run.history, run.ledger.charges, strict=True):
         assert len(charge.cohort) == record.cohort
+
+
+@pytest.mark.parametrize("parts", [{}, {"aggregator": TrimmedMean(2)}, {"channel": SecAgg()}])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_client_whose_training_diverges_is_no_row_less_in_the_scale_of_the_noise(parts, bad):
+    rows = camps(5)
+    scales = []
+    for world in (rows, with_first(rows, AXIS[0] * bad)):
+        tape = Tape()
+        run = federation(world, mechanism=tape, relation="replace_one", **parts).run()
+        scales.append(tape.seen[0][1])
+    assert scales[0] == scales[1]
+    assert any("NaN or infinite" in one.what for one in run.transcripts[0].incidents)
+    ratios, _ = moved(rows, with_first(rows, AXIS[0] * bad), relation="replace_one", **parts)
+    assert max(ratios) <= 1 + 1e-3
