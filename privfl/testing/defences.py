@@ -18,6 +18,7 @@ from privfl.core import (
     Context,
     Defence,
     DefenceSeat,
+    Released,
     RoundPlan,
     Rows,
     TooManyByzantine,
@@ -168,9 +169,9 @@ def _after(defence: Any) -> None:
         return
     vector = torch.linspace(-1, 1, D)
     kept = vector.clone()
-    out, state = defence.after(vector, defence.init(), _context())
+    out, state = defence.after(Released(vector), defence.init(), _context())
     remembered = copy.deepcopy(state)
-    defence.after(2 * vector, state, _context(1))
+    defence.after(Released(2 * vector), state, _context(1))
     expect(
         out.shape == kept.shape and bool(torch.isfinite(out).all()) and torch.equal(vector, kept),
         f"of a vector of {D} values it made {out.tolist()}, or changed it",
