@@ -187,6 +187,11 @@ def _pure(rule: AnyRule) -> None:
     opened: Any = opened_for(rule, rows)
     if rule.remembers:
         _, state = rule.step(opened, rule.init(), context(D))
+        expect(
+            rule.memory != "none" or repr(state) == repr(rule.init()),
+            f"memory is 'none', and a step left the state {state!r}",
+            "declare memory = 'released' or 'private', as what it is made of",
+        )
         kept = copy.deepcopy(state)
         rule.step(opened_for(rule, of(crowd(seed=1).float())), state, context(D))
         expect(
