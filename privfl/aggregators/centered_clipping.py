@@ -10,6 +10,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
+from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
@@ -26,6 +27,8 @@ from privfl.core import (
 )
 from privfl.core.geometry import squared_norms
 
+_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class CenteredClipping(MemoryRule[None]):
@@ -39,19 +42,21 @@ class CenteredClipping(MemoryRule[None]):
     bounded harm; the theorem is for small fractions, about a tenth, and for clients that send
     momenta (`ClientMomentum`). Its tau is a few times the honest rows' usual distance from v, which
     nobody knows; in the authors' experiments tau is set by hand, and one over all distances makes
-    this the mean. ``tau=None`` takes the median distance of the rows from v, anew in every step: it
-    lies among the honest distances while honest rows are a majority, and moves along with a scale,
-    so that the rule protects whatever the updates' unit; but then no sensitivity is proved, for one
-    client moves tau. Before the first round v is zero. Translating rows and v together translates
-    the result. Row weights are not used.
+    this the mean. ``tau=None`` takes half the median distance of the rows from v, anew in every
+    step: the median lies among the honest distances while honest rows are a majority, and moves
+    along with a scale, so that the rule protects whatever the updates' unit; the half, which no
+    paper has, lets a liar pull no harder than an honest row of usual distance where many lie and
+    honest rows are unlike. But then no sensitivity is proved, for one client moves tau. Before the
+    first round v is zero. Translating rows and v together translates the result. Row weights are
+    not used.
 
     >>> from privfl.core import RoundPlan
     >>> context = Context(RoundPlan(0, (1, 2, 3, 4), 1, 1.0), torch.zeros(1), torch.Generator())
     >>> rows = Rows.of([[0.5], [0.5], [0.5], [-99.0]])
     >>> CenteredClipping(tau=1.0).step(rows, None, context)[0]
     tensor([0.1250])
-    >>> CenteredClipping().step(rows, None, context)[0]
-    tensor([0.2500])
+    >>> CenteredClipping(iterations=5).step(rows, None, context)[0] > 0.25
+    tensor([True])
     """
 
     examples: ClassVar[Examples] = {
@@ -85,7 +90,8 @@ class CenteredClipping(MemoryRule[None]):
         scale = torch.ones(rows.n, dtype=torch.float64)
         for _ in range(self.iterations):
             away = squared_norms(rows.values, centre).sqrt().cpu()
-            scale, _ = shortening(away, self.tau)
+            tau = _SHARE * midpoint(away) if self.tau is None else self.tau
+            scale, _ = shortening(away, tau)
             moved = combine(rows.values, scale / rows.n)
             centre = (
                 moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))

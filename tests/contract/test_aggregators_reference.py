@@ -293,7 +293,7 @@ def afa(X: Array) -> Array:
 def centered_clipping(X: Array, tau: float | None = 4.0, steps: int = 3) -> Array:
     v = np.zeros(X.shape[1])
     for _ in range(steps):
-        most = np.median(np.linalg.norm(X - v, axis=1)) if tau is None else tau
+        most = np.median(np.linalg.norm(X - v, axis=1)) / 2 if tau is None else tau
         v = v + np.mean([(x - v) * min(1, most / np.linalg.norm(x - v)) for x in X], axis=0)
     return v
 
