@@ -89,11 +89,11 @@ class PrivateAggregation(Generic[O]):
     refused. What a round costs is charged by `dp.Pipeline`, exactly as an engine's round would be,
     under ``relation`` (None: what `engine.pipeline_of` says). Without ``sampling`` (how each
     round's clients were drawn) every client pays for every round. A public ``denominator`` is what
-    the mean divides by, in place of the number present: without it nothing is claimed of clients
-    that come and go, nor of Poisson samples. Each round is charged before its first message, in
-    ``ledger_file`` where one is given: a layer that starts anew with that file goes on from it.
-    Noise is from the operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and
-    seals every letter between the parties (`crypto.post`), which all are in this process.
+    the mean divides by, in place of the number present: without it the claim is of clients that
+    change, and noise is refused for Poisson samples. Each round is charged before its first
+    message, in ``ledger_file`` where one is given: a layer that starts anew with that file goes on
+    from it. Noise is from the operating system unless ``noise`` says otherwise. ``mail="signed"``
+    signs and seals every letter between the parties (`crypto.post`), which all are in this process.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a

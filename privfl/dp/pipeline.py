@@ -54,7 +54,7 @@ class Made:
 class Pipeline:
     """All releases of a run's rounds, by part; whose neighbours the claim is about, how cohorts are
     drawn, and whether whom it is made against learns them (``sees_cohort``: nothing is then
-    amplified, and charges name the cohort).
+    amplified, and charges name a cohort that is not everybody).
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
     ``repeatable`` says that the noise comes from a seed, which voids the claim.
@@ -226,6 +226,7 @@ class Pipeline:
             if release.noised
         ]
         plan = next(iter(plans.values()))
+        everybody = plan.n >= self.sampling.population  # then there is no need to name them
         return tuple(
             Charge(
                 plan.number,
@@ -234,7 +235,7 @@ class Pipeline:
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
                 cohort_hidden=not self.sees_cohort,
-                cohort=plan.cohort if self.sees_cohort else None,
+                cohort=plan.cohort if self.sees_cohort and not everybody else None,
                 repeatable_noise=self.repeatable,
             )
             for event in together(events)

@@ -39,6 +39,7 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._entries: dict[str, tuple[Charge, ...]] = {}
+        self._ledger: Ledger | None = Ledger()
         self._size = 0
         self._taken_over = False
         if path is not None and path.exists():
@@ -50,7 +51,9 @@ class Journal:
 
     def ledger(self) -> Ledger:
         """All charges."""
-        return Ledger(tuple(charge for entry in self._entries.values() for charge in entry))
+        if self._ledger is None:
+            self._ledger = Ledger(tuple(one for entry in self._entries.values() for one in entry))
+        return self._ledger
 
     def take_over(self, ledger: Ledger) -> None:
         """Begin with these charges, if none are known yet: those of a state that was made
@@ -113,7 +116,9 @@ class Journal:
                     f" {error.strerror}."
                 ) from None
             self._size += len(line.encode())
+        new = name not in self._entries
         self._entries[name] = charges
+        self._ledger = self._ledger.charged(charges) if new and self._ledger else None
 
     def _catch_up(self, path: Path) -> None:
         """Take in what others wrote since; refuse a file that lost what this one wrote."""
@@ -134,6 +139,7 @@ class Journal:
                 os.truncate(path, len(whole))
         except OSError as error:
             raise ConfigError(f"cannot read the ledger '{path}': {error.strerror}.") from None
+        self._ledger = None
         for line in whole.splitlines():
             name, charges = _entry(path, line)
             self._entries[name] = charges

@@ -50,9 +50,17 @@ def pipeline_of(
     for noise on the aggregate add_remove where the rule divides by a public number, else (and for
     cohorts of a fixed size) replace_one. Against noise at clients and in shares stands the server,
     which sees the cohort: nothing is amplified there.
+
+    Raises:
+        ConfigError: noise in shares and a mechanism beside it.
     """
     able, shares = channel.able, channel.able.noise
     local = mechanism is not None and mechanism.local
+    if shares is not None and mechanism is not None:
+        raise ConfigError(
+            f"{type(channel).__name__} carries noise in shares already, and"
+            f" {type(mechanism).__name__} would noise its sum again: leave one of them out."
+        )
     grouping = () if able.groups is None else (able.groups.stage(),)
     releases: dict[str, PartRelease] = {}
     for part, length in lengths.items():
@@ -69,7 +77,7 @@ def pipeline_of(
         releases[BITS] = _bits(channel)
     public = rule.public_denominator is not None and able.groups is None
     derived: NeighbourRelation = "replace_one"
-    if shares is not None and not local:
+    if shares is not None:
         derived = "zero_out"
     elif public and sampling.scheme != "fixed_size" and not local:
         derived = "add_remove"

@@ -86,6 +86,14 @@ def test_noise_that_leaves_with_its_client_claims_nothing_of_clients_that_come_a
     [
         ({"mechanism": LocalGaussian(1.0), "relation": "add_remove"}, "is seen by it"),
         (
+            {"mechanism": Gaussian(1.0), "channel": SecAgg(noise=SHARES, bits=20)},
+            "leave one of them out",
+        ),
+        (
+            {"channel": SecAgg(noise=SHARES, bits=20), "weighting": "samples"},
+            "weighting: uniform",
+        ),
+        (
             {
                 "mechanism": Gaussian(1.0),
                 "aggregator": replace(UNIFORM, denominator=10.0),
