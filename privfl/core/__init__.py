@@ -59,7 +59,19 @@ from privfl.core.errors import (
     unknown,
 )
 from privfl.core.flat import FlatModel, Slot
-from privfl.core.guarantee import Guarantee, Lie, Power
+from privfl.core.guarantee import (
+    OUTSIDER,
+    POWERS,
+    Cast,
+    Coalition,
+    Fidelity,
+    Guarantee,
+    Liars,
+    Lie,
+    Power,
+    Quota,
+    Some,
+)
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -137,6 +149,8 @@ from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update
 __all__ = [
     "FRAME_ROOM",
     "NO_FAULTS",
+    "OUTSIDER",
+    "POWERS",
     "UNPROVED",
     "Able",
     "Abort",
@@ -156,6 +170,7 @@ __all__ = [
     "Bundle",
     "Carried",
     "CarriesNoise",
+    "Cast",
     "Channel",
     "ChannelKind",
     "Charge",
@@ -163,6 +178,7 @@ __all__ = [
     "ClientMember",
     "ClientSeat",
     "ClientState",
+    "Coalition",
     "ConfigError",
     "Context",
     "CountsItself",
@@ -177,6 +193,7 @@ __all__ = [
     "DpEvent",
     "Encodes",
     "Faults",
+    "Fidelity",
     "FixedBound",
     "FlatModel",
     "Grouping",
@@ -187,6 +204,7 @@ __all__ = [
     "KeepsSecrets",
     "Knows",
     "Ledger",
+    "Liars",
     "Lie",
     "LocalPlan",
     "LocalRecipe",
@@ -218,6 +236,7 @@ __all__ = [
     "Power",
     "PrivateGradient",
     "PrivflError",
+    "Quota",
     "Reads",
     "Received",
     "RememberingPoison",
@@ -239,6 +258,7 @@ __all__ = [
     "ServerMember",
     "Silent",
     "Slot",
+    "Some",
     "Stable",
     "StateKey",
     "TooManyByzantine",

@@ -18,7 +18,10 @@ from privfl.core import (
     Buffer,
     ChannelKind,
     ClientId,
+    Coalition,
+    Guarantee,
     HelperMember,
+    Liars,
     Mail,
     Member,
     Opened,
@@ -33,6 +36,7 @@ from privfl.core import (
     client_of,
     norm,
 )
+from privfl.crypto import lies
 
 _HEADER = struct.Struct("<4sIQQd")
 """Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d
@@ -177,6 +181,20 @@ class Plain:
     def able(self) -> Able:
         """Nothing beside opening rows."""
         return Able()
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do."""
+        return Guarantee(
+            reads=(Coalition.of("server"),),
+            lies=(
+                lies.publishes_another(),
+                lies.skips_its_clip("nothing", "the server sees that, and leaves it out"),
+                lies.sends_garbage(),
+            ),
+            leaks=("everything",),
+            assumes=("a clip, where lying clients are to be bounded",),
+        )
 
     def client(self, who: ClientId) -> _ClientMember:
         """A client that sends its update."""

@@ -16,7 +16,9 @@ from privfl.core import (
     Buffer,
     ChannelKind,
     ClientId,
+    Guarantee,
     KeepsSecrets,
+    Liars,
     Member,
     Opener,
     Party,
@@ -30,6 +32,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer
+from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
 from privfl.crypto.he.keyring import Arrangement, Introduction, KeyMaking, Keyring
 from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
@@ -124,6 +127,16 @@ class HomomorphicChannel:
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         raise TypeError("a homomorphic channel names its arrangement of keys.")
+
+    @property
+    def own_lies(self) -> SchemeLies:
+        """The lies of the scheme's own."""
+        return SchemeLies()
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return he_guarantee(self.arrangement, self.own_lies)
 
     def keyring(self, who: PartyId) -> Keyring:
         """An empty keyring of this channel, for one party."""

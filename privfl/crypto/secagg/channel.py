@@ -18,8 +18,10 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     DpEvent,
+    Guarantee,
     HelperMember,
     KeepsSecrets,
+    Liars,
     Member,
     Opener,
     Party,
@@ -37,6 +39,7 @@ from privfl.crypto.primitives import backend, fields
 from privfl.crypto.secagg import ideal, keys
 from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
 from privfl.crypto.secagg.graph import Degree
+from privfl.crypto.secagg.guarantee import ideal_guarantee, secagg_guarantee
 from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.parameters import (
     SecAggParameters,
@@ -44,6 +47,7 @@ from privfl.crypto.secagg.parameters import (
     degree_for,
     epoch,
     parameters_of,
+    quorum_of,
     unit_l2,
 )
 from privfl.crypto.secagg.server import SecAggServerParty
@@ -145,7 +149,7 @@ class SecAgg(SecAggSettings):
         server's mail.
         """
         if self.fidelity == "ideal":
-            return ideal.decode(self, received)
+            return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
         return SecAggCoalitionView.of(self, received, colluding).opened()
 
@@ -155,6 +159,24 @@ class SecAgg(SecAggSettings):
             "Masks that cancel in the sum: the server reads the sum and no single update, unless"
             " enough clients collude with it. A client that skips its clip is not stopped, because"
             " nobody sees a single input."
+        )
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+
+        def quorum(n: int) -> int:
+            return quorum_of(degree_for(self, n), n)
+
+        if self.fidelity == "ideal":
+            return ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+        return secagg_guarantee(
+            self.parameters,
+            self.degree,
+            quorum,
+            active=self.active,
+            forgets=self.forward_secrecy,
+            opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         )
 
     def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:

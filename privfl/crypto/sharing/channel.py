@@ -23,8 +23,10 @@ from privfl.core import (
     ClientId,
     ClientMember,
     ConfigError,
+    Guarantee,
     HelperMember,
     KeepsSecrets,
+    Liars,
     Member,
     Opener,
     Party,
@@ -41,6 +43,7 @@ from privfl.core import (
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
 from privfl.crypto.ring import RINGS, ring_for, word
+from privfl.crypto.sharing.guarantee import sharing_guarantee
 from privfl.crypto.sharing.parties import (
     HelperParty,
     SharingClientParty,
@@ -122,6 +125,15 @@ class AdditiveSharing:
             " single input."
         )
 
+    def quorum(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever summed."""
+        return max(2, math.ceil(n * self.threshold - 1e-9))
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return sharing_guarantee(self.others, self.quorum)
+
     def client(self, who: ClientId) -> ClientMember:
         """A client, which keeps nothing between rounds."""
         return SharingClient(self, who)
@@ -172,7 +184,7 @@ def round_of(channel: AdditiveSharing, plan: RoundPlan) -> SharingParameters:
         )
     channel.code.scale(plan)
     ring = ring_for(channel.code, plan, ring=channel.ring)
-    quorum = max(2, math.ceil(plan.n * channel.threshold - 1e-9))
+    quorum = channel.quorum(plan.n)
     names = b"\0".join(
         [
             plan.session,

@@ -48,7 +48,7 @@ _HEADER = struct.Struct("<4sBBHI16s")
 tag.
 """
 _MAGIC = b"PAS\x01"
-_VECTOR, _SEEDS, _HELD, _SURVIVORS, _SUM = range(5)
+_VECTOR, _SEEDS, _HELD, _SURVIVORS, SUM = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class HelperParty(KeepsSecrets):
         total: Words = np.zeros(now.length, dtype=word(now.ring))
         mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
         self.done, self.seeds = True, {}
-        return now.write(_SUM, 0, fields.pack(total, now.ring))
+        return now.write(SUM, 0, fields.pack(total, now.ring))
 
 
 @dataclass(repr=False)
@@ -304,7 +304,7 @@ class SharingServerParty(KeepsSecrets):
         total: Words = np.zeros(now.length, dtype=word(now.ring))
         for who, body in reports.items():
             try:
-                _, content = now.read(body, _SUM)
+                _, content = now.read(body, SUM)
                 np.add(total, fields.unpack(content, now.ring, now.length), out=total)
             except Malformed as malformed:
                 raise StageAbort(
@@ -345,7 +345,7 @@ def decode(
                     )
                 elif plan is not None and kind == _HELD:
                     held.append(fields.read_bit_set(content, plan.n)[0])
-                elif plan is not None and kind == _SUM and who in others:
+                elif plan is not None and kind == SUM and who in others:
                     sums[who] = fields.unpack(content, ring, code.length(plan))
             except Malformed:
                 continue

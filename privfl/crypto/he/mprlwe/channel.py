@@ -32,7 +32,9 @@ from privfl.crypto.he.channel import (
     rows_of,
 )
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, opened_answer
+from privfl.crypto.he.guarantee import SchemeLies
 from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.lies import two_sums
 from privfl.crypto.he.mprlwe.distributed_keygen import DistributedKeygen, KeygenObserver
 from privfl.crypto.he.mprlwe.keys import (
     JointPublic,
@@ -42,6 +44,13 @@ from privfl.crypto.he.mprlwe.keys import (
     partial,
     pieces,
     room,
+)
+from privfl.crypto.he.mprlwe.lies import (
+    answers_anew,
+    combined,
+    moves_the_sum,
+    opens_one,
+    request_pieces,
 )
 from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
 from privfl.crypto.he.scheme import IntegerCode
@@ -161,6 +170,17 @@ class MultiPartyRLWE(HomomorphicChannel):
         )
 
     @property
+    def own_lies(self) -> SchemeLies:
+        """What a holder of pieces of the key can do, and a server whose sums nobody verifies."""
+        request = request_pieces(self.holders, self.threshold)
+        return SchemeLies(
+            moves=moves_the_sum,
+            says="moves its part, which nothing proves right",
+            one=opens_one,
+            twice=two_sums(request, combined, answers_anew),
+        )
+
+    @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
@@ -187,8 +207,8 @@ class MultiPartyRLWE(HomomorphicChannel):
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for the server with enough decryptors; the sum, for the server; nothing, for
-        anybody else.
+        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
+        the server; nothing, for anybody else.
         """
         rings = [
             m.ring
@@ -204,17 +224,18 @@ class MultiPartyRLWE(HomomorphicChannel):
                 held |= member.held
         mail = list(messages_in(received))
         server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
-        if server is None:
-            return None  # no half of a ciphertext that the server alone was sent
-        whole = {
+        known = {who: hello for ring in rings for who, hello in ring.roster.items()}
+        whole = {  # whoever has the server's mail; decryptors alone are sent one half
             m.sender: m
             for m in mail
-            if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server.roster, public)
+            if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, known, public)
         }
         if len(held) == self.scheme.count and whole:
             return rows_of(
                 {who: self._row(message, public, held) for who, message in whole.items()}
             )
+        if server is None:
+            return None
         return self._sum([m for m in mail if m.kind == ANSWER], whole, public, server)
 
     def _row(

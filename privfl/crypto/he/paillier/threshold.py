@@ -110,7 +110,7 @@ def combine(
     undo = gmpy2.invert(4 * scale * scale, n)
     product = [gmpy2.mpz(1)] * len(by_index[chosen[0]])
     for index in chosen:
-        weight = 2 * _lagrange(index, chosen, scale)
+        weight = 2 * lagrange(index, chosen, scale)
         product = [
             a * b % n2
             for a, b in zip(product, powers(by_index[index], weight, public.n2), strict=True)
@@ -120,7 +120,7 @@ def combine(
     return unpacked(public, [int((c - 1) // n * undo % n) for c in product], plan, count)
 
 
-def _lagrange(index: int, chosen: Sequence[int], scale: int) -> int:
+def lagrange(index: int, chosen: Sequence[int], scale: int) -> int:
     """The Lagrange coefficient at 0 times ``scale``, an integer where scale = holders!."""
     above, below = scale, 1
     for other in chosen:
