@@ -148,21 +148,25 @@ def _as_opened(opened: Opened[Rows | Total] | None) -> Opened[Rows | Total] | No
     return opened
 
 
+def _nothing(published: Opened[Rows | Total] | None) -> Mapping[ClientId, Vector]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Liars:
     """What the parties of one lie do in place of the protocol; a field that is left out is honest.
 
     ``set_up`` and ``enter`` are given the honest parties of those who lie, in the key set-up and in
     the round, and return the ones that take their places. ``update``: what a lying client hands to
-    its own party. ``publish``: what a lying server says it opened. ``took``: the single updates [d]
-    of others that the liars have computed, when the round is over.
+    its own party. ``publish``: what a lying server says it opened. ``took``: single updates [d] of
+    others as the liars have computed them when the round is over, also from what was published.
     """
 
     set_up: Callable[[Cast], Cast] = _as_they_are
     update: Callable[[Bounded], Bounded] = _as_trained
     enter: Callable[[RoundPlan, Cast], Cast] = _the_protocol
     publish: Callable[[Opened[Rows | Total] | None], Opened[Rows | Total] | None] = _as_opened
-    took: Callable[[], Mapping[ClientId, Vector]] = dict
+    took: Callable[[Opened[Rows | Total] | None], Mapping[ClientId, Vector]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +199,9 @@ class Guarantee(Generic[T]):
     where "{count}" stands for how many updates. ``settings``: the mode, and the numbers that a
     cohort of n makes of thresholds and quorums, by name.
 
-    >>> said = Guarantee((Coalition.of("server"),), (), ("who takes part",), ())
+    >>> said = Guarantee((Coalition.of("decryptor/0"),), (), ("who takes part",), ())
     >>> said.describe()
-    'Single updates are read by server. Leaks: who takes part. Assumes: nothing.'
+    'Single updates are read by decryptor/0. Leaks: who takes part. Assumes: nothing.'
     """
 
     reads: tuple[Coalition, ...]
@@ -250,6 +254,8 @@ class Guarantee(Generic[T]):
         """The guarantee in sentences, the gravest lies first."""
         said = [IDEAL] if self.fidelity == "ideal" else []
         said.append(f"{self.hidden[0].upper()}{self.hidden[1:]} are read by {self.read_by()}.")
+        if any("server" in coalition.parties for coalition in self.reads):
+            said.append("Whoever taps the wires to the server reads what its mail shows.")
         said += [lie.describe() for lie in sorted(self.lies, key=lambda l: -POWERS.index(l.can))]
         said.append(f"Leaks: {', '.join(self.leaks) or 'nothing'}.")
         said.append(f"Assumes: {', '.join(self.assumes) or 'nothing'}.")

@@ -196,6 +196,10 @@ class Plain:
             assumes=("a clip, where lying clients are to be bounded",),
         )
 
+    def describe(self) -> str:
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Every update in clear. {self.guarantee.describe()}"
+
     def client(self, who: ClientId) -> _ClientMember:
         """A client that sends its update."""
         return _ClientMember()

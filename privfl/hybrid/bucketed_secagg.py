@@ -23,8 +23,10 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     DpEvent,
+    Guarantee,
     HelperMember,
     KeepsSecrets,
+    Liars,
     Mail,
     Member,
     NoiseSource,
@@ -47,7 +49,9 @@ from privfl.core import (
 from privfl.crypto import SecAgg
 from privfl.crypto.primitives import Directory, fields
 from privfl.crypto.secagg import wire
+from privfl.crypto.secagg.parameters import quorum_of
 from privfl.crypto.secagg.stage import Kind
+from privfl.hybrid.bucketed_guarantee import bucketed_guarantee
 from privfl.hybrid.buckets import Buckets
 
 WEIGHT_SLACK = 1e-3
@@ -226,13 +230,23 @@ class BucketedSecAgg:
             ids,
         )
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        inside = self._inside()
+        return bucketed_guarantee(
+            self.groups,
+            _servers_of,
+            self.size,
+            inside.degree,
+            lambda n: quorum_of(inside.degree(n), n),
+        )
+
     def describe(self) -> str:
-        """Who can read what, for the report."""
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Secure aggregation in random groups of {self.size}: the server reads the mean of"
-            " every group and no single update, unless it colludes with all the others of a group."
-            " A client that skips its clip spoils its own group's mean; the rule over the groups"
-            " has to stop it."
+            f"Secure aggregation in random groups of {self.size}; the rule decides over the groups'"
+            f" means. {self.guarantee.describe()}"
         )
 
 
@@ -374,6 +388,12 @@ class BucketedServerParty(KeepsSecrets):
             disclosed,
             excluded,
         )
+
+
+def _servers_of(party: Party) -> list[Opener[Total]]:
+    if not isinstance(party, BucketedServerParty):
+        raise ConfigError(f"{type(party).__name__} is no server of groups.")
+    return party.servers
 
 
 def _unfit(opened: Opened[Total] | None) -> str:

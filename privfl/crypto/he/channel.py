@@ -163,8 +163,8 @@ class HomomorphicChannel:
         return arrangement.decryptors[: arrangement.threshold]
 
     def describe(self) -> str:
-        """Who can read what, in one sentence for the report."""
-        return self.arrangement.describe()
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Keys: {self.arrangement.keys}. {self.guarantee.describe()}"
 
     def row_bound(self, l2: float, d: int) -> RowBound:
         """Encoding moves every entry a little."""

@@ -19,9 +19,11 @@ from privfl.core import (
     KeepsSecrets,
     Liars,
     Mail,
+    Opened,
     Party,
     PartyId,
     RoundPlan,
+    Rows,
     Total,
     Vector,
     client_party,
@@ -95,7 +97,7 @@ def keeps_the_key() -> Liars:
         notes.append(Notes(honest["server"]))
         return {**honest, "server": notes[0]}
 
-    def took() -> Took:
+    def took(published: Opened[Rows | Total] | None) -> Took:
         plan, secret, scheme = plans[0], made[0].secret, made[0].ring.scheme
         who = victim(plan, ())
         sent = next(m[client_party(who)] for m in notes[0].mail if client_party(who) in m)
@@ -241,7 +243,7 @@ def two_sums(request: Request, combine: Combine, again: Again) -> Callable[[], L
             lying: dict[PartyId, Party] = {w: AnswersTwice(honest[w], again) for w in corrupt}
             return {**lying, "server": TwoSums(server, corrupt, request, combine, took)}
 
-        return Liars(enter=enter, took=lambda: took)
+        return Liars(enter=enter, took=lambda published: took)
 
     return how
 

@@ -154,12 +154,8 @@ class SecAgg(SecAggSettings):
         return SecAggCoalitionView.of(self, received, colluding).opened()
 
     def describe(self) -> str:
-        """Who can read what, and what is not stopped, for the report."""
-        return (
-            "Masks that cancel in the sum: the server reads the sum and no single update, unless"
-            " enough clients collude with it. A client that skips its clip is not stopped, because"
-            " nobody sees a single input."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Masks that cancel in the sum ({self.mode}). {self.guarantee.describe()}"
 
     @property
     def guarantee(self) -> Guarantee[Liars]:

@@ -20,6 +20,7 @@ from privfl.core import (
     KeepsSecrets,
     Liars,
     Mail,
+    Opened,
     Party,
     PartyId,
     Received,
@@ -57,6 +58,11 @@ class KeySwapper(KeepsSecrets):
     public: bytes = b""
     shares: dict[int, int] = field(default_factory=dict)
     vector: Words | None = None
+
+    @property
+    def result(self) -> Opened[Total] | None:
+        """What the honest server opened without the client."""
+        return self.honest.result
 
     def step(self, mail: Mail) -> Mail:
         """The honest server's mail to all others, and its own to the client."""
@@ -150,7 +156,7 @@ def swaps_keys() -> Liars:
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
         return {"server": swapper(honest["server"], victim(plan, honest), took)}
 
-    return Liars(enter=enter, took=lambda: took)
+    return Liars(enter=enter, took=lambda published: took)
 
 
 def swapper(server: Party, client: ClientId, took: Took) -> KeySwapper:
@@ -196,7 +202,7 @@ def keeps_its_secrets(
             notes.extend(p for p in made.values() if isinstance(p, Notes))
             return made
 
-        def took() -> Took:
+        def took(published: Opened[Rows | Total] | None) -> Took:
             seen = opens({"server": notes[0].mail}, kept)
             if not isinstance(seen, Rows) or seen.ids is None:
                 return {}

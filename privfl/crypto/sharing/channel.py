@@ -118,12 +118,8 @@ class AdditiveSharing:
         return tuple(f"server/{j}" for j in range(1, self.servers))
 
     def describe(self) -> str:
-        """Who can read what, and what is not stopped, for the report."""
-        return (
-            f"Shares over {self.servers} servers: fewer than all of them together read the sum and"
-            " no single update. A client that skips its clip is not stopped, because nobody sees a"
-            " single input."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Shares over {self.servers} servers. {self.guarantee.describe()}"
 
     def quorum(self, n: int) -> int:
         """The fewest contributions of a cohort of n that are ever summed."""

@@ -20,7 +20,9 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Context,
+    Guarantee,
     KeepsSecrets,
+    Liars,
     Member,
     Party,
     PartyId,
@@ -38,6 +40,7 @@ from privfl.core import (
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
 from privfl.hybrid.encrypted_cosine.client import CosineClient
 from privfl.hybrid.encrypted_cosine.encoding import UnitVectors
+from privfl.hybrid.encrypted_cosine.guarantee import cosine_guarantee
 from privfl.hybrid.encrypted_cosine.holder import KeyHolder
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, OPENED, opened_from
@@ -196,15 +199,14 @@ class EncryptedCosine:
         """
         return RowBound(self.encoding.longest(l2, d), float("inf"))
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return cosine_guarantee(self.setting)
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, what leaks."""
-        return (
-            "Encrypted similarity: the server and key_holder follow the protocol and do not"
-            " collude; together they read every update. The server learns every client's"
-            f" similarity, norm, {self.projections} random projections and weight, and one weighted"
-            " sum; key_holder learns who took part and random numbers. Clients may lie; a server"
-            " that lies can single a client out."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Similarity under encryption. {self.guarantee.describe()}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """The sum to the server; every row (its direction, as long as the bound) to server and key

@@ -20,7 +20,9 @@ from privfl.core import (
     ConfigError,
     Context,
     DpEvent,
+    Guarantee,
     HelperMember,
+    Liars,
     Member,
     NoiseSource,
     OsNoise,
@@ -37,22 +39,12 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.hybrid.two_server.guarantee import two_server_guarantee
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
-
-_LEAKS = {
-    ("mean", "scores"): "every accepted update's norm",
-    (
-        "krum",
-        "scores",
-    ): "all inner products of the updates, so their whole geometry up to a rotation",
-    ("fltrust", "scores"): "every update's norm and its cosine with the root update",
-    ("cosine_filter", "scores"): "every update's norm and its cosine with the reference",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class TwoServer:
@@ -210,20 +202,20 @@ class TwoServer:
         """A round's public parameters: ring, projections, quorum."""
         return _round(self, plan)
 
+    def quorum(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever opened."""
+        return max(2, math.ceil(n * self.threshold - 1e-9))
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return two_server_guarantee(self.recipe, self.quorum)
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = _LEAKS.get(
-            (self.recipe.kind, self.reveal),
-            {"aggregate": "how many count"}.get(self.reveal, "which clients count"),
-        )
-        caught = (
-            ", but for server/1 in the sum itself, which is tagged" if self.recipe.tagged else ""
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Two servers and a dealer, no two of whom may collude, run {type(self.rule).__name__}"
-            " on shares; clients may lie, and one whose norm is over the clip is refused by name."
-            f" Beside the result leaks {leaks}. Servers are trusted to compute correctly: a lying"
-            f" server shifts the result unnoticed{caught}."
+            f"Two servers and a dealer run {type(self.rule).__name__} on shares."
+            f" {self.guarantee.describe()}"
         )
 
     def client(self, who: ClientId) -> ClientMember:

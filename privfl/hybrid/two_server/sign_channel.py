@@ -21,7 +21,9 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     Context,
+    Guarantee,
     HelperMember,
+    Liars,
     Member,
     PartyId,
     Received,
@@ -34,6 +36,7 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.hybrid.two_server.guarantee import sign_guarantee
 from privfl.hybrid.two_server.members import FirstMember, TwoServerClient, helpers_of, opened_by
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
 from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
@@ -101,18 +104,16 @@ class SignTwoServer:
         """A round's public parameters."""
         return _round(self, plan)
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return sign_guarantee(self.recipe, lambda n: max(2, math.ceil(n * self.quorum - 1e-9)))
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = (
-            "every Hamming distance to the root's signs"
-            if self.reveal == "scores"
-            else "how many count and the sum of their weights"
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            "Two servers and a dealer, no two of whom may collude, weigh rows of signs on shares;"
-            f" clients may lie, and can send no more than signs. Beside the result leaks {leaks}."
-            " Servers are trusted to compute correctly: a lying server shifts the result"
-            " unnoticed."
+            "Two servers and a dealer weigh rows of signs on shares."
+            f" {self.guarantee.describe()}"
         )
 
     @property

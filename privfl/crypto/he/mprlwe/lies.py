@@ -117,7 +117,7 @@ def opens_one() -> Liars:
             raise unexpected(server, "server")
         return {"server": OpensOne(server, victim(plan, honest), took)}
 
-    return Liars(enter=enter, took=lambda: took)
+    return Liars(enter=enter, took=lambda published: took)
 
 
 def request_pieces(holders: int, threshold: int) -> Request:
