@@ -25,6 +25,7 @@ from privfl.core import (
     ConfigError,
     Context,
     DpEvent,
+    Fidelity,
     Ledger,
     Mechanism,
     NeighbourRelation,
@@ -32,6 +33,7 @@ from privfl.core import (
     Opened,
     OsNoise,
     PartyId,
+    Power,
     RoundFailed,
     RoundPlan,
     Rows,
@@ -56,9 +58,12 @@ O = TypeVar("O")
 class Receipt:
     """What one aggregation cost and showed.
 
-    ``server_reads`` says what the server could read: every update, or only a sum. ``event`` is the
-    noisy release, ``epsilon`` all that this layer has spent so far (at its ``delta``), None with
-    the reason in ``epsilon_note`` where no claim can be made.
+    ``server_reads`` says what the server could read if it followed the protocol: every update, or
+    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
+    party can do (the channel's ``guarantee`` says how). Where ``fidelity`` is ideal no protocol
+    ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
+    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
+    ``epsilon_note`` where no claim can be made.
     """
 
     round: int
@@ -66,9 +71,12 @@ class Receipt:
     dropped: tuple[ClientId, ...]
     excluded: Mapping[PartyId, str]
     server_reads: str
-    bytes_sent: int
-    exchanges: int
-    seconds: float
+    read_by: str
+    liars: Mapping[str, Power]
+    fidelity: Fidelity
+    bytes_sent: int | None
+    exchanges: int | None
+    seconds: float | None
     event: DpEvent | None
     epsilon: float | None
     epsilon_note: str
@@ -233,6 +241,7 @@ class PrivateAggregation(Generic[O]):
             )
             event = released or local
         epsilon, note = self._charge(event, plan.number)
+        said = self.channel.guarantee
         receipt = Receipt(
             round=plan.number,
             survivors=opened.survivors,
@@ -240,10 +249,17 @@ class PrivateAggregation(Generic[O]):
                 c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
             ),
             excluded=opened.excluded,
-            server_reads=self._reads(opened),
-            bytes_sent=outcome.bytes_sent(),
-            exchanges=outcome.exchanges,
-            seconds=time.perf_counter() - began,
+            server_reads=said.server_reads(
+                len(opened.survivors),
+                opened.what.n if isinstance(opened.what, Rows) else None,
+                opened.disclosed,
+            ),
+            read_by=said.read_by(),
+            liars=said.liars(),
+            fidelity=said.fidelity,
+            bytes_sent=outcome.bytes_sent() if said.measured else None,
+            exchanges=outcome.exchanges if said.measured else None,
+            seconds=time.perf_counter() - began if said.measured else None,
             event=event,
             epsilon=epsilon,
             epsilon_note=note,
@@ -253,20 +269,6 @@ class PrivateAggregation(Generic[O]):
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups
         return contributions if groups is None else groups.rows(contributions)
-
-    def _reads(self, opened: Opened[Any]) -> str:
-        if self.channel.able.hosts is not None:
-            return (
-                f"the aggregate of {len(opened.survivors)} updates, and"
-                f" {', '.join(sorted(opened.disclosed)) or 'nothing else'}"
-            )
-        if isinstance(opened.what, Total):
-            return f"only the sum of {len(opened.survivors)} updates"
-        return (
-            "every update"
-            if opened.what.ids is not None
-            else f"the means of {opened.what.n} groups of clients"
-        )
 
     def _sensitivity(self, d: int, n: int) -> Sensitivity:
         if self.mechanism is None:

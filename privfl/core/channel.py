@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 
 import torch
 
+from privfl.core.guarantee import Guarantee, Liars
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import DpEvent, Stable
 from privfl.core.protocol import ClientMember, HelperMember, Member, RowBound, ServerMember
@@ -125,7 +126,7 @@ class Channel(Protocol[O_co]):
     what it opens to.
 
     ``kind`` and ``able`` declare what it is and may do: nothing is found out from the names of its
-    fields and methods.
+    fields and methods. ``guarantee`` is the record from which every sentence about it is made.
     """
 
     kind: ClassVar[ChannelKind]
@@ -133,6 +134,13 @@ class Channel(Protocol[O_co]):
     @property
     def able(self) -> Able:
         """What it may also do, as it is set."""
+        ...
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, what leaks, what is assumed, as it
+        is set.
+        """
         ...
 
     def client(self, who: ClientId) -> ClientMember:

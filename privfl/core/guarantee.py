@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.protocol import Party
@@ -196,8 +196,9 @@ class Guarantee(Generic[T]):
     the protocol; any smaller coalition reads no more than the result and what leaks. ``lies``: ways
     not to follow it, each with the most that it can do. ``leaks``: what is shown beside the result.
     ``assumes``: what must hold, in words. ``shows``: what the server reads in an honest round,
-    where "{count}" stands for how many updates. ``settings``: the mode, and the numbers that a
-    cohort of n makes of thresholds and quorums, by name.
+    where "{count}" stands for how many updates, "{rows}" for how many rows and "{disclosed}" for
+    what is disclosed by name. ``settings``: the mode, and the numbers that a cohort of n makes of
+    thresholds and quorums, by name.
 
     >>> said = Guarantee((Coalition.of("decryptor/0"),), (), ("who takes part",), ())
     >>> said.describe()
@@ -222,14 +223,42 @@ class Guarantee(Generic[T]):
         seen = {*who, "server"} if OUTSIDER in who else set(who)
         return frozenset[ClientId]().union(*(c.victims(seen, plan) for c in self.reads))
 
-    def worst(self, who: PartyId) -> Power:
-        """The most that this party can do by lying alone."""
-        alone = [lie.can for lie in self.lies if lie.who == Coalition.of(who)]
-        return max(alone, key=POWERS.index, default="nothing")
+    def liars(self) -> dict[str, Power]:
+        """The most that one party can do by lying alone, by party in words."""
+        alone = {lie.who.describe(): lie.who for lie in self.lies if lie.who.some is None}
+        return {
+            words: max((lie.can for lie in self.lies if lie.who == who), key=POWERS.index)
+            for words, who in alone.items()
+            if len(who.parties) == 1
+        }
 
-    def server_reads(self, count: int) -> str:
-        """What the server reads of a round with so many updates, in words."""
-        return self.shows.format(count=count)
+    def server_reads(
+        self, count: int | None = None, rows: int | None = None, disclosed: Iterable[str] = ()
+    ) -> str:
+        """What the server reads of a round, in words: of so many updates, in so many ``rows``, with
+        what was ``disclosed`` by name; of any round where nothing is said.
+
+        >>> sums = Guarantee((), (), (), (), shows="only the sum of {count} updates")
+        >>> sums.server_reads(), sums.server_reads(5)
+        ("only the sum of a round's updates", 'only the sum of 5 updates')
+        """
+        named = ", ".join(sorted(disclosed))
+        return self.shows.format(
+            count="a round's" if count is None else count,
+            rows="the" if rows is None else rows,
+            disclosed=named or ("what leaks" if count is None else "nothing else"),
+        )
+
+    def under(self, noise: Guarantee[Any] | None) -> Guarantee[T]:
+        """The same of a channel that carries noise: what the noise assumes is assumed as well."""
+        if noise is None:
+            return self
+        return replace(self, assumes=(*self.assumes, *noise.assumes))
+
+    @property
+    def measured(self) -> bool:
+        """Whether bytes and seconds that were measured are those of the protocol."""
+        return self.fidelity == "real"
 
     def read_by(self) -> str:
         """Who reads single updates, in words."""
@@ -249,6 +278,32 @@ class Guarantee(Generic[T]):
             {"who": lie.who.describe(), "does": lie.does, "can": _DOES[lie.can]}
             for lie in sorted(self.lies, key=lambda lie: -POWERS.index(lie.can))
         ]
+
+    def record(self, n: int) -> dict[str, Any]:
+        """The guarantee for a cohort of n as plain data, for a run's summary and its report."""
+        return {
+            "fidelity": self.fidelity,
+            "settings": dict(self.settings(n)),
+            "who can do what": self.told(),
+            "leaks": list(self.leaks),
+            "assumes": list(self.assumes),
+        }
+
+    def adversaries(self, plan: RoundPlan) -> tuple[frozenset[PartyId], ...]:
+        """Whom to ask what they see: every party that a coalition or a lie is made of, alone and
+        with a client, and the least coalitions that read.
+        """
+        parties = {"server", *(p for lie in self.lies for p in lie.who.parties)}
+        parties |= {p for coalition in self.reads for p in coalition.parties}
+        helpers = sorted(party for party in parties - {"server"} if client_of(party) is None)
+        client = client_party(plan.cohort[0])
+        asked = [
+            frozenset({OUTSIDER}),
+            *(frozenset({party}) for party in ("server", *helpers, client)),
+            frozenset({"server", client}),
+            *(coalition.example(plan) for coalition in self.reads),
+        ]
+        return tuple(dict.fromkeys(asked))
 
     def describe(self) -> str:
         """The guarantee in sentences, the gravest lies first."""

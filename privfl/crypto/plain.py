@@ -212,10 +212,6 @@ class Plain:
         """None."""
         return {}
 
-    def describe(self) -> str:
-        """Who can read what, for the report."""
-        return "Every update in clear: the server and anybody on the wire read every row."
-
     def row_bound(self, l2: float, d: int) -> RowBound:
         """Rows are the updates themselves."""
         return RowBound(l2, 2 * l2)

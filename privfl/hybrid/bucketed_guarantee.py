@@ -39,9 +39,9 @@ def bucketed_guarantee(
     degree: Callable[[int], Degree],
     quorum: Callable[[int], int],
 ) -> Guarantee[Liars]:
-    """The guarantee of groups of ``size``, in each of which ``degree(n).t`` shares open a secret."""
+    """The guarantee of groups of ``size``, in each of which ``degree(n).t`` shares open secrets."""
     enough = min(degree(size).t, size - 1)
-    what = f"{enough} or more others of a group of {size} (over half of a group, whatever its size)"
+    what = f"enough others of a client's group ({enough} in a group of {size})"
     return Guarantee(
         reads=(Coalition.of("server", some=Some(what, _around(groups, degree))),),
         lies=(

@@ -240,7 +240,7 @@ class BucketedSecAgg:
             self.size,
             inside.degree,
             lambda n: quorum_of(inside.degree(n), n),
-        )
+        ).under(None if self.noise is None else self.noise.guarantee)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

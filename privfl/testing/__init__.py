@@ -6,6 +6,7 @@ from privfl.testing.guarantees import (
     check_guarantee,
     contributions,
     what_it_does,
+    what_noise_is_left,
     who_reads,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "check_guarantee",
     "contributions",
     "what_it_does",
+    "what_noise_is_left",
     "who_reads",
 ]

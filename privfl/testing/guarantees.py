@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,20 +26,25 @@ from privfl.core import (
     Bounded,
     Channel,
     ClientId,
+    ConfigError,
     Context,
     Faults,
     Guarantee,
     InformedServer,
     Liars,
     Lie,
+    Mechanism,
     Member,
     Opened,
     Outcome,
     Party,
     PartyId,
     Power,
+    RingNoise,
     RoundPlan,
     Rows,
+    SeededNoise,
+    Sensitivity,
     Silent,
     Total,
     Vector,
@@ -117,8 +123,8 @@ class PlayedRound:
         absent: Collection[ClientId] = (),
     ) -> PlayedRound:
         """Set up and play a round in which ``who`` lie and ``absent`` clients do not show up."""
-        n, d = held.rows.shape
-        plan = RoundPlan(0, tuple(range(n)), d, l2=L2, session=b"privfl/testing")
+        plan = _plan(*held.rows.shape)
+        d = plan.d
         clients = {client_party(c): channel.client(c) for c in plan.cohort}
         helpers, server = dict(channel.helpers()), channel.server()
         members: dict[PartyId, Member] = {**clients, **helpers, "server": server}
@@ -127,7 +133,7 @@ class PlayedRound:
         )  # crashes are the liars' own
         ready: dict[PartyId, Party] = {w: member.set_up() for w, member in members.items()}
         drive_all(_cast(ready, who, liars.set_up), lying)
-        if isinstance(server, InformedServer):
+        if channel.able.informed and isinstance(server, InformedServer):
             server.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(0)))
         parties: dict[PartyId, Party] = {w: helper.enter(plan) for w, helper in helpers.items()}
         for c in plan.cohort:
@@ -161,6 +167,10 @@ class PlayedRound:
             return None if self.published is None else _mean(self.published.what)
         except BadUpdate:
             return None
+
+
+def _plan(n: int, d: int) -> RoundPlan:
+    return RoundPlan(0, tuple(range(n)), d, l2=L2, session=b"privfl/testing")
 
 
 def _cast(
@@ -241,7 +251,7 @@ class _Measure:
     def _one_of(self, mean: Vector, others: Sequence[ClientId]) -> bool:
         """Whether a result less what the liars sent is one update of somebody else."""
         weights, left = self._weights(mean)
-        heavy = sorted(weights[list(others)].abs().tolist(), reverse=True)
+        heavy: list[float] = sorted(weights[list(others)].abs().tolist(), reverse=True)
         return left <= CLOSE * heavy[0] and heavy[0] > ALONE * sum(heavy[1:2])
 
     def _moved(self, mean: Vector, own: Collection[ClientId], others: Sequence[ClientId]) -> Power:
@@ -276,16 +286,18 @@ def who_reads(
 
 
 def small_coalitions(channel: Channel[Any], most: int, n: int = N) -> list[frozenset[PartyId]]:
-    """All coalitions of up to ``most`` parties of a played round, and the examples that the
-    channel's record gives.
+    """All coalitions of up to ``most`` parties of a played round; the least that the channel's
+    record says read; these with one party fewer, and with a tap in the server's place.
     """
     parties = [OUTSIDER, "server", *channel.helpers(), *map(client_party, range(n))]
     some = [frozenset(c) for k in range(1, most + 1) for c in combinations(parties, k)]
-    plan = RoundPlan(0, tuple(range(n)), D, l2=L2, session=b"privfl/testing")
-    return [*some, *(coalition.example(plan) for coalition in channel.guarantee.reads)]
+    for coalition in channel.guarantee.reads:
+        least = coalition.example(_plan(n, D))
+        some += [least, least - {"server"} | {OUTSIDER}, *(least - {party} for party in least)]
+    return [who for who in dict.fromkeys(some) if who]
 
 
-def check_guarantee(channel: Channel[Any], most: int = 3) -> list[str]:
+def check_guarantee(channel: Channel[Any], most: int = 2) -> list[str]:
     """Where a channel's record is not what its parties do, in sentences; nothing where it is right.
 
     Every lie is played and measured: one that does more than the record says and one that does less
@@ -305,3 +317,45 @@ def check_guarantee(channel: Channel[Any], most: int = 3) -> list[str]:
                 f" {sorted(met_rows)}"
             )
     return wrong
+
+
+def what_noise_is_left(
+    mechanism: Mechanism | RingNoise, lie: Lie[Mechanism] | Lie[RingNoise], d: int = 4096
+) -> Power:
+    """What comes of a lie about noise, in one release of `N` contributions of zeros: ``read`` where
+    less than a tenth of the honest deviation is left, else ``nothing``.
+
+    Distributed noise is planned for one honest contribution fewer than there are.
+
+    >>> from privfl.dp import Gaussian
+    >>> [what_noise_is_left(Gaussian(1.0), lie) for lie in Gaussian(1.0).guarantee.lies]
+    ['read']
+    """
+    liar, who = lie.how(), lie.who.example(_plan(N, d))
+    honest, left = (_deviation(mechanism, told, who, d) for told in (mechanism, liar))
+    return "read" if left < 0.1 * honest else "nothing"
+
+
+def _deviation(
+    mechanism: Mechanism | RingNoise,
+    liar: Mechanism | RingNoise,
+    who: Collection[PartyId],
+    d: int,
+) -> float:
+    """The deviation of what is released when some parties use another mechanism."""
+    noise, unit = SeededNoise(0), 1000.0
+    told = [liar if client_party(i) in who else mechanism for i in range(N)]
+    if isinstance(mechanism, RingNoise):
+        zeros = np.zeros(d, dtype=np.int64)
+        sums = [t.add(zeros, unit, N - 1, noise) for t in told if isinstance(t, RingNoise)]
+        return float(np.sum(sums, axis=0).std())
+    shares = [
+        t.at(0).share(torch.zeros(d), Sensitivity(1.0), N, noise)[0]
+        for t in told
+        if isinstance(t, Mechanism)
+    ]
+    last = liar if "server" in who else mechanism
+    if not isinstance(last, Mechanism):
+        raise ConfigError("a lie about noise is told by a mechanism of the same kind.")
+    mean = torch.stack(shares).mean(dim=0)
+    return float(last.at(0).release(mean, Sensitivity(1.0), N, noise)[0].std())

@@ -164,8 +164,10 @@ class SecAgg(SecAggSettings):
         def quorum(n: int) -> int:
             return quorum_of(degree_for(self, n), n)
 
+        noise = None if self.noise is None else self.noise.guarantee
         if self.fidelity == "ideal":
-            return ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+            return made.under(noise)
         return secagg_guarantee(
             self.parameters,
             self.degree,
@@ -173,7 +175,7 @@ class SecAgg(SecAggSettings):
             active=self.active,
             forgets=self.forward_secrecy,
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
-        )
+        ).under(noise)
 
     def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
         """What accounts for the noise in a sum of so many survivors; None where there is none."""

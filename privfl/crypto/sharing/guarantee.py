@@ -23,8 +23,8 @@ from privfl.crypto.primitives import fields
 from privfl.crypto.ring import word
 from privfl.crypto.sharing.parties import SUM, HelperParty
 
-SHIFT = 1000
-"""What a lying server adds to every value of its sum, in steps of the fixed point."""
+SHIFT = 20_000
+"""What a lying server adds to the first value of its sum, in steps of the fixed point."""
 
 
 def sharing_guarantee(
@@ -66,7 +66,7 @@ class Adds(KeepsSecrets):
         if honest.done and "server" in out:
             now = honest.round
             _, packed = now.read(out["server"], SUM)
-            total = fields.unpack(packed, now.ring, now.length)
-            moved = (total + np.array(SHIFT, dtype=word(now.ring))).astype(word(now.ring))
-            out["server"] = now.write(SUM, 0, fields.pack(moved, now.ring))
+            total = fields.unpack(packed, now.ring, now.length).copy()
+            total[:1] += np.array(SHIFT, dtype=word(now.ring))
+            out["server"] = now.write(SUM, 0, fields.pack(total, now.ring))
         return out

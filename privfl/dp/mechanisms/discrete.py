@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Guarantee,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
+from privfl.dp.guarantee import central
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _FINE = 32
@@ -77,6 +87,11 @@ class DiscreteGaussian(Mechanism):
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
 
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -115,6 +130,11 @@ class Skellam(Mechanism):
 
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

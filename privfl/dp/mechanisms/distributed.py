@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privfl.core import DpEvent, NoiseSource, require
+from privfl.core import DpEvent, Guarantee, NoiseSource, RingNoise, require
+from privfl.dp.guarantee import distributed
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _LOG = 73 * math.log(2)
@@ -47,6 +48,11 @@ class DistributedSkellam:
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[RingNoise]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return distributed()
 
     def _variance(self, unit_l2: int | float, among: int, contributors: int) -> float:
         require.at_least(1, among=among)
@@ -89,6 +95,11 @@ class DistributedDiscreteGaussian:
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[RingNoise]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return distributed()
 
     def _variance(self, unit_l2: int | float, among: int, contributors: int) -> float:
         require.at_least(1, among=among)

@@ -6,7 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Guarantee,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
+from privfl.dp.guarantee import central, local
 from privfl.dp.noise import normals
 
 
@@ -56,6 +66,11 @@ class Gaussian(Mechanism):
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -98,6 +113,11 @@ class LocalGaussian(Mechanism):
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return local()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from privfl.core import ConfigError, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    ConfigError,
+    DpEvent,
+    Guarantee,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
+from privfl.dp.guarantee import central
 from privfl.dp.noise import exponentials, uniforms
 
 
@@ -31,6 +41,11 @@ class Laplace(Mechanism):
 
     def __post_init__(self) -> None:
         require.positive(epsilon=self.epsilon)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
 
     def event(self) -> DpEvent:
         """One release: the scale over the L1 sensitivity."""

@@ -11,7 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    BadUpdate,
+    DpEvent,
+    Guarantee,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
+from privfl.dp.guarantee import local
 from privfl.dp.noise import uniforms
 
 
@@ -43,6 +53,11 @@ class RandomisedResponse(Mechanism):
     def truth(self) -> float:
         """How likely an answer is told as it is."""
         return round(1 / (1 + (self.k - 1) * math.exp(-self.epsilon)), 15)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return local()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

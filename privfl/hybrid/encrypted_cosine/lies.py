@@ -80,8 +80,8 @@ class WrongAnswers(Answering):
 
 
 def answers_one_wrong() -> Liars:
-    """A key holder that moves one random score: unless it was a question of known answer, its client
-    seems too long, or unlike.
+    """A key holder that moves one random score: unless its answer was known, its client seems too
+    long, or unlike.
     """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:

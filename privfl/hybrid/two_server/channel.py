@@ -209,7 +209,8 @@ class TwoServer:
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return two_server_guarantee(self.recipe, self.quorum)
+        noise = None if self.noise is None else self.noise.guarantee
+        return two_server_guarantee(self.recipe, self.quorum).under(noise)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
