@@ -30,7 +30,6 @@ from privfl.core import (
     Mechanism,
     NeighbourRelation,
     NoiseSource,
-    Opened,
     OsNoise,
     PartyId,
     Power,
@@ -40,7 +39,6 @@ from privfl.core import (
     Rule,
     Sampling,
     Sensitivity,
-    Total,
     Vector,
     client_party,
     dropped,
@@ -86,11 +84,13 @@ class PrivateAggregation(Generic[O]):
     """Clip, protect, aggregate and noise the updates of any federated training loop.
 
     ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server;
-    the others only a sum), ``rule`` makes one vector, ``mechanism`` adds noise. A rule that reads
-    what the channel hides does not type-check, and is refused. An epsilon is claimed only with
-    ``sampling`` (how each round's clients were drawn) and a public ``denominator``: the mean then
-    divides by that number, because dividing by the number present voids add/remove sensitivity.
-    Noise is from the operating system unless ``noise`` says otherwise.
+    others a sum, group means or an aggregate, to a server that follows the protocol: their
+    ``guarantee`` says what one that lies can do), ``rule`` makes one vector, ``mechanism`` adds
+    noise. A rule that reads what the channel hides does not type-check, and is refused. An epsilon
+    is claimed only with ``sampling`` (how each round's clients were drawn) and a public
+    ``denominator``: the mean then divides by that number, because dividing by the number present
+    voids add/remove sensitivity. Noise is from the operating system unless ``noise`` says
+    otherwise.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a

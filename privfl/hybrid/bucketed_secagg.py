@@ -67,16 +67,18 @@ class BucketedSecAgg:
     f Byzantine clients (`Buckets.max_byzantine`), and fewer clients hide one another than in one
     big sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
-    Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums
-    and no update. It draws the groups by hashing the round's public facts; a server that picks
-    ``bucketing_seed`` when it knows the cohort, or colludes with all but one client of a group,
-    reads that one. What leaks beside one big sum: the g group means of every round, and who is in
-    which group. Over rounds these are equations in what is lasting in a client's updates, and a few
-    rounds solve them (`attacks.GradientDisaggregation`): small groups hide one round's update, not
-    a habit. Grouping the SAME updates twice would open them at once, so all parts of a round have
-    one grouping and a member enters it once. LYING CLIENTS are not stopped in their own group; the
-    rule over the rows is what stops them. A group whose weights do not add up to its members, or
-    with fewer than two survivors, is left out by name.
+    Guarantee: as semi-honest `SecAgg` in each group (``guarantee`` says it whole): a server that
+    follows the protocol reads the groups' sums and no update; one that lies reads single updates,
+    and so does one that colludes with over half of a group (2 of 3, 3 of 5, 6 of 10), whose shares
+    open the others' secrets. It draws the groups by hashing the round's public facts; a server that
+    picks ``bucketing_seed`` when it knows the cohort puts its friends together. What leaks beside
+    one big sum: the g group means of every round, and who is in which group. Over rounds these are
+    equations in what is lasting in a client's updates, and a few rounds solve them
+    (`attacks.GradientDisaggregation`): small groups hide one round's update, not a habit. Grouping
+    the SAME updates twice would open them at once, so all parts of a round have one grouping and a
+    member enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows
+    is what stops them. A group whose weights do not add up to its members, or with fewer survivors
+    than over half of it, is left out by name.
 
     Args:
         size: clients a group; what is left over joins the last groups. Small is robust, large is
@@ -201,7 +203,7 @@ class BucketedSecAgg:
         return replace(event, parameters={**event.parameters, **doubled})
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Group means to whoever reads the server's mail, and single updates where all others of a
+        """Group means to whoever reads the server's mail, and single updates where over half of a
         group collude.
         """
         inside = self._inside()

@@ -65,6 +65,7 @@ CLOSE = 0.02
 """Relative error of a result that is as it was: rounding, and the noise of approximate schemes."""
 ALONE = 20.0
 """How much heavier one update must weigh than every other to be read from a sum of them."""
+DRAWS = 10_000
 HONEST = Liars()
 TRIES = 3
 """How often a lie is told before it counts as weaker than it says: some succeed by chance."""
@@ -87,19 +88,21 @@ class Contributions:
 def contributions(n: int = N, d: int = D) -> Contributions:
     """The updates of n clients, linearly independent, with a direction in common.
 
+    Raises:
+        ConfigError: none were found; so many clients need more values.
+
     >>> held = contributions()
     >>> int(torch.linalg.matrix_rank(held.rows)), bool((held.rows @ held.together > 0).all())
     (6, True)
     """
-    seed = 0
-    while True:
+    for seed in range(DRAWS):
         drawn = torch.rand(n, d, generator=torch.Generator().manual_seed(seed))
         signs = torch.where(drawn < 0.7, 1.0, -1.0)
         cosines = signs @ signs.T / d - 2 * torch.eye(n)
         spread = torch.linalg.svdvals(signs)[-1] > d**0.5 / 4
         if bool(spread) and float(cosines.max()) <= 0.5 and bool((signs @ signs.sum(0) > 0).all()):
             return Contributions(signs * (LENGTH * L2 / d**0.5))
-        seed += 1
+    raise ConfigError(f"no updates of {n} clients that differ in {d} values: take more values.")
 
 
 @dataclass(frozen=True)

@@ -94,12 +94,13 @@ class HeHelper(KeepsSecrets):
 class HomomorphicChannel:
     """The methods of a channel, from a scheme and an arrangement of keys.
 
-    Threat model. Where sums are verified the server may lie: it cannot make decryptors open one
-    client's ciphertext, a small sum, an old round or the same round twice. Where clients share the
-    key, or sums are not verified, it is trusted to add. Transport is authenticated, as in the
-    set-up in which the parties learn each other's keys. Clients follow the protocol: there is no
-    proof that a ciphertext is well formed, so a client that works WITH a lying server is out of
-    scope.
+    Threat model (``guarantee`` says it as the channel is set). Where sums are verified a server
+    that lies ALONE cannot make decryptors open one client's ciphertext, a small sum, an old round
+    or the same round twice; it chooses whose ciphertexts are summed. With ``min_clients`` - 1
+    clients it reads one client a round. Where clients share the key, or sums are not verified, it
+    reads single updates alone. Transport is authenticated, as in the set-up in which the parties
+    learn each other's keys. There is no proof that a ciphertext or a decryptor's part is well
+    formed: a client can put any vector into the sum, and one decryptor can move it.
     """
 
     __slots__ = ()

@@ -24,6 +24,7 @@ class SchemeLies:
     moves: Callable[[], Liars] = answers_another
     says: str = "answers another sum than it decrypted"
     one: Callable[[], Liars] = opens_one
+    says_one: str = "calls one client's ciphertext a sum"
     twice: Callable[[], Liars] | None = None
 
 
@@ -59,8 +60,7 @@ def _readers(arrangement: Arrangement) -> Coalition:
 def _server_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
     server, told = Coalition.of("server"), [lies.publishes_another()]
     if not arrangement.verifies:
-        what = "calls one client's ciphertext a sum"
-        return [Lie(server, "read", what, own.one), *told]
+        return [Lie(server, "read", own.says_one, own.one), *told]
     if arrangement.min_clients == 1:
         alone = lies.with_the_fewest(lambda plan: 1)
         return [Lie(server, "read", "hands on one client's ciphertext alone", alone), *told]

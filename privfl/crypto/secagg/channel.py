@@ -62,13 +62,14 @@ class SecAgg(SecAggSettings):
     shares of the seeds and keys let the survivors take off what a dropped client left. The weight
     travels inside the masked vector.
 
-    Guarantee, ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n
-    clients, learns the sum over the survivors and nothing else, but with probability 2^-sigma.
-    ``mode="active"``: a server that does not follow it learns at most one sum, of at least the
-    quorum of contributions, provided that ``directory`` holds the clients' true identity keys; it
-    can always deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring
-    into the sum, because nobody sees its input; bounds are the client's own word. Clients that
-    withhold or garble messages are named, and can make a round fail.
+    ``guarantee`` says who reads what and who may lie, as the channel is set. In short:
+    ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients,
+    learns the sum over the survivors and nothing else, but with probability 2^-sigma; ONE THAT LIES
+    READS SINGLE UPDATES. ``mode="active"``: a server that lies learns at most one sum, of at least
+    the quorum of contributions, provided that ``directory`` holds the clients' true identity keys;
+    it chooses whose, so with all but one of a quorum it reads that one, and it can always deny
+    service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into the sum,
+    because nobody sees its input, and by sharing secrets that do not open it can make a round fail.
 
     Args:
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None

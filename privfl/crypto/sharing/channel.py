@@ -62,10 +62,11 @@ class AdditiveSharing:
     A client is in the sum when it reached every server; the servers agree on that set before any
     sum leaves, and never sum fewer than the quorum. The weight travels inside the shared vector.
 
-    Guarantee: up to ``servers`` - 1 servers that collude, with any clients, learn the sum and
-    nothing else, provided that ``directory`` holds the servers' true keys. All servers together
-    read every update. Servers are trusted to add correctly: one that lies changes the sum
-    unnoticed. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
+    ``guarantee`` says who reads what and who may lie. In short: up to ``servers`` - 1 servers that
+    follow the protocol, with clients that do, learn the sum and nothing else, provided that
+    ``directory`` holds the servers' true keys. All servers together read every update. ONE SERVER
+    THAT LIES moves the sum unnoticed, or shuts clients out: with all but one of a quorum it reads
+    that one. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
     word.
 
     Args:

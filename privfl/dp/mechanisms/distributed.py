@@ -30,10 +30,11 @@ class DistributedSkellam:
     """Skellam shares under a summing channel (Agarwal, Kairouz, Liu 2021): they add up to Skellam
     noise exactly.
 
-    Guarantee: central DP against the server and everybody else, as long as ``among`` honest
-    contributions survive; with fewer the event says what is left. ``noise_multiplier`` is the whole
-    noise's deviation over the contribution's norm. Colluding clients know their own shares: plan
-    ``among`` as the fewest HONEST survivors.
+    Guarantee: central DP against the server and everybody else, as long as the channel shows nobody
+    a single contribution (a server that lies to semi-honest secure aggregation reads one under one
+    share of the noise) and ``among`` honest contributions survive; with fewer the event says what
+    is left. ``noise_multiplier`` is the whole noise's deviation over the contribution's norm.
+    Colluding clients know their own shares: plan ``among`` as the fewest HONEST survivors.
 
     Raises:
         ConfigError: the noise multiplier is negative.

@@ -78,15 +78,14 @@ class EncryptedCosine:
     projections, weight; with Pearson its sum of entries) and the sum; the key holder reads numbers
     uniform mod t, whatever the updates are, and who took part. The noise around a score, and around
     a coefficient of the sum, is drowned to a statistical distance of at most 2^-40 (2^-36 around an
-    exact norm). TOGETHER THEY READ EVERY UPDATE. A lying server is only bounded: the key holder
-    counts questions and refuses replays, small sums and a second sum, but cannot see what a
-    question asks or which weights a sum has, so a server with weights or references of its choice
-    reads what it likes of one client. A lying key holder cannot move the sum by more than rounding,
-    which disagrees with the scores; by lying about few scores it can push clients out of the sum,
-    unless it meets a question of known answer. Clients may lie: a vector's length does not count,
-    one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider et al.
-    2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025); here a
-    mask serves once.
+    exact norm). TOGETHER THEY READ EVERY UPDATE. A LYING SERVER READS one client a round: the key
+    holder counts questions and refuses replays, small sums and a second sum, but cannot see what a
+    question asks or which weights a sum has. A lying key holder cannot move the sum by more than
+    rounding, which disagrees with the scores; by lying about few scores it can push clients out of
+    the sum, unless it meets a question of known answer. Clients may lie: a vector's length does not
+    count, one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider
+    et al. 2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025);
+    here a mask serves once.
 
     The result is the rule's on unit vectors: FLTrust scales them to the root's length, the filter
     to the plan's bound. Nearly all weight on one client opens that client: what counts fewer than

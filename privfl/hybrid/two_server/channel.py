@@ -46,6 +46,7 @@ from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, dire
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
 
+
 @dataclass(frozen=True, slots=True)
 class TwoServer:
     """A robust rule run by two servers on shares: ``server`` holds masked updates, ``server/1`` the
@@ -56,15 +57,17 @@ class TwoServer:
     compared on shares), refuse by name who fails, run the rule, and open one weighted sum. ``Mean``
     is verified clipping: the sum of the updates whose norm was proved.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
-    protocol; each with any number of clients learns the result, which clients were refused, what
-    ``reveal`` names, and nothing else of honest clients (the dealer: nothing). Any two of the three
-    read every update. Clients may lie in any way: one longer than C, the clip and what rounding
-    adds to it, passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying
-    server shifts the result unnoticed, with one exception: where the weights of the sum are public
-    and there is no noise, ``server/1`` cannot change its share of it (the dealer's tags; chance
-    2^-24 at most up to 20 bits and 500 clients). It can still lie in the checks and so admit or
-    refuse rows.
+    Guarantee (``guarantee`` says it whole): while ``server``, ``server/1`` and the ``dealer``, of
+    whom no two collude, FOLLOW THE PROTOCOL, each with any number of clients learns the result,
+    which clients were refused, what ``reveal`` names, and nothing else of honest clients (the
+    dealer: nothing). Any two of the three read every update. Clients may lie in any way: one longer
+    than C, the clip and what rounding adds to it, passes with chance 2^-soundness. A SERVER THAT
+    LIES READS: by shifting the margins of a client's norm check it learns two bits for each of its
+    random projections (40 to 90 of them, so a short update whole), by adding to its share of a
+    hidden weight a whole row; and it admits or refuses rows. Where weights are hidden a lying
+    dealer reads too. One lie is caught: where the weights of the sum are public and there is no
+    noise, ``server/1`` cannot change its share of the sum (the dealer's tags; chance 2^-24 at most
+    up to 20 bits and 500 clients).
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn

@@ -53,11 +53,12 @@ class SignTwoServer:
     - h_i) s_i / sum max(0, tau - h_i), where rows s_i of signs have the plan's length l2. Any bits
     are some row of signs, so a client cannot be longer than the others and nothing needs a proof.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
-    protocol; each, with any clients, learns the result and what ``reveal`` names: ``scores``, all
-    Hamming distances; ``aggregate``, how many clients count, and to the first server the sum of
-    their weights. Any two of the three read every row of signs. A lying server shifts the result
-    unnoticed.
+    Guarantee (``guarantee`` says it whole): while ``server``, ``server/1`` and the ``dealer``, of
+    whom no two collude, FOLLOW THE PROTOCOL, each, with any clients, learns the result and what
+    ``reveal`` names: ``scores``, all Hamming distances; ``aggregate``, how many clients count, and
+    to the first server the sum of their weights. Any two of the three read every row of signs. EACH
+    OF THE THREE, IF IT LIES, READS: it puts nearly all weight on one client, and the result is that
+    client's row.
 
     Args:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
@@ -112,8 +113,7 @@ class SignTwoServer:
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            "Two servers and a dealer weigh rows of signs on shares."
-            f" {self.guarantee.describe()}"
+            f"Two servers and a dealer weigh rows of signs on shares. {self.guarantee.describe()}"
         )
 
     @property

@@ -133,16 +133,17 @@ class MultiPartyRLWE(HomomorphicChannel):
     2^``smudge_bits``, which hides the key: `smudging_distance` says how well. Headroom counts
     truncation, noise and smudging; docs/mp-rlwe.md derives it.
 
-    Threat model: the server may lie as in the other homomorphic channels, ``threshold`` - 1
-    decryptors that collude with it cannot decrypt what the honest ones refuse (`describe` says what
-    overlapping sums take), and clients follow the protocol. With ``verify_sum=False`` the server
-    can take the key: one chosen ciphertext through the decryptors gives it away.
+    Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
+    cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
+    overlapping sums opened, and read their difference. A client that makes a ciphertext of its own
+    choice can show the server the joint key. With ``verify_sum=False`` the server takes the key
+    alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.
 
-    >>> MultiPartyRLWE(holders=3, threshold=3).describe()[:43]
-    'Keys: joint. Nobody holds the secret key: 3'
+    >>> MultiPartyRLWE(holders=3, threshold=3).guarantee.read_by()
+    'server with any 3 of 3 decryptors'
     """
 
     bits: int = 16
@@ -177,6 +178,7 @@ class MultiPartyRLWE(HomomorphicChannel):
             moves=moves_the_sum,
             says="moves its part, which nothing proves right",
             one=opens_one,
+            says_one="calls one client's ciphertext a sum (and a chosen one shows the key)",
             twice=two_sums(request, combined, answers_anew),
         )
 
@@ -184,6 +186,10 @@ class MultiPartyRLWE(HomomorphicChannel):
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
+
+    def describe(self) -> str:
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Experimental and unaudited. {HomomorphicChannel.describe(self)}"
 
     def client(self, who: ClientId) -> JointClient:
         """A client that encrypts and signs."""

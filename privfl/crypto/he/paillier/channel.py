@@ -117,8 +117,8 @@ class Paillier(HomomorphicChannel):
         ConfigError: a modulus under 2048 bits, or impossible settings. 2048 itself warns: it is
             under 128-bit security.
 
-    >>> Paillier(keys="threshold").describe()[:55]
-    'Keys: threshold. Any 2 of 3 decryptors can decrypt and '
+    >>> Paillier(keys="threshold").guarantee.read_by()
+    'any 2 of 3 decryptors'
     """
 
     bits: int = 16
