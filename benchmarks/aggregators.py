@@ -16,6 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ import torch
 
 from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl import aggregators as ours
-from privfl.aggregators.centered_clipping import Centre
-from privfl.core import Context, RoundPlan, Rows
+from privfl.core import (
+    Context,
+    Released,
+    RoundPlan,
+    Rows,
+)
 from privfl.core.geometry import centred_gram
 
 N, D, F = 50, 1_000_000, 10
@@ -98,11 +103,12 @@ def meamed(quick: bool) -> Iterator[Row]:
 
 
 def centered_clipping(quick: bool) -> Iterator[Row]:
-    rule, centre = ours.CenteredClipping(tau=TAU, iterations=1), Centre(0.1 * torch.ones(D))
+    rule = ours.CenteredClipping(tau=TAU, iterations=1)
+    before = replace(context(D), released={"delta": Released(0.1 * torch.ones(D))})
     peer = byzfl("aggregators").CenteredClipping(L=1, tau=TAU)
     peer(rows().values)  # from here on it has a centre of its own
     yield from compared(
-        "centered_clipping", lambda data: rule.step(data, centre, context(D)), peer, 1.5, quick
+        "centered_clipping", lambda data: rule.step(data, None, before), peer, 1.5, quick
     )
 
 

@@ -27,7 +27,7 @@ from privfl.core import LocalPlan, RoundPlan
 from privfl.crypto import BFV, CKKS, Paillier, Plain, SecAgg
 from privfl.crypto.he.lattice.keys import LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import ckks as ckks_sets
-from privfl.crypto.he.mprlwe.keys import JointPublic, Piece, add_c0, partial
+from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, add_c0, partial
 from privfl.crypto.he.mprlwe.ring import summed
 from privfl.data import load
 from privfl.dp import Clip
@@ -278,7 +278,7 @@ def mp_rlwe(quick: bool) -> Iterator[Row]:
     """Multi-party RLWE with three decryptors against NVFlare's settings."""
     peer, plan = nvflare(), plan_of(D)
     integers, _ = rows(D)
-    pieces, seed = [Piece() for _ in range(3)], bytes(32)
+    pieces, seed = [TernaryPart() for _ in range(3)], bytes(32)
     public = JointPublic(seed, summed([piece.public(seed) for piece in pieces]), 16)
     body, blocks = public.encrypt(integers, plan), public.blocks(plan)
 

@@ -6,6 +6,7 @@ Figures go to docs/figures. Runs are dealt out to two worker processes of one th
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import statistics
@@ -25,7 +26,7 @@ from privfl import Federation, aggregators, attacks
 from privfl.config import AuditConfig
 from privfl.core import Dataset, LocalPlan, Seeds
 from privfl.data import IID, Dirichlet, Split, load
-from privfl.engine import Attacker, Schedule
+from privfl.engine import Attacker, AttackSchedule
 from privfl.models import cnn, initialised, mlp
 from privfl.training import LocalSGD, evaluate
 
@@ -67,7 +68,7 @@ DEFENCE: Mapping[str, Callable[[int], Any]] = {
     "FedAvg": lambda f: aggregators.Mean(),
     "5-Krum": lambda f: aggregators.Krum(f=max(f, 1), m=5),
     "RFA": lambda f: aggregators.RFA(),
-    "FoolsGold": lambda f: aggregators.FoolsGold(average=True),
+    "FoolsGold": lambda f: aggregators.FoolsGold(bound=math.inf),  # as FedML has it
 }
 EXPERIMENTS = {
     "1: attacks": [("FedAvg", harm, 1) for harm in HARM],
@@ -93,7 +94,7 @@ def fedsecurity_team(harm: str, k: int, seeds: Seeds) -> list[Attacker]:
         for number in range(ROUNDS)
     ]
     return [
-        Attacker(harm, made(), frozenset(team), Schedule(rounds=(number,)))
+        Attacker(harm, made(), frozenset(team), AttackSchedule(rounds=(number,)))
         for number, team in enumerate(drawn)
     ]
 
@@ -510,7 +511,7 @@ RULES: Mapping[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
     "DnC": lambda: (aggregators.DnC(F), ()),
     "SignGuard": lambda: (aggregators.SignGuard(), ()),
     "clipped clustering": lambda: (aggregators.ClippedClustering(), ()),
-    "FoolsGold": lambda: (aggregators.FoolsGold(average=True), ()),
+    "FoolsGold": lambda: (aggregators.FoolsGold(), ()),
     "NNM + trimmed mean": lambda: (
         aggregators.TrimmedMean(F),
         (aggregators.NearestNeighbourMixing(F),),

@@ -61,7 +61,8 @@ def scenario(config: Config) -> Scenario:
         None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
     )
     private = ring_noise or (mechanism is not None and not mechanism.local)
-    method = training(_uniform(config.training) if private else config.training)
+    noised = ring_noise or mechanism is not None
+    method = training(_uniform(config.training) if noised else config.training)
     bound_part = dict(config.bound)
     part_bounds = bound_part.pop("parts", {})
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -111,8 +112,10 @@ def scenario(config: Config) -> Scenario:
             _attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
         ],
         attackers_know=config.attackers_know,
+        relation=config.relation,
         server_optimizer=optimizer,
         part_bounds=part_bounds,
+        mail=config.mail,
         seed=config.seed,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         facts={

@@ -86,6 +86,12 @@ class AuditConfig(_Strict):
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
+    ``mail``: signed, every letter is signed by its sender and sealed to its receiver; bare, parties
+    believe the label on it, as they may where one process plays everybody.
+
+    ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
+    change, or send zero (None: the one that the parts prove most of).
+
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
     """
@@ -97,10 +103,12 @@ class Config(_Strict):
     rounds: Annotated[int, Field(ge=1)] = 20
     bound: Part = {"name": "none"}
     channel: Part = {"name": "plain"}
+    mail: Literal["bare", "signed"] = "bare"
     aggregator: Part = {"name": "mean"}
     defences: Parts = []
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
+    relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()

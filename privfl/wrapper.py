@@ -4,15 +4,18 @@ needed.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import binom
 
 from privfl.aggregators import Mean
 from privfl.core import (
@@ -20,7 +23,6 @@ from privfl.core import (
     Bound,
     Bounded,
     Channel,
-    Charge,
     ClientId,
     ConfigError,
     Context,
@@ -38,14 +40,16 @@ from privfl.core import (
     Rows,
     Rule,
     Sampling,
-    Sensitivity,
     Vector,
     client_party,
     dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
+from privfl.dp.pipeline import Made, Pipeline
 from privfl.engine import Session, rule_reads_channel, unreadable
+from privfl.engine.journal import Journal
+from privfl.engine.releases import pipeline_of, refuse_asking
 
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
@@ -86,11 +90,14 @@ class PrivateAggregation(Generic[O]):
     ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server;
     others a sum, group means or an aggregate, to a server that follows the protocol: their
     ``guarantee`` says what one that lies can do), ``rule`` makes one vector, ``mechanism`` adds
-    noise. A rule that reads what the channel hides does not type-check, and is refused. An epsilon
-    is claimed only with ``sampling`` (how each round's clients were drawn) and a public
-    ``denominator``: the mean then divides by that number, because dividing by the number present
-    voids add/remove sensitivity. Noise is from the operating system unless ``noise`` says
-    otherwise.
+    noise (or the channel's clients do, in shares). A rule that reads what the channel hides does
+    not type-check, and is refused. What a round costs is charged by `dp.Pipeline`, exactly as an
+    engine's round would be, under ``relation`` (None: what `engine.pipeline_of` says). Without
+    ``sampling`` (how each round's clients were drawn) every client pays for every round. A public
+    ``denominator`` is what the mean divides by, in place of the number present: without it nothing
+    is claimed of clients that come and go, nor of Poisson samples. Each round is charged before its
+    first message, in ``ledger_file`` where one is given: a layer that starts anew with that file
+    goes on from it. Noise is from the operating system unless ``noise`` says otherwise.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
@@ -113,6 +120,8 @@ class PrivateAggregation(Generic[O]):
         sampling: Sampling | None = None,
         denominator: float | None = None,
         delta: float = 1e-5,
+        relation: NeighbourRelation | None = None,
+        ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
     ) -> None: ...
 
@@ -127,6 +136,8 @@ class PrivateAggregation(Generic[O]):
         sampling: Sampling | None = None,
         denominator: float | None = None,
         delta: float = 1e-5,
+        relation: NeighbourRelation | None = None,
+        ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
     ) -> None: ...
 
@@ -140,6 +151,8 @@ class PrivateAggregation(Generic[O]):
         sampling: Sampling | None = None,
         denominator: float | None = None,
         delta: float = 1e-5,
+        relation: NeighbourRelation | None = None,
+        ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
     ) -> None:
         if rule is not None and denominator is not None:
@@ -157,7 +170,9 @@ class PrivateAggregation(Generic[O]):
         )
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
-        self.ledger = Ledger()
+        self.relation = relation
+        self._local = mechanism is not None and mechanism.local
+        self._journal = Journal(None if ledger_file is None else Path(ledger_file))
         if grouped and denominator is not None:
             raise ConfigError(
                 "a mean over groups divides by the clients in them: leave denominator out, or use a"
@@ -199,27 +214,20 @@ class PrivateAggregation(Generic[O]):
             client: _vector(client, update, len(first)) for client, update in updates.items()
         }
         d, cohort = len(first), tuple(updates)
-        self._sensitivity(d, self._rows(len(cohort)))  # refuses before anything is sent
+        pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
-        local: DpEvent | None = None
         for client, vector in vectors.items():
             delta = self.bound(vector)
-            if self.mechanism is not None:
+            if self.mechanism is not None and self._local:
                 Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
-                delta, local = self.mechanism.share(
-                    delta, Sensitivity(2 * self.bound.l2), len(cohort), self.noise
-                )
-            bounded[client] = Bounded(
-                client, delta, float("inf") if local is not None else self.bound.l2
-            )
-        plan = RoundPlan(
-            self._round,
-            cohort,
-            d,
-            float("inf") if local is not None else self.bound.l2,
-            session=self._id,
-        )
+                far = pipeline.norms("delta", d)
+                delta, _ = self.mechanism.share(delta, far, len(cohort), self.noise)
+            bounded[client] = Bounded(client, delta, sent_l2)
+        plan = RoundPlan(self._round, cohort, d, sent_l2, session=self._id)
+        plans = {"delta": plan}
         self._round += 1  # a round that fails has used its number up
+        entry = self._journal.enter(pipeline.charges(plans))
         self._session.enrol(cohort)
         self._session.inform(
             Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
@@ -232,15 +240,11 @@ class PrivateAggregation(Generic[O]):
                 or "too few clients answered"
             )
             raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
-        mean: Vector = self.rule(opened.what)
-        event = local
-        if self.mechanism is not None:
-            rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
-            mean, released = self.mechanism.release(
-                mean, self._sensitivity(d, rows), len(opened.survivors), self.noise
-            )
-            event = released or local
-        epsilon, note = self._charge(event, plan.number)
+        rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
+        made = Made(self.rule(opened.what), rows, len(opened.survivors))
+        released, spent = pipeline.release(plans, {"delta": made}, self.noise)
+        self._journal.settle(entry, spent)
+        epsilon, note = self._spent()
         said = self.channel.guarantee
         receipt = Receipt(
             round=plan.number,
@@ -260,57 +264,71 @@ class PrivateAggregation(Generic[O]):
             bytes_sent=outcome.bytes_sent() if said.measured else None,
             exchanges=outcome.exchanges if said.measured else None,
             seconds=time.perf_counter() - began if said.measured else None,
-            event=event,
+            event=spent[0].event if spent else None,
             epsilon=epsilon,
             epsilon_note=note,
         )
-        return _like(first, mean), receipt
+        return _like(first, released["delta"].vector), receipt
 
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups
         return contributions if groups is None else groups.rows(contributions)
 
-    def _sensitivity(self, d: int, n: int) -> Sensitivity:
-        if self.mechanism is None:
-            return Sensitivity(float("inf"))
-        relation: NeighbourRelation = "add_remove" if self.denominator else "replace_one"
-        l2 = self.rule.sensitivity(self.channel.row_bound(self.bound.l2, d), n, relation)
-        if not l2 < float("inf"):
-            raise ConfigError(
-                f"{type(self.rule).__name__} has no proved sensitivity, so no noise can be"
-                " calibrated to it."
-            )
-        return Sensitivity(l2)
+    def _pipeline(self, d: int, cohort: Sequence[ClientId]) -> Pipeline:
+        """How this round's vector leaves.
 
-    def _charge(self, event: DpEvent | None, number: int) -> tuple[float | None, str]:
-        if event is None:
-            return None, "no noise was added"
-        if self.sampling is None or self.denominator is None:
-            missing = " and ".join(
-                name
-                for name, value in (
-                    ("sampling=", self.sampling),
-                    ("denominator=", self.denominator),
-                )
-                if value is None
-            )
-            return (
-                None,
-                (
-                    f"no claim without {missing}: how clients were drawn, and the public number"
-                    " that the sum is divided by"
-                ),
-            )
-        charge = Charge(
-            number,
-            event,
-            self.sampling,
-            unit="client",
-            relation="add_remove",
-            repeatable_noise=self.noise.repeatable,
+        Raises:
+            ConfigError: noise that cannot be calibrated, or accounted for; a cohort that cannot
+                have been drawn as ``sampling`` says.
+        """
+        sampling = self.sampling or Sampling("all", 1.0, len(cohort))
+        if self.sampling is not None:
+            _require_drawn(len(cohort), self.sampling)
+        rows = max(self._rows(len(cohort)), 1)
+        pipeline = pipeline_of(
+            {"delta": self.bound},
+            {"delta": d},
+            channel=self.channel,
+            rule=self.rule,
+            sampling=sampling,
+            mechanism=self.mechanism,
+            relation=self.relation,
+            repeatable=self.noise.repeatable,
         )
-        self.ledger = self.ledger.charged((charge,))
-        return spent_epsilon(self.ledger, self.delta)
+        if pipeline.private:
+            refuse_asking((self.rule,))
+        pipeline.check(rows)
+        return pipeline
+
+    @property
+    def ledger(self) -> Ledger:
+        """All that was charged, rounds that failed included."""
+        return self._journal.ledger()
+
+    def _spent(self) -> tuple[float | None, str]:
+        ledger = self.ledger
+        if not ledger.charges:
+            return None, "no noise was added"
+        return spent_epsilon(ledger, self.delta)
+
+
+def _require_drawn(n: int, sampling: Sampling) -> None:
+    """Refuse a cohort of n that the sampling does not draw: its claim would be about other rounds.
+
+    Raises:
+        ConfigError: more clients than a sample holds, or, of a Poisson sample, more than it has but
+            with chance 2^-40.
+    """
+    most = sampling.population * (sampling.rate if sampling.scheme == "fixed_size" else 1)
+    unlikely = sampling.scheme == "poisson" and (
+        binom.logsf(n - 1, sampling.population, sampling.rate) < -40 * math.log(2)
+    )
+    if n > most * (1 + 1e-9) or unlikely:
+        raise ConfigError(
+            f"{n} updates came, and {sampling.scheme} sampling at rate {sampling.rate:g} of"
+            f" {sampling.population} clients does not draw so many: give the sampling that really"
+            " chose this round's clients."
+        )
 
 
 def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:

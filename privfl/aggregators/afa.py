@@ -11,7 +11,8 @@ import torch
 from scipy.special import betainc
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import MemoryRule, combine, majority
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, require
 from privfl.core.geometry import gram
@@ -26,7 +27,7 @@ class AFAState:
 
 
 @dataclass(frozen=True, slots=True)
-class AFA(InHull, MemoryRule[AFAState]):
+class AFA(MemoryRule[AFAState]):
     """Adaptive federated averaging (Munoz-Gonzalez, Co, Lupu 2019, Algorithm 1): drop dissimilar
     updates, and remember who sent them.
 
@@ -35,14 +36,19 @@ class AFA(InHull, MemoryRule[AFAState]):
     xi std; xi grows by ``xi_step``; until no row is bad. Client k's quality is p_k = alpha_k /
     (alpha_k + beta_k) with ``prior`` + its good (alpha) and bad (beta) rounds. It is blocked for
     good where I_0.5(alpha_k, beta_k) > ``block``. Row weights ARE used (n_k). Needs client ids.
-    Meant for fewer than half of the clients.
+    Meant for fewer than half of the clients. No sensitivity is proved: what it remembers of each
+    client speaks in rounds in which that client is not drawn.
+
+    The paper compares directions alone, and a far row that points the usual way would take the
+    average along without limit: all this is done on rows cut to ``bound``, to the median norm of
+    all rows where it is None. inf is the paper's algorithm.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> rows = Rows.of(
     ...     [[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [-9.0, 0.0]]
     ... )
     >>> AFA().judge_step(rows, AFA().init(), context)[0].words(rows.ids)
-    'dropped 1 of 7: 6'
+    'dropped 1 of 7: 6; scaled 2 of 7: 1, 2'
     """
 
     symmetries: ClassVar[str] = "PSR"
@@ -52,10 +58,13 @@ class AFA(InHull, MemoryRule[AFAState]):
     xi_step: float = 0.5
     prior: float = 3.0
     block: float = 0.95
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         require.positive(xi=self.xi, xi_step=self.xi_step, prior=self.prior)
         require.within(0, 1, block=self.block)
+        if self.bound is not None:
+            require.positive(bound=self.bound)
 
     def init(self) -> AFAState:
         """Nobody has a record."""
@@ -85,6 +94,9 @@ class AFA(InHull, MemoryRule[AFAState]):
         )
         allowed = torch.tensor([not blocked for _, blocked in records])
         inner = gram(rows.values, exact=True).cpu()
+        norms = inner.diagonal().clamp(min=0).sqrt()
+        scale, _ = shortening(norms, self.bound)
+        inner = scale[:, None] * inner * scale
         good, xi, similar = allowed.clone(), self.xi, torch.zeros(rows.n, dtype=torch.float64)
         while bool(good.any()):
             at = weights * good
@@ -103,7 +115,7 @@ class AFA(InHull, MemoryRule[AFAState]):
             xi += self.xi_step
         share = weights * good
         out = (
-            combine(rows.values, share / share.sum())
+            combine(rows.values, scale * share / share.sum())
             if bool(good.any())
             else torch.zeros_like(rows.values[0])
         )
@@ -116,4 +128,5 @@ class AFA(InHull, MemoryRule[AFAState]):
             },
         )
         quality = torch.tensor([p for p, _ in records], dtype=torch.float64)
-        return Verdict(out, kept=good, scores={"cosine": similar, "quality": quality}), after
+        scores = {"cosine": similar, "quality": quality, "norm": norms}
+        return Verdict(out, kept=good, scale=scale, scores=scores), after

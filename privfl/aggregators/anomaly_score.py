@@ -31,8 +31,9 @@ class AnomalyScore(Before[AnomalyScoreState]):
     Mean and standard deviation are those of the rows kept in earlier rounds, once there are at
     least as many as rows now; before that, of the rows themselves. Among n numbers no one exceeds
     mean + k std where k >= (n - 1) / sqrt(n): three sigma never fire for n <= 10, and that is
-    refused rather than silently idle. Rows that are not finite are dropped. Row weights are handed
-    on.
+    refused rather than silently idle. Far rows hide one another: where a share of 1 / (1 + k^2) of
+    the rows (a fifth for k = 2) lie equally far out, none of them exceeds mean + k std. Rows that
+    are not finite are dropped. Row weights are handed on.
 
     Raises:
         ConfigError: in the first round, k is so large for n that nothing could be dropped.

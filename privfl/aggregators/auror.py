@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, majority, mean_of
+from privfl.aggregators.clipping import clipped, shortening
 from privfl.aggregators.columns import sorted_columns
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
+from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +25,27 @@ class Auror(InHull, RowRule):
     Every coordinate is split in two by exact 1-D 2-means; it is indicative where the centres are at
     least ``alpha`` apart (alpha has the rows' unit: scale it with them). A client in the smaller
     cluster of more than ``share`` of the indicative coordinates is dropped; the mean of the others.
-    Equal halves have no minority. Row weights are not used. Meant for f < n/2.
+    Equal halves have no minority. Row weights are not used. Meant for f < n/2 clients that are odd
+    in most coordinates, as flipped labels make them; one that is odd in a few is kept.
+
+    So that it can do no more harm there than an honest client, all this is done on rows cut to
+    ``bound``, to the median norm of all rows where it is None. inf is the paper's algorithm.
 
     >>> Auror(alpha=1.0)(Rows.of([[0.0, 0.0], [0.1, 0.1], [0.2, 0.2], [9.0, 9.0]]))
     tensor([0.1000, 0.1000])
     """
 
-    symmetries: ClassVar[str] = "PT"
+    symmetries: ClassVar[str] = "P"
 
     alpha: float = 0.1
     share: float = 0.5
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         require.positive(alpha=self.alpha)
         require.within(0, 1, share=self.share)
+        if self.bound is not None:
+            require.positive(bound=self.bound)
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""
@@ -44,6 +53,9 @@ class Auror(InHull, RowRule):
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         n = rows.n
+        norms = squared_norms(rows.values).sqrt().cpu()
+        cut = clipped(rows, shortening(norms, self.bound)[1])
+        rows = cut.out
         indicative, minor = 0, torch.zeros(n, dtype=torch.int64)
         for where, columns in sorted_columns(rows.values):
             if n < 3:
@@ -62,7 +74,8 @@ class Auror(InHull, RowRule):
         return Verdict(
             mean_of(rows.values, kept),
             kept=kept,
-            scores={"minority": minor, "indicative": torch.tensor(indicative)},
+            scale=cut.scale,
+            scores={"minority": minor, "indicative": torch.tensor(indicative), "norm": norms},
         )
 
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Needs, Oracle, Vector, require
+from privfl.core import (
+    ConfigError,
+    Context,
+    Needs,
+    Oracle,
+    Released,
+    Vector,
+    require,
+)
 
 ErrorRates: TypeAlias = Callable[
     [list[Vector], Context], Float[Tensor, "evaluators models features"]
@@ -86,9 +94,10 @@ class BaFFLe(After[AcceptedModels]):
         return AcceptedModels()
 
     def judge_after(
-        self, vector: Vector, state: AcceptedModels, context: Context
+        self, released: Released, state: AcceptedModels, context: Context
     ) -> tuple[Verdict[Vector], AcceptedModels]:
         """The vector, or zero where the clients refuse it."""
+        vector = released.vector
         models = state.models or (context.parameters.clone(),)
         candidate = context.parameters + vector
         if len(models) <= self.history:

@@ -8,7 +8,8 @@ the rule hand them through as they are, so that the rule after them does that.
 Row weights are the clients' own claims about themselves, so robust rules give every row the weight
 1; the few that use weights say so.
 
-What a client can move a result by (``sensitivity``) is infinite unless a class proves better.
+What a client can move a result by (``sensitivity``), or rows (a seat's ``stability``), is infinite
+unless a class proves better; what a class remembers is private unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from privfl.core import (
     ClientId,
     Context,
     DefenceSeat,
+    Memory,
+    Moves,
     Needs,
-    NeighbourRelation,
+    Neighbours,
     Reads,
-    RowBound,
+    Released,
     Rows,
     TooManyByzantine,
     Vector,
@@ -115,7 +118,7 @@ class ToleratesByzantine(ABC):
         """
         return
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
         """Infinite: nothing better is proved."""
         return float("inf")
 
@@ -125,11 +128,13 @@ class InHull:
 
     __slots__ = ()
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """2 l2: the result lies in the ball that the rows lie in, and one client may move it from
-        one side to the other.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """Twice the longest row, under every relation.
+
+        The result lies in the ball that the rows lie in, in both worlds and however many rows there
+        are, and no two points of the ball lie farther apart. Attained by rules that select rows.
         """
-        return 2 * bound.l2
+        return 2 * moves.longest
 
 
 class RowRule(ToleratesByzantine):
@@ -165,6 +170,7 @@ class MemoryRule(ToleratesByzantine, Generic[S]):
 
     __slots__ = ()
     remembers: ClassVar[Literal[True]] = True
+    memory: ClassVar[Memory] = "private"
 
     @abstractmethod
     def init(self) -> S:
@@ -201,6 +207,7 @@ class Before(ABC, Generic[S]):
     judges: ClassVar[bool] = True
     keeps_ids: ClassVar[bool] = True
     """Whether the rows that come out still belong to one client each."""
+    memory: ClassVar[Memory] = "private"
 
     @abstractmethod
     def init(self) -> S:
@@ -230,7 +237,7 @@ class Before(ABC, Generic[S]):
 
 
 class After(ABC, Generic[S]):
-    """A seat on the aggregate. Subclasses write `judge_after`."""
+    """A seat on what was released. Subclasses write `judge_after`."""
 
     __slots__ = ()
     seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"after"})
@@ -241,15 +248,17 @@ class After(ABC, Generic[S]):
     def init(self) -> S:
         """The state before the first round."""
 
-    def after(self, vector: Vector, state: S, context: Context) -> tuple[Vector, S]:
+    def after(self, released: Released, state: S, context: Context) -> tuple[Vector, S]:
         """The change [d] that the server applies, and the state after it; the vector that went in
         stays as it was.
         """
-        verdict, state = self.judge_after(vector, state, context)
+        verdict, state = self.judge_after(released, state, context)
         return verdict.out, state
 
     @abstractmethod
-    def judge_after(self, vector: Vector, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+    def judge_after(
+        self, released: Released, state: S, context: Context
+    ) -> tuple[Verdict[Vector], S]:
         """The change [d] that the server applies, what was done to it, and the state after it."""
 
 
@@ -294,15 +303,3 @@ def majority(n: int) -> int:
     (2, 2, 0)
     """
     return max((n - 1) // 2, 0)
-
-
-def refuse_over(rule: str, n: int, f: int, most: int, condition: str) -> None:
-    """Refuse ``f`` over ``most``, naming the condition.
-
-    Raises:
-        TooManyByzantine: f > most.
-    """
-    if f > most:
-        raise TooManyByzantine(
-            f"{rule} with f={f} needs {condition}, and got n={n}: lower f or ask more clients."
-        )

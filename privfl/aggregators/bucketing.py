@@ -10,7 +10,7 @@ import torch
 from privfl.aggregators.base import Before, finite_rows
 from privfl.aggregators.median_of_means import group_means
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, require
+from privfl.core import UNPROVED, Context, Memory, Moves, Neighbours, Rows, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Bucketing(Before[None]):
     """
 
     keeps_ids: ClassVar[bool] = False
+    memory: ClassVar[Memory] = "none"
 
     size: int = 2
 
@@ -41,6 +42,20 @@ class Bucketing(Before[None]):
     def passes(self, n: int) -> int:
         """As many as buckets."""
         return -(-n // self.size)
+
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """What entered, over the size of the smallest bucket; there are as many rows as buckets.
+        Under add_remove nothing is proved: who comes or goes redraws every bucket.
+
+        The buckets are drawn without looking at rows, and a bucket's mean moves by the sum of its
+        rows' moves over its size.
+        """
+        n = moves.rows
+        if n is None or neighbours.relation == "add_remove":
+            return UNPROVED
+        buckets = self.passes(n)
+        least = n - self.size * (buckets - 1)
+        return Moves(moves.total / least, moves.longest, min(moves.changed, buckets), buckets)
 
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The buckets' means."""

@@ -53,8 +53,8 @@ class CAF(InHull, RowRule):
             values, vectors = torch.linalg.eigh(root[:, None] * around * root)
             if float(values[-1]) < least:
                 least, best = float(values[-1]), share
-            if float(values[-1]) <= _FLAT * float(inner.diagonal().max()):
-                break
+            if float(values[-1]) <= _FLAT * float(share @ inner.diagonal()):
+                break  # what still counts lies in one place, up to rounding
             along = (around @ (root * vectors[:, -1])) ** 2  # <x_i - mean, v>^2 up to one factor
             along[c <= 0] = 0.0
             fallen = c * (1 - along / along.max())

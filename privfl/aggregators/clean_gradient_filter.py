@@ -11,7 +11,16 @@ from torch import Tensor
 from privfl.aggregators.base import MemoryRule, combine
 from privfl.aggregators.fltrust import RootUpdate
 from privfl.aggregators.verdict import Verdict
-from privfl.core import BadUpdate, Context, Needs, Oracle, Rows, norm, require
+from privfl.core import (
+    BadUpdate,
+    Context,
+    Memory,
+    Needs,
+    Oracle,
+    Rows,
+    norm,
+    require,
+)
 from privfl.core.geometry import squared_norms
 
 
@@ -33,6 +42,7 @@ class CleanGradientFilter(MemoryRule[None]):
 
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
+    memory: ClassVar[Memory] = "none"
 
     root: RootUpdate
     xi: float = 1.0

@@ -12,7 +12,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import MemoryRule, combine, majority
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Rows
@@ -27,13 +28,14 @@ class NormHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class ClippedClustering(InHull, MemoryRule[NormHistory]):
+class ClippedClustering(MemoryRule[NormHistory]):
     """Clipped clustering (Li, Ngai, Voigt 2023, Algorithm 1): clip to the median of all norms seen,
     keep the larger of two clusters.
 
     The clusters are those of average linkage under the distance 1 - cosine. Where both are equally
     large nothing tells them apart, and all rows are kept. Zero rows have cosine 0 with everything.
-    Row weights are not used. Meant for f < n/2.
+    Row weights are not used. Meant for f < n/2. No sensitivity is proved: the norms of all rows so
+    far speak in every later round.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator())
     >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.2], [1.0, -0.2], [-9.0, 0.0]])
@@ -57,10 +59,7 @@ class ClippedClustering(InHull, MemoryRule[NormHistory]):
         inner = gram(rows.values, exact=True).cpu()
         norms = inner.diagonal().clamp(min=0).sqrt()
         seen = torch.cat([state.norms, norms])
-        bound = midpoint(seen)
-        scale = torch.where(
-            norms > bound, bound / norms.clamp(min=1e-300), torch.ones(()).to(norms)
-        )
+        scale, bound = shortening(norms, midpoint(seen))
         kept = torch.ones(rows.n, dtype=torch.bool)
         if rows.n > 2:
             unit = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), torch.zeros(()).to(norms))

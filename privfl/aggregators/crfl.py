@@ -14,7 +14,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Vector, norm, require
+from privfl.core import ConfigError, Context, Released, Vector, norm, require
 
 ClipSchedule = Callable[[int], float]
 
@@ -37,7 +37,7 @@ class CRFL(After[None]):
     >>> context = Context(
     ...     RoundPlan(0, (1,), d=2, l2=1.0), torch.tensor([3.0, 0.0]), torch.Generator()
     ... )
-    >>> CRFL(rounds=1).after(torch.tensor([0.0, 4.0]), None, context)[0]
+    >>> CRFL(rounds=1).after(Released(torch.tensor([0.0, 4.0])), None, context)[0]
     tensor([-1.8000,  1.6000])
     """
 
@@ -54,9 +54,10 @@ class CRFL(After[None]):
         return
 
     def judge_after(
-        self, vector: Vector, state: None, context: Context
+        self, released: Released, state: None, context: Context
     ) -> tuple[Verdict[Vector], None]:
         """The change that leads to the clipped and smoothed model."""
+        vector = released.vector
         model = context.parameters + vector
         length, most = norm(model), self.bound(context.plan.number)
         clipped = length > most

@@ -10,21 +10,34 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import (
+    MemoryRule,
+    combine,
+    majority,
+)
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Needs, Oracle, Rows, require
+from privfl.core import (
+    ConfigError,
+    Context,
+    Memory,
+    Needs,
+    Oracle,
+    Rows,
+    require,
+)
 
 CrossVotes: TypeAlias = Callable[[Rows, Context], Bool[Tensor, "n n"]]
 """[i, j]: whether the client of row i accepts the update of row j on its own data."""
 
 
 @dataclass(frozen=True, slots=True)
-class CrossValidation(InHull, MemoryRule[None]):
+class CrossValidation(MemoryRule[None]):
     """Client-side cross-validation (Zhao et al. 2020): a row counts by the share of the other
     clients that accept it on their data.
 
     A client's vote on its own update is ignored; rows under ``threshold`` are dropped; where none
-    is left the model stays. Tolerates f < n/2 evaluators that lie. Row weights are not used.
+    is left the model stays. Tolerates f < n/2 evaluators that lie. Row weights are not used. No
+    sensitivity is proved: the votes leave without noise.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
     >>> votes = lambda rows, context: torch.tensor(
@@ -37,6 +50,7 @@ class CrossValidation(InHull, MemoryRule[None]):
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"votes": Oracle.VOTES}
+    memory: ClassVar[Memory] = "none"
 
     votes: CrossVotes
     threshold: float = 0.5

@@ -10,9 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import (
+    MemoryRule,
+    combine,
+    majority,
+)
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Needs, Oracle, Rows, require
+from privfl.core import (
+    ConfigError,
+    Context,
+    Memory,
+    Needs,
+    Oracle,
+    Rows,
+    require,
+)
 
 LossReduction: TypeAlias = Callable[[Rows, Context], Float[Tensor, " n"]]
 """What each row's client says training lowered its loss by [n], before minus after. Self-reported:
@@ -21,14 +33,14 @@ nobody checks it.
 
 
 @dataclass(frozen=True, slots=True)
-class FAIR(InHull, MemoryRule[None]):
+class FAIR(MemoryRule[None]):
     """FAIR (Deng et al. 2021): weigh rows by quality, their clients' reported loss reduction times
     their number of samples.
 
     Weight n_i q_i with q_i = loss before - loss after; rows with q_i <= ``threshold`` are dropped;
     where none is left the model stays. Row weights ARE used (n_i). The losses are self-reported, so
     a liar picks its own weight: this rewards quality among honest clients and stops careless ones,
-    no Byzantine ones.
+    no Byzantine ones. No sensitivity is proved: the answers leave without noise.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
     >>> FAIR(lambda rows, context: torch.tensor([1.0, 3.0, -1.0])).step(
@@ -40,6 +52,7 @@ class FAIR(InHull, MemoryRule[None]):
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"losses": Oracle.LOSSES}
+    memory: ClassVar[Memory] = "none"
 
     losses: LossReduction
     threshold: float = 0.0

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import ConfigError, Context, Needs, Oracle, Vector, require
+from privfl.core import (
+    ConfigError,
+    Context,
+    Needs,
+    Oracle,
+    Released,
+    Vector,
+    require,
+)
 
 Activations: TypeAlias = Callable[[Vector, Context], Float[Tensor, "clients units"]]
 """Each client's mean activation of every prunable unit, for the model with these parameters [d]."""
@@ -51,7 +59,7 @@ class FederatedPruning(After[Pruned]):
     >>> activations = lambda w, context: torch.tensor([[5.0, 0.0, 4.0]])
     >>> accuracy = lambda w, context: float(w[0] != 0 and w[2] != 0)
     >>> prune = FederatedPruning([torch.tensor([i]) for i in range(3)], activations, accuracy)
-    >>> prune.after(torch.zeros(3), prune.init(), context)[0]
+    >>> prune.after(Released(torch.zeros(3)), prune.init(), context)[0]
     tensor([ 0., -2.,  0.])
     """
 
@@ -86,9 +94,10 @@ class FederatedPruning(After[Pruned]):
         return Pruned()
 
     def judge_after(
-        self, vector: Vector, state: Pruned, context: Context
+        self, released: Released, state: Pruned, context: Context
     ) -> tuple[Verdict[Vector], Pruned]:
         """The change that leads to the pruned model; before round ``at`` the vector itself."""
+        vector = released.vector
         if context.plan.number < self.at and state.away is None:
             return Verdict(vector), state
         model = context.parameters + vector

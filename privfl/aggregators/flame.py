@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
-from privfl.aggregators.columns import midpoint
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, require
+from privfl.core import Context, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import BLOCK, centred_gram, squared_norms
 
 
@@ -28,7 +28,7 @@ class FLAME(InHull, MemoryRule[None]):
     that size. S is the median of ||x_i|| over all n rows; kept updates are scaled by min(1, S /
     ||x_i||). Noise N(0, (lambda S)^2) a coordinate, from the run's simulation randomness: it is
     meant to blur a backdoor and is no differential privacy. Meant for f < n/2. Row weights are not
-    used. The sensitivity is that before the noise.
+    used. With its noise, whose deviation follows the rows, no sensitivity is proved.
 
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-9.0, 0.0]])
@@ -37,6 +37,7 @@ class FLAME(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "P"
+    memory: ClassVar[Memory] = "none"
 
     noise: float = 0.001
 
@@ -51,15 +52,18 @@ class FLAME(InHull, MemoryRule[None]):
         """Fewer than half."""
         return majority(n)
 
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """As any rule in the hull where it adds no noise of its own: that noise's deviation is a
+        median of private norms, so one client moves every coordinate by a share of a normal.
+        """
+        return float("inf") if self.noise > 0 else InHull.sensitivity(self, moves, neighbours)
+
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
         kept = majority_component(cosine_distances_of_models(rows.values, context.parameters))
         norms = squared_norms(rows.values).sqrt().cpu()
-        middle = midpoint(norms)
-        scale = torch.where(
-            norms > middle, middle / norms.clamp(min=1e-300), torch.ones(()).to(norms)
-        )
+        scale, middle = shortening(norms)
         out = combine(rows.values, scale * kept / int(kept.sum()))
         if self.noise * middle > 0:
             out = out + torch.randn(rows.d, generator=context.rng).to(out) * (self.noise * middle)

@@ -16,10 +16,11 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     BadUpdate,
     Context,
+    Memory,
+    Moves,
     Needs,
-    NeighbourRelation,
+    Neighbours,
     Oracle,
-    RowBound,
     Rows,
     Vector,
     norm,
@@ -53,6 +54,7 @@ class FLTrust(MemoryRule[None]):
 
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
+    memory: ClassVar[Memory] = "none"
 
     root: RootUpdate
     fixed: bool = False
@@ -91,10 +93,17 @@ class FLTrust(MemoryRule[None]):
         )
         return Verdict(out, kept=trusted > 0, scale=stretch, scores={"trust": trusted}), None
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """At most root_l2 / n with ``fixed``: cos(x, g0) g0-long x lies on the sphere whose
-        diameter runs from 0 to g0. Else 2 root_l2.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """With ``fixed`` root_l2 / n for each row that moves; else 2 root_l2. The root data are
+        public.
+
+        TS(x) (||g0|| / ||x||) x lies on the sphere whose diameter runs from 0 to g0 (at 0 where x
+        is zero or points away), so a row's share moves by at most ||g0|| / n, however far the row
+        does. Divided by the sum of scores it is a mean of vectors of length ||g0||: as any rule in
+        the hull.
         """
-        if self.fixed:
-            return self.root_l2 / n if relation != "add_remove" else math.inf
-        return 2 * self.root_l2
+        if not self.fixed:
+            return 2 * self.root_l2
+        if moves.rows is None or neighbours.relation == "add_remove":
+            return math.inf
+        return self.root_l2 * moves.changed / moves.rows

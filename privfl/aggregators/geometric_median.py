@@ -36,6 +36,13 @@ def _length(inner: Matrix, coefficients: Matrix) -> float:
     return math.sqrt(max(float(coefficients @ inner @ coefficients), 0.0))
 
 
+def _median(values: Matrix, weights: Matrix) -> float:
+    """The least value with at least half of the weight at or under it."""
+    order = values.argsort()
+    half = int(np.searchsorted(weights[order].cumsum(), weights.sum() / 2))
+    return float(values[order[min(half, len(values) - 1)]])
+
+
 def geometric_median(
     gram: Float[Tensor, "n n"], weight: Float[Tensor, " n"], tolerance: float, most: int
 ) -> Float[Tensor, " n"]:
@@ -44,8 +51,9 @@ def geometric_median(
 
     It starts beside the best row, as Vardi and Zhang (2000) do: that row is the answer if the
     others do not pull on it harder than its own weight; otherwise one step along the pull leaves it
-    for good, because Weiszfeld's steps only descend. Stops when ``tolerance`` times the mean
-    distance of the rows would be the sum of all steps to come, at the rate at which they shrink.
+    for good, because Weiszfeld's steps only descend. Stops when ``tolerance`` times the weighted
+    median distance of the rows, which far rows of less than half of the weight do not lengthen,
+    would be the sum of all steps to come, at the rate at which they shrink.
     """
     inner, weights = gram.numpy(), weight.numpy()
     lengths = inner.diagonal()
@@ -66,7 +74,7 @@ def geometric_median(
     if excess <= 0:
         return torch.from_numpy(at)
     at = at + direction * (excess / (strength * float((weights / away).sum())))
-    before, total = 0.0, float(weights.sum())
+    before = 0.0
     for _ in range(most):
         distances = np.maximum(distances_from(inner, at), _TINY)
         pull = weights / distances
@@ -76,7 +84,7 @@ def geometric_median(
         rate = (
             min(moved / before, 0.999) if before > 0 else 0.999
         )  # steps shrink by this factor: the rest of the way is a geometric sum
-        if moved * rate / (1 - rate) <= tolerance * float(weights @ distances) / total:
+        if moved * rate / (1 - rate) <= tolerance * _median(distances, weights):
             break
         before = moved
     return torch.from_numpy(at / at.sum())
@@ -84,8 +92,8 @@ def geometric_median(
 
 @dataclass(frozen=True, slots=True)
 class GeometricMedian(InHull, RowRule):
-    """The point z with the least sum_i w_i ||z - x_i||, found to ``tolerance`` times the mean
-    distance of the rows from it.
+    """The point z with the least sum_i w_i ||z - x_i||, found to ``tolerance`` times the weighted
+    median distance of the rows from it.
 
     Tolerates Byzantine clients of less than half of the weight (Lopuhaa, Rousseeuw 1991). Row
     weights ARE used, as in RFA's objective: they are the clients' own claims, so bound them (the

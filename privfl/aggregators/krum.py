@@ -28,8 +28,11 @@ class Krum(InHull, RowRule):
     nearest neighbours.
 
     ``m=1`` is Krum, ``m>1`` Multi-Krum. Tolerates ``f`` Byzantine updates where n > 2f + 2
-    (Proposition 4.2) and m <= n - f - 2, so that the rows chosen can be outnumbered by honest ones.
-    Row weights are not used.
+    (Proposition 4.2; for m <= n - f - 2: Damaskinos et al. 2019). m may be up to n - f, as other
+    libraries have it. No such proof covers the last two; they do bounded harm, for each of the
+    n - f honest rows has n - f - 2 honest neighbours, and a liar is chosen in an honest row's place
+    only with a smaller sum of distances, two of which at least are to honest rows. Row weights are
+    not used.
 
     >>> Krum(f=1)(
     ...     Rows.of([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [0.1, 0.1], [9.0, 9.0]])
@@ -45,12 +48,12 @@ class Krum(InHull, RowRule):
         require.at_least(1, m=self.m)
 
     def max_byzantine(self, n: int) -> int:
-        """f, where n > 2f + 2 and m <= n - f - 2."""
+        """f, where n > 2f + 2 and m <= n - f."""
         require.honest_majority(rule="Krum", n=n, f=self.f, at_least=2 * self.f + 3)
-        if self.m > n - self.f - 2:
+        if self.m > n - self.f:
             raise TooManyByzantine(
-                f"Krum averages at most n - f - 2 = {n - self.f - 2} updates of {n} with"
-                f" f={self.f}, and m={self.m}."
+                f"Krum averages at most n - f = {n - self.f} updates of {n} with f={self.f}, and"
+                f" m={self.m}: lower m."
             )
         return self.f
 
@@ -58,7 +61,7 @@ class Krum(InHull, RowRule):
         """Positions of the ``m`` chosen rows of finite values, best first.
 
         Raises:
-            TooManyByzantine: n <= 2f + 2, or m > n - f - 2.
+            TooManyByzantine: n <= 2f + 2, or m > n - f.
         """
         self.max_byzantine(len(values))
         return krum_scores(squared_distances(values), self.f).argsort(stable=True)[: self.m]

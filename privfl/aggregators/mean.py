@@ -11,10 +11,10 @@ from privfl.aggregators.base import cleaned
 from privfl.core import (
     BadUpdate,
     DefenceSeat,
+    Moves,
     Needs,
-    NeighbourRelation,
+    Neighbours,
     Reads,
-    RowBound,
     Rows,
     Total,
     Vector,
@@ -79,15 +79,14 @@ class Mean:
             raise BadUpdate("Mean: the total holds NaN or infinite values.")
         return mean
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """Of uniform weights: step / n under replace_one, l2 / n under zero_out, and l2 /
-        denominator where that is fixed.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """Of uniform weights: how far all rows move together, over the fixed denominator or over
+        the public number of rows.
 
-        Weights make it unbounded, because they enter the sum; so does add_remove without a fixed
-        denominator.
+        The sum is linear, so it moves by at most the sum of the rows' moves, and attains it.
+        Clients' own weights enter the sum and make it unbounded; so does dividing by the number
+        present where a neighbour changes that (add_remove without a fixed denominator).
         """
-        if self.weighted:
-            return float("inf")
-        if relation == "add_remove":
-            return bound.l2 / self.denominator if self.denominator else float("inf")
-        return (bound.step if relation == "replace_one" else bound.l2) / (self.denominator or n)
+        present = None if neighbours.relation == "add_remove" else moves.rows
+        divisor = self.denominator or present
+        return moves.total / divisor if divisor and not self.weighted else float("inf")

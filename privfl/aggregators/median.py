@@ -9,7 +9,7 @@ from privfl.aggregators.base import RowRule, majority
 from privfl.aggregators.columns import middle, sorted_columns
 from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
-from privfl.core import NeighbourRelation, RowBound, Rows, Vector
+from privfl.core import Moves, Neighbours, Rows, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,10 @@ class Median(RowRule):
             out[where] = middle(columns)
         return Verdict(out, touched=rows.d if rows.n > 2 else 0)
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """One client's whole step for odd n, half of it for even n: a median is a trimmed mean that
-        keeps one or two values.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """How far all rows move together for odd n, half of that for even n: a median is a trimmed
+        mean that keeps one or two values.
         """
-        return TrimmedMean(f=majority(n)).sensitivity(bound, n, relation)
+        if moves.rows is None:
+            return float("inf")
+        return TrimmedMean(f=majority(moves.rows)).sensitivity(moves, neighbours)

@@ -11,7 +11,7 @@ from torch import Tensor
 from privfl.aggregators.base import InHull, MemoryRule, majority, products
 from privfl.aggregators.geometric_median import GeometricMedian
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, TooManyByzantine, require
+from privfl.core import Context, Memory, Rows, TooManyByzantine, require
 
 
 def random_groups(n: int, groups: int, rng: torch.Generator) -> list[Tensor]:
@@ -43,6 +43,7 @@ class MedianOfMeans(InHull, MemoryRule[None]):
     """
 
     symmetries: ClassVar[str] = "TSR"
+    memory: ClassVar[Memory] = "none"
 
     groups: int = 3
 

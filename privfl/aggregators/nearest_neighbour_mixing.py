@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from privfl.aggregators.base import Before, finite_rows, products
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Rows, require
+from privfl.core import UNPROVED, Context, Memory, Moves, Neighbours, Rows, require
 from privfl.core.geometry import squared_distances
 
 
@@ -32,6 +33,8 @@ class NearestNeighbourMixing(Before[None]):
     tensor([[ 1.,  1.,  1., 34.]])
     """
 
+    memory: ClassVar[Memory] = "none"
+
     f: int = 1
 
     def __post_init__(self) -> None:
@@ -48,6 +51,22 @@ class NearestNeighbourMixing(Before[None]):
         )
         return n
 
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """2C (n - 1) / (n - f) + 2C over all rows, where one row of length at most C moves; all
+        rows move. Under add_remove, which changes n, nothing is proved.
+
+        The order of the others around a row is fixed (each distance is a function of its own two
+        rows, ties go by position), so one row that moves enters or leaves the n - f nearest of
+        another row, in exchange for one, or stays in them: the other's mean moves by at most 2C /
+        (n - f). Its own mean stays in the ball: 2C.
+        """
+        n, far = moves.rows, 2 * moves.longest
+        if n is None or n <= 2 * self.f or neighbours.relation == "add_remove":
+            return UNPROVED
+        if moves.changed > 1:
+            return UNPROVED
+        return Moves(far * (n - 1) / (n - self.f) + far, moves.longest, n, n)
+
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The mixed rows.
 
@@ -55,7 +74,7 @@ class NearestNeighbourMixing(Before[None]):
             TooManyByzantine: n <= 2f.
         """
         self.passes(rows.n)
-        squared = squared_distances(rows.values)
+        squared = squared_distances(rows.values, exact=True)
         if rows.n > 1 and bool(torch.isfinite(squared).all()):  # then so are the rows
             mixed = products(self._near(squared, rows.n - self.f), rows.values)
         else:
@@ -63,7 +82,10 @@ class NearestNeighbourMixing(Before[None]):
             values = rows.values[finite]
             mixed = rows.values.clone()
             mixed[finite] = products(
-                self._near(squared_distances(values), min(rows.n - self.f, len(values))), values
+                self._near(
+                    squared_distances(values, exact=True), min(rows.n - self.f, len(values))
+                ),
+                values,
             )
         return Verdict(Rows(mixed, rows.weights, rows.ids), touched=rows.d if self.f else 0), None
 

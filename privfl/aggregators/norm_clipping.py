@@ -8,9 +8,19 @@ from typing import ClassVar
 import torch
 
 from privfl.aggregators.base import After, Before
-from privfl.aggregators.clipping import clipped
+from privfl.aggregators.clipping import clipped, clipped_moves
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, DefenceSeat, Rows, Vector, require
+from privfl.core import (
+    Context,
+    DefenceSeat,
+    Memory,
+    Moves,
+    Neighbours,
+    Released,
+    Rows,
+    Vector,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,7 @@ class NormClipping(Before[None], After[None]):
     """
 
     seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"before", "after"})
+    memory: ClassVar[Memory] = "none"
 
     bound: float = 1.0
     sigma: float = 0.0
@@ -41,14 +52,19 @@ class NormClipping(Before[None], After[None]):
         """Nothing is remembered."""
         return
 
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """Of the rows that it clips, as far as what entered: `clipped_moves`."""
+        return clipped_moves(moves, self.bound)
+
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The rows, clipped."""
         return clipped(rows, self.bound), None
 
     def judge_after(
-        self, vector: Vector, state: None, context: Context
+        self, released: Released, state: None, context: Context
     ) -> tuple[Verdict[Vector], None]:
         """The aggregate with the noise."""
+        vector = released.vector
         if self.sigma == 0:
             return Verdict(vector), None
         return (

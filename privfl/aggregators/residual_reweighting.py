@@ -54,7 +54,7 @@ class ResidualReweighting(RowRule):
     sqrt(2 / n)), h_i the line's leverage; values of weight under ``delta`` are replaced by the
     line's. A client's weight is (sum over coordinates of weight times that coordinate's std of
     weights, over the largest) squared. Where no coordinate tells clients apart all count alike. Row
-    weights are not used. Meant for f < n/2. O(d n^2 log n). Not equivariant to rotation. No
+    weights are not used. Meant for f < (n - 1) / 2. O(d n^2 log n). Not equivariant to rotation. No
     sensitivity is proved.
 
     >>> ResidualReweighting()(Rows.of([[0.0], [1.0], [2.0], [3.0], [99.0]])) < 5
@@ -71,8 +71,10 @@ class ResidualReweighting(RowRule):
         require.within(0, 1, delta=self.delta)
 
     def max_byzantine(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
+        """Fewer than half of the others of any row: a slope's median is over n - 1 pairs, and the
+        midpoint of an even number of them goes wherever half of them go.
+        """
+        return majority(n - 1)
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         n, d = rows.n, rows.d

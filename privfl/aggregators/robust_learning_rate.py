@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, RowRule, combine
+from privfl.aggregators.clipping import shortening
 from privfl.aggregators.sign_majority import sign_votes
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Rows, require
+from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +23,25 @@ class RobustLearningRate(InHull, RowRule):
 
     Coordinate j moves by +rate mean_j where |sum_i sign(x_ij)| >= theta, otherwise by -rate mean_j.
     Backdoors that fewer than theta clients push are unlearned; choose f < theta (Section 4) and
-    theta <= n. A long row still drags the mean: clip before it. The mean USES row weights, the vote
-    does not.
+    theta <= n. The paper clips beside it, for a far row drags the mean whatever the signs: rows are
+    cut to ``bound`` before they are averaged, to the median norm of all rows where it is None; inf
+    cuts nothing. The mean USES row weights, the vote does not.
 
-    >>> RobustLearningRate(theta=3)(Rows.of([[1.0, 1.0], [1.0, 1.0], [1.0, -5.0]]))
-    tensor([1., 1.])
+    >>> RobustLearningRate(theta=3)(Rows.of([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])) * 3
+    tensor([ 3., -1.])
     """
 
     symmetries: ClassVar[str] = "PS"
 
     theta: int = 4
     rate: float = 1.0
+    bound: float | None = None
 
     def __post_init__(self) -> None:
         require.at_least(1, theta=self.theta)
         require.within(0, 1, rate=self.rate)
+        if self.bound is not None:
+            require.positive(bound=self.bound)
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than theta.
@@ -52,7 +58,10 @@ class RobustLearningRate(InHull, RowRule):
         return min(self.theta - 1, n - 1)
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        mean = combine(rows.values, rows.weights / rows.weights.sum())
+        norms = squared_norms(rows.values).sqrt().cpu()
+        scale, _ = shortening(norms, self.bound)
+        mean = combine(rows.values, scale * (rows.weights / rows.weights.sum()).to(scale))
         turned = sign_votes(rows.values).abs() < self.theta - lost
         out = torch.where(turned, -mean, mean) * self.rate
-        return Verdict(out, touched=int(turned.sum()), scores={"turned": turned.sum()})
+        scores = {"turned": turned.sum(), "norm": norms}
+        return Verdict(out, scale=scale, touched=int(turned.sum()), scores=scores)

@@ -28,17 +28,18 @@ class SignMajority(RowRule):
     """The sign of the sum of signs, times ``step`` (Bernstein, Wang, Azizzadenesheli, Anandkumar
     2018): majority vote; a tie is 0.
 
-    Tolerates f < n/2 where honest clients agree on the sign (Bernstein et al. 2019, Theorem 2).
-    Length does not count, and row weights are not used. No finite sensitivity without d: one vote
-    can turn every coordinate, 2 step sqrt(d).
+    ``step`` is the paper's learning rate: how far every parameter moves in a round. Tolerates
+    f < n/2 where honest clients agree on the sign (Bernstein et al. 2019, Theorem 2). Length does
+    not count, and row weights are not used. No finite sensitivity without d: one vote can turn
+    every coordinate, 2 step sqrt(d).
 
-    >>> SignMajority()(Rows.of([[1.0, 0.0], [2.0, -1.0], [-9.0, 1.0]]))
+    >>> SignMajority(step=1.0)(Rows.of([[1.0, 0.0], [2.0, -1.0], [-9.0, 1.0]]))
     tensor([1., 0.])
     """
 
     symmetries: ClassVar[str] = "P"
 
-    step: float = 1.0
+    step: float = 0.01
 
     def __post_init__(self) -> None:
         require.positive(step=self.step)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from privfl.aggregators.base import RowRule
 from privfl.aggregators.trimmed_mean import TrimmedMean
 from privfl.aggregators.verdict import Verdict
-from privfl.core import NeighbourRelation, RowBound, Rows, Vector, require
+from privfl.core import Moves, Neighbours, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,6 @@ class SLSGD(RowRule):
         trimmed = TrimmedMean(f=max(self.b - lost, 0)).judge(rows)
         return Verdict(trimmed.out * self.alpha, touched=trimmed.touched)
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """Alpha times the trimmed mean's."""
-        return self.alpha * TrimmedMean(f=self.b).sensitivity(bound, n, relation)
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """Alpha times the trimmed mean's, of which it is a multiple."""
+        return self.alpha * TrimmedMean(f=self.b).sensitivity(moves, neighbours)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from privfl.aggregators.base import After
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, DefenceSeat, Update, Vector, require
+from privfl.core import (
+    Context,
+    DefenceSeat,
+    Released,
+    Update,
+    Vector,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Sparsify(After[Residual]):
 
     >>> context = Context(None, torch.zeros(4), torch.Generator())
     >>> sent, left = Sparsify(keep=0.25).after(
-    ...     torch.tensor([1.0, -3.0, 2.0, 0.5]), Residual(), context
+    ...     Released(torch.tensor([1.0, -3.0, 2.0, 0.5])), Residual(), context
     ... )
     >>> sent, left.vector
     (tensor([ 0., -3.,  0.,  0.]), tensor([1.0000, 0.0000, 2.0000, 0.5000]))
@@ -64,9 +71,10 @@ class Sparsify(After[Residual]):
         return Residual()
 
     def judge_after(
-        self, vector: Vector, state: Residual, context: Context
+        self, released: Released, state: Residual, context: Context
     ) -> tuple[Verdict[Vector], Residual]:
         """The largest entries of the vector and what was left over."""
+        vector = released.vector
         return (Verdict(vector), state) if self.at == "client" else self._largest(vector, state)
 
     def at_client(

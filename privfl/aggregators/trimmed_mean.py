@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from privfl.aggregators.base import RowRule
 from privfl.aggregators.columns import sorted_columns
 from privfl.aggregators.verdict import Verdict
-from privfl.core import NeighbourRelation, RowBound, Rows, Vector, require
+from privfl.core import Moves, Neighbours, Rows, Vector, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,20 @@ class TrimmedMean(RowRule):
             out[where] = columns[:, f : rows.n - f].mean(dim=1)
         return Verdict(out, touched=rows.d if f else 0)
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """At most step / (n - 2f) under replace_one, l2 / (n - 2f) under zero_out.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """At most how far all rows move together, over n - 2f.
 
-        The kept values' sum is a constant plus one client's value clipped to an interval,
-        coordinate by coordinate, so it moves no farther than that client does. Under add_remove l2
-        (1 + sqrt((n - 1) / (n - 1 - f))) / (n - 2f).
+        Of one row at a time: the kept values' sum is a constant plus that row's value clipped to an
+        interval, coordinate by coordinate, so it moves no farther than the row does; several rows
+        are moved one after another. Under add_remove, of n rows in the larger world, l2 (1 +
+        sqrt((n - 1) / (n - 1 - f))) / (n - 2f).
         """
-        kept = n - 2 * self.f
-        if kept < 1:
+        if moves.rows is None or moves.rows <= 2 * self.f:
             return float("inf")
-        if relation == "add_remove":
-            left = n - 1
-            return (
-                bound.l2 * (1 + (left / (left - self.f)) ** 0.5) / kept
-                if left > 2 * self.f
-                else float("inf")
-            )
-        return (bound.step if relation == "replace_one" else bound.l2) / kept
+        kept = moves.rows - 2 * self.f
+        if neighbours.relation != "add_remove":
+            return moves.total / kept
+        left = moves.rows - 1
+        if moves.changed > 1 or left <= 2 * self.f:
+            return float("inf")
+        return moves.longest * (1 + math.sqrt(left / (left - self.f))) / kept

@@ -16,7 +16,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.core import AfterSeat, BeforeSeat, ClientId, Context, Rows, Rule, RuleWithMemory, Vector
+from privfl.core import (
+    AfterSeat,
+    BeforeSeat,
+    ClientId,
+    Context,
+    Released,
+    Rows,
+    Rule,
+    RuleWithMemory,
+    Vector,
+)
 
 Out_co = TypeVar("Out_co", covariant=True)
 S = TypeVar("S")
@@ -135,7 +145,9 @@ class JudgesBefore(Protocol[S]):
 class JudgesAfter(Protocol[S]):
     """A seat after the rule that can tell what it did."""
 
-    def judge_after(self, vector: Vector, state: S, context: Context) -> tuple[Verdict[Vector], S]:
+    def judge_after(
+        self, released: Released, state: S, context: Context
+    ) -> tuple[Verdict[Vector], S]:
         """The change [d] that the server applies, what was done to it, and the state after it."""
         ...
 

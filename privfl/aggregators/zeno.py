@@ -12,7 +12,15 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Needs, Oracle, Rows, Vector, require
+from privfl.core import (
+    Context,
+    Memory,
+    Needs,
+    Oracle,
+    Rows,
+    Vector,
+    require,
+)
 from privfl.core.geometry import squared_norms
 
 ValidationLoss: TypeAlias = Callable[[Vector, Context], float]
@@ -37,6 +45,7 @@ class Zeno(InHull, MemoryRule[None]):
 
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"loss": Oracle.LOSS}
+    memory: ClassVar[Memory] = "none"
 
     loss: ValidationLoss
     f: int = 1

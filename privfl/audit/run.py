@@ -21,7 +21,7 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit.findings import AuditReport
-from privfl.audit.games import Notes, attack_probe, attack_property, attack_stream, tell
+from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
 from privfl.audit.rehearsal import divide, rehearse
 from privfl.audit.shadows import Shadows
 from privfl.core import ConfigError, NotVisible, RoundPlan, require
@@ -94,7 +94,7 @@ def audit(
     require.within(0.1, 0.9, held_out=held_out)
     require.at_least(1, probe_samples=probe_samples)
     began = time.perf_counter()
-    notes = Notes([], {}, {})
+    notes = AuditNotes([], {}, {})
     about: dict[str, dict[str, Any]] = {}
     for layer, federation in named.items():
         scenario = federation.scenario

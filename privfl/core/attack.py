@@ -6,7 +6,7 @@ several says all of its ``seats`` itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -72,7 +72,7 @@ class RoundKnowledge:
     round); ``benign`` are the honest updates of this round's cohort as they arrive; ``path``
     is the way of a row to the model, to try candidates on. ``weights`` [f] are those of the
     attackers' own rows, ``total`` is that of the whole cohort, ``rate`` what the server multiplies
-    the aggregate by.
+    the aggregate by. ``loss`` is the mean loss of a model [d] on the attackers' own data.
     """
 
     plan: RoundPlan
@@ -83,6 +83,7 @@ class RoundKnowledge:
     weights: Vector | None = None
     total: float | None = None
     rate: float = 1.0
+    loss: Callable[[Vector], float] | None = None
 
     def shares(self, f: int) -> Vector:
         """By how much each of the f own rows moves the model under a weighted mean; equal weights

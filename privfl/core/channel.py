@@ -15,7 +15,12 @@ import torch
 from privfl.core.guarantee import Guarantee, Liars
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import DpEvent, Stable
-from privfl.core.protocol import ClientMember, HelperMember, Member, RowBound, ServerMember
+from privfl.core.protocol import (
+    ClientMember,
+    HelperMember,
+    Member,
+    ServerMember,
+)
 from privfl.core.rule import Rule, RuleWithMemory
 from privfl.core.types import ClientId, PartyId, Received, Vector
 from privfl.core.update import RoundPlan
@@ -64,8 +69,10 @@ class Grouping(Protocol):
 class CarriesNoise(Protocol):
     """Noise shares that clients add to their integers, so that nobody sees a sum without noise."""
 
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for the noise in a sum of so many survivors; None where there is none."""
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+        """What accounts for the noise in a sum of so many survivors, where one contribution becomes
+        zero; None where there is no noise. ``survivors`` None: the fewest that can be opened.
+        """
         ...
 
 
@@ -157,12 +164,6 @@ class Channel(Protocol[O_co]):
 
     def describe(self) -> str:
         """Who can read what, and what is not stopped, in sentences for people."""
-        ...
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """How long the opened rows can be, and how far one client can move one: rounding and
-        grouping change both.
-        """
         ...
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:

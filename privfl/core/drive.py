@@ -5,10 +5,10 @@ late, and counts every byte.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from privfl.core.bundle import Bundle, MalformedBundle, unpack_parts
 from privfl.core.opened import Opened
@@ -30,7 +30,9 @@ class Faults:
     arrives this many exchanges late (and is lost where a timely message of its own overtakes it).
     ``duplicated``: each message of these parties arrives again in the next exchange. ``malformed``:
     what a party sends is changed on the way. ``byzantine``: a party is replaced by one that runs
-    its own code.
+    its own code. ``relayed``: whoever carries the mail stands between a party and the others, is
+    handed what they write to it and speaks in its name; it holds none of the party's keys, so where
+    mail is signed it is this that the signature meets.
     """
 
     silent_from: Mapping[PartyId, int] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Faults:
     duplicated: Collection[PartyId] = frozenset()
     malformed: Mapping[PartyId, Callable[[Buffer], Buffer]] = field(default_factory=dict)
     byzantine: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
+    relayed: Mapping[PartyId, Callable[[Party], Party]] = field(default_factory=dict)
 
 
 NO_FAULTS = Faults()
@@ -57,15 +60,41 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A letter that its receiver did not take for its sender's: it was signed by somebody else, for
+    another round or receiver, or changed; ``again``: it came before, as a network can double it.
+
+    ``sender`` is the name that the letter carries. It accuses nobody: anybody can write a name.
+    """
+
+    receiver: PartyId
+    sender: PartyId
+    why: str
+    again: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.receiver} refused a letter in the name of {self.sender}: {self.why}"
+
+
+Opening: TypeAlias = Callable[[Message, Collection[PartyId]], Buffer | None]
+"""What can be read of a message with the keys of these parties; None where that is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome(Generic[O_co]):
     """What came of one protocol run: what was opened, who gave up and whom they blame, every
     message, CPU seconds by party.
+
+    Where mail is signed and sealed, ``refused`` are the letters that were not taken for their
+    sender's, and ``opening`` takes the post off the kept bodies.
     """
 
     opened: Opened[O_co] | None
     aborts: Mapping[PartyId, Abort]
     messages: tuple[Message, ...]
     seconds: Mapping[PartyId, float]
+    refused: tuple[Refusal, ...] = ()
+    opening: Opening | None = field(default=None, repr=False, compare=False)
 
     def bytes_sent(self, sender: PartyId | None = None) -> int:
         """All bytes that travelled, or those of one sender."""
@@ -76,34 +105,42 @@ class Outcome(Generic[O_co]):
         """How many exchanges carried mail."""
         return len({message.exchange for message in self.messages})
 
-    def received(self, parties: Collection[PartyId]) -> Received:
-        """What these parties were handed, exchange by exchange; empty where bodies were not
-        kept.
+    def received(
+        self, parties: Collection[PartyId], keys: Collection[PartyId] | None = None
+    ) -> Received:
+        """What these parties were handed, exchange by exchange; empty where bodies were not kept.
+
+        Where mail is sealed, what can be read of it with the keys of ``keys``: of the parties
+        themselves unless said; of nobody for who only taps their wires.
         """
-        return _received(self.messages, parties, lambda body: body)
+        return _received(self, parties, keys, lambda body: body)
 
 
 @dataclass(frozen=True, slots=True)
 class Carried(Generic[O_co]):
     """What came of a round, whose parts travelled together: what was opened and who gave up, by
-    part, every message, CPU seconds by party.
+    part, every message, CPU seconds by party; ``refused`` and ``opening`` as in `Outcome`.
     """
 
     opened: Mapping[str, Opened[O_co] | None]
     aborts: Mapping[str, Mapping[PartyId, Abort]]
     messages: tuple[Message, ...]
     seconds: Mapping[PartyId, float]
+    refused: tuple[Refusal, ...] = ()
+    opening: Opening | None = field(default=None, repr=False, compare=False)
 
     def bytes_sent(self) -> int:
         """All bytes that travelled."""
         return sum(message.size for message in self.messages)
 
-    def received(self, parties: Collection[PartyId], part: str) -> Received:
+    def received(
+        self, parties: Collection[PartyId], part: str, keys: Collection[PartyId] | None = None
+    ) -> Received:
         """What these parties were handed of one part, exchange by exchange; empty where bodies were
-        not kept.
+        not kept. ``keys`` as in `Outcome.received`.
         """
         if len(self.opened) == 1:
-            return _received(self.messages, parties, lambda body: body)
+            return _received(self, parties, keys, lambda body: body)
 
         def of_part(frame: Buffer) -> Buffer | None:
             try:
@@ -111,18 +148,24 @@ class Carried(Generic[O_co]):
             except MalformedBundle:
                 return None
 
-        return _received(self.messages, parties, of_part)
+        return _received(self, parties, keys, of_part)
 
 
 def _received(
-    messages: Iterable[Message],
+    run: Outcome[O] | Carried[O],
     parties: Collection[PartyId],
+    keys: Collection[PartyId] | None,
     read: Callable[[Buffer], Buffer | None],
 ) -> Received:
     mails: dict[PartyId, dict[int, dict[PartyId, Buffer]]] = {who: {} for who in parties}
-    for message in messages:
-        body = None if message.body is None else read(message.body)
-        if message.receiver in mails and body is not None:
+    for message in run.messages:
+        if message.receiver not in mails or message.body is None:
+            continue
+        body: Buffer | None = message.body
+        if run.opening is not None:
+            body = run.opening(message, parties if keys is None else keys)
+        body = None if body is None else read(body)
+        if body is not None:
             mails[message.receiver].setdefault(message.exchange, {})[message.sender] = body
     return {
         who: [by_exchange[e] for e in sorted(by_exchange)] for who, by_exchange in mails.items()
@@ -159,12 +202,26 @@ class _Post:
         return not self.timely and not self.delayed
 
 
+@runtime_checkable
+class Driver(Protocol):
+    """What carries mail between parties, as `drive_all` does; another one may sign it on the
+    way.
+    """
+
+    def __call__(
+        self, parties: Mapping[PartyId, Party], faults: Faults, *, keep_bodies: bool
+    ) -> Outcome[None]:
+        """One run, in which nothing is opened."""
+        ...
+
+
 def drive(
     server: Opener[O],
     others: Mapping[PartyId, Party],
     faults: Faults = NO_FAULTS,
     *,
     keep_bodies: bool = False,
+    driver: Driver | None = None,
 ) -> Outcome[O]:
     """Carry mail until nobody has any. An abort ends one party, not the run.
 
@@ -173,12 +230,13 @@ def drive(
         others: everybody else, by name.
         faults: who is silent, late, doubled, garbled, or replaced by a liar.
         keep_bodies: keep a copy of every message, as audits need; otherwise only its size.
+        driver: what carries the mail: `drive_all` unless said.
 
     Raises:
         PrivflError: mail is addressed to nobody, or parties talk without end.
     """
-    outcome = drive_all({**others, "server": server}, faults, keep_bodies=keep_bodies)
-    return Outcome(server.result, outcome.aborts, outcome.messages, outcome.seconds)
+    run = (driver or drive_all)({**others, "server": server}, faults, keep_bodies=keep_bodies)
+    return Outcome(server.result, run.aborts, run.messages, run.seconds, run.refused, run.opening)
 
 
 def drive_parts(
@@ -187,6 +245,7 @@ def drive_parts(
     faults: Faults = NO_FAULTS,
     *,
     keep_bodies: bool = False,
+    driver: Driver | None = None,
 ) -> Carried[O]:
     """`drive` for a round of several parts, which travel together.
 
@@ -195,13 +254,15 @@ def drive_parts(
         others: everybody else's parties, by name and part; who takes part in none is left out.
         faults: as in `drive`; a Byzantine party runs its own code in each part.
         keep_bodies: as in `drive`.
+        driver: as in `drive`.
     """
+    carry = driver or drive_all
     cast: dict[PartyId, Mapping[str, Party]] = {**others, "server": openers}
     if len(openers) == 1:
         (part,) = openers
         alone = {who: parties[part] for who, parties in cast.items() if part in parties}
-        one = drive_all(alone, faults, keep_bodies=keep_bodies)
-        return Carried({part: openers[part].result}, {part: one.aborts}, one.messages, one.seconds)
+        one = carry(alone, faults, keep_bodies=keep_bodies)
+        return _carried(one, {part: openers[part].result}, {part: one.aborts})
     bundles = {}
     for who, parties in cast.items():
         lying = who in faults.byzantine
@@ -210,7 +271,7 @@ def drive_parts(
             for part, party in parties.items()
         }
         bundles[who] = Bundle(made, lying)
-    outcome = drive_all(bundles, replace(faults, byzantine={}), keep_bodies=keep_bodies)
+    outcome = carry(bundles, replace(faults, byzantine={}), keep_bodies=keep_bodies)
     aborts = {
         part: {
             **outcome.aborts,
@@ -219,7 +280,15 @@ def drive_parts(
         for part in openers
     }
     opened = {part: opener.result for part, opener in openers.items()}
-    return Carried(opened, aborts, outcome.messages, outcome.seconds)
+    return _carried(outcome, opened, aborts)
+
+
+def _carried(
+    run: Outcome[None],
+    opened: Mapping[str, Opened[O] | None],
+    aborts: Mapping[str, Mapping[PartyId, Abort]],
+) -> Carried[O]:
+    return Carried(opened, aborts, run.messages, run.seconds, run.refused, run.opening)
 
 
 def drive_all(
@@ -230,6 +299,8 @@ def drive_all(
         who: faults.byzantine[who](party) if who in faults.byzantine else party
         for who, party in parties.items()
     }
+    cast |= {who: between(cast[who]) for who, between in faults.relayed.items() if who in cast}
+    lying = faults.byzantine.keys() | faults.relayed.keys()
     aborts: dict[PartyId, Abort] = {}
     messages: list[Message] = []
     seconds = dict.fromkeys(cast, 0.0)
@@ -244,7 +315,7 @@ def drive_all(
             if who in aborts or faults.silent_from.get(who, exchange + 1) <= exchange:
                 continue
             began = time.thread_time()
-            answer = _step(cast[who], who, inbox, aborts, lying=who in faults.byzantine)
+            answer = _step(cast[who], who, inbox, aborts, lying=who in lying)
             seconds[who] += time.thread_time() - began
             strangers = [to for to in answer if to not in cast]
             if strangers:

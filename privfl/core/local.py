@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from privfl.core.dataset import Dataset
 from privfl.core.flat import FlatModel
-from privfl.core.privacy import Charge
+from privfl.core.privacy import NoisySteps
 from privfl.core.types import ClientId, Vector
 from privfl.core.update import Broadcast, Update
 
@@ -66,7 +66,7 @@ class LocalRecipe:
 @runtime_checkable
 class LocalTraining(Protocol):
     """One client's training: what was broadcast, its data, what it remembers, and chance; out come
-    the update, memory and DP charges.
+    the update, memory and the noisy steps that were taken.
     """
 
     def __call__(
@@ -76,7 +76,7 @@ class LocalTraining(Protocol):
         dataset: Dataset,
         state: ClientState,
         rng: torch.Generator,
-    ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
+    ) -> tuple[Update, ClientState, tuple[NoisySteps, ...]]:
         """Train once."""
         ...
 
@@ -99,10 +99,8 @@ class BatchGradient(Protocol):
         """Write the step's gradient into ``model.grad`` and return the batch's mean loss."""
         ...
 
-    def charges(
-        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
-    ) -> tuple[Charge, ...]:
-        """What ``steps`` such steps cost in privacy."""
+    def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
+        """What ``steps`` such steps on a client's n samples were; none where there is no noise."""
         ...
 
 

@@ -36,6 +36,11 @@ class Oracle(Enum):
     LAYER_SIZES = "layer sizes"
     """How many parameters each layer has, in the order of the flat vector."""
 
+    @property
+    def asks_clients(self) -> bool:
+        """Whether clients answer, from their own data: such an answer leaves without noise."""
+        return self in (Oracle.LOSSES, Oracle.VOTES, Oracle.ERRORS, Oracle.ACTIVATIONS)
+
 
 Needs: TypeAlias = Mapping[str, Oracle]
 """Which arguments of a constructor the run fills, and with what."""

@@ -77,12 +77,31 @@ class Moves:
     and how many rows there are where that number is public and the same in both worlds (``rows``).
 
     Infinite is what nobody proved.
+
+    >>> Moves.of_one_row(10).bounded(1.5, Neighbours("client", "replace_one"))
+    Moves(total=3.0, longest=1.5, changed=1, rows=10)
     """
 
     total: float = math.inf
     longest: float = math.inf
     changed: float = math.inf
     rows: int | None = None
+
+    @classmethod
+    def of_one_row(cls, rows: int | None = None) -> Moves:
+        """What neighbours differ in by definition: one client's own row, by any distance."""
+        return cls(changed=1, rows=rows)
+
+    def bounded(self, l2: float, neighbours: Neighbours) -> Moves:
+        """What leaves a map of each client's own row into the ball of radius ``l2``, zero to zero.
+
+        Whatever that row was, it lies in the ball now: it moves from one point of the ball to
+        another where it is replaced, and between one point and zero (or nothing) where it becomes
+        zero or comes or goes. Of rows that are mixtures already nothing is proved.
+        """
+        if self.changed > 1:
+            return UNPROVED
+        return Moves(neighbours.ends * l2, l2, 1, self.rows)
 
 
 UNPROVED = Moves()
@@ -100,6 +119,19 @@ class Stable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """A vector [d] that left with everything that was promised to be done to it: noised and charged
+    for where the run claims privacy, as it is where the run claims nothing.
+
+    Whatever is computed from it, from public facts and from fresh coins costs nothing more
+    (post-processing: Dwork, Roth 2014, Proposition 2.1), so seats after the rule and the server's
+    half of a method take this type and no rows. Only `privfl.dp.pipeline` makes one.
+    """
+
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
 class DpEvent:
     """One noisy release in the vocabulary of an accountant: the mechanism's name and its numbers.
 
@@ -109,6 +141,20 @@ class DpEvent:
 
     mechanism: str
     parameters: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NoisySteps:
+    """What training did to one client's own samples: ``count`` releases of one event, each of a
+    sample of them drawn like this. ``repeatable``: a seed repeats the noise.
+
+    Training says what happened; a charge is made of it where all charges are made.
+    """
+
+    event: DpEvent
+    sampling: Sampling
+    count: int = 1
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +279,8 @@ class FixedBound:
 @runtime_checkable
 class Mechanism(Protocol):
     """Noise in two halves, one of which may be empty; the noise and the event that accounts for it
-    are born together.
+    are born together. What that event will be is known before any noise is drawn (`event`): a round
+    is charged before its first message.
 
     ``local``: every client adds noise of its own, so what it sends has no bound, and the noise does
     not depend on how the server averages.
@@ -250,6 +297,10 @@ class Mechanism(Protocol):
     def at(self, round: int) -> Mechanism:
         """A round's own mechanism: itself, unless it follows a schedule."""
         return self
+
+    def event(self, d: int) -> DpEvent | None:
+        """What accounts for the noise on one vector [d], by whichever half adds it."""
+        ...
 
     def local_deviation(self, sensitivity: Sensitivity) -> float:
         """The standard deviation of a client's own noise in one value; 0 where it adds none."""

@@ -4,7 +4,6 @@ rounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 from privfl.core.errors import PrivflError
@@ -83,16 +82,6 @@ class HelperMember(Member, Protocol):
     def enter(self, plan: RoundPlan) -> Party:
         """Its part in one round."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RowBound:
-    """What a rule's sensitivity is computed from: every row's norm, and how far one client can move
-    one row.
-    """
-
-    l2: float
-    step: float
 
 
 class Silent:

@@ -1,13 +1,14 @@
 """What decides: rules that make one vector of what was opened, and the seats of defences around
 them.
 
-What a rule or a seat reads, needs and fills is declared on its class. Declarations have defaults
-for classes that name these protocols as their bases; only ``reads`` has none.
+What a rule or a seat reads, needs, fills and remembers is declared on its class. Declarations have
+defaults for classes that name these protocols as their bases; only ``reads`` has none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import (
     Any,
     ClassVar,
@@ -23,8 +24,8 @@ import torch
 
 from privfl.core.opened import Rows
 from privfl.core.oracle import Needs
-from privfl.core.protocol import RowBound
-from privfl.core.types import NeighbourRelation, Vector
+from privfl.core.privacy import Moves, Neighbours, Released
+from privfl.core.types import Vector
 from privfl.core.update import RoundPlan, Update
 
 O_in = TypeVar("O_in", contravariant=True)
@@ -34,17 +35,32 @@ Reads: TypeAlias = Literal["rows", "total", "either"]
 """What a rule reads: every row, a weighted sum, or whichever of the two is opened."""
 DefenceSeat: TypeAlias = Literal["client", "before", "rule", "after"]
 """Where a defence acts: at the client, before the rule, as the rule, after it."""
+Memory: TypeAlias = Literal["none", "released", "private"]
+"""What a state that lasts between rounds is made of: nothing, released vectors alone
+(`Context.released`), or something of clients' rows. What is private speaks in later rounds, those
+in which its client is not drawn included, and no sensitivity counts it: noise beside it is refused.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a rule with memory, a root gradient or a validation vote may use: the plan, the
-    parameters [d] before the round, chance.
+    parameters [d] before the round, chance, and what earlier rounds released, by part.
+
+    ``released`` is all that may be remembered of clients' data at no further cost: it is what was
+    paid for. (A rule's own state is computed before any noise.)
     """
 
     plan: RoundPlan
     parameters: Vector
     rng: torch.Generator
+    released: Mapping[str, Released] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Vector | None:
+        """What was released last [d] of the part that the plan names; None before the first."""
+        found = self.released.get(self.plan.part)
+        return None if found is None else found.vector
 
 
 @runtime_checkable
@@ -91,19 +107,22 @@ class Rule(Decides, Protocol[O_in]):
         """One vector [d] of what was opened; what was opened stays as it was."""
         ...
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """How far, in L2, one client can move the result; inf where that is not proved."""
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """How far, in L2, the result moves where one neighbour moves the rows so far; inf where
+        that is not proved.
+        """
         ...
 
 
 @runtime_checkable
 class RuleWithMemory(Decides, Protocol[O_in, S]):
     """An aggregator that remembers earlier rounds, draws chance, or looks at the model. Its state
-    is data that goes in and comes out.
+    is data that goes in and comes out; ``memory`` says what it is made of.
     """
 
     __slots__ = ()
     remembers: ClassVar[Literal[True]] = True
+    memory: ClassVar[Memory] = "private"
 
     def init(self) -> S:
         """The state before the first round."""
@@ -113,9 +132,10 @@ class RuleWithMemory(Decides, Protocol[O_in, S]):
         """One vector [d], and the state after it. The state that went in stays as it was."""
         ...
 
-    def sensitivity(self, bound: RowBound, n: int, relation: NeighbourRelation) -> float:
-        """How far, in L2, one client can move the result of one round; inf where that is not
-        proved.
+    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
+        """How far, in L2, the result of one round moves where one neighbour moves the rows so far
+        and the state is the same; inf where that is not proved. It counts only if the state is made
+        of nothing private.
         """
         ...
 
@@ -149,11 +169,13 @@ class ClientSeat(Defence, Protocol[S]):
 @runtime_checkable
 class BeforeSeat(Defence, Protocol[S]):
     """A defence between the channel and the rule: it drops, scales or mixes rows. ``keeps_ids``:
-    whether the rows that come out still belong to one client each.
+    whether the rows that come out still belong to one client each; ``memory``: what its state is
+    made of. Under noise it must say how far one neighbour moves what leaves it (`Stable`).
     """
 
     __slots__ = ()
     keeps_ids: ClassVar[bool] = False
+    memory: ClassVar[Memory] = "private"
 
     def passes(self, n: int) -> int:
         """How many rows it hands on of n, at most.
@@ -174,7 +196,9 @@ class BeforeSeat(Defence, Protocol[S]):
 
 @runtime_checkable
 class AfterSeat(Defence, Protocol[S]):
-    """A defence on the aggregate: it clips, smooths, prunes or refuses it."""
+    """A defence on what was released: it clips, smooths, prunes or refuses it. It reads nothing
+    from before the noise, so it costs no privacy.
+    """
 
     __slots__ = ()
 
@@ -182,7 +206,7 @@ class AfterSeat(Defence, Protocol[S]):
         """The state before the first round."""
         ...
 
-    def after(self, vector: Vector, state: S, context: Context) -> tuple[Vector, S]:
+    def after(self, released: Released, state: S, context: Context) -> tuple[Vector, S]:
         """The change [d] that the server applies, and the state after it."""
         ...
 

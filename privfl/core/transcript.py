@@ -169,7 +169,7 @@ class Transcript:
         opened: dict[str, Rows | Total] = {}
         mail: dict[PartyId, list[Any]] = {}
         for part in self.carried.opened:
-            received = self.carried.received(self.members if tapped else parties, part)
+            received = self.carried.received(self.members if tapped else parties, part, parties)
             seen = self.channel.decode(received, mine)
             if seen is not None:
                 opened[part] = seen

@@ -99,10 +99,6 @@ class FixedPoint:
         """How many integers a contribution has: d values and the weight."""
         return plan.d + 1
 
-    def ring_bits(self, plan: RoundPlan) -> int:
-        """How many bits hold any sum of the cohort's contributions, sign included."""
-        return (max(plan.n, 1) * self.top).bit_length() + 1
-
     def encode(
         self,
         update: Bounded,

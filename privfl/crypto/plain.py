@@ -29,7 +29,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     Silent,
     Total,
@@ -171,8 +170,8 @@ class Plain:
     The server checks what it can see: shape, round, weight, norm and finiteness; what fails is
     excluded by name. The rows that it opens are valid until its member enters the next round.
 
-    >>> Plain().row_bound(l2=1.0, d=10)
-    RowBound(l2=1.0, step=2.0)
+    >>> Plain().kind.opens
+    'rows'
     """
 
     kind: ClassVar[ChannelKind] = ChannelKind("rows")
@@ -211,10 +210,6 @@ class Plain:
     def helpers(self) -> Mapping[PartyId, HelperMember]:
         """None."""
         return {}
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rows are the updates themselves."""
-        return RowBound(l2, 2 * l2)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Every update that reached the server, for whoever holds the server's mail or taps the

@@ -11,9 +11,13 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import ConfigError, DpEvent, FixedBound, NoiseSource, require
+from privfl.core import (
+    ConfigError,
+    FixedBound,
+    require,
+)
 from privfl.dp.clip import Clip
-from privfl.dp.noise import normals
+from privfl.dp.mechanisms import Gaussian
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,52 +106,31 @@ class AdaptiveClip(FixedBound):
         """
         return 0.5 if length <= l2 else -0.5
 
-    def step(
-        self,
-        l2: int | float,
-        bits: float,
-        noise: NoiseSource | None,
-        sensitivity: int | float = 0.5,
-    ) -> tuple[float, DpEvent | None]:
-        """The next bound, from the sum of the clients' bits, and the event of having looked.
-
-        ``sensitivity`` is how far one client moves that sum (one half, or 1 where its bit is
-        replaced by another). Without a noise source the count is exact, and there is no event: for
-        runs that claim nothing.
+    def counting(self, moved: float) -> Gaussian:
+        """What noises the sum of the bits: N(0, count_noise^2), in units of how far one client
+        moves that sum (one half, or 1 where its bit is replaced by another).
 
         Raises:
             ConfigError: nobody said how many clients there are.
         """
+        return Gaussian(self._settled()[1] / moved)
+
+    def step(self, l2: int | float, bits: float) -> float:
+        """The next bound, from the sum of the clients' bits as it was released.
+
+        Raises:
+            ConfigError: nobody said how many clients there are.
+        """
+        fraction = bits / self._settled()[0] + 0.5
+        return float(l2 * math.exp(-self.rate * (fraction - self.quantile)))
+
+    def _settled(self) -> tuple[float, float]:
         if self.denominator is None or self.count_noise is None:
             raise ConfigError(
                 "an adaptive clip divides by the expected size of a cohort: give it a denominator,"
                 " or ask among()."
             )
-        event = None
-        if noise is not None:
-            bits += self.count_noise * normals(1, noise).item()
-            event = DpEvent("gaussian", {"noise_multiplier": self.count_noise / sensitivity})
-        fraction = bits / self.denominator + 0.5
-        return float(l2 * math.exp(-self.rate * (fraction - self.quantile))), event
-
-    def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
-        """One event for the update and the count of ONE cohort: a Gaussian of both.
-
-        Two charges would be too cheap: sampled releases compose when each draws a sample of its
-        own, and these share one.
-
-        Raises:
-            ConfigError: the update's noise is not Gaussian.
-        """
-        if update.mechanism != "gaussian":
-            raise ConfigError(
-                "an adaptive clip's count is accounted for beside Gaussian noise only, and this is"
-                f" '{update.mechanism}'."
-            )
-        z, counted = update.parameters["noise_multiplier"], count.parameters["noise_multiplier"]
-        return DpEvent(
-            "gaussian", {"noise_multiplier": (z**-2 + counted**-2) ** -0.5 if z else 0.0}
-        )
+        return self.denominator, self.count_noise
 
     def split(self, noise_multiplier: int | float) -> float:
         """The update's noise multiplier with which update and count together cost what

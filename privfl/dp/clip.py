@@ -11,7 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, ConfigError, FixedBound, Needs, Oracle, norm, require
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    FixedBound,
+    Moves,
+    Needs,
+    Neighbours,
+    Oracle,
+    norm,
+    require,
+)
 from privfl.core.update import SLACK
 
 
@@ -70,6 +80,10 @@ class Clip(FixedBound):
         return (
             delta * (self.l2 * (1 - SLACK) / length) if self.l2 < length < float("inf") else delta
         )
+
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """A client's row, wherever it was, lies in the ball of radius ``l2``: `Moves.bounded`."""
+        return moves.bounded(self.l2, neighbours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,10 @@ class ClipByLayer(FixedBound):
             [Clip(bound)(part) for part, bound in zip(parts, self.bounds, strict=True)]
         )
 
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """As `Clip` to the bound of the whole: the parts' balls lie in that ball."""
+        return moves.bounded(self.l2, neighbours)
+
 
 @dataclass(frozen=True, slots=True)
 class Normalise(FixedBound):
@@ -170,3 +188,7 @@ class Normalise(FixedBound):
             if 0 < length < float("inf")
             else delta
         )
+
+    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
+        """As `Clip`: it is no projection, but lands in the same ball, and zero stays zero."""
+        return moves.bounded(self.l2, neighbours)

@@ -183,6 +183,10 @@ class Scheduled(Mechanism):
         """The round's mechanism."""
         return Gaussian(self.noise_multiplier * self.schedule.factor(round))
 
+    def event(self, d: int) -> DpEvent:
+        """Refused, as `release`."""
+        raise self._without_a_round()
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -197,7 +201,10 @@ class Scheduled(Mechanism):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(
+        raise self._without_a_round()
+
+    def _without_a_round(self) -> ConfigError:
+        return ConfigError(
             "this noise follows a schedule by rounds: run it in a Federation, or release with"
             " at(round)."
         )

@@ -10,15 +10,17 @@ from privfl.engine.records import RoundRecord
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
-from privfl.engine.session import Session
+from privfl.engine.session import MAIL, MailMode, Session
 from privfl.engine.state import RunState
 
 __all__ = [
+    "MAIL",
     "All",
     "AttackSchedule",
     "Attacker",
     "Engine",
     "FixedSize",
+    "MailMode",
     "Poisson",
     "RoundRecord",
     "RoundResult",

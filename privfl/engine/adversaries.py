@@ -43,7 +43,10 @@ from privfl.engine.order import Order
 from privfl.engine.path import RealPath
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
-from privfl.training import Task
+from privfl.training import Task, evaluate
+
+OWN_SAMPLES = 512
+"""On how many of their own samples at most attackers try a model."""
 
 
 @dataclass(slots=True)
@@ -204,10 +207,12 @@ class Adversaries:
         honest: Sequence[ClientId],
     ) -> RoundKnowledge:
         path = RealPath(order, state, self.seeds, attack.knows == "rule")
+        most = order.plan.max_weight  # what a client half makes of any larger claim
+        claims = {client: min(update.weight, most) for client, update in updates.items()}
         benign: Rows | None = None
         if attack.knows in ("benign", "rule") and honest:
             sent = path.sent(torch.stack([updates[client].delta for client in honest]))
-            weights = torch.tensor([updates[client].weight for client in honest])
+            weights = torch.tensor([claims[client] for client in honest])
             benign = Rows(sent, weights, tuple(honest))
         return RoundKnowledge(
             order.plan,
@@ -215,10 +220,19 @@ class Adversaries:
             state.last,
             benign,
             path,
-            weights=torch.tensor([updates[client].weight for client in team]),
-            total=float(sum(update.weight for update in updates.values())),
+            weights=torch.tensor([claims[client] for client in team]),
+            total=float(sum(claims.values())),
             rate=float(self.scenario.server_optimizer.lr),
+            loss=lambda model: self._loss(team, model),
         )
+
+    def _loss(self, team: Sequence[ClientId], parameters: Vector) -> float:
+        """The mean loss of a model [d] on samples of this team's own."""
+        index = torch.cat([self.scenario.clients[client] for client in team])
+        work = self.scenario.workload
+        work.model.write(parameters)
+        step = -(-len(index) // OWN_SAMPLES)
+        return evaluate(work.model.module, work.data.take(index[::step])).loss
 
 
 def measures(

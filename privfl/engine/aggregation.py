@@ -1,5 +1,5 @@
-"""From what a channel opened to the change that the server applies: seats before, the rule, noise,
-seats after, and what they did.
+"""From what a channel opened to what the server releases and applies: seats before, the rule,
+noise, seats after, and what they did.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from privfl.aggregators import Verdict, judges, judges_after, judges_before, jud
 from privfl.core import (
     Charge,
     Context,
-    DpEvent,
     Opened,
-    RoundPlan,
+    Released,
     Rows,
-    Sampling,
     Seeds,
     Total,
     Vector,
     after_the_rule,
     before_the_rule,
 )
+from privfl.dp.pipeline import Made, post_processed
+from privfl.engine.client import BITS
+from privfl.engine.order import Order
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
 
@@ -33,65 +34,69 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Aggregate:
-    """The change [d], the extra vectors' aggregates, the server-side memory after it, what was
-    charged, and what fired.
+    """What was released by part, the parts that the channel opened, the change of the model [d]
+    that seats after it made of the delta, the server-side memory after it, what was charged, where
+    an adaptive bound has got to, and what fired.
     """
 
-    vector: Vector
-    aux: dict[str, Vector] = field(default_factory=dict)
+    released: Mapping[str, Released] = field(default_factory=dict)
+    opened: tuple[str, ...] = ()
+    change: Released | None = None
     rules: dict[str, Any] = field(default_factory=dict)
     seats: dict[int, Any] = field(default_factory=dict)
-    charges: list[Charge] = field(default_factory=list)
+    charges: tuple[Charge, ...] = ()
     fired: dict[str, str] = field(default_factory=dict)
     bound: float | None = None
 
+    @property
+    def applied(self) -> Mapping[str, Released]:
+        """What the server's half of the method is given, by part."""
+        return self.released if self.change is None else {**self.released, "delta": self.change}
 
-def aggregate(
-    scenario: Scenario,
-    plan: RoundPlan,
-    opened: Mapping[str, Opened[Any] | None],
-    parts: Mapping[str, int],
-    state: RunState,
-    local: DpEvent | None,
-) -> Aggregate:
-    """One round's aggregation. ``parts`` are the lengths of the extra vectors, ``local`` the event
-    of the clients' own noise.
+
+def aggregate(order: Order, opened: Mapping[str, Opened[Any] | None], state: RunState) -> Aggregate:
+    """One round's aggregation.
 
     Raises:
         TooManyByzantine: too few rows for the rule.
         BadUpdate: rows that the rule cannot use.
     """
-    context = Context(plan, state.parameters, Seeds(scenario.seed).generator("rule", plan.number))
-    done = Aggregate(torch.zeros(plan.d), rules=dict(state.rules), seats=dict(state.seats))
-    main = opened["delta"]
-    if main is not None:
-        inside = scenario.channel.able.hosts
-        if isinstance(main.what, Total) and inside is not None and main.what.count < plan.n:
-            done.fired[f"{type(inside).__name__} inside the channel"] = (
-                f"counted {main.what.count} of {plan.n} updates"
-            )
-        what = _before(scenario, main.what, context, done)
-        done.vector = _decide(scenario, "delta", what, context, done)
-    for part, length in parts.items():
-        seen = opened[part]
-        done.aux[part] = (
-            torch.zeros(length)
-            if seen is None
-            else _decide(scenario, part, seen.what, context, done)
-        )
-    _noise(scenario, plan, main, done, local)
-    for i, defence in enumerate(scenario.defences):
-        if not after_the_rule(defence):
+    scenario, number = order.scenario, order.plan.number
+    rng = Seeds(scenario.seed).generator("rule", number)
+    context = Context(order.plan, state.parameters, rng, state.released)
+    done = Aggregate(rules=dict(state.rules), seats=dict(state.seats))
+    made: dict[str, Made] = {}
+    for part, plan in order.plans.items():
+        main = opened[part]
+        if main is None:
+            made[part] = Made(torch.zeros(plan.d), rows=0, survivors=0)
             continue
-        if judges_after(defence):
-            verdict, done.seats[i] = defence.judge_after(done.vector, done.seats[i], context)
-            done.vector = _told(done, defence, verdict, None)
+        here = replace(context, plan=plan)
+        if part == BITS:
+            vector = _sum(main.what)
+        elif part == "delta":
+            vector = _decide(scenario, part, _before(scenario, main.what, here, done), here, done)
         else:
-            done.vector, done.seats[i] = defence.after(done.vector, done.seats[i], context)
+            vector = _decide(scenario, part, main.what, here, done)
+        rows = main.what.n if isinstance(main.what, Rows) else len(main.survivors)
+        made[part] = Made(vector, rows, len(main.survivors))
+    done.opened = tuple(part for part, one in made.items() if one.survivors)
+    done.released, done.charges = order.pipeline.release(order.plans, made, scenario.noise)
+    _after(scenario, context, done)
     return done
 
 
+def _sum(what: Rows | Total) -> Vector:
+    """The sum of the bits that got through."""
+    return what.weights.to(what.values) @ what.values if isinstance(what, Rows) else what.value
+
+
 def _before(scenario: Scenario, what: Any, context: Context, done: Aggregate) -> Any:
+    inside, n = scenario.channel.able.hosts, context.plan.n
+    if isinstance(what, Total) and inside is not None and what.count < n:
+        done.fired[f"{type(inside).__name__} inside the channel"] = (
+            f"counted {what.count} of {n} updates"
+        )
     for i, defence in enumerate(scenario.defences):
         if not before_the_rule(defence):
             continue
@@ -126,63 +131,23 @@ def _told(
     return verdict.out
 
 
-def _noise(
-    scenario: Scenario,
-    plan: RoundPlan,
-    opened: Opened[Any] | None,
-    done: Aggregate,
-    local: DpEvent | None,
-) -> None:
-    survivors = 0 if opened is None else len(opened.survivors)
-    population = len(scenario.clients)
-    sampling = scenario.sampler.sampling(population)
-    shares = scenario.channel.able.noise
-    if shares is not None and survivors:
-        _charge(scenario, plan, shares.noise_event(plan, survivors), sampling, done)
-    if scenario.mechanism is None:
-        return
-    if scenario.local_noise:
-        if (
-            local is not None
-        ):  # everybody's own release, seen by the server round by round: no sampling hides it
-            done.charges.append(
-                Charge(
-                    plan.number,
-                    local,
-                    Sampling("all", 1.0, population),
-                    unit="client",
-                    relation="replace_one",
-                    cohort_hidden=False,
-                    cohort=plan.cohort,
-                    repeatable_noise=scenario.noise.repeatable,
-                )
-            )
-        return
-    rows = opened.what.n if opened is not None and isinstance(opened.what, Rows) else survivors
-    done.vector, event = scenario.mechanism.release(
-        done.vector, scenario.sensitivity(rows), survivors, scenario.noise
-    )
-    _charge(scenario, plan, event, sampling, done)
-
-
-def _charge(
-    scenario: Scenario, plan: RoundPlan, event: DpEvent | None, sampling: Sampling, done: Aggregate
-) -> None:
-    if event is not None:
-        done.charges.append(
-            Charge(
-                plan.number,
-                event,
-                sampling,
-                unit="client",
-                relation=scenario.relation(),
-                uniform=plan.max_weight == 1.0,
-                public_denominator=scenario.aggregator.public_denominator is not None,
-                repeatable_noise=scenario.noise.repeatable,
-            )
-        )
+def _after(scenario: Scenario, context: Context, done: Aggregate) -> None:
+    """The seats after the rule read what was released, and nothing from before it."""
+    change = done.released["delta"]
+    for i, defence in enumerate(scenario.defences):
+        if not after_the_rule(defence):
+            continue
+        if judges_after(defence):
+            verdict, done.seats[i] = defence.judge_after(change, done.seats[i], context)
+            vector = _told(done, defence, verdict, None)
+        else:
+            vector, done.seats[i] = defence.after(change, done.seats[i], context)
+        change = post_processed(change, vector)
+    done.change = change
 
 
 def merged(state: RunState, done: Aggregate, remembers: bool) -> RunState:
     """The state with the aggregation's memory in it."""
-    return replace(state, seats=done.seats, rules=done.rules if remembers else state.rules)
+    rules = done.rules if remembers else state.rules
+    released = {**state.released, **{part: done.released[part] for part in done.opened}}
+    return replace(state, seats=done.seats, rules=rules, released=released)

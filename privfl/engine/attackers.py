@@ -88,7 +88,8 @@ def choose_clients(
     if fraction is not None and not 0 < fraction <= 1:
         raise ConfigError(f"an attack's fraction of clients must lie in (0, 1], and is {fraction}.")
     if isinstance(named, list | tuple | set | frozenset):
-        strangers = sorted(set(named) - set(clients))
+        known = set(clients)
+        strangers = [client for client in named if client not in known]
         if strangers:
             raise ConfigError(
                 f"attack clients: there is no client {strangers[0]}; there are {len(clients)}"

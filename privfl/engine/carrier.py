@@ -4,9 +4,9 @@ and colluding attackers need all rows between training and bound, so both are in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -14,11 +14,10 @@ from privfl.core import (
     FRAME_ROOM,
     BadUpdate,
     Carried,
-    Charge,
     ClientId,
     ClientState,
-    DpEvent,
     Faults,
+    NoisySteps,
     Party,
     RoundFailed,
     Seeds,
@@ -35,14 +34,18 @@ O = TypeVar("O")
 O_co = TypeVar("O_co", covariant=True)
 _HEAD = FRAME_ROOM // 4
 
+Noisy: TypeAlias = Mapping[ClientId, tuple[NoisySteps, ...]]
+"""What training did to the samples of each client."""
+Charging: TypeAlias = Callable[[Noisy], None]
+"""Charges a round, for its training and for what it will release, before its first message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Returned(Generic[O_co]):
     """What came back: the protocol's outcome, and what a simulator alone holds of its clients.
 
     ``clients``, ``client_seats`` and ``attacks`` are memories after the round, ``updates`` what
-    training handed out, ``charges`` what training itself released, ``local`` the event of noise
-    that each client added. A network gives none of these back.
+    training handed out. A network gives none of these back.
     """
 
     carried: Carried[O_co]
@@ -51,17 +54,16 @@ class Returned(Generic[O_co]):
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     updates: Mapping[ClientId, Update] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
-    charges: tuple[Charge, ...] = ()
-    local: DpEvent | None = None
 
 
 class Carrier(Protocol[O_co]):
     """How a round gets to its clients and back."""
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, *, keep: bool = False
+        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
     ) -> Returned[O_co]:
         """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message.
+        ``charge`` is called once, before anything that hangs on clients' data is sent.
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
@@ -87,11 +89,11 @@ class Simulated(Generic[O]):
         self._matrix = torch.empty(0, 0)
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, *, keep: bool = False
+        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
-            trained, frames, made = self._train(order, state, notes)
+            trained, frames, made, noisy = self._train(order, state, notes)
         with notes.stage("client seats"):
             prepared, seats = self._prepare(order, state, trained, notes)
         with notes.stage("attack"):
@@ -99,7 +101,8 @@ class Simulated(Generic[O]):
             notes.fired |= effects.fired
             liars = {**self.faults.byzantine, **effects.byzantine}
         with notes.stage("bound"):
-            parties, local = self._enter(order, prepared, frames, notes)
+            parties = self._enter(order, prepared, frames, notes)
+        charge(noisy)
         with notes.stage("channel"):
             self.session.inform(order.context)
             carried = self.session.play_parts(
@@ -111,16 +114,15 @@ class Simulated(Generic[O]):
             client_seats=seats,
             attacks=effects.memory,
             updates=prepared,
-            local=local,
         )
 
     def _train(
         self, order: Order, state: RunState, notes: Notes
-    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O]]:
+    ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O], Noisy]:
         cohort = order.plan.cohort
         nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
         if not cohort:
-            return {}, {}, nothing
+            return {}, {}, nothing, {}
         tasks = [self.adversaries.task(client, order, state) for client in cohort]
         rows = self._rows(len(cohort), order.plan.d)
         results = self.executor.train(order.base, tasks, rows, self.seeds)
@@ -129,7 +131,7 @@ class Simulated(Generic[O]):
         updates: dict[ClientId, Update] = {}
         frames: dict[ClientId, memoryview] = {}
         states: dict[ClientId, ClientState] = {}
-        charges: list[Charge] = []
+        noisy: dict[ClientId, tuple[NoisySteps, ...]] = {}
         losses: list[float] = []
         for row, (client, result) in enumerate(zip(cohort, results, strict=True)):
             if isinstance(result, Failed):
@@ -138,7 +140,7 @@ class Simulated(Generic[O]):
             updates[client] = result.update(rows[row])
             frames[client] = whole[row * stride : (row + 1) * stride]
             states[client] = result.state
-            charges.extend(result.charges)
+            noisy[client] = result.noisy
             losses.append(result.loss)
         if not updates:
             first = next(result for result in results if isinstance(result, Failed))
@@ -146,8 +148,8 @@ class Simulated(Generic[O]):
                 f"round {order.plan.number}: training failed at every client; client"
                 f" {first.client}: {first.why}"
             )
-        made = replace(nothing, clients=states, losses=tuple(losses), charges=tuple(charges))
-        return updates, frames, made
+        made = replace(nothing, clients=states, losses=tuple(losses))
+        return updates, frames, made, noisy
 
     def _prepare(
         self, order: Order, state: RunState, trained: Mapping[ClientId, Update], notes: Notes
@@ -181,9 +183,8 @@ class Simulated(Generic[O]):
         prepared: Mapping[ClientId, Update],
         frames: Mapping[ClientId, memoryview],
         notes: Notes,
-    ) -> tuple[dict[ClientId, Mapping[str, Party]], DpEvent | None]:
+    ) -> dict[ClientId, Mapping[str, Party]]:
         parties: dict[ClientId, Mapping[str, Party]] = {}
-        local: DpEvent | None = None
         for client, update in prepared.items():
             conduct = self.adversaries.conduct(client, order.plan.number)
             try:
@@ -191,9 +192,8 @@ class Simulated(Generic[O]):
             except BadUpdate as bad:
                 notes.wrong("bound", str(bad), client)
                 continue
-            local = sent.event or local
             parties[client] = order.side.entered(self.session.member(client), order.plans, sent)
-        return parties, local
+        return parties
 
     def _rows(self, n: int, d: int) -> torch.Tensor:
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:

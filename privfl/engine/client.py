@@ -18,7 +18,6 @@ from privfl.core import (
     ClientMember,
     ClientSeat,
     Context,
-    DpEvent,
     Mechanism,
     NoiseSource,
     Party,
@@ -41,22 +40,15 @@ bound: an honest client the former, an attacker what it likes.
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What one client hands its parties, by part, and the event of noise of its own in it."""
-
-    parts: Mapping[str, Bounded]
-    event: DpEvent | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ClientSide:
     """One client's half of a round: the seats at the client, the bound of every part, its own half
     of the noise, the bit of an adaptive bound, and its parties. It has no memory and changes
     nothing that it is given, so that an attacker may try it as often as it likes.
 
     ``seats`` are the defences at the client by their position among the run's defences; ``bounds``
-    by part; ``local`` is noise that every client adds itself (None: no such noise); ``adaptive``
-    asks for a bit. ``seeds`` are the client's simulation randomness.
+    by part; ``local`` is noise that every client adds itself (None: no such noise), for a delta
+    that one neighbour moves by ``moved``; ``adaptive`` asks for a bit. ``seeds`` are the client's
+    simulation randomness.
     """
 
     seats: Mapping[int, ClientSeat[Any]]
@@ -64,6 +56,7 @@ class ClientSide:
     seeds: Seeds
     noise: NoiseSource
     local: Mechanism | None = None
+    moved: Sensitivity = Sensitivity(float("inf"))
     adaptive: AdaptiveBound | None = None
 
     def prepared(
@@ -88,7 +81,7 @@ class ClientSide:
         update: Update,
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
-    ) -> Sent:
+    ) -> Mapping[str, Bounded]:
         """All parts of the update within their bounds, with the client's own noise and its bit.
 
         Args:
@@ -102,12 +95,11 @@ class ClientSide:
             BadUpdate: a part is not finite, or longer than its bound after it.
         """
         parts: dict[str, Bounded] = {}
-        event: DpEvent | None = None
         length = 0.0 if self.adaptive is None else norm(update.delta)  # before it is bounded
         for part, plan in plans.items():
             weight = min(update.weight, plan.max_weight)
             if part == "delta":
-                delta, event = self._delta(update, plan)
+                delta = self._delta(update, plan)
                 if frame is not None and delta is not update.delta:
                     before = update.delta.clone() if conduct else update.delta
                     delta = update.delta.copy_(delta)
@@ -121,18 +113,21 @@ class ClientSide:
             else:
                 vector = self.bounds[part](update.aux[part])
                 parts[part] = Bounded(update.client, vector, plan.l2, weight)
-        return Sent(parts, event)
+        return parts
 
-    def _delta(self, update: Update, plan: RoundPlan) -> tuple[Vector, DpEvent | None]:
+    def _delta(self, update: Update, plan: RoundPlan) -> Vector:
         bound = self.bounds["delta"]
         delta = bound(update.delta)
         if self.local is None:
-            return delta, None
+            return delta
         Bounded(update.client, delta, bound.l2)  # refuse NaN before noise hides it
-        return self.local.share(delta, Sensitivity(2 * bound.l2), max(plan.n, 1), self.noise)
+        return self.local.share(delta, self.moved, max(plan.n, 1), self.noise)[0]
 
     def entered(
-        self, member: ClientMember, plans: Mapping[str, RoundPlan], sent: Sent
+        self,
+        member: ClientMember,
+        plans: Mapping[str, RoundPlan],
+        sent: Mapping[str, Bounded],
     ) -> Mapping[str, Party]:
-        """The client's parties, by part."""
-        return {part: member.enter(plans[part], bounded) for part, bounded in sent.parts.items()}
+        """The client's parties, by part, from what it hands them."""
+        return {part: member.enter(plans[part], bounded) for part, bounded in sent.items()}

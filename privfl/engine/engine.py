@@ -23,12 +23,13 @@ from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
 from privfl.engine.carrier import Returned, Simulated
-from privfl.engine.client import BITS
-from privfl.engine.keeping import note_losses, transcript_of
+from privfl.engine.journal import Journal
+from privfl.engine.keeping import note_losses, note_refused, transcript_of
 from privfl.engine.notes import Notes
 from privfl.engine.order import Order, Planner
 from privfl.engine.scenario import Scenario
 from privfl.engine.session import Session
+from privfl.engine.spending import Spending
 from privfl.engine.state import RunState
 from privfl.training import Executor, ServerHalf
 
@@ -46,20 +47,26 @@ class RoundResult:
 
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
-    buffers, workers, and the session's keys.
+    buffers, workers, the session's keys, and the ``journal`` in which a round is charged before its
+    first message (in memory unless one is given).
 
     Raises:
         ConfigError: the scenario cannot work (`Scenario.check`).
     """
 
     def __init__(
-        self, scenario: Scenario, executor: Executor, faults: Faults | None = None
+        self,
+        scenario: Scenario,
+        executor: Executor,
+        faults: Faults | None = None,
+        journal: Journal | None = None,
     ) -> None:
         scenario.check()
         self.scenario = scenario
         self.executor = executor
+        self.journal = Journal() if journal is None else journal
         self.planner = Planner(scenario)
-        self.session: Session[Any] = Session(scenario.channel)
+        self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
         seeds = Seeds(scenario.seed)
         self.adversaries = Adversaries(scenario, seeds)
@@ -75,7 +82,7 @@ class Engine:
 
     def begin(self, executor: str) -> RunState:
         """The state before the first round."""
-        scenario, adaptive = self.scenario, self.planner.adaptive
+        scenario, adaptive = self.scenario, self.scenario.adaptive
         rule, seats = scenario.aggregator, enumerate(scenario.defences)
         parts = ("delta", *self.planner.extra)
         return RunState(
@@ -86,6 +93,7 @@ class Engine:
             rules={part: rule.init() for part in parts} if rule.remembers else {},
             seats={i: d.init() for i, d in seats if before_the_rule(d) or after_the_rule(d)},
             bound=None if adaptive is None else adaptive.init(),
+            ledger=self.journal.ledger(),
         )
 
     def play(self, state: RunState, *, keep: bool = False) -> RoundResult:
@@ -99,13 +107,14 @@ class Engine:
         if not self.session.enrolled(self.scenario.clients):
             with notes.stage("key set-up"):
                 self.session.enrol(self.scenario.clients)
-        returned = self.carrier.play(order, state, notes, keep=keep)
+            note_refused(self.session.setup_refused, notes)
+        spending = Spending(order, self.journal, state.ledger)
+        returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
-        charges = list(returned.charges)
         with notes.stage("aggregate"):
             done = self._aggregated(order, returned, state, notes)
         if done is not None:
-            charges += done.charges
+            spending.settle(done.charges)
             with notes.stage("apply"):
                 state = self._applied(order, done, state)
         after = replace(
@@ -114,10 +123,10 @@ class Engine:
             clients={**state.clients, **returned.clients},
             client_seats=returned.client_seats,
             attacks=returned.attacks,
-            ledger=state.ledger.charged(tuple(charges)),
+            ledger=self.journal.ledger(),
         )
         transcript = transcript_of(
-            order, returned, after.parameters, charges, notes, self.session, keep=keep
+            order, returned, after.parameters, spending.charges, notes, self.session, keep=keep
         )
         return RoundResult(after, transcript, returned.losses)
 
@@ -135,20 +144,17 @@ class Engine:
             notes.wrong("channel", "nothing was opened, so the model stays as it was")
             return None
         try:
-            extra = self.planner.extra
-            done = aggregate(order.scenario, order.plan, opened, extra, state, returned.local)
+            done = aggregate(order, opened, state)
         except (TooManyByzantine, BadUpdate) as refused:
             notes.wrong("aggregate", f"{refused} The model stays as it was.")
             return None
         notes.fired |= done.fired
-        done.bound = adapted(order, opened.get(BITS), state.bound, done, notes)
+        done.bound = adapted(order, state.bound, done, notes)
         return done
 
     def _applied(self, order: Order, done: Aggregate, state: RunState) -> RunState:
         """The server's half of the method and its optimiser."""
-        fraction = len(order.plan.cohort) / len(self.scenario.clients)
-        after, method = self.server.step(
-            state.parameters, done.vector, done.aux, state.method, fraction
-        )
-        kept = merged(state, done, bool(state.rules))
-        return replace(kept, parameters=after, method=method, last=done.vector, bound=done.bound)
+        released, drawn = done.applied, self.scenario.share_drawn(order.plan.n)
+        after, method = self.server.step(state.parameters, released, state.method, drawn)
+        kept, last = merged(state, done, bool(state.rules)), released["delta"].vector
+        return replace(kept, parameters=after, method=method, last=last, bound=done.bound)

@@ -14,17 +14,23 @@ import safetensors.torch
 from privfl.core import Charge, ConfigError, Ledger, Vector
 from privfl.engine import checkpoint
 from privfl.engine.checkpoint import write_atomically
+from privfl.engine.journal import Journal
 from privfl.engine.records import RoundRecord
 from privfl.engine.state import RunState
 
+JOURNAL = "ledger.jsonl"
+
 
 class RunFolder:
-    """``config.yaml``, ``rounds.jsonl``, ``ledger.json``, ``checkpoint/``; at the end
-    ``summary.json`` and ``model.safetensors``.
+    """``config.yaml``, ``rounds.jsonl``, ``ledger.jsonl`` (where there is noise), ``checkpoint/``;
+    at the end ``ledger.json``, ``summary.json`` and ``model.safetensors``.
+
+    The ``journal`` is ahead of all else: a round is charged in it before its first message.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.journal = Journal(path / JOURNAL)
 
     @classmethod
     def create(cls, path: Path, config: str) -> RunFolder:
@@ -47,7 +53,7 @@ class RunFolder:
 
     def restore(self) -> tuple[RunState | None, list[RoundRecord]]:
         """The newest state and the rounds before it; rounds that were logged after it are forgotten
-        and played again.
+        and played again. Their charges are not: what was sent cannot be taken back.
 
         Raises:
             DataCorrupt: the checkpoint is damaged.
@@ -82,7 +88,9 @@ class RunFolder:
 
 
 def read_ledger(path: Path) -> Ledger:
-    """The ledger of a run folder."""
+    """The ledger of a run folder; of one whose run did not end, all that was charged so far."""
+    if not (path / "ledger.json").exists():
+        return Journal(path / JOURNAL).ledger()
     return Ledger(
         tuple(
             Charge.from_json(item)

@@ -12,6 +12,7 @@ from privfl.core import (
     Carried,
     Charge,
     Opened,
+    Refusal,
     RoundPlan,
     Rows,
     Transcript,
@@ -60,7 +61,10 @@ def transcript_of(
 
 
 def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
-    """Who was excluded, who gave up, and who did not get through."""
+    """Whose name was on letters that were refused, who was excluded, who gave up, and who did not
+    get through.
+    """
+    note_refused(returned.carried.refused, notes)
     for part, aborts in returned.carried.aborts.items():
         where = "" if part == "delta" else f" ({part})"
         for who, abort in aborts.items():
@@ -74,6 +78,13 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
     for client in dropped(plan, opened.survivors):
         if client in returned.updates and client_party(client) not in opened.excluded:
             notes.wrong("channel", f"client {client} did not get through", client)
+
+
+def note_refused(refused: Sequence[Refusal], notes: Notes) -> None:
+    """Letters that were not taken for their sender's; not those that merely came twice."""
+    for refusal in refused:
+        if not refusal.again:
+            notes.wrong("mail", str(refusal), client_of(refusal.sender))
 
 
 def _with_own_rows(carried: Carried[Any]) -> Carried[Any]:

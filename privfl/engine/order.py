@@ -11,24 +11,24 @@ from dataclasses import dataclass, field, replace
 from privfl.core import (
     Bound,
     Broadcast,
-    ConfigError,
     Context,
     RoundPlan,
     Seeds,
+    Sensitivity,
     Vector,
     at_the_client,
 )
-from privfl.dp import Clip, NoBound
+from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS, ClientSide
 from privfl.engine.scenario import Scenario
-from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.state import RunState
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """A round's plans by part, the model that everybody starts from, the client half of this round,
-    what the server's own members are told, and the scenario with the round's own bound and noise.
+    what the server's own members are told, the scenario with the round's own bound and noise, and
+    how its vectors leave.
     """
 
     plans: Mapping[str, RoundPlan]
@@ -36,6 +36,7 @@ class Order:
     side: ClientSide
     context: Context
     scenario: Scenario
+    pipeline: Pipeline
 
     @property
     def plan(self) -> RoundPlan:
@@ -45,34 +46,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes the order of each round of a scenario.
-
-    Raises:
-        ConfigError: the method sends a part that has no bound where the delta has one.
-    """
+    """Makes the order of each round of a scenario."""
 
     scenario: Scenario
     session: bytes = field(default_factory=lambda: secrets.token_bytes(16))
-
-    def __post_init__(self) -> None:
-        if self.scenario.bound.l2 < float("inf"):
-            for part in self.extra:
-                if part not in self.scenario.part_bounds:
-                    raise ConfigError(
-                        f"the method also sends '{part}', which needs a bound of its own here: set"
-                        f" bound.parts to {{{part}: ...}}."
-                    )
 
     @property
     def extra(self) -> Mapping[str, int]:
         """Length of each extra vector that the method sends beside the delta."""
         return self.scenario.workload.method.parts(self.scenario.workload.model.d)
-
-    @property
-    def adaptive(self) -> AdaptiveBound | None:
-        """The bound that follows the clients' norms, for cohorts of this scenario's size."""
-        bound = self.scenario.bound
-        return bound.among(self.scenario.expected_cohort) if adapts(bound) else None
 
     @property
     def sums(self) -> int:
@@ -91,7 +73,7 @@ class Planner:
         base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
         now, number = self.scenario.in_round(state.round, state.bound), state.round
         cohort = now.sampler.draw(tuple(now.clients), seeds.generator("sampling", number))
-        d = now.workload.model.d
+        d, pipeline = now.workload.model.d, self.scenario.pipeline(number, state.bound)
         delta = RoundPlan(
             number,
             cohort,
@@ -104,10 +86,9 @@ class Planner:
         plans = {"delta": delta}
         bounds: dict[str, Bound] = {"delta": now.bound}
         for part, length in self.extra.items():
-            l2 = now.part_bounds.get(part, float("inf"))
-            bounds[part] = Clip(l2) if l2 < float("inf") else NoBound()
-            plans[part] = replace(delta, d=length, l2=l2, part=part)
-        adaptive = self.adaptive
+            bounds[part] = now.part_bound(part)
+            plans[part] = replace(delta, d=length, l2=bounds[part].l2, part=part)
+        adaptive, local = self.scenario.adaptive, now.local_noise
         if adaptive is not None:
             plans[BITS] = replace(delta, d=1, l2=0.5, max_weight=1.0, part=BITS)
         side = ClientSide(
@@ -115,8 +96,10 @@ class Planner:
             bounds,
             seeds,
             now.noise,
-            now.mechanism if now.local_noise else None,
+            now.mechanism if local else None,
+            pipeline.norms("delta", d) if local else Sensitivity(float("inf")),
             adaptive,
         )
-        told = Context(delta, state.parameters, seeds.generator("rule in channel", number))
-        return Order(plans, base, side, told, now)
+        rng = seeds.generator("rule in channel", number)
+        told = Context(delta, state.parameters, rng, state.released)
+        return Order(plans, base, side, told, now, pipeline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,11 +37,16 @@ class RealPath:
 
     def sent(self, rows: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:
         """Bounded, as the client half bounds them, and encoded."""
-        bound = self.order.side.bounds["delta"]
-        return torch.stack([bound(row) for row in rows])
+        bound, plan = self.order.side.bounds["delta"], self.order.plan
+        encodes = self.order.scenario.channel.able.encodes
+        bounded = [bound(row) for row in rows]
+        if encodes is not None:
+            bounded = [encodes.arrives(row, plan) for row in bounded]
+        return torch.stack(bounded)
 
     def server(self, rows: Rows) -> Vector:
-        """Seats before the rule, and the rule.
+        """Groups, seats before the rule, and the rule that really judges: the aggregator, or the
+        one that the channel's servers run.
 
         Raises:
             ConfigError: the attack does not say that it knows the server's rule.
@@ -51,14 +57,19 @@ class RealPath:
             raise ConfigError(
                 "an attack that tries the server's rule must know it: say knows = 'rule'."
             )
-        scenario, number = self.order.scenario, self.order.plan.number
-        rng = self.seeds.generator("attackers' idea of the server", number)
-        context = Context(self.order.plan, self.state.parameters, rng)
+        scenario, plan = self.order.scenario, self.order.plan
+        rng = self.seeds.generator("attackers' idea of the server", plan.number)
+        context = Context(plan, self.state.parameters, rng, self.state.released)
+        able = scenario.channel.able
+        if able.groups is not None:
+            rows = able.groups.means(rows, rng)
         for i, defence in enumerate(scenario.defences):
             if before_the_rule(defence):
                 rows, _ = defence.before(rows, self.state.seats[i], context)
-        rule = scenario.aggregator
+        rule: Any = scenario.aggregator if able.hosts is None else able.hosts
         if rule.remembers:
-            vector: Vector = rule.step(rows, self.state.rules["delta"], context)[0]
+            memory = self.state.rules["delta"] if able.hosts is None else rule.init()
+            vector: Vector = rule.step(rows, memory, context)[0]
             return vector
-        return rule(rows)
+        decided: Vector = rule(rows)
+        return decided

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from privfl.aggregators import ToleratesByzantine
@@ -27,11 +26,12 @@ from privfl.core import (
     OsNoise,
     Rule,
     RuleWithMemory,
-    Sensitivity,
     TooManyByzantine,
     before_the_rule,
     counts_itself,
 )
+from privfl.dp import Clip, NoBound
+from privfl.dp.pipeline import Pipeline
 from privfl.engine.attackers import Attacker
 from privfl.engine.compatibility import (
     check_declared,
@@ -39,8 +39,10 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.engine.samplers import All, Sampler
-from privfl.engine.seams import adapts
+from privfl.engine.seams import AdaptiveBound, adapts
+from privfl.engine.session import MailMode
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 _KNOWING = {
@@ -57,8 +59,10 @@ class Scenario:
     ``part_bounds`` the L2 bound of extra vectors.
 
     ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest
-    updates, the rule. ``facts`` are public words and numbers about the run that views and reports
-    show.
+    updates, the rule. ``relation`` is that of the neighbours of whom noise claims privacy (None:
+    what `pipeline_of` says). ``facts`` are public words and numbers about the run that views and
+    reports show. ``mail`` says whether letters are signed and sealed (`crypto.post`) or believed by
+    their label, as they may be where one process plays everybody.
     """
 
     workload: Workload
@@ -74,7 +78,9 @@ class Scenario:
     attackers: Sequence[Attacker] = ()
     server_optimizer: ServerOptimizer = FedAvg()
     part_bounds: Mapping[str, float] = field(default_factory=dict)
+    mail: MailMode = "bare"
     attackers_know: Knows = "rule"
+    relation: NeighbourRelation | None = None
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -98,7 +104,7 @@ class Scenario:
         check_declared(self.channel, "channel", "kind", "able")
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
-            check_declared(self.mechanism, "mechanism", "local", "at", "local_deviation")
+            check_declared(self.mechanism, "mechanism", "local", "at", "local_deviation", "event")
         check_declared(
             self.aggregator,
             "rule",
@@ -135,10 +141,10 @@ class Scenario:
             )
         for attacker in self.attackers:
             self._check_attack(attacker)
-        self._check_noise()
-        self._check_rule()
         if self.bound.adaptive:
             self._check_adaptive()
+        self._check_noise()
+        self._check_rule()
 
     def _check_attack(self, attacker: Attacker) -> None:
         attack = attacker.attack
@@ -203,51 +209,56 @@ class Scenario:
         """The bound on what clients send: infinite where they add noise of their own."""
         return float("inf") if self.local_noise else self.bound.l2
 
-    def relation(self) -> NeighbourRelation:
-        """Under which neighbours the rule's sensitivity is taken: add/remove where the mean divides
-        by a public number.
-        """
-        fixed = self.sampler.sampling(len(self.clients)).scheme == "fixed_size"
-        return (
-            "add_remove"
-            if self.aggregator.public_denominator is not None and not fixed
-            else "replace_one"
-        )
-
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""
         groups = self.channel.able.groups
         return contributions if groups is None else groups.rows(contributions)
 
-    def sensitivity(self, rows: int | None = None) -> Sensitivity:
-        """How far one client moves the aggregate of so many rows (of a whole cohort's unless said).
+    @property
+    def expected_rows(self) -> int:
+        """How many rows the rule reads of a whole cohort, on average."""
+        return max(self.rows(round(self.expected_cohort)), 1)
 
-        Raises:
-            ConfigError: there is noise, and this is not bounded or not proved.
+    @property
+    def adaptive(self) -> AdaptiveBound | None:
+        """The bound that follows the clients' norms, for cohorts of this scenario's size."""
+        return self.bound.among(self.expected_cohort) if adapts(self.bound) else None
+
+    def share_drawn(self, n: int) -> float:
+        """Which share of all clients a method is told took part: that of the n of a cohort, or the
+        one that is drawn on average where noise hides who was, for the number is theirs to hide.
         """
-        if self.mechanism is None or self.local_noise:
-            return Sensitivity(float("inf"))
-        sampling = self.sampler.sampling(len(self.clients))
-        if sampling.scheme == "poisson" and self.relation() != "add_remove":
-            raise ConfigError(
-                "under Poisson sampling the number present varies, so noise needs the mean over a"
-                " public denominator."
-            )
-        n = self.rows(round(sampling.rate * len(self.clients))) if rows is None else rows
-        bound = self.channel.row_bound(self.bound.l2, self.workload.model.d)
-        l2 = self.aggregator.sensitivity(bound, max(n, 1), self.relation())
-        if not l2 < float("inf"):
-            raise ConfigError(
-                f"{name_of(self.aggregator)} has no proved sensitivity as it is set, so no noise"
-                " can be calibrated to it. Use the mean with weighted: false and training"
-                " weighting: uniform."
-            )
-        return Sensitivity(l2, l1=l2 * self.workload.model.d**0.5, linf=l2)
+        population = len(self.clients)
+        if self.pipeline().private:
+            return float(self.sampler.sampling(population).rate)
+        return n / population
+
+    def part_bound(self, part: str) -> Bound:
+        """The bound of an extra vector of the method."""
+        return Clip(self.part_bounds[part]) if part in self.part_bounds else NoBound()
+
+    def pipeline(self, number: int = 0, l2: float | None = None) -> Pipeline:
+        """How a round's vectors leave: what one neighbour moves, what is noised, what it costs;
+        ``l2`` is where an adaptive bound has got to.
+        """
+        now, method, d = self.in_round(number, l2), self.workload.method, self.workload.model.d
+        lengths = method.parts(d)
+        return pipeline_of(
+            {"delta": now.bound, **{part: self.part_bound(part) for part in lengths}},
+            {"delta": d, **lengths},
+            channel=self.channel,
+            rule=self.aggregator,
+            sampling=self.sampler.sampling(len(self.clients)),
+            seats=[defence for defence in self.defences if before_the_rule(defence)],
+            mechanism=now.mechanism,
+            uniform=method.weighting == "uniform",
+            relation=self.relation,
+            adaptive=self.adaptive,
+            repeatable=self.noise.repeatable,
+        )
 
     def _check_noise(self) -> None:
-        if self.mechanism is None:
-            return
-        if not self.bound.l2 < float("inf"):
+        if self.mechanism is not None and not self.bound.l2 < float("inf"):
             raise ConfigError(
                 "noise needs a bound on each update: set bound to {name: clip, l2: ...}."
             )
@@ -256,7 +267,20 @@ class Scenario:
                 f"noise at the clients has no bound, and {name_of(self.channel)} computes on"
                 " integers that need one: use the plain channel."
             )
-        self.sensitivity()
+        for part in self.workload.method.parts(self.workload.model.d):
+            if self.bound.l2 < float("inf") and part not in self.part_bounds:
+                raise ConfigError(
+                    f"the method also sends '{part}', which needs a bound of its own here: set"
+                    f" bound.parts to {{{part}: ...}}."
+                )
+        pipeline = self.pipeline()
+        if pipeline.private or self.workload.method.gradient.private:
+            refuse_asking((self.aggregator, *self.defences))
+        if pipeline.private:
+            remembering = [self.aggregator] if self.aggregator.remembers else []
+            for one in (*remembering, *filter(before_the_rule, self.defences)):
+                check_declared(one, "rule or seat that remembers", "memory")
+        pipeline.check(self.expected_rows)
 
     def _check_adaptive(self) -> None:
         """Refuse a channel that does not sum the bits, and noise beside which their count is not
@@ -279,14 +303,12 @@ class Scenario:
                 " use clip under local noise."
             )
         mechanism = self.in_round(0, None).mechanism
-        if mechanism is not None:
-            event = mechanism.release(torch.zeros(1), Sensitivity(1.0, 1.0, 1.0), 1, OsNoise())[1]
-            if event is None or event.mechanism != "gaussian":
-                which = name_of(mechanism)
-                raise ConfigError(
-                    "an adaptive bound's count is accounted for beside Gaussian noise only:"
-                    f" {which} needs clip."
-                )
+        event = None if mechanism is None else mechanism.event(1)
+        if mechanism is not None and (event is None or event.mechanism != "gaussian"):
+            raise ConfigError(
+                "an adaptive bound's count is accounted for beside Gaussian noise only:"
+                f" {name_of(mechanism)} needs clip."
+            )
 
     def _check_rule(self) -> None:
         """Refuse a rule or a seat before it that tolerates fewer Byzantine clients than its f among

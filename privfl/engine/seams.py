@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeGuard, runtime_checkable
 
-from privfl.core import Bound, DpEvent, NoiseSource
+from privfl.core import Bound, Mechanism
 
 
 @runtime_checkable
@@ -29,16 +29,12 @@ class AdaptiveBound(Protocol):
         """What a client says whose update has this norm: plus or minus one half."""
         ...
 
-    def step(
-        self, l2: float, bits: float, noise: NoiseSource | None, sensitivity: float
-    ) -> tuple[float, DpEvent | None]:
-        """The next round's L2 bound, and the event of having looked at the bits; exact and without
-        an event where there is no noise.
-        """
+    def counting(self, moved: float) -> Mechanism:
+        """What noises the sum of the bits, which one client moves by ``moved``."""
         ...
 
-    def together(self, update: DpEvent, count: DpEvent) -> DpEvent:
-        """One event for the noisy update and the noisy count of one cohort."""
+    def step(self, l2: float, bits: float) -> float:
+        """The next round's L2 bound, from the sum of the bits as it was released."""
         ...
 
 

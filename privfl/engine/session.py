@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from privfl.core import (
     NO_FAULTS,
@@ -14,6 +16,7 @@ from privfl.core import (
     ClientMember,
     ConfigError,
     Context,
+    Driver,
     Faults,
     InformedServer,
     Member,
@@ -21,14 +24,26 @@ from privfl.core import (
     Outcome,
     Party,
     PartyId,
+    Refusal,
     RoundPlan,
     client_party,
     drive,
     drive_all,
     drive_parts,
 )
+from privfl.crypto.post import drive_signed, round_scene, set_up_scene
+from privfl.crypto.primitives import Directory, Identity
 
 O = TypeVar("O")
+MailMode: TypeAlias = Literal["bare", "signed"]
+"""Whether parties believe the labels on their mail, as they may in one process, or every letter is
+signed and sealed (`crypto.post`).
+"""
+MAIL: Mapping[MailMode, str] = {
+    "bare": "not signed, all parties in one process",
+    "signed": "signed by its sender, and sealed to its receiver unless that is the server",
+}
+"""What a report says of it."""
 
 
 class Session(Generic[O]):
@@ -36,19 +51,24 @@ class Session(Generic[O]):
     in a network.
 
     ``enrol`` makes members and drives their key set-up; when clients come that were not there,
-    everybody sets up anew.
+    everybody sets up anew. With ``mail="signed"`` every letter is signed and sealed, in the set-up
+    too: identities are fresh for each set-up, and the directory is this object's own.
     """
 
-    def __init__(self, channel: Channel[O]) -> None:
+    def __init__(self, channel: Channel[O], mail: MailMode = "bare") -> None:
         self.channel = channel
+        self.mail = mail
         self.setup_messages: tuple[Message, ...] = ()
+        self.setup_refused: tuple[Refusal, ...] = ()
+        self.directory = Directory()
+        self._keys: dict[PartyId, Identity] = {}
         self._clients: dict[ClientId, ClientMember] = {}
 
     def enrolled(self, clients: Iterable[ClientId]) -> bool:
         """Whether all these clients are set up."""
         return bool(self._clients) and set(clients) <= self._clients.keys()
 
-    def enrol(self, clients: Iterable[ClientId]) -> None:
+    def enrol(self, clients: Iterable[ClientId], faults: Faults = NO_FAULTS) -> None:
         """Make sure that all these clients are set up.
 
         Raises:
@@ -62,10 +82,14 @@ class Session(Generic[O]):
         }
         self._server = self.channel.server()
         self._helpers = dict(self.channel.helpers())
-        outcome = drive_all({who: member.set_up() for who, member in self.members.items()})
+        if self.mail == "signed":
+            self._keys = {who: Identity.fresh(who) for who in self.members}
+            self.directory = Directory.of({who: me.public for who, me in self._keys.items()})
+        starting = {who: member.set_up() for who, member in self.members.items()}
+        outcome = self._driver([])(starting, faults, keep_bodies=False)
         for abort in outcome.aborts.values():
             raise abort
-        self.setup_messages = outcome.messages
+        self.setup_messages, self.setup_refused = outcome.messages, outcome.refused
 
     @property
     def members(self) -> Mapping[PartyId, Member]:
@@ -74,6 +98,16 @@ class Session(Generic[O]):
             client_party(client): member for client, member in self._clients.items()
         }
         return {**clients, **self._helpers, "server": self._server}
+
+    def identity(self, who: PartyId) -> Identity:
+        """The keys of a party, where mail is signed.
+
+        Raises:
+            ConfigError: mail is not signed, or nobody of that name is set up.
+        """
+        if who not in self._keys:
+            raise ConfigError(f"{who} has no identity here: set mail to 'signed', and enrol it.")
+        return self._keys[who]
 
     def inform(self, context: Context) -> None:
         """Tell the server's member the model, where the rule that its protocol runs needs it.
@@ -103,7 +137,10 @@ class Session(Generic[O]):
             client_party(c): self._clients[c].enter(plan, update) for c, update in updates.items()
         }
         parties |= {who: helper.enter(plan) for who, helper in self._helpers.items()}
-        return drive(self._server.enter(plan), parties, faults, keep_bodies=keep_bodies)
+        driver = self._driver([plan])
+        return drive(
+            self._server.enter(plan), parties, faults, keep_bodies=keep_bodies, driver=driver
+        )
 
     def play_parts(
         self,
@@ -122,8 +159,17 @@ class Session(Generic[O]):
         for who, helper in self._helpers.items():
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: self._server.enter(plan) for part, plan in plans.items()}
-        return drive_parts(openers, others, faults, keep_bodies=keep_bodies)
+        driver = self._driver(plans.values())
+        return drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
 
     def member(self, client: ClientId) -> ClientMember:
         """A client's member."""
         return self._clients[client]
+
+    def _driver(self, plans: Iterable[RoundPlan]) -> Driver:
+        """What carries the mail of a round, or of the set-up where there is no plan."""
+        if self.mail == "bare":
+            return drive_all
+        listed = tuple(plans)
+        scene = round_scene(listed) if listed else set_up_scene(secrets.token_bytes(16))
+        return partial(drive_signed, keys=self._keys, directory=self.directory, scene=scene)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from privfl.core import ClientId, ClientState, Ledger, Vector
+from privfl.core import ClientId, ClientState, Ledger, Released, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,11 @@ class RunState:
     numbers stay.
 
     ``round`` is the number of the next round, ``parameters`` the model [d], ``last`` the last
-    aggregate [d]. ``rules`` is the rule's memory by part, ``seats`` the server-side defences' by
-    position, ``client_seats`` the client-side ones' by position and client; ``attacks`` the
-    attackers', by position and by the first client of a team; ``bound`` is where an adaptive L2
-    bound has got to. ``executor`` is the way of training that was picked, and is used again.
+    change [d], ``released`` what left last of each part. ``rules`` is the rule's memory by part,
+    ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by
+    position and client; ``attacks`` the attackers', by position and by the first client of a team;
+    ``bound`` is where an adaptive L2 bound has got to. ``executor`` is the way of training that was
+    picked, and is used again.
     """
 
     round: int
@@ -32,5 +33,6 @@ class RunState:
     clients: Mapping[ClientId, ClientState] = field(default_factory=dict)
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     last: Vector | None = None
+    released: Mapping[str, Released] = field(default_factory=dict)
     bound: float | None = None
     ledger: Ledger = field(default_factory=Ledger)

@@ -27,6 +27,7 @@ from privfl.core import (
     Knows,
     Loss,
     Mechanism,
+    NeighbourRelation,
     NoiseSource,
     OsNoise,
     RoundPlan,
@@ -37,9 +38,11 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound
 from privfl.engine import (
+    MAIL,
     All,
     Attacker,
     Engine,
+    MailMode,
     RoundRecord,
     RunFolder,
     RunState,
@@ -108,6 +111,8 @@ class Federation:
         mechanism: Mechanism | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
+        mail: MailMode = "bare",
+        relation: NeighbourRelation | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -135,6 +140,8 @@ class Federation:
             mechanism=mechanism,
             attackers=attackers,
             attackers_know=attackers_know,
+            mail=mail,
+            relation=relation,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -155,7 +162,8 @@ class Federation:
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
         )
-        scenario = replace(scenario, facts={**scenario.facts, "forward": forward})
+        facts = {**scenario.facts, "mail": MAIL[scenario.mail], "forward": forward}
+        scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
 
@@ -229,7 +237,8 @@ class Federation:
         folder, state, records = self._open(out, resume)
         if executor is None:
             executor, picked = self._pick(state)
-        engine = Engine(scenario, executor, faults)
+        journal = None if folder is None else folder.journal
+        engine = Engine(scenario, executor, faults, journal)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
         budget = AUTO_KEEP_BYTES

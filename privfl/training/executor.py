@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Broadcast, ConfigError, LocalTraining, Seeds, Vector
-from privfl.training.task import Failed, FittingTraining, Result, Task, Trained, Workload
+from privfl.core import (
+    Broadcast,
+    ClientState,
+    ConfigError,
+    Dataset,
+    LocalTraining,
+    Seeds,
+    Vector,
+)
+from privfl.training.sgd import LocalSGD
+from privfl.training.task import (
+    Failed,
+    FittingTraining,
+    Method,
+    Result,
+    Task,
+    Trained,
+    Workload,
+)
 
 
 @runtime_checkable
@@ -116,8 +133,32 @@ def _fit(
     if isinstance(trainer, FittingTraining):
         return trainer.fit(task.client, sent, task.samples(workload.data), task.state, rng, out)
     data = task.data or workload.data
-    update, state, charges = trainer(
+    update, state, noisy = trainer(
         task.client, sent, data if task.index is None else data.take(task.index), task.state, rng
     )
     out.copy_(update.delta)
-    return Trained(task.client, update.weight, state, update.aux, charges)
+    aux: Mapping[str, Vector] = update.aux
+    if not workload.method.parts(len(out)).keys() <= aux.keys():
+        own, state = _by_the_recipe(workload.method, sent, task, workload.data, out)
+        aux = {**own, **aux}
+    return Trained(task.client, update.weight, state, aux, noisy)
+
+
+def _by_the_recipe(
+    method: Method, sent: Broadcast, task: Task, shared: Dataset, out: Vector
+) -> tuple[Mapping[str, Vector], ClientState]:
+    """The extra vectors and the memory of a client that trained its own way and claims that the
+    recipe's steps on its samples led to the change ``out`` [d], which the method may rewrite as it
+    does an honest one's.
+
+    Raises:
+        ConfigError: the method has no recipe that could be claimed.
+    """
+    if not isinstance(method, LocalSGD):
+        raise ConfigError(
+            f"client {task.client} trains its own way and hands out nothing beside its change, and"
+            f" {type(method).__name__} needs {', '.join(method.parts(len(out)))} of every client:"
+            " only local SGD and its relatives make these of a change."
+        )
+    batches = method.gradient.batches(task.samples(shared).n, method.plan, torch.Generator())
+    return method.hand_out(out, sent, task.state, sum(1 for _ in batches))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.core import Charge, ClientId, FlatModel, LocalPlan, Loss
+from privfl.core import FlatModel, LocalPlan, Loss, NoisySteps
 
 WHOLE = 1 << 62
 """A batch size that holds any client's data: full-batch gradients."""
@@ -50,8 +50,6 @@ class PlainGradient:
         value.backward()  # type: ignore[no-untyped-call]
         return value.item()
 
-    def charges(
-        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
-    ) -> tuple[Charge, ...]:
+    def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
         """None: nothing here is private."""
         return ()

@@ -23,7 +23,7 @@ from privfl.training.task import Failed, Result, Task, Workload
 from privfl.training.worker import (
     Job,
     Mapped,
-    Order,
+    WorkerOrder,
     WorkerRound,
     compact,
     compact_broadcast,
@@ -108,7 +108,7 @@ class Processes:
                         if connection not in told:
                             connection.send_bytes(head)
                             told.add(connection)
-                        connection.send_bytes(packed(Order(row, compact(tasks[row]))))
+                        connection.send_bytes(packed(WorkerOrder(row, compact(tasks[row]))))
                         busy[connection] = row
                     except (
                         Exception

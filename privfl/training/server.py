@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from privfl.core import Vector, require
+from privfl.core import Released, Vector, require
 from privfl.training.task import Method, State
 
 
@@ -169,7 +169,8 @@ class ServerHalf:
 
     >>> from privfl.training import LocalSGD
     >>> half = ServerHalf(LocalSGD(), FedAvg())
-    >>> half.step(torch.zeros(2), torch.ones(2), {}, half.init(2), cohort_fraction=1.0)[0]
+    >>> released = {"delta": Released(torch.ones(2))}
+    >>> half.step(torch.zeros(2), released, half.init(2), cohort_fraction=1.0)[0]
     tensor([1., 1.])
     """
 
@@ -187,16 +188,18 @@ class ServerHalf:
     def step(
         self,
         parameters: Vector,
-        aggregate: Vector,
-        aux: Mapping[str, Vector],
+        released: Mapping[str, Released],
         state: State,
         cohort_fraction: float,
     ) -> tuple[Vector, State]:
-        """New parameters [d] and memory from the aggregated delta and extra vectors;
-        ``cohort_fraction`` is survivors / all clients.
+        """New parameters [d] and memory from what was released of the delta and of each extra
+        vector; ``cohort_fraction`` is survivors / all clients.
+
+        It reads released vectors and its own memory of them, so it costs no privacy.
         """
+        vectors = {part: one.vector for part, one in released.items()}
         change, method = self.method.combine(
-            aggregate, aux, _part(state, "method."), cohort_fraction
+            vectors.pop("delta"), vectors, _part(state, "method."), cohort_fraction
         )
         after, optimizer = self.optimizer.step(parameters, change, _part(state, "optimizer."))
         return after, _join(method, optimizer)

@@ -12,7 +12,6 @@ import torch
 from privfl.core import (
     BatchGradient,
     Broadcast,
-    Charge,
     ClientId,
     ClientState,
     ConfigError,
@@ -21,6 +20,7 @@ from privfl.core import (
     LocalPlan,
     LocalRecipe,
     Loss,
+    NoisySteps,
     Objective,
     Update,
     Vector,
@@ -138,8 +138,8 @@ class LocalSGD:
         """
         aux, after = self.hand_out(delta, broadcast, state, steps)
         weight = float(n) if self.weighting == "samples" else 1.0
-        charges = self.gradient.charges(broadcast.version, client, n, self.plan, steps)
-        return Trained(client, weight, after, aux, charges, loss)
+        noisy = self.gradient.noisy(n, self.plan, steps)
+        return Trained(client, weight, after, aux, noisy, loss)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class LocalTrainer:
         dataset: Dataset,
         state: ClientState,
         rng: torch.Generator,
-    ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
+    ) -> tuple[Update, ClientState, tuple[NoisySteps, ...]]:
         """Train once.
 
         Raises:
@@ -191,7 +191,7 @@ class LocalTrainer:
         """
         delta = torch.empty_like(self.model.flat)
         done = self.fit(client, broadcast, Samples(dataset.x, dataset.y), state, rng, delta)
-        return done.update(delta), done.state, done.charges
+        return done.update(delta), done.state, done.noisy
 
     def fit(
         self,

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from privfl.core import Charge, ClientId, FlatModel, LocalPlan, Loss, UnsupportedModel, require
+from privfl.core import FlatModel, LocalPlan, Loss, NoisySteps, UnsupportedModel, require
 from privfl.training.gradient import PlainGradient
 
 
@@ -86,8 +86,6 @@ class Soteria:
         kept[told.topk(round(self.share * len(told))).indices] = 0.0
         return kept
 
-    def charges(
-        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
-    ) -> tuple[Charge, ...]:
+    def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
         """None: there is no guarantee."""
         return ()

@@ -12,7 +12,6 @@ from torch import Tensor
 from privfl.core import (
     BatchGradient,
     Broadcast,
-    Charge,
     ClientId,
     ClientState,
     Dataset,
@@ -20,6 +19,7 @@ from privfl.core import (
     LocalRecipe,
     LocalTraining,
     Loss,
+    NoisySteps,
     Trains,
     Update,
     Vector,
@@ -56,15 +56,15 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one client's training left beside the row of deltas that it wrote; ``loss`` is the mean
-    over its batches (NaN if unknown).
+    """What one client's training left beside the row of deltas that it wrote; ``noisy`` are its
+    noisy steps, ``loss`` is the mean over its batches (NaN if unknown).
     """
 
     client: ClientId
     weight: float
     state: ClientState = field(default_factory=ClientState)
     aux: Mapping[str, Vector] = field(default_factory=dict)
-    charges: tuple[Charge, ...] = ()
+    noisy: tuple[NoisySteps, ...] = ()
     loss: float = float("nan")
 
     def update(self, delta: Vector) -> Update:

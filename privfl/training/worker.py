@@ -62,7 +62,7 @@ class WorkerRound:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkerOrder:
     """One client's training, into one row."""
 
     row: int
@@ -138,6 +138,6 @@ def work(connection: Connection, job: bytes) -> None:
         if isinstance(message, WorkerRound):
             rows = rows if now is not None and now.rows == message.rows else message.rows.open()
             now = message
-        elif isinstance(message, Order) and now is not None:
+        elif isinstance(message, WorkerOrder) and now is not None:
             result = sequential.train_one(now.broadcast, message.task, rows[message.row], now.seeds)
             connection.send_bytes(packed(result))

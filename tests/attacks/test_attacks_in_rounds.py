@@ -129,6 +129,45 @@ def test_replacement_replaces_under_sample_weights_and_a_server_rate(digits, cli
     assert float((share * sent).norm()) > 0
 
 
+@pytest.mark.parametrize(
+    ("training", "parts"), [("scaffold", {"control": 40.0}), ("fednova", {"tau": 1e3})]
+)
+def test_replacement_lands_where_clients_send_extra_parts_and_sends_them_as_the_honest_do(
+    training, parts
+):
+    attack = {
+        "name": "model_replacement",
+        "backdoor": {"name": "pixel_pattern", "target": 2, "boxes": [[0, 0, 2, 2]]},
+        "training": {"lr": 0.2, "epochs": 15, "batch_size": 16, "poisoned": 4},
+        "clients": [3],
+        "rounds": [5],
+    }
+    config = {
+        "data": {"name": "digits", "clients": 10},
+        "model": {"name": "mlp", "hidden": [32]},
+        "training": {"name": training, "lr": 0.2, "plan": {"batch_size": 16, "epochs": 2}},
+        "channel": "additive_sharing",
+        "bound": {"name": "clip", "l2": 400.0, "parts": parts},
+        "rounds": 6,
+        "attacks": [attack],
+        "audit": {"keep": "all"},
+    }
+    run = Federation.from_config(config).run()
+    *_, before, during = run.history
+    assert before.measures["model_replacement: backdoor"] < 0.1
+    assert during.measures["model_replacement: backdoor"] > 0.9
+    assert run.accuracy > before.accuracy - 0.05
+    updates = run.transcripts[5].updates
+    honest = [update for client, update in updates.items() if client != 3]
+
+    def sticks_out(of):
+        return float(of(updates[3]).norm()) / max(float(of(update).norm()) for update in honest)
+
+    (part,) = parts
+    assert sticks_out(lambda update: update.delta) > 20
+    assert sticks_out(lambda update: update.aux[part]) < 8
+
+
 def test_an_attack_acts_in_the_rounds_of_its_schedule_and_its_data_are_clean_in_the_others(
     digits, clients
 ):

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -57,9 +58,10 @@ from privfl.core import (
     BadUpdate,
     ConfigError,
     Context,
+    Moves,
+    Neighbours,
     PrivflError,
     RoundPlan,
-    RowBound,
     Rows,
     Rule,
     RuleWithMemory,
@@ -79,6 +81,8 @@ class Case:
     bounded: bool
     why: str = ""
     hull: bool = True
+    also: str = ""
+    """Symmetries of this setting beyond those of every setting of the rule."""
 
 
 def _root(context: Context) -> torch.Tensor:
@@ -110,9 +114,11 @@ CASES: dict[str, Case] = {
     "MeaMed": Case(lambda f: MeaMed(f), bounded=True),
     "MedianOfMeans": Case(lambda f: MedianOfMeans(2 * f + 1), bounded=True),
     "GeometricMedian": Case(lambda f: GeometricMedian(), bounded=True),
-    "RFA": Case(lambda f: RFA(iterations=60), bounded=True),
+    "RFA": Case(lambda f: RFA(), bounded=True),
+    "RFA-converged": Case(lambda f: RFA(iterations=60), bounded=True),
     "Krum": Case(lambda f: Krum(f), bounded=True),
     "Krum-multi": Case(lambda f: Krum(f, m=4), bounded=True),
+    "Krum-most": Case(lambda f: Krum(f, m=N - f), bounded=True),
     "Bulyan": Case(lambda f: Bulyan(f), bounded=True),
     "MDA": Case(lambda f: MDA(f), bounded=True),
     "GreedyMDA": Case(lambda f: GreedyMDA(f), bounded=True),
@@ -120,34 +126,39 @@ CASES: dict[str, Case] = {
     "CGE": Case(lambda f: CGE(f), bounded=True),
     "MoNNA": Case(lambda f: MoNNA(f, pivot=0), bounded=True),
     "SMEA": Case(lambda f: SMEA(f), bounded=True),
-    "DnC": Case(
-        lambda f: DnC(f, coordinates=3),
+    "DnC": Case(lambda f: DnC(f), bounded=True, also="R"),
+    "DnC-drawn": Case(
+        lambda f: DnC(f, coordinates=3, at_once=True),
         bounded=False,
-        why="liars in several directions hide behind one another",
+        why="liars hide behind one another, and in the coordinates that are not drawn",
     ),
     "SignGuard": Case(lambda f: SignGuard(share=1.0), bounded=True),
     "ClippedClustering": Case(lambda f: ClippedClustering(), bounded=True),
-    "Auror": Case(
-        lambda f: Auror(alpha=0.5),
+    "Auror": Case(lambda f: Auror(alpha=0.5), bounded=True),
+    "CosineFilter": Case(lambda f: CosineFilter(reference=_first), bounded=True),
+    "CosineFilter-uncut": Case(
+        lambda f: CosineFilter(reference=_first, bound=math.inf),
         bounded=False,
-        why="a liar that is odd in few coordinates is kept",
+        why="blind to length",
     ),
-    "CosineFilter": Case(
-        lambda f: CosineFilter(reference=_first), bounded=False, why="blind to length"
-    ),
-    "AFA": Case(lambda f: AFA(), bounded=False, why="blind to length"),
+    "AFA": Case(lambda f: AFA(), bounded=True),
     "CenteredClipping": Case(lambda f: CenteredClipping(tau=3.0), bounded=True, hull=False),
-    "FoolsGold": Case(
-        lambda f: FoolsGold(), bounded=False, why="looks for sybils only", hull=False
+    "CenteredClipping-adaptive": Case(
+        lambda f: CenteredClipping(), bounded=True, hull=False, also="S"
     ),
+    "FoolsGold": Case(lambda f: FoolsGold(), bounded=True, hull=False),
     "ResidualReweighting": Case(lambda f: ResidualReweighting(), bounded=True),
     "Zeno": Case(lambda f: Zeno(_loss, f, rho=0.01), bounded=True),
     "FLTrust": Case(lambda f: FLTrust(_root), bounded=True, hull=False),
     "CleanGradientFilter": Case(lambda f: CleanGradientFilter(_root), bounded=True, hull=False),
     "FAIR": Case(lambda f: FAIR(_losses), bounded=False, why="quality is self-reported"),
     "CrossValidation": Case(lambda f: CrossValidation(_votes), bounded=True),
-    "RobustLearningRate": Case(
-        lambda f: RobustLearningRate(theta=f + 1), bounded=False, why="a mean", hull=False
+    "RobustLearningRate": Case(lambda f: RobustLearningRate(theta=f + 1), bounded=True, hull=False),
+    "RobustLearningRate-uncut": Case(
+        lambda f: RobustLearningRate(theta=f + 1, bound=math.inf),
+        bounded=False,
+        why="a mean",
+        hull=False,
     ),
     "SignMajority": Case(lambda f: SignMajority(), bounded=True, hull=False),
     "SLSGD": Case(lambda f: SLSGD(b=f, alpha=0.5), bounded=True, hull=False),
@@ -228,7 +239,7 @@ def test_declared_symmetries_hold_and_the_others_do_not(name: str) -> None:
     rule = CASES[name].make(F)
     for symmetry in "PTSR":
         holds = [_symmetric(rule, symmetry, seed) for seed in range(3)]
-        if symmetry in rule.symmetries:
+        if symmetry in rule.symmetries + CASES[name].also:
             assert all(holds), f"{symmetry} is declared"
         else:
             assert not all(holds), f"{symmetry} is not declared"
@@ -397,7 +408,7 @@ def test_f_liars_move_a_robust_rule_only_so_far_and_break_the_others(name: str) 
         assert (
             worst < 6.0
         )  # the honest rows reach 1.5 from their mean; liars were sent to a million
-    elif name in ("Mean", "RobustLearningRate", "FAIR"):
+    else:
         assert worst > 100.0, "declared breakable, and not broken"
 
 
@@ -411,6 +422,7 @@ SENSITIVE: dict[str, Any] = {
         for name, case in CASES.items()
         if name not in ("CrossValidation", "FAIR", "MoNNA")
     },
+    "Krum-most": Krum(1, m=7),
     "FLTrust-fixed": FLTrust(_root, fixed=True, root_l2=1.0),
     "FLTrust-clipped": FLTrust(_root, root_l2=1.0),
     "CenteredClipping-short": CenteredClipping(tau=0.4, iterations=2),
@@ -424,7 +436,8 @@ def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(
     name: str, relation: Any
 ) -> None:
     n, d, rule = 9, 4, SENSITIVE[name]
-    declared = rule.sensitivity(RowBound(l2=1.0, step=2.0), n, relation)
+    neighbours = Neighbours("client", relation)
+    declared = rule.sensitivity(Moves.of_one_row(n).bounded(1.0, neighbours), neighbours)
     if math.isinf(declared):
         return
     rng = torch.Generator().manual_seed(5)
@@ -459,26 +472,115 @@ def test_one_client_moves_the_result_at_most_by_the_declared_sensitivity(
 
 
 def test_the_proved_sensitivities_are_the_published_ones() -> None:
-    bound = RowBound(l2=1.0, step=2.0)
-    assert Mean(weighted=False).sensitivity(bound, 10, "replace_one") == pytest.approx(0.2)
-    assert Mean().sensitivity(bound, 10, "replace_one") == math.inf
-    assert TrimmedMean(2).sensitivity(bound, 10, "replace_one") == pytest.approx(2 / 6)
-    assert TrimmedMean(2).sensitivity(bound, 10, "zero_out") == pytest.approx(1 / 6)
-    assert TrimmedMean(2).sensitivity(bound, 10, "add_remove") == pytest.approx(
-        (1 + math.sqrt(9 / 7)) / 6
-    )
-    assert Median().sensitivity(bound, 9, "replace_one") == pytest.approx(2.0)
-    assert Median().sensitivity(bound, 10, "replace_one") == pytest.approx(1.0)
-    assert CenteredClipping(tau=0.1, iterations=3).sensitivity(
-        bound, 10, "replace_one"
-    ) == pytest.approx(2 * 0.1 * 3 / 10)
-    assert FLTrust(_root, fixed=True, root_l2=0.5).sensitivity(
-        bound, 10, "replace_one"
-    ) == pytest.approx(0.05)
-    assert math.isinf(FLTrust(_root).sensitivity(bound, 10, "replace_one"))
-    assert Krum(1).sensitivity(bound, 10, "replace_one") == 2.0
-    for rule in (Bulyan(1), MeaMed(1), FoolsGold(), SignMajority(), ResidualReweighting()):
-        assert math.isinf(rule.sensitivity(bound, 11, "replace_one"))
+    def of_one(rule: Any, n: int | None, relation: Any = "replace_one") -> float:
+        neighbours = Neighbours("client", relation)
+        far = rule.sensitivity(Moves.of_one_row(n).bounded(1.0, neighbours), neighbours)
+        return float(far)
+
+    assert of_one(Mean(weighted=False), 10) == pytest.approx(0.2)
+    assert of_one(Mean(weighted=False), 10, "add_remove") == math.inf
+    assert of_one(Mean(weighted=False, denominator=5.0), None, "add_remove") == pytest.approx(0.2)
+    assert of_one(Mean(), 10) == math.inf
+    assert of_one(TrimmedMean(2), 10) == pytest.approx(2 / 6)
+    assert of_one(TrimmedMean(2), 10, "zero_out") == pytest.approx(1 / 6)
+    assert of_one(TrimmedMean(2), 10, "add_remove") == pytest.approx((1 + math.sqrt(9 / 7)) / 6)
+    assert of_one(TrimmedMean(2), None, "add_remove") == math.inf
+    assert of_one(Median(), 9) == pytest.approx(2.0)
+    assert of_one(Median(), 10) == pytest.approx(1.0)
+    assert of_one(CenteredClipping(tau=0.1, iterations=3), 10) == pytest.approx(2 * 0.1 * 3 / 10)
+    assert of_one(FLTrust(_root, fixed=True, root_l2=0.5), 10) == pytest.approx(0.05)
+    assert of_one(FLTrust(_root), 10) == math.inf
+    assert of_one(Krum(1), 10) == 2.0
+    unproved = (Bulyan(1), MeaMed(1), FoolsGold(), SignMajority(), ResidualReweighting())
+    remembering = (AFA(), ClippedClustering())
+    asking = (FAIR(_losses), CrossValidation(_votes))
+    noisy = (FLAME(noise=0.1), CosineFilter(reference=_first))
+    for rule in (*unproved, *remembering, *asking, *noisy):
+        assert of_one(rule, 11) == math.inf
+
+
+def _far_rows(honest: torch.Tensor, f: int, far: float) -> Iterator[torch.Tensor]:
+    """f liars in the places where rules were seen to break, ``far`` out."""
+    rng = torch.Generator().manual_seed(1)
+    mean, d = honest.mean(dim=0), honest.shape[1]
+    axes = torch.linalg.qr(torch.randn(d, d, generator=rng, dtype=torch.float64)).Q
+    turns = torch.arange(f) % d
+    ladder = far ** torch.linspace(0.2, 1, f, dtype=torch.float64)[:, None]
+    one = honest[:f].clone()
+    one[0] = far * mean
+    spike = honest[:f].clone()
+    spike[:, 0] = far * spike[:, 0].abs()
+    yield far * mean.expand(f, d)
+    yield one
+    yield -far * mean.expand(f, d)
+    yield mean + far * torch.eye(d, dtype=torch.float64)[turns]  # in one coordinate each
+    yield spike  # in the same coordinate
+    yield far * honest[:f]
+    yield mean + far * axes[turns]
+    yield mean + ladder * axes[0]  # farther and farther in one direction
+    yield ladder * mean
+    yield far * torch.randn(f, d, generator=rng, dtype=torch.float64)
+
+
+def _reached(rule: Any, honest: torch.Tensor, f: int, far: float) -> float:
+    """How far such liars move a rule from the honest mean, in units of how far honest rows lie from
+    it and from zero.
+    """
+    mean = honest.mean(dim=0)
+    room = float((honest - mean).norm(dim=1).max() + mean.norm())
+    outs = [aggregate(rule, of(torch.cat([honest, liars]))) for liars in _far_rows(honest, f, far)]
+    return max(float((out - mean).norm()) for out in outs) / room
+
+
+@every
+def test_far_rows_in_the_places_where_rules_were_seen_to_break_move_a_robust_rule_only_so_far(
+    name: str,
+) -> None:
+    rng = torch.Generator().manual_seed(2)
+    reached = 0.0
+    for centre, far in itertools.product((1.0, 0.15), (1e2, 1e5, 1e9)):
+        honest = centre + 0.3 * torch.randn(N - F, D, generator=rng, dtype=torch.float64)
+        reached = max(reached, _reached(CASES[name].make(F), honest, F, far))
+    if name == "FLTrust":  # as long as the server's own update, wherever the honest rows are
+        assert reached < 2.0
+    elif CASES[name].bounded:
+        assert reached < 1.1
+    else:
+        assert reached > 100.0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        AFA(),
+        Auror(alpha=0.5),
+        CenteredClipping(),
+        ClippedClustering(),
+        CosineFilter(),
+        FLAME(noise=0.0),
+        GeometricMedian(),
+        Median(),
+        RFA(),
+        ResidualReweighting(),
+        SignGuard(share=1.0),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+@pytest.mark.parametrize("n", [4, 5, 8, 13])
+def test_a_rule_without_an_f_holds_against_as_many_far_rows_as_it_says(rule: Any, n: int) -> None:
+    f = rule.max_byzantine(n)
+    rng = torch.Generator().manual_seed(n)
+    for far in (1e2, 1e9):
+        honest = 0.5 + 0.3 * torch.randn(n - f, 8, generator=rng, dtype=torch.float64)
+        assert _reached(rule, honest, f, far) < 3.0
+
+
+def test_a_line_of_repeated_medians_breaks_at_half_of_the_other_rows() -> None:
+    for n in (5, 9, 13):
+        f = (n - 1) // 2
+        assert ResidualReweighting().max_byzantine(n) == f - 1
+        honest = torch.randn(n - f, 8, generator=torch.Generator(), dtype=torch.float64)
+        assert _reached(ResidualReweighting(), honest, f, 1e9) > 1e6
 
 
 @every

@@ -4,6 +4,7 @@ scikit-learn and scipy.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -52,7 +53,8 @@ from privfl.aggregators import (
     TrimmedMean,
     Zeno,
 )
-from privfl.core import Context, RoundPlan, Rows
+from privfl.aggregators.mean_shift import largest_cluster
+from privfl.core import Context, Released, RoundPlan, Rows
 
 Array = Any
 N, D, F = 15, 7, 3
@@ -126,8 +128,18 @@ def geometric_median(X: Array, w: Array) -> Array:
     return z
 
 
+def smallest_majority_ball(X: Array, w: Array) -> Array:
+    best = (np.inf, None)
+    for i in range(len(X)):
+        away = np.linalg.norm(X - X[i], axis=1)
+        radius = min(r for r in away if w[away <= r].sum() > w.sum() / 2)
+        best = min(best, (radius, i))
+    inside = np.linalg.norm(X - X[best[1]], axis=1) <= best[0]
+    return w[inside] @ X[inside] / w[inside].sum()
+
+
 def rfa(X: Array, w: Array, steps: int = 3, nu: float = 1e-6) -> Array:
-    z = w @ X / w.sum()
+    z = smallest_majority_ball(X, w)
     for _ in range(steps):
         beta = w / np.maximum(nu, np.linalg.norm(X - z, axis=1))
         z = beta @ X / beta.sum()
@@ -195,6 +207,19 @@ def dnc(X: Array, f: int = F) -> Array:
     return X[np.argsort((centred @ v) ** 2)[: len(X) - f]].mean(axis=0)
 
 
+def dnc_one_by_one(X: Array, f: int = F) -> Array:
+    for _ in range(f):
+        centred = X - X.mean(axis=0)
+        v = np.linalg.svd(centred)[2][0]
+        X = np.delete(X, ((centred @ v) ** 2).argmax(), axis=0)
+    return X.mean(axis=0)
+
+
+def cut(X: Array) -> Array:
+    norms = np.linalg.norm(X, axis=1)
+    return X * np.minimum(1, np.median(norms) / norms)[:, None]
+
+
 def sign_guard(X: Array) -> Array:
     norms = np.linalg.norm(X, axis=1)
     M = np.median(norms)
@@ -245,7 +270,7 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def cosine_filter(X: Array) -> Array:
-    return X[[cosine(x, np.median(X, axis=0)) > 0.2 for x in X]].mean(axis=0)
+    return cut(X)[[cosine(x, np.median(X, axis=0)) > 0.2 for x in X]].mean(axis=0)
 
 
 def afa(X: Array) -> Array:
@@ -261,14 +286,15 @@ def afa(X: Array) -> Array:
         good, xi = [k for k, b in zip(good, bad, strict=True) if not b], xi + 0.5
 
 
-def centered_clipping(X: Array, tau: float = 4.0, steps: int = 3) -> Array:
+def centered_clipping(X: Array, tau: float | None = 4.0, steps: int = 3) -> Array:
     v = np.zeros(X.shape[1])
     for _ in range(steps):
-        v = v + np.mean([(x - v) * min(1, tau / np.linalg.norm(x - v)) for x in X], axis=0)
+        most = np.median(np.linalg.norm(X - v, axis=1)) if tau is None else tau
+        v = v + np.mean([(x - v) * min(1, most / np.linalg.norm(x - v)) for x in X], axis=0)
     return v
 
 
-def foolsgold(X: Array) -> Array:
+def foolsgold_weights(X: Array) -> Array:
     n = len(X)
     cs = np.array([[cosine(X[i], X[j]) if i != j else 0.0 for j in range(n)] for i in range(n)])
     v = np.maximum(cs.max(axis=1), 0)
@@ -280,8 +306,11 @@ def foolsgold(X: Array) -> Array:
     alpha = alpha / alpha.max()
     alpha[alpha == 1] = 0.99
     with np.errstate(divide="ignore"):
-        alpha = np.clip(np.log(alpha / (1 - alpha)) + 0.5, 0, 1)
-    return alpha @ X
+        return np.clip(np.log(alpha / (1 - alpha)) + 0.5, 0, 1)
+
+
+def foolsgold(X: Array) -> Array:
+    return foolsgold_weights(X) @ X
 
 
 def residual_reweighting(X: Array, lam: float = 2.0, delta: float = 0.1) -> Array:
@@ -346,7 +375,7 @@ def cross_validation(X: Array) -> Array:
 
 
 def robust_learning_rate(X: Array, theta: int = 5) -> Array:
-    mean = WEIGHTS @ X / WEIGHTS.sum()
+    mean = WEIGHTS @ cut(X) / WEIGHTS.sum()
     return np.where(np.abs(np.sign(X).sum(axis=0)) >= theta, mean, -mean)
 
 
@@ -391,6 +420,7 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
     "RFA": (RFA(), lambda X: rfa(X, WEIGHTS)),
     "Krum": (Krum(F), lambda X: X[krum_order(X, F)[0]]),
     "Krum-multi": (Krum(F, m=6), lambda X: X[krum_order(X, F)[:6]].mean(axis=0)),
+    "Krum-most": (Krum(F, m=N - F), lambda X: X[krum_order(X, F)[: N - F]].mean(axis=0)),
     "Bulyan": (Bulyan(F), bulyan),
     "MDA": (MDA(F), mda),
     "GreedyMDA": (GreedyMDA(F), greedy_mda),
@@ -401,14 +431,22 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
         lambda X: X[np.argsort(np.linalg.norm(X - X[2], axis=1))[: N - F]].mean(axis=0),
     ),
     "SMEA": (SMEA(F), smea),
-    "DnC": (DnC(F), dnc),
+    "DnC": (DnC(F), dnc_one_by_one),
+    "DnC-at-once": (DnC(F, at_once=True), dnc),
     "SignGuard": (SignGuard(share=1.0), sign_guard),
     "ClippedClustering": (ClippedClustering(), clipped_clustering),
-    "Auror": (Auror(alpha=3.0), auror),
+    "Auror": (Auror(alpha=3.0, bound=math.inf), auror),
+    "Auror-cut": (Auror(alpha=1.0), lambda X: auror(cut(X), alpha=1.0)),
     "CosineFilter": (CosineFilter(threshold=0.2), cosine_filter),
-    "AFA": (AFA(), afa),
+    "AFA": (AFA(bound=math.inf), afa),
+    "AFA-cut": (AFA(), lambda X: afa(cut(X))),
     "CenteredClipping": (CenteredClipping(tau=4.0, iterations=3), centered_clipping),
-    "FoolsGold": (FoolsGold(), foolsgold),
+    "CenteredClipping-adaptive": (
+        CenteredClipping(iterations=3),
+        lambda X: centered_clipping(X, tau=None),
+    ),
+    "FoolsGold": (FoolsGold(), lambda X: foolsgold(cut(X)) / foolsgold_weights(X).sum()),
+    "FoolsGold-sum": (FoolsGold(average=False, bound=math.inf), foolsgold),
     "ResidualReweighting": (ResidualReweighting(), residual_reweighting),
     "Zeno": (Zeno(lambda w, context: loss(w.numpy()), F, rho=0.01), zeno),
     "FLTrust": (FLTrust(lambda context: torch.from_numpy(ROOT)), fltrust),
@@ -422,7 +460,7 @@ PAIRS: dict[str, tuple[Any, Callable[[Array], Array]]] = {
         cross_validation,
     ),
     "RobustLearningRate": (RobustLearningRate(theta=5), robust_learning_rate),
-    "SignMajority": (SignMajority(), lambda X: np.sign(np.sign(X).sum(axis=0))),
+    "SignMajority": (SignMajority(step=1.0), lambda X: np.sign(np.sign(X).sum(axis=0))),
     "SLSGD": (SLSGD(b=F, alpha=0.4), slsgd),
     "FLAME": (FLAME(noise=0.0), flame),
 }
@@ -508,10 +546,49 @@ def test_far_liars_do_not_blur_distances_among_the_honest(far: float) -> None:
     assert CAF(2)(rows).abs().max() < 5
 
 
-def test_rfa_breaks_at_three_steps_and_holds_when_it_has_converged() -> None:
-    rows = Rows.of([[float(i)] for i in range(8)] + [[1e5]] * 3)
-    assert RFA(iterations=3)(rows) > 1e3
-    assert GeometricMedian()(rows) < 8
+@pytest.mark.parametrize("far", [1e5, 1e15, 1e30])
+def test_rfas_three_steps_hold_because_they_start_in_the_crowd_and_would_not_from_the_mean(
+    far: float,
+) -> None:
+    values = [[float(i)] for i in range(8)] + [[far]] * 3
+    X, at = np.array(values), np.array(values).mean()
+    for _ in range(3):
+        beta = 1 / np.maximum(1e-6, np.abs(X - at))
+        at = float((beta * X).sum() / beta.sum())
+    assert at > 1e3
+    for iterations in (1, 3, 50):
+        assert RFA(iterations=iterations)(Rows.of(values)) < 8
+    assert GeometricMedian()(Rows.of(values)) < 8
+
+
+@pytest.mark.parametrize("far", [1.0, 1e4, 1e8, 1e14])
+def test_the_geometric_median_is_as_exact_with_far_rows_as_without(far: float) -> None:
+    for seed in range(3):
+        values = np.random.default_rng(seed).normal(size=(11, 6))
+        values[8:] *= far
+        rows = Rows.of(torch.from_numpy(values))
+        exact = geometric_median(values, np.ones(11))
+        assert np.linalg.norm(GeometricMedian()(rows).numpy() - exact) < 1e-7
+        loose = GeometricMedian(tolerance=1e-3)(rows).numpy()
+        assert np.linalg.norm(loose - exact) < 1e-2
+
+
+@pytest.mark.parametrize("far", [1e6, 1e12, 1e20])
+def test_cafs_search_does_not_end_early_for_rows_that_are_out_already(far: float) -> None:
+    values = np.random.default_rng(0).normal(size=(15, 5))
+    values[12:] = [[far**share] * 5 for share in (0.2, 0.6, 1.0)]
+    np.testing.assert_allclose(ours(CAF(3), values, torch.float64), caf(values), atol=1e-6)
+    assert np.linalg.norm(ours(CAF(3), values, torch.float64)) < 2.0
+
+
+def test_dnc_at_once_loses_sight_of_the_nearer_of_far_liars_and_one_by_one_does_not() -> None:
+    values = torch.randn(15, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for i, far in enumerate((1e2, 1e5, 1e8)):
+        values[12 + i, 0] = far
+    rows = Rows.of(values)
+    at_once = DnC(3, at_once=True).judge_step(rows, None, fresh(8))[0]
+    assert not {12, 13, 14} <= set(at_once.dropped)
+    assert DnC(3).judge_step(rows, None, fresh(8))[0].dropped == (12, 13, 14)
 
 
 def test_even_medians_are_midpoints_and_trimming_ignores_sample_counts() -> None:
@@ -606,16 +683,33 @@ def test_sign_guard_tests_the_norm_before_it_clips() -> None:
     assert not verdict.scores["ordinary_norm"][0]
 
 
+def test_sign_guards_features_are_the_shares_themselves_so_that_a_few_zeros_do_not_decide() -> None:
+    """The authors' code divides every share by its largest: where nearly no entry is zero, that
+    stretches a difference of one zero in a thousand to the whole scale.
+    """
+    rng = np.random.default_rng(0)
+    values = np.abs(rng.normal(size=(12, 1000))) + 0.1
+    for i, negative in enumerate([300, 305, 310, 295, 302, 307, 299, 304, 500, 505, 495, 500]):
+        values[i, :negative] *= -1
+    for i in range(8):
+        values[i, 400 : 400 + i % 4] = 0.0  # 0 to 3 zeros at the honest, none at the liars
+    rows = Rows.of(torch.from_numpy(values / np.linalg.norm(values, axis=1, keepdims=True)))
+    rule = SignGuard(share=1.0)
+    assert rule.judge_step(rows, rule.init(), fresh(1000))[0].dropped == (8, 9, 10, 11)
+    shares = np.stack([(values > 0).mean(1), (values == 0).mean(1), (values < 0).mean(1)], axis=1)
+    scaled = torch.from_numpy(shares / (shares.max(axis=0) + 1e-8))
+    assert (~largest_cluster(scaled)).nonzero().flatten().tolist() != [8, 9, 10, 11]
+
+
 def test_sign_guard_sim_also_looks_at_the_last_aggregate() -> None:
     rule = SignGuard(share=1.0, similarity="cosine")
     values = torch.tensor(
         [[1.0, 2.0], [1.1, 2.0], [1.0, 2.1], [2.0, 1.0], [2.1, 1.0]], dtype=torch.float64
     )
-    _, state = rule.step(
-        Rows.of(torch.tensor([[1.0, 2.0]] * 5, dtype=torch.float64)), rule.init(), fresh()
-    )
-    assert rule.judge_step(Rows.of(values), rule.init(), fresh())[0].dropped == ()
-    assert rule.judge_step(Rows.of(values), state, fresh())[0].dropped == (3, 4)
+    last = {"delta": Released(torch.tensor([1.0, 2.0], dtype=torch.float64))}
+    assert rule.judge_step(Rows.of(values), None, fresh())[0].dropped == ()
+    later = dataclasses.replace(fresh(), released=last)
+    assert rule.judge_step(Rows.of(values), None, later)[0].dropped == (3, 4)
 
 
 def test_clipped_clustering_clips_to_the_median_of_all_rounds() -> None:
@@ -665,12 +759,32 @@ def test_afa_remembers_by_client_and_blocks_who_is_bad_too_often() -> None:
     assert 0 in rule.judge_step(moved, state, fresh(2))[0].dropped
 
 
-def test_centred_clipping_starts_at_zero_and_goes_on_from_its_last_output() -> None:
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_centred_clipping_by_default_follows_the_crowd_and_not_a_far_row_whatever_the_unit(
+    unit: float,
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    rule, liar = CenteredClipping(), torch.full((1, 5), -1e6)
+    now = fresh(5)
+    for _ in range(6):
+        honest = 1 + 0.3 * torch.randn(9, 5, generator=rng)
+        out, _ = rule.step(Rows.of(unit * torch.cat([honest, liar])), None, now)
+        now = dataclasses.replace(now, released={"delta": Released(out)})
+    assert (out / unit - 1).norm() < 0.5
+    by_hand, _ = CenteredClipping(tau=1e8).step(
+        Rows.of(unit * torch.cat([honest, liar])), None, fresh(5)
+    )
+    assert (by_hand / unit - 1).norm() > 1e3  # a tau over all distances makes it the mean
+
+
+def test_centred_clipping_starts_at_zero_and_goes_on_from_what_was_released_last() -> None:
     rule, values = CenteredClipping(tau=0.5), torch.full((4, 2), 3.0)
-    first, state = rule.step(Rows.of(values), rule.init(), fresh(2))
+    first, _ = rule.step(Rows.of(values), None, fresh(2))
     assert first.norm().item() == pytest.approx(0.5)
-    second, _ = rule.step(Rows.of(values), state, fresh(2))
-    assert second.norm().item() == pytest.approx(1.0)
+    later = dataclasses.replace(fresh(2), released={"delta": Released(first)})
+    assert rule.step(Rows.of(values), None, later)[0].norm().item() == pytest.approx(1.0)
+    other = dataclasses.replace(fresh(2), released={"control": Released(first)})
+    assert rule.step(Rows.of(values), None, other)[0].norm().item() == pytest.approx(0.5)
 
 
 def test_foolsgold_remembers_by_client_id_whatever_the_order() -> None:
@@ -699,6 +813,27 @@ def test_foolsgold_remembers_by_client_id_whatever_the_order() -> None:
     assert torch.isfinite(rule.step(Rows.of(torch.ones(4, 3)), rule.init(), fresh(3))[0]).all(), (
         "equal rows"
     )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_foolsgold_trusts_nobody_among_equal_clients_whatever_rounding_makes_of_their_cosines(
+    seed: int,
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    n, d = int(torch.randint(2, 30, (1,), generator=rng)), 100 * (seed + 1)
+    row = torch.randn(d, generator=rng)
+    lengths = torch.rand(n, 1, generator=rng) + 0.5
+    rule = FoolsGold()
+    state = rule.init()
+    for _ in range(3):  # copies, then copies of several lengths
+        for rows in (row.expand(n, d), lengths * row):
+            verdict, state = rule.judge_step(Rows.of(rows.clone()), state, fresh(d))
+            assert torch.equal(verdict.scores["trust"], torch.zeros(n, dtype=torch.float64))
+            assert torch.equal(verdict.out, torch.zeros(d))
+    unlike = torch.cat([row.expand(n, d), torch.randn(3, d, generator=rng)])
+    trust = rule.judge_step(Rows.of(unlike), rule.init(), fresh(d))[0].scores["trust"]
+    assert torch.equal(trust[:n], torch.zeros(n, dtype=torch.float64))
+    assert (trust[n:] > 0.9).all()
 
 
 def test_rules_with_a_memory_per_client_refuse_anonymous_rows() -> None:

@@ -54,6 +54,7 @@ from privfl.core import (
     ClientSeat,
     ConfigError,
     Context,
+    Released,
     RoundPlan,
     Rows,
     TooManyByzantine,
@@ -269,10 +270,10 @@ def test_the_anomaly_score_uses_the_scores_of_earlier_rounds() -> None:
 
 def test_norm_clipping_adds_its_noise_once_whatever_the_number_of_clients() -> None:
     defence, d = NormClipping(bound=1.0, sigma=0.3), 40_000
-    out, _ = defence.after(torch.zeros(d), None, context(d))
+    out, _ = defence.after(Released(torch.zeros(d)), None, context(d))
     assert out.std().item() == pytest.approx(0.3, rel=0.03)
     assert torch.equal(
-        NormClipping(bound=1.0).after(torch.ones(3), None, context(3))[0], torch.ones(3)
+        NormClipping(bound=1.0).after(Released(torch.ones(3)), None, context(3))[0], torch.ones(3)
     )
 
 
@@ -280,14 +281,16 @@ def test_crfl_clips_the_model_and_smooths_all_rounds_but_the_last() -> None:
     start, step = torch.full((50_000,), 0.01), torch.full((50_000,), 0.01)
     defence = CRFL(rounds=3, sigma=0.05, bound=lambda round: 1.0 + round)
     for round in range(3):
-        change, _ = defence.after(step, None, context(50_000, round, start))
+        change, _ = defence.after(Released(step), None, context(50_000, round, start))
         model = start + change
         expected = (1.0 + round) / (start + step).norm() * (start + step)
         assert (model - expected).std().item() == pytest.approx(
             0.05 if round < 2 else 0.0, rel=0.03, abs=1e-8
         )
     assert torch.equal(
-        CRFL(rounds=1, bound=lambda round: 1e9).after(step, None, context(50_000, 0, start))[0],
+        CRFL(rounds=1, bound=lambda round: 1e9).after(
+            Released(step), None, context(50_000, 0, start)
+        )[0],
         step,
     )
 
@@ -349,7 +352,7 @@ def test_baffle_refuses_an_odd_model_and_keeps_it_out_of_the_history() -> None:
         step = torch.tensor([0.3 + 0.05 * (round % 3), 0.0])
         if round == 12:
             step = torch.tensor([0.3, 0.6])  # the backdoor: one class's errors leap
-        verdict, state = rule.judge_after(step, state, context(2, round, at))
+        verdict, state = rule.judge_after(Released(step), state, context(2, round, at))
         refused += [round] if verdict.refused else []
         assert torch.equal(verdict.out, torch.zeros(2) if verdict.refused else step)
         at = at + verdict.out
@@ -373,12 +376,12 @@ def test_pruning_takes_dormant_units_while_accuracy_allows_and_keeps_them_pruned
         extreme=torch.tensor([4, 5, 6, 7]),
         delta_to=1.0,
     )
-    early, state = rule.after(torch.ones(8), rule.init(), context(8, 0, parameters))
+    early, state = rule.after(Released(torch.ones(8)), rule.init(), context(8, 0, parameters))
     assert torch.equal(early, torch.ones(8))
-    verdict, state = rule.judge_after(torch.zeros(8), state, context(8, 1, parameters))
+    verdict, state = rule.judge_after(Released(torch.zeros(8)), state, context(8, 1, parameters))
     model = parameters + verdict.out
     torch.testing.assert_close(model, torch.tensor([5.0, 0.0, 0.0, 2.0, 0.0, 0.1, -0.1, 0.0]))
-    later, _ = rule.after(torch.ones(8), state, context(8, 2, model))
+    later, _ = rule.after(Released(torch.ones(8)), state, context(8, 2, model))
     torch.testing.assert_close(
         model + later, torch.tensor([6.0, 0.0, 0.0, 3.0, 0.0, 1.1, 0.9, 1.0])
     )
@@ -401,7 +404,7 @@ def test_sparsification_sends_the_largest_and_loses_nothing_over_rounds() -> Non
     total = torch.zeros(10)
     for _ in range(20):
         vector = torch.randn(10, generator=rng)
-        out, state = rule.after(vector, state, context(10))
+        out, state = rule.after(Released(vector), state, context(10))
         assert int((out != 0).sum()) == 2
         sent, total = sent + out, total + vector
     torch.testing.assert_close(sent + state.vector, total, atol=1e-4, rtol=1e-4)

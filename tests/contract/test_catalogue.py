@@ -2,15 +2,11 @@
 federation each.
 """
 
-import ast
 import inspect
-import pkgutil
-from pathlib import Path
 
 import pytest
 import torch
 
-import privfl
 from privfl import Federation, catalog
 from privfl.core import Bounded, ConfigError, NotVisible, RoundPlan, Rows, Total
 from privfl.engine import Session
@@ -109,31 +105,6 @@ def test_a_single_update_cannot_be_reached_from_a_view_that_hides_it():
 def test_a_rule_with_too_many_liars_for_the_cohort_is_refused_before_training():
     with pytest.raises(ConfigError, match="Krum"):
         Federation.from_config({**BASE, "aggregator": {"name": "krum", "f": 4}})
-
-
-@pytest.mark.parametrize("package", ["aggregators", "crypto", "data", "models"])
-def test_every_public_class_is_in_its_packages_face(package):
-    """A file whose public classes are in no face is a feature that nobody finds."""
-    face = set(vars(__import__(f"privfl.{package}", fromlist=["x"]))["__all__"])
-    root = Path(privfl.__file__).parent / package
-    for module in pkgutil.iter_modules([str(root)]):
-        if module.ispkg or package != "aggregators":
-            continue
-        tree = ast.parse((root / f"{module.name}.py").read_text())
-        classes = [
-            node.name
-            for node in tree.body
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-        ]
-        seats = [
-            c
-            for c in classes
-            if hasattr(
-                vars(__import__(f"privfl.{package}.{module.name}", fromlist=["x"]))[c],
-                "sensitivity",
-            )
-        ]
-        assert not [c for c in seats if c not in face and c not in ("InHull",)], module.name
 
 
 def test_every_rule_in_the_face_has_a_name_in_the_catalogue():

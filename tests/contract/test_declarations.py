@@ -172,12 +172,13 @@ def test_what_a_rule_declares_that_it_needs_is_filled_whatever_its_argument_is_c
 def test_a_field_called_denominator_makes_no_mean_over_a_public_number(digits):
     noisy = {"bound": Clip(l2=1.0), "sampler": Poisson(rate=0.5), "mechanism": Gaussian(1.0)}
     with pytest.raises(ConfigError, match="public denominator"):
-        federation(digits, aggregator=QuietRule(), **noisy)
-    assert federation(digits, aggregator=QuietRule()).scenario.relation() == "replace_one"
+        federation(digits, aggregator=QuietRule(), training=uniform(), **noisy)
+    quiet = federation(digits, aggregator=QuietRule()).scenario.pipeline()
+    assert quiet.neighbours.relation == "replace_one"
     fixed = federation(
         digits, aggregator=Mean(weighted=False, denominator=3.0), training=uniform(), **noisy
     )
-    assert fixed.scenario.relation() == "add_remove"
+    assert fixed.scenario.pipeline().neighbours.relation == "add_remove"
 
 
 def uniform():
@@ -191,8 +192,8 @@ class Late(After[None]):
     def init(self):
         return
 
-    def judge_after(self, vector, state, context):
-        return Verdict(vector * 0.5), None
+    def judge_after(self, released, state, context):
+        return Verdict(released.vector * 0.5), None
 
     def judge_before(self, rows, state, context):
         raise AssertionError("it declares no seat before the rule")
@@ -297,7 +298,7 @@ class Undeclared:
     def __call__(self, opened):
         return opened.values.mean(dim=0)
 
-    def sensitivity(self, bound, n, relation):
+    def sensitivity(self, moves, neighbours):
         return 0.0
 
 

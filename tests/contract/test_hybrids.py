@@ -96,9 +96,9 @@ def test_noise_over_groups_is_calibrated_to_groups():
     made = Federation.from_config(
         {**config, "mechanism": {"name": "gaussian", "noise_multiplier": 1.0}}
     ).scenario
-    grouped = made.sensitivity().l2
-    step = made.channel.row_bound(1.0, made.workload.model.d).step
-    assert grouped == pytest.approx(step / (5 - 2))
+    pipeline = made.pipeline()
+    grouped = pipeline.sensitivity("delta", rows=5)
+    assert grouped == pytest.approx(pipeline.moved("delta", rows=5).total / (5 - 2))
     assert 2 / 15 < grouped < 2 / (5 - 2)
 
 

@@ -18,6 +18,7 @@ BASE = {
 }
 LIARS = [{"name": "sign_flip", "scale": 30.0, "clients": [1, 2]}]
 SILENT = {"mean": "averages whatever comes"}
+LONERS = {"foolsgold": "trusts one that acts alone more than clients that are alike"}
 LOUD = {
     "crfl": {"rounds": 3},
     "norm_clipping": {"bound": 0.5},
@@ -57,6 +58,21 @@ def test_a_rule_that_did_something_about_liars_is_in_the_transcript_by_name(name
     words = [record.fired.get(catalog.AGGREGATORS[name].__name__, "") for record in run.history]
     assert any(words), run.history[-1].fired
     assert torch.isfinite(run.parameters).all()
+
+
+@pytest.mark.parametrize("name", sorted(catalog.AGGREGATORS))
+def test_a_rule_by_its_name_alone_trains_and_one_far_row_does_not_stop_it(name):
+    far = [{"name": "sign_flip", "scale": 1e4, "clients": 1}]
+    config = {
+        "data": {"name": "digits", "clients": 12, "root": 60},
+        "training": {"name": "sgd", "lr": 0.5, "epochs": 3, "batch_size": 16},
+        "rounds": 15,
+        "aggregator": name,
+        "attacks": [] if name in {**SILENT, **LONERS} else far,
+        "executor": "stacked",
+        "audit": {"keep": "none", "evaluate_every": 15},
+    }
+    assert Federation.from_config(config).run().accuracy > 0.8
 
 
 @pytest.mark.parametrize("name", sorted(set(catalog.DEFENCES) - set(LATE)))

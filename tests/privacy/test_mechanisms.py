@@ -237,9 +237,13 @@ def test_adaptive_clipping_finds_the_quantile_and_pays_for_looking():
     l2, noise, rng = adaptive.init(), SeededNoise(0), np.random.default_rng(1)
     for _ in range(150):
         cohort = rng.choice(norms, 200)
-        l2, event = adaptive.step(l2, sum(adaptive.bit(float(n), l2) for n in cohort), noise)
+        bits = torch.tensor([sum(adaptive.bit(float(n), l2) for n in cohort)])
+        count, event = adaptive.counting(0.5).release(bits, Sensitivity(0.5), 200, noise)
+        assert count != bits
+        l2 = adaptive.step(l2, float(count))
     assert l2 == pytest.approx(np.quantile(norms, 0.7), rel=0.12)
     assert event.parameters == {"noise_multiplier": 10.0}
+    assert adaptive.counting(1.0).event(1).parameters == {"noise_multiplier": 5.0}
     assert adaptive.bound(l2).l2 == l2
 
 

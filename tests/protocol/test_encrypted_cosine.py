@@ -19,6 +19,8 @@ from privfl.core import (
     Context,
     Faults,
     InformedServer,
+    Moves,
+    Neighbours,
     RoundPlan,
     Rows,
     SecretsStay,
@@ -431,6 +433,8 @@ def test_the_filters_default_reference_is_refused_with_the_way_out():
     ):
         EncryptedCosine(rule=CosineFilter())
     assert EncryptedCosine(rule=CosineFilter(), reference="previous").remembers
+    with pytest.raises(ConfigError, match="bound=2: leave it out"):
+        EncryptedCosine(rule=CosineFilter(bound=2.0), reference="previous")
 
 
 @pytest.mark.parametrize(
@@ -468,12 +472,10 @@ def test_the_previous_aggregate_is_no_reference_elsewhere(fltrust):
 
 
 def test_rows_are_as_long_as_the_norm_check_lets_them_be():
-    bound = EncryptedCosine().row_bound(l2=2.0, d=D)
-    assert 3.2 < bound.l2 < 3.6
-    assert bound.step == math.inf
-    assert (
-        EncryptedCosine(rule=CosineFilter(), reference="previous", norms="exact")
-        .row_bound(l2=2.0, d=D)
-        .l2
-        < 2.01
-    )
+    replaced = Neighbours("client", "replace_one")
+    bounded = Moves.of_one_row().bounded(2.0, replaced)
+    moves = EncryptedCosine().able.encodes.stage(D).stability(bounded, replaced)
+    assert 3.2 < moves.longest < 3.6
+    assert moves.total == math.inf
+    exact = EncryptedCosine(rule=CosineFilter(), reference="previous", norms="exact")
+    assert exact.able.encodes.stage(D).stability(bounded, replaced).longest < 2.01

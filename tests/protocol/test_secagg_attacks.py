@@ -10,7 +10,7 @@ import torch
 from privfl.core import Bounded, Faults, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
 from privfl.crypto.primitives import Directory, backend, fields
-from privfl.crypto.secagg import StageAbort, wire
+from privfl.crypto.secagg import StageAbort
 from privfl.crypto.secagg.keys import advertisement
 from privfl.crypto.secagg.parameters import epoch
 from privfl.crypto.secagg.stage import Kind
@@ -33,7 +33,7 @@ class LyingServer:
 
 
 def rewritten(body, *parts):
-    return bytes(body[: wire.HEADER.size]) + b"".join(parts)
+    return bytes(body[: fields.HEADER]) + b"".join(parts)
 
 
 def run(
@@ -85,7 +85,7 @@ def swap_keys(victims):
         if kind is not Kind.KEYS:
             return body
         width = 128
-        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], width, N)
+        rows, _ = fields.read_table(memoryview(body)[fields.HEADER :], width, N)
         changed = {p: bytes(r) for p, r in rows.items()}
         for victim in victims:
             own.setdefault(victim, [secrets.token_bytes(32) for _ in range(2)])
@@ -116,7 +116,7 @@ def test_a_server_that_enters_clients_of_its_own_is_caught():
     def edit(to, body, kind):
         if kind is not Kind.KEYS:
             return body
-        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
+        rows, _ = fields.read_table(memoryview(body)[fields.HEADER :], 128, N)
         changed = {p: bytes(r) for p, r in rows.items()}
         public = backend().x25519_public(secrets.token_bytes(32)) * 2
         plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0, session=b"run")
@@ -134,7 +134,7 @@ def test_in_semi_honest_mode_nobody_notices_swapped_keys_which_is_why_active_mod
     def edit(to, body, kind):
         if kind is not Kind.KEYS:
             return body
-        rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 64, N)
+        rows, _ = fields.read_table(memoryview(body)[fields.HEADER :], 64, N)
         changed = {p: bytes(r) for p, r in rows.items()} | {
             0: backend().x25519_public(secrets.token_bytes(32)) + bytes(rows[0][32:])
         }
@@ -175,7 +175,7 @@ def test_a_server_that_asks_twice_for_different_survivors_gets_one_answer(mode):
         N if mode == "semi_honest" else 0
     )  # what was answered before the second question came
     for message in unmasks:
-        _, rest = fields.read_table(memoryview(message.body)[wire.HEADER.size :], 32, N)
+        _, rest = fields.read_table(memoryview(message.body)[fields.HEADER :], 32, N)
         assert fields.read_table(rest, 32, N)[0] == {}  # no key share beside the seed shares
 
 
@@ -235,9 +235,7 @@ def test_an_earlier_rounds_keys_in_this_rounds_envelope_are_caught_by_their_sign
         return body
 
     def replay(to, body, kind):
-        return (
-            rewritten(body, recorded[to, kind][wire.HEADER.size :]) if kind is Kind.KEYS else body
-        )
+        return rewritten(body, recorded[to, kind][fields.HEADER :]) if kind is Kind.KEYS else body
 
     _, _, members, channel = run(record)
     outcome, honest, *_ = run(replay, number=1, members=members, channel=channel)
@@ -297,7 +295,7 @@ def test_a_server_that_lists_a_dead_client_alive_cannot_open_the_sum():
 
 
 def _key_shares(body):
-    _, rest = fields.read_table(memoryview(body)[wire.HEADER.size :], 32, N)
+    _, rest = fields.read_table(memoryview(body)[fields.HEADER :], 32, N)
     return fields.read_table(rest, 32, N)[0]
 
 
@@ -309,7 +307,7 @@ def test_a_server_that_lists_a_living_client_dead_gets_no_seed_of_it():
     assert clients_that_abort(outcome, "consistency", "dropped out, and asks it") == {"client/1"}
     for message in outcome.messages:
         if message.receiver == "server" and message.body[4] == Kind.UNMASK:
-            seeds, _ = fields.read_table(memoryview(message.body)[wire.HEADER.size :], 32, N)
+            seeds, _ = fields.read_table(memoryview(message.body)[fields.HEADER :], 32, N)
             assert 0 not in seeds
             assert set(_key_shares(message.body)) == {0}
 
@@ -329,7 +327,7 @@ def test_a_server_that_asks_for_fewer_than_the_quorum_is_refused(few):
 def test_a_server_that_tells_a_client_that_its_neighbours_are_gone_is_refused():
     def edit(to, body, kind):
         if kind is Kind.KEYS and to == "client/1":
-            rows, _ = fields.read_table(memoryview(body)[wire.HEADER.size :], 128, N)
+            rows, _ = fields.read_table(memoryview(body)[fields.HEADER :], 128, N)
             return rewritten(body, fields.table({p: rows[p] for p in (0, 1)}))
         return body
 
@@ -362,9 +360,9 @@ def test_points_of_small_order_are_refused_from_a_client():
             if body[4] != Kind.ADVERTISE:
                 return body
             return (
-                bytes(body[: wire.HEADER.size])
+                bytes(body[: fields.HEADER])
                 + point.to_bytes(32, "little")
-                + bytes(body[wire.HEADER.size + 32 :])
+                + bytes(body[fields.HEADER + 32 :])
             )
 
         _, honest, *_ = run(
@@ -380,7 +378,7 @@ def test_a_client_that_copies_anothers_keys_is_excluded():
     def spoil(body):
         if body[4] != Kind.ADVERTISE:
             return body
-        return bytes(body[: wire.HEADER.size]) + seen["keys"]
+        return bytes(body[: fields.HEADER]) + seen["keys"]
 
     channel = SecAgg(graph="complete")
     plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)

@@ -22,9 +22,7 @@ from privfl.core import (
 )
 from privfl.crypto import AdditiveSharing
 from privfl.crypto.primitives import fields
-from privfl.crypto.sharing import SignBits, UsedUp, deal, deal_ands, deal_dabits, deal_square
-from privfl.crypto.sharing.additive import combine, split_whole
-from privfl.crypto.sharing.beaver import dot, matmul
+from privfl.crypto.sharing import Ands, DaBits, SignBits, Triple, UsedUp
 
 RNG = np.random.default_rng(3)
 
@@ -256,57 +254,49 @@ def words(*shape):
     return RNG.integers(0, 2**64, size=shape, dtype=np.uint64)
 
 
-def slow_dot(x, y):
-    return sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) % 2**64
+def split(values, parties):
+    """Shares modulo 2^64: uniform ones, and what is missing."""
+    others = [words(*values.shape) for _ in range(parties - 1)]
+    return [values - sum(others, np.zeros_like(values)), *others]
+
+
+def deal(parties, shape):
+    """The dealer's act for products: shares of random a and b, and of a b."""
+    a, b = words(*shape), words(*shape)
+    shares = zip(split(a, parties), split(b, parties), split(a * b, parties), strict=True)
+    return [Triple(*mine) for mine in shares]
+
+
+def deal_ands(n):
+    """The dealer's act for the comparison of n values: 13 rows of words."""
+    a, b, a0, b0, c0 = words(5, 13, n)
+    return Ands(a0, b0, c0), Ands(a ^ a0, b ^ b0, (a & b) ^ c0)
+
+
+def deal_dabits(n):
+    """The dealer's act for conversions: n random bits in both sharings."""
+    r, mine = words(n) & np.uint64(1), words(n) & np.uint64(1)
+    one, two = split(r, 2)
+    return DaBits(mine, one), DaBits(r ^ mine, two)
 
 
 @pytest.mark.parametrize("parties", [2, 3])
-@pytest.mark.parametrize("times", [np.multiply, matmul, dot], ids=["elementwise", "matrix", "dot"])
-def test_products_of_shares_are_shares_of_the_product(parties, times):
-    x, y = (words(4, 6), words(6, 3)) if times is matmul else (words(4, 6), words(4, 6))
-    triples = deal(parties, x.shape, y.shape, times)
+def test_products_of_shares_are_shares_of_the_product(parties):
+    x, y = words(4, 6), words(4, 6)
+    triples = deal(parties, x.shape)
     masked = [
-        t.mask(a, b)
-        for t, a, b in zip(triples, split_whole(x, parties), split_whole(y, parties), strict=True)
+        t.mask(a, b) for t, a, b in zip(triples, split(x, parties), split(y, parties), strict=True)
     ]
-    d, e = combine([m[0] for m in masked]), combine([m[1] for m in masked])
-    product = combine([t.product(d, e, i == 0, times) for i, t in enumerate(triples)])
-    slow = {
-        np.multiply: lambda: x * y,
-        matmul: lambda: np.array(
-            [[slow_dot(row, column) for column in y.T] for row in x], dtype=np.uint64
-        ),
-        dot: lambda: np.array(
-            [slow_dot(row, other) for row, other in zip(x, y, strict=True)], dtype=np.uint64
-        ),
-    }
-    assert (product == slow[times]()).all()
-
-
-def test_the_gram_matrix_of_a_shared_matrix_costs_one_opening():
-    x = RNG.integers(-(2**20), 2**20, size=(5, 40)).view(np.uint64)
-    squares = deal_square(2, 5, 40)
-    e = combine([s.mask(share) for s, share in zip(squares, split_whole(x, 2), strict=True)])
-    gram = combine([s.gram(e, i == 0) for i, s in enumerate(squares)])
-    assert (gram.view(np.int64) == x.view(np.int64) @ x.view(np.int64).T).all()
-
-
-def test_matrix_products_are_exact_modulo_2_to_the_64():
-    x, y = words(7, 300), words(300, 5)
-    x[:, 0] = 2**64 - 1
-    exact = [[slow_dot(row, column) for column in y.T] for row in x]
-    assert matmul(x, y).tolist() == exact
+    d, e = sum(m[0] for m in masked), sum(m[1] for m in masked)
+    product = sum(t.product(d, e, i == 0) for i, t in enumerate(triples))
+    assert (product == x * y).all()
 
 
 def test_correlated_randomness_serves_once():
-    one, _ = deal(2, (2,), (2,))
+    one, _ = deal(2, (2,))
     one.mask(words(2), words(2))
     with pytest.raises(UsedUp):
         one.mask(words(2), words(2))
-    square, _ = deal_square(2, 2, 2)
-    square.mask(words(2, 2))
-    with pytest.raises(UsedUp):
-        square.mask(words(2, 2))
     bits, _ = deal_dabits(3)
     bits.mask(words(3))
     with pytest.raises(UsedUp):
@@ -314,7 +304,7 @@ def test_correlated_randomness_serves_once():
 
 
 def sign_bits(values):
-    shares = split_whole(values.view(np.uint64), 2)
+    shares = split(values.view(np.uint64), 2)
     one, two = (
         SignBits(s, a, first)
         for s, a, first in zip(shares, deal_ands(len(values)), (True, False), strict=True)
@@ -341,11 +331,8 @@ def test_sign_bits_convert_to_arithmetic_shares_that_select():
     one, two, _ = sign_bits(values)
     dealt = deal_dabits(4)
     opened = dealt[0].mask(one.bits) ^ dealt[1].mask(two.bits)
-    numbers = combine(
-        [
-            bits.to_arithmetic(opened, first)
-            for bits, first in zip(dealt, (True, False), strict=True)
-        ]
+    numbers = sum(
+        bits.to_arithmetic(opened, first) for bits, first in zip(dealt, (True, False), strict=True)
     )
     assert numbers.tolist() == [0, 1, 0, 1]
 

@@ -158,7 +158,9 @@ REVEALS = pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"]
 
 
 @REVEALS
-@pytest.mark.parametrize(("f", "m", "seed"), [(0, 7, 0), (2, 2, 1), (2, 5, 2), (3, 4, 3)])
+@pytest.mark.parametrize(
+    ("f", "m", "seed"), [(0, 7, 0), (2, 2, 1), (2, 5, 2), (3, 4, 3), (2, 7, 4)]
+)
 def test_krum_chooses_whom_the_plain_rule_chooses_and_opens_their_exact_mean(f, m, seed, reveal):
     scene = Scene(TwoServer(Krum(f=f, m=m), reveal=reveal))
     scene.updates = updates_for(scene.plan, seed)
@@ -761,6 +763,8 @@ def test_rules_that_would_open_a_single_client_are_refused():
 def test_impossible_settings_are_refused_with_the_way_out():
     with pytest.raises(ConfigError, match="previous"):
         TwoServer(CosineFilter())
+    with pytest.raises(ConfigError, match=r"bound=0\.5: leave it out"):
+        TwoServer(CosineFilter(0.0, lambda rows, context: torch.ones(130), bound=0.5))
     with pytest.raises(ConfigError, match="weighted=False"):
         TwoServer(Mean(), noise=DistributedSkellam(1.0))
     with pytest.raises(ConfigError, match="norms"):

@@ -72,7 +72,11 @@ def stepped(factor):
 def counted(factor):
     adaptive = AdaptiveClip(denominator=1.0, count_noise=1.3 * L2 * factor, rate=1.0)
     noise = SeededNoise(3)
-    return np.array([-math.log(adaptive.step(1.0, 0.0, noise)[0]) for _ in range(N // 10)])
+    mechanism, nothing = adaptive.counting(0.5), torch.zeros(1)
+    counts = [
+        mechanism.release(nothing, Sensitivity(0.5), 9, noise)[0].item() for _ in range(N // 10)
+    ]
+    return np.array([-math.log(adaptive.step(1.0, count)) for count in counts])
 
 
 DRAWS = {

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from privfl.core import (
     Broadcast,
-    Charge,
     ClientState,
     ConfigError,
     Dataset,
     DpEvent,
     FlatModel,
     LocalPlan,
+    NoisySteps,
     Sampling,
     Seeds,
     UnsupportedModel,
@@ -90,6 +90,41 @@ def test_stacked_trains_like_sequential(workload, cohort, sent, method, net):
         assert {k: v.tolist() for k, v in a.aux.items()} == {
             k: v.tolist() for k, v in b.aux.items()
         }
+
+
+class OwnWay:
+    """A client half that goes one unit along every parameter, and hands out nothing beside it."""
+
+    def on(self, model, loss):
+        def trained(client, broadcast, dataset, state, rng):
+            return Update(client, torch.ones(model.d), 7.0), state, ()
+
+        return trained
+
+
+@pytest.mark.parametrize("executor", [Sequential, Stacked])
+def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would_have_left(
+    workload, cohort, sent, executor
+):
+    plan = LocalPlan(8, epochs=2)  # 5 batches of 40 samples, twice
+    control = torch.linspace(-1, 1, workload(Scaffold()).model.d)
+    for method, aux in (
+        (Scaffold(lr=0.1, plan=plan), {"control": control}),
+        (FedNova(lr=0.1, plan=plan), {}),
+    ):
+        load, tasks = workload(method), cohort([40, 40])
+        remembered = ClientState({"control": 3 * control})
+        tasks[1] = Task(1, tasks[1].index, state=remembered, method=OwnWay())
+        out, (_, own) = run(executor(load), sent(load, tasks, aux=aux), tasks)
+        assert own.weight == 7.0
+        if aux:
+            change = torch.ones(load.model.d) / (-10 * 0.1) - control
+            torch.testing.assert_close(own.aux["control"], change)
+            torch.testing.assert_close(own.state.vectors["control"], 3 * control + change)
+            assert torch.equal(out[1], torch.ones(load.model.d))
+        else:
+            assert own.aux["tau"].tolist() == [10.0]
+            torch.testing.assert_close(out[1] * own.aux["tau"], torch.ones(load.model.d))
 
 
 @settings(max_examples=25, deadline=None)
@@ -256,16 +291,9 @@ def test_a_client_may_have_its_own_data_broadcast_and_method(kind, workload, coh
 class Noisy(PlainGradient):
     """A gradient of its own, as DP-SGD has."""
 
-    def charges(self, round, client, n, plan, steps):
-        return (
-            Charge(
-                round,
-                DpEvent("gaussian", {"steps": float(steps)}),
-                Sampling("shuffled", 1.0, n),
-                "sample",
-                "add_remove",
-            ),
-        )
+    def noisy(self, n, plan, steps):
+        event = DpEvent("gaussian", {"steps": float(steps)})
+        return (NoisySteps(event, Sampling("shuffled", 1.0, n)),)
 
 
 def other_loss(module, x, y):
@@ -315,7 +343,7 @@ def test_stacked_refuses_what_it_cannot_do_and_auto_falls_back(workload, digits,
     assert isinstance(executor, Sequential)
     assert why.startswith("sequential: a gradient")
     _, results = run(executor, sent(load, tasks), tasks)
-    assert results[0].charges[0].event.parameters == {"steps": 2.0}
+    assert results[0].noisy[0].event.parameters == {"steps": 2.0}
 
 
 def test_a_frozen_layer_is_not_trained_stacked_as_if_it_were_free(digits):

@@ -92,7 +92,7 @@ def test_it_is_a_local_training_of_core_and_writes_what_fit_writes(workload, coh
     load, (task,) = workload(LocalSGD(lr=0.1)), cohort([50])
     trainer, broadcast = load.method.on(load.model, load.loss), sent(load, [task])
     assert isinstance(trainer, LocalTraining)
-    update, state, charges = trainer(
+    update, state, noisy = trainer(
         0,
         broadcast,
         load.data.take(task.index),
@@ -102,7 +102,7 @@ def test_it_is_a_local_training_of_core_and_writes_what_fit_writes(workload, coh
     out = torch.empty(1, load.model.d)
     Sequential(load).train(broadcast, [task], out, Seeds(5))
     assert torch.equal(update.delta, out[0])
-    assert (update.client, update.weight, dict(state.vectors), charges) == (0, 50.0, {}, ())
+    assert (update.client, update.weight, dict(state.vectors), noisy) == (0, 50.0, {}, ())
 
 
 def test_the_prox_term_pulls_to_the_broadcast_model(workload, cohort, sent):

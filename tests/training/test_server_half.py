@@ -12,6 +12,7 @@ from privfl.core import (
     Dataset,
     FlatModel,
     LocalPlan,
+    Released,
     Seeds,
 )
 from privfl.training import (
@@ -106,12 +107,12 @@ def test_a_server_half_joins_method_and_optimiser_memory_for_a_checkpoint():
     assert sorted(state) == ["method.control", "optimizer.velocity"]
     w, state = half.step(
         torch.zeros(2),
-        torch.ones(2),
-        {"control": torch.full((2,), 4.0)},
+        {"delta": Released(torch.ones(2)), "control": Released(torch.full((2,), 4.0))},
         state,
         cohort_fraction=0.25,
     )
-    w, state = half.step(w, torch.ones(2), {"control": torch.zeros(2)}, state, cohort_fraction=0.25)
+    later = {"delta": Released(torch.ones(2)), "control": Released(torch.zeros(2))}
+    w, state = half.step(w, later, state, cohort_fraction=0.25)
     assert w.tolist() == [2.5, 2.5]
     assert half.broadcast(state)["control"].tolist() == [1.0, 1.0]
 
@@ -154,11 +155,11 @@ def play(method, centres, sizes, rounds, plans=None, optimizer=None):
         broadcast = Broadcast(number, w, half.broadcast(state))
         results = Sequential(load).train(broadcast, tasks, out, Seeds(0))
         memory = [r.state for r in results]
-        aux = {
-            part: torch.stack([r.aux[part] for r in results]).mean(dim=0)
+        released = {"delta": Released(out.mean(dim=0))} | {
+            part: Released(torch.stack([r.aux[part] for r in results]).mean(dim=0))
             for part in method.parts(2)
         }
-        w, state = half.step(w, out.mean(dim=0), aux, state, cohort_fraction=1.0)
+        w, state = half.step(w, released, state, cohort_fraction=1.0)
     return w, state
 
 

@@ -23,7 +23,10 @@ class ModelReplacement(Backdoor):
 
     gamma = n / eta there: eta / n is what one row moves the model by. Under federated averaging of
     a cohort of m that is gamma = m, and with weights p_k and a server rate, 1 / (rate p_k), which
-    is the default. Works because near convergence the honest rows nearly cancel.
+    is the default. Works because near convergence the honest rows nearly cancel. Where clients send
+    more than a change (SCAFFOLD, FedNova), the attacker hands out what the recipe's steps would
+    have left of X - G, not scaled: under FedNova X lands as far as its claimed number of steps is
+    the cohort's mean.
 
     Seats: training and update. Knows its own data, the cohort's total weight and the server's rate
     (unless gamma is given).

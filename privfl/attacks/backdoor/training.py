@@ -16,13 +16,13 @@ from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
 from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import (
     Broadcast,
-    Charge,
     ClientId,
     ClientState,
     ConfigError,
     Dataset,
     FlatModel,
     Loss,
+    NoisySteps,
     Update,
     require,
 )
@@ -108,7 +108,7 @@ class Crafter:
         dataset: Dataset,
         state: ClientState,
         rng: torch.Generator,
-    ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
+    ) -> tuple[Update, ClientState, tuple[NoisySteps, ...]]:
         """X - G, with the weight that an honest client of its size would claim.
 
         Raises:

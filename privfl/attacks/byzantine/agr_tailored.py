@@ -4,14 +4,17 @@ section IV-C).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.attacks.byzantine.direction import Direction, direction
+from privfl.attacks.byzantine.direction import Along, direction, directions
+from privfl.attacks.byzantine.objective import Deviation, arriving, deviation
+from privfl.attacks.byzantine.search import most_harm
 from privfl.core import (
     BadUpdate,
     ConfigError,
@@ -21,21 +24,24 @@ from privfl.core import (
     Rule,
     TooManyByzantine,
     UpdatePoison,
+    Vector,
     require,
 )
-
-GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class AGRTailored(UpdatePoison):
-    """mu + gamma p with the gamma that moves the rule's result farthest from mu (Shejwalkar,
-    Houmansadr 2021, equation 2).
+    """mu + gamma p with the gamma (and of several p the one) whose effect on the rule's result is
+    worst (Shejwalkar, Houmansadr 2021, equation 2).
 
-    gamma maximises ||rule(honest rows and f copies) - mu||: a geometric scan around ``gamma``, then
-    golden sections between the best one's neighbours. The paper's search for Multi-Krum stops where
-    the rows are dropped, which is where this deviation falls. A step at which the rule refuses to
-    work does not count.
+    Every candidate is judged as the server will judge it: after the client's bound and the
+    channel's encoding, by the seats before the rule and the rule that really decides, be it inside
+    the channel (`Path`). ``adaptive=False`` is the paper's form, which judges the candidate itself
+    although another row arrives. Octaves around ``gamma`` are scanned along p, then golden sections
+    close in on the best; ``along="best"`` tries three p, and is the greediest in a round, not in a
+    run. ``harm="distance"`` is the paper's ||result - mu||; under a
+    bound on lengths ``direction`` does more (`deviation`). A step at which the rule refuses to work
+    does not count.
 
     Seat: updates, in collusion. Knows all honest updates and the server's rule, or a rule that
     stands in for it (``rule``).
@@ -44,7 +50,7 @@ class AGRTailored(UpdatePoison):
     ...     def __call__(self, opened):
     ...         return opened.values.mean(dim=0).clamp(-2, 2)
     ...
-    ...     def sensitivity(self, bound, n, relation):
+    ...     def sensitivity(self, moves, neighbours):
     ...         return float("inf")
     >>> from privfl.core import RoundPlan, Rows
     >>> known = RoundKnowledge(
@@ -59,9 +65,11 @@ class AGRTailored(UpdatePoison):
     """
 
     rule: Rule[Rows] | None = None
-    along: Direction = "std"
+    along: Along = "unit"
     gamma: float = 10.0
     tries: int = 24
+    harm: Deviation = "direction"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         require.positive(gamma=self.gamma)
@@ -87,51 +95,29 @@ class AGRTailored(UpdatePoison):
                 " server's: set rule."
             )
         benign = knowledge.honest("AGRTailored")
-        mu, p = benign.values.mean(dim=0), direction(self.along, benign.values)
-        seen = _with_copies(benign, len(own), knowledge)
+        mu = benign.values.mean(dim=0)
+        seen = with_copies(benign, len(own), knowledge)
+        arrives = arriving(knowledge, self.adaptive)
+        bad = deviation(self.harm, mu, knowledge)
 
-        def harm(gamma: float) -> float:
-            seen.values[benign.n :] = mu + gamma * p
+        def tried(p: Vector, gamma: float) -> float:
+            seen.values[benign.n :] = arrives(mu + gamma * p)
             try:
-                return float((rule(seen) - mu).norm())
+                return bad(rule(seen))
             except (TooManyByzantine, BadUpdate):
-                return -1.0
+                return -math.inf
 
-        best = _worst(harm, self.gamma, self.tries)
-        return (mu + best * p).expand(own.shape).clone()
+        ways = [direction(along, benign.values) for along in directions(self.along)]
+        found = [most_harm(partial(tried, p), self.gamma, self.tries) for p in ways]
+        best = max(range(len(ways)), key=lambda i: found[i][1])
+        return (mu + found[best][0] * ways[best]).expand(own.shape).clone()
 
 
-def _with_copies(benign: Rows, f: int, knowledge: RoundKnowledge) -> Rows:
+def with_copies(benign: Rows, f: int, knowledge: RoundKnowledge) -> Rows:
+    """The honest rows, and f zero rows of the attackers' after them."""
     weights = torch.ones(f) if knowledge.weights is None else knowledge.weights
     there = set(benign.ids or ())
     missing = [client for client in knowledge.plan.cohort if client not in there][:f]
     ids = None if benign.ids is None or len(missing) < f else (*benign.ids, *missing)
     values = torch.cat([benign.values, benign.values.new_zeros(f, benign.d)])
     return Rows(values, torch.cat([benign.weights, weights]), ids)
-
-
-def _worst(harm: Callable[[float], float], start: float, tries: int) -> float:
-    """The gamma of most harm: half of the tries scan octaves around ``start``, the others close in
-    by golden sections.
-    """
-    octaves = tries // 2
-    scanned = [start * 2.0**k for k in range(2 - octaves, 2)]
-    harms = [harm(gamma) for gamma in scanned]
-    at = max(range(octaves), key=harms.__getitem__)
-    best, most = scanned[at], harms[at]
-    low, high = best / 2, best * 2
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = harm(left), harm(right)
-    for _ in range(tries - octaves - 2):
-        if at_left > at_right:
-            high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
-            at_left = harm(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
-            at_right = harm(right)
-    for gamma, found in ((left, at_left), (right, at_right)):
-        if found > most:
-            best, most = gamma, found
-    return best

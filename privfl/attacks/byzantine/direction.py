@@ -10,6 +10,18 @@ from torch import Tensor
 
 Direction: TypeAlias = Literal["unit", "sign", "std"]
 """Inverse unit vector, inverse sign, inverse standard deviation."""
+Along: TypeAlias = Literal["unit", "sign", "std", "best"]
+"""One of them, or whichever does most harm: the paper finds that this differs from task to task."""
+ALL: tuple[Direction, ...] = ("unit", "sign", "std")
+
+
+def directions(along: Along) -> tuple[Direction, ...]:
+    """The directions to try.
+
+    >>> directions("best")
+    ('unit', 'sign', 'std')
+    """
+    return ALL if along == "best" else (along,)
 
 
 def direction(along: Direction, honest: Float[Tensor, "h d"]) -> Float[Tensor, " d"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
+from privfl.attacks.byzantine.objective import arriving
 from privfl.core import Knows, RoundKnowledge, UpdatePoison, Vector, require
 from privfl.core.geometry import squared_distances, squared_norms
 
@@ -22,6 +23,9 @@ class FangKrum(UpdatePoison):
     lambda starts at the paper's upper bound (`bound`) and is halved until Krum picks the row or
     lambda is under ``tolerance``. With ``sees="own"`` (partial knowledge) the attackers play Krum
     among their own honest updates, with one malicious row, then two, and so on.
+
+    Krum is played with the row that arrives, after bound and encoding (``adaptive=False``: with the
+    row that is handed in).
 
     Seat: updates, in collusion. Knows all honest updates, or its own; takes the server's rule to be
     Krum.
@@ -37,6 +41,7 @@ class FangKrum(UpdatePoison):
 
     tolerance: float = 1e-5
     sees: Sees = "benign"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         require.positive(tolerance=self.tolerance)
@@ -64,11 +69,11 @@ class FangKrum(UpdatePoison):
         """-lambda s, the same for every attacker [f, d]."""
         honest, f = honest_estimate("FangKrum", self.sees, own, knowledge), len(own)
         signs = (honest if self.sees == "own" else torch.cat([honest, own])).mean(dim=0).sign()
-        step = 0.0
+        step, arrives = 0.0, arriving(knowledge, self.adaptive)
         for copies in range(1, f + 1) if self.sees == "own" else (f,):
             step = self.bound(honest, f)
             while step >= self.tolerance:
-                if _krum_picks(honest, -step * signs, copies, f):
+                if _krum_picks(honest, arrives(-step * signs), copies, f):
                     return (-step * signs).expand(own.shape).clone()
                 step /= 2
         return (-step * signs).expand(own.shape).clone()

@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.byzantine.honest_estimate import Sees, honest_estimate
-from privfl.core import Knows, RoundKnowledge, UpdatePoison, require
+from privfl.attacks.byzantine.search import most_harm
+from privfl.core import Knows, Path, RoundKnowledge, UpdatePoison, require
+
+TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class FangTrimmedMean(UpdatePoison):
     min] where min < 0; where it falls, uniform on [max, b max], or on [max, max / b] where max < 0.
     Partial knowledge (``sees="own"``): uniform on [mu - 4 sigma, mu - 3 sigma], mirrored. min, max,
     mu, sigma are of models, as in the paper, or of ``updates``; against medians it is the same
-    attack.
+    attack. Where a bound or an encoding changes rows on their way, they are moved towards or away
+    from the honest mean until what arrives does most harm (``adaptive=False``: never).
 
     Seat: updates, in collusion. Knows all honest updates, or its own; takes the server's rule to be
     a trimmed mean or a median.
@@ -45,6 +49,7 @@ class FangTrimmedMean(UpdatePoison):
     b: float = 2.0
     sees: Sees = "benign"
     of: Literal["models", "updates"] = "models"
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         require.at_least(1, b=self.b)
@@ -71,4 +76,26 @@ class FangTrimmedMean(UpdatePoison):
             least, most = values.amin(dim=0), values.amax(dim=0)
             low = torch.where(grows, torch.where(least > 0, least / self.b, least * self.b), most)
             high = torch.where(grows, least, torch.where(most > 0, most * self.b, most / self.b))
-        return low + (high - low) * torch.rand(own.shape, generator=rng).to(own) - start
+        rows = low + (high - low) * torch.rand(own.shape, generator=rng).to(own) - start
+        if not self.adaptive or knowledge.path is None:
+            return rows
+        return _arriving(rows, honest, knowledge.path)
+
+
+def _arriving(
+    rows: Float[Tensor, "f d"], honest: Float[Tensor, "h d"], path: Path
+) -> Float[Tensor, "f d"]:
+    """The rows themselves where they arrive as they are; else, between the honest mean and them,
+    those that move the trimmed mean of what arrives farthest against the honest direction.
+    """
+    mu, f = honest.mean(dim=0), len(rows)
+    if torch.equal(path.sent(rows), rows):
+        return rows
+
+    def harm(factor: float) -> float:
+        seen = torch.cat([honest, path.sent(mu + factor * (rows - mu))]).sort(dim=0).values
+        kept = seen[f : len(seen) - f] if len(seen) > 2 * f else seen
+        return -float(kept.mean(dim=0) @ mu)
+
+    factor, _ = most_harm(harm, 1.0, TRIES)
+    return mu + factor * (rows - mu)

@@ -1,4 +1,4 @@
-"""What colluding attackers take the honest honest_estimate to be."""
+"""What colluding attackers reckon honest clients to send."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from privfl.core import RoundKnowledge
 
 Sees: TypeAlias = Literal["own", "benign"]
-"""Whether statistics of the honest_estimate come from the attackers' own honest updates, or from
+"""Whether statistics of honest updates come from the attackers' own honest updates, or from
 all honest updates of the round.
 """
 

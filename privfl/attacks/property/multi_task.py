@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from privfl.core import (
     Broadcast,
-    Charge,
     ClientId,
     ClientState,
     ConfigError,
     Dataset,
     FlatModel,
     Loss,
+    NoisySteps,
     RoundKnowledge,
     TrainingPoison,
     Update,
@@ -90,7 +90,7 @@ class MultiTaskTrainer:
         dataset: Dataset,
         state: ClientState,
         rng: torch.Generator,
-    ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
+    ) -> tuple[Update, ClientState, tuple[NoisySteps, ...]]:
         """Train the shared model and the head together.
 
         Raises:

@@ -42,7 +42,7 @@ def audit_claims(
     require.at_least(8, canaries=canaries)
     scenario = federation.scenario
     found = []
-    if scenario.mechanism is not None or scenario.channel.able.noise is not None:
+    if scenario.pipeline().private:
         found.append(audit_clients(federation, recorded, canaries, confidence, progress))
     gradient, delta = scenario.workload.method.gradient, federation.audit.delta
     if is_private(gradient):

@@ -16,7 +16,6 @@ from privfl.core import (
     BatchGradient,
     Bound,
     Broadcast,
-    Charge,
     ClientId,
     ClientState,
     ConfigError,
@@ -26,6 +25,7 @@ from privfl.core import (
     LocalPlan,
     LocalRecipe,
     Loss,
+    NoisySteps,
     Seeds,
     Update,
     Vector,
@@ -56,7 +56,7 @@ class _Rows:
         dataset: Dataset,
         state: ClientState,
         rng: torch.Generator,
-    ) -> tuple[Update, ClientState, tuple[Charge, ...]]:
+    ) -> tuple[Update, ClientState, tuple[NoisySteps, ...]]:
         weight = float(dataset.n) if self.weighting == "samples" else 1.0
         return Update(client, self.rows[int(dataset.y[0])].clone(), weight), state, ()
 
@@ -94,7 +94,7 @@ def audit_clients(
     n = len(clients)
     plays = math.ceil(canaries / n)
     rounds = max(1, min(scenario.rounds, MOST_ROUNDS // plays))
-    replaced = scenario.local_noise or scenario.relation() == "replace_one"
+    replaced = scenario.pipeline().neighbours.relation == "replace_one"
     axes, d = _axes(scenario.bound, n)
     scored, ledger, incidents = Scored(), Ledger(), 0
     for play in range(plays):

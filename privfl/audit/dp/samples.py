@@ -42,6 +42,7 @@ def audit_samples(
     steps = gradient.steps(n, plan)
     joined = math.ceil(scenario.sampler.sampling(len(scenario.clients)).rate * scenario.rounds)
     rounds = max(1, min(joined, 10 * MOST_ROUNDS // (plays * steps)))
+    pipeline = scenario.pipeline()
     trained = LocalSGD(lr=1.0, plan=plan, gradient=gradient)
     scored = Scored()
     charges: tuple[Charge, ...] = ()
@@ -59,11 +60,11 @@ def audit_samples(
         for number in range(rounds):
             broadcast = Broadcast(number, torch.zeros(m))
             rng = seeds.generator("canary training", play, number)
-            update, _, charged = trained.on(model, mean_output)(
+            update, _, noisy = trained.on(model, mean_output)(
                 client, broadcast, data, ClientState(), rng
             )
             total -= update.delta.double()
-            charges += charged
+            charges += pipeline.trained(number, client, noisy)
         scored.add(total, coins)
     subject = charges[0].subject
     played = made = Ledger(charges)

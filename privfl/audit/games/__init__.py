@@ -1,8 +1,8 @@
 """The games of an audit: each attack against each view, scored by who knows the truth."""
 
 from privfl.audit.games.membership import attack_stream
-from privfl.audit.games.notes import Notes, tell
+from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.property import attack_property
 from privfl.audit.games.reconstruction import attack_probe
 
-__all__ = ["Notes", "attack_probe", "attack_property", "attack_stream", "tell"]
+__all__ = ["AuditNotes", "attack_probe", "attack_property", "attack_stream", "tell"]

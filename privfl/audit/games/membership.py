@@ -10,14 +10,14 @@ from torch import Tensor
 
 from privfl.attacks import ClientScores, Inference, Knowledge, NotApplicable, Scores
 from privfl.audit import score
-from privfl.audit.games.notes import Notes, attacked, name_of, tell
+from privfl.audit.games.notes import AuditNotes, attacked, name_of, tell
 from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset
 from privfl.federation import Run
 
 
 def attack_stream(
-    notes: Notes,
+    notes: AuditNotes,
     layer: str,
     run: Run,
     adversaries: Sequence[str],

@@ -17,7 +17,7 @@ from privfl.core import Rows, View
 
 
 @dataclass(slots=True)
-class Notes:
+class AuditNotes:
     """What was found so far. ``told`` are a stage's answers by attack and by what it saw: who has
     the same eyes is told the same.
     """
@@ -35,7 +35,7 @@ def tell(progress: Callable[[str], None] | None, what: str) -> None:
 
 
 def attacked(
-    notes: Notes,
+    notes: AuditNotes,
     layer: str,
     adversary: str,
     attack: Inference,

@@ -9,7 +9,7 @@ import torch
 
 from privfl.attacks import Inference, Knowledge, PropertyScores
 from privfl.audit import score
-from privfl.audit.games.notes import Notes, attacked
+from privfl.audit.games.notes import AuditNotes, attacked
 from privfl.audit.rehearsal import Ground, rehearse, views_of
 from privfl.core import Dataset
 from privfl.federation import Federation
@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 def attack_property(
-    notes: Notes,
+    notes: AuditNotes,
     layer: str,
     federation: Federation,
     adversaries: Sequence[str],

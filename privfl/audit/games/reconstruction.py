@@ -20,14 +20,14 @@ from privfl.attacks import (
     Reconstruction,
 )
 from privfl.audit import score
-from privfl.audit.games.notes import Notes, attacked, name_of, tell
+from privfl.audit.games.notes import AuditNotes, attacked, name_of, tell
 from privfl.audit.rehearsal import views_of
 from privfl.core import ClientId, Dataset
 from privfl.federation import Run
 
 
 def attack_probe(
-    notes: Notes,
+    notes: AuditNotes,
     layer: str,
     run: Run,
     adversaries: Sequence[str],

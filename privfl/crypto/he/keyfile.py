@@ -1,9 +1,7 @@
-"""Secret keys on disk: readable by their owner alone, or not at all."""
+"""Secret keys on disk, and when one in a file may be used."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +9,7 @@ from typing import TypeVar
 from privfl.core import ConfigError, RoundPlan
 from privfl.crypto.he.scheme import SecretKey
 from privfl.crypto.he.wire import Refused
+from privfl.crypto.primitives import private_file
 
 S = TypeVar("S", bound=SecretKey)
 
@@ -23,17 +22,7 @@ def write(path: Path, kind: bytes, secret: bytes) -> None:
     Raises:
         ConfigError: the file exists.
     """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise ConfigError(
-            f"key file {path} exists: a key is never overwritten. Name another file."
-        ) from None
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(
-            handle, 0o600
-        )  # a umask can only take rights away; this also undoes what an ACL default would add
-        file.write(_MAGIC + len(kind).to_bytes(1, "little") + kind + secret)
+    private_file.write(path, _MAGIC + len(kind).to_bytes(1, "little") + kind + secret)
 
 
 def read(path: Path, kind: bytes) -> bytes:
@@ -43,17 +32,7 @@ def read(path: Path, kind: bytes) -> bytes:
         ConfigError: others than the owner may read the file, it is somebody else's, or it holds no
             key of this kind.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(
-                f"key file {path} is open to others than its owner (mode"
-                f" {facts.st_mode & 0o777:o}): chmod 600 it."
-            )
-        if facts.st_uid != os.geteuid():
-            raise ConfigError(f"key file {path} belongs to another user.")
-        body = file.read()
+    body = private_file.read(path)
     head = _MAGIC + len(kind).to_bytes(1, "little") + kind
     if not body.startswith(head):
         raise ConfigError(f"key file {path} holds no {kind.decode()} key of this version.")

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from privfl.core import ConfigError
+from privfl.core import Buffer, ConfigError
 
 BackendName = Literal["auto", "cryptography", "pycryptodome"]
 
@@ -58,13 +58,13 @@ class Backend(Protocol):
         """Whether the signature is the key's on this message."""
         ...
 
-    def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+    def seal(self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes) -> bytes:
         """AES-GCM: ciphertext and tag; ``bound`` is authenticated beside it. Never twice with one
         key and nonce.
         """
         ...
 
-    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
+    def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
         ...
 

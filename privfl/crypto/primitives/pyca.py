@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 
 _ZEROS = memoryview(bytes(1 << 17))
 _GCM_FIRST = (2).to_bytes(4, "big")
@@ -79,11 +79,11 @@ class Pyca:
             return False
         return True
 
-    def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+    def seal(self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes) -> bytes:
         """As `Backend` says."""
         return AESGCM(key).encrypt(nonce, plain, bound)
 
-    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
+    def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """As `Backend` says."""
         try:
             return AESGCM(key).decrypt(nonce, sealed, bound)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from Crypto.Cipher import AES
 from Crypto.Signature import eddsa
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.primitives.ladder import x25519
 
 _ZEROS = memoryview(bytes(1 << 17))
@@ -78,14 +78,14 @@ class Pycryptodome:
             return False
         return True
 
-    def seal(self, key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
+    def seal(self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes) -> bytes:
         """As `Backend` says."""
         cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
         cipher.update(bound)
         body, tag = cipher.encrypt_and_digest(plain)
         return bytes(body + tag)
 
-    def unseal(self, key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes | None:
+    def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """As `Backend` says."""
         cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
         cipher.update(bound)

@@ -6,51 +6,40 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from privfl.core import (
     Able,
-    BadUpdate,
-    Bounded,
     ChannelKind,
     ClientId,
     ClientMember,
-    ConfigError,
     DpEvent,
     Guarantee,
     HelperMember,
-    KeepsSecrets,
     Liars,
     Member,
-    Opener,
-    Party,
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
-    Silent,
     Total,
     client_party,
 )
-from privfl.crypto.primitives import backend, fields
-from privfl.crypto.secagg import ideal, keys
-from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
+from privfl.crypto.primitives import backend
+from privfl.crypto.secagg import ideal
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.guarantee import ideal_guarantee, secagg_guarantee
-from privfl.crypto.secagg.keys import RoundKeys
+from privfl.crypto.secagg.members import SecAggClient, SecAggServer
 from privfl.crypto.secagg.parameters import (
     SecAggParameters,
     SecAggSettings,
     degree_for,
-    epoch,
     parameters_of,
     quorum_of,
     unit_l2,
 )
-from privfl.crypto.secagg.server import SecAggServerParty
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
@@ -135,13 +124,6 @@ class SecAgg(SecAggSettings):
         """None; the trusted party where ``fidelity`` is ideal."""
         return {ideal.TRUSTED: ideal.TrustedMember(self)} if self.fidelity == "ideal" else {}
 
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rounding makes a contribution longer: its norm is what one client adds to the sum, and
-        twice that how far it moves it.
-        """
-        longest = self.code.inflated(l2, d)
-        return RowBound(longest, 2 * longest)
-
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute from its mail and its members.
 
@@ -178,125 +160,11 @@ class SecAgg(SecAggSettings):
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)
 
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
-        """What accounts for the noise in a sum of so many survivors; None where there is none."""
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+        """What accounts for the noise in a sum of so many survivors (of a quorum, the fewest that
+        are ever summed, unless said); None where there is none.
+        """
         if self.noise is None:
             return None
-        return self.noise.event(
-            unit_l2(self, plan), plan.d, parameters_of(self, plan).quorum, survivors
-        )
-
-
-@dataclass(repr=False)
-class SecAggClient(KeepsSecrets):
-    """A client between rounds: its identity key, next round's keys where they travel ahead, and the
-    secrets of past rounds.
-
-    Past rounds' secrets are what a curious client would keep, so views of colluding clients need
-    them; ``forward_secrecy`` forgets them. Against an active server a round is entered once: under
-    one tag no second vector is ever masked.
-    """
-
-    channel: SecAggSettings
-    who: ClientId
-    identity: bytes
-    ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
-    kept: dict[bytes, tuple[int, RoundKeys]] = field(default_factory=dict)
-    entered: set[bytes] = field(default_factory=set)
-
-    def set_up(self) -> Party:
-        """Nothing to say: keys are fresh in every round, and identities are in the directory."""
-        return Silent()
-
-    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `SecAgg`, or a client that is not in the cohort.
-        """
-        channel, now = self.channel, parameters_of(self.channel, plan)
-        try:
-            position = plan.cohort.index(self.who)
-        except ValueError:
-            raise ConfigError(
-                f"round {plan.number}: client {self.who} is not in the cohort."
-            ) from None
-        library, this = backend(channel.backend), epoch(plan, plan.number)
-        own = self.ahead.pop(this, None) or RoundKeys.fresh(library)
-        refused, vector, advert = None, None, b""
-        if channel.active and this in self.entered:
-            refused = (
-                f"round {plan.number} was entered before: a replay could subtract two masked"
-                " vectors"
-            )
-        self.entered.add(this)
-        try:
-            vector = ring_vector(channel, update, plan, now)
-        except BadUpdate as bad:
-            refused = str(bad)
-        if channel.carry:
-            following = epoch(plan, plan.number + 1)
-            later = self.ahead[following] = RoundKeys.fresh(library)
-            advert = later.public
-            if channel.active:
-                advert += library.sign(
-                    self.identity, keys.advertisement(following, self.who, later.public)
-                )
-        if not channel.forward_secrecy:
-            self.kept[now.tag] = (position, own)
-        return SecAggClientParty(
-            now,
-            plan.cohort,
-            position,
-            own,
-            self.identity,
-            channel.directory,
-            channel.backend,
-            this,
-            fields.facts(plan),
-            vector,
-            refused=refused,
-            speaks_first=not channel.carry,
-            next_advert=advert,
-        )
-
-
-@dataclass(repr=False)
-class SecAggServer(KeepsSecrets):
-    """The server between rounds: the public keys that came ahead of their round.
-
-    A network adapter that puts members and parties to rest keeps a server's party and member in one
-    `sleep`, or the keys that the party collects are lost and the next round calls for them again.
-    """
-
-    channel: SecAggSettings
-    ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
-
-    def set_up(self) -> Party:
-        """Nothing to say."""
-        return Silent()
-
-    def enter(self, plan: RoundPlan) -> Opener[Total]:
-        """The party of one round.
-
-        Raises:
-            ConfigError: as `SecAgg`.
-        """
-        channel, now = self.channel, parameters_of(self.channel, plan)
-        this, following = epoch(plan, plan.number), epoch(plan, plan.number + 1)
-        carried = self.ahead.pop(this, {})
-        if channel.carry:
-            self.ahead = {following: {}}
-        collected = self.ahead.get(following, {})
-        return SecAggServerParty(
-            now,
-            plan,
-            channel.code,
-            channel.directory,
-            channel.backend,
-            this,
-            fields.facts(plan),
-            channel.carry,
-            carried,
-            collected,
-        )
+        quorum = parameters_of(self, plan).quorum
+        return self.noise.event(unit_l2(self, plan), plan.d, quorum, survivors or quorum)

@@ -228,7 +228,7 @@ def _rows(settings: SecAggSettings, received: Received) -> Rows | None:
                 plan, packed = fields.read_facts(content)
                 if kind is not Kind.MASKED or client is None:
                     continue
-                ring = wire.HEADER.unpack_from(body)[2]
+                ring = wire.FORMAT.read(body).ring
                 vector = fields.unpack(packed, ring, settings.code.length(plan))
                 found[client] = settings.code.decode(lift(vector, ring), plan, 1)
             except (Malformed, ValueError):

@@ -30,6 +30,7 @@ from privfl.core import (
     Vector,
     client_party,
 )
+from privfl.crypto.frame import HEADER
 from privfl.crypto.lies import Alters, Notes, each, victim
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.ring import lift
@@ -179,7 +180,7 @@ def deals_wrong_shares() -> Liars:
             return body
         sealed, _ = fields.read_table(content[32:], SEALED, 1 << 32)
         wrong: dict[int, Buffer] = {j: secrets.token_bytes(SEALED) for j in sealed}
-        return body[: wire.HEADER.size + 32] + fields.table(wrong)
+        return body[: HEADER.size + 32] + fields.table(wrong)
 
     return each(lambda honest: Alters(honest, garbled))()
 

@@ -53,7 +53,7 @@ class SecAggCoalitionView:
                     kind, position, tag, content = wire.read(body)
                     if client is not None and (not tap.tag or tag == tap.tag):
                         tap.tag = tag
-                        tap.ring = wire.HEADER.unpack_from(body)[2]
+                        tap.ring = wire.FORMAT.read(body).ring
                         tap._take(kind, position, content)
                         tap.ids[position] = client
                 except (Malformed, ValueError):

@@ -2,9 +2,9 @@
 computing on shares.
 """
 
-from privfl.crypto.sharing.beaver import Square, Triple, UsedUp, deal, deal_square
+from privfl.crypto.sharing.beaver import Triple, UsedUp
 from privfl.crypto.sharing.channel import AdditiveSharing
-from privfl.crypto.sharing.compare import Ands, DaBits, SignBits, deal_ands, deal_dabits
+from privfl.crypto.sharing.compare import Ands, DaBits, SignBits
 from privfl.crypto.sharing.packed import PackedShamir
 from privfl.crypto.sharing.shamir import Shamir
 
@@ -15,11 +15,6 @@ __all__ = [
     "PackedShamir",
     "Shamir",
     "SignBits",
-    "Square",
     "Triple",
     "UsedUp",
-    "deal",
-    "deal_ands",
-    "deal_dabits",
-    "deal_square",
 ]

@@ -7,40 +7,27 @@ triples. Semi-honest parties, a dealer who colludes with neither.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from privfl.core import KeepsSecrets
-from privfl.crypto.sharing.additive import split_whole
 from privfl.crypto.sharing.beaver import UsedUp
 
 U64 = npt.NDArray[np.uint64]
 _LEVELS = (1, 2, 4, 8, 16, 32)
 
 
-def _random(n: int) -> U64:
-    return np.frombuffer(secrets.token_bytes(8 * n), dtype="<u8").copy()
-
-
 @dataclass(repr=False)
 class Ands(KeepsSecrets):
-    """One party's exclusive-or shares of random words a and b [rows, n] and of a & b; a row serves
-    once.
+    """One party's exclusive-or shares of random words a and b [13, n] and of a & b, for the
+    comparison of n values; a row serves once.
     """
 
     a: U64
     b: U64
     c: U64
-
-
-def deal_ands(n: int) -> tuple[Ands, Ands]:
-    """The dealer's act for the comparison of n values: 13 rows of words."""
-    rows = 1 + 2 * len(_LEVELS)
-    a, b, a0, b0, c0 = (_random(rows * n).reshape(rows, n) for _ in range(5))
-    return Ands(a0, b0, c0), Ands(a ^ a0, b ^ b0, (a & b) ^ c0)
 
 
 @dataclass(repr=False)
@@ -52,11 +39,9 @@ class SignBits(KeepsSecrets):
     further; then ``bits`` is there.
 
     >>> x = np.array([5, -3], dtype=np.int64).view(np.uint64)
-    >>> x0 = _random(2)
-    >>> one, two = (
-    ...     SignBits(share, ands, first)
-    ...     for share, ands, first in zip((x0, x - x0), deal_ands(2), (True, False))
-    ... )
+    >>> x0 = np.array([2**63, 7], dtype=np.uint64)
+    >>> zeros = Ands(*np.zeros((3, 13, 2), dtype=np.uint64))  # a dealer's words are random
+    >>> one, two = SignBits(x0, zeros, first=True), SignBits(x - x0, zeros, first=False)
     >>> while one.bits is None:
     ...     a, b = one.send(), two.send()
     ...     one.take(b)
@@ -161,10 +146,3 @@ class DaBits(KeepsSecrets):
         """
         share = self.numbers - np.uint64(2) * opened * self.numbers
         return share + opened if first else share
-
-
-def deal_dabits(n: int) -> tuple[DaBits, DaBits]:
-    """The dealer's act: n random bits in both sharings."""
-    r, mine = _random(n) & np.uint64(1), _random(n) & np.uint64(1)
-    one, two = split_whole(r, 2)
-    return DaBits(mine, one), DaBits(r ^ mine, two)

@@ -21,7 +21,8 @@ from privfl.core import (
 from privfl.crypto import lies
 from privfl.crypto.primitives import fields
 from privfl.crypto.ring import word
-from privfl.crypto.sharing.parties import SUM, HelperParty
+from privfl.crypto.sharing.parameters import SUM
+from privfl.crypto.sharing.server import HelperParty
 
 SHIFT = 20_000
 """What a lying server adds to the first value of its sum, in steps of the fixed point."""

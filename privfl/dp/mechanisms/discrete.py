@@ -29,38 +29,52 @@ _LEAST = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Steps of a grid on which the noise's deviation is a power of two, and the sensitivity in
-    steps, rounding included.
+    """A grid on which the noise's deviation is a power of two: that deviation, and the sensitivity,
+    rounding included, in steps of it.
     """
 
-    step: float
-    l2: float
     deviation: int
+    l2: float
+    d: int
 
     @classmethod
-    def of(cls, noise_multiplier: float, l2: float, d: int) -> _Grid:
+    def of(cls, noise_multiplier: float, d: int) -> _Grid:
+        deviation = max(_LEAST, 1 << math.ceil(math.log2(_FINE * noise_multiplier * math.sqrt(d))))
+        return cls(deviation, deviation / noise_multiplier, d)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What events state."""
+        return {
+            "l2": self.l2,
+            "l1": self.l2 * math.sqrt(self.d),
+            "variance": float(self.deviation) ** 2,
+        }
+
+    def step(self, l2: float) -> float:
+        """How wide a step is for a vector that moves so far, less sqrt(d) steps for rounding two
+        neighbours.
+        """
         if not math.isfinite(l2) or l2 <= 0:
             raise ConfigError(
                 f"noise needs a finite L2 sensitivity above 0, and it is {l2}: set a clip and a"
                 " rule that has one."
             )
-        deviation = max(_LEAST, 1 << math.ceil(math.log2(_FINE * noise_multiplier * math.sqrt(d))))
-        steps = (
-            deviation / noise_multiplier
-        )  # the whole sensitivity: the vector's own, and sqrt(d) for rounding two neighbours
-        return cls(l2 / (steps - math.sqrt(d)), steps, deviation)
+        return l2 / (self.l2 - math.sqrt(self.d))
 
     def noisy(
         self,
         vector: Vector,
+        l2: float,
         draw: Callable[[int, float, NoiseSource], Integers],
         noise: NoiseSource,
     ) -> Vector:
         values = vector.detach().cpu().double().numpy().reshape(-1)
-        whole = np.rint(values / self.step).astype(np.int64) + draw(
+        step = self.step(l2)
+        whole = np.rint(values / step).astype(np.int64) + draw(
             values.size, float(self.deviation) ** 2, noise
         )
-        return torch.from_numpy(whole * self.step).to(vector.device, vector.dtype).view_as(vector)
+        return torch.from_numpy(whole * step).to(vector.device, vector.dtype).view_as(vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,11 @@ class DiscreteGaussian(Mechanism):
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one vector [d], its rounding included."""
+        numbers = _Grid.of(self.noise_multiplier, d).numbers
+        return DpEvent("discrete_gaussian", {**numbers, "shares": 1, "d": d})
+
     @property
     def guarantee(self) -> Guarantee[Mechanism]:
         """Who sees what without noise, and what leaving noise out does."""
@@ -102,19 +121,9 @@ class DiscreteGaussian(Mechanism):
         self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
         """The aggregate on its grid with noise, and the event."""
-        d = vector.numel()
-        grid = _Grid.of(self.noise_multiplier, float(sensitivity.l2), d)
-        event = DpEvent(
-            "discrete_gaussian",
-            {
-                "l2": grid.l2,
-                "l1": grid.l2 * math.sqrt(d),
-                "variance": float(grid.deviation) ** 2,
-                "shares": 1,
-                "d": d,
-            },
-        )
-        return grid.noisy(vector, discrete_gaussian, noise), event
+        grid = _Grid.of(self.noise_multiplier, vector.numel())
+        noisy = grid.noisy(vector, float(sensitivity.l2), discrete_gaussian, noise)
+        return noisy, self.event(vector.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,10 @@ class Skellam(Mechanism):
     def __post_init__(self) -> None:
         require.positive(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one vector [d], its rounding included."""
+        return DpEvent("skellam", _Grid.of(self.noise_multiplier, d).numbers)
+
     @property
     def guarantee(self) -> Guarantee[Mechanism]:
         """Who sees what without noise, and what leaving noise out does."""
@@ -146,10 +159,6 @@ class Skellam(Mechanism):
         self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
         """The aggregate on its grid with noise, and the event."""
-        d = vector.numel()
-        grid = _Grid.of(self.noise_multiplier, float(sensitivity.l2), d)
-        event = DpEvent(
-            "skellam",
-            {"l2": grid.l2, "l1": grid.l2 * math.sqrt(d), "variance": float(grid.deviation) ** 2},
-        )
-        return grid.noisy(vector, skellam, noise), event
+        grid = _Grid.of(self.noise_multiplier, vector.numel())
+        noisy = grid.noisy(vector, float(sensitivity.l2), skellam, noise)
+        return noisy, self.event(vector.numel())

@@ -66,6 +66,10 @@ class Gaussian(Mechanism):
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one vector [d]."""
+        return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+
     @property
     def guarantee(self) -> Guarantee[Mechanism]:
         """Who sees what without noise, and what leaving noise out does."""
@@ -88,9 +92,7 @@ class Gaussian(Mechanism):
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.noise_multiplier * _bounded(sensitivity.l2, "L2")
-        return _noisy(vector, deviation, noise), DpEvent(
-            "gaussian", {"noise_multiplier": self.noise_multiplier}
-        )
+        return _noisy(vector, deviation, noise), self.event(vector.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class LocalGaussian(Mechanism):
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
 
+    def event(self, d: int) -> DpEvent:
+        """What accounts for the noise on one client's vector [d]."""
+        return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+
     @property
     def guarantee(self) -> Guarantee[Mechanism]:
         """Who sees what without noise, and what leaving noise out does."""
@@ -128,9 +134,7 @@ class LocalGaussian(Mechanism):
             ConfigError: the sensitivity is not finite.
         """
         deviation = self.local_deviation(sensitivity)
-        return _noisy(values, deviation, noise), DpEvent(
-            "gaussian", {"noise_multiplier": self.noise_multiplier}
-        )
+        return _noisy(values, deviation, noise), self.event(values.numel())
 
     def local_deviation(self, sensitivity: Sensitivity) -> float:
         """Z times the L2 sensitivity.

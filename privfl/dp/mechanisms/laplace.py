@@ -33,7 +33,7 @@ class Laplace(Mechanism):
     Raises:
         ConfigError: epsilon is not above 0.
 
-    >>> Laplace(epsilon=0.5).event()
+    >>> Laplace(epsilon=0.5).event(d=3)
     DpEvent(mechanism='laplace', parameters={'scale': 2.0})
     """
 
@@ -42,14 +42,14 @@ class Laplace(Mechanism):
     def __post_init__(self) -> None:
         require.positive(epsilon=self.epsilon)
 
+    def event(self, d: int) -> DpEvent:
+        """One release: the scale over the L1 sensitivity."""
+        return DpEvent("laplace", {"scale": 1 / self.epsilon})
+
     @property
     def guarantee(self) -> Guarantee[Mechanism]:
         """Who sees what without noise, and what leaving noise out does."""
         return central()
-
-    def event(self) -> DpEvent:
-        """One release: the scale over the L1 sensitivity."""
-        return DpEvent("laplace", {"scale": 1 / self.epsilon})
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
@@ -74,4 +74,4 @@ class Laplace(Mechanism):
             )
         signs = torch.from_numpy(uniforms(n, noise)).sub_(0.5).sign_()
         drawn = exponentials(n, noise).mul_(signs).mul_(l1 / self.epsilon)
-        return vector + drawn.to(vector.device, vector.dtype).view_as(vector), self.event()
+        return vector + drawn.to(vector.device, vector.dtype).view_as(vector), self.event(n)

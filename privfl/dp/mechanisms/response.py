@@ -50,14 +50,18 @@ class RandomisedResponse(Mechanism):
         require.at_least(2, k=self.k)
 
     @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return local()
+
+    @property
     def truth(self) -> float:
         """How likely an answer is told as it is."""
         return round(1 / (1 + (self.k - 1) * math.exp(-self.epsilon)), 15)
 
-    @property
-    def guarantee(self) -> Guarantee[Mechanism]:
-        """Who sees what without noise, and what leaving noise out does."""
-        return local()
+    def event(self, d: int) -> DpEvent:
+        """What accounts for a client's d answers."""
+        return DpEvent("randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": d})
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
@@ -73,10 +77,7 @@ class RandomisedResponse(Mechanism):
         lie = uniforms(told.size, noise) > self.truth
         shift = np.minimum(np.ceil(uniforms(told.size, noise) * (self.k - 1)), self.k - 1)
         answers = np.where(lie, (told + shift) % self.k, told)
-        event = DpEvent(
-            "randomised_response", {"epsilon": self.epsilon, "k": self.k, "count": told.size}
-        )
-        return torch.from_numpy(answers).to(values.device, values.dtype), event
+        return torch.from_numpy(answers).to(values.device, values.dtype), self.event(told.size)
 
     def release(
         self, vector: Vector, sensitivity: Sensitivity, survivors: int, noise: NoiseSource

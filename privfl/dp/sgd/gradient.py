@@ -15,14 +15,13 @@ from torch import Tensor
 
 from privfl.core import (
     BadUpdate,
-    Charge,
-    ClientId,
     ConfigError,
     DpEvent,
     FlatModel,
     LocalPlan,
     Loss,
     NoiseSource,
+    NoisySteps,
     OsNoise,
     Sampling,
     require,
@@ -73,7 +72,7 @@ class DPGradient:
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
             virtual batches. None: never cut.
-        noise: where noise comes from; a seeded source voids the guarantee, and the charges say so.
+        noise: where noise comes from; a seeded source voids the guarantee, and charges say so.
 
     Raises:
         ConfigError: a setting out of range.
@@ -195,19 +194,13 @@ class DPGradient:
             return target / (norms + 0.01)
         return target / norms.clamp(min=self.l2 * _KEEP)
 
-    def charges(
-        self, round: int, client: ClientId, n: int, plan: LocalPlan, steps: int
-    ) -> tuple[Charge, ...]:
-        """One charge for all steps: a Poisson-sampled Gaussian, to the samples of this client."""
+    def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
+        """All steps alike: a Poisson-sampled Gaussian each, of this client's samples."""
         return (
-            Charge(
-                round,
+            NoisySteps(
                 DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier}),
                 Sampling("poisson", self._rate(n, plan), n),
-                unit="sample",
-                relation="add_remove",
-                subject=f"sample of client {client}",
-                repeatable_noise=self.noise.repeatable,
                 count=steps,
+                repeatable=self.noise.repeatable,
             ),
         )

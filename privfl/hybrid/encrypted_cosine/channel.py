@@ -28,7 +28,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     Total,
     Vector,
@@ -148,6 +147,12 @@ class EncryptedCosine:
                 " reference trained on the server's own data."
             )
 
+        if isinstance(self.rule, CosineFilter) and self.rule.bound is not None:
+            raise ConfigError(
+                "encrypted_cosine: every row has one length, so cosine_filter has nothing to cut to"
+                f" bound={self.rule.bound:g}: leave it out."
+            )
+
     @property
     def able(self) -> Able:
         """UnitVectors arrive; the server is told the model, for its reference."""
@@ -191,12 +196,6 @@ class EncryptedCosine:
     def helpers(self) -> Mapping[PartyId, KeyHolder]:
         """The key holder."""
         return {KEY_HOLDER: KeyHolder(Ring(KEY_HOLDER, self.setting))}
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """As long as the norm check lets a row be; how far one client moves the result through the
-        others' weights is not proved.
-        """
-        return RowBound(self.encoding.longest(l2, d), float("inf"))
 
     @property
     def guarantee(self) -> Guarantee[Liars]:

@@ -30,7 +30,6 @@ from privfl.core import (
     Received,
     RingNoise,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -76,7 +75,8 @@ class TwoServer:
 
     Args:
         rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs
-            no rows: it is called with none. Robust rules give every row the weight 1;
+            no rows: it is called with none, and its rows are as long as the clip lets them be (no
+            median of norms is taken). Robust rules give every row the weight 1;
             ``Mean(weighted=True)`` sends weights hidden, each proved to be in range; a liar can
             pair the longest vector with the weight 0.
         reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change
@@ -152,6 +152,12 @@ class TwoServer:
                 "two_server: cosine_filter's own reference is the median of the rows, which nobody"
                 " here can read: set channel.reference to 'previous', or give the filter a"
                 " reference trained on the server's own data."
+            )
+        if isinstance(rule, CosineFilter) and rule.bound is not None:
+            raise ConfigError(
+                "two_server: cosine_filter's rows are as long as the clip that each is proved to"
+                f" keep, and nobody can cut them to bound={rule.bound:g}: leave it out, and set the"
+                " run's own bound."
             )
         if self.noise is not None and not (
             isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"
@@ -262,16 +268,7 @@ class TwoServer:
             return direction
         return replace(direction, length=min(direction.length, self.rule.root_l2))
 
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """The sum's sensitivity through a selection is not proved; under Mean, what one proved row
-        adds to it.
-        """
-        if not isinstance(self.rule, Mean):
-            return RowBound(self.code.inflated(l2, d), math.inf)
-        longest = self.code.inflated(l2, d) * (1 + 1e-5)
-        return RowBound(longest, 2 * longest)
-
-    def noise_event(self, plan: RoundPlan, survivors: int) -> DpEvent | None:
+    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
         """What accounts for ONE server's noise in the sum: the other may be who looks, and knows
         its own. None where there is none.
         """

@@ -24,11 +24,10 @@ def max_byzantine(machine: Machine, f: int, m: int) -> int:
         StageAbort: too few rows for f and m, or more than f failed.
     """
     n, lost = machine.n, machine.n - len(machine.valid)
-    if n <= 2 * f + 2 or m > n - f - 2:
+    if n <= 2 * f + 2 or m > n - f:
         raise StageAbort(
             "select",
-            f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f - 2, and {n} rows are"
-            " there",
+            f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f, and {n} rows are there",
         )
     if lost > f:
         raise StageAbort(

@@ -1,32 +1,25 @@
 """A round's public parameters, agreed before it starts: the ring with its headroom proved, the
-checks, the wire's header.
+checks, the kinds of messages.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from privfl.core import BadUpdate, Buffer, ConfigError, PartyId, RoundPlan, Vector, client_party
-from privfl.crypto import cohort
+from privfl.core import BadUpdate, ConfigError, RoundPlan, Vector
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.primitives import Backend, BackendName, backend, open_box, seal_box
-from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.primitives.sealed_box import OVERHEAD
+from privfl.crypto.frame import FramedRound, FrameFormat
+from privfl.crypto.primitives import Backend, BackendName, backend
 from privfl.hybrid.two_server.ring_codec import packed_size
 from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
 
-HEADER = struct.Struct("<4sBBHI16s")
-"""Magic and version, kind, bits of the ring, nothing, the client's place in the cohort, the round's
-tag.
-"""
-MAGIC = b"P2S\x01"
+FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
 """Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it
 heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the
@@ -85,13 +78,15 @@ def direct(vector: Vector, steep: int) -> Direction | None:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoServerParameters:
+class TwoServerParameters(FramedRound):
     """A round's public parameters; ``tag`` stands for all of them and is in every message.
 
     ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where
     clients normalise), ``rows`` how many projections prove it, ``weighted`` whether each row
     carries its weight as one more word, ``signs`` whether rows are single bits.
     """
+
+    FORMAT: ClassVar[FrameFormat] = FORMAT
 
     tag: bytes
     plan: RoundPlan
@@ -155,84 +150,9 @@ class TwoServerParameters:
         """Columns at a time: n rows of them stay in cache."""
         return max(256, min(8192, (1 << 18) // max(n, 1) // 64 * 64))
 
-    def write(self, kind: int, position: int, *parts: Buffer) -> bytes:
-        """A whole message."""
-        return b"".join((HEADER.pack(MAGIC, kind, self.ring, 0, position, self.tag), *parts))
-
-    def read(self, body: Buffer, kind: int) -> tuple[int, memoryview]:
-        """Position and content of a message of this kind.
-
-        Raises:
-            Malformed: it is none, or another round's.
-        """
-        found, position, tag, content = read(body)
-        if tag != self.tag:
-            raise Malformed(
-                "it belongs to another round, or its sender runs it with other parameters"
-            )
-        if found != kind:
-            raise Malformed("it is out of order")
-        return position, content
-
-    def sender(self, who: PartyId, body: Buffer, kind: int) -> tuple[int, memoryview]:
-        """Position and content of a client's message.
-
-        Raises:
-            Malformed: as `read`, or it claims another's place.
-        """
-        client = cohort.member_of(self.plan, who)
-        position, content = self.read(body, kind)
-        cohort.own_place(self.plan, client, position)
-        return position, content
-
-    def name(self, position: int) -> PartyId:
-        """The party at a place of the cohort."""
-        return client_party(self.plan.cohort[position])
-
-    def enough(self, stage: str, left: Collection[int]) -> None:
-        """Refuse to go on with fewer contributions than the quorum.
-
-        Raises:
-            StageAbort: fewer are left.
-        """
-        cohort.enough(self.plan, self.quorum, stage, left)
-
     def bound_to(self, *names: str) -> bytes:
-        """What a sealed sealed_box of this round is bound to."""
+        """What a sealed box of this round is bound to."""
         return self.tag + "/".join(names).encode()
-
-
-def read(body: Buffer) -> tuple[int, int, bytes, memoryview]:
-    """Kind, position, tag and content of any message.
-
-    Raises:
-        Malformed: it is none of this version.
-    """
-    if len(body) < HEADER.size:
-        raise Malformed(f"{len(body)} bytes are no message")
-    magic, kind, _, nothing, position, tag = HEADER.unpack_from(body)
-    if magic != MAGIC or nothing:
-        raise Malformed("not a two-server message of this version")
-    return kind, position, tag, memoryview(body)[HEADER.size :]
-
-
-def seal_to(boxes: Iterable[bytes], plain: bytes, context: bytes, library: Backend) -> bytes:
-    """A sealed_box to each key that a party may hold, all of one length."""
-    return b"".join(seal_box(box, plain, context, library) for box in boxes)
-
-
-def open_one(content: Buffer, size: int, secret: bytes, context: bytes, library: Backend) -> bytes:
-    """The one of the sealed_boxes of ``size`` bytes inside that this key opens.
-
-    Raises:
-        Malformed: none does.
-    """
-    whole = size + OVERHEAD
-    for start in range(0, len(content) - whole + 1, whole):
-        plain = open_box(secret, bytes(content[start : start + whole]), context, library)
-        if plain is not None:
-            return plain
-    raise Malformed("no sealed_box that this party can open")
 
 
 def fitting(

@@ -12,7 +12,7 @@ import torch
 
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.primitives import fields
+from privfl.crypto.primitives import fields, open_one, seal_to
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitRows, BitSeeds, Flips, received_flips
 from privfl.hybrid.two_server.machine import Machine, check_tags
@@ -28,8 +28,6 @@ from privfl.hybrid.two_server.rounds import (
     VECTOR,
     Direction,
     TwoServerParameters,
-    open_one,
-    seal_to,
 )
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, crossed, veiled
 from privfl.hybrid.two_server.sealing import (

@@ -28,7 +28,6 @@ from privfl.core import (
     PartyId,
     Received,
     RoundPlan,
-    RowBound,
     Rows,
     ServerMember,
     Total,
@@ -153,10 +152,6 @@ class SignTwoServer:
                 "the root update holds NaN or infinite values, or is zero and has no signs."
             )
         return Direction.of((exact < 0).astype(np.int64), 1.0)
-
-    def row_bound(self, l2: float, d: int) -> RowBound:
-        """Rows of signs have the length l2; no sensitivity is proved through the weights."""
-        return RowBound(l2, math.inf)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition can compute: the result for the first server; every row of signs for any

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 
 from privfl.core import KeepsSecrets, PartyId, Received, Rows, Total, client_of
-from privfl.crypto.primitives import fields
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
 from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
 from privfl.hybrid.two_server.rounds import (
     DEAL,
+    FORMAT,
     MASKED,
     SEED,
     STEPS,
     VECTOR,
     TwoServerParameters,
-    open_one,
-    read,
 )
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps
@@ -56,7 +56,7 @@ class TwoServerCoalitionView(KeepsSecrets):
         for exchange, mail in enumerate(self.received.get(party, ())):
             for sender, body in mail.items():
                 try:
-                    kind, position, tag, content = read(body)
+                    kind, _, position, tag, content = FORMAT.read(body)
                 except Malformed:
                     continue
                 yield exchange, sender, kind, position, tag, content
@@ -66,8 +66,11 @@ class TwoServerCoalitionView(KeepsSecrets):
         if tag not in self.again:
             return None
         party = self.again[tag].anew()
-        for mail in self.received.get("server", ()):
-            party.step(mail)
+        try:
+            for mail in self.received.get("server", ()):
+                party.step(mail)
+        except StageAbort:  # as the party itself gave up
+            return None
         return None if party.result is None else party.result.what
 
     def _rows(self, now: TwoServerParameters) -> Rows | None:

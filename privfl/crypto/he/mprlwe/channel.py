@@ -10,10 +10,7 @@ from typing import Literal
 
 from privfl.core import (
     ClientId,
-    ConfigError,
     Member,
-    Opener,
-    Party,
     PartyId,
     Received,
     RoundPlan,
@@ -23,27 +20,13 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he.channel import (
-    HeClient,
-    HeHelper,
-    HeServer,
-    HomomorphicChannel,
-    messages_in,
-    rows_of,
-)
-from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, opened_answer
+from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.guarantee import SchemeLies
-from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lies import two_sums
-from privfl.crypto.he.mprlwe.distributed_keygen import DistributedKeygen, KeygenObserver
 from privfl.crypto.he.mprlwe.keys import (
-    JointPublic,
-    TernaryPart,
-    add_c0,
     noise,
-    partial,
     pieces,
-    room,
 )
 from privfl.crypto.he.mprlwe.lies import (
     answers_anew,
@@ -52,72 +35,9 @@ from privfl.crypto.he.mprlwe.lies import (
     opens_one,
     request_pieces,
 )
-from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
-from privfl.crypto.he.scheme import IntegerCode
-from privfl.crypto.he.wire import Refused, SignedMessage, Topic
-
-
-@dataclass(frozen=True, slots=True)
-class JointScheme(IntegerCode):
-    """Fixed point, and the room that a round needs."""
-
-    count: int
-    smudge_bits: int
-
-    def public(self, data: bytes) -> JointPublic:
-        """Read a joint key."""
-        return JointPublic.from_bytes(data, self.code.bits)
-
-    def headroom(self, plan: RoundPlan) -> None:
-        """The sum, the noise, the smudging and the truncation must stay within half a plaintext
-        step.
-        """
-        self.code.scale(plan)
-        if room(plan, self.code.top, self.count, self.smudge_bits) <= 0:
-            raise ConfigError(
-                f"mp_rlwe: a sum of {plan.n} contributions of {self.code.bits} bits with"
-                f" {self.smudge_bits} bits of smudging can overflow; lower smudge_bits or bits, or"
-                " ask fewer clients."
-            )
-
-
-class JointClient(HeClient):
-    """A client between rounds."""
-
-    def set_up(self) -> Party:
-        """Say hello, take the joint key."""
-        return KeygenObserver(self.ring)
-
-
-class JointServer(HeServer):
-    """The server between rounds."""
-
-    def set_up(self) -> Party:
-        """Say hello, take the joint key."""
-        return KeygenObserver(self.ring)
-
-    def enter(self, plan: RoundPlan) -> Opener[Total]:
-        """Collect one sum."""
-        self.ring.scheme.headroom(plan)
-        return JointServerRound(self.ring, plan)
-
-
-class JointDecryptor(HeHelper):
-    """A decryptor between rounds: its pieces of the key."""
-
-    def __init__(self, ring: Keyring, index: int, smudge_bits: int) -> None:
-        super().__init__(ring)
-        self.index, self.smudge_bits = index, smudge_bits
-        self.held: dict[int, TernaryPart] = {}
-
-    def set_up(self) -> Party:
-        """Its part in the distributed key generation."""
-        return DistributedKeygen(self.ring, self.index, self.held)
-
-    def enter(self, plan: RoundPlan) -> Party:
-        """Its part in one decryption."""
-        self.ring.scheme.headroom(plan)
-        return JointDecryptorRound(self.ring, self.held, plan, self.smudge_bits)
+from privfl.crypto.he.mprlwe.members import JointClient, JointDecryptor, JointServer
+from privfl.crypto.he.mprlwe.scheme import JointScheme
+from privfl.crypto.he.mprlwe.view import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,71 +136,4 @@ class MultiPartyRLWE(HomomorphicChannel):
         """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
         the server; nothing, for anybody else.
         """
-        rings = [
-            m.ring
-            for m in members.values()
-            if isinstance(m, JointClient | JointServer | JointDecryptor)
-        ]
-        public = next((ring.public for ring in rings if isinstance(ring.public, JointPublic)), None)
-        if public is None:
-            return None
-        held: dict[int, TernaryPart] = {}
-        for member in members.values():
-            if isinstance(member, JointDecryptor):
-                held |= member.held
-        mail = list(messages_in(received))
-        server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
-        known = {who: hello for ring in rings for who, hello in ring.roster.items()}
-        whole = {  # whoever has the server's mail; decryptors alone are sent one half
-            m.sender: m
-            for m in mail
-            if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, known, public)
-        }
-        if len(held) == self.scheme.count and whole:
-            return rows_of(
-                {who: self._row(message, public, held) for who, message in whole.items()}
-            )
-        if server is None:
-            return None
-        return self._sum([m for m in mail if m.kind == ANSWER], whole, public, server)
-
-    def _row(
-        self, message: SignedMessage, public: JointPublic, held: Mapping[int, TernaryPart]
-    ) -> Total:
-        c0, c1 = message.whole()
-        plan = message.topic.plan()
-        share = partial(list(held.values()), bytes(c1), public.blocks(plan), None)
-        return self.scheme.total(public.opened(bytes(c0), [share], plan), plan, 1)
-
-    def _sum(
-        self,
-        answers: list[SignedMessage],
-        whole: Mapping[PartyId, SignedMessage],
-        public: JointPublic,
-        server: Keyring,
-    ) -> Total | None:
-        parts: dict[bytes, bytes] = {}
-        for message in answers:
-            try:
-                count, items = opened_answer(message, server)
-            except (Refused, ValueError):
-                continue
-            for group, part in zip(items[::2], items[1::2], strict=False):
-                if count == len(whole) and not set(group) & set(b"".join(parts)):
-                    parts[group] = part
-        if len(b"".join(parts)) != self.scheme.count or not whole:
-            return None
-        plan = answers[0].topic.plan()
-        c0 = add_c0([message.only([0])[0] for message in whole.values()])
-        return self.scheme.total(public.opened(c0, list(parts.values()), plan), plan, len(whole))
-
-
-def _genuine(message: SignedMessage, roster: Mapping[PartyId, bytes], public: JointPublic) -> bool:
-    """Whether the server took this ciphertext into the sum."""
-    topic: Topic = message.topic
-    try:
-        message.verify(roster[message.sender], CIPHERTEXT, topic, message.sender)
-        public.check(message.whole(), topic.plan())
-    except (Refused, KeyError):
-        return False
-    return topic.key_id == public.key_id
+        return opened(self.scheme, received, members)

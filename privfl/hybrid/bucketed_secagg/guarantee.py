@@ -10,31 +10,27 @@ from privfl.core import (
     Cast,
     ClientId,
     Coalition,
+    ConfigError,
     Guarantee,
     Liars,
     Lie,
-    Opener,
-    Party,
     Quota,
     RoundPlan,
     Some,
-    Total,
     Vector,
     client_party,
 )
 from privfl.crypto import lies
 from privfl.crypto.secagg import Degree
 from privfl.crypto.secagg.lies import deals_wrong_shares, swapper
+from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
 
 Groups = Callable[[RoundPlan], Sequence[Sequence[ClientId]]]
-Servers = Callable[[Party], list[Opener[Total]]]
-"""The servers that a server of groups has, one a group."""
 HABITS = "over rounds, what is lasting in a client's updates (sums of changing groups solve for it)"
 
 
 def bucketed_guarantee(
     groups: Groups,
-    servers_of: Servers,
     size: int,
     degree: Callable[[int], Degree],
     quorum: Callable[[int], int],
@@ -49,7 +45,7 @@ def bucketed_guarantee(
                 Coalition.of("server"),
                 "read",
                 "swaps the keys of a client's group for its own",
-                swaps_keys_in_a_group(groups, servers_of),
+                swaps_keys_in_a_group(groups),
             ),
             lies.publishes_another(),
             lies.skips_its_clip("shift", "nobody sees an input: its group's mean is what it likes"),
@@ -93,7 +89,7 @@ def _around(
     return around
 
 
-def swaps_keys_in_a_group(groups: Groups, servers_of: Servers) -> Callable[[], Liars]:
+def swaps_keys_in_a_group(groups: Groups) -> Callable[[], Liars]:
     """The server, which swaps the keys of the last client's group."""
 
     def how() -> Liars:
@@ -102,8 +98,10 @@ def swaps_keys_in_a_group(groups: Groups, servers_of: Servers) -> Callable[[], L
         def enter(plan: RoundPlan, honest: Cast) -> Cast:
             who = lies.victim(plan, honest)
             at = next(i for i, group in enumerate(groups(plan)) if who in group)
-            servers = servers_of(honest["server"])
-            servers[at] = swapper(servers[at], who, took)
+            server = honest["server"]
+            if not isinstance(server, BucketedServerParty):
+                raise ConfigError(f"{type(server).__name__} is no server of groups.")
+            server.servers[at] = swapper(server.servers[at], who, took)
             return honest
 
         return Liars(enter=enter, took=lambda published: took)

@@ -1,0 +1,231 @@
+"""A plain dict for each seam: what a config can name, and the class that each name stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from privfl import aggregators, attacks, crypto, data, dp, hybrid, models, training
+from privfl.core import (
+    BatchGradient,
+    Channel,
+    Defence,
+    Rule,
+    RuleWithMemory,
+)
+from privfl.engine import samplers
+from privfl.engine.compatibility import AnyRule
+
+Table = Mapping[str, Callable[..., Any]]
+
+SAMPLERS: Table = {
+    "all": samplers.All,
+    "fixed_size": samplers.FixedSize,
+    "poisson": samplers.Poisson,
+}
+BOUNDS: Table = {
+    "none": dp.NoBound,
+    "clip": dp.Clip,
+    "normalise": dp.Normalise,
+    "clip_by_layer": dp.ClipByLayer.evenly,
+    "adaptive_clip": dp.AdaptiveClip,
+    "scheduled_clip": dp.ScheduledClip,
+}
+HYBRIDS: Mapping[str, type[Channel[Any]]] = {
+    "bucketed_secagg": hybrid.BucketedSecAgg,
+    "two_server": hybrid.TwoServer,
+    "sign_two_server": hybrid.SignTwoServer,
+    "encrypted_cosine": hybrid.EncryptedCosine,
+}
+"""Channels under which robust rules work although nobody reads an update: the rule sees groups, or
+the servers run it on secret data.
+"""
+CHANNELS: Mapping[str, type[Channel[Any]]] = {
+    "plain": crypto.Plain,
+    "secagg": crypto.SecAgg,
+    "additive_sharing": crypto.AdditiveSharing,
+    "paillier": crypto.Paillier,
+    "bfv": crypto.BFV,
+    "ckks": crypto.CKKS,
+    "mp_rlwe": crypto.MultiPartyRLWE,
+    **HYBRIDS,
+}
+AGGREGATORS: Mapping[str, type[AnyRule]] = {
+    "mean": aggregators.Mean,
+    "median": aggregators.Median,
+    "trimmed_mean": aggregators.TrimmedMean,
+    "meamed": aggregators.MeaMed,
+    "median_of_means": aggregators.MedianOfMeans,
+    "geometric_median": aggregators.GeometricMedian,
+    "rfa": aggregators.RFA,
+    "krum": aggregators.Krum,
+    "bulyan": aggregators.Bulyan,
+    "mda": aggregators.MDA,
+    "greedy_mda": aggregators.GreedyMDA,
+    "caf": aggregators.CAF,
+    "cge": aggregators.CGE,
+    "monna": aggregators.MoNNA,
+    "smea": aggregators.SMEA,
+    "dnc": aggregators.DnC,
+    "sign_guard": aggregators.SignGuard,
+    "clipped_clustering": aggregators.ClippedClustering,
+    "auror": aggregators.Auror,
+    "cosine_filter": aggregators.CosineFilter,
+    "afa": aggregators.AFA,
+    "centered_clipping": aggregators.CenteredClipping,
+    "foolsgold": aggregators.FoolsGold,
+    "residual_reweighting": aggregators.ResidualReweighting,
+    "zeno": aggregators.Zeno,
+    "fltrust": aggregators.FLTrust,
+    "clean_gradient_filter": aggregators.CleanGradientFilter,
+    "fair": aggregators.FAIR,
+    "cross_validation": aggregators.CrossValidation,
+    "robust_learning_rate": aggregators.RobustLearningRate,
+    "sign_majority": aggregators.SignMajority,
+    "slsgd": aggregators.SLSGD,
+    "flame": aggregators.FLAME,
+}
+DEFENCES: Mapping[str, type[Defence]] = {
+    "nnm": aggregators.NearestNeighbourMixing,
+    "bucketing": aggregators.Bucketing,
+    "clipping": aggregators.Clipping,
+    "arc": aggregators.AdaptiveRobustClipping,
+    "anomaly_score": aggregators.AnomalyScore,
+    "norm_clipping": aggregators.NormClipping,
+    "baffle": aggregators.BaFFLe,
+    "crfl": aggregators.CRFL,
+    "fl_wbc": aggregators.FLWBC,
+    "client_momentum": aggregators.ClientMomentum,
+    "sparsify": aggregators.Sparsify,
+    "quantise": aggregators.Quantise,
+    "federated_pruning": aggregators.FederatedPruning,
+}
+"""What stands beside the rule: at the client, before it, after it."""
+MECHANISMS: Table = {
+    "gaussian": dp.Gaussian,
+    "scheduled_gaussian": dp.Scheduled,
+    "discrete_gaussian": dp.DiscreteGaussian,
+    "skellam": dp.Skellam,
+    "laplace": dp.Laplace,
+    "local_gaussian": dp.LocalGaussian,
+}
+RING_NOISE: Table = {
+    "distributed_skellam": dp.DistributedSkellam,
+    "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
+}
+"""Noise that clients add to the integers of a summing channel, so that nobody sees a sum without
+it.
+"""
+SCHEDULES: Table = {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound}
+GRADIENTS: Table = {
+    "plain": training.PlainGradient,
+    "dp": dp.DPGradient,
+    "soteria": training.Soteria,
+}
+ATTACKS: Table = {
+    "zero": attacks.ZeroWeights,
+    "random": attacks.RandomWeights,
+    "flip": attacks.FlippedWeights,
+    "sign_flip": attacks.SignFlip,
+    "gaussian": attacks.GaussianUpdate,
+    "constant": attacks.ConstantUpdate,
+    "not_finite": attacks.NotFinite,
+    "linear_combination": attacks.LinearCombination,
+    "alie": attacks.ALIE,
+    "ipm": attacks.IPM,
+    "fang_krum": attacks.FangKrum,
+    "fang_trimmed_mean": attacks.FangTrimmedMean,
+    "min_max": attacks.MinMax,
+    "min_sum": attacks.MinSum,
+    "agr_tailored": attacks.AGRTailored,
+    "mimic": attacks.Mimic,
+    "free_rider": attacks.FreeRider,
+    "skip_clip": attacks.SkipClip,
+    "withhold": attacks.Withhold,
+    "label_flip": attacks.LabelFlip,
+    "feature_noise": attacks.FeatureNoise,
+    "optimal_points": attacks.OptimalPoints,
+    "back_gradient": attacks.BackGradient,
+    "pixel_pattern": attacks.PixelPattern,
+    "dba": attacks.DBA,
+    "semantic": attacks.Semantic,
+    "edge_case": attacks.EdgeCase,
+    "next_token": attacks.NextTokenBackdoor,
+    "multi_backdoor": attacks.MultiBackdoor,
+    "model_replacement": attacks.ModelReplacement,
+    "constrain_and_scale": attacks.ConstrainAndScale,
+    "train_and_scale": attacks.TrainAndScale,
+    "boosting": attacks.Boosting,
+    "neurotoxin": attacks.Neurotoxin,
+    "projected_gradient": attacks.ProjectedGradient,
+    "imprint": attacks.Imprint,
+    "fishing": attacks.Fishing,
+    "gradient_ascent": attacks.GradientAscent,
+    "multi_task": attacks.MultiTask,
+}
+INFERENCE: Table = {
+    "gradient_inversion": attacks.GradientInversion,
+    "dlg": attacks.DLG,
+    "idlg": attacks.IDLG,
+    "gauss_newton": attacks.GaussNewton,
+    "linear_leakage": attacks.LinearLeakage,
+    "label_counts": attacks.LabelCounts,
+    "loss_threshold": attacks.LossThreshold,
+    "update_membership": attacks.UpdateMembership,
+    "shadow_membership": attacks.ShadowMembership,
+    "property_inference": attacks.PropertyInference,
+    "grad_inversion": attacks.GradInversion,
+    "embedding_leakage": attacks.EmbeddingLeakage,
+    "white_box_membership": attacks.WhiteBoxMembership,
+    "source_inference": attacks.SourceInference,
+    "selection_profile": attacks.SelectionProfile,
+    "gradient_disaggregation": attacks.GradientDisaggregation,
+    "subject_membership": attacks.SubjectMembership,
+}
+"""Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl
+audit``.
+"""
+DATASETS: Table = data.DATASETS
+PARTITIONERS: Table = data.PARTITIONERS
+MODELS: Table = models.MODELS
+TRAINING: Table = {
+    "sgd": training.LocalSGD,
+    "fedprox": training.FedProx,
+    "fedsgd": training.FedSGD,
+    "fednova": training.FedNova,
+    "scaffold": training.Scaffold,
+}
+SERVER_OPTIMIZERS: Table = {
+    "fedavg": training.FedAvg,
+    "fedavgm": training.FedAvgM,
+    "fedadam": training.FedAdam,
+    "fedyogi": training.FedYogi,
+    "fedadagrad": training.FedAdagrad,
+}
+PARTS: Mapping[type, Table] = {
+    Rule: AGGREGATORS,
+    RuleWithMemory: AGGREGATORS,
+    BatchGradient: GRADIENTS,
+    dp.Schedule: SCHEDULES,
+    attacks.Trigger: ATTACKS,
+    attacks.MultiBackdoor: ATTACKS,
+}
+"""Tables of the parts that other parts hold, by the type that a field is annotated with."""
+
+
+SEAMS: Mapping[str, Table] = {
+    "aggregators": {**AGGREGATORS, **DEFENCES},
+    "attacks": {**ATTACKS, **INFERENCE},
+    "bounds": BOUNDS,
+    "channels": CHANNELS,
+    "datasets": DATASETS,
+    "gradients": GRADIENTS,
+    "mechanisms": {**MECHANISMS, **RING_NOISE},
+    "models": MODELS,
+    "partitions": PARTITIONERS,
+    "samplers": SAMPLERS,
+    "schedules": SCHEDULES,
+    "server_optimizers": SERVER_OPTIMIZERS,
+    "training": TRAINING,
+}
+"""What ``privfl list`` shows."""

@@ -1,0 +1,59 @@
+"""Which rule works over which channel, read off what both declare."""
+
+from __future__ import annotations
+
+from privfl.catalog.tables import AGGREGATORS, CHANNELS, HYBRIDS
+from privfl.engine.compatibility import readable
+
+
+def compatibility() -> list[dict[str, str]]:
+    """For every rule and channel: whether they work together, through which hybrid, or why not;
+    read off what they declare.
+    """
+    return [verdict(rule, channel) for rule in sorted(AGGREGATORS) for channel in sorted(CHANNELS)]
+
+
+def works(rule: str, channel: str) -> bool:
+    """Whether a rule works over a channel, by their names: it reads what the channel opens, or the
+    channel's servers run it.
+    """
+    maker, described = AGGREGATORS[rule], CHANNELS[channel]
+    kind = described.kind
+    if kind.runs:
+        return maker in kind.runs
+    return readable(maker.reads, maker.needs_ids, kind)
+
+
+def hybrids_for(rule: str) -> list[str]:
+    """The hybrids under which a rule works although nobody reads an update."""
+    return [name for name in HYBRIDS if works(rule, name)]
+
+
+def verdict(rule: str, channel: str) -> dict[str, str]:
+    """One row of the compatibility table."""
+    maker, kind = AGGREGATORS[rule], CHANNELS[channel].kind
+    row = {"rule": rule, "channel": channel, "verdict": "works", "through": "", "because": ""}
+    if works(rule, channel):
+        if maker in kind.runs:
+            row["because"] = f"the servers of {channel} run it on data that neither reads"
+        elif kind.groups:
+            row["because"] = "it reads the means of groups"
+        return row
+    if kind.runs:
+        row["because"] = f"the servers of {channel} cannot run {rule} on hidden data"
+    elif kind.opens == "total":
+        row["because"] = (
+            f"{rule} reads individual updates; {channel} shows the server only their sum"
+        )
+    else:
+        row["because"] = (
+            f"{rule} needs to know whose row is whose, and the rows of {channel} are anonymous"
+        )
+    through = hybrids_for(rule)
+    if through:
+        return row | {"verdict": "through", "through": ", ".join(through)}
+    if maker.needs_ids and kind.opens == "total":
+        row["because"] = (
+            f"{rule} follows single clients by name; {channel} shows the server only their sum"
+        )
+    return row | {"verdict": "impossible"}

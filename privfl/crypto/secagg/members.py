@@ -1,0 +1,139 @@
+"""Clients and the server between rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ClientId,
+    ConfigError,
+    KeepsSecrets,
+    Opener,
+    Party,
+    RoundPlan,
+    Silent,
+    Total,
+)
+from privfl.crypto.primitives import backend, fields
+from privfl.crypto.secagg import keys
+from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
+from privfl.crypto.secagg.keys import RoundKeys
+from privfl.crypto.secagg.parameters import SecAggSettings, epoch, parameters_of
+from privfl.crypto.secagg.server import SecAggServerParty
+
+
+@dataclass(repr=False)
+class SecAggClient(KeepsSecrets):
+    """A client between rounds: its identity key, next round's keys where they travel ahead, and the
+    secrets of past rounds.
+
+    Past rounds' secrets are what a curious client would keep, so views of colluding clients need
+    them; ``forward_secrecy`` forgets them. Against an active server a round is entered once: under
+    one tag no second vector is ever masked.
+    """
+
+    settings: SecAggSettings
+    who: ClientId
+    identity: bytes
+    ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
+    kept: dict[bytes, tuple[int, RoundKeys]] = field(default_factory=dict)
+    entered: set[bytes] = field(default_factory=set)
+
+    def set_up(self) -> Party:
+        """Nothing to say: keys are fresh in every round, and identities are in the directory."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as `SecAgg`, or a client that is not in the cohort.
+        """
+        settings, now = self.settings, parameters_of(self.settings, plan)
+        try:
+            position = plan.cohort.index(self.who)
+        except ValueError:
+            raise ConfigError(
+                f"round {plan.number}: client {self.who} is not in the cohort."
+            ) from None
+        library, this = backend(settings.backend), epoch(plan, plan.number)
+        own = self.ahead.pop(this, None) or RoundKeys.fresh(library)
+        refused, vector, advert = None, None, b""
+        if settings.active and this in self.entered:
+            refused = (
+                f"round {plan.number} was entered before: a replay could subtract two masked"
+                " vectors"
+            )
+        self.entered.add(this)
+        try:
+            vector = ring_vector(settings, update, plan, now)
+        except BadUpdate as bad:
+            refused = str(bad)
+        if settings.carry:
+            following = epoch(plan, plan.number + 1)
+            later = self.ahead[following] = RoundKeys.fresh(library)
+            advert = later.public
+            if settings.active:
+                advert += library.sign(
+                    self.identity, keys.advertisement(following, self.who, later.public)
+                )
+        if not settings.forward_secrecy:
+            self.kept[now.tag] = (position, own)
+        return SecAggClientParty(
+            now,
+            plan.cohort,
+            position,
+            own,
+            self.identity,
+            settings.directory,
+            settings.backend,
+            this,
+            fields.facts(plan),
+            vector,
+            refused=refused,
+            speaks_first=not settings.carry,
+            next_advert=advert,
+        )
+
+
+@dataclass(repr=False)
+class SecAggServer(KeepsSecrets):
+    """The server between rounds: the public keys that came ahead of their round.
+
+    A network adapter that puts members and parties to rest keeps a server's party and member in one
+    `sleep`, or the keys that the party collects are lost and the next round calls for them again.
+    """
+
+    settings: SecAggSettings
+    ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
+
+    def set_up(self) -> Party:
+        """Nothing to say."""
+        return Silent()
+
+    def enter(self, plan: RoundPlan) -> Opener[Total]:
+        """The party of one round.
+
+        Raises:
+            ConfigError: as `SecAgg`.
+        """
+        settings, now = self.settings, parameters_of(self.settings, plan)
+        this, following = epoch(plan, plan.number), epoch(plan, plan.number + 1)
+        carried = self.ahead.pop(this, {})
+        if settings.carry:
+            self.ahead = {following: {}}
+        collected = self.ahead.get(following, {})
+        return SecAggServerParty(
+            now,
+            plan,
+            settings.code,
+            settings.directory,
+            settings.backend,
+            this,
+            fields.facts(plan),
+            settings.carry,
+            carried,
+            collected,
+        )

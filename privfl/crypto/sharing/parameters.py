@@ -1,0 +1,130 @@
+"""What every party of a round computes alike from the channel's description and the plan."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from typing import ClassVar, Literal
+
+from privfl.core import ConfigError, PartyId, RoundPlan, require
+from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.frame import FramedRound, FrameFormat
+from privfl.crypto.primitives import BackendName, Directory, backend
+from privfl.crypto.ring import RINGS, ring_for
+
+FORMAT = FrameFormat(b"PAS\x01", "an additive sharing message")
+VECTOR, SEEDS, HELD, SURVIVORS, SUM = range(5)
+"""Client to server: its share. Client to another server: its seed. Another server to the first:
+whom it heard. The first to the others: whom to sum. Another server to the first: their sum.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SharingSettings:
+    """What describes additive sharing before any round; `AdditiveSharing` says what each field
+    means.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+    """
+
+    servers: int = 2
+    threshold: float = 0.5
+    bits: int = 16
+    ring: int | None = None
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    rotation: bool = False
+    backend: BackendName = "auto"
+    directory: Directory = field(default_factory=Directory, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require.at_least(2, servers=self.servers)
+        require.within(0, 1, threshold=self.threshold)
+        if self.ring not in (None, *RINGS):
+            raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
+        backend(self.backend)
+        FixedPoint(self.bits, self.rounding, self.rotation)
+
+    @property
+    def code(self) -> FixedPoint:
+        """How values become integers."""
+        return FixedPoint(self.bits, self.rounding, self.rotation)
+
+    @property
+    def others(self) -> tuple[PartyId, ...]:
+        """The servers beside the first."""
+        return tuple(f"server/{j}" for j in range(1, self.servers))
+
+    def quorum(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever summed."""
+        return max(2, math.ceil(n * self.threshold - 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class SharingParameters(FramedRound):
+    """A round's public parameters; ``tag`` stands for all of them and is in every message."""
+
+    FORMAT: ClassVar[FrameFormat] = FORMAT
+
+    tag: bytes
+    plan: RoundPlan
+    code: FixedPoint
+    ring: int
+    quorum: int
+    others: tuple[PartyId, ...]
+    library_name: BackendName
+
+    @property
+    def length(self) -> int:
+        """How many ring elements a contribution has."""
+        return self.code.length(self.plan)
+
+
+def bound_to(tag: bytes, position: int, server: PartyId) -> bytes:
+    """What a sealed seed is bound to: the round, the sender's place, the receiver."""
+    return tag + position.to_bytes(4, "little") + server.encode()
+
+
+@lru_cache(maxsize=64)
+def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParameters:
+    """A round's public parameters, with the headroom of the ring proved.
+
+    Raises:
+        ConfigError: fewer than 2 clients, or a sum that could leave the ring.
+    """
+    if plan.n < 2:
+        raise ConfigError(
+            f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs"
+            " at least 2."
+        )
+    settings.code.scale(plan)
+    ring = ring_for(settings.code, plan, ring=settings.ring)
+    quorum = settings.quorum(plan.n)
+    names = b"\0".join(
+        [
+            plan.session,
+            plan.part.encode(),
+            ",".join(map(str, plan.cohort)).encode(),
+            settings.code.rounding.encode(),
+            *(model.encode() for model in plan.models),
+        ]
+    )
+    facts = struct.pack(
+        "<qQddIIIH?",
+        plan.number,
+        plan.d,
+        plan.l2,
+        plan.max_weight,
+        settings.servers,
+        quorum,
+        settings.bits,
+        ring,
+        settings.rotation,
+    )
+    tag = sha256(b"privfl/1/sharing" + facts + names).digest()[:16]
+    return SharingParameters(
+        tag, plan, settings.code, ring, quorum, settings.others, settings.backend
+    )

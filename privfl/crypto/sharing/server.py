@@ -1,0 +1,170 @@
+"""The servers' parts: the others add up seeds, and the first learns the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import Words, backend, fields, mask, open_one
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import lift, word
+from privfl.crypto.sharing.additive import SEED
+from privfl.crypto.sharing.parameters import (
+    HELD,
+    SEEDS,
+    SUM,
+    SURVIVORS,
+    VECTOR,
+    SharingParameters,
+    bound_to,
+)
+
+
+@dataclass(repr=False)
+class HelperParty(KeepsSecrets):
+    """Another server in one round: it says whom it heard, and adds up once, for a set that the
+    quorum is in.
+    """
+
+    round: SharingParameters
+    name: PartyId
+    secret: bytes
+    seeds: dict[int, bytes] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    told: bool = False
+    done: bool = False
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients, then the first server."""
+        now = self.round
+        heard = {who: body for who, body in mail.items() if client_of(who) is not None}
+        if heard and not self.told:
+            for who, body in heard.items():
+                self._hear(who, body)
+            self.told = True
+            reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
+            return {"server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), reasons)}
+        if "server" in mail and self.told and not self.done:
+            return {"server": self._sum(mail["server"])}
+        return {}
+
+    def _hear(self, who: PartyId, body: Buffer) -> None:
+        try:
+            position, content = self.round.sender(who, body, SEEDS)
+            context = bound_to(self.round.tag, position, self.name)
+            self.seeds[position] = open_one(
+                content, SEED, self.secret, context, backend(self.round.library_name)
+            )
+        except Malformed as malformed:
+            self.excluded[who] = f"stage share: {malformed}"
+
+    def _sum(self, body: Buffer) -> bytes:
+        now = self.round
+        try:
+            _, content = now.read(body, SURVIVORS)
+            survivors, rest = fields.read_bit_set(content, now.plan.n)
+            fields.ends(rest)
+        except Malformed as malformed:
+            raise StageAbort(
+                "sum", f"the server's message cannot be used: {malformed}", "server"
+            ) from None
+        if not survivors <= self.seeds.keys():
+            raise StageAbort(
+                "sum", "the server lists clients that never reached this one", "server"
+            )
+        now.enough("sum", survivors)
+        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
+        self.done, self.seeds = True, {}
+        return now.write(SUM, 0, fields.pack(total, now.ring))
+
+
+@dataclass(repr=False)
+class SharingServerParty(KeepsSecrets):
+    """The first server in one round."""
+
+    round: SharingParameters
+    vectors: dict[int, Words] = field(default_factory=dict)
+    held: dict[PartyId, frozenset[int]] = field(default_factory=dict)
+    survivors: frozenset[int] = frozenset()
+    asked: bool = False
+    sums: dict[PartyId, Words] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    result: Opened[Total] | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients, agree with the servers on whom to sum, and add the sums up."""
+        now = self.round
+        for who, body in mail.items():
+            if who not in now.others:
+                self._hear(who, body)
+        reports = {who: body for who, body in mail.items() if who in now.others}
+        if not reports or self.result is not None:
+            return {}
+        if not self.asked:
+            return self._ask(reports)
+        return self._open(reports)
+
+    def _hear(self, who: PartyId, body: Buffer) -> None:
+        try:
+            position, content = self.round.sender(who, body, VECTOR)
+            if position in self.vectors or self.asked:
+                return
+            packed = fields.after_facts(content, fields.facts(self.round.plan))
+            self.vectors[position] = fields.unpack(packed, self.round.ring, self.round.length)
+        except Malformed as malformed:
+            self.excluded.setdefault(who, f"stage share: {malformed}")
+
+    def _ask(self, reports: Mapping[PartyId, Buffer]) -> Mail:
+        now = self.round
+        self._all(reports, "agree")
+        left = set(self.vectors)
+        for who, body in reports.items():
+            try:
+                _, content = now.read(body, HELD)
+                held, reasons = fields.read_bit_set(content, now.plan.n)
+                lines = [line.partition("\t") for line in bytes(reasons).decode().splitlines()]
+            except (Malformed, UnicodeDecodeError) as malformed:
+                raise StageAbort(
+                    "agree", f"the message of {who} cannot be used: {malformed}", who
+                ) from None
+            for client, _, why in lines:
+                self.excluded.setdefault(client, f"{why} ({who})")
+            left &= held
+        now.enough("agree", left)
+        self.survivors, self.asked = frozenset(left), True
+        message = now.write(SURVIVORS, 0, fields.bit_set(left, now.plan.n))
+        return dict.fromkeys(now.others, message)
+
+    def _all(self, reports: Mapping[PartyId, Buffer], stage: str) -> None:
+        missing = [who for who in self.round.others if who not in reports]
+        if missing:
+            raise StageAbort(
+                stage,
+                f"{', '.join(missing)} said nothing, and without every server there is no sum",
+                missing[0],
+                missing,
+            )
+
+    def _open(self, reports: Mapping[PartyId, Buffer]) -> Mail:
+        now = self.round
+        self._all(reports, "sum")
+        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        for who, body in reports.items():
+            try:
+                _, content = now.read(body, SUM)
+                np.add(total, fields.unpack(content, now.ring, now.length), out=total)
+            except Malformed as malformed:
+                raise StageAbort(
+                    "sum", f"the sum of {who} cannot be used: {malformed}", who
+                ) from None
+        for i in self.survivors:
+            np.add(total, self.vectors[i], out=total)
+        opened = now.code.decode(lift(total, now.ring), now.plan, len(self.survivors))
+        clients = tuple(client for i, client in enumerate(now.plan.cohort) if i in self.survivors)
+        self.result = Opened(opened, clients, excluded=dict(self.excluded))
+        return {}

@@ -1,0 +1,53 @@
+"""What one round costs: charged before its first message, settled once it has been played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from privfl.core import Charge, Ledger
+from privfl.engine.carrier import Noisy
+from privfl.engine.journal import Journal
+from privfl.engine.order import Order
+
+
+@dataclass(slots=True)
+class Spending:
+    """The charges of the round of one order, in a journal that holds those of all rounds before.
+
+    ``known`` are the charges of the state that the round starts from: a journal that knows of no
+    round takes them over.
+    """
+
+    order: Order
+    journal: Journal
+    known: Ledger
+    trained: tuple[Charge, ...] = field(default=(), init=False)
+    released: tuple[Charge, ...] = field(default=(), init=False)
+    entry: str = field(default="", init=False)
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """What the round cost: clients' training, and what left of it."""
+        return self.trained + self.released
+
+    def enter(self, noisy: Noisy) -> None:
+        """Charge the round, with the most that it can cost; on disk when this returns, where there
+        is one. Nothing that hangs on clients' data has been sent before.
+        """
+        pipeline, number = self.order.pipeline, self.order.plan.number
+        self.trained = tuple(
+            charge
+            for client, steps in noisy.items()
+            for charge in pipeline.trained(number, client, steps)
+        )
+        self.released = pipeline.charges(self.order.plans)
+        self.journal.take_over(self.known)
+        self.entry = self.journal.enter(self.charges)
+
+    def settle(self, released: Sequence[Charge]) -> None:
+        """What the releases came to, with those who survived; a round that failed keeps what it was
+        entered with.
+        """
+        self.released = tuple(released)
+        self.journal.settle(self.entry, self.charges)
