@@ -124,7 +124,7 @@ def scenario(config: Config) -> Scenario:
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),
-            "the server reads": _reads(channel),
+            "the server reads": channel.guarantee.server_reads(),
             "bound": bound.describe(),
         },
     )
@@ -275,11 +275,3 @@ def _attacker(
         clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction")
     )
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
-
-
-def _reads(channel: Channel[Any]) -> str:
-    if channel.able.hosts is not None:
-        return f"only what {type(channel.able.hosts).__name__} makes of a round's updates"
-    if channel.able.groups is not None:
-        return "the means of groups of clients"
-    return "every update" if channel.kind.opens == "rows" else "only the sum of a round's updates"

@@ -70,22 +70,16 @@ class AuditConfig(_Strict):
     (while memory allows).
 
     ``evaluate_every`` is in rounds; ``delta`` is that of every epsilon shown. An audit attacks the
-    run through the views of ``adversaries``, under each of ``layers``: what a layer changes of this
-    config, by name (empty: the config as it is); of every client's samples the share ``held_out``
-    is kept from training.
+    run through the views of ``adversaries`` (empty: whom the channel's record names), under each of
+    ``layers``: what a layer changes of this config, by name (empty: the config as it is); of every
+    client's samples the share ``held_out`` is kept from training.
     """
 
     keep: Literal["auto", "all", "none"] | list[int] = "auto"
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     layers: dict[str, dict[str, Any]] = {}
-    adversaries: list[str] = [
-        "outsider",
-        "server",
-        "key_holder",
-        "client(0)",
-        "colluders(server, client(0))",
-    ]
+    adversaries: list[str] = []
     held_out: Annotated[float, Field(ge=0.1, le=0.9)] = 0.5
 
 

@@ -27,19 +27,19 @@ from privfl.core import (
     ConfigError,
     Context,
     DpEvent,
+    Fidelity,
     Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
-    Opened,
     OsNoise,
     PartyId,
+    Power,
     RoundFailed,
     RoundPlan,
     Rows,
     Rule,
     Sampling,
-    Total,
     Vector,
     client_party,
     dropped,
@@ -60,10 +60,13 @@ O = TypeVar("O")
 class Receipt:
     """What one aggregation cost and showed.
 
-    ``server_reads`` says what the server could read: every update, or only a sum; ``mail`` whether
-    the parties' letters were signed. ``event`` is the
-    noisy release, ``epsilon`` all that this layer has spent so far (at its ``delta``), None with
-    the reason in ``epsilon_note`` where no claim can be made.
+    ``server_reads`` says what the server could read if it followed the protocol: every update, or
+    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
+    party can do (the channel's ``guarantee`` says how); ``mail`` whether
+    the parties' letters were signed. Where ``fidelity`` is ideal no protocol
+    ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
+    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
+    ``epsilon_note`` where no claim can be made.
     """
 
     round: int
@@ -72,9 +75,12 @@ class Receipt:
     excluded: Mapping[PartyId, str]
     server_reads: str
     mail: str
-    bytes_sent: int
-    exchanges: int
-    seconds: float
+    read_by: str
+    liars: Mapping[str, Power]
+    fidelity: Fidelity
+    bytes_sent: int | None
+    exchanges: int | None
+    seconds: float | None
     event: DpEvent | None
     epsilon: float | None
     epsilon_note: str
@@ -84,16 +90,18 @@ class PrivateAggregation(Generic[O]):
     """Clip, protect, aggregate and noise the updates of any federated training loop.
 
     ``bound`` clips each update, ``channel`` carries it (`Plain` shows every update to the server;
-    the others only a sum), ``rule`` makes one vector, ``mechanism`` adds noise (or the channel's
-    clients do, in shares). A rule that reads what the channel hides does not type-check, and is
-    refused. What a round costs is charged by `dp.Pipeline`, exactly as an engine's round would be,
-    under ``relation`` (None: what `engine.pipeline_of` says). Without ``sampling`` (how each
-    round's clients were drawn) every client pays for every round. A public ``denominator`` is what
-    the mean divides by, in place of the number present: without it the claim is of clients that
-    change, and noise is refused for Poisson samples. Each round is charged before its first
-    message, in ``ledger_file`` where one is given: a layer that starts anew with that file goes on
-    from it. Noise is from the operating system unless ``noise`` says otherwise. ``mail="signed"``
-    signs and seals every letter between the parties (`crypto.post`), which all are in this process.
+    others a sum, group means or an aggregate, to a server that follows the protocol: their
+    ``guarantee`` says what one that lies can do), ``rule`` makes one vector, ``mechanism`` adds
+    noise (or the channel's clients do, in shares). A rule that reads what the channel hides does
+    not type-check, and is refused. What a round costs is charged by `dp.Pipeline`, exactly as an
+    engine's round would be, under ``relation`` (None: what `engine.pipeline_of` says). Without
+    ``sampling`` (how each round's clients were drawn) every client pays for every round. A public
+    ``denominator`` is what the mean divides by, in place of the number present: without it nothing
+    is claimed of clients that come and go, nor of Poisson samples. Each round is charged before its
+    first message, in ``ledger_file`` where one is given: a layer that starts anew with that file
+    goes on from it. Noise is from the operating system unless ``noise`` says otherwise.
+    ``mail="signed"`` signs and seals every letter between the parties (`crypto.post`), which all
+    are in this process.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
@@ -244,6 +252,7 @@ class PrivateAggregation(Generic[O]):
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
         self._journal.settle(entry, spent)
         epsilon, note = self._spent()
+        said = self.channel.guarantee
         receipt = Receipt(
             round=plan.number,
             survivors=opened.survivors,
@@ -251,11 +260,18 @@ class PrivateAggregation(Generic[O]):
                 c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
             ),
             excluded=opened.excluded,
-            server_reads=self._reads(opened),
             mail=MAIL[self._session.mail],
-            bytes_sent=outcome.bytes_sent(),
-            exchanges=outcome.exchanges,
-            seconds=time.perf_counter() - began,
+            server_reads=said.server_reads(
+                len(opened.survivors),
+                opened.what.n if isinstance(opened.what, Rows) else None,
+                opened.disclosed,
+            ),
+            read_by=said.read_by(),
+            liars=said.liars(),
+            fidelity=said.fidelity,
+            bytes_sent=outcome.bytes_sent() if said.measured else None,
+            exchanges=outcome.exchanges if said.measured else None,
+            seconds=time.perf_counter() - began if said.measured else None,
             event=spent[0].event if spent else None,
             epsilon=epsilon,
             epsilon_note=note,
@@ -265,20 +281,6 @@ class PrivateAggregation(Generic[O]):
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups
         return contributions if groups is None else groups.rows(contributions)
-
-    def _reads(self, opened: Opened[Any]) -> str:
-        if self.channel.able.hosts is not None:
-            return (
-                f"the aggregate of {len(opened.survivors)} updates, and"
-                f" {', '.join(sorted(opened.disclosed)) or 'nothing else'}"
-            )
-        if isinstance(opened.what, Total):
-            return f"only the sum of {len(opened.survivors)} updates"
-        return (
-            "every update"
-            if opened.what.ids is not None
-            else f"the means of {opened.what.n} groups of clients"
-        )
 
     def _pipeline(self, d: int, cohort: Sequence[ClientId]) -> Pipeline:
         """How this round's vector leaves.

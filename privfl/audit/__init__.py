@@ -14,16 +14,16 @@ from privfl.audit.dp import (
 )
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.page import write_page
-from privfl.audit.run import ADVERSARIES, audit
+from privfl.audit.run import adversaries_of, audit
 from privfl.audit.shadows import Shadows
 
 __all__ = [
-    "ADVERSARIES",
     "AuditReport",
     "Audited",
     "Claim",
     "Finding",
     "Shadows",
+    "adversaries_of",
     "audit",
     "audit_claims",
     "audit_scores",

@@ -54,12 +54,12 @@ def _page(report: AuditReport) -> str:
     layers = "".join(
         f"<tr><th>{say(name)}</th><td>{100 * facts['accuracy']:.1f}"
         f" %</td><td>{say(_epsilon(facts['claimed epsilon']))}</td>"
-        f"<td>{say(str(facts['the server reads']))}</td></tr>"
+        f"<td>{say(str(facts['the server reads']))}</td><td>{say(str(facts['fidelity']))}</td></tr>"
         for name, facts in report.layers.items()
     )
     parts.append(
         "<h2>Layers</h2><table><tr><th>layer</th><th>test accuracy</th><th>claimed"
-        " epsilon</th><th>the server reads</th></tr>"
+        " epsilon</th><th>the server reads</th><th>fidelity</th></tr>"
     )
     parts.append(f"{layers}</table>")
     for family in dict.fromkeys(finding.family for finding in report.findings):

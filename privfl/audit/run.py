@@ -24,12 +24,11 @@ from privfl.audit.findings import AuditReport
 from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
 from privfl.audit.rehearsal import divide, rehearse
 from privfl.audit.shadows import Shadows
-from privfl.core import ConfigError, NotVisible, require
+from privfl.core import ConfigError, NotVisible, RoundPlan, require
 from privfl.engine import forward_of
 from privfl.federation import Federation, Run
 from privfl.training import LocalSGD
 
-ADVERSARIES = ("outsider", "server", "key_holder", "client(0)", "colluders(server, client(0))")
 STREAM: tuple[Inference, ...] = (
     LossThreshold(),
     ShadowMembership("lira_online"),
@@ -58,7 +57,7 @@ PROPERTY: tuple[Inference, ...] = (PropertyInference(), PropertyInference(target
 def audit(
     layers: Mapping[str, Federation] | Federation,
     *,
-    adversaries: Sequence[str] = ADVERSARIES,
+    adversaries: Sequence[str] | None = None,
     stream: Sequence[Inference] = STREAM,
     probe: Sequence[Inference] = PROBE,
     properties: Sequence[Inference] = PROPERTY,
@@ -76,7 +75,8 @@ def audit(
     Args:
         layers: federations by name, one for each set of defences; one federation is the layer "as
             configured".
-        adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party.
+        adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party. None asks
+            whom each layer's channel names in its record (`adversaries_of`).
         stream: attacks on the views of all rounds; ``probe``: attacks on one round in which each
             client holds ``probe_samples``.
         properties: attacks on a run of images in which every second client has mirrored 30 % of its
@@ -98,6 +98,7 @@ def audit(
     about: dict[str, dict[str, Any]] = {}
     for layer, federation in named.items():
         scenario = federation.scenario
+        asked = adversaries_of(federation) if adversaries is None else adversaries
         model = scenario.workload.model
         start = model.read()
         ground = divide(scenario, held_out, seed)
@@ -121,13 +122,13 @@ def audit(
         notes.told.clear()
         probed = rehearse(federation, small, rounds=1)
         attack_probe(
-            notes, layer, probed, adversaries, probe, knows, scenario.workload.data, small, progress
+            notes, layer, probed, asked, probe, knows, scenario.workload.data, small, progress
         )
         model.write(start)
         if properties and scenario.workload.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
             notes.told.clear()
-            attack_property(notes, layer, federation, adversaries, properties, knows, ground, seed)
+            attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
             model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()
@@ -139,7 +140,7 @@ def audit(
             notes,
             layer,
             run,
-            adversaries,
+            asked,
             stream,
             replace(knows, candidates=ground.pool),
             ground,
@@ -152,6 +153,7 @@ def audit(
             "accuracy": run.accuracy,
             "claimed epsilon": epsilon or None,
             "the server reads": _reads(run),
+            "fidelity": scenario.channel.guarantee.fidelity,
         }
     told = {
         "split": f"{held_out:.0%} of every client's samples were held out of training",
@@ -165,6 +167,18 @@ def audit(
         notes.curves,
         told,
         time.perf_counter() - began,
+    )
+
+
+def adversaries_of(federation: Federation) -> tuple[str, ...]:
+    """Whom an audit asks: the parties that the channel's record names, alone and with a client, a
+    tap on the wires, and the least coalitions that read single updates.
+    """
+    clients = tuple(federation.scenario.clients)
+    plan = RoundPlan(0, clients, federation.scenario.workload.model.d, l2=1.0)
+    return tuple(
+        min(who) if len(who) == 1 else f"colluders({', '.join(sorted(who))})"
+        for who in federation.scenario.channel.guarantee.adversaries(plan)
     )
 
 

@@ -78,7 +78,7 @@ def audit(
     with bar("audit", MOST_SHOWN) as shown:
         report = attack(
             federations,
-            adversaries=config.audit.adversaries,
+            adversaries=config.audit.adversaries or None,
             held_out=config.audit.held_out,
             seed=config.seed,
             progress=shown.step,

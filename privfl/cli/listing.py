@@ -9,20 +9,35 @@ import typer
 from privfl import catalog
 from privfl.cli.screen import table
 from privfl.core import ConfigError, unknown
+from privfl.report import guarantees
 
+GUARANTEES = "guarantees"
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 
 
 def show(
-    what: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(catalog.SEAMS)}.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help=f"One of: {', '.join((*catalog.SEAMS, GUARANTEES))}.")
+    ] = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="With guarantees: all of them, as a page of Markdown.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what can be named in a config."""
+    """Show what can be named in a config, and what channels promise."""
     if compat:
-        table("Rules over channels", catalog.compatibility(), as_json)
+        said = {name: guarantees.short(name) for name in catalog.CHANNELS}
+        rows = [{**row, **said[row["channel"]]} for row in catalog.compatibility()]
+        table("Rules over channels", rows, as_json)
+        return
+    if what == GUARANTEES:
+        if page:
+            print(guarantees.page(), end="")  # noqa: T201
+        else:
+            table("Who reads, and what one liar can do", guarantees.channel_rows(), as_json)
         return
     if what is None:
         rows = [
@@ -32,5 +47,8 @@ def show(
         table("What there is (privfl list WHAT for more)", rows, as_json)
         return
     if what not in catalog.SEAMS:
-        raise ConfigError(unknown("list", what, catalog.SEAMS))
-    table(what, catalog.describe(what), as_json)
+        raise ConfigError(unknown("list", what, (*catalog.SEAMS, GUARANTEES)))
+    described = catalog.describe(what)
+    if what == "channels":
+        described = [{**row, **guarantees.short(row["name"])} for row in described]
+    table(what, described, as_json)

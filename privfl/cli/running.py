@@ -153,7 +153,8 @@ def _result(result: Run) -> dict[str, Any]:
         "rounds": summary["rounds"],
         "clients": summary["clients"],
         "parameters": summary["parameters"],
-        "MB sent": summary["bytes_sent"] / 1e6,
+        "fidelity": summary["guarantees"]["channel"]["fidelity"],
+        "MB sent": None if summary["bytes_sent"] is None else summary["bytes_sent"] / 1e6,
         "seconds": summary["seconds"],
     }
     for subject, value in result.history[-1].epsilon.items():

@@ -63,7 +63,19 @@ from privfl.core.errors import (
 )
 from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
-from privfl.core.guarantee import Guarantee, Lie, Power
+from privfl.core.guarantee import (
+    OUTSIDER,
+    POWERS,
+    Cast,
+    Coalition,
+    Fidelity,
+    Guarantee,
+    Liars,
+    Lie,
+    Power,
+    Quota,
+    Some,
+)
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.local import (
     BatchGradient,
@@ -151,6 +163,8 @@ from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update
 __all__ = [
     "FRAME_ROOM",
     "NO_FAULTS",
+    "OUTSIDER",
+    "POWERS",
     "UNPROVED",
     "Able",
     "Abort",
@@ -170,6 +184,7 @@ __all__ = [
     "Bundle",
     "Carried",
     "CarriesNoise",
+    "Cast",
     "Channel",
     "ChannelKind",
     "Charge",
@@ -177,6 +192,7 @@ __all__ = [
     "ClientMember",
     "ClientSeat",
     "ClientState",
+    "Coalition",
     "ConfigError",
     "Context",
     "CountsItself",
@@ -193,6 +209,7 @@ __all__ = [
     "Encodes",
     "Examples",
     "Faults",
+    "Fidelity",
     "FixedBound",
     "FlatModel",
     "Grouping",
@@ -205,6 +222,7 @@ __all__ = [
     "Knows",
     "Ledger",
     "Lent",
+    "Liars",
     "Lie",
     "LocalPlan",
     "LocalRecipe",
@@ -240,6 +258,7 @@ __all__ = [
     "Power",
     "PrivateGradient",
     "PrivflError",
+    "Quota",
     "Reads",
     "Received",
     "Refusal",
@@ -262,6 +281,7 @@ __all__ = [
     "ServerMember",
     "Silent",
     "Slot",
+    "Some",
     "Stable",
     "StateKey",
     "TooManyByzantine",

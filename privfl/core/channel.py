@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 
 import torch
 
+from privfl.core.guarantee import Guarantee, Liars
 from privfl.core.identity import KnownKeys, PartyKeys
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import DpEvent, Stable
@@ -137,7 +138,8 @@ class Channel(Protocol[O_co]):
     ``kind`` and ``able`` declare what it is and may do: nothing is found out from the names of its
     fields and methods. It makes ONE party at a time, from that party's own keys and the directory
     of everybody's public keys: a node on a network makes itself, a simulator everybody. A channel
-    that needs no keys ignores them.
+    that needs no keys ignores them. ``guarantee`` is the record from
+    which every sentence about it is made.
     """
 
     kind: ClassVar[ChannelKind]
@@ -145,6 +147,13 @@ class Channel(Protocol[O_co]):
     @property
     def able(self) -> Able:
         """What it may also do, as it is set."""
+        ...
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, what leaks, what is assumed, as it
+        is set.
+        """
         ...
 
     @property

@@ -2,67 +2,329 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from privfl.core.opened import Opened, Rows, Total
 from privfl.core.protocol import Party
-from privfl.core.types import PartyId
+from privfl.core.types import ClientId, PartyId, Vector, client_of, client_party
+from privfl.core.update import Bounded, RoundPlan
 
+T = TypeVar("T")
 Power: TypeAlias = Literal["nothing", "abort", "choose", "shift", "read"]
-"""What a lie can do, from least to most: nothing (the liar's own contribution aside), end the
-round, choose among the declared functions (whose contributions count), shift the result, or read
-what the liar must not read.
+"""What a lie can do, from least to most: nothing (the liar's own bounded contribution aside), end
+the round, choose whose contributions count, shift the result by what nobody contributed, or read a
+single update.
+"""
+POWERS: tuple[Power, ...] = ("nothing", "abort", "choose", "shift", "read")
+Fidelity: TypeAlias = Literal["real", "ideal"]
+"""Whether the protocol runs, or a simulator's trusted party computes what it would."""
+OUTSIDER: PartyId = "outsider"
+"""Whoever taps every wire. Mail to the server is signed and not sealed, so a tap stands in for the
+server wherever the server's mail, and no secret of its own, is what a coalition needs.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """One way to lie: who, what it does in words, the most that it can do, and the lie itself.
+class Quota(NamedTuple):
+    """So many of these parties, whichever."""
 
-    ``how`` takes the honest party and returns the one that lies in its place: a contract test plays
-    it through the real parties and measures that it can do what ``can`` says, and no more.
-    """
-
-    who: PartyId
-    can: Power
-    does: str
-    how: Callable[[Party], Party] = field(repr=False)
+    least: int
+    among: tuple[PartyId, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Guarantee:
-    """Who may collude, who may lie and what the lie can do, what leaks, what is assumed.
+class Some:
+    """So many of the parties around a client, whichever they are.
 
-    ``reads``: the least coalitions that read a single update (a party that holds keys and one that
-    holds mail, say); any smaller coalition reads no more than the result and what leaks. ``leaks``:
-    what is shown beside the result, by name. ``assumes``: what must hold, in words.
-
-    >>> Guarantee((frozenset({"server"}),), (), ("everything",), ("nothing",)).describe()
-    'Single updates are read by server. Leaks: everything. Assumes: nothing.'
+    ``what`` says which, in words ("any 2 of 3 decryptors"); ``around`` says for every client of a
+    round how many of whom are enough against this client.
     """
 
-    reads: tuple[frozenset[PartyId], ...]
-    lies: tuple[Lie, ...]
-    leaks: tuple[str, ...]
-    assumes: tuple[str, ...]
+    what: str
+    around: Callable[[RoundPlan], Mapping[ClientId, Quota]] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, least: int, among: Iterable[PartyId], what: str) -> Some:
+        """The same parties around every client.
+
+        >>> two = Some.of(2, ("decryptor/0", "decryptor/1", "decryptor/2"), "any 2 of 3 decryptors")
+        >>> two.around(RoundPlan(0, (7,), d=1, l2=1.0))[7].least
+        2
+        """
+        quota = Quota(least, tuple(among))
+        return cls(what, lambda plan: dict.fromkeys(plan.cohort, quota))
+
+    @classmethod
+    def others(cls, least: Callable[[int], int], what: str) -> Some:
+        """So many of the other clients, from the size of the cohort.
+
+        >>> Some.others(lambda n: n - 1, "all others").around(RoundPlan(0, (1, 2), d=1, l2=1.0))
+        {1: Quota(least=1, among=('client/2',)), 2: Quota(least=1, among=('client/1',))}
+        """
+
+        def around(plan: RoundPlan) -> dict[ClientId, Quota]:
+            return {
+                client: Quota(
+                    least(plan.n), tuple(client_party(c) for c in plan.cohort if c != client)
+                )
+                for client in plan.cohort
+            }
+
+        return cls(what, around)
+
+
+@dataclass(frozen=True, slots=True)
+class Coalition:
+    """Parties that act together: all of ``parties``, and ``some`` of others.
+
+    >>> both = Coalition.of("server", "server/1")
+    >>> plan = RoundPlan(0, (1, 2), d=1, l2=1.0)
+    >>> both.describe(), sorted(both.victims({"server", "server/1", "client/2"}, plan))
+    ('server with server/1', [1])
+    """
+
+    parties: frozenset[PartyId] = frozenset()
+    some: Some | None = None
+
+    @classmethod
+    def of(cls, *parties: PartyId, some: Some | None = None) -> Coalition:
+        """These parties, and some of others."""
+        return cls(frozenset(parties), some)
+
+    def victims(self, who: Collection[PartyId], plan: RoundPlan) -> frozenset[ClientId]:
+        """The clients outside of ``who`` against whom ``who`` is such a coalition."""
+        if not self.parties <= set(who):
+            return frozenset()
+        honest = [client for client in plan.cohort if client_party(client) not in who]
+        if self.some is None:
+            return frozenset(honest)
+        quotas = self.some.around(plan)
+        return frozenset(
+            client
+            for client in honest
+            if client in quotas
+            and len(set(quotas[client].among).intersection(who)) >= quotas[client].least
+        )
+
+    def example(self, plan: RoundPlan) -> frozenset[PartyId]:
+        """One such coalition of a round, the least: against the last client against whom there is
+        one.
+        """
+        if self.some is None:
+            return self.parties
+        client, quota = list(self.some.around(plan).items())[-1]
+        free = [p for p in quota.among if p not in self.parties and p != client_party(client)]
+        return self.parties.union(free[: quota.least - len(self.parties.intersection(quota.among))])
 
     def describe(self) -> str:
-        """The guarantee in sentences."""
-        coalitions = [" with ".join(sorted(coalition)) for coalition in self.reads]
-        said = [f"Single updates are read by {' or by '.join(coalitions) or 'nobody'}."]
-        said += [
-            f"{lie.who} may lie: one that {lie.does} can {_DOES[lie.can]}." for lie in self.lies
+        """The coalition in words."""
+        named = sorted(self.parties, key=lambda party: (party != "server", party))
+        words = [_name(party) for party in named]
+        return " with ".join([*words, *([self.some.what] if self.some is not None else [])])
+
+
+def _name(party: PartyId) -> str:
+    return "a client" if client_of(party) is not None else party
+
+
+Cast: TypeAlias = Mapping[PartyId, Party]
+"""Parties by name."""
+
+
+def _as_they_are(honest: Cast) -> Cast:
+    return honest
+
+
+def _as_trained(update: Bounded) -> Bounded:
+    return update
+
+
+def _the_protocol(plan: RoundPlan, honest: Cast) -> Cast:
+    return honest
+
+
+def _as_opened(opened: Opened[Rows | Total] | None) -> Opened[Rows | Total] | None:
+    return opened
+
+
+def _nothing(published: Opened[Rows | Total] | None) -> Mapping[ClientId, Vector]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Liars:
+    """What the parties of one lie do in place of the protocol; a field that is left out is honest.
+
+    ``set_up`` and ``enter`` are given the honest parties of those who lie, in the key set-up and in
+    the round, and return the ones that take their places. ``update``: what a lying client hands to
+    its own party. ``publish``: what a lying server says it opened. ``took``: single updates [d] of
+    others as the liars have computed them when the round is over, also from what was published.
+    """
+
+    set_up: Callable[[Cast], Cast] = _as_they_are
+    update: Callable[[Bounded], Bounded] = _as_trained
+    enter: Callable[[RoundPlan, Cast], Cast] = _the_protocol
+    publish: Callable[[Opened[Rows | Total] | None], Opened[Rows | Total] | None] = _as_opened
+    took: Callable[[Opened[Rows | Total] | None], Mapping[ClientId, Vector]] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Lie(Generic[T]):
+    """One way to lie: who, the most that it can do, what it does in words, and the lie itself.
+
+    ``how`` makes what tells it, once: `Liars` of a channel, a lying mechanism of a mechanism.
+    `privfl.testing.what_it_does` plays it through the real parties and measures what came of it.
+    """
+
+    who: Coalition
+    can: Power
+    does: str
+    how: Callable[[], T] = field(repr=False, compare=False)
+
+    def describe(self) -> str:
+        """The lie in a sentence."""
+        who = self.who.describe()
+        return f"{who[0].upper()}{who[1:]}, if it {self.does}: {_DOES[self.can]}."
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee(Generic[T]):
+    """Who may collude, who may lie and what the lie can do, what leaks, what is assumed.
+
+    ``reads``: the least coalitions that read a ``hidden`` value (a single update) when all follow
+    the protocol; any smaller coalition reads no more than the result and what leaks. ``lies``: ways
+    not to follow it, each with the most that it can do. ``leaks``: what is shown beside the result.
+    ``assumes``: what must hold, in words. ``shows``: what the server reads in an honest round,
+    where "{count}" stands for how many updates, "{rows}" for how many rows and "{disclosed}" for
+    what is disclosed by name. ``settings``: the mode, and the numbers that a cohort of n makes of
+    thresholds and quorums, by name.
+
+    >>> said = Guarantee((Coalition.of("decryptor/0"),), (), ("who takes part",), ())
+    >>> said.describe()
+    'Single updates are read by decryptor/0. Leaks: who takes part. Assumes: nothing.'
+    """
+
+    reads: tuple[Coalition, ...]
+    lies: tuple[Lie[T], ...]
+    leaks: tuple[str, ...]
+    assumes: tuple[str, ...]
+    shows: str = "every update"
+    hidden: str = "single updates"
+    fidelity: Fidelity = "real"
+    settings: Callable[[int], Mapping[str, str]] = field(
+        default=lambda n: {}, repr=False, compare=False
+    )
+
+    def victims(self, who: Collection[PartyId], plan: RoundPlan) -> frozenset[ClientId]:
+        """Whose single updates a coalition reads in a round that all follow; `OUTSIDER` in it
+        stands in for the server.
+        """
+        seen = {*who, "server"} if OUTSIDER in who else set(who)
+        return frozenset[ClientId]().union(*(c.victims(seen, plan) for c in self.reads))
+
+    def liars(self) -> dict[str, Power]:
+        """The most that one party can do by lying alone, by party in words."""
+        alone = {lie.who.describe(): lie.who for lie in self.lies if lie.who.some is None}
+        return {
+            words: max((lie.can for lie in self.lies if lie.who == who), key=POWERS.index)
+            for words, who in alone.items()
+            if len(who.parties) == 1
+        }
+
+    def server_reads(
+        self, count: int | None = None, rows: int | None = None, disclosed: Iterable[str] = ()
+    ) -> str:
+        """What the server reads of a round, in words: of so many updates, in so many ``rows``, with
+        what was ``disclosed`` by name; of any round where nothing is said.
+
+        >>> sums = Guarantee((), (), (), (), shows="only the sum of {count} updates")
+        >>> sums.server_reads(), sums.server_reads(5)
+        ("only the sum of a round's updates", 'only the sum of 5 updates')
+        """
+        named = ", ".join(sorted(disclosed))
+        return self.shows.format(
+            count="a round's" if count is None else count,
+            rows="the" if rows is None else rows,
+            disclosed=named or ("what leaks" if count is None else "nothing else"),
+        )
+
+    def under(self, noise: Guarantee[Any] | None) -> Guarantee[T]:
+        """The same of a channel that carries noise: what the noise assumes is assumed as well."""
+        if noise is None:
+            return self
+        return replace(self, assumes=(*self.assumes, *noise.assumes))
+
+    @property
+    def measured(self) -> bool:
+        """Whether bytes and seconds that were measured are those of the protocol."""
+        return self.fidelity == "real"
+
+    def read_by(self) -> str:
+        """Who reads single updates, in words."""
+        return ", or ".join(coalition.describe() for coalition in self.reads) or "nobody"
+
+    def told(self) -> list[dict[str, str]]:
+        """Who can do what: one line for each coalition that reads and for each lie."""
+        lines = [
+            {
+                "who": coalition.describe(),
+                "does": "follows the protocol, and looks",
+                "can": f"read {self.hidden}",
+            }
+            for coalition in self.reads
         ]
+        return lines + [
+            {"who": lie.who.describe(), "does": lie.does, "can": _DOES[lie.can]}
+            for lie in sorted(self.lies, key=lambda lie: -POWERS.index(lie.can))
+        ]
+
+    def record(self, n: int) -> dict[str, Any]:
+        """The guarantee for a cohort of n as plain data, for a run's summary and its report."""
+        return {
+            "fidelity": self.fidelity,
+            "settings": dict(self.settings(n)),
+            "who can do what": self.told(),
+            "leaks": list(self.leaks),
+            "assumes": list(self.assumes),
+        }
+
+    def adversaries(self, plan: RoundPlan) -> tuple[frozenset[PartyId], ...]:
+        """Whom to ask what they see: every party that a coalition or a lie is made of, alone and
+        with a client, and the least coalitions that read.
+        """
+        parties = {"server", *(p for lie in self.lies for p in lie.who.parties)}
+        parties |= {p for coalition in self.reads for p in coalition.parties}
+        helpers = sorted(party for party in parties - {"server"} if client_of(party) is None)
+        client = client_party(plan.cohort[0])
+        asked = [
+            frozenset({OUTSIDER}),
+            *(frozenset({party}) for party in ("server", *helpers, client)),
+            frozenset({"server", client}),
+            *(coalition.example(plan) for coalition in self.reads),
+        ]
+        return tuple(dict.fromkeys(asked))
+
+    def describe(self) -> str:
+        """The guarantee in sentences, the gravest lies first."""
+        said = [IDEAL] if self.fidelity == "ideal" else []
+        said.append(f"{self.hidden[0].upper()}{self.hidden[1:]} are read by {self.read_by()}.")
+        if any("server" in coalition.parties for coalition in self.reads):
+            said.append("Whoever taps the wires to the server reads what its mail shows.")
+        said += [lie.describe() for lie in sorted(self.lies, key=lambda l: -POWERS.index(l.can))]
         said.append(f"Leaks: {', '.join(self.leaks) or 'nothing'}.")
         said.append(f"Assumes: {', '.join(self.assumes) or 'nothing'}.")
         return " ".join(said)
 
 
-_DOES: dict[Power, str] = {
-    "nothing": "do nothing to the others",
-    "abort": "end the round",
-    "choose": "choose whose contributions count",
-    "shift": "shift the result",
-    "read": "read what it must not",
+IDEAL = (
+    "IDEAL: no cryptography runs; a simulator's trusted party computes what the protocol would"
+    " open, and costs measured of it say nothing about the protocol."
+)
+_DOES: Mapping[Power, str] = {
+    "nothing": "nothing comes of it for the others",
+    "abort": "can end the round",
+    "choose": "can choose whose contributions count",
+    "shift": "can shift the result",
+    "read": "can read a single update",
 }

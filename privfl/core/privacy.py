@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.core.errors import ConfigError
+from privfl.core.guarantee import Guarantee
 from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
 from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
@@ -288,6 +289,11 @@ class Mechanism(Protocol):
     __slots__ = ()
     local: ClassVar[bool] = False
 
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        ...
+
     def at(self, round: int) -> Mechanism:
         """A round's own mechanism: itself, unless it follows a schedule."""
         return self
@@ -326,6 +332,11 @@ class RingNoise(Protocol):
     fewest contributions whose shares must add up to the whole noise. Nobody then sees a sum without
     noise.
     """
+
+    @property
+    def guarantee(self) -> Guarantee[RingNoise]:
+        """Who sees what without noise, and what leaving noise out does."""
+        ...
 
     def add(
         self, integers: npt.NDArray[np.int64], unit_l2: int | float, among: int, noise: NoiseSource

@@ -18,8 +18,11 @@ from privfl.core import (
     Buffer,
     ChannelKind,
     ClientId,
+    Coalition,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Mail,
     Member,
     Opened,
@@ -35,6 +38,7 @@ from privfl.core import (
     no_helper,
     norm,
 )
+from privfl.crypto import lies
 
 _HEADER = struct.Struct("<4sIQQd")
 """Magic and version, CRC-32 of the part's name, round, d, weight: FRAME_ROOM bytes in front of d
@@ -181,6 +185,24 @@ class Plain:
         return Able()
 
     @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do."""
+        return Guarantee(
+            reads=(Coalition.of("server"),),
+            lies=(
+                lies.publishes_another(),
+                lies.skips_its_clip("nothing", "the server sees that, and leaves it out"),
+                lies.sends_garbage(),
+            ),
+            leaks=("everything",),
+            assumes=("a clip, where lying clients are to be bounded",),
+        )
+
+    def describe(self) -> str:
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Every update in clear. {self.guarantee.describe()}"
+
+    @property
     def helpers(self) -> tuple[PartyId, ...]:
         """None."""
         return ()
@@ -200,10 +222,6 @@ class Plain:
             ConfigError: always.
         """
         raise no_helper("plain", who, ())
-
-    def describe(self) -> str:
-        """Who can read what, for the report."""
-        return "Every update in clear: the server and anybody on the wire read every row."
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Every update that reached the server, for whoever holds the server's mail or taps the

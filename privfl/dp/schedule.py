@@ -14,6 +14,7 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Examples,
+    Guarantee,
     Mechanism,
     Needs,
     NoiseSource,
@@ -24,6 +25,7 @@ from privfl.core import (
 )
 from privfl.dp.accounting import calibrate
 from privfl.dp.clip import Clip
+from privfl.dp.guarantee import central
 from privfl.dp.mechanisms import Gaussian
 
 
@@ -174,6 +176,11 @@ class Scheduled(Mechanism):
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
 
     def at(self, round: int) -> Gaussian:
         """The round's mechanism."""

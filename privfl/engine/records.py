@@ -14,7 +14,9 @@ class RoundRecord:
 
     ``train_losses`` are the clients' mean training losses (their spread is the report's band),
     ``seconds`` wall time by stage, ``epsilon`` what has been spent so far by subject, ``fired``
-    what defences did, ``incidents`` what went wrong, in words.
+    what defences did, ``incidents`` what went wrong, in words. Where the channel ran as an ideal
+    functionality, ``bytes_sent`` is None and ``seconds`` have no stage of the channel: they would
+    say nothing about the protocol.
     """
 
     round: int
@@ -23,7 +25,7 @@ class RoundRecord:
     accuracy: float | None
     loss: float | None
     train_losses: tuple[float, ...]
-    bytes_sent: int
+    bytes_sent: int | None
     seconds: Mapping[str, float]
     epsilon: Mapping[str, float] = field(default_factory=dict)
     fired: Mapping[str, str] = field(default_factory=dict)

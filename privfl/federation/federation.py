@@ -329,4 +329,5 @@ def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, A
         "training": repr(training),
         "bound": repr(bound),
         "channel": channel.describe(),
+        "the server reads": channel.guarantee.server_reads(),
     }

@@ -15,6 +15,9 @@ from privfl.dp import spend, statement
 from privfl.engine import RoundRecord, RunState, Scenario, measures
 from privfl.training import Workload, evaluate
 
+PROTOCOL_STAGES = ("key set-up", "channel")
+"""Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
+
 
 def record_of(
     scenario: Scenario,
@@ -25,7 +28,12 @@ def record_of(
 ) -> RoundRecord:
     """The record of a round that was played; the model is measured where ``audit`` says so."""
     number, last = transcript.plan.number, scenario.rounds - 1
-    seconds = dict(transcript.seconds)
+    real = scenario.channel.guarantee.measured
+    seconds = {
+        stage: spent
+        for stage, spent in transcript.seconds.items()
+        if real or stage not in PROTOCOL_STAGES
+    }
     accuracy = loss = None
     measured: dict[str, float] = {}
     if number % audit.evaluate_every == 0 or number == last:
@@ -41,7 +49,7 @@ def record_of(
         accuracy=accuracy,
         loss=loss,
         train_losses=losses,
-        bytes_sent=transcript.bytes_sent,
+        bytes_sent=transcript.bytes_sent if real else None,
         seconds=seconds,
         epsilon=_epsilon(state, audit.delta),
         fired=dict(transcript.fired),
@@ -72,7 +80,7 @@ def summary_of(
         "rounds": len(records),
         "clients": len(clients),
         "parameters": workload.model.d,
-        "bytes_sent": sum(record.bytes_sent for record in records),
+        "bytes_sent": _together([record.bytes_sent for record in records]),
         "seconds": sum(sum(record.seconds.values()) for record in records),
         "executor": picked,
         "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
@@ -82,12 +90,30 @@ def summary_of(
             **_error(scenario, plan),
             "trained by": picked,
         },
+        "guarantees": guarantees_of(scenario),
         "privacy": [line.to_json() for line in told.lines],
         "warnings": [
             *channel.able.warnings,
             *told.warnings,
         ],
     }
+
+
+def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
+    """Who may collude, who may lie and what comes of it, of the run's channel and of its noise, for
+    a cohort of the expected size.
+    """
+    clients = len(scenario.clients)
+    n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    said = {"channel": {**scenario.channel.guarantee.record(n), "cohort": n}}
+    if scenario.mechanism is not None:
+        said["mechanism"] = scenario.mechanism.guarantee.record(n)
+    return said
+
+
+def _together(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _epsilon(state: RunState, delta: float) -> dict[str, float]:

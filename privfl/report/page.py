@@ -51,7 +51,7 @@ def page_of(
         ("test accuracy", f"{100 * (best[-1].accuracy or 0):.2f} %" if best else "not measured"),
         ("rounds", f"{len(records)} of {config['rounds']}"),
         ("clients a round", f"{np.mean([r.survivors for r in records]):.4g}"),
-        ("bytes a round", _size(float(np.mean([r.bytes_sent for r in records])))),
+        ("bytes a round", _traffic(records)),
         ("time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"),
         *(
             (f"epsilon, {subject}", f"{value:.3g}")
@@ -73,6 +73,7 @@ def page_of(
             f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items()
         )
         parts.append(f"<h2>What ran, and who sees what</h2><table>{rows}</table>")
+    parts += _guarantees(summary.get("guarantees", {}))
     parts.append("<h2>Pictures</h2>")
     parts += [_picture(*picture) for picture in pictures]
     incidents = [(r.round + 1, what) for r in records for what in r.incidents]
@@ -104,6 +105,40 @@ def page_of(
         f" privfl</title><style>{_STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>"
     )
+
+
+def _traffic(records: Sequence[RoundRecord]) -> str:
+    """The mean of what was sent; an ideal functionality's messages are no protocol's."""
+    sent = [r.bytes_sent for r in records if r.bytes_sent is not None]
+    return _size(float(np.mean(sent))) if len(sent) == len(records) else "ideal: not measured"
+
+
+def _guarantees(said: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Who can do what, part by part: settings first, then who reads and who may lie."""
+    parts: list[str] = []
+    for part, record in said.items():
+        cells = [
+            ("fidelity", "IDEAL: no cryptography ran" if record["fidelity"] == "ideal" else "real"),
+            *record["settings"].items(),
+            ("leaks", "; ".join(record["leaks"]) or "nothing"),
+            ("assumes", "; ".join(record["assumes"]) or "nothing"),
+        ]
+        settings = "".join(_row("th", "td", name, value) for name, value in cells)
+        lines = "".join(
+            _row("td", "td", line["who"], line["does"], line["can"])
+            for line in record["who can do what"]
+        )
+        head = _row("th", "th", "who", "what it does", "what comes of it")
+        parts.append(
+            f"<h2>Who can do what: {html.escape(part)}</h2><table>{settings}</table>"
+            f"<table>{head}{lines}</table>"
+        )
+    return parts
+
+
+def _row(first: str, other: str, name: object, *values: object) -> str:
+    cells = "".join(f"<{other}>{html.escape(str(value))}</{other}>" for value in values)
+    return f"<tr><{first}>{html.escape(str(name))}</{first}>{cells}</tr>"
 
 
 def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, Any]]) -> list[str]:

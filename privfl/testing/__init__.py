@@ -13,6 +13,15 @@ from privfl.testing.channels import channel_checks, check_channel
 from privfl.testing.check import Check, ConformanceError
 from privfl.testing.datasets import check_dataset, dataset_checks
 from privfl.testing.defences import check_defence, defence_checks
+from privfl.testing.guarantees import (
+    Contributions,
+    PlayedRound,
+    check_guarantee,
+    contributions,
+    what_it_does,
+    what_noise_is_left,
+    who_reads,
+)
 from privfl.testing.mechanisms import check_mechanism, mechanism_checks
 from privfl.testing.models import check_model, model_checks
 from privfl.testing.rules import check_rule, rule_checks
@@ -20,18 +29,25 @@ from privfl.testing.rules import check_rule, rule_checks
 __all__ = [
     "Check",
     "ConformanceError",
+    "Contributions",
+    "PlayedRound",
     "attack_checks",
     "channel_checks",
     "check_attack",
     "check_channel",
     "check_dataset",
     "check_defence",
+    "check_guarantee",
     "check_mechanism",
     "check_model",
     "check_rule",
+    "contributions",
     "dataset_checks",
     "defence_checks",
     "mechanism_checks",
     "model_checks",
     "rule_checks",
+    "what_it_does",
+    "what_noise_is_left",
+    "who_reads",
 ]

@@ -316,7 +316,7 @@ def test_secrets_do_not_print_or_pickle(fltrust):
 
 
 def test_the_description_says_who_must_not_collude(fltrust):
-    assert "do not collude; together they read every update" in fltrust.channel.describe()
+    assert "Single updates are read by server with key_holder." in fltrust.channel.describe()
 
 
 def test_it_is_a_channel_with_an_informed_server():

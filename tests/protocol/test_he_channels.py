@@ -331,12 +331,12 @@ def test_no_message_carries_a_secret(scene):
 def test_what_is_said_aloud_names_who_can_read(channel):
     said = channel.describe()
     if channel.arrangement.keys == "shared":
-        assert "any client together with the server reads everyone" in said
+        assert "Single updates are read by server with any client." in said
     if isinstance(channel, CKKS):
         assert "flooding noise of standard deviation at most" in said
     if isinstance(channel, MultiPartyRLWE):
         assert "unaudited" in said
-        assert ("the server can take the key" in said) == (not channel.verify_sum)
+        assert ("a chosen one shows the key" in said) == (not channel.verify_sum)
 
 
 @every_channel

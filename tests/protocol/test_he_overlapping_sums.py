@@ -127,7 +127,7 @@ class TestTwoSumsOfOneRound:
         session.members["decryptor/0"].ring.answered.clear()  # it runs its own code
         less = read(session, ("decryptor/0", "decryptor/2"), plan, messages[:3])
         assert (total - less - session.rows[3]).abs().max() < 3e-4
-        assert "colludes with 1 of them can have two overlapping sums" in session.channel.describe()
+        assert "groups of decryptors that meet in 1 that collude" in session.channel.describe()
 
     def test_where_all_decryptors_are_needed_one_honest_one_is_enough(self):
         session = Session(MultiPartyRLWE(threshold=3))
@@ -285,7 +285,7 @@ def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_cha
     numbers = unpack_numbers(opened_answer(answer, ring)[1][0])
     taken = session.channel.scheme.total(numbers, plan, 4).value
     assert (taken - session.rows[3]).abs().max() < 1e-4
-    assert "passes one client's ciphertext off as a sum" in session.channel.describe()
+    assert "calls one client's ciphertext a sum: can read" in session.channel.describe()
 
 
 def test_shared_ckks_keys_count_every_readers_releases():

@@ -12,7 +12,9 @@ from privfl.core import (
     Able,
     ChannelKind,
     ClientId,
+    Guarantee,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -23,6 +25,7 @@ from privfl.core import (
     no_helper,
     refuse_others_keys,
 )
+from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
 from privfl.crypto.he.keyring import Arrangement, Keyring
 from privfl.crypto.he.members import HeClient, HeHelper, HeServer
 from privfl.crypto.he.scheme import Scheme
@@ -32,12 +35,13 @@ from privfl.crypto.he.view import opened
 class HomomorphicChannel:
     """The methods of a channel, from a scheme and an arrangement of keys.
 
-    Threat model. Where sums are verified the server may lie: it cannot make decryptors open one
-    client's ciphertext, a small sum, an old round or the same round twice. Where clients share the
-    key, or sums are not verified, it is trusted to add. Transport is authenticated, as in the
-    set-up in which the parties learn each other's keys. Clients follow the protocol: there is no
-    proof that a ciphertext is well formed, so a client that works WITH a lying server is out of
-    scope.
+    Threat model (``guarantee`` says it as the channel is set). Where sums are verified a server
+    that lies ALONE cannot make decryptors open one client's ciphertext, a small sum, an old round
+    or the same round twice; it chooses whose ciphertexts are summed. With ``min_clients`` - 1
+    clients it reads one client a round. Where clients share the key, or sums are not verified, it
+    reads single updates alone. Transport is authenticated, as in the set-up in which the parties
+    learn each other's keys. There is no proof that a ciphertext or a decryptor's part is well
+    formed: a client can put any vector into the sum, and one decryptor can move it.
     """
 
     __slots__ = ()
@@ -66,6 +70,16 @@ class HomomorphicChannel:
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         raise TypeError("a homomorphic channel names its arrangement of keys.")
+
+    @property
+    def own_lies(self) -> SchemeLies:
+        """The lies of the scheme's own."""
+        return SchemeLies()
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return he_guarantee(self.arrangement, self.own_lies)
 
     def keyring(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> Keyring:
         """An empty keyring of this channel, for one party.
@@ -110,8 +124,8 @@ class HomomorphicChannel:
         return arrangement.decryptors[: arrangement.threshold]
 
     def describe(self) -> str:
-        """Who can read what, in one sentence for the report."""
-        return self.arrangement.describe()
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Keys: {self.arrangement.keys}. {self.guarantee.describe()}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that

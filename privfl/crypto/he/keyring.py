@@ -100,62 +100,6 @@ class Arrangement:
         """
         return self.verify_sum and self.keys != "shared"
 
-    def describe(self) -> str:
-        """One sentence for the report: who can read what."""
-        if self.keys == "shared":
-            return (
-                "Keys: shared. All clients trust each other: every one holds the one secret key, so"
-                " any client together with the server reads everyone, and a server that passes one"
-                " client's ciphertext off as a sum has it opened."
-            )
-        if self.keys == "authority":
-            if self.verify_sum:
-                return (
-                    "Keys: authority. decryptor/0 holds the secret key and adds the signed"
-                    " ciphertexts itself: the server reads only sums of at least"
-                    f" {self.min_clients} clients, and decryptor/0 alone could read everyone."
-                )
-            return (
-                "Keys: authority, sums not verified. decryptor/0 holds the secret key and decrypts"
-                " what the server calls a sum: a server that lies about it reads single clients,"
-                " and the two together read everyone."
-            )
-        if self.keys == "joint":
-            return (
-                f"Keys: joint. Nobody holds the secret key: {self.threshold} of {self.holders}"
-                " decryptors together with the server could read everyone, fewer learn nothing,"
-                " and decryptors without the server read nothing. Sums of at least"
-                f" {self.min_clients} clients.{self._overlap()} Experimental and unaudited."
-                + (
-                    ""
-                    if self.verify_sum
-                    else " Sums are not verified: the server can take the key."
-                )
-            )
-        return (
-            f"Keys: threshold. Any {self.threshold} of {self.holders} decryptors can decrypt and"
-            " fewer learn nothing; a dealer made the key and is trusted to have forgotten it."
-            f" Decryptors decrypt only sums of at least {self.min_clients} clients"
-            + (
-                "."
-                if self.verify_sum
-                else ", which the server could forge, because sums are not verified."
-            )
-            + self._overlap()
-        )
-
-    def _overlap(self) -> str:
-        """How many corrupt decryptors c let two groups of t of k open different sums: each needs t
-        - c of k - c honest ones.
-        """
-        enough = 2 * self.threshold - self.holders
-        if self.threshold == self.holders:
-            return ""
-        return (
-            f" A server that colludes with {enough} of them can have two overlapping sums of a"
-            " round opened and read their difference."
-        )
-
     def warnings(self) -> tuple[str, ...]:
         """What a report says aloud."""
         said = []

@@ -1,4 +1,6 @@
-"""Secure aggregation: the sum of masked vectors, through dropouts and past a lying server."""
+"""Secure aggregation: the sum of masked vectors, through dropouts, and in active mode past a server
+that swaps keys.
+"""
 
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.secagg.channel import SecAgg

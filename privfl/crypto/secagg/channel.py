@@ -15,8 +15,10 @@ from privfl.core import (
     ClientMember,
     DpEvent,
     Examples,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -31,12 +33,14 @@ from privfl.core import (
 )
 from privfl.crypto.secagg import ideal
 from privfl.crypto.secagg.graph import Degree
+from privfl.crypto.secagg.guarantee import ideal_guarantee, secagg_guarantee
 from privfl.crypto.secagg.members import SecAggClient, SecAggServer
 from privfl.crypto.secagg.parameters import (
     SecAggParameters,
     SecAggSettings,
     degree_for,
     parameters_of,
+    quorum_of,
     unit_l2,
 )
 from privfl.crypto.secagg.view import SecAggCoalitionView
@@ -50,13 +54,14 @@ class SecAgg(SecAggSettings):
     shares of the seeds and keys let the survivors take off what a dropped client left. The weight
     travels inside the masked vector.
 
-    Guarantee, ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n
-    clients, learns the sum over the survivors and nothing else, but with probability 2^-sigma.
-    ``mode="active"``: a server that does not follow it learns at most one sum, of at least the
-    quorum of contributions, provided that the directory holds the clients' true identity keys; it
-    can always deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring
-    into the sum, because nobody sees its input; bounds are the client's own word. Clients that
-    withhold or garble messages are named, and can make a round fail.
+    ``guarantee`` says who reads what and who may lie, as the channel is set. In short:
+    ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients,
+    learns the sum over the survivors and nothing else, but with probability 2^-sigma; ONE THAT LIES
+    READS SINGLE UPDATES. ``mode="active"``: a server that lies learns at most one sum, of at least
+    the quorum of contributions, provided that the directory holds the clients' true identity keys;
+    it chooses whose, so with all but one of a quorum it reads that one, and it can always deny
+    service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into the sum,
+    because nobody sees its input, and by sharing secrets that do not open it can make a round fail.
 
     Args:
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None
@@ -148,17 +153,33 @@ class SecAgg(SecAggSettings):
         server's mail.
         """
         if self.fidelity == "ideal":
-            return ideal.decode(self, received)
+            return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
         return SecAggCoalitionView.of(self, received, colluding).opened()
 
     def describe(self) -> str:
-        """Who can read what, and what is not stopped, for the report."""
-        return (
-            "Masks that cancel in the sum: the server reads the sum and no single update, unless"
-            " enough clients collude with it. A client that skips its clip is not stopped, because"
-            " nobody sees a single input."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Masks that cancel in the sum ({self.mode}). {self.guarantee.describe()}"
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+
+        def quorum(n: int) -> int:
+            return quorum_of(degree_for(self, n), n)
+
+        noise = None if self.noise is None else self.noise.guarantee
+        if self.fidelity == "ideal":
+            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+            return made.under(noise)
+        return secagg_guarantee(
+            self.parameters,
+            self.degree,
+            quorum,
+            active=self.active,
+            forgets=self.forward_secrecy,
+            opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
+        ).under(noise)
 
     def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
         """What accounts for the noise in a sum of so many survivors (of a quorum, the fewest that

@@ -4,9 +4,11 @@ protects nothing outside of a simulator.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from privfl.core import (
     BadUpdate,
@@ -14,10 +16,12 @@ from privfl.core import (
     ClientId,
     KeepsSecrets,
     Mail,
+    Member,
     Opened,
     PartyId,
     Received,
     RoundPlan,
+    Rows,
     Silent,
     Total,
     client_of,
@@ -198,12 +202,41 @@ class TrustedMember(_Member):
         return _Trusted(now, plan, np.zeros(now.length, dtype=now.dtype))
 
 
-def decode(settings: SecAggSettings, received: Received) -> Total | None:
-    """The sum that the server was told; what the trusted party hears, nobody does."""
+def decode(
+    settings: SecAggSettings, received: Received, members: Mapping[PartyId, Member]
+) -> Rows | Total | None:
+    """The sum that the server was told. What the trusted party hears, nobody does but itself, who
+    reads every update.
+    """
+    if TRUSTED in members:
+        rows = _rows(settings, received)
+        if rows is not None:
+            return rows
     for mail in received.get("server", ()):
         if TRUSTED in mail:
             return _read(settings, memoryview(mail[TRUSTED]), None)[0]
     return None
+
+
+def _rows(settings: SecAggSettings, received: Received) -> Rows | None:
+    found: dict[ClientId, Total] = {}
+    for mail in received.get(TRUSTED, ()):
+        for who, body in mail.items():
+            client = client_of(who)
+            try:
+                kind, _, _, content = wire.read(body)
+                plan, packed = fields.read_facts(content)
+                if kind is not Kind.MASKED or client is None:
+                    continue
+                ring = wire.FORMAT.read(body).ring
+                vector = fields.unpack(packed, ring, settings.code.length(plan))
+                found[client] = settings.code.decode(lift(vector, ring), plan, 1)
+            except (Malformed, ValueError):
+                continue
+    if not found:
+        return None
+    values = torch.stack([total.mean() for total in found.values()])
+    return Rows(values, torch.tensor([t.weight for t in found.values()]), tuple(found))
 
 
 __all__: list[str] = [

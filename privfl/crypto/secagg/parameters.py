@@ -168,6 +168,13 @@ def degree_for(settings: SecAggSettings, n: int) -> Degree:
     return chosen
 
 
+def quorum_of(degree: Degree, n: int) -> int:
+    """The fewest contributions of a cohort of n that are ever summed: the threshold's fraction of
+    it.
+    """
+    return max(2, math.ceil(n * degree.t / degree.shares - 1e-9))
+
+
 @lru_cache(maxsize=64)
 def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters:
     """The round's public parameters, with the headroom of the ring proved.
@@ -182,7 +189,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
             " needs at least 2."
         )
     degree = degree_for(settings, plan.n)
-    quorum = max(2, math.ceil(plan.n * degree.t / degree.shares - 1e-9))
+    quorum = quorum_of(degree, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
         b"privfl/1/secagg",

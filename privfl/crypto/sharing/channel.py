@@ -14,8 +14,10 @@ from privfl.core import (
     ClientId,
     ClientMember,
     Examples,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -27,6 +29,7 @@ from privfl.core import (
     refuse_others_keys,
 )
 from privfl.crypto.primitives import backend
+from privfl.crypto.sharing.guarantee import sharing_guarantee
 from privfl.crypto.sharing.members import SharingClient, SharingHelper, SharingServer
 from privfl.crypto.sharing.parameters import SharingSettings
 from privfl.crypto.sharing.view import decode
@@ -41,10 +44,11 @@ class AdditiveSharing(SharingSettings):
     A client is in the sum when it reached every server; the servers agree on that set before any
     sum leaves, and never sum fewer than the quorum. The weight travels inside the shared vector.
 
-    Guarantee: up to ``servers`` - 1 servers that collude, with any clients, learn the sum and
-    nothing else, provided that the directory holds the servers' true keys. All servers together
-    read every update. Servers are trusted to add correctly: one that lies changes the sum
-    unnoticed. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
+    ``guarantee`` says who reads what and who may lie. In short: up to ``servers`` - 1 servers that
+    follow the protocol, with clients that do, learn the sum and nothing else, provided that
+    the directory holds the servers' true keys. All servers together read every update. ONE SERVER
+    THAT LIES moves the sum unnoticed, or shuts clients out: with all but one of a quorum it reads
+    that one. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
     word.
 
     Args:
@@ -70,13 +74,14 @@ class AdditiveSharing(SharingSettings):
         """Rounding."""
         return Able(encodes=self.code, keyed=True)
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return sharing_guarantee(self.others, self.quorum)
+
     def describe(self) -> str:
-        """Who can read what, and what is not stopped, for the report."""
-        return (
-            f"Shares over {self.servers} servers: fewer than all of them together read the sum and"
-            " no single update. A client that skips its clip is not stopped, because nobody sees a"
-            " single input."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Shares over {self.servers} servers. {self.guarantee.describe()}"
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:

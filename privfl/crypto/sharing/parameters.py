@@ -57,6 +57,10 @@ class SharingSettings:
         """The servers beside the first."""
         return tuple(f"server/{j}" for j in range(1, self.servers))
 
+    def quorum(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever summed."""
+        return max(2, math.ceil(n * self.threshold - 1e-9))
+
 
 @dataclass(frozen=True, slots=True)
 class SharingParameters(FramedRound):
@@ -97,7 +101,7 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParamete
         )
     settings.code.scale(plan)
     ring = ring_for(settings.code, plan, ring=settings.ring)
-    quorum = max(2, math.ceil(plan.n * settings.threshold - 1e-9))
+    quorum = settings.quorum(plan.n)
     names = b"\0".join(
         [
             plan.session,

@@ -14,12 +14,14 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Examples,
+    Guarantee,
     Mechanism,
     NoiseSource,
     Sensitivity,
     Vector,
     require,
 )
+from privfl.dp.guarantee import central
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _FINE = 32
@@ -108,6 +110,11 @@ class DiscreteGaussian(Mechanism):
         numbers = _Grid.of(self.noise_multiplier, d).numbers
         return DpEvent("discrete_gaussian", {**numbers, "shares": 1, "d": d})
 
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -142,6 +149,11 @@ class Skellam(Mechanism):
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one vector [d], its rounding included."""
         return DpEvent("skellam", _Grid.of(self.noise_multiplier, d).numbers)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

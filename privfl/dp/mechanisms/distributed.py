@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.core import DpEvent, Examples, NoiseSource, require
+from privfl.core import DpEvent, Examples, Guarantee, NoiseSource, RingNoise, require
+from privfl.dp.guarantee import distributed
 from privfl.dp.integers import Integers, discrete_gaussian, skellam
 
 _LOG = 73 * math.log(2)
@@ -30,10 +31,11 @@ class DistributedSkellam:
     """Skellam shares under a summing channel (Agarwal, Kairouz, Liu 2021): they add up to Skellam
     noise exactly.
 
-    Guarantee: central DP against the server and everybody else, as long as ``among`` honest
-    contributions survive; with fewer the event says what is left. ``noise_multiplier`` is the whole
-    noise's deviation over the contribution's norm. Colluding clients know their own shares: plan
-    ``among`` as the fewest HONEST survivors.
+    Guarantee: central DP against the server and everybody else, as long as the channel shows nobody
+    a single contribution (a server that lies to semi-honest secure aggregation reads one under one
+    share of the noise) and ``among`` honest contributions survive; with fewer the event says what
+    is left. ``noise_multiplier`` is the whole noise's deviation over the contribution's norm.
+    Colluding clients know their own shares: plan ``among`` as the fewest HONEST survivors.
 
     Raises:
         ConfigError: the noise multiplier is negative.
@@ -50,6 +52,11 @@ class DistributedSkellam:
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[RingNoise]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return distributed()
 
     def _variance(self, unit_l2: int | float, among: int, contributors: int) -> float:
         require.at_least(1, among=among)
@@ -94,6 +101,11 @@ class DistributedDiscreteGaussian:
     def __post_init__(self) -> None:
         require.at_least(0, noise_multiplier=self.noise_multiplier)
         require.finite(noise_multiplier=self.noise_multiplier)
+
+    @property
+    def guarantee(self) -> Guarantee[RingNoise]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return distributed()
 
     def _variance(self, unit_l2: int | float, among: int, contributors: int) -> float:
         require.at_least(1, among=among)

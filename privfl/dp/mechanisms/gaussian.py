@@ -10,12 +10,14 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Examples,
+    Guarantee,
     Mechanism,
     NoiseSource,
     Sensitivity,
     Vector,
     require,
 )
+from privfl.dp.guarantee import central, local
 from privfl.dp.noise import normals
 
 
@@ -71,6 +73,11 @@ class Gaussian(Mechanism):
         """What accounts for the noise on one vector [d]."""
         return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
 
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
+
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
     ) -> tuple[Vector, DpEvent | None]:
@@ -116,6 +123,11 @@ class LocalGaussian(Mechanism):
     def event(self, d: int) -> DpEvent:
         """What accounts for the noise on one client's vector [d]."""
         return DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier})
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return local()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

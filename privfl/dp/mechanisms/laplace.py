@@ -12,12 +12,14 @@ from privfl.core import (
     ConfigError,
     DpEvent,
     Examples,
+    Guarantee,
     Mechanism,
     NoiseSource,
     Sensitivity,
     Vector,
     require,
 )
+from privfl.dp.guarantee import central
 from privfl.dp.noise import exponentials, uniforms
 
 
@@ -47,6 +49,11 @@ class Laplace(Mechanism):
     def event(self, d: int) -> DpEvent:
         """One release: the scale over the L1 sensitivity."""
         return DpEvent("laplace", {"scale": 1 / self.epsilon})
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return central()
 
     def share(
         self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource

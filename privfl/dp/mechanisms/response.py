@@ -11,7 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import BadUpdate, DpEvent, Mechanism, NoiseSource, Sensitivity, Vector, require
+from privfl.core import (
+    BadUpdate,
+    DpEvent,
+    Guarantee,
+    Mechanism,
+    NoiseSource,
+    Sensitivity,
+    Vector,
+    require,
+)
+from privfl.dp.guarantee import local
 from privfl.dp.noise import uniforms
 
 
@@ -38,6 +48,11 @@ class RandomisedResponse(Mechanism):
     def __post_init__(self) -> None:
         require.positive(epsilon=self.epsilon)
         require.at_least(2, k=self.k)
+
+    @property
+    def guarantee(self) -> Guarantee[Mechanism]:
+        """Who sees what without noise, and what leaving noise out does."""
+        return local()
 
     @property
     def truth(self) -> float:

@@ -15,8 +15,10 @@ from privfl.core import (
     ClientMember,
     DpEvent,
     Examples,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -27,6 +29,8 @@ from privfl.core import (
     Total,
     no_helper,
 )
+from privfl.crypto.secagg.parameters import quorum_of
+from privfl.hybrid.bucketed_secagg.guarantee import bucketed_guarantee
 from privfl.hybrid.bucketed_secagg.members import BucketedClient, BucketedServer
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
 from privfl.hybrid.bucketed_secagg.view import opened
@@ -42,16 +46,18 @@ class BucketedSecAgg(BucketedSettings):
     f Byzantine clients (`Buckets.max_byzantine`), and fewer clients hide one another than in one
     big sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
-    Guarantee: as `SecAgg` in each group: a server that follows the protocol reads the groups' sums
-    and no update. It draws the groups by hashing the round's public facts; a server that picks
-    ``bucketing_seed`` when it knows the cohort, or colludes with all but one client of a group,
-    reads that one. What leaks beside one big sum: the g group means of every round, and who is in
-    which group. Over rounds these are equations in what is lasting in a client's updates, and a few
-    rounds solve them (`attacks.GradientDisaggregation`): small groups hide one round's update, not
-    a habit. Grouping the SAME updates twice would open them at once, so all parts of a round have
-    one grouping and a member enters it once. LYING CLIENTS are not stopped in their own group; the
-    rule over the rows is what stops them. A group whose weights do not add up to its members, or
-    with fewer than two survivors, is left out by name.
+    Guarantee: as semi-honest `SecAgg` in each group (``guarantee`` says it whole): a server that
+    follows the protocol reads the groups' sums and no update; one that lies reads single updates,
+    and so does one that colludes with over half of a group (2 of 3, 3 of 5, 6 of 10), whose shares
+    open the others' secrets. It draws the groups by hashing the round's public facts; a server that
+    picks ``bucketing_seed`` when it knows the cohort puts its friends together. What leaks beside
+    one big sum: the g group means of every round, and who is in which group. Over rounds these are
+    equations in what is lasting in a client's updates, and a few rounds solve them
+    (`attacks.GradientDisaggregation`): small groups hide one round's update, not a habit. Grouping
+    the SAME updates twice would open them at once, so all parts of a round have one grouping and a
+    member enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows
+    is what stops them. A group whose weights do not add up to its members, or with fewer survivors
+    than over half of it, is left out by name.
 
     Args:
         size: clients a group; what is left over joins the last groups. Small is robust, large is
@@ -113,7 +119,7 @@ class BucketedSecAgg(BucketedSettings):
         return inside.noise_event(smallest)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Group means to whoever reads the server's mail, and single updates where all others of a
+        """Group means to whoever reads the server's mail, and single updates where over half of a
         group collude.
         """
         secret = {
@@ -123,11 +129,20 @@ class BucketedSecAgg(BucketedSettings):
         }
         return opened(self.inside(), received, secret)
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        inside = self.inside()
+        return bucketed_guarantee(
+            self.groups,
+            self.size,
+            inside.degree,
+            lambda n: quorum_of(inside.degree(n), n),
+        ).under(None if self.noise is None else self.noise.guarantee)
+
     def describe(self) -> str:
-        """Who can read what, for the report."""
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Secure aggregation in random groups of {self.size}: the server reads the mean of"
-            " every group and no single update, unless it colludes with all the others of a group."
-            " A client that skips its clip spoils its own group's mean; the rule over the groups"
-            " has to stop it."
+            f"Secure aggregation in random groups of {self.size}; the rule decides over the groups'"
+            f" means. {self.guarantee.describe()}"
         )

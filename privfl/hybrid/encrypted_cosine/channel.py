@@ -21,8 +21,10 @@ from privfl.core import (
     ConfigError,
     Context,
     Examples,
+    Guarantee,
     KeepsSecrets,
     KnownKeys,
+    Liars,
     Member,
     Party,
     PartyId,
@@ -42,6 +44,7 @@ from privfl.core import (
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
 from privfl.hybrid.encrypted_cosine.client import CosineClient
 from privfl.hybrid.encrypted_cosine.encoding import UnitVectors
+from privfl.hybrid.encrypted_cosine.guarantee import cosine_guarantee
 from privfl.hybrid.encrypted_cosine.holder import KeyHolder
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineIntroduction, Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT, OPENED, opened_from
@@ -79,15 +82,14 @@ class EncryptedCosine:
     projections, weight; with Pearson its sum of entries) and the sum; the key holder reads numbers
     uniform mod t, whatever the updates are, and who took part. The noise around a score, and around
     a coefficient of the sum, is drowned to a statistical distance of at most 2^-40 (2^-36 around an
-    exact norm). TOGETHER THEY READ EVERY UPDATE. A lying server is only bounded: the key holder
-    counts questions and refuses replays, small sums and a second sum, but cannot see what a
-    question asks or which weights a sum has, so a server with weights or references of its choice
-    reads what it likes of one client. A lying key holder cannot move the sum by more than rounding,
-    which disagrees with the scores; by lying about few scores it can push clients out of the sum,
-    unless it meets a question of known answer. Clients may lie: a vector's length does not count,
-    one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider et al.
-    2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025); here a
-    mask serves once.
+    exact norm). TOGETHER THEY READ EVERY UPDATE. A LYING SERVER READS one client a round: the key
+    holder counts questions and refuses replays, small sums and a second sum, but cannot see what a
+    question asks or which weights a sum has. A lying key holder cannot move the sum by more than
+    rounding, which disagrees with the scores; by lying about few scores it can push clients out of
+    the sum, unless it meets a question of known answer. Clients may lie: a vector's length does not
+    count, one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider
+    et al. 2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025);
+    here a mask serves once.
 
     The result is the rule's on unit vectors: FLTrust scales them to the root's length, the filter
     to the plan's bound. Nearly all weight on one client opens that client: what counts fewer than
@@ -224,15 +226,14 @@ class EncryptedCosine:
         refuse_others_keys(who, identity)
         return Ring(who, self.setting, identity, directory)
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return cosine_guarantee(self.setting)
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, what leaks."""
-        return (
-            "Encrypted similarity: the server and key_holder follow the protocol and do not"
-            " collude; together they read every update. The server learns every client's"
-            f" similarity, norm, {self.projections} random projections and weight, and one weighted"
-            " sum; key_holder learns who took part and random numbers. Clients may lie; a server"
-            " that lies can single a client out."
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Similarity under encryption. {self.guarantee.describe()}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """The sum to the server; every row (its direction, as long as the bound) to server and key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,8 +21,10 @@ from privfl.core import (
     Context,
     DpEvent,
     Examples,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Member,
     NoiseSource,
     OsNoise,
@@ -38,6 +41,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, backend
+from privfl.hybrid.two_server.guarantee import two_server_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -50,16 +54,6 @@ from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, dire
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
 
-_LEAKS = {
-    ("mean", "scores"): "every accepted update's norm",
-    (
-        "krum",
-        "scores",
-    ): "all inner products of the updates, so their whole geometry up to a rotation",
-    ("fltrust", "scores"): "every update's norm and its cosine with the root update",
-    ("cosine_filter", "scores"): "every update's norm and its cosine with the reference",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class TwoServer:
@@ -71,15 +65,17 @@ class TwoServer:
     compared on shares), refuse by name who fails, run the rule, and open one weighted sum. ``Mean``
     is verified clipping: the sum of the updates whose norm was proved.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
-    protocol; each with any number of clients learns the result, which clients were refused, what
-    ``reveal`` names, and nothing else of honest clients (the dealer: nothing). Any two of the three
-    read every update. Clients may lie in any way: one longer than C, the clip and what rounding
-    adds to it, passes with chance 2^-soundness. SERVERS ARE TRUSTED TO COMPUTE CORRECTLY: a lying
-    server shifts the result unnoticed, with one exception: where the weights of the sum are public
-    and there is no noise, ``server/1`` cannot change its share of it (the dealer's tags; chance
-    2^-24 at most up to 20 bits and 500 clients). It can still lie in the checks and so admit or
-    refuse rows.
+    Guarantee (``guarantee`` says it whole): while ``server``, ``server/1`` and the ``dealer``, of
+    whom no two collude, FOLLOW THE PROTOCOL, each with any number of clients learns the result,
+    which clients were refused, what ``reveal`` names, and nothing else of honest clients (the
+    dealer: nothing). Any two of the three read every update. Clients may lie in any way: one longer
+    than C, the clip and what rounding adds to it, passes with chance 2^-soundness. A SERVER THAT
+    LIES READS: by shifting the margins of a client's norm check it learns two bits for each of its
+    random projections (40 to 90 of them, so a short update whole), by adding to its share of a
+    hidden weight a whole row; and it admits or refuses rows. Where weights are hidden a lying
+    dealer reads too. One lie is caught: where the weights of the sum are public and there is no
+    noise, ``server/1`` cannot change its share of the sum (the dealer's tags; chance 2^-24 at most
+    up to 20 bits and 500 clients).
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
@@ -230,20 +226,21 @@ class TwoServer:
         """A round's public parameters: ring, projections, quorum."""
         return _round(self, plan)
 
+    def quorum(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever opened."""
+        return max(2, math.ceil(n * self.threshold - 1e-9))
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        noise = None if self.noise is None else self.noise.guarantee
+        return two_server_guarantee(self.recipe, self.quorum).under(noise)
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = _LEAKS.get(
-            (self.recipe.kind, self.reveal),
-            {"aggregate": "how many count"}.get(self.reveal, "which clients count"),
-        )
-        caught = (
-            ", but for server/1 in the sum itself, which is tagged" if self.recipe.tagged else ""
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Two servers and a dealer, no two of whom may collude, run {type(self.rule).__name__}"
-            " on shares; clients may lie, and one whose norm is over the clip is refused by name."
-            f" Beside the result leaks {leaks}. Servers are trusted to compute correctly: a lying"
-            f" server shifts the result unnoticed{caught}."
+            f"Two servers and a dealer run {type(self.rule).__name__} on shares."
+            f" {self.guarantee.describe()}"
         )
 
     @property

@@ -41,7 +41,7 @@ class Dealer(KeepsSecrets):
         """Once both servers have spoken, the second server's words."""
         for who in ("server", "server/1"):
             if who in mail and who not in self.heard:
-                self.heard[who] = self._read(who, mail[who])
+                self.heard[who] = self.read_seeds(who, mail[who])
         if len(self.heard) < 2 or self.done:
             return {}
         now, (members, first), (same, second) = (
@@ -76,7 +76,12 @@ class Dealer(KeepsSecrets):
             out["server"] = now.write(DEALT, 0, seal_dealt(now, first, pack(hidden, 64)))
         return out
 
-    def _read(self, who: PartyId, body: Buffer) -> tuple[frozenset[int], bytes]:
+    def read_seeds(self, who: PartyId, body: Buffer) -> tuple[frozenset[int], bytes]:
+        """Whom a server lists, and the seeds that it sealed to the dealer.
+
+        Raises:
+            StageAbort: the message is none.
+        """
         now = self.now
         try:
             _, content = now.read(body, DEAL)

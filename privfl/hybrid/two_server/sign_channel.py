@@ -22,8 +22,10 @@ from privfl.core import (
     ConfigError,
     Context,
     Examples,
+    Guarantee,
     HelperMember,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -36,6 +38,7 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.primitives import BackendName, backend
+from privfl.hybrid.two_server.guarantee import sign_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -58,11 +61,12 @@ class SignTwoServer:
     - h_i) s_i / sum max(0, tau - h_i), where rows s_i of signs have the plan's length l2. Any bits
     are some row of signs, so a client cannot be longer than the others and nothing needs a proof.
 
-    Guarantee: ``server``, ``server/1`` and the ``dealer``, of whom no two collude, follow the
-    protocol; each, with any clients, learns the result and what ``reveal`` names: ``scores``, all
-    Hamming distances; ``aggregate``, how many clients count, and to the first server the sum of
-    their weights. Any two of the three read every row of signs. A lying server shifts the result
-    unnoticed.
+    Guarantee (``guarantee`` says it whole): while ``server``, ``server/1`` and the ``dealer``, of
+    whom no two collude, FOLLOW THE PROTOCOL, each, with any clients, learns the result and what
+    ``reveal`` names: ``scores``, all Hamming distances; ``aggregate``, how many clients count, and
+    to the first server the sum of their weights. Any two of the three read every row of signs. EACH
+    OF THE THREE, IF IT LIES, READS: it puts nearly all weight on one client, and the result is that
+    client's row.
 
     Args:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
@@ -109,18 +113,15 @@ class SignTwoServer:
         """A round's public parameters."""
         return _round(self, plan)
 
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """Who may collude, who may lie and what the lie can do, as this channel is set."""
+        return sign_guarantee(self.recipe, lambda n: max(2, math.ceil(n * self.quorum - 1e-9)))
+
     def describe(self) -> str:
-        """Who must not collude, who may lie, and what leaks, for the report."""
-        leaks = (
-            "every Hamming distance to the root's signs"
-            if self.reveal == "scores"
-            else "how many count and the sum of their weights"
-        )
+        """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            "Two servers and a dealer, no two of whom may collude, weigh rows of signs on shares;"
-            f" clients may lie, and can send no more than signs. Beside the result leaks {leaks}."
-            " Servers are trusted to compute correctly: a lying server shifts the result"
-            " unnoticed."
+            f"Two servers and a dealer weigh rows of signs on shares. {self.guarantee.describe()}"
         )
 
     @property

@@ -23,10 +23,19 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
+from privfl.crypto.he.guarantee import SchemeLies
 from privfl.crypto.he.keyring import Arrangement
+from privfl.crypto.he.lies import two_sums
 from privfl.crypto.he.mprlwe.keys import (
     noise,
     pieces,
+)
+from privfl.crypto.he.mprlwe.lies import (
+    answers_anew,
+    combined,
+    moves_the_sum,
+    opens_one,
+    request_pieces,
 )
 from privfl.crypto.he.mprlwe.members import JointClient, JointDecryptor, JointServer
 from privfl.crypto.he.mprlwe.scheme import JointScheme
@@ -46,16 +55,17 @@ class MultiPartyRLWE(HomomorphicChannel):
     2^``smudge_bits``, which hides the key: `smudging_distance` says how well. Headroom counts
     truncation, noise and smudging; docs/mp-rlwe.md derives it.
 
-    Threat model: the server may lie as in the other homomorphic channels, ``threshold`` - 1
-    decryptors that collude with it cannot decrypt what the honest ones refuse (`describe` says what
-    overlapping sums take), and clients follow the protocol. With ``verify_sum=False`` the server
-    can take the key: one chosen ciphertext through the decryptors gives it away.
+    Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
+    cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
+    overlapping sums opened, and read their difference. A client that makes a ciphertext of its own
+    choice can show the server the joint key. With ``verify_sum=False`` the server takes the key
+    alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.
 
-    >>> MultiPartyRLWE(holders=3, threshold=3).describe()[:43]
-    'Keys: joint. Nobody holds the secret key: 3'
+    >>> MultiPartyRLWE(holders=3, threshold=3).guarantee.read_by()
+    'server with any 3 of 3 decryptors'
     """
 
     bits: int = 16
@@ -83,9 +93,25 @@ class MultiPartyRLWE(HomomorphicChannel):
         )
 
     @property
+    def own_lies(self) -> SchemeLies:
+        """What a holder of pieces of the key can do, and a server whose sums nobody verifies."""
+        request = request_pieces(self.holders, self.threshold)
+        return SchemeLies(
+            moves=moves_the_sum,
+            says="moves its part, which nothing proves right",
+            one=opens_one,
+            says_one="calls one client's ciphertext a sum (and a chosen one shows the key)",
+            twice=two_sums(request, combined, answers_anew),
+        )
+
+    @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
+
+    def describe(self) -> str:
+        """Who can read what, who can lie, and what leaks, for the report."""
+        return f"Experimental and unaudited. {HomomorphicChannel.describe(self)}"
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> JointClient:
         """A client that encrypts and signs; raises as `keyring`."""
@@ -112,7 +138,7 @@ class MultiPartyRLWE(HomomorphicChannel):
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for the server with enough decryptors; the sum, for the server; nothing, for
-        anybody else.
+        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
+        the server; nothing, for anybody else.
         """
         return opened(self.scheme, received, members)

@@ -17,8 +17,8 @@ from privfl.crypto.he.wire import Refused, SignedMessage, Topic
 def opened(
     scheme: JointScheme, received: Received, members: Mapping[PartyId, Member]
 ) -> Rows | Total | None:
-    """Every row, for the server with enough decryptors; the sum, for the server; nothing, for
-    anybody else.
+    """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for the
+    server; nothing, for anybody else.
     """
     rings = [
         m.ring
@@ -34,15 +34,16 @@ def opened(
             held |= member.held
     mail = list(messages_in(received))
     server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
-    if server is None:
-        return None  # no half of a ciphertext that the server alone was sent
-    whole = {
+    known = next(ring for ring in rings if ring.public is public)
+    whole = {  # whoever has the server's mail; decryptors alone are sent one half
         m.sender: m
         for m in mail
-        if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, server, public)
+        if m.kind == CIPHERTEXT and None not in m.parts and _genuine(m, known, public)
     }
     if len(held) == scheme.count and whole:
         return rows_of({who: _row(scheme, message, public, held) for who, message in whole.items()})
+    if server is None:
+        return None
     return _sum(scheme, [m for m in mail if m.kind == ANSWER], whole, public, server)
 
 
@@ -81,12 +82,12 @@ def _sum(
     return scheme.total(public.opened(c0, list(parts.values()), plan), plan, len(whole))
 
 
-def _genuine(message: SignedMessage, server: Keyring, public: JointPublic) -> bool:
+def _genuine(message: SignedMessage, known: Keyring, public: JointPublic) -> bool:
     """Whether the server took this ciphertext into the sum."""
     topic: Topic = message.topic
     try:
-        message.verify(server.roster[message.sender], CIPHERTEXT, topic, message.sender)
+        message.verify(known.roster[message.sender], CIPHERTEXT, topic, message.sender)
         public.check(message.whole(), topic.plan())
     except (Refused, KeyError):
         return False
-    return topic.key_id == server.session_key
+    return topic.key_id == known.session_key

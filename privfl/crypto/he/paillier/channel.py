@@ -11,9 +11,12 @@ from privfl.core import ConfigError, Examples, PartyId, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
+from privfl.crypto.he.guarantee import SchemeLies
 from privfl.crypto.he.keyring import Arrangement, Keys
+from privfl.crypto.he.lies import all_of_them, answers_anew, combined, two_sums
 from privfl.crypto.he.paillier import threshold as shamir
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, generate
+from privfl.crypto.he.paillier.lies import moves_the_sum
 from privfl.crypto.he.paillier.packing import Slots
 from privfl.crypto.he.paillier.threshold import PaillierShare
 from privfl.crypto.he.scheme import IntegerCode, PublicKey, SecretKey, no_room
@@ -114,8 +117,8 @@ class Paillier(HomomorphicChannel):
         ConfigError: a modulus under 2048 bits, or impossible settings. 2048 itself warns: it is
             under 128-bit security.
 
-    >>> Paillier(keys="threshold").describe()[:55]
-    'Keys: threshold. Any 2 of 3 decryptors can decrypt and '
+    >>> Paillier(keys="threshold").guarantee.read_by()
+    'any 2 of 3 decryptors'
     """
 
     examples: ClassVar[Examples] = {"": {"bits": 8, "key_bits": 512, "insecure_for_tests": True}}
@@ -166,6 +169,17 @@ class Paillier(HomomorphicChannel):
         code = FixedPoint(self.bits, self.rounding)
         return PaillierScheme(
             code, self.key_bits, self.exponent_bits, self.threads, self._least_bits, self.key_file
+        )
+
+    @property
+    def own_lies(self) -> SchemeLies:
+        """What a holder of a share can do."""
+        if self.keys != "threshold":
+            return SchemeLies()
+        return SchemeLies(
+            moves=moves_the_sum,
+            says="moves its part, which nothing proves right",
+            twice=two_sums(all_of_them, combined, answers_anew),
         )
 
     @property

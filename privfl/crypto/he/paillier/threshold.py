@@ -4,8 +4,9 @@ decrypt, fewer learn nothing.
 The secret d is 0 mod m and 1 mod n, with m = (p - 1)(q - 1) / 4, and is shared modulo n m by a
 random polynomial of degree t - 1. The primes are such that m has no prime factor up to 13, so the
 differences of up to nine holders' numbers are units and t - 1 shares say nothing. Safe primes are
-only needed for proofs that a part is right, which this does not give: holders follow the protocol,
-and a wrong part shows as a plaintext that is no sum.
+only needed for proofs that a part is right, which this does not give: a part that is wrong at
+random shows as a plaintext that is no sum, and one that a holder chose moves the sum by a constant
+unnoticed (`privfl.crypto.he.paillier.lies`).
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def combine(
     undo = gmpy2.invert(4 * scale * scale, n)
     product = [gmpy2.mpz(1)] * len(by_index[chosen[0]])
     for index in chosen:
-        weight = 2 * _lagrange(index, chosen, scale)
+        weight = 2 * lagrange(index, chosen, scale)
         product = [
             a * b % n2
             for a, b in zip(product, powers(by_index[index], weight, public.n2), strict=True)
@@ -120,7 +121,7 @@ def combine(
     return unpacked(public, [int((c - 1) // n * undo % n) for c in product], plan, count)
 
 
-def _lagrange(index: int, chosen: Sequence[int], scale: int) -> int:
+def lagrange(index: int, chosen: Sequence[int], scale: int) -> int:
     """The Lagrange coefficient at 0 times ``scale``, an integer where scale = holders!."""
     above, below = scale, 1
     for other in chosen:

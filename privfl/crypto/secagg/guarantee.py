@@ -1,0 +1,128 @@
+"""What secure aggregation promises, as it is set: who reads single updates, what lies can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from privfl.core import (
+    ClientId,
+    Coalition,
+    Guarantee,
+    Liars,
+    Lie,
+    PartyId,
+    Quota,
+    Received,
+    RoundPlan,
+    Rows,
+    Some,
+    Total,
+    client_party,
+)
+from privfl.crypto import lies
+from privfl.crypto.lies import CHOSEN, ENTERED, LAST
+from privfl.crypto.secagg.graph import Degree
+from privfl.crypto.secagg.keys import RoundKeys
+from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
+from privfl.crypto.secagg.parameters import SecAggParameters
+
+DIRECTORY = "a directory with everybody's true identity key"
+Opens = Callable[[Received, Sequence[Mapping[bytes, tuple[int, RoundKeys]]]], Rows | Total | None]
+"""What a coalition opens from its mail and from the secrets that its clients kept."""
+
+
+def secagg_guarantee(
+    parameters: Callable[[RoundPlan], SecAggParameters],
+    degree: Callable[[int], Degree],
+    quorum: Callable[[int], int],
+    *,
+    active: bool,
+    forgets: bool,
+    opens: Opens,
+) -> Guarantee[Liars]:
+    """The guarantee of a real run, semi-honest or ``active``; ``forgets``: clients keep nothing of
+    a round.
+    """
+    holders = Coalition.of(
+        "server", some=Some("t of the k clients that share keys with a client", _around(parameters))
+    )
+    told = [
+        Lie(
+            Coalition.of("server"),
+            "choose" if active else "read",
+            "swaps the keys of a client's neighbours for its own"
+            + (", which the client notices and leaves" if active else ""),
+            swaps_keys,
+        ),
+        *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
+        lies.skips_its_clip("shift", "nobody sees a single input"),
+        Lie(
+            Coalition.of("client/0"),
+            "abort",
+            "deals shares that do not open",
+            deals_wrong_shares,
+        ),
+        lies.sends_garbage(),
+    ]
+    if forgets:
+        told.insert(0, Lie(holders, "read", "keeps the round's secrets", keeps_its_secrets(opens)))
+    return Guarantee(
+        reads=() if forgets else (holders,),
+        lies=tuple(told),
+        leaks=("who takes part", LAST, CHOSEN),
+        assumes=(
+            *((DIRECTORY,) if active else ("a server that follows the protocol",)),
+            ENTERED,
+            *(("clients that forget a round's secrets when it ends",) if forgets else ()),
+        ),
+        shows="only the sum of {count} updates",
+        settings=lambda n: _settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+    )
+
+
+def ideal_guarantee(
+    trusted: PartyId, degree: Callable[[int], Degree], quorum: Callable[[int], int], mode: str
+) -> Guarantee[Liars]:
+    """The guarantee of an ideal run: of the trusted party's functionality, and of nothing else."""
+    return Guarantee(
+        reads=(Coalition.of(trusted),),
+        lies=(
+            lies.publishes_another(),
+            lies.skips_its_clip("shift", "nobody checks a single input"),
+            lies.sends_garbage(),
+        ),
+        leaks=("who takes part", LAST),
+        assumes=("a trusted party, which only a simulator has",),
+        shows="only the sum of {count} updates",
+        fidelity="ideal",
+        settings=lambda n: _settings(degree(n), quorum(n), mode),
+    )
+
+
+def _around(
+    parameters: Callable[[RoundPlan], SecAggParameters],
+) -> Callable[[RoundPlan], Mapping[ClientId, Quota]]:
+    def around(plan: RoundPlan) -> dict[ClientId, Quota]:
+        now = parameters(plan)
+        everybody = range(plan.n)  # clients that draw their neighbours themselves tell nobody whom
+        return {
+            client: Quota(
+                min(now.degree.t, now.degree.k),
+                tuple(
+                    client_party(plan.cohort[j])
+                    for j in (everybody if now.chosen else now.neighbours(i))
+                    if j != i
+                ),
+            )
+            for i, client in enumerate(plan.cohort)
+        }
+
+    return around
+
+
+def _settings(degree: Degree, quorum: int, mode: str) -> dict[str, str]:
+    return {
+        "mode": mode,
+        "quorum": f"{quorum} clients, fewer are never summed",
+        "threshold": f"{degree.t} of a client's {degree.shares} shares open its secrets",
+    }

@@ -1,0 +1,214 @@
+"""Lies in secure aggregation, told by real parties: a server that puts its own keys in the place of
+a client's neighbours, a client whose shares open nothing, clients that keep what they should not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privfl.core import (
+    Abort,
+    Buffer,
+    Cast,
+    ClientId,
+    ConfigError,
+    KeepsSecrets,
+    Liars,
+    Mail,
+    Opened,
+    Party,
+    PartyId,
+    Received,
+    RoundPlan,
+    Rows,
+    Total,
+    Vector,
+    client_party,
+)
+from privfl.crypto.frame import HEADER
+from privfl.crypto.lies import Alters, Notes, each, victim
+from privfl.crypto.primitives import Words, backend, fields, mask
+from privfl.crypto.ring import lift
+from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg.client import SecAggClientParty
+from privfl.crypto.secagg.keys import SEALED, SIGNATURE, RoundKeys
+from privfl.crypto.secagg.server import SecAggServerParty
+from privfl.crypto.secagg.stage import Kind
+from privfl.crypto.sharing import shamir
+
+Kept = Mapping[bytes, tuple[int, RoundKeys]]
+Took = dict[ClientId, Vector]
+
+
+@dataclass(repr=False)
+class KeySwapper(KeepsSecrets):
+    """A server that talks to one client in the names of all its neighbours, with keys of its own:
+    their shares of the client's seed and key are sealed to it, and their masks are its own to take
+    off. It tells the others that the client dropped out.
+    """
+
+    honest: SecAggServerParty
+    position: int
+    took: Took
+    own: dict[int, RoundKeys] = field(default_factory=dict)
+    public: bytes = b""
+    shares: dict[int, int] = field(default_factory=dict)
+    vector: Words | None = None
+
+    @property
+    def result(self) -> Opened[Total] | None:
+        """What the honest server opened without the client."""
+        return self.honest.result
+
+    def step(self, mail: Mail) -> Mail:
+        """The honest server's mail to all others, and its own to the client."""
+        who = client_party(self.honest.plan.cohort[self.position])
+        rest = {sender: body for sender, body in mail.items() if sender != who}
+        out: dict[PartyId, Buffer] = {}
+        with contextlib.suppress(Abort):  # too few others: it goes on with its victim
+            out = {
+                to: body
+                for to, body in self.honest.step(rest).items()
+                if to != who or wire.read(body)[0] is Kind.CALL
+            }
+        answer = self._answer(mail[who]) if who in mail else None
+        return out if answer is None else {**out, who: answer}
+
+    def _answer(self, body: Buffer) -> bytes | None:
+        now = self.honest.parameters
+        kind, _, _, content = wire.read(body)
+        if kind is Kind.ADVERTISE:
+            library = backend(self.honest.library_name)
+            self.public = bytes(content[: keys.KEYS])
+            others = (
+                [j for j in range(now.n) if j != self.position]
+                if now.chosen
+                else now.neighbours(self.position)
+            )
+            self.own = {j: RoundKeys.fresh(library) for j in others}
+            unsigned = bytes(SIGNATURE) if now.active else b""
+            adverts = {j: mine.public + unsigned for j, mine in self.own.items()}
+            return self._write(Kind.KEYS, fields.table(adverts))
+        if kind is Kind.SHARES:
+            self._open(content)
+            forged: dict[int, Buffer] = {j: secrets.token_bytes(SEALED) for j in self.own}
+            everybody = fields.bit_set(range(now.n), now.n)
+            return self._write(Kind.INBOX, everybody, fields.table(forged))
+        if kind is Kind.MASKED:
+            packed = fields.after_facts(content, self.honest.facts)
+            vector = fields.unpack(packed, now.ring, now.length)
+            self.vector = np.array(vector, dtype=now.dtype)
+            return self._write(Kind.SURVIVORS, fields.bit_set(range(now.n), now.n))
+        if kind is Kind.UNMASK:
+            own, _ = fields.read_table(content, shamir.SIZE, now.n)
+            self.shares[self.position + 1] = shamir.from_bytes(own[self.position])
+            self._unmask()
+        return None
+
+    def _open(self, content: memoryview) -> None:
+        """Shares of the client's seed, as it sealed them to its supposed neighbours."""
+        now, library = self.honest.parameters, backend(self.honest.library_name)
+        sealed, _ = fields.read_table(content[32:], SEALED, now.n)
+        self.own = {j: self.own[j] for j in sealed}
+        for j, box in sealed.items():
+            agreed = library.agreement(self.own[j].c)(self.public[:32])
+            plain = library.unseal(
+                keys.share_key(agreed, now.tag, self.position, j),
+                bytes(box[:12]),
+                bytes(box[12:]),
+                keys.bound_to(now.tag, self.position, j),
+            )
+            if plain is not None:
+                self.shares[j + 1] = shamir.from_bytes(plain[: shamir.SIZE])
+
+    def _unmask(self) -> None:
+        now, library, vector = (
+            self.honest.parameters,
+            backend(self.honest.library_name),
+            self.vector,
+        )
+        if vector is None:
+            return
+        seed = shamir.to_bytes(shamir.combine(self.shares))
+        masks = [(keys.self_seed(seed, now.tag), -1)]
+        for j, mine in self.own.items():
+            agreed = library.agreement(mine.s)(self.public[32:64])
+            pair = keys.pair_seed(agreed, now.tag, self.position, j)
+            masks.append((pair, -keys.pair_sign(self.position, j)))
+        mask(vector, masks, library)
+        plan = self.honest.plan
+        single = self.honest.code.decode(lift(vector, now.ring), plan, 1)
+        self.took[plan.cohort[self.position]] = single.mean()
+
+    def _write(self, kind: Kind, *parts: Buffer) -> bytes:
+        now = self.honest.parameters
+        return wire.write(kind, now.ring, 0, now.tag, *parts)
+
+
+def swaps_keys() -> Liars:
+    """The server of one secure aggregation as a `KeySwapper`."""
+    took: Took = {}
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        return {"server": swapper(honest["server"], victim(plan, honest), took)}
+
+    return Liars(enter=enter, took=lambda published: took)
+
+
+def swapper(server: Party, client: ClientId, took: Took) -> KeySwapper:
+    """A server that swaps the keys of this client's neighbours.
+
+    Raises:
+        ConfigError: it is no server of secure aggregation.
+    """
+    if not isinstance(server, SecAggServerParty):
+        raise ConfigError(f"{type(server).__name__} is no server of secure aggregation.")
+    return KeySwapper(server, server.plan.cohort.index(client), took)
+
+
+def deals_wrong_shares() -> Liars:
+    """A client whose sealed shares are random bytes: it survives, and nobody can open its seed."""
+
+    def garbled(to: PartyId, body: bytes) -> bytes:
+        kind, _, _, content = wire.read(body)
+        if kind is not Kind.SHARES:
+            return body
+        sealed, _ = fields.read_table(content[32:], SEALED, 1 << 32)
+        wrong: dict[int, Buffer] = {j: secrets.token_bytes(SEALED) for j in sealed}
+        return body[: HEADER.size + 32] + fields.table(wrong)
+
+    return each(lambda honest: Alters(honest, garbled))()
+
+
+def keeps_its_secrets(
+    opens: Callable[[Received, Sequence[Kept]], Rows | Total | None],
+) -> Callable[[], Liars]:
+    """Clients that keep the keys of a round which the honest code forgets, and tell the server."""
+
+    def how() -> Liars:
+        kept: list[Kept] = []
+        notes: list[Notes] = []
+
+        def enter(plan: RoundPlan, honest: Cast) -> Cast:
+            made: dict[PartyId, Party] = {}
+            for who, party in honest.items():
+                if isinstance(party, SecAggClientParty):
+                    kept.append({party.parameters.tag: (party.position, party.keys)})
+                made[who] = Notes(party) if who == "server" else party
+            notes.extend(p for p in made.values() if isinstance(p, Notes))
+            return made
+
+        def took(published: Opened[Rows | Total] | None) -> Took:
+            seen = opens({"server": notes[0].mail}, kept)
+            if not isinstance(seen, Rows) or seen.ids is None:
+                return {}
+            return dict(zip(seen.ids, seen.values, strict=True))
+
+        return Liars(enter=enter, took=took)
+
+    return how
