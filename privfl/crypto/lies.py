@@ -34,6 +34,7 @@ from privfl.core import (
 LAST = "the sum itself: who knows all contributions but one reads that one"
 CHOSEN = "which clients are summed, a set that the server can pick anew in every round"
 ENTERED = "every party enters a round and part once"
+MAIL = "mail that nobody forges on its way (mail: signed sees to it)"
 TIMES = 10.0
 """How many times too long a contribution is that skips its clip."""
 

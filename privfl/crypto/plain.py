@@ -195,7 +195,7 @@ class Plain:
                 lies.sends_garbage(),
             ),
             leaks=("everything",),
-            assumes=("a clip, where lying clients are to be bounded",),
+            assumes=("a clip, where lying clients are to be bounded", lies.MAIL),
         )
 
     def describe(self) -> str:

@@ -87,7 +87,7 @@ def _holder_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
 
 
 def _assumed(arrangement: Arrangement) -> list[str]:
-    said = [_SET_UP]
+    said = [_SET_UP, lies.MAIL]
     if arrangement.keys in ("shared", "threshold"):
         said.append("a dealer that forgets the key")
     if not arrangement.verifies:

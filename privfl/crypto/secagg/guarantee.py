@@ -20,7 +20,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto import lies
-from privfl.crypto.lies import CHOSEN, ENTERED, LAST
+from privfl.crypto.lies import CHOSEN, ENTERED, LAST, MAIL
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
@@ -73,6 +73,7 @@ def secagg_guarantee(
         assumes=(
             *((DIRECTORY,) if active else ("a server that follows the protocol",)),
             ENTERED,
+            MAIL,
             *(("clients that forget a round's secrets when it ends",) if forgets else ()),
         ),
         shows="only the sum of {count} updates",

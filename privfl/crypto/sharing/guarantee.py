@@ -43,7 +43,7 @@ def sharing_guarantee(
             lies.sends_garbage(),
         ),
         leaks=("who takes part", lies.LAST, lies.CHOSEN),
-        assumes=("a directory with the other servers' true keys", lies.ENTERED),
+        assumes=("a directory with the other servers' true keys", lies.ENTERED, lies.MAIL),
         shows="only the sum of {count} updates",
         settings=lambda n: {
             "servers": str(1 + len(others)),

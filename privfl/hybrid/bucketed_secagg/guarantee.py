@@ -62,6 +62,7 @@ def bucketed_guarantee(
             "a server that follows the protocol",
             "a seed of the groups that was agreed before a cohort was known",
             lies.ENTERED,
+            lies.MAIL,
         ),
         shows="the means of {rows} groups of clients",
         settings=lambda n: {

@@ -44,6 +44,7 @@ def cosine_guarantee(setting: CosineParameters) -> Guarantee[Liars]:
             "a server and a key holder that follow the protocol",
             "a key set-up in which all parties learn each other's true keys",
             "a key holder that answers a round once",
+            lies.MAIL,
         ),
         shows="the aggregate of {count} updates, and {disclosed}",
         settings=lambda n: {

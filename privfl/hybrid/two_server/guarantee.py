@@ -94,6 +94,7 @@ def _of_two(
             "two servers and a dealer that follow the protocol",
             "a directory with their true keys",
             lies.ENTERED,
+            lies.MAIL,
         ),
         shows="the aggregate of {count} updates, and {disclosed}",
         settings=lambda n: {
