@@ -24,7 +24,7 @@ _BOUND = "a proved sensitivity, and a bound that clients keep"
 
 
 @dataclass(frozen=True, slots=True)
-class NoNoise(Mechanism):
+class _NoNoise(Mechanism):
     """A mechanism that adds nothing and says nothing of it."""
 
     @property
@@ -46,7 +46,7 @@ class NoNoise(Mechanism):
 
 
 @dataclass(frozen=True, slots=True)
-class NoShare:
+class _NoShare:
     """Distributed noise of a client that adds nothing."""
 
     @property
@@ -73,7 +73,7 @@ def central() -> Guarantee[Mechanism]:
     """Noise that the server adds to what it has already read."""
     return Guarantee(
         reads=(Coalition.of("server"),),
-        lies=(Lie(Coalition.of("server"), "read", "adds no noise", NoNoise),),
+        lies=(Lie(Coalition.of("server"), "read", "adds no noise", _NoNoise),),
         leaks=("the noisy aggregate",),
         assumes=("a server that adds the noise and forgets what it added it to", _BOUND, _OS),
         hidden="aggregates without noise",
@@ -89,7 +89,7 @@ def local() -> Guarantee[Mechanism]:
                 Coalition.of("client/0"),
                 "nothing",
                 "adds no noise of its own, which exposes itself alone",
-                NoNoise,
+                _NoNoise,
             ),
         ),
         leaks=("each client's values under its own noise",),
@@ -109,7 +109,7 @@ def distributed() -> Guarantee[RingNoise]:
                 Coalition.of("client/0"),
                 "nothing",
                 "leaves its share of the noise out, where enough honest shares are planned for",
-                NoShare,
+                _NoShare,
             ),
         ),
         leaks=("the noisy sum",),
