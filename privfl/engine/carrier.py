@@ -193,7 +193,7 @@ class Simulated(Generic[O]):
         notes: Notes,
     ) -> dict[ClientId, Mapping[str, Party]]:
         sent: dict[ClientId, Mapping[str, Bounded]] = {}
-        sent_to_all, refused_by = order.plan.models[0], set[ClientId]()
+        sent_to_all, refused_by = order.base.digest, set[ClientId]()
         for client, update in prepared.items():
             conduct = self.adversaries.conduct(client, order.plan.number)
             plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
