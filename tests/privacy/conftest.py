@@ -11,7 +11,7 @@ from torch import nn
 from privfl import Federation
 from privfl.aggregators import Mean
 from privfl.core import Dataset, DpEvent, LocalPlan, LocalRecipe, Mechanism, Update
-from privfl.dp import Clip
+from privfl.dp import Clip, Gaussian
 from privfl.training import PlainGradient
 
 
@@ -51,6 +51,10 @@ class Tape(Mechanism):
     """
 
     seen: list = field(default_factory=list)
+
+    @property
+    def guarantee(self):
+        return Gaussian(1.0).guarantee
 
     def event(self, d):
         return DpEvent("gaussian", {"noise_multiplier": 1.0})

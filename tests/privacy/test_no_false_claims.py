@@ -35,6 +35,7 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
 )
+from privfl.crypto import SecAgg
 from privfl.dp import (
     Clip,
     DPGradient,
@@ -323,13 +324,15 @@ def test_a_rule_that_refuses_small_cohorts_does_not_make_what_was_read_free(fede
 
 @pytest.mark.parametrize("parts", [{}, {"aggregator": TrimmedMean(2)}, {"channel": SecAgg()}])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_client_whose_training_diverges_is_no_row_less_in_the_scale_of_the_noise(parts, bad):
+def test_a_client_whose_training_diverges_is_no_row_less_in_the_scale_of_the_noise(
+    parts, bad, camps, federation, moved, tape
+):
     rows = camps(5)
     scales = []
     for world in (rows, with_first(rows, AXIS[0] * bad)):
-        tape = Tape()
-        run = federation(world, mechanism=tape, relation="replace_one", **parts).run()
-        scales.append(tape.seen[0][1])
+        notes = tape()
+        run = federation(world, mechanism=notes, relation="replace_one", **parts).run()
+        scales.append(notes.seen[0][1])
     assert scales[0] == scales[1]
     assert any("NaN or infinite" in one.what for one in run.transcripts[0].incidents)
     ratios, _ = moved(rows, with_first(rows, AXIS[0] * bad), relation="replace_one", **parts)
