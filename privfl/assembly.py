@@ -28,7 +28,7 @@ from privfl.core import (
     Seeds,
     unknown,
 )
-from privfl.data import Split, load
+from privfl.data import DATASETS, Split, load
 from privfl.engine import (
     Attacker,
     AttackSchedule,
@@ -56,7 +56,7 @@ def scenario(config: Config) -> Scenario:
     """
     _refuse_impossible(config)
     seeds = Seeds(config.seed)
-    ring_noise = config.mechanism["name"] in catalog.RING_NOISE
+    ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
     mechanism: Mechanism | None = (
         None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
     )
@@ -70,7 +70,7 @@ def scenario(config: Config) -> Scenario:
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
     builder, options = _model(config.model)
-    split = load(config.data.name, **config.data.options)
+    split = _split(config)
     clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(
         builder, split.shape, split.classes, seed=seeds.derive("model"), **options
@@ -179,6 +179,15 @@ def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Ten
     return {client: rest[index] for client, index in enumerate(parts)}, train.take(root)
 
 
+def _split(config: Config) -> Split:
+    """The data set, with its options: one of privfl's, or a plug-in's."""
+    name, options = config.data.name, config.data.options
+    if name in DATASETS or name not in catalog.DATASETS:
+        return load(name, **options)
+    split: Split = catalog.build("data set", catalog.DATASETS, {"name": name, **options})(None)
+    return split
+
+
 def _model(part: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     builder, options = catalog.checked("model", catalog.MODELS, part, supplied=("shape", "classes"))
     return builder, options
@@ -203,7 +212,9 @@ def _with(
 
 def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Channel[Any]:
     if not channel.kind.takes_noise:
-        able = [name for name, maker in catalog.CHANNELS.items() if maker.kind.takes_noise]
+        able = [
+            name for name in catalog.CHANNELS.usable() if catalog.CHANNELS[name].kind.takes_noise
+        ]
         raise ConfigError(
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none; {', '.join(able)} does."
@@ -239,10 +250,10 @@ def _refuse_impossible(config: Config) -> None:
     if catalog.works(name, over):
         return
     why = catalog.verdict(name, over)["because"]
-    able = [rule for rule in catalog.AGGREGATORS if catalog.works(rule, over)]
+    able = [rule for rule in catalog.AGGREGATORS.usable() if catalog.works(rule, over)]
     through = [
         channel
-        for channel in catalog.CHANNELS
+        for channel in catalog.CHANNELS.usable()
         if catalog.works(name, channel) and channel != "plain"
     ]
     ways = (

@@ -9,13 +9,14 @@ from privfl.core import AttackSeat
 
 def family_of(attack: type) -> str:
     """The folder that an attack lives in: byzantine, poisoning, backdoor, membership, property,
-    inversion.
+    inversion; of somebody else's attack, its module.
 
     >>> from privfl.attacks.byzantine import ALIE
     >>> family_of(ALIE)
     'byzantine'
     """
-    return attack.__module__.split(".")[2]
+    where = attack.__module__.split(".")
+    return where[2] if where[:2] == ["privfl", "attacks"] else attack.__module__
 
 
 def seats_of(attack: Any) -> str:

@@ -1,5 +1,5 @@
-"""The one place that names every concrete class: a plain dict for each seam, and how a part of a
-config becomes an object.
+"""The one place that names every concrete class: a table for each seam, with room for plug-ins,
+and how a part of a config becomes an object.
 """
 
 from privfl.catalog.listing import (
@@ -13,6 +13,7 @@ from privfl.catalog.parts import (
     fields_of,
     needs_of,
 )
+from privfl.catalog.plugins import JoinedTable, PluggedTable
 from privfl.catalog.tables import (
     AGGREGATORS,
     ATTACKS,
@@ -62,6 +63,8 @@ __all__ = [
     "SEAMS",
     "SERVER_OPTIMIZERS",
     "TRAINING",
+    "JoinedTable",
+    "PluggedTable",
     "Table",
     "build",
     "checked",

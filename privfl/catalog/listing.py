@@ -10,25 +10,29 @@ from typing import Any
 
 from privfl import attacks
 from privfl.catalog.parts import fields_of, needs_of
+from privfl.catalog.plugins import JoinedTable, PluggedTable
 from privfl.catalog.tables import AGGREGATORS, SEAMS
-from privfl.core import (
-    DefenceSeat,
-)
+from privfl.core import ConfigError, DefenceSeat
 
 
 def describe(what: str) -> list[dict[str, Any]]:
     """One row for each name of a seam: what it is, its keys, and where it acts."""
     rows = []
     maker: Any
-    for name, maker in sorted(SEAMS[what].items()):
-        row: dict[str, Any] = {"name": name}
+    for name in sorted(SEAMS[what]):
+        row: dict[str, Any] = {"name": name, "from": origin(what, name)}
+        try:
+            maker = SEAMS[what][name]
+        except ConfigError as broken:
+            rows.append(row | {"is": str(broken)})
+            continue
         if what == "aggregators":
             row["seat"] = seat_of(maker)
         if what == "channels":
             row |= {
                 "opens": maker.kind.opens,
                 "runs": ", ".join(
-                    sorted(r for r, rule in AGGREGATORS.items() if rule in maker.kind.runs)
+                    sorted(r for r in AGGREGATORS.usable() if AGGREGATORS[r] in maker.kind.runs)
                 ),
             }
         if what == "attacks":
@@ -39,6 +43,18 @@ def describe(what: str) -> list[dict[str, Any]]:
         row["is"] = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
         rows.append(row)
     return rows
+
+
+def origin(what: str, name: str) -> str:
+    """Where a name of a seam comes from: privfl, or the package that brings it.
+
+    >>> origin("aggregators", "krum")
+    'privfl'
+    """
+    table = SEAMS[what]
+    if isinstance(table, JoinedTable):
+        table = table.table_of(name)
+    return table.origin(name) if isinstance(table, PluggedTable) else "privfl"
 
 
 def _supplied(what: str, maker: Any) -> Sequence[str]:

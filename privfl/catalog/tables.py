@@ -1,4 +1,4 @@
-"""A plain dict for each seam: what a config can name, and the class that each name stands for."""
+"""A table for each seam: what a config can name, and the class that each name stands for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from privfl import aggregators, attacks, crypto, data, dp, hybrid, models, training
+from privfl.catalog.plugins import JoinedTable, PluggedTable
 from privfl.core import (
     BatchGradient,
     Channel,
@@ -18,19 +19,27 @@ from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
 
-SAMPLERS: Table = {
-    "all": samplers.All,
-    "fixed_size": samplers.FixedSize,
-    "poisson": samplers.Poisson,
-}
-BOUNDS: Table = {
-    "none": dp.NoBound,
-    "clip": dp.Clip,
-    "normalise": dp.Normalise,
-    "clip_by_layer": dp.ClipByLayer.evenly,
-    "adaptive_clip": dp.AdaptiveClip,
-    "scheduled_clip": dp.ScheduledClip,
-}
+SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "all": samplers.All,
+        "fixed_size": samplers.FixedSize,
+        "poisson": samplers.Poisson,
+    },
+    "privfl.samplers",
+    ("draw", "sampling"),
+)
+BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "none": dp.NoBound,
+        "clip": dp.Clip,
+        "normalise": dp.Normalise,
+        "clip_by_layer": dp.ClipByLayer.evenly,
+        "adaptive_clip": dp.AdaptiveClip,
+        "scheduled_clip": dp.ScheduledClip,
+    },
+    "privfl.bounds",
+    (),
+)
 HYBRIDS: Mapping[str, type[Channel[Any]]] = {
     "bucketed_secagg": hybrid.BucketedSecAgg,
     "two_server": hybrid.TwoServer,
@@ -40,129 +49,161 @@ HYBRIDS: Mapping[str, type[Channel[Any]]] = {
 """Channels under which robust rules work although nobody reads an update: the rule sees groups, or
 the servers run it on secret data.
 """
-CHANNELS: Mapping[str, type[Channel[Any]]] = {
-    "plain": crypto.Plain,
-    "secagg": crypto.SecAgg,
-    "additive_sharing": crypto.AdditiveSharing,
-    "paillier": crypto.Paillier,
-    "bfv": crypto.BFV,
-    "ckks": crypto.CKKS,
-    "mp_rlwe": crypto.MultiPartyRLWE,
-    **HYBRIDS,
-}
-AGGREGATORS: Mapping[str, type[AnyRule]] = {
-    "mean": aggregators.Mean,
-    "median": aggregators.Median,
-    "trimmed_mean": aggregators.TrimmedMean,
-    "meamed": aggregators.MeaMed,
-    "median_of_means": aggregators.MedianOfMeans,
-    "geometric_median": aggregators.GeometricMedian,
-    "rfa": aggregators.RFA,
-    "krum": aggregators.Krum,
-    "bulyan": aggregators.Bulyan,
-    "mda": aggregators.MDA,
-    "greedy_mda": aggregators.GreedyMDA,
-    "caf": aggregators.CAF,
-    "cge": aggregators.CGE,
-    "monna": aggregators.MoNNA,
-    "smea": aggregators.SMEA,
-    "dnc": aggregators.DnC,
-    "sign_guard": aggregators.SignGuard,
-    "clipped_clustering": aggregators.ClippedClustering,
-    "auror": aggregators.Auror,
-    "cosine_filter": aggregators.CosineFilter,
-    "afa": aggregators.AFA,
-    "centered_clipping": aggregators.CenteredClipping,
-    "foolsgold": aggregators.FoolsGold,
-    "residual_reweighting": aggregators.ResidualReweighting,
-    "zeno": aggregators.Zeno,
-    "fltrust": aggregators.FLTrust,
-    "clean_gradient_filter": aggregators.CleanGradientFilter,
-    "fair": aggregators.FAIR,
-    "cross_validation": aggregators.CrossValidation,
-    "robust_learning_rate": aggregators.RobustLearningRate,
-    "sign_majority": aggregators.SignMajority,
-    "slsgd": aggregators.SLSGD,
-    "flame": aggregators.FLAME,
-}
-DEFENCES: Mapping[str, type[Defence]] = {
-    "nnm": aggregators.NearestNeighbourMixing,
-    "bucketing": aggregators.Bucketing,
-    "clipping": aggregators.Clipping,
-    "arc": aggregators.AdaptiveRobustClipping,
-    "anomaly_score": aggregators.AnomalyScore,
-    "norm_clipping": aggregators.NormClipping,
-    "baffle": aggregators.BaFFLe,
-    "crfl": aggregators.CRFL,
-    "fl_wbc": aggregators.FLWBC,
-    "client_momentum": aggregators.ClientMomentum,
-    "sparsify": aggregators.Sparsify,
-    "quantise": aggregators.Quantise,
-    "federated_pruning": aggregators.FederatedPruning,
-}
+CHANNELS: PluggedTable[type[Channel[Any]]] = PluggedTable(
+    {
+        "plain": crypto.Plain,
+        "secagg": crypto.SecAgg,
+        "additive_sharing": crypto.AdditiveSharing,
+        "paillier": crypto.Paillier,
+        "bfv": crypto.BFV,
+        "ckks": crypto.CKKS,
+        "mp_rlwe": crypto.MultiPartyRLWE,
+        **HYBRIDS,
+    },
+    "privfl.channels",
+    ("kind", "able", "client", "server", "helpers", "decode"),
+)
+AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
+    {
+        "mean": aggregators.Mean,
+        "median": aggregators.Median,
+        "trimmed_mean": aggregators.TrimmedMean,
+        "meamed": aggregators.MeaMed,
+        "median_of_means": aggregators.MedianOfMeans,
+        "geometric_median": aggregators.GeometricMedian,
+        "rfa": aggregators.RFA,
+        "krum": aggregators.Krum,
+        "bulyan": aggregators.Bulyan,
+        "mda": aggregators.MDA,
+        "greedy_mda": aggregators.GreedyMDA,
+        "caf": aggregators.CAF,
+        "cge": aggregators.CGE,
+        "monna": aggregators.MoNNA,
+        "smea": aggregators.SMEA,
+        "dnc": aggregators.DnC,
+        "sign_guard": aggregators.SignGuard,
+        "clipped_clustering": aggregators.ClippedClustering,
+        "auror": aggregators.Auror,
+        "cosine_filter": aggregators.CosineFilter,
+        "afa": aggregators.AFA,
+        "centered_clipping": aggregators.CenteredClipping,
+        "foolsgold": aggregators.FoolsGold,
+        "residual_reweighting": aggregators.ResidualReweighting,
+        "zeno": aggregators.Zeno,
+        "fltrust": aggregators.FLTrust,
+        "clean_gradient_filter": aggregators.CleanGradientFilter,
+        "fair": aggregators.FAIR,
+        "cross_validation": aggregators.CrossValidation,
+        "robust_learning_rate": aggregators.RobustLearningRate,
+        "sign_majority": aggregators.SignMajority,
+        "slsgd": aggregators.SLSGD,
+        "flame": aggregators.FLAME,
+    },
+    "privfl.rules",
+    ("seats", "reads", "needs_ids", "needs", "judges", "remembers", "sensitivity"),
+)
+DEFENCES: PluggedTable[type[Defence]] = PluggedTable(
+    {
+        "nnm": aggregators.NearestNeighbourMixing,
+        "bucketing": aggregators.Bucketing,
+        "clipping": aggregators.Clipping,
+        "arc": aggregators.AdaptiveRobustClipping,
+        "anomaly_score": aggregators.AnomalyScore,
+        "norm_clipping": aggregators.NormClipping,
+        "baffle": aggregators.BaFFLe,
+        "crfl": aggregators.CRFL,
+        "fl_wbc": aggregators.FLWBC,
+        "client_momentum": aggregators.ClientMomentum,
+        "sparsify": aggregators.Sparsify,
+        "quantise": aggregators.Quantise,
+        "federated_pruning": aggregators.FederatedPruning,
+    },
+    "privfl.defences",
+    ("seats", "needs", "judges"),
+)
 """What stands beside the rule: at the client, before it, after it."""
-MECHANISMS: Table = {
-    "gaussian": dp.Gaussian,
-    "scheduled_gaussian": dp.Scheduled,
-    "discrete_gaussian": dp.DiscreteGaussian,
-    "skellam": dp.Skellam,
-    "laplace": dp.Laplace,
-    "local_gaussian": dp.LocalGaussian,
-}
-RING_NOISE: Table = {
-    "distributed_skellam": dp.DistributedSkellam,
-    "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
-}
+MECHANISMS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "gaussian": dp.Gaussian,
+        "scheduled_gaussian": dp.Scheduled,
+        "discrete_gaussian": dp.DiscreteGaussian,
+        "skellam": dp.Skellam,
+        "laplace": dp.Laplace,
+        "local_gaussian": dp.LocalGaussian,
+    },
+    "privfl.mechanisms",
+    ("share", "release", "local"),
+)
+RING_NOISE: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "distributed_skellam": dp.DistributedSkellam,
+        "distributed_discrete_gaussian": dp.DistributedDiscreteGaussian,
+    },
+    "privfl.ring_noise",
+    ("add", "reach", "event"),
+)
 """Noise that clients add to the integers of a summing channel, so that nobody sees a sum without
 it.
 """
-SCHEDULES: Table = {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound}
-GRADIENTS: Table = {
-    "plain": training.PlainGradient,
-    "dp": dp.DPGradient,
-    "soteria": training.Soteria,
-}
-ATTACKS: Table = {
-    "zero": attacks.ZeroWeights,
-    "random": attacks.RandomWeights,
-    "flip": attacks.FlippedWeights,
-    "sign_flip": attacks.SignFlip,
-    "gaussian": attacks.GaussianUpdate,
-    "constant": attacks.ConstantUpdate,
-    "not_finite": attacks.NotFinite,
-    "linear_combination": attacks.LinearCombination,
-    "alie": attacks.ALIE,
-    "ipm": attacks.IPM,
-    "fang_krum": attacks.FangKrum,
-    "fang_trimmed_mean": attacks.FangTrimmedMean,
-    "min_max": attacks.MinMax,
-    "min_sum": attacks.MinSum,
-    "agr_tailored": attacks.AGRTailored,
-    "mimic": attacks.Mimic,
-    "free_rider": attacks.FreeRider,
-    "skip_clip": attacks.SkipClip,
-    "withhold": attacks.Withhold,
-    "label_flip": attacks.LabelFlip,
-    "feature_noise": attacks.FeatureNoise,
-    "optimal_points": attacks.OptimalPoints,
-    "back_gradient": attacks.BackGradient,
-    "pixel_pattern": attacks.PixelPattern,
-    "dba": attacks.DBA,
-    "semantic": attacks.Semantic,
-    "edge_case": attacks.EdgeCase,
-    "next_token": attacks.NextTokenBackdoor,
-    "multi_backdoor": attacks.MultiBackdoor,
-    "model_replacement": attacks.ModelReplacement,
-    "constrain_and_scale": attacks.ConstrainAndScale,
-    "train_and_scale": attacks.TrainAndScale,
-    "boosting": attacks.Boosting,
-    "neurotoxin": attacks.Neurotoxin,
-    "projected_gradient": attacks.ProjectedGradient,
-    "imprint": attacks.Imprint,
-    "fishing": attacks.Fishing,
-    "gradient_ascent": attacks.GradientAscent,
-    "multi_task": attacks.MultiTask,
-}
+SCHEDULES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound},
+    "privfl.schedules",
+    ("factor",),
+)
+GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "plain": training.PlainGradient,
+        "dp": dp.DPGradient,
+        "soteria": training.Soteria,
+    },
+    "privfl.gradients",
+    ("batches",),
+)
+ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "zero": attacks.ZeroWeights,
+        "random": attacks.RandomWeights,
+        "flip": attacks.FlippedWeights,
+        "sign_flip": attacks.SignFlip,
+        "gaussian": attacks.GaussianUpdate,
+        "constant": attacks.ConstantUpdate,
+        "not_finite": attacks.NotFinite,
+        "linear_combination": attacks.LinearCombination,
+        "alie": attacks.ALIE,
+        "ipm": attacks.IPM,
+        "fang_krum": attacks.FangKrum,
+        "fang_trimmed_mean": attacks.FangTrimmedMean,
+        "min_max": attacks.MinMax,
+        "min_sum": attacks.MinSum,
+        "agr_tailored": attacks.AGRTailored,
+        "mimic": attacks.Mimic,
+        "free_rider": attacks.FreeRider,
+        "skip_clip": attacks.SkipClip,
+        "withhold": attacks.Withhold,
+        "label_flip": attacks.LabelFlip,
+        "feature_noise": attacks.FeatureNoise,
+        "optimal_points": attacks.OptimalPoints,
+        "back_gradient": attacks.BackGradient,
+        "pixel_pattern": attacks.PixelPattern,
+        "dba": attacks.DBA,
+        "semantic": attacks.Semantic,
+        "edge_case": attacks.EdgeCase,
+        "next_token": attacks.NextTokenBackdoor,
+        "multi_backdoor": attacks.MultiBackdoor,
+        "model_replacement": attacks.ModelReplacement,
+        "constrain_and_scale": attacks.ConstrainAndScale,
+        "train_and_scale": attacks.TrainAndScale,
+        "boosting": attacks.Boosting,
+        "neurotoxin": attacks.Neurotoxin,
+        "projected_gradient": attacks.ProjectedGradient,
+        "imprint": attacks.Imprint,
+        "fishing": attacks.Fishing,
+        "gradient_ascent": attacks.GradientAscent,
+        "multi_task": attacks.MultiTask,
+    },
+    "privfl.attacks",
+    ("seats", "knows", "remembers"),
+)
 INFERENCE: Table = {
     "gradient_inversion": attacks.GradientInversion,
     "dlg": attacks.DLG,
@@ -185,23 +226,33 @@ INFERENCE: Table = {
 """Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl
 audit``.
 """
-DATASETS: Table = data.DATASETS
-PARTITIONERS: Table = data.PARTITIONERS
-MODELS: Table = models.MODELS
-TRAINING: Table = {
-    "sgd": training.LocalSGD,
-    "fedprox": training.FedProx,
-    "fedsgd": training.FedSGD,
-    "fednova": training.FedNova,
-    "scaffold": training.Scaffold,
-}
-SERVER_OPTIMIZERS: Table = {
-    "fedavg": training.FedAvg,
-    "fedavgm": training.FedAvgM,
-    "fedadam": training.FedAdam,
-    "fedyogi": training.FedYogi,
-    "fedadagrad": training.FedAdagrad,
-}
+DATASETS: PluggedTable[Callable[..., Any]] = PluggedTable(data.DATASETS, "privfl.datasets")
+PARTITIONERS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    data.PARTITIONERS, "privfl.partitions"
+)
+MODELS: PluggedTable[Callable[..., Any]] = PluggedTable(models.MODELS, "privfl.models")
+TRAINING: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "sgd": training.LocalSGD,
+        "fedprox": training.FedProx,
+        "fedsgd": training.FedSGD,
+        "fednova": training.FedNova,
+        "scaffold": training.Scaffold,
+    },
+    "privfl.training",
+    ("on", "combine"),
+)
+SERVER_OPTIMIZERS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "fedavg": training.FedAvg,
+        "fedavgm": training.FedAvgM,
+        "fedadam": training.FedAdam,
+        "fedyogi": training.FedYogi,
+        "fedadagrad": training.FedAdagrad,
+    },
+    "privfl.server_optimizers",
+    ("init", "step"),
+)
 PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
@@ -214,13 +265,13 @@ PARTS: Mapping[type, Table] = {
 
 
 SEAMS: Mapping[str, Table] = {
-    "aggregators": {**AGGREGATORS, **DEFENCES},
-    "attacks": {**ATTACKS, **INFERENCE},
+    "aggregators": JoinedTable((AGGREGATORS, DEFENCES)),
+    "attacks": JoinedTable((ATTACKS, INFERENCE)),
     "bounds": BOUNDS,
     "channels": CHANNELS,
     "datasets": DATASETS,
     "gradients": GRADIENTS,
-    "mechanisms": {**MECHANISMS, **RING_NOISE},
+    "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,
     "partitions": PARTITIONERS,
     "samplers": SAMPLERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from privfl.catalog.tables import AGGREGATORS, CHANNELS, HYBRIDS
+from privfl.catalog.tables import AGGREGATORS, CHANNELS
 from privfl.engine.compatibility import readable
 
 
@@ -10,7 +10,17 @@ def compatibility() -> list[dict[str, str]]:
     """For every rule and channel: whether they work together, through which hybrid, or why not;
     read off what they declare.
     """
-    return [verdict(rule, channel) for rule in sorted(AGGREGATORS) for channel in sorted(CHANNELS)]
+    return [
+        verdict(rule, channel)
+        for rule in sorted(AGGREGATORS.usable())
+        for channel in sorted(CHANNELS.usable())
+    ]
+
+
+def _from(rule: str, channel: str) -> str:
+    """The packages that bring what privfl does not."""
+    brought = [(rule, AGGREGATORS.origin(rule)), (channel, CHANNELS.origin(channel))]
+    return ", ".join(f"{name} from {where}" for name, where in brought if where != "privfl")
 
 
 def works(rule: str, channel: str) -> bool:
@@ -26,13 +36,19 @@ def works(rule: str, channel: str) -> bool:
 
 def hybrids_for(rule: str) -> list[str]:
     """The hybrids under which a rule works although nobody reads an update."""
-    return [name for name in HYBRIDS if works(rule, name)]
+    return [name for name in CHANNELS.usable() if _hybrid(name) and works(rule, name)]
+
+
+def _hybrid(channel: str) -> bool:
+    kind = CHANNELS[channel].kind
+    return bool(kind.runs) or kind.groups
 
 
 def verdict(rule: str, channel: str) -> dict[str, str]:
     """One row of the compatibility table."""
     maker, kind = AGGREGATORS[rule], CHANNELS[channel].kind
     row = {"rule": rule, "channel": channel, "verdict": "works", "through": "", "because": ""}
+    row["from"] = _from(rule, channel)
     if works(rule, channel):
         if maker in kind.runs:
             row["because"] = f"the servers of {channel} run it on data that neither reads"

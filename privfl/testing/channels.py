@@ -17,6 +17,7 @@ from privfl.testing import channel_faults, channel_sums
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.channel_rounds import L2, D, N, Rounds, updates
 from privfl.testing.check import Check, expect, run_all
+from privfl.testing.guarantees import check_guarantee
 
 REPLACE, ZERO = (Neighbours("client", relation) for relation in ("replace_one", "zero_out"))
 
@@ -80,13 +81,24 @@ def _checks(subject: Subject) -> Iterator[Check]:
 
 
 def _guarantee(subject: Subject) -> Iterator[Check]:
-    """The lies of a channel's record, each played and measured: the place for them."""
-    yield from ()
+    """The lies of a channel's record, each played and measured, and who reads what alone."""
+    yield Check(
+        subject.name, "lies do what its record says, no more and no less", partial(_lies, subject)
+    )
+
+
+def _lies(subject: Subject) -> None:
+    wrong = check_guarantee(subject.made, most=1)
+    expect(
+        not wrong,
+        "; ".join(wrong),
+        "stop what the record does not name, or say in guarantee what a liar can do",
+    )
 
 
 def _declares(rounds: Rounds) -> None:
     channel: Any = rounds.channel
-    missing = {"kind", "able", "describe", "decode"} - set(dir(channel))
+    missing = {"kind", "able", "guarantee", "describe", "decode"} - set(dir(channel))
     expect(
         not missing and isinstance(channel, Channel),
         f"it has no {', '.join(sorted(missing)) or 'client, server and helpers'}",

@@ -25,6 +25,7 @@ from privfl.core import (
 )
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Broken, Check, expect, run_all
+from privfl.testing.guarantees import what_noise_is_left
 
 D, AMONG = 20_000, 10
 UNIT = 50.0
@@ -78,8 +79,19 @@ def _checks(subject: Subject) -> Iterator[Check]:
             ("noise stays within its reach", _ring_reach),
             ("fewer survivors leave less noise, and the event says so", _ring_survivors),
         ]
+    properties.append(("lies leave as much noise as its record says", _lies))
     for says, run in properties:
         yield Check(subject.name, says, partial(run, made))
+
+
+def _lies(made: Any) -> None:
+    for lie in made.guarantee.lies:
+        met = what_noise_is_left(made, lie)
+        expect(
+            met == lie.can,
+            f"{lie.who.describe()} {lie.does}: its record says '{lie.can}', and it was '{met}'",
+            "say in guarantee what a liar can do",
+        )
 
 
 def _noised(

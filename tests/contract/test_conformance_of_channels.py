@@ -37,8 +37,8 @@ class Blind(Plain):
 
 
 class Doubles(Plain):
-    def client(self, who):
-        return _Doubling(super().client(who))
+    def client(self, who, identity, directory):
+        return _Doubling(super().client(who, identity, directory))
 
 
 @dataclass
@@ -55,8 +55,8 @@ class _Doubling:
 class Forgets(Plain):
     """A server that says that everybody is in its sum."""
 
-    def server(self):
-        return _Forgetful(super().server())
+    def server(self, identity, directory):
+        return _Forgetful(super().server(identity, directory))
 
 
 @dataclass

@@ -142,7 +142,7 @@ class Asking(RowRule):
 
 
 def test_an_argument_called_loss_is_a_key_like_any_other_and_the_run_does_not_fill_it(monkeypatch):
-    monkeypatch.setitem(catalog.AGGREGATORS, "quiet", QuietRule)
+    monkeypatch.setitem(catalog.AGGREGATORS.built_in, "quiet", QuietRule)
     told = Federation.from_config({**BASE, "aggregator": {"name": "quiet", "loss": 0.25}})
     assert told.scenario.aggregator == QuietRule(loss=0.25)
     no_root = {"name": "digits", "clients": 6}
@@ -154,7 +154,7 @@ def test_an_argument_called_loss_is_a_key_like_any_other_and_the_run_does_not_fi
 
 
 def test_what_a_rule_declares_that_it_needs_is_filled_whatever_its_argument_is_called(monkeypatch):
-    monkeypatch.setitem(catalog.AGGREGATORS, "asking", Asking)
+    monkeypatch.setitem(catalog.AGGREGATORS.built_in, "asking", Asking)
     asked = Federation.from_config({**BASE, "aggregator": {"name": "asking", "scale": 2.0}})
     rule, workload = asked.scenario.aggregator, asked.scenario.workload
     context = Context(RoundPlan(0, (0,), workload.model.d, 1.0), workload.model.read(), SEEDED)
@@ -266,7 +266,7 @@ def test_noise_is_local_where_its_mechanism_declares_it_and_not_by_its_name(digi
     )
     assert central.local_noise == 0.0
     assert local.local_noise == 2.0  # multiplier 2 x the distance 1 of two clipped updates
-    monkeypatch.setitem(catalog.MECHANISMS, "whisper", LocalGaussian)
+    monkeypatch.setitem(catalog.MECHANISMS.built_in, "whisper", LocalGaussian)
     whisper = {"name": "whisper", "noise_multiplier": 0.1}
     config = {**BASE, "bound": {"name": "clip", "l2": 1.0}, "mechanism": whisper}
     scenario = Federation.from_config(config).scenario

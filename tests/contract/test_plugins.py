@@ -1,0 +1,169 @@
+"""What packages add by entry points, and any class by ``module:Class``: built, listed and refused
+as what privfl brings. Each test is a process of its own, with a package in a folder on its path.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RULES = '''
+from dataclasses import dataclass
+from privfl.aggregators import RowRule, Verdict
+
+@dataclass(frozen=True, slots=True)
+class Midrange(RowRule):
+    """The middle between the least and the greatest value (no paper)."""
+
+    scale: float = 1.0
+
+    def max_byzantine(self, n):
+        return 0
+
+    def _decide(self, rows, lost):
+        low, high = rows.values.amin(dim=0), rows.values.amax(dim=0)
+        return Verdict((low + high) / 2 * self.scale)
+
+class Nothing:
+    """No rule."""
+
+NUMBER = 3
+'''
+CONFIG = """{
+    "data": {"name": "digits", "clients": 4},
+    "training": {"name": "sgd", "steps": 1},
+    "rounds": 1, "executor": "sequential", "audit": {"keep": "none"}, "aggregator": AGGREGATOR
+}"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A folder like one that pip installs into, with a package of some entry points."""
+
+    def made(name="stranger", **groups):
+        (tmp_path / f"{name}.py").write_text(RULES)
+        info = tmp_path / f"{name}-0.3.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.3\n")
+        lines = []
+        for group, entries in groups.items():
+            lines += [f"[privfl.{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        return tmp_path
+
+    return made
+
+
+def python(path, code):
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout.strip(), done.stderr.strip()
+
+
+def trained(path, aggregator):
+    config = CONFIG.replace("AGGREGATOR", json.dumps(aggregator))
+    code = f"""
+from privfl import Federation
+from privfl.core import ConfigError
+try:
+    built = Federation.from_config({config})
+    built.run()
+    print(built.scenario.aggregator)
+except ConfigError as error:
+    print("refused:", error)
+"""
+    rc, out, err = python(path, code)
+    assert rc == 0, err
+    return out
+
+
+def test_an_entry_point_is_a_name_like_any_other(package):
+    path = package(rules={"midrange": "stranger:Midrange"})
+    assert trained(path, {"name": "midrange", "scale": 0.5}) == "Midrange(scale=0.5)"
+    assert "did you mean 'scale'" in trained(path, {"name": "midrange", "skale": 0.5})
+    rc, out, err = python(
+        path,
+        "import json; from privfl import catalog;"
+        "print(json.dumps([[r for r in catalog.describe('aggregators') if r['name'] == 'midrange'],"
+        " [r for r in catalog.compatibility() if r['rule'] == 'midrange']]))",
+    )
+    assert rc == 0, err
+    (row,), compat = json.loads(out)
+    assert row["from"] == "stranger 0.3"
+    assert row["keys"] == "scale"
+    assert row["is"].startswith("The middle between")
+    assert {r["channel"]: r["verdict"] for r in compat}["plain"] == "works"
+    assert {r["channel"]: r["verdict"] for r in compat}["secagg"] == "through"
+    assert all("midrange from stranger 0.3" in r["from"] for r in compat)
+
+
+def test_a_class_is_named_by_its_module(package):
+    path = package()
+    assert trained(path, {"name": "stranger:Midrange", "scale": 2.0}) == "Midrange(scale=2.0)"
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("stranger:Absent", "cannot be loaded: AttributeError"),
+        ("nowhere:Rule", "cannot be loaded: ModuleNotFoundError"),
+        ("stranger:Nothing", "declares no seats, reads"),
+        ("stranger:NUMBER", "is a int, and no class or function"),
+    ],
+)
+def test_an_entry_point_that_is_no_rule_is_refused_by_name_and_leaves_the_others(
+    package, entry, says
+):
+    path = package(rules={"broken": entry, "midrange": "stranger:Midrange"})
+    refused = trained(path, "broken")
+    assert refused.startswith("refused: plug-in 'broken' (privfl.rules: ")
+    assert "of package stranger 0.3" in refused
+    assert says in refused
+    assert trained(path, "midrange") == "Midrange(scale=1.0)"
+    assert "did you mean 'krum'" in trained(path, "krumm")
+    rc, out, err = python(
+        path,
+        "from privfl import catalog;"
+        "print([r['is'] for r in catalog.describe('aggregators') if r['name'] == 'broken'])",
+    )
+    assert rc == 0, err
+    assert "plug-in 'broken'" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere:Rule", "the module 'nowhere' cannot be imported: ModuleNotFoundError"),
+        ("stranger:Absent", "has no 'Absent'"),
+        ("stranger:Nothing", "declares no seats, reads"),
+    ],
+)
+def test_a_class_that_is_not_there_or_no_rule_is_refused_in_words(package, name, says):
+    assert says in trained(package(), name)
+
+
+def test_a_plug_in_cannot_take_a_name_that_is_taken(package):
+    path = package(rules={"krum": "stranger:Midrange"})
+    assert "has the name of a part of privfl" in trained(path, "krum")
+    package("other", rules={"krum": "other:Midrange"})
+    path = package("third", rules={"mine": "third:Midrange"})
+    package("fourth", rules={"mine": "fourth:Midrange"})
+    assert "two plug-ins are called 'mine'" in trained(path, "mine")
+    assert trained(path, "median") == "Median()"
+
+
+def test_a_mechanism_of_a_module_is_told_from_noise_on_integers(package):
+    path = package()
+    rc, out, err = python(
+        path,
+        "from privfl import catalog;"
+        "print(catalog.RING_NOISE.holds('privfl.dp:Gaussian'),"
+        " catalog.RING_NOISE.holds('privfl.dp:DistributedSkellam'))",
+    )
+    assert (rc, out) == (0, "False True"), err
