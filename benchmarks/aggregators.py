@@ -120,7 +120,7 @@ def geometric_median(quick: bool) -> Iterator[Row]:
     for _ in range(2000):  # Weiszfeld's plain steps, far past convergence
         away = np.sqrt(np.maximum(inner.diagonal() - 2 * inner @ at + at @ inner @ at, 1e-300))
         at = (1 / away) / (1 / away).sum()
-    exact = (torch.from_numpy(at).float() @ data.values).double()
+    exact = torch.from_numpy(at) @ data.values.double()
     size = float((data.values[0] - exact).norm())
     errors = [
         float((out.double() - exact).norm()) / size for out in (rule(data), peer(data.values))
