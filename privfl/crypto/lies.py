@@ -69,7 +69,7 @@ class Hears(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class Notes(KeepsSecrets):
+class TakesNotes(KeepsSecrets):
     """The honest party, all of whose mail is kept."""
 
     honest: Party

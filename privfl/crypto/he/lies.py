@@ -32,8 +32,8 @@ from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
 from privfl.crypto.he.keyring import KeyMaking
 from privfl.crypto.he.rounds import DecryptorRound, Opening, ServerRound
 from privfl.crypto.he.scheme import SecretKey, ThresholdScheme
-from privfl.crypto.he.wire import Numbers, Parts, SignedMessage, Topic
-from privfl.crypto.lies import Notes, victim
+from privfl.crypto.he.wire import Numbers, Parts, SignedMessage
+from privfl.crypto.lies import TakesNotes, victim
 
 Took = dict[ClientId, Vector]
 
@@ -61,7 +61,7 @@ class PassesOff(KeepsSecrets):
         empty = ring.scheme.encode(Bounded(self.who, torch.zeros(plan.d), plan.l2), plan) * 0
         others = [key.encrypt(empty, plan) for _ in range(count - 1)]
         total = key.add([messages[self.who].whole(), *others], plan)
-        topic, parts = Topic.of(plan, key.key_id), (count.to_bytes(4, "little"), *total)
+        topic, parts = ring.topic(plan), (count.to_bytes(4, "little"), *total)
         return SignedMessage.signed(ring.identity, SUM, topic, "server", parts).to_bytes()
 
 
@@ -82,7 +82,7 @@ def keeps_the_key() -> Liars:
     ciphertexts.
     """
     made: list[KeyMaking] = []
-    notes: list[Notes] = []
+    notes: list[TakesNotes] = []
     plans: list[RoundPlan] = []
 
     def set_up(honest: Cast) -> Cast:
@@ -94,7 +94,7 @@ def keeps_the_key() -> Liars:
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
         plans.append(plan)
-        notes.append(Notes(honest["server"]))
+        notes.append(TakesNotes(honest["server"]))
         return {**honest, "server": notes[0]}
 
     def took(published: Opened[Rows | Total] | None) -> Took:

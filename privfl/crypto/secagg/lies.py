@@ -31,7 +31,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto.frame import HEADER
-from privfl.crypto.lies import Alters, Notes, each, victim
+from privfl.crypto.lies import Alters, TakesNotes, each, victim
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
@@ -192,15 +192,15 @@ def keeps_its_secrets(
 
     def how() -> Liars:
         kept: list[Kept] = []
-        notes: list[Notes] = []
+        notes: list[TakesNotes] = []
 
         def enter(plan: RoundPlan, honest: Cast) -> Cast:
             made: dict[PartyId, Party] = {}
             for who, party in honest.items():
                 if isinstance(party, SecAggClientParty):
                     kept.append({party.parameters.tag: (party.position, party.keys)})
-                made[who] = Notes(party) if who == "server" else party
-            notes.extend(p for p in made.values() if isinstance(p, Notes))
+                made[who] = TakesNotes(party) if who == "server" else party
+            notes.extend(p for p in made.values() if isinstance(p, TakesNotes))
             return made
 
         def took(published: Opened[Rows | Total] | None) -> Took:

@@ -106,7 +106,7 @@ def holder_of(party: Party) -> HolderRound:
 
 
 @dataclass(repr=False)
-class MovesTheSum(KeepsSecrets):
+class MovesTheOpenedSum(KeepsSecrets):
     """A key holder that adds to one coefficient of the sum that it opens."""
 
     honest: HolderRound
@@ -127,9 +127,9 @@ class MovesTheSum(KeepsSecrets):
 
 
 def moves_the_sum() -> Liars:
-    """The key holder as `MovesTheSum`."""
+    """The key holder as `MovesTheOpenedSum`."""
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
-        return {KEY_HOLDER: MovesTheSum(holder_of(honest[KEY_HOLDER]))}
+        return {KEY_HOLDER: MovesTheOpenedSum(holder_of(honest[KEY_HOLDER]))}
 
     return Liars(enter=enter)

@@ -26,7 +26,7 @@ from privfl.crypto.he.lies import Request, Took, unexpected
 from privfl.crypto.he.mprlwe.keys import add_c0, from_bytes, partial, pieces, plain_bits, to_bytes
 from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound, joint
 from privfl.crypto.he.rounds import Opening
-from privfl.crypto.he.wire import Parts, SignedMessage, Topic, pack, unpack
+from privfl.crypto.he.wire import Parts, SignedMessage, pack, unpack
 from privfl.crypto.lies import victim
 
 CONSTANT = 20_000
@@ -92,7 +92,7 @@ class OpensOne(KeepsSecrets):
         ring, messages = honest.ring, honest.collected.messages
         count = len(messages).to_bytes(4, "little")
         half = messages[self.who].only([1])[0]
-        topic = Topic.of(honest.plan, ring.key().key_id)
+        topic = ring.topic(honest.plan)
         lie = SignedMessage.signed(ring.identity, SUM, topic, "server", (count, half)).to_bytes()
         return {to: pack([unpack(body)[0], lie]) for to, body in out.items()}
 
