@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -23,6 +23,7 @@ from privfl.core import (
     Bound,
     Bounded,
     Channel,
+    Charge,
     ClientId,
     ConfigError,
     Context,
@@ -46,7 +47,7 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
-from privfl.dp.pipeline import Made, Pipeline
+from privfl.dp.pipeline import Made, Pipeline, played_again
 from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, unreadable
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
@@ -201,6 +202,7 @@ class PrivateAggregation(Generic[O]):
                 )
         self._session: Session[Any] = Session(self.channel, mail)
         self._id = secrets.token_bytes(16)
+        self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
         self._round = 0
 
     def aggregate(self, updates: Mapping[ClientId, V]) -> tuple[V, Receipt]:
@@ -211,7 +213,8 @@ class PrivateAggregation(Generic[O]):
 
         Raises:
             BadUpdate: no updates, different lengths, or NaN (the client is named).
-            RoundFailed: the protocol opened nothing.
+            RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
+                clients is no fresh draw of a sample, and is charged so.
         """
         if not updates:
             raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
@@ -234,7 +237,11 @@ class PrivateAggregation(Generic[O]):
         plan = RoundPlan(self._round, cohort, d, sent_l2, session=self._id)
         plans = {"delta": plan}
         self._round += 1  # a round that fails has used its number up
-        entry = self._journal.enter(pipeline.charges(plans))
+        again, failed = self._failed.pop(frozenset(cohort), ("", ()))
+        before = [replace(charge, round=plan.number) for charge in failed]
+        charged = played_again(before, pipeline.charges(plans))
+        entry = self._journal.enter(charged, again)
+        self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
         self._session.enrol(cohort)
         self._session.inform(
             Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
@@ -250,7 +257,8 @@ class PrivateAggregation(Generic[O]):
         rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
         made = Made(self.rule(opened.what), rows, len(opened.survivors))
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
-        self._journal.settle(entry, spent)
+        self._journal.settle(entry, played_again(before, spent))
+        del self._failed[frozenset(cohort)]
         epsilon, note = self._spent()
         said = self.channel.guarantee
         receipt = Receipt(

@@ -168,7 +168,7 @@ class Charge:
     does sampling amplify), ``repeatable_noise`` whether a seed repeats the noise, which voids the
     claim. ``count`` is how many times it was released, ``weights_counted`` whether weights that
     differ are in the sensitivity, and ``cohort`` who took part, where that is public: then each
-    client pays for its own rounds only.
+    client pays for its own rounds only. ``void`` says what voids the claim, where something does.
     """
 
     round: int
@@ -184,6 +184,7 @@ class Charge:
     count: int = 1
     weights_counted: bool = False
     cohort: tuple[ClientId, ...] | None = None
+    void: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -57,7 +57,8 @@ class Pipeline:
     amplified, and charges name a cohort that is not everybody).
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
-    ``repeatable`` says that the noise comes from a seed, which voids the claim.
+    ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
+    else voids it.
 
     >>> from privfl.aggregators import Mean
     >>> from privfl.dp import Clip, Gaussian
@@ -73,6 +74,7 @@ class Pipeline:
     sees_cohort: bool = False
     samples: Neighbours = Neighbours("sample", "add_remove")
     repeatable: bool = False
+    void: str = ""
 
     @property
     def private(self) -> bool:
@@ -237,6 +239,7 @@ class Pipeline:
                 cohort_hidden=not self.sees_cohort,
                 cohort=plan.cohort if self.sees_cohort and not everybody else None,
                 repeatable_noise=self.repeatable,
+                void=self.void,
             )
             for event in together(events)
         )

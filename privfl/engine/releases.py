@@ -40,6 +40,7 @@ def pipeline_of(
     relation: NeighbourRelation | None = None,
     adaptive: AdaptiveBound | None = None,
     repeatable: bool = False,
+    void: str = "",
 ) -> Pipeline:
     """The releases of rounds that send parts of these ``lengths``, each under its bound.
 
@@ -88,6 +89,7 @@ def pipeline_of(
         sees_cohort=local or shares is not None,
         samples=Neighbours("sample", "add_remove" if uniform else "zero_out"),
         repeatable=repeatable,
+        void=void,
     )
     if adaptive is None or mechanism is None:
         return made

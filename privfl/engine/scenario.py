@@ -246,7 +246,22 @@ class Scenario:
             relation=self.relation,
             adaptive=self.adaptive,
             repeatable=self.noise.repeatable,
+            void=self._void,
         )
+
+    @property
+    def _void(self) -> str:
+        """What makes a claim about clients void, in words: somebody sees their rows before any
+        noise, and moves rows of its own with them.
+        """
+        for attacker in self.attackers:
+            if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
+                return (
+                    f"attack '{attacker.name}' is handed the honest clients' updates and moves its"
+                    " own rows with them, so one client moves more than one row. Lower"
+                    " attackers_know, or read the epsilon of the same run without attackers."
+                )
+        return ""
 
     def _check_noise(self) -> None:
         if self.mechanism is not None and not self.bound.l2 < float("inf"):

@@ -126,6 +126,9 @@ def _refusal(charges: list[Charge]) -> str | None:
             "void: the noise came from a seed, and who knows the seed subtracts it. Leave"
             " noise_seed out for a guarantee."
         )
+    void = next((charge.void for charge in charges if charge.void), "")
+    if void:
+        return f"void: {void}"
     if any(not charge.uniform and not charge.weights_counted for charge in charges):
         return (
             "contributions had different weights, and the sensitivity does not count them: a client"
