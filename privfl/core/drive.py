@@ -327,7 +327,13 @@ def drive_all(
         if post.empty:
             return Outcome(None, aborts, tuple(messages), seconds)
         arriving = post.deliver(exchange + 1)
-    raise Abort(f"the parties were still talking after {MAX_EXCHANGES} exchanges")
+    without_end = f"was still talking after {MAX_EXCHANGES} exchanges"
+    bundled = {who for who, party in cast.items() if isinstance(party, Bundle) and party.lying}
+    if not lying | bundled:  # honest parties end: that they do not is our fault
+        raise Abort(f"everybody {without_end}")
+    for who in lying | bundled:
+        aborts.setdefault(who, Abort(f"{who} {without_end}"))
+    return Outcome(None, aborts, tuple(messages), seconds)
 
 
 def _step(

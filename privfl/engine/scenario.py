@@ -19,6 +19,7 @@ from privfl.core import (
     ConfigError,
     Dataset,
     Defence,
+    Guarantee,
     Knows,
     Mechanism,
     NeighbourRelation,
@@ -101,10 +102,13 @@ class Scenario:
                 f"client {empty[0]} has no data; give the split fewer clients or a min_size."
             )
         self.sampler.sampling(len(self.clients))
-        check_declared(self.channel, "channel", "kind", "able")
+        check_declared(self.channel, "channel", "kind", "able", "guarantee")
+        self._check_guaranteed(self.channel.guarantee, self.channel)
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
-            check_declared(self.mechanism, "mechanism", "local", "at", "local_deviation", "event")
+            mechanism = ("local", "at", "local_deviation", "event", "guarantee")
+            check_declared(self.mechanism, "mechanism", *mechanism)
+            self._check_guaranteed(self.mechanism.guarantee, self.mechanism)
         check_declared(
             self.aggregator,
             "rule",
@@ -145,6 +149,15 @@ class Scenario:
             self._check_adaptive()
         self._check_noise()
         self._check_rule()
+
+    @staticmethod
+    def _check_guaranteed(guarantee: object, part: object) -> None:
+        """Refuse a part of somebody's own whose record of who may lie is missing."""
+        if not isinstance(guarantee, Guarantee):
+            raise ConfigError(
+                f"{name_of(part)} has no guarantee, the record of who may collude and who may lie,"
+                " from which the report is made: see privfl.core.Guarantee."
+            )
 
     def _check_attack(self, attacker: Attacker) -> None:
         attack = attacker.attack

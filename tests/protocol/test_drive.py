@@ -160,3 +160,24 @@ def test_a_plain_rounds_work_grows_with_the_number_of_clients_and_not_with_its_s
     few, many = plain_round(50), plain_round(400)
     assert many[0] <= 8 * few[0] + 100
     assert many[1] <= 8 * few[1] + 100
+
+
+class Chatters:
+    """A party that answers whatever it is told."""
+
+    def __init__(self, honest=None):
+        self.honest = honest
+
+    def step(self, mail):
+        return dict.fromkeys(mail, b"and?") if mail else {"client/1": b"hello"}
+
+
+def test_liars_that_talk_without_end_do_not_end_the_run_and_honest_parties_that_do_are_shown():
+    parties = {"client/0": Sender(), "client/1": Chatters(), "client/2": Chatters()}
+    faults = Faults(byzantine={"client/1": Chatters, "client/2": Chatters})
+    server = Collector()
+    outcome = drive(server, parties, faults)
+    assert set(outcome.aborts) == {"client/1", "client/2"}
+    assert server.exchanges == [{"client/0": b"x"}]
+    with pytest.raises(Abort, match="still talking"):
+        drive(Collector(), parties)

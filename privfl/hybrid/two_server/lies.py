@@ -5,7 +5,7 @@ what becomes a weight, or decides what is opened.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -66,8 +66,20 @@ class TamperedRecipe(Recipe):
 
 def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
     """The same recipe with other steps."""
-    same = {each.name: getattr(recipe, each.name) for each in fields(recipe)}
-    return TamperedRecipe(**same, tamper=tamper)
+    return TamperedRecipe(
+        recipe.kind,
+        recipe.reveal,
+        recipe.least,
+        recipe.weighted,
+        recipe.f,
+        recipe.m,
+        recipe.threshold,
+        recipe.fixed,
+        recipe.noisy,
+        recipe.noise,
+        recipe.source,
+        tamper,
+    )
 
 
 def server_of(party: Party) -> Server:
