@@ -33,6 +33,7 @@ bench: $(STAMP)  ## Run every benchmark, quickly
 
 docs: $(STAMP)  ## Build the documentation site into site/
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[docs]"
+	$(BIN)/privfl list --page > docs/catalogue.md
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove the environments and everything built

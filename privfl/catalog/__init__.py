@@ -7,6 +7,7 @@ from privfl.catalog.listing import (
     paper_of,
     seat_of,
 )
+from privfl.catalog.page import page
 from privfl.catalog.parts import (
     build,
     checked,
@@ -73,6 +74,7 @@ __all__ = [
     "fields_of",
     "hybrids_for",
     "needs_of",
+    "page",
     "paper_of",
     "seat_of",
     "verdict",

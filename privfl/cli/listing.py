@@ -23,13 +23,13 @@ def show(
         bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")
     ] = False,
     page: Annotated[
-        bool, typer.Option("--page", help="With guarantees: all of them, as a page of Markdown.")
+        bool, typer.Option("--page", help="All of it, or all guarantees, as a page of Markdown.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what can be named in a config, and what channels promise."""
     if compat:
-        said = {name: guarantees.short(name) for name in catalog.CHANNELS}
+        said = {name: guarantees.short(name) for name in catalog.CHANNELS.usable()}
         rows = [{**row, **said[row["channel"]]} for row in catalog.compatibility()]
         table("Rules over channels", rows, as_json)
         return
@@ -38,6 +38,9 @@ def show(
             print(guarantees.page(), end="")  # noqa: T201
         else:
             table("Who reads, and what one liar can do", guarantees.channel_rows(), as_json)
+        return
+    if what is None and page:
+        print(catalog.page(), end="")  # noqa: T201
         return
     if what is None:
         rows = [

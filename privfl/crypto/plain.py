@@ -32,6 +32,7 @@ from privfl.core import (
     Received,
     RoundPlan,
     Rows,
+    ServerMember,
     Silent,
     Total,
     client_of,
@@ -211,7 +212,7 @@ class Plain:
         """A client that sends its update. It needs no keys."""
         return _ClientMember()
 
-    def server(self, identity: PartyKeys, directory: KnownKeys) -> _ServerMember:
+    def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Rows]:
         """A server that stacks what arrives. It needs no keys."""
         return _ServerMember()
 
