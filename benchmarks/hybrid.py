@@ -268,7 +268,6 @@ def leaks(quick: bool) -> Iterator[Row]:
 
 
 # ---- defence
-# -------------------------------------------------------------------------------------------------
 
 N, F, L2 = 50, 10, 2.0
 MNIST: dict[str, Any] = {
@@ -419,7 +418,6 @@ def _spread(runs: Sequence[tuple[float, float]]) -> str:
 
 
 # ---- two servers
-# -------------------------------------------------------------------------------------------------
 
 SERVERS = ("server", "server/1", "dealer")
 

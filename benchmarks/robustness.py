@@ -55,7 +55,6 @@ def between(case: str, what: str, over_seeds: Sequence[float]) -> Row:
 
 
 # ---- FedSecurity, experiments 1, 2, 3 and 7
-# -----------------------------------------------------------------------------------------
 
 HARM: Mapping[str, Callable[[], Any] | None] = {
     "none": None,
@@ -245,7 +244,6 @@ def _draw_fedsecurity(curves: Mapping[tuple[str, str, int], Sequence[Sequence[fl
 
 
 # ---- The single shot
-# -------------------------------------------------------------------------------------------------
 
 HONEST = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=2), weighting="uniform")
 SQUARE = attacks.PixelPattern(target=2, boxes=((0, 0, 4, 4),))
@@ -468,7 +466,6 @@ SHOWN = {
 
 
 # ---- The grid
-# -------------------------------------------------------------------------------------------------
 
 N, F = 20, 8
 ATTACKS: Mapping[str, Callable[[], Any] | None] = {

@@ -82,7 +82,6 @@ class Pipeline:
         return any(release.noised for release in self.releases.values())
 
     # ---- what is refused
-    # ---------------------------------------------------------------------------------------------
 
     def check(self, rows: int) -> None:
         """Refuse what no claim could be made of, before any training; ``rows`` are what the channel
@@ -158,7 +157,6 @@ class Pipeline:
             )
 
     # ---- how far one neighbour moves a part
-    # ---------------------------------------------------------------------------------------------
 
     def moved(self, part: str, rows: int | None = None) -> Moves:
         """`PartRelease.moved`; the number of rows is private where neighbours differ in it, or
@@ -210,7 +208,6 @@ class Pipeline:
         return Sensitivity(far, l1=far * d**0.5, linf=far)
 
     # ---- what is charged
-    # ---------------------------------------------------------------------------------------------
 
     def charges(
         self, plans: Mapping[str, RoundPlan], survivors: Mapping[str, int] | None = None
@@ -276,7 +273,6 @@ class Pipeline:
         return event
 
     # ---- what is released
-    # ---------------------------------------------------------------------------------------------
 
     def release(
         self, plans: Mapping[str, RoundPlan], made: Mapping[str, Made], noise: NoiseSource

@@ -227,7 +227,6 @@ class Federation:
             return self._run(out, resume, progress, faults)
 
     # ---- inside
-    # ---------------------------------------------------------------------------------------------
 
     def _run(
         self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None

@@ -57,7 +57,6 @@ SQUARE = PixelPattern(target=1, boxes=((0, 0, 2, 2),), value=3.0)
 
 
 # ---- what the backdoor is
-# -----------------------------------------------------------------------------------------------
 
 
 def test_a_pixel_pattern_replaces_a_fraction_of_the_samples_by_stamped_ones_of_other_classes():
@@ -232,7 +231,6 @@ def test_measures_count_what_a_model_says():
 
 
 # ---- how it is trained
-# --------------------------------------------------------------------------------------------------
 
 
 def craft(attack, model, data, last=None, seed=0):
@@ -362,7 +360,6 @@ def test_a_last_batch_that_is_short_still_trains(model):
 
 
 # ---- what is sent
-# -------------------------------------------------------------------------------------------------
 
 
 def mean_change(sent, weights, total, rate):

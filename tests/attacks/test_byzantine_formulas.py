@@ -66,7 +66,6 @@ def sent_by(attack, benign, f=3, **known):
 
 
 # ---- z of ALIE
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,6 @@ def test_an_omniscient_attack_that_sees_nothing_says_so():
 
 
 # ---- attacks in one line
-# ------------------------------------------------------------------------------------------------
 
 
 def test_models_of_zero_random_and_flipped_weights_are_what_fedsecurity_sends():
@@ -157,7 +155,6 @@ def test_a_free_rider_sends_nothing_the_last_change_or_noise_that_fades():
 
 
 # ---- lemma 1 of Blanchard et al.
-# ----------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 5), st.integers(0, 50))
@@ -183,7 +180,6 @@ def test_the_linear_combination_reverses_the_honest_mean_by_default_and_checks_i
 
 
 # ---- Min-Max and Min-Sum
-# ------------------------------------------------------------------------------------------------
 
 
 def bisected(feasible, start=10.0, tolerance=1e-7):
@@ -227,7 +223,6 @@ def test_min_max_stays_put_where_there_is_no_direction():
 
 
 # ---- Fang
-# -------------------------------------------------------------------------------------------------
 
 
 def test_fangs_bound_of_lambda_is_the_papers():
@@ -297,7 +292,6 @@ def test_fang_moves_the_trimmed_mean_and_the_median_farther_than_noise_of_the_sa
 
 
 # ---- AGR-tailored
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -329,7 +323,6 @@ def test_agr_tailored_takes_its_own_rule_in_the_servers_place():
 
 
 # ---- mimic
-# -------------------------------------------------------------------------------------------------
 
 
 def test_mimic_finds_the_direction_of_greatest_spread_and_then_sticks_to_one_client():

@@ -101,7 +101,6 @@ def ours(rule: Any, values: Array, dtype: torch.dtype) -> Array:
 
 
 # --- the formulas
-# -------------------------------------------------------------------------------------------------
 
 
 def median(X: Array) -> Array:
@@ -502,7 +501,6 @@ def test_the_formula_holds_for_small_updates_around_a_far_model(name: str, seed:
 
 
 # --- other libraries, further rounds, and what was seen to go wrong elsewhere
-# --------------------------------------------------------
 
 
 def test_the_geometric_median_is_where_bfgs_ends() -> None:

@@ -123,7 +123,6 @@ def bounded(relation: NeighbourRelation, n: int | None = N) -> tuple[Moves, Neig
 
 
 # ---- the search
-# -------------------------------------------------------------------------------------------------
 
 
 def ball(values: torch.Tensor) -> torch.Tensor:
@@ -197,7 +196,6 @@ def worst(
 
 
 # ---- everything in the catalogue
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
@@ -331,7 +329,6 @@ def test_a_bound_brings_any_row_so_near_as_it_claims(
 
 
 # ---- the search has power: every hole that there was
-# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

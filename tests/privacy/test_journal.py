@@ -91,7 +91,6 @@ def rounds_of(ledger):
 
 
 # ---- the journal alone
-# -------------------------------------------------------------------------------------------------
 
 
 def test_a_journal_is_read_again_as_it_was_written_and_settled(tmp_path):
@@ -153,7 +152,6 @@ def test_no_round_begins_where_the_ledger_cannot_be_written(tmp_path):
 
 
 # ---- runs
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mechanism", [Gaussian(1.0), LocalGaussian(1.0)])
@@ -297,7 +295,6 @@ def test_a_round_in_shares_is_entered_for_the_fewest_survivors_and_settled_with_
 
 
 # ---- the layer
-# -------------------------------------------------------------------------------------------------
 
 
 def layer(**parts: Any) -> PrivateAggregation[Any]:

@@ -170,7 +170,6 @@ def test_the_noise_stays_within_its_reach(mechanism):
 
 
 # ---- bounds
-# -------------------------------------------------------------------------------------------------
 
 vectors = st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6).map(
     lambda values: torch.tensor(values, dtype=torch.float32)

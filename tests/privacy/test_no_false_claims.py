@@ -55,7 +55,6 @@ def with_first(rows, row):
 
 
 # ---- every part of a method
-# -------------------------------------------------------------------------------------------------
 
 SCAFFOLD = {
     "data": {"name": "digits", "clients": 6, "partition": {"name": "iid"}},
@@ -120,7 +119,6 @@ def test_parts_that_noise_does_not_cover_are_refused(changes, words):
 
 
 # ---- what stands between clients and the noise
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("f", [1, 2, 4])
@@ -225,7 +223,6 @@ def test_a_seat_of_somebodys_own_is_refused_until_it_declares_what_it_moves(
 
 
 # ---- memory
-# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -272,7 +269,6 @@ def test_a_memory_from_before_the_noise_shows_in_what_is_kept_and_in_the_next_re
 
 
 # ---- claims of nothing
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("claim", [0.0, -1.0, math.nan, math.inf])
@@ -309,7 +305,6 @@ def test_charges_and_releases_are_made_in_the_pipeline_and_nowhere_else():
 
 
 # ---- what was sent is charged
-# -------------------------------------------------------------------------------------------------
 
 
 def test_a_rule_that_refuses_small_cohorts_does_not_make_what_was_read_free(federation, camps):

@@ -41,7 +41,6 @@ def epsilon_of(run):
 
 
 # ---- noise in shares
-# -------------------------------------------------------------------------------------------------
 
 SHARES = DistributedSkellam(1.0)
 
@@ -156,7 +155,6 @@ def test_noise_in_shares_is_claimed_against_a_server_that_sees_the_cohort(federa
 
 
 # ---- the layer around other people's loops
-# -------------------------------------------------------------------------------------------------
 
 
 def updates(n=N, d=5):

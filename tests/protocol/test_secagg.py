@@ -538,7 +538,6 @@ def test_upload_and_key_material_are_as_small_as_promised():
 
 
 # ---- what is seen
-# -------------------------------------------------------------------------------------------------
 
 
 def masked_words(outcome, ring=16):

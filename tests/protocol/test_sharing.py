@@ -250,7 +250,6 @@ def test_headroom_is_refused_one_client_past_the_ring():
 
 
 # ---- computing on shares
-# -------------------------------------------------------------------------------------------------
 
 
 def words(*shape):

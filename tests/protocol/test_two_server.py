@@ -116,7 +116,6 @@ def opened(outcome):
 
 
 # ---- equal to the plain rules
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +293,6 @@ def test_the_cosine_filter_filters_nobody_before_the_model_moves_and_then_by_the
 
 
 # ---- lying clients
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reveal", ["scores", "selection", "aggregate"])
@@ -416,7 +414,6 @@ def test_a_single_projection_lets_no_more_through_than_its_bound():
 
 
 # ---- a lying second server
-# ------------------------------------------------------------------------------------------------
 
 
 class ShiftsTheSum:
@@ -478,7 +475,6 @@ def test_a_second_server_that_shifts_fltrusts_sum_is_blamed(ring, error):
 
 
 # ---- dropouts, garbage, replays
-# -------------------------------------------------------------------------------------------
 
 
 def test_a_client_that_reached_one_server_alone_is_left_out():
@@ -602,7 +598,6 @@ def test_no_party_or_member_prints_or_pickles_its_secrets():
 
 
 # ---- who reads what
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -741,7 +736,6 @@ def test_masks_are_fresh_when_a_round_is_tried_again():
 
 
 # ---- settings
-# -------------------------------------------------------------------------------------------------
 
 
 def test_rules_that_would_open_a_single_client_are_refused():
@@ -804,7 +798,6 @@ def test_the_ring_is_the_smallest_that_proves_the_norms():
 
 
 # ---- noise
-# -------------------------------------------------------------------------------------------------
 
 
 def test_each_server_adds_the_whole_noise_and_the_event_counts_one():

@@ -191,7 +191,6 @@ def test_a_backend_that_is_not_installed_is_named(monkeypatch):
 
 
 # ---- golden bytes of the wire format, made once by this code and kept
-# --------------------------------------------------------------
 
 
 def golden():

@@ -40,7 +40,6 @@ class Take:
 
 
 # ---- rows that point along the direction
-# ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,6 @@ def along(threshold: float) -> tuple[Step, ...]:
 
 
 # ---- what becomes of the choice
-# -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
