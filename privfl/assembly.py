@@ -134,6 +134,9 @@ def training(part: Mapping[str, Any]) -> Method:
     """A training method from its part; ``batch_size``, ``epochs`` and ``steps`` stand beside its
     own keys.
 
+    Raises:
+        ConfigError: an unknown name or key, or a value out of range.
+
     >>> training({"name": "sgd", "lr": 0.5, "epochs": 2}).plan
     LocalPlan(batch_size=32, epochs=2, steps=None)
     """
@@ -160,6 +163,9 @@ def training(part: Mapping[str, Any]) -> Method:
 def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
     """Each client's positions in the training data, and the samples that the server keeps clean for
     itself.
+
+    Raises:
+        ConfigError: the server keeps more samples than there are, or an unknown split.
     """
     part, train = config.data.partition, split.train
     if part["name"] == "natural" and "attribute" not in part and split.natural is not None:

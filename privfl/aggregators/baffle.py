@@ -96,7 +96,11 @@ class BaFFLe(After[AcceptedModels]):
     def judge_after(
         self, released: Released, state: AcceptedModels, context: Context
     ) -> tuple[Verdict[Vector], AcceptedModels]:
-        """The vector, or zero where the clients refuse it."""
+        """The vector, or zero where the clients refuse it.
+
+        Raises:
+            ConfigError: ``errors`` returned rates of another number of models.
+        """
         vector = released.vector
         models = state.models or (context.parameters.clone(),)
         candidate = context.parameters + vector

@@ -95,6 +95,9 @@ def certify(votes: Int[Tensor, " classes"], alpha: float = 0.001) -> tuple[int, 
     """The majority class of M smoothed votes, a lower bound of its probability, an upper bound of
     the runner-up's (Hoeffding, 1 - alpha).
 
+    Raises:
+        ConfigError: no votes, or fewer than 2 classes.
+
     >>> certify(torch.tensor([990, 10]))[0]
     0
     """

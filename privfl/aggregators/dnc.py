@@ -74,7 +74,11 @@ class DnC(InHull, MemoryRule[None]):
         )
 
     def max_byzantine(self, n: int) -> int:
-        """f, where n > 2f and iterations * floor(c f) < n."""
+        """f, where n > 2f and iterations * floor(c f) < n.
+
+        Raises:
+            TooManyByzantine: n <= 2f, or all rows would be dropped.
+        """
         require.honest_majority(rule="DnC", n=n, f=self.f, at_least=2 * self.f + 1)
         out = math.floor(self.c * self.f)
         if self.iterations * out >= n:

@@ -52,6 +52,9 @@ class FederatedPruning(After[Pruned]):
     ``units[u]`` lists the positions [d] of unit u's parameters. A minority of lying clients shifts
     ranks and votes by its share only.
 
+    Raises:
+        ConfigError: an unknown method, or a number out of range.
+
     >>> from privfl.core import RoundPlan
     >>> context = Context(
     ...     RoundPlan(0, (1,), d=3, l2=1.0), torch.tensor([1.0, 2.0, 3.0]), torch.Generator()
@@ -108,7 +111,11 @@ class FederatedPruning(After[Pruned]):
         return Verdict(out, touched=int(away.sum())), Pruned(away)
 
     def order(self, model: Vector, context: Context) -> list[int]:
-        """The units, most dormant first."""
+        """The units, most dormant first.
+
+        Raises:
+            ConfigError: ``activations`` returned another number of units.
+        """
         seen = self.activations(model, context)
         if seen.ndim != 2 or seen.shape[1] != len(self.units):
             raise ConfigError(

@@ -55,7 +55,11 @@ class Krum(InHull, RowRule):
         require.at_least(1, m=self.m)
 
     def max_byzantine(self, n: int) -> int:
-        """f, where n > 2f + 2 and m <= n - f."""
+        """f, where n > 2f + 2 and m <= n - f.
+
+        Raises:
+            TooManyByzantine: n < 2f + 3, or m > n - f.
+        """
         require.honest_majority(rule="Krum", n=n, f=self.f, at_least=2 * self.f + 3)
         if self.m > n - self.f:
             raise TooManyByzantine(

@@ -20,7 +20,7 @@ def random_groups(n: int, groups: int, rng: torch.Generator) -> list[Tensor]:
 
 
 def group_means(values: Tensor, groups: list[Tensor]) -> Tensor:
-    """The mean of each group's rows, in one product."""
+    """The mean of each group's rows [groups, d], of rows [n, d], in one product."""
     weights = torch.zeros(len(groups), len(values), dtype=torch.float64, device=values.device)
     for i, group in enumerate(groups):
         weights[i, group] = 1 / len(group)

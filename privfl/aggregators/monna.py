@@ -41,7 +41,11 @@ class MoNNA(InHull, RowRule):
         return self.f
 
     def admit(self, clients: Collection[ClientId]) -> None:
-        """Refuse a pivot that is no client."""
+        """Refuse a pivot that is no client.
+
+        Raises:
+            ConfigError: the pivot is not among these clients.
+        """
         if self.pivot not in clients:
             raise ConfigError(
                 f"MoNNA trusts client {self.pivot}, and there is none: name another pivot."

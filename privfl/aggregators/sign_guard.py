@@ -34,6 +34,9 @@ class SignGuard(InHull, MemoryRule[None]):
     makes the feature that decides, and on unlike clients' updates of a small network it found fewer
     liars and dropped more honest rows under every attack tried.
 
+    Raises:
+        ConfigError: an unknown similarity, or a number out of range.
+
     >>> context = Context(None, torch.zeros(2), torch.Generator().manual_seed(0))
     >>> rows = Rows.of([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [-1.0, -1.0], [999.0, 999.0]])
     >>> SignGuard(share=1.0).judge_step(rows, None, context)[0].dropped

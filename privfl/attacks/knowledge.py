@@ -62,7 +62,9 @@ class Forward:
         )
 
     def span(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and greatest feature, broadcast to one sample; -3 and 3 where unknown."""
+        """The least and greatest feature, each broadcast to one sample [...] of the type of ``like``;
+        -3 and 3 where unknown.
+        """
         if not self.low:
             return like.new_full(self.shape, -3.0), like.new_full(self.shape, 3.0)
         per = (-1, *[1] * (len(self.shape) - 1))

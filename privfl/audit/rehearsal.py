@@ -26,7 +26,11 @@ class Ground:
 
 
 def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
-    """Members, a pool in an order that tells nothing, and auxiliary samples, all disjoint."""
+    """Members, a pool in an order that tells nothing, and auxiliary samples, all disjoint.
+
+    Raises:
+        ConfigError: fewer than 30 samples are outside of training.
+    """
     members: dict[ClientId, Tensor] = {}
     spare: list[Tensor] = []
     for client, index in scenario.clients.items():

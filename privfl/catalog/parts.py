@@ -57,6 +57,9 @@ def checked(
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The class or builder that a part names, and its checked keyword arguments; raises as `build`
     does.
+
+    Raises:
+        ConfigError: as `build`.
     """
     name = part["name"]
     if name not in table:

@@ -10,6 +10,9 @@ from privfl.core.errors import ConfigError, TooManyByzantine
 def positive(**named: int | float) -> None:
     """Refuse numbers that are not above zero.
 
+    Raises:
+        ConfigError: one is not, with its name.
+
     >>> positive(l2=1.0)
     >>> positive(l2=0.0)
     Traceback (most recent call last):
@@ -21,21 +24,33 @@ def positive(**named: int | float) -> None:
 
 
 def at_least(low: int | float, **named: int | float) -> None:
-    """Refuse numbers under ``low``, and NaN."""
+    """Refuse numbers under ``low``, and NaN.
+
+    Raises:
+        ConfigError: one is, with its name.
+    """
     for name, value in named.items():
         if not value >= low:
             raise ConfigError(f"{name} must be at least {low}, and is {value}.")
 
 
 def within(low: int | float, high: int | float, **named: int | float) -> None:
-    """Refuse numbers outside of [low, high], and NaN."""
+    """Refuse numbers outside of [low, high], and NaN.
+
+    Raises:
+        ConfigError: one is, with its name.
+    """
     for name, value in named.items():
         if not low <= value <= high:
             raise ConfigError(f"{name} must lie in [{low}, {high}], and is {value}.")
 
 
 def finite(**named: int | float) -> None:
-    """Refuse NaN and infinities."""
+    """Refuse NaN and infinities.
+
+    Raises:
+        ConfigError: one is, with its name.
+    """
     for name, value in named.items():
         if not math.isfinite(value):
             raise ConfigError(f"{name} must be a finite number, and is {value}.")

@@ -75,7 +75,11 @@ class Lent:
 
 
 class StateKey(KeepsSecrets):
-    """The key of one machine under which its parties sleep."""
+    """The key of one machine under which its parties sleep.
+
+    Raises:
+        PrivflError: the key has not 32 bytes.
+    """
 
     __slots__ = ("_key",)
 

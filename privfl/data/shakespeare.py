@@ -106,6 +106,9 @@ def speeches(text: str, path: Path) -> dict[str, list[str]]:
     r"""What each role says, speech by speech: speeches are parted by blank lines and begin with a
     line ``ROLE:``.
 
+    Raises:
+        DataCorrupt: a speech begins without a role.
+
     >>> speeches("All:\nSpeak, speak.\n\nA:\nYes.\n\nAll:\nResolved.\n", Path("input.txt"))
     {'All': ['Speak, speak.', 'Resolved.'], 'A': ['Yes.']}
     """

@@ -79,6 +79,9 @@ class Poisson:
     """Each client by an independent coin of probability ``rate``: a cohort's size varies and may be
     0.
 
+    Raises:
+        ConfigError: the rate is outside of (0, 1].
+
     >>> Poisson(1.0).draw([4, 5], torch.Generator())
     (4, 5)
     """

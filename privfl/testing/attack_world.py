@@ -51,7 +51,7 @@ def model(seed: int = 0) -> FlatModel:
 
 
 def loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy."""
+    """Cross-entropy of logits for samples x [n, ...] with labels y [n]."""
     return functional.cross_entropy(module(x), y)
 
 

@@ -57,7 +57,7 @@ class Executor(Protocol):
 
 
 def fits(broadcast: Broadcast, tasks: Sequence[Task], out: Tensor) -> None:
-    """Refuse an output matrix that does not fit the tasks.
+    """Refuse an output matrix that does not fit the tasks [tasks, d].
 
     Raises:
         ConfigError: not one row of d values for each task.

@@ -48,7 +48,7 @@ class Samples:
         return len(self.x) if self.index is None else len(self.index)
 
     def batch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and labels at these positions of the client's samples."""
+        """Features [b, ...] and labels [b, ...] at these positions [b] of the client's samples."""
         at = positions if self.index is None else self.index.index_select(0, positions)
         at = at.to(self.x.device)
         return self.x.index_select(0, at), self.y.index_select(0, at)

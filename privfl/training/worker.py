@@ -28,7 +28,7 @@ class Mapped:
 
     @classmethod
     def holding(cls, tensor: Tensor, path: Path) -> Mapped:
-        """A new file with a copy of a tensor."""
+        """A new file with a copy of a tensor of any shape [...]."""
         mapped = cls(path, tuple(tensor.shape), tensor.dtype)
         mapped.open().copy_(tensor)
         return mapped

@@ -127,18 +127,13 @@ def test_what_was_added_conforms_and_fits_where_everything_else_does(copy):
     names = ("midmean", "nameless", "delayed", "rings", "two_draws", "faces")
     done = run(
         root,
-        *("-m", "pytest", "-q", "-p", "no:randomly", "-k", " or ".join((*added, *names))),
+        *("-m", "pytest", "-rp", "-k", " or ".join((*added, *names))),
         *(f"tests/contract/{name}.py" for name in LOOKED_AT),
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    passed = int(re.search(r"(\d+) passed", done.stdout + " 0 passed")[1])
-    every = run(
-        root,
-        *("-m", "pytest", "-q", "--collect-only", "-k", " or ".join(added)),
-        "tests/contract/test_catalogue_conforms.py",
-    ).stdout
-    assert all(f"[{name}: " in every for name in added), every[-2000:]
-    assert passed == 0 or passed > 60
+    passed = [line for line in done.stdout.split("\n") if line.startswith("PASSED ")]
+    for name in added:
+        assert len([line for line in passed if f"conforms[{name}: " in line]) >= 3, name
 
 
 def test_what_was_added_is_listed_and_in_the_table_and_on_the_pages(copy):

@@ -39,6 +39,9 @@ class Backdoor(TrainingPoison, UpdatePoison, Divided, Measured):
     mean: one over the part of the cohort's weight that is theirs, times the server's rate.
     MultiBackdoor attackers send each its ``own`` model's change; or the ``same``, the mean of them;
     or ``orthogonal`` vectors, which sum to the same and evade detectors of likeness.
+
+    Raises:
+        ConfigError: ``backdoor`` is none, or gamma is not above 0.
     """
 
     examples: ClassVar[Examples] = {"": {"backdoor": PixelPattern(target=0)}}

@@ -25,6 +25,9 @@ class MultiBackdoor(DataPoison, Measured):
 
     Seat: data. Knows its own data.
 
+    Raises:
+        ConfigError: no backdoors, one that is none, or fractions that sum to more than 1.
+
     >>> from privfl.attacks.backdoor.pixel_pattern import PixelPattern
     >>> two = MultiBackdoor(
     ...     (

@@ -104,6 +104,9 @@ class EdgeCase(Trigger):
 
     Seat: data. Knows its own data.
 
+    Raises:
+        ConfigError: only one of ``tail`` and ``tail_test``, or a number out of range.
+
     >>> data = Dataset(
     ...     torch.tensor([[0.0], [0.1], [0.2], [9.0]]), torch.zeros(4, dtype=torch.int64), classes=2
     ... )

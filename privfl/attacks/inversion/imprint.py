@@ -51,6 +51,9 @@ class Imprint(Targeted):
             ``levels`` its quantiles, one a bin in ascending order, where it has samples of its own
             (`fitted`).
 
+    Raises:
+        ConfigError: a size out of range, or another number of levels than bins.
+
     >>> sent = Imprint(inputs=4, bins=3, outputs=2).planted(torch.randn(3 * 4 + 3 + 2 * 3 + 2))
     >>> sent[:12].unique(), sent[12:15].argsort()
     (tensor([0.1667]), tensor([2, 1, 0]))

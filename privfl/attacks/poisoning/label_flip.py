@@ -23,6 +23,9 @@ class LabelFlip(DataPoison, Measured):
 
     Seat: data. Knows its own data.
 
+    Raises:
+        ConfigError: a source without a target, or one source with two targets.
+
     >>> data = Dataset(torch.zeros(3, 1), torch.tensor([0, 1, 2]), classes=3)
     >>> LabelFlip(source=1, target=2).poison_data(data, torch.Generator()).y
     tensor([0, 2, 2])

@@ -256,7 +256,11 @@ def all_of_them(group: Sequence[PartyId], who: PartyId, messages: Sequence[Signe
 def combined(
     server: Opening, answers: Mapping[PartyId, Parts], messages: Sequence[SignedMessage]
 ) -> Total:
-    """The sum from shares of the key, where there are enough."""
+    """The sum from shares of the key, where there are enough.
+
+    Raises:
+        ConfigError: the scheme is no threshold scheme.
+    """
     ring, plan = server.ring, server.plan
     if not isinstance(ring.scheme, ThresholdScheme):
         raise ConfigError("only a threshold scheme combines answers.")

@@ -59,7 +59,11 @@ class Adds(KeepsSecrets):
     honest: Party
 
     def step(self, mail: Mail) -> Mail:
-        """What the honest server says, its sum moved."""
+        """What the honest server says, its sum moved.
+
+        Raises:
+            ConfigError: it stands in for another party than a second server.
+        """
         honest = self.honest
         if not isinstance(honest, HelperParty):
             raise ConfigError(f"{type(honest).__name__} is no second server of additive sharing.")

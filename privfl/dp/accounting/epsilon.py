@@ -112,7 +112,11 @@ def _classical(releases: Counter[Release], delta: float, accountant: Accountant)
 
 
 def require_accountant(accountant: str) -> None:
-    """Refuse an accountant that is not offered."""
+    """Refuse an accountant that is not offered.
+
+    Raises:
+        ConfigError: an unknown accountant, or one that is not offered.
+    """
     if accountant == "gdp":
         raise ConfigError(
             "accountant 'gdp' is not offered: its limit theorem understates epsilon under"

@@ -149,7 +149,8 @@ def bookkeeping(
     factors: Factors,
     total: Float[Tensor, " d"],
 ) -> ClippedSum:
-    """Add the sum of per-sample gradients, each times its factor, to ``total`` by book-keeping.
+    """Add the sum of per-sample gradients of x [b, ...] and y [b, ...], each times its factor, to
+    ``total`` by book-keeping.
 
     Raises:
         UnsupportedModel: a layer without a fast path, or parameters that reach the loss outside of

@@ -21,8 +21,8 @@ def opacus(
     factors: Factors,
     total: Float[Tensor, " d"],
 ) -> ClippedSum:
-    """Add the sum of per-sample gradients, each times its factor, to ``total`` by Opacus's
-    ``GradSampleModule`` (Yousefpour et al. 2021).
+    """Add the sum of per-sample gradients of x [b, ...] and y [b, ...], each times its factor, to
+    ``total`` by Opacus's ``GradSampleModule`` (Yousefpour et al. 2021).
 
     Raises:
         UnsupportedModel: Opacus does not support a layer.

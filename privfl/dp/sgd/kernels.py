@@ -53,8 +53,11 @@ def linear(layer: nn.Linear, x: Tensor) -> Forward:
 
 
 def conv(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Forward:
-    """Convolutions of one, two or three dimensions with any padding, stride, dilation and
-    groups.
+    """Convolutions of one, two or three dimensions of x [b, c, ...] with any padding, stride,
+    dilation and groups.
+
+    Raises:
+        UnsupportedModel: samples without a batch in front.
     """
     dims = len(layer.kernel_size)
     if x.ndim != dims + 2:
@@ -228,7 +231,11 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Forward:
 
 
 def embedding(layer: nn.Embedding, tokens: Tensor) -> Forward:
-    """A table of rows [v, e], looked up by integer tokens [b, ...]."""
+    """A table of rows [v, e], looked up by integer tokens [b, ...].
+
+    Raises:
+        UnsupportedModel: settings that mix samples.
+    """
     if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
         raise UnsupportedModel(
             "an Embedding with max_norm, scale_grad_by_freq or sparse mixes samples: leave those"

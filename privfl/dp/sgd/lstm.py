@@ -20,7 +20,7 @@ Run = Callable[[nn.Module, Callable[[nn.Module, Tensor], Forward], Tensor, str],
 def lstm(
     layer: nn.LSTM, run: Run, x: Tensor, state: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """What ``layer(x)`` returns, from states of zero.
+    """What ``layer(x)`` returns of x [b, length, d], from states of zero.
 
     Raises:
         UnsupportedModel: packed sequences, given states, projections, or dropout between layers.

@@ -35,8 +35,8 @@ def vmapped(
     factors: Factors,
     total: Float[Tensor, " d"],
 ) -> ClippedSum:
-    """Add the sum of per-sample gradients, each times its factor, to ``total`` by ``vmap(grad)``;
-    the oracle of the other engines.
+    """Add the sum of per-sample gradients of x [b, ...] and y [b, ...], each times its factor, to
+    ``total`` by ``vmap(grad)``; the oracle of the other engines.
     """
     named = trainable(module)
     scored = _Scored(module, loss)

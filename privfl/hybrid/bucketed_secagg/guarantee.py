@@ -91,7 +91,11 @@ def _around(
 
 
 def swaps_keys_in_a_group(groups: Groups) -> Callable[[], Liars]:
-    """The server, which swaps the keys of the last client's group."""
+    """The server, which swaps the keys of the last client's group.
+
+    Raises:
+        ConfigError: the party is no server of groups.
+    """
 
     def how() -> Liars:
         took: dict[ClientId, Vector] = {}

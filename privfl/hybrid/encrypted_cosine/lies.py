@@ -50,6 +50,9 @@ class OneAlone(Trust):
 def weighs_one() -> Liars:
     """A server that puts nearly all weight of the sum on one client: the key holder cannot see
     weights.
+
+    Raises:
+        ConfigError: the party is no server of encrypted similarity.
     """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:

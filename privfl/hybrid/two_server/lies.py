@@ -260,7 +260,11 @@ class WeightReader(KeepsSecrets):
 
 
 def reads_a_weighted_row() -> Liars:
-    """The first server as `WeightReader`."""
+    """The first server as `WeightReader`.
+
+    Raises:
+        ConfigError: the party is not the first server.
+    """
     took: Took = {}
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
@@ -362,6 +366,9 @@ class DealsFalsely(KeepsSecrets):
 def deals_falsely() -> Liars:
     """The dealer as `DealsFalsely`; under open weights of signs it reads what is published, but for
     the entry that its own words have spoilt.
+
+    Raises:
+        ConfigError: the party is no dealer.
     """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:

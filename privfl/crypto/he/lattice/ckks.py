@@ -102,7 +102,11 @@ class CkksScheme:
         return Total(value, float(numbers[-1]) * plan.max_weight, count)
 
     def headroom(self, plan: RoundPlan) -> None:
-        """The sum of the cohort must fit into the modulus."""
+        """The sum of the cohort must fit into the modulus.
+
+        Raises:
+            ConfigError: no finite bound, or a cohort over ``max_clients``.
+        """
         if not plan.l2 < float("inf"):
             raise ConfigError(
                 "ckks encodes in units of the bound, so updates need a finite one: set bound to a"

@@ -54,7 +54,11 @@ class Passage:
 
 @contextmanager
 def passage() -> Iterator[Passage]:
-    """A passage, closed at the end."""
+    """A passage, closed at the end.
+
+    Raises:
+        ConfigError: this system has no memory files.
+    """
     if not hasattr(os, "memfd_create"):
         raise ConfigError(
             "bfv and ckks need Linux (memfd): keys pass through memory, never through a disk. Use"
@@ -69,7 +73,11 @@ def passage() -> Iterator[Passage]:
 
 @lru_cache(maxsize=8)
 def context(lattice: Lattice) -> Any:
-    """SEAL's tables for a parameter set: public, and dear to build."""
+    """SEAL's tables for a parameter set: public, and dear to build.
+
+    Raises:
+        ConfigError: SEAL refuses the parameters.
+    """
     bfv = lattice.scheme == "bfv"
     parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV if bfv else seal.SCHEME_TYPE.CKKS)
     parameters.set_poly_modulus_degree(lattice.degree)

@@ -23,6 +23,9 @@ class JointScheme(IntegerCode):
     def headroom(self, plan: RoundPlan) -> None:
         """The sum, the noise, the smudging and the truncation must stay within half a plaintext
         step.
+
+        Raises:
+            ConfigError: a sum of this cohort could overflow.
         """
         self.code.scale(plan)
         if room(plan, self.code.top, self.count, self.smudge_bits) <= 0:

@@ -78,7 +78,11 @@ class PaillierScheme(IntegerCode):
             )
 
     def split(self, secret: SecretKey, holders: int, threshold: int) -> list[PaillierShare]:
-        """Shamir shares."""
+        """Shamir shares.
+
+        Raises:
+            ConfigError: another scheme's key.
+        """
         if not isinstance(secret, PaillierSecret):
             raise ConfigError("only a Paillier key is split here.")
         return shamir.split(secret, holders, threshold)
@@ -95,7 +99,11 @@ class PaillierScheme(IntegerCode):
         count: int,
         threshold: int,
     ) -> Numbers | None:
-        """The sum, from enough parts."""
+        """The sum, from enough parts.
+
+        Raises:
+            ConfigError: another scheme's key.
+        """
         if not isinstance(public, PaillierPublic):
             raise ConfigError("only a Paillier key is used here.")
         return shamir.combine(public, shamir.parts_in_order(partials), plan, count, threshold)
