@@ -289,8 +289,8 @@ def products(weights: Float[Tensor, "m n"], values: Float[Tensor, "n d"]) -> Flo
 
 
 def mean_of(values: Float[Tensor, "n d"], chosen: Tensor) -> Float[Tensor, " d"]:
-    """The mean of the rows that are chosen, by position [k] or by mask [n], without copying them; the
-    zero vector where none is.
+    """The mean of the rows that are chosen, by position [k] or by mask [n], without copying them;
+    the zero vector where none is.
     """
     weights = torch.zeros(len(values), dtype=torch.float64)
     weights[chosen] = 1.0

@@ -62,8 +62,8 @@ class Forward:
         )
 
     def span(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and greatest feature, each broadcast to one sample [...] of the type of ``like``;
-        -3 and 3 where unknown.
+        """The least and greatest feature, each broadcast to one sample [...] of the type of
+        ``like``; -3 and 3 where unknown.
         """
         if not self.low:
             return like.new_full(self.shape, -3.0), like.new_full(self.shape, 3.0)

@@ -142,8 +142,8 @@ class Pictures:
 
 
 def pictures(found: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
-    """Match reconstructions [m, ...] to originals [n, ...] (Hungarian, on squared error), then score
-    each original.
+    """Match reconstructions [m, ...] to originals [n, ...] (Hungarian, on squared error), then
+    score each original.
     """
     k = len(true)
     if len(found) < k:  # an attack that found fewer says its last one again
@@ -158,8 +158,8 @@ def pictures(found: Tensor, true: Tensor, peak: float = 1.0) -> Pictures:
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 1.0) -> Float[Tensor, " n"]:
-    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004) of images [n, c, h, w] in uniform
-    windows of up to 7 pixels; cosine of what is no image.
+    """Structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004) of images [n, c, h, w] in
+    uniform windows of up to 7 pixels; cosine of what is no image.
     """
     if a.ndim != 4:
         return functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).float()

@@ -73,6 +73,6 @@ def gradient_scores(
 
 
 def mean_output(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The mean of a linear unit on samples [n, d]: the gradient of a sample's loss is the sample."""
+    """The mean of a linear unit on samples [n, d]: the gradient of a loss is the sample."""
     mean: Tensor = module(x).mean()
     return mean

@@ -21,8 +21,8 @@ class PerSampleGradient(Protocol):
         ...
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Add the sum over samples, each times its factor, to a tensor of the parameter's shape [...],
-        in place.
+        """Add the sum over samples, each times its factor, to a tensor of the parameter's shape
+        [...], in place.
         """
         ...
 
