@@ -7,8 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from privfl.core import BadUpdate, ConfigError, FlatModel, LocalPlan, SeededNoise, UnsupportedModel
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    FlatModel,
+    Ledger,
+    LocalPlan,
+    Neighbours,
+    Sampling,
+    SeededNoise,
+    UnsupportedModel,
+)
 from privfl.dp import DPGradient, PrivacyWarning, epsilon, spend
+from privfl.dp.pipeline import Pipeline
 from privfl.dp.sgd import ENGINES, bookkeeping, opacus, vmapped
 
 PLAN = LocalPlan(batch_size=8)
@@ -440,22 +451,25 @@ def test_batches_are_poisson_samples_of_the_right_rate():
 
 def test_the_charge_is_what_the_accountant_prices():
     gradient = DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=32)
-    [charge] = gradient.charges(3, 7, 600, LocalPlan(batch_size=32), steps=100)
+    pipeline = Pipeline({}, Neighbours("client", "replace_one"), Sampling("all", 1.0, 1))
+
+    def charged(made, round, steps):
+        return pipeline.trained(round, 7, made.noisy(600, LocalPlan(batch_size=32), steps))
+
+    [charge] = charged(gradient, 3, 100)
     assert (charge.unit, charge.subject, charge.round, charge.count) == (
         "sample",
         "sample of client 7",
         3,
         100,
     )
-    from privfl.core import Ledger
-
     [spent] = spend(Ledger((charge,)), 1e-5)
     assert spent.rdp == pytest.approx(
         epsilon(noise_multiplier=1.0, sample_rate=32 / 600, steps=100, delta=1e-5)
     )
     assert spent.pld == pytest.approx(3.74, abs=0.02)
     seeded = DPGradient(l2=1.0, noise_multiplier=1.0, batch_size=32, noise=SeededNoise(1))
-    [void] = spend(Ledger(seeded.charges(0, 7, 600, LocalPlan(batch_size=32), 1)), 1e-5)
+    [void] = spend(Ledger(charged(seeded, 0, 1)), 1e-5)
     assert "void" in (void.refused or "")
 
 

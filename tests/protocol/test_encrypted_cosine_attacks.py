@@ -463,7 +463,7 @@ def test_a_sum_before_the_questions_is_refused(scene):
         holder.step({"server": request})
 
 
-def test_a_server_that_lies_about_its_weights_reads_one_client_as_the_docstring_warns(scene):
+def test_a_server_that_lies_about_its_weights_reads_one_client_as_the_record_says(scene):
     plan = scene.fresh()
     _, holder, body = scene.questions(plan)
     holder.step({"server": body})
@@ -477,7 +477,8 @@ def test_a_server_that_lies_about_its_weights_reads_one_client_as_the_docstring_
         == unit_vector(scene.rows[3].double().numpy(), SETTING.unit)
     ).all()
     assert "cannot see what a question" in EncryptedCosine.__doc__.replace("\n    ", " ")
-    assert "reads what it likes of one client" in EncryptedCosine.__doc__.replace("\n    ", " ")
+    said = [lie.can for lie in scene.channel.guarantee.lies if "server" in lie.who.describe()]
+    assert "read" in said
 
 
 def test_questions_about_too_few_or_forged_or_old_clients_are_refused(scene):

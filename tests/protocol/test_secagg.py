@@ -33,6 +33,7 @@ from privfl.crypto import FixedPoint, SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.ring import lift
+from privfl.dp import DistributedSkellam
 
 MODES = ("semi_honest", "active")
 
@@ -413,6 +414,8 @@ def test_the_ideal_server_hears_the_sum_alone_and_keeps_the_quorum():
 
 class Doubling:
     """Ring noise for the tests: adds a constant."""
+
+    guarantee = DistributedSkellam(1.0).guarantee
 
     def add(self, integers, unit_l2, among, noise):
         assert integers.dtype == np.int64

@@ -17,7 +17,7 @@ from privfl.crypto.he.lattice.seal import encoders
 from privfl.crypto.he.mprlwe.ring import LIMBS, N, carried, product, spectrum, times
 from privfl.crypto.he.mprlwe.sampling import uniform_from
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret
-from privfl.crypto.he.paillier.threshold import PaillierShare, _lagrange, combine, split
+from privfl.crypto.he.paillier.threshold import PaillierShare, combine, lagrange, split
 from privfl.crypto.he.wire import SignedMessage, Topic, pack
 from privfl.crypto.primitives import Identity
 
@@ -48,9 +48,9 @@ def test_lagrange_weights_give_the_textbooks_secret_from_any_three_of_its_shares
     scale = math.factorial(len(case["shares"]))
     for chosen in combinations(case["shares"], case["threshold"]):
         indices = [x for x, _ in chosen]
-        assert sum(y * _lagrange(x, indices, scale) for x, y in chosen) == case["secret"] * scale
+        assert sum(y * lagrange(x, indices, scale) for x, y in chosen) == case["secret"] * scale
         short = indices[:-1]
-        assert sum(y * _lagrange(x, short, scale) for x, y in chosen[:-1]) != case["secret"] * scale
+        assert sum(y * lagrange(x, short, scale) for x, y in chosen[:-1]) != case["secret"] * scale
 
 
 class TestDamgardJurik:
