@@ -185,8 +185,7 @@ _HEAD = """# Guarantees
 Who may collude, who may lie, and what comes of it. This page is made from the records that the
 channels and mechanisms themselves hold (`channel.guarantee`); a test plays every lie on it through
 the real parties and measures it, and compares who reads single updates with what every small
-coalition can compute from its own mail and keys. `python -m privfl list guarantees --page` prints
-the page.
+coalition can compute from its own mail and keys. `privfl list guarantees --page` prints the page.
 
 What a lie can do, from least to most:
 
