@@ -64,7 +64,7 @@ def scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     method = training(_uniform(config.training) if noised else config.training)
     bound_part = dict(config.bound)
-    part_bounds = bound_part.pop("parts", {})
+    part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build(
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
@@ -292,3 +292,27 @@ def _attacker(
         clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction")
     )
     return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
+
+
+def _part_bounds(given: Any, method: str) -> dict[str, float]:
+    """The L2 bounds of a method's extra vectors, by part.
+
+    Raises:
+        ConfigError: a part that the method does not send, or a bound that is no number above 0.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"bound.parts gives an L2 bound to each part, and is {given!r}.")
+    maker = catalog.TRAINING.get(method)
+    known = [] if maker is None else list(training({"name": method}).parts(1))
+    for part, l2 in given.items():
+        if maker is not None and part not in known:
+            sends = f"it sends {', '.join(known)}" if known else "it sends the delta alone"
+            raise ConfigError(
+                f"bound.parts bounds '{part}', which {method} does not send: {sends}."
+            )
+        if isinstance(l2, bool) or not isinstance(l2, int | float) or not l2 > 0:
+            raise ConfigError(
+                f"bound.parts: {part} needs a number above 0, its largest L2 norm, as in"
+                f" {{{part}: 1.0}}, and is {l2!r}."
+            )
+    return {part: float(l2) for part, l2 in given.items()}

@@ -49,6 +49,7 @@ from privfl.crypto import Plain
 from privfl.dp import NoBound, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
 from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, unreadable
+from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
 
@@ -179,6 +180,13 @@ class PrivateAggregation(Generic[O]):
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
         self.relation = relation
+        if mechanism is not None:
+            if not isinstance(mechanism, Mechanism):
+                raise ConfigError(
+                    f"{type(mechanism).__name__} is no noise on an aggregate: noise in shares goes"
+                    " into the channel that carries them, as in SecAgg(noise=...)."
+                )
+            check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
         if grouped and denominator is not None:

@@ -181,3 +181,18 @@ def test_several_backdoors_can_be_set_by_config_and_each_is_measured():
         "model_replacement: backdoor 2",
         "model_replacement: main",
     } <= set(measured)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"contrl": 1.0}, "'contrl', which scaffold does not send: it sends control"),
+        ({"control": {"name": "clip", "l2": 1.0}}, "control needs a number above 0"),
+        ({"control": -1}, "control needs a number above 0"),
+        (3, "bound.parts gives an L2 bound to each part"),
+    ],
+)
+def test_bounds_of_parts_that_mean_nothing_are_refused_in_words(parts, says):
+    config = {"training": "scaffold", "bound": {"name": "clip", "l2": 1.0, "parts": parts}}
+    with pytest.raises(ConfigError, match=says):
+        Federation.from_config(config)
