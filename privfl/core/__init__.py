@@ -66,6 +66,8 @@ from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
     OUTSIDER,
     POWERS,
+    TRUE_KEYS,
+    UNFORGED,
     Cast,
     Coalition,
     Fidelity,
@@ -165,6 +167,8 @@ __all__ = [
     "NO_FAULTS",
     "OUTSIDER",
     "POWERS",
+    "TRUE_KEYS",
+    "UNFORGED",
     "UNPROVED",
     "Able",
     "Abort",
