@@ -91,6 +91,7 @@ from privfl.core.local import (
     Weighting,
     is_private,
 )
+from privfl.core.meant import wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.privacy import (
@@ -330,4 +331,5 @@ __all__ = [
     "unknown",
     "unpack_parts",
     "unseal_state",
+    "wrong_value",
 ]
