@@ -52,16 +52,34 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print("\n\n".join([title, *_paragraphs(columns, rows, console.width)]))  # noqa: T201
         return
     shown = Table(title=title, title_justify="left")
-    for column, word in zip(columns, words, strict=True):
+    longest = [max(len(name), *(len(cell(row.get(name))) for row in rows)) for name in columns]
+    widths = _widths(words, longest, console.width - 3 * len(words) - 1)
+    for column, width in zip(columns, widths, strict=True):
         numeric = any(isinstance(row.get(column), int | float) for row in rows)
         side: Literal["right", "left"] = "right" if numeric else "left"
-        shown.add_column(column, justify=side, overflow="fold", min_width=word)
+        shown.add_column(column, justify=side, overflow="fold", width=width)
     for row in rows:
         shown.add_row(*(cell(row.get(column)) for column in columns))
     if terminal:
         console.print(shown)
     else:
         console.print(shown, soft_wrap=False, crop=False)
+
+
+def _widths(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    """The width of every column, from its longest word to its longest cell: where the room is
+    short, the one that needs most lines gets more.
+
+    >>> _widths([3, 5], [30, 6], 20)
+    [15, 5]
+    """
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        short = [i for i in range(len(widths)) if widths[i] < most[i]]
+        if not short:
+            break
+        widths[max(short, key=lambda i: most[i] / widths[i])] += 1
+    return widths
 
 
 def _longest_word(name: str, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -191,6 +191,7 @@ def test_compat_is_read_at_80_columns_and_says_what_its_json_says(privfl):
 def test_lists_break_no_word_at_80_columns(privfl, what):
     shown = privfl("list", what, env={"COLUMNS": "80"}).stdout
     assert max(len(line) for line in shown.splitlines()) <= 80
+    assert all(line.endswith("│") for line in shown.splitlines() if line.startswith("│"))
     rows = json.loads(privfl("list", what, "--json").stdout)
     key = "name" if "name" in rows[0] else "channel"
     for row in rows:
