@@ -119,7 +119,7 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
+from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -145,6 +145,7 @@ from privfl.core.sealed_state import (
     seal_state,
     unseal_state,
 )
+from privfl.core.threat import Against, Coins, Threat
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import (
     Buffer,
@@ -170,6 +171,7 @@ __all__ = [
     "Abort",
     "Adversary",
     "AfterSeat",
+    "Against",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -193,6 +195,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "Coins",
     "ConfigError",
     "Context",
     "CountsItself",
@@ -284,6 +287,7 @@ __all__ = [
     "Some",
     "Stable",
     "StateKey",
+    "Threat",
     "TooManyByzantine",
     "Total",
     "TrainingPoison",
@@ -323,6 +327,7 @@ __all__ = [
     "refuse_others_keys",
     "require",
     "seal_state",
+    "secret_generator",
     "unknown",
     "unpack_parts",
     "unseal_state",
