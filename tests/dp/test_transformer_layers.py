@@ -121,7 +121,7 @@ def test_attention_that_is_partly_frozen():
 
 
 def test_extra_keys_are_refused_in_words():
-    with pytest.raises(UnsupportedModel, match="add_bias_kv.*'vmap'"):
+    with pytest.raises(UnsupportedModel, match=r"add_bias_kv.*'vmap'"):
         added(bookkeeping, Attends(batch_first=True, add_bias_kv=True).double(), numbers(4, 5, 8))
 
 
@@ -237,5 +237,5 @@ def test_a_weight_that_another_function_reads_is_refused_with_the_way_out():
         def forward(self, x):
             return F.linear(self.table(x), self.table.weight)
 
-    with pytest.raises(UnsupportedModel, match="outside of its layer.*giving two layers one"):
+    with pytest.raises(UnsupportedModel, match=r"outside of its layer.*giving two layers one"):
         added(bookkeeping, Functional().double(), tokens(4, 5))
