@@ -245,19 +245,7 @@ class Pipeline:
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
     ) -> tuple[Charge, ...]:
         """What the noisy steps of a client's training cost its samples."""
-        return tuple(
-            Charge(
-                round,
-                step.event,
-                step.sampling,
-                unit=self.samples.unit,
-                relation=self.samples.relation,
-                subject=f"sample of client {client}",
-                repeatable_noise=step.repeatable,
-                count=step.count,
-            )
-            for step in steps
-        )
+        return stepped(round, steps, self.samples, f"sample of client {client}")
 
     def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
         release = self.releases[part]
@@ -301,6 +289,32 @@ class Pipeline:
                     )
             released[part] = Released(vector)
         return released, self.charges(plans, {part: one.survivors for part, one in made.items()})
+
+
+def stepped(
+    round: int, steps: Collection[NoisySteps], neighbours: Neighbours, subject: str = ""
+) -> tuple[Charge, ...]:
+    """What noisy steps outside of a round's vectors cost whoever ``neighbours`` are about: a
+    client's training, votes, a fitted model.
+
+    >>> once = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 9))
+    >>> [charge] = stepped(0, (once,), Neighbours("client", "replace_one"))
+    >>> charge.subject, charge.count
+    ('client', 1)
+    """
+    return tuple(
+        Charge(
+            round,
+            step.event,
+            step.sampling,
+            unit=neighbours.unit,
+            relation=neighbours.relation,
+            subject=subject or neighbours.unit,
+            repeatable_noise=step.repeatable,
+            count=step.count,
+        )
+        for step in steps
+    )
 
 
 def post_processed(released: Released, vector: Vector) -> Released:
