@@ -26,6 +26,7 @@ from privfl.core import (
     RingNoise,
     SeededNoise,
     Seeds,
+    Threat,
     unknown,
 )
 from privfl.data import DATASETS, Split, load
@@ -62,7 +63,8 @@ def scenario(config: Config) -> Scenario:
     )
     private = ring_noise or (mechanism is not None and not mechanism.local)
     noised = ring_noise or mechanism is not None
-    method = training(_uniform(config.training) if noised else config.training)
+    trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
+    method = training(_uniform(trained) if noised else trained)
     bound_part = dict(config.bound)
     part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -114,6 +116,7 @@ def scenario(config: Config) -> Scenario:
         ],
         attackers_know=config.attackers_know,
         relation=config.relation,
+        threat=Threat(**config.threat.model_dump()),
         server_optimizer=optimizer,
         part_bounds=part_bounds,
         mail=config.mail,
@@ -244,6 +247,14 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
         )
     noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
     return noised
+
+
+def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Batches of private training are drawn from the operating system."""
+    gradient = part.get("gradient")
+    if not isinstance(gradient, Mapping) or gradient.get("name") != "dp":
+        return dict(part)
+    return {**part, "gradient": {"sampling": "secret", **gradient}}
 
 
 def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:

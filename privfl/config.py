@@ -85,6 +85,20 @@ class AuditConfig(_Strict):
     held_out: Annotated[float, Field(ge=0.1, le=0.9)] = 0.5
 
 
+class ThreatConfig(_Strict):
+    """Against whom privacy is claimed (`core.Threat`): ``adversary`` looks, with ``colluders``
+    clients that tell it what they know; None is the strongest against whom the noise protects.
+    Sampling makes a claim cheaper only against those who do not learn who was drawn:
+    ``sees_cohort`` None is that only the server does, and with ``sampling: public`` the cohorts
+    follow from ``seed``.
+    """
+
+    adversary: Literal["model_recipients", "server", "server_and_clients"] | None = None
+    colluders: Annotated[int, Field(ge=0)] = 0
+    sees_cohort: bool | None = None
+    sampling: Literal["secret", "public"] = "public"
+
+
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
@@ -92,7 +106,7 @@ class Config(_Strict):
     believe the label on it, as they may where one process plays everybody.
 
     ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
-    change, or send zero (None: the one that the parts prove most of).
+    change, or send zero (None: the one that the parts prove most of); ``threat`` says against whom.
 
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
@@ -111,6 +125,7 @@ class Config(_Strict):
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
+    threat: ThreatConfig = ThreatConfig()
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
@@ -194,11 +209,14 @@ def _override(raw: dict[str, Any], override: str) -> None:
     here[keys[-1]] = value
 
 
+_GROUPS: Mapping[str, type[_Strict]] = {"audit": AuditConfig, "threat": ThreatConfig}
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = [str(step) for step in first["loc"]]
     if first["type"] == "extra_forbidden":
-        model = AuditConfig if where[0] == "audit" and len(where) > 1 else Config
+        model = _GROUPS.get(where[0], Config) if len(where) > 1 else Config
         return unknown(
             "key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields]
         )

@@ -122,7 +122,7 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
+from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -148,6 +148,7 @@ from privfl.core.sealed_state import (
     seal_state,
     unseal_state,
 )
+from privfl.core.threat import Against, Coins, Threat
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import (
     Buffer,
@@ -175,6 +176,7 @@ __all__ = [
     "Abort",
     "Adversary",
     "AfterSeat",
+    "Against",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -198,6 +200,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "Coins",
     "ConfigError",
     "Context",
     "CountsItself",
@@ -289,6 +292,7 @@ __all__ = [
     "Some",
     "Stable",
     "StateKey",
+    "Threat",
     "TooManyByzantine",
     "Total",
     "TrainingPoison",
@@ -328,6 +332,7 @@ __all__ = [
     "refuse_others_keys",
     "require",
     "seal_state",
+    "secret_generator",
     "unknown",
     "unpack_parts",
     "unseal_state",

@@ -130,16 +130,18 @@ def _together(counts: Sequence[int | None]) -> int | None:
 
 
 def _epsilon(state: RunState, delta: float) -> dict[str, float]:
-    spent = spend(state.ledger, delta, pld=False)
-    return {
-        f"{one.unit} level": one.epsilon
-        for one in spent
-        if one.unit == "client" and one.epsilon is not None
-    } | (
-        {"sample level": max(samples)}
-        if (samples := [s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None])
-        else {}
-    )
+    """The dearest of each unit; where a seed draws the samples, with secret coins and without."""
+    known: dict[str, float] = {}
+    for one in spend(state.ledger, delta, pld=False):
+        secret, seen = one.epsilon, one.as_drawn
+        if secret is None:
+            continue
+        words = f"{one.unit} level" if seen is None else f"{one.unit} level, with secret coins"
+        known[words] = max(known.get(words, 0.0), secret)
+        if seen is not None:
+            words = f"{one.unit} level, seed known"
+            known[words] = max(known.get(words, 0.0), seen)
+    return known
 
 
 def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
