@@ -88,8 +88,8 @@ def _page(report: AuditReport) -> str:
                 "more",
             )
         )
-        shown = f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-        parts.append(f"<h2>{say(family.capitalize())}</h2>{shown}")
+        framed = f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+        parts.append(f"<h2>{say(family.capitalize())}</h2>{framed}")
     if report.curves:
         parts.append("<h2>Membership, on logarithmic axes</h2>")
         parts += [

@@ -97,8 +97,13 @@ def _paragraphs(
         for name in columns[1:]:
             if row.get(name) not in (None, ""):
                 text = f"{name}: {cell(row[name])}"
-                indents = {"initial_indent": "  ", "subsequent_indent": "    "}
-                lines.append(textwrap.fill(text, width, break_on_hyphens=False, **indents))
+                lines += textwrap.wrap(
+                    text,
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
         yield "\n".join(lines)
 
 

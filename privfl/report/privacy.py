@@ -15,19 +15,19 @@ NONE = (
     " could charge, so no bound holds on what its models tell of anybody's data. What a channel"
     " hides from its server is no such bound: everybody who takes part has the models."
 )
+_LONG = 24
+"""Characters beyond which a cell is a sentence."""
 
 
 def spent(
     lines: Sequence[Mapping[str, Any]] | None, so_far: Mapping[str, float]
 ) -> list[tuple[str, str]]:
-    """Tiles: name and figure of each unit's epsilon, from the claims of a run that has ended, else
-    from what its last round says by unit (an upper bound by RDP).
+    """Tiles: name and figure of every epsilon of the last round, by RDP (the table has what PLD
+    makes of it), or that there is no claim.
     """
-    if lines is None:
-        return [(f"epsilon, {unit}", f"{value:.3g}") for unit, value in sorted(so_far.items())]
-    if not lines:
-        return [("epsilon", "no claim")]
-    return [(f"epsilon, {line['unit']} level", _rough(line["epsilon"])) for line in lines]
+    if so_far:
+        return [(f"epsilon by RDP, {unit}", f"{value:.3g}") for unit, value in so_far.items()]
+    return [] if lines is None else [("epsilon", "no claim")]
 
 
 def claims(
@@ -60,7 +60,7 @@ def claims(
             str(line["releases"]),
             " ".join(beside),
         )
-        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+        rows.append("".join(_cell(text) for text in cells))
     head = "".join(
         f"<th>{name}</th>"
         for name in (
@@ -80,6 +80,12 @@ def claims(
     return [f"<h2>Privacy</h2>{table(f'<tr>{head}</tr>{body}')}"]
 
 
+def _cell(text: str) -> str:
+    """A cell; one of sentences is no narrower than can be read."""
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{html.escape(text)}</td>"
+
+
 def _shown(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not audited (privfl audit RUN --dp)"
@@ -93,7 +99,3 @@ def _shown(row: Mapping[str, Any] | None) -> str:
 
 def _epsilon(value: float | str | None) -> str:
     return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
-
-
-def _rough(value: float | str | None) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _epsilon(value)

@@ -51,7 +51,9 @@ class World:
 
     def forward(self) -> Forward:
         """The public recipe."""
-        x, low, high = self.data.x, (), ()
+        x = self.data.x
+        low: tuple[float, ...] = ()
+        high: tuple[float, ...] = ()
         if x.is_floating_point():
             low, high = (float(x.min()),), (float(x.max()),)
         shape = tuple(x.shape[1:])
