@@ -32,7 +32,7 @@ figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10
 img{max-width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
 .wide{overflow-x:auto;background:#fff;border:1px solid #e3e6ea;border-radius:10px;margin:0 0 12px}
 table{border-collapse:collapse;width:100%;font-size:13px}
-tr:last-child td{border-bottom:0}.long{min-width:220px}
+tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:220px}
 td,th{padding:5px 10px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
 th{color:#6a737d;font-weight:500}
 .na{color:#6a737d}.hot{background:#fdebe7}
