@@ -294,9 +294,11 @@ class TwoServer:
             return direction
         return replace(direction, length=min(direction.length, self.rule.root_l2))
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for ONE server's noise in the sum: the other may be who looks, and knows
-        its own. None where there is none.
+        its own. Clients add none. None where there is none.
         """
         if self.noise is None:
             return None
