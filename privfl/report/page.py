@@ -153,7 +153,9 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
             if line["subjects"] == 1
             else f"{line['subject']}, the dearest of {line['subjects']}"
         )
-        figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        names = ("epsilon", "rdp", "pld", "as_drawn")
+        figures = [_epsilon(line[name]) for name in names[:3]]
+        figures.append("the same" if line["as_drawn"] is None else _epsilon(line["as_drawn"]))
         beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
         cells = (
             line["unit"],
@@ -174,6 +176,7 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
             "epsilon",
             "by RDP",
             "by PLD",
+            "where the seed is known",
             "by canaries",
             "delta",
             "neighbours",
@@ -182,7 +185,50 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
         )
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
+    said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
+    return [f"<h2>Privacy</h2>{said}<table><tr>{head}</tr>{body}</table>", *_follows(lines)]
+
+
+def _follows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What follows from each claim: what is left to attacks, what groups have, what would change
+    it.
+    """
+    parts = []
+    for line in lines:
+        if line["risk"] is None:
+            continue
+        unit, risk = line["unit"], line["risk"]
+        rows = [
+            (
+                f"a membership test that is wrong about {rate} of those who are not there finds at"
+                " most",
+                f"{risk[name]:.2%} of those who are",
+            )
+            for name, rate in (("tpr_at_001", "0.1 %"), ("tpr_at_01", "1 %"))
+        ]
+        rows.append(
+            ("its true positives exceed its false ones by at most", f"{risk['advantage']:.2%}")
+        )
+        rows.append(
+            (
+                f"a secret that {risk['prior']:g} of all guesses hit is hit by at most",
+                f"{risk['reconstruction']:.2%} of them",
+            )
+        )
+        rows += [
+            (f"epsilon of {k} {unit}s together", _epsilon(value))
+            for k, value in line["groups"].items()
+        ]
+        rows += [
+            (f"epsilon by RDP: {change['what']}", _epsilon(change["epsilon"]))
+            for change in line["changes"]
+        ]
+        body = "".join(_row("th", "td", what, value) for what, value in rows)
+        parts.append(
+            f"<h2>What that means for one {unit}, and what would change it</h2>"
+            f"<table>{body}</table>"
+        )
+    return parts
 
 
 def _shown(row: Mapping[str, Any] | None) -> str:
