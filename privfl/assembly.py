@@ -76,6 +76,7 @@ def scenario(config: Config) -> Scenario:
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
     builder, options = _model(config.model)
+    _check_device(config.device)
     split = _split(config)
     clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(
@@ -129,7 +130,8 @@ def scenario(config: Config) -> Scenario:
         uncharged=_fitted(split),
         facts={
             "data": split.about or split.name,
-            "clients": f"{len(clients)}, split by {config.data.partition['name']}",
+            "clients": f"{len(clients):,}",
+            "split by": config.data.partition["name"],
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),
@@ -137,6 +139,21 @@ def scenario(config: Config) -> Scenario:
             "bound": bound.describe(),
         },
     )
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device before anything is loaded onto it.
+
+    Raises:
+        ConfigError: torch knows no such device, or cannot use it here.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
+        ) from None
 
 
 def training(part: Mapping[str, Any]) -> Method:

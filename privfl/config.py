@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from privfl.core import ConfigError, unknown
+from privfl.core import ConfigError, unknown, wrong_value
 
 
 def _as_part(value: Any) -> Any:
@@ -26,7 +26,7 @@ def _as_part(value: Any) -> Any:
         if not isinstance(value.get("name"), str):
             raise ValueError("needs a 'name', as in {name: krum, f: 2}")
         return dict(value)
-    raise ValueError(f"is a name or a mapping with a name, and is {value!r}")
+    raise ValueError("must be a name, or a mapping with a name, as in {name: krum, f: 2}")
 
 
 Part: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_as_part)]
@@ -35,6 +35,8 @@ Part: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_as_part)]
 def _as_parts(value: Any) -> Any:
     if value is None:
         return []
+    if not isinstance(value, str | Mapping | list | tuple):
+        raise ValueError("must be a name, a mapping with a name, or a list of these")
     return [value] if isinstance(value, str | Mapping) else value
 
 
@@ -222,7 +224,16 @@ def _sentence(error: ValidationError) -> str:
         return unknown(
             "key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields]
         )
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return (
-        f"config key '{'.'.join(where)}': {what[0].lower()}{what[1:]} (it is {first['input']!r})."
-    )
+    hint, known = _meant(where)
+    return f"config key '{'.'.join(known)}' {wrong_value(dict(first), hint)}"
+
+
+def _meant(where: Sequence[str]) -> tuple[Any, list[str]]:
+    """The type of the key that a path leads to, and the part of the path that names keys."""
+    model: type[BaseModel] = Config
+    for depth, step in enumerate(where, start=1):
+        hint = model.model_fields[step].annotation
+        if not (isinstance(hint, type) and issubclass(hint, BaseModel)):
+            return hint, list(where[:depth])
+        model = hint
+    return dict, list(where)

@@ -291,7 +291,7 @@ class PrivateAggregation(Generic[O]):
                 opened.what.n if isinstance(opened.what, Rows) else None,
                 opened.disclosed,
             ),
-            read_by=said.read_by(),
+            read_by=said.read_by(plan),
             liars=said.liars(),
             fidelity=said.fidelity,
             bytes_sent=outcome.bytes_sent() if said.measured else None,

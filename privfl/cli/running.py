@@ -13,6 +13,7 @@ from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError, Ledger
 from privfl.dp import over_runs, sentence, spend
 from privfl.federation import Federation, Run
+from privfl.report import config_in, write_report
 
 Settings = Annotated[
     list[str] | None,
@@ -42,7 +43,7 @@ def run(
             raise ConfigError(
                 "--resume takes everything from the run folder: leave CONFIG, --out and --set out."
             )
-        federation, folder = Federation.from_config(resume / "config.yaml"), resume
+        federation, folder = Federation.from_config(config_in(resume)), resume
     elif config is None:
         raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
     else:
@@ -53,8 +54,6 @@ def run(
     say(f"privfl: {_about(federation)}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
-    from privfl.report import write_report
-
     page = write_report(folder)
     table("Result", [_result(result)], as_json)
     for line in result.summary["privacy"]:
@@ -90,8 +89,6 @@ def sweep(
     federations = [
         Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
     ]  # refuse before the first run
-    from privfl.report import write_report
-
     rows: list[dict[str, Any]] = []
     ledgers: list[Ledger] = []
     with bar("sweep", len(chosen)) as shown:
@@ -129,8 +126,6 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
 ) -> None:
     """Draw the report of a run again."""
-    from privfl.report import write_report
-
     say(f"privfl: wrote {write_report(folder)}")
 
 
@@ -165,8 +160,8 @@ def _fresh(name: str) -> Path:
 def _about(federation: Federation) -> str:
     facts = federation.scenario.facts
     return (
-        f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads"
-        f" {facts['the server reads']}"
+        f"{facts['model']}; {str(facts['data']).rstrip('.')}; {facts['clients']} clients, split by"
+        f" {facts['split by']}; the server reads {facts['the server reads']}"
     )
 
 

@@ -66,6 +66,8 @@ from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
     OUTSIDER,
     POWERS,
+    TRUE_KEYS,
+    UNFORGED,
     Cast,
     Coalition,
     Fidelity,
@@ -89,6 +91,7 @@ from privfl.core.local import (
     Weighting,
     is_private,
 )
+from privfl.core.meant import wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.privacy import (
@@ -166,6 +169,8 @@ __all__ = [
     "NO_FAULTS",
     "OUTSIDER",
     "POWERS",
+    "TRUE_KEYS",
+    "UNFORGED",
     "UNPROVED",
     "Able",
     "Abort",
@@ -331,4 +336,5 @@ __all__ = [
     "unknown",
     "unpack_parts",
     "unseal_state",
+    "wrong_value",
 ]

@@ -276,21 +276,8 @@ class Pipeline:
         """What the noisy steps of a client's training cost its samples: against the server as well,
         and against all other clients, for the noise is in everything that leaves the client.
         """
-        return tuple(
-            Charge(
-                round,
-                step.event,
-                step.sampling,
-                unit=self.samples.unit,
-                relation=self.samples.relation,
-                subject=f"sample of client {client}",
-                repeatable_noise=step.repeatable,
-                count=step.count,
-                against="server_and_clients",
-                coins=step.coins,
-            )
-            for step in steps
-        )
+        subject = f"sample of client {client}"
+        return stepped(round, steps, self.samples, subject, against="server_and_clients")
 
     def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
         release = self.releases[part]
@@ -335,6 +322,39 @@ class Pipeline:
                     )
             released[part] = Released(vector)
         return released, self.charges(plans, {part: one.survivors for part, one in made.items()})
+
+
+def stepped(
+    round: int,
+    steps: Collection[NoisySteps],
+    neighbours: Neighbours,
+    subject: str = "",
+    *,
+    against: Against = "model_recipients",
+) -> tuple[Charge, ...]:
+    """What noisy steps outside of a round's vectors cost whoever ``neighbours`` are about, in the
+    eyes of the adversary that ``against`` names: a client's training, votes, a fitted model.
+
+    >>> once = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 9))
+    >>> [charge] = stepped(0, (once,), Neighbours("client", "replace_one"))
+    >>> charge.subject, charge.count
+    ('client', 1)
+    """
+    return tuple(
+        Charge(
+            round,
+            step.event,
+            step.sampling,
+            unit=neighbours.unit,
+            relation=neighbours.relation,
+            subject=subject or neighbours.unit,
+            repeatable_noise=step.repeatable,
+            count=step.count,
+            against=against,
+            coins=step.coins,
+        )
+        for step in steps
+    )
 
 
 def post_processed(released: Released, vector: Vector) -> Released:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.core import (
     BadUpdate,
@@ -30,6 +30,7 @@ from privfl.core import (
 )
 from privfl.dp.noise import normals, uniforms, write_normals
 from privfl.dp.sgd.bookkeeping import bookkeeping
+from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
 from privfl.dp.sgd.hooks import opacus
 from privfl.dp.sgd.vmapped import vmapped
@@ -46,6 +47,10 @@ class _NotFinite(Exception):
     """Some gradients are NaN or infinite: nothing has been added yet, so the batch can run again
     without them.
     """
+
+    def __init__(self, norms: Tensor) -> None:
+        super().__init__()
+        self.norms = norms
 
 
 class PrivacyWarning(UserWarning):
@@ -95,6 +100,7 @@ class DPGradient:
     microbatch: int | None = None
     sampling: Coins = "public"
     noise: NoiseSource = field(default_factory=OsNoise)
+    checked: Checked = field(default_factory=Checked, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
@@ -154,7 +160,8 @@ class DPGradient:
 
         Raises:
             BadUpdate: every sample's gradient is NaN or infinite: the model has diverged.
-            UnsupportedModel: a layer that the engine cannot do, named with the engine that can.
+            UnsupportedModel: a layer that the engine cannot do, named with the engine that can; or
+                a model or loss that couples samples.
         """
         self._add_noise(model.grad)
         mean = 0.0
@@ -175,19 +182,10 @@ class DPGradient:
             grad.copy_(normals(len(grad), self.noise, grad.dtype).mul_(deviation))
 
     def _add_clipped(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
-        engine = ENGINES[self.engine]
-        seen: list[Tensor] = []
-
-        def factors(norms: Tensor) -> Tensor:
-            seen.append(norms)
-            if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
-                raise _NotFinite
-            return self._factors(norms)
-
         try:
-            return engine(model.module, loss, x, y, factors, model.grad).mean_loss
-        except _NotFinite:
-            good = torch.isfinite(seen[0])
+            return self._run(model, loss, x, y)
+        except _NotFinite as found:
+            good = torch.isfinite(found.norms)
         bad = len(good) - int(good.sum())
         if bad == len(x):
             raise BadUpdate(
@@ -199,7 +197,29 @@ class DPGradient:
             PrivacyWarning,
             stacklevel=4,
         )
-        return engine(model.module, loss, x[good], y[good], factors, model.grad).mean_loss
+        return self._run(model, loss, x[good], y[good])
+
+    def _run(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+        """One run of the engine, whose samples are seen not to be coupled before any is added."""
+        engine, module = ENGINES[self.engine], model.module
+        alone = self.engine == "vmap"  # each sample runs alone, whatever the loss couples
+        watched = WatchedLoss(loss)
+
+        def factors(norms: Tensor) -> Tensor:
+            if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
+                raise _NotFinite(norms)
+            if not alone:
+                self._check(watched, module, x, y)
+            return self._factors(norms)
+
+        return engine(module, loss if alone else watched, x, y, factors, model.grad).mean_loss
+
+    def _check(self, watched: WatchedLoss, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        told = watched.check(module, x, y)
+        if told and module in self.checked.modules:
+            return
+        if check_model(ENGINES[self.engine], module, watched.loss, x, y):
+            self.checked.modules.add(module)
 
     def _factors(self, norms: Tensor) -> Tensor:
         """What each gradient is multiplied by, the division by the batch size in it; a zero

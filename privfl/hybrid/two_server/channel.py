@@ -47,12 +47,12 @@ from privfl.hybrid.two_server.members import (
     FirstMember,
     TwoServerClient,
     helper_of,
-    opened_by,
 )
+from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
-from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
+from privfl.hybrid.two_server.view import opened_by
 
 
 @dataclass(frozen=True, slots=True)
