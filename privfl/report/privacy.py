@@ -22,12 +22,20 @@ _LONG = 24
 def spent(
     lines: Sequence[Mapping[str, Any]] | None, so_far: Mapping[str, float]
 ) -> list[tuple[str, str]]:
-    """Tiles: name and figure of every epsilon of the last round, by RDP (the table has what PLD
-    makes of it), or that there is no claim.
+    """Tiles: name and figure of each unit's epsilon, from the claims of a run that has ended, else
+    from what its last round says by unit (an upper bound by RDP); or that there is no claim.
     """
-    if so_far:
+    if lines is None:
         return [(f"epsilon by RDP, {unit}", f"{value:.3g}") for unit, value in so_far.items()]
-    return [] if lines is None else [("epsilon", "no claim")]
+    if not lines:
+        return [("epsilon", "no claim")]
+    tiles = []
+    for line in lines:
+        secret = "" if line["as_drawn"] is None else ", with secret coins"
+        tiles.append((f"epsilon, {line['unit']} level{secret}", _rough(line["epsilon"])))
+        if secret:
+            tiles.append((f"epsilon, {line['unit']} level, seed known", _rough(line["as_drawn"])))
+    return tiles
 
 
 def claims(
@@ -49,6 +57,7 @@ def claims(
             else f"{line['subject']}, the dearest of {line['subjects']}"
         )
         figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        figures.append("the same" if line["as_drawn"] is None else _epsilon(line["as_drawn"]))
         beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
         cells = (
             line["unit"],
@@ -69,6 +78,7 @@ def claims(
             "epsilon",
             "by RDP",
             "by PLD",
+            "where the seed is known",
             "by canaries",
             "delta",
             "neighbours",
@@ -77,7 +87,36 @@ def claims(
         )
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return [f"<h2>Privacy</h2>{table(f'<tr>{head}</tr>{body}')}"]
+    said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
+    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(_follows, lines)]
+
+
+def _follows(line: Mapping[str, Any]) -> str:
+    """What follows from a claim: what is left to attacks, what groups have, what would change
+    it.
+    """
+    unit, risk = line["unit"], line["risk"]
+    if risk is None:
+        return ""
+    rows = [
+        (f"a test of membership, wrong about {rate} of those not there, finds at most", risk[name])
+        for name, rate in (("tpr_at_001", "0.1 %"), ("tpr_at_01", "1 %"))
+    ]
+    rows.append(("its true positive rate exceeds its false one by at most", risk["advantage"]))
+    guess = f"a secret that is guessed with chance {risk['prior']:g} is guessed afterwards with"
+    rows.append((f"{guess} at most", risk["reconstruction"]))
+    cells = [(what, f"{share:.2%}") for what, share in rows]
+    cells += [
+        (f"epsilon of {k} {unit}s together", _epsilon(value)) for k, value in line["groups"].items()
+    ]
+    cells += [
+        (f"epsilon by RDP, {change['what']}", _epsilon(change["epsilon"]))
+        for change in line["changes"]
+    ]
+    body = "".join(
+        f"<tr><th>{html.escape(what)}</th><td>{value}</td></tr>" for what, value in cells
+    )
+    return f"<h2>What that means for one {unit}, and what would change it</h2>{table(body)}"
 
 
 def _cell(text: str) -> str:
