@@ -4,7 +4,7 @@ and colluding attackers need all rows between training and bound, so both are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -56,6 +56,11 @@ class Returned(Generic[O_co]):
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     updates: Mapping[ClientId, Update] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
+
+    @classmethod
+    def nothing(cls, parts: Iterable[str]) -> Returned[O_co]:
+        """Of a round in which nobody was asked anything."""
+        return cls(Carried(dict.fromkeys(parts), {}, (), {}))
 
 
 class Carrier(Protocol[O_co]):
@@ -148,7 +153,7 @@ class Simulated(Generic[O]):
             states[client] = result.state
             noisy[client] = result.noisy
             losses.append(result.loss)
-        if not updates:
+        if not updates and not order.pipeline.private:  # then it would tell of clients' data
             first = next(result for result in results if isinstance(result, Failed))
             raise RoundFailed(
                 f"round {order.plan.number}: training failed at every client; client"

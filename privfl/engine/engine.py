@@ -26,6 +26,7 @@ from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
 from privfl.engine.notes import Notes
+from privfl.engine.opening import too_few
 from privfl.engine.order import Order, Planner
 from privfl.engine.scenario import Scenario
 from privfl.engine.session import Session
@@ -109,11 +110,19 @@ class Engine:
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
         spending = Spending(order, self.journal, state.ledger)
-        returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
+        why_not = too_few(self.scenario.channel, order.plan.n)
+        if why_not and not order.pipeline.noise_alone(order.plan.n):
+            notes.wrong("channel", why_not)
+            spending.enter({}, released=False)
+            returned: Returned[Any] = Returned.nothing(order.plans)
+        else:
+            returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate"):
             done = self._aggregated(order, returned, state, notes)
-        if done is not None:
+        if done is None:
+            spending.fail()
+        else:
             spending.settle(done.charges)
             with notes.stage("apply"):
                 state = self._applied(order, done, state)
@@ -139,8 +148,7 @@ class Engine:
     ) -> Aggregate | None:
         """What the server makes of what was opened; None where the model stays as it was."""
         opened: Mapping[str, Opened[Any] | None] = returned.carried.opened
-        nobody = not order.plan.cohort and order.scenario.mechanism is not None
-        if opened["delta"] is None and not nobody:
+        if opened["delta"] is None and not order.pipeline.noise_alone(order.plan.n):
             notes.wrong("channel", "nothing was opened, so the model stays as it was")
             return None
         try:
