@@ -10,6 +10,8 @@ from typing import Any
 
 from privfl.core import (
     BadUpdate,
+    ClientId,
+    ClientState,
     ConfigError,
     Faults,
     Opened,
@@ -125,11 +127,11 @@ class Engine:
         else:
             spending.settle(done.charges)
             with notes.stage("apply"):
-                state = self._applied(order, done, state)
+                state = self._applied(order, done, state, returned.carried.opened)
         after = replace(
             state,
             round=state.round + 1,
-            clients={**state.clients, **returned.clients},
+            clients=self._remembering(returned, state, applied=done is not None),
             client_seats=returned.client_seats,
             attacks=returned.attacks,
             ledger=self.journal.ledger(),
@@ -160,14 +162,48 @@ class Engine:
         done.bound = adapted(order, state.bound, done, notes)
         return done
 
-    def _applied(self, order: Order, done: Aggregate, state: RunState) -> RunState:
-        """The server's half of the method and its optimiser. Where noise hides who took part, it is
-        told how many are drawn on average: how many came is theirs to hide.
+    def _remembering(
+        self, returned: Returned[Any], state: RunState, *, applied: bool
+    ) -> Mapping[ClientId, ClientState]:
+        """What every client remembers, once each was told which of its extra vectors are in what
+        the server applied.
+        """
+        after = {**state.clients, **returned.clients}
+        opened = returned.carried.opened if applied else {}
+        got = {part: set(one.survivors) for part, one in opened.items() if one is not None}
+        for client, vectors in returned.sent.items() if self.planner.extra else ():
+            sent = {
+                part: vectors[part]
+                for part in self.planner.extra
+                if part in vectors and client in got.get(part, ())
+            }
+            known = after.get(client, ClientState())
+            after[client] = self.scenario.workload.method.arrived(known, sent)
+        return after
+
+    def _came(self, opened: Mapping[str, Opened[Any] | None]) -> int:
+        """Whose extra vectors, or deltas where there are none, are in what was aggregated."""
+        counted = [opened[part] for part in self.planner.extra] or [opened["delta"]]
+        return min(0 if one is None else len(one.survivors) for one in counted)
+
+    def _applied(
+        self,
+        order: Order,
+        done: Aggregate,
+        state: RunState,
+        opened: Mapping[str, Opened[Any] | None],
+    ) -> RunState:
+        """The server's half of the method and its optimiser. It is told how many clients' vectors
+        the rule divided by, as a fraction of all: a public number where there is one, else how many
+        came; where noise hides that, how many are drawn on average.
         """
         released, clients = done.applied, len(self.scenario.clients)
-        drawn = order.plan.n / clients
-        if order.pipeline.private:
-            drawn = float(self.scenario.sampler.sampling(clients).rate)
+        divided = self.scenario.aggregator.public_denominator
+        drawn = float(self.scenario.sampler.sampling(clients).rate)
+        if divided is not None:
+            drawn = divided / clients
+        elif not order.pipeline.private:
+            drawn = self._came(opened) / clients
         after, method = self.server.step(state.parameters, released, state.method, drawn)
         kept, last = merged(state, done, bool(state.rules)), released["delta"].vector
         return replace(kept, parameters=after, method=method, last=last, bound=done.bound)
