@@ -19,6 +19,7 @@ from privfl.core import (
     Sensitivity,
     Vector,
     at_the_client,
+    secret_generator,
 )
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS, ClientSide
@@ -121,7 +122,9 @@ class Planner:
         self._next = state.round + 1
         base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
         now, number = self.scenario.in_round(state.round, state.bound), state.round
-        cohort = now.sampler.draw(tuple(now.clients), seeds.generator("sampling", number))
+        secret = now.threat.sampling == "secret"
+        coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)
+        cohort = now.sampler.draw(tuple(now.clients), coins)
         d, pipeline = now.workload.model.d, self.scenario.pipeline(number, state.bound)
         delta = RoundPlan(
             number,
