@@ -8,13 +8,14 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from privfl.core import (
     BadUpdate,
+    Coins,
     ConfigError,
     DpEvent,
     FlatModel,
@@ -27,7 +28,7 @@ from privfl.core import (
     require,
     unknown,
 )
-from privfl.dp.noise import normals, write_normals
+from privfl.dp.noise import normals, uniforms, write_normals
 from privfl.dp.sgd.bookkeeping import bookkeeping
 from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
@@ -77,6 +78,9 @@ class DPGradient:
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
             virtual batches. None: never cut.
+        sampling: ``"secret"``: batches are drawn from ``noise``, so nobody can draw them again;
+            ``"public"``: from the run's seed, with which anybody can, and what sampling saves is
+            what it would save with secret coins.
         noise: where noise comes from; a seeded source voids the guarantee, and charges say so.
 
     Raises:
@@ -94,6 +98,7 @@ class DPGradient:
     engine: EngineName = "bookkeeping"
     clipping: Literal["flat", "normalised"] = "flat"
     microbatch: int | None = None
+    sampling: Coins = "public"
     noise: NoiseSource = field(default_factory=OsNoise)
     checked: Checked = field(default_factory=Checked, init=False, repr=False, compare=False)
 
@@ -106,6 +111,13 @@ class DPGradient:
             raise ConfigError(unknown("gradient engine", self.engine, ENGINES))
         if self.clipping not in ("flat", "normalised"):
             raise ConfigError(unknown("clipping", self.clipping, ("flat", "normalised")))
+        if self.sampling not in get_args(Coins):
+            raise ConfigError(unknown("sampling", self.sampling, get_args(Coins)))
+        if self.sampling == "secret" and self.noise.repeatable:
+            raise ConfigError(
+                "sampling is 'secret', and a seed repeats this gradient's noise: use OsNoise, or"
+                " sampling='public'."
+            )
 
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` /
@@ -116,7 +128,11 @@ class DPGradient:
         """
         rate = self._rate(n, plan)
         for _ in range(self.steps(n, plan)):
-            yield torch.nonzero(torch.rand(n, generator=rng, dtype=torch.float64) < rate).flatten()
+            if self.sampling == "secret":
+                coins = torch.from_numpy(uniforms(n, self.noise)) - 2.0**-53  # in [0, 1)
+            else:
+                coins = torch.rand(n, generator=rng, dtype=torch.float64)
+            yield torch.nonzero(coins < rate).flatten()
 
     def steps(self, n: int, plan: LocalPlan) -> int:
         """How many steps a plan has: its own number, or as many as draw n samples an epoch on
@@ -222,5 +238,6 @@ class DPGradient:
                 Sampling("poisson", self._rate(n, plan), n),
                 count=steps,
                 repeatable=self.noise.repeatable,
+                coins=self.sampling,
             ),
         )
