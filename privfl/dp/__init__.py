@@ -22,6 +22,7 @@ from privfl.dp.mechanisms import (
     Laplace,
     LocalGaussian,
     RandomisedResponse,
+    SelectiveLaplace,
     Skellam,
 )
 from privfl.dp.modular import ModularCode
@@ -57,6 +58,7 @@ __all__ = [
     "Schedule",
     "Scheduled",
     "ScheduledClip",
+    "SelectiveLaplace",
     "Skellam",
     "Spent",
     "Stated",
