@@ -130,6 +130,7 @@ MECHANISMS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "skellam": dp.Skellam,
         "laplace": dp.Laplace,
         "local_gaussian": dp.LocalGaussian,
+        "selective_laplace": dp.SelectiveLaplace,
     },
     "privfl.mechanisms",
     ("share", "release", "local"),
