@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from privfl.core import (
     Defence,
     Guarantee,
     Knows,
+    Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
@@ -68,6 +69,10 @@ class Scenario:
     are public words and numbers about the run that views and reports show. ``mail`` says whether
     letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
     one process plays everybody.
+
+    ``start`` is what is known of the model before the first round: "public", that it holds nothing
+    of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
+    names what was taken from clients' data before the run, which no epsilon counts.
     """
 
     workload: Workload
@@ -90,6 +95,8 @@ class Scenario:
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    start: Literal["public"] | Ledger | None = None
+    uncharged: Sequence[str] = ()
 
     def check(self) -> None:
         """Refuse what cannot work.
@@ -292,8 +299,14 @@ class Scenario:
     @property
     def _void(self) -> str:
         """What makes a claim about clients void, in words: somebody sees their rows before any
-        noise, and moves rows of its own with them.
+        noise, and moves rows of its own with them; or the model that the run starts from was
+        trained on them without noise.
         """
+        if isinstance(self.start, Ledger) and not self.start.charges:
+            return (
+                "the model that this run starts from comes with a ledger that charges nothing, so"
+                " it was trained without noise. Start from a public model, or from one with noise."
+            )
         for attacker in self.attackers:
             if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
                 return (

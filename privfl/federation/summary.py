@@ -13,6 +13,7 @@ from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
 from privfl.engine import RoundRecord, RunState, Scenario, measures, too_few
+from privfl.federation.excluded import excluded_from
 from privfl.training import Workload, evaluate
 
 PROTOCOL_STAGES = ("key set-up", "channel")
@@ -73,7 +74,7 @@ def summary_of(
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
     own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
     last = [record for record in records if record.accuracy is not None]
-    told = statement(state.ledger, audit.delta)
+    told = statement(state.ledger, audit.delta, excluded_from(scenario))
     return {
         "accuracy": last[-1].accuracy if last else None,
         "loss": last[-1].loss if last else None,
