@@ -26,6 +26,7 @@ from privfl.core import (
     RingNoise,
     SeededNoise,
     Seeds,
+    WithMemory,
     unknown,
 )
 from privfl.data import DATASETS, Split, load
@@ -57,7 +58,7 @@ def scenario(config: Config) -> Scenario:
     _refuse_impossible(config)
     seeds = Seeds(config.seed)
     ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
-    mechanism: Mechanism | None = (
+    mechanism: Mechanism | WithMemory | None = (
         None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
     )
     private = ring_noise or (mechanism is not None and not mechanism.local)

@@ -34,6 +34,7 @@ from privfl.catalog.tables import (
     SCHEDULES,
     SEAMS,
     SERVER_OPTIMIZERS,
+    STRATEGIES,
     TRAINING,
     Table,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "SCHEDULES",
     "SEAMS",
     "SERVER_OPTIMIZERS",
+    "STRATEGIES",
     "TRAINING",
     "JoinedTable",
     "PluggedTable",

@@ -53,6 +53,7 @@ from privfl.core.errors import (
     DataCorrupt,
     DataMissing,
     NotVisible,
+    ParticipationBroken,
     PlanRefused,
     PrivflError,
     RoundFailed,
@@ -159,6 +160,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
     "FRAME_ROOM",
@@ -249,6 +251,8 @@ __all__ = [
     "Oracle",
     "OsNoise",
     "Outcome",
+    "Participation",
+    "ParticipationBroken",
     "Party",
     "PartyId",
     "PartyKeys",
@@ -271,6 +275,7 @@ __all__ = [
     "Rows",
     "Rule",
     "RuleWithMemory",
+    "RunNoise",
     "Sampling",
     "Scheme",
     "SealedState",
@@ -296,6 +301,7 @@ __all__ = [
     "Vector",
     "View",
     "Weighting",
+    "WithMemory",
     "after_the_rule",
     "at_the_client",
     "before_the_rule",

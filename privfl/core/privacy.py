@@ -160,6 +160,7 @@ class NoisySteps:
 @dataclass(frozen=True, slots=True)
 class Charge:
     """A release charged to somebody: everything that an epsilon claim must state, or it is refused.
+    ``last`` is given where one event covers all rounds from ``round`` to there together.
 
     ``subject`` names whose privacy pays: ``"client"`` or ``"sample of client 3"``. ``relation`` is
     the neighbour relation under which the sensitivity was taken. ``uniform`` tells whether every
@@ -185,6 +186,7 @@ class Charge:
     weights_counted: bool = False
     cohort: tuple[ClientId, ...] | None = None
     void: str = ""
+    last: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -289,6 +291,7 @@ class Mechanism(Protocol):
 
     __slots__ = ()
     local: ClassVar[bool] = False
+    remembers: ClassVar[Literal[False]] = False
 
     @property
     def guarantee(self) -> Guarantee[Mechanism]:

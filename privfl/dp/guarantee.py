@@ -16,6 +16,7 @@ from privfl.core import (
     RingNoise,
     Sensitivity,
     Vector,
+    WithMemory,
 )
 from privfl.dp.integers import Integers
 
@@ -77,6 +78,26 @@ def central() -> Guarantee[Mechanism]:
         leaks=("the noisy aggregate",),
         assumes=("a server that adds the noise and forgets what it added it to", _BOUND, _OS),
         hidden="aggregates without noise",
+    )
+
+
+def correlated(silent: WithMemory) -> Guarantee[WithMemory]:
+    """Noise that the server adds to what it has already read, and that it must remember; ``silent``
+    is the same without noise.
+    """
+    said = central()
+    return Guarantee(
+        reads=said.reads,
+        lies=(Lie(Coalition.of("server"), "read", "adds no noise", lambda: silent),),
+        leaks=("the noisy aggregates",),
+        assumes=(
+            "a server that adds the noise and forgets what it added it to",
+            "that what it remembers of past noise stays secret until the run ends",
+            "clients that take part no more often than the run says",
+            _BOUND,
+            _OS,
+        ),
+        hidden=said.hidden,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -26,11 +27,13 @@ from privfl.core import (
     NoisySteps,
     Released,
     RoundPlan,
+    RunNoise,
     Sampling,
     Sensitivity,
     Vector,
 )
 from privfl.dp.joint import farther, together
+from privfl.dp.memory import NoiseMemory
 from privfl.dp.part_release import PartRelease, name_of
 
 _POISSON = (
@@ -100,6 +103,7 @@ class Pipeline:
                 "a cohort of a fixed size has no neighbour with a client more or less: claim"
                 " replace_one."
             )
+        self._check_over()
         for part, release in self.releases.items():
             if not release.noised:
                 raise ConfigError(
@@ -108,10 +112,21 @@ class Pipeline:
                     " covers it."
                 )
             self.sensitivity(part, rows)
-            if release.central is not None and self.sampling.scheme == "poisson":
+            central = release.central is not None or release.over is not None
+            if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
         if self._amplified and not self._all_gaussian:
             self._refuse_sampled()
+
+    def _check_over(self) -> None:
+        """Refuse neighbours of whom correlated noise proves nothing."""
+        over = any(release.over is not None for release in self.releases.values())
+        if over and self.neighbours.relation == "add_remove":
+            raise ConfigError(
+                "correlated noise is made for who takes part in which round, and a client that"
+                " comes or goes may change that for others: claim zero_out (it is there and sends"
+                " zero) or replace_one."
+            )
 
     def _noised(self) -> str:
         return " and ".join(f"'{part}'" for part, one in self.releases.items() if one.noised)
@@ -140,6 +155,7 @@ class Pipeline:
         events = [
             None if release.mechanism is None else release.mechanism.event(1)
             for release in self.releases.values()
+            if release.over is None
         ]
         return all(event is not None and event.mechanism == "gaussian" for event in events)
 
@@ -210,23 +226,29 @@ class Pipeline:
     # ---- what is charged
 
     def charges(
-        self, plans: Mapping[str, RoundPlan], survivors: Mapping[str, int] | None = None
+        self,
+        plans: Mapping[str, RoundPlan],
+        survivors: Mapping[str, int] | None = None,
+        memory: NoiseMemory | None = None,
     ) -> tuple[Charge, ...]:
         """What a round costs its clients: at most, before it is played, and with the ``survivors``
         of each part (0 where it did not open) afterwards. Fewer shares of noise cost more, so a
         round that has not been played is charged for the fewest that could open it.
+
+        Where noise hangs together over rounds it is what all rounds of the ``memory`` cost so far:
+        the charge takes the place of that of the round before.
         """
         if not self.private:
             return ()
         came = survivors or {}
         events = [
-            self._event(part, plans[part], came.get(part) or None)
+            self._event(part, plans[part], came.get(part) or None, memory)
             for part, release in self.releases.items()
             if release.noised
         ]
         plan = next(iter(plans.values()))
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
-        return tuple(
+        charged = tuple(
             Charge(
                 plan.number,
                 event,
@@ -240,6 +262,24 @@ class Pipeline:
             )
             for event in together(events)
         )
+        return charged if memory is None else tuple(self._over(one, memory) for one in charged)
+
+    def _over(self, charge: Charge, memory: NoiseMemory) -> Charge:
+        """The charge of a round as that of all rounds of its block."""
+        run = next(release.over for release in self.releases.values() if release.over is not None)
+        spans = replace(charge, round=memory.first, last=charge.round, cohort=None)
+        drawn = self._drawn(run, memory, charge.round)
+        if drawn is None:
+            return replace(spans, sampling=Sampling("all", 1.0, self.sampling.population))
+        turns = Sampling("poisson", run.participation.rate, self.sampling.population)
+        return replace(spans, sampling=turns, count=drawn[1])
+
+    def _drawn(
+        self, run: RunNoise[Any], memory: NoiseMemory, number: int
+    ) -> tuple[DpEvent, int] | None:
+        """`RunNoise.sampled` of a block, where whom the claim is made against does not see it."""
+        seen = self.sees_cohort or memory.shared
+        return None if seen else run.sampled(memory.rows(number))
 
     def trained(
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
@@ -259,9 +299,19 @@ class Pipeline:
             for step in steps
         )
 
-    def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
+    def _event(
+        self,
+        part: str,
+        plan: RoundPlan,
+        survivors: int | None,
+        memory: NoiseMemory | None,
+    ) -> DpEvent:
         release = self.releases[part]
         event: DpEvent | None = None
+        if release.over is not None:
+            kept = self._remembered(memory)
+            drawn = self._drawn(release.over, kept, plan.number)
+            return release.over.event(kept.rows(plan.number)) if drawn is None else drawn[0]
         if release.shares is not None:
             moves, event = self.moved(part), release.shares.noise_event(plan, survivors)
             if event is not None:  # the channel accounts for one contribution that becomes zero
@@ -272,10 +322,23 @@ class Pipeline:
             raise ConfigError(f"nothing accounts for the noise on '{part}': its event is None.")
         return event
 
+    @staticmethod
+    def _remembered(memory: NoiseMemory | None) -> NoiseMemory:
+        if memory is None:
+            raise ConfigError(
+                "correlated noise hangs together over a run, and nothing here keeps it from round"
+                " to round: run it in a Federation."
+            )
+        return memory
+
     # ---- what is released
 
     def release(
-        self, plans: Mapping[str, RoundPlan], made: Mapping[str, Made], noise: NoiseSource
+        self,
+        plans: Mapping[str, RoundPlan],
+        made: Mapping[str, Made],
+        noise: NoiseSource,
+        memory: NoiseMemory | None = None,
     ) -> tuple[Mapping[str, Released], tuple[Charge, ...]]:
         """The parts of a round as they leave, noised where the server does that, and what they cost
         its clients. A part that nothing was made of, for it did not open, is zero: there is nothing
@@ -290,7 +353,11 @@ class Pipeline:
         }
         for part, one in made.items():
             vector, central = one.vector, self.releases[part].central
-            if central is not None:
+            over = self.releases[part].over
+            if over is not None:
+                far, kept = self.norms(part, vector.numel(), one.rows), self._remembered(memory)
+                vector = kept.release(plans[part], over, vector, far, noise)
+            elif central is not None:
                 d = vector.numel()
                 far, promised = self.norms(part, d, one.rows), central.event(d)
                 vector, event = central.release(vector, far, one.survivors, noise)
@@ -300,7 +367,8 @@ class Pipeline:
                         f" that it drew {event}: its event must not hang on what it noises."
                     )
             released[part] = Released(vector)
-        return released, self.charges(plans, {part: one.survivors for part, one in made.items()})
+        came = {part: one.survivors for part, one in made.items()}
+        return released, self.charges(plans, came, memory)
 
 
 def post_processed(released: Released, vector: Vector) -> Released:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from privfl.core import Charge, Ledger
+from privfl.dp.memory import NoiseMemory
 from privfl.dp.pipeline import played_again
 from privfl.engine.carrier import Noisy
 from privfl.engine.journal import Journal
@@ -20,12 +21,14 @@ class Spending:
     these are drawn from the run's seed: both attempts are charged together.
 
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
-    round takes them over.
+    round takes them over. ``memory`` is that of noise that hangs together over rounds: one charge
+    then stands for all rounds of its block, in an entry of its own, and each round takes its place.
     """
 
     order: Order
     journal: Journal
     known: Ledger
+    memory: NoiseMemory | None = None
     trained: tuple[Charge, ...] = field(default=(), init=False)
     released: tuple[Charge, ...] = field(default=(), init=False)
     entry: str = field(default="", init=False)
@@ -35,6 +38,11 @@ class Spending:
     def charges(self) -> tuple[Charge, ...]:
         """What the round cost: clients' training, and what left of it."""
         return self.trained + self.released
+
+    @property
+    def _own(self) -> tuple[Charge, ...]:
+        """What stands in the round's own entry."""
+        return self.charges if self.memory is None else self.trained
 
     def enter(self, noisy: Noisy) -> None:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
@@ -46,14 +54,27 @@ class Spending:
             for client, steps in noisy.items()
             for charge in pipeline.trained(number, client, steps)
         )
-        self.released = pipeline.charges(self.order.plans)
         self.journal.take_over(self.known)
         again, self.before = self.journal.played(number)
-        self.entry = self.journal.enter(played_again(self.before, self.charges), again)
+        if self.memory is not None:
+            self._share(self.memory)
+        self.released = pipeline.charges(self.order.plans, memory=self.memory)
+        if self.memory is not None:
+            self.memory.entry = self.journal.enter(self.released, self.memory.entry)
+        self.entry = self.journal.enter(played_again(self.before, self._own), again)
+
+    def _share(self, memory: NoiseMemory) -> None:
+        """Where another block had this round already, both have its cohort, which was drawn once:
+        neither is amplified.
+        """
+        for name, charges in self.journal.covering(self.order.plan.number).items():
+            if name != memory.entry:
+                memory.shared = True
+                self.journal.enter([replace(one, cohort_hidden=False) for one in charges], name)
 
     def settle(self, released: Sequence[Charge]) -> None:
         """What the releases came to, with those who survived; a round that failed keeps what it was
         entered with.
         """
         self.released = tuple(released)
-        self.journal.settle(self.entry, played_again(self.before, self.charges))
+        self.journal.settle(self.entry, played_again(self.before, self._own))
