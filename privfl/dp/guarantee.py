@@ -4,6 +4,7 @@ noise out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from privfl.core import (
@@ -81,14 +82,14 @@ def central() -> Guarantee[Mechanism]:
     )
 
 
-def correlated(silent: WithMemory) -> Guarantee[WithMemory]:
+def correlated(silent: Callable[[], WithMemory]) -> Guarantee[WithMemory]:
     """Noise that the server adds to what it has already read, and that it must remember; ``silent``
-    is the same without noise.
+    makes the same without noise.
     """
     said = central()
     return Guarantee(
         reads=said.reads,
-        lies=(Lie(Coalition.of("server"), "read", "adds no noise", lambda: silent),),
+        lies=(Lie(Coalition.of("server"), "read", "adds no noise", silent),),
         leaks=("the noisy aggregates",),
         assumes=(
             "a server that adds the noise and forgets what it added it to",

@@ -64,7 +64,7 @@ class Correlated(WithMemory):
     @property
     def guarantee(self) -> Guarantee[WithMemory]:
         """Who sees what without noise, and what leaving noise out does."""
-        return correlated(Correlated(0.0, self.strategy))
+        return correlated(lambda: Correlated(0.0, self.strategy))
 
     def over(self, participation: Participation) -> CorrelatedRun:
         """The noise of one run.

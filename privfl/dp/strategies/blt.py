@@ -4,6 +4,7 @@ buffers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -104,7 +105,8 @@ def _fitted(buffers: int, run: Participation) -> tuple[Array, Array]:
     best: tuple[float, Array] | None = None
     for slowest in (0.3, 1.0, 3.0):
         for fastest in (0.5, 2.0):
-            x = np.geomspace(slowest / run.rounds, fastest, 2 * buffers)
+            first = slowest / run.rounds
+            x = np.geomspace(first, max(fastest, 4 * first), 2 * buffers)
             start = np.log(np.diff(x, prepend=0.0))
             found = minimize(
                 lambda free: _loss(free, run),
@@ -114,10 +116,13 @@ def _fitted(buffers: int, run: Participation) -> tuple[Array, Array]:
                 bounds=[(-20.0, 3.0)] * len(start),
                 options={"maxiter": 500, "ftol": 1e-12},
             )
-            if best is None or found.fun < best[0]:
+            if math.isfinite(found.fun) and (best is None or found.fun < best[0]):
                 best = float(found.fun), np.asarray(found.x)
     if best is None:
-        raise ConfigError("no strategy was found.")
+        raise ConfigError(
+            f"no BLT of {buffers} buffers was found for {run.rounds} rounds: use fewer buffers, or"
+            " the strategy bisr."
+        )
     theta, inverse_theta = _both(torch.from_numpy(best[1]))
     return _residues(theta.numpy(), inverse_theta.numpy()), theta.numpy()
 
