@@ -39,6 +39,7 @@ from privfl.catalog.tables import (
     Table,
 )
 from privfl.catalog.verdicts import (
+    MARKS,
     compatibility,
     hybrids_for,
     verdict,
@@ -55,6 +56,7 @@ __all__ = [
     "GRADIENTS",
     "HYBRIDS",
     "INFERENCE",
+    "MARKS",
     "MECHANISMS",
     "MODELS",
     "PARTITIONERS",

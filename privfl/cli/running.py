@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from privfl.cli.screen import bar, say, table
-from privfl.core import ConfigError
+from privfl.core import ConfigError, Ledger
+from privfl.dp import over_runs, sentence, spend
 from privfl.federation import Federation, Run
+from privfl.report import config_in, write_report
 
 Settings = Annotated[
     list[str] | None,
@@ -41,7 +43,7 @@ def run(
             raise ConfigError(
                 "--resume takes everything from the run folder: leave CONFIG, --out and --set out."
             )
-        federation, folder = Federation.from_config(resume / "config.yaml"), resume
+        federation, folder = Federation.from_config(config_in(resume)), resume
     elif config is None:
         raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
     else:
@@ -52,10 +54,10 @@ def run(
     say(f"privfl: {_about(federation)}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
-    from privfl.report import write_report
-
     page = write_report(folder)
     table("Result", [_result(result)], as_json)
+    for line in result.summary["privacy"]:
+        say(f"privfl: {line['claim']}")
     say(f"privfl: the run is in {folder}, its report in {page}")
 
 
@@ -87,25 +89,43 @@ def sweep(
     federations = [
         Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
     ]  # refuse before the first run
-    from privfl.report import write_report
-
     rows: list[dict[str, Any]] = []
+    ledgers: list[Ledger] = []
     with bar("sweep", len(chosen)) as shown:
         for number, (keys, federation) in enumerate(zip(chosen, federations, strict=True)):
             result = federation.run(folder / f"{number:03d}")
             write_report(folder / f"{number:03d}")
+            ledgers.append(result.ledger)
             rows.append({**dict(key.split("=", 1) for key in keys), **_result(result)})
             shown.step(" ".join(keys))
     table("Sweep", rows, as_json)
+    for line in _together(ledgers, max(one.audit.delta for one in federations)):
+        say(f"privfl: {line}")
     say(f"privfl: the runs are in {folder}")
+
+
+def _together(ledgers: list[Ledger], delta: float) -> list[str]:
+    """What all runs of a sweep spent together: whoever looks at all of them learns that much, and
+    so does who is shown the best one alone.
+    """
+    if not any(ledger.charges for ledger in ledgers):
+        return []
+    bare = sum(not ledger.charges for ledger in ledgers)
+    if bare:
+        return [
+            f"{bare} of the sweep's {len(ledgers)} runs had no noise: together they claim nothing."
+        ]
+    said = []
+    for spent in spend(over_runs(ledgers, delta), delta, pld=False):
+        charges = [c for c in over_runs(ledgers, delta).charges if c.unit == spent.unit]
+        said.append(f"the sweep's {len(ledgers)} runs together: {sentence(spent, charges)}")
+    return said
 
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
 ) -> None:
     """Draw the report of a run again."""
-    from privfl.report import write_report
-
     say(f"privfl: wrote {write_report(folder)}")
 
 
@@ -140,8 +160,8 @@ def _fresh(name: str) -> Path:
 def _about(federation: Federation) -> str:
     facts = federation.scenario.facts
     return (
-        f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads"
-        f" {facts['the server reads']}"
+        f"{facts['model']}; {str(facts['data']).rstrip('.')}; {facts['clients']} clients, split by"
+        f" {facts['split by']}; the server reads {facts['the server reads']}"
     )
 
 

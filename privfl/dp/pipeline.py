@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from privfl.core import (
+    Against,
     Charge,
     ClientId,
+    Coins,
     ConfigError,
     DpEvent,
     Moves,
@@ -27,13 +28,13 @@ from privfl.core import (
     NoisySteps,
     Released,
     RoundPlan,
-    RunNoise,
     Sampling,
     Sensitivity,
     Vector,
 )
 from privfl.dp.joint import farther, together
 from privfl.dp.memory import NoiseMemory
+from privfl.dp.opening import Opens, always, fewest_of, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
 
 _POISSON = (
@@ -57,11 +58,12 @@ class Made:
 class Pipeline:
     """All releases of a run's rounds, by part; whose neighbours the claim is about, how cohorts are
     drawn, and whether whom it is made against learns them (``sees_cohort``: nothing is then
-    amplified, and charges name a cohort that is not everybody).
+    amplified, and charges name a cohort that is not everybody), and so do those who know the seed
+    where ``coins`` are public. ``against`` is that adversary, with so many ``colluders``.
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
     ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
-    else voids it.
+    else voids it. ``opens`` says which rounds are released at all.
 
     >>> from privfl.aggregators import Mean
     >>> from privfl.dp import Clip, Gaussian
@@ -75,9 +77,13 @@ class Pipeline:
     neighbours: Neighbours
     sampling: Sampling
     sees_cohort: bool = False
+    coins: Coins = "secret"
+    against: Against = "model_recipients"
+    colluders: int = 0
     samples: Neighbours = Neighbours("sample", "add_remove")
     repeatable: bool = False
     void: str = ""
+    opens: Opens = always
 
     @property
     def private(self) -> bool:
@@ -117,6 +123,19 @@ class Pipeline:
                 self._refuse_unless_linear(part)
         if self._amplified and not self._all_gaussian:
             self._refuse_sampled()
+        population = self.sampling.population
+        if self.neighbours.relation == "add_remove" and not for_everybody(self.opens, population):
+            least = max(fewest_of(self.opens, population), 2)
+            raise ConfigError(
+                f"of {population} clients a round is released with {least} contributions or more,"
+                " so that it is, or is not, tells whether a client is there: claim zero_out (it is"
+                " there and sends zero) or replace_one."
+            )
+        if self.sees_cohort and self.neighbours.relation == "add_remove" and self._drawn:
+            raise ConfigError(
+                "whom the claim is made against sees who takes part, and so whether a client is"
+                " there at all: claim zero_out (it is there and sends zero) or replace_one."
+            )
 
     def _check_over(self) -> None:
         """Refuse neighbours of whom correlated noise proves nothing."""
@@ -145,10 +164,14 @@ class Pipeline:
         return replace(self, neighbours=Neighbours("client", relation)).reach(part)
 
     @property
+    def _drawn(self) -> bool:
+        """Whether there is anybody who is not drawn."""
+        return self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
+
+    @property
     def _amplified(self) -> bool:
         """Whether not being drawn makes a round cheaper."""
-        drawn = self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
-        return drawn and not self.sees_cohort
+        return self._drawn and not self.sees_cohort
 
     @property
     def _all_gaussian(self) -> bool:
@@ -225,40 +248,58 @@ class Pipeline:
 
     # ---- what is charged
 
+    def noise_alone(self, n: int) -> bool:
+        """Whether a round of a cohort of n of whom nobody got through is released, as noise alone:
+        where it is noised on the aggregate, and over a channel that needs nobody.
+        """
+        noised = any(one.central or one.over for one in self.releases.values())
+        return noised and self.opens(n, 0)
+
     def charges(
         self,
         plans: Mapping[str, RoundPlan],
         survivors: Mapping[str, int] | None = None,
         memory: NoiseMemory | None = None,
+        *,
+        released: bool = True,
     ) -> tuple[Charge, ...]:
         """What a round costs its clients: at most, before it is played, and with the ``survivors``
         of each part (0 where it did not open) afterwards. Fewer shares of noise cost more, so a
         round that has not been played is charged for the fewest that could open it.
 
+        What sampling saves is not counted in a round whose being released hangs on one client
+        (`opening.hinges`), nor in one that was not (not ``released``): that tells who was drawn.
+        Nothing left of the latter, so it costs nothing where sampling saves nothing.
+
         Where noise hangs together over rounds it is what all rounds of the ``memory`` cost so far:
         the charge takes the place of that of the round before.
         """
-        if not self.private:
+        if not self.private or not (released or self._amplified):
             return ()
-        came = survivors or {}
+        came, plan = survivors or {}, next(iter(plans.values()))
+        told = self._amplified and (not released or self._hinges(plan.n, survivors))
+        hidden = not self.sees_cohort and not told and not (memory and memory.shared)
         events = [
-            self._event(part, plans[part], came.get(part) or None, memory)
+            self._event(part, plans[part], came.get(part) or None, memory, hidden)
             for part, release in self.releases.items()
             if release.noised
         ]
-        plan = next(iter(plans.values()))
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
+        seen = self.sees_cohort or self.coins == "public"
         charged = tuple(
             Charge(
                 plan.number,
                 event,
-                self.sampling,
+                self._against_colluders,
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
-                cohort_hidden=not self.sees_cohort,
-                cohort=plan.cohort if self.sees_cohort and not everybody else None,
+                cohort_hidden=hidden,
+                cohort=plan.cohort if seen and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
+                against=self.against,
+                colluders=self.colluders,
+                coins=self.coins,
             )
             for event in together(events)
         )
@@ -268,36 +309,36 @@ class Pipeline:
         """The charge of a round as that of all rounds of its block."""
         run = next(release.over for release in self.releases.values() if release.over is not None)
         spans = replace(charge, round=memory.first, last=charge.round, cohort=None)
-        drawn = self._drawn(run, memory, charge.round)
+        drawn = run.sampled(memory.rows(charge.round)) if charge.cohort_hidden else None
         if drawn is None:
             return replace(spans, sampling=Sampling("all", 1.0, self.sampling.population))
         turns = Sampling("poisson", run.participation.rate, self.sampling.population)
         return replace(spans, sampling=turns, count=drawn[1])
 
-    def _drawn(
-        self, run: RunNoise[Any], memory: NoiseMemory, number: int
-    ) -> tuple[DpEvent, int] | None:
-        """`RunNoise.sampled` of a block, where whom the claim is made against does not see it."""
-        seen = self.sees_cohort or memory.shared
-        return None if seen else run.sampled(memory.rows(number))
+    def _hinges(self, n: int, survivors: Mapping[str, int] | None) -> bool:
+        if survivors is None:  # anybody may drop out yet
+            return not for_everybody(self.opens, self.sampling.population)
+        counts = {survivors.get(part, 0) for part in self.releases}
+        return any(hinges(self.opens, self.sampling, n, m) for m in counts)
+
+    @property
+    def _against_colluders(self) -> Sampling:
+        """How a client is drawn for those who collude: of a sample of fixed size they know which
+        places are not theirs.
+        """
+        drawn, others = self.sampling, max(self.sampling.population - self.colluders, 1)
+        if drawn.scheme != "fixed_size" or not self.colluders:
+            return drawn
+        return replace(drawn, rate=min(1.0, drawn.rate * drawn.population / others))
 
     def trained(
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
     ) -> tuple[Charge, ...]:
-        """What the noisy steps of a client's training cost its samples."""
-        return tuple(
-            Charge(
-                round,
-                step.event,
-                step.sampling,
-                unit=self.samples.unit,
-                relation=self.samples.relation,
-                subject=f"sample of client {client}",
-                repeatable_noise=step.repeatable,
-                count=step.count,
-            )
-            for step in steps
-        )
+        """What the noisy steps of a client's training cost its samples: against the server as well,
+        and against all other clients, for the noise is in everything that leaves the client.
+        """
+        subject = f"sample of client {client}"
+        return stepped(round, steps, self.samples, subject, against="server_and_clients")
 
     def _event(
         self,
@@ -305,15 +346,17 @@ class Pipeline:
         plan: RoundPlan,
         survivors: int | None,
         memory: NoiseMemory | None,
+        hidden: bool,
     ) -> DpEvent:
         release = self.releases[part]
         event: DpEvent | None = None
         if release.over is not None:
-            kept = self._remembered(memory)
-            drawn = self._drawn(release.over, kept, plan.number)
-            return release.over.event(kept.rows(plan.number)) if drawn is None else drawn[0]
+            rows = self._remembered(memory).rows(plan.number)
+            drawn = release.over.sampled(rows) if hidden else None
+            return release.over.event(rows) if drawn is None else drawn[0]
         if release.shares is not None:
-            moves, event = self.moved(part), release.shares.noise_event(plan, survivors)
+            moves = self.moved(part)
+            event = release.shares.noise_event(plan, survivors, self.colluders)
             if event is not None:  # the channel accounts for one contribution that becomes zero
                 event = farther(event, moves.total / moves.longest)
         elif release.mechanism is not None:
@@ -371,6 +414,39 @@ class Pipeline:
         return released, self.charges(plans, came, memory)
 
 
+def stepped(
+    round: int,
+    steps: Collection[NoisySteps],
+    neighbours: Neighbours,
+    subject: str = "",
+    *,
+    against: Against = "model_recipients",
+) -> tuple[Charge, ...]:
+    """What noisy steps outside of a round's vectors cost whoever ``neighbours`` are about, in the
+    eyes of the adversary that ``against`` names: a client's training, votes, a fitted model.
+
+    >>> once = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 9))
+    >>> [charge] = stepped(0, (once,), Neighbours("client", "replace_one"))
+    >>> charge.subject, charge.count
+    ('client', 1)
+    """
+    return tuple(
+        Charge(
+            round,
+            step.event,
+            step.sampling,
+            unit=neighbours.unit,
+            relation=step.relation or neighbours.relation,
+            subject=subject or neighbours.unit,
+            repeatable_noise=step.repeatable,
+            count=step.count,
+            against=against,
+            coins=step.coins,
+        )
+        for step in steps
+    )
+
+
 def post_processed(released: Released, vector: Vector) -> Released:
     """What became of a released vector through something that read it, public facts and its own
     coins, and nothing else: it costs nothing more (Dwork, Roth 2014, Proposition 2.1).
@@ -378,12 +454,16 @@ def post_processed(released: Released, vector: Vector) -> Released:
     return released if vector is released.vector else Released(vector)
 
 
-def played_again(before: Sequence[Charge], now: Sequence[Charge]) -> tuple[Charge, ...]:
+def played_again(
+    before: Sequence[Charge], now: Sequence[Charge], *, redrawn: bool = False
+) -> tuple[Charge, ...]:
     """What a round costs altogether that was charged with ``before`` and is played again, ``now``,
     on the samples that were drawn for it the first time, with fresh noise.
 
     Sampled releases compose when each draws a sample of its own. These share theirs: Gaussians are
     one Gaussian of both attempts, and anything else is charged as if everybody saw the sample.
+    ``redrawn``: secret coins were forgotten after the first attempt, and this one drew samples of
+    its own with others, so each is charged as it is.
 
     >>> drawn = Sampling("poisson", 0.1, 100)
     >>> noise = DpEvent("gaussian", {"noise_multiplier": 2.0})
@@ -394,7 +474,8 @@ def played_again(before: Sequence[Charge], now: Sequence[Charge]) -> tuple[Charg
     """
     left, made = list(before), []
     for charge in now:
-        same = [i for i, one in enumerate(left) if _amplifies(charge) and _of(one) == _of(charge)]
+        shared = _amplifies(charge) and not (redrawn and charge.coins == "secret")
+        same = [i for i, one in enumerate(left) if shared and _of(one) == _of(charge)]
         alike = [i for i in same if replace(left[i], event=charge.event) == charge]
         joint = together((left[alike[0]].event, charge.event)) if alike else ()
         if len(joint) == 1:

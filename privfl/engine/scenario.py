@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from privfl.core import (
     Defence,
     Guarantee,
     Knows,
+    Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
@@ -28,10 +29,12 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
     RunNoise,
+    Threat,
     TooManyByzantine,
     WithMemory,
     before_the_rule,
     counts_itself,
+    is_private,
 )
 from privfl.dp import Clip, NoBound
 from privfl.dp.pipeline import Pipeline
@@ -42,6 +45,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.opening import too_few
 from privfl.engine.releases import pipeline_of, refuse_asking, refuse_turns, require_steady
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
@@ -63,9 +67,14 @@ class Scenario:
 
     ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest
     updates, the rule. ``relation`` is that of the neighbours of whom noise claims privacy (None:
-    what `pipeline_of` says). ``facts`` are public words and numbers about the run that views and
-    reports show. ``mail`` says whether letters are signed and sealed (`crypto.post`) or believed by
-    their label, as they may be where one process plays everybody.
+    what `pipeline_of` says), ``threat`` against whom, and where cohorts are drawn from. ``facts``
+    are public words and numbers about the run that views and reports show. ``mail`` says whether
+    letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
+    one process plays everybody.
+
+    ``start`` is what is known of the model before the first round: "public", that it holds nothing
+    of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
+    names what was taken from clients' data before the run, which no epsilon counts.
     """
 
     workload: Workload
@@ -84,9 +93,12 @@ class Scenario:
     mail: MailMode = "bare"
     attackers_know: Knows = "rule"
     relation: NeighbourRelation | None = None
+    threat: Threat = Threat()
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    start: Literal["public"] | Ledger | None = None
+    uncharged: Sequence[str] = ()
 
     def check(self) -> None:
         """Refuse what cannot work.
@@ -106,6 +118,7 @@ class Scenario:
         self.sampler.sampling(len(self.clients))
         check_declared(self.channel, "channel", "kind", "able", "guarantee")
         self._check_guaranteed(self.channel.guarantee, self.channel)
+        self._check_enough()
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
             plain = ("local", "at", "local_deviation", "event")
@@ -152,6 +165,14 @@ class Scenario:
             self._check_adaptive()
         self._check_noise()
         self._check_rule()
+
+    def _check_enough(self) -> None:
+        """Refuse a run in which no cohort is large enough for the channel."""
+        sampling = self.sampler.sampling(len(self.clients))
+        drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
+        why = too_few(self.channel, round(drawn * len(self.clients)))
+        if why:
+            raise ConfigError(f"no round could be opened: {why} Ask more clients.")
 
     @staticmethod
     def _check_guaranteed(guarantee: object, part: object) -> None:
@@ -270,6 +291,7 @@ class Scenario:
             adaptive=self.adaptive,
             repeatable=self.noise.repeatable,
             void=self._void,
+            threat=self._threat,
         )
 
     @property
@@ -287,10 +309,28 @@ class Scenario:
         return self.mechanism.over(self.sampler.participation(self.rounds))
 
     @property
+    def _threat(self) -> Threat:
+        """The adversary; attackers among the clients know their own shares of distributed noise,
+        and whoever looks may be told.
+        """
+        liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
+        if self.channel.able.noise is None or liars <= self.threat.colluders:
+            return self.threat
+        recipients = self.threat.adversary == "model_recipients"
+        adversary = self.threat.adversary if recipients else "server_and_clients"
+        return replace(self.threat, adversary=adversary, colluders=liars)
+
+    @property
     def _void(self) -> str:
         """What makes a claim about clients void, in words: somebody sees their rows before any
-        noise, and moves rows of its own with them.
+        noise, and moves rows of its own with them; or the model that the run starts from was
+        trained on them without noise.
         """
+        if isinstance(self.start, Ledger) and not self.start.charges:
+            return (
+                "the model that this run starts from comes with a ledger that charges nothing, so"
+                " it was trained without noise. Start from a public model, or from one with noise."
+            )
         for attacker in self.attackers:
             if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
                 return (
@@ -317,6 +357,7 @@ class Scenario:
                     f"the method also sends '{part}', which needs a bound of its own here: set"
                     f" bound.parts to {{{part}: ...}}."
                 )
+        self._check_coins()
         pipeline = self.pipeline()
         if pipeline.private or self.workload.method.gradient.private:
             refuse_asking((self.aggregator, *self.defences))
@@ -334,6 +375,22 @@ class Scenario:
             require_steady(self.bound, self.rounds)
         elif self.sampler.participation(self.rounds).rate < 1:
             refuse_turns(self.sampler)
+
+    def _check_coins(self) -> None:
+        """Refuse secret coins that somebody can draw again."""
+        if self.threat.sampling != "secret":
+            return
+        if self.noise.repeatable:
+            raise ConfigError(
+                "threat.sampling is secret, and a noise seed draws the cohorts again: leave"
+                " noise_seed out, or set sampling to public."
+            )
+        gradient = self.workload.method.gradient
+        if is_private(gradient) and gradient.sampling != "secret":
+            raise ConfigError(
+                "threat.sampling is secret, and the batches of private training are drawn from the"
+                " run's seed: give its gradient sampling='secret'."
+            )
 
     def _check_adaptive(self) -> None:
         """Refuse a channel that does not sum the bits, and noise beside which their count is not

@@ -17,8 +17,9 @@ from privfl.engine.order import Order
 class Spending:
     """The charges of the round of one order, in a journal that holds those of all rounds before.
 
-    A round that was entered before is played again with the same cohort and the same batches, for
-    these are drawn from the run's seed: both attempts are charged together.
+    A round that was entered before is played again with the same cohort and the same batches where
+    these are drawn from the run's seed: both attempts are charged together. Where they are secret
+    they were forgotten, and are drawn anew: each attempt is a release of its own.
 
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
     round takes them over. ``memory`` is that of noise that hangs together over rounds: one charge
@@ -39,14 +40,10 @@ class Spending:
         """What the round cost: clients' training, and what left of it."""
         return self.trained + self.released
 
-    @property
-    def _own(self) -> tuple[Charge, ...]:
-        """What stands in the round's own entry."""
-        return self.charges if self.memory is None else self.trained
-
-    def enter(self, noisy: Noisy) -> None:
+    def enter(self, noisy: Noisy, *, released: bool = True) -> None:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
-        is one. Nothing that hangs on clients' data has been sent before.
+        is one. Nothing that hangs on clients' data has been sent before. Not ``released``: it is
+        known already that nothing will leave of it.
         """
         pipeline, number = self.order.pipeline, self.order.plan.number
         self.trained = tuple(
@@ -58,17 +55,17 @@ class Spending:
         again, self.before = self.journal.played(number)
         if self.memory is not None:
             self._share(self.memory)
-        self.released = pipeline.charges(self.order.plans, memory=self.memory)
-        if self.memory is not None:
+        self.released = pipeline.charges(self.order.plans, memory=self.memory, released=released)
+        if self.memory is not None and self.released:
             self.memory.entry = self.journal.enter(self.released, self.memory.entry)
-        self.entry = self.journal.enter(played_again(self.before, self._own), again)
+        self.entry = self.journal.enter(self._altogether(), again)
 
     def _share(self, memory: NoiseMemory) -> None:
-        """Where another block had this round already, both have its cohort, which was drawn once:
+        """Where another block had this round already, both have its cohort if a seed draws it:
         neither is amplified.
         """
         for name, charges in self.journal.covering(self.order.plan.number).items():
-            if name != memory.entry:
+            if name != memory.entry and self.order.pipeline.coins == "public":
                 memory.shared = True
                 self.journal.enter([replace(one, cohort_hidden=False) for one in charges], name)
 
@@ -77,4 +74,19 @@ class Spending:
         entered with.
         """
         self.released = tuple(released)
-        self.journal.settle(self.entry, played_again(self.before, self._own))
+        if self.memory is not None and self.released:
+            self.memory.shared |= any(not one.cohort_hidden for one in self.released)
+            self.journal.settle(self.memory.entry, self.released)
+        self.journal.settle(self.entry, self._altogether())
+
+    def fail(self) -> None:
+        """Nothing was released: what was sent is charged as it was, and that nothing was released
+        tells who was drawn.
+        """
+        untold = self.order.pipeline.charges(self.order.plans, memory=self.memory, released=False)
+        self.settle(untold or self.released)
+
+    def _altogether(self) -> tuple[Charge, ...]:
+        """What stands in the round's own entry."""
+        own = self.charges if self.memory is None else self.trained
+        return played_again(self.before, own, redrawn=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from privfl.core import (
     Faults,
     FlatModel,
     Knows,
+    Ledger,
     Loss,
     Mechanism,
     NeighbourRelation,
@@ -33,11 +34,12 @@ from privfl.core import (
     RoundPlan,
     Rule,
     RuleWithMemory,
+    Threat,
     Transcript,
     WithMemory,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound
+from privfl.dp import NoBound, delta_protects_nobody
 from privfl.engine import (
     MAIL,
     All,
@@ -53,6 +55,7 @@ from privfl.engine import (
 )
 from privfl.federation.clients import joined
 from privfl.federation.run import Run
+from privfl.federation.start import before_the_start, start_of
 from privfl.federation.summary import record_of, summary_of
 from privfl.training import (
     Executor,
@@ -81,6 +84,9 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
+        start: "public" where the model holds nothing of these clients; else all that was charged
+            for it, a ledger, its file, or the folder of the run that made it, which this run goes
+            on with. None: nothing is known, and statements say so.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -114,6 +120,8 @@ class Federation:
         attackers_know: Knows = "rule",
         mail: MailMode = "bare",
         relation: NeighbourRelation | None = None,
+        threat: Threat | None = None,
+        start: Literal["public"] | Ledger | Path | str | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -143,6 +151,8 @@ class Federation:
             attackers_know=attackers_know,
             mail=mail,
             relation=relation,
+            threat=threat or Threat(),
+            start=start_of(start),
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -159,6 +169,7 @@ class Federation:
         threads: int,
     ) -> None:
         scenario.check()
+        _refuse_delta(scenario, audit.delta)
         work = scenario.workload
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
@@ -167,6 +178,7 @@ class Federation:
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
+        self._spent = Ledger()
 
     @classmethod
     def from_config(
@@ -198,7 +210,7 @@ class Federation:
         The public recipe of the run stays as it is, and nothing is checked anew.
         """
         other = copy.copy(self)
-        other.scenario, other.config = scenario, None
+        other.scenario, other.config, other._spent = scenario, None, Ledger()
         other.audit = audit or self.audit
         other._executor = executor or self._executor
         return other
@@ -211,7 +223,8 @@ class Federation:
         progress: Progress | None = None,
         faults: Faults | None = None,
     ) -> Run:
-        """All rounds, from the start or from a checkpoint.
+        """All rounds, from the start or from a checkpoint. A federation that has run before starts
+        from the model that it made, and goes on with the ledger of that.
 
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
@@ -243,7 +256,7 @@ class Federation:
         plan: RoundPlan | None = None
         budget = AUTO_KEEP_BYTES
         try:
-            state = state or engine.begin(picked)
+            state = state or self._begun(engine.begin(picked))
             while state.round < scenario.rounds:
                 keep = self._keep(state.round, budget)
                 played = engine.play(state, keep=keep)
@@ -262,6 +275,7 @@ class Federation:
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
+        self._spent = state.ledger
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
@@ -272,6 +286,14 @@ class Federation:
             summary,
             transcripts,
             folder.path if folder else None,
+        )
+
+    def _begun(self, state: RunState) -> RunState:
+        """The first state, with all that was charged for the model that it starts from."""
+        start = self.scenario.start
+        known = start if isinstance(start, Ledger) else Ledger()
+        return replace(
+            state, ledger=before_the_start(self._spent if self._spent.charges else known)
         )
 
     def _open(
@@ -322,6 +344,17 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _refuse_delta(scenario: Scenario, delta: float) -> None:
+    """Refuse a delta that protects nobody whose privacy the run claims."""
+    groups = [len(scenario.clients)] if scenario.pipeline().private else []
+    if scenario.workload.method.gradient.private:
+        groups.append(max(len(index) for index in scenario.clients.values()))
+    for population in groups:
+        refused = delta_protects_nobody(delta, population)
+        if refused is not None:
+            raise ConfigError(f"audit.{refused}")
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

@@ -4,12 +4,23 @@ mechanisms' own records.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from privfl import catalog
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
-from privfl.core import Channel, Context, Guarantee, Liars, Mechanism, RingNoise, RoundPlan, Vector
+from privfl.core import (
+    Channel,
+    Context,
+    Guarantee,
+    Liars,
+    Mechanism,
+    RingNoise,
+    RoundPlan,
+    Vector,
+    WithMemory,
+)
 from privfl.dp import Schedule
 
 Root: TypeAlias = Callable[[Context], Vector]
@@ -104,7 +115,7 @@ def short(name: str) -> dict[str, str]:
     }
 
 
-def mechanisms() -> Iterator[tuple[str, Mechanism | RingNoise]]:
+def mechanisms() -> Iterator[tuple[str, Mechanism | RingNoise | WithMemory]]:
     """Every mechanism of the catalogue, with a noise multiplier (or an epsilon) of one."""
     for name, maker in catalog.SEAMS["mechanisms"].items():
         hints, required = catalog.fields_of(maker)
@@ -170,7 +181,11 @@ def _sentences(said: Guarantee[Liars], plan: RoundPlan) -> str:
     lines.append(f"Assumes: {'; '.join(said.assumes)}.")
     if said.fidelity == "ideal":
         lines.insert(0, "**Ideal: no cryptography runs.**")
-    return "\n".join(line for line in lines if line) + "\n"
+    return "\n".join(_filled(line) for line in lines if line) + "\n"
+
+
+def _filled(line: str) -> str:
+    return textwrap.fill(line, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -77,6 +77,14 @@ def test_training_learns(privfl, config, tmp_path):
         ("bound: {name: clip}", ["clip", "l2"]),
         ("audit: {keep: sometimes}", ["audit.keep"]),
         ("executor: magic", ["magic", "sequential"]),
+        ("device: toaster", ["device", "toaster", "cpu"]),
+        ("bound: {name: clip, l2: abc}", ["'l2' must be a number (it is 'abc')"]),
+        ("aggregator: {name: krum, f: 2.5}", ["'f' must be a whole number (it is 2.5)"]),
+        ("model: {name: mlp, hidden: 32}", ["'hidden' must be a list of whole numbers"]),
+        ("data: {clients: few}", ["'data.clients' must be a whole number or none (it is 'few')"]),
+        ("audit: {keep: some}", ["'audit.keep' must be 'auto', 'all', 'none' or a list of whole"]),
+        ("defences: 3", ["'defences' must be a name, a mapping with a name, or a list"]),
+        ("data: 3", ["'data' must be a mapping of keys (it is 3)"]),
         ("[1, 2]", ["mapping"]),
         ("a: b: c", ["YAML"]),
     ],
@@ -119,6 +127,23 @@ def test_a_missing_config_and_a_full_folder_are_refused(privfl, config, tmp_path
     assert [path.name for path in full.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("verb", [("run", "--resume"), ("report",), ("audit",)])
+def test_a_folder_that_is_no_run_is_refused_as_such(privfl, tmp_path, verb):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        done = privfl(*verb, folder)
+        assert done.returncode == 2
+        if folder.exists() or verb != ("audit",):  # a path that is not there may be a config's
+            assert f"'{folder}' holds no run" in done.stderr
+    assert not (tmp_path / "nowhere").exists()
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_clients_and_how_they_are_split_are_told_in_a_sentence(privfl, config, tmp_path):
+    done = privfl("run", config(DIGITS), "--out", tmp_path / "out")
+    assert "; 8 clients, split by dirichlet; the server reads" in done.stderr
+
+
 def test_an_audit_refuses_what_it_cannot_read_before_it_trains(privfl, config, tmp_path):
     assert privfl("audit", tmp_path / "no.yaml").returncode == 2
     assert (
@@ -142,6 +167,35 @@ def test_list_shows_every_seam_and_compat_as_json(privfl):
     said = json.loads(privfl("list", "guarantees", "--json").stdout)
     assert {row["a lying server"] for row in said if "active" in row["channel"]} == {"shift"}
     assert privfl("list", "aggregatorz").returncode == 2
+
+
+def test_compat_is_read_at_80_columns_and_says_what_its_json_says(privfl):
+    shown = privfl("list", "--compat", env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    letters = dict(line.split("  ") for line in shown.split("\n\n")[1].splitlines())
+    head, *grid = shown.split("\n\n")[2].splitlines()
+    assert max(len(line) for line in (head, *grid)) <= 80
+    marks = {
+        (rule, letters[letter]): mark
+        for rule, *row in (line.split() for line in grid)
+        for letter, mark in zip(head.split(), row, strict=True)
+    }
+    rows = json.loads(privfl("list", "--compat", "--json").stdout)
+    assert marks == {(row["rule"], row["channel"]): row["mark"] for row in rows}
+    assert all((row["mark"] in "+gs") == (row["verdict"] == "works") for row in rows)
+    meanings = shown.split("\n\n")[3]
+    assert all(f"{mark}  " in meanings for mark in {row["mark"] for row in rows})
+
+
+@pytest.mark.parametrize("what", ["channels", "aggregators", "attacks", "guarantees"])
+def test_lists_break_no_word_at_80_columns(privfl, what):
+    shown = privfl("list", what, env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert all(line.endswith("│") for line in shown.splitlines() if line.startswith("│"))
+    rows = json.loads(privfl("list", what, "--json").stdout)
+    key = "name" if "name" in rows[0] else "channel"
+    for row in rows:
+        assert any(row[key].split()[0] in line for line in shown.splitlines()), row[key]
 
 
 def test_data_list_names_every_set_with_its_licence(privfl):

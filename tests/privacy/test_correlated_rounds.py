@@ -30,7 +30,6 @@ from privfl.core import (
 from privfl.crypto import SecAgg
 from privfl.dp import (
     AdaptiveClip,
-    Clip,
     Correlated,
     Decaying,
     DistributedSkellam,
@@ -120,7 +119,8 @@ def test_a_round_that_opens_nothing_uses_its_row_up(federation):
     engine.carrier.faults = Faults()
     state = played(engine, 1, state)[-1]
     assert multiplier(state.ledger.charges) == pytest.approx(
-        Bisr(2).matrix(Participation(6, 3, 2)).sens(3, 2)
+        0.5
+        * Bisr(2).matrix(Participation(6, 3, 2)).sens(3, 2)
         / Bisr(2).matrix(Participation(6, 3, 2)).sens(3, 2, 4)
     )
     assert engine.memory.rows(3) == 4
@@ -468,7 +468,7 @@ def test_noise_in_shares_and_groups_beside_it_are_refused(federation):
     refused(
         federation,
         "divides by how many rows came",
-        channel=BucketedSecAgg(),
+        channel=BucketedSecAgg(size=2),
         aggregator=Mean(weighted=True),
     )
 

@@ -26,8 +26,9 @@ from privfl.core import (
     refuse_others_keys,
 )
 from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
-from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.members import HeClient, HeHelper, HeServer
+from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import Scheme
 from privfl.crypto.he.view import opened
 
@@ -55,6 +56,7 @@ class HomomorphicChannel:
     def _able(self) -> Able:
         return Able(
             encodes=self.scheme,
+            fewest=lambda n: self.arrangement.min_clients,
             sums=self.arrangement.releases,
             key_holders=self.key_holders,
             keyed=True,

@@ -6,6 +6,7 @@ from privfl.dp.mechanisms.distributed import DistributedDiscreteGaussian, Distri
 from privfl.dp.mechanisms.gaussian import Gaussian, LocalGaussian
 from privfl.dp.mechanisms.laplace import Laplace
 from privfl.dp.mechanisms.response import RandomisedResponse
+from privfl.dp.mechanisms.selective import SelectiveCost, SelectiveLaplace
 
 __all__ = [
     "Correlated",
@@ -16,5 +17,7 @@ __all__ = [
     "Laplace",
     "LocalGaussian",
     "RandomisedResponse",
+    "SelectiveCost",
+    "SelectiveLaplace",
     "Skellam",
 ]

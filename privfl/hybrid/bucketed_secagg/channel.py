@@ -83,9 +83,15 @@ class BucketedSecAgg(BucketedSettings):
         """Rounding inside every group, and the groups."""
         return Able(
             encodes=self.inside().code,
+            fewest=self.fewest,
             groups=self.buckets,
             noise=None if self.noise is None else self,
         )
+
+    def fewest(self, n: int) -> int:
+        """The quorum of one group, in cohorts of at least two; raises as `Buckets.sizes`."""
+        self.buckets.sizes(n)
+        return self.quorum
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:
@@ -108,15 +114,20 @@ class BucketedSecAgg(BucketedSettings):
         """
         raise no_helper("bucketed_secagg", who, ())
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for the noise: of one group, the smallest that can open, because one client
-        is in one group only.
+        is in one group only, and all who collude may be in it.
+
+        Raises:
+            ConfigError: nobody but colluders would be left in it.
         """
         inside = self.inside()
         if self.noise is None:
             return None
         smallest = self.plan_of(plan, self.groups(plan)[0], 0)
-        return inside.noise_event(smallest)
+        return inside.noise_event(smallest, colluders=colluders)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Group means to whoever reads the server's mail, and single updates where over half of a

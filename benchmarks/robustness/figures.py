@@ -1,0 +1,104 @@
+"""The pictures of `benchmarks.robustness`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import say
+
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+
+
+def save(figure: Any, name: str) -> None:
+    """Into docs/figures."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURES / name, dpi=90)
+    say(f"robustness: wrote docs/figures/{name}")
+
+
+def draw_shots(
+    shown: Mapping[str, Sequence[str]],
+    backdoor: Mapping[str, Sequence[float]],
+    main_task: Mapping[str, Sequence[float]],
+) -> None:
+    """Trigger and main task after the shot, group by group, with the spread over seeds."""
+    import matplotlib.pyplot as plt
+
+    sizes = [len(names) for names in shown.values()]
+    figure, axes = plt.subplots(
+        len(shown),
+        1,
+        figsize=(9.5, 9.5),
+        sharex=True,
+        layout="constrained",
+        height_ratios=[n + 0.6 for n in sizes],
+    )
+    for axis, (group, names) in zip(axes, shown.items(), strict=True):
+        at = torch.arange(len(names)).double()
+        for offset, label, values in ((-0.2, "backdoor", backdoor), (0.2, "main task", main_task)):
+            means = [statistics.mean(values[name]) for name in names]
+            below = [mean - min(values[name]) for name, mean in zip(names, means, strict=True)]
+            above = [max(values[name]) - mean for name, mean in zip(names, means, strict=True)]
+            bars = axis.barh(
+                at + offset, means, 0.38, xerr=[below, above], label=label, error_kw={"capsize": 2}
+            )
+            axis.bar_label(bars, [f"{100 * mean:.1f} %" for mean in means], padding=4, fontsize=8)
+        axis.set(yticks=at, yticklabels=names, xlim=(0, 1.12), xticks=[0.2 * i for i in range(6)])
+        axis.set_title(group, loc="left", fontsize=10)
+        axis.invert_yaxis()
+    axes[-1].set_xlabel(
+        f"accuracy after the round (MNIST; means of {len(next(iter(backdoor.values())))} seeds,"
+        " lines: least and most)"
+    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    save(figure, "single-shot.png")
+
+
+def draw_grid(
+    heat: torch.Tensor,
+    spread: torch.Tensor,
+    attacks: Sequence[str],
+    rules: Sequence[str],
+    attackers: str,
+    seeds: int,
+) -> None:
+    """Accuracies [attacks, rules] and their spread over seeds as a heat map."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(12.5, 11), layout="constrained")
+    shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
+    for i, (row, wide) in enumerate(zip(heat.tolist(), spread.tolist(), strict=True)):
+        for j, (value, between) in enumerate(zip(row, wide, strict=True)):
+            dark = value < 0.25 or value > 0.9
+            axis.text(
+                j,
+                i - 0.12,
+                f"{100 * value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=10,
+                color="white" if dark else "black",
+            )
+            axis.text(
+                j,
+                i + 0.27,
+                f"±{50 * between:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
+    axis.set_xticks(range(len(rules)), rules, rotation=35, ha="right")
+    axis.set_yticks(range(len(attacks)), attacks)
+    axis.axhline(0.5, color="black", linewidth=1.5)
+    axis.set_title(
+        f"Digits, {attackers} clients attack, Dirichlet 0.5: test accuracy in %, mean of {seeds}"
+        " seeds ± half their range"
+    )
+    figure.colorbar(shown, ax=axis, shrink=0.5, label="test accuracy, %")
+    save(figure, "attack-grid.png")

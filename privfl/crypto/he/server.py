@@ -1,0 +1,212 @@
+"""The server in one round: it collects ciphertexts, and learns one sum from those who hold keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from privfl.core import (
+    Abort,
+    Buffer,
+    ClientId,
+    KeepsSecrets,
+    Mail,
+    Opened,
+    PartyId,
+    RoundPlan,
+    Total,
+    client_of,
+    client_party,
+)
+from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, forwarded, opened_answer
+from privfl.crypto.he.keyring import Keyring
+from privfl.crypto.he.scheme import ThresholdScheme
+from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack_numbers
+
+READERS = 3
+"""How many clients the server asks where clients hold the key: the answer that most of them give
+counts.
+"""
+
+
+class Collection(KeepsSecrets):
+    """The first half of every server's round: the clients' messages, checked; who is out is out by
+    name.
+
+    Without ``check`` ciphertexts are not looked into as they come: a server that adds them itself
+    notices, and then calls `sift`.
+    """
+
+    def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
+        self.ring, self.plan, self.check = ring, plan, check
+        self.messages: dict[ClientId, SignedMessage] = {}
+        self.excluded: dict[PartyId, str] = {}
+        self.closed = False
+
+    def take(self, mail: Mail) -> None:
+        """Read what clients sent; after the collection closed, refuse it as late."""
+        topic = self.ring.topic(self.plan)
+        for sender, body in mail.items():
+            client = client_of(sender)
+            if client is None:
+                continue
+            try:
+                if client not in self.plan.cohort:
+                    raise Refused("not in the cohort")
+                if client in self.messages:
+                    continue
+                if self.closed:
+                    raise Refused("the message came after the sum was made")
+                if sender not in self.ring.roster:
+                    raise Refused("did not take part in the set-up")
+                message = SignedMessage.read(body)
+                message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
+                if self.check:
+                    self.ring.key().check(message.whole(), self.plan)
+                self.messages[client] = message
+            except Refused as refused:
+                self.excluded.setdefault(sender, str(refused))
+
+    @property
+    def clients(self) -> tuple[ClientId, ...]:
+        """Who is in the sum, in the order of the cohort."""
+        return tuple(client for client in self.plan.cohort if client in self.messages)
+
+    def sift(self) -> bool:
+        """Throw out what is signed and yet no ciphertext; whether there was any."""
+        before = len(self.messages)
+        for client in self.clients:
+            try:
+                self.ring.key().check(self.messages[client].whole(), self.plan)
+            except Refused as refused:
+                self.excluded[client_party(client)] = str(refused)
+                del self.messages[client]
+        return len(self.messages) < before
+
+    def close(self) -> list[SignedMessage]:
+        """All usable messages; nothing joins them any more.
+
+        Raises:
+            Abort: too few for the decryptors to open.
+        """
+        self.closed = True
+        if len(self.messages) < self.ring.arrangement.min_clients:
+            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
+            raise Abort(
+                f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums"
+                f" of fewer than {self.ring.arrangement.min_clients} stay closed{why}"
+            )
+        return [self.messages[client] for client in self.clients]
+
+
+class Opening(KeepsSecrets):
+    """What the server's rounds of all schemes share: what it collected, what it opened, how it
+    reads an answer.
+    """
+
+    def __init__(self, ring: Keyring, plan: RoundPlan, *, check: bool) -> None:
+        self.ring, self.plan = ring, plan
+        self.collected = Collection(ring, plan, check=check)
+        self.opened: Opened[Total] | None = None
+
+    @property
+    def result(self) -> Opened[Total] | None:
+        """The weighted sum, once it is opened."""
+        return self.opened
+
+    def answered(self, sender: PartyId, body: Buffer) -> tuple[bytes, ...]:
+        """What a decryptor signed for this round and this sum.
+
+        Raises:
+            Refused: it is nothing of the kind.
+        """
+        message = SignedMessage.read(body)
+        topic = self.ring.topic(self.plan)
+        message.verify(self.ring.roster.get(sender, bytes(64)), ANSWER, topic, sender)
+        count, parts = opened_answer(message, self.ring)
+        if count != len(self.collected.messages):
+            raise Refused("it opened a sum of another number of clients")
+        return parts
+
+    def finish(self, total: Total) -> None:
+        """The round is done."""
+        self.opened = Opened(total, self.collected.clients, excluded=dict(self.collected.excluded))
+
+
+class ServerRound(Opening):
+    """Collect, hand on, and learn the sum from those who hold keys."""
+
+    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
+        super().__init__(ring, plan, check=ring.arrangement.verifies)
+        self.answers: dict[PartyId, Parts] = {}
+
+    def step(self, mail: Mail) -> Mail:
+        """Collect; then read the answers."""
+        if not mail:
+            return {}
+        ask = not self.collected.closed
+        self.collected.take(mail)
+        if ask:
+            return self._ask()
+        self._read(mail)
+        return {}
+
+    def _ask(self) -> Mail:
+        ring, plan = self.ring, self.plan
+        messages = self.collected.close()
+        if ring.arrangement.verifies:
+            return dict.fromkeys(ring.arrangement.decryptors, b"".join(forwarded(messages)))
+        try:
+            total = ring.key().add([message.whole() for message in messages], plan)
+        except Refused as refused:
+            if self.collected.sift():
+                return self._ask()
+            raise Abort(f"the ciphertexts do not add: {refused}") from refused
+        count = len(messages).to_bytes(4, "little")
+        body = SignedMessage.signed(
+            ring.identity, SUM, ring.topic(plan), "server", (count, *total)
+        ).to_bytes()
+        readers = ring.arrangement.decryptors or tuple(
+            client_party(client) for client in self.collected.clients[:READERS]
+        )
+        return dict.fromkeys(readers, body)
+
+    def _read(self, mail: Mail) -> None:
+        ring, plan = self.ring, self.plan
+        readers = ring.arrangement.decryptors or tuple(
+            client_party(client) for client in self.collected.clients[:READERS]
+        )
+        for sender, body in mail.items():
+            if sender not in readers or sender in self.answers or self.opened is not None:
+                continue
+            try:
+                self.answers[sender] = self.answered(sender, body)
+            except Refused as refused:
+                self.collected.excluded.setdefault(sender, str(refused))
+        count = len(self.collected.messages)
+        try:
+            numbers = self._numbers(count)
+            total = (
+                None
+                if numbers is None or self.opened is not None
+                else ring.scheme.total(numbers, plan, count)
+            )
+        except Refused as refused:
+            raise Abort(
+                f"what the decryptors answered cannot be used: {refused}",
+                blamed=next(iter(self.answers), None),
+            ) from refused
+        if total is not None:
+            self.finish(total)
+
+    def _numbers(self, count: int) -> Numbers | None:
+        ring = self.ring
+        if not self.answers:
+            return None
+        if ring.arrangement.keys == "threshold" and isinstance(ring.scheme, ThresholdScheme):
+            return ring.scheme.combine(
+                ring.key(), self.answers, self.plan, count, ring.arrangement.threshold
+            )
+        said = Counter(bytes(parts[0]) for parts in self.answers.values() if len(parts) == 1)
+        if not said:
+            raise Refused("an answer of another form")
+        return unpack_numbers(said.most_common(1)[0][0])

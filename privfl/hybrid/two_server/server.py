@@ -1,0 +1,232 @@
+"""The first server in one round: it learns the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import fields, seal_to
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.bits import BitRows, Flips
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.parameters import (
+    DEAL,
+    DEALT,
+    HELD,
+    MASKED,
+    VECTOR,
+    Direction,
+    TwoServerParameters,
+)
+from privfl.hybrid.two_server.preprocessing import first_preprocessing
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.ring_codec import U64, signed, unpack
+from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
+from privfl.hybrid.two_server.sealing import (
+    DIRECTED,
+    DIRECTION_HEAD,
+    NOBODY,
+    SEED_SIZE,
+    UNKNOWN,
+    coin_of,
+    is_repeat,
+    open_steps,
+    seal_steps,
+    unseal_dealt,
+)
+from privfl.hybrid.two_server.tags import check_tags
+
+
+@dataclass(repr=False)
+class FirstServer(KeepsSecrets):
+    """The server that learns the result: it holds the masked vectors, and no mask.
+
+    ``half`` is its half of the joint coins' seed, ``seed`` all its other randomness, ``key`` what
+    it and the second server seal with.
+    """
+
+    now: TwoServerParameters
+    recipe: Recipe
+    second: tuple[bytes, ...]
+    dealer: tuple[bytes, ...]
+    half: bytes
+    seed: bytes
+    key: bytes
+    direction: Direction | None = None
+    unknown: bool = False
+    refused: str | None = None
+    memory: dict[str, U64] = field(default_factory=dict)
+    sent: int = 0
+    bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    machine: Machine | None = None
+    result: Opened[Total] | None = None
+
+    def anew(self) -> FirstServer:
+        """The same part with the same randomness, before it heard anything. Its own noise hides
+        nothing from it, so there is none.
+
+        In place of the direction, which is long, it has in ``memory`` what came of it.
+        """
+        short = (
+            None
+            if self.direction is None
+            else replace(self.direction, values=np.zeros(0, dtype=np.int64))
+        )
+        recipe = replace(self.recipe, noise=None)
+        return replace(
+            self,
+            recipe=recipe,
+            direction=short,
+            bodies={},
+            excluded={},
+            machine=None,
+            result=None,
+            sent=0,
+        )
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients, mask their vectors once more for the second server, then compute with
+        it.
+        """
+        for who, body in mail.items():
+            if client_of(who) is not None and self.machine is None:
+                self._hear(who, body)
+        if self.result is not None:
+            return {}
+        if "dealer" in mail and self.machine is not None and self.machine.tags is None:
+            self.machine.tags = self._tags(self.machine, mail["dealer"])
+        out = self._from_second(mail["server/1"]) if "server/1" in mail else {}
+        if (
+            self.machine is not None
+            and self.machine.done
+            and not (self.recipe.tagged and self.machine.tags is None)
+        ):
+            self._conclude(self.machine)
+        return out
+
+    def _from_second(self, body: Buffer) -> Mail:
+        if self.machine is None:
+            return self._ask(body)
+        if is_repeat(self.now, body, HELD):
+            return {}
+        try:
+            content = open_steps(self.now, self.key, b"2", body)
+        except Malformed as malformed:
+            raise StageAbort(
+                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
+        frames = self.machine.advance(content)
+        if not frames:
+            return {}
+        self.sent += 1
+        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+
+    def _hear(self, who: PartyId, body: Buffer) -> None:
+        try:
+            position, content = self.now.sender(who, body, VECTOR)
+            packed = fields.after_facts(content, fields.facts(self.now.plan))
+            if len(packed) != self.now.body:
+                raise Malformed(
+                    f"a vector of {len(packed)} bytes where {self.now.body} were asked for"
+                )
+            self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
+        except Malformed as malformed:
+            self.excluded.setdefault(who, f"stage share: {malformed}")
+
+    def _ask(self, body: Buffer) -> Mail:
+        now, half, seed = self.now, self.half, self.seed
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
+        try:
+            _, content = now.read(body, HELD)
+            held, rest = fields.read_bit_set(content, now.plan.n)
+            theirs, reasons = bytes(rest[:SEED_SIZE]), bytes(rest[SEED_SIZE:])
+            lines = [line.partition("\t") for line in reasons.decode().splitlines()]
+        except (Malformed, UnicodeDecodeError) as malformed:
+            raise StageAbort(
+                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
+        for client, _, why in lines:
+            self.excluded.setdefault(client, f"{why} (server/1)")
+        left = sorted(held & self.bodies.keys())
+        now.enough("agree", left)
+        bodies, n = [self.bodies[i] for i in left], len(left)
+        preprocessing, program = (
+            first_preprocessing(seed, self.recipe.demand(now, n), now.library),
+            self.recipe.program(now, self.unknown),
+        )
+        machine = Machine(
+            now,
+            True,
+            tuple(left),
+            program,
+            MaskedRows(bodies),
+            preprocessing,
+            veil=Veil(seed),
+            direction=self.direction,
+        )
+        machine.seed, machine.memory = seed, self.memory
+        masked: list[bytes] = []
+        if now.signs:
+            machine.bits, machine.flips = BitRows(bodies), Flips(seed)
+        else:
+            values = (
+                None
+                if self.direction is None or not len(self.direction.values)
+                else self.direction.values
+            )
+            survey = Survey(now, n, coin_of(now, half, theirs), values)
+            masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
+            machine.surveyed(
+                {**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])}
+            )
+        self.machine, self.bodies = machine, {}
+        members = fields.bit_set(left, now.plan.n)
+        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
+        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.bound_to("head"))
+        sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
+        return {
+            "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
+            "dealer": now.write(DEAL, 0, members, sealed_boxes),
+        }
+
+    def _direction(self) -> bytes:
+        if self.direction is None:
+            return DIRECTION_HEAD.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
+        return (
+            DIRECTION_HEAD.pack(DIRECTED, self.direction.length)
+            + self.direction.values.astype("<i4").tobytes()
+        )
+
+    def _tags(self, machine: Machine, body: Buffer) -> U64:
+        try:
+            _, content = self.now.read(body, DEALT)
+            return unpack(unseal_dealt(self.now, self.seed, bytes(content)), 64, machine.n)
+        except Malformed as malformed:
+            raise StageAbort(
+                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
+            ) from None
+
+    def _conclude(self, machine: Machine) -> None:
+        now = self.now
+        if self.recipe.tagged:
+            check_tags(machine)
+        total = signed(machine.public["sum"], now.ring)
+        if now.weighted:
+            opened = now.code.decode(total, now.plan, machine.count)
+        else:
+            opened = Total(
+                torch.from_numpy((total * machine.unit).astype(np.float32)),
+                machine.weight,
+                machine.count,
+            )
+        clients = tuple(now.plan.cohort[i] for i in machine.positions)
+        disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
+        survivors = tuple(clients[i] for i in machine.valid)
+        self.result = Opened(opened, survivors, disclosed, {**self.excluded, **machine.excluded})
