@@ -142,7 +142,7 @@ def _row(first: str, other: str, name: object, *values: object) -> str:
 
 
 def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each unit has spent, by both accountants, and what canaries showed of it."""
+    """What each unit has spent, by both accountants, and what an audit found of it."""
     if not lines:
         return []
     seen = {row["unit"]: row for row in audited}
@@ -174,7 +174,7 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
             "epsilon",
             "by RDP",
             "by PLD",
-            "by canaries",
+            "by an audit",
             "delta",
             "neighbours",
             "releases",
@@ -186,13 +186,21 @@ def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, A
 
 
 def _shown(row: Mapping[str, Any] | None) -> str:
+    """What an audit found of a claim: its verdict with what it would have seen, and beside that
+    what a black box shows.
+    """
     if row is None:
         return "not audited (privfl audit RUN --dp)"
-    if row["at least"] is None:
+    if row["verdict"] == "no claim":
         return str(row["verdict"])
-    beside = f"{row['releases']} releases, which claim {_epsilon(row['claimed epsilon'])}"
+    said = row["alarms"] or f"would have seen: {row['would have seen']}"
+    words = f"{row['verdict']} at level {row['level']:g}: {said}."
+    if row["at least"] is None:
+        return words
+    claimed = _epsilon(row["of a claim of"])
     return (
-        f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
+        f"{words} Canaries alone: epsilon at least {row['at least']:.3f} of {claimed}"
+        f" ({row['confidence']:.0%})."
     )
 
 
