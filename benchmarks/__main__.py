@@ -14,7 +14,6 @@ SHARED = (
     "peers",
     "breaching_env",
     "flower_env",
-    "robustness_figures",
     "scattering",
 )
 

@@ -1,7 +1,7 @@
 """What every benchmark shares: rows, interleaved timing, and one command line.
 
-A benchmark file has a list of cases, each a name and a function that yields rows, and ends with
-``main("name", CASES)``.
+A benchmark, a file or a package with a ``__main__``, has a list of cases, each a name and a
+function that yields rows, and ends with ``main("name", CASES)``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fixed wavelet scattering of grey images: features that no data was used to choose (Bruna,
+"""A fixed wavelet scattering of images: features that no data was used to choose (Bruna,
 Mallat 2013; Tramèr, Boneh 2021).
 """
 
@@ -49,22 +49,27 @@ def _modulus(maps: Tensor, filters: Tensor) -> Tensor:
 
 @torch.no_grad()
 def scattering(images: Tensor, block: int = 500) -> Tensor:
-    """Averages, first- and second-order coefficients at two scales [n, 81, h / 4, w / 4] of images
-    [n, 1, h, w].
+    """Averages, first- and second-order coefficients at two scales [n, 81 c, h / 4, w / 4] of
+    images [n, c, h, w], one colour after the other.
 
     Each image is normalised by itself in 27 groups of channels, which needs no statistics of the
     data, so nothing is spent on it.
     """
     filters, out = wavelets(), []
     for part in torch.split(images, block):
-        first = _modulus(part, filters)
-        half = F.avg_pool2d(part, 2)
-        second, coarse = _modulus(F.avg_pool2d(first, 2), filters), _modulus(half, filters)
-        maps = [
-            F.avg_pool2d(part, 4),
-            F.avg_pool2d(first, 4),
-            F.avg_pool2d(coarse, 2),
-            F.avg_pool2d(second, 2),
-        ]
-        out.append(F.group_norm(torch.cat(maps, dim=1), GROUPS))
+        colours = [_coefficients(colour, filters) for colour in part.split(1, dim=1)]
+        out.append(F.group_norm(torch.cat(colours, dim=1), GROUPS))
     return torch.cat(out)
+
+
+def _coefficients(grey: Tensor, filters: Tensor) -> Tensor:
+    """The 81 maps [n, 81, h / 4, w / 4] of one colour [n, 1, h, w]."""
+    first, half = _modulus(grey, filters), F.avg_pool2d(grey, 2)
+    second, coarse = _modulus(F.avg_pool2d(first, 2), filters), _modulus(half, filters)
+    maps = [
+        F.avg_pool2d(grey, 4),
+        F.avg_pool2d(first, 4),
+        F.avg_pool2d(coarse, 2),
+        F.avg_pool2d(second, 2),
+    ]
+    return torch.cat(maps, dim=1)

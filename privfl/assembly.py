@@ -26,6 +26,7 @@ from privfl.core import (
     RingNoise,
     SeededNoise,
     Seeds,
+    Threat,
     unknown,
 )
 from privfl.data import DATASETS, Split, load
@@ -62,7 +63,8 @@ def scenario(config: Config) -> Scenario:
     )
     private = ring_noise or (mechanism is not None and not mechanism.local)
     noised = ring_noise or mechanism is not None
-    method = training(_uniform(config.training) if noised else config.training)
+    trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
+    method = training(_uniform(trained) if noised else trained)
     bound_part = dict(config.bound)
     part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -70,6 +72,7 @@ def scenario(config: Config) -> Scenario:
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
     builder, options = _model(config.model)
+    _check_device(config.device)
     split = _split(config)
     clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(
@@ -113,6 +116,7 @@ def scenario(config: Config) -> Scenario:
         ],
         attackers_know=config.attackers_know,
         relation=config.relation,
+        threat=Threat(**config.threat.model_dump()),
         server_optimizer=optimizer,
         part_bounds=part_bounds,
         mail=config.mail,
@@ -120,7 +124,8 @@ def scenario(config: Config) -> Scenario:
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         facts={
             "data": split.about or split.name,
-            "clients": f"{len(clients)}, split by {config.data.partition['name']}",
+            "clients": f"{len(clients):,}",
+            "split by": config.data.partition["name"],
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),
@@ -128,6 +133,21 @@ def scenario(config: Config) -> Scenario:
             "bound": bound.describe(),
         },
     )
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device before anything is loaded onto it.
+
+    Raises:
+        ConfigError: torch knows no such device, or cannot use it here.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
+        ) from None
 
 
 def training(part: Mapping[str, Any]) -> Method:
@@ -227,6 +247,14 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
         )
     noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
     return noised
+
+
+def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Batches of private training are drawn from the operating system."""
+    gradient = part.get("gradient")
+    if not isinstance(gradient, Mapping) or gradient.get("name") != "dp":
+        return dict(part)
+    return {**part, "gradient": {"sampling": "secret", **gradient}}
 
 
 def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:

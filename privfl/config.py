@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from privfl.core import ConfigError, unknown
+from privfl.core import ConfigError, unknown, wrong_value
 
 
 def _as_part(value: Any) -> Any:
@@ -26,7 +26,7 @@ def _as_part(value: Any) -> Any:
         if not isinstance(value.get("name"), str):
             raise ValueError("needs a 'name', as in {name: krum, f: 2}")
         return dict(value)
-    raise ValueError(f"is a name or a mapping with a name, and is {value!r}")
+    raise ValueError("must be a name, or a mapping with a name, as in {name: krum, f: 2}")
 
 
 Part: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_as_part)]
@@ -35,6 +35,8 @@ Part: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_as_part)]
 def _as_parts(value: Any) -> Any:
     if value is None:
         return []
+    if not isinstance(value, str | Mapping | list | tuple):
+        raise ValueError("must be a name, a mapping with a name, or a list of these")
     return [value] if isinstance(value, str | Mapping) else value
 
 
@@ -83,6 +85,20 @@ class AuditConfig(_Strict):
     held_out: Annotated[float, Field(ge=0.1, le=0.9)] = 0.5
 
 
+class ThreatConfig(_Strict):
+    """Against whom privacy is claimed (`core.Threat`): ``adversary`` looks, with ``colluders``
+    clients that tell it what they know; None is the strongest against whom the noise protects.
+    Sampling makes a claim cheaper only against those who do not learn who was drawn:
+    ``sees_cohort`` None is that only the server does, and with ``sampling: public`` the cohorts
+    follow from ``seed``.
+    """
+
+    adversary: Literal["model_recipients", "server", "server_and_clients"] | None = None
+    colluders: Annotated[int, Field(ge=0)] = 0
+    sees_cohort: bool | None = None
+    sampling: Literal["secret", "public"] = "public"
+
+
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
@@ -90,7 +106,7 @@ class Config(_Strict):
     believe the label on it, as they may where one process plays everybody.
 
     ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
-    change, or send zero (None: the one that the parts prove most of).
+    change, or send zero (None: the one that the parts prove most of); ``threat`` says against whom.
 
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
@@ -109,6 +125,7 @@ class Config(_Strict):
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
+    threat: ThreatConfig = ThreatConfig()
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
@@ -192,15 +209,27 @@ def _override(raw: dict[str, Any], override: str) -> None:
     here[keys[-1]] = value
 
 
+_GROUPS: Mapping[str, type[_Strict]] = {"audit": AuditConfig, "threat": ThreatConfig}
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = [str(step) for step in first["loc"]]
     if first["type"] == "extra_forbidden":
-        model = AuditConfig if where[0] == "audit" and len(where) > 1 else Config
+        model = _GROUPS.get(where[0], Config) if len(where) > 1 else Config
         return unknown(
             "key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields]
         )
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return (
-        f"config key '{'.'.join(where)}': {what[0].lower()}{what[1:]} (it is {first['input']!r})."
-    )
+    hint, known = _meant(where)
+    return f"config key '{'.'.join(known)}' {wrong_value(dict(first), hint)}"
+
+
+def _meant(where: Sequence[str]) -> tuple[Any, list[str]]:
+    """The type of the key that a path leads to, and the part of the path that names keys."""
+    model: type[BaseModel] = Config
+    for depth, step in enumerate(where, start=1):
+        hint = model.model_fields[step].annotation
+        if not (isinstance(hint, type) and issubclass(hint, BaseModel)):
+            return hint, list(where[:depth])
+        model = hint
+    return dict, list(where)

@@ -41,12 +41,13 @@ from privfl.core import (
     Rows,
     Rule,
     Sampling,
+    Threat,
     Vector,
     client_party,
     dropped,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, spent_epsilon
+from privfl.dp import NoBound, delta_protects_nobody, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
 from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, unreadable
 from privfl.engine.compatibility import check_declared
@@ -97,7 +98,8 @@ class PrivateAggregation(Generic[O]):
     noise (or the channel's clients do, in shares). A rule that reads what the channel hides does
     not type-check, and is refused. What a round costs is charged by `dp.Pipeline`, exactly as an
     engine's round would be, under ``relation`` (None: what `engine.pipeline_of` says). Without
-    ``sampling`` (how each round's clients were drawn) every client pays for every round. A public
+    ``sampling`` (how each round's clients were drawn) every client pays for every round; ``threat``
+    says against whom, and whether the caller drew them with coins that nobody can repeat. A public
     ``denominator`` is what the mean divides by, in place of the number present: without it nothing
     is claimed of clients that come and go, nor of Poisson samples. Each round is charged before its
     first message, in ``ledger_file`` where one is given: a layer that starts anew with that file
@@ -127,6 +129,7 @@ class PrivateAggregation(Generic[O]):
         denominator: float | None = None,
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
+        threat: Threat | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -144,6 +147,7 @@ class PrivateAggregation(Generic[O]):
         denominator: float | None = None,
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
+        threat: Threat | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -160,6 +164,7 @@ class PrivateAggregation(Generic[O]):
         denominator: float | None = None,
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
+        threat: Threat | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -179,7 +184,7 @@ class PrivateAggregation(Generic[O]):
         )
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
-        self.relation = relation
+        self.relation, self.threat = relation, threat or Threat()
         if mechanism is not None:
             if not isinstance(mechanism, Mechanism):
                 raise ConfigError(
@@ -282,7 +287,7 @@ class PrivateAggregation(Generic[O]):
                 opened.what.n if isinstance(opened.what, Rows) else None,
                 opened.disclosed,
             ),
-            read_by=said.read_by(),
+            read_by=said.read_by(plan),
             liars=said.liars(),
             fidelity=said.fidelity,
             bytes_sent=outcome.bytes_sent() if said.measured else None,
@@ -317,10 +322,14 @@ class PrivateAggregation(Generic[O]):
             sampling=sampling,
             mechanism=self.mechanism,
             relation=self.relation,
+            threat=self.threat,
             repeatable=self.noise.repeatable,
         )
         if pipeline.private:
             refuse_asking((self.rule,))
+            refused = delta_protects_nobody(self.delta, sampling.population)
+            if refused is not None:
+                raise ConfigError(refused)
         pipeline.check(rows)
         return pipeline
 

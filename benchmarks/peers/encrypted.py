@@ -14,6 +14,7 @@ from privfl.crypto.he.lattice import Lattice
 from privfl.crypto.he.lattice.keys import fresh
 from privfl.crypto.he.lattice.seal import context, passage
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters, unit_vector
 from privfl.hybrid.encrypted_cosine.products import (
     encrypted,
     opened,
@@ -24,7 +25,6 @@ from privfl.hybrid.encrypted_cosine.products import (
     weighted_sum,
 )
 from privfl.hybrid.encrypted_cosine.queries import Answering, from_bytes, question, to_bytes
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters, unit_vector
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,6 +17,7 @@ from privfl.core import (
     ConfigError,
     Needs,
     unknown,
+    wrong_value,
 )
 
 
@@ -142,10 +143,8 @@ def _checked(owner: str, key: str, hint: Any, value: Any) -> Any:
             value
         )
     except ValidationError as error:
-        what = str(error.errors()[0]["msg"])
-        raise ConfigError(
-            f"{owner}: '{key}': {what[0].lower()}{what[1:]} (it is {value!r})."
-        ) from None
+        problem = error.errors()[0]
+        raise ConfigError(f"{owner}: '{key}' {wrong_value(problem, hint)}") from None
     except PydanticUserError:
         raise ConfigError(
             f"{owner}: '{key}' cannot be set from a config; build the object in Python."

@@ -9,10 +9,10 @@ names ``module:Class`` runs that module: read somebody else's config before you 
 
 from __future__ import annotations
 
+import difflib
 import importlib
-import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -124,7 +124,9 @@ class PluggedTable(Mapping[str, T], Generic[T]):
 
     def _fitting(self, said: str, maker: Any) -> T:
         if not callable(maker):
-            raise ConfigError(f"{said} is a {type(maker).__name__}, and no class or function.")
+            raise ConfigError(
+                f"{said} is no class or function: it is of type {type(maker).__name__}."
+            )
         missing = self._missing(maker)
         if missing:
             raise ConfigError(f"{said} declares no {', '.join(missing)}, and every part here does.")
@@ -180,8 +182,16 @@ def _imported(name: str) -> Any:
             f"'{name}': the module '{where}' cannot be imported: {type(error).__name__}: {error}."
             " Install it, or put its folder on PYTHONPATH."
         ) from error
+    said = f"the module '{where}'"
     for step in path.split("."):
         if step not in vars(found):
-            raise ConfigError(f"'{name}': {inspect.getmodule(found) or where} has no '{step}'.")
-        found = vars(found)[step]
+            raise ConfigError(f"'{name}': {said} has no '{step}'{_near(step, vars(found))}")
+        found, said = vars(found)[step], f"'{step}'"
     return found
+
+
+def _near(name: str, there: Iterable[str]) -> str:
+    """The end of a sentence on a name that is not there: with the nearest public one."""
+    public = [known for known in there if not known.startswith("_")]
+    near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else "."

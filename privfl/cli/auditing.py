@@ -13,6 +13,7 @@ from privfl.cli.screen import bar, say, strict, table
 from privfl.config import load
 from privfl.core import Adversary, ConfigError
 from privfl.federation import Federation
+from privfl.report import config_in, write_report
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 MOST_SHOWN = 200
@@ -76,7 +77,7 @@ def audit(
     from privfl.audit import audit as attack
     from privfl.audit import write_page
 
-    path = source / "config.yaml" if source.is_dir() else source
+    path = config_in(source) if source.is_dir() else source
     config = load(path, settings or ())
     for adversary in config.audit.adversaries:
         Adversary.parse(adversary)
@@ -116,9 +117,8 @@ def _claims(
     from privfl.audit import Settings, audit_claims
     from privfl.engine import read_ledger
     from privfl.engine.checkpoint import write_atomically
-    from privfl.report import write_report
 
-    path = source / "config.yaml" if source.is_dir() else source
+    path = config_in(source) if source.is_dir() else source
     federation = Federation.from_config(path, overrides)
     recorded = (
         read_ledger(source)

@@ -12,6 +12,7 @@ import typer
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.federation import Federation, Run
+from privfl.report import config_in, write_report
 
 Settings = Annotated[
     list[str] | None,
@@ -41,7 +42,7 @@ def run(
             raise ConfigError(
                 "--resume takes everything from the run folder: leave CONFIG, --out and --set out."
             )
-        federation, folder = Federation.from_config(resume / "config.yaml"), resume
+        federation, folder = Federation.from_config(config_in(resume)), resume
     elif config is None:
         raise ConfigError("give a CONFIG.yaml, or --resume with a run folder.")
     else:
@@ -52,8 +53,6 @@ def run(
     say(f"privfl: {_about(federation)}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
-    from privfl.report import write_report
-
     page = write_report(folder)
     table("Result", [_result(result)], as_json)
     say(f"privfl: the run is in {folder}, its report in {page}")
@@ -87,8 +86,6 @@ def sweep(
     federations = [
         Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
     ]  # refuse before the first run
-    from privfl.report import write_report
-
     rows: list[dict[str, Any]] = []
     with bar("sweep", len(chosen)) as shown:
         for number, (keys, federation) in enumerate(zip(chosen, federations, strict=True)):
@@ -104,8 +101,6 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
 ) -> None:
     """Draw the report of a run again."""
-    from privfl.report import write_report
-
     say(f"privfl: wrote {write_report(folder)}")
 
 
@@ -140,8 +135,8 @@ def _fresh(name: str) -> Path:
 def _about(federation: Federation) -> str:
     facts = federation.scenario.facts
     return (
-        f"{facts['model']}; {facts['data']}; {facts['clients']} clients; the server reads"
-        f" {facts['the server reads']}"
+        f"{facts['model']}; {str(facts['data']).rstrip('.')}; {facts['clients']} clients, split by"
+        f" {facts['split by']}; the server reads {facts['the server reads']}"
     )
 
 

@@ -66,6 +66,8 @@ from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
     OUTSIDER,
     POWERS,
+    TRUE_KEYS,
+    UNFORGED,
     Cast,
     Coalition,
     Fidelity,
@@ -89,6 +91,7 @@ from privfl.core.local import (
     Weighting,
     is_private,
 )
+from privfl.core.meant import wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.privacy import (
@@ -119,7 +122,7 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds
+from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -145,6 +148,7 @@ from privfl.core.sealed_state import (
     seal_state,
     unseal_state,
 )
+from privfl.core.threat import Against, Coins, Threat
 from privfl.core.transcript import Adversary, Incident, Transcript, View, dropped
 from privfl.core.types import (
     Buffer,
@@ -165,11 +169,14 @@ __all__ = [
     "NO_FAULTS",
     "OUTSIDER",
     "POWERS",
+    "TRUE_KEYS",
+    "UNFORGED",
     "UNPROVED",
     "Able",
     "Abort",
     "Adversary",
     "AfterSeat",
+    "Against",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -193,6 +200,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "Coins",
     "ConfigError",
     "Context",
     "CountsItself",
@@ -284,6 +292,7 @@ __all__ = [
     "Some",
     "Stable",
     "StateKey",
+    "Threat",
     "TooManyByzantine",
     "Total",
     "TrainingPoison",
@@ -323,7 +332,9 @@ __all__ = [
     "refuse_others_keys",
     "require",
     "seal_state",
+    "secret_generator",
     "unknown",
     "unpack_parts",
     "unseal_state",
+    "wrong_value",
 ]

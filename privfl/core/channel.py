@@ -70,9 +70,15 @@ class Grouping(Protocol):
 class CarriesNoise(Protocol):
     """Noise shares that clients add to their integers, so that nobody sees a sum without noise."""
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for the noise in a sum of so many survivors, where one contribution becomes
         zero; None where there is no noise. ``survivors`` None: the fewest that can be opened.
+        So many ``colluders`` among them know their own shares, and subtract them.
+
+        Raises:
+            ConfigError: nobody but colluders would be left.
         """
         ...
 

@@ -263,15 +263,15 @@ def drive_parts(
         alone = {who: parties[part] for who, parties in cast.items() if part in parties}
         one = carry(alone, faults, keep_bodies=keep_bodies)
         return _carried(one, {part: openers[part].result}, {part: one.aborts})
-    bundles = {}
-    for who, parties in cast.items():
-        lying = who in faults.byzantine
-        made = {
-            part: faults.byzantine[who](party) if lying else party
-            for part, party in parties.items()
-        }
-        bundles[who] = Bundle(made, lying)
-    outcome = carry(bundles, replace(faults, byzantine={}), keep_bodies=keep_bodies)
+    bundles = {who: Bundle(parties) for who, parties in cast.items()}
+    liars = {
+        who: Bundle({part: lie(party) for part, party in cast[who].items()}, lying=True)
+        for who, lie in faults.byzantine.items()
+        if who in cast
+    }
+    bundles |= liars  # whatever the driver puts around a bundle, it knows whose it is
+    told = replace(faults, byzantine=dict.fromkeys(liars, _as_it_is))
+    outcome = carry(bundles, told, keep_bodies=keep_bodies)
     aborts = {
         part: {
             **outcome.aborts,
@@ -281,6 +281,10 @@ def drive_parts(
     }
     opened = {part: opener.result for part, opener in openers.items()}
     return _carried(outcome, opened, aborts)
+
+
+def _as_it_is(liar: Party) -> Party:
+    return liar
 
 
 def _carried(
@@ -328,10 +332,9 @@ def drive_all(
             return Outcome(None, aborts, tuple(messages), seconds)
         arriving = post.deliver(exchange + 1)
     without_end = f"was still talking after {MAX_EXCHANGES} exchanges"
-    bundled = {who for who, party in cast.items() if isinstance(party, Bundle) and party.lying}
-    if not lying | bundled:  # honest parties end: that they do not is our fault
+    if not lying:  # honest parties end: that they do not is our fault
         raise Abort(f"everybody {without_end}")
-    for who in lying | bundled:
+    for who in lying:
         aborts.setdefault(who, Abort(f"{who} {without_end}"))
     return Outcome(None, aborts, tuple(messages), seconds)
 

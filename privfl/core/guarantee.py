@@ -20,6 +20,9 @@ single update.
 POWERS: tuple[Power, ...] = ("nothing", "abort", "choose", "shift", "read")
 Fidelity: TypeAlias = Literal["real", "ideal"]
 """Whether the protocol runs, or a simulator's trusted party computes what it would."""
+UNFORGED = "mail that nobody forges on its way (mail: signed sees to it)"
+"""What a protocol assumes of bare mail; of signed letters it assumes `TRUE_KEYS` instead."""
+TRUE_KEYS = "a directory with everybody's true keys"
 OUTSIDER: PartyId = "outsider"
 """Whoever taps every wire. Mail to the server is signed and not sealed, so a tap stands in for the
 server wherever the server's mail, and no secret of its own, is what a coalition needs.
@@ -37,8 +40,9 @@ class Quota(NamedTuple):
 class Some:
     """So many of the parties around a client, whichever they are.
 
-    ``what`` says which, in words ("any 2 of 3 decryptors"); ``around`` says for every client of a
-    round how many of whom are enough against this client.
+    ``what`` says which, in words ("any 2 of 3 decryptors"), where "{t}" and "{k}" stand for how
+    many of how many; ``around`` says for every client of a round how many of whom are enough
+    against this client.
     """
 
     what: str
@@ -72,6 +76,25 @@ class Some:
             }
 
         return cls(what, around)
+
+    def describe(self, plan: RoundPlan | None = None) -> str:
+        """Which parties, in words: with the numbers of a round, or with letters for them.
+
+        >>> some = Some.others(lambda n: n - 1, "{t} of the {k} others")
+        >>> some.describe(), some.describe(RoundPlan(0, (1, 2, 3), d=1, l2=1.0))
+        ('t of the k others', '2 of the 2 others')
+        """
+        quotas = [] if plan is None else list(self.around(plan).values())
+        if not quotas:
+            return self.what.format(t="t", k="k")
+        return self.what.format(
+            t=_span(quota.least for quota in quotas), k=_span(len(q.among) for q in quotas)
+        )
+
+
+def _span(counts: Iterable[int]) -> str:
+    seen = sorted(set(counts))
+    return str(seen[0]) if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +140,13 @@ class Coalition:
         free = [p for p in quota.among if p not in self.parties and p != client_party(client)]
         return self.parties.union(free[: quota.least - len(self.parties.intersection(quota.among))])
 
-    def describe(self) -> str:
-        """The coalition in words."""
+    def describe(self, plan: RoundPlan | None = None) -> str:
+        """The coalition in words, with the numbers of a round where one is given."""
         named = sorted(self.parties, key=lambda party: (party != "server", party))
         words = [_name(party) for party in named]
-        return " with ".join([*words, *([self.some.what] if self.some is not None else [])])
+        if self.some is not None:
+            words.append(self.some.describe(plan))
+        return " with ".join(words)
 
 
 def _name(party: PartyId) -> str:
@@ -255,27 +280,39 @@ class Guarantee(Generic[T]):
             return self
         return replace(self, assumes=(*self.assumes, *noise.assumes))
 
+    def signed(self) -> Guarantee[T]:
+        """The same where every letter is signed by its sender (`crypto.post`): nobody forges mail
+        as long as the directory is true.
+
+        >>> Guarantee((), (), (), (UNFORGED, "a clip")).signed().assumes
+        ("a directory with everybody's true keys", 'a clip')
+        """
+        held = [TRUE_KEYS if assumed == UNFORGED else assumed for assumed in self.assumes]
+        return replace(self, assumes=tuple(dict.fromkeys(held)))
+
     @property
     def measured(self) -> bool:
         """Whether bytes and seconds that were measured are those of the protocol."""
         return self.fidelity == "real"
 
-    def read_by(self) -> str:
-        """Who reads single updates, in words."""
-        return ", or ".join(coalition.describe() for coalition in self.reads) or "nobody"
+    def read_by(self, plan: RoundPlan | None = None) -> str:
+        """Who reads single updates, in words: with the numbers of a round where one is given."""
+        return ", or ".join(coalition.describe(plan) for coalition in self.reads) or "nobody"
 
-    def told(self) -> list[dict[str, str]]:
-        """Who can do what: one line for each coalition that reads and for each lie."""
+    def told(self, plan: RoundPlan | None = None) -> list[dict[str, str]]:
+        """Who can do what: one line for each coalition that reads and for each lie, with the
+        numbers of a round where one is given.
+        """
         lines = [
             {
-                "who": coalition.describe(),
+                "who": coalition.describe(plan),
                 "does": "follows the protocol, and looks",
                 "can": f"read {self.hidden}",
             }
             for coalition in self.reads
         ]
         return lines + [
-            {"who": lie.who.describe(), "does": lie.does, "can": _DOES[lie.can]}
+            {"who": lie.who.describe(plan), "does": lie.does, "can": _DOES[lie.can]}
             for lie in sorted(self.lies, key=lambda lie: -POWERS.index(lie.can))
         ]
 
@@ -284,7 +321,8 @@ class Guarantee(Generic[T]):
         return {
             "fidelity": self.fidelity,
             "settings": dict(self.settings(n)),
-            "who can do what": self.told(),
+            "who can do what": self.told(RoundPlan(0, tuple(range(n)), d=1, l2=1.0)),
+            "in sentences": self.describe(),
             "leaks": list(self.leaks),
             "assumes": list(self.assumes),
         }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from privfl.core.dataset import Dataset
 from privfl.core.flat import FlatModel
 from privfl.core.privacy import NoisySteps
+from privfl.core.threat import Coins
 from privfl.core.types import ClientId, Vector
 from privfl.core.update import Broadcast, Update
 
@@ -111,6 +112,11 @@ class PrivateGradient(BatchGradient, Protocol):
     @property
     def l2(self) -> int | float:
         """The clip of a sample's gradient."""
+        ...
+
+    @property
+    def sampling(self) -> Coins:
+        """Where its batches are drawn from."""
         ...
 
     def steps(self, n: int, plan: LocalPlan) -> int:

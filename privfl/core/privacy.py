@@ -16,6 +16,7 @@ from privfl.core.errors import ConfigError
 from privfl.core.guarantee import Guarantee
 from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
+from privfl.core.threat import Against, Coins
 from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
 
 Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
@@ -146,7 +147,8 @@ class DpEvent:
 @dataclass(frozen=True, slots=True)
 class NoisySteps:
     """What training did to one client's own samples: ``count`` releases of one event, each of a
-    sample of them drawn like this. ``repeatable``: a seed repeats the noise.
+    sample of them drawn like this. ``repeatable``: a seed repeats the noise; ``coins``: whether a
+    seed repeats the samples.
 
     Training says what happened; a charge is made of it where all charges are made.
     """
@@ -155,6 +157,7 @@ class NoisySteps:
     sampling: Sampling
     count: int = 1
     repeatable: bool = False
+    coins: Coins = "public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,8 @@ class Charge:
     claim. ``count`` is how many times it was released, ``weights_counted`` whether weights that
     differ are in the sensitivity, and ``cohort`` who took part, where that is public: then each
     client pays for its own rounds only. ``void`` says what voids the claim, where something does.
+    ``against`` is the adversary, with so many ``colluders``; ``coins`` whether a seed repeats the
+    sample: what sampling saves is then what it would save with secret coins.
     """
 
     round: int
@@ -185,6 +190,9 @@ class Charge:
     weights_counted: bool = False
     cohort: tuple[ClientId, ...] | None = None
     void: str = ""
+    against: Against = "model_recipients"
+    colluders: int = 0
+    coins: Coins = "secret"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -192,10 +200,11 @@ class Charge:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Charge:
-        """From what `to_json` made."""
+        """From what `to_json` made; coins of which nothing is said are public."""
         cohort = None if data.get("cohort") is None else tuple(data["cohort"])
         return cls(
             **{
+                "coins": "public",
                 **data,
                 "event": DpEvent(**data["event"]),
                 "sampling": Sampling(**data["sampling"]),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from privfl.core import (
+    UNFORGED,
     Bounded,
     Cast,
     ClientId,
@@ -34,7 +35,7 @@ from privfl.core import (
 LAST = "the sum itself: who knows all contributions but one reads that one"
 CHOSEN = "which clients are summed, a set that the server can pick anew in every round"
 ENTERED = "every party enters a round and part once"
-MAIL = "mail that nobody forges on its way (mail: signed sees to it)"
+MAIL = UNFORGED
 TIMES = 10.0
 """How many times too long a contribution is that skips its clip."""
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from privfl.core import (
+    Against,
     Charge,
     ClientId,
+    Coins,
     ConfigError,
     DpEvent,
     Moves,
@@ -54,7 +56,8 @@ class Made:
 class Pipeline:
     """All releases of a run's rounds, by part; whose neighbours the claim is about, how cohorts are
     drawn, and whether whom it is made against learns them (``sees_cohort``: nothing is then
-    amplified, and charges name a cohort that is not everybody).
+    amplified, and charges name a cohort that is not everybody), and so do those who know the seed
+    where ``coins`` are public. ``against`` is that adversary, with so many ``colluders``.
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
     ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
@@ -72,6 +75,9 @@ class Pipeline:
     neighbours: Neighbours
     sampling: Sampling
     sees_cohort: bool = False
+    coins: Coins = "secret"
+    against: Against = "model_recipients"
+    colluders: int = 0
     samples: Neighbours = Neighbours("sample", "add_remove")
     repeatable: bool = False
     void: str = ""
@@ -112,6 +118,11 @@ class Pipeline:
                 self._refuse_unless_linear(part)
         if self._amplified and not self._all_gaussian:
             self._refuse_sampled()
+        if self.sees_cohort and self.neighbours.relation == "add_remove" and self._drawn:
+            raise ConfigError(
+                "whom the claim is made against sees who takes part, and so whether a client is"
+                " there at all: claim zero_out (it is there and sends zero) or replace_one."
+            )
 
     def _noised(self) -> str:
         return " and ".join(f"'{part}'" for part, one in self.releases.items() if one.noised)
@@ -130,10 +141,14 @@ class Pipeline:
         return replace(self, neighbours=Neighbours("client", relation)).reach(part)
 
     @property
+    def _drawn(self) -> bool:
+        """Whether there is anybody who is not drawn."""
+        return self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
+
+    @property
     def _amplified(self) -> bool:
         """Whether not being drawn makes a round cheaper."""
-        drawn = self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
-        return drawn and not self.sees_cohort
+        return self._drawn and not self.sees_cohort
 
     @property
     def _all_gaussian(self) -> bool:
@@ -226,44 +241,50 @@ class Pipeline:
         ]
         plan = next(iter(plans.values()))
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
+        seen = self.sees_cohort or self.coins == "public"
         return tuple(
             Charge(
                 plan.number,
                 event,
-                self.sampling,
+                self._against_colluders,
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
                 cohort_hidden=not self.sees_cohort,
-                cohort=plan.cohort if self.sees_cohort and not everybody else None,
+                cohort=plan.cohort if seen and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
+                against=self.against,
+                colluders=self.colluders,
+                coins=self.coins,
             )
             for event in together(events)
         )
 
+    @property
+    def _against_colluders(self) -> Sampling:
+        """How a client is drawn for those who collude: of a sample of fixed size they know which
+        places are not theirs.
+        """
+        drawn, others = self.sampling, max(self.sampling.population - self.colluders, 1)
+        if drawn.scheme != "fixed_size" or not self.colluders:
+            return drawn
+        return replace(drawn, rate=min(1.0, drawn.rate * drawn.population / others))
+
     def trained(
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
     ) -> tuple[Charge, ...]:
-        """What the noisy steps of a client's training cost its samples."""
-        return tuple(
-            Charge(
-                round,
-                step.event,
-                step.sampling,
-                unit=self.samples.unit,
-                relation=self.samples.relation,
-                subject=f"sample of client {client}",
-                repeatable_noise=step.repeatable,
-                count=step.count,
-            )
-            for step in steps
-        )
+        """What the noisy steps of a client's training cost its samples: against the server as well,
+        and against all other clients, for the noise is in everything that leaves the client.
+        """
+        subject = f"sample of client {client}"
+        return stepped(round, steps, self.samples, subject, against="server_and_clients")
 
     def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
         release = self.releases[part]
         event: DpEvent | None = None
         if release.shares is not None:
-            moves, event = self.moved(part), release.shares.noise_event(plan, survivors)
+            moves = self.moved(part)
+            event = release.shares.noise_event(plan, survivors, self.colluders)
             if event is not None:  # the channel accounts for one contribution that becomes zero
                 event = farther(event, moves.total / moves.longest)
         elif release.mechanism is not None:
@@ -303,6 +324,39 @@ class Pipeline:
         return released, self.charges(plans, {part: one.survivors for part, one in made.items()})
 
 
+def stepped(
+    round: int,
+    steps: Collection[NoisySteps],
+    neighbours: Neighbours,
+    subject: str = "",
+    *,
+    against: Against = "model_recipients",
+) -> tuple[Charge, ...]:
+    """What noisy steps outside of a round's vectors cost whoever ``neighbours`` are about, in the
+    eyes of the adversary that ``against`` names: a client's training, votes, a fitted model.
+
+    >>> once = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 9))
+    >>> [charge] = stepped(0, (once,), Neighbours("client", "replace_one"))
+    >>> charge.subject, charge.count
+    ('client', 1)
+    """
+    return tuple(
+        Charge(
+            round,
+            step.event,
+            step.sampling,
+            unit=neighbours.unit,
+            relation=neighbours.relation,
+            subject=subject or neighbours.unit,
+            repeatable_noise=step.repeatable,
+            count=step.count,
+            against=against,
+            coins=step.coins,
+        )
+        for step in steps
+    )
+
+
 def post_processed(released: Released, vector: Vector) -> Released:
     """What became of a released vector through something that read it, public facts and its own
     coins, and nothing else: it costs nothing more (Dwork, Roth 2014, Proposition 2.1).
@@ -310,12 +364,16 @@ def post_processed(released: Released, vector: Vector) -> Released:
     return released if vector is released.vector else Released(vector)
 
 
-def played_again(before: Sequence[Charge], now: Sequence[Charge]) -> tuple[Charge, ...]:
+def played_again(
+    before: Sequence[Charge], now: Sequence[Charge], *, redrawn: bool = False
+) -> tuple[Charge, ...]:
     """What a round costs altogether that was charged with ``before`` and is played again, ``now``,
     on the samples that were drawn for it the first time, with fresh noise.
 
     Sampled releases compose when each draws a sample of its own. These share theirs: Gaussians are
     one Gaussian of both attempts, and anything else is charged as if everybody saw the sample.
+    ``redrawn``: secret coins were forgotten after the first attempt, and this one drew samples of
+    its own with others, so each is charged as it is.
 
     >>> drawn = Sampling("poisson", 0.1, 100)
     >>> noise = DpEvent("gaussian", {"noise_multiplier": 2.0})
@@ -326,7 +384,8 @@ def played_again(before: Sequence[Charge], now: Sequence[Charge]) -> tuple[Charg
     """
     left, made = list(before), []
     for charge in now:
-        same = [i for i, one in enumerate(left) if _amplifies(charge) and _of(one) == _of(charge)]
+        shared = _amplifies(charge) and not (redrawn and charge.coins == "secret")
+        same = [i for i, one in enumerate(left) if shared and _of(one) == _of(charge)]
         alike = [i for i in same if replace(left[i], event=charge.event) == charge]
         joint = together((left[alike[0]].event, charge.event)) if alike else ()
         if len(joint) == 1:

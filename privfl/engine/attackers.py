@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -51,12 +51,17 @@ class Attacker:
     clients: frozenset[ClientId]
     schedule: AttackSchedule = AttackSchedule()
     colluding: bool = True
+    _places: Mapping[ClientId, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        places = {client: place for place, client in enumerate(sorted(self.clients))}
+        object.__setattr__(self, "_places", places)
 
     def at(self, client: ClientId) -> Attack:
         """The attack that one of its clients carries out."""
         if not is_divided(self.attack):
             return self.attack
-        return self.attack.part(sorted(self.clients).index(client), len(self.clients))
+        return self.attack.part(self._places[client], len(self.clients))
 
     def teams(self, clients: Sequence[ClientId]) -> list[list[ClientId]]:
         """Those of these clients that decide together."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -11,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import Charge, ConfigError, DataCorrupt, Ledger
+from privfl.engine.checkpoint import write_atomically
+
+_VERSION = b"privfl/1/ledger"
+_LINK = ', "chain": "'
+_SWAPPED = (
+    "an older copy or another run's has taken its place, and what it does not know of would be"
+    " spent twice. Put the right one back"
+)
 
 
 class Journal:
@@ -24,12 +34,19 @@ class Journal:
     to its end is dropped: no message follows a line before that line is on disk. Several processes
     may write to one file in turn; each sees what the others spent when it enters a round.
 
+    Each line ends with the SHA-256 of itself and of the line before it, and entries have random
+    names, so the hash of the last line stands for this file and all that it holds. It is kept in
+    memory and beside the file (``ledger.jsonl.head``), and a file in which it does not occur is
+    refused: an older copy, or another run's ledger, however long. Against who changes both files on
+    purpose nothing is promised.
+
     Args:
         path: the file, of lines of JSON; made at the first charge.
 
     Raises:
-        DataCorrupt: the file holds something else.
-        ConfigError: it cannot be read.
+        DataCorrupt: the file holds something else, a line that does not follow from the one before
+            it, or lines without hashes, as they were once written.
+        ConfigError: it cannot be read, or is not the one that was written to.
 
     >>> journal = Journal()
     >>> journal.settle(journal.enter(()), ()), len(journal.ledger().charges)
@@ -40,10 +57,12 @@ class Journal:
         self.path = path
         self._entries: dict[str, tuple[Charge, ...]] = {}
         self._ledger: Ledger | None = Ledger()
-        self._size = 0
+        self._seen: tuple[int, ...] = ()
+        self._size, self._head = 0, ""
         self._taken_over = False
-        if path is not None and path.exists():
-            self._read(path)
+        if path is not None:
+            self._head = _written_head(path)
+            self._catch_up(path, looked=False)
 
     def __len__(self) -> int:
         """How many rounds were entered."""
@@ -69,7 +88,7 @@ class Journal:
             if theirs - ours:
                 raise ConfigError(
                     f"the ledger '{self.path}' does not hold all that the checkpoint beside it has"
-                    " spent: an older copy has taken its place. Put the newest back."
+                    f" spent: {_SWAPPED}."
                 )
         self._taken_over = True
 
@@ -102,53 +121,101 @@ class Journal:
             self._append(name, tuple(charges))
 
     def _append(self, name: str, charges: tuple[Charge, ...]) -> None:
-        line = json.dumps({"entry": name, "charges": [one.to_json() for one in charges]}) + "\n"
         if self.path is not None:
-            self._catch_up(self.path)
             try:
                 with self.path.open("ab") as file:
-                    file.write(line.encode())
+                    fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+                    self._catch_up(self.path)
+                    file.truncate(self._size)  # drops what was not written to its end
+                    head, line = _linked(self._head, name, charges)
+                    file.write(line)
                     file.flush()
                     os.fsync(file.fileno())
+                    self._head, self._size = head, self._size + len(line)
+                    self._seen = _stamp(self.path)
+                    write_atomically(_head_file(self.path), head)
             except OSError as error:
                 raise ConfigError(
                     f"cannot write the ledger '{self.path}', so no round may begin:"
                     f" {error.strerror}."
                 ) from None
-            self._size += len(line.encode())
         new = name not in self._entries
         self._entries[name] = charges
         self._ledger = self._ledger.charged(charges) if new and self._ledger else None
 
-    def _catch_up(self, path: Path) -> None:
-        """Take in what others wrote since; refuse a file that lost what this one wrote."""
-        size = path.stat().st_size if path.exists() else 0
-        if size < self._size:
-            raise ConfigError(
-                f"the ledger '{path}' is shorter than what was written to it: an older copy has"
-                " taken its place, and what it forgets would be spent twice. Put the newest back."
-            )
-        if size > self._size:
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
+    def _catch_up(self, path: Path, *, looked: bool = True) -> None:
+        """Take in what others wrote since; refuse a file that lost what was written to it."""
         try:
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
+            stamp = _stamp(path)
+            if looked and stamp == self._seen:
+                return
+            data = path.read_bytes() if stamp else b""
         except OSError as error:
             raise ConfigError(f"cannot read the ledger '{path}': {error.strerror}.") from None
-        self._ledger = None
-        for line in whole.splitlines():
-            name, charges = _entry(path, line)
-            self._entries[name] = charges
-        self._size = len(whole)
+        whole = data[: data.rfind(b"\n") + 1]
+        entries, head, heads = dict[str, tuple[Charge, ...]](), "", {""}
+        for line in whole.decode(errors="replace").splitlines():
+            name, charges, head = _entry(path, line, head)
+            entries[name] = charges
+            heads.add(head)
+        if self._head not in heads:
+            raise ConfigError(
+                f"the ledger '{path}' does not hold what was written to it: {_SWAPPED}. Where it is"
+                f" lost, what it held stays spent: begin a new one."
+            )
+        self._entries, self._head, self._ledger = entries, head, None
+        self._size, self._seen = len(whole), stamp
 
 
-def _entry(path: Path, line: bytes) -> tuple[str, tuple[Charge, ...]]:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes where a file is written to or another one takes its place; empty where there is
+    none.
+    """
+    if not path.exists():
+        return ()
+    now = path.stat()
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+def _head_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.head")
+
+
+def _written_head(path: Path) -> str:
+    """The hash of the last line that was written, by whichever process."""
+    try:
+        return _head_file(path).read_text(encoding="ascii") if _head_file(path).exists() else ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read '{_head_file(path)}': {error}.") from None
+
+
+def _hash(before: str, body: str) -> str:
+    return hashlib.sha256(b"\n".join((_VERSION, before.encode(), body.encode()))).hexdigest()
+
+
+def _linked(before: str, name: str, charges: Sequence[Charge]) -> tuple[str, bytes]:
+    """The hash of a new line, and the line."""
+    body = json.dumps({"entry": name, "charges": [one.to_json() for one in charges]})
+    head = _hash(before, body)
+    return head, f'{body[:-1]}{_LINK}{head}"}}\n'.encode()
+
+
+def _entry(path: Path, line: str, before: str) -> tuple[str, tuple[Charge, ...], str]:
+    """The name of an entry, its charges, and the hash of its line."""
     try:
         found: Mapping[str, Any] = json.loads(line)
-        return str(found["entry"]), tuple(Charge.from_json(one) for one in found["charges"])
+        name, charges = str(found["entry"]), tuple(map(Charge.from_json, found["charges"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataCorrupt(f"the ledger '{path}' holds a line that is no entry: {error}") from None
+    if "chain" not in found:
+        raise DataCorrupt(
+            f"the ledger '{path}' has lines without a hash, as earlier versions wrote them: what it"
+            " charges stays spent. Keep it, and begin a new folder or a new ledger."
+        )
+    head = _hash(before, line.rpartition(_LINK)[0] + "}")
+    if found["chain"] != head:
+        raise DataCorrupt(
+            f"the ledger '{path}' holds a line that does not follow from the one before it: lines"
+            " were changed or taken out, or are another run's. Put the right file back."
+        )
+    return name, charges, head

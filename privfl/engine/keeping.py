@@ -62,7 +62,7 @@ def transcript_of(
 
 def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
     """Whose name was on letters that were refused, who was excluded, who gave up, and who did not
-    get through.
+    get through, from whichever part each is missing.
     """
     note_refused(returned.carried.refused, notes)
     for part, aborts in returned.carried.aborts.items():
@@ -70,14 +70,21 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
         for who, abort in aborts.items():
             blamed = f" (blames {abort.blamed})" if abort.blamed else ""
             notes.wrong("channel", f"{who} gave up: {abort}{blamed}{where}", client_of(who))
-    opened = returned.carried.opened["delta"]
-    if opened is None:
-        return
-    for who, why in opened.excluded.items():
-        notes.wrong("channel", f"{who} was excluded: {why}", client_of(who))
-    for client in dropped(plan, opened.survivors):
-        if client in returned.updates and client_party(client) not in opened.excluded:
-            notes.wrong("channel", f"client {client} did not get through", client)
+    known = set[str]()
+    for part, opened in sorted(returned.carried.opened.items(), key=lambda one: one[0] != "delta"):
+        if opened is None:
+            continue
+        lost = {
+            f"{who} was excluded: {why}": client_of(who) for who, why in opened.excluded.items()
+        }
+        for client in dropped(plan, opened.survivors):
+            if client in returned.updates and client_party(client) not in opened.excluded:
+                lost[f"client {client} did not get through"] = client
+        where = "" if part == "delta" else f" ({part})"
+        for what, client_id in lost.items():
+            if what not in known:
+                notes.wrong("channel", what + where, client_id)
+        known |= lost.keys()  # what is so in every part is said once
 
 
 def note_refused(refused: Sequence[Refusal], notes: Notes) -> None:

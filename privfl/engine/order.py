@@ -19,6 +19,7 @@ from privfl.core import (
     Sensitivity,
     Vector,
     at_the_client,
+    secret_generator,
 )
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS, ClientSide
@@ -84,12 +85,18 @@ class Told:
         return self.to.get(client, self.plans)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Planner:
-    """Makes the order of each round of a scenario."""
+    """Makes the order of each round of a scenario.
+
+    A ``session`` has each round once: an order for a round that it had, or went past, begins
+    another one. The plans of two plays of one state are never the same, so neither protocol
+    messages nor signed letters of the first are taken in the second.
+    """
 
     scenario: Scenario
     session: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    _next: int = field(default=0, init=False)
 
     @property
     def extra(self) -> Mapping[str, int]:
@@ -110,9 +117,14 @@ class Planner:
 
     def order(self, state: RunState, aux: Mapping[str, Vector]) -> Order:
         """The round that comes next; ``aux`` is what the method's server half broadcasts."""
+        if state.round < self._next:
+            self.session = secrets.token_bytes(16)
+        self._next = state.round + 1
         base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
         now, number = self.scenario.in_round(state.round, state.bound), state.round
-        cohort = now.sampler.draw(tuple(now.clients), seeds.generator("sampling", number))
+        secret = now.threat.sampling == "secret"
+        coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)
+        cohort = now.sampler.draw(tuple(now.clients), coins)
         d, pipeline = now.workload.model.d, self.scenario.pipeline(number, state.bound)
         delta = RoundPlan(
             number,

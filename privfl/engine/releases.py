@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from privfl.core import (
+    Against,
     BeforeSeat,
     Bound,
     Channel,
@@ -18,7 +19,11 @@ from privfl.core import (
     Mechanism,
     NeighbourRelation,
     Neighbours,
+    RoundPlan,
     Sampling,
+    Some,
+    Threat,
+    client_of,
 )
 from privfl.dp import Clip
 from privfl.dp.part_release import AnyRule, PartRelease, Sum, Weights
@@ -41,6 +46,7 @@ def pipeline_of(
     adaptive: AdaptiveBound | None = None,
     repeatable: bool = False,
     void: str = "",
+    threat: Threat | None = None,
 ) -> Pipeline:
     """The releases of rounds that send parts of these ``lengths``, each under its bound.
 
@@ -49,12 +55,15 @@ def pipeline_of(
 
     Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares, and
     for noise on the aggregate add_remove where the rule divides by a public number, else (and for
-    cohorts of a fixed size) replace_one. Against noise at clients and in shares stands the server,
-    which sees the cohort: nothing is amplified there.
+    cohorts of a fixed size, and against those who see the cohort) replace_one or zero_out. Against
+    noise at clients and in shares stands the server, which sees the cohort: nothing is amplified
+    there.
 
     Raises:
-        ConfigError: noise in shares and a mechanism beside it.
+        ConfigError: noise in shares and a mechanism beside it; a ``threat`` against which that
+            noise does not protect.
     """
+    threat = Threat() if threat is None else threat
     able, shares = channel.able, channel.able.noise
     local = mechanism is not None and mechanism.local
     if shares is not None and mechanism is not None:
@@ -77,16 +86,25 @@ def pipeline_of(
     if adaptive is not None:
         releases[BITS] = _bits(channel)
     public = rule.public_denominator is not None and able.groups is None
+    central = mechanism is not None and not local
+    clients = round(sampling.rate * sampling.population)
+    noised = mechanism is not None
+    against = adversary_of(threat, channel, clients=clients, central=central, noised=noised)
+    sees_cohort = local or shares is not None or bool(threat.sees_cohort)
+    drawn = sampling.scheme == "poisson" and sampling.rate < 1
     derived: NeighbourRelation = "replace_one"
     if shares is not None:
         derived = "zero_out"
     elif public and sampling.scheme != "fixed_size" and not local:
-        derived = "add_remove"
+        derived = "zero_out" if sees_cohort and drawn else "add_remove"
     made = Pipeline(
         releases,
         Neighbours("client", relation or derived),
         Sampling("all", 1.0, sampling.population) if local else sampling,
-        sees_cohort=local or shares is not None,
+        sees_cohort=sees_cohort,
+        coins=threat.sampling,
+        against=against,
+        colluders=threat.colluders,
         samples=Neighbours("sample", "add_remove" if uniform else "zero_out"),
         repeatable=repeatable,
         void=void,
@@ -95,6 +113,73 @@ def pipeline_of(
         return made
     counted = replace(releases[BITS], mechanism=adaptive.counting(made.reach(BITS)))
     return replace(made, releases={**releases, BITS: counted})
+
+
+def adversary_of(
+    threat: Threat,
+    channel: Channel[Any],
+    *,
+    clients: int,
+    central: bool,
+    noised: bool,
+) -> Against:
+    """Against whom the noise protects: whom the threat names, or the strongest that it can;
+    ``clients`` are those of a round.
+
+    Raises:
+        ConfigError: the server, where it adds the noise itself; the server and clients, where these
+            read single updates with one share of the noise; a cohort that is not seen, where noise
+            is at clients or in shares.
+    """
+    shares = channel.able.noise is not None
+    if not (noised or shares):
+        return threat.adversary or "model_recipients"
+    if central:
+        if threat.adversary in ("server", "server_and_clients"):
+            raise ConfigError(
+                f"threat.adversary is {threat.adversary}, and the server adds the noise itself,"
+                " after it has read what the channel opens: nothing is claimed against it. Use"
+                " noise at the clients (local_gaussian) or in shares (distributed_skellam)."
+            )
+        return "model_recipients"
+    if threat.sees_cohort is False:
+        raise ConfigError(
+            "threat.sees_cohort is false, and of noise at clients or in shares no amplification is"
+            " proved: it is claimed against those who see the cohort. Leave sees_cohort out."
+        )
+    against = threat.adversary or ("server_and_clients" if threat.colluders else "server")
+    if shares and against != "model_recipients":
+        _refuse_readers(channel, threat.colluders, clients)
+    return against
+
+
+def _refuse_readers(channel: Channel[Any], colluders: int, clients: int) -> None:
+    """Refuse a server that reads a single update, and with it one share of the noise alone,
+    together with so many of a cohort of ``clients``.
+    """
+    plan = RoundPlan(0, tuple(range(max(clients, 2))), d=1, l2=1.0)
+    for coalition in channel.guarantee.reads:
+        acting = {party for party in coalition.parties if client_of(party) is not None}
+        if coalition.parties - acting - {"server"} or len(acting) > colluders:
+            continue  # it needs a helper, or more clients, who are not in this adversary
+        if coalition.some is not None and not (
+            colluders and _enough(coalition.some, colluders, plan)
+        ):
+            continue
+        raise ConfigError(
+            f"{coalition.describe()} read single updates over {type(channel).__name__}, each with"
+            " one share of the noise: nothing is claimed against them. Use a channel that holds"
+            " against them, or lower threat.colluders."
+        )
+
+
+def _enough(some: Some, colluders: int, plan: RoundPlan) -> bool:
+    """Whether so many clients are as many as it takes against somebody, whichever they are."""
+    for quota in some.around(plan).values():
+        others = [party for party in quota.among if client_of(party) is not None]
+        if quota.least <= min(colluders, len(others)):
+            return True
+    return False
 
 
 def _bits(channel: Channel[Any]) -> PartRelease:

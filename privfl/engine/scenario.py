@@ -27,9 +27,11 @@ from privfl.core import (
     OsNoise,
     Rule,
     RuleWithMemory,
+    Threat,
     TooManyByzantine,
     before_the_rule,
     counts_itself,
+    is_private,
 )
 from privfl.dp import Clip, NoBound
 from privfl.dp.pipeline import Pipeline
@@ -61,9 +63,10 @@ class Scenario:
 
     ``attackers_know`` is the most that attackers may know: nothing, their own updates, the honest
     updates, the rule. ``relation`` is that of the neighbours of whom noise claims privacy (None:
-    what `pipeline_of` says). ``facts`` are public words and numbers about the run that views and
-    reports show. ``mail`` says whether letters are signed and sealed (`crypto.post`) or believed by
-    their label, as they may be where one process plays everybody.
+    what `pipeline_of` says), ``threat`` against whom, and where cohorts are drawn from. ``facts``
+    are public words and numbers about the run that views and reports show. ``mail`` says whether
+    letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
+    one process plays everybody.
     """
 
     workload: Workload
@@ -82,6 +85,7 @@ class Scenario:
     mail: MailMode = "bare"
     attackers_know: Knows = "rule"
     relation: NeighbourRelation | None = None
+    threat: Threat = Threat()
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -260,7 +264,20 @@ class Scenario:
             adaptive=self.adaptive,
             repeatable=self.noise.repeatable,
             void=self._void,
+            threat=self._threat,
         )
+
+    @property
+    def _threat(self) -> Threat:
+        """The adversary; attackers among the clients know their own shares of distributed noise,
+        and whoever looks may be told.
+        """
+        liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
+        if self.channel.able.noise is None or liars <= self.threat.colluders:
+            return self.threat
+        recipients = self.threat.adversary == "model_recipients"
+        adversary = self.threat.adversary if recipients else "server_and_clients"
+        return replace(self.threat, adversary=adversary, colluders=liars)
 
     @property
     def _void(self) -> str:
@@ -292,6 +309,7 @@ class Scenario:
                     f"the method also sends '{part}', which needs a bound of its own here: set"
                     f" bound.parts to {{{part}: ...}}."
                 )
+        self._check_coins()
         pipeline = self.pipeline()
         if pipeline.private or self.workload.method.gradient.private:
             refuse_asking((self.aggregator, *self.defences))
@@ -300,6 +318,22 @@ class Scenario:
             for one in (*remembering, *filter(before_the_rule, self.defences)):
                 check_declared(one, "rule or seat that remembers", "memory")
         pipeline.check(self.expected_rows)
+
+    def _check_coins(self) -> None:
+        """Refuse secret coins that somebody can draw again."""
+        if self.threat.sampling != "secret":
+            return
+        if self.noise.repeatable:
+            raise ConfigError(
+                "threat.sampling is secret, and a noise seed draws the cohorts again: leave"
+                " noise_seed out, or set sampling to public."
+            )
+        gradient = self.workload.method.gradient
+        if is_private(gradient) and gradient.sampling != "secret":
+            raise ConfigError(
+                "threat.sampling is secret, and the batches of private training are drawn from the"
+                " run's seed: give its gradient sampling='secret'."
+            )
 
     def _check_adaptive(self) -> None:
         """Refuse a channel that does not sum the bits, and noise beside which their count is not

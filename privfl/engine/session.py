@@ -54,10 +54,11 @@ class Session(Generic[O]):
 
     ``enrol`` makes members, each from an identity of its own and the one directory of all, and
     drives their key set-up; when clients come that were not there, everybody sets up anew, with
-    fresh identities. With ``mail="signed"`` every letter is signed and sealed, in the set-up too.
+    fresh identities. With ``mail="signed"`` every letter is signed and sealed, in the set-up too,
+    and what it is bound to never repeats: the same plans are not played twice.
 
     Raises:
-        ConfigError: ``mail`` is neither "bare" nor "signed".
+        ConfigError: ``mail`` is neither "bare" nor "signed"; when a round begins that was played.
     """
 
     def __init__(self, channel: Channel[O], mail: MailMode = "bare") -> None:
@@ -68,6 +69,7 @@ class Session(Generic[O]):
         self.setup_messages: tuple[Message, ...] = ()
         self.setup_refused: tuple[Refusal, ...] = ()
         self._all: Enrolled[O] | None = None
+        self._scenes: set[bytes] = set()
 
     def enrolled(self, clients: Iterable[ClientId]) -> bool:
         """Whether all these clients are set up."""
@@ -191,6 +193,12 @@ class Session(Generic[O]):
             return drive_all
         listed = tuple(plans)
         scene = round_scene(listed) if listed else set_up_scene(secrets.token_bytes(16))
+        if scene in self._scenes:
+            raise ConfigError(
+                f"round {listed[0].number} was played in this session already, and letters of then"
+                " would be taken for letters of now: give its plan another session."
+            )
+        self._scenes.add(scene)
         now = self._enrolled
         others = {client_party(c): round_scene(told.values()) for c, told in plans_of.items()}
         return partial(

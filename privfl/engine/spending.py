@@ -16,8 +16,9 @@ from privfl.engine.order import Order
 class Spending:
     """The charges of the round of one order, in a journal that holds those of all rounds before.
 
-    A round that was entered before is played again with the same cohort and the same batches, for
-    these are drawn from the run's seed: both attempts are charged together.
+    A round that was entered before is played again with the same cohort and the same batches where
+    these are drawn from the run's seed: both attempts are charged together. Where they are secret
+    they were forgotten, and are drawn anew: each attempt is a release of its own.
 
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
     round takes them over.
@@ -49,11 +50,14 @@ class Spending:
         self.released = pipeline.charges(self.order.plans)
         self.journal.take_over(self.known)
         again, self.before = self.journal.played(number)
-        self.entry = self.journal.enter(played_again(self.before, self.charges), again)
+        self.entry = self.journal.enter(self._altogether(), again)
 
     def settle(self, released: Sequence[Charge]) -> None:
         """What the releases came to, with those who survived; a round that failed keeps what it was
         entered with.
         """
         self.released = tuple(released)
-        self.journal.settle(self.entry, played_again(self.before, self.charges))
+        self.journal.settle(self.entry, self._altogether())
+
+    def _altogether(self) -> tuple[Charge, ...]:
+        return played_again(self.before, self.charges, redrawn=True)

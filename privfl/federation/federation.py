@@ -33,10 +33,11 @@ from privfl.core import (
     RoundPlan,
     Rule,
     RuleWithMemory,
+    Threat,
     Transcript,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound
+from privfl.dp import NoBound, delta_protects_nobody
 from privfl.engine import (
     MAIL,
     All,
@@ -113,6 +114,7 @@ class Federation:
         attackers_know: Knows = "rule",
         mail: MailMode = "bare",
         relation: NeighbourRelation | None = None,
+        threat: Threat | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -142,6 +144,7 @@ class Federation:
             attackers_know=attackers_know,
             mail=mail,
             relation=relation,
+            threat=threat or Threat(),
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -158,6 +161,7 @@ class Federation:
         threads: int,
     ) -> None:
         scenario.check()
+        _refuse_delta(scenario, audit.delta)
         work = scenario.workload
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
@@ -321,6 +325,17 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _refuse_delta(scenario: Scenario, delta: float) -> None:
+    """Refuse a delta that protects nobody whose privacy the run claims."""
+    groups = [len(scenario.clients)] if scenario.pipeline().private else []
+    if scenario.workload.method.gradient.private:
+        groups.append(max(len(index) for index in scenario.clients.values()))
+    for population in groups:
+        refused = delta_protects_nobody(delta, population)
+        if refused is not None:
+            raise ConfigError(f"audit.{refused}")
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

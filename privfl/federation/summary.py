@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from privfl.config import AuditConfig
-from privfl.core import RoundPlan, Transcript
+from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
 from privfl.engine import RoundRecord, RunState, Scenario, measures
@@ -87,6 +87,7 @@ def summary_of(
         "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
         "facts": {
             **{k: v for k, v in scenario.facts.items() if k != "forward"},
+            "channel": _described(scenario),
             **_error(scenario, plan),
             "trained by": picked,
         },
@@ -105,10 +106,22 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """
     clients = len(scenario.clients)
     n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
-    said = {"channel": {**scenario.channel.guarantee.record(n), "cohort": n}}
+    said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
         said["mechanism"] = scenario.mechanism.guarantee.record(n)
     return said
+
+
+def _promised(scenario: Scenario) -> Guarantee[Liars]:
+    """The channel's guarantee over the run's mail."""
+    said = scenario.channel.guarantee
+    return said.signed() if scenario.mail == "signed" else said
+
+
+def _described(scenario: Scenario) -> str:
+    """The channel in sentences, with the guarantee over the run's mail."""
+    bare = scenario.channel.guarantee.describe()
+    return scenario.channel.describe().replace(bare, _promised(scenario).describe())
 
 
 def _together(counts: Sequence[int | None]) -> int | None:
@@ -117,16 +130,18 @@ def _together(counts: Sequence[int | None]) -> int | None:
 
 
 def _epsilon(state: RunState, delta: float) -> dict[str, float]:
-    spent = spend(state.ledger, delta, pld=False)
-    return {
-        f"{one.unit} level": one.epsilon
-        for one in spent
-        if one.unit == "client" and one.epsilon is not None
-    } | (
-        {"sample level": max(samples)}
-        if (samples := [s.epsilon for s in spent if s.unit == "sample" and s.epsilon is not None])
-        else {}
-    )
+    """The dearest of each unit; where a seed draws the samples, with secret coins and without."""
+    known: dict[str, float] = {}
+    for one in spend(state.ledger, delta, pld=False):
+        secret, seen = one.epsilon, one.as_drawn
+        if secret is None:
+            continue
+        words = f"{one.unit} level" if seen is None else f"{one.unit} level, with secret coins"
+        known[words] = max(known.get(words, 0.0), secret)
+        if seen is not None:
+            words = f"{one.unit} level, seed known"
+            known[words] = max(known.get(words, 0.0), seen)
+    return known
 
 
 def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:

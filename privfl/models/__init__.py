@@ -11,6 +11,7 @@ from privfl.models.resnet import resnet20
 from privfl.models.softmax import softmax
 from privfl.models.tabular import tabular
 from privfl.models.tanh_cnn import tanh_cnn
+from privfl.models.transformer import adapted, transformer
 
 MODELS: Mapping[str, Builder] = {
     "softmax": softmax,
@@ -21,11 +22,13 @@ MODELS: Mapping[str, Builder] = {
     "tanh_cnn": tanh_cnn,
     "resnet20": resnet20,
     "lstm": lstm,
+    "transformer": transformer,
 }
 
 __all__ = [
     "MODELS",
     "Builder",
+    "adapted",
     "build",
     "cnn",
     "initialised",
@@ -36,4 +39,5 @@ __all__ = [
     "softmax",
     "tabular",
     "tanh_cnn",
+    "transformer",
 ]

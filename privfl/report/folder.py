@@ -15,19 +15,30 @@ from privfl.report.page import page_of
 from privfl.report.plots import PLOTS, png_of
 
 
+def config_in(folder: Path) -> Path:
+    """The config of a run folder.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"'{folder}' holds no run: it has no config.yaml. A run folder is what 'privfl run"
+            " CONFIG.yaml --out FOLDER' leaves."
+        )
+    return path
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str, Any]]:
     """A run folder's config, rounds and summary (empty where the run has not ended).
 
     Raises:
         ConfigError: the folder holds no run.
     """
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise ConfigError(
-            f"'{folder}' holds no run: it has no config.yaml and rounds.jsonl."
-        ) from None
+    config = yaml.safe_load(config_in(folder).read_text(encoding="utf-8"))
+    log = folder / "rounds.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
     done, audited = folder / "summary.json", folder / "dp_audit.json"
     summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}

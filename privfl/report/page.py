@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 
 from privfl.engine.records import RoundRecord
+from privfl.report.privacy import claims, spent
+from privfl.report.tables import table
 
 _STYLE = """
 :root{color-scheme:light}
@@ -25,14 +27,17 @@ h2{font-size:17px;margin:36px 0 10px}
 .tile span{color:#6a737d;font-size:13px}
 figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
 img{width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
-table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;
-border-radius:10px;font-size:14px}
+.wide{overflow-x:auto;background:#fff;border:1px solid #e3e6ea;border-radius:10px;
+margin:0 0 12px}
+table{border-collapse:collapse;width:100%;font-size:14px}
+tr:last-child td,tr:last-child th{border-bottom:0}
 td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
 th{color:#6a737d;font-weight:500}
 pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;
 font-size:13px;margin:0}
 ul{margin:0;padding-left:20px}
-.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px}
+.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px;
+margin:0 0 10px}
 """
 
 
@@ -50,13 +55,10 @@ def page_of(
     tiles = [
         ("test accuracy", f"{100 * (best[-1].accuracy or 0):.2f} %" if best else "not measured"),
         ("rounds", f"{len(records)} of {config['rounds']}"),
-        ("clients a round", f"{np.mean([r.survivors for r in records]):.4g}"),
-        ("bytes a round", _traffic(records)),
+        ("clients a round, mean", f"{np.mean([r.survivors for r in records]):.4g}"),
+        ("sent a round, by all", _traffic(records)),
         ("time", f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"),
-        *(
-            (f"epsilon, {subject}", f"{value:.3g}")
-            for subject, value in sorted(records[-1].epsilon.items())[:2]
-        ),
+        *spent(summary.get("privacy"), records[-1].epsilon),
     ]
     parts = [
         f"<h1>{say(name)}</h1>",
@@ -66,13 +68,13 @@ def page_of(
         + "</div>",
     ]
     parts += [f'<div class="warn">{say(line)}</div>' for line in summary.get("warnings", [])]
-    parts += _claims(summary.get("privacy", []), summary.get("dp audit", []))
-    facts = summary.get("facts", {})
+    parts += claims(summary.get("privacy"), summary.get("dp audit", []))
+    facts = _short(summary.get("facts", {}), summary.get("guarantees", {}))
     if facts:
         rows = "".join(
             f"<tr><th>{say(str(k))}</th><td>{say(str(v))}</td></tr>" for k, v in facts.items()
         )
-        parts.append(f"<h2>What ran, and who sees what</h2><table>{rows}</table>")
+        parts.append(f"<h2>What ran, and who sees what</h2>{table(rows)}")
     parts += _guarantees(summary.get("guarantees", {}))
     parts.append("<h2>Pictures</h2>")
     parts += [_picture(*picture) for picture in pictures]
@@ -87,14 +89,14 @@ def page_of(
             if len(incidents) > 200
             else ""
         )
-        parts.append(f"<h2>What went wrong</h2><table>{shown}</table>{more}")
+        parts.append(f"<h2>What went wrong</h2>{table(shown)}{more}")
     fired = [(r.round + 1, who, what) for r in records for who, what in r.fired.items()]
     if fired:
         shown = "".join(
             f"<tr><th>round {number}</th><td>{say(who)}: {say(what)}</td></tr>"
             for number, who, what in fired[-40:]
         )
-        parts.append(f"<h2>What the defences did (last rounds)</h2><table>{shown}</table>")
+        parts.append(f"<h2>What the defences did (last rounds)</h2>{table(shown)}")
     parts.append(
         f"<h2>Configuration</h2><pre>{say(yaml.safe_dump(dict(config), sort_keys=False))}</pre>"
     )
@@ -130,82 +132,29 @@ def _guarantees(said: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )
         head = _row("th", "th", "who", "what it does", "what comes of it")
         parts.append(
-            f"<h2>Who can do what: {html.escape(part)}</h2><table>{settings}</table>"
-            f"<table>{head}{lines}</table>"
+            f"<h2>Who can do what: {html.escape(part)}{_cohort(record)}</h2>{table(settings)}"
+            f"{table(head + lines)}"
         )
     return parts
+
+
+def _cohort(record: Mapping[str, Any]) -> str:
+    """For how many clients the numbers of a record hold; nothing where it says none."""
+    return f", in a round of {record['cohort']:,}" if "cohort" in record else ""
+
+
+def _short(facts: Mapping[str, Any], guarantees: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts, the channel's without the sentences that its guarantee's table says below."""
+    short = dict(facts)
+    for part, record in guarantees.items():
+        if part in short:
+            short[part] = str(short[part]).removesuffix(record.get("in sentences", "")).strip()
+    return short
 
 
 def _row(first: str, other: str, name: object, *values: object) -> str:
     cells = "".join(f"<{other}>{html.escape(str(value))}</{other}>" for value in values)
     return f"<tr><{first}>{html.escape(str(name))}</{first}>{cells}</tr>"
-
-
-def _claims(lines: Sequence[Mapping[str, Any]], audited: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each unit has spent, by both accountants, and what an audit found of it."""
-    if not lines:
-        return []
-    seen = {row["unit"]: row for row in audited}
-    rows = []
-    for line in lines:
-        who = (
-            line["subject"]
-            if line["subjects"] == 1
-            else f"{line['subject']}, the dearest of {line['subjects']}"
-        )
-        figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
-        beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
-        cells = (
-            line["unit"],
-            who,
-            *figures,
-            _shown(seen.get(line["unit"])),
-            f"{line['delta']:g}",
-            line["relation"],
-            str(line["releases"]),
-            " ".join(beside),
-        )
-        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
-    head = "".join(
-        f"<th>{name}</th>"
-        for name in (
-            "unit",
-            "who pays",
-            "epsilon",
-            "by RDP",
-            "by PLD",
-            "by an audit",
-            "delta",
-            "neighbours",
-            "releases",
-            "",
-        )
-    )
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return [f"<h2>Privacy</h2><table><tr>{head}</tr>{body}</table>"]
-
-
-def _shown(row: Mapping[str, Any] | None) -> str:
-    """What an audit found of a claim: its verdict with what it would have seen, and beside that
-    what a black box shows.
-    """
-    if row is None:
-        return "not audited (privfl audit RUN --dp)"
-    if row["verdict"] == "no claim":
-        return str(row["verdict"])
-    said = row["alarms"] or f"would have seen: {row['would have seen']}"
-    words = f"{row['verdict']} at level {row['level']:g}: {said}."
-    if row["at least"] is None:
-        return words
-    claimed = _epsilon(row["of a claim of"])
-    return (
-        f"{words} Canaries alone: epsilon at least {row['at least']:.3f} of {claimed}"
-        f" ({row['confidence']:.0%})."
-    )
-
-
-def _epsilon(value: float | str | None) -> str:
-    return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
 
 
 def _picture(title: str, caption: str, png: bytes) -> str:

@@ -15,7 +15,18 @@ from privfl.engine.records import RoundRecord
 
 INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
 BLUE, ORANGE, GREEN = "#2f6fb3", "#d9772b", "#3d9361"
-STAGES = (BLUE, ORANGE, GREEN, "#8a63b8", "#c04f5e", "#c9a227", "#5b8a8a", "#9aa3ad")
+STAGES = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    "#8a63b8",
+    "#c04f5e",
+    "#c9a227",
+    "#5b8a8a",
+    "#9aa3ad",
+    "#7a5230",
+    "#e39ac0",
+)
 
 
 def _axes(figure: Figure, title: str, x: str, y: str, place: Any = 111) -> Any:
@@ -66,7 +77,7 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
     left.annotate(
         f"{last:.1f} %",
         (rounds[-1], last),
-        xytext=(-4, -12),
+        xytext=(0, 7),
         textcoords="offset points",
         ha="right",
         color=BLUE,
@@ -200,7 +211,7 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
         ),
         _learning,
     ),
-    ("privacy", "What the ledger has charged so far.", _privacy),
+    ("privacy", "What the ledger has charged so far, by RDP: an upper bound.", _privacy),
     ("clients", "A model that is good on average can be poor for some.", _spread),
     ("cost", "Where the time went, and what travelled.", _cost),
     ("labels", "How differently the clients see the world: samples per client and label.", _labels),

@@ -74,7 +74,7 @@ class UnluckyChannel(Plain):
     def max_byzantine(self, n):
         raise AssertionError("max_byzantine was taken for a grouping")
 
-    def noise_event(self, plan, survivors):
+    def noise_event(self, plan, survivors=None, colluders=0):
         raise AssertionError("noise_event was taken for noise")
 
     def key_holders(self, cohort):

@@ -4,6 +4,7 @@ made from the records.
 """
 
 import dataclasses
+import html
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from privfl.crypto import BFV, AdditiveSharing, Paillier, Plain, SecAgg, lies
 from privfl.dp import Clip
 from privfl.dp.mechanisms import RandomisedResponse
 from privfl.hybrid import BucketedSecAgg, TwoServer
-from privfl.report import guarantees
+from privfl.report import guarantees, write_report
 from privfl.testing import (
     PlayedRound,
     check_guarantee,
@@ -295,8 +296,6 @@ def test_the_page_in_the_docs_is_the_one_that_the_records_make():
 
 
 def test_a_report_says_who_can_do_what_with_fidelity_mode_quorum_and_threshold(tmp_path):
-    from privfl.report import write_report
-
     out = tmp_path / "run"
     run = Federation.from_config({**BASE, "channel": "secagg"}).run(out)
     said = run.summary["guarantees"]["channel"]
@@ -311,7 +310,7 @@ def test_a_report_says_who_can_do_what_with_fidelity_mode_quorum_and_threshold(t
 
 
 def test_an_ideal_run_says_so_everywhere_and_shows_no_measured_cost(tmp_path):
-    from privfl.report import read_run, write_report
+    from privfl.report import read_run
 
     out = tmp_path / "run"
     ideal = {"name": "secagg", "fidelity": "ideal"}
@@ -331,7 +330,7 @@ def test_a_receipt_says_who_reads_who_may_lie_and_what_was_real():
     updates = {i: torch.full((4,), 0.1) for i in range(5)}
     _, real = PrivateAggregation(bound=Clip(1.0), channel=SecAgg()).aggregate(updates)
     assert (real.fidelity, real.server_reads) == ("real", "only the sum of 5 updates")
-    assert real.read_by == SecAgg().guarantee.read_by()
+    assert real.read_by == "server with 3 of the 4 clients that share keys with a client"
     assert real.liars == {"server": "read", "a client": "shift"}
     assert real.bytes_sent > 0
     _, ideal = PrivateAggregation(bound=Clip(1.0), channel=SecAgg(fidelity="ideal")).aggregate(
@@ -339,6 +338,58 @@ def test_a_receipt_says_who_reads_who_may_lie_and_what_was_real():
     )
     assert ideal.fidelity == "ideal"
     assert ideal.bytes_sent is ideal.exchanges is ideal.seconds is None
+
+
+def test_a_report_says_how_many_must_collude_and_in_a_round_of_how_many(tmp_path):
+    out = tmp_path / "run"
+    run = Federation.from_config({**BASE, "channel": "secagg"}).run(out)
+    (reader,) = (
+        line["who"]
+        for line in run.summary["guarantees"]["channel"]["who can do what"]
+        if line["does"] == "follows the protocol, and looks"
+    )
+    assert "t of the k" not in reader
+    threshold = run.summary["guarantees"]["channel"]["settings"]["threshold"]
+    assert reader.startswith(f"server with {threshold.split()[0]} of the ")
+    page = write_report(out).read_text()
+    assert reader in page
+    assert f"in a round of {run.summary['guarantees']['channel']['cohort']}" in page
+
+
+@pytest.mark.parametrize("name", [*catalog.CHANNELS])
+def test_signed_mail_takes_forged_mail_from_what_is_assumed(name):
+    _, arguments = guarantees.settings_of(name)[0]
+    bare = catalog.CHANNELS[name](**arguments).guarantee
+    assert any("nobody forges" in assumed for assumed in bare.assumes)
+    signed = bare.signed()
+    assert not any("nobody forges" in assumed for assumed in signed.assumes)
+    assert any("true keys" in assumed for assumed in signed.assumes)
+    assert (signed.reads, signed.lies, signed.leaks) == (bare.reads, bare.lies, bare.leaks)
+
+
+@pytest.mark.parametrize(
+    ("mail", "assumed", "not_assumed"),
+    [
+        ("bare", "nobody forges on its way", "everybody&#x27;s true keys"),
+        ("signed", "everybody&#x27;s true keys", "nobody forges on its way"),
+    ],
+)
+def test_a_report_assumes_of_the_mail_what_this_run_needs(tmp_path, mail, assumed, not_assumed):
+    run = Federation.from_config({**BASE, "channel": "secagg", "mail": mail}).run(tmp_path / "run")
+    page = write_report(tmp_path / "run").read_text()
+    assert assumed in page
+    assert not_assumed not in page
+    assert html.unescape(not_assumed) not in run.summary["facts"]["channel"]
+
+
+def test_a_report_of_a_run_without_noise_says_that_nothing_is_claimed(tmp_path):
+    Federation.from_config({**BASE, "channel": "plain"}).run(tmp_path / "bare")
+    page = write_report(tmp_path / "bare").read_text()
+    assert "No epsilon is claimed" in page
+    assert "adds no noise" in page
+    noisy = {**BASE, "mechanism": {"name": "gaussian", "noise_multiplier": 2.0}}
+    Federation.from_config(noisy).run(tmp_path / "noisy")
+    assert "No epsilon is claimed" not in write_report(tmp_path / "noisy").read_text()
 
 
 def test_an_audits_adversaries_are_the_records_parties_and_least_coalitions():

@@ -114,7 +114,7 @@ def test_a_class_is_named_by_its_module(package):
         ("stranger:Absent", "cannot be loaded: AttributeError"),
         ("nowhere:Rule", "cannot be loaded: ModuleNotFoundError"),
         ("stranger:Nothing", "declares no seats, reads"),
-        ("stranger:NUMBER", "is a int, and no class or function"),
+        ("stranger:NUMBER", "is no class or function: it is of type int"),
     ],
 )
 def test_an_entry_point_that_is_no_rule_is_refused_by_name_and_leaves_the_others(
@@ -140,12 +140,17 @@ def test_an_entry_point_that_is_no_rule_is_refused_by_name_and_leaves_the_others
     ("name", "says"),
     [
         ("nowhere:Rule", "the module 'nowhere' cannot be imported: ModuleNotFoundError"),
-        ("stranger:Absent", "has no 'Absent'"),
+        ("stranger:Absent", "the module 'stranger' has no 'Absent'."),
+        ("stranger:Midrang", "the module 'stranger' has no 'Midrang'; did you mean 'Midrange'?"),
+        ("stranger:Midrange.Inner", "'Midrange' has no 'Inner'."),
         ("stranger:Nothing", "declares no seats, reads"),
     ],
 )
 def test_a_class_that_is_not_there_or_no_rule_is_refused_in_words(package, name, says):
-    assert says in trained(package(), name)
+    path = package()
+    said = trained(path, name)
+    assert says in said
+    assert str(path) not in said, "where this machine keeps the module is nobody's business"
 
 
 def test_a_plug_in_cannot_take_a_name_that_is_taken(package):

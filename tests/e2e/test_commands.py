@@ -77,6 +77,14 @@ def test_training_learns(privfl, config, tmp_path):
         ("bound: {name: clip}", ["clip", "l2"]),
         ("audit: {keep: sometimes}", ["audit.keep"]),
         ("executor: magic", ["magic", "sequential"]),
+        ("device: toaster", ["device", "toaster", "cpu"]),
+        ("bound: {name: clip, l2: abc}", ["'l2' must be a number (it is 'abc')"]),
+        ("aggregator: {name: krum, f: 2.5}", ["'f' must be a whole number (it is 2.5)"]),
+        ("model: {name: mlp, hidden: 32}", ["'hidden' must be a list of whole numbers"]),
+        ("data: {clients: few}", ["'data.clients' must be a whole number or none (it is 'few')"]),
+        ("audit: {keep: some}", ["'audit.keep' must be 'auto', 'all', 'none' or a list of whole"]),
+        ("defences: 3", ["'defences' must be a name, a mapping with a name, or a list"]),
+        ("data: 3", ["'data' must be a mapping of keys (it is 3)"]),
         ("[1, 2]", ["mapping"]),
         ("a: b: c", ["YAML"]),
     ],
@@ -117,6 +125,23 @@ def test_a_missing_config_and_a_full_folder_are_refused(privfl, config, tmp_path
     assert done.returncode == 2
     assert "not empty" in done.stderr
     assert [path.name for path in full.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("verb", [("run", "--resume"), ("report",), ("audit",)])
+def test_a_folder_that_is_no_run_is_refused_as_such(privfl, tmp_path, verb):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        done = privfl(*verb, folder)
+        assert done.returncode == 2
+        if folder.exists() or verb != ("audit",):  # a path that is not there may be a config's
+            assert f"'{folder}' holds no run" in done.stderr
+    assert not (tmp_path / "nowhere").exists()
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_clients_and_how_they_are_split_are_told_in_a_sentence(privfl, config, tmp_path):
+    done = privfl("run", config(DIGITS), "--out", tmp_path / "out")
+    assert "; 8 clients, split by dirichlet; the server reads" in done.stderr
 
 
 def test_an_audit_refuses_what_it_cannot_read_before_it_trains(privfl, config, tmp_path):

@@ -1,10 +1,16 @@
 """A run whose mail is signed: the same model, the same views, and a relay that is named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from privfl import Federation
-from privfl.core import Faults, NotVisible, Rows, Total
+from privfl import Federation, assembly
+from privfl.config import load
+from privfl.core import Bounded, ConfigError, Faults, NotVisible, RoundPlan, Rows, Total
+from privfl.crypto import Plain
+from privfl.engine import Engine, Session
+from privfl.training import executors
 
 BASE = {
     "data": {"name": "digits", "clients": 6},
@@ -89,3 +95,50 @@ def test_a_doubled_letter_is_no_incident():
     run = ran("signed", Faults(duplicated={"client/1", "client/2"}))
     assert not any(record.incidents for record in run.history)
     assert run.history[0].survivors == 6
+
+
+def engine_of(**changes):
+    scenario = assembly.scenario(load({**BASE, "mail": "signed", **changes}))
+    executor, _ = executors(scenario.workload, scenario.clients, "sequential", seed=scenario.seed)
+    return Engine(scenario, executor)
+
+
+@pytest.mark.parametrize("channel", ["plain", "secagg"])
+def test_letters_of_a_first_play_are_refused_where_the_same_state_is_played_again(channel):
+    """Whoever carries the mail kept what client 2 signed, and hands it on in place of its new
+    letters.
+    """
+    engine = engine_of(channel=channel)
+    state = engine.begin("sequential")
+    first = engine.play(state, keep=True).transcript
+    letters = [m for m in first.carried.messages if m.sender == "client/2"]
+
+    class Replays:
+        def __init__(self, honest):
+            self.left = list(letters)
+
+        def step(self, mail):
+            if not self.left:
+                return {}
+            now = self.left[0].exchange
+            out = {m.receiver: m.body for m in self.left if m.exchange == now}
+            self.left = [m for m in self.left if m.exchange != now]
+            return out
+
+    engine.carrier.faults = Faults(relayed={"client/2": Replays})
+    second = engine.play(state, keep=True).transcript
+    assert second.plan.session != first.plan.session
+    assert 2 not in second.carried.opened["delta"].survivors
+    said = [incident.what for incident in second.incidents]
+    assert any("client/2 did not sign it for server" in what for what in said)
+
+
+def test_a_session_does_not_play_the_same_signed_round_twice():
+    session = Session(Plain(), "signed")
+    session.enrol(range(2))
+    plan = RoundPlan(0, (0, 1), 2, 1.0, session=b"one")
+    updates = {c: Bounded(c, torch.zeros(2), 1.0) for c in range(2)}
+    assert session.play(plan, updates).opened.survivors == (0, 1)
+    with pytest.raises(ConfigError, match="another session"):
+        session.play(plan, updates)
+    assert session.play(replace(plan, session=b"two"), updates).opened.survivors == (0, 1)

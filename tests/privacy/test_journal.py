@@ -119,6 +119,7 @@ def test_a_line_that_was_not_written_to_its_end_is_dropped_and_other_damage_is_n
     journal.path.write_bytes(whole + whole[:40])
     again = Journal(journal.path)
     assert again.ledger() == Ledger((ONE,))
+    assert journal.path.read_bytes() == whole + whole[:40], "to read it changes nothing"
     again.enter((TWO,))
     assert Journal(journal.path).ledger() == Ledger((ONE, TWO))
     journal.path.write_bytes(b"{}\n" + whole)
@@ -142,6 +143,67 @@ def test_an_older_copy_that_takes_the_ledgers_place_is_refused(tmp_path):
     journal.path.write_bytes(old)
     with pytest.raises(ConfigError, match="older copy"):
         journal.enter((ONE,))
+
+
+def other_ledger(path, rounds=3):
+    """Another run's ledger, with this run's charges and more."""
+    other = Journal(path)
+    for number in range(rounds):
+        other.enter((replace(ONE, round=number),))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("reread", [True, False], ids=["by a new process", "under a run"])
+def test_another_runs_longer_ledger_is_refused(tmp_path, reread):
+    journal = Journal(tmp_path / "ledger.jsonl")
+    journal.enter((ONE,))
+    journal.path.write_bytes(other_ledger(tmp_path / "other.jsonl"))
+    with pytest.raises(ConfigError, match="another run's"):
+        (Journal(journal.path) if reread else journal).enter((TWO,))
+
+
+def test_a_ledger_of_the_same_length_is_refused_too_and_so_is_none(tmp_path):
+    journal = Journal(tmp_path / "ledger.jsonl")
+    journal.enter((ONE,))
+    foreign = other_ledger(tmp_path / "other.jsonl", rounds=1)
+    assert len(foreign) == len(journal.path.read_bytes())
+    journal.path.write_bytes(foreign)
+    with pytest.raises(ConfigError, match="another run's"):
+        journal.enter((TWO,))
+    journal.path.unlink()
+    with pytest.raises(ConfigError, match="another run's"):
+        Journal(journal.path)
+
+
+def test_lines_of_two_ledgers_in_one_file_and_lines_taken_out_are_refused(tmp_path):
+    journal = Journal(tmp_path / "ledger.jsonl")
+    for charge in (ONE, TWO, ONE):
+        journal.enter((charge,))
+    own = journal.path.read_bytes()
+    first, second, third = own.splitlines(keepends=True)
+    foreign = other_ledger(tmp_path / "other.jsonl").splitlines(keepends=True)
+    changed = own.replace(b'"noise_multiplier": 1.0', b'"noise_multiplier": 9.0', 1)
+    for spoilt in (own + foreign[0], first + third, second + third, changed):
+        journal.path.write_bytes(spoilt)
+        with pytest.raises(DataCorrupt, match="does not follow"):
+            Journal(journal.path)
+
+
+def test_a_ledger_of_before_lines_had_hashes_is_refused_in_words(tmp_path):
+    line = json.dumps({"entry": "aa", "charges": [ONE.to_json()]}) + "\n"
+    (tmp_path / "ledger.jsonl").write_text(line)
+    with pytest.raises(DataCorrupt, match="earlier versions"):
+        Journal(tmp_path / "ledger.jsonl")
+
+
+def test_a_run_is_not_resumed_with_another_runs_longer_ledger(tmp_path):
+    federation(mechanism=Gaussian(1.0)).run(tmp_path / "longer")
+    with pytest.raises(Killed):
+        federation(mechanism=Gaussian(1.0), aggregator=Dies(2)).run(tmp_path / "run")
+    ledger = tmp_path / "run" / "ledger.jsonl"
+    ledger.write_bytes((tmp_path / "longer" / "ledger.jsonl").read_bytes())
+    with pytest.raises(ConfigError, match="another run's"):
+        federation(mechanism=Gaussian(1.0)).run(tmp_path / "run", resume=True)
 
 
 def test_no_round_begins_where_the_ledger_cannot_be_written(tmp_path):

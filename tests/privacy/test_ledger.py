@@ -105,10 +105,14 @@ def test_no_noise_is_infinite_and_said_aloud():
     assert any("infinite" in note for note in spent.notes)
 
 
-def test_a_delta_that_protects_nobody_is_noted():
-    assert only(replace(HONEST, sampling=Sampling("poisson", 0.1, 50_000)), pld=False).notes == ()
-    tiny = replace(HONEST, sampling=Sampling("poisson", 0.1, 200_000))
-    assert any("not below" in note for note in only(tiny, pld=False).notes)
+def test_a_delta_of_one_over_the_population_or_more_supports_no_claim():
+    drawn = Sampling("poisson", 0.1, 99_000)
+    assert only(replace(HONEST, sampling=drawn), pld=False).epsilon is not None
+    for population in (100_000, 200_000):
+        tiny = replace(HONEST, sampling=Sampling("poisson", 0.1, population))
+        refused = only(tiny, pld=False)
+        assert refused.epsilon is None
+        assert f"not below 1 / {population}" in refused.refused
 
 
 def test_replaced_records_are_priced_by_the_distance_that_the_event_states():

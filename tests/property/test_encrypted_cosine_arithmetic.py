@@ -14,6 +14,7 @@ from privfl.crypto.he.lattice.seal import passage
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
 from privfl.hybrid.encrypted_cosine.packing import packing
+from privfl.hybrid.encrypted_cosine.parameters import unit_vector
 from privfl.hybrid.encrypted_cosine.products import (
     encrypted,
     opened,
@@ -24,7 +25,6 @@ from privfl.hybrid.encrypted_cosine.products import (
     weighted_sum,
 )
 from privfl.hybrid.encrypted_cosine.queries import Answering, from_bytes, question, to_bytes
-from privfl.hybrid.encrypted_cosine.setting import unit_vector
 from privfl.hybrid.encrypted_cosine.weighing import CosineScores, Trust, cosines, integer_weights
 
 SETTINGS = {name: EncryptedCosine(norms=name).setting for name in ("projections", "exact")}

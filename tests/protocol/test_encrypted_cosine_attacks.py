@@ -45,6 +45,7 @@ from privfl.hybrid.encrypted_cosine.mail import (
     unbox,
 )
 from privfl.hybrid.encrypted_cosine.packing import packing
+from privfl.hybrid.encrypted_cosine.parameters import unit_vector
 from privfl.hybrid.encrypted_cosine.products import (
     encrypted,
     opened,
@@ -54,7 +55,6 @@ from privfl.hybrid.encrypted_cosine.products import (
     weighted_sum,
 )
 from privfl.hybrid.encrypted_cosine.queries import Answering, from_bytes
-from privfl.hybrid.encrypted_cosine.setting import unit_vector
 from privfl.hybrid.encrypted_cosine.weighing import CosineScores, too_long
 
 N, D = 6, 3000

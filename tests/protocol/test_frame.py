@@ -10,7 +10,7 @@ from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import wire
 from privfl.crypto.sharing import parameters as sharing
-from privfl.hybrid.two_server import rounds as two_server
+from privfl.hybrid.two_server import parameters as two_server
 
 FORMATS = {"secagg": wire.FORMAT, "sharing": sharing.FORMAT, "two_server": two_server.FORMAT}
 TAG = bytes(range(16))

@@ -30,10 +30,10 @@ from privfl.core import (
 from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.machine import OpenTagged
-from privfl.hybrid.two_server.rounds import STEPS
+from privfl.hybrid.two_server.parameters import STEPS
 from privfl.hybrid.two_server.sealing import open_steps
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
+from privfl.hybrid.two_server.tags import OpenTagged
 
 CHANNEL: Channel[Total] = TwoServer()
 

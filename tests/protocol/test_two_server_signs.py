@@ -24,7 +24,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid.two_server import SignTwoServer
-from privfl.hybrid.two_server.rounds import STEPS, VECTOR
+from privfl.hybrid.two_server.parameters import STEPS, VECTOR
 from privfl.hybrid.two_server.sealing import open_steps
 
 D = 203  # the last byte has five bits of padding

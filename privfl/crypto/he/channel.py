@@ -26,8 +26,9 @@ from privfl.core import (
     refuse_others_keys,
 )
 from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
-from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.members import HeClient, HeHelper, HeServer
+from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import Scheme
 from privfl.crypto.he.view import opened
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from privfl.core import Coalition, Guarantee, Liars, Lie, Power, Some
 from privfl.crypto import lies
-from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lies import answers_another, keeps_the_key, opens_one
+from privfl.crypto.he.parameters import Arrangement
 
 _SET_UP = "a key set-up in which all parties learn each other's true keys"
 _ONCE = "decryptors that open a round once"

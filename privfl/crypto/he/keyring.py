@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
 from privfl.core import (
     Abort,
     Buffer,
-    ConfigError,
     KeepsSecrets,
     KnownKeys,
     Mail,
     PartyId,
     PartyKeys,
     RoundPlan,
-    require,
 )
+from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import (
     DealtScheme,
     KeyShare,
@@ -38,86 +36,7 @@ from privfl.crypto.he.wire import (
     unsealed,
 )
 
-Keys: TypeAlias = Literal["shared", "authority", "threshold"]
 _SECRET, _SHARE = b"secret key", b"key share"
-
-
-@dataclass(frozen=True, slots=True)
-class Arrangement:
-    """Who can decrypt, and what they insist on.
-
-    ``shared``: a dealer hands the secret key to every client. ``authority``: ``decryptor/0`` makes
-    it and keeps it. ``threshold``: a dealer splits it among ``holders`` decryptors, any
-    ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer. Decryptors
-    refuse sums of fewer than ``min_clients``; with ``verify_sum`` they are handed every signed
-    ciphertext and add them themselves. ``releases``: how many sums one key opens, where that is
-    limited. More than half of the holders must take part in a decryption, or two groups of them
-    could open two sums of one round that differ by one client.
-
-    Raises:
-        ConfigError: an arrangement that cannot be.
-    """
-
-    keys: Keys | Literal["joint"]
-    min_clients: int = 2
-    verify_sum: bool = True
-    holders: int = 1
-    threshold: int = 1
-    releases: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.keys not in ("shared", "authority", "threshold", "joint"):
-            raise ConfigError(
-                f"keys is 'shared', 'authority' or 'threshold', and is '{self.keys}'."
-            )
-        require.at_least(1, min_clients=self.min_clients)
-        if self.keys in ("threshold", "joint") and not 2 <= self.threshold <= self.holders <= 9:
-            raise ConfigError(
-                f"threshold={self.threshold} of holders={self.holders}: choose 2 <= threshold <="
-                " holders <= 9."
-            )
-        if 2 * self.threshold <= self.holders and self.keys in ("threshold", "joint"):
-            raise ConfigError(
-                f"threshold={self.threshold} of holders={self.holders}: two groups of decryptors"
-                " that do not meet could open two sums of one round, and their difference is one"
-                " client. Choose a threshold of more than half of the holders."
-            )
-
-    @property
-    def maker(self) -> PartyId:
-        """Who makes the key, or tells it to the others."""
-        return "dealer" if self.keys in ("shared", "threshold") else "decryptor/0"
-
-    @property
-    def decryptors(self) -> tuple[PartyId, ...]:
-        """The helpers that decrypt; none where the clients do."""
-        return () if self.keys == "shared" else tuple(f"decryptor/{i}" for i in range(self.holders))
-
-    @property
-    def verifies(self) -> bool:
-        """Whether decryptors add the ciphertexts themselves. Clients that share the key do not:
-        each would be shown everyone.
-        """
-        return self.verify_sum and self.keys != "shared"
-
-    def warnings(self) -> tuple[str, ...]:
-        """What a report says aloud."""
-        said = []
-        if self.keys == "shared":
-            said.append(
-                "Every client holds the one secret key: any client together with the server reads"
-                " everyone."
-            )
-        elif not self.verify_sum:
-            taken = (
-                "take the decryptors' key"
-                if self.keys == "joint"
-                else "read single clients by calling one ciphertext a sum"
-            )
-            said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
-        if self.keys == "joint":
-            said.append("The multi-party scheme is experimental and unaudited.")
-        return tuple(said)
 
 
 @dataclass(repr=False, eq=False)

@@ -29,9 +29,10 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
+from privfl.crypto.he.decryptor import DecryptorRound
 from privfl.crypto.he.keyring import KeyMaking
-from privfl.crypto.he.rounds import DecryptorRound, Opening, ServerRound
 from privfl.crypto.he.scheme import SecretKey, ThresholdScheme
+from privfl.crypto.he.server import Opening, ServerRound
 from privfl.crypto.he.wire import Numbers, Parts, SignedMessage
 from privfl.crypto.lies import TakesNotes, victim
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from privfl.core import Bounded, KeepsSecrets, Opener, Party, RoundPlan, Total
+from privfl.crypto.he.client import ClientRound
+from privfl.crypto.he.decryptor import DecryptorRound
 from privfl.crypto.he.keyring import Introduction, KeyMaking, Keyring
-from privfl.crypto.he.rounds import ClientRound, DecryptorRound, ServerRound
+from privfl.crypto.he.server import ServerRound
 
 
 class HeClient(KeepsSecrets):

@@ -8,7 +8,8 @@ import torch
 
 from privfl.core import Buffer, KeepsSecrets, PartyId, Received, RoundPlan, Rows, Total, client_of
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer
-from privfl.crypto.he.keyring import Arrangement, Keyring
+from privfl.crypto.he.keyring import Keyring
+from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
 from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack, unpack_numbers
 

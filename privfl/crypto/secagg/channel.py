@@ -13,6 +13,7 @@ from privfl.core import (
     ChannelKind,
     ClientId,
     ClientMember,
+    ConfigError,
     DpEvent,
     Examples,
     Guarantee,
@@ -181,11 +182,24 @@ class SecAgg(SecAggSettings):
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for the noise in a sum of so many survivors (of a quorum, the fewest that
-        are ever summed, unless said); None where there is none.
+        are ever summed, unless said), less the shares of those who collude; None where there is
+        none.
+
+        Raises:
+            ConfigError: nobody but colluders would be left.
         """
         if self.noise is None:
             return None
         quorum = parameters_of(self, plan).quorum
-        return self.noise.event(unit_l2(self, plan), plan.d, quorum, survivors or quorum)
+        honest = (survivors or quorum) - colluders
+        if honest < 1:
+            raise ConfigError(
+                f"{colluders} colluding clients know every share of the noise in a sum of"
+                f" {survivors or quorum}, the fewest that is opened: raise the threshold, or lower"
+                " threat.colluders."
+            )
+        return self.noise.event(unit_l2(self, plan), plan.d, quorum, honest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from privfl.core import (
+    TRUE_KEYS,
     ClientId,
     Coalition,
     Guarantee,
@@ -26,7 +27,6 @@ from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
 from privfl.crypto.secagg.parameters import SecAggParameters
 
-DIRECTORY = "a directory with everybody's true identity key"
 Opens = Callable[[Received, Sequence[Mapping[bytes, tuple[int, RoundKeys]]]], Rows | Total | None]
 """What a coalition opens from its mail and from the secrets that its clients kept."""
 
@@ -43,9 +43,8 @@ def secagg_guarantee(
     """The guarantee of a real run, semi-honest or ``active``; ``forgets``: clients keep nothing of
     a round.
     """
-    holders = Coalition.of(
-        "server", some=Some("t of the k clients that share keys with a client", _around(parameters))
-    )
+    what = "{t} of the {k} clients that share keys with a client"
+    holders = Coalition.of("server", some=Some(what, _around(parameters)))
     told = [
         Lie(
             Coalition.of("server"),
@@ -71,7 +70,7 @@ def secagg_guarantee(
         lies=tuple(told),
         leaks=("who takes part", LAST, CHOSEN),
         assumes=(
-            *((DIRECTORY,) if active else ("a server that follows the protocol",)),
+            *((TRUE_KEYS,) if active else ("a server that follows the protocol",)),
             ENTERED,
             MAIL,
             *(("clients that forget a round's secrets when it ends",) if forgets else ()),

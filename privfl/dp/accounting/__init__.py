@@ -7,7 +7,7 @@ from privfl.dp.accounting.classical import (
     zcdp_epsilon,
 )
 from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
-from privfl.dp.accounting.ledger import Spent, spend, spent_epsilon
+from privfl.dp.accounting.ledger import Spent, delta_protects_nobody, spend, spent_epsilon
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
 from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
@@ -24,6 +24,7 @@ __all__ = [
     "advanced_epsilon",
     "basic_epsilon",
     "calibrate",
+    "delta_protects_nobody",
     "epsilon",
     "gaussian_epsilon",
     "pld_epsilon",

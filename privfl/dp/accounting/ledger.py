@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from privfl.core import Charge, ConfigError, Ledger, NeighbourRelation, Unit
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
@@ -19,6 +19,8 @@ class Spent:
     """What one subject has spent. Both figures are upper bounds; ``pld`` is None where no loss
     distribution is known or asked for.
 
+    ``as_drawn`` is what it costs against those who know the seed of the cohorts and batches, where
+    these follow from one: the other figures are then those of the same run with secret coins.
     ``refused`` says why the charges support no claim; then there are no figures. ``notes`` are what
     a reader must know beside them.
     """
@@ -33,6 +35,7 @@ class Spent:
     pld: float | None = None
     refused: str | None = None
     notes: tuple[str, ...] = ()
+    as_drawn: float | None = None
 
     @property
     def epsilon(self) -> float | None:
@@ -106,21 +109,73 @@ def spent_epsilon(ledger: Ledger, delta: float) -> tuple[float | None, str]:
 
 def _spent(unit: Unit, subject: str, charges: list[Charge], delta: float, pld: bool) -> Spent:
     relation, count = charges[0].relation, sum(charge.count for charge in charges)
-    refused = _refusal(charges)
-    notes = _notes(charges, delta)
+    refused = _refusal(charges, delta)
+    notes = _notes(charges)
     if refused is None:
         try:
             rdp, order, tight, more = _figures(charges, delta, pld)
             return Spent(
-                unit, subject, relation, delta, count, rdp, order, tight, None, notes + more
+                unit,
+                subject,
+                relation,
+                delta,
+                count,
+                rdp,
+                order,
+                tight,
+                None,
+                notes + more,
+                _as_drawn(charges, delta, pld),
             )
         except ConfigError as impossible:
             refused = str(impossible)
     return Spent(unit, subject, relation, delta, count, refused=refused, notes=notes)
 
 
-def _refusal(charges: list[Charge]) -> str | None:
+def repeated(charge: Charge) -> bool:
+    """Whether sampling makes a charge cheaper, and a seed repeats the sample."""
+    drawn = charge.sampling.scheme in ("poisson", "fixed_size") and charge.sampling.rate < 1
+    return drawn and charge.cohort_hidden and charge.coins == "public"
+
+
+def _as_drawn(charges: list[Charge], delta: float, pld: bool) -> float | None:
+    """What charges cost whose samples a seed repeats, against those who know it."""
+    if not any(repeated(charge) for charge in charges):
+        return None
+    seen = [replace(c, cohort_hidden=False) if repeated(c) else c for c in charges]
+    rdp, _, tight, _ = _figures(seen, delta, pld and _short(seen))
+    return rdp if tight is None else min(rdp, tight)
+
+
+def _short(charges: list[Charge]) -> bool:
+    """Whether a loss distribution of all is known without a grid, or nearly."""
+    return all(charge.event.mechanism == "gaussian" for charge in charges) and all(
+        not charge.cohort_hidden or charge.sampling.rate >= 1 for charge in charges
+    )
+
+
+def delta_protects_nobody(delta: float, population: int) -> str | None:
+    """Why ``delta`` is too large for so many, or None: at 1 / population or more, a mechanism that
+    publishes one whole record of somebody drawn at random would satisfy it (Dwork, Roth 2014,
+    section 2.3).
+
+    >>> delta_protects_nobody(1e-5, 60_000) is None
+    True
+    """
+    if delta * population < 1:
+        return None
+    return (
+        f"delta {delta:g} is not below 1 / {population}: a mechanism that publishes one whole"
+        f" record would satisfy it. Use a delta below {1 / population:.2g}."
+    )
+
+
+def _refusal(charges: list[Charge], delta: float) -> str | None:
     """Why these charges support no claim, or None."""
+    most = max(charge.sampling.population for charge in charges)
+    protects_nobody = delta_protects_nobody(delta, most)
+    if protects_nobody is not None:
+        return protects_nobody
     if any(charge.repeatable_noise for charge in charges):
         return (
             "void: the noise came from a seed, and who knows the seed subtracts it. Leave"
@@ -149,17 +204,16 @@ def _refusal(charges: list[Charge]) -> str | None:
     return None
 
 
-def _notes(charges: list[Charge], delta: float) -> tuple[str, ...]:
+def _notes(charges: list[Charge]) -> tuple[str, ...]:
     notes = []
     if any(not charge.cohort_hidden for charge in charges):
         notes.append("the adversary sees who takes part, so sampling amplifies nothing.")
     if any(charge.sampling.scheme == "shuffled" for charge in charges):
         notes.append("shuffled batches are counted without amplification.")
-    least = min(charge.sampling.population for charge in charges)
-    if delta * least >= 1:
+    if any(repeated(charge) for charge in charges):
         notes.append(
-            f"delta {delta:g} is not below 1 / {least}: a mechanism that publishes one whole record"
-            " would satisfy it."
+            "the samples follow from the run's seed: this is the epsilon of the same run with"
+            " secret coins."
         )
     return tuple(notes)
 

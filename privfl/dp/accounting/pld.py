@@ -111,6 +111,9 @@ def _distribution(release: Release) -> Any:
         flip = k / (math.exp(epsilon) + k - 1)
         one = pld.from_randomized_response(flip, int(k), value_discretization_interval=GRID)
         return one.self_compose(int(release.parameter("count")))
+    if name == "pure" and not release.amplified:
+        flip = 2 / (math.exp(release.parameter("epsilon")) + 1)
+        return pld.from_randomized_response(flip, 2, value_discretization_interval=GRID)
     sampled = (
         f" under {release.scheme} sampling and {release.relation}" if release.amplified else ""
     )

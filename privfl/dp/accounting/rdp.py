@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import log_ndtr, logsumexp
 
 from privfl.core import ConfigError, unknown
 from privfl.dp.accounting import sampled_gaussian
@@ -129,12 +129,35 @@ def _discrete_gaussian(release: Release, orders: Array) -> Array:
     return np.asarray(np.minimum(first, np.minimum(second, third)), dtype=np.float64)
 
 
+def _pure(release: Release, orders: Array) -> Array:
+    """Whatever is ``epsilon``-DP: no dearer than randomised response of two values, of which it is
+    a post-processing for every two neighbours (Kairouz, Oh, Viswanath 2015, Theorem 2.1).
+    """
+    epsilon = release.parameter("epsilon")
+    a = orders * epsilon
+    one = np.logaddexp(a, epsilon - a) - np.logaddexp(epsilon, 0.0)
+    return np.asarray(np.maximum(one, 0) / (orders - 1), dtype=np.float64)
+
+
+def _objective_perturbation(release: Release, orders: Array) -> Array:
+    """A privacy loss of at most log_det + s^2 / 2 + s |u|, u standard normal, s = 1 /
+    noise_multiplier (`dp.objective.GaussianObjective`; Redberg, Koskela, Wang 2023, Theorem 3.2).
+    """
+    z = release.parameter("noise_multiplier")
+    if z == 0:
+        return np.full_like(orders, np.inf)
+    tail = (np.log(2) + log_ndtr((orders - 1) / z)) / (orders - 1)
+    return np.asarray(release.parameter("log_det") + orders / (2 * z * z) + tail)
+
+
 _PLAIN: dict[str, Callable[[Release, Array], Array]] = {
     "gaussian": _gaussian,
     "laplace": _laplace,
     "randomised_response": _randomised_response,
     "skellam": _skellam,
     "discrete_gaussian": _discrete_gaussian,
+    "pure": _pure,
+    "objective_perturbation": _objective_perturbation,
 }
 
 

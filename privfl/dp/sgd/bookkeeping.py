@@ -8,7 +8,7 @@ norms), norms are added up, and the sum over samples is made once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from privfl.core import Loss, UnsupportedModel
+from privfl.dp.sgd.attention import attention
 from privfl.dp.sgd.engine import ClippedSum, Factors, trainable
 from privfl.dp.sgd.kernels import KERNELS, Forward
 from privfl.dp.sgd.lstm import lstm
 from privfl.dp.sgd.per_sample_gradients import PerSampleGradient
+from privfl.dp.sgd.shared import together
 
-SUPPORTED: tuple[type[nn.Module], ...] = (*KERNELS, nn.LSTM)
+MHA = nn.MultiheadAttention
+SUPPORTED: tuple[type[nn.Module], ...] = (*KERNELS, nn.LSTM, MHA)
 
 
 class _Recorded(torch.autograd.Function):
@@ -59,9 +61,7 @@ class _Book:
     def __init__(self, batch: int, anchor: Tensor) -> None:
         self.batch = batch
         self.anchor = anchor
-        self.pieces: dict[nn.Parameter, PerSampleGradient] = {}
-        self.squared: Tensor | None = None
-        self.entered: set[tuple[nn.Module, str]] = set()
+        self.pieces: dict[nn.Parameter, list[PerSampleGradient]] = {}
 
     def run(
         self,
@@ -71,11 +71,8 @@ class _Book:
         x: Tensor,
         part: str = "",
     ) -> Tensor:
-        if (layer, part) in self.entered:
-            raise UnsupportedModel(
-                f"layer '{name}' runs twice in one forward pass: use engine 'vmap'."
-            )
-        self.entered.add((layer, part))
+        if isinstance(layer, nn.Embedding) and x.ndim == 2 and len(x) == 1 < self.batch:
+            x = x.expand(self.batch, -1)  # positions, which all samples share
         if x.shape[0] != self.batch:
             raise UnsupportedModel(
                 f"layer '{name}' got {x.shape[0]} rows for a batch of {self.batch} samples: use"
@@ -88,26 +85,30 @@ class _Book:
         for name, piece in found.items():
             parameter = layer._parameters.get(name)
             if parameter is not None and parameter.requires_grad:
-                self.pieces[parameter] = piece
-                squared = piece.squared()
-                self.squared = squared if self.squared is None else self.squared + squared
+                self.pieces.setdefault(parameter, []).append(piece)
+
+    def norms(self, total: Tensor) -> Tensor:
+        """Each sample's norm, with what is left of each parameter put together."""
+        squared = total.new_zeros(self.batch)
+        for parameter, found in self.pieces.items():
+            piece = together(found, parameter.shape)
+            self.pieces[parameter] = [piece]
+            squared += piece.squared()
+        return squared.sqrt_()
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:
     """Trainable parameters by name, and the layers that hold them.
 
     Raises:
-        UnsupportedModel: a layer without a fast path, a parameter in two layers, a BatchNorm; with
-            the engine that can train it.
+        UnsupportedModel: a layer without a fast path, or a BatchNorm; with the engine that can
+            train it.
     """
-    named: dict[str, nn.Parameter] = {}
+    named = trainable(module)
     layers: list[tuple[str, nn.Module]] = []
-    names: dict[nn.Parameter, str] = {}
     for name, layer in module.named_modules():
-        own = {key: p for key, p in layer._parameters.items() if p is not None and p.requires_grad}
-        if isinstance(layer, _BatchNorm):
-            trainable(module)
-        if not own:
+        own: Iterable[nn.Parameter] = layer.parameters(recurse=isinstance(layer, MHA))
+        if not any(parameter.requires_grad for parameter in own):
             continue
         if type(layer) not in SUPPORTED:
             raise UnsupportedModel(
@@ -116,14 +117,6 @@ def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, 
                 " engine 'vmap' for anything."
             )
         layers.append((name, layer))
-        for key, parameter in own.items():
-            where = f"{name}.{key}" if name else key
-            if parameter in names:
-                raise UnsupportedModel(
-                    f"parameters '{names[parameter]}' and '{where}' are one tensor: use engine"
-                    " 'vmap'."
-                )
-            named[where], names[parameter] = parameter, where
     return named, layers
 
 
@@ -133,6 +126,8 @@ def _recording(layers: list[tuple[str, nn.Module]], book: _Book) -> Iterator[Non
         for name, layer in layers:
             if isinstance(layer, nn.LSTM):
                 layer.forward = partial(lstm, layer, partial(book.run, name))  # type: ignore[assignment]
+            elif isinstance(layer, MHA):
+                layer.forward = partial(attention, layer, partial(book.run, name))  # type: ignore[assignment]
             else:
                 layer.forward = partial(book.run, name, layer, KERNELS[type(layer)])
         yield
@@ -166,17 +161,17 @@ def bookkeeping(
     for name, stray in zip(named, outside[1:], strict=True):
         if stray is not None:
             raise UnsupportedModel(
-                f"parameter '{name}' reaches the loss outside of its layer (a penalty, or a tied"
-                " weight): use engine 'vmap', or leave penalties to the optimiser."
+                f"parameter '{name}' reaches the loss outside of its layer (a penalty, or a weight"
+                " that another function reads): use engine 'vmap', leave penalties to the"
+                " optimiser, and tie weights by giving two layers one parameter."
             )
     with torch.no_grad():
-        norms = total.new_zeros(batch) if book.squared is None else book.squared.sqrt()
+        norms = book.norms(total)
         weights = factors(norms)
         start = 0
         for parameter in named.values():
-            piece = book.pieces.pop(parameter, None)
             stop = start + parameter.numel()
-            if piece is not None:  # else: a layer that the loss never reached
+            for piece in book.pieces.pop(parameter, ()):  # none where the loss never came by
                 piece.add(total[start:stop].view(parameter.shape), weights)
             start = stop
     return ClippedSum(norms, mean.item())

@@ -8,13 +8,14 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.core import (
     BadUpdate,
+    Coins,
     ConfigError,
     DpEvent,
     FlatModel,
@@ -27,8 +28,9 @@ from privfl.core import (
     require,
     unknown,
 )
-from privfl.dp.noise import normals, write_normals
+from privfl.dp.noise import normals, uniforms, write_normals
 from privfl.dp.sgd.bookkeeping import bookkeeping
+from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
 from privfl.dp.sgd.hooks import opacus
 from privfl.dp.sgd.vmapped import vmapped
@@ -45,6 +47,10 @@ class _NotFinite(Exception):
     """Some gradients are NaN or infinite: nothing has been added yet, so the batch can run again
     without them.
     """
+
+    def __init__(self, norms: Tensor) -> None:
+        super().__init__()
+        self.norms = norms
 
 
 class PrivacyWarning(UserWarning):
@@ -72,6 +78,9 @@ class DPGradient:
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
             virtual batches. None: never cut.
+        sampling: ``"secret"``: batches are drawn from ``noise``, so nobody can draw them again;
+            ``"public"``: from the run's seed, with which anybody can, and what sampling saves is
+            what it would save with secret coins.
         noise: where noise comes from; a seeded source voids the guarantee, and charges say so.
 
     Raises:
@@ -89,7 +98,9 @@ class DPGradient:
     engine: EngineName = "bookkeeping"
     clipping: Literal["flat", "normalised"] = "flat"
     microbatch: int | None = None
+    sampling: Coins = "public"
     noise: NoiseSource = field(default_factory=OsNoise)
+    checked: Checked = field(default_factory=Checked, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require.positive(l2=self.l2)
@@ -100,6 +111,13 @@ class DPGradient:
             raise ConfigError(unknown("gradient engine", self.engine, ENGINES))
         if self.clipping not in ("flat", "normalised"):
             raise ConfigError(unknown("clipping", self.clipping, ("flat", "normalised")))
+        if self.sampling not in get_args(Coins):
+            raise ConfigError(unknown("sampling", self.sampling, get_args(Coins)))
+        if self.sampling == "secret" and self.noise.repeatable:
+            raise ConfigError(
+                "sampling is 'secret', and a seed repeats this gradient's noise: use OsNoise, or"
+                " sampling='public'."
+            )
 
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` /
@@ -110,7 +128,11 @@ class DPGradient:
         """
         rate = self._rate(n, plan)
         for _ in range(self.steps(n, plan)):
-            yield torch.nonzero(torch.rand(n, generator=rng, dtype=torch.float64) < rate).flatten()
+            if self.sampling == "secret":
+                coins = torch.from_numpy(uniforms(n, self.noise)) - 2.0**-53  # in [0, 1)
+            else:
+                coins = torch.rand(n, generator=rng, dtype=torch.float64)
+            yield torch.nonzero(coins < rate).flatten()
 
     def steps(self, n: int, plan: LocalPlan) -> int:
         """How many steps a plan has: its own number, or as many as draw n samples an epoch on
@@ -138,7 +160,8 @@ class DPGradient:
 
         Raises:
             BadUpdate: every sample's gradient is NaN or infinite: the model has diverged.
-            UnsupportedModel: a layer that the engine cannot do, named with the engine that can.
+            UnsupportedModel: a layer that the engine cannot do, named with the engine that can; or
+                a model or loss that couples samples.
         """
         self._add_noise(model.grad)
         mean = 0.0
@@ -159,19 +182,10 @@ class DPGradient:
             grad.copy_(normals(len(grad), self.noise, grad.dtype).mul_(deviation))
 
     def _add_clipped(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
-        engine = ENGINES[self.engine]
-        seen: list[Tensor] = []
-
-        def factors(norms: Tensor) -> Tensor:
-            seen.append(norms)
-            if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
-                raise _NotFinite
-            return self._factors(norms)
-
         try:
-            return engine(model.module, loss, x, y, factors, model.grad).mean_loss
-        except _NotFinite:
-            good = torch.isfinite(seen[0])
+            return self._run(model, loss, x, y)
+        except _NotFinite as found:
+            good = torch.isfinite(found.norms)
         bad = len(good) - int(good.sum())
         if bad == len(x):
             raise BadUpdate(
@@ -183,7 +197,29 @@ class DPGradient:
             PrivacyWarning,
             stacklevel=4,
         )
-        return engine(model.module, loss, x[good], y[good], factors, model.grad).mean_loss
+        return self._run(model, loss, x[good], y[good])
+
+    def _run(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
+        """One run of the engine, whose samples are seen not to be coupled before any is added."""
+        engine, module = ENGINES[self.engine], model.module
+        alone = self.engine == "vmap"  # each sample runs alone, whatever the loss couples
+        watched = WatchedLoss(loss)
+
+        def factors(norms: Tensor) -> Tensor:
+            if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
+                raise _NotFinite(norms)
+            if not alone:
+                self._check(watched, module, x, y)
+            return self._factors(norms)
+
+        return engine(module, loss if alone else watched, x, y, factors, model.grad).mean_loss
+
+    def _check(self, watched: WatchedLoss, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        told = watched.check(module, x, y)
+        if told and module in self.checked.modules:
+            return
+        if check_model(ENGINES[self.engine], module, watched.loss, x, y):
+            self.checked.modules.add(module)
 
     def _factors(self, norms: Tensor) -> Tensor:
         """What each gradient is multiplied by, the division by the batch size in it; a zero
@@ -202,5 +238,6 @@ class DPGradient:
                 Sampling("poisson", self._rate(n, plan), n),
                 count=steps,
                 repeatable=self.noise.repeatable,
+                coins=self.sampling,
             ),
         )

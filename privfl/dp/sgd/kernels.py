@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from privfl.core import UnsupportedModel
 from privfl.dp.sgd.per_sample_gradients import (
@@ -230,6 +231,26 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Forward:
     return out, (x, mean, rstd), backward
 
 
+def rms_norm(layer: nn.RMSNorm, x: Tensor) -> Forward:
+    """Root-mean-square normalisation of [b, ..., *normalised shape] (Zhang, Sennrich 2019)."""
+    axes = tuple(range(x.ndim - len(layer.normalized_shape), x.ndim))
+    eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
+    rate = torch.rsqrt(x.square().mean(dim=axes, keepdim=True) + eps)
+    normed = x * rate
+
+    def backward(g: Tensor, saved: tuple[Tensor, ...], wanted: bool) -> tuple[Tensor | None, Found]:
+        normed, rate = saved
+        scale = g * normed
+        between = tuple(range(1, axes[0]))
+        found: Found = {"weight": StoredGradient(scale.sum(dim=between) if between else scale)}
+        if not wanted:
+            return None, found
+        behind = (scale * layer.weight).mean(dim=axes, keepdim=True)
+        return (g * layer.weight - normed * behind) * rate, found
+
+    return normed * layer.weight, (normed, rate), backward
+
+
 def embedding(layer: nn.Embedding, tokens: Tensor) -> Forward:
     """A table of rows [v, e], looked up by integer tokens [b, ...].
 
@@ -248,17 +269,19 @@ def embedding(layer: nn.Embedding, tokens: Tensor) -> Forward:
         flat, errors = tokens.reshape(b, -1), g.reshape(b, -1, width)
         if layer.padding_idx is not None:
             errors = errors * (flat != layer.padding_idx)[:, :, None]
-        return None, {"weight": EmbeddingGradient(flat, errors)}
+        return None, {"weight": EmbeddingGradient(flat, errors, layer.num_embeddings)}
 
     return F.embedding(tokens, layer.weight), (tokens,), backward
 
 
 KERNELS: dict[type[nn.Module], Callable[[Any, Tensor], Forward]] = {
     nn.Linear: linear,
+    NonDynamicallyQuantizableLinear: linear,
     nn.Conv1d: conv,
     nn.Conv2d: conv,
     nn.Conv3d: conv,
     nn.GroupNorm: group_norm,
     nn.LayerNorm: layer_norm,
+    nn.RMSNorm: rms_norm,
     nn.Embedding: embedding,
 }

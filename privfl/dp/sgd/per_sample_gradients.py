@@ -4,7 +4,7 @@ its weighted sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,13 +17,17 @@ class PerSampleGradient(Protocol):
     """Per-sample gradients of one parameter."""
 
     def squared(self) -> Float[Tensor, " b"]:
-        """Each sample's squared norm."""
+        """Each sample's squared norm; never less than it is, beyond rounding."""
         ...
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """Add the sum over samples, each times its factor, to a tensor of the parameter's shape
-        [...], in place.
+        [...], in place. Only after `squared`.
         """
+        ...
+
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b *shape"]:
+        """The gradients themselves, of a parameter of that shape."""
         ...
 
 
@@ -60,6 +64,12 @@ class StoredGradient:
                 .permute(self.order)
             )
 
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b *shape"]:
+        """What is held, in the parameter's order."""
+        if self.order is None:
+            return self.gradients.reshape(-1, *shape)
+        return self.gradients.permute(0, *(axis + 1 for axis in self.order))
+
 
 @dataclass(frozen=True, slots=True)
 class OuterProduct:
@@ -82,26 +92,68 @@ class OuterProduct:
         """(f g)^T a."""
         slot.addmm_((self.errors * factors[:, None]).T, self.inputs)
 
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b o i"]:
+        """The outer products."""
+        return self.errors[:, :, None] * self.inputs[:, None, :]
 
-@dataclass(frozen=True, slots=True)
+
+ILL = 1e4
+"""A sum of outer products whose squared norm is so many times under what its terms could reach is
+made term by term: the short form loses that factor of its digits.
+"""
+ROUNDINGS = 4
+"""The short form's error, in units of rounding times what its terms could reach."""
+
+
+@dataclass(slots=True)
 class SequenceOuterProduct:
     """A sum of t outer products a sample: a linear layer on [b, t, i], where t is small beside i
     and o (Li et al. 2022, ghost norms).
+
+    Where a sample's terms cancel, its norm from inner products has few digits or none. So its
+    rounding error, at most a few units of (sum_t |a_t| |g_t|)^2, is added to the squared norm, and
+    a sample that it would dominate is made in float64 instead, for the norm and for the sum.
     """
 
     inputs: Float[Tensor, "b t i"]
     errors: Float[Tensor, "b t o"]
+    ill: Int[Tensor, " k"] | None = field(default=None, init=False)
 
     def squared(self) -> Float[Tensor, " b"]:
         """The sum over pairs of positions of (a.a') (g.g')."""
         alike = torch.bmm(self.inputs, self.inputs.mT)
-        return alike.mul_(torch.bmm(self.errors, self.errors.mT)).sum(dim=(1, 2)).clamp_(min=0)
+        errors = torch.bmm(self.errors, self.errors.mT)
+        lengths = alike.diagonal(dim1=1, dim2=2) * errors.diagonal(dim1=1, dim2=2)
+        reach = lengths.sqrt_().sum(dim=1).square_()
+        squared = alike.mul_(errors).sum(dim=(1, 2)).clamp_(min=0)
+        ill = squared * ILL < reach
+        squared.add_(reach, alpha=ROUNDINGS * torch.finfo(reach.dtype).eps)
+        if bool(ill.any()):
+            self.ill = torch.nonzero(ill).flatten()
+            for row in self.ill.tolist():
+                squared[row] = torch.linalg.matrix_norm(self.exact(row)).square()
+        return squared
+
+    def exact(self, row: int) -> Float[Tensor, "o i"]:
+        """A sample's gradient in float64."""
+        return self.errors[row].double().T @ self.inputs[row].double()
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
         """(f g)^T a over all positions."""
-        slot.addmm_(
-            (self.errors * factors[:, None, None]).flatten(0, 1).T, self.inputs.flatten(0, 1)
-        )
+        if self.ill is not None:
+            for row in self.ill.tolist():
+                slot.add_(self.exact(row).mul_(factors[row]))
+            factors = factors.index_fill(0, self.ill, 0)
+        inputs, errors = self.inputs, self.errors
+        if inputs.shape[2] < errors.shape[2]:
+            inputs = inputs * factors[:, None, None]
+        else:
+            errors = errors * factors[:, None, None]
+        slot.addmm_(errors.flatten(0, 1).T, inputs.flatten(0, 1))
+
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b o i"]:
+        """The sums of outer products."""
+        return torch.bmm(self.errors.mT, self.inputs)
 
 
 def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> PerSampleGradient:
@@ -114,7 +166,7 @@ def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> Pe
     return StoredGradient(torch.bmm(errors.mT, inputs))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmbeddingGradient:
     """Rows of a table [v, e] that each sample looked up: its gradient is zero elsewhere, and never
     made.
@@ -122,14 +174,57 @@ class EmbeddingGradient:
 
     tokens: Int[Tensor, "b t"]
     errors: Float[Tensor, "b t e"]
+    size: int
+    """How many rows the table has."""
+    _merged: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False)
+
+    def rows(self) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, "r e"]]:
+        """Samples, tokens and gradients: no pair of sample and token comes twice."""
+        if self._merged is None:
+            batch = torch.arange(len(self.tokens), device=self.tokens.device)[:, None]
+            kept, where = torch.unique(batch * self.size + self.tokens, return_inverse=True)
+            rows = self.errors.new_zeros(len(kept), self.errors.shape[2])
+            rows.index_add_(0, where.flatten(), self.errors.flatten(0, 1))
+            self._merged = kept // self.size, kept % self.size, rows
+        return self._merged
 
     def squared(self) -> Float[Tensor, " b"]:
-        """The sum over pairs of positions with the same token of g.g'."""
-        same = self.tokens[:, :, None] == self.tokens[:, None, :]
-        return (torch.bmm(self.errors, self.errors.mT) * same).sum(dim=(1, 2)).clamp_(min=0)
+        """Squared rows, added up by sample."""
+        samples, _, rows = self.rows()
+        return rows.new_zeros(len(self.tokens)).index_add_(0, samples, squares(rows))
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Errors added up at their rows."""
-        slot.index_add_(
-            0, self.tokens.flatten(), (self.errors * factors[:, None, None]).flatten(0, 1)
-        )
+        """Rows added up at their places."""
+        samples, tokens, rows = self.rows()
+        slot.index_add_(0, tokens, rows * factors[samples, None])
+
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b v e"]:
+        """A table a sample."""
+        samples, tokens, rows = self.rows()
+        tables = rows.new_zeros(len(self.tokens), *shape)
+        tables[samples, tokens] = rows
+        return tables
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGradient:
+    """The gradient of a parameter's rows ``start`` to ``stop``; it is zero elsewhere."""
+
+    part: PerSampleGradient
+    start: int
+    stop: int
+
+    def squared(self) -> Float[Tensor, " b"]:
+        """Those of the rows."""
+        return self.part.squared()
+
+    def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
+        """Into the rows."""
+        self.part.add(slot[self.start : self.stop], factors)
+
+    def dense(self, shape: torch.Size) -> Float[Tensor, "b *shape"]:
+        """Zero but for the rows."""
+        rows = self.part.dense(torch.Size((self.stop - self.start, *shape[1:])))
+        whole = rows.new_zeros(len(rows), *shape)
+        whole[:, self.start : self.stop] = rows
+        return whole

@@ -108,15 +108,20 @@ class BucketedSecAgg(BucketedSettings):
         """
         raise no_helper("bucketed_secagg", who, ())
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for the noise: of one group, the smallest that can open, because one client
-        is in one group only.
+        is in one group only, and all who collude may be in it.
+
+        Raises:
+            ConfigError: nobody but colluders would be left in it.
         """
         inside = self.inside()
         if self.noise is None:
             return None
         smallest = self.plan_of(plan, self.groups(plan)[0], 0)
-        return inside.noise_event(smallest)
+        return inside.noise_event(smallest, colluders=colluders)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Group means to whoever reads the server's mail, and single updates where over half of a

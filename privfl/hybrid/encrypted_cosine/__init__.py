@@ -2,6 +2,7 @@
 point.
 """
 
-from privfl.hybrid.encrypted_cosine.channel import EncryptedCosine, previous_aggregate
+from privfl.hybrid.encrypted_cosine.channel import EncryptedCosine
+from privfl.hybrid.encrypted_cosine.parameters import previous_aggregate
 
 __all__ = ["EncryptedCosine", "previous_aggregate"]

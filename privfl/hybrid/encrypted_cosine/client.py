@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from privfl.core import Abort, Bounded, KeepsSecrets, Mail, Party, RoundPlan
+from privfl.core import Abort, Bounded, KeepsSecrets, Mail, RoundPlan
 from privfl.crypto.he.wire import SignedMessage, pack
-from privfl.hybrid.encrypted_cosine.keys import CosineIntroduction, Ring
+from privfl.hybrid.encrypted_cosine.keys import Ring
 from privfl.hybrid.encrypted_cosine.mail import CIPHERTEXT
+from privfl.hybrid.encrypted_cosine.parameters import unit_vector
 from privfl.hybrid.encrypted_cosine.products import encrypted
-from privfl.hybrid.encrypted_cosine.setting import unit_vector
-
-
-class CosineClient(KeepsSecrets):
-    """A client between rounds: its identity and the public key."""
-
-    def __init__(self, ring: Ring) -> None:
-        self.ring = ring
-
-    def set_up(self) -> Party:
-        """Say hello, take the key."""
-        return CosineIntroduction(self.ring)
-
-    def enter(self, plan: RoundPlan, update: Bounded) -> Party:
-        """Encrypt one update."""
-        return CosineClientRound(self.ring, plan, update)
 
 
 class CosineClientRound(KeepsSecrets):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from privfl.core import BadUpdate, Moves, Neighbours, RoundPlan, Stable, Vector
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters, unit_vector
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters, unit_vector
 
 
 @dataclass(frozen=True, slots=True)

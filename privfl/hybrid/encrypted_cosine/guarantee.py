@@ -6,7 +6,7 @@ from privfl.core import Coalition, Guarantee, Liars, Lie
 from privfl.crypto import lies
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER
 from privfl.hybrid.encrypted_cosine.lies import answers_one_wrong, moves_the_sum, weighs_one
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters
 
 
 def cosine_guarantee(setting: CosineParameters) -> Guarantee[Liars]:

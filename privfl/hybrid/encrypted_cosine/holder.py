@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from privfl.core import Abort, Buffer, KeepsSecrets, Mail, Party, RoundPlan, client_of
+from privfl.core import Abort, Buffer, KeepsSecrets, Mail, RoundPlan, client_of
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
-from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, CosineKeyMaking, Ring, Secret
+from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring, Secret
 from privfl.hybrid.encrypted_cosine.mail import (
     CIPHERTEXT,
     OPENED,
@@ -15,24 +15,9 @@ from privfl.hybrid.encrypted_cosine.mail import (
     checked,
     numbers_to_bytes,
 )
+from privfl.hybrid.encrypted_cosine.parameters import PROBES
 from privfl.hybrid.encrypted_cosine.products import opened
 from privfl.hybrid.encrypted_cosine.queries import from_bytes
-from privfl.hybrid.encrypted_cosine.setting import PROBES
-
-
-class KeyHolder(KeepsSecrets):
-    """The key holder between rounds. ``ring.queries`` counts the numbers that it ever gave away."""
-
-    def __init__(self, ring: Ring) -> None:
-        self.ring = ring
-
-    def set_up(self) -> Party:
-        """Make the key."""
-        return CosineKeyMaking(self.ring)
-
-    def enter(self, plan: RoundPlan) -> Party:
-        """Answer one round."""
-        return HolderRound(self.ring, plan)
 
 
 class HolderRound(KeepsSecrets):

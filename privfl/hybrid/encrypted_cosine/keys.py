@@ -23,8 +23,8 @@ from privfl.crypto.he.lattice.seal import passage
 from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Refused, Topic, is_known, pack, unpack
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters
 from privfl.hybrid.encrypted_cosine.queries import Answering
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters
 
 KEY_HOLDER: PartyId = "key_holder"
 _HELLO = 64

@@ -24,10 +24,10 @@ from privfl.hybrid.encrypted_cosine.forms import Words
 from privfl.hybrid.encrypted_cosine.holder import HolderRound
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER
 from privfl.hybrid.encrypted_cosine.mail import OPENED, SUM, box, numbers_to_bytes
+from privfl.hybrid.encrypted_cosine.parameters import Integers
 from privfl.hybrid.encrypted_cosine.products import opened
 from privfl.hybrid.encrypted_cosine.queries import Answering
 from privfl.hybrid.encrypted_cosine.server import CosineServerRound
-from privfl.hybrid.encrypted_cosine.setting import Integers
 from privfl.hybrid.encrypted_cosine.weighing import Floats, Trust
 
 FAINT = 1e-3

@@ -20,8 +20,8 @@ from privfl.crypto.he.wire import (
     unsealed,
 )
 from privfl.hybrid.encrypted_cosine.keys import Ring
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters, Integers
 from privfl.hybrid.encrypted_cosine.products import uniform, values
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters, Integers
 
 CIPHERTEXT, QUESTIONS, SCORES, SUM, OPENED = b"ENCV", b"QUES", b"SCOR", b"SUM ", b"OPEN"
 _NOTE = struct.Struct("<32sdII")

@@ -39,9 +39,9 @@ from privfl.hybrid.encrypted_cosine.mail import (
     unbox,
 )
 from privfl.hybrid.encrypted_cosine.packing import packing
+from privfl.hybrid.encrypted_cosine.parameters import PROBES, CosineParameters, Integers
 from privfl.hybrid.encrypted_cosine.products import Products, products, signs, weighted_sum, zero
 from privfl.hybrid.encrypted_cosine.queries import question, to_bytes
-from privfl.hybrid.encrypted_cosine.setting import PROBES, CosineParameters, Integers
 from privfl.hybrid.encrypted_cosine.weighing import (
     CosineScores,
     Floats,

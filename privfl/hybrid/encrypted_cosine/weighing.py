@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from privfl.aggregators import CosineFilter, FLTrust
 from privfl.core import ClientId
-from privfl.hybrid.encrypted_cosine.setting import CosineParameters, Integers
+from privfl.hybrid.encrypted_cosine.parameters import CosineParameters, Integers
 
 Floats = npt.NDArray[np.float64]
 _SCALES = 256

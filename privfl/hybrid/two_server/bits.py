@@ -11,8 +11,8 @@ import numpy.typing as npt
 from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.ring_codec import U64, stream
-from privfl.hybrid.two_server.rounds import TwoServerParameters
 
 Bits = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]

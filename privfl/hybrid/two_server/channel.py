@@ -47,12 +47,12 @@ from privfl.hybrid.two_server.members import (
     FirstMember,
     TwoServerClient,
     helper_of,
-    opened_by,
 )
+from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
-from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.soundness import RINGS
+from privfl.hybrid.two_server.view import opened_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +294,11 @@ class TwoServer:
             return direction
         return replace(direction, length=min(direction.length, self.rule.root_l2))
 
-    def noise_event(self, plan: RoundPlan, survivors: int | None = None) -> DpEvent | None:
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
         """What accounts for ONE server's noise in the sum: the other may be who looks, and knows
-        its own. None where there is none.
+        its own. Clients add none. None where there is none.
         """
         if self.noise is None:
             return None

@@ -12,10 +12,11 @@ import torch
 
 from privfl.core import NoiseSource, RingNoise
 from privfl.crypto.abort import StageAbort
-from privfl.hybrid.two_server.machine import Machine, Negative, OpenBits, Step
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.ring_codec import U64, signed
-from privfl.hybrid.two_server.rounds import TwoServerParameters
 from privfl.hybrid.two_server.rows import row_sum
+from privfl.hybrid.two_server.steps import Negative, OpenBits
 
 
 def comparisons(now: TwoServerParameters, n: int) -> int:

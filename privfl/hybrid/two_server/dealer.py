@@ -11,6 +11,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import dealt_flips
+from privfl.hybrid.two_server.parameters import DEAL, DEALT, TwoServerParameters
 from privfl.hybrid.two_server.preprocessing import (
     blinds,
     correct,
@@ -20,7 +21,6 @@ from privfl.hybrid.two_server.preprocessing import (
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.ring_codec import U64, pack
-from privfl.hybrid.two_server.rounds import DEAL, DEALT, TwoServerParameters
 from privfl.hybrid.two_server.rows import SeedRows, Veil, dealt
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
 

@@ -10,8 +10,8 @@ from privfl.hybrid.two_server.lies import (
     brings_one_near,
     deals_falsely,
     reads_a_weighted_row,
-    reads_margins,
 )
+from privfl.hybrid.two_server.margin_reader import reads_margins
 from privfl.hybrid.two_server.recipe import Recipe
 
 SERVERS = ("server", "server/1")

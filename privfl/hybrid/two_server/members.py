@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -16,14 +15,11 @@ from privfl.core import (
     HelperMember,
     KeepsSecrets,
     KnownKeys,
-    Member,
     Opener,
     Party,
     PartyId,
     PartyKeys,
-    Received,
     RoundPlan,
-    Rows,
     Silent,
     Total,
     Vector,
@@ -32,10 +28,10 @@ from privfl.core import (
 )
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
+from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
-from privfl.hybrid.two_server.servers import FirstServer, SecondServer
-from privfl.hybrid.two_server.view import TwoServerCoalitionView
+from privfl.hybrid.two_server.second_server import SecondServer
+from privfl.hybrid.two_server.server import FirstServer
 
 
 @runtime_checkable
@@ -83,22 +79,6 @@ def helper_of(
     if who == "server/1":
         return SecondMember(channel, identity, directory)
     return DealerMember(channel, identity)
-
-
-def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-    """What a coalition can compute from its mail and its members."""
-    first, second, dealer = members.get("server"), members.get("server/1"), members.get("dealer")
-    again = first.kept if isinstance(first, FirstMember) else {}
-    rounds = {tag: party.now for tag, party in again.items()}
-    for helper in (second, dealer):
-        rounds |= helper.rounds if isinstance(helper, SecondMember | DealerMember) else {}
-    return TwoServerCoalitionView(
-        received,
-        rounds,
-        again,
-        second.identity if isinstance(second, SecondMember) else None,
-        dealer.identity if isinstance(dealer, DealerMember) else None,
-    ).opened()
 
 
 def _boxes(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.hybrid.two_server.judge import max_byzantine
-from privfl.hybrid.two_server.machine import Machine, Multiply, Negative, Step, ToNumbers
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.ring_codec import U64
+from privfl.hybrid.two_server.steps import Multiply, Negative, ToNumbers
 
 TWO = np.uint64(2)
 

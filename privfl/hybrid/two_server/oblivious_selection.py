@@ -12,17 +12,10 @@ import torch
 
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.checks import accept, enough
-from privfl.hybrid.two_server.machine import (
-    Machine,
-    Multiply,
-    Negative,
-    Open,
-    OpenToFirst,
-    Step,
-    ToNumbers,
-)
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, combined, unveiled
+from privfl.hybrid.two_server.steps import Multiply, Negative, Open, OpenToFirst, ToNumbers
 
 TWO = np.uint64(2)
 

@@ -22,7 +22,7 @@ from privfl.hybrid.two_server.judge import (
     OpenNorms,
     OpenTrust,
 )
-from privfl.hybrid.two_server.machine import Open, OpenTagged, OpenToFirst, Step
+from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.oblivious_krum import krum, krum_comparisons
 from privfl.hybrid.two_server.oblivious_selection import (
     Chosen,
@@ -30,9 +30,11 @@ from privfl.hybrid.two_server.oblivious_selection import (
     trusted_sum,
     unnamed_sum,
 )
+from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters, fitting
 from privfl.hybrid.two_server.preprocessing import Demand
-from privfl.hybrid.two_server.rounds import Needs, TwoServerParameters, fitting
 from privfl.hybrid.two_server.signs import RING, sign_program
+from privfl.hybrid.two_server.steps import Open, OpenToFirst
+from privfl.hybrid.two_server.tags import OpenTagged
 
 MOST_HIDDEN = 128
 """Rows among which Krum chooses on shares."""

@@ -17,8 +17,8 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing.digits import gram, product, split, times, weighed
+from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.ring_codec import I64, U64, draw, pack, packed_size, stream, unpack
-from privfl.hybrid.two_server.rounds import TwoServerParameters
 
 _TAIL = 16
 _SEAL = 16

@@ -13,7 +13,7 @@ from privfl.core import Buffer, PartyKeys
 from privfl.crypto.primitives import derive, fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
-from privfl.hybrid.two_server.rounds import STEPS, Direction, TwoServerParameters
+from privfl.hybrid.two_server.parameters import STEPS, Direction, TwoServerParameters
 from privfl.hybrid.two_server.rows import veiled_size
 
 SEED_SIZE = 32

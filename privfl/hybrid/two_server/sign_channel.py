@@ -44,11 +44,11 @@ from privfl.hybrid.two_server.members import (
     FirstMember,
     TwoServerClient,
     helper_of,
-    opened_by,
 )
+from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
-from privfl.hybrid.two_server.rounds import Direction, TwoServerParameters
 from privfl.hybrid.two_server.row_encoding import SignEncoding
+from privfl.hybrid.two_server.view import opened_by
 
 
 @dataclass(frozen=True, slots=True)

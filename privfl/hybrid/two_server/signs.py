@@ -17,18 +17,11 @@ import torch
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
 from privfl.hybrid.two_server.checks import enough
-from privfl.hybrid.two_server.machine import (
-    Machine,
-    Multiply,
-    Negative,
-    Open,
-    OpenToFirst,
-    Step,
-    ToNumbers,
-)
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Count, Mass, counted, spread
+from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.ring_codec import U64, pack, signed, unpack
-from privfl.hybrid.two_server.rounds import TwoServerParameters
+from privfl.hybrid.two_server.steps import Multiply, Negative, Open, OpenToFirst, ToNumbers
 
 RING = 32
 

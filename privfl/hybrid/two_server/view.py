@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privfl.core import KeepsSecrets, PartyId, PartyKeys, Received, Rows, Total, client_of
+from privfl.core import KeepsSecrets, Member, PartyId, PartyKeys, Received, Rows, Total, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
-from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
-from privfl.hybrid.two_server.rounds import (
+from privfl.hybrid.two_server.members import DealerMember, FirstMember, SecondMember
+from privfl.hybrid.two_server.parameters import (
     DEAL,
     FORMAT,
     MASKED,
@@ -23,9 +23,10 @@ from privfl.hybrid.two_server.rounds import (
     VECTOR,
     TwoServerParameters,
 )
+from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps
-from privfl.hybrid.two_server.servers import FirstServer
+from privfl.hybrid.two_server.server import FirstServer
 from privfl.hybrid.two_server.signs import step_of
 
 
@@ -198,3 +199,19 @@ def _unmasked(
     ):
         rows[:, start:stop] = piece + cover
     return dict(zip(places, rows, strict=True))
+
+
+def opened_by(received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
+    """What a coalition can compute from its mail and its members."""
+    first, second, dealer = members.get("server"), members.get("server/1"), members.get("dealer")
+    again = first.kept if isinstance(first, FirstMember) else {}
+    rounds = {tag: party.now for tag, party in again.items()}
+    for helper in (second, dealer):
+        rounds |= helper.rounds if isinstance(helper, SecondMember | DealerMember) else {}
+    return TwoServerCoalitionView(
+        received,
+        rounds,
+        again,
+        second.identity if isinstance(second, SecondMember) else None,
+        dealer.identity if isinstance(dealer, DealerMember) else None,
+    ).opened()

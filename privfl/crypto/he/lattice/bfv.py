@@ -9,10 +9,10 @@ from privfl.core import ConfigError, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lattice import parameters
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
+from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import IntegerCode, no_room
 from privfl.crypto.he.wire import Refused, unpack
 

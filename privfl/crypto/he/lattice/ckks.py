@@ -21,12 +21,12 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import Rounded
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lattice import flooding, parameters
 from privfl.crypto.he.lattice.bfv import check_lattice_keys
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
-from privfl.crypto.he.rounds import READERS
+from privfl.crypto.he.parameters import Arrangement
+from privfl.crypto.he.server import READERS
 from privfl.crypto.he.wire import Numbers, Refused, unpack
 
 

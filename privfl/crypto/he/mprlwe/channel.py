@@ -24,7 +24,6 @@ from privfl.core import (
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.guarantee import SchemeLies
-from privfl.crypto.he.keyring import Arrangement
 from privfl.crypto.he.lies import two_sums
 from privfl.crypto.he.mprlwe.keys import (
     noise,
@@ -40,6 +39,7 @@ from privfl.crypto.he.mprlwe.lies import (
 from privfl.crypto.he.mprlwe.members import JointClient, JointDecryptor, JointServer
 from privfl.crypto.he.mprlwe.scheme import JointScheme
 from privfl.crypto.he.mprlwe.view import opened
+from privfl.crypto.he.parameters import Arrangement
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from privfl.core import (
 )
 from privfl.crypto.he.decryption_policy import SUM, answer, forwarded, opened_answer
 from privfl.crypto.he.lies import Request, Took, unexpected
+from privfl.crypto.he.mprlwe.decryptor import JointDecryptorRound, joint
 from privfl.crypto.he.mprlwe.keys import add_c0, from_bytes, partial, pieces, plain_bits, to_bytes
-from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound, joint
-from privfl.crypto.he.rounds import Opening
+from privfl.crypto.he.mprlwe.server import JointServerRound
+from privfl.crypto.he.server import Opening
 from privfl.crypto.he.wire import Parts, SignedMessage, pack, unpack
 from privfl.crypto.lies import victim
 

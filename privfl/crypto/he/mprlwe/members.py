@@ -5,9 +5,10 @@ from __future__ import annotations
 from privfl.core import Opener, Party, RoundPlan, Total
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.members import HeClient, HeHelper, HeServer
+from privfl.crypto.he.mprlwe.decryptor import JointDecryptorRound
 from privfl.crypto.he.mprlwe.distributed_keygen import DistributedKeygen, KeygenObserver
 from privfl.crypto.he.mprlwe.keys import TernaryPart
-from privfl.crypto.he.mprlwe.rounds import JointDecryptorRound, JointServerRound
+from privfl.crypto.he.mprlwe.server import JointServerRound
 
 
 class JointClient(HeClient):

@@ -12,13 +12,13 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.guarantee import SchemeLies
-from privfl.crypto.he.keyring import Arrangement, Keys
 from privfl.crypto.he.lies import all_of_them, answers_anew, combined, two_sums
 from privfl.crypto.he.paillier import threshold as shamir
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, generate
 from privfl.crypto.he.paillier.lies import moves_the_sum
 from privfl.crypto.he.paillier.packing import Slots
 from privfl.crypto.he.paillier.threshold import PaillierShare
+from privfl.crypto.he.parameters import Arrangement, Keys
 from privfl.crypto.he.scheme import IntegerCode, PublicKey, SecretKey, no_room
 from privfl.crypto.he.wire import Numbers, Parts, Refused
 

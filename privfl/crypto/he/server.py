@@ -1,6 +1,4 @@
-"""One round under encryption, party by party: clients encrypt and sign, the server collects,
-whoever holds keys opens the sum.
-"""
+"""The server in one round: it collects ciphertexts, and learns one sum from those who hold keys."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ from collections import Counter
 
 from privfl.core import (
     Abort,
-    Bounded,
     Buffer,
     ClientId,
     KeepsSecrets,
@@ -20,101 +17,15 @@ from privfl.core import (
     client_of,
     client_party,
 )
-from privfl.crypto.he.decryption_policy import (
-    ANSWER,
-    CIPHERTEXT,
-    SUM,
-    admit,
-    admit_sum,
-    answer,
-    forwarded,
-    once,
-    opened_answer,
-)
+from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, forwarded, opened_answer
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
-from privfl.crypto.he.wire import (
-    Numbers,
-    Parts,
-    Refused,
-    SignedMessage,
-    pack_numbers,
-    unpack_numbers,
-)
+from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack_numbers
 
 READERS = 3
 """How many clients the server asks where clients hold the key: the answer that most of them give
 counts.
 """
-
-
-class ClientRound(KeepsSecrets):
-    """Encrypt, sign, send; and, where the clients share the key, open the sum when asked."""
-
-    def __init__(self, ring: Keyring, plan: RoundPlan, update: Bounded) -> None:
-        self.ring, self.plan, self.update = ring, plan, update
-
-    def step(self, mail: Mail) -> Mail:
-        """The signed ciphertext; later the opened sum."""
-        if not mail:
-            return {"server": self._ciphertext()}
-        if self.ring.secret is None or "server" not in mail:
-            return {}
-        parts, count = admit_sum(mail["server"], self.plan, self.ring)
-        once(self.plan, self.ring)
-        return {"server": _opened(self.ring, parts, self.plan, count)}
-
-    def _ciphertext(self) -> bytes:
-        ring, plan = self.ring, self.plan
-        public = ring.key()
-        numbers = ring.scheme.encode(self.update, plan)
-        parts = (
-            public.encrypt(numbers, plan)
-            if ring.secret is None
-            else ring.secret.encrypt(numbers, plan)
-        )
-        return SignedMessage.signed(
-            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, parts
-        ).to_bytes()
-
-
-def _opened(ring: Keyring, parts: Parts, plan: RoundPlan, count: int) -> bytes:
-    if ring.secret is None:
-        raise Abort(f"{ring.who} holds no secret key", blamed=ring.who)
-    try:
-        return answer((pack_numbers(ring.secret.decrypt(parts, plan, count)),), count, plan, ring)
-    except Refused as refused:
-        raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
-
-
-class DecryptorRound(KeepsSecrets):
-    """Check what the server forwards, add it, and open the sum or this holder's part of it."""
-
-    def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
-        self.ring, self.plan = ring, plan
-
-    def step(self, mail: Mail) -> Mail:
-        """The sum, or a part of it, once."""
-        if "server" not in mail:
-            return {}
-        ring, plan = self.ring, self.plan
-        public = ring.key()
-        if ring.arrangement.verifies:
-            ciphertexts = admit(mail["server"], plan, ring)
-            once(plan, ring)
-            try:
-                total, count = public.add(ciphertexts, plan), len(ciphertexts)
-            except Refused as refused:
-                raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
-        else:
-            total, count = admit_sum(mail["server"], plan, ring)
-            once(plan, ring)
-        if ring.share is None:
-            return {"server": _opened(ring, total, plan, count)}
-        try:
-            return {"server": answer(ring.share.partial(total, plan), count, plan, ring)}
-        except Refused as refused:
-            raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 
 
 class Collection(KeepsSecrets):

@@ -1,17 +1,19 @@
-"""The numbers that everybody agrees on: the lattice, the units of clients, references and weights,
-the width of the noise.
+"""The numbers that everybody agrees on: what describes the channel before any round, the lattice,
+the units of clients, references and weights, the width of the noise.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from privfl.core import RoundPlan
+from privfl.aggregators import CosineFilter, FLTrust
+from privfl.aggregators.cosine_filter import median_of_rows
+from privfl.core import BadUpdate, ConfigError, Context, RoundPlan, Rows, Vector, require
 from privfl.crypto.he.lattice import Lattice
 from privfl.crypto.he.lattice.parameters import plain_modulus
 
@@ -103,6 +105,84 @@ class CosineParameters:
         """
         spread = 2 / (9 * self.projections)
         return (1 - spread + REJECTED * math.sqrt(spread)) ** 3
+
+
+def previous_aggregate(rows: Rows, context: Context) -> Vector:
+    """The last round's result, as a reference of `CosineFilter` inside `EncryptedCosine`, whose
+    server keeps it.
+
+    Raises:
+        BadUpdate: asked outside of that channel, where nobody keeps it.
+    """
+    raise BadUpdate(
+        "previous_aggregate is a reference of channel 'encrypted_cosine' only: elsewhere nobody"
+        " keeps the last aggregate."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CosineSettings:
+    """What describes encrypted similarity before any round; `EncryptedCosine` says what each field
+    means.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+    """
+
+    rule: FLTrust | CosineFilter = field(
+        default_factory=lambda: CosineFilter(reference=previous_aggregate)
+    )
+    reference: Literal["rule", "previous"] = "rule"
+    similarity: Similarity = "cosine"
+    norms: Norms = "projections"
+    projections: int = 16
+    min_clients: int = 2
+    plain_bits: int = 31
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("reference", self.reference, ("rule", "previous")),
+            ("similarity", self.similarity, ("cosine", "pearson")),
+            ("norms", self.norms, ("projections", "exact")),
+        ):
+            if value not in allowed:
+                raise ConfigError(
+                    f"encrypted_cosine: {name} is '{allowed[0]}' or '{allowed[1]}', and is"
+                    f" '{value}'."
+                )
+        require.within(20, 31, plain_bits=self.plain_bits)
+        require.within(1, 64, projections=self.projections)
+        require.at_least(2, min_clients=self.min_clients)
+        if (
+            self.reference == "rule"
+            and isinstance(self.rule, CosineFilter)
+            and self.rule.reference is median_of_rows
+        ):
+            raise ConfigError(
+                "encrypted_cosine: cosine_filter's own reference is the median of the rows, which"
+                " nobody here can read: set channel.reference to 'previous', or give the filter a"
+                " reference trained on the server's own data."
+            )
+
+        if isinstance(self.rule, CosineFilter) and self.rule.bound is not None:
+            raise ConfigError(
+                "encrypted_cosine: every row has one length, so cosine_filter has nothing to cut to"
+                f" bound={self.rule.bound:g}: leave it out."
+            )
+
+    @property
+    def setting(self) -> CosineParameters:
+        """The numbers that follow."""
+        return CosineParameters(
+            self.plain_bits, self.norms, self.similarity, self.projections, self.min_clients
+        )
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the reference is the last aggregate."""
+        return self.reference == "previous" or (
+            isinstance(self.rule, CosineFilter) and self.rule.reference is previous_aggregate
+        )
 
 
 def unit_vector(values: npt.NDArray[np.float64], unit: int) -> Integers:

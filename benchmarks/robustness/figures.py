@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness import say
 
-FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 
 
 def save(figure: Any, name: str) -> None:

@@ -1,0 +1,24 @@
+"""The cases of `benchmarks.he`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from benchmarks.harness import Row, main
+from benchmarks.he.federated import federated
+from benchmarks.he.lattice import bfv, ckks
+from benchmarks.he.multi_party import mp_rlwe
+from benchmarks.he.packed import paillier
+from benchmarks.he.workers import workers
+
+CASES: dict[str, Callable[[bool], Iterable[Row]]] = {
+    "paillier": paillier,
+    "bfv": bfv,
+    "ckks": ckks,
+    "mp_rlwe": mp_rlwe,
+    "workers": workers,
+    "federated": federated,
+}
+
+if __name__ == "__main__":
+    main("he", CASES)

@@ -1,0 +1,31 @@
+"""The cases of `benchmarks.hybrid`."""
+
+from __future__ import annotations
+
+from benchmarks.harness import main
+from benchmarks.hybrid.cosine import encrypted_cosine
+from benchmarks.hybrid.defence import defence, tailored
+from benchmarks.hybrid.groups import bucketed, groups
+from benchmarks.hybrid.leaks import leaks
+from benchmarks.hybrid.two_servers import (
+    two_server_fltrust,
+    two_server_krum,
+    two_server_mean,
+    two_server_signs,
+)
+
+CASES = {
+    "bucketed": bucketed,
+    "groups": groups,
+    "leaks": leaks,
+    "defence": defence,
+    "tailored": tailored,
+    "encrypted_cosine": encrypted_cosine,
+    "two_server_fltrust": two_server_fltrust,
+    "two_server_krum": two_server_krum,
+    "two_server_mean": two_server_mean,
+    "two_server_signs": two_server_signs,
+}
+
+if __name__ == "__main__":
+    main("hybrid", CASES)

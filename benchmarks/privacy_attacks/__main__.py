@@ -1,0 +1,28 @@
+"""The cases of `benchmarks.privacy_attacks`."""
+
+from __future__ import annotations
+
+from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.membership import stream, writers
+from benchmarks.privacy_attacks.reconstruction import (
+    adaptive,
+    closed_form,
+    labels,
+    peers,
+    reconstruction,
+)
+from benchmarks.privacy_attacks.shadows import shadows
+
+CASES: dict[str, Case] = {
+    "closed_form": closed_form,
+    "reconstruction": reconstruction,
+    "peers": peers,
+    "labels": labels,
+    "adaptive": adaptive,
+    "stream": stream,
+    "writers": writers,
+    "shadows": shadows,
+}
+
+if __name__ == "__main__":
+    main("privacy_attacks", CASES)

@@ -1,0 +1,13 @@
+"""The cases of `benchmarks.robustness`."""
+
+from __future__ import annotations
+
+from benchmarks.harness import main
+from benchmarks.robustness.fedsecurity import fedsecurity
+from benchmarks.robustness.grid import grid
+from benchmarks.robustness.single_shot import single_shot
+
+CASES = {"fedsecurity": fedsecurity, "single_shot": single_shot, "grid": grid}
+
+if __name__ == "__main__":
+    main("robustness", CASES)

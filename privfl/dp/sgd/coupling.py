@@ -1,0 +1,217 @@
+"""Whether samples are coupled: clipping bounds one sample's gradient, and that says nothing where a
+sample changes the gradients of the others.
+
+Two checks, by comparing a sample in a batch with the same sample alone. `check_model` runs once a
+model, through all of it, in float64. `WatchedLoss` runs on every batch, and looks at the loss
+alone, whose coupling can hang on labels that the first batch does not have.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from privfl.core import Loss, UnsupportedModel
+from privfl.dp.sgd.engine import Engine, trainable
+
+_FEW = 4
+"""So many samples of the first batch are looked at, and two of every other."""
+_CLOSE = {torch.float64: 1e-6}
+"""How far apart two norms of one gradient may be, relative to it, by type."""
+_ROUGH = 1e-2
+"""The same for types that are not listed: sums in another order."""
+
+
+class Checked:
+    """Modules that have been checked, for as long as they live; a copy or a pickle is empty."""
+
+    def __init__(self) -> None:
+        self.modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+    def __reduce__(self) -> tuple[type[Checked], tuple[()]]:
+        return Checked, ()
+
+
+def _refusal(what: str, apart: float) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{what} couples the samples of a batch: a sample's gradient among others differs from its"
+        f" gradient alone by {apart:.2g} of its length, so clipping does not bound what one sample"
+        " changes. Batch statistics, [time, batch] layouts, contrastive terms, and means that"
+        " divide by class weights or by the labels that are not ignored do so. Score each sample"
+        " for itself (a loss per sample, then their mean), use GroupNorm or LayerNorm and [batch,"
+        " time], or use engine 'vmap', which runs each sample alone."
+    )
+
+
+def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
+    """Compare a few samples of a batch x [b, ...], y [b, ...] with themselves alone; False where
+    this batch could not tell: fewer than two samples, or all alike.
+
+    Dropout is off while it looks. The module is left as it was.
+
+    Raises:
+        UnsupportedModel: samples are coupled, or a sample twice gives two outputs.
+    """
+    rows = torch.linspace(0, len(x) - 1, min(len(x), _FEW), device=x.device).long()
+    x, y = x[rows], y[rows]
+    if len(x) < 2 or bool((x == x[:1]).all()):
+        return False
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            exact = copy.deepcopy(module).double()
+            with torch.no_grad():
+                loss(exact, _double(x), _double(y))
+        except (RuntimeError, TypeError):  # it cannot be copied, or fixes a type: as it is, then
+            with _settled(module, x) as settled:
+                return _compare(engine, settled, loss, x, y)
+        with _settled(exact, _double(x)) as settled:
+            return _compare(engine, settled, loss, _double(x), _double(y))
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
+
+
+@contextmanager
+def _settled(module: nn.Module, x: Tensor) -> Iterator[nn.Module]:
+    """The module with dropout off; in evaluation where it is random all the same."""
+    modes = {layer: layer.training for layer in module.modules()}
+    try:
+        for layer in modes:
+            if isinstance(layer, _DropoutNd | nn.MultiheadAttention | nn.RNNBase):
+                layer.training = False
+        if _random(module, x):
+            module.eval()
+            if _random(module, x):
+                raise UnsupportedModel(
+                    "the model gives another output each time, even in evaluation, so whether it"
+                    " couples samples cannot be seen: draw chance in nn.Dropout alone, or use"
+                    " engine 'vmap', which runs each sample alone."
+                )
+        yield module
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+
+
+def _random(module: nn.Module, x: Tensor) -> bool:
+    with torch.no_grad():
+        one, two = module(x), module(x)
+    return isinstance(one, Tensor) and not torch.equal(one.nan_to_num(), two.nan_to_num())
+
+
+def _compare(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
+    named = list(trainable(module).values())
+    scratch = named[0].new_zeros(sum(parameter.numel() for parameter in named))
+    among = engine(module, loss, x, y, torch.ones_like, scratch).norms
+    together = _outputs(module, x)
+    allowed = _CLOSE.get(among.dtype, _ROUGH)
+    told = 0
+    for i in range(len(x)):
+        value = loss(module, x[i : i + 1], y[i : i + 1])
+        found = torch.autograd.grad(value, named, allow_unused=True)
+        norm = torch.stack([g.norm() for g in found if g is not None]).norm()
+        if not bool(torch.isfinite(among[i])):
+            continue  # that sample is left out
+        apart = float((among[i] - norm).abs() / norm.clamp(min=torch.finfo(norm.dtype).tiny))
+        if not apart <= allowed and float((among[i] - norm).abs()) > allowed * 1e-6:
+            raise _refusal("the model or its loss", apart)
+        if together is not None:
+            alone = _outputs(module, x[i : i + 1])
+            if alone is not None and alone.shape[1:] == together.shape[1:]:
+                scale = float(alone.abs().max())
+                moved = float((alone[0] - together[i]).abs().max())
+                if moved > allowed * max(scale, 1e-6):
+                    raise _refusal("the model", moved / max(scale, 1e-6))
+        told += 1
+    return told > 1
+
+
+def _outputs(module: nn.Module, x: Tensor) -> Tensor | None:
+    with torch.no_grad():
+        out = module(x)
+    return out if isinstance(out, Tensor) and out.ndim and len(out) == len(x) else None
+
+
+class WatchedLoss:
+    """A loss that keeps what the module put out for two samples of a batch, and the error that came
+    back; `check` then compares the error with that of the sample alone.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+        self.calls = 0
+        self.outputs: Tensor | None = None
+        self.errors: Tensor | None = None
+        self.upstream: Tensor | None = None
+
+    def __call__(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss itself."""
+        spots = torch.tensor([0, len(x) - 1], device=x.device)
+
+        def keep_errors(error: Tensor) -> None:
+            self.errors = error.index_select(0, spots)
+
+        def keep_upstream(error: Tensor) -> None:
+            self.upstream = error
+
+        def keep(module: nn.Module, arguments: Any, out: Any) -> None:
+            self.calls += 1
+            if isinstance(out, Tensor) and out.requires_grad and len(out) == len(x):
+                self.outputs = out.detach().index_select(0, spots)
+                out.register_hook(keep_errors)
+
+        handle = module.register_forward_hook(keep)
+        try:
+            mean = self.loss(module, x, y)
+        finally:
+            handle.remove()
+        if mean.requires_grad:
+            mean.register_hook(keep_upstream)
+        return mean
+
+    def check(self, module: nn.Module, x: Tensor, y: Tensor) -> bool:
+        """Whether it could tell: it calls the module once, for one tensor, and only so.
+
+        Raises:
+            UnsupportedModel: the loss couples samples.
+        """
+        if self.calls != 1 or self.outputs is None or self.errors is None or self.upstream is None:
+            return False
+        if len(x) < 2:
+            return True
+        errors = self.errors / self.upstream * len(x)
+        for spot, i in enumerate((0, len(x) - 1)):
+            alone = self._alone(module, self.outputs[spot : spot + 1], x[i : i + 1], y[i : i + 1])
+            error = errors[spot : spot + 1]
+            if not bool(torch.isfinite(error).all()):
+                continue  # that sample is left out
+            apart, length = float((error - alone).norm()), float(alone.norm())
+            if not apart <= 100 * torch.finfo(error.dtype).eps * length:
+                raise _refusal("the loss", apart / max(length, torch.finfo(error.dtype).tiny))
+        return True
+
+    def _alone(
+        self, module: nn.Module, out: Tensor, x: Tensor, y: Tensor
+    ) -> Float[Tensor, "1 ..."]:
+        """The error of one sample's output, as if it were the batch."""
+        leaf = out.requires_grad_()
+        before = module.__dict__.get("forward")
+        module.forward = lambda *arguments, **options: leaf  # type: ignore[assignment]
+        try:
+            with torch.enable_grad():
+                value = self.loss(module, x, y)
+                return torch.autograd.grad(value, leaf)[0]
+        finally:
+            if before is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = before  # type: ignore[method-assign]

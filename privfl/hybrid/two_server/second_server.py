@@ -1,0 +1,188 @@
+"""The second server in one round: it holds the masks' seeds and learns no result."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives import fields, open_one, seal_to
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.bits import BitSeeds, received_flips
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.parameters import (
+    DEAL,
+    DEALT,
+    HELD,
+    MASKED,
+    SEED,
+    Direction,
+    TwoServerParameters,
+)
+from privfl.hybrid.two_server.preprocessing import second_preprocessing
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.ring_codec import U64
+from privfl.hybrid.two_server.rows import SeedRows, Survey, crossed
+from privfl.hybrid.two_server.sealing import (
+    NOBODY,
+    SEED_SIZE,
+    UNKNOWN,
+    coin_of,
+    is_repeat,
+    open_masked,
+    open_steps,
+    read_direction,
+    seal_steps,
+    unseal_dealt,
+)
+
+
+@dataclass(repr=False)
+class SecondServer(KeepsSecrets):
+    """The server that holds the masks' seeds and learns nothing but what both servers must know."""
+
+    now: TwoServerParameters
+    recipe: Recipe
+    identity: PartyKeys
+    dealer: tuple[bytes, ...]
+    seeds: dict[int, bytes] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    half: bytes | None = None
+    asked: bool = False
+    key: bytes = b""
+    sent: int = 0
+    own: bytes = b""
+    positions: tuple[int, ...] = ()
+    unknown: bool = False
+    shares: dict[str, U64] = field(default_factory=dict)
+    direction: Direction | None = None
+    opened: bytes = b""
+    waiting: list[bytes] = field(default_factory=list)
+    machine: Machine | None = None
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients once, then the first server and the dealer."""
+        heard = {who: body for who, body in mail.items() if client_of(who) is not None}
+        if heard and self.half is None:
+            return self._hold(heard)
+        out: dict[PartyId, Buffer] = {}
+        if "server" in mail and self.half is not None:
+            out |= self._from_server(mail["server"])
+        if "dealer" in mail and self.asked and self.machine is None:
+            out |= self._begin(mail["dealer"])
+        return out
+
+    def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
+        now = self.now
+        for who, body in heard.items():
+            try:
+                position, content = now.sender(who, body, SEED)
+                context = now.bound_to("seed", str(position))
+                self.seeds[position] = open_one(content, SEED_SIZE, self.identity, context)
+            except Malformed as malformed:
+                self.excluded[who] = f"stage share: {malformed}"
+        self.half = secrets.token_bytes(SEED_SIZE)
+        reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
+        return {
+            "server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), self.half, reasons)
+        }
+
+    def _from_server(self, body: Buffer) -> Mail:
+        now = self.now
+        try:
+            if not self.asked:
+                return self._survey(*now.read(body, MASKED))
+            if is_repeat(now, body, MASKED):
+                return {}
+            content = open_steps(now, self.key, b"1", body)
+        except Malformed as malformed:
+            raise StageAbort(
+                "compute", f"the message of server cannot be used: {malformed}", "server"
+            ) from None
+        if self.machine is None:
+            self.waiting.append(content)
+            return {}
+        return self._advance(content)
+
+    def _survey(self, keys: int, content: memoryview) -> Mail:
+        now = self.now
+        members, self.key, head, masked = open_masked(now, self.identity, keys, content)
+        if not members <= self.seeds.keys():
+            raise StageAbort(
+                "agree", "the server lists clients that never reached this one", "server"
+            )
+        now.enough("agree", members)
+        told, self.direction = read_direction(head, now.plan.d)
+        if told != NOBODY and not self.recipe.directed:
+            raise Malformed("a direction for a rule that has none")
+        if (
+            self.direction is not None
+            and not now.signs
+            and np.count_nonzero(self.direction.values) < 2
+        ):
+            why = (
+                "the server's reference has a single coordinate, and comparing with it would tell"
+                " that coordinate of every client"
+            )
+            raise StageAbort("agree", why, "server")
+        n = len(members)
+        self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
+        self.opened = bytes(masked) if self.recipe.hidden else b""
+        seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
+        if not now.signs:
+            values = None if self.direction is None else self.direction.values
+            survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
+            crossed(now, SeedRows(seeds), masked, survey, self.key)
+            self.shares = survey.shares()
+        sealed_boxes = seal_to(
+            self.dealer, b"".join((self.own, *seeds)), now.bound_to("deal", "server/1"), now.library
+        )
+        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), sealed_boxes)}
+
+    def _begin(self, body: Buffer) -> Mail:
+        now, n, recipe = self.now, len(self.positions), self.recipe
+        demand, seeds, flips = recipe.demand(now, n), [self.seeds[i] for i in self.positions], None
+        try:
+            _, content = now.read(body, DEALT)
+            words = memoryview(unseal_dealt(now, self.own, bytes(content)))
+            bulk = words[8 * demand.dealt :]
+            if now.signs:
+                flips = received_flips(now, self.own, bulk, n, recipe.hidden)
+            elif bulk:
+                raise Malformed(f"{len(bulk)} bytes too many")
+            preprocessing = second_preprocessing(
+                self.own, words[: 8 * demand.dealt], demand, now.library
+            )
+        except Malformed as malformed:
+            raise StageAbort(
+                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
+            ) from None
+        machine = Machine(
+            now,
+            False,
+            self.positions,
+            recipe.program(now, self.unknown),
+            SeedRows(seeds),
+            preprocessing,
+            direction=self.direction,
+            opened=self.opened,
+            key=self.key,
+            seed=self.own,
+        )
+        if now.signs:
+            machine.bits, machine.flips = BitSeeds(seeds), flips
+        else:
+            machine.surveyed(self.shares)
+        self.machine, self.seeds, self.shares, self.opened = machine, {}, {}, b""
+        return self._advance(b"".join(self.waiting))
+
+    def _advance(self, content: Buffer) -> Mail:
+        frames = [] if self.machine is None else self.machine.advance(content)
+        if not frames:
+            return {}
+        self.sent += 1
+        return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}

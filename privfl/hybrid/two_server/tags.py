@@ -1,0 +1,69 @@
+"""The sum under public weights, with the dealer's tags: the first server notices a share that the
+second changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.preprocessing import blinds, tag_key
+from privfl.hybrid.two_server.ring_codec import pack, signed, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTagged:
+    """The first server learns the sum under public weights, and what its share of the sum must be
+    tagged with.
+
+    The share sum w_i A_i travels modulo 2^64. The dealer gave the first server T_i = <key, A_i> +
+    b_i for a key that the second does not know, and the second knows b_i: it sends sum w_i b_i
+    along. A share that is off by e passes with the chance of <key, e> being what it guesses: 2^-(64
+    - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
+    """
+
+    def say(self, machine: Machine) -> bytes:
+        """The second server's share and its blinds, or nothing."""
+        if machine.first:
+            return b""
+        total, weights = machine.shares["sum"], machine.public["weights"]
+        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
+            keepdims=True, dtype=np.uint64
+        )
+        return pack(np.concatenate([total, blind]), 64)
+
+    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+        """Add the share; it is checked once the tags are there."""
+        if not machine.first:
+            if theirs:
+                raise Malformed("a share where none was asked for")
+            return True
+        words = unpack(theirs, 64, machine.now.length + 1)
+        machine.shares["claimed"] = words
+        machine.public["sum"] = machine.shares["sum"] + words[:-1]
+        return True
+
+
+def check_tags(machine: Machine) -> None:
+    """Refuse a sum whose second share is not what the masks make it.
+
+    Raises:
+        StageAbort: it is not, or the sum is out of its range.
+    """
+    now, claimed, weights = machine.now, machine.shares["claimed"], machine.public["weights"]
+    tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
+    key = tag_key(machine.seed, now.length, now.library)
+    off = (
+        (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64)
+        + claimed[-1:]
+        - (weights * tags).sum(keepdims=True, dtype=np.uint64)
+    )
+    most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
+    if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
+        raise StageAbort(
+            "sum", "its share of the sum is not the sum of the clients' masks", "server/1"
+        )

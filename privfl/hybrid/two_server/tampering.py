@@ -1,0 +1,91 @@
+"""Servers that run other steps than their recipe says, and steps that change their own shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.core import ClientId, ConfigError, Party, Vector
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.parameters import TwoServerParameters
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.second_server import SecondServer
+from privfl.hybrid.two_server.server import FirstServer
+
+Took = dict[ClientId, Vector]
+Server = FirstServer | SecondServer
+Tamper = Callable[[Sequence[Step]], Sequence[Step]]
+
+
+@dataclass(frozen=True, slots=True)
+class TamperedRecipe(Recipe):
+    """A recipe whose holder runs other steps than it says."""
+
+    tamper: Tamper = tuple
+
+    def program(self, now: TwoServerParameters, everyone: bool) -> tuple[Step, ...]:
+        """The honest steps, tampered with."""
+        return tuple(self.tamper(Recipe.program(self, now, everyone)))
+
+
+def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
+    """The same recipe with other steps."""
+    return TamperedRecipe(
+        recipe.kind,
+        recipe.reveal,
+        recipe.least,
+        recipe.weighted,
+        recipe.f,
+        recipe.m,
+        recipe.threshold,
+        recipe.fixed,
+        recipe.noisy,
+        recipe.noise,
+        recipe.source,
+        tamper,
+    )
+
+
+def server_of(party: Party) -> Server:
+    """One of the two servers.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(party, FirstServer | SecondServer):
+        raise ConfigError(f"{type(party).__name__} is no server of two.")
+    return party
+
+
+def after(steps: Sequence[Step], kind: type, inserted: Step) -> list[Step]:
+    """These steps with one more after each of a kind."""
+    out: list[Step] = []
+    for step in steps:
+        out += [step, inserted] if isinstance(step, kind) else [step]
+    return out
+
+
+def before(steps: Sequence[Step], kind: type, inserted: Step) -> list[Step]:
+    """These steps with one more before each of a kind."""
+    out: list[Step] = []
+    for step in steps:
+        out += [inserted, step] if isinstance(step, kind) else [step]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class AddTo:
+    """A step that adds to the own share of one entry of a register."""
+
+    what: str
+    position: int
+    amount: int
+
+    def act(self, machine: Machine) -> None:
+        """Add it."""
+        place = machine.positions.index(self.position)
+        register = machine.shares[self.what].copy()
+        register[place : place + 1] += np.uint64(self.amount % (1 << 64))
+        machine.shares[self.what] = register

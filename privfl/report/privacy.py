@@ -1,0 +1,107 @@
+"""What a report says of differential privacy: tiles and the table of claims, or that there is
+none.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from privfl.report.tables import table
+
+NONE = (
+    "No epsilon is claimed, for samples or for clients: this run adds no noise that its ledger"
+    " could charge, so no bound holds on what its models tell of anybody's data. What a channel"
+    " hides from its server is no such bound: everybody who takes part has the models."
+)
+
+
+def spent(
+    lines: Sequence[Mapping[str, Any]] | None, so_far: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """Tiles: name and figure of each unit's epsilon, from the claims of a run that has ended, else
+    from what its last round says by unit (an upper bound by RDP).
+    """
+    if lines is None:
+        return [(f"epsilon, {unit}", f"{value:.3g}") for unit, value in sorted(so_far.items())]
+    if not lines:
+        return [("epsilon", "no claim")]
+    return [(f"epsilon, {line['unit']} level", _rough(line["epsilon"])) for line in lines]
+
+
+def claims(
+    lines: Sequence[Mapping[str, Any]] | None, audited: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What each unit has spent, by both accountants, and what an audit found of it; that nothing
+    is claimed where the ledger is empty, and nothing at all of a run that has not ended.
+    """
+    if lines is None:
+        return []
+    if not lines:
+        return [f"<h2>Privacy</h2><p>{NONE}</p>"]
+    seen = {row["unit"]: row for row in audited}
+    rows = []
+    for line in lines:
+        who = (
+            line["subject"]
+            if line["subjects"] == 1
+            else f"{line['subject']}, the dearest of {line['subjects']}"
+        )
+        figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
+        cells = (
+            line["unit"],
+            who,
+            *figures,
+            _shown(seen.get(line["unit"])),
+            f"{line['delta']:g}",
+            line["relation"],
+            str(line["releases"]),
+            " ".join(beside),
+        )
+        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in (
+            "unit",
+            "who pays",
+            "epsilon",
+            "by RDP",
+            "by PLD",
+            "by an audit",
+            "delta",
+            "neighbours",
+            "releases",
+            "",
+        )
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return [f"<h2>Privacy</h2>{table(f'<tr>{head}</tr>{body}')}"]
+
+
+def _shown(row: Mapping[str, Any] | None) -> str:
+    """What an audit found of a claim: its verdict with what it would have seen, and beside that
+    what a black box shows.
+    """
+    if row is None:
+        return "not audited (privfl audit RUN --dp)"
+    if row["verdict"] == "no claim":
+        return str(row["verdict"])
+    said = row["alarms"] or f"would have seen: {row['would have seen']}"
+    words = f"{row['verdict']} at level {row['level']:g}: {said}."
+    if row["at least"] is None:
+        return words
+    claimed = _epsilon(row["of a claim of"])
+    return (
+        f"{words} Canaries alone: epsilon at least {row['at least']:.3f} of {claimed}"
+        f" ({row['confidence']:.0%})."
+    )
+
+
+def _epsilon(value: float | str | None) -> str:
+    return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _rough(value: float | str | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else _epsilon(value)
