@@ -53,7 +53,7 @@ def audit(
     pairs: Annotated[
         int,
         typer.Option("--pairs", min=1, help="With --dp: how many pairs of neighbours are tried."),
-    ] = 60,
+    ] = 120,
     values: Annotated[
         int,
         typer.Option(
@@ -127,9 +127,7 @@ def _claims(
     )
     settings = Settings(canaries=sizes[0], pairs=sizes[1], values=sizes[2])
     with bar("audit", MOST_SHOWN) as shown:
-        claims = audit_claims(
-            federation, recorded=recorded, settings=settings, progress=shown.step
-        )
+        claims = audit_claims(federation, recorded=recorded, settings=settings, progress=shown.step)
     rows = [claim.row() for claim in claims]
     if as_json:
         table("", rows, as_json)
@@ -137,7 +135,10 @@ def _claims(
         for claim in claims:
             title = f"{claim.unit} level: {len(claim.findings)} tests at level {claim.level:g}"
             table(title, [finding.row() for finding in claim.findings], as_json)
-        heads = [{key: row[key] for key in row if key not in ("tests", "would have seen")} for row in rows]
+        heads = [
+            {key: row[key] for key in row if key not in ("tests", "would have seen")}
+            for row in rows
+        ]
         table("What is claimed, and what was found", heads, as_json)
     folder = out or (source if source.is_dir() else None)
     if folder is not None:

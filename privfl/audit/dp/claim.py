@@ -53,7 +53,9 @@ class Claim:
             "unit": self.unit,
             "who pays": self.subject,
             "claimed epsilon": (
-                "infinite" if self.claimed is not None and math.isinf(self.claimed) else self.claimed
+                "infinite"
+                if self.claimed is not None and math.isinf(self.claimed)
+                else self.claimed
             ),
             "releases": self.releases,
             "verdict": self.verdict,
@@ -171,7 +173,9 @@ def _charged(unit: str, made: Ledger, played: Ledger, delta: float) -> list[Test
     if ours is None or theirs is None or ours.epsilon is None or theirs.epsilon is None:
         return []
     less = ours.epsilon < theirs.epsilon * (1 - 1e-6)
-    seen = f"epsilon {ours.epsilon:.4g} where the same rounds of its config cost {theirs.epsilon:.4g}"
+    seen = (
+        f"epsilon {ours.epsilon:.4g} where the same rounds of its config cost {theirs.epsilon:.4g}"
+    )
     return [Test("ledger", unit, seen, 0.0 if less else None)]
 
 

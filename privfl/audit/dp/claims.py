@@ -15,12 +15,15 @@ from privfl.audit.dp.settings import Settings
 from privfl.core import ConfigError, Ledger, is_private
 from privfl.federation import Federation
 
+DEFAULT = Settings()
+"""How thorough an audit is unless it is said."""
+
 
 def audit_claims(
     federation: Federation,
     *,
     recorded: Ledger | None = None,
-    settings: Settings = Settings(),  # noqa: B008: frozen
+    settings: Settings = DEFAULT,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Claim, ...]:
     """Audit every unit that a federation makes a claim for: clients under noise on the aggregate,

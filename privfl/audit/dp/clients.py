@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
 from privfl.audit.dp.play import Play, Stage, World
-from privfl.audit.dp.replay import draws_for, inclusion_tests
+from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
 from privfl.audit.dp.residual import (
     FEW,
     Noise,
@@ -26,7 +26,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
-from privfl.core import Charge, ClientId, Ledger, Seeds
+from privfl.core import Charge, Ledger, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
@@ -59,15 +59,7 @@ def audit_clients(
     tests += plays.charge_tests()
     first = plays.charges[0]
     if first.cohort_hidden:
-        draws = draws_for(len(scenario.clients))
-        drawn = [
-            cohort
-            for start in range(0, draws, scenario.rounds)
-            for cohort in searched.stages[0].draw(
-                min(scenario.rounds, draws - start), Seeds(scenario.seed).derive("replay", start)
-            )
-        ]
-        tests += inclusion_tests(drawn, first.sampling, "client")
+        tests += _replayed(scenario, searched.stages[0], first)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -88,6 +80,16 @@ def audit_clients(
         seed=scenario.seed,
         why=" ".join(filter(None, why)),
     )
+
+
+def _replayed(scenario: Scenario, stage: Stage, charge: Charge) -> list[Test]:
+    """Cohorts drawn again, under other seeds, against what is charged."""
+    draws, drawn, tape = draws_for(len(scenario.clients)), [], Tape("drawn")
+    for start in range(0, draws, scenario.rounds):
+        seed = Seeds(scenario.seed).derive("replay", start)
+        drawn += stage.draw(min(scenario.rounds, draws - start), seed, tape)
+    tests = inclusion_tests(drawn, charge.sampling, "client")
+    return [*tests, *source_test(bool(tests), charge.coins, tape.asked, "client")]
 
 
 def _first(ledger: Ledger, rounds: int) -> Ledger:
@@ -257,10 +259,18 @@ class _Plays:
         return {"delta": ("gaussian", plays, given)}
 
     def charge_tests(self) -> list[Test]:
-        """Whether what is charged is what the mechanisms say that they drew."""
-        if self.quiet or self.scenario.local_noise:
-            return []
+        """Whether what is charged is what the mechanisms say that they drew; and whether noise that
+        is there against the server, which sees the cohort, is charged as if it did not.
+        """
         tape = self.tapes[0]
+        if self.quiet or self.scenario.local_noise:
+            cheap = [
+                charge
+                for charge in self.charges
+                if charge.cohort_hidden and charge.sampling.scheme != "all"
+            ]
+            words = "noise of the clients is charged with amplification" if cheap else ""
+            return [Test("charges", "", words or "nothing is amplified", 0.0 if cheap else None)]
         for number, charges in tape.charges.items():
             events = [one.event for one in tape.releases if one.round == number]
             said = together([event for event in events if event is not None])

@@ -16,7 +16,7 @@ from torch import Tensor
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.play import Cohorts, Play, Stage, World
 from privfl.audit.dp.tape import Tape, differences
-from privfl.core import ClientId, Seeds
+from privfl.core import Charge, ClientId, Seeds
 from privfl.engine import RunState, Scenario
 
 SLACK = 1 + 1e-4
@@ -46,7 +46,9 @@ class Found:
 
     def tests(self, shares: bool) -> list[Test]:
         """Its part of the evidence."""
-        told = [Test("tape", "", f"{path} differs: {where}", 0.0) for path, where in self.leaks.items()]
+        told = [
+            Test("tape", "", f"{path} differs: {where}", 0.0) for path, where in self.leaks.items()
+        ]
         if not told:
             seen = f"{self.pairs} pairs of neighbours: all but the noised vectors is the same"
             told = [Test("tape", "", seen)]
@@ -54,7 +56,9 @@ class Found:
             seen = f"neighbours {self.moved:.4g} apart in the sum (held against its noise)"
             return [*told, Test("neighbours", "", seen)]
         far = self.worst > SLACK
-        seen = f"{self.worst:.4f} of the claimed sensitivity after {self.pairs} pairs ({self.where})"
+        seen = (
+            f"{self.worst:.4f} of the claimed sensitivity after {self.pairs} pairs ({self.where})"
+        )
         return [*told, Test("neighbours", "", seen, 0.0 if far else None)]
 
 
@@ -126,7 +130,7 @@ class Search:
         for number, (a, b) in enumerate(zip(one.states, two.states, strict=True)):
             for path in _server_side(a, b):
                 self.found.leaks.setdefault(path, f"round {number}, {words}")
-            charged = one.tape.charges[number], two.tape.charges[number]
+            charged = _anonymous(one.tape.charges[number]), _anonymous(two.tape.charges[number])
             if charged[0] != charged[1]:
                 self.found.leaks.setdefault("charges", f"round {number}, {words}")
             self.found.beside |= {
@@ -180,65 +184,82 @@ class Search:
         return self.found
 
     def _pairs(self, most: int) -> Iterator[tuple[Rows, Rows, int, str]]:
-        """The pairs of all kinds of rows in turn, the first and the last drawn client changed."""
-        here = [i for i, client in enumerate(self.clients) if self._drawn_first(client)]
-        ends = [0, len(self.clients) - 1] if len(here) < 2 else [here[0], here[-1]]
+        """The pairs of all kinds of rows in turn, one client that is drawn changed."""
         made = 0
-        for step, (words, unit) in enumerate(self._kinds()):
+        for words, unit, thorough in self._kinds():
             rows = {part: unit(part) * self.l2[part] for part in self.lengths}
-            for at in ends if step % 2 else ends[::-1]:
-                for change, new in self._changes(rows, at):
-                    if made == most:
-                        return
-                    made += 1
-                    other = {part: rows[part].clone() for part in rows}
-                    for part, row in new.items():
-                        other[part][at] = row
-                    yield rows, other, at, f"{words}, client {self.clients[at]} {change}"
+            for at, change, new in self._changes(rows, thorough):
+                if made == most:
+                    return
+                made += 1
+                other = {part: rows[part].clone() for part in rows}
+                for part, row in new.items():
+                    other[part][at] = row
+                yield rows, other, at, f"{words}, client {self.clients[at]} {change}"
 
     def _drawn_first(self, client: ClientId) -> bool:
         return client in self.drawn[0]
 
-    def _changes(self, rows: Rows, at: int) -> Iterator[tuple[str, Rows]]:
-        if self.relation != "replace_one":
-            how = "becomes zero" if self.relation == "zero_out" else "is not there"
-            yield how, {part: torch.zeros(length) for part, length in self.lengths.items()}
-            return
-        yield "negated", {part: -values[at] for part, values in rows.items()}
-        apart = next(
-            (i for i, row in enumerate(rows["delta"]) if not row.equal(rows["delta"][at])), None
-        )
-        if apart is not None:
-            yield "joins the others", {part: 0.999 * values[apart] for part, values in rows.items()}
-        yield "turned", {part: values[at].roll(1) for part, values in rows.items()}
+    def _changes(self, rows: Rows, thorough: bool) -> Iterator[tuple[int, str, Rows]]:
+        """Who changes, how, and into which row: the last that is drawn, and the first as well."""
+        drawn = sorted(range(len(self.clients)), key=self._place)[: self._many]
+        for at in (drawn[-1], drawn[0]) if thorough else (drawn[-1],):
+            apart = next((i for i in drawn if not rows["delta"][i].equal(rows["delta"][at])), None)
+            joined = None
+            if apart is not None:
+                joined = {part: 0.999 * values[apart] for part, values in rows.items()}
+            if self.relation != "replace_one":
+                how = "becomes zero" if self.relation == "zero_out" else "is not there"
+                yield at, how, {part: torch.zeros(n) for part, n in self.lengths.items()}
+                continue
+            if joined is not None:
+                yield at, "joins the others", joined
+            if thorough:
+                yield at, "negated", {part: -values[at] for part, values in rows.items()}
+                yield at, "turned", {part: values[at].roll(1) for part, values in rows.items()}
 
-    def _kinds(self) -> Iterator[tuple[str, Callable[[str], Tensor]]]:
-        """Rows in units of the bound, of any part: names, and what makes them."""
-        n = len(self.clients)
-        order = sorted(range(n), key=lambda i: not self._drawn_first(self.clients[i]))
-        drawn = max(sum(map(self._drawn_first, self.clients)), 1)
+    @property
+    def _many(self) -> int:
+        """How many are drawn in the first round."""
+        return max(sum(map(self._drawn_first, self.clients)), 1)
+
+    def _place(self, at: int) -> tuple[bool, int]:
+        """Who is drawn comes first."""
+        return not self._drawn_first(self.clients[at]), at
+
+    def _kinds(self) -> Iterator[tuple[str, Callable[[str], Tensor], bool]]:
+        """Rows in units of the bound, of any part: names, what makes them, and whether more than
+        one change is worth a try.
+
+        Among them two camps of every size: a row that decides an order statistic moves all rows
+        that follow it, and which size that takes hangs on the rule.
+        """
+        n, drawn = len(self.clients), self._many
         place = torch.empty(n, dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(n)  # who is drawn comes first
-        sizes = dict.fromkeys(
-            max(1, min(drawn - 1, round(share * drawn))) for share in (0.5, 0.01, 1.0, 0.25, 0.75)
-        )
+        place[torch.tensor(sorted(range(n), key=self._place))] = torch.arange(n)
+        every = list(range(1, drawn))
+        every.sort(key=lambda k: (abs(k - drawn / 2), k))
+        telling = list(dict.fromkeys([*every[:1], *every[-2:]]))
 
-        def camps(low: float, high: float, k: int) -> Callable[[str], Tensor]:
+        def camps(low: float, high: float, k: int) -> tuple[str, Callable[[str], Tensor]]:
             values = torch.where(place < k, low, high)
-            return lambda part: self._along(part, values)
+            words = f"camps of {k} and {drawn - k} at {low} and {high}"
+            return words, lambda part: self._along(part, values)
 
-        yield "long rows in every layer", lambda part: self._layers(part, n)
-        for low, high in ((-1.0, 1.0), (0.01, 1.0), (0.0, 1.0)):
-            for k in list(sizes)[:2]:
-                yield f"camps of {k} and {drawn - k} at {low} and {high}", camps(low, high, k)
-        yield "an axis each", lambda part: self._axes(part, n)
-        yield "a ladder", lambda part: self._along(part, torch.linspace(-1, 1, n)[place])
-        yield "at random", lambda part: self._random(part, n, 1)
-        for low, high in ((0.0, 1.0), (-1.0, 1.0), (0.01, 1.0)):
-            for k in list(sizes)[2:]:
-                yield f"camps of {k} and {drawn - k} at {low} and {high}", camps(low, high, k)
+        yield "long rows in every layer", lambda part: self._layers(part, n), True
+        for k in telling:
+            for low, high in ((-1.0, 1.0), (0.01, 1.0), (0.0, 1.0)):
+                yield *camps(low, high, k), True
+        yield "an axis each", lambda part: self._axes(part, n), True
+        ladder = torch.linspace(-1, 1, n)[place]
+        yield "a ladder", lambda part: self._along(part, ladder), True
+        yield "at random", lambda part: self._random(part, n, 1), True
+        for k in every:
+            yield *camps(0.01, 1.0, k), False
+        for k in every:
+            yield *camps(-1.0, 1.0, k), False
         for number in range(2, 10_000):
-            yield f"at random ({number})", lambda part, i=number: self._random(part, n, i)  # type: ignore[misc]
+            yield f"at random ({number})", lambda part, i=number: self._random(part, n, i), True  # type: ignore[misc]
 
     def _along(self, part: str, values: Tensor) -> Tensor:
         rows = torch.zeros(len(values), self.lengths[part])
@@ -270,11 +291,11 @@ class Search:
         for number in range(tries):
             moved = {part: self._stepped(part, rows[part], step, number) for part in rows}
             new = {part: moved[part].clone() for part in moved}
-            for part in new:
-                new[part][at] = 0.0
+            for part, values in new.items():
+                values[at] = 0.0
                 if self.relation == "replace_one":
                     beside = self._stepped(part, other[part][at : at + 1], step, tries + number)
-                    new[part][at] = beside[0]
+                    values[at] = beside[0]
             far = self.compare(moved, new, at, "found by climbing")
             if far > worst:
                 worst, rows, other = far, moved, new
@@ -292,6 +313,11 @@ def _over(moved: float, claimed: float) -> float:
     if claimed > 0:
         return moved / claimed
     return math.inf if moved else 0.0
+
+
+def _anonymous(charges: tuple[Charge, ...]) -> list[Charge]:
+    """Charges without the cohort, which is as public as the claim says."""
+    return [replace(charge, cohort=None) for charge in charges]
 
 
 def _server_side(one: RunState, two: RunState) -> list[str]:

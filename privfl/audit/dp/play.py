@@ -26,7 +26,7 @@ from privfl.core import (
 from privfl.dp.part_release import PartRelease
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import Engine, RunState, Scenario
-from privfl.engine.carrier import Carrier, Charging, Returned
+from privfl.engine.carrier import Charging, Returned, Simulated
 from privfl.engine.client import BITS, ClientSide, Conduct
 from privfl.engine.journal import Journal
 from privfl.engine.notes import Notes
@@ -115,7 +115,7 @@ class _ZeroingSide(ClientSide):
         return {**parts, BITS: nothing}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _TapedPlanner(Planner):
     """The planner, whose orders have their noise on a tape, for whom the auditor says."""
 
@@ -164,7 +164,7 @@ def _on_tape(pipeline: Pipeline, tape: Tape, number: int) -> Pipeline:
 class _TapedCarrier:
     """The carrier of a channel that carries noise: what it opens is on tape."""
 
-    inner: Carrier[Any]
+    inner: Simulated[Any]
     tape: Tape
 
     def play(
@@ -227,9 +227,12 @@ class Stage:
             beside.append({"fired": played.transcript.fired, "incidents": said})
         return Play(tuple(states), tape, tuple(cohort), tuple(beside))
 
-    def draw(self, rounds: int, seed: int) -> list[tuple[ClientId, ...]]:
-        """The cohorts of so many rounds as the run's own planner draws them, under another seed."""
-        planner = Planner(replace(self.scenario, seed=seed))
+    def draw(self, rounds: int, seed: int, tape: Tape | None = None) -> list[tuple[ClientId, ...]]:
+        """The cohorts of so many rounds as the run's own planner draws them, under another seed
+        where they follow from one; a tape is told how much the noise source was asked for.
+        """
+        noise = CountedNoise(self.scenario.noise, Tape("drawn") if tape is None else tape)
+        planner = Planner(replace(self.scenario, seed=seed, noise=noise))
         state = self.engine.begin("an auditor's hands")
         aux = self.engine.server.broadcast(state.method)
         return [planner.order(replace(state, round=t), aux).plan.cohort for t in range(rounds)]

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from privfl.audit.dp.evidence import Least, Test
 from privfl.audit.dp.residual import SEEN
-from privfl.core import Sampling
+from privfl.core import Coins, Sampling
 
 ENOUGH = 20_000
 """Inclusions that are watched, where that takes no more than `MOST` draws."""
@@ -60,6 +60,16 @@ def inclusion_tests(
         _least_rate(trials, q, 1, ""),
     )
     return [together, each]
+
+
+def source_test(sampled: bool, coins: Coins, asked: int, about: str) -> list[Test]:
+    """Whether samples that are charged as drawn from secret coins asked the noise source for
+    any.
+    """
+    if not sampled or coins != "secret":
+        return []
+    seen = f"{asked:,} bytes were asked of the noise source"
+    return [Test("secret coins", about, seen, None if asked else 0.0)]
 
 
 def _least_rate(trials: int, q: float, among: int, words: str) -> Least:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,7 @@ def drift_test(runs: Sequence[Sequence[Noise]], about: str) -> Test | None:
     """Whether each round's noise hangs on that of the round before, over all plays together. None
     where there are too few.
     """
-    pairs = [(a, b) for run in runs for a, b in zip(run, run[1:], strict=False) if len(a) == len(b)]
+    pairs = [(a, b) for run in runs for a, b in pairwise(run) if len(a) == len(b)]
     if not pairs or sum(len(a) for a, _ in pairs) < FEW:
         return None
     one, next_one = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
@@ -149,7 +150,9 @@ def aligned_test(noise: Sequence[Noise], given: Sequence[Noise], about: str) -> 
         return None
     z = sum(scores) / math.sqrt(len(scores))
     least = f"a part of {_far(5e-8) / math.sqrt(len(scores)):.2g} deviations along the vector"
-    return Test("noise aligned", about, f"z = {z:+.2f}", float(2 * norm.sf(abs(z))), lambda _: least)
+    return Test(
+        "noise aligned", about, f"z = {z:+.2f}", float(2 * norm.sf(abs(z))), lambda _: least
+    )
 
 
 def _as_alike(r: float, d: int) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from privfl.audit.dp.claim import Claim, Scored, claim_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import SLACK
-from privfl.audit.dp.replay import draws_for, inclusion_tests
+from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
 from privfl.audit.dp.residual import (
     Noise,
     aligned_test,
@@ -30,6 +30,7 @@ from privfl.audit.dp.residual import (
     variance_test,
 )
 from privfl.audit.dp.settings import Settings
+from privfl.audit.dp.tape import CountedNoise, Tape
 from privfl.core import (
     BadUpdate,
     Charge,
@@ -52,7 +53,8 @@ COMPANY = 6
 
 @dataclass(frozen=True, slots=True)
 class Canaries:
-    """Random samples in the shape of a client's own, and the model and loss that they go through.
+    """Random samples in the shape of a client's own, with the model and loss that they go
+    through.
     """
 
     x: Tensor
@@ -122,14 +124,17 @@ def audit_samples(
         tests.append(_neighbours(canaries, silent))
 
     drawn: list[Tensor] = []
-    wanted = max(draws_for(n), math.ceil(settings.values / scenario.workload.model.d), 6)
+    looked = min(
+        max(math.ceil(settings.values / scenario.workload.model.d), 6), settings.most_rounds
+    )
+    wanted = max(draws_for(n), looked)
     scored, kept = Scored(), _Kept([], [])
     watched = _watched(canaries, gradient, silent, n, seeds) if settings.canaries else None
     for positions in _batches(gradient, n, scenario, wanted, seeds):
         if progress is not None and len(drawn) % 50 == 0:
             progress(f"sample level: step {len(drawn) + 1} of {wanted}")
         drawn.append(positions)
-        if len(kept.noise) >= settings.most_rounds:
+        if len(drawn) > looked:
             continue
         here = positions if watched is None else positions[watched.present[positions]]
         with warnings.catch_warnings():
@@ -143,12 +148,18 @@ def audit_samples(
             watched.total += out
     if isinstance(gradient, DPGradient) and kept.noise:
         tests += _noise_tests(kept, gradient, charges[0])
-    tests += inclusion_tests(
+    replayed = inclusion_tests(
         [set(positions.tolist()) for positions in drawn], charges[0].sampling, "sample"
     )
+    tests += replayed
+    if isinstance(gradient, DPGradient):
+        tape = Tape("drawn")
+        counted = replace(gradient, noise=CountedNoise(gradient.noise, tape))
+        list(counted.batches(n, plan, seeds.generator("canary training", -1)))
+        tests += source_test(bool(replayed), charges[0].coins, tape.asked, "sample")
     if watched is not None:
         watched.score(scored)
-    first = Ledger((replace(charges[0], count=len(kept.noise) or charges[0].count),))
+    first = Ledger((replace(charges[0], count=looked),))
     return claim_of(
         "sample",
         made,
@@ -218,7 +229,12 @@ def _company(x: Tensor, y: Tensor, at: int) -> Iterator[tuple[str, Tensor, Tenso
 
 
 def _moved(
-    canaries: Canaries, silent: PrivateGradient, x: Tensor, y: Tensor, others: Tensor, labels: Tensor
+    canaries: Canaries,
+    silent: PrivateGradient,
+    x: Tensor,
+    y: Tensor,
+    others: Tensor,
+    labels: Tensor,
 ) -> float:
     if not isinstance(silent, DPGradient):
         return 0.0

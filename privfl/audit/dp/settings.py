@@ -23,7 +23,7 @@ class Settings:
     """
 
     level: float = LEVEL
-    pairs: int = 60
+    pairs: int = 120
     climb: int = 15
     values: int = 40_000
     most_rounds: int = 400
@@ -33,9 +33,7 @@ class Settings:
     def __post_init__(self) -> None:
         require.positive(level=self.level)
         require.within(0.5, 1 - 1e-9, confidence=self.confidence)
-        require.at_least(
-            1, pairs=self.pairs, values=self.values, most_rounds=self.most_rounds
-        )
+        require.at_least(1, pairs=self.pairs, values=self.values, most_rounds=self.most_rounds)
         require.at_least(0, climb=self.climb)
         if self.canaries:
             require.at_least(8, canaries=self.canaries)

@@ -8,6 +8,7 @@ the same in both, bit by bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -233,7 +234,8 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
             for name in names
             for path in differences(getattr(one, name), getattr(two, name), f"{where}.{name}")
         ]
-    return [] if one == two or (one != one and two != two) else [where]
+    unknown = isinstance(one, float) and math.isnan(one) and math.isnan(two)
+    return [] if unknown or one == two else [where]
 
 
 def cohort_or(clients: Sequence[ClientId], absent: ClientId | None) -> tuple[ClientId, ...]:
