@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from privfl.core import (
     ConfigError,
     Dataset,
     FlatModel,
+    Ledger,
     LocalPlan,
     Mechanism,
     OsNoise,
@@ -27,6 +30,7 @@ from privfl.core import (
     SeededNoise,
     Seeds,
     Threat,
+    is_private,
     unknown,
 )
 from privfl.data import DATASETS, Split, load
@@ -37,6 +41,7 @@ from privfl.engine import (
     Scenario,
     ServerOracles,
     choose_clients,
+    read_ledger,
 )
 from privfl.models import initialised
 from privfl.training import Method, Workload, cross_entropy
@@ -65,6 +70,7 @@ def scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
     method = training(_uniform(trained) if noised else trained)
+    _refuse_idle_noise_seed(config, method, ring_noise)
     bound_part = dict(config.bound)
     part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -122,6 +128,8 @@ def scenario(config: Config) -> Scenario:
         mail=config.mail,
         seed=config.seed,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
+        start=_start(config.start, workload.model),
+        uncharged=_fitted(split),
         facts={
             "data": split.about or split.name,
             "clients": f"{len(clients):,}",
@@ -249,6 +257,38 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
     return noised
 
 
+def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
+    """What was charged for the model: nothing where it is drawn from the seed, else that of the run
+    whose model this becomes.
+    """
+    if start == "public":
+        return "public"
+    try:
+        flat = safetensors.torch.load_file(Path(start) / "model.safetensors")["parameters"]
+    except (OSError, KeyError, safetensors.SafetensorError):
+        raise ConfigError(
+            f"start is public, or the folder of a run that has ended, and '{start}' holds no model."
+        ) from None
+    if len(flat) != model.d:
+        raise ConfigError(
+            f"the model in '{start}' has {len(flat):,} parameters, and this run's has"
+            f" {model.d:,}: give both the same model."
+        )
+    model.write(flat)
+    return read_ledger(Path(start))
+
+
+def _fitted(split: Split) -> tuple[str, ...]:
+    """What the loader took from the training data itself."""
+    if split.kind == "text":
+        return ("the vocabulary, taken from the text itself",) if split.vocabulary else ()
+    if not split.mean:
+        return ()
+    if split.kind == "tabular":
+        return ("means, spreads and categories of the table's columns, taken from its rows",)
+    return ("the mean and spread of the pixels, taken from the images",)
+
+
 def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:
     """Batches of private training are drawn from the operating system."""
     gradient = part.get("gradient")
@@ -299,6 +339,20 @@ def _refuse_impossible(config: Config) -> None:
         f"aggregator '{name}' does not go with channel '{over}': {why}."
         f" {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}. See 'privfl list"
         " --compat'."
+    )
+
+
+def _refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
+    """A noise seed has streams for the server's noise alone: it would not repeat the run."""
+    if config.noise_seed is None:
+        return
+    private = is_private(method.gradient)
+    if not private and not ring_noise:
+        return
+    whose = "DP-SGD" if private else config.mechanism["name"]
+    raise ConfigError(
+        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
+        " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
     )
 
 

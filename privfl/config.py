@@ -108,8 +108,14 @@ class Config(_Strict):
     ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
     change, or send zero (None: the one that the parts prove most of); ``threat`` says against whom.
 
+    ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
+    and with whose ledger this one goes on.
+
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
+
+    ``noise_seed`` repeats the noise on aggregates, and voids its guarantee; noise that clients draw
+    (DP-SGD, shares) never repeats, and the two together are refused.
     """
 
     data: DataConfig = DataConfig()
@@ -126,6 +132,7 @@ class Config(_Strict):
     attacks: Parts = []
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
     threat: ThreatConfig = ThreatConfig()
+    start: str = "public"
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()

@@ -36,6 +36,7 @@ from privfl.core import (
     OsNoise,
     PartyId,
     Power,
+    PrivflError,
     RoundFailed,
     RoundPlan,
     Rows,
@@ -47,13 +48,16 @@ from privfl.core import (
     dropped,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, delta_protects_nobody, spent_epsilon
+from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
-from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, unreadable
+from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
 
+UNSEEN = (
+    "what the loop around this layer does with clients' data, its start and its choices included"
+)
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
 O = TypeVar("O")
@@ -69,7 +73,7 @@ class Receipt:
     the parties' letters were signed. Where ``fidelity`` is ideal no protocol
     ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
     ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
-    ``epsilon_note`` where no claim can be made.
+    ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
     """
 
     round: int
@@ -87,6 +91,7 @@ class Receipt:
     event: DpEvent | None
     epsilon: float | None
     epsilon_note: str
+    statement: str
 
 
 class PrivateAggregation(Generic[O]):
@@ -238,6 +243,7 @@ class PrivateAggregation(Generic[O]):
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        why_not = too_few(self.channel, len(cohort))
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
         for client, vector in vectors.items():
@@ -252,9 +258,11 @@ class PrivateAggregation(Generic[O]):
         self._round += 1  # a round that fails has used its number up
         again, failed = self._failed.pop(frozenset(cohort), ("", ()))
         before = [replace(charge, round=plan.number) for charge in failed]
-        charged = played_again(before, pipeline.charges(plans))
+        charged = played_again(before, pipeline.charges(plans, released=not why_not))
         entry = self._journal.enter(charged, again)
         self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
+        if why_not:
+            raise RoundFailed(f"round {plan.number} opened nothing: {why_not}")
         self._session.enrol(cohort)
         self._session.inform(
             Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
@@ -268,7 +276,14 @@ class PrivateAggregation(Generic[O]):
             )
             raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
         rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
-        made = Made(self.rule(opened.what), rows, len(opened.survivors))
+        try:
+            made = Made(self.rule(opened.what), rows, len(opened.survivors))
+        except PrivflError:
+            untold = pipeline.charges(plans, released=False)
+            if untold:
+                self._failed[frozenset(cohort)] = entry, played_again(before, untold)
+                self._journal.settle(entry, played_again(before, untold))
+            raise
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
         self._journal.settle(entry, played_again(before, spent))
         del self._failed[frozenset(cohort)]
@@ -296,6 +311,7 @@ class PrivateAggregation(Generic[O]):
             event=spent[0].event if spent else None,
             epsilon=epsilon,
             epsilon_note=note,
+            statement=self._statement(),
         )
         return _like(first, released["delta"].vector), receipt
 
@@ -343,6 +359,15 @@ class PrivateAggregation(Generic[O]):
         if not ledger.charges:
             return None, "no noise was added"
         return spent_epsilon(ledger, self.delta)
+
+    def _statement(self) -> str:
+        """The claim of whoever pays most, by RDP, in words."""
+        spent = spend(self.ledger, self.delta, pld=False)
+        if not spent:
+            return "No noise was added, so nothing is claimed."
+        dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
+        charges = [c for c in self.ledger.charges if c.subject == dearest.subject]
+        return sentence(dearest, charges, (UNSEEN,))
 
 
 def _require_drawn(n: int, sampling: Sampling) -> None:

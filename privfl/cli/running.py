@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from privfl.cli.screen import bar, say, table
-from privfl.core import ConfigError
+from privfl.core import ConfigError, Ledger
+from privfl.dp import over_runs, sentence, spend
 from privfl.federation import Federation, Run
 from privfl.report import config_in, write_report
 
@@ -55,6 +56,8 @@ def run(
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
     page = write_report(folder)
     table("Result", [_result(result)], as_json)
+    for line in result.summary["privacy"]:
+        say(f"privfl: {line['claim']}")
     say(f"privfl: the run is in {folder}, its report in {page}")
 
 
@@ -87,14 +90,36 @@ def sweep(
         Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
     ]  # refuse before the first run
     rows: list[dict[str, Any]] = []
+    ledgers: list[Ledger] = []
     with bar("sweep", len(chosen)) as shown:
         for number, (keys, federation) in enumerate(zip(chosen, federations, strict=True)):
             result = federation.run(folder / f"{number:03d}")
             write_report(folder / f"{number:03d}")
+            ledgers.append(result.ledger)
             rows.append({**dict(key.split("=", 1) for key in keys), **_result(result)})
             shown.step(" ".join(keys))
     table("Sweep", rows, as_json)
+    for line in _together(ledgers, max(one.audit.delta for one in federations)):
+        say(f"privfl: {line}")
     say(f"privfl: the runs are in {folder}")
+
+
+def _together(ledgers: list[Ledger], delta: float) -> list[str]:
+    """What all runs of a sweep spent together: whoever looks at all of them learns that much, and
+    so does who is shown the best one alone.
+    """
+    if not any(ledger.charges for ledger in ledgers):
+        return []
+    bare = sum(not ledger.charges for ledger in ledgers)
+    if bare:
+        return [
+            f"{bare} of the sweep's {len(ledgers)} runs had no noise: together they claim nothing."
+        ]
+    said = []
+    for spent in spend(over_runs(ledgers, delta), delta, pld=False):
+        charges = [c for c in over_runs(ledgers, delta).charges if c.unit == spent.unit]
+        said.append(f"the sweep's {len(ledgers)} runs together: {sentence(spent, charges)}")
+    return said
 
 
 def report(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from privfl.core import (
     Defence,
     Guarantee,
     Knows,
+    Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
@@ -42,6 +43,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.opening import too_few
 from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
@@ -67,6 +69,10 @@ class Scenario:
     are public words and numbers about the run that views and reports show. ``mail`` says whether
     letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
     one process plays everybody.
+
+    ``start`` is what is known of the model before the first round: "public", that it holds nothing
+    of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
+    names what was taken from clients' data before the run, which no epsilon counts.
     """
 
     workload: Workload
@@ -89,6 +95,8 @@ class Scenario:
     seed: int = 0
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    start: Literal["public"] | Ledger | None = None
+    uncharged: Sequence[str] = ()
 
     def check(self) -> None:
         """Refuse what cannot work.
@@ -108,6 +116,7 @@ class Scenario:
         self.sampler.sampling(len(self.clients))
         check_declared(self.channel, "channel", "kind", "able", "guarantee")
         self._check_guaranteed(self.channel.guarantee, self.channel)
+        self._check_enough()
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
             mechanism = ("local", "at", "local_deviation", "event", "guarantee")
@@ -153,6 +162,14 @@ class Scenario:
             self._check_adaptive()
         self._check_noise()
         self._check_rule()
+
+    def _check_enough(self) -> None:
+        """Refuse a run in which no cohort is large enough for the channel."""
+        sampling = self.sampler.sampling(len(self.clients))
+        drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
+        why = too_few(self.channel, round(drawn * len(self.clients)))
+        if why:
+            raise ConfigError(f"no round could be opened: {why} Ask more clients.")
 
     @staticmethod
     def _check_guaranteed(guarantee: object, part: object) -> None:
@@ -282,8 +299,14 @@ class Scenario:
     @property
     def _void(self) -> str:
         """What makes a claim about clients void, in words: somebody sees their rows before any
-        noise, and moves rows of its own with them.
+        noise, and moves rows of its own with them; or the model that the run starts from was
+        trained on them without noise.
         """
+        if isinstance(self.start, Ledger) and not self.start.charges:
+            return (
+                "the model that this run starts from comes with a ledger that charges nothing, so"
+                " it was trained without noise. Start from a public model, or from one with noise."
+            )
         for attacker in self.attackers:
             if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
                 return (

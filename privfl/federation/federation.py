@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from privfl.core import (
     Faults,
     FlatModel,
     Knows,
+    Ledger,
     Loss,
     Mechanism,
     NeighbourRelation,
@@ -53,6 +54,7 @@ from privfl.engine import (
 )
 from privfl.federation.clients import joined
 from privfl.federation.run import Run
+from privfl.federation.start import before_the_start, start_of
 from privfl.federation.summary import record_of, summary_of
 from privfl.training import (
     Executor,
@@ -81,6 +83,9 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
+        start: "public" where the model holds nothing of these clients; else all that was charged
+            for it, a ledger, its file, or the folder of the run that made it, which this run goes
+            on with. None: nothing is known, and statements say so.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -115,6 +120,7 @@ class Federation:
         mail: MailMode = "bare",
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        start: Literal["public"] | Ledger | Path | str | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -145,6 +151,7 @@ class Federation:
             mail=mail,
             relation=relation,
             threat=threat or Threat(),
+            start=start_of(start),
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -170,6 +177,7 @@ class Federation:
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
+        self._spent = Ledger()
 
     @classmethod
     def from_config(
@@ -201,7 +209,7 @@ class Federation:
         The public recipe of the run stays as it is, and nothing is checked anew.
         """
         other = copy.copy(self)
-        other.scenario, other.config = scenario, None
+        other.scenario, other.config, other._spent = scenario, None, Ledger()
         other.audit = audit or self.audit
         other._executor = executor or self._executor
         return other
@@ -214,7 +222,8 @@ class Federation:
         progress: Progress | None = None,
         faults: Faults | None = None,
     ) -> Run:
-        """All rounds, from the start or from a checkpoint.
+        """All rounds, from the start or from a checkpoint. A federation that has run before starts
+        from the model that it made, and goes on with the ledger of that.
 
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
@@ -246,7 +255,7 @@ class Federation:
         plan: RoundPlan | None = None
         budget = AUTO_KEEP_BYTES
         try:
-            state = state or engine.begin(picked)
+            state = state or self._begun(engine.begin(picked))
             while state.round < scenario.rounds:
                 keep = self._keep(state.round, budget)
                 played = engine.play(state, keep=keep)
@@ -265,6 +274,7 @@ class Federation:
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
+        self._spent = state.ledger
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
         if folder is not None:
             folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
@@ -275,6 +285,14 @@ class Federation:
             summary,
             transcripts,
             folder.path if folder else None,
+        )
+
+    def _begun(self, state: RunState) -> RunState:
+        """The first state, with all that was charged for the model that it starts from."""
+        start = self.scenario.start
+        known = start if isinstance(start, Ledger) else Ledger()
+        return replace(
+            state, ledger=before_the_start(self._spent if self._spent.charges else known)
         )
 
     def _open(

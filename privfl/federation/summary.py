@@ -12,7 +12,8 @@ from privfl.config import AuditConfig
 from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
-from privfl.engine import RoundRecord, RunState, Scenario, measures
+from privfl.engine import RoundRecord, RunState, Scenario, measures, too_few
+from privfl.federation.excluded import excluded_from
 from privfl.training import Workload, evaluate
 
 PROTOCOL_STAGES = ("key set-up", "channel")
@@ -73,7 +74,7 @@ def summary_of(
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
     own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
     last = [record for record in records if record.accuracy is not None]
-    told = statement(state.ledger, audit.delta)
+    told = statement(state.ledger, audit.delta, excluded_from(scenario))
     return {
         "accuracy": last[-1].accuracy if last else None,
         "loss": last[-1].loss if last else None,
@@ -102,10 +103,11 @@ def summary_of(
 
 def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """Who may collude, who may lie and what comes of it, of the run's channel and of its noise, for
-    a cohort of the expected size.
+    a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
     n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
         said["mechanism"] = scenario.mechanism.guarantee.record(n)

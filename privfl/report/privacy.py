@@ -15,19 +15,27 @@ NONE = (
     " could charge, so no bound holds on what its models tell of anybody's data. What a channel"
     " hides from its server is no such bound: everybody who takes part has the models."
 )
+_LONG = 24
+"""Characters beyond which a cell is a sentence."""
 
 
 def spent(
     lines: Sequence[Mapping[str, Any]] | None, so_far: Mapping[str, float]
 ) -> list[tuple[str, str]]:
     """Tiles: name and figure of each unit's epsilon, from the claims of a run that has ended, else
-    from what its last round says by unit (an upper bound by RDP).
+    from what its last round says by unit (an upper bound by RDP); or that there is no claim.
     """
     if lines is None:
-        return [(f"epsilon, {unit}", f"{value:.3g}") for unit, value in sorted(so_far.items())]
+        return [(f"epsilon by RDP, {unit}", f"{value:.3g}") for unit, value in so_far.items()]
     if not lines:
         return [("epsilon", "no claim")]
-    return [(f"epsilon, {line['unit']} level", _rough(line["epsilon"])) for line in lines]
+    tiles = []
+    for line in lines:
+        secret = "" if line["as_drawn"] is None else ", with secret coins"
+        tiles.append((f"epsilon, {line['unit']} level{secret}", _rough(line["epsilon"])))
+        if secret:
+            tiles.append((f"epsilon, {line['unit']} level, seed known", _rough(line["as_drawn"])))
+    return tiles
 
 
 def claims(
@@ -49,6 +57,7 @@ def claims(
             else f"{line['subject']}, the dearest of {line['subjects']}"
         )
         figures = [_epsilon(line[name]) for name in ("epsilon", "rdp", "pld")]
+        figures.append("the same" if line["as_drawn"] is None else _epsilon(line["as_drawn"]))
         beside = [*([line["refused"]] if line["refused"] else []), *line["notes"]]
         cells = (
             line["unit"],
@@ -60,7 +69,7 @@ def claims(
             str(line["releases"]),
             " ".join(beside),
         )
-        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+        rows.append("".join(_cell(text) for text in cells))
     head = "".join(
         f"<th>{name}</th>"
         for name in (
@@ -69,6 +78,7 @@ def claims(
             "epsilon",
             "by RDP",
             "by PLD",
+            "where the seed is known",
             "by an audit",
             "delta",
             "neighbours",
@@ -77,7 +87,42 @@ def claims(
         )
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return [f"<h2>Privacy</h2>{table(f'<tr>{head}</tr>{body}')}"]
+    said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
+    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(_follows, lines)]
+
+
+def _follows(line: Mapping[str, Any]) -> str:
+    """What follows from a claim: what is left to attacks, what groups have, what would change
+    it.
+    """
+    unit, risk = line["unit"], line["risk"]
+    if risk is None:
+        return ""
+    rows = [
+        (f"a test of membership, wrong about {rate} of those not there, finds at most", risk[name])
+        for name, rate in (("tpr_at_001", "0.1 %"), ("tpr_at_01", "1 %"))
+    ]
+    rows.append(("its true positive rate exceeds its false one by at most", risk["advantage"]))
+    guess = f"a secret that is guessed with chance {risk['prior']:g} is guessed afterwards with"
+    rows.append((f"{guess} at most", risk["reconstruction"]))
+    cells = [(what, f"{share:.2%}") for what, share in rows]
+    cells += [
+        (f"epsilon of {k} {unit}s together", _epsilon(value)) for k, value in line["groups"].items()
+    ]
+    cells += [
+        (f"epsilon by RDP, {change['what']}", _epsilon(change["epsilon"]))
+        for change in line["changes"]
+    ]
+    body = "".join(
+        f"<tr><th>{html.escape(what)}</th><td>{value}</td></tr>" for what, value in cells
+    )
+    return f"<h2>What that means for one {unit}, and what would change it</h2>{table(body)}"
+
+
+def _cell(text: str) -> str:
+    """A cell; one of sentences is no narrower than can be read."""
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 def _shown(row: Mapping[str, Any] | None) -> str:

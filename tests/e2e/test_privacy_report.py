@@ -47,7 +47,7 @@ def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
         "floating point" in warning and "discrete_gaussian" in warning
         for warning in summary["warnings"]
     )
-    assert any("who was drawn" in warning for warning in summary["warnings"])
+    assert any("same run with secret coins" in warning for warning in summary["warnings"])
     assert all(html.escape(warning) in page for warning in summary["warnings"])
 
 

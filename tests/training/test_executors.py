@@ -120,7 +120,8 @@ def test_a_client_that_trains_its_own_way_hands_out_what_the_recipes_steps_would
         if aux:
             change = torch.ones(load.model.d) / (-10 * 0.1) - control
             torch.testing.assert_close(own.aux["control"], change)
-            torch.testing.assert_close(own.state.vectors["control"], 3 * control + change)
+            arrived = method.arrived(own.state, own.aux)
+            torch.testing.assert_close(arrived.vectors["control"], 3 * control + change)
             assert torch.equal(out[1], torch.ones(load.model.d))
         else:
             assert own.aux["tau"].tolist() == [10.0]
@@ -401,6 +402,9 @@ class Foreign:
 
     def combine(self, aggregate, aux, state, cohort_fraction):
         return aggregate, state
+
+    def arrived(self, state, sent):
+        return state
 
 
 def test_a_foreign_training_runs_and_its_exception_is_the_clients(workload, cohort, sent):

@@ -8,9 +8,13 @@ from privfl.dp.accounting.classical import (
 )
 from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
 from privfl.dp.accounting.ledger import Spent, delta_protects_nobody, spend, spent_epsilon
+from privfl.dp.accounting.over_runs import over_runs
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
+from privfl.dp.accounting.profile import group_epsilon, profile
 from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
+from privfl.dp.accounting.risk import Risk, TradeOff, risk_of
+from privfl.dp.accounting.sentence import sentence
 from privfl.dp.accounting.statement import Stated, Statement, statement
 
 __all__ = [
@@ -18,16 +22,23 @@ __all__ = [
     "NoPld",
     "RdpAccount",
     "Release",
+    "Risk",
     "Spent",
     "Stated",
     "Statement",
+    "TradeOff",
     "advanced_epsilon",
     "basic_epsilon",
     "calibrate",
     "delta_protects_nobody",
     "epsilon",
     "gaussian_epsilon",
+    "group_epsilon",
+    "over_runs",
     "pld_epsilon",
+    "profile",
+    "risk_of",
+    "sentence",
     "spend",
     "spent_by",
     "spent_epsilon",

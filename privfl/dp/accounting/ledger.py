@@ -222,17 +222,7 @@ def _figures(
     charges: list[Charge], delta: float, pld: bool
 ) -> tuple[float, float, float | None, tuple[str, ...]]:
     """RDP epsilon, its order, PLD epsilon and notes of whoever took part in the dearest rounds."""
-    dearest: tuple[float, float, Counter[Release]] | None = None
-    for releases in _by_participant(charges):
-        account = RdpAccount()
-        for release, count in releases.items():
-            account = account.plus(release, count)
-        epsilon, order = account.optimum(delta)
-        if dearest is None or epsilon > dearest[0]:
-            dearest = epsilon, order, releases
-    if dearest is None:
-        return 0.0, float("inf"), 0.0, ()
-    epsilon, order, releases = dearest
+    epsilon, order, releases = dearest_releases(charges, delta)
     if epsilon == float("inf"):
         return epsilon, order, epsilon, ("a release carried no noise: epsilon is infinite.",)
     if not pld:
@@ -241,6 +231,26 @@ def _figures(
         return epsilon, order, pld_epsilon(releases, delta), ()
     except NoPld as unknown:
         return epsilon, order, None, (str(unknown),)
+
+
+def dearest_releases(
+    charges: Iterable[Charge], delta: float
+) -> tuple[float, float, Counter[Release]]:
+    """What whoever took part in the dearest rounds pays for, with its RDP epsilon and the order of
+    that.
+
+    Raises:
+        ConfigError: a release that no accountant knows.
+    """
+    dearest: tuple[float, float, Counter[Release]] = 0.0, float("inf"), Counter()
+    for releases in _by_participant(charges):
+        account = RdpAccount()
+        for release, count in releases.items():
+            account = account.plus(release, count)
+        epsilon, order = account.optimum(delta)
+        if not dearest[2] or epsilon > dearest[0]:
+            dearest = epsilon, order, releases
+    return dearest
 
 
 def _by_participant(charges: Iterable[Charge]) -> list[Counter[Release]]:

@@ -5,13 +5,17 @@ must be warned of.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from privfl.core import Charge, ConfigError, Ledger, Unit
-from privfl.dp.accounting.ledger import Spent, spend
+from privfl.dp.accounting.changes import Change, changes
+from privfl.dp.accounting.ledger import Spent, dearest_releases, repeated, spend
+from privfl.dp.accounting.profile import group_epsilon
 from privfl.dp.accounting.release import Release
+from privfl.dp.accounting.risk import Risk, risk_of
+from privfl.dp.accounting.sentence import sentence
 
 MOST_RELEASES = 12
 """Different sampled releases whose loss distributions are computed at the end of a run: each takes
@@ -21,6 +25,8 @@ MOST_EPSILON = 30.0
 """Beyond it a loss distribution's grid has millions of points and takes minutes, to say that
 nothing is private.
 """
+GROUPS = (2, 5, 10)
+"""So many records of one person, or clients, whose epsilon together a report shows."""
 _FLOATING = ("gaussian", "laplace")
 
 
@@ -31,6 +37,10 @@ class Stated:
 
     ``epsilon`` is the smaller of the two; all three are None where ``refused`` says why no claim
     can be made. ``subjects`` is how many pay, ``releases`` how many releases the dearest pays for.
+    ``as_drawn`` is the epsilon against those who know the seed that drew the samples, where one
+    did: the others are then of the same run with secret coins. ``claim`` is the statement in words,
+    ``groups`` the epsilon of k neighbours together by k, ``risk`` what is left to any attack, and
+    ``changes`` what would change the RDP figure.
     """
 
     unit: Unit
@@ -44,11 +54,24 @@ class Stated:
     pld: float | None = None
     refused: str | None = None
     notes: tuple[str, ...] = ()
+    as_drawn: float | None = None
+    claim: str = ""
+    groups: Mapping[int, float] = field(default_factory=dict)
+    risk: Risk | None = None
+    changes: tuple[Change, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; an infinite figure is the word, which JSON has no number for."""
-        plain = asdict(self) | {"notes": list(self.notes)}
-        return {key: "infinite" if value == math.inf else value for key, value in plain.items()}
+        plain = asdict(self) | {
+            "notes": list(self.notes),
+            "groups": {str(k): _finite(value) for k, value in self.groups.items()},
+            "changes": [{"what": c.what, "epsilon": _finite(c.epsilon)} for c in self.changes],
+        }
+        return {key: _finite(value) for key, value in plain.items()}
+
+
+def _finite(value: Any) -> Any:
+    return "infinite" if value == math.inf else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +82,9 @@ class Statement:
     warnings: tuple[str, ...]
 
 
-def statement(ledger: Ledger, delta: float) -> Statement:
+def statement(ledger: Ledger, delta: float, excluded: Sequence[str] = ()) -> Statement:
     """What a ledger has spent at ``delta``, by unit, with both accountants; PLD is left out, and
-    said so, where it would take long.
+    said so, where it would take long. ``excluded`` is what the claim does not count.
 
     Raises:
         ConfigError: delta is not in (0, 1).
@@ -77,6 +100,9 @@ def statement(ledger: Ledger, delta: float) -> Statement:
     >>> told = statement(Ledger((charge,) * 100), delta=1e-5)
     >>> round(told.lines[0].rdp, 4), round(told.lines[0].pld, 4)
     (7.8993, 7.0466)
+    >>> print(told.lines[0].claim)
+    Against whoever reads the released models, who learns no cohort, coin or seed: (7.05, 1e-05), \
+client, add_remove, rounds 0..0. Against the server: none.
     >>> told.warnings[0][:44]
     'The noise is Gaussian in floating point: its'
     """
@@ -84,8 +110,31 @@ def statement(ledger: Ledger, delta: float) -> Statement:
     for spent in spend(ledger, delta, pld=False):
         by_unit.setdefault(spent.unit, []).append(spent)
     return Statement(
-        tuple(_line(ledger, unit, spent, delta) for unit, spent in by_unit.items()),
+        tuple(_said(ledger, unit, spent, delta, excluded) for unit, spent in by_unit.items()),
         _warnings(ledger.charges),
+    )
+
+
+def _said(
+    ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float, excluded: Sequence[str]
+) -> Stated:
+    """A unit's line with its claim in words, and what follows from the whole profile."""
+    told = _line(ledger, unit, spent, delta)
+    mine = [c for c in ledger.charges if (c.unit, c.subject) == (unit, told.subject)]
+    dearest = next(one for one in spent if one.subject == told.subject)
+    drawn = [one.as_drawn for one in spent if one.as_drawn is not None]
+    told = replace(told, as_drawn=max(drawn, default=None))
+    figures = replace(dearest, rdp=told.epsilon, pld=None, as_drawn=told.as_drawn)
+    told = replace(told, claim=sentence(figures, mine, excluded))
+    if told.epsilon is None or not told.epsilon < math.inf:
+        return told
+    _, _, releases = dearest_releases(mine, delta)
+    by_pld = told.pld is not None
+    return replace(
+        told,
+        groups={k: group_epsilon(releases, delta, k, pld=by_pld) for k in GROUPS},
+        risk=risk_of(releases, pld=by_pld),
+        changes=changes(mine, delta),
     )
 
 
@@ -149,15 +198,16 @@ def _warnings(charges: Sequence[Charge]) -> tuple[str, ...]:
             " mechanism does (Mironov 2012). The mechanisms discrete_gaussian and skellam have no"
             " such gap."
         )
-    if any(
-        charge.sampling.scheme in ("poisson", "fixed_size")
-        and charge.sampling.rate < 1
-        and charge.cohort_hidden
-        for charge in charges
-    ):
+    if any(map(repeated, charges)):
+        found.append(
+            "The samples were drawn from the run's seed: every amplified epsilon is that of the"
+            " same run with secret coins, and holds against nobody who knows the seed. Set threat"
+            " to {sampling: secret}."
+        )
+    elif any(c.cohort_hidden and c.sampling.rate < 1 for c in charges):
         found.append(
             "Sampling amplifies privacy only against those who do not learn who was drawn: not"
-            " against the server, nor anybody who knows the run's seed."
+            " against whoever draws."
         )
     return tuple(found)
 

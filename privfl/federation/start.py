@@ -1,0 +1,48 @@
+"""What is known of the model that a run starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from privfl.core import ConfigError, Ledger
+from privfl.engine import Journal, read_ledger
+
+
+def start_of(
+    start: Literal["public"] | Ledger | Path | str | None,
+) -> Literal["public"] | Ledger | None:
+    """That a model is public, or all that was charged for it: a ledger, the file of one, or the
+    folder of the run that made it.
+
+    Raises:
+        ConfigError: there is no such folder or file.
+        DataCorrupt: the file is no ledger.
+
+    >>> start_of("public")
+    'public'
+    """
+    if start is None or isinstance(start, Ledger):
+        return start
+    if start == "public":
+        return "public"
+    path = Path(start)
+    if path.is_dir() and (path / "config.yaml").exists():
+        return read_ledger(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"start is 'public', or the ledger or the run folder of the model, and '{start}' is"
+            " neither."
+        )
+    return Journal(path).ledger()
+
+
+def before_the_start(ledger: Ledger) -> Ledger:
+    """The charges of earlier runs, in rounds with negative numbers: the last one is -1.
+
+    >>> before_the_start(Ledger()).charges
+    ()
+    """
+    after = max((charge.round for charge in ledger.charges), default=-1) + 1
+    return Ledger(tuple(replace(c, round=c.round - after) for c in ledger.charges))
