@@ -37,9 +37,10 @@ class Spending:
         """What the round cost: clients' training, and what left of it."""
         return self.trained + self.released
 
-    def enter(self, noisy: Noisy) -> None:
+    def enter(self, noisy: Noisy, *, released: bool = True) -> None:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
-        is one. Nothing that hangs on clients' data has been sent before.
+        is one. Nothing that hangs on clients' data has been sent before. Not ``released``: it is
+        known already that nothing will leave of it.
         """
         pipeline, number = self.order.pipeline, self.order.plan.number
         self.trained = tuple(
@@ -47,7 +48,7 @@ class Spending:
             for client, steps in noisy.items()
             for charge in pipeline.trained(number, client, steps)
         )
-        self.released = pipeline.charges(self.order.plans)
+        self.released = pipeline.charges(self.order.plans, released=released)
         self.journal.take_over(self.known)
         again, self.before = self.journal.played(number)
         self.entry = self.journal.enter(self._altogether(), again)
@@ -58,6 +59,13 @@ class Spending:
         """
         self.released = tuple(released)
         self.journal.settle(self.entry, self._altogether())
+
+    def fail(self) -> None:
+        """Nothing was released: what was sent is charged as it was, and that nothing was released
+        tells who was drawn.
+        """
+        untold = self.order.pipeline.charges(self.order.plans, released=False)
+        self.settle(untold or self.released)
 
     def _altogether(self) -> tuple[Charge, ...]:
         return played_again(self.before, self.charges, redrawn=True)

@@ -138,3 +138,7 @@ def _shown(row: Mapping[str, Any] | None) -> str:
 
 def _epsilon(value: float | str | None) -> str:
     return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _rough(value: float | str | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else _epsilon(value)
