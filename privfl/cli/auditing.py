@@ -102,6 +102,8 @@ def audit(
         )
     table("What each adversary gets", report.rows, as_json)
     say(f"privfl: the page is {write_page(report, folder)}")
+    if any(federation.claims_privacy for federation in federations.values()):
+        say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
 
 
 def _claims(

@@ -52,8 +52,10 @@ from privfl.engine import (
     Sampler,
     Scenario,
     forward_of,
+    tensors_of,
 )
 from privfl.federation.clients import joined
+from privfl.federation.public import claims_privacy, public_files
 from privfl.federation.run import Run
 from privfl.federation.start import before_the_start, start_of
 from privfl.federation.summary import record_of, summary_of
@@ -226,6 +228,9 @@ class Federation:
         """All rounds, from the start or from a checkpoint. A federation that has run before starts
         from the model that it made, and goes on with the ledger of that.
 
+        A run that claims privacy keeps apart what its statement covers: ``public/`` in its folder.
+        Everything else that it returns, shows to ``progress`` or writes is not covered.
+
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
             resume: go on with the run in ``out``; it ends with the same numbers as if it had never
@@ -239,6 +244,11 @@ class Federation:
         """
         with _threads(self._thread_count):
             return self._run(out, resume, progress, faults)
+
+    @property
+    def claims_privacy(self) -> bool:
+        """Whether the run claims differential privacy of clients or of their samples."""
+        return claims_privacy(self.scenario)
 
     # ---- inside
 
@@ -278,7 +288,12 @@ class Federation:
         self._spent = state.ledger
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
         if folder is not None:
-            folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
+            model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
+            folder.finish(state, model, summary)
+            if self.claims_privacy:
+                folder.publish(
+                    public_files(scenario, self.audit, self.config, state.ledger, summary, model)
+                )
         return Run(
             tuple(records),
             state,
@@ -309,10 +324,15 @@ class Federation:
                 if self.config is not None
                 else "# this run was put together in Python\n"
             )
-            return RunFolder.create(Path(out), text), None, []
+            folder = RunFolder.create(Path(out), text)
+            if self.claims_privacy:
+                folder.keep_private()
+            return folder, None, []
         folder = RunFolder(Path(out))
         if not (folder.path / "config.yaml").exists():
             raise ConfigError(f"'{out}' holds no run to resume.")
+        if self.claims_privacy:
+            folder.keep_private()
         state, records = folder.restore()
         return folder, state, records
 

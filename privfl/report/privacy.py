@@ -88,10 +88,10 @@ def claims(
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
-    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(_follows, lines)]
+    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(follows, lines)]
 
 
-def _follows(line: Mapping[str, Any]) -> str:
+def follows(line: Mapping[str, Any]) -> str:
     """What follows from a claim: what is left to attacks, what groups have, what would change
     it.
     """
