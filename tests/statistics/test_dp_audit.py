@@ -1,5 +1,5 @@
-"""Bounds from scores alone: they leave honest claims alone in 95 runs of 100, and refute what is far
-off.
+"""Bounds from scores alone: they leave honest claims alone in 95 runs of 100, and refute what is
+far off.
 """
 
 import math
@@ -77,7 +77,9 @@ def test_an_honest_release_passes_with_a_bound_that_is_not_idle():
 )
 def test_planted_bugs_fail_at_client_level(bug):
     for seed in range(3):
-        assert audited(rounds_of(**bug, seed=seed), one_release(1.0), seed=seed).verdict == "refuted"
+        assert (
+            audited(rounds_of(**bug, seed=seed), one_release(1.0), seed=seed).verdict == "refuted"
+        )
 
 
 def test_an_epsilon_from_the_wrong_q_fails_and_the_right_one_passes():
@@ -86,7 +88,9 @@ def test_an_epsilon_from_the_wrong_q_fails_and_the_right_one_passes():
 
     sampled = ("clopper_pearson", "one_run")
     assert audited(rounds_of(q=0.5), claimed(0.01), rounds=10, methods=sampled).verdict == "refuted"
-    assert audited(rounds_of(q=0.5), claimed(0.5), rounds=10, methods=sampled).verdict == "not refuted"
+    assert (
+        audited(rounds_of(q=0.5), claimed(0.5), rounds=10, methods=sampled).verdict == "not refuted"
+    )
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])

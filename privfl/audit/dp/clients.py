@@ -35,9 +35,6 @@ LONGEST = 20
 MOST_VECTORS = 300
 """Vectors of noise that are compared pair by pair."""
 
-    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
-        return state
-
 
 def audit_clients(
     scenario: Scenario,
