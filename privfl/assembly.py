@@ -30,6 +30,7 @@ from privfl.core import (
     SeededNoise,
     Seeds,
     Threat,
+    WithMemory,
     is_private,
     unknown,
 )
@@ -63,7 +64,7 @@ def scenario(config: Config) -> Scenario:
     _refuse_impossible(config)
     seeds = Seeds(config.seed)
     ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
-    mechanism: Mechanism | None = (
+    mechanism: Mechanism | WithMemory | None = (
         None if ring_noise else _optional("mechanism", catalog.MECHANISMS, config.mechanism)
     )
     private = ring_noise or (mechanism is not None and not mechanism.local)

@@ -194,7 +194,8 @@ class PrivateAggregation(Generic[O]):
             if not isinstance(mechanism, Mechanism):
                 raise ConfigError(
                     f"{type(mechanism).__name__} is no noise on an aggregate: noise in shares goes"
-                    " into the channel that carries them, as in SecAgg(noise=...)."
+                    " into the channel that carries them, as in SecAgg(noise=...), and correlated"
+                    " noise into a Federation, which knows all rounds of the run."
                 )
             check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local

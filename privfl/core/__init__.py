@@ -53,6 +53,7 @@ from privfl.core.errors import (
     DataCorrupt,
     DataMissing,
     NotVisible,
+    ParticipationBroken,
     PlanRefused,
     PrivflError,
     RoundFailed,
@@ -163,6 +164,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
     "FRAME_ROOM",
@@ -257,6 +259,8 @@ __all__ = [
     "Oracle",
     "OsNoise",
     "Outcome",
+    "Participation",
+    "ParticipationBroken",
     "Party",
     "PartyId",
     "PartyKeys",
@@ -279,6 +283,7 @@ __all__ = [
     "Rows",
     "Rule",
     "RuleWithMemory",
+    "RunNoise",
     "Sampling",
     "Scheme",
     "SealedState",
@@ -305,6 +310,7 @@ __all__ = [
     "Vector",
     "View",
     "Weighting",
+    "WithMemory",
     "after_the_rule",
     "at_the_client",
     "before_the_rule",

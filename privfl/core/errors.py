@@ -60,6 +60,10 @@ class RoundFailed(PrivflError, RuntimeError):
     """A round that opened nothing: who was lost, at which exchange, and who is blamed."""
 
 
+class ParticipationBroken(PrivflError, ValueError):
+    """A client that takes part sooner or more often than the noise of a run was made for."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """One sentence for an unknown name, with the nearest known one.
 

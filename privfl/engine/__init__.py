@@ -10,7 +10,7 @@ from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
-from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
+from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
@@ -22,6 +22,7 @@ __all__ = [
     "All",
     "AttackSchedule",
     "Attacker",
+    "CyclicPoisson",
     "Engine",
     "FixedSize",
     "Journal",
@@ -33,6 +34,7 @@ __all__ = [
     "RunState",
     "Sampler",
     "Scenario",
+    "Separated",
     "ServerOracles",
     "Session",
     "check_declared",

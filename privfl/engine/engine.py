@@ -21,6 +21,7 @@ from privfl.core import (
     after_the_rule,
     before_the_rule,
 )
+from privfl.dp.memory import NoiseMemory
 from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
@@ -50,7 +51,8 @@ class RoundResult:
 
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
-    buffers, workers, the session's keys, and the ``journal`` in which a round is charged before its
+    buffers, workers, the session's keys, what correlated noise remembers (a resumed run has lost
+    it, and begins anew at a price), and the ``journal`` in which a round is charged before its
     first message (in memory unless one is given).
 
     Raises:
@@ -68,6 +70,7 @@ class Engine:
         self.scenario = scenario
         self.executor = executor
         self.journal = Journal() if journal is None else journal
+        self.memory = NoiseMemory()
         self.planner = Planner(scenario)
         self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
@@ -104,6 +107,7 @@ class Engine:
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
+            ParticipationBroken: a client comes sooner or more often than correlated noise allows.
         """
         notes = Notes()
         order = self.planner.order(state, self.server.broadcast(state.method))
@@ -111,7 +115,8 @@ class Engine:
             with notes.stage("key set-up"):
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
-        spending = Spending(order, self.journal, state.ledger)
+        memory = self._noise_memory(order)
+        spending = Spending(order, self.journal, state.ledger, memory)
         why_not = too_few(self.scenario.channel, order.plan.n)
         if why_not and not order.pipeline.noise_alone(order.plan.n):
             notes.wrong("channel", why_not)
@@ -121,7 +126,7 @@ class Engine:
             returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate"):
-            done = self._aggregated(order, returned, state, notes)
+            done = self._aggregated(order, returned, state, notes, memory)
         if done is None:
             spending.fail()
         else:
@@ -145,8 +150,26 @@ class Engine:
         """Give back workers."""
         self.executor.close()
 
+    def _noise_memory(self, order: Order) -> NoiseMemory | None:
+        """The memory of noise that hangs together, with the round's cohort in it; None where rounds
+        are noised each on its own.
+
+        Raises:
+            ParticipationBroken: a client comes sooner or more often than that noise is made for.
+        """
+        over = order.pipeline.releases["delta"].over
+        if over is None:
+            return None
+        self.memory.enter(order.plan, over)
+        return self.memory
+
     def _aggregated(
-        self, order: Order, returned: Returned[Any], state: RunState, notes: Notes
+        self,
+        order: Order,
+        returned: Returned[Any],
+        state: RunState,
+        notes: Notes,
+        memory: NoiseMemory | None,
     ) -> Aggregate | None:
         """What the server makes of what was opened; None where the model stays as it was."""
         opened: Mapping[str, Opened[Any] | None] = returned.carried.opened
@@ -154,7 +177,7 @@ class Engine:
             notes.wrong("channel", "nothing was opened, so the model stays as it was")
             return None
         try:
-            done = aggregate(order, opened, state)
+            done = aggregate(order, opened, state, memory)
         except (TooManyByzantine, BadUpdate) as refused:
             notes.wrong("aggregate", f"{refused} The model stays as it was.")
             return None

@@ -36,6 +36,7 @@ from privfl.core import (
     RuleWithMemory,
     Threat,
     Transcript,
+    WithMemory,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody
@@ -116,7 +117,7 @@ class Federation:
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
         defences: Sequence[Defence] = (),
-        mechanism: Mechanism | None = None,
+        mechanism: Mechanism | WithMemory | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
         mail: MailMode = "bare",
