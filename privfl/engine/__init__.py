@@ -2,6 +2,8 @@
 
 from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
+from privfl.engine.budget import Budget
+from privfl.engine.calibration import noise_for
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import RunFolder, read_ledger
@@ -20,6 +22,7 @@ __all__ = [
     "All",
     "AttackSchedule",
     "Attacker",
+    "Budget",
     "Engine",
     "FixedSize",
     "Journal",
@@ -37,6 +40,7 @@ __all__ = [
     "choose_clients",
     "forward_of",
     "measures",
+    "noise_for",
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",

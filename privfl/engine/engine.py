@@ -22,6 +22,7 @@ from privfl.core import (
 from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
+from privfl.engine.budget import Budget
 from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
@@ -48,7 +49,7 @@ class RoundResult:
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
     buffers, workers, the session's keys, and the ``journal`` in which a round is charged before its
-    first message (in memory unless one is given).
+    first message (in memory unless one is given), and the ``budget`` that it must not pass.
 
     Raises:
         ConfigError: the scenario cannot work (`Scenario.check`).
@@ -60,11 +61,13 @@ class Engine:
         executor: Executor,
         faults: Faults | None = None,
         journal: Journal | None = None,
+        budget: Budget | None = None,
     ) -> None:
         scenario.check()
         self.scenario = scenario
         self.executor = executor
         self.journal = Journal() if journal is None else journal
+        self.account = None if budget is None else budget.opened()
         self.planner = Planner(scenario)
         self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
@@ -101,6 +104,7 @@ class Engine:
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
+            BudgetSpent: the round would pass the budget; nothing of it was sent.
         """
         notes = Notes()
         order = self.planner.order(state, self.server.broadcast(state.method))
@@ -108,7 +112,7 @@ class Engine:
             with notes.stage("key set-up"):
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
-        spending = Spending(order, self.journal, state.ledger)
+        spending = Spending(order, self.journal, state.ledger, self.account)
         returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from privfl.core import Charge, Ledger
 from privfl.dp.pipeline import played_again
+from privfl.engine.budget import Account
 from privfl.engine.carrier import Noisy
 from privfl.engine.journal import Journal
 from privfl.engine.order import Order
@@ -21,12 +22,15 @@ class Spending:
     they were forgotten, and are drawn anew: each attempt is a release of its own.
 
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
-    round takes them over.
+    round takes them over. ``account`` is with the budget of the data, where there is one: it comes
+    first, because a round that it refuses is not played, and each attempt is charged to it.
     """
 
     order: Order
     journal: Journal
     known: Ledger
+    account: Account | None = None
+    held: str = field(default="", init=False)
     trained: tuple[Charge, ...] = field(default=(), init=False)
     released: tuple[Charge, ...] = field(default=(), init=False)
     entry: str = field(default="", init=False)
@@ -40,6 +44,9 @@ class Spending:
     def enter(self, noisy: Noisy) -> None:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
         is one. Nothing that hangs on clients' data has been sent before.
+
+        Raises:
+            BudgetSpent: the budget of the data has not so much left.
         """
         pipeline, number = self.order.pipeline, self.order.plan.number
         self.trained = tuple(
@@ -48,6 +55,8 @@ class Spending:
             for charge in pipeline.trained(number, client, steps)
         )
         self.released = pipeline.charges(self.order.plans)
+        if self.account is not None:
+            self.held = self.account.hold(self.charges)
         self.journal.take_over(self.known)
         again, self.before = self.journal.played(number)
         self.entry = self.journal.enter(self._altogether(), again)
@@ -58,6 +67,8 @@ class Spending:
         """
         self.released = tuple(released)
         self.journal.settle(self.entry, self._altogether())
+        if self.account is not None:
+            self.account.settle(self.held, self.charges)
 
     def _altogether(self) -> tuple[Charge, ...]:
         return played_again(self.before, self.charges, redrawn=True)
