@@ -30,6 +30,7 @@ from privfl.core import (
     SeededNoise,
     Seeds,
     Threat,
+    is_private,
     unknown,
 )
 from privfl.data import DATASETS, Split, load
@@ -121,6 +122,7 @@ def _scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
     method = training(_uniform(trained) if noised else trained)
+    _refuse_idle_noise_seed(config, method, ring_noise)
     bound_part = dict(config.bound)
     part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -395,6 +397,20 @@ def _refuse_impossible(config: Config) -> None:
         f"aggregator '{name}' does not go with channel '{over}': {why}."
         f" {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}. See 'privfl list"
         " --compat'."
+    )
+
+
+def _refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
+    """A noise seed has streams for the server's noise alone: it would not repeat the run."""
+    if config.noise_seed is None:
+        return
+    private = is_private(method.gradient)
+    if not private and not ring_noise:
+        return
+    whose = "DP-SGD" if private else config.mechanism["name"]
+    raise ConfigError(
+        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
+        " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
     )
 
 

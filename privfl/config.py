@@ -124,6 +124,9 @@ class Config(_Strict):
 
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
+
+    ``noise_seed`` repeats the noise on aggregates, and voids its guarantee; noise that clients draw
+    (DP-SGD, shares) never repeats, and the two together are refused.
     """
 
     data: DataConfig = DataConfig()

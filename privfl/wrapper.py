@@ -36,6 +36,7 @@ from privfl.core import (
     OsNoise,
     PartyId,
     Power,
+    PrivflError,
     RoundFailed,
     RoundPlan,
     Rows,
@@ -49,7 +50,7 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
-from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, unreadable
+from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
@@ -248,6 +249,7 @@ class PrivateAggregation(Generic[O]):
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        why_not = too_few(self.channel, len(cohort))
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
         for client, vector in vectors.items():
@@ -262,12 +264,14 @@ class PrivateAggregation(Generic[O]):
         self._round += 1  # a round that fails has used its number up
         again, failed = self._failed.get(frozenset(cohort), ("", ()))
         before = [replace(charge, round=plan.number) for charge in failed]
-        charged = played_again(before, pipeline.charges(plans))
+        charged = played_again(before, pipeline.charges(plans, released=not why_not))
         if self._account is not None:
             held = self._account.hold(charged, self._held.get(frozenset(cohort), ""))
             self._held[frozenset(cohort)] = held
         entry = self._journal.enter(charged, again)
         self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
+        if why_not:
+            raise RoundFailed(f"round {plan.number} opened nothing: {why_not}")
         self._session.enrol(cohort)
         self._session.inform(
             Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
@@ -281,7 +285,14 @@ class PrivateAggregation(Generic[O]):
             )
             raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
         rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
-        made = Made(self.rule(opened.what), rows, len(opened.survivors))
+        try:
+            made = Made(self.rule(opened.what), rows, len(opened.survivors))
+        except PrivflError:
+            untold = pipeline.charges(plans, released=False)
+            if untold:
+                self._failed[frozenset(cohort)] = entry, played_again(before, untold)
+                self._journal.settle(entry, played_again(before, untold))
+            raise
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
         self._journal.settle(entry, played_again(before, spent))
         if self._account is not None:

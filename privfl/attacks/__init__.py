@@ -55,7 +55,7 @@ from privfl.attacks.byzantine import (
     ZeroWeights,
 )
 from privfl.attacks.families import family_of, seats_of
-from privfl.attacks.inference import Inference, Lacking
+from privfl.attacks.inference import Family, Inference, Lacking
 from privfl.attacks.inversion import (
     DLG,
     IDLG,
@@ -111,6 +111,7 @@ __all__ = [
     "Counts",
     "EdgeCase",
     "EmbeddingLeakage",
+    "Family",
     "FangKrum",
     "FangTrimmedMean",
     "FeatureNoise",

@@ -51,6 +51,11 @@ class Forward:
     local_noise: float = 0.0
     central_noise: float = 0.0
 
+    @property
+    def tokens(self) -> bool:
+        """Whether samples are tokens of a vocabulary, to which no gradient leads."""
+        return any(isinstance(layer, nn.Embedding) for layer in self.module.modules())
+
     def rate(self, round: int) -> float:
         """The learning rate of a round."""
         return self.lr * self.decay**round

@@ -30,11 +30,20 @@ h2{font-size:17px;margin:36px 0 10px}
 .soft{color:#6a737d}
 figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
 img{max-width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
-table{border-collapse:collapse;width:100%;background:#fff;border:1px solid #e3e6ea;font-size:13px}
+.wide{overflow-x:auto;background:#fff;border:1px solid #e3e6ea;border-radius:10px;margin:0 0 12px}
+table{border-collapse:collapse;width:100%;font-size:13px}
+tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:220px}
 td,th{padding:5px 10px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
 th{color:#6a737d;font-weight:500}
 .na{color:#6a737d}.hot{background:#fdebe7}
 """
+
+_READ = (
+    "Figures stand with their 95 % intervals in brackets, where there is one. The control is the"
+    " same score against a truth that was dealt out at random; the baseline is what somebody gets"
+    " who saw nothing. A row is coloured where the figure is above its baseline, and the interval"
+    " does not hold the baseline: there the adversary got something."
+)
 
 
 def write_page(report: AuditReport, folder: Path) -> Path:
@@ -58,10 +67,12 @@ def _page(report: AuditReport) -> str:
         for name, facts in report.layers.items()
     )
     parts.append(
-        "<h2>Layers</h2><table><tr><th>layer</th><th>test accuracy</th><th>claimed"
-        " epsilon</th><th>the server reads</th><th>fidelity</th></tr>"
+        '<h2>Layers</h2><div class="wide"><table><tr><th>layer</th><th>test accuracy</th>'
+        "<th>claimed epsilon</th><th>the server reads</th><th>fidelity</th></tr>"
     )
-    parts.append(f"{layers}</table>")
+    parts.append(f"{layers}</table></div>")
+    if report.findings:
+        parts.append(f"<p>{_READ}</p>")
     for family in dict.fromkeys(finding.family for finding in report.findings):
         rows = _rows([finding for finding in report.findings if finding.family == family])
         head = "".join(
@@ -71,13 +82,14 @@ def _page(report: AuditReport) -> str:
                 "adversary",
                 "attack",
                 "figure",
-                "",
+                "measured in",
                 "control",
                 "baseline",
                 "more",
             )
         )
-        parts.append(f"<h2>{say(family.capitalize())}</h2><table><tr>{head}</tr>{rows}</table>")
+        framed = f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+        parts.append(f"<h2>{say(family.capitalize())}</h2>{framed}")
     if report.curves:
         parts.append("<h2>Membership, on logarithmic axes</h2>")
         parts += [
@@ -128,9 +140,8 @@ def _rows(findings: Sequence[Finding]) -> str:
             continue
         attacks = "<br>".join(html.escape(finding.attack) for finding in same)
         head = f"<td>{html.escape(layer)}</td><td>{html.escape(adversary)}</td><td>{attacks}</td>"
-        rows.append(
-            f'<tr class="na">{head}<td colspan="5">not applicable: {html.escape(reason)}</td></tr>'
-        )
+        said = f"not applicable: {html.escape(reason)}"
+        rows.append(f'<tr class="na">{head}<td colspan="5" class="long">{said}</td></tr>')
     return "".join(rows)
 
 
@@ -147,9 +158,9 @@ def _row(finding: Finding, value: Figure) -> str:
         "" if figure is None else str(figure) for figure in (finding.control, finding.baseline)
     )
     cells = "".join(
-        f"<td>{say(text)}</td>"
-        for text in (str(value), finding.metric, control, baseline, finding.more)
+        f"<td>{say(text)}</td>" for text in (str(value), finding.metric, control, baseline)
     )
+    cells += f'<td class="long">{say(finding.more)}</td>'
     return f"<tr{' class=hot' if leaks else ''}>{head}{cells}</tr>"
 
 

@@ -38,6 +38,7 @@ from privfl.catalog.tables import (
     Table,
 )
 from privfl.catalog.verdicts import (
+    MARKS,
     compatibility,
     hybrids_for,
     verdict,
@@ -54,6 +55,7 @@ __all__ = [
     "GRADIENTS",
     "HYBRIDS",
     "INFERENCE",
+    "MARKS",
     "MECHANISMS",
     "MODELS",
     "PARTITIONERS",

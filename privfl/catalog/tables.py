@@ -130,6 +130,7 @@ MECHANISMS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "skellam": dp.Skellam,
         "laplace": dp.Laplace,
         "local_gaussian": dp.LocalGaussian,
+        "selective_laplace": dp.SelectiveLaplace,
     },
     "privfl.mechanisms",
     ("share", "release", "local"),
@@ -204,25 +205,29 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.attacks",
     ("seats", "knows", "remembers"),
 )
-INFERENCE: Table = {
-    "gradient_inversion": attacks.GradientInversion,
-    "dlg": attacks.DLG,
-    "idlg": attacks.IDLG,
-    "gauss_newton": attacks.GaussNewton,
-    "linear_leakage": attacks.LinearLeakage,
-    "label_counts": attacks.LabelCounts,
-    "loss_threshold": attacks.LossThreshold,
-    "update_membership": attacks.UpdateMembership,
-    "shadow_membership": attacks.ShadowMembership,
-    "property_inference": attacks.PropertyInference,
-    "grad_inversion": attacks.GradInversion,
-    "embedding_leakage": attacks.EmbeddingLeakage,
-    "white_box_membership": attacks.WhiteBoxMembership,
-    "source_inference": attacks.SourceInference,
-    "selection_profile": attacks.SelectionProfile,
-    "gradient_disaggregation": attacks.GradientDisaggregation,
-    "subject_membership": attacks.SubjectMembership,
-}
+INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "gradient_inversion": attacks.GradientInversion,
+        "dlg": attacks.DLG,
+        "idlg": attacks.IDLG,
+        "gauss_newton": attacks.GaussNewton,
+        "linear_leakage": attacks.LinearLeakage,
+        "label_counts": attacks.LabelCounts,
+        "loss_threshold": attacks.LossThreshold,
+        "update_membership": attacks.UpdateMembership,
+        "shadow_membership": attacks.ShadowMembership,
+        "property_inference": attacks.PropertyInference,
+        "grad_inversion": attacks.GradInversion,
+        "embedding_leakage": attacks.EmbeddingLeakage,
+        "white_box_membership": attacks.WhiteBoxMembership,
+        "source_inference": attacks.SourceInference,
+        "selection_profile": attacks.SelectionProfile,
+        "gradient_disaggregation": attacks.GradientDisaggregation,
+        "subject_membership": attacks.SubjectMembership,
+    },
+    "privfl.inference_attacks",
+    ("family", "infer"),
+)
 """Attacks on a view: in Python ``attack.run(view, knowledge)``, for a whole run ``privfl
 audit``.
 """

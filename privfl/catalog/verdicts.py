@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from privfl.catalog.tables import AGGREGATORS, CHANNELS
 from privfl.engine.compatibility import readable
+
+MARKS: Mapping[str, str] = {
+    "+": "works",
+    "g": "works on the means of groups",
+    "s": "works: the channel's servers run it on data that neither reads",
+    ".": "does not: the rule reads single updates, and the channel shows its server only their sum",
+    ":": "does not: the rule must know whose row is whose, and the channel's rows are anonymous",
+    "x": "does not: the channel's servers cannot run it on hidden data",
+}
+"""One letter for how a rule and a channel go together, and what it means."""
 
 
 def compatibility() -> list[dict[str, str]]:
@@ -48,20 +60,25 @@ def verdict(rule: str, channel: str) -> dict[str, str]:
     """One row of the compatibility table."""
     maker, kind = AGGREGATORS[rule], CHANNELS[channel].kind
     row = {"rule": rule, "channel": channel, "verdict": "works", "through": "", "because": ""}
-    row["from"] = _from(rule, channel)
+    row |= {"from": _from(rule, channel), "mark": "+"}
     if works(rule, channel):
         if maker in kind.runs:
+            row["mark"] = "s"
             row["because"] = f"the servers of {channel} run it on data that neither reads"
         elif kind.groups:
+            row["mark"] = "g"
             row["because"] = "it reads the means of groups"
         return row
     if kind.runs:
+        row["mark"] = "x"
         row["because"] = f"the servers of {channel} cannot run {rule} on hidden data"
     elif kind.opens == "total":
+        row["mark"] = "."
         row["because"] = (
             f"{rule} reads individual updates; {channel} shows the server only their sum"
         )
     else:
+        row["mark"] = ":"
         row["because"] = (
             f"{rule} needs to know whose row is whose, and the rows of {channel} are anonymous"
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from privfl import catalog
+from privfl.cli import compatible
 from privfl.cli.screen import table
 from privfl.core import ConfigError, unknown
 from privfl.report import guarantees
@@ -29,6 +30,9 @@ def show(
 ) -> None:
     """Show what can be named in a config, and what channels promise."""
     if compat:
+        if not as_json:
+            print(compatible.page(catalog.compatibility()))  # noqa: T201
+            return
         said = {name: guarantees.short(name) for name in catalog.CHANNELS.usable()}
         rows = [{**row, **said[row["channel"]]} for row in catalog.compatibility()]
         table("Rules over channels", rows, as_json)

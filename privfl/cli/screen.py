@@ -6,9 +6,10 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -37,23 +38,73 @@ def complain(error: Exception) -> None:
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Rows of one shape, as a table at full width away from a terminal, or as one JSON array."""
+    """Rows of one shape, as a table at full width away from a terminal, or as one JSON array; as
+    one paragraph a row where the terminal is too narrow for a table that can be read.
+    """
     if as_json:
         print(json.dumps(strict(list(rows)), allow_nan=False))  # noqa: T201
         return
-    shown = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        numeric = any(isinstance(row.get(column), int | float) for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(cell(row.get(column)) for column in columns))
     terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = Console(width=None if terminal else _WIDE)
+    words = [_longest_word(name, rows) for name in columns]
+    if sum(words) + 3 * len(words) + 1 > console.width:  # with a table's rules
+        print("\n\n".join([title, *_paragraphs(columns, rows, console.width)]))  # noqa: T201
+        return
+    shown = Table(title=title, title_justify="left")
+    longest = [max(len(name), *(len(cell(row.get(name))) for row in rows)) for name in columns]
+    widths = _widths(words, longest, console.width - 3 * len(words) - 1)
+    for column, width in zip(columns, widths, strict=True):
+        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        side: Literal["right", "left"] = "right" if numeric else "left"
+        shown.add_column(column, justify=side, overflow="fold", width=width)
+    for row in rows:
+        shown.add_row(*(cell(row.get(column)) for column in columns))
     if terminal:
         console.print(shown)
     else:
         console.print(shown, soft_wrap=False, crop=False)
+
+
+def _widths(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    """The width of every column, from its longest word to its longest cell: where the room is
+    short, the one that needs most lines gets more.
+
+    >>> _widths([3, 5], [30, 6], 20)
+    [15, 5]
+    """
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        short = [i for i in range(len(widths)) if widths[i] < most[i]]
+        if not short:
+            break
+        widths[max(short, key=lambda i: most[i] / widths[i])] += 1
+    return widths
+
+
+def _longest_word(name: str, rows: Sequence[Mapping[str, Any]]) -> int:
+    texts = (name, *(cell(row.get(name)) for row in rows))
+    return max(len(word) for text in texts for word in text.split() or [""])
+
+
+def _paragraphs(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int
+) -> Iterator[str]:
+    """Each row as its first cell, and a line for every other one that says something."""
+    for row in rows:
+        first = row.get(columns[0])
+        lines = [first if isinstance(first, str) else f"{columns[0]}: {cell(first)}"]
+        for name in columns[1:]:
+            if row.get(name) not in (None, ""):
+                text = f"{name}: {cell(row[name])}"
+                lines += textwrap.wrap(
+                    text,
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
+        yield "\n".join(lines)
 
 
 def strict(value: Any) -> Any:

@@ -105,25 +105,33 @@ class ChannelKind:
     noise_field: str = "noise"
 
 
+def anybody(n: int) -> int:
+    """The fewest contributions that a channel without a quorum opens: one."""
+    return 1
+
+
 @dataclass(frozen=True, slots=True)
 class Able:
     """What one channel, as it is set, may also do. None, empty or False where it does not.
 
     ``encodes``: what encoding does to a row; a channel that encodes takes its scale from the bound,
-    so it needs a finite one. ``groups``: how rows become fewer rows. ``hosts`` is the rule that its
-    servers run inside the protocol; ``informed`` whether the server's member is told the model
-    before a round (`InformedServer`). ``noise`` accounts for the noise in what it opens. ``sums``
-    is how many sums one key opens (None: no limit). ``told`` are the parties that learn what an
-    outcome discloses, ``key_holders`` who can decrypt in a cohort. ``approximate``: sums carry
-    noise of the scheme's own, with this standard deviation in one value of the weighted sum of a
-    plan's whole cohort. ``keyed``: its members use their own keys and the directory, whether mail
-    is signed or not. ``warnings`` are sentences that a report must show.
+    so it needs a finite one. ``fewest``: of a cohort of n, the fewest contributions that it opens;
+    more than n, or a ConfigError that says why, where it opens none of such a cohort. It hangs on n
+    alone, because everybody sees whether a round opens. ``groups``: how rows become fewer rows.
+    ``hosts`` is the rule that its servers run inside the protocol; ``informed`` whether the
+    server's member is told the model before a round (`InformedServer`). ``noise`` accounts for the
+    noise in what it opens. ``sums`` is how many sums one key opens (None: no limit). ``told`` are
+    the parties that learn what an outcome discloses, ``key_holders`` who can decrypt in a cohort.
+    ``approximate``: sums carry noise of the scheme's own, with this standard deviation in one value
+    of the weighted sum of a plan's whole cohort. ``keyed``: its members use their own keys and the
+    directory, whether mail is signed or not. ``warnings`` are sentences that a report must show.
 
     >>> Able().told
     ('server',)
     """
 
     encodes: Encodes | None = None
+    fewest: Callable[[int], int] = anybody
     groups: Grouping | None = None
     hosts: Rule[Any] | RuleWithMemory[Any, Any] | None = None
     noise: CarriesNoise | None = None

@@ -14,8 +14,8 @@ server itself, where only the server checks something (plain, semi-honest secure
 parties that lie under their own name; a directory that says who is who and is wrong.
 
 A letter is 8 bytes of format and number, a signature of 64, the body (and 48 bytes where it is
-sealed: an ephemeral public key and a tag). The head that is signed does not travel: both ends know
-it.
+sealed: a tag, and an ephemeral public key, which serves for all letters of one round to one
+receiver, each under a key of its own). The head that is signed does not travel: both ends know it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from privfl.core import (
     RoundPlan,
     drive_all,
 )
-from privfl.crypto.primitives import Directory, Identity, backend, seal_pieces
+from privfl.crypto.primitives import Directory, Identity, LetterKeys, backend
 
 SERVER: PartyId = "server"
 _HEADER = struct.Struct("<4sI")
@@ -110,17 +110,18 @@ def _signed(head: bytes, *body: Buffer) -> bytes:
 
 
 def _written(
-    me: Identity, directory: Directory, scene: bytes, to: PartyId, number: int, body: Buffer
+    keys: LetterKeys, directory: Directory, scene: bytes, to: PartyId, number: int, body: Buffer
 ) -> bytes:
     """A letter. The body is copied: a signature needs one that does not change."""
-    head = _head(scene, me.who, to, number)
+    who = keys.identity.who
+    head = _head(scene, who, to, number)
     pieces: tuple[Buffer, ...] = (body,)
     if to != SERVER:
         boxes = directory.boxes(to)
         if not boxes:
-            raise Abort(f"{me.who} cannot write to {to}: the directory knows no box of it")
-        pieces = seal_pieces(boxes[-1], body, head, backend())
-    signature = me.sign(_signed(head, *pieces))
+            raise Abort(f"{who} cannot write to {to}: the directory knows no box of it")
+        pieces = keys.seal(boxes[-1], body, head)
+    signature = keys.sign(_signed(head, *pieces))
     return b"".join((_HEADER.pack(_MAGIC, number), signature, *pieces))
 
 
@@ -130,7 +131,7 @@ def _read(
     sender: PartyId,
     receiver: PartyId,
     letter: Buffer,
-    keys: Identity | None,
+    keys: LetterKeys | None,
 ) -> tuple[int, Buffer]:
     """A letter's number and body, a view of it where it was not sealed.
 
@@ -154,7 +155,7 @@ def _read(
         raise _Refused(f"{sender} did not sign it for {receiver} in this session and round")
     if receiver == SERVER:
         return number, body
-    plain = None if keys is None else keys.unseal(body, head)
+    plain = None if keys is None else keys.unseal(sender, body, head)
     if plain is None:
         raise _Refused("what is sealed in it does not open")
     return number, plain
@@ -200,6 +201,10 @@ class Post(KeepsSecrets):
     sent: dict[PartyId, int] = field(default_factory=dict)
     seen: dict[PartyId, int] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
+    keys: LetterKeys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = LetterKeys(self.identity)
 
     def step(self, mail: Mail) -> Mail:
         """Open what came, let the party answer, sign and seal the answer.
@@ -218,12 +223,12 @@ class Post(KeepsSecrets):
         out: dict[PartyId, Buffer] = {}
         for to, body in self.inner.step(usable).items():
             number = self.sent[to] = self.sent.get(to, -1) + 1
-            out[to] = _written(self.identity, self.directory, self.scene, to, number, body)
+            out[to] = _written(self.keys, self.directory, self.scene, to, number, body)
         return out
 
     def _opened(self, sender: PartyId, letter: Buffer) -> Buffer:
-        me = self.identity
-        number, body = _read(self.directory, self.scene, sender, me.who, letter, me)
+        me = self.identity.who
+        number, body = _read(self.directory, self.scene, sender, me, letter, self.keys)
         if number <= self.seen.get(sender, -1):
             raise _Refused("it came before", again=True)
         self.seen[sender] = number
@@ -285,6 +290,7 @@ def _opening(
     try:
         body = b"" if letter.body is None else letter.body
         told = others.get(letter.sender, scene)
-        return _read(directory, told, letter.sender, letter.receiver, body, own)[1]
+        keys_of = None if own is None else LetterKeys(own)
+        return _read(directory, told, letter.sender, letter.receiver, body, keys_of)[1]
     except _Refused:
         return None

@@ -29,6 +29,7 @@ from privfl.dp.mechanisms import (
     Laplace,
     LocalGaussian,
     RandomisedResponse,
+    SelectiveLaplace,
     Skellam,
 )
 from privfl.dp.modular import ModularCode
@@ -65,6 +66,7 @@ __all__ = [
     "Schedule",
     "Scheduled",
     "ScheduledClip",
+    "SelectiveLaplace",
     "Skellam",
     "Spent",
     "Stated",

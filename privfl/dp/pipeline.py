@@ -33,6 +33,7 @@ from privfl.core import (
     Vector,
 )
 from privfl.dp.joint import farther, together
+from privfl.dp.opening import Opens, always, fewest_of, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
 
 _POISSON = (
@@ -61,7 +62,7 @@ class Pipeline:
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
     ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
-    else voids it.
+    else voids it. ``opens`` says which rounds are released at all.
 
     >>> from privfl.aggregators import Mean
     >>> from privfl.dp import Clip, Gaussian
@@ -81,6 +82,7 @@ class Pipeline:
     samples: Neighbours = Neighbours("sample", "add_remove")
     repeatable: bool = False
     void: str = ""
+    opens: Opens = always
 
     @property
     def private(self) -> bool:
@@ -118,6 +120,14 @@ class Pipeline:
                 self._refuse_unless_linear(part)
         if self._amplified and not self._all_gaussian:
             self._refuse_sampled()
+        population = self.sampling.population
+        if self.neighbours.relation == "add_remove" and not for_everybody(self.opens, population):
+            least = max(fewest_of(self.opens, population), 2)
+            raise ConfigError(
+                f"of {population} clients a round is released with {least} contributions or more,"
+                " so that it is, or is not, tells whether a client is there: claim zero_out (it is"
+                " there and sends zero) or replace_one."
+            )
         if self.sees_cohort and self.neighbours.relation == "add_remove" and self._drawn:
             raise ConfigError(
                 "whom the claim is made against sees who takes part, and so whether a client is"
@@ -224,14 +234,28 @@ class Pipeline:
 
     # ---- what is charged
 
+    def noise_alone(self, n: int) -> bool:
+        """Whether a round of a cohort of n of whom nobody got through is released, as noise alone:
+        where it is noised on the aggregate, and over a channel that needs nobody.
+        """
+        return any(one.central is not None for one in self.releases.values()) and self.opens(n, 0)
+
     def charges(
-        self, plans: Mapping[str, RoundPlan], survivors: Mapping[str, int] | None = None
+        self,
+        plans: Mapping[str, RoundPlan],
+        survivors: Mapping[str, int] | None = None,
+        *,
+        released: bool = True,
     ) -> tuple[Charge, ...]:
         """What a round costs its clients: at most, before it is played, and with the ``survivors``
         of each part (0 where it did not open) afterwards. Fewer shares of noise cost more, so a
         round that has not been played is charged for the fewest that could open it.
+
+        What sampling saves is not counted in a round whose being released hangs on one client
+        (`opening.hinges`), nor in one that was not (not ``released``): that tells who was drawn.
+        Nothing left of the latter, so it costs nothing where sampling saves nothing.
         """
-        if not self.private:
+        if not self.private or not (released or self._amplified):
             return ()
         came = survivors or {}
         events = [
@@ -240,6 +264,7 @@ class Pipeline:
             if release.noised
         ]
         plan = next(iter(plans.values()))
+        told = self._amplified and (not released or self._hinges(plan.n, survivors))
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
         seen = self.sees_cohort or self.coins == "public"
         return tuple(
@@ -249,7 +274,7 @@ class Pipeline:
                 self._against_colluders,
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
-                cohort_hidden=not self.sees_cohort,
+                cohort_hidden=not self.sees_cohort and not told,
                 cohort=plan.cohort if seen and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
@@ -259,6 +284,12 @@ class Pipeline:
             )
             for event in together(events)
         )
+
+    def _hinges(self, n: int, survivors: Mapping[str, int] | None) -> bool:
+        if survivors is None:  # anybody may drop out yet
+            return not for_everybody(self.opens, self.sampling.population)
+        counts = {survivors.get(part, 0) for part in self.releases}
+        return any(hinges(self.opens, self.sampling, n, m) for m in counts)
 
     @property
     def _against_colluders(self) -> Sampling:

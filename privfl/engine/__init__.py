@@ -9,6 +9,7 @@ from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import RunFolder, read_ledger
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
+from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
@@ -44,5 +45,6 @@ __all__ = [
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",
+    "too_few",
     "unreadable",
 ]

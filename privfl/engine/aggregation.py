@@ -69,7 +69,7 @@ def aggregate(order: Order, opened: Mapping[str, Opened[Any] | None], state: Run
     for part, plan in order.plans.items():
         main = opened[part]
         if main is None:
-            if not plan.cohort:  # nobody was drawn, which noise hides
+            if order.pipeline.noise_alone(plan.n):  # nobody came, which noise hides
                 made[part] = Made(torch.zeros(plan.d), rows=0, survivors=0)
             continue
         here = replace(context, plan=plan)

@@ -70,6 +70,8 @@ class Account:
             ConfigError: the ledger cannot be written.
         """
         name = again or f"{self._run}/{secrets.token_hex(8)}"
+        if not charges:
+            return name
         with _locked(self.budget.ledger):
             entries = {**self._journal.entries(), name: tuple(charges)}
             self._refuse(entries)

@@ -4,7 +4,7 @@ and colluding attackers need all rows between training and bound, so both are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -19,11 +19,11 @@ from privfl.core import (
     ClientState,
     Faults,
     NoisySteps,
-    Party,
     PlanRefused,
     RoundFailed,
     Seeds,
     Update,
+    Vector,
 )
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.notes import Notes
@@ -47,7 +47,8 @@ class Returned(Generic[O_co]):
     """What came back: the protocol's outcome, and what a simulator alone holds of its clients.
 
     ``clients``, ``client_seats`` and ``attacks`` are memories after the round, ``updates`` what
-    training handed out. A network gives none of these back.
+    training handed out, ``sent`` each client's extra vectors as its party sends them. A network
+    gives none of these back.
     """
 
     carried: Carried[O_co]
@@ -56,6 +57,12 @@ class Returned(Generic[O_co]):
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     updates: Mapping[ClientId, Update] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
+    sent: Mapping[ClientId, Mapping[str, Vector]] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, parts: Iterable[str]) -> Returned[O_co]:
+        """Of a round in which nobody was asked anything."""
+        return cls(Carried(dict.fromkeys(parts), {}, (), {}))
 
 
 class Carrier(Protocol[O_co]):
@@ -103,7 +110,13 @@ class Simulated(Generic[O]):
             notes.fired |= effects.fired
             liars = {**self.faults.byzantine, **effects.byzantine}
         with notes.stage("bound"):
-            parties = self._enter(order, told, prepared, frames, notes)
+            bounded = self._bounded(order, told, prepared, frames, notes)
+            parties = {
+                client: order.side.entered(
+                    self.session.member(client), told.plans_of(client), parts
+                )
+                for client, parts in bounded.items()
+            }
         charge(noisy)
         with notes.stage("channel"):
             self.session.inform(order.context)
@@ -120,6 +133,7 @@ class Simulated(Generic[O]):
             client_seats=seats,
             attacks=effects.memory,
             updates=prepared,
+            sent={client: _extra(parts) for client, parts in bounded.items()},
         )
 
     def _train(
@@ -148,7 +162,7 @@ class Simulated(Generic[O]):
             states[client] = result.state
             noisy[client] = result.noisy
             losses.append(result.loss)
-        if not updates:
+        if not updates and not order.pipeline.private:  # then it would tell of clients' data
             first = next(result for result in results if isinstance(result, Failed))
             raise RoundFailed(
                 f"round {order.plan.number}: training failed at every client; client"
@@ -184,14 +198,14 @@ class Simulated(Generic[O]):
                 notes.fired[name] = f"changed {count} of {order.plan.n} updates"
         return prepared, memory
 
-    def _enter(
+    def _bounded(
         self,
         order: Order,
         told: Told,
         prepared: Mapping[ClientId, Update],
         frames: Mapping[ClientId, memoryview],
         notes: Notes,
-    ) -> dict[ClientId, Mapping[str, Party]]:
+    ) -> dict[ClientId, Mapping[str, Bounded]]:
         sent: dict[ClientId, Mapping[str, Bounded]] = {}
         sent_to_all, refused_by = order.base.digest, set[ClientId]()
         for client, update in prepared.items():
@@ -210,15 +224,16 @@ class Simulated(Generic[O]):
             if client not in sent and client not in refused_by:
                 plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
                 sent[client] = order.side.bounded(plans, _nothing(order, client), base)
-        return {
-            client: order.side.entered(self.session.member(client), told.plans_of(client), parts)
-            for client, parts in sent.items()
-        }
+        return sent
 
     def _rows(self, n: int, d: int) -> torch.Tensor:
         if self._matrix.shape[0] < n or self._matrix.shape[1] != _HEAD + d:
             self._matrix = torch.empty(n, _HEAD + d)
         return self._matrix[:n, _HEAD:]
+
+
+def _extra(parts: Mapping[str, Bounded]) -> Mapping[str, Vector]:
+    return {part: one.delta for part, one in parts.items() if part != "delta"}
 
 
 def _nothing(order: Order, client: ClientId) -> Update:

@@ -10,6 +10,8 @@ from typing import Any
 
 from privfl.core import (
     BadUpdate,
+    ClientId,
+    ClientState,
     ConfigError,
     Faults,
     Opened,
@@ -27,6 +29,7 @@ from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
 from privfl.engine.notes import Notes
+from privfl.engine.opening import too_few
 from privfl.engine.order import Order, Planner
 from privfl.engine.scenario import Scenario
 from privfl.engine.session import Session
@@ -113,18 +116,26 @@ class Engine:
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
         spending = Spending(order, self.journal, state.ledger, self.account)
-        returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
+        why_not = too_few(self.scenario.channel, order.plan.n)
+        if why_not and not order.pipeline.noise_alone(order.plan.n):
+            notes.wrong("channel", why_not)
+            spending.enter({}, released=False)
+            returned: Returned[Any] = Returned.nothing(order.plans)
+        else:
+            returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate"):
             done = self._aggregated(order, returned, state, notes)
-        if done is not None:
+        if done is None:
+            spending.fail()
+        else:
             spending.settle(done.charges)
             with notes.stage("apply"):
-                state = self._applied(order, done, state)
+                state = self._applied(order, done, state, returned.carried.opened)
         after = replace(
             state,
             round=state.round + 1,
-            clients={**state.clients, **returned.clients},
+            clients=self._remembering(returned, state, applied=done is not None),
             client_seats=returned.client_seats,
             attacks=returned.attacks,
             ledger=self.journal.ledger(),
@@ -143,8 +154,7 @@ class Engine:
     ) -> Aggregate | None:
         """What the server makes of what was opened; None where the model stays as it was."""
         opened: Mapping[str, Opened[Any] | None] = returned.carried.opened
-        nobody = not order.plan.cohort and order.scenario.mechanism is not None
-        if opened["delta"] is None and not nobody:
+        if opened["delta"] is None and not order.pipeline.noise_alone(order.plan.n):
             notes.wrong("channel", "nothing was opened, so the model stays as it was")
             return None
         try:
@@ -156,14 +166,48 @@ class Engine:
         done.bound = adapted(order, state.bound, done, notes)
         return done
 
-    def _applied(self, order: Order, done: Aggregate, state: RunState) -> RunState:
-        """The server's half of the method and its optimiser. Where noise hides who took part, it is
-        told how many are drawn on average: how many came is theirs to hide.
+    def _remembering(
+        self, returned: Returned[Any], state: RunState, *, applied: bool
+    ) -> Mapping[ClientId, ClientState]:
+        """What every client remembers, once each was told which of its extra vectors are in what
+        the server applied.
+        """
+        after = {**state.clients, **returned.clients}
+        opened = returned.carried.opened if applied else {}
+        got = {part: set(one.survivors) for part, one in opened.items() if one is not None}
+        for client, vectors in returned.sent.items() if self.planner.extra else ():
+            sent = {
+                part: vectors[part]
+                for part in self.planner.extra
+                if part in vectors and client in got.get(part, ())
+            }
+            known = after.get(client, ClientState())
+            after[client] = self.scenario.workload.method.arrived(known, sent)
+        return after
+
+    def _came(self, opened: Mapping[str, Opened[Any] | None]) -> int:
+        """Whose extra vectors, or deltas where there are none, are in what was aggregated."""
+        counted = [opened[part] for part in self.planner.extra] or [opened["delta"]]
+        return min(0 if one is None else len(one.survivors) for one in counted)
+
+    def _applied(
+        self,
+        order: Order,
+        done: Aggregate,
+        state: RunState,
+        opened: Mapping[str, Opened[Any] | None],
+    ) -> RunState:
+        """The server's half of the method and its optimiser. It is told how many clients' vectors
+        the rule divided by, as a fraction of all: a public number where there is one, else how many
+        came; where noise hides that, how many are drawn on average.
         """
         released, clients = done.applied, len(self.scenario.clients)
-        drawn = order.plan.n / clients
-        if order.pipeline.private:
-            drawn = float(self.scenario.sampler.sampling(clients).rate)
+        divided = self.scenario.aggregator.public_denominator
+        drawn = float(self.scenario.sampler.sampling(clients).rate)
+        if divided is not None:
+            drawn = divided / clients
+        elif not order.pipeline.private:
+            drawn = self._came(opened) / clients
         after, method = self.server.step(state.parameters, released, state.method, drawn)
         kept, last = merged(state, done, bool(state.rules)), released["delta"].vector
         return replace(kept, parameters=after, method=method, last=last, bound=done.bound)

@@ -26,9 +26,11 @@ from privfl.core import (
     client_of,
 )
 from privfl.dp import Clip
+from privfl.dp.opening import for_everybody
 from privfl.dp.part_release import AnyRule, PartRelease, Sum, Weights
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS
+from privfl.engine.opening import opening
 from privfl.engine.seams import AdaptiveBound
 
 
@@ -54,10 +56,10 @@ def pipeline_of(
     that every weight is one, ``adaptive`` that bits about norms travel too.
 
     Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares, and
-    for noise on the aggregate add_remove where the rule divides by a public number, else (and for
-    cohorts of a fixed size, and against those who see the cohort) replace_one or zero_out. Against
-    noise at clients and in shares stands the server, which sees the cohort: nothing is amplified
-    there.
+    for noise on the aggregate add_remove where the rule divides by a public number (zero_out where
+    channel or rule need more than one contribution, and against those who see the cohort), else
+    (and for cohorts of a fixed size) replace_one. Against noise at clients and in shares stands the
+    server, which sees the cohort: nothing is amplified there.
 
     Raises:
         ConfigError: noise in shares and a mechanism beside it; a ``threat`` against which that
@@ -71,6 +73,7 @@ def pipeline_of(
             f"{type(channel).__name__} carries noise in shares already, and"
             f" {type(mechanism).__name__} would noise its sum again: leave one of them out."
         )
+    opens = opening(channel, rule, seats)
     grouping = () if able.groups is None else (able.groups.stage(),)
     releases: dict[str, PartRelease] = {}
     for part, length in lengths.items():
@@ -96,7 +99,8 @@ def pipeline_of(
     if shares is not None:
         derived = "zero_out"
     elif public and sampling.scheme != "fixed_size" and not local:
-        derived = "zero_out" if sees_cohort and drawn else "add_remove"
+        open_to_all = for_everybody(opens, sampling.population)
+        derived = "add_remove" if open_to_all and not (sees_cohort and drawn) else "zero_out"
     made = Pipeline(
         releases,
         Neighbours("client", relation or derived),
@@ -108,6 +112,7 @@ def pipeline_of(
         samples=Neighbours("sample", "add_remove" if uniform else "zero_out"),
         repeatable=repeatable,
         void=void,
+        opens=opens,
     )
     if adaptive is None or mechanism is None:
         return made

@@ -43,6 +43,7 @@ from privfl.engine.compatibility import (
     rule_reads_channel,
     unreadable,
 )
+from privfl.engine.opening import too_few
 from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
@@ -115,6 +116,7 @@ class Scenario:
         self.sampler.sampling(len(self.clients))
         check_declared(self.channel, "channel", "kind", "able", "guarantee")
         self._check_guaranteed(self.channel.guarantee, self.channel)
+        self._check_enough()
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
             mechanism = ("local", "at", "local_deviation", "event", "guarantee")
@@ -160,6 +162,14 @@ class Scenario:
             self._check_adaptive()
         self._check_noise()
         self._check_rule()
+
+    def _check_enough(self) -> None:
+        """Refuse a run in which no cohort is large enough for the channel."""
+        sampling = self.sampler.sampling(len(self.clients))
+        drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
+        why = too_few(self.channel, round(drawn * len(self.clients)))
+        if why:
+            raise ConfigError(f"no round could be opened: {why} Ask more clients.")
 
     @staticmethod
     def _check_guaranteed(guarantee: object, part: object) -> None:

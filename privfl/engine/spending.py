@@ -41,9 +41,10 @@ class Spending:
         """What the round cost: clients' training, and what left of it."""
         return self.trained + self.released
 
-    def enter(self, noisy: Noisy) -> None:
+    def enter(self, noisy: Noisy, *, released: bool = True) -> None:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
-        is one. Nothing that hangs on clients' data has been sent before.
+        is one. Nothing that hangs on clients' data has been sent before. Not ``released``: it is
+        known already that nothing will leave of it.
 
         Raises:
             BudgetSpent: the budget of the data has not so much left.
@@ -54,7 +55,7 @@ class Spending:
             for client, steps in noisy.items()
             for charge in pipeline.trained(number, client, steps)
         )
-        self.released = pipeline.charges(self.order.plans)
+        self.released = pipeline.charges(self.order.plans, released=released)
         if self.account is not None:
             self.held = self.account.hold(self.charges)
         self.journal.take_over(self.known)
@@ -69,6 +70,13 @@ class Spending:
         self.journal.settle(self.entry, self._altogether())
         if self.account is not None:
             self.account.settle(self.held, self.charges)
+
+    def fail(self) -> None:
+        """Nothing was released: what was sent is charged as it was, and that nothing was released
+        tells who was drawn.
+        """
+        untold = self.order.pipeline.charges(self.order.plans, released=False)
+        self.settle(untold or self.released)
 
     def _altogether(self) -> tuple[Charge, ...]:
         return played_again(self.before, self.charges, redrawn=True)

@@ -12,7 +12,7 @@ from privfl.config import AuditConfig
 from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
-from privfl.engine import RoundRecord, RunState, Scenario, measures
+from privfl.engine import RoundRecord, RunState, Scenario, measures, too_few
 from privfl.federation.excluded import excluded_from
 from privfl.training import Workload, evaluate
 
@@ -103,10 +103,11 @@ def summary_of(
 
 def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """Who may collude, who may lie and what comes of it, of the run's channel and of its noise, for
-    a cohort of the expected size.
+    a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
     n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
         said["mechanism"] = scenario.mechanism.guarantee.record(n)

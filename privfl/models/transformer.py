@@ -40,7 +40,9 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.query: nn.Linear | LoRA = nn.Linear(width, width)
+        self.value: nn.Linear | LoRA = nn.Linear(width, width)
+        self.key, self.output = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """States [B, T, width] of states [B, T, width]."""
@@ -122,12 +124,13 @@ def adapted(model: Transformer, rank: int) -> Transformer:
     4096
     """
     require.at_least(1, rank=rank)
-    if any(isinstance(layer, LoRA) for layer in model.modules()):
-        raise ConfigError("this transformer has adapters: give rank once.")
     model.requires_grad_(False)
     for layer in model.modules():
         if isinstance(layer, SelfAttention):
-            layer.query, layer.value = LoRA(layer.query, rank), LoRA(layer.value, rank)
+            query, value = layer.query, layer.value
+            if isinstance(query, LoRA) or isinstance(value, LoRA):
+                raise ConfigError("this transformer has adapters: give rank once.")
+            layer.query, layer.value = LoRA(query, rank), LoRA(value, rank)
     return model
 
 

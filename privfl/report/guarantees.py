@@ -4,6 +4,7 @@ mechanisms' own records.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -170,7 +171,11 @@ def _sentences(said: Guarantee[Liars], plan: RoundPlan) -> str:
     lines.append(f"Assumes: {'; '.join(said.assumes)}.")
     if said.fidelity == "ideal":
         lines.insert(0, "**Ideal: no cryptography runs.**")
-    return "\n".join(line for line in lines if line) + "\n"
+    return "\n".join(_filled(line) for line in lines if line) + "\n"
+
+
+def _filled(line: str) -> str:
+    return textwrap.fill(line, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -30,7 +30,7 @@ img{width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px
 .wide{overflow-x:auto;background:#fff;border:1px solid #e3e6ea;border-radius:10px;
 margin:0 0 12px}
 table{border-collapse:collapse;width:100%;font-size:14px}
-tr:last-child td,tr:last-child th{border-bottom:0}
+tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:180px}
 td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
 th{color:#6a737d;font-weight:500}
 pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;

@@ -15,16 +15,18 @@ NONE = (
     " could charge, so no bound holds on what its models tell of anybody's data. What a channel"
     " hides from its server is no such bound: everybody who takes part has the models."
 )
+_LONG = 24
+"""Characters beyond which a cell is a sentence."""
 
 
 def spent(
     lines: Sequence[Mapping[str, Any]] | None, so_far: Mapping[str, float]
 ) -> list[tuple[str, str]]:
     """Tiles: name and figure of each unit's epsilon, from the claims of a run that has ended, else
-    from what its last round says by unit (an upper bound by RDP).
+    from what its last round says by unit (an upper bound by RDP); or that there is no claim.
     """
     if lines is None:
-        return [(f"epsilon, {unit}", f"{value:.3g}") for unit, value in sorted(so_far.items())]
+        return [(f"epsilon by RDP, {unit}", f"{value:.3g}") for unit, value in so_far.items()]
     if not lines:
         return [("epsilon", "no claim")]
     tiles = []
@@ -67,7 +69,7 @@ def claims(
             str(line["releases"]),
             " ".join(beside),
         )
-        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in cells))
+        rows.append("".join(_cell(text) for text in cells))
     head = "".join(
         f"<th>{name}</th>"
         for name in (
@@ -115,6 +117,12 @@ def _follows(line: Mapping[str, Any]) -> str:
         f"<tr><th>{html.escape(what)}</th><td>{value}</td></tr>" for what, value in cells
     )
     return f"<h2>What that means for one {unit}, and what would change it</h2>{table(body)}"
+
+
+def _cell(text: str) -> str:
+    """A cell; one of sentences is no narrower than can be read."""
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 def _shown(row: Mapping[str, Any] | None) -> str:

@@ -22,6 +22,7 @@ from privfl.testing.guarantees import (
     what_noise_is_left,
     who_reads,
 )
+from privfl.testing.inference import check_inference_attack, inference_attack_checks
 from privfl.testing.mechanisms import check_mechanism, mechanism_checks
 from privfl.testing.models import check_model, model_checks
 from privfl.testing.rules import check_rule, rule_checks
@@ -38,12 +39,14 @@ __all__ = [
     "check_dataset",
     "check_defence",
     "check_guarantee",
+    "check_inference_attack",
     "check_mechanism",
     "check_model",
     "check_rule",
     "contributions",
     "dataset_checks",
     "defence_checks",
+    "inference_attack_checks",
     "mechanism_checks",
     "model_checks",
     "rule_checks",

@@ -23,6 +23,13 @@ class Scaffold(LocalSGD):
     Each update carries the change of c_i as the extra vector ``control`` [d], and the server adds
     |S| / N times its aggregate to c. Weights are uniform, as in the paper.
 
+    S are the clients whose change the server applied, and the c_i of no other client moves (lines
+    13 to 17), so that c stays the mean of all c_i: exactly under the mean in the clear, but for
+    rounding and noise elsewhere, and not under a robust rule, which leaves changes out of c. A
+    client cannot see whether it is in S. Training leaves its c_i as it was; `arrived` adds the
+    change, as it was bounded and sent, once the server has told the client. A server that lies
+    about it harms the training, and learns nothing by it.
+
     Raises:
         ConfigError: momentum or prox, with which (x - y) / (K lr) is no mean of gradients.
 
@@ -55,7 +62,9 @@ class Scaffold(LocalSGD):
     def combine(
         self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
     ) -> tuple[Vector, State]:
-        """The aggregate itself; c moves by |S| / N times the aggregated change of the clients'."""
+        """The aggregate itself; c moves by |S| / N times the aggregated change of the clients in
+        S.
+        """
         control = state["control"]
         return aggregate, {
             "control": control.add(aux["control"].to(control.device), alpha=cohort_fraction)
@@ -69,11 +78,17 @@ class Scaffold(LocalSGD):
     def hand_out(
         self, delta: Vector, broadcast: Broadcast, state: ClientState, steps: int
     ) -> tuple[Mapping[str, Vector], ClientState]:
-        """The change of c_i, and the new c_i."""
+        """The change of c_i; c_i waits for `arrived`."""
         change = delta / (-steps * self.rate(broadcast.version)) - _control(broadcast)
-        own = state.vectors.get("control")
-        after = change if own is None else own.to(change.device) + change
-        return {"control": change}, ClientState({**state.vectors, "control": after})
+        return {"control": change}, state
+
+    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
+        """The new c_i, where the change of it got through."""
+        if "control" not in sent:
+            return state
+        change, own = sent["control"], state.vectors.get("control")
+        after = change.clone() if own is None else own.to(change.device) + change
+        return ClientState({**state.vectors, "control": after})
 
 
 def _control(broadcast: Broadcast) -> Vector:

@@ -193,7 +193,7 @@ class ServerHalf:
         cohort_fraction: float,
     ) -> tuple[Vector, State]:
         """New parameters [d] and memory from what was released of the delta and of each extra
-        vector; ``cohort_fraction`` is survivors / all clients.
+        vector; ``cohort_fraction`` is whose vectors are in it / all clients.
 
         It reads released vectors and its own memory of them, so it costs no privacy.
         """

@@ -111,6 +111,10 @@ class LocalSGD:
         """The aggregate itself."""
         return aggregate, state
 
+    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
+        """The same: nothing hangs on it."""
+        return state
+
     def correction(self, broadcast: Broadcast, state: ClientState) -> Vector | None:
         """A constant vector [d] that is added to every step's gradient, or None."""
         return None

@@ -150,7 +150,14 @@ class Method(Protocol):
         self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
     ) -> tuple[Vector, State]:
         """The model change [d] that a server optimiser then applies, from the aggregated delta and
-        extra vectors.
+        extra vectors; ``cohort_fraction`` is whose are in it / all clients.
+        """
+        ...
+
+    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
+        """A client's memory once it is told that these extra vectors of its, as it sent them, are
+        in what the server applied. The server tells that client, and nobody else, with the next
+        model that it sends it.
         """
         ...
 

@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 from privfl.aggregators import Clipping, NormClipping
-from privfl.attacks import IPM, FreeRider, LabelFlip, Mimic, SignFlip, SkipClip
-from privfl.core import Bounded, DataMissing, SeededNoise
+from privfl.attacks import (
+    IPM,
+    FreeRider,
+    LabelFlip,
+    LossThreshold,
+    Mimic,
+    SelectionProfile,
+    SignFlip,
+    SkipClip,
+)
+from privfl.core import Bounded, DataMissing, NotVisible, SeededNoise
 from privfl.data import Digits
 from privfl.dp import DistributedSkellam, Gaussian, LocalGaussian
 from privfl.testing import (
@@ -20,6 +29,7 @@ from privfl.testing import (
     check_dataset,
     dataset_checks,
     defence_checks,
+    inference_attack_checks,
     mechanism_checks,
     model_checks,
 )
@@ -245,3 +255,65 @@ def raised(check):
 def test_a_data_set_that_is_not_here_was_not_checked():
     with pytest.raises(DataMissing, match=r"absent\.csv"):
         check_dataset(Absent)
+
+
+class Fails(SelectionProfile):
+    def infer(self, views, knowledge):
+        views[0].disclosed["selected"]  # a KeyError where nobody is told
+        return super().infer(views, knowledge)
+
+
+class AnswersNobody(LossThreshold):
+    def infer(self, views, knowledge):
+        raise NotVisible("it is too dark.")
+
+
+class AnswersInPart(LossThreshold):
+    def infer(self, views, knowledge):
+        scored = super().infer(views, knowledge)
+        return replace(scored, scores=scored.scores[1:])
+
+
+class Guesses(LossThreshold):
+    def infer(self, views, knowledge):
+        scored = super().infer(views, knowledge)
+        return replace(scored, scores=torch.rand_like(scored.scores))
+
+
+class SpoilsItsView(LossThreshold):
+    def infer(self, views, knowledge):
+        scored = super().infer(views, knowledge)
+        views[0].before.add_(1)
+        return scored
+
+
+class OfNoFamily(LossThreshold):
+    family: ClassVar = "burglary"
+
+
+class NoResult(LossThreshold):
+    def run(self, view, knowledge=None):
+        return 0.5
+
+
+@pytest.mark.parametrize(
+    ("attack", "broken", "found"),
+    [
+        (Fails, "where it lacks something it says what", "raised KeyError"),
+        (AnswersNobody, "it answers somebody who sees", "it is too dark"),
+        (AnswersInPart, "with what was asked", r"shape \(47,\), and \(48,\)"),
+        (Guesses, "it repeats with the seed", "another claim the second time"),
+        (SpoilsItsView, "leaves what it was shown", "changed its views"),
+        (OfNoFamily, "it declares its family", "family is 'burglary'"),
+        (SignFlip, "it declares its family", "is no Inference"),
+        (NoResult, "where it lacks something it says what", "answered 0.5"),
+    ],
+)
+def test_a_fault_in_an_attack_on_views_is_found(attack, broken, found):
+    said = []
+    for check in inference_attack_checks(attack):
+        try:
+            check()
+        except ConformanceError as error:
+            said.append(error)
+    assert any(broken in error.broken and re.search(found, error.found) for error in said), said

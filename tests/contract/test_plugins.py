@@ -163,6 +163,21 @@ def test_a_plug_in_cannot_take_a_name_that_is_taken(package):
     assert trained(path, "median") == "Median()"
 
 
+def test_an_attack_on_views_is_plugged_in_by_a_group_of_its_own(package):
+    path = package(inference_attacks={"mine": "privfl.attacks:LossThreshold"})
+    package("broken", inference_attacks={"no_attack": "broken:Midrange"})
+    rc, out, err = python(
+        path,
+        "import json; from privfl import catalog;"
+        "print(json.dumps([r for r in catalog.describe('attacks')"
+        " if r['name'] in ('mine', 'no_attack')]))",
+    )
+    assert rc == 0, err
+    mine, refused = json.loads(out)
+    assert (mine["from"], mine["family"], mine["seat"]) == ("stranger 0.3", "membership", "view")
+    assert "declares no family, infer" in refused["is"]
+
+
 def test_a_mechanism_of_a_module_is_told_from_noise_on_integers(package):
     path = package()
     rc, out, err = python(

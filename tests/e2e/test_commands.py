@@ -169,6 +169,35 @@ def test_list_shows_every_seam_and_compat_as_json(privfl):
     assert privfl("list", "aggregatorz").returncode == 2
 
 
+def test_compat_is_read_at_80_columns_and_says_what_its_json_says(privfl):
+    shown = privfl("list", "--compat", env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    letters = dict(line.split("  ") for line in shown.split("\n\n")[1].splitlines())
+    head, *grid = shown.split("\n\n")[2].splitlines()
+    assert max(len(line) for line in (head, *grid)) <= 80
+    marks = {
+        (rule, letters[letter]): mark
+        for rule, *row in (line.split() for line in grid)
+        for letter, mark in zip(head.split(), row, strict=True)
+    }
+    rows = json.loads(privfl("list", "--compat", "--json").stdout)
+    assert marks == {(row["rule"], row["channel"]): row["mark"] for row in rows}
+    assert all((row["mark"] in "+gs") == (row["verdict"] == "works") for row in rows)
+    meanings = shown.split("\n\n")[3]
+    assert all(f"{mark}  " in meanings for mark in {row["mark"] for row in rows})
+
+
+@pytest.mark.parametrize("what", ["channels", "aggregators", "attacks", "guarantees"])
+def test_lists_break_no_word_at_80_columns(privfl, what):
+    shown = privfl("list", what, env={"COLUMNS": "80"}).stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert all(line.endswith("│") for line in shown.splitlines() if line.startswith("│"))
+    rows = json.loads(privfl("list", what, "--json").stdout)
+    key = "name" if "name" in rows[0] else "channel"
+    for row in rows:
+        assert any(row[key].split()[0] in line for line in shown.splitlines()), row[key]
+
+
 def test_data_list_names_every_set_with_its_licence(privfl):
     rows = json.loads(privfl("data", "list", "--json").stdout)
     assert {"digits", "mnist", "heart_disease"} <= {row["name"] for row in rows}

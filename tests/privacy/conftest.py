@@ -43,6 +43,9 @@ class Fixed:
     def combine(self, aggregate, aux, state, cohort_fraction):
         return aggregate, state
 
+    def arrived(self, state, sent):
+        return state
+
 
 @dataclass
 class Tape(Mechanism):

@@ -243,6 +243,12 @@ def test_pld_asks_for_less_noise_than_rdp():
     assert 0.99 < spent <= 1.0
 
 
+def test_calibration_by_pld_spends_its_budget_where_rdp_is_far_from_it():
+    plan = {"delta": 1e-9, "sample_rate": 1e-6, "steps": 10_000, "accountant": "pld"}
+    z = calibrate(epsilon=0.1, **plan)
+    assert 0.098 < epsilon(noise_multiplier=z, **plan) <= 0.1
+
+
 def test_a_schedule_is_calibrated_as_a_whole():
     factors = [0.99**t for t in range(100)]
     z = calibrate(epsilon=8.0, delta=1e-5, sample_rate=0.1, steps=100, schedule=factors)

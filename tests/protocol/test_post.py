@@ -581,6 +581,42 @@ def test_a_post_sleeps_with_its_party_and_is_handed_the_directory_of_now_when_it
     assert [refusal.again for refusal in awake.refused] == [True]
 
 
+def streams(one, two, bodies):
+    """Whether two letters' bodies were sealed with one keystream: their difference tells."""
+    start = 8 + 64 + 32
+    apart = bytes(a ^ b for a, b in zip(one[start:], two[start:], strict=True))[: len(bodies[0])]
+    return apart == bytes(a ^ b for a, b in zip(*bodies, strict=True))
+
+
+def test_letters_of_one_agreement_are_sealed_under_different_keys():
+    bodies = [bytes([i]) * 64 for i in (1, 2)]
+    post = posted("client/1", Says({"server/1": bodies[0]}))
+    one = post.step({})["server/1"]
+    post.inner = Says({"server/1": bodies[1]})
+    two = post.step({})["server/1"]
+    assert one[72:104] == two[72:104], "an agreement for each letter costs more than the letter"
+    assert not streams(one, two, bodies)
+    receiver = posted("server/1")
+    for letter in (one, two):
+        receiver.step({"client/1": letter})
+    assert [heard["client/1"] for heard in receiver.inner.heard] == bodies
+
+
+def test_a_post_that_wakes_twice_from_one_state_seals_nothing_under_one_key():
+    """A process that died and began again may write another letter of the same number: under the
+    same key the difference of both would be open to whoever carries them.
+    """
+    post, key = posted("client/1", Says({"server/1": b"a first one"})), StateKey()
+    first = post.step({})["server/1"]
+    asleep, bodies, letters = seal_state(post, key), (b"yes" * 20, b"no!" * 20), []
+    for body in bodies:
+        awake = unseal_state(asleep, key, Post, lent=KNOWN)
+        awake.inner = Says({"server/1": body})
+        letters.append(awake.step({})["server/1"])
+    assert len({letter[72:104] for letter in (first, *letters)}) == 3
+    assert not streams(*letters, bodies)
+
+
 def test_a_scene_is_the_parts_of_one_round_each_once():
     for plans in ([], [PLAN, PLAN], [PLAN, replace(PLAN, number=1, part="control")]):
         with pytest.raises(ConfigError, match="the parts of one round, each once"):

@@ -238,7 +238,10 @@ def test_scaffolds_client_half_is_option_two_of_the_paper(workload, cohort, sent
     )
     after = c_i - c - y_minus_x / (K * lr)
     assert torch.allclose(out[0], y_minus_x, atol=1e-5)
-    assert torch.allclose(done.state.vectors["control"], after, atol=1e-4)
+    assert torch.equal(done.state.vectors["control"], c_i), "it is not known yet to have arrived"
+    arrived = load.method.arrived(done.state, done.aux)
+    assert torch.allclose(arrived.vectors["control"], after, atol=1e-4)
+    assert load.method.arrived(done.state, {}) == done.state
     assert torch.allclose(done.aux["control"], after - c_i, atol=1e-4)
     assert done.weight == 1.0
 

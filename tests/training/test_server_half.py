@@ -154,7 +154,7 @@ def play(method, centres, sizes, rounds, plans=None, optimizer=None):
         out = torch.empty(len(sizes), 2)
         broadcast = Broadcast(number, w, half.broadcast(state))
         results = Sequential(load).train(broadcast, tasks, out, Seeds(0))
-        memory = [r.state for r in results]
+        memory = [method.arrived(r.state, r.aux) for r in results]
         released = {"delta": Released(out.mean(dim=0))} | {
             part: Released(torch.stack([r.aux[part] for r in results]).mean(dim=0))
             for part in method.parts(2)

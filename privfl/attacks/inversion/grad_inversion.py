@@ -17,7 +17,7 @@ from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import Problem, _start, problem, total_variation
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, Examples, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class GradInversion(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"iterations": 30}}
     iterations: int = 1000
     lr: float = 0.03
     tv: float = 1e-3

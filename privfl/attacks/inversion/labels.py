@@ -71,7 +71,8 @@ class LabelCounts(Targeted):
         """Counts from the first view.
 
         Raises:
-            Lacking: the number of samples or the architecture is not known.
+            Lacking: the number of samples or the architecture is not known, or samples are text
+                and there are no auxiliary ones.
         """
         forward = recipe(views[0], knowledge)
         observed = observe(views[0], knowledge, self.target, self.client)
@@ -106,10 +107,15 @@ def class_outputs(
 ) -> Float[Tensor, "C C"]:
     """Mean softmax outputs by class (row) at the broadcast model: of auxiliary samples, or of
     random inputs for all classes alike.
+
+    Raises:
+        Lacking: samples are text, and there are no auxiliary ones.
     """
     model = Simulator(forward, observed.view.before, round=observed.view.plan.number).module
     held = knowledge.auxiliary
     if held is None or held.n == 0:
+        if forward.tokens:
+            raise Lacking("no random input stands in for text: give Knowledge(auxiliary=...).")
         like = observed.view.before
         low, high = forward.span(like)
         rng = knowledge.generator(11)

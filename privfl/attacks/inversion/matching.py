@@ -17,7 +17,7 @@ from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
-from privfl.core import ClientId, View
+from privfl.core import ClientId, Examples, View
 
 Objective: TypeAlias = Literal["cosine", "l2"]
 _SPARSE = 0.5
@@ -97,6 +97,8 @@ def problem(
     """
     if observed.view.before.dtype != torch.float32:
         raise Lacking("gradients are inverted in float32 models.")
+    if forward.tokens:
+        raise Lacking("no gradient leads to tokens: EmbeddingLeakage reads them off an embedding.")
     y = labels(observed, forward, knowledge)
     simulator = Simulator(
         forward,
@@ -155,6 +157,7 @@ class GradientInversion(Targeted):
     """
 
     family: ClassVar[Family] = "inversion"
+    examples: ClassVar[Examples] = {"": {"iterations": 30}}
     iterations: int = 1000
     lr: float = 0.03
     tv: float = 1e-2

@@ -61,13 +61,15 @@ class ShadowMembership(Inference):
         """Scores at the last view's released model.
 
         Raises:
-            Lacking: no candidates, no shadow training, fewer than 20 auxiliary samples, or fewer
-                than 4 shadows.
+            Lacking: no candidates, text, no shadow training, fewer than 20 auxiliary samples, or
+                fewer than 4 shadows.
         """
         view = views[-1]
         forward = recipe(view, knowledge)
         pool = candidates(knowledge, type(self).__name__)
         held = auxiliary(knowledge, type(self).__name__, 20)
+        if pool.y.ndim > 1:
+            raise Lacking("shadows are scored on one label a sample, and these have one a token.")
         if knowledge.trainer is None or self.shadows < 4:
             raise Lacking(
                 "shadow models must be trained, 4 at least: give Knowledge(trainer=...) and shadows"

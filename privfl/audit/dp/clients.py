@@ -78,6 +78,9 @@ class _Rows:
     ) -> tuple[Vector, Mapping[str, Any]]:
         return aggregate, state
 
+    def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
+        return state
+
 
 def audit_clients(
     federation: Federation,

@@ -56,6 +56,7 @@ class HomomorphicChannel:
     def _able(self) -> Able:
         return Able(
             encodes=self.scheme,
+            fewest=lambda n: self.arrangement.min_clients,
             sums=self.arrangement.releases,
             key_holders=self.key_holders,
             keyed=True,

@@ -6,11 +6,11 @@ from privfl.crypto.primitives.backend import Backend, BackendName, Keystream, ba
 from privfl.crypto.primitives.directory import Directory
 from privfl.crypto.primitives.hkdf import derive, expand, extract
 from privfl.crypto.primitives.identity import Identity, Public
+from privfl.crypto.primitives.letter_keys import LetterKeys
 from privfl.crypto.primitives.sealed_box import (
     open_box,
     open_one,
     seal_box,
-    seal_pieces,
     seal_to,
 )
 from privfl.crypto.primitives.stream import Words, fresh_words, keystream_words, mask
@@ -21,6 +21,7 @@ __all__ = [
     "Directory",
     "Identity",
     "Keystream",
+    "LetterKeys",
     "Public",
     "Words",
     "backend",
@@ -33,6 +34,5 @@ __all__ = [
     "open_box",
     "open_one",
     "seal_box",
-    "seal_pieces",
     "seal_to",
 ]

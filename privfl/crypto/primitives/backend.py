@@ -50,6 +50,10 @@ class Backend(Protocol):
         """The public key [32 bytes] of a signing seed [32 bytes]."""
         ...
 
+    def signer(self, secret: bytes) -> Callable[[bytes], bytes]:
+        """Message -> signature [64 bytes], for one signing seed."""
+        ...
+
     def sign(self, secret: bytes, message: bytes) -> bytes:
         """A signature [64 bytes]."""
         ...

@@ -67,9 +67,13 @@ class Pyca:
         """As `Backend` says."""
         return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
+    def signer(self, secret: bytes) -> Callable[[bytes], bytes]:
+        """As `Backend` says."""
+        return Ed25519PrivateKey.from_private_bytes(secret).sign
+
     def sign(self, secret: bytes, message: bytes) -> bytes:
         """As `Backend` says."""
-        return Ed25519PrivateKey.from_private_bytes(secret).sign(message)
+        return self.signer(secret)(message)
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """As `Backend` says."""

@@ -66,9 +66,14 @@ class Pycryptodome:
         """As `Backend` says."""
         return bytes(eddsa.import_private_key(secret).public_key().export_key(format="raw"))
 
+    def signer(self, secret: bytes) -> Callable[[bytes], bytes]:
+        """As `Backend` says."""
+        signing = eddsa.new(eddsa.import_private_key(secret), "rfc8032")
+        return lambda message: bytes(signing.sign(message))
+
     def sign(self, secret: bytes, message: bytes) -> bytes:
         """As `Backend` says."""
-        return bytes(eddsa.new(eddsa.import_private_key(secret), "rfc8032").sign(message))
+        return self.signer(secret)(message)
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """As `Backend` says."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from privfl.core import Buffer, PartyKeys
+from privfl.core import Buffer, KeepsSecrets, PartyKeys
 from privfl.crypto.primitives.backend import Backend
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.hkdf import derive
@@ -14,29 +15,62 @@ OVERHEAD = 32 + 16
 _NONCE = bytes(12)
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class BoxKey(KeepsSecrets):
+    """What an ephemeral key and a receiver's key agree on: ``public`` and ``to`` are the public
+    halves, ``shared`` the secret [32 bytes each]. It seals any number of boxes, EACH IN A CONTEXT
+    OF ITS OWN: one context gives one key, whose nonce is fixed.
+    """
+
+    public: bytes
+    to: bytes
+    shared: bytes
+
+    @classmethod
+    def fresh(cls, to: bytes, library: Backend) -> BoxKey:
+        """A new ephemeral key, agreed with a receiver's.
+
+        Raises:
+            ValueError: the receiver's key is a point of small order.
+        """
+        ephemeral = secrets.token_bytes(32)
+        return cls(library.x25519_public(ephemeral), to, library.agreement(ephemeral)(to))
+
+    @classmethod
+    def heard(cls, public: bytes, secret: bytes, to: bytes, library: Backend) -> BoxKey:
+        """The same at the receiver, from the ephemeral public key and both halves of its own.
+
+        Raises:
+            ValueError: the ephemeral key is a point of small order.
+        """
+        return cls(public, to, library.agreement(secret)(public))
+
+    def seal(self, plain: Buffer, context: bytes, library: Backend) -> bytes:
+        """Ciphertext and tag; ``context`` is authenticated."""
+        return library.seal(self._key(context), _NONCE, plain, context)
+
+    def unseal(self, sealed: Buffer, context: bytes, library: Backend) -> bytes | None:
+        """What `seal` sealed in this context, or None."""
+        return library.unseal(self._key(context), _NONCE, sealed, context)
+
+    def _key(self, context: bytes) -> bytes:
+        return derive(self.shared, context, "letter", self.public, self.to)
+
+
 def seal_box(to: bytes, plain: bytes, context: bytes, library: Backend) -> bytes:
     """Ephemeral public key, ciphertext and tag. The key serves once, so its nonce is fixed;
     ``context`` is authenticated.
+
+    Raises:
+        ValueError: the receiver's key is a point of small order.
 
     >>> from privfl.crypto.primitives import backend
     >>> secret = bytes(range(32)); public = backend().x25519_public(secret)
     >>> open_box(secret, seal_box(public, b"hello", b"round 1", backend()), b"round 1", backend())
     b'hello'
     """
-    return b"".join(seal_pieces(to, plain, context, library))
-
-
-def seal_pieces(to: bytes, plain: Buffer, context: bytes, library: Backend) -> tuple[bytes, bytes]:
-    """`seal_box` in its two pieces, which nobody has copied together: the ephemeral public key
-    [32 bytes], and ciphertext with tag.
-
-    Raises:
-        ValueError: the receiver's key is a point of small order.
-    """
-    ephemeral = secrets.token_bytes(32)
-    public = library.x25519_public(ephemeral)
-    key = derive(library.agreement(ephemeral)(to), context, "letter", public, to)
-    return public, library.seal(key, _NONCE, plain, context)
+    key = BoxKey.fresh(to, library)
+    return key.public + key.seal(plain, context, library)
 
 
 def open_box(
@@ -52,13 +86,12 @@ def open_box(
     if len(sealed_box) < OVERHEAD:
         return None
     public, body = bytes(sealed_box[:32]), memoryview(sealed_box)[32:]
+    own = public_half or library.x25519_public(secret)
     try:
-        shared = library.agreement(secret)(public)
+        key = BoxKey.heard(public, secret, own, library)
     except ValueError:
         return None
-    own = public_half or library.x25519_public(secret)
-    key = derive(shared, context, "letter", public, own)
-    return library.unseal(key, _NONCE, body, context)
+    return key.unseal(body, context, library)
 
 
 def seal_to(keys: Iterable[bytes], plain: bytes, context: bytes, library: Backend) -> bytes:

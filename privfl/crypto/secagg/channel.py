@@ -99,9 +99,12 @@ class SecAgg(SecAggSettings):
 
     @property
     def able(self) -> Able:
-        """Rounding, noise shares where they are set, and keys against an active server."""
+        """Rounding, the quorum, noise shares where they are set, and keys against an active
+        server.
+        """
         return Able(
             encodes=self.code,
+            fewest=self.fewest,
             noise=None if self.noise is None else self,
             keyed=self.active,
         )
@@ -109,6 +112,10 @@ class SecAgg(SecAggSettings):
     def degree(self, n: int) -> Degree:
         """How many neighbours a client has in a cohort of n, and how many shares open a secret."""
         return degree_for(self, n)
+
+    def fewest(self, n: int) -> int:
+        """The quorum of a cohort of n; raises as `degree_for`."""
+        return 2 if n < 2 else quorum_of(self.degree(n), n)
 
     def parameters(self, plan: RoundPlan) -> SecAggParameters:
         """A round's public parameters: ring, degree, threshold, quorum."""

@@ -71,8 +71,8 @@ class AdditiveSharing(SharingSettings):
 
     @property
     def able(self) -> Able:
-        """Rounding."""
-        return Able(encodes=self.code, keyed=True)
+        """Rounding, and the quorum."""
+        return Able(encodes=self.code, fewest=self.quorum, keyed=True)
 
     @property
     def guarantee(self) -> Guarantee[Liars]:

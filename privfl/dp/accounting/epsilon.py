@@ -14,6 +14,7 @@ from privfl.dp.accounting.rdp_account import RdpAccount, require_delta
 from privfl.dp.accounting.release import Accountant, Release
 
 _MOST_NOISE = 1e6
+_LEAST_NOISE = 1e-2
 
 
 def epsilon(
@@ -167,7 +168,7 @@ def calibrate(
         return spent_by([z * f for f in factors], counts, sample_rate, delta, by, relation, sampler)
 
     start: Accountant = "rdp" if accountant == "pld" else accountant
-    low, high = 1e-2, 1.0
+    low, high = _LEAST_NOISE, 1.0
     while spent(high, start) > epsilon:
         low, high = high, high * 2
         if high > _MOST_NOISE:
@@ -176,8 +177,12 @@ def calibrate(
                 f" up to {_MOST_NOISE:g} gives it."
             )
     high = _least(lambda z: spent(z, start), epsilon, low, high)
-    if accountant == "pld":  # tighter than RDP, so its answer lies below
-        high = _least(lambda z: spent(z, "pld"), epsilon, high * 0.6, high * 1.001)
+    if accountant == "pld":  # tighter than RDP, so its answer lies below: far below at small rates
+        high *= 1.001
+        low = high * 0.6
+        while low > _LEAST_NOISE and spent(low, "pld") <= epsilon:
+            low, high = low * 0.6, low
+        high = _least(lambda z: spent(z, "pld"), epsilon, low, high)
     return high
 
 

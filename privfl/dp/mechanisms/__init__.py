@@ -5,6 +5,7 @@ from privfl.dp.mechanisms.distributed import DistributedDiscreteGaussian, Distri
 from privfl.dp.mechanisms.gaussian import Gaussian, LocalGaussian
 from privfl.dp.mechanisms.laplace import Laplace
 from privfl.dp.mechanisms.response import RandomisedResponse
+from privfl.dp.mechanisms.selective import SelectiveCost, SelectiveLaplace
 
 __all__ = [
     "DiscreteGaussian",
@@ -14,5 +15,7 @@ __all__ = [
     "Laplace",
     "LocalGaussian",
     "RandomisedResponse",
+    "SelectiveCost",
+    "SelectiveLaplace",
     "Skellam",
 ]

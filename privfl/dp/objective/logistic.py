@@ -33,7 +33,7 @@ def in_the_ball(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         raise BadUpdate(
             f"row {int(np.flatnonzero(~np.isfinite(lengths))[0])} holds NaN or infinite values."
         )
-    return rows / np.maximum(lengths * (1 + 1e-12), 1.0)[:, None]
+    return np.asarray(rows / np.maximum(lengths * (1 + 1e-12), 1.0)[:, None])
 
 
 def signs(y: npt.NDArray[np.int64]) -> Array:

@@ -75,7 +75,7 @@ def attention(
             for place, (name, x) in enumerate((("q", query), ("k", key), ("v", value)))
         )
     b, t, s = len(q), q.shape[1], k.shape[1]
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.view(b, -1, heads, width // heads).transpose(1, 2) for x in (q, k, v))
     scores = q @ k.mT / math.sqrt(width // heads)
     if attn_mask is not None:
         scores = _masked(

@@ -127,7 +127,7 @@ def _recording(layers: list[tuple[str, nn.Module]], book: _Book) -> Iterator[Non
             if isinstance(layer, nn.LSTM):
                 layer.forward = partial(lstm, layer, partial(book.run, name))  # type: ignore[assignment]
             elif isinstance(layer, MHA):
-                layer.forward = partial(attention, layer, partial(book.run, name))  # type: ignore[assignment]
+                layer.forward = partial(attention, layer, partial(book.run, name))  # type: ignore[method-assign]
             else:
                 layer.forward = partial(book.run, name, layer, KERNELS[type(layer)])
         yield

@@ -167,7 +167,7 @@ class WatchedLoss:
             self.calls += 1
             if isinstance(out, Tensor) and out.requires_grad and len(out) == len(x):
                 self.outputs = out.detach().index_select(0, spots)
-                out.register_hook(keep_errors)
+                out.register_hook(keep_errors)  # type: ignore[no-untyped-call]
 
         handle = module.register_forward_hook(keep)
         try:
@@ -175,7 +175,7 @@ class WatchedLoss:
         finally:
             handle.remove()
         if mean.requires_grad:
-            mean.register_hook(keep_upstream)
+            mean.register_hook(keep_upstream)  # type: ignore[no-untyped-call]
         return mean
 
     def check(self, module: nn.Module, x: Tensor, y: Tensor) -> bool:
@@ -205,7 +205,7 @@ class WatchedLoss:
         """The error of one sample's output, as if it were the batch."""
         leaf = out.requires_grad_()
         before = module.__dict__.get("forward")
-        module.forward = lambda *arguments, **options: leaf  # type: ignore[assignment]
+        module.forward = lambda *arguments, **options: leaf
         try:
             with torch.enable_grad():
                 value = self.loss(module, x, y)
@@ -214,4 +214,4 @@ class WatchedLoss:
             if before is None:
                 module.__dict__.pop("forward", None)
             else:
-                module.forward = before  # type: ignore[method-assign]
+                module.forward = before

@@ -83,9 +83,15 @@ class BucketedSecAgg(BucketedSettings):
         """Rounding inside every group, and the groups."""
         return Able(
             encodes=self.inside().code,
+            fewest=self.fewest,
             groups=self.buckets,
             noise=None if self.noise is None else self,
         )
+
+    def fewest(self, n: int) -> int:
+        """The quorum of one group, in cohorts of at least two; raises as `Buckets.sizes`."""
+        self.buckets.sizes(n)
+        return self.quorum
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:

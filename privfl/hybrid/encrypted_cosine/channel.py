@@ -94,6 +94,7 @@ class EncryptedCosine(CosineSettings):
         """UnitVectors arrive; the server is told the model, for its reference."""
         return Able(
             encodes=self.encoding,
+            fewest=lambda n: self.min_clients,
             hosts=self.rule,
             key_holders=lambda cohort: (KEY_HOLDER,),
             informed=True,

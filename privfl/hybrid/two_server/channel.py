@@ -189,6 +189,7 @@ class TwoServer:
             encodes=RowEncoding(
                 self.code, self.recipe.normalised, selects=not isinstance(self.rule, Mean)
             ),
+            fewest=self.quorum,
             hosts=self.rule,
             noise=None if self.noise is None else self,
             told=("server", "server/1"),

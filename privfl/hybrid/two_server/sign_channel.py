@@ -116,7 +116,7 @@ class SignTwoServer:
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return sign_guarantee(self.recipe, lambda n: max(2, math.ceil(n * self.quorum - 1e-9)))
+        return sign_guarantee(self.recipe, self.fewest)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
@@ -129,11 +129,16 @@ class SignTwoServer:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
             encodes=SignEncoding(),
+            fewest=self.fewest,
             hosts=self.rule,
             told=("server", "server/1"),
             informed=True,
             keyed=True,
         )
+
+    def fewest(self, n: int) -> int:
+        """The fewest contributions of a cohort of n that are ever opened."""
+        return max(2, math.ceil(n * self.quorum - 1e-9))
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:

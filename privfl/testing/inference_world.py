@@ -1,0 +1,142 @@
+"""Rounds for attacks that only look: what several adversaries saw of four small clients, and what
+they may know beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from privfl.attacks import Forward, Knowledge
+from privfl.core import Dataset, FlatModel, RoundPlan, Rows, Total, Vector, View
+
+CLIENTS, EACH, LR = (0, 2, 5, 7), 6, 0.1
+"""Who takes part, with how many samples each, and the rate of a client's one gradient step."""
+PAIRS = ((0, 0, 1, 1), (0, 1, 0, 1), (0, 1, 1, 0))
+"""In which of two groups each client is, round by round."""
+SAMPLES, CLASSES, TOKENS = 160, 4, 9
+
+Sees: TypeAlias = Literal["rows", "groups", "sum", "nothing"]
+"""What an adversary reads: every row and who was selected, the means of groups and who is in which,
+the sum, or nothing but the models around the round.
+"""
+SEES: tuple[Sees, ...] = ("rows", "groups", "sum", "nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Data, a model for it, and one gradient step on all of a client's samples as training.
+
+    As a `Trainer`, it trains an adversary's shadows.
+    """
+
+    name: str
+    data: Dataset
+
+    def model(self) -> FlatModel:
+        """The model at its start: one hidden layer for images, an embedding for text."""
+        text = not self.data.x.is_floating_point()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            if text:
+                return FlatModel(nn.Sequential(nn.Embedding(TOKENS, 4), nn.Linear(4, TOKENS)))
+            layers = (nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, CLASSES))
+            return FlatModel(nn.Sequential(*layers))
+
+    def forward(self) -> Forward:
+        """The public recipe."""
+        x = self.data.x
+        low: tuple[float, ...] = ()
+        high: tuple[float, ...] = ()
+        if x.is_floating_point():
+            low, high = (float(x.min()),), (float(x.max()),)
+        shape = tuple(x.shape[1:])
+        module = self.model().module
+        return Forward(module, _loss, shape, self.data.classes, LR, low, high, steps=1)
+
+    def step(self, start: Vector, held: Dataset) -> Vector:
+        """The change [d] of a model on some data."""
+        model = self.model()
+        model.write(start)
+        torch.autograd.backward(_loss(model.module, held.x, held.y))
+        change: Vector = -LR * model.grad
+        return change
+
+    def __call__(
+        self,
+        start: Vector,
+        data: Dataset,
+        subsets: Sequence[Tensor],
+        *,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> Float[Tensor, "K d"]:
+        """The changes of shadow clients."""
+        return torch.stack([self.step(start, data.take(index)) for index in subsets])
+
+    def views(self, sees: Sees) -> tuple[View, ...]:
+        """Three rounds as an adversary saw them."""
+        held = [self.data.take(range(i * EACH, (i + 1) * EACH)) for i in range(len(CLIENTS))]
+        weights, before = torch.full((len(CLIENTS),), float(EACH)), self.model().read()
+        seen = []
+        for number, groups in enumerate(PAIRS):
+            rows = torch.stack([self.step(before, own) for own in held])
+            total = Total(weights @ rows, float(weights.sum()), len(CLIENTS))
+            after = before + total.mean()
+            opened: Mapping[str, Rows | Total] = {}
+            told: Mapping[str, Tensor] = {}
+            if sees == "rows":
+                opened = {"delta": Rows(rows, weights, CLIENTS)}
+                picked = torch.tensor([True, number > 0, False, True])
+                told = {"clients": torch.tensor(CLIENTS), "selected": picked}
+            elif sees == "groups":
+                home = torch.tensor(groups)
+                means = torch.stack([rows[home == group].mean(dim=0) for group in (0, 1)])
+                opened = {"delta": Rows(means, torch.full((2,), 2.0 * EACH))}
+                told = {"membership": home, "groups": torch.tensor([0, 1])}
+            elif sees == "sum":
+                opened = {"delta": total}
+            who = "client/2" if sees == "nothing" else "server"
+            plan = RoundPlan(number, CLIENTS, len(before), l2=float("inf"))
+            seen.append(View(who, plan, before, after, opened, told))
+            before = after
+        return tuple(seen)
+
+    def knowledge(self) -> Knowledge:
+        """All that an attack may know: the recipe, samples of its own, a pool half of which was
+        trained on, most of those, a client's labels and size, shadow training, an attribute.
+        """
+        trained = EACH * len(CLIENTS)
+        return Knowledge(
+            forward=self.forward(),
+            auxiliary=self.data.take(range(2 * trained, SAMPLES)),
+            candidates=self.data.take(range(2 * trained)),
+            members=self.data.take(range(trained - 2)),
+            labels=self.data.y[:EACH],
+            samples=EACH,
+            trainer=self,
+            attribute="group",
+        )
+
+
+def worlds() -> Iterator[World]:
+    """Images of 8 x 8 pixels in four classes, and text of nine tokens."""
+    rng = torch.Generator().manual_seed(1)
+    y, order = torch.arange(SAMPLES) % CLASSES, torch.arange(SAMPLES)
+    facts = {"group": (order // 3) % 2, "writer": order // 8}
+    x = torch.randn(SAMPLES, 1, 8, 8, generator=rng) + y[:, None, None, None]
+    yield World("images", Dataset(x, y, CLASSES, facts))
+    tokens = torch.randint(0, TOKENS, (SAMPLES, 6), generator=rng)
+    x, y = tokens[:, :-1].clone(), tokens[:, 1:].clone()
+    yield World("text", Dataset(x, y, TOKENS, facts))
+
+
+def _loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits [n, ..., classes] with labels [n, ...]."""
+    return functional.cross_entropy(module(x).flatten(0, -2), y.flatten())
