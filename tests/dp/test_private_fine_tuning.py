@@ -12,7 +12,12 @@ SMALL = {"name": "transformer", "width": 16, "layers": 1, "heads": 2}
 
 def config(**model):
     return {
-        "data": {"name": "shakespeare", "length": 12, "min_characters": 20_000, "clients": 3},
+        "data": {
+            "name": "shakespeare",
+            "length": 12,
+            "min_characters": 20_000,
+            "partition": {"name": "natural"},
+        },
         "model": {**SMALL, **model},
         "training": {"name": "sgd", "lr": 0.1, "batch_size": 8, "steps": 2, "gradient": DP},
         "rounds": 1,
@@ -26,7 +31,9 @@ def test_a_round_of_it_is_charged_to_the_samples_of_each_client(model):
     run = federation.run()
     assert not (run.parameters == before).all()
     charges = [charge for charge in run.ledger.charges if charge.unit == "sample"]
-    assert len(charges) == 3
+    assert {charge.subject for charge in charges} == {
+        f"sample of client {client}" for client in federation.scenario.clients
+    }
     for charge in charges:
         assert charge.count == 2
         assert charge.event.parameters["noise_multiplier"] == 1.0

@@ -73,7 +73,8 @@ class DPGradient:
         noise_multiplier: sigma over the clip; 0 adds nothing, and epsilon is then infinite.
         batch_size: the expected size of a batch: that of the training plan.
         engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, RMSNorm, Embedding,
-            LSTM, MultiheadAttention, weights that are shared), ``"opacus"`` (what Opacus supports), ``"vmap"`` (anything that torch.func traces).
+            LSTM, MultiheadAttention, weights that are shared), ``"opacus"`` (what Opacus supports),
+            ``"vmap"`` (anything that torch.func traces).
         clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
