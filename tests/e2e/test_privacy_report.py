@@ -52,6 +52,14 @@ def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
     assert all(html.escape(warning) in page for warning in summary["warnings"])
 
 
+def test_the_screen_of_a_private_run_says_what_is_not_covered(privfl, config, tmp_path):
+    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
+    assert "accuracy and loss are of the test data, which no epsilon counts" in done.stderr
+    assert str(tmp_path / "out" / "public") in done.stderr
+    bare = privfl("run", config("rounds: 1\n"), "--out", tmp_path / "bare")
+    assert "not covered" not in bare.stderr
+
+
 def test_a_noise_seed_voids_the_claim_and_the_report_says_so(privfl, config, tmp_path):
     summary, page = told(privfl, config, tmp_path, "noise_seed: 3\n")
     assert summary["privacy"][0]["epsilon"] is None
