@@ -47,7 +47,8 @@ def settings(name):
     by = FOUND_BY[name]
     pairs = 60 if by in ("neighbours", "tape") else 3
     values = 20_000 if by.startswith("noise") else 1_000
-    return Settings(canaries=0, pairs=pairs, climb=0, values=values)
+    watched = 6_000 if by == "sampling rate" else 500
+    return Settings(canaries=0, pairs=pairs, climb=0, values=values, inclusions=watched)
 
 
 @pytest.mark.parametrize("name", [*LIES, *HARDER])
@@ -66,7 +67,7 @@ def test_there_are_fifteen():
 
 
 def test_what_an_audit_says_that_it_would_have_seen_it_sees_and_a_smaller_lie_it_may_not():
-    few = Settings(canaries=0, pairs=1, climb=0, values=4_000)
+    few = Settings(canaries=0, pairs=1, climb=0, values=4_000, inclusions=500)
     with run() as honest:
         (claim,) = audit_claims(honest, settings=few)
     (variance,) = [f for f in claim.findings if f.name == "noise variance"]

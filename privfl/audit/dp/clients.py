@@ -26,7 +26,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
-from privfl.core import Charge, Ledger, Seeds
+from privfl.core import Charge, ClientId, Ledger, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
@@ -59,7 +59,7 @@ def audit_clients(
     tests += plays.charge_tests()
     first = plays.charges[0]
     if first.cohort_hidden:
-        tests += _replayed(scenario, searched.stages[0], first)
+        tests += _replayed(scenario, searched.stages[0], first, settings.inclusions)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -82,9 +82,10 @@ def audit_clients(
     )
 
 
-def _replayed(scenario: Scenario, stage: Stage, charge: Charge) -> list[Test]:
+def _replayed(scenario: Scenario, stage: Stage, charge: Charge, inclusions: int) -> list[Test]:
     """Cohorts drawn again, under other seeds, against what is charged."""
-    draws, drawn, tape = draws_for(len(scenario.clients)), [], Tape("drawn")
+    draws, tape = draws_for(len(scenario.clients), inclusions), Tape("drawn")
+    drawn: list[tuple[ClientId, ...]] = []
     for start in range(0, draws, scenario.rounds):
         seed = Seeds(scenario.seed).derive("replay", start)
         drawn += stage.draw(min(scenario.rounds, draws - start), seed, tape)
@@ -248,7 +249,8 @@ class _Plays:
         if event.mechanism not in ("skellam", "discrete_gaussian") or not moved > 0:
             return {"delta": (None, [], [])}
         scale = math.sqrt(numbers["variance"]) / numbers["l2"] * moved
-        plays, given = [], []
+        plays: list[list[Noise]] = []
+        given: list[Noise] = []
         for loud, quiet in zip(self.tapes, self.quiet, strict=True):
             plays.append([])
             for number in loud.opened.keys() & quiet.opened.keys():

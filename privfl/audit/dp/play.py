@@ -95,7 +95,7 @@ class _Hands:
 
 @dataclass(frozen=True, slots=True)
 class _ZeroingSide(ClientSide):
-    """The client half, under which one client's bit is nothing as well."""
+    """The client half, under which all that one client sends is zero, its bit included."""
 
     zeroed: ClientId | None = None
 
@@ -107,12 +107,15 @@ class _ZeroingSide(ClientSide):
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
     ) -> Mapping[str, Bounded]:
-        """As `ClientSide.bounded`."""
-        parts = ClientSide.bounded(self, plans, update, base, frame, conduct)
-        if update.client != self.zeroed or BITS not in parts:
+        """As `ClientSide.bounded`, of zero whatever its seats made of it."""
+        if update.client != self.zeroed:
+            return ClientSide.bounded(self, plans, update, base, frame, conduct)
+        aux = {part: torch.zeros_like(vector) for part, vector in update.aux.items()}
+        nothing = replace(update, delta=update.delta.zero_(), aux=aux)
+        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct)
+        if BITS not in parts:
             return parts
-        nothing = Bounded(update.client, torch.zeros(1), plans[BITS].l2)
-        return {**parts, BITS: nothing}
+        return {**parts, BITS: Bounded(update.client, torch.zeros(1), plans[BITS].l2)}
 
 
 @dataclass

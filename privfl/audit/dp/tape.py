@@ -73,7 +73,8 @@ class Tape:
         """The fixed vector of a release, of about this length and of this shape."""
         rng = Seeds(self.seed).generator(f"tape {part}", round, len(self.releases))
         drawn = torch.randn(like.shape, generator=rng, dtype=torch.float64)
-        return (drawn * (size / like.shape[-1] ** 0.5)).to(like)
+        said: Tensor = (drawn * (size / like.shape[-1] ** 0.5)).to(like)
+        return said
 
 
 @dataclass(frozen=True)

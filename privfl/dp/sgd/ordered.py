@@ -1,6 +1,4 @@
-"""Correlated noise of one client's training: batches in an order that lasts, and one stream of
-noise.
-"""
+"""Correlated noise of one training: batches in an order that lasts, one stream of noise."""
 
 from __future__ import annotations
 
