@@ -175,8 +175,7 @@ class Federation:
         budget: Budget | None,
     ) -> None:
         scenario.check()
-        claims = scenario.pipeline().private or scenario.workload.method.gradient.private
-        if budget is not None and not claims:
+        if budget is not None and not claims_privacy(scenario):
             raise ConfigError(
                 "there is a budget, and this run adds no noise: it would spend without end. Set a"
                 " mechanism, or leave budget out."
@@ -315,9 +314,10 @@ class Federation:
             model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
             folder.finish(state, model, summary)
             if self.claims_privacy:
-                folder.publish(
-                    public_files(scenario, self.audit, self.config, state.ledger, summary, model)
+                files = public_files(
+                    scenario, self.audit, self.config, state.ledger, summary, model, ended
                 )
+                folder.publish(files)
         return Run(
             tuple(records),
             state,
