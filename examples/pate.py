@@ -1,5 +1,5 @@
-"""PATE on digits: 80 clients train a teacher each, vote over secure aggregation, and a student learns
-from the answers.
+"""PATE on digits: 80 clients train a teacher each, vote over secure aggregation, and a student
+learns from the answers.
 """
 
 import torch

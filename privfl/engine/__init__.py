@@ -2,9 +2,11 @@
 
 from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
+from privfl.engine.budget import Budget
+from privfl.engine.calibration import noise_for
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
-from privfl.engine.folder import RunFolder, read_ledger
+from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
@@ -18,9 +20,11 @@ from privfl.engine.state import RunState
 
 __all__ = [
     "MAIL",
+    "PUBLIC",
     "All",
     "AttackSchedule",
     "Attacker",
+    "Budget",
     "CyclicPoisson",
     "Engine",
     "FixedSize",
@@ -40,9 +44,11 @@ __all__ = [
     "choose_clients",
     "forward_of",
     "measures",
+    "noise_for",
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",
+    "tensors_of",
     "too_few",
     "unreadable",
 ]
