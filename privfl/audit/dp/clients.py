@@ -26,7 +26,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
-from privfl.core import Charge, Ledger, Seeds
+from privfl.core import Charge, ClientId, Ledger, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
