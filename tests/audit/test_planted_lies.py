@@ -45,7 +45,7 @@ FOUND_BY = {
 def settings(name):
     """What the test that must find the lie needs, and no more of the others."""
     by = FOUND_BY[name]
-    pairs = 60 if by in ("neighbours", "tape") else 3
+    pairs = 90 if by in ("neighbours", "tape") else 3
     values = 20_000 if by.startswith("noise") else 1_000
     watched = 6_000 if by == "sampling rate" else 500
     return Settings(canaries=0, pairs=pairs, climb=0, values=values, inclusions=watched)
