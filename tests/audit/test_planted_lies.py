@@ -14,7 +14,7 @@ from benchmarks.dp_lies import (
     through,
 )
 from privfl.audit import Settings, audit_claims
-from privfl.audit.dp import LEVEL, Search, Stage, Tape, World
+from privfl.audit.dp import LEVEL, NeighbourWorld, Search, Stage, Tape
 
 FOUND_BY = {
     "half of the noise, everybody": "noise variance",
@@ -100,7 +100,7 @@ def test_every_noise_of_a_run_is_on_the_tape_that_of_an_adaptive_bound_too():
     with run(bound={"name": "adaptive_clip", "initial": 0.5}) as honest:
         stage = Stage(honest.scenario)
         rows = {"delta": 0.1 * torch.ones(12, honest.scenario.workload.model.d)}
-        fixed = stage.play(World(rows), Tape("fixed"), rounds=2)
+        fixed = stage.play(NeighbourWorld(rows), Tape("fixed"), rounds=2)
     assert [(one.round, one.part) for one in fixed.tape.releases] == [
         (number, part) for number in (0, 1) for part in ("delta", "norms under the bound")
     ]
