@@ -12,7 +12,7 @@ from torch import Tensor
 from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
-from privfl.audit.dp.play import Play, Stage, World
+from privfl.audit.dp.play import NeighbourWorld, Play, Stage
 from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
 from privfl.audit.dp.residual import (
     FEW,
@@ -156,12 +156,20 @@ class _Plays:
         session = seeds.derive("canary session", number).to_bytes(8, "little")
         drawn = stage.draw(self.rounds, seeds.derive("canary play", number))
         played = stage.play(
-            World(rows), Tape("drawn"), self.rounds, session=session, cohorts=drawn.__getitem__
+            NeighbourWorld(rows),
+            Tape("drawn"),
+            self.rounds,
+            session=session,
+            cohorts=drawn.__getitem__,
         )
         self.tapes.append(played.tape)
         if silent is not None:
             quiet = silent.play(
-                World(rows), Tape("drawn"), self.rounds, session=session, cohorts=drawn.__getitem__
+                NeighbourWorld(rows),
+                Tape("drawn"),
+                self.rounds,
+                session=session,
+                cohorts=drawn.__getitem__,
             )
             self.quiet.append(quiet.tape)
         self.incidents += sum(len(said["incidents"]) for said in played.beside)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from privfl.audit.dp.evidence import Test
-from privfl.audit.dp.play import Cohorts, Play, Stage, World
+from privfl.audit.dp.play import Cohorts, NeighbourWorld, Play, Stage
 from privfl.audit.dp.tape import Tape, differences
 from privfl.core import Charge, ClientId, Seeds
 from privfl.engine import RunState, Scenario
@@ -89,11 +89,11 @@ class Search:
     def compare(self, rows: Rows, other: Rows, at: int, words: str) -> float:
         """Play two worlds that differ in the client at this position; what is found is noted."""
         changed = self.clients[at]
-        worlds = World(rows), World(other)
+        worlds = NeighbourWorld(rows), NeighbourWorld(other)
         if self.relation == "add_remove":
-            worlds = World(rows), World(rows, absent=changed)
+            worlds = NeighbourWorld(rows), NeighbourWorld(rows, absent=changed)
         elif self.relation == "zero_out":
-            worlds = World(rows), World(other, zeroed=changed)
+            worlds = NeighbourWorld(rows), NeighbourWorld(other, zeroed=changed)
         cohorts, session = self._with(changed), self.seeds.derive("session", self.found.pairs)
         one, two = (
             stage.play(

@@ -153,7 +153,7 @@ class CountedNoise:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class SilentNoise:
     """Noise in shares that is left out, while everything that is planned for it stays: what a
     channel then opens is what the noise would have met.
     """
