@@ -10,6 +10,7 @@ import benchmarks
 
 SHARED = (
     "__main__",
+    "dp_lies",
     "harness",
     "peers",
     "breaching_env",

@@ -1,5 +1,5 @@
-"""Differential privacy: a DP step beside plain SGD and Opacus, its memory, accountants, and noise
-in a ring.
+"""Differential privacy: a DP step beside plain SGD and Opacus's ghost clipping and hooks, its
+memory, accountants, and noise in a ring.
 """
 
 from __future__ import annotations
@@ -16,30 +16,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import Case, Row, cost, interleaved, main
 from privfl.core import FlatModel, OsNoise
 from privfl.dp import DistributedSkellam, DPGradient, ModularCode, RdpAccount, Release
 from privfl.dp.noise import normals
-from privfl.models import resnet20, tanh_cnn
+from privfl.models import resnet20, tanh_cnn, transformer
+from privfl.training import cross_entropy
 
 LR, CLIP, SIGMA = 1e-3, 1.0, 1.0
-PEERS = ("opacus hooks", "opacus functorch", "opacus ghost")
+PEERS = ("opacus ghost", "opacus hooks", "opacus functorch")
+LENGTH, SYMBOLS = 80, 65
+"""Windows and characters of the Shakespeare data set."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A model, the shape of a sample, a batch size, and how many times faster than Opacus's hooks a
-    step must be.
+    """A model, the shape of a sample, a batch size, and what a step must reach: at most so many
+    times plain SGD, and so many times faster than Opacus's ghost clipping and its hooks. ``text``:
+    samples are tokens, and the model predicts the next.
     """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     batch: int
-    hooks: float
+    ghost: float
+    hooks: float | None
     repeats: int
+    plain: float = 1.5
+    text: bool = False
 
 
 def mlp() -> nn.Module:
@@ -47,23 +53,36 @@ def mlp() -> nn.Module:
 
 
 NETS = {
-    "cnn": Net(lambda: tanh_cnn((28, 28), 10), (28, 28), 256, 1.3, 15),
-    "resnet": Net(lambda: resnet20((3, 32, 32), 10), (3, 32, 32), 64, 1.6, 6),
-    "mlp": Net(mlp, (784,), 256, 10.0, 60),
+    "cnn": Net(lambda: tanh_cnn((28, 28), 10), (28, 28), 256, 1.3, 1.3, 15),
+    "resnet": Net(lambda: resnet20((3, 32, 32), 10), (3, 32, 32), 64, 1.6, 1.6, 6),
+    "mlp": Net(mlp, (784,), 256, 1.3, 10.0, 60),
+    "transformer": Net(
+        lambda: transformer((LENGTH,), SYMBOLS), (LENGTH,), 32, 1.0, None, 12, 1.6, text=True
+    ),
+    "lora": Net(
+        lambda: transformer((LENGTH,), SYMBOLS, lora=8),
+        (LENGTH,),
+        32,
+        1.0,
+        None,
+        12,
+        1.6,
+        text=True,
+    ),
 }
 
 
-def loss_of(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(module(x), y)
+def optimizer_of(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LR)
 
 
 def plain(net: Net, x: Tensor, y: Tensor) -> Callable[[], object]:
     model = net.build()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    optimizer = optimizer_of(model)
 
     def step() -> None:
         optimizer.zero_grad()
-        loss_of(model, x, y).backward()
+        cross_entropy(model, x, y).backward()
         optimizer.step()
 
     return step
@@ -74,7 +93,7 @@ def ours(net: Net, x: Tensor, y: Tensor, sigma: float = SIGMA) -> Callable[[], o
     gradient = DPGradient(l2=CLIP, noise_multiplier=sigma, batch_size=net.batch)
 
     def step() -> None:
-        gradient(model, loss_of, x, y)
+        gradient(model, cross_entropy, x, y)
         model.flat.add_(model.grad, alpha=-LR)
 
     return step
@@ -89,7 +108,7 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
     ghost = {"max_grad_norm": CLIP, "use_ghost_clipping": True} if mode == "ghost" else {}
     wrapped = wrap_model(model, grad_sample_mode=mode, **ghost)
     kind = DPOptimizerFastGradientClipping if mode == "ghost" else DPOptimizer
-    sgd = torch.optim.SGD(model.parameters(), lr=LR)
+    sgd = optimizer_of(model)
     optimizer = kind(sgd, noise_multiplier=SIGMA, max_grad_norm=CLIP, expected_batch_size=net.batch)
     criterion = nn.CrossEntropyLoss()
     private_loss = (
@@ -100,7 +119,9 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
 
     def step() -> None:
         optimizer.zero_grad()
-        private_loss(wrapped(x), y).backward()
+        logits = wrapped(x)
+        shape = {"shape": logits.shape} if net.text and mode == "ghost" else {}
+        private_loss(logits.flatten(0, -2), y.flatten(), **shape).backward()
         optimizer.step()
 
     return step
@@ -109,7 +130,10 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
 def steppers(name: str, wanted: Iterable[str]) -> dict[str, Callable[[], object]]:
     net = NETS[name]
     torch.manual_seed(0)
-    x, y = torch.randn(net.batch, *net.shape), torch.randint(0, 10, (net.batch,))
+    if net.text:
+        x, y = torch.randint(0, SYMBOLS, (2, net.batch, *net.shape))
+    else:
+        x, y = torch.randn(net.batch, *net.shape), torch.randint(0, 10, (net.batch,))
     made = {}
     for who in wanted:
         if who == "plain SGD":
@@ -139,7 +163,7 @@ def step_case(name: str) -> Case:
             metric,
             seconds["ours"],
             seconds["plain SGD"],
-            target=1 / 1.5,
+            target=1 / net.plain,
         )
         yield cost(
             f"step_{name}",
@@ -148,14 +172,10 @@ def step_case(name: str) -> Case:
             seconds["ours without noise"],
             seconds["plain SGD"],
         )
+        targets = {"opacus ghost": net.ghost, "opacus hooks": net.hooks}
         for peer in PEERS:
             yield cost(
-                f"step_{name}",
-                peer,
-                metric,
-                slow["ours"],
-                slow[peer],
-                target=net.hooks if peer == "opacus hooks" else None,
+                f"step_{name}", peer, metric, slow["ours"], slow[peer], target=targets.get(peer)
             )
 
     return case
@@ -188,7 +208,7 @@ def extra_bytes(name: str, who: str) -> float:
 
 def memory(quick: bool) -> Iterable[Row]:
     """Peak memory of three steps beyond what was there before them."""
-    mine = {name: extra_bytes(name, "ours") for name in NETS}
+    mine = {name: extra_bytes(name, "ours") for name in ("cnn", "resnet", "mlp")}
     yield cost(
         "memory",
         "plain SGD",

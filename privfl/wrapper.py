@@ -50,7 +50,7 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
-from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, too_few, unreadable
+from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
@@ -107,10 +107,10 @@ class PrivateAggregation(Generic[O]):
     says against whom, and whether the caller drew them with coins that nobody can repeat. A public
     ``denominator`` is what the mean divides by, in place of the number present: without it nothing
     is claimed of clients that come and go, nor of Poisson samples. Each round is charged before its
-    first message, in ``ledger_file`` where one is given: a layer that starts anew with that file
-    goes on from it. Noise is from the operating system unless ``noise`` says otherwise.
-    ``mail="signed"`` signs and seals every letter between the parties (`crypto.post`), which all
-    are in this process.
+    first message, to the ``budget`` of the data where there is one, and in ``ledger_file`` where
+    one is given: a layer that starts anew with that file goes on from it. Noise is from the
+    operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
+    between the parties (`crypto.post`), which all are in this process.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
@@ -135,6 +135,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -153,6 +154,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -170,6 +172,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -194,10 +197,13 @@ class PrivateAggregation(Generic[O]):
             if not isinstance(mechanism, Mechanism):
                 raise ConfigError(
                     f"{type(mechanism).__name__} is no noise on an aggregate: noise in shares goes"
-                    " into the channel that carries them, as in SecAgg(noise=...)."
+                    " into the channel that carries them, as in SecAgg(noise=...), and correlated"
+                    " noise into a Federation, which knows all rounds of the run."
                 )
             check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local
+        self._account = None if budget is None else budget.opened()
+        self._held: dict[frozenset[ClientId], str] = {}
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
         if grouped and denominator is not None:
             raise ConfigError(
@@ -231,6 +237,7 @@ class PrivateAggregation(Generic[O]):
 
         Raises:
             BadUpdate: no updates, different lengths, or NaN (the client is named).
+            BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
         """
@@ -256,9 +263,12 @@ class PrivateAggregation(Generic[O]):
         plan = RoundPlan(self._round, cohort, d, sent_l2, session=self._id)
         plans = {"delta": plan}
         self._round += 1  # a round that fails has used its number up
-        again, failed = self._failed.pop(frozenset(cohort), ("", ()))
+        again, failed = self._failed.get(frozenset(cohort), ("", ()))
         before = [replace(charge, round=plan.number) for charge in failed]
         charged = played_again(before, pipeline.charges(plans, released=not why_not))
+        if self._account is not None:
+            held = self._account.hold(charged, self._held.get(frozenset(cohort), ""))
+            self._held[frozenset(cohort)] = held
         entry = self._journal.enter(charged, again)
         self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
         if why_not:
@@ -286,6 +296,8 @@ class PrivateAggregation(Generic[O]):
             raise
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
         self._journal.settle(entry, played_again(before, spent))
+        if self._account is not None:
+            self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
         del self._failed[frozenset(cohort)]
         epsilon, note = self._spent()
         said = self.channel.guarantee

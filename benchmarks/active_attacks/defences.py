@@ -57,7 +57,7 @@ def noise(quick: bool) -> Iterable[Row]:
                 )  # type: ignore[attr-defined]
             counts = (
                 LabelCounts(target="sum")
-                .run(view, Knowledge(auxiliary=data.take(range(1200, 1700))))
+                .run(view, Knowledge(auxiliary=data.take(range(1200, 1700)), samples=40))
                 .counts
             )  # type: ignore[attr-defined]
             true = torch.bincount(torch.cat([c.y for c in small]), minlength=10)

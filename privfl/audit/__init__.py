@@ -3,6 +3,7 @@
 from privfl.audit.dp import (
     Audited,
     Claim,
+    Settings,
     audit_claims,
     audit_scores,
     client_scores,
@@ -22,6 +23,7 @@ __all__ = [
     "Audited",
     "Claim",
     "Finding",
+    "Settings",
     "Shadows",
     "adversaries_of",
     "audit",

@@ -34,6 +34,7 @@ from privfl.catalog.tables import (
     SCHEDULES,
     SEAMS,
     SERVER_OPTIMIZERS,
+    STRATEGIES,
     TRAINING,
     Table,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "SCHEDULES",
     "SEAMS",
     "SERVER_OPTIMIZERS",
+    "STRATEGIES",
     "TRAINING",
     "JoinedTable",
     "PluggedTable",

@@ -14,6 +14,7 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
 )
+from privfl.dp import strategies
 from privfl.engine import samplers
 from privfl.engine.compatibility import AnyRule
 
@@ -24,9 +25,11 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "all": samplers.All,
         "fixed_size": samplers.FixedSize,
         "poisson": samplers.Poisson,
+        "separated": samplers.Separated,
+        "cyclic_poisson": samplers.CyclicPoisson,
     },
     "privfl.samplers",
-    ("draw", "sampling"),
+    ("draw", "sampling", "at", "participation"),
 )
 BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
@@ -130,6 +133,7 @@ MECHANISMS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "skellam": dp.Skellam,
         "laplace": dp.Laplace,
         "local_gaussian": dp.LocalGaussian,
+        "correlated": dp.Correlated,
         "selective_laplace": dp.SelectiveLaplace,
     },
     "privfl.mechanisms",
@@ -146,6 +150,18 @@ RING_NOISE: PluggedTable[Callable[..., Any]] = PluggedTable(
 """Noise that clients add to the integers of a summing channel, so that nobody sees a sum without
 it.
 """
+STRATEGIES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "tree": strategies.Tree,
+        "square_root": strategies.SquareRoot,
+        "bisr": strategies.Bisr,
+        "banded": strategies.Banded,
+        "blt": strategies.Blt,
+    },
+    "privfl.strategies",
+    ("matrix",),
+)
+"""How correlated noise of one round hangs together with that of others."""
 SCHEDULES: PluggedTable[Callable[..., Any]] = PluggedTable(
     {"constant": dp.Constant, "decaying": dp.Decaying, "per_round": dp.PerRound},
     "privfl.schedules",
@@ -263,6 +279,7 @@ PARTS: Mapping[type, Table] = {
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
     dp.Schedule: SCHEDULES,
+    strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
     attacks.MultiBackdoor: ATTACKS,
 }
@@ -282,6 +299,7 @@ SEAMS: Mapping[str, Table] = {
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,
+    "strategies": STRATEGIES,
     "training": TRAINING,
 }
 """What ``privfl list`` shows."""

@@ -12,9 +12,15 @@ import typer
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError, Ledger
 from privfl.dp import over_runs, sentence, spend
+from privfl.engine import PUBLIC
 from privfl.federation import Federation, Run
 from privfl.report import config_in, write_report
 
+_NOT_COVERED = (
+    "this run claims privacy, and what is shown here is not covered by it: accuracy and loss are of"
+    " the test data, which no epsilon counts; MB sent, seconds and incidents show who took part."
+    " Publish public/ of its folder alone"
+)
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a key of the config; repeatable."),
@@ -52,6 +58,8 @@ def run(
             out or _fresh(config.stem),
         )
     say(f"privfl: {_about(federation)}")
+    if federation.claims_privacy:
+        say(f"privfl: {_NOT_COVERED}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
     page = write_report(folder)
@@ -59,6 +67,8 @@ def run(
     for line in result.summary["privacy"]:
         say(f"privfl: {line['claim']}")
     say(f"privfl: the run is in {folder}, its report in {page}")
+    if federation.claims_privacy:
+        say(f"privfl: what may be published of it is in {folder / PUBLIC}, and nowhere else")
 
 
 def sweep(
@@ -89,6 +99,8 @@ def sweep(
     federations = [
         Federation.from_config(config, [*(settings or ()), *keys]) for keys in chosen
     ]  # refuse before the first run
+    if any(federation.claims_privacy for federation in federations):
+        say(f"privfl: {_NOT_COVERED}")
     rows: list[dict[str, Any]] = []
     ledgers: list[Ledger] = []
     with bar("sweep", len(chosen)) as shown:

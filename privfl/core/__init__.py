@@ -49,10 +49,12 @@ from privfl.core.drive import (
 )
 from privfl.core.errors import (
     BadUpdate,
+    BudgetSpent,
     ConfigError,
     DataCorrupt,
     DataMissing,
     NotVisible,
+    ParticipationBroken,
     PlanRefused,
     PrivflError,
     RoundFailed,
@@ -163,6 +165,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
     "FRAME_ROOM",
@@ -187,6 +190,7 @@ __all__ = [
     "Bounded",
     "Broadcast",
     "BroadcastPoison",
+    "BudgetSpent",
     "Buffer",
     "Bundle",
     "Carried",
@@ -257,6 +261,8 @@ __all__ = [
     "Oracle",
     "OsNoise",
     "Outcome",
+    "Participation",
+    "ParticipationBroken",
     "Party",
     "PartyId",
     "PartyKeys",
@@ -279,6 +285,7 @@ __all__ = [
     "Rows",
     "Rule",
     "RuleWithMemory",
+    "RunNoise",
     "Sampling",
     "Scheme",
     "SealedState",
@@ -305,6 +312,7 @@ __all__ = [
     "Vector",
     "View",
     "Weighting",
+    "WithMemory",
     "after_the_rule",
     "at_the_client",
     "before_the_rule",

@@ -56,8 +56,16 @@ class SecretsStay(PrivflError, TypeError):
     """
 
 
+class BudgetSpent(PrivflError, RuntimeError):
+    """A round that would spend more privacy than its budget has left: nothing of it was sent."""
+
+
 class RoundFailed(PrivflError, RuntimeError):
     """A round that opened nothing: who was lost, at which exchange, and who is blamed."""
+
+
+class ParticipationBroken(PrivflError, ValueError):
+    """A client that takes part sooner or more often than the noise of a run was made for."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

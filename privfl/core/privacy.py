@@ -148,7 +148,8 @@ class DpEvent:
 class NoisySteps:
     """What training did to one client's own samples: ``count`` releases of one event, each of a
     sample of them drawn like this. ``repeatable``: a seed repeats the noise; ``coins``: whether a
-    seed repeats the samples.
+    seed repeats the samples. ``relation`` is that of the neighbours whom it protects, where that
+    follows from how the batches are made; None: that of the run.
 
     Training says what happened; a charge is made of it where all charges are made.
     """
@@ -158,11 +159,13 @@ class NoisySteps:
     count: int = 1
     repeatable: bool = False
     coins: Coins = "public"
+    relation: NeighbourRelation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
     """A release charged to somebody: everything that an epsilon claim must state, or it is refused.
+    ``last`` is given where one event covers all rounds from ``round`` to there together.
 
     ``subject`` names whose privacy pays: ``"client"`` or ``"sample of client 3"``. ``relation`` is
     the neighbour relation under which the sensitivity was taken. ``uniform`` tells whether every
@@ -193,6 +196,7 @@ class Charge:
     against: Against = "model_recipients"
     colluders: int = 0
     coins: Coins = "secret"
+    last: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -298,6 +302,7 @@ class Mechanism(Protocol):
 
     __slots__ = ()
     local: ClassVar[bool] = False
+    remembers: ClassVar[Literal[False]] = False
 
     @property
     def guarantee(self) -> Guarantee[Mechanism]:

@@ -115,9 +115,21 @@ class _Unpickler(pickle.Unpickler):
 
 
 def seal_state(awake: object, key: StateKey) -> SealedState:
-    """Write a party or member down under this machine's key, without what it has on loan."""
+    """Write a party or member down under this machine's key, without what it has on loan.
+
+    Raises:
+        PrivflError: it holds a lambda or a local function, as a rule may: these have no name under
+            which another process finds them.
+    """
     plain = io.BytesIO()
-    _Pickler(plain, protocol=5).dump(awake)
+    try:
+        _Pickler(plain, protocol=5).dump(awake)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise PrivflError(
+            f"a {type(awake).__name__} cannot be put to rest: {error}. If its rule or another part"
+            " holds a lambda or a local function, give it a function of a module, or an object of a"
+            " class with __call__."
+        ) from error
     nonce = secrets.token_bytes(12)
     return SealedState(_MAGIC + nonce + key._cipher().encrypt(nonce, plain.getvalue(), _MAGIC))
 

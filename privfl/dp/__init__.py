@@ -22,6 +22,7 @@ from privfl.dp.accounting import (
 from privfl.dp.adaptive import AdaptiveClip
 from privfl.dp.clip import Clip, ClipByLayer, NoBound, Normalise
 from privfl.dp.mechanisms import (
+    Correlated,
     DiscreteGaussian,
     DistributedDiscreteGaussian,
     DistributedSkellam,
@@ -43,6 +44,7 @@ __all__ = [
     "Clip",
     "ClipByLayer",
     "Constant",
+    "Correlated",
     "DPGradient",
     "Decaying",
     "DiscreteGaussian",

@@ -4,6 +4,7 @@ noise out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from privfl.core import (
@@ -16,6 +17,7 @@ from privfl.core import (
     RingNoise,
     Sensitivity,
     Vector,
+    WithMemory,
 )
 from privfl.dp.integers import Integers
 
@@ -77,6 +79,26 @@ def central() -> Guarantee[Mechanism]:
         leaks=("the noisy aggregate",),
         assumes=("a server that adds the noise and forgets what it added it to", _BOUND, _OS),
         hidden="aggregates without noise",
+    )
+
+
+def correlated(silent: Callable[[], WithMemory]) -> Guarantee[WithMemory]:
+    """Noise that the server adds to what it has already read, and that it must remember; ``silent``
+    makes the same without noise.
+    """
+    said = central()
+    return Guarantee(
+        reads=said.reads,
+        lies=(Lie(Coalition.of("server"), "read", "adds no noise", silent),),
+        leaks=("the noisy aggregates",),
+        assumes=(
+            "a server that adds the noise and forgets what it added it to",
+            "that what it remembers of past noise stays secret until the run ends",
+            "clients that take part no more often than the run says",
+            _BOUND,
+            _OS,
+        ),
+        hidden=said.hidden,
     )
 
 

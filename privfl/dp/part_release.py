@@ -17,6 +17,7 @@ from privfl.core import (
     Neighbours,
     Rule,
     RuleWithMemory,
+    RunNoise,
     Stable,
 )
 
@@ -58,7 +59,8 @@ class PartRelease:
     """How one vector of a round leaves: its ``stages`` from the bound on, the ``seats`` that change
     rows once the channel has opened them, the ``rule``, and the noise.
 
-    ``mechanism`` noises what the rule makes; where ``rule`` is None it noises each client's row
+    ``mechanism`` noises what the rule makes, or ``over`` does, whose noise hangs together over the
+    rounds of a run; where ``rule`` is None it noises each client's row
     where the stages end, and so do ``shares``, which clients of a channel add to their integers:
     rule and seats are then post-processing. Neither: the vector leaves as it is.
 
@@ -80,11 +82,12 @@ class PartRelease:
     seats: tuple[BeforeSeat[Any], ...] = ()
     mechanism: Mechanism | None = None
     shares: CarriesNoise | None = None
+    over: RunNoise[Any] | None = None
 
     @property
     def noised(self) -> bool:
         """Whether there is any noise."""
-        return self.mechanism is not None or self.shares is not None
+        return not (self.mechanism is None and self.shares is None and self.over is None)
 
     @property
     def central(self) -> Mechanism | None:

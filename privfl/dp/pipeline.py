@@ -33,6 +33,7 @@ from privfl.core import (
     Vector,
 )
 from privfl.dp.joint import farther, together
+from privfl.dp.memory import NoiseMemory
 from privfl.dp.opening import Opens, always, fewest_of, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
 
@@ -108,6 +109,7 @@ class Pipeline:
                 "a cohort of a fixed size has no neighbour with a client more or less: claim"
                 " replace_one."
             )
+        self._check_over()
         for part, release in self.releases.items():
             if not release.noised:
                 raise ConfigError(
@@ -116,7 +118,8 @@ class Pipeline:
                     " covers it."
                 )
             self.sensitivity(part, rows)
-            if release.central is not None and self.sampling.scheme == "poisson":
+            central = release.central is not None or release.over is not None
+            if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
         if self._amplified and not self._all_gaussian:
             self._refuse_sampled()
@@ -132,6 +135,16 @@ class Pipeline:
             raise ConfigError(
                 "whom the claim is made against sees who takes part, and so whether a client is"
                 " there at all: claim zero_out (it is there and sends zero) or replace_one."
+            )
+
+    def _check_over(self) -> None:
+        """Refuse neighbours of whom correlated noise proves nothing."""
+        over = any(release.over is not None for release in self.releases.values())
+        if over and self.neighbours.relation == "add_remove":
+            raise ConfigError(
+                "correlated noise is made for who takes part in which round, and a client that"
+                " comes or goes may change that for others: claim zero_out (it is there and sends"
+                " zero) or replace_one."
             )
 
     def _noised(self) -> str:
@@ -165,6 +178,7 @@ class Pipeline:
         events = [
             None if release.mechanism is None else release.mechanism.event(1)
             for release in self.releases.values()
+            if release.over is None
         ]
         return all(event is not None and event.mechanism == "gaussian" for event in events)
 
@@ -238,12 +252,14 @@ class Pipeline:
         """Whether a round of a cohort of n of whom nobody got through is released, as noise alone:
         where it is noised on the aggregate, and over a channel that needs nobody.
         """
-        return any(one.central is not None for one in self.releases.values()) and self.opens(n, 0)
+        noised = any(one.central or one.over for one in self.releases.values())
+        return noised and self.opens(n, 0)
 
     def charges(
         self,
         plans: Mapping[str, RoundPlan],
         survivors: Mapping[str, int] | None = None,
+        memory: NoiseMemory | None = None,
         *,
         released: bool = True,
     ) -> tuple[Charge, ...]:
@@ -254,29 +270,32 @@ class Pipeline:
         What sampling saves is not counted in a round whose being released hangs on one client
         (`opening.hinges`), nor in one that was not (not ``released``): that tells who was drawn.
         Nothing left of the latter, so it costs nothing where sampling saves nothing.
+
+        Where noise hangs together over rounds it is what all rounds of the ``memory`` cost so far:
+        the charge takes the place of that of the round before.
         """
         if not self.private or not (released or self._amplified):
             return ()
-        came = survivors or {}
+        came, plan = survivors or {}, next(iter(plans.values()))
+        told = self._amplified and (not released or self._hinges(plan.n, survivors))
+        hidden = not self.sees_cohort and not told and not (memory and memory.shared)
         events = [
-            self._event(part, plans[part], came.get(part) or None)
+            self._event(part, plans[part], came.get(part) or None, memory, hidden)
             for part, release in self.releases.items()
             if release.noised
         ]
-        plan = next(iter(plans.values()))
-        told = self._amplified and (not released or self._hinges(plan.n, survivors))
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
         # of a round that tells coins, those who were not drawn may owe the amplified price: naming
         # the cohort would let them off, so everybody pays for it
         named = not told and (self.sees_cohort or self.coins == "public")
-        return tuple(
+        charged = tuple(
             Charge(
                 plan.number,
                 event,
                 self._against_colluders,
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
-                cohort_hidden=not self.sees_cohort and not told,
+                cohort_hidden=hidden,
                 cohort=plan.cohort if named and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
@@ -286,6 +305,17 @@ class Pipeline:
             )
             for event in together(events)
         )
+        return charged if memory is None else tuple(self._over(one, memory) for one in charged)
+
+    def _over(self, charge: Charge, memory: NoiseMemory) -> Charge:
+        """The charge of a round as that of all rounds of its block."""
+        run = next(release.over for release in self.releases.values() if release.over is not None)
+        spans = replace(charge, round=memory.first, last=charge.round, cohort=None)
+        drawn = run.sampled(memory.rows(charge.round)) if charge.cohort_hidden else None
+        if drawn is None:
+            return replace(spans, sampling=Sampling("all", 1.0, self.sampling.population))
+        turns = Sampling("poisson", run.participation.rate, self.sampling.population)
+        return replace(spans, sampling=turns, count=drawn[1])
 
     def _hinges(self, n: int, survivors: Mapping[str, int] | None) -> bool:
         if survivors is None:  # anybody may drop out yet
@@ -312,9 +342,20 @@ class Pipeline:
         subject = f"sample of client {client}"
         return stepped(round, steps, self.samples, subject, against="server_and_clients")
 
-    def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
+    def _event(
+        self,
+        part: str,
+        plan: RoundPlan,
+        survivors: int | None,
+        memory: NoiseMemory | None,
+        hidden: bool,
+    ) -> DpEvent:
         release = self.releases[part]
         event: DpEvent | None = None
+        if release.over is not None:
+            rows = self._remembered(memory).rows(plan.number)
+            drawn = release.over.sampled(rows) if hidden else None
+            return release.over.event(rows) if drawn is None else drawn[0]
         if release.shares is not None:
             moves = self.moved(part)
             event = release.shares.noise_event(plan, survivors, self.colluders)
@@ -326,10 +367,23 @@ class Pipeline:
             raise ConfigError(f"nothing accounts for the noise on '{part}': its event is None.")
         return event
 
+    @staticmethod
+    def _remembered(memory: NoiseMemory | None) -> NoiseMemory:
+        if memory is None:
+            raise ConfigError(
+                "correlated noise hangs together over a run, and nothing here keeps it from round"
+                " to round: run it in a Federation."
+            )
+        return memory
+
     # ---- what is released
 
     def release(
-        self, plans: Mapping[str, RoundPlan], made: Mapping[str, Made], noise: NoiseSource
+        self,
+        plans: Mapping[str, RoundPlan],
+        made: Mapping[str, Made],
+        noise: NoiseSource,
+        memory: NoiseMemory | None = None,
     ) -> tuple[Mapping[str, Released], tuple[Charge, ...]]:
         """The parts of a round as they leave, noised where the server does that, and what they cost
         its clients. A part that nothing was made of, for it did not open, is zero: there is nothing
@@ -344,7 +398,11 @@ class Pipeline:
         }
         for part, one in made.items():
             vector, central = one.vector, self.releases[part].central
-            if central is not None:
+            over = self.releases[part].over
+            if over is not None:
+                far, kept = self.norms(part, vector.numel(), one.rows), self._remembered(memory)
+                vector = kept.release(plans[part], over, vector, far, noise)
+            elif central is not None:
                 d = vector.numel()
                 far, promised = self.norms(part, d, one.rows), central.event(d)
                 vector, event = central.release(vector, far, one.survivors, noise)
@@ -354,7 +412,8 @@ class Pipeline:
                         f" that it drew {event}: its event must not hang on what it noises."
                     )
             released[part] = Released(vector)
-        return released, self.charges(plans, {part: one.survivors for part, one in made.items()})
+        came = {part: one.survivors for part, one in made.items()}
+        return released, self.charges(plans, came, memory)
 
 
 def stepped(
@@ -379,7 +438,7 @@ def stepped(
             step.event,
             step.sampling,
             unit=neighbours.unit,
-            relation=neighbours.relation,
+            relation=step.relation or neighbours.relation,
             subject=subject or neighbours.unit,
             repeatable_noise=step.repeatable,
             count=step.count,

@@ -2,15 +2,17 @@
 
 from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
+from privfl.engine.budget import Budget
+from privfl.engine.calibration import noise_for
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
-from privfl.engine.folder import RunFolder, read_ledger
+from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
-from privfl.engine.samplers import All, FixedSize, Poisson, Sampler
+from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
@@ -18,9 +20,12 @@ from privfl.engine.state import RunState
 
 __all__ = [
     "MAIL",
+    "PUBLIC",
     "All",
     "AttackSchedule",
     "Attacker",
+    "Budget",
+    "CyclicPoisson",
     "Engine",
     "FixedSize",
     "Journal",
@@ -32,15 +37,18 @@ __all__ = [
     "RunState",
     "Sampler",
     "Scenario",
+    "Separated",
     "ServerOracles",
     "Session",
     "check_declared",
     "choose_clients",
     "forward_of",
     "measures",
+    "noise_for",
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",
+    "tensors_of",
     "too_few",
     "unreadable",
 ]

@@ -23,6 +23,7 @@ from privfl.core import (
     after_the_rule,
     before_the_rule,
 )
+from privfl.dp.memory import NoiseMemory
 from privfl.dp.pipeline import Made, post_processed
 from privfl.engine.client import BITS
 from privfl.engine.order import Order
@@ -54,8 +55,13 @@ class Aggregate:
         return self.released if self.change is None else {**self.released, "delta": self.change}
 
 
-def aggregate(order: Order, opened: Mapping[str, Opened[Any] | None], state: RunState) -> Aggregate:
-    """One round's aggregation.
+def aggregate(
+    order: Order,
+    opened: Mapping[str, Opened[Any] | None],
+    state: RunState,
+    memory: NoiseMemory | None = None,
+) -> Aggregate:
+    """One round's aggregation; ``memory`` is that of noise that hangs together over rounds.
 
     Raises:
         TooManyByzantine: too few rows for the rule.
@@ -82,7 +88,7 @@ def aggregate(order: Order, opened: Mapping[str, Opened[Any] | None], state: Run
         rows = main.what.n if isinstance(main.what, Rows) else len(main.survivors)
         made[part] = Made(vector, rows, len(main.survivors))
     done.opened = tuple(part for part, one in made.items() if one.survivors)
-    done.released, done.charges = order.pipeline.release(order.plans, made, scenario.noise)
+    done.released, done.charges = order.pipeline.release(order.plans, made, scenario.noise, memory)
     _after(scenario, context, done)
     return done
 

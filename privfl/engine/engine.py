@@ -21,9 +21,11 @@ from privfl.core import (
     after_the_rule,
     before_the_rule,
 )
+from privfl.dp.memory import NoiseMemory
 from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
+from privfl.engine.budget import Budget
 from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
@@ -50,8 +52,9 @@ class RoundResult:
 
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
-    buffers, workers, the session's keys, and the ``journal`` in which a round is charged before its
-    first message (in memory unless one is given).
+    buffers, workers, the session's keys, what correlated noise remembers (a resumed run has lost
+    it, and begins anew at a price), the ``journal`` in which a round is charged before its first
+    message (in memory unless one is given), and the ``budget`` that it must not pass.
 
     Raises:
         ConfigError: the scenario cannot work (`Scenario.check`).
@@ -63,11 +66,14 @@ class Engine:
         executor: Executor,
         faults: Faults | None = None,
         journal: Journal | None = None,
+        budget: Budget | None = None,
     ) -> None:
         scenario.check()
         self.scenario = scenario
         self.executor = executor
         self.journal = Journal() if journal is None else journal
+        self.memory = NoiseMemory()
+        self.account = None if budget is None else budget.opened()
         self.planner = Planner(scenario)
         self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
@@ -104,6 +110,8 @@ class Engine:
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
+            ParticipationBroken: a client comes sooner or more often than correlated noise allows.
+            BudgetSpent: the round would pass the budget; nothing of it was sent.
         """
         notes = Notes()
         order = self.planner.order(state, self.server.broadcast(state.method))
@@ -111,7 +119,8 @@ class Engine:
             with notes.stage("key set-up"):
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
-        spending = Spending(order, self.journal, state.ledger)
+        memory = self._noise_memory(order)
+        spending = Spending(order, self.journal, state.ledger, memory, self.account)
         why_not = too_few(self.scenario.channel, order.plan.n)
         if why_not and not order.pipeline.noise_alone(order.plan.n):
             notes.wrong("channel", why_not)
@@ -121,7 +130,7 @@ class Engine:
             returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate"):
-            done = self._aggregated(order, returned, state, notes)
+            done = self._aggregated(order, returned, state, notes, memory)
         if done is None:
             spending.fail()
         else:
@@ -145,8 +154,26 @@ class Engine:
         """Give back workers."""
         self.executor.close()
 
+    def _noise_memory(self, order: Order) -> NoiseMemory | None:
+        """The memory of noise that hangs together, with the round's cohort in it; None where rounds
+        are noised each on its own.
+
+        Raises:
+            ParticipationBroken: a client comes sooner or more often than that noise is made for.
+        """
+        over = order.pipeline.releases["delta"].over
+        if over is None:
+            return None
+        self.memory.enter(order.plan, over)
+        return self.memory
+
     def _aggregated(
-        self, order: Order, returned: Returned[Any], state: RunState, notes: Notes
+        self,
+        order: Order,
+        returned: Returned[Any],
+        state: RunState,
+        notes: Notes,
+        memory: NoiseMemory | None,
     ) -> Aggregate | None:
         """What the server makes of what was opened; None where the model stays as it was."""
         opened: Mapping[str, Opened[Any] | None] = returned.carried.opened
@@ -154,7 +181,7 @@ class Engine:
             notes.wrong("channel", "nothing was opened, so the model stays as it was")
             return None
         try:
-            done = aggregate(order, opened, state)
+            done = aggregate(order, opened, state, memory)
         except (TooManyByzantine, BadUpdate) as refused:
             notes.wrong("aggregate", f"{refused} The model stays as it was.")
             return None

@@ -5,7 +5,7 @@ simulates.
 from __future__ import annotations
 
 from privfl.attacks import Forward
-from privfl.core import Bound, FlatModel, Loss, Mechanism, Sensitivity
+from privfl.core import Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
 from privfl.core.dataset import Dataset
 from privfl.training import Method
 
@@ -16,7 +16,7 @@ def forward_of(
     method: Method,
     data: Dataset,
     bound: Bound,
-    mechanism: Mechanism | None,
+    mechanism: Mechanism | WithMemory | None,
 ) -> Forward:
     """The forward model of a run. Features' range is that of the data set by channel, which is
     public (pixels, scaled columns).
@@ -29,8 +29,9 @@ def forward_of(
     if data.x.is_floating_point() and data.n:
         by_channel = data.x.transpose(0, 1).flatten(1) if data.x.ndim > 1 else data.x[None]
         low, high = tuple(by_channel.amin(dim=1).tolist()), tuple(by_channel.amax(dim=1).tolist())
-    noisy = mechanism is not None and bound.l2 < float("inf")
-    local = mechanism.local_deviation(Sensitivity(2 * bound.l2)) if mechanism and noisy else 0.0
+    local = 0.0
+    if mechanism is not None and not mechanism.remembers and bound.l2 < float("inf"):
+        local = mechanism.local_deviation(Sensitivity(2 * bound.l2))
     return Forward(
         module=model.module,
         loss=loss,

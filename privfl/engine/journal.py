@@ -74,6 +74,12 @@ class Journal:
             self._ledger = Ledger(tuple(one for entry in self._entries.values() for one in entry))
         return self._ledger
 
+    def entries(self) -> Mapping[str, tuple[Charge, ...]]:
+        """The charges of each entry, with those that others have written since."""
+        if self.path is not None:
+            self._catch_up(self.path)
+        return dict(self._entries)
+
     def take_over(self, ledger: Ledger) -> None:
         """Begin with these charges, if none are known yet: those of a state that was made
         elsewhere.
@@ -83,25 +89,31 @@ class Journal:
         """
         if not self._entries:
             self.enter(ledger.charges)
-        elif not self._taken_over:
-            ours, theirs = (Counter(map(repr, one.charges)) for one in (self.ledger(), ledger))
-            if theirs - ours:
-                raise ConfigError(
-                    f"the ledger '{self.path}' does not hold all that the checkpoint beside it has"
-                    f" spent: {_SWAPPED}."
-                )
+        elif not self._taken_over and not _holds(self.ledger(), ledger):
+            raise ConfigError(
+                f"the ledger '{self.path}' does not hold all that the checkpoint beside it has"
+                f" spent: {_SWAPPED}."
+            )
         self._taken_over = True
 
     def played(self, round: int) -> tuple[str, tuple[Charge, ...]]:
         """The entry of a round that was entered before, and its charges; "" and nothing of one that
-        was not.
+        was not. Charges of many rounds together are no round's own.
         """
         if self.path is not None:
             self._catch_up(self.path)
         for name, charges in self._entries.items():
-            if any(charge.round == round for charge in charges):
+            if any(charge.round == round and charge.last is None for charge in charges):
                 return name, charges
         return "", ()
+
+    def covering(self, round: int) -> Mapping[str, tuple[Charge, ...]]:
+        """The entries, by name, whose one charge stands for many rounds, this one among them."""
+        return {
+            name: charges
+            for name, charges in self._entries.items()
+            if any(c.last is not None and c.round <= round <= c.last for c in charges)
+        }
 
     def enter(self, charges: Sequence[Charge], again: str = "") -> str:
         """Charge a round that is about to be played, in an entry of its own or in place of the
@@ -165,6 +177,28 @@ class Journal:
             )
         self._entries, self._head, self._ledger = entries, head, None
         self._size, self._seen = len(whole), stamp
+
+
+def _holds(ours: Ledger, theirs: Ledger) -> bool:
+    """Whether a ledger has every charge of another. One charge of many rounds grows with each: it
+    is there where one is that began with it and has come as far.
+    """
+    single = [
+        Counter(repr(charge) for charge in one.charges if charge.last is None)
+        for one in (ours, theirs)
+    ]
+    if single[1] - single[0]:
+        return False
+    left, wanted = (
+        sorted((c.round, c.subject, c.last) for c in one.charges if c.last is not None)
+        for one in (ours, theirs)
+    )
+    for first, subject, last in wanted:
+        far = [one for one in left if one[:2] == (first, subject) and one[2] >= last]
+        if not far:
+            return False
+        left.remove(far[0])
+    return True
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

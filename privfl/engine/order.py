@@ -148,7 +148,7 @@ class Planner:
             bounds,
             seeds,
             now.noise,
-            now.mechanism if local else None,
+            now.round_noise if local else None,
             pipeline.norms("delta", d) if local else Sensitivity(float("inf")),
             adaptive,
         )

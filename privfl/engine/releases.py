@@ -20,6 +20,7 @@ from privfl.core import (
     NeighbourRelation,
     Neighbours,
     RoundPlan,
+    RunNoise,
     Sampling,
     Some,
     Threat,
@@ -31,7 +32,8 @@ from privfl.dp.part_release import AnyRule, PartRelease, Sum, Weights
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.client import BITS
 from privfl.engine.opening import opening
-from privfl.engine.seams import AdaptiveBound
+from privfl.engine.samplers import Sampler
+from privfl.engine.seams import AdaptiveBound, adapts
 
 
 def pipeline_of(
@@ -43,6 +45,7 @@ def pipeline_of(
     sampling: Sampling,
     seats: Sequence[BeforeSeat[Any]] = (),
     mechanism: Mechanism | None = None,
+    over: RunNoise[Any] | None = None,
     uniform: bool = True,
     relation: NeighbourRelation | None = None,
     adaptive: AdaptiveBound | None = None,
@@ -52,14 +55,16 @@ def pipeline_of(
 ) -> Pipeline:
     """The releases of rounds that send parts of these ``lengths``, each under its bound.
 
-    ``seats`` are those before the rule (which change rows of the delta alone), ``uniform`` says
-    that every weight is one, ``adaptive`` that bits about norms travel too.
+    ``seats`` are those before the rule (which change rows of the delta alone), ``over`` is noise
+    that hangs together over the rounds, in place of a mechanism, ``uniform`` says that every weight
+    is one, ``adaptive`` that bits about norms travel too.
 
-    Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares, and
-    for noise on the aggregate add_remove where the rule divides by a public number (zero_out where
-    channel or rule need more than one contribution, and against those who see the cohort), else
-    (and for cohorts of a fixed size) replace_one. Against noise at clients and in shares stands the
-    server, which sees the cohort: nothing is amplified there.
+    Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares and for
+    noise that hangs together, and for other noise on the aggregate add_remove where the rule
+    divides by a public number (zero_out where channel or rule need more than one contribution, and
+    against those who see the cohort), else (and for cohorts of a fixed size) replace_one. Against
+    noise at clients and in shares stands the server, which sees the cohort: nothing is amplified
+    there. Turns by a public schedule are seen by everybody.
 
     Raises:
         ConfigError: noise in shares and a mechanism beside it; a ``threat`` against which that
@@ -73,6 +78,8 @@ def pipeline_of(
             f"{type(channel).__name__} carries noise in shares already, and"
             f" {type(mechanism).__name__} would noise its sum again: leave one of them out."
         )
+    if over is not None:
+        _refuse_beside(over, channel, rule)
     opens = opening(channel, rule, seats)
     grouping = () if able.groups is None else (able.groups.stage(),)
     releases: dict[str, PartRelease] = {}
@@ -85,18 +92,19 @@ def pipeline_of(
         elif shares is not None:
             releases[part] = PartRelease(sent, shares=shares)
         else:
-            releases[part] = PartRelease((*sent, *grouping), rule, before, mechanism)
+            releases[part] = PartRelease((*sent, *grouping), rule, before, mechanism, over=over)
     if adaptive is not None:
         releases[BITS] = _bits(channel)
     public = rule.public_denominator is not None and able.groups is None
-    central = mechanism is not None and not local
+    noised = mechanism is not None or over is not None
+    central = noised and not local
     clients = round(sampling.rate * sampling.population)
-    noised = mechanism is not None
     against = adversary_of(threat, channel, clients=clients, central=central, noised=noised)
-    sees_cohort = local or shares is not None or bool(threat.sees_cohort)
+    scheduled = sampling.scheme == "shuffled"
+    sees_cohort = local or shares is not None or scheduled or bool(threat.sees_cohort)
     drawn = sampling.scheme == "poisson" and sampling.rate < 1
     derived: NeighbourRelation = "replace_one"
-    if shares is not None:
+    if shares is not None or over is not None:
         derived = "zero_out"
     elif public and sampling.scheme != "fixed_size" and not local:
         open_to_all = for_everybody(opens, sampling.population)
@@ -118,6 +126,53 @@ def pipeline_of(
         return made
     counted = replace(releases[BITS], mechanism=adaptive.counting(made.reach(BITS)))
     return replace(made, releases={**releases, BITS: counted})
+
+
+def require_steady(bound: Bound, rounds: int) -> None:
+    """Refuse a bound that changes under noise that hangs together over rounds.
+
+    Raises:
+        ConfigError: it follows the clients' norms, or a schedule.
+    """
+    first = bound.at(0).l2
+    if adapts(bound) or any(bound.at(number).l2 != first for number in range(rounds)):
+        raise ConfigError(
+            f"{type(bound).__name__} changes from round to round, and correlated noise cancels only"
+            " at one scale: use clip."
+        )
+
+
+def refuse_turns(sampler: Sampler) -> None:
+    """Refuse clients that are drawn in turns, for noise of which nothing is known there.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(
+        f"{type(sampler).__name__} draws clients in turns, and what that saves is known of"
+        " correlated noise over a banded matrix only: use the mechanism correlated with the"
+        " strategy banded, or the sampler poisson."
+    )
+
+
+def _refuse_beside(over: RunNoise[Any], channel: Channel[Any], rule: AnyRule) -> None:
+    """Refuse what correlated noise does not go with.
+
+    Raises:
+        ConfigError: noise in shares; a rule that divides by how many came.
+    """
+    if channel.able.noise is not None:
+        raise ConfigError(
+            f"{type(channel).__name__} carries noise in shares, and correlated noise cannot be"
+            " shared out: rounds would have to cancel noise of the same survivors every time. Use"
+            " a channel without noise, whose server adds it, or noise in shares alone."
+        )
+    if rule.public_denominator is None or channel.able.groups is not None:
+        raise ConfigError(
+            f"{type(rule).__name__} divides by how many rows came, and correlated noise cancels"
+            " from round to round only at one scale: use the mean over a public denominator, as in"
+            " {name: mean, weighted: false, denominator: ...}, and a channel without groups."
+        )
 
 
 def adversary_of(

@@ -4,18 +4,21 @@ on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from privfl.core import ClientId, ConfigError, Sampling, require
+from privfl.core import ClientId, ConfigError, Participation, Sampling, require
 
 
 @runtime_checkable
 class Sampler(Protocol):
     """Draws a round's cohort."""
+
+    __slots__ = ()
 
     def draw(self, clients: Sequence[ClientId], rng: torch.Generator) -> tuple[ClientId, ...]:
         """The cohort, in the order of ``clients``."""
@@ -25,9 +28,17 @@ class Sampler(Protocol):
         """The event of one draw."""
         ...
 
+    def at(self, round: int) -> Sampler:
+        """A round's own sampler: itself, unless rounds take turns."""
+        return self
+
+    def participation(self, rounds: int) -> Participation:
+        """How often one client takes part in so many rounds at most, and how far apart."""
+        return Participation(rounds, most=rounds)
+
 
 @dataclass(frozen=True, slots=True)
-class All:
+class All(Sampler):
     """Everybody, every round.
 
     >>> All().draw([1, 2], torch.Generator())
@@ -44,7 +55,7 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedSize:
+class FixedSize(Sampler):
     """``size`` clients, uniformly without replacement.
 
     Raises:
@@ -75,7 +86,7 @@ class FixedSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Poisson:
+class Poisson(Sampler):
     """Each client by an independent coin of probability ``rate``: a cohort's size varies and may be
     0.
 
@@ -100,3 +111,114 @@ class Poisson:
     def sampling(self, population: int) -> Sampling:
         """Poisson at this rate."""
         return Sampling("poisson", self.rate, population)
+
+
+@dataclass(frozen=True, slots=True)
+class Separated(Sampler):
+    """Clients take turns, by a public schedule: round t takes all whose id is t modulo ``apart``,
+    so that a client comes back after ``apart`` rounds, and ``most`` times at most (Kairouz et al.
+    2021; Choquette-Choo et al. 2023, fixed-epoch-order participation).
+
+    A client's turn hangs on its own id alone. Nothing is amplified, for everybody knows who takes
+    part; noise that hangs together over rounds (`dp.Correlated`) needs no more.
+
+    Raises:
+        ConfigError: a number under 1, fewer clients than turns, or more rounds than ``most`` turns
+            of everybody are.
+
+    >>> Separated(apart=2).at(1).draw(range(5), torch.Generator())
+    (1, 3)
+    >>> Separated(apart=2).participation(rounds=5)
+    Participation(rounds=5, most=3, apart=2, rate=1.0)
+    """
+
+    apart: int
+    most: int | None = None
+    turn: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        require.at_least(1, apart=self.apart, most=1 if self.most is None else self.most)
+
+    def at(self, round: int) -> Separated:
+        """The sampler of the round's turn."""
+        return _in_turn(self, round % self.apart)
+
+    def draw(self, clients: Sequence[ClientId], rng: torch.Generator) -> tuple[ClientId, ...]:
+        """Those whose turn it is."""
+        return tuple(client for client in clients if client % self.apart == self.turn)
+
+    def sampling(self, population: int) -> Sampling:
+        """Once in ``apart`` rounds, without amplification."""
+        _require_turns(self.apart, population)
+        return Sampling("shuffled", 1 / self.apart, population)
+
+    def participation(self, rounds: int) -> Participation:
+        """Every ``apart`` rounds."""
+        if self.most is not None and rounds > self.most * self.apart:
+            raise ConfigError(
+                f"{rounds} rounds in turns of {self.apart} take a client"
+                f" {-(-rounds // self.apart)} times, and sampler.most is {self.most}: raise most or"
+                " apart, or lower rounds."
+            )
+        return Participation(rounds, -(-rounds // self.apart), self.apart)
+
+
+@dataclass(frozen=True, slots=True)
+class CyclicPoisson(Sampler):
+    """Clients take turns, and in its turn each is drawn by a coin of its own: round t draws from
+    those whose id is t modulo ``turns``, each with probability ``rate`` (Choquette-Choo et al.
+    2023, "(Amplified) banded matrix factorization", algorithm 2).
+
+    Correlated noise whose matrix has at most ``turns`` bands (`dp.strategies.Banded`) is amplified
+    so: one sampled Gaussian for each turn. Noise of other kinds is refused under it.
+
+    Raises:
+        ConfigError: a number under 1, a rate outside of (0, 1], fewer clients than turns.
+
+    >>> CyclicPoisson(turns=2, rate=1.0).at(3).draw(range(5), torch.Generator())
+    (1, 3)
+    """
+
+    turns: int
+    rate: float
+    turn: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        require.at_least(1, turns=self.turns)
+        if not 0 < self.rate <= 1:
+            raise ConfigError(f"sampler.rate must lie in (0, 1], and is {self.rate}.")
+
+    def at(self, round: int) -> CyclicPoisson:
+        """The sampler of the round's turn."""
+        return _in_turn(self, round % self.turns)
+
+    def draw(self, clients: Sequence[ClientId], rng: torch.Generator) -> tuple[ClientId, ...]:
+        """Independent coins of those whose turn it is."""
+        mine = [client for client in clients if client % self.turns == self.turn]
+        return Poisson(self.rate).draw(mine, rng)
+
+    def sampling(self, population: int) -> Sampling:
+        """Poisson at the rate that a client has on average over the rounds."""
+        _require_turns(self.turns, population)
+        return Sampling("poisson", self.rate / self.turns, population)
+
+    def participation(self, rounds: int) -> Participation:
+        """Every ``turns`` rounds, if drawn."""
+        return Participation(rounds, -(-rounds // self.turns), self.turns, self.rate)
+
+
+T = TypeVar("T", Separated, CyclicPoisson)
+
+
+def _in_turn(sampler: T, turn: int) -> T:
+    """The sampler at one of its turns, which no config sets."""
+    made = copy.copy(sampler)
+    object.__setattr__(made, "turn", turn)
+    return made
+
+
+def _require_turns(turns: int, population: int) -> None:
+    if turns > population:
+        raise ConfigError(
+            f"{population} clients cannot take {turns} turns: some rounds would have nobody."
+        )

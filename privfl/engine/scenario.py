@@ -28,8 +28,10 @@ from privfl.core import (
     OsNoise,
     Rule,
     RuleWithMemory,
+    RunNoise,
     Threat,
     TooManyByzantine,
+    WithMemory,
     before_the_rule,
     counts_itself,
     is_private,
@@ -44,7 +46,7 @@ from privfl.engine.compatibility import (
     unreadable,
 )
 from privfl.engine.opening import too_few
-from privfl.engine.releases import pipeline_of, refuse_asking
+from privfl.engine.releases import pipeline_of, refuse_asking, refuse_turns, require_steady
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.session import MailMode
@@ -84,7 +86,7 @@ class Scenario:
     rounds: int
     sampler: Sampler = All()
     defences: Sequence[Defence] = ()
-    mechanism: Mechanism | None = None
+    mechanism: Mechanism | WithMemory | None = None
     attackers: Sequence[Attacker] = ()
     server_optimizer: ServerOptimizer = FedAvg()
     part_bounds: Mapping[str, float] = field(default_factory=dict)
@@ -119,8 +121,9 @@ class Scenario:
         self._check_enough()
         check_declared(self.bound, "bound", "adaptive", "parts", "at", "describe")
         if self.mechanism is not None:
-            mechanism = ("local", "at", "local_deviation", "event", "guarantee")
-            check_declared(self.mechanism, "mechanism", *mechanism)
+            plain = ("local", "at", "local_deviation", "event")
+            mechanism = ("over",) if self.mechanism.remembers else plain
+            check_declared(self.mechanism, "mechanism", "guarantee", *mechanism)
             self._check_guaranteed(self.mechanism.guarantee, self.mechanism)
         check_declared(
             self.aggregator,
@@ -219,14 +222,20 @@ class Scenario:
             bound = self.bound.bound(self.bound.init() if l2 is None else l2)
         else:
             bound = self.bound.at(number)
-        mechanism = None if self.mechanism is None else self.mechanism.at(number)
+        mechanism = self.mechanism
+        if mechanism is not None and not mechanism.remembers:
+            mechanism = mechanism.at(number)
+        sampler = self.sampler.at(number)
         noise = self.noise.at(number)
-        if bound is self.bound and mechanism is self.mechanism and noise is self.noise:
+        same = bound is self.bound and mechanism is self.mechanism and noise is self.noise
+        if same and sampler is self.sampler:
             return self
         facts = dict(self.facts)
         if "forward" in facts and bound is not self.bound:
             facts["forward"] = replace(facts["forward"], l2=float(bound.l2))
-        return replace(self, bound=bound, mechanism=mechanism, noise=noise, facts=facts)
+        return replace(
+            self, bound=bound, mechanism=mechanism, sampler=sampler, noise=noise, facts=facts
+        )
 
     @property
     def expected_cohort(self) -> float:
@@ -275,7 +284,8 @@ class Scenario:
             rule=self.aggregator,
             sampling=self.sampler.sampling(len(self.clients)),
             seats=[defence for defence in self.defences if before_the_rule(defence)],
-            mechanism=now.mechanism,
+            mechanism=now.round_noise,
+            over=self.run_noise,
             uniform=method.weighting == "uniform",
             relation=self.relation,
             adaptive=self.adaptive,
@@ -283,6 +293,20 @@ class Scenario:
             void=self._void,
             threat=self._threat,
         )
+
+    @property
+    def round_noise(self) -> Mechanism | None:
+        """The mechanism whose rounds are noised each on its own, if there is one."""
+        if self.mechanism is None or self.mechanism.remembers:
+            return None
+        return self.mechanism
+
+    @property
+    def run_noise(self) -> RunNoise[Any] | None:
+        """The noise that hangs together over this run, if its mechanism's does."""
+        if self.mechanism is None or not self.mechanism.remembers:
+            return None
+        return self.mechanism.over(self.sampler.participation(self.rounds))
 
     @property
     def _threat(self) -> Threat:
@@ -321,6 +345,7 @@ class Scenario:
             raise ConfigError(
                 "noise needs a bound on each update: set bound to {name: clip, l2: ...}."
             )
+        self._check_turns()
         if self.local_noise and self.channel.able.encodes is not None:
             raise ConfigError(
                 f"noise at the clients has no bound, and {name_of(self.channel)} computes on"
@@ -341,6 +366,15 @@ class Scenario:
             for one in (*remembering, *filter(before_the_rule, self.defences)):
                 check_declared(one, "rule or seat that remembers", "memory")
         pipeline.check(self.expected_rows)
+
+    def _check_turns(self) -> None:
+        """Refuse a scale that changes under correlated noise, and turns that only that prices."""
+        if self.mechanism is None:
+            return
+        if self.mechanism.remembers:
+            require_steady(self.bound, self.rounds)
+        elif self.sampler.participation(self.rounds).rate < 1:
+            refuse_turns(self.sampler)
 
     def _check_coins(self) -> None:
         """Refuse secret coins that somebody can draw again."""
@@ -378,7 +412,7 @@ class Scenario:
                 "the bits of an adaptive bound would reach the server without noise of their own:"
                 " use clip under local noise."
             )
-        mechanism = self.in_round(0, None).mechanism
+        mechanism = self.in_round(0, None).round_noise
         event = None if mechanism is None else mechanism.event(1)
         if mechanism is not None and (event is None or event.mechanism != "gaussian"):
             raise ConfigError(

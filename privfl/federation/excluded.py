@@ -5,14 +5,19 @@ from __future__ import annotations
 from privfl.core import Oracle
 from privfl.engine import Scenario
 
-REPORTED = (
-    "losses, label counts and accuracies of clients, which the run's folder reports as they are"
+BESIDE = (
+    "all that the run shows or keeps beside public/: test accuracy, training losses, accuracies and"
+    " label counts of clients, cohorts, drop-outs, what went wrong and what defences did, traffic,"
+    " times, the log, checkpoints and charges by round"
 )
 CHOSEN = (
     "learning rates, bounds, seeds, the best of several runs or rounds and when to stop, wherever"
     " they were chosen on these data"
 )
 ROOT = "the samples that the server keeps itself (data.root)"
+SIZES = (
+    "how many samples each client holds, from which the rates of its batches and its epsilon follow"
+)
 LARGEST = "the largest client's number of samples, which every client is told"
 START = "whatever the model held before the first round: the start was not declared public"
 
@@ -20,12 +25,14 @@ START = "whatever the model held before the first round: the start was not decla
 def excluded_from(scenario: Scenario) -> tuple[str, ...]:
     """What this run did with clients' data that no epsilon of it counts."""
     found = [START] if scenario.start is None else []
-    found += [*scenario.uncharged, CHOSEN, REPORTED]
+    found += [*scenario.uncharged, CHOSEN, BESIDE]
     kept = (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY)
     needs = [scenario.aggregator.needs, scenario.bound.needs]
     needs += [defence.needs for defence in scenario.defences]
     if any(oracle in kept for each in needs for oracle in each.values()):
         found.append(ROOT)
+    if scenario.workload.method.gradient.private:
+        found.append(SIZES)
     if scenario.workload.method.weighting != "uniform":
         found.append(LARGEST)
     return tuple(found)

@@ -17,6 +17,7 @@ from privfl.aggregators import Mean
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
+    BudgetSpent,
     Channel,
     ClientId,
     ConfigError,
@@ -36,6 +37,7 @@ from privfl.core import (
     RuleWithMemory,
     Threat,
     Transcript,
+    WithMemory,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody
@@ -43,6 +45,7 @@ from privfl.engine import (
     MAIL,
     All,
     Attacker,
+    Budget,
     Engine,
     MailMode,
     RoundRecord,
@@ -51,8 +54,10 @@ from privfl.engine import (
     Sampler,
     Scenario,
     forward_of,
+    tensors_of,
 )
 from privfl.federation.clients import joined
+from privfl.federation.public import claims_privacy, public_files
 from privfl.federation.run import Run
 from privfl.federation.start import before_the_start, start_of
 from privfl.federation.summary import record_of, summary_of
@@ -114,13 +119,14 @@ class Federation:
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
         defences: Sequence[Defence] = (),
-        mechanism: Mechanism | None = None,
+        mechanism: Mechanism | WithMemory | None = None,
         attackers: Sequence[Attacker] = (),
         attackers_know: Knows = "rule",
         mail: MailMode = "bare",
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
         start: Literal["public"] | Ledger | Path | str | None = None,
+        budget: Budget | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -157,7 +163,7 @@ class Federation:
             noise=noise or OsNoise(),
             facts=_facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
-        self._begin(scenario, executor, audit or AuditConfig(), None, threads)
+        self._begin(scenario, executor, audit or AuditConfig(), None, threads, budget)
 
     def _begin(
         self,
@@ -166,8 +172,15 @@ class Federation:
         audit: AuditConfig,
         config: Config | None,
         threads: int,
+        budget: Budget | None,
     ) -> None:
         scenario.check()
+        claims = scenario.pipeline().private or scenario.workload.method.gradient.private
+        if budget is not None and not claims:
+            raise ConfigError(
+                "there is a budget, and this run adds no noise: it would spend without end. Set a"
+                " mechanism, or leave budget out."
+            )
         _refuse_delta(scenario, audit.delta)
         work = scenario.workload
         forward = forward_of(
@@ -177,7 +190,7 @@ class Federation:
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
-        self._spent = Ledger()
+        self._spent, self._budget = Ledger(), budget
 
     @classmethod
     def from_config(
@@ -192,7 +205,12 @@ class Federation:
         config = load(source, overrides)
         self = object.__new__(cls)
         self._begin(
-            assembly.scenario(config), config.executor, config.audit, config, config.threads
+            assembly.scenario(config),
+            config.executor,
+            config.audit,
+            config,
+            config.threads,
+            assembly.budget(config),
         )
         return self
 
@@ -210,6 +228,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
+        other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
         return other
@@ -225,6 +244,9 @@ class Federation:
         """All rounds, from the start or from a checkpoint. A federation that has run before starts
         from the model that it made, and goes on with the ledger of that.
 
+        A run that claims privacy keeps apart what its statement covers: ``public/`` in its folder.
+        Everything else that it returns, shows to ``progress`` or writes is not covered.
+
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
             resume: go on with the run in ``out``; it ends with the same numbers as if it had never
@@ -235,9 +257,15 @@ class Federation:
         Raises:
             ConfigError: ``out`` is not empty, or ``resume`` without a run in it.
             RoundFailed: training failed at every client of a round.
+            BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
         with _threads(self._thread_count):
             return self._run(out, resume, progress, faults)
+
+    @property
+    def claims_privacy(self) -> bool:
+        """Whether the run claims differential privacy of clients or of their samples."""
+        return claims_privacy(self.scenario)
 
     # ---- inside
 
@@ -250,15 +278,21 @@ class Federation:
         if executor is None:
             executor, picked = self._pick(state)
         journal = None if folder is None else folder.journal
-        engine = Engine(scenario, executor, faults, journal)
+        engine = Engine(scenario, executor, faults, journal, self._budget)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
-        budget = AUTO_KEEP_BYTES
+        budget, ended = AUTO_KEEP_BYTES, ""
         try:
             state = state or self._begun(engine.begin(picked))
             while state.round < scenario.rounds:
                 keep = self._keep(state.round, budget)
-                played = engine.play(state, keep=keep)
+                try:
+                    played = engine.play(state, keep=keep)
+                except BudgetSpent as refused:
+                    if not records:
+                        raise
+                    ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"
+                    break
                 state, plan = played.state, played.transcript.plan
                 if keep:
                     transcripts[played.transcript.plan.number] = played.transcript
@@ -280,8 +314,14 @@ class Federation:
         scenario.workload.model.write(state.parameters)
         self._spent = state.ledger
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
+        summary["warnings"] += [ended] if ended else []
         if folder is not None:
-            folder.finish(state, scenario.workload.model.parts(state.parameters), summary)
+            model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
+            folder.finish(state, model, summary)
+            if self.claims_privacy:
+                folder.publish(
+                    public_files(scenario, self.audit, self.config, state.ledger, summary, model)
+                )
         return Run(
             tuple(records),
             state,
@@ -314,10 +354,15 @@ class Federation:
                 if self.config is not None
                 else "# this run was put together in Python\n"
             )
-            return RunFolder.create(Path(out), text), None, []
+            folder = RunFolder.create(Path(out), text)
+            if self.claims_privacy:
+                folder.keep_private()
+            return folder, None, []
         folder = RunFolder(Path(out))
         if not (folder.path / "config.yaml").exists():
             raise ConfigError(f"'{out}' holds no run to resume.")
+        if self.claims_privacy:
+            folder.keep_private()
         state, records = folder.restore()
         return folder, state, records
 

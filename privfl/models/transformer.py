@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a perceptron, each behind a LayerNorm and beside a shortcut (GPT-2)."""
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
@@ -96,13 +96,13 @@ class Transformer(nn.Module):
         self.classifies = classes is not None
         self.embedding = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(Block(width, heads, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, causal) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocabulary if classes is None else classes, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, T, V] or [B, C]."""
-        places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        places = torch.arange(tokens.shape[1], device=tokens.device).repeat(len(tokens), 1)
         x = self.embedding(tokens) + self.position(places)
         for block in self.blocks:
             x = block(x)

@@ -9,10 +9,13 @@ from typing import Any
 import yaml
 
 from privfl.core import ConfigError
+from privfl.engine import PUBLIC
 from privfl.engine.checkpoint import write_atomically
+from privfl.engine.folder import JOURNAL
 from privfl.engine.records import RoundRecord
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS, png_of
+from privfl.report.public import public_page
 
 
 def config_in(folder: Path) -> Path:
@@ -48,7 +51,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
 
 
 def write_report(folder: Path) -> Path:
-    """Draw the plots of a run folder into it, and ``report.html`` around them.
+    """Draw the plots of a run folder into it, and ``report.html`` around them; in a ``public/``
+    another one, of what lies there alone.
 
     Raises:
         ConfigError: the folder holds no run, or no round of it is finished.
@@ -64,5 +68,13 @@ def write_report(folder: Path) -> Path:
             write_atomically(folder / f"{name}.png", png)
             pictures.append((name, caption, png))
     page = folder / "report.html"
-    write_atomically(page, page_of(folder.name, config, records, summary, pictures))
+    claimed = bool(summary.get("privacy")) or (folder / JOURNAL).exists()
+    write_atomically(
+        page, page_of(folder.name, config, records, summary, pictures, claimed=claimed)
+    )
+    statement = folder / PUBLIC / "statement.json"
+    if statement.exists():
+        told = json.loads(statement.read_text(encoding="utf-8"))
+        recipe = (folder / PUBLIC / "config.yaml").read_text(encoding="utf-8")
+        write_atomically(folder / PUBLIC / "report.html", public_page(told, recipe))
     return page

@@ -10,7 +10,17 @@ from typing import Any, TypeAlias
 
 from privfl import catalog
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
-from privfl.core import Channel, Context, Guarantee, Liars, Mechanism, RingNoise, RoundPlan, Vector
+from privfl.core import (
+    Channel,
+    Context,
+    Guarantee,
+    Liars,
+    Mechanism,
+    RingNoise,
+    RoundPlan,
+    Vector,
+    WithMemory,
+)
 from privfl.dp import Schedule
 
 Root: TypeAlias = Callable[[Context], Vector]
@@ -105,7 +115,7 @@ def short(name: str) -> dict[str, str]:
     }
 
 
-def mechanisms() -> Iterator[tuple[str, Mechanism | RingNoise]]:
+def mechanisms() -> Iterator[tuple[str, Mechanism | RingNoise | WithMemory]]:
     """Every mechanism of the catalogue, with a noise multiplier (or an epsilon) of one."""
     for name, maker in catalog.SEAMS["mechanisms"].items():
         hints, required = catalog.fields_of(maker)

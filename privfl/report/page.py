@@ -14,6 +14,12 @@ from privfl.engine.records import RoundRecord
 from privfl.report.privacy import claims, spent
 from privfl.report.tables import table
 
+NOT_COVERED = (
+    "Private: this run claims differential privacy, and no epsilon of it covers this page."
+    " Accuracies, losses, counts, times and incidents are computed from data without noise, or show"
+    " who took part. What may be published is in public/, with a report of its own, once the run"
+    " has ended."
+)
 _STYLE = """
 :root{color-scheme:light}
 body{margin:0;background:#f6f7f9;color:#1b1f24;
@@ -47,8 +53,12 @@ def page_of(
     records: Sequence[RoundRecord],
     summary: Mapping[str, Any],
     pictures: Sequence[tuple[str, str, bytes]],
+    *,
+    claimed: bool = False,
 ) -> str:
-    """One self-contained HTML page; ``pictures`` are name, caption and PNG."""
+    """One self-contained HTML page; ``pictures`` are name, caption and PNG. Where the run claims
+    privacy (``claimed``) the page says first that the claim does not cover it.
+    """
     say = html.escape
     seconds = sum(sum(r.seconds.values()) for r in records)
     best = [r for r in records if r.accuracy is not None]
@@ -63,6 +73,7 @@ def page_of(
     parts = [
         f"<h1>{say(name)}</h1>",
         f'<div class="soft">{say(_title(config))}</div>',
+        *([f'<div class="warn">{say(NOT_COVERED)}</div>'] if claimed else []),
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles)
         + "</div>",
@@ -100,10 +111,15 @@ def page_of(
     parts.append(
         f"<h2>Configuration</h2><pre>{say(yaml.safe_dump(dict(config), sort_keys=False))}</pre>"
     )
+    return document(name, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page that needs no other file, of these pieces of HTML."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         ' content="width=device-width,initial-scale=1">'
-        f"<title>{say(name)} ·"
+        f"<title>{html.escape(title)} ·"
         f" privfl</title><style>{_STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>"
     )

@@ -41,7 +41,7 @@ def spent(
 def claims(
     lines: Sequence[Mapping[str, Any]] | None, audited: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """What each unit has spent, by both accountants, and what canaries showed of it; that nothing
+    """What each unit has spent, by both accountants, and what an audit found of it; that nothing
     is claimed where the ledger is empty, and nothing at all of a run that has not ended.
     """
     if lines is None:
@@ -79,7 +79,7 @@ def claims(
             "by RDP",
             "by PLD",
             "where the seed is known",
-            "by canaries",
+            "by an audit",
             "delta",
             "neighbours",
             "releases",
@@ -88,10 +88,10 @@ def claims(
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
-    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(_follows, lines)]
+    return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(follows, lines)]
 
 
-def _follows(line: Mapping[str, Any]) -> str:
+def follows(line: Mapping[str, Any]) -> str:
     """What follows from a claim: what is left to attacks, what groups have, what would change
     it.
     """
@@ -126,15 +126,27 @@ def _cell(text: str) -> str:
 
 
 def _shown(row: Mapping[str, Any] | None) -> str:
+    """What an audit found of a claim: its verdict with what it would have seen, and beside that
+    what a black box shows.
+    """
     if row is None:
         return "not audited (privfl audit RUN --dp)"
-    if row["at least"] is None:
+    if row["verdict"] == "no claim":
         return str(row["verdict"])
-    beside = f"{row['releases']} releases, which claim {_epsilon(row['claimed epsilon'])}"
+    said = row["alarms"] or f"would have seen: {row['would have seen']}"
+    words = f"{row['verdict']} at level {row['level']:g}: {said}."
+    if row["at least"] is None:
+        return words
+    claimed = _epsilon(row["of a claim of"])
     return (
-        f"{row['verdict']}: at least {row['at least']:.3f} after {beside} ({row['confidence']:.0%})"
+        f"{words} Canaries alone: epsilon at least {row['at least']:.3f} of {claimed}"
+        f" ({row['confidence']:.0%})."
     )
 
 
 def _epsilon(value: float | str | None) -> str:
     return "no claim" if value is None else value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _rough(value: float | str | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else _epsilon(value)

@@ -26,6 +26,7 @@ from privfl.testing.inference import check_inference_attack, inference_attack_ch
 from privfl.testing.mechanisms import check_mechanism, mechanism_checks
 from privfl.testing.models import check_model, model_checks
 from privfl.testing.rules import check_rule, rule_checks
+from privfl.testing.votes import check_vote, vote_checks
 
 __all__ = [
     "Check",
@@ -43,6 +44,7 @@ __all__ = [
     "check_mechanism",
     "check_model",
     "check_rule",
+    "check_vote",
     "contributions",
     "dataset_checks",
     "defence_checks",
@@ -50,6 +52,7 @@ __all__ = [
     "mechanism_checks",
     "model_checks",
     "rule_checks",
+    "vote_checks",
     "what_it_does",
     "what_noise_is_left",
     "who_reads",

@@ -37,6 +37,7 @@ from privfl.core import (
     Member,
     Opened,
     Outcome,
+    Participation,
     Party,
     PartyId,
     Power,
@@ -48,6 +49,7 @@ from privfl.core import (
     Silent,
     Total,
     Vector,
+    WithMemory,
     client_of,
     client_party,
     drive,
@@ -325,7 +327,9 @@ def check_guarantee(channel: Channel[Any], most: int = 2) -> list[str]:
 
 
 def what_noise_is_left(
-    mechanism: Mechanism | RingNoise, lie: Lie[Mechanism] | Lie[RingNoise], d: int = 4096
+    mechanism: Mechanism | RingNoise | WithMemory,
+    lie: Lie[Mechanism] | Lie[RingNoise] | Lie[WithMemory],
+    d: int = 4096,
 ) -> Power:
     """What comes of a lie about noise, in one release of `N` contributions of zeros: ``read`` where
     less than a tenth of the honest deviation is left, else ``nothing``.
@@ -342,8 +346,8 @@ def what_noise_is_left(
 
 
 def _deviation(
-    mechanism: Mechanism | RingNoise,
-    liar: Mechanism | RingNoise,
+    mechanism: Mechanism | RingNoise | WithMemory,
+    liar: Mechanism | RingNoise | WithMemory,
     who: Collection[PartyId],
     d: int,
 ) -> float:
@@ -360,6 +364,9 @@ def _deviation(
         if isinstance(t, Mechanism)
     ]
     last = liar if "server" in who else mechanism
+    if isinstance(last, WithMemory):
+        run = last.over(Participation(rounds=1, most=1))
+        return float(run.release(torch.zeros(d), Sensitivity(1.0), run.init(d), noise)[0].std())
     if not isinstance(last, Mechanism):
         raise ConfigError("a lie about noise is told by a mechanism of the same kind.")
     mean = torch.stack(shares).mean(dim=0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ import torch
 from privfl.core import (
     ConfigError,
     DpEvent,
+    KeepsSecrets,
     Mechanism,
     NoiseSource,
     OsNoise,
+    Participation,
     RingNoise,
     SeededNoise,
     Sensitivity,
     Vector,
+    WithMemory,
 )
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Broken, Check, expect, run_all
@@ -30,6 +34,8 @@ from privfl.testing.guarantees import what_noise_is_left
 D, AMONG = 20_000, 10
 UNIT = 50.0
 """The norm of a contribution to ring noise, in integers."""
+RUN = Participation(rounds=6, most=2, apart=3)
+"""The run that noise which hangs together over rounds is made for."""
 
 
 def check_mechanism(mechanism: Any) -> None:
@@ -78,6 +84,15 @@ def _checks(subject: Subject) -> Iterator[Check]:
             ("shares add up to what the event says", _ring_width),
             ("noise stays within its reach", _ring_reach),
             ("fewer survivors leave less noise, and the event says so", _ring_survivors),
+        ]
+    if isinstance(made, WithMemory):
+        properties = [
+            ("what goes in stays as it was, and shape and type are kept", _run_shape),
+            ("noise repeats with a seeded source, and with no other", _run_repeats),
+            ("all rows together are as its one event says, however it hangs together", _run_width),
+            ("what it has cost never falls from round to round", _run_grows),
+            ("what it remembers is secret", _run_secret),
+            ("a sensitivity that nobody proved is refused", _run_unproved),
         ]
     properties.append(("lies leave as much noise as its record says", _lies))
     for says, run in properties:
@@ -215,6 +230,98 @@ def _unproved(made: Any) -> None:
         f" {event}",
         "refuse with ConfigError",
     )
+
+
+def _rows(
+    made: WithMemory, count: int, d: int, noise: NoiseSource, far: float = 0.5
+) -> tuple[list[Vector], list[DpEvent]]:
+    """The first rows that it makes of zeros in float64, and what it says of them."""
+    run = made.over(RUN)
+    state, out, events = run.init(d), [], []
+    for _ in range(count):
+        row, event, state = run.release(
+            torch.zeros(d, dtype=torch.float64), Sensitivity(far, far), state, noise
+        )
+        out.append(row)
+        events.append(event)
+    return out, events
+
+
+def _run_shape(made: WithMemory) -> None:
+    run = made.over(RUN)
+    for dtype in (torch.float32, torch.float64):
+        vector, state = torch.linspace(-1, 1, 64, dtype=dtype), run.init(64)
+        kept = vector.clone()
+        for _ in range(2):
+            out, _, state = run.release(vector, Sensitivity(0.5, 0.5), state, OsNoise())
+            expect(
+                out.shape == kept.shape and out.dtype == dtype and torch.equal(vector, kept),
+                f"of {dtype} [64] it made {out.dtype} {list(out.shape)}, or changed what came in",
+                "return a new vector of the same type",
+            )
+
+
+def _run_repeats(made: WithMemory) -> None:
+    seeded = [torch.stack(_rows(made, 3, 64, SeededNoise(3))[0]) for _ in range(2)]
+    fresh = [torch.stack(_rows(made, 3, 64, OsNoise())[0]) for _ in range(2)]
+    expect(torch.equal(*seeded), "the same seed gave other noise", "draw from what is passed in")
+    expect(
+        not torch.equal(*fresh) and not torch.equal(seeded[0], fresh[0]),
+        "the operating system's source gave the same noise twice",
+        "draw every bit from the source that is passed in, and seed nothing",
+    )
+
+
+def _run_width(made: WithMemory) -> None:
+    """The first k rows hide one participation of norm 1 in round i at most so well as their event
+    says: 1 / z is at least sqrt(e' K^-1 e), K the rows' covariance, e the i-th unit vector.
+    """
+    rows, events = _rows(made, RUN.rounds, D, SeededNoise(7), far=1.0)
+    drawn = torch.stack(rows)
+    for count in range(1, RUN.rounds + 1):
+        some = drawn[:count]
+        precision = torch.linalg.inv(some @ some.T / D)
+        told = float(precision.diagonal().max().sqrt())
+        said = 1 / events[count - 1].parameters["noise_multiplier"]
+        expect(
+            told <= said * 1.05,
+            f"its first {count} rows tell a contribution apart at 1 / {1 / told:.4g}, and its event"
+            f" says 1 / {1 / said:.4g}",
+            "make the event of the covariance that the rows have",
+        )
+
+
+def _run_grows(made: WithMemory) -> None:
+    events = _rows(made, RUN.rounds, 4, OsNoise())[1]
+    spent = [event.parameters["noise_multiplier"] for event in events]
+    expect(
+        all(a >= b > 0 for a, b in pairwise(spent)),
+        f"its noise multiplier goes {spent}",
+        "say what all rows so far cost together",
+    )
+    run = made.over(RUN)
+    expect(
+        events == [run.event(count) for count in range(1, RUN.rounds + 1)],
+        "release says another event than event",
+        "a round is charged before it is played: say the same",
+    )
+
+
+def _run_secret(made: WithMemory) -> None:
+    state = made.over(RUN).init(4)
+    expect(
+        isinstance(state, KeepsSecrets),
+        f"its state is a {type(state).__name__}, which anybody can write down",
+        "inherit core.KeepsSecrets",
+    )
+
+
+def _run_unproved(made: WithMemory) -> None:
+    try:
+        _rows(made, 1, 8, OsNoise(), far=math.inf)
+    except ConfigError:
+        return
+    raise Broken("over an infinite sensitivity it made noise", "refuse with ConfigError")
 
 
 def _ring_repeats(made: RingNoise) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from privfl.core import ConfigError, Ledger, Neighbours, OsNoise
 from privfl.dp import spend
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax, confident_rdp, likely_rdp, log_wrong
 from privfl.dp.pipeline import stepped
+from privfl.testing import ConformanceError, check_vote, vote_checks
 
 REPLACED = Neighbours("client", "replace_one")
 ZEROED = Neighbours("client", "zero_out")
@@ -118,7 +120,7 @@ def test_the_check_is_exact_where_the_answer_costs_nothing():
 @pytest.mark.parametrize("threshold", [None, 5.0])
 def test_the_real_aggregator_has_the_law_that_is_integrated(threshold):
     vote = ConfidentGNMax(threshold=threshold, check=2.0, deviation=2.0)
-    counts, n = [5, 3, 1], 20_000
+    counts, n = [5, 3, 1], 6_000
     labels = vote.answer(torch.tensor([counts]).repeat(n, 1), OsNoise())
     found = np.bincount(labels.numpy() + 1, minlength=4) / n
     expected = law(counts, vote)
@@ -191,6 +193,50 @@ def test_no_query_is_looked_at_once_the_answers_are_used_up():
     vote = ConfidentGNMax(threshold=-1e6, deviation=1e-9, most_answers=2)
     labels = vote.answer(torch.tensor([[0, 9]] * 5), OsNoise())
     assert labels.tolist() == [1, 1, UNANSWERED, UNANSWERED, UNANSWERED]
+
+
+VOTES = [
+    *vote_checks(ConfidentGNMax),
+    *vote_checks(ConfidentGNMax(deviation=2.0, threshold=6.0, check=1.5, most_answers=3)),
+]
+
+
+@pytest.mark.parametrize("check", VOTES, ids=str)
+def test_the_vote_conforms(check):
+    check()
+
+
+@dataclass(frozen=True)
+class ThinCheck(ConfidentGNMax):
+    """Noises its check by a third of what it charges for."""
+
+    def answer(self, counts, noise):
+        return ConfidentGNMax.answer(replace(self, check=self.check / 3), counts, noise)
+
+
+@dataclass(frozen=True)
+class Endless(ConfidentGNMax):
+    """Answers more than it charges for."""
+
+    def answer(self, counts, noise):
+        return ConfidentGNMax.answer(replace(self, most_answers=None), counts, noise)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(ThinCheck, "look as alike"), (Endless, "no more")])
+def test_a_vote_that_understates_its_charge_is_found(kind, words):
+    planted = kind(deviation=50.0, threshold=6.0, check=1.0, most_answers=2)
+    with pytest.raises(ConformanceError, match=words):
+        check_vote(planted)
+
+
+@pytest.mark.parametrize("deviation", [0.5, 3.0, 40.0, 1000.0])
+def test_the_bound_is_a_number_between_none_and_the_plain_one_however_clear_a_vote_is(deviation):
+    log_q = -np.concatenate([[math.log(10 / 9)], np.logspace(-9, 5, 200)])
+    orders = np.array([1.01, 1.5, 2.0, 64.0, 1024.0, 98_304.0])
+    rdp = likely_rdp(log_q, deviation, orders)
+    assert np.isfinite(rdp).all()
+    assert (rdp >= 0).all()
+    assert (rdp <= orders / deviation**2 * (1 + 1e-12)).all()
 
 
 def test_clear_votes_are_cheap_and_the_figure_says_that_it_is_private():

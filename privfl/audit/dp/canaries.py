@@ -17,12 +17,6 @@ Release = Callable[[Sequence[Vector]], Vector]
 """The updates [d] of the clients that exist (any number, none too) -> what one round publishes [d]:
 sampled, clipped, summed, noised.
 """
-MOST_ROUNDS = 400
-"""How many rounds all plays of a client-level audit have together; steps at sample level are
-bounded by the same number times 10.
-"""
-BOOST = 10.0
-"""A canary is this many times as long as its clip, so that a clip that is left out shows."""
 
 
 def client_scores(

@@ -1,4 +1,4 @@
-"""One claim of a run, held against the scores of its canaries."""
+"""One claim of a run, what an audit found of it, and beside that what a black box shows."""
 
 from __future__ import annotations
 
@@ -11,50 +11,69 @@ import numpy as np
 from torch import Tensor
 
 from privfl.audit.dp.bounds import Scores
+from privfl.audit.dp.evidence import Test, TestResult, holm, verdict_of
+from privfl.audit.dp.privacy_loss import loss_tests
+from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.verdict import Audited, Method, audit_scores
-from privfl.core import Charge, Ledger
+from privfl.core import Charge, Ledger, Unit
 from privfl.dp import Spent, spend
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One unit's claim, audited. ``found`` is None where there is no claim to audit; ``why`` then
-    says so.
+    """One unit's claim, audited at ``level``: what each test found, and beside that ``black_box``,
+    a lower bound on epsilon from what canaries score alone (None: not asked for, or there is
+    none). ``claimed`` is None where no claim is made, and ``why`` then says so.
     """
 
     unit: str
     subject: str
     releases: int
-    canaries: int
-    found: Audited | None = None
+    claimed: float | None = None
+    findings: tuple[TestResult, ...] = ()
+    level: float = 0.0
+    black_box: Audited | None = None
+    canaries: int = 0
     why: str = ""
 
     @property
     def verdict(self) -> str:
-        """PASS, FAIL or no claim."""
-        return "no claim" if self.found is None else self.found.verdict
+        """ALARM, not refuted, or no claim."""
+        return "no claim" if self.claimed is None else verdict_of(self.findings)
+
+    @property
+    def alarms(self) -> tuple[TestResult, ...]:
+        """The tests that refute the claim."""
+        return tuple(finding for finding in self.findings if finding.alarm)
 
     def row(self) -> dict[str, Any]:
-        """One row of a table."""
-        found = self.found
+        """One row of a table; "tests" holds a row for each of them."""
+        box = self.black_box
         return {
             "unit": self.unit,
             "who pays": self.subject,
             "claimed epsilon": (
-                None if found is None else found.claim if math.isfinite(found.claim) else "infinite"
+                "infinite"
+                if self.claimed is not None and math.isinf(self.claimed)
+                else self.claimed
             ),
-            "at least": None if found is None else found.lower,
+            "releases": self.releases,
             "verdict": self.verdict,
+            "alarms": "; ".join(f"{one.name}: {one.seen}" for one in self.alarms),
+            "would have seen": "; ".join(one.least for one in self.findings if one.least),
+            "level": self.level,
+            "at least": None if box is None else box.lower,
+            "of a claim of": None if box is None else box.claim,
             "by": (
                 ""
-                if found is None
-                else ", ".join(f"{name} {value:.2f}" for name, value in found.by.items())
+                if box is None
+                else ", ".join(f"{name} {value:.2f}" for name, value in box.by.items())
             ),
-            "delta": None if found is None else found.delta,
-            "confidence": None if found is None else found.confidence,
-            "releases": self.releases,
+            "delta": None if box is None else box.delta,
+            "confidence": None if box is None else box.confidence,
             "canaries": self.canaries,
             "why": self.why,
+            "tests": [finding.row() for finding in self.findings],
         }
 
 
@@ -73,35 +92,91 @@ class Scored:
     @property
     def both(self) -> tuple[Scores, Scores]:
         """Inside and outside, over all plays."""
-        return np.concatenate(self.inside), np.concatenate(self.outside)
+        nothing = np.zeros(0)
+        return np.concatenate([nothing, *self.inside]), np.concatenate([nothing, *self.outside])
 
 
-def audited(
-    unit: str,
+def refusal_of(unit: Unit, made: Ledger, delta: float) -> Claim | None:
+    """What is said where a ledger makes no claim for a unit; None where it makes one."""
+    spent = dearest(unit, made, delta)
+    if spent is None:
+        return Claim(unit, unit, 0, why=f"the ledger charges nothing at {unit} level.")
+    if spent.refused is not None:
+        return Claim(unit, spent.subject, spent.releases, why=spent.refused)
+    return None
+
+
+def claim_of(
+    unit: Unit,
     made: Ledger,
     played: Ledger,
-    scores: tuple[Scores, Scores],
+    tests: Sequence[Test],
+    settings: Settings,
     delta: float,
-    confidence: float,
+    *,
+    scored: Scored | None = None,
+    scored_on: Ledger | None = None,
+    independent: bool = True,
+    seed: int = 0,
+    why: str = "",
 ) -> Claim:
-    """The claim of a ledger against scores of what really happened."""
-    claims = [spent for spent in spend(made, delta) if spent.unit == unit]
-    total = len(scores[0]) + len(scores[1])
-    if not claims:
-        return Claim(unit, unit, 0, total, why=f"the ledger charges nothing at {unit} level.")
-    dearest: Spent = max(
-        claims, key=lambda spent: (spent.refused is not None, spent.epsilon or 0.0)
+    """The claim of the ledger ``made`` with all that was found of it: ``tests``, its accountant,
+    and whether it charges what playing the same rounds does. ``scored`` are scores of canaries,
+    ``independent`` or not, made by the releases ``scored_on``; ``seed`` draws privacy losses.
+    """
+    refused = refusal_of(unit, made, delta)
+    spent = dearest(unit, made, delta)
+    if refused is not None or spent is None:
+        return refused or Claim(unit, unit, 0)
+    evidence = [*tests, *loss_tests(made, unit, seed, delta), *_charged(unit, made, played, delta)]
+    box = None
+    inside, outside = Scored().both if scored is None else scored.both
+    if scored_on is not None and min(len(inside), len(outside)) >= 4:
+        on = dearest(unit, scored_on, delta)
+        if on is not None and on.epsilon is not None:
+            box = audit_scores(
+                inside,
+                outside,
+                claim=on.epsilon,
+                delta=delta,
+                confidence=settings.confidence,
+                methods=_methods(scored_on.charges) if independent else ("one_run",),
+            )
+    return Claim(
+        unit,
+        spent.subject,
+        spent.releases,
+        spent.claim(),
+        holm(evidence, settings.level),
+        settings.level,
+        box,
+        len(inside) + len(outside),
+        why,
     )
-    if dearest.refused is not None:
-        return Claim(unit, dearest.subject, dearest.releases, total, why=dearest.refused)
-    told = audit_scores(
-        *scores,
-        claim=dearest.claim(),
-        delta=delta,
-        confidence=confidence,
-        methods=_methods(played.charges),
+
+
+def dearest(unit: str, ledger: Ledger, delta: float) -> Spent | None:
+    """Whoever of a unit has spent most, first of all whose claim is refused."""
+    claims = [spent for spent in spend(ledger, delta) if spent.unit == unit]
+    return max(claims, key=lambda s: (s.refused is not None, s.epsilon or 0.0), default=None)
+
+
+def _charged(unit: str, made: Ledger, played: Ledger, delta: float) -> list[Test]:
+    """Whether a recorded ledger charges less than the same rounds of its config do."""
+    if made is played:
+        return []
+    rounds = {charge.round for charge in made.charges} & {charge.round for charge in played.charges}
+    ours, theirs = (
+        dearest(unit, Ledger(tuple(c for c in one.charges if c.round in rounds)), delta)
+        for one in (made, played)
     )
-    return Claim(unit, dearest.subject, dearest.releases, total, told)
+    if ours is None or theirs is None or ours.epsilon is None or theirs.epsilon is None:
+        return []
+    less = ours.epsilon < theirs.epsilon * (1 - 1e-6)
+    seen = (
+        f"epsilon {ours.epsilon:.4g} where the same rounds of its config cost {theirs.epsilon:.4g}"
+    )
+    return [Test("ledger", unit, seen, 0.0 if less else None)]
 
 
 def _methods(charges: Sequence[Charge]) -> tuple[Method, ...]:

@@ -1,9 +1,7 @@
-"""The audit of what a run claims: canary clients and canary samples go through the run's own code,
-and epsilon is bounded from below.
+"""The audit of what a run claims in differential privacy, on the user's own model: canary clients
+and canary samples go through the run's own code.
 
-Canary i has an axis of its own. A fair coin decides whether it is there for a whole run; its score
-is what the run publishes along its axis. Nothing of the real data is used, so an audit spends no
-privacy.
+Nothing of the real data is used, so an audit spends no privacy.
 """
 
 from __future__ import annotations
@@ -13,42 +11,43 @@ from collections.abc import Callable
 from privfl.audit.dp.claim import Claim
 from privfl.audit.dp.clients import audit_clients
 from privfl.audit.dp.samples import audit_samples
-from privfl.core import ConfigError, Ledger, is_private, require
+from privfl.audit.dp.settings import Settings
+from privfl.core import ConfigError, Ledger, is_private
 from privfl.federation import Federation
 
-CANARIES = 2000
-"""How many canaries all plays have together."""
+DEFAULT = Settings()
+"""How thorough an audit is unless it is said."""
 
 
 def audit_claims(
     federation: Federation,
     *,
     recorded: Ledger | None = None,
-    canaries: int = CANARIES,
-    confidence: float = 0.95,
+    settings: Settings = DEFAULT,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Claim, ...]:
     """Audit every unit that a federation makes a claim for: clients under noise on the aggregate,
     samples under DP-SGD.
 
-    What is audited is the run's own configuration, engine, bound, channel, rule, sampler and noise;
-    only local training (client level) or the data (sample level) are canaries. Long runs are
-    audited for their first rounds, against what those rounds claim. ``recorded`` is the ledger of a
-    run that was made: its claim is then held against what its configuration really does.
+    What is audited is the run's own configuration: model, loss, method with its parts, seats,
+    bound, channel, rule, sampler, noise and accountant; only local training's output (client level)
+    or the samples (sample level) are the auditor's. Long runs are audited for their first rounds,
+    against what those rounds claim. ``recorded`` is the ledger of a run that was made: its claim is
+    then held against what its configuration really does. Attackers are left out.
 
     Raises:
-        ConfigError: there is no noise, so there is nothing to audit; fewer than 8 canaries.
+        ConfigError: there is no noise, so there is nothing to audit.
     """
-    require.at_least(8, canaries=canaries)
-    scenario = federation.scenario
+    scenario, delta = federation.scenario, federation.audit.delta
     found = []
+    before = scenario.workload.model.read()
     if scenario.pipeline().private:
-        found.append(audit_clients(federation, recorded, canaries, confidence, progress))
-    gradient, delta = scenario.workload.method.gradient, federation.audit.delta
+        found.append(audit_clients(scenario, recorded, settings, delta, progress))
+    gradient = scenario.workload.method.gradient
     if is_private(gradient):
-        found.append(
-            audit_samples(scenario, gradient, recorded, canaries, confidence, delta, progress)
-        )
+        scenario.workload.model.write(before)
+        found.append(audit_samples(scenario, gradient, recorded, settings, delta, progress))
+    scenario.workload.model.write(before)
     if not found:
         raise ConfigError(
             "there is no noise in this run, so it claims nothing: set mechanism, or"

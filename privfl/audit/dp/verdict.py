@@ -1,4 +1,4 @@
-"""The audit of a privacy claim: lower bounds beside the claimed epsilon, and PASS or FAIL."""
+"""Lower bounds on epsilon beside the claimed one, from scores of canaries alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Audited:
     that often.
 
     >>> Audited(claim=1.0, lower=2.5, by={"one_run": 2.5}, delta=1e-5, confidence=0.95).verdict
-    'FAIL'
+    'refuted'
     """
 
     claim: float
@@ -40,11 +40,9 @@ class Audited:
     confidence: float
 
     @property
-    def verdict(self) -> Literal["PASS", "FAIL"]:
-        """FAIL where the lower bound is above the claim: the claim is then wrong. PASS proves
-        nothing; it only did not fail.
-        """
-        return "FAIL" if self.lower > self.claim else "PASS"
+    def verdict(self) -> Literal["refuted", "not refuted"]:
+        """Refuted, with the stated confidence, where the lower bound is above the claim."""
+        return "refuted" if self.lower > self.claim else "not refuted"
 
     def __str__(self) -> str:
         bounds = ", ".join(f"{name} {value:.2f}" for name, value in self.by.items())

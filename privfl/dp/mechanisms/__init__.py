@@ -1,5 +1,6 @@
 """Mechanisms: noise, and the event that accounts for it, born together."""
 
+from privfl.dp.mechanisms.correlated import Correlated
 from privfl.dp.mechanisms.discrete import DiscreteGaussian, Skellam
 from privfl.dp.mechanisms.distributed import DistributedDiscreteGaussian, DistributedSkellam
 from privfl.dp.mechanisms.gaussian import Gaussian, LocalGaussian
@@ -8,6 +9,7 @@ from privfl.dp.mechanisms.response import RandomisedResponse
 from privfl.dp.mechanisms.selective import SelectiveCost, SelectiveLaplace
 
 __all__ = [
+    "Correlated",
     "DiscreteGaussian",
     "DistributedDiscreteGaussian",
     "DistributedSkellam",

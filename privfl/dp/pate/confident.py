@@ -61,7 +61,8 @@ class ConfidentGNMax:
 
     At most ``most_answers`` queries are answered, and no query is looked at after that: how many
     teachers agree is private, so how many answers there will be is too, and only a number that was
-    fixed before can be charged (adaptive composition up to a budget: Feldman, Zrnic 2021). None:
+    fixed before can be charged (adaptive composition up to a budget: Feldman, Zrnic 2021 for RDP,
+    Smith, Thakurta 2022 for Gaussians). None:
     every query may be answered, and all are charged.
 
     Guarantee: for one teacher, and so for all the data that it was trained on, central DP against

@@ -23,7 +23,7 @@ from privfl.core import Loss, UnsupportedModel
 from privfl.dp.sgd.engine import Engine, trainable
 
 _FEW = 4
-"""So many samples of the first batch are looked at, and two of every other."""
+"""So many samples of the first batch are looked at, and one of every other."""
 _CLOSE = {torch.float64: 1e-6}
 """How far apart two norms of one gradient may be, relative to it, by type."""
 _ROUGH = 1e-2
@@ -142,23 +142,23 @@ def _outputs(module: nn.Module, x: Tensor) -> Tensor | None:
 
 
 class WatchedLoss:
-    """A loss that keeps what the module put out for two samples of a batch, and the error that came
-    back; `check` then compares the error with that of the sample alone.
+    """A loss that keeps what the module put out for the first sample of a batch, and the error that
+    came back; `check` then compares the error with that of the sample alone. What couples samples
+    changes every sample's error, but for one that happens to be the batch's average.
     """
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
         self.calls = 0
-        self.outputs: Tensor | None = None
-        self.errors: Tensor | None = None
+        self.output: Tensor | None = None
+        self.error: Tensor | None = None
         self.upstream: Tensor | None = None
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss itself."""
-        spots = torch.tensor([0, len(x) - 1], device=x.device)
 
-        def keep_errors(error: Tensor) -> None:
-            self.errors = error.index_select(0, spots)
+        def keep_error(error: Tensor) -> None:
+            self.error = error[:1].clone()
 
         def keep_upstream(error: Tensor) -> None:
             self.upstream = error
@@ -166,8 +166,8 @@ class WatchedLoss:
         def keep(module: nn.Module, arguments: Any, out: Any) -> None:
             self.calls += 1
             if isinstance(out, Tensor) and out.requires_grad and len(out) == len(x):
-                self.outputs = out.detach().index_select(0, spots)
-                out.register_hook(keep_errors)  # type: ignore[no-untyped-call]
+                self.output = out.detach()[:1].clone()
+                out.register_hook(keep_error)  # type: ignore[no-untyped-call]
 
         handle = module.register_forward_hook(keep)
         try:
@@ -179,24 +179,21 @@ class WatchedLoss:
         return mean
 
     def check(self, module: nn.Module, x: Tensor, y: Tensor) -> bool:
-        """Whether it could tell: it calls the module once, for one tensor, and only so.
+        """Whether it could tell of x [b, ...] and y [b, ...]: the loss calls the module once, for
+        one tensor.
 
         Raises:
             UnsupportedModel: the loss couples samples.
         """
-        if self.calls != 1 or self.outputs is None or self.errors is None or self.upstream is None:
+        if self.calls != 1 or self.output is None or self.error is None or self.upstream is None:
             return False
-        if len(x) < 2:
-            return True
-        errors = self.errors / self.upstream * len(x)
-        for spot, i in enumerate((0, len(x) - 1)):
-            alone = self._alone(module, self.outputs[spot : spot + 1], x[i : i + 1], y[i : i + 1])
-            error = errors[spot : spot + 1]
-            if not bool(torch.isfinite(error).all()):
-                continue  # that sample is left out
-            apart, length = float((error - alone).norm()), float(alone.norm())
-            if not apart <= 100 * torch.finfo(error.dtype).eps * length:
-                raise _refusal("the loss", apart / max(length, torch.finfo(error.dtype).tiny))
+        error = self.error / self.upstream * len(x)
+        if len(x) < 2 or not bool(torch.isfinite(error).all()):
+            return True  # alone already, or left out
+        alone = self._alone(module, self.output, x[:1], y[:1])
+        apart, length = float((error - alone).norm()), float(alone.norm())
+        if not apart <= 100 * torch.finfo(error.dtype).eps * length:
+            raise _refusal("the loss", apart / max(length, torch.finfo(error.dtype).tiny))
         return True
 
     def _alone(

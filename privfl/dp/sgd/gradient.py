@@ -28,12 +28,15 @@ from privfl.core import (
     require,
     unknown,
 )
+from privfl.dp.mechanisms.correlated import CorrelatedRun
 from privfl.dp.noise import normals, uniforms, write_normals
 from privfl.dp.sgd.bookkeeping import bookkeeping
 from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
 from privfl.dp.sgd.hooks import opacus
+from privfl.dp.sgd.ordered import Ongoing, in_order, run_of
 from privfl.dp.sgd.vmapped import vmapped
+from privfl.dp.strategies import Strategy
 
 EngineName: TypeAlias = Literal["bookkeeping", "opacus", "vmap"]
 ENGINES: Mapping[str, Engine] = {"bookkeeping": bookkeeping, "opacus": opacus, "vmap": vmapped}
@@ -68,12 +71,19 @@ class DPGradient:
     the batch's own size. An empty batch is a step of pure noise. The loss must be a mean over the
     batch's samples.
 
+    With a ``strategy`` the noise of the steps hangs together (DP-FTRL: Kairouz et al. 2021;
+    Choquette-Choo et al. 2023), and no batch is drawn: all of a training goes through the samples
+    in one order, pass by pass, and costs ONE Gaussian of ``noise_multiplier``, unamplified, under
+    zero_out (a sample of zero gradient in the place of another keeps the order). Each training, as
+    of a round, begins anew and is charged anew.
+
     Args:
         l2: the clip.
         noise_multiplier: sigma over the clip; 0 adds nothing, and epsilon is then infinite.
         batch_size: the expected size of a batch: that of the training plan.
-        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, Embedding, LSTM),
-            ``"opacus"`` (what Opacus supports), ``"vmap"`` (anything that torch.func traces).
+        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, RMSNorm, Embedding,
+            LSTM, MultiheadAttention, weights that are shared), ``"opacus"`` (what Opacus supports),
+            ``"vmap"`` (anything that torch.func traces).
         clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
@@ -81,6 +91,7 @@ class DPGradient:
         sampling: ``"secret"``: batches are drawn from ``noise``, so nobody can draw them again;
             ``"public"``: from the run's seed, with which anybody can, and what sampling saves is
             what it would save with secret coins.
+        strategy: how the noise of the steps hangs together (`dp.strategies`); None: not at all.
         noise: where noise comes from; a seeded source voids the guarantee, and charges say so.
 
     Raises:
@@ -99,7 +110,9 @@ class DPGradient:
     clipping: Literal["flat", "normalised"] = "flat"
     microbatch: int | None = None
     sampling: Coins = "public"
+    strategy: Strategy | None = None
     noise: NoiseSource = field(default_factory=OsNoise)
+    ongoing: Ongoing = field(default_factory=Ongoing, init=False, repr=False, compare=False)
     checked: Checked = field(default_factory=Checked, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,12 +134,17 @@ class DPGradient:
 
     def batches(self, n: int, plan: LocalPlan, rng: torch.Generator) -> Iterator[Tensor]:
         """Positions of each Poisson batch: every sample is in it with probability ``batch_size`` /
-        n. Batches may be empty.
+        n. Batches may be empty. With a strategy: of each batch in one order, pass by pass.
 
         Raises:
             ConfigError: the plan has another batch size.
         """
         rate = self._rate(n, plan)
+        if self.strategy is not None:
+            steps = self.steps(n, plan)
+            self.ongoing.begin(self._run_noise(self.strategy, n, steps))
+            yield from in_order(n, self.batch_size, steps, rng)
+            return
         for _ in range(self.steps(n, plan)):
             if self.sampling == "secret":
                 coins = torch.from_numpy(uniforms(n, self.noise)) - 2.0**-53  # in [0, 1)
@@ -138,11 +156,17 @@ class DPGradient:
         """How many steps a plan has: its own number, or as many as draw n samples an epoch on
         average.
         """
+        if self.strategy is not None and plan.steps is None:
+            return plan.epochs * math.ceil(n / self.batch_size)
         return (
             plan.steps
             if plan.steps is not None
             else max(1, round(plan.epochs * n / self.batch_size))
         )
+
+    def _run_noise(self, strategy: Strategy, n: int, steps: int) -> CorrelatedRun:
+        """The noise of a training of so many steps on n samples."""
+        return run_of(strategy, self.noise_multiplier, steps, math.ceil(n / self.batch_size))
 
     def _rate(self, n: int, plan: LocalPlan) -> float:
         if plan.batch_size != self.batch_size:
@@ -176,6 +200,8 @@ class DPGradient:
         deviation = self.noise_multiplier * self.l2 / self.batch_size
         if not deviation:
             grad.zero_()
+        elif self.strategy is not None:
+            self.ongoing.write(grad, self.l2 / self.batch_size, self.noise)
         elif grad.device.type == "cpu":
             write_normals(grad, deviation, self.noise)
         else:
@@ -203,22 +229,23 @@ class DPGradient:
         """One run of the engine, whose samples are seen not to be coupled before any is added."""
         engine, module = ENGINES[self.engine], model.module
         alone = self.engine == "vmap"  # each sample runs alone, whatever the loss couples
-        watched = WatchedLoss(loss)
+        watched = None if alone else WatchedLoss(loss)
+        if not alone:
+            self._check_once(module, loss, x, y)
 
         def factors(norms: Tensor) -> Tensor:
             if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
                 raise _NotFinite(norms)
-            if not alone:
-                self._check(watched, module, x, y)
+            if watched is not None and not watched.check(module, x, y):
+                check_model(engine, module, loss, x, y)
             return self._factors(norms)
 
-        return engine(module, loss if alone else watched, x, y, factors, model.grad).mean_loss
+        return engine(module, watched or loss, x, y, factors, model.grad).mean_loss
 
-    def _check(self, watched: WatchedLoss, module: nn.Module, x: Tensor, y: Tensor) -> None:
-        told = watched.check(module, x, y)
-        if told and module in self.checked.modules:
+    def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+        if module in self.checked.modules:
             return
-        if check_model(ENGINES[self.engine], module, watched.loss, x, y):
+        if check_model(ENGINES[self.engine], module, loss, x, y):
             self.checked.modules.add(module)
 
     def _factors(self, norms: Tensor) -> Tensor:
@@ -231,7 +258,19 @@ class DPGradient:
         return target / norms.clamp(min=self.l2 * _KEEP)
 
     def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
-        """All steps alike: a Poisson-sampled Gaussian each, of this client's samples."""
+        """All steps alike: a Poisson-sampled Gaussian each, of this client's samples. With a
+        strategy: one Gaussian of all steps together.
+        """
+        if self.strategy is not None:
+            run = self._run_noise(self.strategy, n, self.steps(n, plan))
+            return (
+                NoisySteps(
+                    run.event(max(steps, 1)),
+                    Sampling("all", 1.0, n),
+                    repeatable=self.noise.repeatable,
+                    relation="zero_out",
+                ),
+            )
         return (
             NoisySteps(
                 DpEvent("gaussian", {"noise_multiplier": self.noise_multiplier}),
