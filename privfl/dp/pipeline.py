@@ -285,7 +285,9 @@ class Pipeline:
             if release.noised
         ]
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
-        seen = self.sees_cohort or self.coins == "public"
+        # of a round that tells coins, those who were not drawn may owe the amplified price: naming
+        # the cohort would let them off, so everybody pays for it
+        named = not told and (self.sees_cohort or self.coins == "public")
         charged = tuple(
             Charge(
                 plan.number,
@@ -294,7 +296,7 @@ class Pipeline:
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
                 cohort_hidden=hidden,
-                cohort=plan.cohort if seen and not everybody else None,
+                cohort=plan.cohort if named and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
                 against=self.against,

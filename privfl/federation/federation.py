@@ -304,6 +304,10 @@ class Federation:
                     folder.add(record, state)
                 if progress is not None:
                     progress(record, scenario.rounds)
+        except BaseException:  # what was played is charged, in whatever run comes after
+            if len(engine.journal):
+                self._spent = engine.journal.ledger()
+            raise
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
@@ -329,6 +333,8 @@ class Federation:
 
     def _begun(self, state: RunState) -> RunState:
         """The first state, with all that was charged for the model that it starts from."""
+        if state.ledger.charges:  # of a journal that took them over before the run was killed
+            return state
         start = self.scenario.start
         known = start if isinstance(start, Ledger) else Ledger()
         return replace(
