@@ -38,9 +38,10 @@ from privfl.core import (
 )
 from privfl.dp import ClipByLayer, DPGradient, Gaussian, RdpAccount
 from privfl.dp.accounting import ledger as accountant
+from privfl.dp.accounting import pld_epsilon
 from privfl.dp.pipeline import Pipeline
 from privfl.dp.sgd.kernels import KERNELS
-from privfl.engine import Poisson, scenario
+from privfl.engine import Poisson, pipeline_of, scenario
 
 BASE: Mapping[str, Any] = {
     "data": {"name": "digits", "clients": 12, "partition": {"name": "iid"}},
@@ -51,9 +52,9 @@ BASE: Mapping[str, Any] = {
     "mechanism": {"name": "gaussian", "noise_multiplier": 1.0},
     "audit": {"delta": 1e-5},
 }
-HALF = {"sampler": {"name": "poisson", "rate": 0.5}}
-REPLACE = {"relation": "replace_one"}
-SGD = {
+HALF: Mapping[str, Any] = {"sampler": {"name": "poisson", "rate": 0.5}}
+REPLACE: Mapping[str, Any] = {"relation": "replace_one"}
+SGD: Mapping[str, Any] = {
     "mechanism": {"name": "none"},
     "bound": {"name": "none"},
     "training": {
@@ -154,7 +155,7 @@ class EveryBatch(DPGradient):
 @contextmanager
 def halved() -> Iterator[None]:
     """An accountant that says half of what was spent."""
-    tight, wide = accountant.pld_epsilon, RdpAccount.optimum
+    tight, wide = pld_epsilon, RdpAccount.optimum
 
     def optimum(self: RdpAccount, *arguments: Any, **named: Any) -> Any:
         epsilon, order = wide(self, *arguments, **named)
@@ -314,7 +315,7 @@ class Amplified(Pipeline):
 @contextmanager
 def through(kind: type[Pipeline], bare: str | None = None) -> Iterator[None]:
     """Runs whose vectors leave by this pipeline; ``bare`` names a part that gets no noise."""
-    honest = scenario.pipeline_of
+    honest = pipeline_of
 
     def made(*arguments: Any, **named: Any) -> Pipeline:
         pipeline = honest(*arguments, **named)
@@ -357,17 +358,17 @@ def _open_layer() -> Iterator[Federation]:
         yield made.with_scenario(replace(made.scenario, bound=lie))
 
 
-SHARES = {
+SHARES: Mapping[str, Any] = {
     "channel": "secagg",
     "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0},
     **REPLACE,
 }
-CONV = {
+CONV: Mapping[str, Any] = {
     **SGD,
     "model": {"name": "tanh_cnn"},
     "data": {"name": "fashion_mnist", "clients": 12, "partition": {"name": "iid"}},
 }
-SCAFFOLD = {
+SCAFFOLD: Mapping[str, Any] = {
     "training": {"name": "scaffold"},
     "bound": {"name": "clip", "l2": 0.5, "parts": {"control": 1.0}},
 }

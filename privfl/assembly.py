@@ -38,10 +38,12 @@ from privfl.data import DATASETS, Split, load
 from privfl.engine import (
     Attacker,
     AttackSchedule,
+    Budget,
     Sampler,
     Scenario,
     ServerOracles,
     choose_clients,
+    noise_for,
     read_ledger,
 )
 from privfl.models import initialised
@@ -61,6 +63,56 @@ def scenario(config: Config) -> Scenario:
             together.
         DataMissing: the data set is not on this machine.
     """
+    if "epsilon" in config.mechanism and _takes_noise(config.mechanism["name"]):
+        return _calibrated(config)
+    return _scenario(config)
+
+
+def _takes_noise(mechanism: str) -> bool:
+    """Whether a mechanism of this name has a noise multiplier, in whose place an epsilon of the
+    whole run may stand.
+    """
+    table = catalog.MECHANISMS if mechanism in catalog.MECHANISMS else catalog.RING_NOISE
+    if mechanism not in table:
+        return False
+    keys, _ = catalog.fields_of(table[mechanism])
+    return "noise_multiplier" in keys and "epsilon" not in keys
+
+
+def _calibrated(config: Config) -> Scenario:
+    """The scenario whose noise is the least that keeps to `mechanism.epsilon`."""
+    part = dict(config.mechanism)
+    epsilon = part.pop("epsilon")
+    if "noise_multiplier" in part:
+        raise ConfigError(
+            f"mechanism '{part['name']}' has both an epsilon and a noise_multiplier, and one"
+            " follows from the other: leave one of them out."
+        )
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise ConfigError(f"mechanism.epsilon is a number above 0, and is {epsilon!r}.")
+
+    def settings(noise_multiplier: float) -> Config:
+        noisy = {**part, "noise_multiplier": noise_multiplier}
+        return config.model_copy(update={"mechanism": noisy})
+
+    made = _scenario(settings(1.0))
+    made.check()
+    ring_noise = catalog.RING_NOISE.holds(part["name"])
+
+    def noised(noise_multiplier: float) -> Scenario:
+        noisy = settings(noise_multiplier)
+        if ring_noise:
+            shares = catalog.build("mechanism", catalog.RING_NOISE, noisy.mechanism)
+            return dataclasses.replace(made, channel=_with_noise(made.channel, shares, noisy))
+        mechanism = catalog.build("mechanism", catalog.MECHANISMS, noisy.mechanism)
+        return dataclasses.replace(made, mechanism=mechanism)
+
+    found = noised(noise_for(epsilon, config.audit.delta, noised))
+    facts = {**found.facts, "channel": found.channel.describe()}
+    return dataclasses.replace(found, facts=facts)
+
+
+def _scenario(config: Config) -> Scenario:
     _refuse_impossible(config)
     seeds = Seeds(config.seed)
     ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
@@ -157,6 +209,12 @@ def _check_device(device: str) -> None:
         raise ConfigError(
             f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
         ) from None
+
+
+def budget(config: Config) -> Budget | None:
+    """The budget of the data set, where the config has one."""
+    had = config.budget
+    return None if had is None else Budget(had.epsilon, had.delta, Path(had.ledger))
 
 
 def training(part: Mapping[str, Any]) -> Method:

@@ -99,6 +99,16 @@ class ThreatConfig(_Strict):
     sampling: Literal["secret", "public"] = "public"
 
 
+class BudgetConfig(_Strict):
+    """The most that all runs on this data set may spend (`engine.Budget`): ``epsilon`` at
+    ``delta``, counted in the file ``ledger``.
+    """
+
+    epsilon: Annotated[float, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    ledger: str
+
+
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
@@ -108,6 +118,7 @@ class Config(_Strict):
     ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
     change, or send zero (None: the one that the parts prove most of); ``threat`` says against whom.
 
+    ``budget``: what all runs on these data may spend; the round that would pass it is not played.
     ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
     and with whose ledger this one goes on.
 
@@ -133,6 +144,7 @@ class Config(_Strict):
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
     threat: ThreatConfig = ThreatConfig()
     start: str = "public"
+    budget: BudgetConfig | None = None
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
@@ -216,7 +228,11 @@ def _override(raw: dict[str, Any], override: str) -> None:
     here[keys[-1]] = value
 
 
-_GROUPS: Mapping[str, type[_Strict]] = {"audit": AuditConfig, "threat": ThreatConfig}
+_GROUPS: Mapping[str, type[_Strict]] = {
+    "audit": AuditConfig,
+    "threat": ThreatConfig,
+    "budget": BudgetConfig,
+}
 
 
 def _sentence(error: ValidationError) -> str:

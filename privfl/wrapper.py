@@ -51,7 +51,7 @@ from privfl.core import (
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
 from privfl.dp.pipeline import Made, Pipeline, played_again
-from privfl.engine import MAIL, MailMode, Session, rule_reads_channel, too_few, unreadable
+from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
@@ -108,10 +108,10 @@ class PrivateAggregation(Generic[O]):
     says against whom, and whether the caller drew them with coins that nobody can repeat. A public
     ``denominator`` is what the mean divides by, in place of the number present: without it nothing
     is claimed of clients that come and go, nor of Poisson samples. Each round is charged before its
-    first message, in ``ledger_file`` where one is given: a layer that starts anew with that file
-    goes on from it. Noise is from the operating system unless ``noise`` says otherwise.
-    ``mail="signed"`` signs and seals every letter between the parties (`crypto.post`), which all
-    are in this process.
+    first message, to the ``budget`` of the data where there is one, and in ``ledger_file`` where
+    one is given: a layer that starts anew with that file goes on from it. Noise is from the
+    operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
+    between the parties (`crypto.post`), which all are in this process.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
@@ -136,6 +136,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -154,6 +155,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -171,6 +173,7 @@ class PrivateAggregation(Generic[O]):
         delta: float = 1e-5,
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
+        budget: Budget | None = None,
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
@@ -205,6 +208,8 @@ class PrivateAggregation(Generic[O]):
                 )
             check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local
+        self._account = None if budget is None else budget.opened()
+        self._held: dict[frozenset[ClientId], str] = {}
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
         if grouped and denominator is not None:
             raise ConfigError(
@@ -239,6 +244,7 @@ class PrivateAggregation(Generic[O]):
         Raises:
             BadUpdate: no updates, different lengths, NaN (the client is named), or a client whose
                 name is no whole number.
+            BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
         """
@@ -269,9 +275,12 @@ class PrivateAggregation(Generic[O]):
         plan = RoundPlan(self._round, cohort, d, sent_l2, session=self._id)
         plans = {"delta": plan}
         self._round += 1  # a round that fails has used its number up
-        again, failed = self._failed.pop(frozenset(cohort), ("", ()))
+        again, failed = self._failed.get(frozenset(cohort), ("", ()))
         before = [replace(charge, round=plan.number) for charge in failed]
         charged = played_again(before, pipeline.charges(plans, released=not why_not))
+        if self._account is not None:
+            held = self._account.hold(charged, self._held.get(frozenset(cohort), ""))
+            self._held[frozenset(cohort)] = held
         entry = self._journal.enter(charged, again)
         self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
         if why_not:
@@ -299,6 +308,8 @@ class PrivateAggregation(Generic[O]):
             raise
         released, spent = pipeline.release(plans, {"delta": made}, self.noise)
         self._journal.settle(entry, played_again(before, spent))
+        if self._account is not None:
+            self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
         del self._failed[frozenset(cohort)]
         epsilon, note = self._spent()
         said = self.channel.guarantee
@@ -403,8 +414,7 @@ def _require_drawn(n: int, sampling: Sampling) -> None:
 
 
 def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
-    if isinstance(client, bool) or not isinstance(client, Integral) or client < 0:
-        raise BadUpdate(f"client {client!r}: a client is named by a whole number from 0 on.")
+    _named(client)
     if update.ndim != 1 or len(update) != d:
         raise BadUpdate(
             f"client {client}: a flat vector of {d} values was expected, and this has shape"
@@ -416,6 +426,11 @@ def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
         else torch.from_numpy(np.ascontiguousarray(update))
     )
     return vector.detach().to("cpu", torch.float32)
+
+
+def _named(client: object) -> None:
+    if not isinstance(client, Integral):
+        raise BadUpdate(f"client {client!r}: a client is named by a whole number.")
 
 
 def _like(first: V, mean: Vector) -> V:

@@ -49,6 +49,7 @@ from privfl.core.drive import (
 )
 from privfl.core.errors import (
     BadUpdate,
+    BudgetSpent,
     ConfigError,
     DataCorrupt,
     DataMissing,
@@ -189,6 +190,7 @@ __all__ = [
     "Bounded",
     "Broadcast",
     "BroadcastPoison",
+    "BudgetSpent",
     "Buffer",
     "Bundle",
     "Carried",

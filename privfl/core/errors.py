@@ -56,6 +56,10 @@ class SecretsStay(PrivflError, TypeError):
     """
 
 
+class BudgetSpent(PrivflError, RuntimeError):
+    """A round that would spend more privacy than its budget has left: nothing of it was sent."""
+
+
 class RoundFailed(PrivflError, RuntimeError):
     """A round that opened nothing: who was lost, at which exchange, and who is blamed."""
 

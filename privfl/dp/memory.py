@@ -62,14 +62,15 @@ class NoiseMemory(KeepsSecrets):
     Row t belongs to round ``first`` + t, whether that round released anything or not. A round whose
     row is used up, because it is played again, begins a new block, and so does whoever comes
     without this memory: a resumed run. Blocks are independent, so what they cost adds up.
-    ``entry`` is the name of the block's charge in a journal; ``shared`` says that another block had
-    a cohort of this one, so that secret draws save nothing.
+    ``entry`` is the name of the block's charge in a journal, ``held`` in a budget; ``shared`` says
+    that another block had a cohort of this one, so that secret draws save nothing.
     """
 
-    __slots__ = ("_attendance", "_drawn", "_states", "entry", "first", "shared")
+    __slots__ = ("_attendance", "_drawn", "_states", "entry", "first", "held", "shared")
 
     def __init__(self) -> None:
         self.entry = ""
+        self.held = ""
         self.first = -1
         self.shared = False
         self._attendance: Attendance | None = None
@@ -85,7 +86,7 @@ class NoiseMemory(KeepsSecrets):
         number = plan.number
         used = self.first + max(self._drawn.values(), default=0)
         if self._attendance is None or number < used:
-            self.entry, self.first, self.shared = "", number, False
+            self.entry, self.held, self.first, self.shared = "", "", number, False
             self._states, self._drawn = {}, {}
             self._attendance = Attendance(run.participation)
         self._attendance.check(number, plan.cohort)

@@ -2,6 +2,8 @@
 
 from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
+from privfl.engine.budget import Budget
+from privfl.engine.calibration import noise_for
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
@@ -22,6 +24,7 @@ __all__ = [
     "All",
     "AttackSchedule",
     "Attacker",
+    "Budget",
     "CyclicPoisson",
     "Engine",
     "FixedSize",
@@ -41,6 +44,7 @@ __all__ = [
     "choose_clients",
     "forward_of",
     "measures",
+    "noise_for",
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",

@@ -25,6 +25,7 @@ from privfl.dp.memory import NoiseMemory
 from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
+from privfl.engine.budget import Budget
 from privfl.engine.carrier import Returned, Simulated
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
@@ -52,8 +53,8 @@ class RoundResult:
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
     buffers, workers, the session's keys, what correlated noise remembers (a resumed run has lost
-    it, and begins anew at a price), and the ``journal`` in which a round is charged before its
-    first message (in memory unless one is given).
+    it, and begins anew at a price), the ``journal`` in which a round is charged before its first
+    message (in memory unless one is given), and the ``budget`` that it must not pass.
 
     Raises:
         ConfigError: the scenario cannot work (`Scenario.check`).
@@ -65,12 +66,14 @@ class Engine:
         executor: Executor,
         faults: Faults | None = None,
         journal: Journal | None = None,
+        budget: Budget | None = None,
     ) -> None:
         scenario.check()
         self.scenario = scenario
         self.executor = executor
         self.journal = Journal() if journal is None else journal
         self.memory = NoiseMemory()
+        self.account = None if budget is None else budget.opened()
         self.planner = Planner(scenario)
         self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
@@ -108,6 +111,7 @@ class Engine:
         Raises:
             RoundFailed: training failed at every client of the cohort.
             ParticipationBroken: a client comes sooner or more often than correlated noise allows.
+            BudgetSpent: the round would pass the budget; nothing of it was sent.
         """
         notes = Notes()
         order = self.planner.order(state, self.server.broadcast(state.method))
@@ -116,7 +120,7 @@ class Engine:
                 self.session.enrol(self.scenario.clients)
             note_refused(self.session.setup_refused, notes)
         memory = self._noise_memory(order)
-        spending = Spending(order, self.journal, state.ledger, memory)
+        spending = Spending(order, self.journal, state.ledger, memory, self.account)
         why_not = too_few(self.scenario.channel, order.plan.n)
         if why_not and not order.pipeline.noise_alone(order.plan.n):
             notes.wrong("channel", why_not)

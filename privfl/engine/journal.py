@@ -74,6 +74,12 @@ class Journal:
             self._ledger = Ledger(tuple(one for entry in self._entries.values() for one in entry))
         return self._ledger
 
+    def entries(self) -> Mapping[str, tuple[Charge, ...]]:
+        """The charges of each entry, with those that others have written since."""
+        if self.path is not None:
+            self._catch_up(self.path)
+        return dict(self._entries)
+
     def take_over(self, ledger: Ledger) -> None:
         """Begin with these charges, if none are known yet: those of a state that was made
         elsewhere.

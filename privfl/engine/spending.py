@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from privfl.core import Charge, Ledger
 from privfl.dp.memory import NoiseMemory
 from privfl.dp.pipeline import played_again
+from privfl.engine.budget import Account
 from privfl.engine.carrier import Noisy
 from privfl.engine.journal import Journal
 from privfl.engine.order import Order
@@ -24,12 +25,16 @@ class Spending:
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
     round takes them over. ``memory`` is that of noise that hangs together over rounds: one charge
     then stands for all rounds of its block, in an entry of its own, and each round takes its place.
+    ``account`` is with the budget of the data, where there is one: it comes first, because a round
+    that it refuses is not played, and each attempt is charged to it.
     """
 
     order: Order
     journal: Journal
     known: Ledger
     memory: NoiseMemory | None = None
+    account: Account | None = None
+    held: str = field(default="", init=False)
     trained: tuple[Charge, ...] = field(default=(), init=False)
     released: tuple[Charge, ...] = field(default=(), init=False)
     entry: str = field(default="", init=False)
@@ -44,6 +49,9 @@ class Spending:
         """Charge the round, with the most that it can cost; on disk when this returns, where there
         is one. Nothing that hangs on clients' data has been sent before. Not ``released``: it is
         known already that nothing will leave of it.
+
+        Raises:
+            BudgetSpent: the budget of the data has not so much left.
         """
         pipeline, number = self.order.pipeline, self.order.plan.number
         self.trained = tuple(
@@ -56,9 +64,19 @@ class Spending:
         if self.memory is not None:
             self._share(self.memory)
         self.released = pipeline.charges(self.order.plans, memory=self.memory, released=released)
+        if self.account is not None:
+            self._hold(self.account)
         if self.memory is not None and self.released:
             self.memory.entry = self.journal.enter(self.released, self.memory.entry)
         self.entry = self.journal.enter(self._altogether(), again)
+
+    def _hold(self, account: Account) -> None:
+        """Put the round on the account: what stands in its own entry, and its block's charge in the
+        place of what the block had before.
+        """
+        if self.memory is not None:
+            self.memory.held = account.hold(self.released, self.memory.held)
+        self.held = account.hold(self._own)
 
     def _share(self, memory: NoiseMemory) -> None:
         """Where another block had this round already, both have its cohort if a seed draws it:
@@ -78,6 +96,10 @@ class Spending:
             self.memory.shared |= any(not one.cohort_hidden for one in self.released)
             self.journal.settle(self.memory.entry, self.released)
         self.journal.settle(self.entry, self._altogether())
+        if self.account is not None:
+            if self.memory is not None and self.released:
+                self.account.settle(self.memory.held, self.released)
+            self.account.settle(self.held, self._own)
 
     def fail(self) -> None:
         """Nothing was released: what was sent is charged as it was, and that nothing was released
@@ -86,7 +108,13 @@ class Spending:
         untold = self.order.pipeline.charges(self.order.plans, memory=self.memory, released=False)
         self.settle(untold or self.released)
 
+    @property
+    def _own(self) -> tuple[Charge, ...]:
+        """What this attempt at the round costs, without what its block of noise has an entry
+        for.
+        """
+        return self.charges if self.memory is None else self.trained
+
     def _altogether(self) -> tuple[Charge, ...]:
         """What stands in the round's own entry."""
-        own = self.charges if self.memory is None else self.trained
-        return played_again(self.before, own, redrawn=True)
+        return played_again(self.before, self._own, redrawn=True)

@@ -17,6 +17,7 @@ from privfl.aggregators import Mean
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
+    BudgetSpent,
     Channel,
     ClientId,
     ConfigError,
@@ -44,6 +45,7 @@ from privfl.engine import (
     MAIL,
     All,
     Attacker,
+    Budget,
     Engine,
     MailMode,
     RoundRecord,
@@ -124,6 +126,7 @@ class Federation:
         relation: NeighbourRelation | None = None,
         threat: Threat | None = None,
         start: Literal["public"] | Ledger | Path | str | None = None,
+        budget: Budget | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -160,7 +163,7 @@ class Federation:
             noise=noise or OsNoise(),
             facts=_facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
-        self._begin(scenario, executor, audit or AuditConfig(), None, threads)
+        self._begin(scenario, executor, audit or AuditConfig(), None, threads, budget)
 
     def _begin(
         self,
@@ -169,8 +172,15 @@ class Federation:
         audit: AuditConfig,
         config: Config | None,
         threads: int,
+        budget: Budget | None,
     ) -> None:
         scenario.check()
+        claims = scenario.pipeline().private or scenario.workload.method.gradient.private
+        if budget is not None and not claims:
+            raise ConfigError(
+                "there is a budget, and this run adds no noise: it would spend without end. Set a"
+                " mechanism, or leave budget out."
+            )
         _refuse_delta(scenario, audit.delta)
         work = scenario.workload
         forward = forward_of(
@@ -180,7 +190,7 @@ class Federation:
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
-        self._spent = Ledger()
+        self._spent, self._budget = Ledger(), budget
 
     @classmethod
     def from_config(
@@ -195,7 +205,12 @@ class Federation:
         config = load(source, overrides)
         self = object.__new__(cls)
         self._begin(
-            assembly.scenario(config), config.executor, config.audit, config, config.threads
+            assembly.scenario(config),
+            config.executor,
+            config.audit,
+            config,
+            config.threads,
+            assembly.budget(config),
         )
         return self
 
@@ -213,6 +228,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
+        other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
         return other
@@ -241,6 +257,7 @@ class Federation:
         Raises:
             ConfigError: ``out`` is not empty, or ``resume`` without a run in it.
             RoundFailed: training failed at every client of a round.
+            BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
         with _threads(self._thread_count):
             return self._run(out, resume, progress, faults)
@@ -261,15 +278,21 @@ class Federation:
         if executor is None:
             executor, picked = self._pick(state)
         journal = None if folder is None else folder.journal
-        engine = Engine(scenario, executor, faults, journal)
+        engine = Engine(scenario, executor, faults, journal, self._budget)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
-        budget = AUTO_KEEP_BYTES
+        budget, ended = AUTO_KEEP_BYTES, ""
         try:
             state = state or self._begun(engine.begin(picked))
             while state.round < scenario.rounds:
                 keep = self._keep(state.round, budget)
-                played = engine.play(state, keep=keep)
+                try:
+                    played = engine.play(state, keep=keep)
+                except BudgetSpent as refused:
+                    if not records:
+                        raise
+                    ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"
+                    break
                 state, plan = played.state, played.transcript.plan
                 if keep:
                     transcripts[played.transcript.plan.number] = played.transcript
@@ -287,6 +310,7 @@ class Federation:
         scenario.workload.model.write(state.parameters)
         self._spent = state.ledger
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
+        summary["warnings"] += [ended] if ended else []
         if folder is not None:
             model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
             folder.finish(state, model, summary)

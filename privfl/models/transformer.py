@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a perceptron, each behind a LayerNorm and beside a shortcut (GPT-2)."""
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         self.classifies = classes is not None
         self.embedding = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(Block(width, heads, causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, causal) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocabulary if classes is None else classes, bias=False)
 

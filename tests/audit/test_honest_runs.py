@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from benchmarks.dp_lies import CONV, HONEST, SGD, run
 from privfl.audit import Settings, audit_claims
-from privfl.audit.dp import Finding, Test, holm
+from privfl.audit.dp import Test, TestResult, holm
 from privfl.audit.dp.privacy_loss import Pair, loss_tests, pair_of
 from privfl.audit.dp.replay import inclusion_tests
 from privfl.audit.dp.residual import drift_test, mean_test, repeat_test, variance_test
@@ -16,7 +16,7 @@ from privfl.core import Charge, DpEvent, Ledger, Sampling
 from privfl.dp import epsilon, spend
 from privfl.dp.accounting import Release
 
-QUICK = Settings(canaries=0, pairs=12, climb=2, values=4_000)
+QUICK = Settings(canaries=0, pairs=12, climb=2, values=4_000, inclusions=1_000)
 
 
 @pytest.mark.parametrize("name", [*HONEST, "DP-SGD", "DP-SGD through convolutions"])
@@ -69,7 +69,7 @@ def test_holm_shares_the_level_among_all_tests_and_what_has_no_chance_takes_none
         False,
     ]
     assert holm([Test("e", "", "", 0.0, lambda level: f"{level:g}")]) == (
-        Finding("e", "", "", 0.0, True, "1e-06"),
+        TestResult("e", "", "", 0.0, True, "1e-06"),
     )
 
 

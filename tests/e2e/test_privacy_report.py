@@ -4,6 +4,7 @@ reader must be warned of.
 
 import html
 import json
+import math
 import re
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_screen_shows_the_claim_itself_and_no_tile_rounds_it_down(privfl, co
     )
     assert line["epsilon"] <= float(tile[1]) < line["epsilon"] * 1.01
     assert f"({tile[1]}, 1e-05)" in line["claim"]
+
+
+def test_the_screen_of_a_private_run_says_what_is_not_covered(privfl, config, tmp_path):
+    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
+    assert "accuracy and loss are of the test data, which no epsilon counts" in done.stderr
+    assert str(tmp_path / "out" / "public") in done.stderr
+    bare = privfl("run", config("rounds: 1\n"), "--out", tmp_path / "bare")
+    assert "not covered" not in bare.stderr
 
 
 def test_a_noise_seed_voids_the_claim_and_the_report_says_so(privfl, config, tmp_path):
@@ -141,3 +150,35 @@ def test_a_run_without_noise_claims_and_warns_of_nothing():
     ).run()
     assert run.summary["privacy"] == []
     assert run.summary["warnings"] == []
+
+
+def test_a_run_says_its_claim_in_a_sentence_and_what_it_does_not_count(privfl, config, tmp_path):
+    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    [line] = json.loads((tmp_path / "out" / "summary.json").read_text())["privacy"]
+    claim = line["claim"]
+    assert claim.startswith("Against whoever reads the released models, who learns no cohort, coin")
+    assert "the epsilon of the same run with secret coins; as it was drawn" in claim
+    assert "Against the server: none. Excluded: " in claim
+    assert "mean and spread of the pixels" in claim
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert html.escape(claim) in page
+    assert "what would change it" in page
+    assert " ".join(claim.split()) in " ".join(done.stderr.split())
+    assert line["as_drawn"] > line["epsilon"]
+    secret = PRIVATE + "threat: {sampling: secret}\n"
+    assert privfl("run", config(secret), "--out", tmp_path / "secret").returncode == 0
+    [line] = json.loads((tmp_path / "secret" / "summary.json").read_text())["privacy"]
+    assert line["as_drawn"] is None
+    assert "same run with secret coins" not in line["claim"]
+
+
+def test_a_sweep_says_what_all_its_runs_spent_together(privfl, config, tmp_path):
+    done = privfl("sweep", config(PRIVATE), "--over", "seed=0,1", "--out", tmp_path / "sweep")
+    assert done.returncode == 0, done.stderr
+    [line] = json.loads((tmp_path / "sweep" / "000" / "summary.json").read_text())["privacy"]
+    plan = {"noise_multiplier": 2.0, "sample_rate": 0.5, "steps": 6, "delta": 1e-5}
+    assert line["rdp"] < epsilon(**plan)
+    said = " ".join(done.stderr.split())
+    assert "the sweep's 2 runs together: Against whoever reads" in said
+    assert f"({math.ceil(epsilon(**plan) * 100) / 100:.3g}, 1e-05)" in said

@@ -6,9 +6,9 @@ from privfl.audit.dp.bounds import clopper_pearson, gaussian_trade_off, one_run,
 from privfl.audit.dp.canaries import client_scores, gradient_scores
 from privfl.audit.dp.claim import Claim
 from privfl.audit.dp.claims import audit_claims
-from privfl.audit.dp.evidence import LEVEL, Finding, Test, holm
+from privfl.audit.dp.evidence import LEVEL, Test, TestResult, holm
 from privfl.audit.dp.neighbours import Found, Search
-from privfl.audit.dp.play import Play, Stage, World
+from privfl.audit.dp.play import NeighbourWorld, Play, Stage
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape, Taped, differences
 from privfl.audit.dp.verdict import METHODS, Audited, audit_scores
@@ -18,8 +18,8 @@ __all__ = [
     "METHODS",
     "Audited",
     "Claim",
-    "Finding",
     "Found",
+    "NeighbourWorld",
     "Play",
     "Search",
     "Settings",
@@ -27,7 +27,7 @@ __all__ = [
     "Tape",
     "Taped",
     "Test",
-    "World",
+    "TestResult",
     "audit_claims",
     "audit_scores",
     "client_scores",

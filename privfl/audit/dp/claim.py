@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from privfl.audit.dp.bounds import Scores
-from privfl.audit.dp.evidence import Finding, Test, holm, verdict_of
+from privfl.audit.dp.evidence import Test, TestResult, holm, verdict_of
 from privfl.audit.dp.privacy_loss import loss_tests
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.verdict import Audited, Method, audit_scores
@@ -30,7 +30,7 @@ class Claim:
     subject: str
     releases: int
     claimed: float | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[TestResult, ...] = ()
     level: float = 0.0
     black_box: Audited | None = None
     canaries: int = 0
@@ -42,7 +42,7 @@ class Claim:
         return "no claim" if self.claimed is None else verdict_of(self.findings)
 
     @property
-    def alarms(self) -> tuple[Finding, ...]:
+    def alarms(self) -> tuple[TestResult, ...]:
         """The tests that refute the claim."""
         return tuple(finding for finding in self.findings if finding.alarm)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
-from privfl.audit.dp.play import Play, Stage, World
+from privfl.audit.dp.play import NeighbourWorld, Play, Stage
 from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
 from privfl.audit.dp.residual import (
     FEW,
@@ -26,7 +26,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
-from privfl.core import Charge, Ledger, Seeds
+from privfl.core import Charge, ClientId, Ledger, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
@@ -59,7 +59,7 @@ def audit_clients(
     tests += plays.charge_tests()
     first = plays.charges[0]
     if first.cohort_hidden:
-        tests += _replayed(scenario, searched.stages[0], first)
+        tests += _replayed(scenario, searched.stages[0], first, settings.inclusions)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -82,9 +82,10 @@ def audit_clients(
     )
 
 
-def _replayed(scenario: Scenario, stage: Stage, charge: Charge) -> list[Test]:
+def _replayed(scenario: Scenario, stage: Stage, charge: Charge, inclusions: int) -> list[Test]:
     """Cohorts drawn again, under other seeds, against what is charged."""
-    draws, drawn, tape = draws_for(len(scenario.clients)), [], Tape("drawn")
+    draws, tape = draws_for(len(scenario.clients), inclusions), Tape("drawn")
+    drawn: list[tuple[ClientId, ...]] = []
     for start in range(0, draws, scenario.rounds):
         seed = Seeds(scenario.seed).derive("replay", start)
         drawn += stage.draw(min(scenario.rounds, draws - start), seed, tape)
@@ -155,12 +156,20 @@ class _Plays:
         session = seeds.derive("canary session", number).to_bytes(8, "little")
         drawn = stage.draw(self.rounds, seeds.derive("canary play", number))
         played = stage.play(
-            World(rows), Tape("drawn"), self.rounds, session=session, cohorts=drawn.__getitem__
+            NeighbourWorld(rows),
+            Tape("drawn"),
+            self.rounds,
+            session=session,
+            cohorts=drawn.__getitem__,
         )
         self.tapes.append(played.tape)
         if silent is not None:
             quiet = silent.play(
-                World(rows), Tape("drawn"), self.rounds, session=session, cohorts=drawn.__getitem__
+                NeighbourWorld(rows),
+                Tape("drawn"),
+                self.rounds,
+                session=session,
+                cohorts=drawn.__getitem__,
             )
             self.quiet.append(quiet.tape)
         self.incidents += sum(len(said["incidents"]) for said in played.beside)
@@ -248,7 +257,8 @@ class _Plays:
         if event.mechanism not in ("skellam", "discrete_gaussian") or not moved > 0:
             return {"delta": (None, [], [])}
         scale = math.sqrt(numbers["variance"]) / numbers["l2"] * moved
-        plays, given = [], []
+        plays: list[list[Noise]] = []
+        given: list[Noise] = []
         for loud, quiet in zip(self.tapes, self.quiet, strict=True):
             plays.append([])
             for number in loud.opened.keys() & quiet.opened.keys():

@@ -32,7 +32,7 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TestResult:
     """A test beside all others: whether it alarms, and the least lie that it would have seen."""
 
     name: str
@@ -54,7 +54,7 @@ class Finding:
         }
 
 
-def holm(tests: Sequence[Test], level: float = LEVEL) -> tuple[Finding, ...]:
+def holm(tests: Sequence[Test], level: float = LEVEL) -> tuple[TestResult, ...]:
     """All tests at one level: the chance that an honest run has any alarm is at most ``level``,
     whatever the tests have to do with each other (Holm 1979).
 
@@ -69,7 +69,7 @@ def holm(tests: Sequence[Test], level: float = LEVEL) -> tuple[Finding, ...]:
         alarming.add(i)
     share = level / max(len(ordered), 1)
     return tuple(
-        Finding(
+        TestResult(
             t.name,
             t.about,
             t.seen,
@@ -81,6 +81,6 @@ def holm(tests: Sequence[Test], level: float = LEVEL) -> tuple[Finding, ...]:
     )
 
 
-def verdict_of(findings: Sequence[Finding]) -> Literal["ALARM", "not refuted"]:
+def verdict_of(findings: Sequence[TestResult]) -> Literal["ALARM", "not refuted"]:
     """ALARM where any test alarms. Nothing else refutes a claim, and nothing proves one."""
     return "ALARM" if any(finding.alarm for finding in findings) else "not refuted"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from privfl.audit.dp.evidence import Test
-from privfl.audit.dp.play import Cohorts, Play, Stage, World
+from privfl.audit.dp.play import Cohorts, NeighbourWorld, Play, Stage
 from privfl.audit.dp.tape import Tape, differences
 from privfl.core import Charge, ClientId, Seeds
 from privfl.engine import RunState, Scenario
@@ -88,11 +89,11 @@ class Search:
     def compare(self, rows: Rows, other: Rows, at: int, words: str) -> float:
         """Play two worlds that differ in the client at this position; what is found is noted."""
         changed = self.clients[at]
-        worlds = World(rows), World(other)
+        worlds = NeighbourWorld(rows), NeighbourWorld(other)
         if self.relation == "add_remove":
-            worlds = World(rows), World(rows, absent=changed)
+            worlds = NeighbourWorld(rows), NeighbourWorld(rows, absent=changed)
         elif self.relation == "zero_out":
-            worlds = World(rows), World(other, zeroed=changed)
+            worlds = NeighbourWorld(rows), NeighbourWorld(other, zeroed=changed)
         cohorts, session = self._with(changed), self.seeds.derive("session", self.found.pairs)
         one, two = (
             stage.play(
@@ -283,7 +284,8 @@ class Search:
     def _random(self, part: str, n: int, number: int) -> Tensor:
         rng = self.seeds.generator(f"rows of {part}", number)
         drawn = torch.randn(n, self.lengths[part], generator=rng)
-        return drawn * (INSIDE / drawn.norm(dim=1, keepdim=True))
+        rows: Tensor = drawn * (INSIDE / drawn.norm(dim=1, keepdim=True))
+        return rows
 
     def _climb(self, rows: Rows, other: Rows, at: int, worst: float, tries: int) -> None:
         """A (1 + 1) climb in the ball, whose step shrinks where it fails."""
@@ -306,7 +308,10 @@ class Search:
         rng, l2 = self.seeds.generator(f"climb of {part}", number), self.l2[part]
         drawn = torch.randn(rows.shape, generator=rng) / rows.shape[1] ** 0.5
         moved = rows + step * l2 * drawn
-        return moved * (INSIDE * l2 / moved.norm(dim=1, keepdim=True).clamp(min=INSIDE * l2))
+        inside: Tensor = moved * (
+            INSIDE * l2 / moved.norm(dim=1, keepdim=True).clamp(min=INSIDE * l2)
+        )
+        return inside
 
 
 def _over(moved: float, claimed: float) -> float:
@@ -324,6 +329,7 @@ def _server_side(one: RunState, two: RunState) -> list[str]:
     """Which of the server's data differ; clients' own memories, and the ledger, which is compared
     round by round, are not of it.
     """
-    own = {"clients": {}, "client_seats": {}, "attacks": {}}
-    a, b = replace(one, ledger=two.ledger, **own), replace(two, **own)  # type: ignore[arg-type]
-    return differences(a, b, "state")
+    empty: dict[int, Any] = {}
+    same = replace(one, ledger=two.ledger, clients=empty, client_seats=empty, attacks=empty)
+    other = replace(two, clients=empty, client_seats=empty, attacks=empty)
+    return differences(same, other, "state")

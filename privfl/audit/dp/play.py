@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.audit.dp.tape import CountedNoise, OnTape, Silent, Tape, cohort_or, open_on_tape
+from privfl.audit.dp.tape import CountedNoise, OnTape, SilentNoise, Tape, cohort_or, open_on_tape
 from privfl.core import (
     Bounded,
     Broadcast,
@@ -38,7 +38,7 @@ Cohorts = Callable[[int], tuple[ClientId, ...]]
 
 
 @dataclass(frozen=True)
-class World:
+class NeighbourWorld:
     """What clients hand out: by part a row for each client [n, d], in the order of the scenario's
     clients. ``absent`` is nowhere; all that ``zeroed`` sends is zero, its bit included.
     """
@@ -73,7 +73,7 @@ class _Hands:
             for client, index in scenario.clients.items()
         }
         self.parts = tuple(scenario.workload.method.parts(scenario.workload.model.d))
-        self.world = World({})
+        self.world = NeighbourWorld({})
 
     def train(
         self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
@@ -95,7 +95,7 @@ class _Hands:
 
 @dataclass(frozen=True, slots=True)
 class _ZeroingSide(ClientSide):
-    """The client half, under which one client's bit is nothing as well."""
+    """The client half, under which all that one client sends is zero, its bit included."""
 
     zeroed: ClientId | None = None
 
@@ -107,12 +107,15 @@ class _ZeroingSide(ClientSide):
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
     ) -> Mapping[str, Bounded]:
-        """As `ClientSide.bounded`."""
-        parts = ClientSide.bounded(self, plans, update, base, frame, conduct)
-        if update.client != self.zeroed or BITS not in parts:
+        """As `ClientSide.bounded`, of zero whatever its seats made of it."""
+        if update.client != self.zeroed:
+            return ClientSide.bounded(self, plans, update, base, frame, conduct)
+        aux = {part: torch.zeros_like(vector) for part, vector in update.aux.items()}
+        nothing = replace(update, delta=update.delta.zero_(), aux=aux)
+        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct)
+        if BITS not in parts:
             return parts
-        nothing = Bounded(update.client, torch.zeros(1), plans[BITS].l2)
-        return {**parts, BITS: nothing}
+        return {**parts, BITS: Bounded(update.client, torch.zeros(1), plans[BITS].l2)}
 
 
 @dataclass
@@ -120,7 +123,7 @@ class _TapedPlanner(Planner):
     """The planner, whose orders have their noise on a tape, for whom the auditor says."""
 
     tape: Tape = field(default_factory=lambda: Tape("drawn"))
-    world: World = field(default_factory=lambda: World({}))
+    world: NeighbourWorld = field(default_factory=lambda: NeighbourWorld({}))
     cohorts: Cohorts | None = None
 
     def order(self, state: RunState, aux: Mapping[str, Vector]) -> Order:
@@ -191,7 +194,7 @@ class Stage:
             noise = getattr(channel, channel.kind.noise_field)
         self.shares = noise is not None
         if noise is not None and silent:
-            channel = replace(channel, **{channel.kind.noise_field: Silent(noise)})  # type: ignore[type-var]
+            channel = replace(channel, **{channel.kind.noise_field: SilentNoise(noise)})  # type: ignore[type-var]
         self.scenario = replace(scenario, channel=channel, attackers=())
         self.hands = _Hands(self.scenario)
         self.engine = Engine(self.scenario, self.hands)
@@ -199,7 +202,7 @@ class Stage:
 
     def play(
         self,
-        world: World,
+        world: NeighbourWorld,
         tape: Tape,
         rounds: int,
         *,

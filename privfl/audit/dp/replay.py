@@ -12,15 +12,13 @@ from privfl.audit.dp.evidence import Least, Test
 from privfl.audit.dp.residual import SEEN
 from privfl.core import Coins, Sampling
 
-ENOUGH = 20_000
-"""Inclusions that are watched, where that takes no more than `MOST` draws."""
 FEWEST, MOST = 40, 2000
-"""Draws that are watched."""
+"""Draws that are watched at least and at most."""
 
 
-def draws_for(population: int) -> int:
-    """How many draws a replay makes from a population."""
-    return min(MOST, max(FEWEST, -(-ENOUGH // max(population, 1))))
+def draws_for(population: int, inclusions: int) -> int:
+    """How many draws from a population show so many inclusions."""
+    return min(MOST, max(FEWEST, -(-inclusions // max(population, 1))))
 
 
 def inclusion_tests(

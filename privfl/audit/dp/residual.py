@@ -103,7 +103,9 @@ def repeat_test(noise: Sequence[Noise], about: str) -> Test | None:
     d = min(map(len, noise), default=0)
     if len(noise) < 2 or d < FEW:
         return None
-    rows = np.stack([vector[:d] / max(np.linalg.norm(vector[:d]), 1e-300) for vector in noise])
+    rows = np.stack(
+        [vector[:d] / max(float(np.linalg.norm(vector[:d])), 1e-300) for vector in noise]
+    )
     alike = np.abs(rows @ rows.T)[np.triu_indices(len(rows), 1)]
     most, pairs = min(float(alike.max()), 1.0), len(alike)
 

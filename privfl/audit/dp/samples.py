@@ -127,7 +127,7 @@ def audit_samples(
     looked = min(
         max(math.ceil(settings.values / scenario.workload.model.d), 6), settings.most_rounds
     )
-    wanted = max(draws_for(n), looked)
+    wanted = max(draws_for(n, settings.inclusions), looked)
     scored, kept = Scored(), _Kept([], [])
     watched = _watched(canaries, gradient, silent, n, seeds) if settings.canaries else None
     for positions in _batches(gradient, n, scenario, wanted, seeds):

@@ -73,7 +73,8 @@ class Tape:
         """The fixed vector of a release, of about this length and of this shape."""
         rng = Seeds(self.seed).generator(f"tape {part}", round, len(self.releases))
         drawn = torch.randn(like.shape, generator=rng, dtype=torch.float64)
-        return (drawn * (size / like.shape[-1] ** 0.5)).to(like)
+        said: Tensor = (drawn * (size / like.shape[-1] ** 0.5)).to(like)
+        return said
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class CountedNoise:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class SilentNoise:
     """Noise in shares that is left out, while everything that is planned for it stays: what a
     channel then opens is what the noise would have met.
     """

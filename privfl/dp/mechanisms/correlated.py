@@ -21,7 +21,7 @@ from privfl.core import (
 )
 from privfl.dp.guarantee import correlated
 from privfl.dp.noise import normals
-from privfl.dp.strategies import Blt, Strategy, StrategyMatrix, Stream
+from privfl.dp.strategies import Blt, NoiseStream, Strategy, StrategyMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class CorrelatedState(KeepsSecrets):
 
     __slots__ = ("rows", "stream")
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: NoiseStream) -> None:
         self.stream, self.rows = stream, 0
 
 

@@ -34,8 +34,8 @@ def attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """What ``layer(query, key, value, ...)`` returns, of batches. ``is_causal`` is a hint about
-    ``attn_mask``, as in torch.
+    """What ``layer(query, key, value, ...)`` returns of query [b, t, d], key and value [b, s, ...]
+    (time first without ``batch_first``). ``is_causal`` is a hint about ``attn_mask``, as in torch.
 
     Raises:
         UnsupportedModel: no batch in front, learnt or zero extra keys, or a hint without its mask.

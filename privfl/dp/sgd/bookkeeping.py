@@ -8,6 +8,7 @@ norms), norms are added up, and the sum over samples is made once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -62,6 +63,8 @@ class _Book:
         self.batch = batch
         self.anchor = anchor
         self.pieces: dict[nn.Parameter, list[PerSampleGradient]] = {}
+        self.uses: Counter[nn.Parameter] = Counter()
+        self.squared: Tensor | None = None
 
     def run(
         self,
@@ -78,6 +81,7 @@ class _Book:
                 f"layer '{name}' got {x.shape[0]} rows for a batch of {self.batch} samples: use"
                 " engine 'vmap'."
             )
+        self.uses.update(p for p in layer._parameters.values() if p is not None)
         out: Tensor = _Recorded.apply(self.anchor, x, kernel, layer, self)  # type: ignore[no-untyped-call]
         return out
 
@@ -86,15 +90,21 @@ class _Book:
             parameter = layer._parameters.get(name)
             if parameter is not None and parameter.requires_grad:
                 self.pieces.setdefault(parameter, []).append(piece)
+                if self.uses[parameter] == 1:
+                    self._count(piece)  # while it is in the cache
+
+    def _count(self, piece: PerSampleGradient) -> None:
+        squared = piece.squared()
+        self.squared = squared if self.squared is None else self.squared + squared
 
     def norms(self, total: Tensor) -> Tensor:
         """Each sample's norm, with what is left of each parameter put together."""
-        squared = total.new_zeros(self.batch)
         for parameter, found in self.pieces.items():
-            piece = together(found, parameter.shape)
-            self.pieces[parameter] = [piece]
-            squared += piece.squared()
-        return squared.sqrt_()
+            if self.uses[parameter] > 1:
+                piece = together(found, parameter.shape)
+                self.pieces[parameter] = [piece]
+                self._count(piece)
+        return total.new_zeros(self.batch) if self.squared is None else self.squared.sqrt()
 
 
 def survey(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[tuple[str, nn.Module]]]:

@@ -179,7 +179,8 @@ class WatchedLoss:
         return mean
 
     def check(self, module: nn.Module, x: Tensor, y: Tensor) -> bool:
-        """Whether it could tell: the loss calls the module once, for one tensor.
+        """Whether it could tell of x [b, ...] and y [b, ...]: the loss calls the module once, for
+        one tensor.
 
         Raises:
             UnsupportedModel: the loss couples samples.

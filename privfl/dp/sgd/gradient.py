@@ -81,8 +81,9 @@ class DPGradient:
         l2: the clip.
         noise_multiplier: sigma over the clip; 0 adds nothing, and epsilon is then infinite.
         batch_size: the expected size of a batch: that of the training plan.
-        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, Embedding, LSTM),
-            ``"opacus"`` (what Opacus supports), ``"vmap"`` (anything that torch.func traces).
+        engine: ``"bookkeeping"`` (fast: Linear, Conv, GroupNorm, LayerNorm, RMSNorm, Embedding,
+            LSTM, MultiheadAttention, weights that are shared), ``"opacus"`` (what Opacus supports),
+            ``"vmap"`` (anything that torch.func traces).
         clipping: ``"flat"`` shortens what is longer than ``l2``; ``"normalised"`` brings every
             gradient to nearly ``l2`` (Bu et al. 2023, automatic clipping).
         microbatch: the most samples whose gradients are held at once; a batch is cut into such
@@ -228,22 +229,23 @@ class DPGradient:
         """One run of the engine, whose samples are seen not to be coupled before any is added."""
         engine, module = ENGINES[self.engine], model.module
         alone = self.engine == "vmap"  # each sample runs alone, whatever the loss couples
-        watched = WatchedLoss(loss)
+        watched = None if alone else WatchedLoss(loss)
+        if not alone:
+            self._check_once(module, loss, x, y)
 
         def factors(norms: Tensor) -> Tensor:
             if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
                 raise _NotFinite(norms)
-            if not alone:
-                self._check(watched, module, x, y)
+            if watched is not None and not watched.check(module, x, y):
+                check_model(engine, module, loss, x, y)
             return self._factors(norms)
 
-        return engine(module, loss if alone else watched, x, y, factors, model.grad).mean_loss
+        return engine(module, watched or loss, x, y, factors, model.grad).mean_loss
 
-    def _check(self, watched: WatchedLoss, module: nn.Module, x: Tensor, y: Tensor) -> None:
-        told = watched.check(module, x, y)
-        if told and module in self.checked.modules:
+    def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+        if module in self.checked.modules:
             return
-        if check_model(ENGINES[self.engine], module, watched.loss, x, y):
+        if check_model(ENGINES[self.engine], module, loss, x, y):
             self.checked.modules.add(module)
 
     def _factors(self, norms: Tensor) -> Tensor:

@@ -1,6 +1,4 @@
-"""Correlated noise of one client's training: batches in an order that lasts, and one stream of
-noise.
-"""
+"""Correlated noise of one training: batches in an order that lasts, one stream of noise."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from torch import Tensor
 from privfl.core import ConfigError, NoiseSource, Participation
 from privfl.dp.mechanisms.correlated import Correlated, CorrelatedRun
 from privfl.dp.noise import normals
-from privfl.dp.strategies import Strategy, Stream
+from privfl.dp.strategies import NoiseStream, Strategy
 
 
 def run_of(strategy: Strategy, noise_multiplier: float, steps: int, apart: int) -> CorrelatedRun:
@@ -44,7 +42,7 @@ class Ongoing:
     __slots__ = ("_deviation", "_stream")
 
     def __init__(self) -> None:
-        self._stream: Stream | None = None
+        self._stream: NoiseStream | None = None
         self._deviation = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:

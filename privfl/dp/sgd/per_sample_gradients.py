@@ -219,7 +219,7 @@ class BlockGradient:
         return self.part.squared()
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Into the rows."""
+        """Into the rows of a parameter [...]."""
         self.part.add(slot[self.start : self.stop], factors)
 
     def dense(self, shape: torch.Size) -> Float[Tensor, "b *shape"]:

@@ -96,7 +96,7 @@ class Blocks:
         return torch.stack([block.squared() for block in self.blocks]).sum(dim=0)
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Each into its rows."""
+        """Each into its rows of a parameter [...]."""
         for block in self.blocks:
             block.add(slot, factors)
 
@@ -139,7 +139,7 @@ class TiedGradient:
         return made.index_add_(0, self.table.tokens[sample], self.table.errors[sample].double())
 
     def add(self, slot: Tensor, factors: Float[Tensor, " b"]) -> None:
-        """Both, into one table."""
+        """Both, into one table [v, e]."""
         if self.ill is not None:
             for sample in self.ill.tolist():
                 slot.add_(self._exact(sample).mul_(factors[sample]))

@@ -1,7 +1,7 @@
 """Strategies of matrix mechanisms: how noise of one round hangs together with that of others."""
 
 from privfl.dp.strategies.banded import Banded
-from privfl.dp.strategies.base import Strategy, StrategyMatrix, Stream, rmse
+from privfl.dp.strategies.base import NoiseStream, Strategy, StrategyMatrix, rmse
 from privfl.dp.strategies.bisr import Bisr
 from privfl.dp.strategies.blt import Blt
 from privfl.dp.strategies.square_root import SquareRoot
@@ -11,10 +11,10 @@ __all__ = [
     "Banded",
     "Bisr",
     "Blt",
+    "NoiseStream",
     "SquareRoot",
     "Strategy",
     "StrategyMatrix",
-    "Stream",
     "Tree",
     "rmse",
 ]

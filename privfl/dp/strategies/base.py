@@ -15,7 +15,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 @runtime_checkable
-class Stream(Protocol):
+class NoiseStream(Protocol):
     """C^-1 Z row by row. It holds past noise, and so do its secrets: see `core.KeepsSecrets`."""
 
     def next(self, z: Vector) -> Vector:
@@ -65,7 +65,7 @@ class StrategyMatrix(Protocol):
         """The variance of each prefix sum of C^-1 Z [rounds], for Z of variance 1."""
         ...
 
-    def stream(self) -> Stream:
+    def stream(self) -> NoiseStream:
         """Fresh noise, before its first row."""
         ...
 

@@ -29,7 +29,7 @@ class Bisr:
     >>> from privfl.dp.strategies import rmse
     >>> once = Participation(rounds=1024, most=1)
     >>> [round(rmse(Bisr(bands).matrix(once), once), 2) for bands in (1, 4, 16)]
-    [22.64, 9.1, 5.1]
+    [22.64, 9.11, 5.1]
     """
 
     bands: int = 16

@@ -37,7 +37,7 @@ def banded(c: Array, most: int, apart: int) -> float:
     Raises:
         ConfigError: they do meet.
 
-    >>> banded(np.diag([0.0, 3.0, 0.0, 1.0, 2.0]), most=5, apart=2) ** 2
+    >>> round(banded(np.diag([0.0, 3.0, 0.0, 1.0, 2.0]), most=5, apart=2) ** 2, 9)
     13.0
     """
     gram = c.T @ c
@@ -67,7 +67,7 @@ def toeplitz(coefficients: Array, most: int, apart: int) -> float:
     does not increase: the client that comes in rounds 0, b, 2b, ... is the worst (Kalinin, Lampert
     2024, Theorem 2).
 
-    >>> toeplitz(np.ones(4), most=2, apart=2) ** 2
+    >>> round(toeplitz(np.ones(4), most=2, apart=2) ** 2, 9)
     10.0
     """
     return float(np.linalg.norm(shifted_sum(coefficients, most, apart)))

@@ -42,7 +42,7 @@ class SquareRoot:
     >>> from privfl.dp.strategies import rmse
     >>> once = Participation(rounds=1024, most=1)
     >>> round(rmse(SquareRoot().matrix(once), once), 3)
-    3.109
+    3.11
     """
 
     def matrix(self, participation: Participation) -> ToeplitzMatrix:

@@ -10,7 +10,7 @@ from scipy.signal import lfilter
 
 from privfl.core import ConfigError
 from privfl.dp.strategies import sensitivity
-from privfl.dp.strategies.base import Array, Stream
+from privfl.dp.strategies.base import Array, NoiseStream
 
 
 def inverse(coefficients: Array) -> Array:
@@ -46,7 +46,7 @@ class ToeplitzMatrix:
     coefficients: Array
     inverted: Array
     bands: int
-    streams: Callable[[], Stream] = field(repr=False)
+    streams: Callable[[], NoiseStream] = field(repr=False)
 
     def __post_init__(self) -> None:
         c = self.coefficients
@@ -79,6 +79,6 @@ class ToeplitzMatrix:
         """`prefix_errors`."""
         return prefix_errors(self.inverted)
 
-    def stream(self) -> Stream:
+    def stream(self) -> NoiseStream:
         """Fresh noise, before its first row."""
         return self.streams()

@@ -1,0 +1,266 @@
+"""What all runs on one data set may spend: the round that would pass it is not played, and two
+processes cannot both spend the rest. An epsilon in place of a noise multiplier.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from privfl import Federation, PrivateAggregation
+from privfl.aggregators import Mean
+from privfl.core import BudgetSpent, ConfigError, Faults, Sampling, Threat
+from privfl.dp import Clip, Gaussian, epsilon, spend
+from privfl.engine import Budget, Poisson
+
+DELTA = 1e-5
+
+
+def gaussian(steps, z=2.0):
+    return epsilon(noise_multiplier=z, sample_rate=1.0, steps=steps, delta=DELTA)
+
+
+def budget(tmp_path, steps):
+    """One that is enough for so many rounds with z = 2 by RDP, and no more by PLD."""
+    tight = epsilon(
+        noise_multiplier=2.0, sample_rate=1.0, steps=steps + 1, delta=DELTA, accountant="pld"
+    )
+    assert gaussian(steps) < tight, "these tests need both accountants to agree"
+    return Budget(gaussian(steps) * 1.001, DELTA, tmp_path / "data.jsonl")
+
+
+NOISY = {"mechanism": Gaussian(2.0), "rounds": 4}
+
+
+@dataclass
+class Speaks:
+    """A party that notes that it was called."""
+
+    honest: Any
+    called: list = field(default_factory=list)
+
+    def step(self, mail):
+        self.called.append(1)
+        return self.honest.step(mail)
+
+
+def test_a_run_ends_before_the_round_that_would_pass_the_budget(tmp_path, federation, camps):
+    called = []
+    faults = Faults(byzantine={"client/0": lambda honest: Speaks(honest, called)})
+    made = federation(camps(5), budget=budget(tmp_path, 3), **NOISY)
+    run = made.run(faults=faults)
+    assert len(run.history) == 3
+    assert any("Ended before round 4 of 4" in warning for warning in run.summary["warnings"])
+    assert [charge.round for charge in run.ledger.charges] == [0, 1, 2]
+    spoken = len(called)
+    with pytest.raises(BudgetSpent, match="nothing of it was sent"):
+        federation(camps(5), budget=budget(tmp_path, 3), **NOISY).run(faults=faults)
+    assert len(called) == spoken
+
+
+def test_several_runs_and_the_layer_spend_one_budget(tmp_path, federation, camps):
+    had = budget(tmp_path, 3)
+    federation(camps(5), budget=had, **{**NOISY, "rounds": 2}).run()
+    layer = PrivateAggregation(
+        bound=Clip(1.0), mechanism=Gaussian(2.0), relation="replace_one", budget=had
+    )
+    updates = dict(enumerate(camps(5)))
+    layer.aggregate(updates)
+    with pytest.raises(BudgetSpent):
+        layer.aggregate(updates)
+    assert len(layer.ledger.charges) == 1
+    with pytest.raises(BudgetSpent):
+        federation(camps(5), budget=had, seed=1, **NOISY).run()
+
+
+RACER = """
+import json, sys
+from pathlib import Path
+from privfl.core import BudgetSpent, Charge, DpEvent, Sampling
+from privfl.engine import Budget
+event = DpEvent("gaussian", {"noise_multiplier": 2.0})
+charge = Charge(0, event, Sampling("all", 1.0, 10), "client", "replace_one")
+account = Budget(float(sys.argv[2]), 1e-5, Path(sys.argv[1])).opened()
+print("ready", flush=True)
+sys.stdin.readline()
+held = 0
+for number in range(8):
+    try:
+        account.hold((charge,))
+        held += 1
+    except BudgetSpent:
+        pass
+print(json.dumps(held), flush=True)
+"""
+
+
+def test_two_processes_cannot_both_spend_the_rest(tmp_path):
+    had = budget(tmp_path, 5)
+    words = [sys.executable, "-c", RACER, str(had.ledger), str(had.epsilon)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    held = [json.loads(racer.communicate()[0]) for racer in racers]
+    assert sum(held) == 5
+    assert len(had.ledger.read_text().splitlines()) == 5
+
+
+def test_a_seed_that_draws_the_cohorts_spends_the_figure_without_amplification(
+    tmp_path, federation, camps
+):
+    parts = {
+        "mechanism": Gaussian(2.0),
+        "sampler": Poisson(0.2),
+        "aggregator": Mean(weighted=False, denominator=2.0),
+        "rounds": 12,
+        "seed": 2,
+    }
+    secret = federation(camps(5), threat=Threat(sampling="secret"), **parts)
+    [spent] = spend(secret.run().ledger, DELTA, pld=False)
+    enough = Budget(spent.rdp * 1.01, DELTA, tmp_path / "secret.jsonl")
+    whole = federation(camps(5), threat=Threat(sampling="secret"), budget=enough, **parts).run()
+    assert len(whole.history) == 12
+    seeded = Budget(spent.rdp * 1.01, DELTA, tmp_path / "seeded.jsonl")
+    assert len(federation(camps(5), budget=seeded, **parts).run().history) < 12
+
+
+def test_a_run_without_noise_has_no_place_in_a_budget(tmp_path, federation, camps):
+    with pytest.raises(ConfigError, match="adds no noise"):
+        federation(camps(5), budget=budget(tmp_path, 3))
+
+
+SAMPLES = {
+    "data": {"name": "digits", "clients": 2, "partition": {"name": "iid"}},
+    "training": {
+        "name": "sgd",
+        "steps": 1,
+        "gradient": {"name": "dp", "l2": 1.0, "noise_multiplier": 2.0},
+    },
+    "rounds": 1,
+    "executor": "sequential",
+}
+
+
+def test_claims_of_clients_and_of_samples_are_not_added_up(tmp_path, federation, camps):
+    ledger = str(tmp_path / "data.jsonl")
+    federation(camps(5), budget=budget(tmp_path, 3), **{**NOISY, "rounds": 1}).run()
+    made = Federation.from_config({**SAMPLES, "budget": {"epsilon": 90.0, "ledger": ledger}})
+    with pytest.raises(BudgetSpent, match="cannot be added up"):
+        made.run()
+
+
+def test_a_config_spends_its_budget_of_samples_over_runs_that_deal_them_out_anew(tmp_path):
+    ledger = str(tmp_path / "data.jsonl")
+    run = Federation.from_config(SAMPLES).run()
+    alone = max(one.as_drawn for one in spend(run.ledger, DELTA, pld=False))
+    config = {**SAMPLES, "budget": {"epsilon": 1.2 * alone, "ledger": ledger}}
+    Federation.from_config(config).run()
+    with pytest.raises(BudgetSpent):
+        Federation.from_config({**config, "seed": 1}).run()
+
+
+# ---- an epsilon in place of a noise multiplier
+
+CONFIG = {
+    "data": {"name": "digits", "clients": 12, "partition": {"name": "iid"}},
+    "rounds": 5,
+    "executor": "sequential",
+    "bound": {"name": "clip", "l2": 0.5},
+}
+SHARES = {"name": "secagg", "bits": 20, "fidelity": "ideal"}
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "more"),
+    [
+        ({"name": "gaussian"}, {}),
+        ({"name": "gaussian"}, {"sampler": {"name": "poisson", "rate": 0.5}}),
+        ({"name": "gaussian"}, {"sampler": {"name": "fixed_size", "size": 4}}),
+        ({"name": "gaussian"}, {"relation": "replace_one"}),
+        (
+            {"name": "gaussian"},
+            {
+                "sampler": {"name": "poisson", "rate": 0.5},
+                "threat": {"sees_cohort": True},
+                "rounds": 1,
+            },
+        ),
+        ({"name": "skellam"}, {}),
+        ({"name": "local_gaussian"}, {}),
+        ({"name": "distributed_skellam"}, {"channel": SHARES}),
+        ({"name": "distributed_skellam"}, {"channel": SHARES, "threat": {"colluders": 3}}),
+        ({"name": "scheduled_gaussian", "schedule": {"name": "decaying", "k": 0.1}}, {}),
+        (
+            {"name": "gaussian"},
+            {"bound": {"name": "adaptive_clip", "initial": 0.5, "count_noise": 3.0}},
+        ),
+        (
+            {"name": "gaussian"},
+            {
+                "training": {"name": "scaffold", "steps": 1},
+                "bound": {"name": "clip", "l2": 0.5, "parts": {"control": 1.0}},
+            },
+        ),
+    ],
+)
+def test_an_epsilon_in_place_of_noise_is_what_the_run_spends(mechanism, more):
+    config = {**CONFIG, "mechanism": {**mechanism, "epsilon": 6.0}, **more}
+    run = Federation.from_config(config).run()
+    [spent] = spend(run.ledger, DELTA, pld=False)
+    least = 3.0 if "channel" in more else 5.94  # shares are planned for the fewest survivors
+    assert least < spent.rdp <= 6.0
+
+
+def test_an_epsilon_that_other_noise_of_the_run_spends_already_is_refused():
+    adaptive = {"name": "adaptive_clip", "initial": 0.5}
+    mechanism = {"name": "gaussian", "epsilon": 6.0}
+    with pytest.raises(ConfigError, match="out of reach"):
+        Federation.from_config({**CONFIG, "bound": adaptive, "mechanism": mechanism})
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "words"),
+    [
+        ({"name": "gaussian", "epsilon": 3.0, "noise_multiplier": 1.0}, "one follows from the"),
+        ({"name": "gaussian", "epsilon": 0.0}, "above 0"),
+        ({"name": "gaussian", "epsilon": "much"}, "above 0"),
+        ({"name": "gaussian"}, "noise_multiplier"),
+        ({"name": "gauss", "epsilon": 1.0}, "did you mean"),
+    ],
+)
+def test_epsilons_that_cannot_be_are_refused_in_words(mechanism, words):
+    with pytest.raises(ConfigError, match=words):
+        Federation.from_config({**CONFIG, "mechanism": mechanism})
+
+
+def test_an_epsilon_is_for_the_delta_of_the_run(tmp_path):
+    noises = [
+        Federation.from_config(
+            {**CONFIG, "mechanism": {"name": "gaussian", "epsilon": 3.0}, "audit": {"delta": delta}}
+        ).scenario.mechanism.noise_multiplier
+        for delta in (1e-7, 1e-3)
+    ]
+    assert noises[0] > 1.2 * noises[1]
+
+
+def test_a_layer_that_failed_for_its_budget_leaves_the_ledger_as_it_was(tmp_path):
+    had = Budget(0.1, DELTA, tmp_path / "data.jsonl")
+    layer = PrivateAggregation(
+        bound=Clip(1.0),
+        mechanism=Gaussian(1.0),
+        sampling=Sampling("all", 1.0, 4),
+        denominator=4,
+        budget=had,
+    )
+    with pytest.raises(BudgetSpent):
+        layer.aggregate({client: torch.ones(3) for client in range(4)})
+    assert not layer.ledger.charges
+    assert not had.ledger.exists()
