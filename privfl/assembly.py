@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from privfl import catalog
 from privfl.aggregators import Mean
-from privfl.config import Config
+from privfl.config import Config, DataConfig
 from privfl.core import (
     Channel,
     ClientId,
@@ -276,6 +276,11 @@ def _split(config: Config) -> Split:
     """The data set, with its options: one of privfl's, or a plug-in's."""
     name, options = config.data.name, config.data.options
     if name in DATASETS or name not in catalog.DATASETS:
+        own = catalog.fields_of(DATASETS[name], ())[0] if name in DATASETS else options
+        for key in options:
+            if key not in own:
+                keys = (*DataConfig.model_fields, *own)
+                raise ConfigError(f"data set '{name}': {unknown('key', key, keys)}")
         return load(name, **options)
     split: Split = catalog.build("data set", catalog.DATASETS, {"name": name, **options})(None)
     return split
@@ -298,6 +303,7 @@ def _with(
 ) -> Any:
     """A rule, a defence or a bound, with what it declares that it needs of the run."""
     if part["name"] not in table:
+        _refuse_in_the_wrong_place(seam, part["name"])
         return catalog.build(seam, table, part)
     needs = catalog.needs_of(table[part["name"]])
     return catalog.build(seam, table, part, {name: oracles.of(it) for name, it in needs.items()})
@@ -310,7 +316,7 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
         ]
         raise ConfigError(
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
-            f" and channel '{config.channel['name']}' takes none; {', '.join(able)} does."
+            f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
     noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
     return noised
@@ -371,6 +377,19 @@ def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Map
     return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
 
 
+def _refuse_in_the_wrong_place(seam: str, name: str) -> None:
+    """Say where a rule that is named among the defences, or the other way round, belongs."""
+    if seam == "aggregator" and name in catalog.DEFENCES:
+        raise ConfigError(
+            f"'{name}' is no aggregator but a defence beside one: name it in defences, as in"
+            f" defences: [{name}]."
+        )
+    if seam == "defence" and name in catalog.AGGREGATORS:
+        raise ConfigError(
+            f"'{name}' is no defence but an aggregator: name it there, as in aggregator: {name}."
+        )
+
+
 def _refuse_impossible(config: Config) -> None:
     """Say which rules would work where this one cannot, and through which channels it would."""
     for seam, table, part in (
@@ -378,6 +397,7 @@ def _refuse_impossible(config: Config) -> None:
         ("aggregator", catalog.AGGREGATORS, config.aggregator),
     ):
         if part["name"] not in table:
+            _refuse_in_the_wrong_place(seam, part["name"])
             raise ConfigError(unknown(seam, part["name"], table))
     name, over = config.aggregator["name"], config.channel["name"]
     if catalog.works(name, over):

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -182,6 +183,10 @@ class PrivateAggregation(Generic[O]):
                 "denominator goes with the mean; a rule of your own divides as it says: leave one"
                 " of the two out."
             )
+        if bound is not None and not isinstance(bound, Bound):
+            raise ConfigError(
+                f"bound must be one of privfl.dp, as in Clip(l2=1.0), and is {bound!r}."
+            )
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
@@ -196,9 +201,10 @@ class PrivateAggregation(Generic[O]):
         if mechanism is not None:
             if not isinstance(mechanism, Mechanism):
                 raise ConfigError(
-                    f"{type(mechanism).__name__} is no noise on an aggregate: noise in shares goes"
-                    " into the channel that carries them, as in SecAgg(noise=...), and correlated"
-                    " noise into a Federation, which knows all rounds of the run."
+                    f"mechanism {mechanism!r} is no noise on an aggregate, as"
+                    " Gaussian(noise_multiplier=1.0) is: noise in shares goes into the channel that"
+                    " carries them, as in SecAgg(noise=...), and correlated noise into a"
+                    " Federation, which knows all rounds of the run."
                 )
             check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local
@@ -236,11 +242,17 @@ class PrivateAggregation(Generic[O]):
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type.
 
         Raises:
-            BadUpdate: no updates, different lengths, or NaN (the client is named).
+            BadUpdate: no updates, different lengths, NaN (the client is named), or a client whose
+                name is no whole number.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
         """
+        if not isinstance(updates, Mapping):
+            raise BadUpdate(
+                "updates are vectors by client, as in {0: vector, 1: vector}, and these are a"
+                f" {type(updates).__name__}."
+            )
         if not updates:
             raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
         began = time.perf_counter()
@@ -402,6 +414,7 @@ def _require_drawn(n: int, sampling: Sampling) -> None:
 
 
 def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
+    _named(client)
     if update.ndim != 1 or len(update) != d:
         raise BadUpdate(
             f"client {client}: a flat vector of {d} values was expected, and this has shape"
@@ -413,6 +426,11 @@ def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
         else torch.from_numpy(np.ascontiguousarray(update))
     )
     return vector.detach().to("cpu", torch.float32)
+
+
+def _named(client: object) -> None:
+    if not isinstance(client, Integral):
+        raise BadUpdate(f"client {client!r}: a client is named by a whole number.")
 
 
 def _like(first: V, mean: Vector) -> V:

@@ -221,9 +221,10 @@ class Pipeline:
         release, far = self.releases[part], self.reach(part, rows)
         if release.rule is None and self.neighbours.relation == "add_remove":
             raise ConfigError(
-                f"'{part}' carries noise in every client's row, and who comes or goes is seen by"
-                " it: a client's share leaves together with the client. Claim zero_out (it is"
-                " there and sends zero) or replace_one."
+                f"relation add_remove cannot be claimed: every client's row of the part '{part}'"
+                " carries noise, which leaves together with the client, so that who comes or goes"
+                " is seen. Set relation to zero_out (the client is there and sends zero) or"
+                " replace_one."
             )
         if far == math.inf or math.isnan(far):
             raise ConfigError(self._unproved(part, rows))
