@@ -49,7 +49,8 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
-from privfl.dp.pipeline import Made, Pipeline, played_again
+from privfl.dp.charges import played_again
+from privfl.dp.pipeline import Made, Pipeline
 from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
