@@ -1,0 +1,40 @@
+"""Updates of the caller's kind, numpy or torch, as vectors and back."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from privfl.core import BadUpdate, ClientId, Vector
+
+Array = npt.NDArray[np.floating[Any]]
+V = TypeVar("V", Vector, Array)
+
+
+def flat_vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
+    """An update [d] as float32 on the CPU.
+
+    Raises:
+        BadUpdate: it has another shape.
+    """
+    if update.ndim != 1 or len(update) != d:
+        raise BadUpdate(
+            f"client {client}: a flat vector of {d} values was expected, and this has shape"
+            f" {tuple(update.shape)}."
+        )
+    vector = (
+        update
+        if isinstance(update, torch.Tensor)
+        else torch.from_numpy(np.ascontiguousarray(update))
+    )
+    return vector.detach().to("cpu", torch.float32)
+
+
+def like(first: V, mean: Vector) -> V:
+    """A mean [d] of the kind, device and type of an update."""
+    if isinstance(first, torch.Tensor):
+        return mean.to(first.device, first.dtype)
+    return mean.numpy().astype(first.dtype)
