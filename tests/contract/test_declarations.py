@@ -28,7 +28,7 @@ from privfl.core import (
 from privfl.crypto import BFV, Plain, SecAgg
 from privfl.data import load
 from privfl.dp import Clip, Gaussian, LocalGaussian
-from privfl.engine import Attacker, Poisson, forward_of
+from privfl.engine import Attacker, Poisson, check_scenario, forward_of
 from privfl.training import LocalSGD
 
 SEEDED = torch.Generator().manual_seed(0)
@@ -303,7 +303,7 @@ def test_a_rule_without_declarations_is_refused_in_a_sentence():
     scenario = Federation.from_config(BASE).scenario
     object.__setattr__(scenario, "aggregator", Undeclared())
     with pytest.raises(ConfigError, match="Undeclared declares no reads, needs_ids"):
-        scenario.check()
+        check_scenario(scenario)
 
 
 def test_a_channel_that_declares_an_informed_server_and_has_none_is_refused(digits):
