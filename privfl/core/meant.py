@@ -51,7 +51,7 @@ def _arm(hint: Any) -> list[str]:
         return [f"a list of {_several(hint)}"]
     if hint is dict or origin in (dict, Mapping):
         return ["a mapping of keys"]
-    return [_ONE.get(hint, getattr(hint, "__name__", str(hint)))]
+    return [_ONE.get(hint, hint.__name__ if isinstance(hint, type) else str(hint))]
 
 
 def _several(hint: Any) -> str:

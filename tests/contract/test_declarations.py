@@ -329,10 +329,10 @@ def test_a_key_that_opens_few_sums_refuses_more_rounds(digits):
 # ---- nothing else looks at names
 
 FOREIGN = {
+    "core/field_values.py": "the fields of a dataclass, by dataclasses.fields",
     "crypto/he/lattice/seal.py": "whether the operating system has memory files",
     "dp/sgd/hooks.py": "what Opacus leaves on a parameter",
     "dp/sgd/lstm.py": "torch's own names of an LSTM's weights",
-    "engine/checkpoint.py": "the fields of a dataclass, by dataclasses.fields",
 }
 
 
