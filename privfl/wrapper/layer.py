@@ -1,22 +1,15 @@
-"""Privacy layers for somebody else's training loop: updates in, a mean and a receipt out, no engine
-needed.
-"""
+"""The layer: it keeps a session, a journal and what failed from round to round."""
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import binom
 
 from privfl.aggregators import Mean
 from privfl.core import (
@@ -28,15 +21,11 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Context,
-    DpEvent,
-    Fidelity,
     Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
     OsNoise,
-    PartyId,
-    Power,
     PrivflError,
     RoundFailed,
     RoundPlan,
@@ -44,55 +33,25 @@ from privfl.core import (
     Rule,
     Sampling,
     Threat,
-    Vector,
     client_party,
     dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
-from privfl.dp.pipeline import Made, Pipeline, played_again
+from privfl.dp.charges import played_again
+from privfl.dp.pipeline import Made, Pipeline
 from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
+from privfl.wrapper.receipt import Receipt
+from privfl.wrapper.sampled import require_drawn
+from privfl.wrapper.updates import V, flat_vector, like
 
 UNSEEN = (
     "what the loop around this layer does with clients' data, its start and its choices included"
 )
-Array = npt.NDArray[np.floating[Any]]
-V = TypeVar("V", Vector, Array)
 O = TypeVar("O")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What one aggregation cost and showed.
-
-    ``server_reads`` says what the server could read if it followed the protocol: every update, or
-    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
-    party can do (the channel's ``guarantee`` says how); ``mail`` whether
-    the parties' letters were signed. Where ``fidelity`` is ideal no protocol
-    ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
-    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
-    ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
-    """
-
-    round: int
-    survivors: tuple[ClientId, ...]
-    dropped: tuple[ClientId, ...]
-    excluded: Mapping[PartyId, str]
-    server_reads: str
-    mail: str
-    read_by: str
-    liars: Mapping[str, Power]
-    fidelity: Fidelity
-    bytes_sent: int | None
-    exchanges: int | None
-    seconds: float | None
-    event: DpEvent | None
-    epsilon: float | None
-    epsilon_note: str
-    statement: str
 
 
 class PrivateAggregation(Generic[O]):
@@ -117,6 +76,7 @@ class PrivateAggregation(Generic[O]):
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
             denominator beside a rule, mail that is neither "bare" nor "signed".
 
+    >>> import numpy as np
     >>> layer = PrivateAggregation(channel=Plain())
     >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
     >>> mean, receipt.server_reads
@@ -258,7 +218,7 @@ class PrivateAggregation(Generic[O]):
         began = time.perf_counter()
         first = next(iter(updates.values()))
         vectors = {
-            client: _vector(client, update, len(first)) for client, update in updates.items()
+            client: flat_vector(client, update, len(first)) for client, update in updates.items()
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
@@ -337,7 +297,7 @@ class PrivateAggregation(Generic[O]):
             epsilon_note=note,
             statement=self._statement(),
         )
-        return _like(first, released["delta"].vector), receipt
+        return like(first, released["delta"].vector), receipt
 
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups
@@ -352,7 +312,7 @@ class PrivateAggregation(Generic[O]):
         """
         sampling = self.sampling or Sampling("all", 1.0, len(cohort))
         if self.sampling is not None:
-            _require_drawn(len(cohort), self.sampling)
+            require_drawn(len(cohort), self.sampling)
         rows = max(self._rows(len(cohort)), 1)
         pipeline = pipeline_of(
             {"delta": self.bound},
@@ -392,48 +352,3 @@ class PrivateAggregation(Generic[O]):
         dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
         charges = [c for c in self.ledger.charges if c.subject == dearest.subject]
         return sentence(dearest, charges, (UNSEEN,))
-
-
-def _require_drawn(n: int, sampling: Sampling) -> None:
-    """Refuse a cohort of n that the sampling does not draw: its claim would be about other rounds.
-
-    Raises:
-        ConfigError: more clients than a sample holds, or, of a Poisson sample, more than it has but
-            with chance 2^-40.
-    """
-    most = sampling.population * (sampling.rate if sampling.scheme == "fixed_size" else 1)
-    unlikely = sampling.scheme == "poisson" and (
-        binom.logsf(n - 1, sampling.population, sampling.rate) < -40 * math.log(2)
-    )
-    if n > most * (1 + 1e-9) or unlikely:
-        raise ConfigError(
-            f"{n} updates came, and {sampling.scheme} sampling at rate {sampling.rate:g} of"
-            f" {sampling.population} clients does not draw so many: give the sampling that really"
-            " chose this round's clients."
-        )
-
-
-def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
-    _named(client)
-    if update.ndim != 1 or len(update) != d:
-        raise BadUpdate(
-            f"client {client}: a flat vector of {d} values was expected, and this has shape"
-            f" {tuple(update.shape)}."
-        )
-    vector = (
-        update
-        if isinstance(update, torch.Tensor)
-        else torch.from_numpy(np.ascontiguousarray(update))
-    )
-    return vector.detach().to("cpu", torch.float32)
-
-
-def _named(client: object) -> None:
-    if not isinstance(client, Integral):
-        raise BadUpdate(f"client {client!r}: a client is named by a whole number.")
-
-
-def _like(first: V, mean: Vector) -> V:
-    if isinstance(first, torch.Tensor):
-        return mean.to(first.device, first.dtype)
-    return mean.numpy().astype(first.dtype)
