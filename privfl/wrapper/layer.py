@@ -44,7 +44,7 @@ from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, t
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
-from privfl.wrapper.receipt import Receipt
+from privfl.wrapper.receipt import Receipt, of_nobody
 from privfl.wrapper.sampled import require_drawn
 from privfl.wrapper.updates import V, flat_vector, like
 
@@ -70,7 +70,11 @@ class PrivateAggregation(Generic[O]):
     first message, to the ``budget`` of the data where there is one, and in ``ledger_file`` where
     one is given: a layer that starts anew with that file goes on from it. Noise is from the
     operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
-    between the parties (`crypto.post`), which all are in this process.
+    between the parties (`crypto.post`), all in this process.
+
+    Where ``sampling`` is Poisson, whether a round is played must not tell that somebody was drawn:
+    give the rounds for which nobody was drawn too, as ``aggregate({})``. Their aggregate is noise
+    alone. A claim under ``add_remove`` does not hold for a caller who leaves them out.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
@@ -194,16 +198,21 @@ class PrivateAggregation(Generic[O]):
         self._id = secrets.token_bytes(16)
         self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
         self._round = 0
+        self._last: Any = None
 
-    def aggregate(self, updates: Mapping[ClientId, V]) -> tuple[V, Receipt]:
+    def aggregate(
+        self, updates: Mapping[ClientId, V], example: V | None = None
+    ) -> tuple[V, Receipt]:
         """One round: the aggregate, of the kind and type of the updates, and the receipt.
 
         Args:
-            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type.
+            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
+                none where a Poisson sample has nobody in it.
+            example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, different lengths, NaN (the client is named), or a client whose
-                name is no whole number.
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, NaN
+                (the client is named), or a client whose name is no whole number.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
@@ -214,9 +223,9 @@ class PrivateAggregation(Generic[O]):
                 f" {type(updates).__name__}."
             )
         if not updates:
-            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
+            return self._of_nobody(self._last if example is None else example)
         began = time.perf_counter()
-        first = next(iter(updates.values()))
+        first = self._last = next(iter(updates.values()))
         vectors = {
             client: flat_vector(client, update, len(first)) for client, update in updates.items()
         }
@@ -298,6 +307,44 @@ class PrivateAggregation(Generic[O]):
             statement=self._statement(),
         )
         return like(first, released["delta"].vector), receipt
+
+    def _of_nobody(self, example: V | None) -> tuple[V, Receipt]:
+        """A round of a Poisson sample with nobody in it: noise alone, and what rounds cost."""
+        drawn = self.sampling is not None and self.sampling.scheme == "poisson"
+        if not drawn or self.mechanism is None or self._local:
+            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
+        if example is None:
+            raise BadUpdate(
+                "nobody was drawn, and no round before says what updates look like: give"
+                " example=..., a vector of their kind and length."
+            )
+        d = len(example)
+        pipeline = self._pipeline(d, ())
+        if not pipeline.noise_alone(0):
+            raise BadUpdate(
+                "there are no updates, and this layer releases no round of nobody: its channel or"
+                " its rule needs some. What is claimed allows for that."
+            )
+        plan = RoundPlan(self._round, (), d, self.bound.l2, session=self._id)
+        self._round += 1
+        charged = pipeline.charges({"delta": plan})
+        held = "" if self._account is None else self._account.hold(charged)
+        entry = self._journal.enter(charged)
+        nothing = {"delta": Made(torch.zeros(d), rows=0, survivors=0)}
+        released, spent = pipeline.release({"delta": plan}, nothing, self.noise)
+        self._journal.settle(entry, spent)
+        if self._account is not None:
+            self._account.settle(held, spent)
+        epsilon, note = self._spent()
+        receipt = of_nobody(
+            plan,
+            self.channel.guarantee,
+            MAIL[self._session.mail],
+            event=spent[0].event,
+            epsilon=(epsilon, note),
+            statement=self._statement(),
+        )
+        return like(example, released["delta"].vector), receipt
 
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from privfl.core import ClientId, DpEvent, Fidelity, PartyId, Power
+from privfl.core import ClientId, DpEvent, Fidelity, Guarantee, PartyId, Power, RoundPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,36 @@ class Receipt:
     epsilon: float | None
     epsilon_note: str
     statement: str
+
+
+def of_nobody(
+    plan: RoundPlan,
+    said: Guarantee[Any],
+    mail: str,
+    *,
+    event: DpEvent,
+    epsilon: tuple[float | None, str],
+    statement: str,
+) -> Receipt:
+    """The receipt of a round for which nobody was drawn; ``said`` is what its channel guarantees,
+    ``epsilon`` what is spent so far, with the reason where that is None.
+    """
+    ran = said.measured
+    return Receipt(
+        round=plan.number,
+        survivors=(),
+        dropped=(),
+        excluded={},
+        server_reads="nothing: nobody was drawn",
+        mail=mail,
+        read_by=said.read_by(plan),
+        liars=said.liars(),
+        fidelity=said.fidelity,
+        bytes_sent=0 if ran else None,
+        exchanges=0 if ran else None,
+        seconds=0.0 if ran else None,
+        event=event,
+        epsilon=epsilon[0],
+        epsilon_note=epsilon[1],
+        statement=statement,
+    )
