@@ -322,8 +322,7 @@ class PrivateAggregation(Generic[O]):
         pipeline = self._pipeline(d, ())
         if not pipeline.noise_alone(0):
             raise BadUpdate(
-                "there are no updates, and this layer releases no round of nobody: its channel or"
-                " its rule needs some. What is claimed allows for that."
+                "there are no updates, and no round of nobody here: channel or rule need some."
             )
         plan = RoundPlan(self._round, (), d, self.bound.l2, session=self._id)
         self._round += 1
