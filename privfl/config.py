@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from privfl.core import ConfigError, unknown, wrong_value
+from privfl.core import ConfigError, in_words, unknown, wrong_value
 
 
 def _as_part(value: Any) -> Any:
@@ -243,8 +243,47 @@ def _sentence(error: ValidationError) -> str:
         return unknown(
             "key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields]
         )
+    if first["type"] == "missing":
+        return f"config key '{'.'.join(where)}' is missing: {where[0]} needs it."
     hint, known = _meant(where)
     return f"config key '{'.'.join(known)}' {wrong_value(dict(first), hint)}"
+
+
+def every_key() -> list[dict[str, str]]:
+    """Every key of a config: what it takes, and what it is without it.
+
+    >>> [row for row in every_key() if row["key"] == "rounds"]
+    [{'key': 'rounds', 'takes': 'a whole number', 'default': '20'}]
+    """
+    return _keys(Config, "")
+
+
+def _keys(model: type[BaseModel], above: str) -> list[dict[str, str]]:
+    rows = []
+    for name, field in model.model_fields.items():
+        below = _GROUPS.get(name) or (DataConfig if name == "data" else None)
+        if below is not None and not above:
+            rows += _keys(below, f"{name}.")
+            continue
+        hint, without = field.annotation, field.get_default()
+        takes = in_words(hint)
+        if BeforeValidator(_as_part) in field.metadata:
+            takes = "a name, or a mapping with a name"
+        elif BeforeValidator(_as_parts) in field.metadata:
+            takes = "a list of names, or of mappings with a name"
+        needed = f"needed with {above.removesuffix('.')}"
+        default = needed if field.is_required() else _written(without)
+        rows.append({"key": f"{above}{name}", "takes": takes, "default": default})
+    return rows
+
+
+def _written(value: Any) -> str:
+    """A default as a config has it."""
+    if isinstance(value, Mapping) and value.keys() == {"name"}:
+        return str(value["name"])
+    if value is None:
+        return "none"
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
 def _meant(where: Sequence[str]) -> tuple[Any, list[str]]:

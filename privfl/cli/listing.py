@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from privfl import catalog
+from privfl import catalog, config
 from privfl.cli import compatible
 from privfl.cli.screen import table
 from privfl.core import ConfigError, unknown
 from privfl.report import guarantees
 
-GUARANTEES = "guarantees"
+GUARANTEES, KEYS = "guarantees", "keys"
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 
 
 def show(
     what: Annotated[
-        str | None, typer.Argument(help=f"One of: {', '.join((*catalog.SEAMS, GUARANTEES))}.")
+        str | None, typer.Argument(help=f"One of: {', '.join((*catalog.SEAMS, GUARANTEES, KEYS))}.")
     ] = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")
@@ -28,7 +28,7 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what can be named in a config, and what channels promise."""
+    """Show what can be named in a config, its keys, and what channels promise."""
     if compat:
         if not as_json:
             print(compatible.page(catalog.compatibility()))  # noqa: T201
@@ -43,6 +43,9 @@ def show(
         else:
             table("Who reads, and what one liar can do", guarantees.channel_rows(), as_json)
         return
+    if what == KEYS:
+        table("Keys of a config; each may be left out", config.every_key(), as_json)
+        return
     if what is None and page:
         print(catalog.page(), end="")  # noqa: T201
         return
@@ -54,7 +57,7 @@ def show(
         table("What there is (privfl list WHAT for more)", rows, as_json)
         return
     if what not in catalog.SEAMS:
-        raise ConfigError(unknown("list", what, (*catalog.SEAMS, GUARANTEES)))
+        raise ConfigError(unknown("list", what, (*catalog.SEAMS, GUARANTEES, KEYS)))
     described = catalog.describe(what)
     if what == "channels":
         described = [{**row, **guarantees.short(row["name"])} for row in described]

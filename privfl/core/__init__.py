@@ -93,7 +93,7 @@ from privfl.core.local import (
     Weighting,
     is_private,
 )
-from privfl.core.meant import wrong_value
+from privfl.core.meant import in_words, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
 from privfl.core.privacy import (
@@ -324,6 +324,7 @@ __all__ = [
     "drive_all",
     "drive_parts",
     "dropped",
+    "in_words",
     "is_divided",
     "is_measured",
     "is_private",

@@ -3,8 +3,9 @@ rows, knowledge that is withheld.
 """
 
 import pytest
+import yaml
 
-from privfl import Federation
+from privfl import Federation, config
 from privfl.core import ConfigError
 from privfl.engine import Engine
 
@@ -203,3 +204,22 @@ def test_bounds_of_parts_that_mean_nothing_are_refused_in_words(parts, says):
     config = {"training": "scaffold", "bound": {"name": "clip", "l2": 1.0, "parts": parts}}
     with pytest.raises(ConfigError, match=says):
         Federation.from_config(config)
+
+
+def test_a_key_that_is_missing_is_named():
+    with pytest.raises(ConfigError, match=r"'budget.ledger' is missing: budget needs it"):
+        config.load({"budget": {"epsilon": 3.0}})
+
+
+def test_the_list_of_keys_has_every_key_of_a_config_with_its_default():
+    listed = {row["key"]: row["default"] for row in config.every_key()}
+    own = yaml.safe_load(config.load({}).to_yaml())
+    told = set()
+    for key, value in own.items():
+        below = {name for name in listed if name.startswith(f"{key}.")}
+        assert below or key in listed, key
+        told |= below or {key}
+        for name in below if isinstance(value, dict) else ():
+            default = value[name.removeprefix(f"{key}.")]
+            assert yaml.safe_load(listed[name]) == (default if default is not None else "none")
+    assert told == set(listed)
