@@ -28,9 +28,9 @@ from privfl.core import Dataset, Ledger, LocalPlan, OsNoise
 from privfl.crypto import SecAgg
 from privfl.data import IID, Split, load
 from privfl.dp import DPGradient, SelectiveLaplace, calibrate, spend
+from privfl.dp.charges import stepped
 from privfl.dp.objective import Fitted, GaussianObjective, PureObjective, in_the_ball
 from privfl.dp.pate import ConfidentGNMax
-from privfl.dp.pipeline import stepped
 from privfl.models import initialised, softmax
 from privfl.pate import PrivateVote, trained_alone, votes_of
 from privfl.training import LocalSGD, evaluate

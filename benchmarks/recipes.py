@@ -58,7 +58,14 @@ RECIPES = {
         "mnist", 2.93, 0.984, batch=4096, epochs=15, lr=8.0, wavelets=True
     ),
     "fashion_2.7": Recipe(
-        "fashion_mnist", 2.7, 0.896, batch=4096, epochs=15, lr=8.0, wavelets=True
+        "fashion_mnist",
+        2.7,
+        0.896,
+        batch=8192,
+        epochs=60,
+        lr=8.0,
+        wavelets=True,
+        rates=(4.0, 8.0, 16.0),
     ),
     "cifar10_3": Recipe(
         "cifar10", 3.0, 0.57, batch=None, epochs=40, lr=16.0, wavelets=True, held_out=2_500, tries=1
@@ -105,7 +112,11 @@ def trained(
         accountant="pld",
     )
     private = DPGradient(
-        l2=recipe.l2, noise_multiplier=z, batch_size=batch, microbatch=min(batch, VIRTUAL_BATCH)
+        l2=recipe.l2,
+        noise_multiplier=z,
+        batch_size=batch,
+        microbatch=min(batch, VIRTUAL_BATCH),
+        sampling="secret",
     )
     return _run(recipe, train, test, lr, LocalPlan(batch, steps=steps), private, seed)
 

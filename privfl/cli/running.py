@@ -189,7 +189,10 @@ def _result(result: Run) -> dict[str, Any]:
         "MB sent": None if summary["bytes_sent"] is None else summary["bytes_sent"] / 1e6,
         "seconds": summary["seconds"],
     }
-    for subject, value in result.history[-1].epsilon.items():
-        row[f"epsilon ({subject})"] = value
+    for line in summary["privacy"]:
+        secret = "" if line["as_drawn"] is None else ", with secret coins"
+        row[f"epsilon ({line['unit']} level{secret})"] = line["epsilon"]
+        if secret:
+            row[f"epsilon ({line['unit']} level, seed known)"] = line["as_drawn"]
     incidents = sum(len(record.incidents) for record in result.history)
     return {**row, "incidents": incidents, "folder": str(result.folder)}

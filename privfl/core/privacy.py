@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from privfl.core.errors import ConfigError
+from privfl.core.errors import ConfigError, unknown
 from privfl.core.guarantee import Guarantee
 from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
@@ -56,12 +56,23 @@ class Sensitivity:
 class Neighbours:
     """What two neighbouring worlds differ in: one unit's data, under a relation.
 
+    Raises:
+        ConfigError: an unknown unit or relation, of which nothing can be claimed.
+
     >>> Neighbours("client", "replace_one").ends
     2
     """
 
     unit: Unit
     relation: NeighbourRelation
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("unit", self.unit, get_args(Unit)),
+            ("relation", self.relation, get_args(NeighbourRelation)),
+        ):
+            if name not in known:
+                raise ConfigError(unknown(what, name, known))
 
     @property
     def ends(self) -> int:

@@ -89,6 +89,6 @@ def load(name: str, folder: Path | None = None, **options: Any) -> Split:
             raise ConfigError(
                 f"data set '{name}': {unknown('option', option, known)}"
                 if known
-                else f"data set '{name}' has no options."
+                else f"data set '{name}': unknown option '{option}'; it has none."
             )
     return description(**options)(folder)

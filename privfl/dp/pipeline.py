@@ -1,5 +1,5 @@
-"""How a round's vectors leave, and what that costs. Charges and released vectors are made here and
-nowhere else.
+"""How a round's vectors leave, and what that costs. Charges of a round and released vectors are
+made here and nowhere else; what costs beside a round's vectors is in `dp.charges`.
 
 Each part of a round is a `PartRelease`: the stages that a client's row passes before noise meets
 it, the rule, and the noise. Noise is calibrated to what the stages prove, and refused where one
@@ -9,7 +9,7 @@ proves nothing. What comes after the noise is post-processing and is not in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,10 +32,17 @@ from privfl.core import (
     Sensitivity,
     Vector,
 )
+from privfl.dp.charges import among_colluders, over_block, stepped
 from privfl.dp.joint import farther, together
 from privfl.dp.memory import NoiseMemory
-from privfl.dp.opening import Opens, always, fewest_of, for_everybody, hinges
+from privfl.dp.opening import Opens, always, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
+from privfl.dp.refusals import (
+    noised,
+    refuse_other_neighbours,
+    refuse_seen_presence,
+    refuse_unpriced_sample,
+)
 
 _POISSON = (
     "under Poisson sampling the number present varies, so noise needs the mean over a public"
@@ -104,51 +111,23 @@ class Pipeline:
         """
         if not self.private:
             return
-        if (self.neighbours.relation, self.sampling.scheme) == ("add_remove", "fixed_size"):
-            raise ConfigError(
-                "a cohort of a fixed size has no neighbour with a client more or less: claim"
-                " replace_one."
-            )
-        self._check_over()
+        refuse_other_neighbours(self.releases, self.neighbours, self.sampling)
         for part, release in self.releases.items():
             if not release.noised:
                 raise ConfigError(
-                    f"'{part}' would leave without noise beside {self._noised()}: whoever reads it"
-                    " needs no epsilon. Use a method that sends no such part, or noise that"
-                    " covers it."
+                    f"'{part}' would leave without noise beside {noised(self.releases)}: whoever"
+                    " reads it needs no epsilon. Use a method that sends no such part, or noise"
+                    " that covers it."
                 )
             self.sensitivity(part, rows)
             central = release.central is not None or release.over is not None
             if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
-        if self._amplified and not self._all_gaussian:
-            self._refuse_sampled()
-        population = self.sampling.population
-        if self.neighbours.relation == "add_remove" and not for_everybody(self.opens, population):
-            least = max(fewest_of(self.opens, population), 2)
-            raise ConfigError(
-                f"of {population} clients a round is released with {least} contributions or more,"
-                " so that it is, or is not, tells whether a client is there: claim zero_out (it is"
-                " there and sends zero) or replace_one."
-            )
-        if self.sees_cohort and self.neighbours.relation == "add_remove" and self._drawn:
-            raise ConfigError(
-                "whom the claim is made against sees who takes part, and so whether a client is"
-                " there at all: claim zero_out (it is there and sends zero) or replace_one."
-            )
-
-    def _check_over(self) -> None:
-        """Refuse neighbours of whom correlated noise proves nothing."""
-        over = any(release.over is not None for release in self.releases.values())
-        if over and self.neighbours.relation == "add_remove":
-            raise ConfigError(
-                "correlated noise is made for who takes part in which round, and a client that"
-                " comes or goes may change that for others: claim zero_out (it is there and sends"
-                " zero) or replace_one."
-            )
-
-    def _noised(self) -> str:
-        return " and ".join(f"'{part}'" for part, one in self.releases.items() if one.noised)
+        if self._amplified:
+            refuse_unpriced_sample(self.releases, self.neighbours, self.sampling)
+        refuse_seen_presence(
+            self.neighbours, self.sampling, self.opens, sees_drawn=self.sees_cohort and self._drawn
+        )
 
     def _refuse_unless_linear(self, part: str) -> None:
         """Refuse neighbours who stay drawn where to be absent is another thing than to send zero:
@@ -172,28 +151,6 @@ class Pipeline:
     def _amplified(self) -> bool:
         """Whether not being drawn makes a round cheaper."""
         return self._drawn and not self.sees_cohort
-
-    @property
-    def _all_gaussian(self) -> bool:
-        events = [
-            None if release.mechanism is None else release.mechanism.event(1)
-            for release in self.releases.values()
-            if release.over is None
-        ]
-        return all(event is not None and event.mechanism == "gaussian" for event in events)
-
-    def _refuse_sampled(self) -> None:
-        """Refuse samples whose price is known for Gaussian noise alone."""
-        if len(self.releases) > 1:
-            raise ConfigError(
-                f"a round releases {self._noised()} of one sampled cohort, whose joint cost is"
-                " known for Gaussian noise only: use gaussian, or a sampler that takes everybody."
-            )
-        if self.sampling.scheme == "fixed_size" and self.neighbours.relation == "zero_out":
-            raise ConfigError(
-                "a fixed-size sample has another client in the place of one that is not drawn,"
-                " which zero_out prices for Gaussian noise only: claim replace_one."
-            )
 
     # ---- how far one neighbour moves a part
 
@@ -221,9 +178,10 @@ class Pipeline:
         release, far = self.releases[part], self.reach(part, rows)
         if release.rule is None and self.neighbours.relation == "add_remove":
             raise ConfigError(
-                f"'{part}' carries noise in every client's row, and who comes or goes is seen by"
-                " it: a client's share leaves together with the client. Claim zero_out (it is"
-                " there and sends zero) or replace_one."
+                f"relation add_remove cannot be claimed: every client's row of the part '{part}'"
+                " carries noise, which leaves together with the client, so that who comes or goes"
+                " is seen. Set relation to zero_out (the client is there and sends zero) or"
+                " replace_one."
             )
         if far == math.inf or math.isnan(far):
             raise ConfigError(self._unproved(part, rows))
@@ -285,16 +243,18 @@ class Pipeline:
             if release.noised
         ]
         everybody = plan.n >= self.sampling.population  # then there is no need to name them
-        seen = self.sees_cohort or self.coins == "public"
+        # of a round that tells coins, those who were not drawn may owe the amplified price: naming
+        # the cohort would let them off, so everybody pays for it
+        named = not told and (self.sees_cohort or self.coins == "public")
         charged = tuple(
             Charge(
                 plan.number,
                 event,
-                self._against_colluders,
+                among_colluders(self.sampling, self.colluders),
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
                 cohort_hidden=hidden,
-                cohort=plan.cohort if seen and not everybody else None,
+                cohort=plan.cohort if named and not everybody else None,
                 repeatable_noise=self.repeatable,
                 void=self.void,
                 against=self.against,
@@ -303,33 +263,16 @@ class Pipeline:
             )
             for event in together(events)
         )
-        return charged if memory is None else tuple(self._over(one, memory) for one in charged)
-
-    def _over(self, charge: Charge, memory: NoiseMemory) -> Charge:
-        """The charge of a round as that of all rounds of its block."""
+        if memory is None:
+            return charged
         run = next(release.over for release in self.releases.values() if release.over is not None)
-        spans = replace(charge, round=memory.first, last=charge.round, cohort=None)
-        drawn = run.sampled(memory.rows(charge.round)) if charge.cohort_hidden else None
-        if drawn is None:
-            return replace(spans, sampling=Sampling("all", 1.0, self.sampling.population))
-        turns = Sampling("poisson", run.participation.rate, self.sampling.population)
-        return replace(spans, sampling=turns, count=drawn[1])
+        return tuple(over_block(one, run, memory) for one in charged)
 
     def _hinges(self, n: int, survivors: Mapping[str, int] | None) -> bool:
         if survivors is None:  # anybody may drop out yet
             return not for_everybody(self.opens, self.sampling.population)
         counts = {survivors.get(part, 0) for part in self.releases}
         return any(hinges(self.opens, self.sampling, n, m) for m in counts)
-
-    @property
-    def _against_colluders(self) -> Sampling:
-        """How a client is drawn for those who collude: of a sample of fixed size they know which
-        places are not theirs.
-        """
-        drawn, others = self.sampling, max(self.sampling.population - self.colluders, 1)
-        if drawn.scheme != "fixed_size" or not self.colluders:
-            return drawn
-        return replace(drawn, rate=min(1.0, drawn.rate * drawn.population / others))
 
     def trained(
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
@@ -414,86 +357,8 @@ class Pipeline:
         return released, self.charges(plans, came, memory)
 
 
-def stepped(
-    round: int,
-    steps: Collection[NoisySteps],
-    neighbours: Neighbours,
-    subject: str = "",
-    *,
-    against: Against = "model_recipients",
-) -> tuple[Charge, ...]:
-    """What noisy steps outside of a round's vectors cost whoever ``neighbours`` are about, in the
-    eyes of the adversary that ``against`` names: a client's training, votes, a fitted model.
-
-    >>> once = NoisySteps(DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 9))
-    >>> [charge] = stepped(0, (once,), Neighbours("client", "replace_one"))
-    >>> charge.subject, charge.count
-    ('client', 1)
-    """
-    return tuple(
-        Charge(
-            round,
-            step.event,
-            step.sampling,
-            unit=neighbours.unit,
-            relation=step.relation or neighbours.relation,
-            subject=subject or neighbours.unit,
-            repeatable_noise=step.repeatable,
-            count=step.count,
-            against=against,
-            coins=step.coins,
-        )
-        for step in steps
-    )
-
-
 def post_processed(released: Released, vector: Vector) -> Released:
     """What became of a released vector through something that read it, public facts and its own
     coins, and nothing else: it costs nothing more (Dwork, Roth 2014, Proposition 2.1).
     """
     return released if vector is released.vector else Released(vector)
-
-
-def played_again(
-    before: Sequence[Charge], now: Sequence[Charge], *, redrawn: bool = False
-) -> tuple[Charge, ...]:
-    """What a round costs altogether that was charged with ``before`` and is played again, ``now``,
-    on the samples that were drawn for it the first time, with fresh noise.
-
-    Sampled releases compose when each draws a sample of its own. These share theirs: Gaussians are
-    one Gaussian of both attempts, and anything else is charged as if everybody saw the sample.
-    ``redrawn``: secret coins were forgotten after the first attempt, and this one drew samples of
-    its own with others, so each is charged as it is.
-
-    >>> drawn = Sampling("poisson", 0.1, 100)
-    >>> noise = DpEvent("gaussian", {"noise_multiplier": 2.0})
-    >>> one = Charge(0, noise, drawn, "client", "add_remove")
-    >>> [both] = played_again((one,), (one,))
-    >>> round(both.event.parameters["noise_multiplier"], 4)
-    1.4142
-    """
-    left, made = list(before), []
-    for charge in now:
-        shared = _amplifies(charge) and not (redrawn and charge.coins == "secret")
-        same = [i for i, one in enumerate(left) if shared and _of(one) == _of(charge)]
-        alike = [i for i in same if replace(left[i], event=charge.event) == charge]
-        joint = together((left[alike[0]].event, charge.event)) if alike else ()
-        if len(joint) == 1:
-            del left[alike[0]]
-            made.append(replace(charge, event=joint[0]))
-            continue
-        for i in same:
-            left[i] = replace(left[i], cohort_hidden=False)
-        made.append(replace(charge, cohort_hidden=False) if same else charge)
-    return (*left, *made)
-
-
-def _of(charge: Charge) -> tuple[int, str, str]:
-    """Whom a charge is about, and when."""
-    return charge.round, charge.unit, charge.subject
-
-
-def _amplifies(charge: Charge) -> bool:
-    """Whether a charge is cheaper for those who were not drawn."""
-    drawn = charge.sampling.scheme in ("poisson", "fixed_size") and charge.sampling.rate < 1
-    return drawn and charge.cohort_hidden

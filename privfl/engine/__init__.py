@@ -4,6 +4,7 @@ from privfl.engine.adversaries import measures
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
 from privfl.engine.calibration import noise_for
+from privfl.engine.checks import check_scenario
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
@@ -41,6 +42,7 @@ __all__ = [
     "ServerOracles",
     "Session",
     "check_declared",
+    "check_scenario",
     "choose_clients",
     "forward_of",
     "measures",

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 
 from privfl.core import DataCorrupt, KeepsSecrets, SecretsStay
+from privfl.core.field_values import field_values
 
 _PLAIN = (str, bool, int, float, type(None))
 
@@ -46,7 +47,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        fields = {f.name: _pack(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
+        fields = {name: _pack(held, tensors) for name, held in field_values(value).items()}
         return {"dataclass": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
     raise TypeError(
         f"a {type(value).__name__} cannot be checkpointed: make the state of dataclasses, mappings,"

@@ -27,6 +27,7 @@ from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
 from privfl.engine.budget import Budget
 from privfl.engine.carrier import Returned, Simulated
+from privfl.engine.checks import check_scenario
 from privfl.engine.journal import Journal
 from privfl.engine.keeping import note_losses, note_refused, transcript_of
 from privfl.engine.notes import Notes
@@ -57,7 +58,7 @@ class Engine:
     message (in memory unless one is given), and the ``budget`` that it must not pass.
 
     Raises:
-        ConfigError: the scenario cannot work (`Scenario.check`).
+        ConfigError: the scenario cannot work (`check_scenario`).
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Engine:
         journal: Journal | None = None,
         budget: Budget | None = None,
     ) -> None:
-        scenario.check()
+        check_scenario(scenario)
         self.scenario = scenario
         self.executor = executor
         self.journal = Journal() if journal is None else journal

@@ -105,6 +105,7 @@ class RunFolder:
         Raises:
             DataCorrupt: the checkpoint is damaged.
         """
+        (self.path / "ledger.json").unlink(missing_ok=True)  # of a run that ended, and goes on
         state = checkpoint.load(self.path / "checkpoint")
         if state is None:
             (self.path / "rounds.jsonl").unlink(missing_ok=True)

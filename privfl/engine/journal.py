@@ -30,7 +30,7 @@ class Journal:
     A round is entered before its first message, with the most that it can cost; once it has been
     played, a second line says what it came to. Nothing is taken back: a round that was killed keeps
     what it was entered with, and when it is played again, with fresh noise on the same data, what
-    that costs is added to its entry (`dp.pipeline.played_again`). A last line that was not written
+    that costs is added to its entry (`dp.charges.played_again`). A last line that was not written
     to its end is dropped: no message follows a line before that line is on disk. Several processes
     may write to one file in turn; each sees what the others spent when it enters a round.
 

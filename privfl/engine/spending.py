@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from privfl.core import Charge, Ledger
+from privfl.dp.charges import played_again
 from privfl.dp.memory import NoiseMemory
-from privfl.dp.pipeline import played_again
 from privfl.engine.budget import Account
 from privfl.engine.carrier import Noisy
 from privfl.engine.journal import Journal

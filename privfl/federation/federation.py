@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from privfl import assembly
@@ -49,18 +47,21 @@ from privfl.engine import (
     Engine,
     MailMode,
     RoundRecord,
-    RunFolder,
     RunState,
     Sampler,
     Scenario,
+    check_scenario,
     forward_of,
     tensors_of,
 )
 from privfl.federation.clients import joined
+from privfl.federation.folder import opened
+from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
 from privfl.federation.public import claims_privacy, public_files
 from privfl.federation.run import Run
 from privfl.federation.start import before_the_start, start_of
 from privfl.federation.summary import record_of, summary_of
+from privfl.federation.threads import torch_threads
 from privfl.training import (
     Executor,
     FedAvg,
@@ -74,8 +75,6 @@ from privfl.training import (
 
 Progress = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds."""
-AUTO_KEEP_BYTES = 512 << 20
-"""How much memory kept transcripts may take under ``audit.keep: auto``."""
 
 
 class Federation:
@@ -174,9 +173,8 @@ class Federation:
         threads: int,
         budget: Budget | None,
     ) -> None:
-        scenario.check()
-        claims = scenario.pipeline().private or scenario.workload.method.gradient.private
-        if budget is not None and not claims:
+        check_scenario(scenario)
+        if budget is not None and not claims_privacy(scenario):
             raise ConfigError(
                 "there is a budget, and this run adds no noise: it would spend without end. Set a"
                 " mechanism, or leave budget out."
@@ -259,7 +257,7 @@ class Federation:
             RoundFailed: training failed at every client of a round.
             BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
-        with _threads(self._thread_count):
+        with torch_threads(self._thread_count):
             return self._run(out, resume, progress, faults)
 
     @property
@@ -274,18 +272,20 @@ class Federation:
     ) -> Run:
         scenario = self.scenario
         executor, picked = self._pick(None) if not resume else (None, "")
-        folder, state, records = self._open(out, resume)
+        folder, state, records = opened(
+            out, self.config, resume=resume, private=self.claims_privacy
+        )
         if executor is None:
             executor, picked = self._pick(state)
         journal = None if folder is None else folder.journal
         engine = Engine(scenario, executor, faults, journal, self._budget)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
-        budget, ended = AUTO_KEEP_BYTES, ""
+        size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
         try:
             state = state or self._begun(engine.begin(picked))
             while state.round < scenario.rounds:
-                keep = self._keep(state.round, budget)
+                keep = kept(self.audit.keep, state.round, size, budget)
                 try:
                     played = engine.play(state, keep=keep)
                 except BudgetSpent as refused:
@@ -296,7 +296,7 @@ class Federation:
                 state, plan = played.state, played.transcript.plan
                 if keep:
                     transcripts[played.transcript.plan.number] = played.transcript
-                    budget -= self._size()
+                    budget -= size
                 record = record_of(
                     scenario, self.audit, played.transcript, played.train_losses, state
                 )
@@ -305,6 +305,10 @@ class Federation:
                     folder.add(record, state)
                 if progress is not None:
                     progress(record, scenario.rounds)
+        except BaseException:  # what was played is charged, in whatever run comes after
+            if len(engine.journal):
+                self._spent = engine.journal.ledger()
+            raise
         finally:
             engine.close()
         scenario.workload.model.write(state.parameters)
@@ -315,9 +319,10 @@ class Federation:
             model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
             folder.finish(state, model, summary)
             if self.claims_privacy:
-                folder.publish(
-                    public_files(scenario, self.audit, self.config, state.ledger, summary, model)
+                files = public_files(
+                    scenario, self.audit, self.config, state.ledger, summary, model, ended
                 )
+                folder.publish(files)
         return Run(
             tuple(records),
             state,
@@ -329,65 +334,19 @@ class Federation:
 
     def _begun(self, state: RunState) -> RunState:
         """The first state, with all that was charged for the model that it starts from."""
+        if state.ledger.charges:  # of a journal that took them over before the run was killed
+            return state
         start = self.scenario.start
         known = start if isinstance(start, Ledger) else Ledger()
         return replace(
             state, ledger=before_the_start(self._spent if self._spent.charges else known)
         )
 
-    def _open(
-        self, out: Path | str | None, resume: bool
-    ) -> tuple[RunFolder | None, RunState | None, list[RoundRecord]]:
-        if out is None:
-            if resume:
-                raise ConfigError("resume needs the folder of the run.")
-            return None, None, []
-        if not resume:
-            text = (
-                self.config.to_yaml()
-                if self.config is not None
-                else "# this run was put together in Python\n"
-            )
-            folder = RunFolder.create(Path(out), text)
-            if self.claims_privacy:
-                folder.keep_private()
-            return folder, None, []
-        folder = RunFolder(Path(out))
-        if not (folder.path / "config.yaml").exists():
-            raise ConfigError(f"'{out}' holds no run to resume.")
-        if self.claims_privacy:
-            folder.keep_private()
-        state, records = folder.restore()
-        return folder, state, records
-
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:
         wanted = self._executor if state is None else state.executor
         return executors(
             self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
         )
-
-    def _size(self) -> int:
-        d, clients = self.scenario.workload.model.d, len(self.scenario.clients)
-        return int(3 * 4 * d * clients * self.scenario.sampler.sampling(clients).rate)
-
-    def _keep(self, round: int, budget: int) -> bool:
-        keep = self.audit.keep
-        if isinstance(keep, list):
-            return round in keep
-        return keep == "all" or (keep == "auto" and self._size() <= budget)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many threads for torch inside, as before after: small nets are slower on two, and one and
-    two threads round differently.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _refuse_delta(scenario: Scenario, delta: float) -> None:

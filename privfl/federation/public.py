@@ -19,11 +19,14 @@ from privfl.engine import Scenario
 from privfl.federation.excluded import excluded_from
 
 FORMAT = "privfl/1/public"
-_SECRET_KEYS = ("seed", "noise_seed")
 _WITHOUT_SEEDS = (
     "# without seed and noise_seed: whoever knows them can draw again what the claim hides\n"
 )
 _IN_PYTHON = "# this run was put together in Python\n"
+_ENDED = (
+    "A budget ended the run before its last round. Where a seed draws cohorts or batches, when that"
+    " was follows from them, and no epsilon counts it."
+)
 _SAMPLES_LEFT_OUT = (
     "What is claimed for single samples is not published: it is counted by client and round, which"
     " would show who took part."
@@ -42,17 +45,21 @@ def public_files(
     ledger: Ledger,
     summary: Mapping[str, Any],
     model: bytes,
+    ended: str = "",
 ) -> dict[str, str | bytes]:
-    """The files of ``public/`` by name, once a run has ended with this ``ledger`` and ``summary``.
+    """The files of ``public/`` by name, once a run has ended with this ``ledger`` and ``summary``;
+    ``ended`` is the summary's warning that a budget ended it early, which has private figures.
 
     Files are made from the model, the recipe and the statement. Counts of clients, times and what a
     test set shows are left out: they hang on who is there, on who was drawn, or on data of which
     nobody has said that they are public.
     """
     said = _statement(scenario, audit, ledger, summary)
+    if ended:
+        said["warnings"] = [line for line in said["warnings"] if line != ended] + [_ENDED]
     facts = {
         "format": FORMAT,
-        "rounds": scenario.rounds,
+        "rounds": summary["rounds"],
         "parameters": scenario.workload.model.d,
         "facts": _facts(scenario),
         **said,
@@ -98,7 +105,7 @@ def _facts(scenario: Scenario) -> dict[str, str]:
         noise = "in shares, by the channel"
     return {
         "training": type(scenario.workload.method).__name__,
-        "sampler": f"{sampling.scheme}{drawn}",
+        "sampler": f"{type(scenario.sampler).__name__}{drawn}",
         "coins of the sampler": scenario.threat.sampling,
         "bound": scenario.bound.describe(),
         "channel": str(facts.get("channel", type(scenario.channel).__name__)),
@@ -110,7 +117,7 @@ def _facts(scenario: Scenario) -> dict[str, str]:
 def _recipe(config: Config | None) -> str:
     if config is None:
         return _IN_PYTHON
-    known = config.model_dump(exclude=set(_SECRET_KEYS))
+    known = config.model_dump(exclude={"seed": True, "noise_seed": True, "budget": {"ledger"}})
     return _WITHOUT_SEEDS + yaml.safe_dump(known, sort_keys=False)
 
 

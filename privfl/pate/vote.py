@@ -37,9 +37,9 @@ from privfl.core import (
 )
 from privfl.crypto import Plain
 from privfl.dp import Spent, spend
+from privfl.dp.charges import stepped
 from privfl.dp.guarantee import central
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax, DataDependent
-from privfl.dp.pipeline import stepped
 from privfl.engine import MailMode, Session
 from privfl.engine.journal import Journal
 

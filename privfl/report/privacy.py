@@ -8,6 +8,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from privfl.dp import above
 from privfl.report.tables import table
 
 NONE = (
@@ -26,7 +27,7 @@ def spent(
     from what its last round says by unit (an upper bound by RDP); or that there is no claim.
     """
     if lines is None:
-        return [(f"epsilon by RDP, {unit}", f"{value:.3g}") for unit, value in so_far.items()]
+        return [(f"epsilon by RDP, {unit}", above(value)) for unit, value in so_far.items()]
     if not lines:
         return [("epsilon", "no claim")]
     tiles = []
@@ -149,4 +150,5 @@ def _epsilon(value: float | str | None) -> str:
 
 
 def _rough(value: float | str | None) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _epsilon(value)
+    """Three digits, never fewer than the number says: as the statement below it."""
+    return above(value) if isinstance(value, float) else _epsilon(value)

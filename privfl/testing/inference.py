@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from privfl.attacks import (
     Scores,
 )
 from privfl.core import View
+from privfl.core.field_values import field_values
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Broken, Check, expect, run_all
 from privfl.testing.inference_world import SEES, World, worlds
@@ -225,7 +226,7 @@ def _repeats(attack: Any) -> None:
 
 
 def _tensors(result: Result) -> list[tuple[str, Tensor]]:
-    named = [(field.name, getattr(result, field.name)) for field in fields(result)]
+    named = field_values(result).items()
     return [(name, value) for name, value in named if isinstance(value, Tensor)]
 
 
@@ -236,5 +237,5 @@ def _digest(held: Any) -> list[bytes]:
     if isinstance(held, Mapping):
         held = tuple(held.values())
     if is_dataclass(held) and not isinstance(held, type):
-        held = tuple(getattr(held, field.name) for field in fields(held))
+        held = tuple(field_values(held).values())
     return [part for one in held for part in _digest(one)] if isinstance(held, tuple) else []

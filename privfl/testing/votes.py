@@ -15,8 +15,8 @@ from torch import Tensor
 
 from privfl.core import Neighbours, OsNoise, SeededNoise
 from privfl.dp.accounting import Release, pld_epsilon
+from privfl.dp.charges import stepped
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax
-from privfl.dp.pipeline import stepped
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Check, expect, run_all
 

@@ -5,6 +5,7 @@ reader must be warned of.
 import html
 import json
 import math
+import re
 
 import pytest
 
@@ -50,6 +51,20 @@ def test_a_run_shows_both_accountants_for_each_unit_and_says_what_its_noise_is(
     )
     assert any("same run with secret coins" in warning for warning in summary["warnings"])
     assert all(html.escape(warning) in page for warning in summary["warnings"])
+
+
+def test_the_screen_shows_the_claim_itself_and_no_tile_rounds_it_down(privfl, config, tmp_path):
+    done = privfl("run", config(PRIVATE), "--out", tmp_path / "out", "--json")
+    [row] = json.loads(done.stdout)
+    [line] = json.loads((tmp_path / "out" / "summary.json").read_text())["privacy"]
+    assert row["epsilon (client level, with secret coins)"] == line["epsilon"] < line["rdp"]
+    assert row["epsilon (client level, seed known)"] == line["as_drawn"]
+    tile = re.search(
+        r"<b>([0-9.]+)</b><span>epsilon, client level, with secret coins",
+        (tmp_path / "out" / "report.html").read_text(),
+    )
+    assert line["epsilon"] <= float(tile[1]) < line["epsilon"] * 1.01
+    assert f"({tile[1]}, 1e-05)" in line["claim"]
 
 
 def test_the_screen_of_a_private_run_says_what_is_not_covered(privfl, config, tmp_path):

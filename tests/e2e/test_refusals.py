@@ -31,6 +31,13 @@ def nobody_trains(monkeypatch):
             "Krum with f=4 needs at least 11 updates, and got 10",
         ),
         ({"aggregator": {"name": "krum", "f": 2, "m": 9}}, "at most n - f = 8"),
+        ({"aggregator": "nnm"}, "'nnm' is no aggregator but a defence beside one"),
+        ({"defences": ["krum"]}, "'krum' is no defence but an aggregator"),
+        ({"data": {"name": "digits", "clinets": 5}}, "'digits': unknown key 'clinets'; did you"),
+        (
+            {"mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0}, "bound": CLIP},
+            "channel 'plain' takes none: use secagg or bucketed_secagg",
+        ),
         ({"aggregator": {"name": "bulyan", "f": 2}}, "Bulyan with f=2 needs at least 11"),
         (
             {"aggregator": {"name": "trimmed_mean", "f": 5}},

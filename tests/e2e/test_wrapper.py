@@ -87,3 +87,44 @@ def test_a_receipt_says_whether_mail_was_signed_and_signing_changes_no_aggregate
     assert plainly.mail == "not signed, all parties in one process"
     assert posted.mail.startswith("signed by its sender")
     assert posted.bytes_sent >= plainly.bytes_sent + 4 * 72
+
+
+WRONG = """
+import torch
+from privfl import PrivateAggregation
+from privfl.dp import Clip, Gaussian
+
+right = {"bound": Clip(1.0), "mechanism": Gaussian(noise_multiplier=1.0)}
+rows = {c: torch.ones(3) for c in range(5)}
+for wrong, updates in (
+    ({"bound": 1.0}, rows),
+    ({"mechanism": "gaussian"}, rows),
+    ({"relation": "replace-one"}, rows),
+    ({}, list(rows.values())),
+    ({}, {"a": torch.ones(3)}),
+):
+    try:
+        PrivateAggregation(**(right | wrong)).aggregate(updates)
+        print("nothing was refused")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_what_is_of_another_type_is_refused_with_its_value():
+    """In a process of its own, because types are checked here before the layer sees a value."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=True, timeout=60
+    )
+    for line, words in zip(
+        done.stdout.splitlines(),
+        (
+            "ConfigError bound must be one of privfl.dp, as in Clip(l2=1.0), and is 1.0.",
+            "ConfigError mechanism 'gaussian' is no noise on an aggregate",
+            "ConfigError unknown relation 'replace-one'; did you mean 'replace_one'?",
+            "BadUpdate updates are vectors by client, as in {0: vector, 1: vector}",
+            "BadUpdate client 'a': a client is named by a whole number",
+        ),
+        strict=True,
+    ):
+        assert line.startswith(words)

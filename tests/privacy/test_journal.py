@@ -36,7 +36,7 @@ from privfl.dp import (
     epsilon,
     spend,
 )
-from privfl.dp.pipeline import played_again
+from privfl.dp.charges import played_again
 from privfl.engine import Poisson, RunFolder, read_ledger
 from privfl.engine.journal import Journal
 from privfl.training import LocalSGD

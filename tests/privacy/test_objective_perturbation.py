@@ -15,9 +15,9 @@ from privfl.dp import spend
 from privfl.dp.accounting import gaussian_epsilon
 from privfl.dp.accounting.rdp import rdp_curve
 from privfl.dp.accounting.release import Release
+from privfl.dp.charges import stepped
 from privfl.dp.objective import GaussianObjective, PureObjective, in_the_ball, perturbation
 from privfl.dp.objective.logistic import gradient, minimiser
-from privfl.dp.pipeline import stepped
 
 RECORDS = [(x, s) for x in (-1.0, -0.4, 0.0, 0.7, 1.0) for s in (-1.0, 1.0)]
 W = np.linspace(-40, 40, 160_001)

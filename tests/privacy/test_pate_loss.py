@@ -13,8 +13,8 @@ from scipy.stats import norm
 
 from privfl.core import ConfigError, Ledger, Neighbours, OsNoise
 from privfl.dp import spend
+from privfl.dp.charges import stepped
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax, confident_rdp, likely_rdp, log_wrong
-from privfl.dp.pipeline import stepped
 from privfl.testing import ConformanceError, check_vote, vote_checks
 
 REPLACED = Neighbours("client", "replace_one")

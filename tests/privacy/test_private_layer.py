@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from privfl.aggregators import (
     Mean,
 )
 from privfl.core import (
+    BadUpdate,
     ConfigError,
     Dataset,
     LocalPlan,
@@ -74,7 +76,7 @@ def test_noise_that_leaves_with_its_client_claims_nothing_of_clients_that_come_a
     federation, camps
 ):
     channel = SecAgg(noise=SHARES, bits=20)
-    with pytest.raises(ConfigError, match="share leaves together with the client"):
+    with pytest.raises(ConfigError, match="leaves together with the client"):
         federation(camps(5), channel=channel, aggregator=Mean(), relation="add_remove")
     public = federation(camps(5), channel=channel, aggregator=replace(UNIFORM, denominator=10.0))
     assert public.scenario.pipeline().neighbours.relation == "zero_out"
@@ -83,7 +85,7 @@ def test_noise_that_leaves_with_its_client_claims_nothing_of_clients_that_come_a
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"mechanism": LocalGaussian(1.0), "relation": "add_remove"}, "is seen by it"),
+        ({"mechanism": LocalGaussian(1.0), "relation": "add_remove"}, "is seen"),
         (
             {"mechanism": Gaussian(1.0), "channel": SecAgg(noise=SHARES, bits=20)},
             "leave one of them out",
@@ -255,3 +257,35 @@ def test_the_engine_and_the_layer_charge_alike(federation, camps):
         assert charges == charged(layer, how), how
         made += not isinstance(charges, str)
     assert made >= 40, "most of these can be claimed"
+
+
+def nobody_may_come():
+    return PrivateAggregation(
+        bound=Clip(1.0),
+        mechanism=Gaussian(1.0),
+        denominator=0.5,
+        sampling=Sampling("poisson", 0.05, 10),
+        delta=1e-3,
+    )
+
+
+def test_a_round_of_nobody_is_released_as_noise_and_charged_like_any_other():
+    some, none = nobody_may_come(), nobody_may_come()
+    some.aggregate({0: torch.ones(50)})
+    mean, receipt = none.aggregate({}, example=np.zeros(50, np.float32))
+    assert isinstance(mean, np.ndarray)
+    assert mean.shape == (50,)
+    assert mean.std() > 1.0
+    [of_one], [of_nobody] = some.ledger.charges, none.ledger.charges
+    assert replace(of_one, cohort=()) == of_nobody
+    assert receipt.survivors == ()
+    assert receipt.epsilon is not None
+
+
+def test_the_length_of_a_round_of_nobody_is_that_of_the_last():
+    layer = nobody_may_come()
+    with pytest.raises(BadUpdate, match="example="):
+        layer.aggregate({})
+    layer.aggregate({3: torch.ones(7)})
+    assert layer.aggregate({})[0].shape == (7,)
+    assert len(layer.ledger.charges) == 2

@@ -35,6 +35,7 @@ SETTINGS = {
     "discrete_gaussian": {"noise_multiplier": 2.0},
     "skellam": {"noise_multiplier": 2.0},
     "laplace": {"epsilon": 1.0},
+    "correlated": {"noise_multiplier": 2.0, "strategy": {"name": "banded", "bands": 2}},
     "local_gaussian": {"noise_multiplier": 2.0},
     "selective_laplace": {"epsilon": 1.0, "keep": 0.1},
     "distributed_skellam": {"noise_multiplier": 2.0},
@@ -53,6 +54,8 @@ def noised(name):
     part = {"mechanism": {**SETTINGS[name], "name": name}}
     if name in catalog.RING_NOISE:
         return {**part, "channel": "secagg"}
+    if name == "correlated":
+        return {**part, "sampler": {"name": "separated", "apart": 2}}
     return part if name == "selective_laplace" else {**part, **POISSON}
 
 
@@ -74,8 +77,8 @@ def tape(monkeypatch):
     """The mechanisms run and charge, and what they release is played from a tape."""
     honest = Pipeline.release
 
-    def release(self, plans, made, noise):
-        released, charges = honest(self, plans, made, noise)
+    def release(self, plans, made, noise, memory=None):
+        released, charges = honest(self, plans, made, noise, memory)
         played = {
             part: Released(torch.linspace(-0.1, 0.1, len(one.vector)) * (1 + plans[part].number))
             for part, one in released.items()
@@ -185,6 +188,20 @@ def test_samples_of_a_hidden_cohort_are_in_no_public_figure(tape, tmp_path):
     private = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
     assert "sample of client" in str(private)
     assert b"sample of client" not in b"".join(files.values())
+
+
+def test_a_budget_that_ends_a_run_early_is_told_without_its_figures(tape, tmp_path):
+    folders = []
+    for name, neighbour in (("here", None), ("there", "replaced")):
+        budget = {"epsilon": 2.9, "ledger": str(tmp_path / f"{name}.jsonl")}
+        changes = {**GAUSSIAN, **SECRET, "rounds": 9, "budget": budget}
+        folders.append(published(world(changes, neighbour), tmp_path / name))
+    assert folders[0] == folders[1]
+    told = json.loads(folders[0]["statement.json"])
+    assert 1 <= told["rounds"] < 9
+    assert "A budget ended the run" in told["warnings"][-1]
+    assert not any("Ended before round" in warning for warning in told["warnings"])
+    assert b"here.jsonl" not in b"".join(folders[0].values())
 
 
 def test_the_statement_names_what_lies_beside_it_and_what_samples_pay_by(tmp_path):

@@ -23,6 +23,7 @@ from privfl.core import (
     Update,
     Vector,
 )
+from privfl.core.field_values import field_values
 from privfl.dp.part_release import PartRelease
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import Engine, RunState, Scenario
@@ -191,7 +192,7 @@ class Stage:
         channel = scenario.channel
         noise: RingNoise | None = None
         if channel.able.noise is not None:
-            noise = getattr(channel, channel.kind.noise_field)
+            noise = field_values(channel)[channel.kind.noise_field]
         self.shares = noise is not None
         if noise is not None and silent:
             channel = replace(channel, **{channel.kind.noise_field: SilentNoise(noise)})  # type: ignore[type-var]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -31,6 +31,7 @@ from privfl.core import (
     Total,
     Vector,
 )
+from privfl.core.field_values import field_values
 from privfl.dp.integers import Integers
 
 Mode: TypeAlias = Literal["drawn", "fixed"]
@@ -229,11 +230,11 @@ def differences(one: Any, two: Any, where: str) -> list[str]:
         pairs = enumerate(zip(one, two, strict=True))
         return [path for i, (a, b) in pairs for path in differences(a, b, f"{where}[{i}]")]
     if is_dataclass(one) and not isinstance(one, type):
-        names = [f.name for f in fields(one)]
+        others = field_values(two)
         return [
             path
-            for name in names
-            for path in differences(getattr(one, name), getattr(two, name), f"{where}.{name}")
+            for name, value in field_values(one).items()
+            for path in differences(value, others[name], f"{where}.{name}")
         ]
     unknown = isinstance(one, float) and math.isnan(one) and math.isnan(two)
     return [] if unknown or one == two else [where]

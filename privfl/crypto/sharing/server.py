@@ -16,6 +16,7 @@ from privfl.core import (
     PartyKeys,
     Total,
     client_of,
+    client_party,
 )
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
@@ -139,7 +140,11 @@ class SharingServerParty(KeepsSecrets):
                 raise StageAbort(
                     "agree", f"the message of {who} cannot be used: {malformed}", who
                 ) from None
+            known = {client_party(client) for client in now.plan.cohort}
             for client, _, why in lines:
+                if client not in known:
+                    named = f"{who} excludes {client!r}, who takes no part"
+                    raise StageAbort("agree", named, who)
                 self.excluded.setdefault(client, f"{why} ({who})")
             left &= held
         now.enough("agree", left)

@@ -14,7 +14,7 @@ from privfl.dp.accounting.profile import group_epsilon, profile
 from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
 from privfl.dp.accounting.risk import Risk, TradeOff, risk_of
-from privfl.dp.accounting.sentence import sentence
+from privfl.dp.accounting.sentence import above, sentence
 from privfl.dp.accounting.statement import Stated, Statement, statement
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Stated",
     "Statement",
     "TradeOff",
+    "above",
     "advanced_epsilon",
     "basic_epsilon",
     "calibrate",

@@ -60,10 +60,9 @@ client, zero_out, rounds 0..0. Against the server: none. Excluded: root data.
     if spent.refused is not None or spent.epsilon is None:
         why = (spent.refused or "nothing accounts for it").rstrip(".")
         return f"No claim for any {spent.unit}: {why}.{left_out}"
-    rounds = [charge.round for charge in charges]
     told = (
         f"Against {who(charges)}, {unknown_to(charges)}: ({above(spent.epsilon)},"
-        f" {spent.delta:g}), {spent.unit}, {spent.relation}, rounds {min(rounds)}..{max(rounds)}"
+        f" {spent.delta:g}), {spent.unit}, {spent.relation}, {_rounds(charges)}"
     )
     if any(map(repeated, charges)):
         told += ", the epsilon of the same run with secret coins"
@@ -73,6 +72,16 @@ client, zero_out, rounds 0..0. Against the server: none. Excluded: root data.
                 f" {spent.delta:g}), {_seen(spent)}"
             )
     return f"{told}. Against the server: {server}.{left_out}"
+
+
+def _rounds(charges: Sequence[Charge]) -> str:
+    """Those of this run; how many there were before its start, whose numbers are negative."""
+    numbers = {charge.round for charge in charges}
+    before, own = sorted(n for n in numbers if n < 0), sorted(n for n in numbers if n >= 0)
+    told = [f"rounds {own[0]}..{own[-1]}"] if own else []
+    if before:
+        told.append(f"{-before[0]} rounds before its start")
+    return " and ".join(told)
 
 
 def above(epsilon: float) -> str:

@@ -44,7 +44,7 @@ _APART = (6e-4, 1e-12)
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """Weights [d] that left, and what they cost: charges are made of ``steps`` by
-    `dp.pipeline.stepped`, for these ``neighbours``.
+    `dp.charges.stepped`, for these ``neighbours``.
     """
 
     weights: Float[Tensor, " d"]

@@ -1,29 +1,31 @@
-"""From a config to a scenario: every part is looked up, built and checked, and the data is loaded
-and dealt out.
-"""
+"""The scenario that a config describes, with the noise that its epsilon asks for."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from privfl import catalog
 from privfl.aggregators import Mean
+from privfl.assembly.data import data_set, deal, taken_from
+from privfl.assembly.parts import attacker, part_bounds, training
+from privfl.assembly.refusals import (
+    refuse_device,
+    refuse_idle_noise_seed,
+    refuse_in_the_wrong_place,
+    refuse_unreadable,
+)
 from privfl.config import Config
 from privfl.core import (
     Channel,
-    ClientId,
     ConfigError,
-    Dataset,
     FlatModel,
     Ledger,
-    LocalPlan,
     Mechanism,
     OsNoise,
     RingNoise,
@@ -31,28 +33,18 @@ from privfl.core import (
     Seeds,
     Threat,
     WithMemory,
-    is_private,
-    unknown,
 )
-from privfl.data import DATASETS, Split, load
 from privfl.engine import (
-    Attacker,
-    AttackSchedule,
     Budget,
     Sampler,
     Scenario,
     ServerOracles,
-    choose_clients,
+    check_scenario,
     noise_for,
     read_ledger,
 )
 from privfl.models import initialised
-from privfl.training import Method, Workload, cross_entropy
-
-_PLAN_KEYS = ("batch_size", "epochs", "steps")
-_SCHEDULE_KEYS = ("first", "last", "every", "rounds")
-_TEAM_KEYS = ("clients", "fraction", "colluding")
-DEFAULT_CLIENTS = 20
+from privfl.training import Workload, cross_entropy
 
 
 def scenario(config: Config) -> Scenario:
@@ -96,7 +88,7 @@ def _calibrated(config: Config) -> Scenario:
         return config.model_copy(update={"mechanism": noisy})
 
     made = _scenario(settings(1.0))
-    made.check()
+    check_scenario(made)
     ring_noise = catalog.RING_NOISE.holds(part["name"])
 
     def noised(noise_multiplier: float) -> Scenario:
@@ -113,7 +105,7 @@ def _calibrated(config: Config) -> Scenario:
 
 
 def _scenario(config: Config) -> Scenario:
-    _refuse_impossible(config)
+    refuse_unreadable(config)
     seeds = Seeds(config.seed)
     ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
     mechanism: Mechanism | WithMemory | None = (
@@ -123,16 +115,16 @@ def _scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
     method = training(_uniform(trained) if noised else trained)
-    _refuse_idle_noise_seed(config, method, ring_noise)
+    refuse_idle_noise_seed(config, method, ring_noise)
     bound_part = dict(config.bound)
-    part_bounds = _part_bounds(bound_part.pop("parts", {}), config.training["name"])
+    bounds = part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     optimizer = catalog.build(
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
     builder, options = _model(config.model)
-    _check_device(config.device)
-    split = _split(config)
+    refuse_device(config.device)
+    split = data_set(config)
     clients, root = deal(config, split, seeds)
     module: nn.Module = initialised(
         builder, split.shape, split.classes, seed=seeds.derive("model"), **options
@@ -171,18 +163,18 @@ def _scenario(config: Config) -> Scenario:
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
         attackers=[
-            _attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
+            attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
         ],
         attackers_know=config.attackers_know,
         relation=config.relation,
         threat=Threat(**config.threat.model_dump()),
         server_optimizer=optimizer,
-        part_bounds=part_bounds,
+        part_bounds=bounds,
         mail=config.mail,
         seed=config.seed,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         start=_start(config.start, workload.model),
-        uncharged=_fitted(split),
+        uncharged=taken_from(split),
         facts={
             "data": split.about or split.name,
             "clients": f"{len(clients):,}",
@@ -196,89 +188,10 @@ def _scenario(config: Config) -> Scenario:
     )
 
 
-def _check_device(device: str) -> None:
-    """Refuse a device before anything is loaded onto it.
-
-    Raises:
-        ConfigError: torch knows no such device, or cannot use it here.
-    """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(
-            f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
-        ) from None
-
-
 def budget(config: Config) -> Budget | None:
     """The budget of the data set, where the config has one."""
     had = config.budget
     return None if had is None else Budget(had.epsilon, had.delta, Path(had.ledger))
-
-
-def training(part: Mapping[str, Any]) -> Method:
-    """A training method from its part; ``batch_size``, ``epochs`` and ``steps`` stand beside its
-    own keys.
-
-    Raises:
-        ConfigError: an unknown name or key, or a value out of range.
-
-    >>> training({"name": "sgd", "lr": 0.5, "epochs": 2}).plan
-    LocalPlan(batch_size=32, epochs=2, steps=None)
-    """
-    own = {key: value for key, value in part.items() if key not in _PLAN_KEYS}
-    gradient = own.get("gradient")
-    if (
-        isinstance(gradient, Mapping) and gradient.get("name") == "dp"
-    ):  # it divides by the plan's batch size
-        own["gradient"] = {"batch_size": part.get("batch_size", 32), **gradient}
-    plan = {key: value for key, value in part.items() if key in _PLAN_KEYS}
-    method: Method = catalog.build("training", catalog.TRAINING, own)
-    if not plan:
-        return method
-    checked = catalog.build(
-        "training", {part["name"]: LocalPlan}, {"name": part["name"], "batch_size": 32, **plan}
-    )
-    try:
-        changed: Method = dataclasses.replace(method, plan=checked)  # type: ignore[type-var]
-    except ConfigError as error:
-        raise ConfigError(f"training '{part['name']}': {error}") from None
-    return changed
-
-
-def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
-    """Each client's positions in the training data, and the samples that the server keeps clean for
-    itself.
-
-    Raises:
-        ConfigError: the server keeps more samples than there are, or an unknown split.
-    """
-    part, train = config.data.partition, split.train
-    if part["name"] == "natural" and "attribute" not in part and split.natural is not None:
-        part = {**part, "attribute": split.natural}
-    partition = catalog.build("partition", catalog.PARTITIONERS, part)
-    count = config.data.clients
-    if count is None and part["name"] != "natural":
-        count = DEFAULT_CLIENTS
-    if config.data.root >= train.n:
-        raise ConfigError(
-            f"data.root is {config.data.root}, and there are only {train.n} training samples."
-        )
-    shuffled = torch.randperm(train.n, generator=seeds.generator("root"))
-    root, rest = shuffled[: config.data.root], shuffled[config.data.root :].sort().values
-    held = train if config.data.root == 0 else train.take(rest)
-    parts = partition(held, count, seeds.generator("partition"))
-    return {client: rest[index] for client, index in enumerate(parts)}, train.take(root)
-
-
-def _split(config: Config) -> Split:
-    """The data set, with its options: one of privfl's, or a plug-in's."""
-    name, options = config.data.name, config.data.options
-    if name in DATASETS or name not in catalog.DATASETS:
-        return load(name, **options)
-    split: Split = catalog.build("data set", catalog.DATASETS, {"name": name, **options})(None)
-    return split
 
 
 def _model(part: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -298,6 +211,7 @@ def _with(
 ) -> Any:
     """A rule, a defence or a bound, with what it declares that it needs of the run."""
     if part["name"] not in table:
+        refuse_in_the_wrong_place(seam, part["name"])
         return catalog.build(seam, table, part)
     needs = catalog.needs_of(table[part["name"]])
     return catalog.build(seam, table, part, {name: oracles.of(it) for name, it in needs.items()})
@@ -310,7 +224,7 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
         ]
         raise ConfigError(
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
-            f" and channel '{config.channel['name']}' takes none; {', '.join(able)} does."
+            f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
     noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
     return noised
@@ -337,17 +251,6 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
     return read_ledger(Path(start))
 
 
-def _fitted(split: Split) -> tuple[str, ...]:
-    """What the loader took from the training data itself."""
-    if split.kind == "text":
-        return ("the vocabulary, taken from the text itself",) if split.vocabulary else ()
-    if not split.mean:
-        return ()
-    if split.kind == "tabular":
-        return ("means, spreads and categories of the table's columns, taken from its rows",)
-    return ("the mean and spread of the pixels, taken from the images",)
-
-
 def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:
     """Batches of private training are drawn from the operating system."""
     gradient = part.get("gradient")
@@ -369,91 +272,3 @@ def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Map
     if part != {"name": "mean"}:
         return part
     return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
-
-
-def _refuse_impossible(config: Config) -> None:
-    """Say which rules would work where this one cannot, and through which channels it would."""
-    for seam, table, part in (
-        ("channel", catalog.CHANNELS, config.channel),
-        ("aggregator", catalog.AGGREGATORS, config.aggregator),
-    ):
-        if part["name"] not in table:
-            raise ConfigError(unknown(seam, part["name"], table))
-    name, over = config.aggregator["name"], config.channel["name"]
-    if catalog.works(name, over):
-        return
-    why = catalog.verdict(name, over)["because"]
-    able = [rule for rule in catalog.AGGREGATORS.usable() if catalog.works(rule, over)]
-    through = [
-        channel
-        for channel in catalog.CHANNELS.usable()
-        if catalog.works(name, channel) and channel != "plain"
-    ]
-    ways = (
-        f"{name} works through {', '.join(through)}, and over plain"
-        if through
-        else f"{name} works over plain alone"
-    )
-    raise ConfigError(
-        f"aggregator '{name}' does not go with channel '{over}': {why}."
-        f" {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}. See 'privfl list"
-        " --compat'."
-    )
-
-
-def _refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
-    """A noise seed has streams for the server's noise alone: it would not repeat the run."""
-    if config.noise_seed is None:
-        return
-    private = is_private(method.gradient)
-    if not private and not ring_noise:
-        return
-    whose = "DP-SGD" if private else config.mechanism["name"]
-    raise ConfigError(
-        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
-        " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
-    )
-
-
-def _attacker(
-    part: Mapping[str, Any], clients: Sequence[ClientId], seeds: Seeds, i: int
-) -> Attacker:
-    own = {key: value for key, value in part.items() if key not in (*_SCHEDULE_KEYS, *_TEAM_KEYS)}
-    when = {key: value for key, value in part.items() if key in _SCHEDULE_KEYS}
-    if part["name"] in catalog.INFERENCE:
-        raise ConfigError(
-            f"attack '{part['name']}' only looks: it acts in no round. Run 'privfl audit' on the"
-            " config, or its class on a run's view."
-        )
-    attack = catalog.build("attack", catalog.ATTACKS, own)
-    schedule = catalog.build(
-        "attack", {part["name"]: AttackSchedule}, {"name": part["name"], **when}
-    )
-    who = choose_clients(
-        clients, seeds.generator("attackers", i), part.get("clients"), part.get("fraction")
-    )
-    return Attacker(part["name"], attack, who, schedule, part.get("colluding", True))
-
-
-def _part_bounds(given: Any, method: str) -> dict[str, float]:
-    """The L2 bounds of a method's extra vectors, by part.
-
-    Raises:
-        ConfigError: a part that the method does not send, or a bound that is no number above 0.
-    """
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"bound.parts gives an L2 bound to each part, and is {given!r}.")
-    maker = catalog.TRAINING.get(method)
-    known = [] if maker is None else list(training({"name": method}).parts(1))
-    for part, l2 in given.items():
-        if maker is not None and part not in known:
-            sends = f"it sends {', '.join(known)}" if known else "it sends the delta alone"
-            raise ConfigError(
-                f"bound.parts bounds '{part}', which {method} does not send: {sends}."
-            )
-        if isinstance(l2, bool) or not isinstance(l2, int | float) or not l2 > 0:
-            raise ConfigError(
-                f"bound.parts: {part} needs a number above 0, its largest L2 norm, as in"
-                f" {{{part}: 1.0}}, and is {l2!r}."
-            )
-    return {part: float(l2) for part, l2 in given.items()}

@@ -1,21 +1,15 @@
-"""Privacy layers for somebody else's training loop: updates in, a mean and a receipt out, no engine
-needed.
-"""
+"""The layer: it keeps a session, a journal and what failed from round to round."""
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import binom
 
 from privfl.aggregators import Mean
 from privfl.core import (
@@ -27,15 +21,11 @@ from privfl.core import (
     ClientId,
     ConfigError,
     Context,
-    DpEvent,
-    Fidelity,
     Ledger,
     Mechanism,
     NeighbourRelation,
     NoiseSource,
     OsNoise,
-    PartyId,
-    Power,
     PrivflError,
     RoundFailed,
     RoundPlan,
@@ -43,55 +33,25 @@ from privfl.core import (
     Rule,
     Sampling,
     Threat,
-    Vector,
     client_party,
     dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
-from privfl.dp.pipeline import Made, Pipeline, played_again
+from privfl.dp.charges import played_again
+from privfl.dp.pipeline import Made, Pipeline
 from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
 from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
+from privfl.wrapper.receipt import Receipt, of_nobody
+from privfl.wrapper.sampled import require_drawn
+from privfl.wrapper.updates import V, flat_vector, like
 
 UNSEEN = (
     "what the loop around this layer does with clients' data, its start and its choices included"
 )
-Array = npt.NDArray[np.floating[Any]]
-V = TypeVar("V", Vector, Array)
 O = TypeVar("O")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What one aggregation cost and showed.
-
-    ``server_reads`` says what the server could read if it followed the protocol: every update, or
-    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
-    party can do (the channel's ``guarantee`` says how); ``mail`` whether
-    the parties' letters were signed. Where ``fidelity`` is ideal no protocol
-    ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
-    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
-    ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
-    """
-
-    round: int
-    survivors: tuple[ClientId, ...]
-    dropped: tuple[ClientId, ...]
-    excluded: Mapping[PartyId, str]
-    server_reads: str
-    mail: str
-    read_by: str
-    liars: Mapping[str, Power]
-    fidelity: Fidelity
-    bytes_sent: int | None
-    exchanges: int | None
-    seconds: float | None
-    event: DpEvent | None
-    epsilon: float | None
-    epsilon_note: str
-    statement: str
 
 
 class PrivateAggregation(Generic[O]):
@@ -110,12 +70,17 @@ class PrivateAggregation(Generic[O]):
     first message, to the ``budget`` of the data where there is one, and in ``ledger_file`` where
     one is given: a layer that starts anew with that file goes on from it. Noise is from the
     operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
-    between the parties (`crypto.post`), which all are in this process.
+    between the parties (`crypto.post`), all in this process.
+
+    Where ``sampling`` is Poisson, whether a round is played must not tell that somebody was drawn:
+    give the rounds for which nobody was drawn too, as ``aggregate({})``. Their aggregate is noise
+    alone. A claim under ``add_remove`` does not hold for a caller who leaves them out.
 
     Raises:
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
             denominator beside a rule, mail that is neither "bare" nor "signed".
 
+    >>> import numpy as np
     >>> layer = PrivateAggregation(channel=Plain())
     >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
     >>> mean, receipt.server_reads
@@ -182,6 +147,10 @@ class PrivateAggregation(Generic[O]):
                 "denominator goes with the mean; a rule of your own divides as it says: leave one"
                 " of the two out."
             )
+        if bound is not None and not isinstance(bound, Bound):
+            raise ConfigError(
+                f"bound must be one of privfl.dp, as in Clip(l2=1.0), and is {bound!r}."
+            )
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
         self.mechanism = mechanism
@@ -196,9 +165,10 @@ class PrivateAggregation(Generic[O]):
         if mechanism is not None:
             if not isinstance(mechanism, Mechanism):
                 raise ConfigError(
-                    f"{type(mechanism).__name__} is no noise on an aggregate: noise in shares goes"
-                    " into the channel that carries them, as in SecAgg(noise=...), and correlated"
-                    " noise into a Federation, which knows all rounds of the run."
+                    f"mechanism {mechanism!r} is no noise on an aggregate, as"
+                    " Gaussian(noise_multiplier=1.0) is: noise in shares goes into the channel that"
+                    " carries them, as in SecAgg(noise=...), and correlated noise into a"
+                    " Federation, which knows all rounds of the run."
                 )
             check_declared(mechanism, "mechanism", "local", "event", "guarantee")
         self._local = mechanism is not None and mechanism.local
@@ -228,25 +198,36 @@ class PrivateAggregation(Generic[O]):
         self._id = secrets.token_bytes(16)
         self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
         self._round = 0
+        self._last: Any = None
 
-    def aggregate(self, updates: Mapping[ClientId, V]) -> tuple[V, Receipt]:
+    def aggregate(
+        self, updates: Mapping[ClientId, V], example: V | None = None
+    ) -> tuple[V, Receipt]:
         """One round: the aggregate, of the kind and type of the updates, and the receipt.
 
         Args:
-            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type.
+            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
+                none where a Poisson sample has nobody in it.
+            example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, different lengths, or NaN (the client is named).
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, NaN
+                (the client is named), or a client whose name is no whole number.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
         """
+        if not isinstance(updates, Mapping):
+            raise BadUpdate(
+                "updates are vectors by client, as in {0: vector, 1: vector}, and these are a"
+                f" {type(updates).__name__}."
+            )
         if not updates:
-            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
+            return self._of_nobody(self._last if example is None else example)
         began = time.perf_counter()
-        first = next(iter(updates.values()))
+        first = self._last = next(iter(updates.values()))
         vectors = {
-            client: _vector(client, update, len(first)) for client, update in updates.items()
+            client: flat_vector(client, update, len(first)) for client, update in updates.items()
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
@@ -325,7 +306,44 @@ class PrivateAggregation(Generic[O]):
             epsilon_note=note,
             statement=self._statement(),
         )
-        return _like(first, released["delta"].vector), receipt
+        return like(first, released["delta"].vector), receipt
+
+    def _of_nobody(self, example: V | None) -> tuple[V, Receipt]:
+        """A round of a Poisson sample with nobody in it: noise alone, and what rounds cost."""
+        drawn = self.sampling is not None and self.sampling.scheme == "poisson"
+        if not drawn or self.mechanism is None or self._local:
+            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
+        if example is None:
+            raise BadUpdate(
+                "nobody was drawn, and no round before says what updates look like: give"
+                " example=..., a vector of their kind and length."
+            )
+        d = len(example)
+        pipeline = self._pipeline(d, ())
+        if not pipeline.noise_alone(0):
+            raise BadUpdate(
+                "there are no updates, and no round of nobody here: channel or rule need some."
+            )
+        plan = RoundPlan(self._round, (), d, self.bound.l2, session=self._id)
+        self._round += 1
+        charged = pipeline.charges({"delta": plan})
+        held = "" if self._account is None else self._account.hold(charged)
+        entry = self._journal.enter(charged)
+        nothing = {"delta": Made(torch.zeros(d), rows=0, survivors=0)}
+        released, spent = pipeline.release({"delta": plan}, nothing, self.noise)
+        self._journal.settle(entry, spent)
+        if self._account is not None:
+            self._account.settle(held, spent)
+        epsilon, note = self._spent()
+        receipt = of_nobody(
+            plan,
+            self.channel.guarantee,
+            MAIL[self._session.mail],
+            event=spent[0].event,
+            epsilon=(epsilon, note),
+            statement=self._statement(),
+        )
+        return like(example, released["delta"].vector), receipt
 
     def _rows(self, contributions: int) -> int:
         groups = self.channel.able.groups
@@ -340,7 +358,7 @@ class PrivateAggregation(Generic[O]):
         """
         sampling = self.sampling or Sampling("all", 1.0, len(cohort))
         if self.sampling is not None:
-            _require_drawn(len(cohort), self.sampling)
+            require_drawn(len(cohort), self.sampling)
         rows = max(self._rows(len(cohort)), 1)
         pipeline = pipeline_of(
             {"delta": self.bound},
@@ -380,42 +398,3 @@ class PrivateAggregation(Generic[O]):
         dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
         charges = [c for c in self.ledger.charges if c.subject == dearest.subject]
         return sentence(dearest, charges, (UNSEEN,))
-
-
-def _require_drawn(n: int, sampling: Sampling) -> None:
-    """Refuse a cohort of n that the sampling does not draw: its claim would be about other rounds.
-
-    Raises:
-        ConfigError: more clients than a sample holds, or, of a Poisson sample, more than it has but
-            with chance 2^-40.
-    """
-    most = sampling.population * (sampling.rate if sampling.scheme == "fixed_size" else 1)
-    unlikely = sampling.scheme == "poisson" and (
-        binom.logsf(n - 1, sampling.population, sampling.rate) < -40 * math.log(2)
-    )
-    if n > most * (1 + 1e-9) or unlikely:
-        raise ConfigError(
-            f"{n} updates came, and {sampling.scheme} sampling at rate {sampling.rate:g} of"
-            f" {sampling.population} clients does not draw so many: give the sampling that really"
-            " chose this round's clients."
-        )
-
-
-def _vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
-    if update.ndim != 1 or len(update) != d:
-        raise BadUpdate(
-            f"client {client}: a flat vector of {d} values was expected, and this has shape"
-            f" {tuple(update.shape)}."
-        )
-    vector = (
-        update
-        if isinstance(update, torch.Tensor)
-        else torch.from_numpy(np.ascontiguousarray(update))
-    )
-    return vector.detach().to("cpu", torch.float32)
-
-
-def _like(first: V, mean: Vector) -> V:
-    if isinstance(first, torch.Tensor):
-        return mean.to(first.device, first.dtype)
-    return mean.numpy().astype(first.dtype)

@@ -1,0 +1,9 @@
+"""From a config to a scenario: every part is looked up, built and checked, and the data is loaded
+and dealt out.
+"""
+
+from privfl.assembly.assemble import budget, scenario
+from privfl.assembly.data import deal
+from privfl.assembly.parts import training
+
+__all__ = ["budget", "deal", "scenario", "training"]

@@ -1,0 +1,67 @@
+"""The data set of a config, dealt out to the clients and the server."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from privfl import catalog
+from privfl.config import Config, DataConfig
+from privfl.core import ClientId, ConfigError, Dataset, Seeds, unknown
+from privfl.data import DATASETS, Split, load
+
+DEFAULT_CLIENTS = 20
+
+
+def data_set(config: Config) -> Split:
+    """The data set, with its options: one of privfl's, or a plug-in's.
+
+    Raises:
+        ConfigError: a key that the data set has not.
+    """
+    name, options = config.data.name, config.data.options
+    if name in DATASETS or name not in catalog.DATASETS:
+        own = catalog.fields_of(DATASETS[name], ())[0] if name in DATASETS else options
+        for key in options:
+            if key not in own:
+                keys = (*DataConfig.model_fields, *own)
+                raise ConfigError(f"data set '{name}': {unknown('key', key, keys)}")
+        return load(name, **options)
+    split: Split = catalog.build("data set", catalog.DATASETS, {"name": name, **options})(None)
+    return split
+
+
+def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
+    """Each client's positions in the training data, and the samples that the server keeps clean for
+    itself.
+
+    Raises:
+        ConfigError: the server keeps more samples than there are, or an unknown split.
+    """
+    part, train = config.data.partition, split.train
+    if part["name"] == "natural" and "attribute" not in part and split.natural is not None:
+        part = {**part, "attribute": split.natural}
+    partition = catalog.build("partition", catalog.PARTITIONERS, part)
+    count = config.data.clients
+    if count is None and part["name"] != "natural":
+        count = DEFAULT_CLIENTS
+    if config.data.root >= train.n:
+        raise ConfigError(
+            f"data.root is {config.data.root}, and there are only {train.n} training samples."
+        )
+    shuffled = torch.randperm(train.n, generator=seeds.generator("root"))
+    root, rest = shuffled[: config.data.root], shuffled[config.data.root :].sort().values
+    held = train if config.data.root == 0 else train.take(rest)
+    parts = partition(held, count, seeds.generator("partition"))
+    return {client: rest[index] for client, index in enumerate(parts)}, train.take(root)
+
+
+def taken_from(split: Split) -> tuple[str, ...]:
+    """What the loader took from the training data itself."""
+    if split.kind == "text":
+        return ("the vocabulary, taken from the text itself",) if split.vocabulary else ()
+    if not split.mean:
+        return ()
+    if split.kind == "tabular":
+        return ("means, spreads and categories of the table's columns, taken from its rows",)
+    return ("the mean and spread of the pixels, taken from the images",)

@@ -1,0 +1,83 @@
+"""What a config asks for and cannot have, said before anything is built or loaded."""
+
+from __future__ import annotations
+
+import torch
+
+from privfl import catalog
+from privfl.config import Config
+from privfl.core import ConfigError, is_private, unknown
+from privfl.training import Method
+
+
+def refuse_unreadable(config: Config) -> None:
+    """Say which rules would work where this one cannot, and through which channels it would."""
+    for seam, table, part in (
+        ("channel", catalog.CHANNELS, config.channel),
+        ("aggregator", catalog.AGGREGATORS, config.aggregator),
+    ):
+        if part["name"] not in table:
+            refuse_in_the_wrong_place(seam, part["name"])
+            raise ConfigError(unknown(seam, part["name"], table))
+    name, over = config.aggregator["name"], config.channel["name"]
+    if catalog.works(name, over):
+        return
+    why = catalog.verdict(name, over)["because"]
+    able = [rule for rule in catalog.AGGREGATORS.usable() if catalog.works(rule, over)]
+    through = [
+        channel
+        for channel in catalog.CHANNELS.usable()
+        if catalog.works(name, channel) and channel != "plain"
+    ]
+    ways = (
+        f"{name} works through {', '.join(through)}, and over plain"
+        if through
+        else f"{name} works over plain alone"
+    )
+    raise ConfigError(
+        f"aggregator '{name}' does not go with channel '{over}': {why}."
+        f" {ways[0].upper() + ways[1:]}; over {over} work: {', '.join(able)}. See 'privfl list"
+        " --compat'."
+    )
+
+
+def refuse_in_the_wrong_place(seam: str, name: str) -> None:
+    """Say where a rule that is named among the defences, or the other way round, belongs."""
+    if seam == "aggregator" and name in catalog.DEFENCES:
+        raise ConfigError(
+            f"'{name}' is no aggregator but a defence beside one: name it in defences, as in"
+            f" defences: [{name}]."
+        )
+    if seam == "defence" and name in catalog.AGGREGATORS:
+        raise ConfigError(
+            f"'{name}' is no defence but an aggregator: name it there, as in aggregator: {name}."
+        )
+
+
+def refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
+    """A noise seed has streams for the server's noise alone: it would not repeat the run."""
+    if config.noise_seed is None:
+        return
+    private = is_private(method.gradient)
+    if not private and not ring_noise:
+        return
+    whose = "DP-SGD" if private else config.mechanism["name"]
+    raise ConfigError(
+        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
+        " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
+    )
+
+
+def refuse_device(device: str) -> None:
+    """Refuse a device before anything is loaded onto it.
+
+    Raises:
+        ConfigError: torch knows no such device, or cannot use it here.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"config key 'device': torch cannot use '{device}' here ({why}); 'cpu' always works."
+        ) from None

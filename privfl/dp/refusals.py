@@ -1,0 +1,94 @@
+"""Of which neighbours, and of which samples of clients, nothing is known that a claim could be made
+from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from privfl.core import ConfigError, Neighbours, Sampling
+from privfl.dp.opening import Opens, fewest_of, for_everybody
+from privfl.dp.part_release import PartRelease
+
+Releases = Mapping[str, PartRelease]
+
+
+def noised(releases: Releases) -> str:
+    """The parts that are noised, in words."""
+    return " and ".join(f"'{part}'" for part, one in releases.items() if one.noised)
+
+
+def refuse_other_neighbours(releases: Releases, neighbours: Neighbours, sampling: Sampling) -> None:
+    """Refuse neighbours who differ in another way than the sampling or the noise is made for.
+
+    Raises:
+        ConfigError: a client comes or goes, and cohorts are of a fixed size or noise is correlated.
+    """
+    if (neighbours.relation, sampling.scheme) == ("add_remove", "fixed_size"):
+        raise ConfigError(
+            "a cohort of a fixed size has no neighbour with a client more or less: claim"
+            " replace_one."
+        )
+    over = any(release.over is not None for release in releases.values())
+    if over and neighbours.relation == "add_remove":
+        raise ConfigError(
+            "correlated noise is made for who takes part in which round, and a client that"
+            " comes or goes may change that for others: claim zero_out (it is there and sends"
+            " zero) or replace_one."
+        )
+
+
+def refuse_unpriced_sample(releases: Releases, neighbours: Neighbours, sampling: Sampling) -> None:
+    """Refuse samples whose price is known for Gaussian noise alone.
+
+    Raises:
+        ConfigError: the noise is another, and releases are several, or a client of a sample of
+            fixed size is there and sends zero.
+    """
+    if _all_gaussian(releases):
+        return
+    if len(releases) > 1:
+        raise ConfigError(
+            f"a round releases {noised(releases)} of one sampled cohort, whose joint cost is"
+            " known for Gaussian noise only: use gaussian, or a sampler that takes everybody."
+        )
+    if sampling.scheme == "fixed_size" and neighbours.relation == "zero_out":
+        raise ConfigError(
+            "a fixed-size sample has another client in the place of one that is not drawn,"
+            " which zero_out prices for Gaussian noise only: claim replace_one."
+        )
+
+
+def _all_gaussian(releases: Releases) -> bool:
+    events = [
+        None if release.mechanism is None else release.mechanism.event(1)
+        for release in releases.values()
+        if release.over is None
+    ]
+    return all(event is not None and event.mechanism == "gaussian" for event in events)
+
+
+def refuse_seen_presence(
+    neighbours: Neighbours, sampling: Sampling, opens: Opens, *, sees_drawn: bool
+) -> None:
+    """Refuse neighbours of whom one more is there where that is seen: in whether a round is
+    released, or in who is drawn (``sees_drawn``).
+
+    Raises:
+        ConfigError: a client comes or goes, and that is seen.
+    """
+    if neighbours.relation != "add_remove":
+        return
+    population = sampling.population
+    if not for_everybody(opens, population):
+        least = max(fewest_of(opens, population), 2)
+        raise ConfigError(
+            f"of {population} clients a round is released with {least} contributions or more,"
+            " so that it is, or is not, tells whether a client is there: claim zero_out (it is"
+            " there and sends zero) or replace_one."
+        )
+    if sees_drawn:
+        raise ConfigError(
+            "whom the claim is made against sees who takes part, and so whether a client is"
+            " there at all: claim zero_out (it is there and sends zero) or replace_one."
+        )

@@ -1,0 +1,260 @@
+"""What is refused of a scenario before any training: parts that do not go together."""
+
+from __future__ import annotations
+
+import typing
+
+from privfl.aggregators import ToleratesByzantine
+from privfl.core import (
+    ConfigError,
+    Guarantee,
+    Knows,
+    TooManyByzantine,
+    before_the_rule,
+    counts_itself,
+    is_private,
+)
+from privfl.engine.attackers import Attacker
+from privfl.engine.compatibility import (
+    check_declared,
+    name_of,
+    rule_reads_channel,
+    unreadable,
+)
+from privfl.engine.opening import too_few
+from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
+from privfl.engine.scenario import Scenario
+
+_KNOWING = {
+    "nothing": "nothing",
+    "own": "its own updates",
+    "benign": "the honest updates",
+    "rule": "the server's rule",
+}
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Refuse a run that cannot work.
+
+    Raises:
+        ConfigError: no clients, no rounds, an empty client, a rule that reads what the channel
+            hides, integers without a clip, noise without a clip or without a proved
+            sensitivity, an attack that acts nowhere or that needs to know what is withheld.
+    """
+    if not scenario.clients:
+        raise ConfigError("there are no clients: the split left nobody with data.")
+    empty = [client for client, index in scenario.clients.items() if len(index) == 0]
+    if empty:
+        raise ConfigError(
+            f"client {empty[0]} has no data; give the split fewer clients or a min_size."
+        )
+    scenario.sampler.sampling(len(scenario.clients))
+    check_declared(scenario.channel, "channel", "kind", "able", "guarantee")
+    _check_guaranteed(scenario.channel.guarantee, scenario.channel)
+    _check_enough(scenario)
+    check_declared(scenario.bound, "bound", "adaptive", "parts", "at", "describe")
+    if scenario.mechanism is not None:
+        plain = ("local", "at", "local_deviation", "event")
+        mechanism = ("over",) if scenario.mechanism.remembers else plain
+        check_declared(scenario.mechanism, "mechanism", "guarantee", *mechanism)
+        _check_guaranteed(scenario.mechanism.guarantee, scenario.mechanism)
+    check_declared(
+        scenario.aggregator,
+        "rule",
+        "reads",
+        "needs_ids",
+        "remembers",
+        "judges",
+        "public_denominator",
+    )
+    for defence in scenario.defences:
+        check_declared(defence, "defence", "seats", "judges")
+    able = scenario.channel.able
+    if not rule_reads_channel(scenario.aggregator, scenario.channel):
+        raise ConfigError(
+            f"{unreadable(scenario.aggregator, scenario.channel)} See 'privfl list --compat'."
+        )
+    if scenario.channel.kind.opens == "total":
+        for defence in scenario.defences:
+            if before_the_rule(defence):
+                raise ConfigError(
+                    f"{name_of(defence)} reads individual updates, and {name_of(scenario.channel)}"
+                    " opens only their sum."
+                )
+    if not scenario.bound.l2 < float("inf") and able.encodes is not None:
+        raise ConfigError(
+            f"{name_of(scenario.channel)} computes on integers, whose scale comes from a clip: set"
+            " bound to {name: clip, l2: ...}."
+        )
+    if able.groups is not None and scenario.aggregator.public_denominator is not None:
+        raise ConfigError(
+            f"{name_of(scenario.channel)} regroups everybody when a client comes or goes, so a mean"
+            " over a fixed denominator makes no sense of its groups: leave denominator out, or"
+            " use secagg (the same sum, with less shown)."
+        )
+    for attacker in scenario.attackers:
+        _check_attack(scenario, attacker)
+    if scenario.bound.adaptive:
+        _check_adaptive(scenario)
+    _check_noise(scenario)
+    _check_rule(scenario)
+
+
+def _check_enough(scenario: Scenario) -> None:
+    """Refuse a run in which no cohort is large enough for the channel."""
+    sampling = scenario.sampler.sampling(len(scenario.clients))
+    drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
+    why = too_few(scenario.channel, round(drawn * len(scenario.clients)))
+    if why:
+        raise ConfigError(f"no round could be opened: {why} Ask more clients.")
+
+
+def _check_guaranteed(guarantee: object, part: object) -> None:
+    """Refuse a part of somebody's own whose record of who may lie is missing."""
+    if not isinstance(guarantee, Guarantee):
+        raise ConfigError(
+            f"{name_of(part)} has no guarantee, the record of who may collude and who may lie,"
+            " from which the report is made: see privfl.core.Guarantee."
+        )
+
+
+def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
+    attack = attacker.attack
+    declared = ("seats", "remembers", "measured", "divided", "counts", "knows")
+    check_declared(attack, "attack", *declared)
+    if not attack.seats and not attack.divided:
+        raise ConfigError(
+            f"attack '{attacker.name}' ({name_of(attacker.attack)}) fills none of the seats of"
+            " an attacker."
+        )
+    needs = attack.knows
+    ladder = typing.get_args(Knows)
+    if ladder.index(needs) > ladder.index(scenario.attackers_know):
+        raise ConfigError(
+            f"attack '{attacker.name}' needs to know {_KNOWING[needs]}, and this scenario lets"
+            f" attackers know {_KNOWING[scenario.attackers_know]} at most."
+        )
+    if needs in ("benign", "rule") and attacker.clients.issuperset(scenario.clients):
+        raise ConfigError(
+            f"attack '{attacker.name}' needs to know the honest updates, and has all clients:"
+            " leave some out."
+        )
+    if counts_itself(attack) and scenario.sampler.sampling(len(scenario.clients)).scheme == "all":
+        for team in attacker.teams(sorted(attacker.clients)):
+            attack.among(len(scenario.clients), len(team))
+    if needs == "rule" and scenario.aggregator.reads == "total":
+        raise ConfigError(
+            f"attack '{attacker.name}' tries out the server's rule on rows, and"
+            f" {name_of(scenario.aggregator)} reads none: give the attack a rule of its own to"
+            " stand in for it."
+        )
+
+
+def _check_noise(scenario: Scenario) -> None:
+    if scenario.mechanism is not None and not scenario.bound.l2 < float("inf"):
+        raise ConfigError("noise needs a bound on each update: set bound to {name: clip, l2: ...}.")
+    _check_turns(scenario)
+    if scenario.local_noise and scenario.channel.able.encodes is not None:
+        raise ConfigError(
+            f"noise at the clients has no bound, and {name_of(scenario.channel)} computes on"
+            " integers that need one: use the plain channel."
+        )
+    for part in scenario.workload.method.parts(scenario.workload.model.d):
+        if scenario.bound.l2 < float("inf") and part not in scenario.part_bounds:
+            raise ConfigError(
+                f"the method also sends '{part}', which needs a bound of its own here: set"
+                f" bound.parts to {{{part}: ...}}."
+            )
+    _check_coins(scenario)
+    pipeline = scenario.pipeline()
+    if pipeline.private or scenario.workload.method.gradient.private:
+        refuse_asking((scenario.aggregator, *scenario.defences))
+    if pipeline.private:
+        remembering = [scenario.aggregator] if scenario.aggregator.remembers else []
+        for one in (*remembering, *filter(before_the_rule, scenario.defences)):
+            check_declared(one, "rule or seat that remembers", "memory")
+    pipeline.check(scenario.expected_rows)
+
+
+def _check_turns(scenario: Scenario) -> None:
+    """Refuse a scale that changes under correlated noise, and turns that only that prices."""
+    if scenario.mechanism is None:
+        return
+    if scenario.mechanism.remembers:
+        require_steady(scenario.bound, scenario.rounds)
+    elif scenario.sampler.participation(scenario.rounds).rate < 1:
+        refuse_turns(scenario.sampler)
+
+
+def _check_coins(scenario: Scenario) -> None:
+    """Refuse secret coins that somebody can draw again."""
+    if scenario.threat.sampling != "secret":
+        return
+    if scenario.noise.repeatable:
+        raise ConfigError(
+            "threat.sampling is secret, and a noise seed draws the cohorts again: leave"
+            " noise_seed out, or set sampling to public."
+        )
+    gradient = scenario.workload.method.gradient
+    if is_private(gradient) and gradient.sampling != "secret":
+        raise ConfigError(
+            "threat.sampling is secret, and the batches of private training are drawn from the"
+            " run's seed: give its gradient sampling='secret'."
+        )
+
+
+def _check_adaptive(scenario: Scenario) -> None:
+    """Refuse a channel that does not sum the bits, and noise beside which their count is not
+    accounted for.
+    """
+    able = scenario.channel.able
+    if able.hosts is not None or able.groups is not None:
+        raise ConfigError(
+            "an adaptive bound needs the sum of the clients' bits, which"
+            f" {name_of(scenario.channel)} does not open: use secagg."
+        )
+    if able.noise is not None:
+        raise ConfigError(
+            "the count of an adaptive bound is noised by the server, and distributed noise does"
+            " not trust it: use clip."
+        )
+    if scenario.local_noise:
+        raise ConfigError(
+            "the bits of an adaptive bound would reach the server without noise of their own:"
+            " use clip under local noise."
+        )
+    mechanism = scenario.in_round(0, None).round_noise
+    event = None if mechanism is None else mechanism.event(1)
+    if mechanism is not None and (event is None or event.mechanism != "gaussian"):
+        raise ConfigError(
+            "an adaptive bound's count is accounted for beside Gaussian noise only:"
+            f" {name_of(mechanism)} needs clip."
+        )
+
+
+def _check_rule(scenario: Scenario) -> None:
+    """Refuse a rule or a seat before it that tolerates fewer Byzantine clients than its f among
+    the rows that it gets, before any training.
+    """
+    sampling = scenario.sampler.sampling(len(scenario.clients))
+    seats = [defence for defence in scenario.defences if before_the_rule(defence)]
+    for seat in seats:
+        if not seat.keeps_ids and scenario.aggregator.needs_ids:
+            raise ConfigError(
+                f"{name_of(scenario.aggregator)} needs to know whose row is whose, and"
+                f" {name_of(seat)} makes rows anonymous."
+            )
+    deciding: tuple[object, ...] = (scenario.aggregator, scenario.channel.able.hosts)
+    rules = [rule for rule in deciding if isinstance(rule, ToleratesByzantine)]
+    for rule in rules:
+        rule.admit(scenario.clients)
+    if sampling.scheme == "poisson":  # how many come is not known
+        return
+    try:
+        n = scenario.rows(round(sampling.rate * len(scenario.clients)))
+        for seat in seats:
+            n = seat.passes(n)
+        for rule in rules:
+            rule.max_byzantine(n)
+    except TooManyByzantine as refused:
+        raise ConfigError(str(refused)) from None

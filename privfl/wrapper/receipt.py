@@ -1,0 +1,73 @@
+"""What a layer's caller is told of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from privfl.core import ClientId, DpEvent, Fidelity, Guarantee, PartyId, Power, RoundPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one aggregation cost and showed.
+
+    ``server_reads`` says what the server could read if it followed the protocol: every update, or
+    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
+    party can do (the channel's ``guarantee`` says how); ``mail`` whether
+    the parties' letters were signed. Where ``fidelity`` is ideal no protocol
+    ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
+    ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
+    ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
+    """
+
+    round: int
+    survivors: tuple[ClientId, ...]
+    dropped: tuple[ClientId, ...]
+    excluded: Mapping[PartyId, str]
+    server_reads: str
+    mail: str
+    read_by: str
+    liars: Mapping[str, Power]
+    fidelity: Fidelity
+    bytes_sent: int | None
+    exchanges: int | None
+    seconds: float | None
+    event: DpEvent | None
+    epsilon: float | None
+    epsilon_note: str
+    statement: str
+
+
+def of_nobody(
+    plan: RoundPlan,
+    said: Guarantee[Any],
+    mail: str,
+    *,
+    event: DpEvent,
+    epsilon: tuple[float | None, str],
+    statement: str,
+) -> Receipt:
+    """The receipt of a round for which nobody was drawn; ``said`` is what its channel guarantees,
+    ``epsilon`` what is spent so far, with the reason where that is None.
+    """
+    ran = said.measured
+    return Receipt(
+        round=plan.number,
+        survivors=(),
+        dropped=(),
+        excluded={},
+        server_reads="nothing: nobody was drawn",
+        mail=mail,
+        read_by=said.read_by(plan),
+        liars=said.liars(),
+        fidelity=said.fidelity,
+        bytes_sent=0 if ran else None,
+        exchanges=0 if ran else None,
+        seconds=0.0 if ran else None,
+        event=event,
+        epsilon=epsilon[0],
+        epsilon_note=epsilon[1],
+        statement=statement,
+    )
