@@ -39,8 +39,8 @@ def attained(matrix: Matrix, participation: Participation, rows: int) -> float:
     again as it may, as often as it may, from any round on, and pulls the same way every time. Where
     it is drawn in turns, which are charged one by one, how far one of them does.
 
-    >>> attained(np.eye(6), Participation(rounds=6, most=3, apart=2), 6) ** 2
-    3.0000000000000004
+    >>> round(attained(np.eye(6), Participation(rounds=6, most=3, apart=2), 6) ** 2, 9)
+    3.0
     """
     c = matrix[:rows, :rows]
     most = participation.most if participation.rate >= 1 else 1
