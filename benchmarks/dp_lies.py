@@ -286,10 +286,10 @@ class Credulous(Pipeline):
 class OneEnd(Pipeline):
     """Charges noise in shares for C where a row that is replaced moves the sum by 2C."""
 
-    def _event(self, part: str, plan: RoundPlan, survivors: int | None) -> DpEvent:
+    def _event(self, part: str, plan: RoundPlan, survivors: int | None, *others: Any) -> DpEvent:
         shares = self.releases[part].shares
         event = None if shares is None else shares.noise_event(plan, survivors, self.colluders)
-        return Pipeline._event(self, part, plan, survivors) if event is None else event
+        return Pipeline._event(self, part, plan, survivors, *others) if event is None else event
 
 
 class OncePaid(Pipeline):

@@ -135,7 +135,8 @@ def _claims(
         table("", rows, as_json)
     else:
         for claim in claims:
-            title = f"{claim.unit} level: {len(claim.findings)} tests at level {claim.level:g}"
+            tests = f"{len(claim.findings)} tests at level {claim.level:g}"
+            title = f"{claim.unit} level: {claim.verdict}, {tests}"
             table(title, [finding.row() for finding in claim.findings], as_json)
         heads = [
             {key: row[key] for key in row if key not in ("tests", "would have seen")}

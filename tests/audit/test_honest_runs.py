@@ -16,7 +16,7 @@ from privfl.core import Charge, DpEvent, Ledger, Sampling
 from privfl.dp import epsilon, spend
 from privfl.dp.accounting import Release
 
-QUICK = Settings(canaries=0, pairs=12, climb=2, values=4_000, inclusions=1_000)
+QUICK = Settings(canaries=0, pairs=4, climb=1, values=4_000, inclusions=600)
 
 
 @pytest.mark.parametrize("name", [*HONEST, "DP-SGD", "DP-SGD through convolutions"])

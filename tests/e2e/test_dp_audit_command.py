@@ -30,7 +30,7 @@ training:
 """
 
 
-SIZES = ("--canaries", 1000, "--pairs", 20, "--values", 6000)
+SIZES = ("--canaries", 1000, "--pairs", 5, "--values", 6000)
 
 
 def audited(privfl, path, *words):
@@ -189,7 +189,7 @@ def test_no_way_of_being_private_is_refuted(changes):
     }
     (claim,) = audit_claims(
         Federation.from_config({**base, **changes}),
-        settings=Settings(canaries=200, pairs=12, climb=2, values=6000),
+        settings=Settings(canaries=200, pairs=4, climb=1, values=6000),
     )
     assert claim.verdict == "not refuted", claim.alarms
     assert claim.black_box is None or claim.black_box.lower < claim.claimed

@@ -23,7 +23,8 @@ from privfl.dp import Spent, spend
 class Claim:
     """One unit's claim, audited at ``level``: what each test found, and beside that ``black_box``,
     a lower bound on epsilon from what canaries score alone (None: not asked for, or there is
-    none). ``claimed`` is None where no claim is made, and ``why`` then says so.
+    none). ``claimed`` is None where no claim is made, or where its noise is of a kind that this
+    audit cannot look at and nothing else refutes it; ``why`` then says so.
     """
 
     unit: str
@@ -119,10 +120,12 @@ def claim_of(
     independent: bool = True,
     seed: int = 0,
     why: str = "",
+    unseen: str = "",
 ) -> Claim:
     """The claim of the ledger ``made`` with all that was found of it: ``tests``, its accountant,
     and whether it charges what playing the same rounds does. ``scored`` are scores of canaries,
     ``independent`` or not, made by the releases ``scored_on``; ``seed`` draws privacy losses.
+    ``unseen`` names noise that was not looked at: nothing is then said to be "not refuted".
     """
     refused = refusal_of(unit, made, delta)
     spent = dearest(unit, made, delta)
@@ -142,12 +145,16 @@ def claim_of(
                 confidence=settings.confidence,
                 methods=_methods(scored_on.charges) if independent else ("one_run",),
             )
+    findings = holm(evidence, settings.level)
+    if unseen and not any(finding.alarm for finding in findings):
+        words = f"not audited: {unseen}"
+        return Claim(unit, spent.subject, spent.releases, None, findings, why=words)
     return Claim(
         unit,
         spent.subject,
         spent.releases,
         spent.claim(),
-        holm(evidence, settings.level),
+        findings,
         settings.level,
         box,
         len(inside) + len(outside),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,13 @@ from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
 from privfl.audit.dp.play import NeighbourWorld, Play, Stage
-from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
+from privfl.audit.dp.replay import (
+    draws_for,
+    in_turns,
+    inclusion_tests,
+    participation_test,
+    source_test,
+)
 from privfl.audit.dp.residual import (
     FEW,
     Noise,
@@ -26,7 +34,8 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
-from privfl.core import Charge, ClientId, Ledger, Seeds
+from privfl.audit.dp.whitening import event_of, matrix_of, movement, whitened
+from privfl.core import Charge, ClientId, Ledger, RunNoise, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
@@ -51,14 +60,17 @@ def audit_clients(
     plays = _Plays.of(scenario, settings, searched, progress)
     played = Ledger(plays.charges)
     made = played if recorded is None else _first(recorded, plays.rounds)
+    if recorded is not None and plays.run is not None:
+        played = _as_long(plays.charges[0], plays.run, made)
     refused = refusal_of("client", made, delta)
     if refused is not None:
         return refused
     tests = found.tests(searched.stages[0].shares)
-    tests += plays.noise_tests(found.moved)
+    noise, unseen = plays.noise_tests(found.moved)
+    tests += noise
     tests += plays.charge_tests()
     first = plays.charges[0]
-    if first.cohort_hidden:
+    if first.cohort_hidden or plays.run is not None:
         tests += _replayed(scenario, searched.stages[0], first, settings.inclusions)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
@@ -79,18 +91,37 @@ def audit_clients(
         scored_on=Ledger(plays.charges),
         seed=scenario.seed,
         why=" ".join(filter(None, why)),
+        unseen=unseen,
     )
+
+
+def _as_long(charge: Charge, run: RunNoise[Any], made: Ledger) -> Ledger:
+    """What a run's config costs over as many rows of noise as each charge of a ledger covers."""
+    charges = []
+    for one in made.charges:
+        last = one.round if one.last is None else one.last
+        event, count = event_of(run, last - one.round + 1, hidden=charge.cohort_hidden)
+        charges.append(replace(charge, round=one.round, last=last, event=event, count=count))
+    return Ledger(tuple(charges))
 
 
 def _replayed(scenario: Scenario, stage: Stage, charge: Charge, inclusions: int) -> list[Test]:
     """Cohorts drawn again, under other seeds, against what is charged."""
     draws, tape = draws_for(len(scenario.clients), inclusions), Tape("drawn")
-    drawn: list[tuple[ClientId, ...]] = []
+    runs: list[list[tuple[ClientId, ...]]] = []
     for start in range(0, draws, scenario.rounds):
         seed = Seeds(scenario.seed).derive("replay", start)
-        drawn += stage.draw(min(scenario.rounds, draws - start), seed, tape)
-    tests = inclusion_tests(drawn, charge.sampling, "client")
-    return [*tests, *source_test(bool(tests), charge.coins, tape.asked, "client")]
+        runs.append(stage.draw(min(scenario.rounds, draws - start), seed, tape))
+    noise = scenario.run_noise
+    if noise is None:
+        tests = inclusion_tests([one for run in runs for one in run], charge.sampling, "client")
+    else:
+        allowed = noise.participation
+        turns = in_turns(runs, allowed.apart) if charge.cohort_hidden else []
+        sampled = inclusion_tests(turns, charge.sampling, "client") if turns else []
+        tests = [*sampled, participation_test(runs, allowed, "client")]
+    sampled_secretly = any(test.p is not None for test in tests)
+    return [*tests, *source_test(sampled_secretly, charge.coins, tape.asked, "client")]
 
 
 def _first(ledger: Ledger, rounds: int) -> Ledger:
@@ -98,7 +129,7 @@ def _first(ledger: Ledger, rounds: int) -> Ledger:
     return Ledger(tuple(c for c in ledger.charges if c.unit == "client" and c.round < rounds))
 
 
-@dataclass(slots=True)
+@dataclass
 class _Plays:
     """Plays of canaries with the run's own noise: every value of it, and what canaries score.
 
@@ -130,6 +161,9 @@ class _Plays:
         plays = max(math.ceil(wanted / rounds), math.ceil(settings.canaries / n))
         made = cls(scenario, max(1, min(rounds, settings.most_rounds // plays)))
         plays = min(plays, settings.most_rounds)
+        if made.run is not None:  # what hangs together over rounds shows in plays of many
+            plays = max(1, min(plays, settings.most_rounds // rounds))
+            made.rounds = rounds
         stage, seeds = Stage(scenario), Seeds(scenario.seed)
         silent = searched.stages[0] if stage.shares else None
         axes = _axes(scenario, n)
@@ -204,15 +238,27 @@ class _Plays:
 
     # ---- the evidence
 
-    def noise_tests(self, moved: float) -> list[Test]:
-        """Tests of every value of noise, part by part. ``moved`` is how far neighbours were found
-        apart in the sum, where clients noise their shares.
+    @cached_property
+    def run(self) -> RunNoise[Any] | None:
+        """The noise that hangs together over the run, if its mechanism's does."""
+        return self.scenario.run_noise
+
+    def noise_tests(self, moved: float) -> tuple[list[Test], str]:
+        """Tests of every value of noise, part by part, and in words what could not be looked at.
+        ``moved`` is how far neighbours were found apart in the sum, where clients noise their
+        shares.
         """
-        runs = self._share_noise(moved) if self.quiet else self._noise()
-        tests = []
+        if self.quiet:
+            runs = self._share_noise(moved)
+        else:
+            runs = self._noise() if self.run is None else self._whitened(self.run)
+        tests, unseen = [], ""
+        if not runs:
+            unseen = "no noise was drawn in the rounds that were played"
         for part, (shape, plays, given) in runs.items():
             if shape is None:
                 tests.append(Test("noise variance", part, "noise of a kind that is not covered"))
+                unseen = f"the noise on '{part}' is of a kind that this audit cannot look at"
                 continue
             noise = [vector for play in plays for vector in play]
             optional = (
@@ -225,7 +271,7 @@ class _Plays:
         if not self.quiet and all(not tape.asked for tape in self.tapes):
             seen = "the run's noise source was never asked"
             tests.append(Test("noise source", "", seen, 0.0))
-        return tests
+        return tests, unseen
 
     def _noise(self) -> dict[str, tuple[str | None, list[list[Noise]], list[Noise]]]:
         """Noise in units of what is claimed, by part and play, and what it was added to."""
@@ -244,6 +290,29 @@ class _Plays:
                     plays.append(mine[one.part])
                 mine[one.part].append((one.noise / shape.scale).cpu().numpy())
                 given.append(one.before.double().cpu().numpy())
+        return found
+
+    def _whitened(
+        self, run: RunNoise[Any]
+    ) -> dict[str, tuple[str | None, list[list[Noise]], list[Noise]]]:
+        """The same where noise hangs together over rounds: made independent again, and in units of
+        what the charge of the rows that were played says of it.
+        """
+        found: dict[str, tuple[str | None, list[list[Noise]], list[Noise]]] = {}
+        matrix, hidden = matrix_of(run), self.charges[0].cohort_hidden
+        for tape in self.tapes:
+            for part in dict.fromkeys(one.part for one in tape.releases):
+                rows = [one for one in tape.releases if one.part == part]
+                event, _ = event_of(run, len(rows), hidden=hidden)
+                multiplier = event.parameters.get("noise_multiplier", 0.0)
+                if matrix is None or event.mechanism != "gaussian" or not multiplier > 0:
+                    found[part] = (None, [], [])
+                    continue
+                scale = multiplier * movement(matrix, run.participation, len(rows))
+                _, plays, given = found.setdefault(part, ("gaussian", [], []))
+                alone = [(one.noise / float(one.far.l2)).cpu().numpy() for one in rows]
+                plays.append([row / scale for row in whitened(alone, matrix.dense())])
+                given += [one.before.double().cpu().numpy() for one in rows]
         return found
 
     def _share_noise(
@@ -281,6 +350,8 @@ class _Plays:
             ]
             words = "noise of the clients is charged with amplification" if cheap else ""
             return [Test("charges", "", words or "nothing is amplified", 0.0 if cheap else None)]
+        if self.run is not None:
+            return [self._block_test(self.run)]
         for number, charges in tape.charges.items():
             events = [one.event for one in tape.releases if one.round == number]
             said = together([event for event in events if event is not None])
@@ -289,6 +360,24 @@ class _Plays:
                 seen = f"round {number} is charged for {charged}, and drew {list(said)}"
                 return [Test("charges", "", seen, 0.0)]
         return [Test("charges", "", "every round is charged for what was drawn")]
+
+    def _block_test(self, run: RunNoise[Any]) -> Test:
+        """Whether each round's charge is that of all rows so far, of all parts together, and no
+        round is charged beside it.
+        """
+        parts = len(dict.fromkeys(one.part for one in self.tapes[0].releases))
+        for number, charges in self.tapes[0].charges.items():
+            mine = [charge for charge in charges if charge.unit == "client"]
+            hidden = all(charge.cohort_hidden for charge in mine)
+            event, count = event_of(run, number + 1, hidden=hidden)
+            due = [(one, 0, number, count) for one in together([event] * max(parts, 1))]
+            if [(one.event, one.round, one.last, one.count) for one in mine] != due:
+                seen = f"round {number} is charged for {mine}, and all rows to there cost {due}"
+                return Test("charges", "", seen, 0.0)
+        mine = [charge for charge in self.charges if charge.unit == "client"]
+        if len(mine) != len(together([mine[0].event] * max(parts, 1))):
+            return Test("charges", "", f"{len(mine)} charges of one block of rounds", 0.0)
+        return Test("charges", "", "all rounds are charged as one block of what was drawn")
 
 
 def searched_lengths(scenario: Scenario) -> dict[str, int]:

@@ -114,12 +114,18 @@ class Search:
 
     def _with(self, changed: ClientId) -> Cohorts:
         """Cohorts as the run draws them, with the client that changes in each of them: noise is
-        calibrated to what it moves where it is drawn.
+        calibrated to what it moves where it is drawn. Where noise hangs together over rounds it is
+        drawn in the first, and again as soon as that noise allows.
         """
+        run = self.scenario.run_noise
+        apart = 1 if run is None else run.participation.apart
         fixed = self.scenario.sampler.sampling(len(self.clients)).scheme == "fixed_size"
 
         def cohort(number: int) -> tuple[ClientId, ...]:
             drawn = set(self.drawn[number])
+            if number % apart:
+                drawn.discard(changed)
+                return tuple(client for client in self.clients if client in drawn)
             if fixed and changed not in drawn:
                 drawn.pop()
             drawn.add(changed)

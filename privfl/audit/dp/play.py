@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.audit.dp.tape import CountedNoise, OnTape, SilentNoise, Tape, cohort_or, open_on_tape
+from privfl.audit.dp.tape import (
+    CountedNoise,
+    OnTape,
+    RunOnTape,
+    SilentNoise,
+    Tape,
+    cohort_or,
+    open_on_tape,
+)
 from privfl.core import (
     Bounded,
     Broadcast,
@@ -24,6 +32,7 @@ from privfl.core import (
     Vector,
 )
 from privfl.core.field_values import field_values
+from privfl.dp.memory import NoiseMemory
 from privfl.dp.part_release import PartRelease
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import Engine, RunState, Scenario
@@ -160,7 +169,8 @@ def _on_tape(pipeline: Pipeline, tape: Tape, number: int) -> Pipeline:
     for part, release in pipeline.releases.items():
         mechanism = release.mechanism
         taped = None if mechanism is None else OnTape(mechanism, tape, number, part)
-        releases[part] = replace(release, mechanism=taped)
+        over = None if release.over is None else RunOnTape(release.over, tape, number, part)
+        releases[part] = replace(release, mechanism=taped, over=over)
     return replace(pipeline, releases=releases)
 
 
@@ -214,7 +224,7 @@ class Stage:
         played on two stages: members refuse to enter a round twice.
         """
         engine, self.hands.world = self.engine, world
-        engine.journal = Journal()
+        engine.journal, engine.memory = Journal(), NoiseMemory()
         planner = _TapedPlanner(self.scenario, tape=tape, world=world, cohorts=cohorts)
         engine.planner = planner if session is None else replace(planner, session=session)
         if self.shares:

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from privfl.audit.dp.evidence import Least, Test
 from privfl.audit.dp.residual import SEEN
-from privfl.core import Coins, Sampling
+from privfl.core import Coins, Participation, Sampling
 
 FEWEST, MOST = 40, 2000
 """Draws that are watched at least and at most."""
@@ -58,6 +58,49 @@ def inclusion_tests(
         _least_rate(trials, q, 1, ""),
     )
     return [together, each]
+
+
+def participation_test(
+    drawn: Sequence[Sequence[Collection[Hashable]]], allowed: Participation, about: str
+) -> Test:
+    """Whether in any run of cohorts a member comes sooner again, or more often, than the noise of
+    the run allows.
+
+    >>> often = Participation(rounds=4, most=2, apart=2)
+    >>> participation_test([[{1}, {2}, {1}, {2}]], often, "").p is None
+    True
+    >>> participation_test([[{1}, {1}, {2}, {2}]], often, "").p
+    0.0
+    """
+    soonest, most = allowed.rounds, 0
+    for run in drawn:
+        last: dict[Hashable, int] = {}
+        counts = Counter[Hashable]()
+        for number, cohort in enumerate(run):
+            for member in cohort:
+                soonest = min(soonest, number - last.get(member, number - soonest))
+                last[member] = number
+            counts.update(cohort)
+        most = max([most, *counts.values()])
+    broken = most > allowed.most or (most > 1 and soonest < allowed.apart)
+    again = f", {soonest} rounds apart or more" if most > 1 else ""
+    seen = f"at most {most} times{again}; allowed are {allowed.most}, {allowed.apart} apart"
+    return Test("participation", about, seen, 0.0 if broken else None)
+
+
+def in_turns(
+    drawn: Sequence[Sequence[Collection[Hashable]]], turns: int
+) -> list[Collection[Hashable]]:
+    """Who was drawn in so many rounds in a row, in which everybody has one turn.
+
+    >>> in_turns([[{1}, {2}, {3}, set(), {5}]], 2) == [{1, 2}, {3}]
+    True
+    """
+    return [
+        set().union(*run[start : start + turns])
+        for run in drawn
+        for start in range(0, len(run) - turns + 1, turns)
+    ]
 
 
 def source_test(sampled: bool, coins: Coins, asked: int, about: str) -> list[Test]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from privfl.audit.dp.claim import Claim, Scored, claim_of
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import SLACK
-from privfl.audit.dp.replay import draws_for, inclusion_tests, source_test
+from privfl.audit.dp.replay import draws_for, inclusion_tests, participation_test, source_test
 from privfl.audit.dp.residual import (
     Noise,
     aligned_test,
@@ -31,6 +31,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import CountedNoise, Tape
+from privfl.audit.dp.whitening import movement, whitened
 from privfl.core import (
     BadUpdate,
     Charge,
@@ -42,6 +43,9 @@ from privfl.core import (
     Sensitivity,
 )
 from privfl.dp import DPGradient, PrivacyWarning
+from privfl.dp.mechanisms.correlated import CorrelatedRun
+from privfl.dp.sgd.ordered import run_of
+from privfl.dp.strategies import Strategy
 from privfl.engine import Scenario
 
 MOST_CANARIES = 256
@@ -146,8 +150,15 @@ def audit_samples(
             kept.given.append(exact.numpy())
         if watched is not None:
             watched.total += out
+    unseen = f"the noise of a {type(gradient).__name__} cannot be told from what it is added to"
     if isinstance(gradient, DPGradient) and kept.noise:
-        tests += _noise_tests(kept, gradient, charges[0])
+        noise, unseen = _noise_tests(kept, gradient, charges[0], n, steps)
+        tests += noise
+        if gradient.strategy is not None:
+            allowed = _run_noise(gradient, gradient.strategy, n, steps).participation
+            sets = [set(positions.tolist()) for positions in drawn]
+            trainings = [sets[at : at + steps] for at in range(0, len(sets), steps)]
+            tests.append(participation_test(trainings, allowed, "sample"))
     replayed = inclusion_tests(
         [set(positions.tolist()) for positions in drawn], charges[0].sampling, "sample"
     )
@@ -159,7 +170,9 @@ def audit_samples(
         tests += source_test(bool(replayed), charges[0].coins, tape.asked, "sample")
     if watched is not None:
         watched.score(scored)
-    first = Ledger((replace(charges[0], count=looked),))
+    ordered = isinstance(gradient, DPGradient) and gradient.strategy is not None
+    releases = math.ceil(looked / steps) if ordered else looked
+    first = Ledger((replace(charges[0], count=releases),))
     return claim_of(
         "sample",
         made,
@@ -171,7 +184,14 @@ def audit_samples(
         scored_on=first,
         seed=scenario.seed,
         independent=False,  # the directions of canaries are not orthogonal
+        unseen=unseen,
     )
+
+
+def _run_noise(gradient: DPGradient, strategy: Strategy, n: int, steps: int) -> CorrelatedRun:
+    """The noise of one training whose steps hang together."""
+    apart = math.ceil(n / gradient.batch_size)
+    return run_of(strategy, gradient.noise_multiplier, steps, apart)
 
 
 def _of(recorded: Ledger, subject: str) -> Ledger:
@@ -259,19 +279,29 @@ class _Kept:
     given: list[Noise]
 
 
-def _noise_tests(kept: _Kept, gradient: DPGradient, charge: Charge) -> list[Test]:
+def _noise_tests(
+    kept: _Kept, gradient: DPGradient, charge: Charge, n: int, steps: int
+) -> tuple[list[Test], str]:
+    """Tests of every value of noise, and in words what could not be looked at."""
     far = Sensitivity(float(gradient.l2) / gradient.batch_size)
     shape = claimed(charge.event, far, len(kept.noise[0]))
     if shape is None or not shape.scale > 0:
-        return [Test("noise variance", "sample", f"{charge.event.mechanism}: not covered")]
-    noise = [vector / shape.scale for vector in kept.noise]
+        unseen = f"this audit cannot look at the noise of {charge.event.mechanism}"
+        return [Test("noise variance", "sample", f"{charge.event.mechanism}: not covered")], unseen
+    runs = [[vector / shape.scale for vector in kept.noise]]
+    if gradient.strategy is not None:
+        run = _run_noise(gradient, gradient.strategy, n, steps)
+        matrix, unit = run.matrix.dense(), movement(run.matrix, run.participation, steps)
+        trainings = (runs[0][at : at + steps] for at in range(0, len(runs[0]), steps))
+        runs = [[row / unit for row in whitened(rows, matrix)] for rows in trainings]
+    noise = [vector for run in runs for vector in run]
     optional = (
         repeat_test(noise[:200], "sample"),
-        drift_test([noise], "sample"),
+        drift_test(runs, "sample"),
         aligned_test(noise, kept.given, "sample"),
     )
     tests = [variance_test(noise, shape.family, "sample"), mean_test(noise, shape.family, "sample")]
-    return tests + [test for test in optional if test is not None]
+    return tests + [test for test in optional if test is not None], ""
 
 
 # ---- the black box

@@ -21,11 +21,14 @@ from privfl.core import (
     ClientId,
     DpEvent,
     Guarantee,
+    KeepsSecrets,
     Mechanism,
     NoiseSource,
     Opened,
+    Participation,
     RingNoise,
     Rows,
+    RunNoise,
     Seeds,
     Sensitivity,
     Total,
@@ -40,7 +43,8 @@ Mode: TypeAlias = Literal["drawn", "fixed"]
 @dataclass(frozen=True, slots=True)
 class Taped:
     """One release: the vector [d] before its noise and after it, how far one neighbour is said to
-    move it, and the event that accounts for the noise.
+    move it, and the event that accounts for the noise. ``run`` is given where that is a row of
+    noise that hangs together over rounds, and the event then that of all rows so far.
     """
 
     round: int
@@ -49,6 +53,7 @@ class Taped:
     after: Vector
     far: Sensitivity
     event: DpEvent | None
+    run: RunNoise[Any] | None = None
 
     @property
     def noise(self) -> Tensor:
@@ -129,6 +134,60 @@ class OnTape(Mechanism):
     def _log(self, before: Vector, after: Vector, far: Sensitivity, event: DpEvent | None) -> None:
         one = Taped(self.round, self.part, before.detach().clone(), after.clone(), far, event)
         self.tape.releases.append(one)
+
+
+class TapedRows(KeepsSecrets):
+    """What a mechanism remembers of its noise, and how many rows it has drawn."""
+
+    __slots__ = ("inner", "rows")
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.rows = inner, 0
+
+
+@dataclass(frozen=True)
+class RunOnTape(RunNoise[TapedRows]):
+    """Noise that hangs together over rounds, whose rows are logged; with a fixed tape each release
+    is what the tape says.
+    """
+
+    inner: RunNoise[Any]
+    tape: Tape
+    round: int
+    part: str
+
+    @property
+    def participation(self) -> Participation:
+        """That of the noise."""
+        return self.inner.participation
+
+    def event(self, rows: int) -> DpEvent:
+        """That of the noise."""
+        return self.inner.event(rows)
+
+    def sampled(self, rows: int) -> tuple[DpEvent, int] | None:
+        """That of the noise."""
+        return self.inner.sampled(rows)
+
+    def init(self, d: int) -> TapedRows:
+        """That of the noise, before its first row."""
+        return TapedRows(self.inner.init(d))
+
+    def release(
+        self, vector: Vector, sensitivity: Sensitivity, state: TapedRows, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent, TapedRows]:
+        """The aggregate with its row, logged."""
+        if self.tape.mode == "fixed":
+            out = self.tape.said(self.round, self.part, vector, float(sensitivity.l2))
+            event = self.inner.event(state.rows + 1)
+        else:
+            out, event, state.inner = self.inner.release(vector, sensitivity, state.inner, noise)
+        state.rows += 1
+        before, after = vector.detach().clone(), out.clone()
+        self.tape.releases.append(
+            Taped(self.round, self.part, before, after, sensitivity, event, self.inner)
+        )
+        return out, event, state
 
 
 @dataclass(frozen=True, slots=True)
