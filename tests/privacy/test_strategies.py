@@ -210,3 +210,11 @@ def test_a_strategy_is_the_same_every_time():
 def test_nothing_to_remember_is_refused(maker):
     with pytest.raises(ConfigError, match="must"):
         maker(0)
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 12])
+def test_a_blt_of_a_short_run_has_as_many_buffers_as_float64_tells_apart(rounds):
+    run = Participation(rounds, most=max(1, rounds // 4), apart=3)
+    matrix = Blt(3).matrix(run)
+    least = Blt(1).matrix(run)
+    assert rmse(matrix, run) <= rmse(least, run) * (1 + 1e-3)

@@ -100,9 +100,10 @@ class BltStream(KeepsSecrets):
 @lru_cache(maxsize=64)
 def _fitted(buffers: int, run: Participation) -> tuple[Array, Array]:
     """Omega and theta of least error. The theta of C and of C^-1 interlace; they are exp(-x) of an
-    increasing sequence x, whose steps are exp of the free numbers.
+    increasing sequence x, whose steps are exp of the free numbers. Where a run is too short for so
+    many buffers, some of them vanish in the fit, and there are fewer.
     """
-    best: tuple[float, Array] | None = None
+    best: tuple[float, Array, Array] | None = None
     for slowest in (0.3, 1.0, 3.0):
         for fastest in (0.5, 2.0):
             first = slowest / run.rounds
@@ -116,15 +117,24 @@ def _fitted(buffers: int, run: Participation) -> tuple[Array, Array]:
                 bounds=[(-20.0, 3.0)] * len(start),
                 options={"maxiter": 500, "ftol": 1e-12},
             )
-            if math.isfinite(found.fun) and (best is None or found.fun < best[0]):
-                best = float(found.fun), np.asarray(found.x)
+            theta, inverse_theta = _both(torch.from_numpy(np.asarray(found.x)))
+            omega = _residues(theta.numpy(), inverse_theta.numpy())
+            better = math.isfinite(found.fun) and (best is None or found.fun < best[0])
+            if better and _distinct(omega, theta.numpy()):
+                best = float(found.fun), omega, theta.numpy()
+    if best is None and buffers > 1:
+        return _fitted(buffers - 1, run)
     if best is None:
         raise ConfigError(
             f"no BLT of {buffers} buffers was found for {run.rounds} rounds: use fewer buffers, or"
             " the strategy bisr."
         )
-    theta, inverse_theta = _both(torch.from_numpy(best[1]))
-    return _residues(theta.numpy(), inverse_theta.numpy()), theta.numpy()
+    return best[1], best[2]
+
+
+def _distinct(omega: Array, theta: Array) -> bool:
+    """Whether float64 tells the buffers from none, and C^-1 from one that does not fall."""
+    return bool((omega > 1e-12).all() and (theta > 1e-6).all() and sum(omega / theta) < 1 - 1e-9)
 
 
 def _both(free: Tensor) -> tuple[Tensor, Tensor]:
