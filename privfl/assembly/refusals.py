@@ -11,7 +11,12 @@ from privfl.training import Method
 
 
 def refuse_unreadable(config: Config) -> None:
-    """Say which rules would work where this one cannot, and through which channels it would."""
+    """Say which rules would work where this one cannot, and through which channels it would.
+
+    Raises:
+        ConfigError: channel or aggregator is unknown, or the rule cannot read what the channel
+            opens.
+    """
     for seam, table, part in (
         ("channel", catalog.CHANNELS, config.channel),
         ("aggregator", catalog.AGGREGATORS, config.aggregator),
@@ -42,7 +47,11 @@ def refuse_unreadable(config: Config) -> None:
 
 
 def refuse_in_the_wrong_place(seam: str, name: str) -> None:
-    """Say where a rule that is named among the defences, or the other way round, belongs."""
+    """Say where a rule that is named among the defences, or the other way round, belongs.
+
+    Raises:
+        ConfigError: it is.
+    """
     if seam == "aggregator" and name in catalog.DEFENCES:
         raise ConfigError(
             f"'{name}' is no aggregator but a defence beside one: name it in defences, as in"
@@ -55,7 +64,11 @@ def refuse_in_the_wrong_place(seam: str, name: str) -> None:
 
 
 def refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
-    """A noise seed has streams for the server's noise alone: it would not repeat the run."""
+    """A noise seed has streams for the server's noise alone: it would not repeat the run.
+
+    Raises:
+        ConfigError: clients draw noise of their own.
+    """
     if config.noise_seed is None:
         return
     private = is_private(method.gradient)

@@ -228,7 +228,7 @@ def test_every_data_set_has_an_origin_with_a_licence():
     [
         ("mnits", {}, "did you mean 'mnist'"),
         ("shakespeare", {"lenght": 3}, "did you mean 'length'"),
-        ("digits", {"length": 3}, "no options"),
+        ("digits", {"length": 3}, "it has none"),
         ("shakespeare", {"length": 0}, "at least 1"),
         ("nsl_kdd", {"labels": "seven"}, "'five' or 'binary'"),
     ],
