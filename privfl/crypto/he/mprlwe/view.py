@@ -20,10 +20,11 @@ def opened(
     """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for the
     server; nothing, for anybody else.
     """
-    rings = [
+    rings = [  # clients last: they need not know each other
         m.ring
+        for kind in (JointServer, JointDecryptor, JointClient)
         for m in members.values()
-        if isinstance(m, JointClient | JointServer | JointDecryptor)
+        if isinstance(m, kind)
     ]
     public = next((ring.public for ring in rings if isinstance(ring.public, JointPublic)), None)
     if public is None:
