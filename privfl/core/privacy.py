@@ -188,6 +188,9 @@ class Charge:
     client pays for its own rounds only. ``void`` says what voids the claim, where something does.
     ``against`` is the adversary, with so many ``colluders``; ``coins`` whether a seed repeats the
     sample: what sampling saves is then what it would save with secret coins.
+
+    Raises:
+        ConfigError: ``round``, ``last`` or ``count`` is no number of rounds or releases.
     """
 
     round: int
@@ -208,6 +211,16 @@ class Charge:
     colluders: int = 0
     coins: Coins = "secret"
     last: int | None = None
+
+    def __post_init__(self) -> None:
+        last = self.round if self.last is None else self.last
+        numbers = {"round": self.round, "last": last, "count": self.count}
+        odd = [name for name, value in numbers.items() if not isinstance(value, int)]
+        if odd or self.count < 0 or last < self.round:
+            raise ConfigError(
+                f"a charge's round, last and count are whole numbers, count at least 0 and last at"
+                f" least round, and they are {numbers}: it would charge less than was spent."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

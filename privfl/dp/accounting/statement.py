@@ -15,7 +15,7 @@ from privfl.dp.accounting.ledger import Spent, dearest_releases, repeated, spend
 from privfl.dp.accounting.profile import group_epsilon
 from privfl.dp.accounting.release import Release
 from privfl.dp.accounting.risk import Risk, risk_of
-from privfl.dp.accounting.sentence import sentence
+from privfl.dp.accounting.sentence import above, sentence
 
 MOST_RELEASES = 12
 """Different sampled releases whose loss distributions are computed at the end of a run: each takes
@@ -154,7 +154,7 @@ def _line(ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float) -> S
     told = replace(told, epsilon=dearest.rdp, rdp=dearest.rdp)
     if told.rdp is not None and MOST_EPSILON < told.rdp < math.inf:
         why = (
-            f"PLD was not computed: at an epsilon of {told.rdp:.3g} it would take minutes;"
+            f"PLD was not computed: at an epsilon of {above(told.rdp)} it would take minutes;"
             " privfl.dp.spend(ledger, delta) does it."
         )
         return replace(told, notes=(*told.notes, why))
