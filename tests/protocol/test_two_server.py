@@ -2,6 +2,7 @@
 whoever lies, drops, or listens in.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -29,8 +30,8 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
-from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.parameters import STEPS
+from privfl.hybrid.two_server import SignTwoServer, TwoServer
+from privfl.hybrid.two_server.parameters import HELD, STEPS
 from privfl.hybrid.two_server.sealing import open_steps
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
 from privfl.hybrid.two_server.tags import OpenTagged
@@ -636,6 +637,76 @@ def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_r
             assert torch.allclose(
                 row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4
             )
+
+
+GARBLES = {
+    "cut": lambda body: bytes(body[: len(body) // 2]),
+    "a header alone": lambda body: bytes(body[:28]),
+    "longer": lambda body: bytes(body) + b"x",
+    "its end flipped": lambda body: bytes(body[:-1]) + bytes([body[-1] ^ 1]),
+    "a middle flipped": lambda body: bytes(body[:29]) + bytes(b ^ 0xFF for b in body[29:]),
+}
+
+
+@pytest.mark.parametrize("garble", GARBLES)
+@pytest.mark.parametrize("who", ["client/3", "server", "server/1", "dealer"])
+@pytest.mark.parametrize("channel", [TwoServer(), SignTwoServer(toward(torch.ones(130)))])
+def test_a_coalition_reads_past_messages_that_are_none(channel, who, garble):
+    scene = Scene(channel)
+    outcome = scene.run(Faults(malformed={who: GARBLES[garble]}), keep_bodies=True)
+    members = {**scene.helpers, "server": scene.server}
+    for size in (1, 2, 3):
+        for some in itertools.combinations(members, size):
+            read = scene.channel.decode(outcome.received(some), {p: members[p] for p in some})
+            if "server" in some and size == 1 and outcome.opened is not None:
+                assert torch.equal(read.value, outcome.opened.what.value)
+            if who == "client/3" and size > 1:
+                assert set(range(1, 10)) - {3} <= set(read.ids)
+
+
+def test_a_letter_of_an_earlier_round_hides_nothing_from_what_the_server_reads():
+    scene = Scene()
+    first = scene.run(keep_bodies=True)
+    old = next(m.body for m in first.messages if (m.sender, m.receiver) == ("client/1", "server"))
+    scene.plan = RoundPlan(1, scene.plan.cohort, scene.d, l2=1.0, session=b"test")
+    outcome = scene.run(Faults(malformed={"client/1": lambda body: old}), keep_bodies=True)
+    assert 1 not in opened(outcome).survivors
+    read = scene.channel.decode(outcome.received(["server"]), {"server": scene.server})
+    assert read is not None
+    assert torch.equal(read.value, outcome.opened.what.value)
+
+
+def test_a_client_that_claims_anothers_place_hides_nothing_from_a_coalition():
+    def second(body):
+        return bytes(body[:8]) + (1).to_bytes(4, "little") + bytes(body[12:])
+
+    scene = Scene()
+    outcome = scene.run(
+        Faults(malformed={"client/1": second, "client/9": second}), keep_bodies=True
+    )
+    members = {**scene.helpers, "server": scene.server}
+    rows = scene.channel.decode(outcome.received(["server", "server/1"]), members)
+    expected = scene.rows(rows.ids).values.float()
+    assert rows.ids == opened(outcome).survivors == tuple(range(2, 9))
+    assert torch.allclose(rows.values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "told", [b"client/99\tx", b"client/2\tx", b"client/5\t\x1b[2J", b"\xff\tx"]
+)
+def test_a_second_server_that_excludes_a_stranger_or_whom_it_heard_is_blamed(told):
+    scene = Scene()
+    silent = {"client/5": 0}
+
+    def names(body):
+        return bytes(body) + told if body[4] == HELD else body
+
+    outcome = scene.run(Faults(silent, malformed={"server/1": names}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed == "server/1"
+    assert "reasons are no" in str(outcome.aborts["server"]) or "it excludes" in str(
+        outcome.aborts["server"]
+    )
 
 
 def test_what_the_server_remembers_of_a_round_does_not_grow_with_the_model():
