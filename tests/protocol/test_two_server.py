@@ -31,10 +31,14 @@ from privfl.core import (
 from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import SignTwoServer, TwoServer
-from privfl.hybrid.two_server.parameters import HELD, STEPS
-from privfl.hybrid.two_server.sealing import open_steps
+from privfl.hybrid.two_server.judge import Gather
+from privfl.hybrid.two_server.parameters import DEALT, HELD, STEPS
+from privfl.hybrid.two_server.ring_codec import ring_mask
+from privfl.hybrid.two_server.sealing import open_steps, seal_dealt, unseal_dealt
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
+from privfl.hybrid.two_server.steps import Open
 from privfl.hybrid.two_server.tags import OpenTagged
+from privfl.hybrid.two_server.tampering import after, tampered
 
 CHANNEL: Channel[Total] = TwoServer()
 
@@ -442,7 +446,7 @@ class ShiftsTheSum:
 
 @pytest.mark.parametrize("error", [1, -(1 << 20), 1 << 39, 1 << 63, (1 << 40) + 1])
 @pytest.mark.parametrize(("rule", "reveal"), [(Krum(f=2, m=4), "scores"), (Mean(), "selection")])
-def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
+def test_a_second_server_that_shifts_the_sum_ends_the_round(rule, reveal, error):
     scene = Scene(
         TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40)
     )  # 2^63 is nothing in a ring of 40 bits
@@ -453,26 +457,99 @@ def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
             )
         )
         assert outcome.opened is None
-        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (
-            "sum",
-            "server/1",
-        )
+        abort = outcome.aborts["server"]
+        assert (abort.stage, abort.blamed) == ("sum", None)  # the dealer can make the same
+        assert abort.who == ("server/1", "dealer")
 
 
 @pytest.mark.parametrize(
     ("ring", "error"), [(40, 1 << 30), (64, 1 << 30), (64, 1 << 62), (64, 1 << 63)]
 )
-def test_a_second_server_that_shifts_fltrusts_sum_is_blamed(ring, error):
+def test_a_second_server_that_shifts_fltrusts_sum_ends_the_round(ring, error):
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores", ring=ring))
     outcome = scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, error)}))
     assert outcome.opened is None
-    assert outcome.aborts["server"].blamed == "server/1"
+    assert outcome.aborts["server"].who == ("server/1", "dealer")
     assert (
         opened(
             scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, 0)}))
         ).what.count
         > 0
     )
+
+
+class DealsOtherTags:
+    """A dealer whose tags, well sealed, are those of other masks."""
+
+    def __init__(self, party):
+        self.party, self.seed = party, b""
+
+    def step(self, mail):
+        now = self.party.now
+        if "server" in mail:
+            _, self.seed = self.party.read_seeds("server", mail["server"])
+        out = self.party.step(mail)
+        if "server" in out:
+            sealed = bytes(now.read(out["server"], DEALT)[1])
+            words = bytes(len(unseal_dealt(now, self.seed, sealed)))
+            out["server"] = now.write(DEALT, 0, seal_dealt(now, self.seed, words))
+        return out
+
+
+def test_a_dealer_that_tags_other_masks_gets_nobody_else_convicted():
+    outcome = Scene().run(Faults(byzantine={"dealer": DealsOtherTags}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed is None
+    assert "dealer" in outcome.aborts["server"].who
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("liar", ["server", "server/1"])
+@pytest.mark.parametrize("amount", [-(1 << 38), 1 << 38, -1])
+@pytest.mark.parametrize(
+    "rule", [Mean(), toward(torch.ones(130)), CosineFilter(reference=lambda rows, context: ONES)]
+)
+def test_a_server_that_opens_norms_that_were_never_proved_ends_the_round(rule, amount, liar):
+    def shifts(party):
+        def change(steps):
+            return after(after(steps, Gather, ShiftsNorms(amount)), Open, KeepsTrueNorms(amount))
+
+        party.recipe = tampered(party.recipe, change)
+        return party
+
+    scene = Scene(TwoServer(rule, reveal="scores"))
+    if amount == -1:  # all but certainly within what could have been proved: nobody can tell
+        assert not scene.run(Faults(byzantine={liar: shifts})).aborts
+        return
+    outcome = scene.run(Faults(byzantine={liar: shifts}))
+    assert outcome.opened is None
+    honest = "server/1" if liar == "server" else "server"
+    assert outcome.aborts[honest].blamed is None
+    assert set(outcome.aborts[honest].who) == {liar, "dealer"}
+
+
+ONES = torch.ones(130)
+
+
+@dataclass(frozen=True)
+class KeepsTrueNorms:
+    amount: int
+
+    def act(self, machine):
+        if "scores" in machine.public:
+            scores = machine.public["scores"].copy()
+            scores[-1] -= np.uint64(self.amount % (1 << 64))
+            machine.public["scores"] = scores & ring_mask(machine.now.ring)
+
+
+@dataclass(frozen=True)
+class ShiftsNorms:
+    amount: int
+
+    def act(self, machine):
+        scores = machine.shares["scores"].copy()
+        scores[-1] += np.uint64(self.amount % (1 << 64))
+        machine.shares["scores"] = scores
 
 
 # ---- dropouts, garbage, replays

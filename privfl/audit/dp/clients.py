@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -189,29 +189,31 @@ class _Plays:
             rows[part][torch.arange(n), at] = signs * LONG * self._l2(part)
         session = seeds.derive("canary session", number).to_bytes(8, "little")
         drawn = stage.draw(self.rounds, seeds.derive("canary play", number))
-        played = stage.play(
-            NeighbourWorld(rows),
-            Tape("drawn"),
-            self.rounds,
-            session=session,
-            cohorts=drawn.__getitem__,
-        )
+        played = self._played(stage, rows, session, drawn)
         self.tapes.append(played.tape)
         if silent is not None:
-            quiet = silent.play(
-                NeighbourWorld(rows),
-                Tape("drawn"),
-                self.rounds,
-                session=session,
-                cohorts=drawn.__getitem__,
-            )
-            self.quiet.append(quiet.tape)
+            self.quiet.append(self._played(silent, rows, session, drawn).tape)
         self.incidents += sum(len(said["incidents"]) for said in played.beside)
         if not self.charges:
             self.charges = played.states[-1].ledger.charges
         scorable = torch.arange(n) < self.scenario.workload.model.d
         scores = self._scores(played, axes)
         self.scored.add(scores[scorable], coins[scorable])
+
+    def _played(
+        self,
+        stage: Stage,
+        rows: Mapping[str, Tensor],
+        session: bytes,
+        cohorts: Sequence[tuple[ClientId, ...]],
+    ) -> Play:
+        return stage.play(
+            NeighbourWorld(rows),
+            Tape("drawn"),
+            self.rounds,
+            session=session,
+            cohorts=cohorts.__getitem__,
+        )
 
     def _l2(self, part: str) -> float:
         now = self.scenario.in_round(0, None)
