@@ -401,6 +401,16 @@ def test_nan_samples_are_left_out_and_said():
     assert torch.allclose(model.grad, right)
 
 
+def test_a_batch_of_bad_samples_alone_is_a_step_of_noise_as_an_empty_one_is():
+    model, (x, y) = model_of(nn.Linear(6, 3)), data(1)
+    x[0, 2] = math.nan
+    gradient = DPGradient(l2=0.3, noise_multiplier=1.0, batch_size=8)
+    with pytest.warns(PrivacyWarning, match="1 of 1 samples have a NaN"):
+        assert gradient(model, cross_entropy, x, y) == 0.0
+    assert torch.isfinite(model.grad).all()
+    assert model.grad.abs().max() > 0
+
+
 def test_a_diverged_model_is_an_error():
     model, (x, y) = model_of(nn.Linear(6, 3)), data(5)
     model.flat.fill_(math.nan)

@@ -184,7 +184,7 @@ class DPGradient:
         The returned loss is NOT private: it is for the simulation's own curves.
 
         Raises:
-            BadUpdate: every sample's gradient is NaN or infinite: the model has diverged.
+            BadUpdate: the model has diverged: it is NaN or infinite, and so are all gradients.
             UnsupportedModel: a layer that the engine cannot do, named with the engine that can; or
                 a model or loss that couples samples.
         """
@@ -214,7 +214,9 @@ class DPGradient:
         except _NotFinite as found:
             good = torch.isfinite(found.norms)
         bad = len(good) - int(good.sum())
-        if bad == len(x):
+        # the model is made of noisy steps, so that it has diverged costs nothing; that a batch held
+        # bad samples alone would tell of one of them
+        if bad == len(x) and not bool(torch.isfinite(model.flat).all()):
             raise BadUpdate(
                 f"all {bad} gradients of a batch are NaN or infinite: the model has diverged; lower"
                 " the learning rate."
@@ -224,7 +226,7 @@ class DPGradient:
             PrivacyWarning,
             stacklevel=4,
         )
-        return self._run(model, loss, x[good], y[good])
+        return 0.0 if bad == len(x) else self._run(model, loss, x[good], y[good])
 
     def _run(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
         """One run of the engine, whose samples are seen not to be coupled before any is added."""
