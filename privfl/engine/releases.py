@@ -246,13 +246,14 @@ def _knows(channel: Channel[Any], colluders: int, plan: RoundPlan) -> str:
             f" {plan.n}, each with one share of the noise"
         )
     try:
-        channel.noise_event(plan, colluders=colluders)
+        if channel.able.noise is not None:
+            channel.able.noise.noise_event(plan, colluders=colluders)
     except ConfigError:
         return f"a cohort of {plan.n} has a sum in which they know every share of the noise"
     return ""
 
 
-def _reader(channel: Channel[Any], colluders: int, plan: RoundPlan) -> Coalition[Any] | None:
+def _reader(channel: Channel[Any], colluders: int, plan: RoundPlan) -> Coalition | None:
     """A coalition of the server and so many clients that reads a single update."""
     for coalition in channel.guarantee.reads:
         acting = {party for party in coalition.parties if client_of(party) is not None}
