@@ -30,7 +30,7 @@ from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
 from privfl.audit.dp.weakest import weakest_test
 from privfl.audit.dp.whitening import event_of, matrix_of, movement, whitened
-from privfl.core import Charge, Ledger, RunNoise, Seeds
+from privfl.core import Charge, ClientId, Ledger, RunNoise, Seeds
 from privfl.dp.joint import together
 from privfl.engine import Scenario
 
