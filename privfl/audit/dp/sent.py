@@ -12,18 +12,20 @@ from torch import Tensor
 
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.tape import Taped
-from privfl.core import Mechanism
+from privfl.core import Mechanism, WithMemory
 from privfl.dp import SelectiveLaplace
 
 
-def sent(one: Taped, mechanism: Mechanism | None) -> Tensor:
+def sent(one: Taped, mechanism: Mechanism | WithMemory | None) -> Tensor:
     """The positions [k] of a release that carry noise: all, but where a mechanism sends a few."""
     if isinstance(mechanism, SelectiveLaplace):
         return one.after.nonzero().flatten()
     return torch.arange(len(one.after))
 
 
-def selection_test(releases: Sequence[Taped], mechanism: Mechanism | None) -> list[Test]:
+def selection_test(
+    releases: Sequence[Taped], mechanism: Mechanism | WithMemory | None
+) -> list[Test]:
     """Whether the largest entry of each vector [d] is sent more or less often than any other is;
     nothing where all entries are.
     """
