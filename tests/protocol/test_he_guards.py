@@ -339,7 +339,7 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     parties["decryptor/0"] = attack.members["decryptor/0"].enter(plan)
     outcome = drive(attack.members["server"].enter(plan), parties)
     assert outcome.opened.survivors == (0, 2, 3)
-    assert "SEAL" in outcome.opened.excluded["client/1"]
+    assert "not a lattice ciphertext" in outcome.opened.excluded["client/1"]
 
 
 def test_secret_keys_refuse_to_be_pickled_copied_or_printed(attack):
@@ -390,8 +390,30 @@ def test_key_files_are_for_their_owner_alone(tmp_path):
             keyfile.read(path, b"bfv")
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(OSError):
+    with pytest.raises(ConfigError, match="a link"):
         keyfile.read(link, b"bfv")
+
+
+def test_key_files_that_cannot_be_used_say_so_in_one_sentence(tmp_path):
+    """A folder in their place, a folder that is not there, a file that was cut short or changed."""
+    whole = tmp_path / "key"
+    BFV(key_file=str(whole)).scheme.generate()
+    body = whole.read_bytes()
+    (tmp_path / "folder").mkdir(mode=0o700)
+    for name, content in {
+        "short": body[:-1],
+        "head": body[:20],
+        "empty": b"",
+        "changed": body[:-40] + b"\xff" * 40,
+        "folder": None,
+        "none/key": None,
+    }.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(0o600)
+        with pytest.raises(ConfigError, match="key file"):
+            BFV(key_file=str(path)).scheme.generate()
 
 
 @pytest.mark.parametrize(
