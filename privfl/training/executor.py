@@ -17,6 +17,7 @@ from privfl.core import (
     LocalTraining,
     Seeds,
     Vector,
+    keep_freed_pages,
 )
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import (
@@ -87,6 +88,7 @@ class Sequential:
     """
 
     def __init__(self, workload: Workload) -> None:
+        keep_freed_pages()
         self.workload = workload
         self.trainer = workload.method.on(workload.model, workload.loss)
 

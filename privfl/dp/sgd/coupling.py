@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Ten
         return False
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
-            exact = copy.deepcopy(module).double()
+            exact = _exact(module)
             with torch.no_grad():
                 loss(exact, _double(x), _double(y))
         except (RuntimeError, TypeError):  # it cannot be copied, or fixes a type: as it is, then
@@ -76,8 +76,21 @@ def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Ten
             return _compare(engine, settled, loss, _double(x), _double(y))
 
 
+def _exact(module: nn.Module) -> nn.Module:
+    """The module in float64; its own tensors are not copied as they are first."""
+    own = (*module.parameters(), *module.buffers())
+    memo = {
+        id(tensor): nn.Parameter(_double(tensor.detach()), requires_grad=tensor.requires_grad)
+        if isinstance(tensor, nn.Parameter)
+        else _double(tensor)
+        for tensor in own
+        if tensor.is_floating_point()
+    }
+    return copy.deepcopy(module, memo)
+
+
 def _double(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+    return x.to(torch.float64, copy=True) if x.is_floating_point() else x
 
 
 @contextmanager
@@ -110,8 +123,7 @@ def _random(module: nn.Module, x: Tensor) -> bool:
 
 def _compare(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
     named = list(trainable(module).values())
-    scratch = named[0].new_zeros(sum(parameter.numel() for parameter in named))
-    among = engine(module, loss, x, y, torch.ones_like, scratch).norms
+    among = _norms(engine, module, loss, x, y, named)
     together = _outputs(module, x)
     allowed = _CLOSE.get(among.dtype, _ROUGH)
     told = 0
@@ -133,6 +145,35 @@ def _compare(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor
                     raise _refusal("the model", moved / max(scale, 1e-6))
         told += 1
     return told > 1
+
+
+class _Seen(Exception):
+    """An engine's norms are known, and nothing is to be added up."""
+
+    def __init__(self, norms: Tensor) -> None:
+        super().__init__()
+        self.norms = norms
+
+
+def _norms(
+    engine: Engine,
+    module: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    named: Sequence[nn.Parameter],
+) -> Float[Tensor, " b"]:
+    """The norms of a batch's gradients, as an engine sees them; their sum is never made, which for
+    a small batch would need most of the memory.
+    """
+
+    def stop(norms: Tensor) -> Tensor:
+        raise _Seen(norms)
+
+    try:
+        return engine(module, loss, x, y, stop, named[0].new_empty(0)).norms
+    except _Seen as seen:
+        return seen.norms
 
 
 def _outputs(module: nn.Module, x: Tensor) -> Tensor | None:

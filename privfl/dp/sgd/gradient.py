@@ -25,6 +25,7 @@ from privfl.core import (
     NoisySteps,
     OsNoise,
     Sampling,
+    keep_freed_pages,
     require,
     unknown,
 )
@@ -245,6 +246,7 @@ class DPGradient:
     def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
         if module in self.checked.modules:
             return
+        keep_freed_pages()
         if check_model(ENGINES[self.engine], module, loss, x, y):
             self.checked.modules.add(module)
 
