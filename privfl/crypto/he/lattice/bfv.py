@@ -82,7 +82,7 @@ class BFV(HomomorphicChannel):
     max_clients: int = 255
     keys: Literal["shared", "authority"] = "authority"
     encryption: Encryption = "public"
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
     workers: int = 1

@@ -169,7 +169,7 @@ class CKKS(HomomorphicChannel):
     encryption: Encryption = "public"
     flooding_bits: int = 40
     releases: int = 1000
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     workers: int = 1
 
