@@ -65,7 +65,7 @@ class OneTimeRLWE(OneTimeSettings):
         secrets: ``"binomial"`` (centred, at most 24) bounds the error in the worst case; for
             ``"gaussian"`` (discrete, deviation 6.4) the theorem holds by which the sum of the keys
             may be shown, and a sum fails with probability 2^-57 a coefficient.
-        rounding, rotation: as in `FixedPoint`.
+        rounding: as in `FixedPoint`.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, fewer clients than a sum

@@ -33,7 +33,7 @@ Values = npt.NDArray[np.int64]
 class Dealing(KeepsSecrets):
     """Polynomials [threshold, N + REPS], by power: the key's and the masks'."""
 
-    def __init__(self, short: Small, threshold: int) -> None:
+    def __init__(self, short: Small | Values, threshold: int) -> None:
         self.coefficients = _uniform(threshold * ROWS).reshape(threshold, ROWS)
         self.coefficients[0, :N] = short.astype(np.int64) % P
 

@@ -74,7 +74,6 @@ class OneTimeSettings:
     min_clients: int | None = None
     secrets: Secrets = "binomial"
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    rotation: bool = False
 
     def __post_init__(self) -> None:
         require.within(2, 24, bits=self.bits)
@@ -91,12 +90,12 @@ class OneTimeSettings:
                 " that do not meet could open two sums of one round, and their difference is one"
                 " client. Choose a threshold of more than half of the holders."
             )
-        FixedPoint(self.bits, self.rounding, self.rotation)
+        FixedPoint(self.bits, self.rounding)
 
     @property
     def code(self) -> FixedPoint:
         """How values become integers."""
-        return FixedPoint(self.bits, self.rounding, self.rotation)
+        return FixedPoint(self.bits, self.rounding)
 
     @property
     def scheme(self) -> IntegerCode:
@@ -132,8 +131,7 @@ class OneTimeSettings:
     def topic(self, plan: RoundPlan) -> Topic:
         """What every message of a round is bound to: these settings, and the round's facts."""
         words = f"{self.bits} {self.holders} {self.threshold} {self.secrets} {self.quorum(plan.n)}"
-        how = f"{words} {self.rounding} {self.rotation}"
-        return Topic.of(plan, digest(b"privfl/onetime/settings/1\x00" + how.encode())[:16])
+        return Topic.of(plan, digest(b"privfl/onetime/settings/1\x00" + words.encode())[:16])
 
     def layout(self, plan: RoundPlan) -> Layout:
         """How a round's integers lie in coefficients, with the room proved.
