@@ -96,6 +96,7 @@ from privfl.core.local import (
 from privfl.core.meant import in_words, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
+from privfl.core.pages import keep_freed_pages
 from privfl.core.privacy import (
     UNPROVED,
     Bound,
@@ -328,6 +329,7 @@ __all__ = [
     "is_divided",
     "is_measured",
     "is_private",
+    "keep_freed_pages",
     "no_helper",
     "norm",
     "pack_parts",

@@ -19,7 +19,8 @@ class Budget:
     """The most that all runs on one data set may spend: ``epsilon`` at ``delta``, counted in the
     file ``ledger``, which all of them share and which lasts as long as the data do.
 
-    It counts the unit that all these runs claim, clients or samples. Where cohorts or batches are
+    It counts the unit that all these runs claim, clients or samples; of a run whose hidden cohorts
+    protect clients, clients alone. Where cohorts or batches are
     drawn from a seed it counts what they cost those who know the seed. Who publishes what did not
     go through a run with this budget spends without it.
 

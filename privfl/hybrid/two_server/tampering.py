@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -33,18 +33,7 @@ class TamperedRecipe(Recipe):
 def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
     """The same recipe with other steps."""
     return TamperedRecipe(
-        recipe.kind,
-        recipe.reveal,
-        recipe.least,
-        recipe.weighted,
-        recipe.f,
-        recipe.m,
-        recipe.threshold,
-        recipe.fixed,
-        recipe.noisy,
-        recipe.noise,
-        recipe.source,
-        tamper,
+        **{f.name: getattr(recipe, f.name) for f in fields(Recipe)}, tamper=tamper
     )
 
 
