@@ -165,6 +165,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
@@ -309,6 +310,7 @@ __all__ = [
     "UnsupportedModel",
     "Update",
     "UpdatePoison",
+    "UserBounds",
     "Vector",
     "View",
     "Weighting",

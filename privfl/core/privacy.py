@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, get_arg
 import numpy as np
 import numpy.typing as npt
 
+from privfl.core import require
 from privfl.core.errors import ConfigError, unknown
 from privfl.core.guarantee import Guarantee
 from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
 from privfl.core.threat import Against, Coins
 from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
+from privfl.core.users import UserBounds
 
 Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
 
@@ -27,8 +29,12 @@ class Sampling:
     """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the
     population it draws from.
 
+    ``group`` is how many of these contributions belong to one of those whose privacy is charged, at
+    most: a user's samples, or a user's clients. ``people`` is how many of those there are, where
+    that is not the population.
+
     Raises:
-        ConfigError: the rate is outside of (0, 1].
+        ConfigError: the rate is outside of (0, 1], or a number under 1.
 
     >>> Sampling("poisson", rate=0.1, population=100).rate
     0.1
@@ -37,10 +43,13 @@ class Sampling:
     scheme: Scheme
     rate: int | float
     population: int
+    group: int = 1
+    people: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
             raise ConfigError(f"a sampling rate must lie in (0, 1], and is {self.rate}.")
+        require.at_least(1, group=self.group, people=self.people or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +196,8 @@ class Charge:
     differ are in the sensitivity, and ``cohort`` who took part, where that is public: then each
     client pays for its own rounds only. ``void`` says what voids the claim, where something does.
     ``against`` is the adversary, with so many ``colluders``; ``coins`` whether a seed repeats the
-    sample: what sampling saves is then what it would save with secret coins.
+    sample: what sampling saves is then what it would save with secret coins. ``users`` says who is
+    one user and what of a user takes part, where the unit is the user.
     """
 
     round: int
@@ -208,6 +218,7 @@ class Charge:
     colluders: int = 0
     coins: Coins = "secret"
     last: int | None = None
+    users: UserBounds | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -217,6 +228,7 @@ class Charge:
     def from_json(cls, data: Mapping[str, Any]) -> Charge:
         """From what `to_json` made; coins of which nothing is said are public."""
         cohort = None if data.get("cohort") is None else tuple(data["cohort"])
+        users = None if data.get("users") is None else UserBounds(**data["users"])
         return cls(
             **{
                 "coins": "public",
@@ -224,6 +236,7 @@ class Charge:
                 "event": DpEvent(**data["event"]),
                 "sampling": Sampling(**data["sampling"]),
                 "cohort": cohort,
+                "users": users,
             }
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ class Budget:
     """The most that all runs on one data set may spend: ``epsilon`` at ``delta``, counted in the
     file ``ledger``, which all of them share and which lasts as long as the data do.
 
-    It counts the unit that all these runs claim, clients or samples. Where cohorts or batches are
+    It counts the unit that all these runs claim: clients, samples, or users told apart by one
+    attribute. Where cohorts or batches are
     drawn from a seed it counts what they cost those who know the seed. Who publishes what did not
     go through a run with this budget spends without it.
 
@@ -92,9 +93,15 @@ class Account:
         counted: set[Unit] = set.intersection(*units) if units else set()
         if not counted:
             raise BudgetSpent(
-                f"the budget in '{self.budget.ledger}' counts runs that claim for clients and"
-                " runs that claim for samples, which cannot be added up: give each a ledger of"
+                f"the budget in '{self.budget.ledger}' counts runs that claim for"
+                f" {_listed(set().union(*units))}, which cannot be added up: give each a ledger of"
                 " its own."
+            )
+        told_apart = {one.users.ids for run in runs.values() for one in run if one.users}
+        if len(told_apart) > 1:
+            raise BudgetSpent(
+                f"the budget in '{self.budget.ledger}' counts users by {_listed(told_apart)}, who"
+                " are not the same people: give each a ledger of its own."
             )
         whole = over_runs(ledgers, self.budget.delta)
         for unit in sorted(counted):
@@ -116,6 +123,10 @@ class Account:
             f" delta {self.budget.delta:g}, and the budget is {self.budget.epsilon:g}: nothing of"
             " it was sent. End here, or raise budget.epsilon."
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"'{name}'" for name in sorted(names))
 
 
 def _figure(spent: Spent) -> float:

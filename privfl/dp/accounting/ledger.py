@@ -172,7 +172,7 @@ def delta_protects_nobody(delta: float, population: int) -> str | None:
 
 def _refusal(charges: list[Charge], delta: float) -> str | None:
     """Why these charges support no claim, or None."""
-    most = max(charge.sampling.population for charge in charges)
+    most = max(charge.sampling.people or charge.sampling.population for charge in charges)
     protects_nobody = delta_protects_nobody(delta, most)
     if protects_nobody is not None:
         return protects_nobody
