@@ -300,7 +300,7 @@ class Pipeline:
         """
         subject = f"{self.samples.unit} of client {client}"
         charged = stepped(round, steps, self.samples, subject, against="server_and_clients")
-        if self.samples.unit != "user" or self.users is None:
+        if self.users is None or not charged:
             return charged
         own = self.users.max_records_per_user
         if own is None:
