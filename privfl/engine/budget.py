@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privfl.core import BudgetSpent, Charge, ConfigError, Ledger, Unit, require
-from privfl.dp import Spent, over_runs, spend
+from privfl.dp import Spent, above, over_runs, spend
 from privfl.engine.journal import Journal
 
 
@@ -20,9 +20,9 @@ class Budget:
     file ``ledger``, which all of them share and which lasts as long as the data do.
 
     It counts the unit that all these runs claim: clients, samples, or users told apart by one
-    attribute. Where cohorts or batches are
-    drawn from a seed it counts what they cost those who know the seed. Who publishes what did not
-    go through a run with this budget spends without it.
+    attribute; of a run whose hidden cohorts protect clients, clients alone. Where cohorts or
+    batches are drawn from a seed it counts what they cost those who know the seed. Who publishes
+    what did not go through a run with this budget spends without it.
 
     Raises:
         ConfigError: a number out of range.
@@ -60,7 +60,9 @@ class Account:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._journal = Journal(budget.ledger)
+        # one file has one lock and one head, by whatever link or working folder it is reached
+        self._path = budget.ledger.resolve()
+        self._journal = Journal(self._path)
         self._run = secrets.token_hex(8)
 
     def hold(self, charges: Sequence[Charge], again: str = "") -> str:
@@ -73,14 +75,14 @@ class Account:
         name = again or f"{self._run}/{secrets.token_hex(8)}"
         if not charges:
             return name
-        with _locked(self.budget.ledger):
+        with _locked(self._path):
             entries = {**self._journal.entries(), name: tuple(charges)}
             self._refuse(entries)
             return self._journal.enter(charges, name)
 
     def settle(self, name: str, charges: Sequence[Charge]) -> None:
         """What a round came to."""
-        with _locked(self.budget.ledger):
+        with _locked(self._path):
             self._journal.settle(name, charges)
 
     def _refuse(self, entries: Mapping[str, tuple[Charge, ...]]) -> None:
@@ -119,9 +121,9 @@ class Account:
             if most <= self.budget.epsilon:
                 return
         raise BudgetSpent(
-            f"this round would bring what '{self.budget.ledger}' has spent to epsilon {most:.3g} at"
-            f" delta {self.budget.delta:g}, and the budget is {self.budget.epsilon:g}: nothing of"
-            " it was sent. End here, or raise budget.epsilon."
+            f"this round would bring what '{self.budget.ledger}' has spent to epsilon"
+            f" {above(most)} at delta {self.budget.delta:g}, and the budget is"
+            f" {self.budget.epsilon:g}: nothing of it was sent. End here, or raise budget.epsilon."
         )
 
 

@@ -13,6 +13,7 @@ from privfl.core import (
     BeforeSeat,
     Bound,
     Channel,
+    Coalition,
     ConfigError,
     Decides,
     Defence,
@@ -254,19 +255,49 @@ def _refuse_readers(channel: Channel[Any], colluders: int, clients: int) -> None
     together with so many of a cohort of ``clients``.
     """
     plan = RoundPlan(0, tuple(range(max(clients, 2))), d=1, l2=1.0)
+    why = _knows(channel, colluders, plan)
+    if not why:
+        return
+    fewer = range(min(colluders - 1, plan.n), -1, -1)
+    passes = next((k for k in fewer if not _knows(channel, k, plan)), None)
+    out = (
+        ""
+        if passes is None
+        else f", or lower threat.colluders to {passes} at most (attackers of a run count)"
+    )
+    raise ConfigError(
+        f"with threat.colluders: {colluders}, {why}: nothing is claimed against them. Use a channel"
+        f" that holds against them{out}."
+    )
+
+
+def _knows(channel: Channel[Any], colluders: int, plan: RoundPlan) -> str:
+    """How the server with so many clients comes to know a single update with no noise but one
+    share, or with none; "" where it does not.
+    """
+    reader = _reader(channel, colluders, plan)
+    if reader is not None:
+        return (
+            f"{reader.describe()} read single updates over {type(channel).__name__} in a cohort of"
+            f" {plan.n}, each with one share of the noise"
+        )
+    try:
+        if channel.able.noise is not None:
+            channel.able.noise.noise_event(plan, colluders=colluders)
+    except ConfigError:
+        return f"a cohort of {plan.n} has a sum in which they know every share of the noise"
+    return ""
+
+
+def _reader(channel: Channel[Any], colluders: int, plan: RoundPlan) -> Coalition | None:
+    """A coalition of the server and so many clients that reads a single update."""
     for coalition in channel.guarantee.reads:
         acting = {party for party in coalition.parties if client_of(party) is not None}
         if coalition.parties - acting - {"server"} or len(acting) > colluders:
             continue  # it needs a helper, or more clients, who are not in this adversary
-        if coalition.some is not None and not (
-            colluders and _enough(coalition.some, colluders, plan)
-        ):
-            continue
-        raise ConfigError(
-            f"{coalition.describe()} read single updates over {type(channel).__name__}, each with"
-            " one share of the noise: nothing is claimed against them. Use a channel that holds"
-            " against them, or lower threat.colluders."
-        )
+        if coalition.some is None or (colluders and _enough(coalition.some, colluders, plan)):
+            return coalition
+    return None
 
 
 def _enough(some: Some, colluders: int, plan: RoundPlan) -> bool:

@@ -48,7 +48,7 @@ from privfl.wrapper.receipt import Receipt, of_nobody
 from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
 from privfl.wrapper.sampled import require_drawn
 from privfl.wrapper.spent import spent_of, statement_of
-from privfl.wrapper.updates import V, flat_vector, like
+from privfl.wrapper.updates import V, finite, flat_vector, like
 
 O = TypeVar("O")
 
@@ -199,8 +199,8 @@ class PrivateAggregation(Generic[O]):
             example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, where that is no round of noise alone; different lengths, NaN
-                (the client is named), or a client whose name is no whole number.
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, a
+                client whose name is no whole number, NaN where no privacy is claimed (else zero).
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
@@ -223,7 +223,7 @@ class PrivateAggregation(Generic[O]):
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
         for client, vector in vectors.items():
-            delta = self.bound(vector)
+            delta = finite(client, self.bound(vector), pipeline.private)
             if self.mechanism is not None and self._local:
                 Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
                 far = pipeline.norms("delta", d)

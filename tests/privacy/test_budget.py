@@ -3,9 +3,11 @@ processes cannot both spend the rest. An epsilon in place of a noise multiplier.
 """
 
 import json
+import math
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,16 @@ import torch
 
 from privfl import Federation, PrivateAggregation
 from privfl.aggregators import Krum, Mean
-from privfl.core import BudgetSpent, ConfigError, Faults, Sampling, Threat, TooManyByzantine
+from privfl.core import (
+    BudgetSpent,
+    Charge,
+    ConfigError,
+    DpEvent,
+    Faults,
+    Sampling,
+    Threat,
+    TooManyByzantine,
+)
 from privfl.crypto import SecAgg
 from privfl.dp import (
     Clip,
@@ -22,6 +33,7 @@ from privfl.dp import (
     Gaussian,
     LocalGaussian,
     Skellam,
+    above,
     epsilon,
     printed,
     spend,
@@ -122,6 +134,73 @@ def test_two_processes_cannot_both_spend_the_rest(tmp_path):
     held = [json.loads(racer.communicate()[0]) for racer in racers]
     assert sum(held) == 5
     assert len(had.ledger.read_text().splitlines()) == 5
+
+
+def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_rest(tmp_path):
+    """A link and the file itself: a lock beside each would be two locks."""
+    had = budget(tmp_path, 5)
+    other = tmp_path / "other"
+    other.mkdir()
+    link = other / "link.jsonl"
+    link.symlink_to(had.ledger)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
+        for path in (had.ledger, link)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    held = [json.loads(racer.communicate()[0]) for racer in racers]
+    assert sum(held) == 5
+    assert [path.name for path in other.iterdir()] == ["link.jsonl"]
+
+
+def test_a_ledger_that_is_replaced_by_an_older_copy_is_refused_by_its_link_as_well(tmp_path):
+    had, link = budget(tmp_path, 5), tmp_path / "link.jsonl"
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    had.opened().hold((charge,))
+    older = had.ledger.read_bytes()
+    had.opened().hold((charge,))
+    link.symlink_to(had.ledger)
+    had.ledger.write_bytes(older)
+    with pytest.raises(ConfigError, match="older copy"):
+        replace(had, ledger=link).opened()
+
+
+def test_a_budget_lasts_through_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    had = replace(budget(tmp_path, 2), ledger=Path("data.jsonl"))
+    account = had.opened()
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    account.hold((charge,))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    account.hold((charge,))
+    with pytest.raises(BudgetSpent):
+        account.hold((charge,))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"count": -5}, {"count": math.nan}, {"count": 0.5}, {"round": math.nan},
+                {"round": 3, "last": 1}],
+)  # fmt: skip
+def test_charges_that_would_take_back_what_was_spent_are_refused(changed):
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    with pytest.raises((ConfigError, TypeError)):  # types are checked first, in tests
+        Charge.from_json({**charge.to_json(), **changed})
+
+
+@pytest.mark.parametrize(
+    "value", [3.0000001, 3.0000000001, 2.9950001, 0.123000001, 999.6, 1e-9 / 3, 17.0, 0.1]
+)
+def test_no_epsilon_is_told_smaller_than_it_is(value):
+    assert value <= float(above(value)) <= value * 1.0101
 
 
 def test_a_seed_that_draws_the_cohorts_spends_the_figure_without_amplification(

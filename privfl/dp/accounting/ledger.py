@@ -255,6 +255,24 @@ def dearest_releases(
     return dearest
 
 
+def payers(charges: Iterable[Charge]) -> list[Counter[Release]]:
+    """What everybody pays for, without those who pay for nothing that another does not pay for too:
+    who is dearest at one delta need not be at another.
+
+    Raises:
+        ConfigError: a release that no accountant knows.
+    """
+    by_subject: dict[str, list[Charge]] = {}
+    for charge in charges:
+        by_subject.setdefault(charge.subject, []).append(charge)
+    found: list[Counter[Release]] = []
+    all_of_them = [one for mine in by_subject.values() for one in _by_participant(mine)]
+    for one in sorted(all_of_them, key=lambda paid: -paid.total()):
+        if not any(one <= other for other in found):
+            found.append(one)
+    return found
+
+
 def _by_participant(charges: Iterable[Charge]) -> list[Counter[Release]]:
     """Releases of everybody who took part where that is public, once per distinct history; else of
     one subject that pays for all.

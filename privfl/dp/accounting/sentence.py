@@ -106,7 +106,9 @@ def above(epsilon: float) -> str:
     if epsilon <= 0:
         return "0"
     unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
-    return f"{math.ceil(round(epsilon / unit, 6)) * unit:.3g}"
+    nearest = round(epsilon / unit)
+    told = f"{nearest * unit:.3g}"
+    return told if float(told) >= epsilon else f"{(nearest + 1) * unit:.3g}"
 
 
 def _seen(spent: Spent) -> str:
