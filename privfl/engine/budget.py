@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ class Budget:
     """The most that all runs on one data set may spend: ``epsilon`` at ``delta``, counted in the
     file ``ledger``, which all of them share and which lasts as long as the data do.
 
-    It counts the unit that all these runs claim, clients or samples; of a run whose hidden cohorts
-    protect clients, clients alone. Where cohorts or batches are
-    drawn from a seed it counts what they cost those who know the seed. Who publishes what did not
-    go through a run with this budget spends without it.
+    It counts the unit that all these runs claim: clients, samples, or users told apart by one
+    attribute; of a run whose hidden cohorts protect clients, clients alone. Where cohorts or
+    batches are drawn from a seed it counts what they cost those who know the seed. Who publishes
+    what did not go through a run with this budget spends without it.
 
     Raises:
         ConfigError: a number out of range.
@@ -95,9 +95,15 @@ class Account:
         counted: set[Unit] = set.intersection(*units) if units else set()
         if not counted:
             raise BudgetSpent(
-                f"the budget in '{self.budget.ledger}' counts runs that claim for clients and"
-                " runs that claim for samples, which cannot be added up: give each a ledger of"
+                f"the budget in '{self.budget.ledger}' counts runs that claim for"
+                f" {_listed(set().union(*units))}, which cannot be added up: give each a ledger of"
                 " its own."
+            )
+        told_apart = {one.users.ids for run in runs.values() for one in run if one.users}
+        if len(told_apart) > 1:
+            raise BudgetSpent(
+                f"the budget in '{self.budget.ledger}' counts users by {_listed(told_apart)}, who"
+                " are not the same people: give each a ledger of its own."
             )
         whole = over_runs(ledgers, self.budget.delta)
         for unit in sorted(counted):
@@ -119,6 +125,10 @@ class Account:
             f" {above(most)} at delta {self.budget.delta:g}, and the budget is"
             f" {self.budget.epsilon:g}: nothing of it was sent. End here, or raise budget.epsilon."
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"'{name}'" for name in sorted(names))
 
 
 def _figure(spent: Spent) -> float:

@@ -115,6 +115,27 @@ client, add_remove, rounds 0..0. Against the server: none.
     )
 
 
+def printed(ledger: Ledger, delta: float) -> float:
+    """The largest epsilon of a ledger's lines, as its statement prints it, without the lines.
+
+    Raises:
+        ConfigError: delta is not in (0, 1), a claim is refused (the sentence says why), or nothing
+            was charged.
+    """
+    by_unit: dict[Unit, list[Spent]] = {}
+    for spent in spend(ledger, delta, pld=False):
+        by_unit.setdefault(spent.unit, []).append(spent)
+    figures = []
+    for unit, all_spent in by_unit.items():
+        line = _line(ledger, unit, all_spent, delta)
+        if line.epsilon is None:
+            raise ConfigError(f"no epsilon for {line.subject}: {line.refused}")
+        figures.append(line.epsilon)
+    if not figures:
+        raise ConfigError("nothing was charged, so there is no epsilon.")
+    return max(figures)
+
+
 def _said(
     ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float, excluded: Sequence[str]
 ) -> Stated:
