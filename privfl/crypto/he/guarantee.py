@@ -42,6 +42,7 @@ def he_guarantee(arrangement: Arrangement, own: SchemeLies) -> Guarantee[Liars]:
         assumes=tuple(_assumed(arrangement)),
         shows="only the sum of {count} updates",
         settings=lambda n: _settings(arrangement, n),
+        tapped=False,
     )
 
 
