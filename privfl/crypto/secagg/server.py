@@ -48,7 +48,7 @@ class SecAggServerParty(KeepsSecrets):
 
     Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are
     next round's keys that came with an earlier round's last message, by client; ``collected``
-    gathers those for the next.
+    gathers those for the next. ``signed``: it checks who signed keys, as only a replay does not.
     """
 
     parameters: SecAggParameters
@@ -63,6 +63,7 @@ class SecAggServerParty(KeepsSecrets):
     collected: dict[ClientId, bytes]
     expects: Kind = Kind.ADVERTISE
     started: bool = False
+    signed: bool = True
     waits: int = 0
     adverts: dict[int, bytes] = field(default_factory=dict)
     sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
@@ -178,7 +179,7 @@ class SecAggServerParty(KeepsSecrets):
             raise Malformed(f"an advertisement of {len(content)} bytes")
         if keys.unusable(public[:32]) or keys.unusable(public[-32:]):
             raise Malformed("an unusable public key")
-        if now.active:
+        if now.active and self.signed:
             client = self.plan.cohort[position]
             statement = keys.advertisement(self.epoch, client, public)
             signature = bytes(content[now.key_bytes : now.key_bytes + signed])
