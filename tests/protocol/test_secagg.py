@@ -288,7 +288,7 @@ def test_wrong_shares_are_outvoted_and_their_holder_is_named():
 
     outcome = scene.run(Faults(malformed={"client/1": spoil}))
     opened_is_exactly(scene, outcome, range(1, 7))
-    assert "wrong share" in outcome.opened.excluded["client/1"]
+    assert "another share" in outcome.opened.excluded["client/1"]
 
 
 def test_a_client_that_shares_garbage_fails_the_round_and_is_blamed_and_no_partial_sum_leaves():
