@@ -47,6 +47,7 @@ CHANNELS = {
     "mp-rlwe-3-of-5": MultiPartyRLWE(holders=5, threshold=3),
     "mp-rlwe-unverified": MultiPartyRLWE(verify_sum=False),
 }
+CHANNELS = {name: replace(channel, min_clients=2) for name, channel in CHANNELS.items()}
 every_channel = pytest.mark.parametrize("channel", CHANNELS.values(), ids=CHANNELS.keys())
 WEIGHTS = (1.0, 2.0, 0.5, 1.5)
 
@@ -352,7 +353,7 @@ def test_updates_of_the_wrong_kind_are_refused_by_name(channel):
 
 
 def test_a_missing_key_maker_leaves_clients_without_a_key_and_says_so():
-    for channel in (BFV(), MultiPartyRLWE()):
+    for channel in (BFV(min_clients=2), MultiPartyRLWE(min_clients=2)):
         scene = Scene(channel, setup_faults=Faults(silent_from={"decryptor/0": 0}))
         outcome = scene.play()
         assert outcome.opened is None

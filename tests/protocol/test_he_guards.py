@@ -43,13 +43,13 @@ CHANNELS = {
 
 
 class Attack:
-    """A session of four clients, and what its server holds after collecting a round's
+    """A session of some clients, and what its server holds after collecting a round's
     ciphertexts.
     """
 
-    def __init__(self, channel, d=20):
-        self.channel, self.d = channel, d
-        self.members = dict(Enrolled.fresh(channel, range(4)).members)
+    def __init__(self, channel, d=20, n=4):
+        self.channel, self.d, self.n = channel, d, n
+        self.members = dict(Enrolled.fresh(channel, range(n)).members)
         drive_all({who: member.set_up() for who, member in self.members.items()})
         self.number = 0
 
@@ -57,7 +57,7 @@ class Attack:
         return replace(
             RoundPlan(
                 self.number if number is None else number,
-                (0, 1, 2, 3),
+                tuple(range(self.n)),
                 self.d,
                 l2=1.0,
                 session=b"s",
@@ -75,7 +75,7 @@ class Attack:
         """The next round, with everybody's ciphertexts."""
         self.number += 1
         plan = self.plan()
-        return plan, [self.ciphertext(i, plan) for i in range(4)]
+        return plan, [self.ciphertext(i, plan) for i in range(self.n)]
 
     def decryptor(self, plan):
         party = self.members["decryptor/0"].enter(plan)
@@ -115,6 +115,23 @@ def test_a_sum_of_too_few_stays_closed(attack):
     with pytest.raises(Abort, match=r"sum of 2.*fewer than 3") as refusal:
         attack.ask(plan, messages[:2])
     assert refusal.value.blamed == "server"
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [BFV(), Paillier(**SMALL), Paillier(keys="threshold", **SMALL), MultiPartyRLWE()],
+    ids=["bfv", "paillier", "paillier-threshold", "mp-rlwe"],
+)
+def test_a_server_and_one_friend_do_not_subtract_their_way_to_a_victim(channel):
+    """As a channel is set by itself: the sum of a victim and a friend, less the friend's update, is
+    the victim's.
+    """
+    attack = Attack(channel, n=10)
+    plan, messages = attack.fresh()
+    for few in (2, 5):
+        with pytest.raises(Abort, match=rf"sum of {few}.*fewer than 6"):
+            attack.ask(plan, messages[:few])
+    assert attack.ask(plan, messages[:6])
 
 
 def test_one_ciphertext_three_times_is_no_sum_of_three(attack):
@@ -339,7 +356,7 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     parties["decryptor/0"] = attack.members["decryptor/0"].enter(plan)
     outcome = drive(attack.members["server"].enter(plan), parties)
     assert outcome.opened.survivors == (0, 2, 3)
-    assert "SEAL" in outcome.opened.excluded["client/1"]
+    assert "not a lattice ciphertext" in outcome.opened.excluded["client/1"]
 
 
 def test_secret_keys_refuse_to_be_pickled_copied_or_printed(attack):
@@ -390,8 +407,30 @@ def test_key_files_are_for_their_owner_alone(tmp_path):
             keyfile.read(path, b"bfv")
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(OSError):
+    with pytest.raises(ConfigError, match="a link"):
         keyfile.read(link, b"bfv")
+
+
+def test_key_files_that_cannot_be_used_say_so_in_one_sentence(tmp_path):
+    """A folder in their place, a folder that is not there, a file that was cut short or changed."""
+    whole = tmp_path / "key"
+    BFV(key_file=str(whole)).scheme.generate()
+    body = whole.read_bytes()
+    (tmp_path / "folder").mkdir(mode=0o700)
+    for name, content in {
+        "short": body[:-1],
+        "head": body[:20],
+        "empty": b"",
+        "changed": body[:-40] + b"\xff" * 40,
+        "folder": None,
+        "none/key": None,
+    }.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(0o600)
+        with pytest.raises(ConfigError, match="key file"):
+            BFV(key_file=str(path)).scheme.generate()
 
 
 @pytest.mark.parametrize(

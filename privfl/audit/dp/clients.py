@@ -26,6 +26,7 @@ from privfl.audit.dp.residual import (
     repeat_test,
     variance_test,
 )
+from privfl.audit.dp.sent import selection_test, sent
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
 from privfl.audit.dp.weakest import weakest_test
@@ -253,6 +254,8 @@ class _Plays:
             tests += [variance_test(noise, shape, part), mean_test(noise, shape, part)]
             tests.append(weakest_test(plays, shape, part))
             tests += [test for test in optional if test is not None]
+        released = [one for tape in self.tapes for one in tape.releases]
+        tests += selection_test(released, self.scenario.mechanism)
         if not self.quiet and all(not tape.asked for tape in self.tapes):
             seen = "the run's noise source was never asked"
             tests.append(Test("noise source", "", seen, 0.0))
@@ -264,7 +267,8 @@ class _Plays:
         for tape in self.tapes:
             mine: dict[str, list[Noise]] = {}
             for one in tape.releases:
-                shape = claimed(one.event, one.far, len(one.before))
+                here = sent(one, self.scenario.mechanism)
+                shape = claimed(one.event, one.far, len(here))
                 family = None if shape is None or not shape.scale > 0 else shape.family
                 _, plays, given = found.setdefault(one.part, (family, [], []))
                 if shape is None or family is None:
@@ -273,8 +277,8 @@ class _Plays:
                 if one.part not in mine:
                     mine[one.part] = []
                     plays.append(mine[one.part])
-                mine[one.part].append((one.noise / shape.scale).cpu().numpy())
-                given.append(one.before.double().cpu().numpy())
+                mine[one.part].append((one.noise[here] / shape.scale).cpu().numpy())
+                given.append(one.before[here].double().cpu().numpy())
         return found
 
     def _whitened(

@@ -53,7 +53,7 @@ def admit(
                 message.verify(ring.roster[message.sender], CIPHERTEXT, topic, message.sender)
             except Refused as refused:
                 raise Refused(f"{message.sender}: {refused}") from None
-        enough(len(messages), ring)
+        enough(len(messages), plan, ring)
         return [message.whole() if wanted is None else message.only(wanted) for message in messages]
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
@@ -73,23 +73,21 @@ def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]
         claimed = int.from_bytes(bytes(count), "little")
         if claimed > plan.n:
             raise Refused(f"a sum of {claimed} in a cohort of {plan.n}")
-        enough(claimed, ring)
+        enough(claimed, plan, ring)
         return tuple(parts), claimed
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 
 
-def enough(count: int, ring: Keyring) -> None:
+def enough(count: int, plan: RoundPlan, ring: Keyring) -> None:
     """Refuse small sums.
 
     Raises:
-        Refused: fewer than the stated number.
+        Refused: fewer than the quorum.
     """
-    if count < ring.arrangement.min_clients:
-        raise Refused(
-            f"a sum of {count}, and sums of fewer than {ring.arrangement.min_clients} clients stay"
-            " closed"
-        )
+    quorum = ring.arrangement.quorum(plan.n)
+    if count < quorum:
+        raise Refused(f"a sum of {count}, and sums of fewer than {quorum} clients stay closed")
 
 
 def once(plan: RoundPlan, ring: Keyring) -> None:

@@ -89,11 +89,12 @@ class Collection(KeepsSecrets):
             Abort: too few for the decryptors to open.
         """
         self.closed = True
-        if len(self.messages) < self.ring.arrangement.min_clients:
+        quorum = self.ring.arrangement.quorum(self.plan.n)
+        if len(self.messages) < quorum:
             why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
             raise Abort(
                 f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums"
-                f" of fewer than {self.ring.arrangement.min_clients} stay closed{why}"
+                f" of fewer than {quorum} stay closed{why}"
             )
         return [self.messages[client] for client in self.clients]
 

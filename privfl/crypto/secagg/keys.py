@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from privfl.core import KeepsSecrets
@@ -12,8 +13,11 @@ from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.sharing import shamir
 
 Agreement = Callable[[bytes], bytes]
-KEYS = 64
 SIGNATURE = 64
+WORD = 8
+"""Bytes of what one client says to another so that the server cannot forge it: it has one guess at
+each of them in a round, and must guess many to gain anything.
+"""
 SEALED = 12 + 2 * shamir.SIZE + 16
 """Nonce, a share of the seed and one of the key, tag."""
 
@@ -54,7 +58,8 @@ class RoundKeys(KeepsSecrets):
     client's own mask.
 
     Two key pairs, because ``s`` is what the others reconstruct when the client drops out: the
-    shares that it held must stay sealed.
+    shares that it held must stay sealed. Against an active server they are one pair, because there
+    shares are sealed under the two clients' lasting keys as well.
     """
 
     c: bytes
@@ -63,10 +68,12 @@ class RoundKeys(KeepsSecrets):
     public: bytes
 
     @classmethod
-    def fresh(cls, library: Backend) -> RoundKeys:
+    def fresh(cls, library: Backend, *, active: bool) -> RoundKeys:
         """Keys that serve in one round and never again."""
-        c, s = _scalar(), _scalar()
-        b = shamir.to_bytes(shamir.random_element())
+        s, b = _scalar(), shamir.to_bytes(shamir.random_element())
+        if active:
+            return cls(s, s, b, library.x25519_public(s))
+        c = _scalar()
         return cls(c, s, b, library.x25519_public(c) + library.x25519_public(s))
 
 
@@ -75,13 +82,6 @@ def advertisement(epoch: bytes, client: int, public: bytes | memoryview) -> byte
     session, and in no other.
     """
     return b"privfl/1/secagg/advertise" + epoch + str(client).encode() + b"/" + bytes(public)
-
-
-def survivors_statement(tag: bytes, survivors: bytes | memoryview) -> bytes:
-    """What a client signs at the consistency exchange: the one survivor set that it will answer
-    for.
-    """
-    return b"privfl/1/secagg/survivors" + tag + hashlib.sha256(survivors).digest()
 
 
 def commitment(tag: bytes, position: int, b: bytes) -> bytes:
@@ -98,6 +98,22 @@ def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
     return derive(
         shared, tag, "secagg/shares", sender.to_bytes(4, "little"), receiver.to_bytes(4, "little")
     )
+
+
+def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, bytes]) -> bytes:
+    """What two clients of an active round have in common and nobody else: from the agreement of
+    their fresh keys (``ends``, by position) and of their lasting ones.
+
+    Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
+    """
+    named = (part for i in sorted(ends) for part in (i.to_bytes(4, "little"), ends[i]))
+    return derive(shared + lasting, tag, "secagg/pair", *named)
+
+
+def said(root: bytes, what: str, sender: int, statement: bytes) -> bytes:
+    """One of two clients' word to the other [WORD bytes]: HMAC-SHA256, cut."""
+    label = f"privfl/1/secagg/{what}".encode() + sender.to_bytes(4, "little")
+    return hmac.digest(root, label + statement, "sha256")[:WORD]
 
 
 def pair_seed(shared: bytes, tag: bytes, a: int, b: int) -> bytes:

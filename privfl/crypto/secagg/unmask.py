@@ -53,7 +53,7 @@ class Unmasking:
             if left:
                 agree = library.agreement(self.secret(owner, library))
                 for other in sorted(left):
-                    seed = keys.pair_seed(agree(self.publics[other][32:64]), tag, owner, other)
+                    seed = keys.pair_seed(agree(self.publics[other][-32:]), tag, owner, other)
                     seeds.append((seed, -keys.pair_sign(other, owner)))
         mask(total, seeds, library)
 
@@ -69,7 +69,7 @@ class Unmasking:
 
     def secret(self, owner: int, library: Backend) -> bytes:
         """A dropped client's secret key, checked against its public key."""
-        public = self.publics[owner][32:64]
+        public = self.publics[owner][-32:]
         return self._reconstruct(
             owner,
             self.secrets.get(owner, {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from privfl.crypto.primitives import Backend, Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
-from privfl.crypto.secagg.keys import SEALED, RoundKeys
+from privfl.crypto.secagg.keys import SEALED
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
 
-Kept = Mapping[bytes, tuple[int, RoundKeys]]
+Kept = Mapping[bytes, Pairs]
 
 
 @dataclass
@@ -63,14 +64,15 @@ class SecAggCoalitionView:
     def _take(self, kind: Kind, position: int, content: memoryview) -> None:
         n = 1 << 32 if self.plan is None else self.plan.n
         if kind is Kind.ADVERTISE:
-            self.publics.setdefault(position, bytes(content[:64]))
+            self.publics.setdefault(position, bytes(content[: 32 if self.settings.active else 64]))
         elif kind is Kind.SHARES:
             self.commitments.setdefault(position, bytes(content[:32]))
             self.sealed.setdefault(position, fields.read_table(content[32:], SEALED, n)[0])
         elif kind is Kind.MASKED:
             self.plan, packed = fields.read_facts(content)
             length = self.settings.code.length(self.plan)
-            self.vectors.setdefault(position, fields.unpack(packed, self.ring, length))
+            size = length * self.ring // 8
+            self.vectors.setdefault(position, fields.unpack(packed[:size], self.ring, length))
         elif kind is Kind.UNMASK:
             seeds, rest = fields.read_table(content, shamir.SIZE, n)
             gone, _ = fields.read_table(rest, shamir.SIZE, n)
@@ -105,12 +107,12 @@ class SecAggCoalitionView:
             self.secrets,
         )
         own = {
-            position: held
+            held.position: replace(held, publics=dict(self.publics), fresh={}, roots={})
             for kept in self.members
-            for tag, (position, held) in kept.items()
+            for tag, held in kept.items()
             if tag == self.tag
         }
-        self._read_shares(own, library)
+        self._read_shares(own)
         rows = self._rows(now, unmasking, own, library)
         if rows is not None:
             return rows
@@ -125,34 +127,27 @@ class SecAggCoalitionView:
             return None
         return self.settings.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
 
-    def _read_shares(self, own: Mapping[int, RoundKeys], library: Backend) -> None:
+    def _read_shares(self, own: Mapping[int, Pairs]) -> None:
         """Open every sealed share that is addressed to a member of the coalition."""
         for receiver, held in own.items():
-            agree = library.agreement(held.c)
-            for sender, sealed_boxes in self.sealed.items():
-                sealed = sealed_boxes.get(receiver)
-                if sealed is None or sender not in self.publics:
-                    continue
-                key = keys.share_key(agree(self.publics[sender][:32]), self.tag, sender, receiver)
-                plain = library.unseal(
-                    key,
-                    bytes(sealed[:12]),
-                    bytes(sealed[12:]),
-                    keys.bound_to(self.tag, sender, receiver),
-                )
-                if plain is not None:
-                    self.seeds.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
-                        plain[: shamir.SIZE]
-                    )
-                    self.secrets.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
-                        plain[shamir.SIZE :]
-                    )
+            boxes = {
+                sender: sealed_boxes[receiver]
+                for sender, sealed_boxes in self.sealed.items()
+                if receiver in sealed_boxes and sender in self.publics
+            }
+            for sender, plain in held.open(boxes).items():
+                for known, raw in (
+                    (self.seeds, plain[: shamir.SIZE]),
+                    (self.secrets, plain[shamir.SIZE :]),
+                ):
+                    if shamir.in_range(raw):
+                        known.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(raw)
 
     def _rows(
         self,
         now: SecAggParameters,
         unmasking: Unmasking,
-        own: Mapping[int, RoundKeys],
+        own: Mapping[int, Pairs],
         library: Backend,
     ) -> Rows | None:
         """The single updates of which every mask is known: the own seed, and from one end or the
@@ -160,7 +155,7 @@ class SecAggCoalitionView:
         """
         if not own:
             return None
-        agreements = {p: library.agreement(held.s) for p, held in own.items()}
+        agreements = {p: library.agreement(held.keys.s) for p, held in own.items()}
         for owner in self.sealed.keys() - agreements.keys():
             try:
                 agreements[owner] = library.agreement(unmasking.secret(owner, library))
@@ -182,7 +177,7 @@ class SecAggCoalitionView:
             for other in others:
                 if other in self.sealed:
                     one, two = (owner, other) if owner in agreements else (other, owner)
-                    shared = agreements[one](self.publics[two][32:64])
+                    shared = agreements[one](self.publics[two][-32:])
                     masks.append(
                         (
                             keys.pair_seed(shared, self.tag, owner, other),
@@ -199,7 +194,7 @@ class SecAggCoalitionView:
         return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
 
     def _partners(self, now: SecAggParameters) -> dict[int, frozenset[int]]:
-        if not now.chosen:
+        if not now.active:
             return {i: frozenset(now.neighbours(i)) for i in self.sealed}
         toward: dict[int, set[int]] = {
             i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()

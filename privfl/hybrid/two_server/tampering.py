@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.core import ClientId, ConfigError, Party, Vector
+from privfl.core.field_values import field_values
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
@@ -32,9 +33,7 @@ class TamperedRecipe(Recipe):
 
 def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
     """The same recipe with other steps."""
-    return TamperedRecipe(
-        **{f.name: getattr(recipe, f.name) for f in fields(Recipe)}, tamper=tamper
-    )
+    return TamperedRecipe(**field_values(recipe), tamper=tamper)
 
 
 def server_of(party: Party) -> Server:

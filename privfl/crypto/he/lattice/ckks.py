@@ -21,7 +21,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import Rounded
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.lattice import flooding, parameters
+from privfl.crypto.he.lattice import flooding, frames, parameters
 from privfl.crypto.he.lattice.bfv import check_lattice_keys
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
@@ -59,6 +59,7 @@ class CkksScheme:
         fields = unpack(data)
         if len(fields) != 2:
             raise Refused("not a CKKS secret key")
+        frames.secret_words(self.lattice, fields[1])
         return LatticeSecret(
             self.public(bytes(fields[0])),
             bytes(fields[1]),
@@ -168,7 +169,7 @@ class CKKS(HomomorphicChannel):
     encryption: Encryption = "public"
     flooding_bits: int = 40
     releases: int = 1000
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     workers: int = 1
 

@@ -72,7 +72,7 @@ class MultiPartyRLWE(HomomorphicChannel):
     holders: int = 3
     threshold: int = 2
     smudge_bits: int = 67
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
