@@ -320,9 +320,10 @@ def test_nobody_has_more_than_the_bounds_and_nobody_within_them_loses_anything()
 # ---- what is said, and what is refused
 
 
-def test_the_statement_names_users_their_bounds_and_what_is_dropped(tmp_path):
+def test_the_statement_names_users_their_bounds_and_what_is_dropped():
     run, _ = trained(people(torch.ones(20)), users=BOUNDS, training=short())
     line = claimed(run, "user")
+    assert line["claim"].startswith("Against the server and all other clients, which read what")
     assert (
         "user by 'person', at most 8 samples and 1 client each, what is beyond is dropped"
         in (line["claim"])
@@ -330,6 +331,20 @@ def test_the_statement_names_users_their_bounds_and_what_is_dropped(tmp_path):
     [charge] = run.ledger.charges
     assert Charge.from_json(charge.to_json()) == charge
     assert (charge.unit, charge.sampling.group, charge.users) == ("user", RECORDS, BOUNDS)
+
+
+def test_the_statement_says_against_whom_users_of_several_clients_are_protected(federation):
+    own = UserBounds("person", max_clients_per_user=2, one_user_per_client=True)
+    parts = {"mechanism": Gaussian(2.0), "sampler": Poisson(0.5), "persons": [0, 0, 1, 1]}
+    mean = Mean(weighted=False, denominator=2.0)
+    run = federation(torch.eye(4), users=own, aggregator=mean, **parts).run()
+    said = claimed(run, "user")["claim"]
+    assert said.startswith("Against whoever reads the released models, who learns no cohort")
+    assert "user by 'person', at most 2 clients each, what is beyond is dropped" in said
+    assert said.count("Against the server: none") == 1
+    [charge] = run.ledger.charges
+    assert (charge.subject, charge.sampling.group, charge.sampling.people) == ("user", 2, 2)
+    assert charge.cohort is None  # whose clients they are is not in it
 
 
 def short(**settings):
