@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from benchmarks.harness import Row, main
 from benchmarks.he.federated import federated
+from benchmarks.he.foreign_bytes import foreign_bytes
 from benchmarks.he.lattice import bfv, ckks
 from benchmarks.he.multi_party import mp_rlwe
 from benchmarks.he.packed import paillier
@@ -18,6 +19,7 @@ CASES: dict[str, Callable[[bool], Iterable[Row]]] = {
     "mp_rlwe": mp_rlwe,
     "workers": workers,
     "federated": federated,
+    "foreign_bytes": foreign_bytes,
 }
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class MultiPartyRLWE(HomomorphicChannel):
     holders: int = 3
     threshold: int = 2
     smudge_bits: int = 67
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
@@ -138,7 +138,7 @@ class MultiPartyRLWE(HomomorphicChannel):
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
-        the server; nothing, for anybody else.
+        """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
+        anybody else.
         """
         return opened(self.scheme, received, members)
