@@ -214,8 +214,8 @@ def test_a_users_samples_move_a_batch_by_as_many_clips_as_were_drawn():
 
 
 def test_who_has_several_clients_is_told_by_more_than_a_client_is(federation):
-    """Devices: each client one person's, six of them to a person."""
-    persons, devices, rounds, z = 100, 6, 5, 4.0
+    """Devices: each client one person's, sixteen of them to a person."""
+    persons, devices, rounds, z = 60, 16, 5, 4.0
     ids = torch.arange(persons).repeat_interleave(devices)
     owned = UserBounds("person", max_clients_per_user=devices, one_user_per_client=True)
     inside, outside = [], []
@@ -468,6 +468,7 @@ def test_a_config_bounds_the_writers_of_mnist():
     held = [writers[index].tolist() for index in made.scenario.clients.values()]
     assert made.scenario.people == 539 == len({writer for one in held for writer in one})
     assert max(one.count(writer) for one in held for writer in one) == 3
+    assert made.scenario.facts["users"].endswith("1,617 of 60,000 samples are kept")
     run = made.run()
     assert "user by 'writer', at most 3 samples and 1 client each" in claimed(run, "user")["claim"]
     with pytest.raises(ConfigError, match="go together"):
