@@ -269,6 +269,7 @@ class Pipeline:
                 among_colluders(self.sampling, self.colluders),
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
+                subject=self.neighbours.unit,
                 cohort_hidden=hidden,
                 cohort=plan.cohort if named and not everybody else None,
                 users=self.users,
