@@ -30,7 +30,7 @@ from privfl.crypto.he.onetime.message import (
 )
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
-from privfl.crypto.he.wire import SignedMessage, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, digest, pack, unpack
 from privfl.crypto.primitives import Identity
 
 CLIENTS = 5
@@ -134,7 +134,9 @@ def parts_of(honest, body, short, kind=Dealing):
     """A well-formed dealing of any key beside any contribution."""
     topic, who = honest.settings.topic(honest.plan), honest.identity.who
     dealt = kind(np.asarray(short), honest.settings.threshold)
-    return dealt_parts(dealt, body, topic, who, honest.occasions.heard, honest.directory)
+    return dealt_parts(
+        dealt, body, digest(body), topic, who, honest.occasions.heard, honest.directory
+    )
 
 
 def as_body(limbs):

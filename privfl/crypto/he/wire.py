@@ -168,10 +168,17 @@ class SignedMessage:
 
     @classmethod
     def signed(
-        cls, identity: PartyKeys, kind: bytes, topic: Topic, sender: PartyId, parts: Parts
+        cls,
+        identity: PartyKeys,
+        kind: bytes,
+        topic: Topic,
+        sender: PartyId,
+        parts: Parts,
+        first: bytes | None = None,
     ) -> SignedMessage:
-        """Sign these parts."""
-        digests = tuple(digest(part) for part in parts)
+        """Sign these parts. ``first``: the digest of the first one, where it is known already."""
+        known = () if first is None else (first,)
+        digests = (*known, *(digest(part) for part in parts[len(known) :]))
         return cls(
             kind,
             topic,
