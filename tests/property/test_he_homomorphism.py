@@ -265,10 +265,16 @@ class TestPaillier:
     def test_any_t_shares_decrypt_and_fewer_decrypt_to_noise(self, holders, threshold):
         from itertools import combinations
 
-        public, secret = Paillier(key_bits=512, insecure_for_tests=True).scheme.generate()
+        scheme = Paillier(
+            keys="threshold",
+            holders=holders,
+            threshold=threshold,
+            key_bits=512,
+            insecure_for_tests=True,
+        ).scheme
         plan = plan_for(2)
+        public, shares = split(scheme.generate()[1], holders, threshold)
         total = public.add([public.encrypt(np.arange(9), plan)] * 2, plan)
-        shares = split(secret, holders, threshold)
         parts = [share.partial(total, plan) for share in shares]
         for chosen in combinations(parts, threshold):
             assert (
@@ -279,8 +285,9 @@ class TestPaillier:
             combine(public, parts[: threshold - 1], plan, 2, threshold - 1)
 
     def test_a_share_says_nothing_of_the_secret_because_every_secret_fits_it(self):
-        secret = Paillier(key_bits=512, insecure_for_tests=True).scheme.generate()[1]
-        values = {share.value for _ in range(4) for share in split(secret, 2, 2)}
+        scheme = Paillier(keys="threshold", key_bits=512, insecure_for_tests=True).scheme
+        secret = scheme.generate()[1]
+        values = {share.value for _ in range(4) for share in split(secret, 2, 2)[1]}
         assert len(values) == 8
 
     def test_a_foreign_key_decrypts_to_what_is_no_sum(self):

@@ -107,7 +107,12 @@ class Arrangement:
                 "Every client holds the one secret key: any client together with the server reads"
                 " everyone."
             )
-        elif not self.verify_sum:
+        if self.keys == "threshold":
+            said.append(
+                "A dealer makes the key and splits it: it knows the whole key, and is trusted to"
+                " forget it."
+            )
+        if self.keys != "shared" and not self.verify_sum:
             taken = (
                 "take the decryptors' key"
                 if self.keys == "joint"
