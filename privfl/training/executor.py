@@ -21,13 +21,13 @@ from privfl.core import (
 )
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import (
-    Failed,
     FittingTraining,
     Method,
     Result,
     Task,
     Trained,
     Workload,
+    failed,
 )
 
 
@@ -118,7 +118,7 @@ class Sequential:
             )
         except Exception as error:
             out.fill_(float("nan"))
-            return Failed(task.client, f"{type(error).__name__}: {error}")
+            return failed(task, self.workload, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Nothing to give back."""

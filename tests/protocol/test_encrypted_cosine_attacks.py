@@ -686,3 +686,19 @@ def test_plaintexts_pass_through_the_serial_form_unchanged():
     numbers = np.random.default_rng(0).integers(0, SETTING.t, DEGREE)
     with passage() as file:
         assert (coefficients(plaintext(file, LATTICE, numbers), DEGREE) == numbers).all()
+
+
+def test_a_coalition_reads_past_a_client_that_signs_a_message_of_no_form():
+    scene = Scene(EncryptedCosine(FLTRUST))
+
+    def nothing(plan):
+        ring = scene.ring("client/2")
+        return SignedMessage.signed(
+            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, ()
+        ).to_bytes()
+
+    outcome = scene.play(lies={2: nothing})
+    both = ("server", "key_holder")
+    members = {who: scene.members[who] for who in both}
+    assert "client/2" in outcome.opened.excluded
+    assert set(scene.channel.decode(outcome.received(both), members).ids) == {0, 1, 3, 4, 5}

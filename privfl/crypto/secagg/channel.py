@@ -59,10 +59,13 @@ class SecAgg(SecAggSettings):
     ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients,
     learns the sum over the survivors and nothing else, but with probability 2^-sigma; ONE THAT LIES
     READS SINGLE UPDATES. ``mode="active"``: a server that lies learns at most one sum, of at least
-    the quorum of contributions, provided that the directory holds the clients' true identity keys;
-    it chooses whose, so with all but one of a quorum it reads that one, and it can always deny
-    service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into the sum,
-    because nobody sees its input, and by sharing secrets that do not open it can make a round fail.
+    the quorum of contributions, provided that the directory holds the clients' true identity keys:
+    every client draws its share holders from the whole cohort before it is told a key, and gives a
+    share only after t of its holders confirmed that they were told the same. The server chooses
+    whose contributions are summed, so with all but one of a quorum it reads that one, and it can
+    always deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into
+    the sum, because nobody sees its input, and by sharing secrets that do not open it can make a
+    round fail.
 
     Args:
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None
@@ -207,6 +210,6 @@ class SecAgg(SecAggSettings):
             raise ConfigError(
                 f"{colluders} colluding clients know every share of the noise in a sum of"
                 f" {survivors or quorum}, the fewest that is opened: raise the threshold, or lower"
-                " threat.colluders."
+                f" threat.colluders to {(survivors or quorum) - 1} at most."
             )
         return self.noise.event(unit_l2(self, plan), plan.d, quorum, honest)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -161,11 +160,16 @@ def neighbours(tag: bytes, n: int, k: int, position: int) -> tuple[int, ...]:
     return tuple(sorted(int(p) for p in order[around]))
 
 
-def pick(others: Sequence[int], k: int) -> tuple[int, ...]:
-    """So many of the others by the operating system's chance: whom a client trusts with its shares,
-    out of an active server's hands.
+def pick(n: int, k: int, position: int) -> tuple[int, ...]:
+    """So many of the other clients of a cohort by the operating system's chance: whom a client
+    trusts with its shares, out of an active server's hands.
+
+    >>> drawn = pick(9, 4, position=2)
+    >>> len(set(drawn)), 2 in drawn
+    (4, False)
     """
-    return tuple(sorted(secrets.SystemRandom().sample(list(others), min(k, len(others)))))
+    drawn = secrets.SystemRandom().sample(range(n - 1), min(k, n - 1))
+    return tuple(sorted(other + (other >= position) for other in drawn))
 
 
 def even(k: int, n: int) -> int:

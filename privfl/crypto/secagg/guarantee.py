@@ -23,11 +23,11 @@ from privfl.core import (
 from privfl.crypto import lies
 from privfl.crypto.lies import CHOSEN, ENTERED, LAST, MAIL
 from privfl.crypto.secagg.graph import Degree
-from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters
 
-Opens = Callable[[Received, Sequence[Mapping[bytes, tuple[int, RoundKeys]]]], Rows | Total | None]
+Opens = Callable[[Received, Sequence[Mapping[bytes, Pairs]]], Rows | Total | None]
 """What a coalition opens from its mail and from the secrets that its clients kept."""
 
 

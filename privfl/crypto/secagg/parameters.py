@@ -104,10 +104,17 @@ class SecAggParameters:
 
     @property
     def chosen(self) -> bool:
-        """Whether clients pick their own neighbours, as against an active server on a sparse
+        """Whether clients draw their own share holders, as against an active server on a sparse
         graph.
         """
         return self.active and not self.complete
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of a client's public keys: to be sent shares and to agree on masks; one key serves
+        for both against an active server.
+        """
+        return 32 if self.active else 64
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
@@ -189,10 +196,15 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
             " needs at least 2."
         )
     degree = degree_for(settings, plan.n)
+    if settings.carry and settings.active and degree.k < plan.n - 1:
+        raise ConfigError(
+            "carry saves nothing on a sparse graph in active mode, where clients draw their share"
+            " holders when they know the cohort: leave carry out, or set graph: complete."
+        )
     quorum = quorum_of(degree, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/1/secagg",
+        b"privfl/2/secagg",
         plan.session,
         plan.part.encode(),
         settings.mode.encode(),

@@ -91,10 +91,14 @@ def from_bytes(raw: bytes | memoryview) -> int:
     Raises:
         ValueError: not 32 bytes, or not under the modulus.
     """
-    element = int.from_bytes(raw, "little")
-    if len(raw) != SIZE or element >= P:
+    if not in_range(raw):
         raise ValueError("no field element")
-    return element
+    return int.from_bytes(raw, "little")
+
+
+def in_range(raw: bytes | memoryview) -> bool:
+    """Whether these bytes are an element."""
+    return len(raw) == SIZE and int.from_bytes(raw, "little") < P
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Malicious servers and clients of secure aggregation, carried out and scored."""
