@@ -19,16 +19,19 @@ from privfl.core import (
     Faults,
     RoundFailed,
     RoundPlan,
+    StateKey,
     client_party,
     drive,
     drive_all,
+    seal_state,
+    unseal_state,
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import add_c0
 from privfl.crypto.he.wire import SignedMessage, letter, pack, unpack_numbers
-from privfl.dp import Clip
+from privfl.dp import AdaptiveClip, Clip
 from privfl.training import LocalSGD
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
@@ -260,6 +263,61 @@ def test_a_ckks_key_opens_as_many_sums_as_its_noise_was_made_for():
     assert "has opened 2 sums under this key" in str(outcome.aborts["decryptor/0"])
     session.set_up()
     assert session.play(session.plan(3)).opened is not None
+
+
+@pytest.mark.parametrize("make", [CKKS, MultiPartyRLWE], ids=["ckks", "mp-rlwe"])
+def test_every_part_of_a_round_is_a_release_and_a_new_key_begins_anew(make):
+    session = Session(make(releases=3))
+    assert session.channel.able.sums == 3
+    for number, part in ((1, "delta"), (1, "control"), (2, "delta")):
+        assert session.play(session.plan(number, part=part)).opened is not None
+    outcome = session.play(session.plan(2, part="control"))
+    assert outcome.opened is None
+    assert any("has opened 3 sums under this key" in str(a) for a in outcome.aborts.values())
+    session.set_up()  # as a run that is resumed does
+    assert session.play(session.plan(3)).opened is not None
+
+
+def test_releases_survive_a_decryptors_sleep():
+    session = Session(MultiPartyRLWE(releases=1))
+    assert session.play(session.plan(1)).opened is not None
+    key = StateKey()
+    for who in session.channel.helpers:
+        member = session.members[who]
+        session.members[who] = unseal_state(
+            seal_state(member, key), key, type(member), lent=member.ring.directory
+        )
+    assert session.play(session.plan(2)).opened is None
+
+
+def test_the_bits_of_an_adaptive_bound_are_releases_too():
+    """Three rounds open six sums; a key that opens five would fail in the last one."""
+    parts = [Dataset(torch.zeros(4, 4), torch.arange(4) % 2, classes=2) for _ in range(4)]
+
+    def federation(releases):
+        return Federation(
+            torch.nn.Linear(4, 2),
+            parts,
+            parts[0],
+            rounds=3,
+            bound=AdaptiveClip(),
+            channel=CKKS(releases=releases, min_clients=2),
+            executor="sequential",
+        )
+
+    with pytest.raises(ConfigError, match="3 rounds open 6 sums under one key, and it opens 5"):
+        federation(5).run()
+    assert len(federation(6).run().history) == 3
+
+
+def test_smudging_that_does_not_hide_the_key_over_all_releases_is_refused():
+    plan = replace(Session(MultiPartyRLWE()).plan(), d=1_000_000, cohort=tuple(range(100)))
+    MultiPartyRLWE().scheme.headroom(plan)
+    assert MultiPartyRLWE().smudging_distance(plan) < 2**-40
+    for channel in (MultiPartyRLWE(releases=3000), MultiPartyRLWE(smudge_bits=62)):
+        assert channel.smudging_distance(plan) > 2**-40
+        with pytest.raises(ConfigError, match="set releases to"):
+            channel.scheme.headroom(plan)
 
 
 def test_a_run_of_more_sums_than_a_key_opens_is_refused_before_it_starts():

@@ -107,7 +107,12 @@ class Arrangement:
                 "Every client holds the one secret key: any client together with the server reads"
                 " everyone."
             )
-        elif not self.verify_sum:
+        if self.keys == "threshold":
+            said.append(
+                "A dealer makes the key and splits it: it knows the whole key, and is trusted to"
+                " forget it."
+            )
+        if self.keys != "shared" and not self.verify_sum:
             taken = (
                 "take the decryptors' key"
                 if self.keys == "joint"
@@ -115,5 +120,8 @@ class Arrangement:
             )
             said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
         if self.keys == "joint":
-            said.append("The multi-party scheme is experimental and unaudited.")
+            said.append(
+                "The multi-party scheme is experimental and unaudited, and one malicious client"
+                " reads its key off a published sum."
+            )
         return tuple(said)

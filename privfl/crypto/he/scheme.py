@@ -137,8 +137,20 @@ class DealtScheme(Scheme, Protocol):
 class ThresholdScheme(DealtScheme, Protocol):
     """A scheme whose secret key a dealer can split."""
 
-    def split(self, secret: SecretKey, holders: int, threshold: int) -> Sequence[KeyShare]:
-        """One share for each holder; any ``threshold`` of them decrypt."""
+    def split(
+        self, secret: SecretKey, holders: int, threshold: int
+    ) -> tuple[PublicKey, Sequence[KeyShare]]:
+        """One share for each holder, any ``threshold`` of whom decrypt; and the public key, with
+        what their parts of a decryption are checked against.
+        """
+        ...
+
+    def proven(
+        self, public: PublicKey, ciphertext: Parts, part: Parts, index: int, plan: RoundPlan
+    ) -> None:
+        """Refuse what is not the part of the holder of this number, from 1, in the decryption of a
+        ciphertext; raises `Refused`.
+        """
         ...
 
     def share(self, data: bytes) -> KeyShare:
@@ -153,7 +165,7 @@ class ThresholdScheme(DealtScheme, Protocol):
         count: int,
         threshold: int,
     ) -> Numbers | None:
-        """The sum, from the parts of at least ``threshold`` holders; None from fewer."""
+        """The sum, from the proven parts of at least ``threshold`` holders; None from fewer."""
         ...
 
 

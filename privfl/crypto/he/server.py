@@ -163,6 +163,7 @@ class ServerRound(Opening):
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
         super().__init__(ring, plan, check=ring.arrangement.verifies)
         self.asked: tuple[PartyId, ...] = ()
+        self.total: Parts = ()
         self.answers: dict[PartyId, Parts] = {}
         self.said: dict[PartyId, Numbers] = {}
 
@@ -184,7 +185,8 @@ class ServerRound(Opening):
             client_party(client) for client in self.collected.clients[:READERS]
         )
         if ring.arrangement.verifies:
-            return {who: request(ring, who, messages) for who in self.asked}
+            there = [who for who in self.asked if who in ring.roster]
+            return {who: request(ring, who, messages) for who in there}
         try:
             total = ring.key().add([message.whole() for message in messages], plan)
         except Refused as refused:
@@ -207,7 +209,9 @@ class ServerRound(Opening):
                 continue
             try:
                 parts = self.answered(sender, body)
-                if not split:
+                if split:
+                    self._proven(sender, parts)
+                else:
                     self.said[sender] = _numbers_in(parts)
                 self.answers[sender] = parts
             except Refused as refused:
@@ -225,8 +229,29 @@ class ServerRound(Opening):
         if total is not None:
             self.finish(total)
 
+    def _proven(self, sender: PartyId, parts: Parts) -> None:
+        ring, index = self.ring, self.asked.index(sender) + 1
+        if not isinstance(ring.scheme, ThresholdScheme):
+            raise Refused("a part of a key that is not split")
+        if not self.total:
+            messages = [self.collected.messages[client] for client in self.collected.clients]
+            self.total = ring.key().add([message.whole() for message in messages], self.plan)
+        ring.scheme.proven(ring.key(), self.total, parts, index, self.plan)
+
     def _combined(self, count: int) -> Numbers | None:
+        """The sum, from any parts that are proven and enough; None while they may still come.
+
+        Raises:
+            Abort: they cannot come any more.
+        """
         ring = self.ring
+        liars = [who for who in self.asked if who in self.collected.excluded]
+        least = ring.arrangement.threshold
+        if len(self.asked) - len(liars) < least:
+            raise Abort(
+                f"{least} proven parts open the sum, and {', '.join(liars)} sent what is none",
+                blamed=liars[0],
+            )
         if not self.answers or not isinstance(ring.scheme, ThresholdScheme):
             return None
         return ring.scheme.combine(

@@ -28,10 +28,7 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
 from privfl.crypto.he.lies import two_sums
-from privfl.crypto.he.mprlwe.keys import (
-    noise,
-    pieces,
-)
+from privfl.crypto.he.mprlwe.keys import pieces, smudging_distance
 from privfl.crypto.he.mprlwe.lies import (
     answers_anew,
     combined,
@@ -59,15 +56,18 @@ class MultiPartyRLWE(HomomorphicChannel):
     ``holders`` decryptors (3 to 5) make a joint key by commit-then-reveal; the secret exists only
     in pieces, any ``threshold`` decryptors hold all of them, and fewer decrypt to noise. Ring
     degree 4096 and q = 2^96 with ternary secrets: within the 128-bit limit (109 bits) of the
-    homomorphic encryption standard. Each part of a decryption carries uniform noise of
-    2^``smudge_bits``, which hides the key: `smudging_distance` says how well. Headroom counts
-    truncation, noise and smudging; docs/mp-rlwe.md derives it.
+    homomorphic encryption standard. Each part of a decryption carries Gaussian noise of standard
+    deviation 2^``smudge_bits``, which hides the key over ``releases`` sums (every part of a round
+    is one): `smudging_distance` says how well, rounds that it does not hide to 2^-40 are refused,
+    and after so many sums decryptors open no more. Headroom counts truncation, noise and smudging;
+    docs/mp-rlwe.md derives it.
 
     Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
     cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
     overlapping sums opened, and read their difference. ONE CLIENT THAT LIES READS THE JOINT KEY:
-    it picks its own c1, and reads key and then updates off the published sum and the wire. Take
-    `OneTimeRLWE`. With ``verify_sum=False`` the server takes the key
+    it picks its own c1, and reads the key off the published sum, and with it every update that it
+    sees on a wire: for experiments; take `OneTimeRLWE`. With ``verify_sum=False`` the server takes
+    the key
     alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
@@ -81,13 +81,15 @@ class MultiPartyRLWE(HomomorphicChannel):
     holders: int = 3
     threshold: int = 2
     smudge_bits: int = 67
+    releases: int = 1000
     min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
     def __post_init__(self) -> None:
         require.within(3, 5, holders=self.holders)
-        require.within(40, 90, smudge_bits=self.smudge_bits)
+        require.within(40, 76, smudge_bits=self.smudge_bits)
+        require.at_least(1, releases=self.releases)
         require.within(2, 24, bits=self.bits)
         FixedPoint(self.bits, self.rounding)
         self.describe()  # refuses impossible arrangements
@@ -99,6 +101,8 @@ class MultiPartyRLWE(HomomorphicChannel):
             FixedPoint(self.bits, self.rounding),
             len(pieces(self.holders, self.threshold)),
             self.smudge_bits,
+            self.releases,
+            self.holders - self.threshold + 1,
         )
 
     @property
@@ -116,7 +120,14 @@ class MultiPartyRLWE(HomomorphicChannel):
     @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
-        return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
+        return Arrangement(
+            "joint",
+            self.min_clients,
+            self.verify_sum,
+            self.holders,
+            self.threshold,
+            self.releases,
+        )
 
     @property
     def able(self) -> Able:
@@ -153,10 +164,12 @@ class MultiPartyRLWE(HomomorphicChannel):
         return JointDecryptor(self.keyring(who, identity, directory), index, self.smudge_bits)
 
     def smudging_distance(self, plan: RoundPlan) -> float:
-        """Statistical distance, a coefficient, between a part of a decryption and one made without
-        the key; worst-case noise.
+        """Statistical distance between all parts of decryptions under one key and the same made
+        without it: over all coefficients, all ``releases`` rounds like this one, and all holders
+        that answer for a piece. Rounds for which it is over 2^-40 are refused.
         """
-        return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
+        shows = self.holders - self.threshold + 1
+        return smudging_distance(plan, self.scheme.count, self.smudge_bits, self.releases, shows)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
