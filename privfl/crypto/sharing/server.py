@@ -33,6 +33,14 @@ from privfl.crypto.sharing.parameters import (
 )
 
 
+def noise_words(now: SharingParameters) -> Words:
+    """One server's noise on the vector (zero where there is none), none on the weight [d + 1]."""
+    total: Words = np.zeros(now.length, dtype=word(now.ring))
+    if now.noise is not None:
+        total[:-1] = now.noise.draw(now.plan.d).astype(total.dtype)
+    return total
+
+
 @dataclass(repr=False)
 class HelperParty(KeepsSecrets):
     """Another server in one round: it says whom it heard, and adds up once, for a set that the
@@ -84,7 +92,7 @@ class HelperParty(KeepsSecrets):
                 "sum", "the server lists clients that never reached this one", "server"
             )
         now.enough("sum", survivors)
-        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        total = noise_words(now)
         mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
         self.done, self.seeds = True, {}
         return now.write(SUM, 0, fields.pack(total, now.ring))
@@ -163,7 +171,7 @@ class SharingServerParty(KeepsSecrets):
     def _open(self, reports: Mapping[PartyId, Buffer]) -> Mail:
         now = self.round
         self._all(reports, "sum")
-        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        total = noise_words(now)
         for who, body in reports.items():
             try:
                 _, content = now.read(body, SUM)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
@@ -172,6 +171,14 @@ class Pine:
             coins_seed + joint_seed,
         )
 
+    def contribution(self, server: int, share: Buffer) -> Field64:
+        """A server's share of what is added up, of a report that nobody verifies.
+
+        Raises:
+            Malformed: as `prepare`.
+        """
+        return self.circuit.contribution(self._unpacked(server, share)[0])
+
     def holds(self, leader: tuple[Buffer, Buffer], helper: tuple[Buffer, Buffer]) -> bool:
         """Whether what both servers said of a report (``said``, ``seeds``) proves that it keeps the
         rules.
@@ -296,8 +303,3 @@ class Pine:
 
 def _with(parts: list[bytes], server: int, own: bytes) -> list[bytes]:
     return [own if i == server else part for i, part in enumerate(parts)]
-
-
-def fresh_nonce(*names: bytes) -> bytes:
-    """A nonce [16 bytes] that these names alone determine."""
-    return sha256(b"privfl/1/pine nonce" + b"".join(names)).digest()[:NONCE]
