@@ -2,13 +2,15 @@
 
 A network engine may start a process per message, so what a party remembers must survive between
 messages. Everything that holds secrets inherits `KeepsSecrets`: pickling, copying, printing it or
-making a dictionary of it by accident is refused. `seal_state` writes it down under a key of that machine (AES-256-GCM, fresh
-random nonce); `unseal_state` reads it back, and refuses what that key did not seal. What a party
-has on loan (`Lent`: the directory of identities) does not sleep with it and is handed in again.
+making a dictionary of it by accident is refused. `seal_state` writes it down under a key of that
+machine (AES-256-GCM, fresh random nonce); `unseal_state` reads it back, and refuses what that key
+did not seal. What a party has on loan (`Lent`: the directory of identities) does not sleep with it
+and is handed in again.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import secrets
@@ -72,7 +74,7 @@ class KeepsSecrets:
         super().__init_subclass__(**named)
         if "__dataclass_fields__" in cls.__dict__:  # the second making of a class with slots
             return
-        cls.__annotations__ = {"_stays": _Stays, **cls.__dict__.get("__annotations__", {})}
+        cls.__annotations__ = {"_stays": _Stays, **inspect.get_annotations(cls)}
         stays: Any = field(default=_Stays(cls.__name__), init=False, repr=False, compare=False)
         type.__setattr__(cls, "_stays", stays)
 

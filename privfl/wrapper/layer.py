@@ -46,9 +46,9 @@ from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.wrapper.asked import Noises, asked_of, expected, require_mechanism
 from privfl.wrapper.receipt import Receipt, of_nobody
 from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
-from privfl.wrapper.sampled import require_drawn
+from privfl.wrapper.sampled import require_drawn, require_known
 from privfl.wrapper.spent import spent_of, statement_of
-from privfl.wrapper.updates import V, finite, flat_vector, like
+from privfl.wrapper.updates import V, finite, flat_vector, like, require_real
 
 O = TypeVar("O")
 
@@ -185,13 +185,15 @@ class PrivateAggregation(Generic[O]):
         self._session: Session[Any] = Session(self.channel, mail)
         self._id = secrets.token_bytes(16)
         self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
+        self._seen: set[ClientId] = set()
         self._round = 0
         self._last: Any = None
 
     def aggregate(
         self, updates: Mapping[ClientId, V], example: V | None = None
     ) -> tuple[V, Receipt]:
-        """One round: the aggregate, of the kind and type of the updates, and the receipt.
+        """One round: the aggregate, of the kind and type of the updates (float32 where they are
+        whole numbers: a mean is none), and the receipt. All is computed in float32.
 
         Args:
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
@@ -199,8 +201,10 @@ class PrivateAggregation(Generic[O]):
             example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, where that is no round of noise alone; different lengths, a
-                client whose name is no whole number, NaN where no privacy is claimed (else zero).
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, values
+                that are no real numbers, a client whose name is no whole number, NaN where no
+                privacy is claimed (else zero).
+            ConfigError: more clients than ``sampling`` draws, in this round or in all together.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
@@ -219,6 +223,7 @@ class PrivateAggregation(Generic[O]):
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        self._seen |= set(cohort)
         why_not = too_few(self.channel, len(cohort))
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
@@ -308,6 +313,7 @@ class PrivateAggregation(Generic[O]):
                 "nobody was drawn, and no round before says what updates look like: give"
                 " example=..., a vector of their kind and length."
             )
+        require_real("example", example)
         d = len(example)
         pipeline = self._pipeline(d, ())
         if not pipeline.noise_alone(0):
@@ -350,6 +356,7 @@ class PrivateAggregation(Generic[O]):
         """
         if self.sampling is not None:
             require_drawn(len(cohort), self.sampling)
+            require_known(self._seen | set(cohort), self.sampling)
         if self._asked is not None and self._asked.found is None:
             n = len(cohort) if self.sampling is None else expected(self.sampling)
             plans = {"delta": RoundPlan(0, tuple(range(n)), d, self.bound.l2)}
