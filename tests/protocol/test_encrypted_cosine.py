@@ -482,7 +482,7 @@ def test_the_previous_aggregate_is_no_reference_elsewhere(fltrust):
 def test_rows_are_as_long_as_the_norm_check_lets_them_be():
     replaced = Neighbours("client", "replace_one")
     bounded = Moves.of_one_row().bounded(2.0, replaced)
-    moves = EncryptedCosine().able.encodes.stage(D).stability(bounded, replaced)
+    moves = EncryptedCosine(norms="projections").able.encodes.stage(D).stability(bounded, replaced)
     assert 3.2 < moves.longest < 3.6
     assert moves.total == math.inf
     exact = EncryptedCosine(rule=CosineFilter(), reference="previous", norms="exact")
