@@ -757,3 +757,24 @@ def test_a_coalition_reads_past_a_client_that_signs_a_message_of_no_form():
     members = {who: scene.members[who] for who in both}
     assert "client/2" in outcome.opened.excluded
     assert set(scene.channel.decode(outcome.received(both), members).ids) == {0, 1, 3, 4, 5}
+
+
+def test_a_replayed_or_borrowed_message_is_nobodys_row():
+    """Server and key holder together read a client's old vector as this round's, and one client's
+    vector as another's.
+    """
+    scene = Scene(EncryptedCosine(FLTRUST))
+    old = scene.message(1, scene.fresh())
+    kept, scene.rows = scene.rows, -scene.rows
+    outcome = scene.play({1: lambda plan: old, 2: lambda plan: scene.message(3, plan)})
+    scene.rows = kept
+    both = ("server", "key_holder")
+    seen = scene.channel.decode(outcome.received(both), {who: scene.members[who] for who in both})
+    assert set(seen.ids) == {0, 3, 4, 5}
+    for client, row in zip(seen.ids, seen.values, strict=True):
+        expected = -scene.rows[client] / scene.rows[client].norm() * 2.0
+        assert (row - expected).abs().max() < 1e-3
+    alone = scene.channel.decode(
+        {"server": [{"client/1": old}], "key_holder": []}, {w: scene.members[w] for w in both}
+    )
+    assert alone.ids == (1,)  # it is the row of its own round

@@ -116,7 +116,10 @@ class CosineServerRound(KeepsSecrets):
             ) from refused
         self.waited += 1
         if self.waited >= _PATIENCE:
-            raise Abort("the key holder did not answer", blamed=KEY_HOLDER)
+            raise Abort(
+                f"{KEY_HOLDER} did not answer server: one of them is silent, or their mail is lost,"
+                " and nothing tells which"
+            )
         return {"server": _TIMER}
 
     def _twice(self, body: Buffer) -> bool:
