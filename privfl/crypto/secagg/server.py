@@ -335,9 +335,14 @@ class SecAggServerParty(KeepsSecrets):
         if self.parameters.complete:
             everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
+
+        def own(i: int) -> set[int]:
+            """A client that lost its carried keys must see it."""
+            return {i} if self.carry else set()
+
         return {
             self._name(i): self._write(
-                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i)})
+                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i) | own(i)})
             )
             for i in sorted(self.adverts)
         }

@@ -72,7 +72,7 @@ class AdditiveSharing(SharingSettings):
     @property
     def able(self) -> Able:
         """Rounding, and the quorum."""
-        return Able(encodes=self.code, fewest=self.quorum, keyed=True)
+        return Able(encodes=self.code, fewest=self.quorum, keyed=True, joins=True)
 
     @property
     def guarantee(self) -> Guarantee[Liars]:
