@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Case, Row, cost, interleaved, main
+from benchmarks.harness import KEPT, Case, Row, apart, cost, interleaved, main, take_turns
 from privfl.core import FlatModel, OsNoise
 from privfl.dp import DistributedSkellam, DPGradient, ModularCode, RdpAccount, Release
 from privfl.dp.noise import normals
@@ -26,6 +26,7 @@ from privfl.models import resnet20, tanh_cnn, transformer
 from privfl.training import cross_entropy
 
 LR, CLIP, SIGMA = 1e-3, 1.0, 1.0
+PLAIN, OURS, CLIPPING = "plain SGD", "ours", "ours without noise"
 PEERS = ("opacus ghost", "opacus hooks", "opacus functorch")
 LENGTH, SYMBOLS = 80, 65
 """Windows and characters of the Shakespeare data set."""
@@ -127,56 +128,48 @@ def opacus(net: Net, x: Tensor, y: Tensor, mode: str) -> Callable[[], object]:
     return step
 
 
-def steppers(name: str, wanted: Iterable[str]) -> dict[str, Callable[[], object]]:
+def stepper(name: str, who: str) -> Callable[[], object]:
+    """A step of one contestant on one net."""
     net = NETS[name]
     torch.manual_seed(0)
     if net.text:
         x, y = torch.randint(0, SYMBOLS, (2, net.batch, *net.shape))
     else:
         x, y = torch.randn(net.batch, *net.shape), torch.randint(0, 10, (net.batch,))
-    made = {}
-    for who in wanted:
-        if who == "plain SGD":
-            made[who] = plain(net, x, y)
-        elif who == "ours":
-            made[who] = ours(net, x, y)
-        elif who == "ours without noise":
-            made[who] = ours(net, x, y, sigma=0.0)
-        else:
-            made[who] = opacus(net, x, y, who.split()[1])
-    return made
+    if who == PLAIN:
+        return plain(net, x, y)
+    if who == OURS:
+        return ours(net, x, y)
+    if who == CLIPPING:
+        return ours(net, x, y, sigma=0.0)
+    return opacus(net, x, y, who.split()[1])
+
+
+def own_process(job: str, name: str, who: str) -> list[str]:
+    """The command that does a job for one contestant, alone in a process."""
+    return [sys.executable, "-W", "ignore", "-m", "benchmarks.dp", job, name, who]
 
 
 def step_case(name: str) -> Case:
+    """A net's rows: as a process finds its memory, and with an allocator that keeps what is freed;
+    how often the first pays for its pages again is luck, and not the same for both sides.
+    """
+
     def case(quick: bool) -> Iterable[Row]:
         net = NETS[name]
-        repeats = max(3, net.repeats // (3 if quick else 1))
-        quick_ones = steppers(name, ("plain SGD", "ours", "ours without noise"))
-        seconds = interleaved(quick_ones, repeats, clock=time.thread_time)
-        slow = interleaved(
-            steppers(name, ("ours", *PEERS)), max(2, repeats // 4), clock=time.thread_time
-        )
-        metric = f"CPU seconds a step, batch {net.batch}"
-        yield cost(
-            f"step_{name}",
-            "plain SGD",
-            metric,
-            seconds["ours"],
-            seconds["plain SGD"],
-            target=1 / net.plain,
-        )
-        yield cost(
-            f"step_{name}",
-            "plain SGD",
-            f"{metric}, clipping only",
-            seconds["ours without noise"],
-            seconds["plain SGD"],
-        )
+        turns, runs = 3 if quick else 8, max(2, net.repeats // 4)
+        jobs = {who: own_process("--turns", name, who) for who in (PLAIN, OURS, CLIPPING, *PEERS)}
+        seconds = apart(jobs, turns, runs)
+        mine, case, metric = seconds[OURS], f"step_{name}", f"CPU seconds a step, batch {net.batch}"
+        yield cost(case, PLAIN, metric, mine, seconds[PLAIN], target=1 / net.plain)
+        yield cost(case, PLAIN, f"{metric}, clipping only", seconds[CLIPPING], seconds[PLAIN])
         targets = {"opacus ghost": net.ghost, "opacus hooks": net.hooks}
         for peer in PEERS:
-            yield cost(
-                f"step_{name}", peer, metric, slow["ours"], slow[peer], target=targets.get(peer)
-            )
+            yield cost(case, peer, metric, mine, seconds[peer], target=targets.get(peer))
+        few = {who: jobs[who] for who in (PLAIN, OURS, *targets)}
+        kept = apart(few, turns, runs, environment=KEPT)
+        for peer in (PLAIN, *targets):
+            yield cost(case, peer, f"{metric}, memory kept", kept[OURS], kept[peer])
 
     return case
 
@@ -191,8 +184,7 @@ def status_bytes(field: str) -> int:
 
 def probe(name: str, who: str) -> None:
     """In a process of its own: how many bytes three steps need beyond the model and its data."""
-    torch.set_num_threads(1)
-    [step] = steppers(name, (who,)).values()
+    step = stepper(name, who)
     before = status_bytes("VmRSS")
     for _ in range(3):
         step()
@@ -200,7 +192,7 @@ def probe(name: str, who: str) -> None:
 
 
 def extra_bytes(name: str, who: str) -> float:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.dp", "--probe", name, who]
+    command = own_process("--probe", name, who)
     return float(
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     )
@@ -357,6 +349,10 @@ CASES = {f"step_{name}": step_case(name) for name in NETS} | {
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # Opacus, about hooks on inputs that need no gradient
     if sys.argv[1:2] == ["--probe"]:
+        torch.set_num_threads(1)
         probe(*sys.argv[2:4])
+    elif sys.argv[1:2] == ["--turns"]:
+        torch.set_num_threads(1)
+        take_turns(stepper(*sys.argv[2:4]), time.thread_time)
     else:
         main("dp", CASES)

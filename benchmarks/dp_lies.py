@@ -13,24 +13,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from benchmarks.dp_lies_rules import OneRowClipping, OneRowMixing, OwnCentre, Still
 from privfl import Federation
-from privfl.aggregators import (
-    AdaptiveRobustClipping,
-    CenteredClipping,
-    Mean,
-    NearestNeighbourMixing,
-)
 from privfl.core import (
     ClientId,
-    Context,
     DpEvent,
     LocalPlan,
-    Moves,
-    Neighbours,
     NoiseSource,
-    Released,
     RoundPlan,
-    Rows,
     Sampling,
     SeededNoise,
     Sensitivity,
@@ -230,44 +220,6 @@ def unchecked() -> Iterator[None]:
         for module in ("privfl.core.update", "privfl.crypto.plain"):
             stack.enter_context(patch(f"{module}.norm", lambda vector: 0.0))
         yield
-
-
-# ---- rules and seats
-
-
-@dataclass(frozen=True)
-class OneRowMixing(NearestNeighbourMixing):
-    """Claims that a row moves itself only."""
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        return moves
-
-
-@dataclass(frozen=True)
-class OneRowClipping(AdaptiveRobustClipping):
-    """Claims that a row moves itself only."""
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        return moves
-
-
-@dataclass(frozen=True)
-class OwnCentre(CenteredClipping):
-    """Says that it keeps nothing, and starts at its own last output, from before the noise."""
-
-    def _decide(self, rows: Rows, lost: int, state: Any, context: Context) -> Any:
-        if state is not None:
-            context = replace(context, released={"delta": Released(state)})
-        verdict, _ = CenteredClipping._decide(self, rows, lost, None, context)
-        return verdict, verdict.out
-
-
-@dataclass(frozen=True)
-class Still(Mean):
-    """Claims that nobody moves it."""
-
-    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
-        return 0.0
 
 
 # ---- pipelines

@@ -11,9 +11,11 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -80,6 +82,69 @@ def interleaved(
                 seconds[name].append(clock() - began)
     pick = min if take == "min" else statistics.median
     return {name: pick(measured) for name, measured in seconds.items()}
+
+
+def take_turns(run: Callable[[], object], clock: Callable[[], float]) -> None:
+    """One side of `apart`, in a process of its own: a line on stdin with a number asks for so many
+    runs, and the answer is a line with the least seconds of one of them.
+    """
+    for line in sys.stdin:
+        seconds = []
+        for _ in range(int(line)):
+            began = clock()
+            run()
+            seconds.append(clock() - began)
+        print(min(seconds), flush=True)
+
+
+KEPT = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+"""With these the C library keeps what is freed, and a step does not pay for its pages again."""
+
+
+def apart(
+    commands: Mapping[str, Sequence[str]],
+    turns: int,
+    runs: int,
+    first: int = 3,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """The least seconds of a run of each, every one in a process of its own (with more in its
+    environment) that calls `take_turns`, in turn: ``runs`` runs a turn, after a first turn of
+    ``first`` that does not count.
+
+    In one process, what one leaves in the caches and in the allocator is the other's price: a step
+    of 2 ms measured so cost half as much again. A user runs one of them, step after step.
+
+    Raises:
+        RuntimeError: one of the processes ended before its turn.
+    """
+    best = dict.fromkeys(commands, math.inf)
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    bufsize=1,
+                    env={**os.environ, **(environment or {})},
+                )
+            )
+            for name, command in commands.items()
+        }
+        for turn in range(turns + 1):
+            for name, process in processes.items():
+                if process.stdin is None or process.stdout is None:
+                    raise RuntimeError(f"'{name}' has no pipes")
+                process.stdin.write(f"{runs if turn else first}\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+                if not answer:
+                    raise RuntimeError(f"'{name}' ended before its turn: {commands[name]}")
+                if turn:
+                    best[name] = min(best[name], float(answer))
+    return best
 
 
 def say(*words: object) -> None:

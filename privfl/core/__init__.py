@@ -96,6 +96,7 @@ from privfl.core.local import (
 from privfl.core.meant import in_words, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
+from privfl.core.pages import keep_freed_pages
 from privfl.core.privacy import (
     UNPROVED,
     Bound,
@@ -109,8 +110,6 @@ from privfl.core.privacy import (
     NoisySteps,
     Released,
     RingNoise,
-    Sampling,
-    Scheme,
     Sensitivity,
     Stable,
 )
@@ -142,6 +141,7 @@ from privfl.core.rule import (
     at_the_client,
     before_the_rule,
 )
+from privfl.core.sampling import Sampling, Scheme
 from privfl.core.sealed_state import (
     KeepsSecrets,
     Lent,
@@ -165,6 +165,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
@@ -309,6 +310,7 @@ __all__ = [
     "UnsupportedModel",
     "Update",
     "UpdatePoison",
+    "UserBounds",
     "Vector",
     "View",
     "Weighting",
@@ -328,6 +330,7 @@ __all__ = [
     "is_divided",
     "is_measured",
     "is_private",
+    "keep_freed_pages",
     "no_helper",
     "norm",
     "pack_parts",

@@ -5,7 +5,7 @@ which protocol, version and round it belongs to, and whose place in the cohort i
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -99,6 +99,42 @@ class FramedRound:
         position, content = self.read(body, kind)
         cohort.own_place(self.plan, client, position)
         return position, content
+
+    def repeats(self, body: Buffer, kind: int) -> bool:
+        """Whether it is a message of this kind and round: one that came before, and comes again."""
+        try:
+            self.read(body, kind)
+        except Malformed:
+            return False
+        return True
+
+    def reasons(self, excluded: Mapping[PartyId, str]) -> bytes:
+        """Whom of the cohort a helper could not use, and why, as `reasons_in` reads it; strangers
+        that wrote to it are none of the round's.
+        """
+        known = {client_party(client) for client in self.plan.cohort}
+        return "\n".join(f"{who}\t{why}" for who, why in excluded.items() if who in known).encode()
+
+    def reasons_in(self, raw: Buffer, held: Collection[int], helper: PartyId) -> dict[PartyId, str]:
+        """Whom a helper says that it could not use, and why; it names itself as who says so.
+
+        Raises:
+            Malformed: no text, or it names who takes no part, or whom it says that it heard.
+        """
+        try:
+            lines = [line.partition("\t") for line in bytes(raw).decode().split("\n") if line]
+        except UnicodeDecodeError:
+            raise Malformed("its reasons are no text") from None
+        known = {client_party(client) for client in self.plan.cohort}
+        heard = {self.name(position) for position in held}
+        for client, _, why in lines:
+            if not (client + why).isprintable():
+                raise Malformed("its reasons are no printable text")
+            if client not in known:
+                raise Malformed(f"it excludes {client!r}, who takes no part")
+            if client in heard:
+                raise Malformed(f"it excludes {client}, whom it says that it heard")
+        return {client: f"{why} ({helper})" for client, _, why in lines}
 
     def name(self, position: int) -> PartyId:
         """The party at a place of the cohort."""

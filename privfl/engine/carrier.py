@@ -102,7 +102,7 @@ class Simulated(Generic[O]):
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
-            trained, frames, made, noisy, told = self._train(order, state, notes)
+            trained, frames, made, noisy, told = self._train(order, state, notes, charge)
         with notes.stage("client seats"):
             prepared, seats = self._prepare(order, state, trained, notes)
         with notes.stage("attack"):
@@ -137,8 +137,9 @@ class Simulated(Generic[O]):
         )
 
     def _train(
-        self, order: Order, state: RunState, notes: Notes
+        self, order: Order, state: RunState, notes: Notes, charge: Charging
     ) -> tuple[dict[ClientId, Update], dict[ClientId, memoryview], Returned[O], Noisy, Told]:
+        """Every client's training; a round that ends here, because all failed, is charged here."""
         cohort = order.plan.cohort
         nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
         if not cohort:
@@ -154,15 +155,16 @@ class Simulated(Generic[O]):
         noisy: dict[ClientId, tuple[NoisySteps, ...]] = {}
         losses: list[float] = []
         for row, (client, result) in enumerate(zip(cohort, results, strict=True)):
+            noisy[client] = result.noisy
             if isinstance(result, Failed):
                 notes.wrong("train", f"client {client} failed: {result.why}", client)
                 continue
             updates[client] = result.update(rows[row])
             frames[client] = whole[row * stride : (row + 1) * stride]
             states[client] = result.state
-            noisy[client] = result.noisy
             losses.append(result.loss)
         if not updates and not order.pipeline.private:  # then it would tell of clients' data
+            charge(noisy)
             first = next(result for result in results if isinstance(result, Failed))
             raise RoundFailed(
                 f"round {order.plan.number}: training failed at every client; client"

@@ -76,7 +76,7 @@ class Spending:
         """
         if self.memory is not None:
             self.memory.held = account.hold(self.released, self.memory.held)
-        self.held = account.hold(self._own)
+        self.held = account.hold(self._counted)
 
     def _share(self, memory: NoiseMemory) -> None:
         """Where another block had this round already, both have its cohort if a seed draws it:
@@ -99,7 +99,7 @@ class Spending:
         if self.account is not None:
             if self.memory is not None and self.released:
                 self.account.settle(self.memory.held, self.released)
-            self.account.settle(self.held, self._own)
+            self.account.settle(self.held, self._counted)
 
     def fail(self) -> None:
         """Nothing was released: what was sent is charged as it was, and that nothing was released
@@ -114,6 +114,17 @@ class Spending:
         for.
         """
         return self.charges if self.memory is None else self.trained
+
+    @property
+    def _counted(self) -> tuple[Charge, ...]:
+        """What of it counts in the budget. Where a hidden cohort protects clients, what their
+        samples pay does not: only clients who were drawn pay it, so the round at which the budget
+        ends the run would tell the cohorts. What a client pays covers its samples.
+        """
+        pipeline = self.order.pipeline
+        if not pipeline.private or pipeline.sees_cohort:
+            return self._own
+        return tuple(one for one in self._own if one.unit == pipeline.neighbours.unit)
 
     def _altogether(self) -> tuple[Charge, ...]:
         """What stands in the round's own entry."""

@@ -18,6 +18,10 @@ ROOT = "the samples that the server keeps itself (data.root)"
 SIZES = (
     "how many samples each client holds, from which the rates of its batches and its epsilon follow"
 )
+FAILED = (
+    "whether a client's training fails, as on a sample that the model or the loss refuses: it then"
+    " sends nothing, or zero"
+)
 LARGEST = "the largest client's number of samples, which every client is told"
 START = "whatever the model held before the first round: the start was not declared public"
 
@@ -32,7 +36,7 @@ def excluded_from(scenario: Scenario) -> tuple[str, ...]:
     if any(oracle in kept for each in needs for oracle in each.values()):
         found.append(ROOT)
     if scenario.workload.method.gradient.private:
-        found.append(SIZES)
+        found += [SIZES, FAILED]
     if scenario.workload.method.weighting != "uniform":
         found.append(LARGEST)
     return tuple(found)

@@ -64,6 +64,11 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("keys: shared", {"keys": "shared"}),
         ),
         "ckks": (("keys: authority", {}), ("keys: shared", {"keys": "shared"})),
+        "one_time_rlwe": (
+            ("2 of 3", {}),
+            ("3 of 3", {"threshold": 3}),
+            ("3 of 5, gaussian", {"holders": 5, "threshold": 3, "secrets": "gaussian"}),
+        ),
         "mp_rlwe": (
             ("2 of 3", {}),
             ("3 of 3", {"threshold": 3}),

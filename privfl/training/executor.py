@@ -17,16 +17,17 @@ from privfl.core import (
     LocalTraining,
     Seeds,
     Vector,
+    keep_freed_pages,
 )
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import (
-    Failed,
     FittingTraining,
     Method,
     Result,
     Task,
     Trained,
     Workload,
+    failed,
 )
 
 
@@ -87,6 +88,7 @@ class Sequential:
     """
 
     def __init__(self, workload: Workload) -> None:
+        keep_freed_pages()
         self.workload = workload
         self.trainer = workload.method.on(workload.model, workload.loss)
 
@@ -116,7 +118,7 @@ class Sequential:
             )
         except Exception as error:
             out.fill_(float("nan"))
-            return Failed(task.client, f"{type(error).__name__}: {error}")
+            return failed(task, self.workload, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from privfl.core import Broadcast, ConfigError, Seeds, require
 from privfl.training.executor import fits
-from privfl.training.task import Failed, Result, Task, Workload
+from privfl.training.task import Failed, Result, Task, Workload, failed
 from privfl.training.worker import (
     Job,
     Mapped,
@@ -113,7 +113,8 @@ class Processes:
                     except (
                         Exception
                     ) as error:  # a part that cannot be sent, or a worker that has just died
-                        results[row] = Failed(tasks[row].client, f"{type(error).__name__}: {error}")
+                        why = f"{type(error).__name__}: {error}"
+                        results[row] = failed(tasks[row], self.workload, why)
                         if isinstance(error, OSError):
                             self._replace(connection)
             for ready in wait(list(busy)) if busy else ():
@@ -123,9 +124,8 @@ class Processes:
                         results[row] = pickle.loads(ready.recv_bytes())
                     except (EOFError, OSError):
                         code = self._replace(ready)
-                        results[row] = Failed(
-                            tasks[row].client, f"its worker process died with exit code {code}"
-                        )
+                        why = f"its worker process died with exit code {code}"
+                        results[row] = failed(tasks[row], self.workload, why)
         for row in range(len(tasks)):
             if isinstance(results[row], Failed):
                 out[row].fill_(float("nan"))

@@ -14,6 +14,7 @@ from privfl.core import (
     Broadcast,
     ClientId,
     ClientState,
+    ConfigError,
     Dataset,
     FlatModel,
     LocalRecipe,
@@ -24,6 +25,7 @@ from privfl.core import (
     Update,
     Vector,
     Weighting,
+    is_private,
 )
 
 State: TypeAlias = Mapping[str, Any]
@@ -75,11 +77,12 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A client whose training raised: its row is NaN, so that it can never be averaged by
-    mistake.
+    mistake. ``noisy`` are the noisy steps that were planned of it.
     """
 
     client: ClientId
     why: str
+    noisy: tuple[NoisySteps, ...] = ()
 
 
 Result: TypeAlias = Trained | Failed
@@ -195,3 +198,19 @@ class Workload:
     loss: Loss
     method: Method
     data: Dataset
+
+
+def failed(task: Task, workload: Workload, why: str) -> Failed:
+    """A client whose training raised, with all noisy steps of its plan: nobody knows how many it
+    took, and that it failed, and when, may hang on each of them.
+    """
+    method = workload.method
+    gradient, n = method.gradient, task.samples(workload.data).n
+    if not is_private(gradient) or n == 0:
+        return Failed(task.client, why)
+    plan = method.recipe.plan
+    try:
+        noisy = gradient.noisy(n, plan, gradient.steps(n, plan))
+    except ConfigError:  # it refuses the plan, and did so before the first step
+        noisy = ()
+    return Failed(task.client, why, noisy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from privfl.core import BadUpdate, ClientId, Vector
+from privfl.dp import PrivacyWarning
 
 Array = npt.NDArray[np.floating[Any]]
 V = TypeVar("V", Vector, Array)
@@ -36,13 +38,27 @@ def flat_vector(client: ClientId, update: Vector | Array, d: int) -> Vector:
 
 
 def require_named(client: object) -> None:
-    """Refuse a client whose name is no whole number.
+    """Refuse a client whose name is no whole number from 0 on: parties have no others.
 
     Raises:
         BadUpdate: it is not.
     """
-    if not isinstance(client, Integral):
-        raise BadUpdate(f"client {client!r}: a client is named by a whole number.")
+    if not isinstance(client, Integral) or int(client) < 0:
+        raise BadUpdate(f"client {client!r}: a client is named by a whole number from 0 on.")
+
+
+def finite(client: ClientId, delta: Vector, private: bool) -> Vector:
+    """An update [d] to be sent: zero in the place of NaN or infinite values in a ``private`` round.
+    Were it refused, that no round is released would tell of this client.
+    """
+    if not private or bool(torch.isfinite(delta).all()):
+        return delta
+    warnings.warn(
+        f"client {client}: the update holds NaN or infinite values, and counts as zero.",
+        PrivacyWarning,
+        stacklevel=3,
+    )
+    return torch.zeros_like(delta)
 
 
 def like(first: V, mean: Vector) -> V:

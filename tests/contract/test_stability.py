@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.dp_lies_rules import Half, OldCount, OneRowClipping, OneRowMixing, OwnCentre, Still
 from privfl import catalog
 from privfl.aggregators import (
-    AdaptiveRobustClipping,
-    Bucketing,
     CenteredClipping,
     Mean,
-    NearestNeighbourMixing,
     TrimmedMean,
 )
 from privfl.core import (
@@ -329,57 +326,6 @@ def test_a_bound_brings_any_row_so_near_as_it_claims(
 
 
 # ---- the search has power: every hole that there was
-
-
-@dataclass(frozen=True)
-class OneRowMixing(NearestNeighbourMixing):
-    """Claims that a row moves itself only."""
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        return moves
-
-
-@dataclass(frozen=True)
-class OneRowClipping(AdaptiveRobustClipping):
-    """Claims that a row moves itself only."""
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        return moves
-
-
-@dataclass(frozen=True)
-class OldCount(Bucketing):
-    """Claims as many rows as there were."""
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        return Moves(moves.total / self.size, moves.longest, 1, moves.rows)
-
-
-@dataclass(frozen=True)
-class Still(Mean):
-    """Claims that nobody moves it."""
-
-    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Half(TrimmedMean):
-    """Claims half of what a trimmed mean moves."""
-
-    def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
-        return 0.5 * TrimmedMean.sensitivity(self, moves, neighbours)
-
-
-@dataclass(frozen=True)
-class OwnCentre(CenteredClipping):
-    """Says that it keeps nothing, and keeps its own last output."""
-
-    memory: ClassVar[Any] = "none"
-
-    def step(self, opened: Rows, state: Any, context: Context) -> Any:
-        out, _ = CenteredClipping.step(self, opened, None, context)
-        return out, out
 
 
 @pytest.mark.parametrize(

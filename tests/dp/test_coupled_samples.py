@@ -200,6 +200,51 @@ def test_a_batch_of_one_sample_or_of_equal_ones_settles_nothing():
         gradient(model, mean_loss, x, y)
 
 
+def test_equal_samples_among_others_hide_no_coupling():
+    """Those of the first batch that a fixed stride meets are alike."""
+    model, (x, y) = net(Centred()), data(16)
+    x[::5] = 0
+    with pytest.raises(UnsupportedModel, match="couples the samples"):
+        step(model, mean_loss, x, y)
+
+
+def pulled_together(module, x, y):
+    """Pairs of samples of the last class are drawn to each other: nobody else is."""
+    out = module(x)
+    rare = out[y == CLASSES - 1]
+    return F.cross_entropy(out, y) + (rare - rare.mean(dim=0)).square().sum() / len(x)
+
+
+@pytest.mark.parametrize("at", [(0, 1), (1, 2), (5, 6), (1, 7)])
+def test_a_pair_that_a_loss_couples_is_refused_wherever_it_comes_and_in_later_batches(at):
+    model, (x, _) = net(), data(8)
+    gradient = DPGradient(l2=0.1, noise_multiplier=0.0, batch_size=8)
+    common = torch.arange(8) % 2
+    gradient(model, mean_loss, x, common)
+    common[list(at)] = CLASSES - 1
+    with pytest.raises(UnsupportedModel, match="the loss couples"):
+        gradient(model, pulled_together, x, common)
+
+
+def branching(module, x, y):
+    """Looks into its tensors, so nothing traces it."""
+    out = module(x)
+    return F.cross_entropy(out, y) if float(out.detach().sum()) < 1e9 else out.mean()
+
+
+@pytest.mark.parametrize("sharp", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("batch", [7, 100])
+@pytest.mark.parametrize("loss", [mean_loss, branching], ids=["plain", "branching"])
+def test_samples_of_which_a_model_is_sure_are_not_taken_for_coupled(sharp, batch, loss):
+    """Their errors are differences of numbers near 1, whose rounding is larger than they are."""
+    model, (x, _) = net(width=16), data(batch)
+    with torch.no_grad():
+        model.module[-1].weight.mul_(sharp)
+    y = model.module(x).argmax(dim=1)
+    for _ in range(2):
+        step(model, loss, x, y)
+
+
 def test_a_model_is_looked_at_once_and_a_copied_gradient_looks_again():
     model, (x, y) = net(), data(8)
     calls = []

@@ -3,18 +3,41 @@ processes cannot both spend the rest. An epsilon in place of a noise multiplier.
 """
 
 import json
+import math
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from privfl import Federation, PrivateAggregation
-from privfl.aggregators import Mean
-from privfl.core import BudgetSpent, ConfigError, Faults, Sampling, Threat
-from privfl.dp import Clip, Gaussian, epsilon, spend
+from privfl.aggregators import Krum, Mean
+from privfl.core import (
+    BudgetSpent,
+    Charge,
+    ConfigError,
+    DpEvent,
+    Faults,
+    Sampling,
+    Threat,
+    TooManyByzantine,
+)
+from privfl.crypto import SecAgg
+from privfl.dp import (
+    Clip,
+    DiscreteGaussian,
+    DistributedSkellam,
+    Gaussian,
+    LocalGaussian,
+    Skellam,
+    above,
+    epsilon,
+    printed,
+    spend,
+)
 from privfl.engine import Budget, Poisson
 
 DELTA = 1e-5
@@ -111,6 +134,73 @@ def test_two_processes_cannot_both_spend_the_rest(tmp_path):
     held = [json.loads(racer.communicate()[0]) for racer in racers]
     assert sum(held) == 5
     assert len(had.ledger.read_text().splitlines()) == 5
+
+
+def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_rest(tmp_path):
+    """A link and the file itself: a lock beside each would be two locks."""
+    had = budget(tmp_path, 5)
+    other = tmp_path / "other"
+    other.mkdir()
+    link = other / "link.jsonl"
+    link.symlink_to(had.ledger)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
+        for path in (had.ledger, link)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    held = [json.loads(racer.communicate()[0]) for racer in racers]
+    assert sum(held) == 5
+    assert [path.name for path in other.iterdir()] == ["link.jsonl"]
+
+
+def test_a_ledger_that_is_replaced_by_an_older_copy_is_refused_by_its_link_as_well(tmp_path):
+    had, link = budget(tmp_path, 5), tmp_path / "link.jsonl"
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    had.opened().hold((charge,))
+    older = had.ledger.read_bytes()
+    had.opened().hold((charge,))
+    link.symlink_to(had.ledger)
+    had.ledger.write_bytes(older)
+    with pytest.raises(ConfigError, match="older copy"):
+        replace(had, ledger=link).opened()
+
+
+def test_a_budget_lasts_through_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    had = replace(budget(tmp_path, 2), ledger=Path("data.jsonl"))
+    account = had.opened()
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    account.hold((charge,))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    account.hold((charge,))
+    with pytest.raises(BudgetSpent):
+        account.hold((charge,))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"count": -5}, {"count": math.nan}, {"count": 0.5}, {"round": math.nan},
+                {"round": 3, "last": 1}],
+)  # fmt: skip
+def test_charges_that_would_take_back_what_was_spent_are_refused(changed):
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    with pytest.raises((ConfigError, TypeError)):  # types are checked first, in tests
+        Charge.from_json({**charge.to_json(), **changed})
+
+
+@pytest.mark.parametrize(
+    "value", [3.0000001, 3.0000000001, 2.9950001, 0.123000001, 999.6, 1e-9 / 3, 17.0, 0.1]
+)
+def test_no_epsilon_is_told_smaller_than_it_is(value):
+    assert value <= float(above(value)) <= value * 1.0101
 
 
 def test_a_seed_that_draws_the_cohorts_spends_the_figure_without_amplification(
@@ -214,9 +304,11 @@ SHARES = {"name": "secagg", "bits": 20, "fidelity": "ideal"}
 def test_an_epsilon_in_place_of_noise_is_what_the_run_spends(mechanism, more):
     config = {**CONFIG, "mechanism": {**mechanism, "epsilon": 6.0}, **more}
     run = Federation.from_config(config).run()
-    [spent] = spend(run.ledger, DELTA, pld=False)
+    [line] = run.summary["privacy"]
     least = 3.0 if "channel" in more else 5.94  # shares are planned for the fewest survivors
-    assert least < spent.rdp <= 6.0
+    assert least < line["epsilon"] <= 6.0
+    if line["pld"] is not None:
+        assert line["epsilon"] == line["pld"] < line["rdp"]  # the accountant that is printed
 
 
 def test_an_epsilon_that_other_noise_of_the_run_spends_already_is_refused():
@@ -264,3 +356,88 @@ def test_a_layer_that_failed_for_its_budget_leaves_the_ledger_as_it_was(tmp_path
         layer.aggregate({client: torch.ones(3) for client in range(4)})
     assert not layer.ledger.charges
     assert not had.ledger.exists()
+
+
+# ---- an epsilon in place of noise, around somebody else's loop
+
+LAYERS = [
+    ({"mechanism": Gaussian}, {}),
+    ({"mechanism": Gaussian, "sampling": Sampling("poisson", 0.25, 20)}, {"denominator": 5.0}),
+    ({"mechanism": DiscreteGaussian}, {}),
+    ({"mechanism": LocalGaussian}, {}),
+    ({"mechanism": lambda z: Skellam(noise_multiplier=z)}, {}),
+    ({"mechanism": DistributedSkellam}, {"channel": SecAgg()}),
+]
+
+
+@pytest.mark.parametrize(("parts", "more"), LAYERS)
+def test_a_layer_that_is_asked_for_an_epsilon_claims_it_after_its_rounds(parts, more):
+    settings = {"sampling": Sampling("all", 1.0, 20), "denominator": 20.0, **parts, **more}
+    layer = PrivateAggregation(bound=Clip(1.0), delta=DELTA, epsilon=4.0, rounds=6, **settings)
+    cohort = 20 if settings["sampling"].rate == 1 else 5
+    for _ in range(6):
+        _, receipt = layer.aggregate({i: torch.ones(40) for i in range(cohort)})
+    shared = "channel" in more  # planned for the fewest survivors, whose noise is the least
+    assert (2.5 if shared else 3.96) < receipt.epsilon <= 4.0
+    assert receipt.epsilon == pytest.approx(printed(layer.ledger, DELTA))
+    if not shared:
+        with pytest.raises(BudgetSpent, match="asked of 6 rounds"):
+            layer.aggregate({i: torch.ones(40) for i in range(cohort)})
+
+
+def test_a_layer_and_a_config_that_ask_for_the_same_epsilon_charge_alike():
+    config = {
+        **CONFIG,
+        "mechanism": {"name": "gaussian", "epsilon": 4.0},
+        "sampler": {"name": "poisson", "rate": 0.5},
+        "rounds": 4,
+    }
+    made = Federation.from_config(config)
+    clients = len(made.scenario.clients)
+    layer = PrivateAggregation(
+        bound=made.scenario.bound,
+        mechanism=Gaussian,
+        epsilon=4.0,
+        rounds=4,
+        sampling=Sampling("poisson", 0.5, clients),
+        denominator=0.5 * clients,
+        delta=made.audit.delta,
+    )
+    charges = made.run().ledger.charges
+    for charge in charges:
+        layer.aggregate({i: torch.ones(8) for i in charge.cohort or range(clients)})
+    assert layer.ledger.charges == charges
+
+
+def test_a_try_that_failed_brings_a_layer_to_what_it_was_asked_sooner():
+    layer = PrivateAggregation(
+        bound=Clip(1.0),
+        mechanism=LocalGaussian,
+        rule=Krum(f=1),
+        epsilon=4.0,
+        rounds=2,
+        sampling=Sampling("all", 1.0, 8),
+        delta=DELTA,
+    )
+    few, many = ({i: torch.ones(3) for i in range(n)} for n in (2, 8))
+    with pytest.raises(TooManyByzantine):
+        layer.aggregate(few)  # the server has read them
+    layer.aggregate(many)
+    with pytest.raises(BudgetSpent, match="this one would"):
+        layer.aggregate(many)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"mechanism": Gaussian, "epsilon": 3.0}, "go together"),
+        ({"mechanism": Gaussian(1.0), "epsilon": 3.0, "rounds": 2}, "in place of a noise"),
+        ({"epsilon": 3.0, "rounds": 2}, "in place of a noise"),
+        ({"mechanism": Gaussian}, "no noise on an aggregate"),
+        ({"mechanism": Gaussian, "epsilon": 0.0, "rounds": 2}, "above 0"),
+        ({"mechanism": DistributedSkellam, "epsilon": 1.0, "rounds": 2}, "carries no noise"),
+    ],
+)
+def test_a_layer_says_what_an_epsilon_in_place_of_noise_needs(parts, words):
+    with pytest.raises(ConfigError, match=words):
+        PrivateAggregation(bound=Clip(1.0), **parts)

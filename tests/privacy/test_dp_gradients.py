@@ -21,6 +21,7 @@ from privfl.core import (
 from privfl.dp import DPGradient, PrivacyWarning, epsilon, spend
 from privfl.dp.pipeline import Pipeline
 from privfl.dp.sgd import ENGINES, bookkeeping, opacus, vmapped
+from privfl.dp.sgd.per_sample_gradients import SequenceOuterProduct
 
 PLAN = LocalPlan(batch_size=8)
 
@@ -399,6 +400,56 @@ def test_nan_samples_are_left_out_and_said():
     with pytest.warns(PrivacyWarning, match="1 of 5 samples have a NaN"):
         gradient(model, cross_entropy, x, y)
     assert torch.allclose(model.grad, right)
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "opacus", "vmap"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_sample_that_is_no_number_stops_nothing_even_where_it_is_a_whole_batch(engine, bad):
+    """Without it the batch is empty and the step is noise: an error would tell of it."""
+    model, (x, y) = model_of(nn.Linear(6, 3)), data(2)
+    x[:] = bad
+    gradient = DPGradient(l2=0.3, noise_multiplier=0.0, batch_size=8, engine=engine, microbatch=1)
+    for size in (1, 2):
+        with pytest.warns(PrivacyWarning, match="1 of 1 samples have a NaN"):
+            assert gradient(model, cross_entropy, x[:size], y[:size]) == 0
+        assert not model.grad.any()
+
+
+def test_samples_that_are_no_numbers_only_under_some_dropout_are_left_out():
+    class Fragile(nn.Module):
+        """Overflows where dropout keeps a large input."""
+
+        def forward(self, x):
+            return x * torch.where(x.abs() > 1e3, math.inf, 1.0).nan_to_num(posinf=math.inf)
+
+    torch.manual_seed(0)
+    model = model_of(nn.Sequential(nn.Dropout(0.5), Fragile(), nn.Linear(6, 3)))
+    x, y = data(16)
+    gradient = DPGradient(l2=0.3, noise_multiplier=0.0, batch_size=16)
+    gradient(model, cross_entropy, x, y)
+    x[:12, 0] = 1e4
+    with pytest.warns(PrivacyWarning):
+        gradient(model, cross_entropy, x, y)
+    assert model.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "opacus", "vmap"])
+@pytest.mark.parametrize("entry", [0.3, 1 / 3, 0.7, 1.1])
+def test_a_gradient_of_many_like_numbers_is_no_longer_than_the_clip(engine, entry):
+    """What float32 rounds off each square adds up where all squares are alike."""
+    d = 1_000_000
+    model = model_of(nn.Linear(d, 1, bias=False))
+    gradient = DPGradient(l2=1.0, noise_multiplier=0.0, batch_size=1, engine=engine)
+    gradient(model, lambda m, x, y: m(x).mean(), torch.full((1, d), entry), torch.zeros(1))
+    assert 1 - 1e-5 < model.grad.double().norm() <= 1
+
+
+def test_a_ghost_norm_of_many_like_numbers_is_no_longer_than_the_clip():
+    """Two positions of 20,000 like inputs each: their inner products are sums as long."""
+    d = 20_000
+    for entry in (0.1, 0.3, 0.7):
+        found = SequenceOuterProduct(torch.full((1, 2, d), entry), torch.ones(1, 2, 8)).squared()
+        assert float(found) ** 0.5 >= 2 * torch.tensor(entry).double() * (8 * d) ** 0.5 * (1 - 1e-6)
 
 
 def test_a_diverged_model_is_an_error():

@@ -204,6 +204,31 @@ def test_a_budget_that_ends_a_run_early_is_told_without_its_figures(tape, tmp_pa
     assert b"here.jsonl" not in b"".join(folders[0].values())
 
 
+def test_when_a_budget_ends_a_run_tells_nobody_who_was_drawn_by_secret_coins(tape, tmp_path):
+    """What samples pay is counted by who was drawn; a budget that they used up would tell it."""
+    changes = {
+        **DP_SGD,
+        **SECRET,
+        "mechanism": {"name": "gaussian", "noise_multiplier": 30.0},
+        "rounds": 5,
+    }
+    budget = {"epsilon": 0.35, "delta": 1e-3, "ledger": str(tmp_path / "ledger.jsonl")}
+    run = world({**changes, "budget": budget})
+    files = published(run, tmp_path / "run")
+    private = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
+    assert any(line["unit"] == "sample" and line["epsilon"] > 0.35 for line in private)
+    told = json.loads(files["statement.json"])
+    assert told["rounds"] == 5
+    assert not any("budget ended" in warning for warning in told["warnings"])
+    units = {charge["unit"] for charge in _entries(tmp_path / "ledger.jsonl")}
+    assert units == {"client"}
+
+
+def _entries(path):
+    rows = map(json.loads, path.read_text().splitlines())
+    return [charge for row in rows for charge in row["charges"]]
+
+
 def test_the_statement_names_what_lies_beside_it_and_what_samples_pay_by(tmp_path):
     made = world(RUNS["DP-SGD"])
     published(made, tmp_path / "run")

@@ -111,3 +111,24 @@ def test_a_statement_says_what_would_change_it():
     plain = line.to_json()
     assert plain["risk"]["prior"] == 0.01
     assert plain["groups"]["10"] == "infinite" or plain["groups"]["10"] > plain["groups"]["2"]
+
+
+def test_the_risk_is_that_of_whoever_is_worst_off_by_each_figure():
+    """One client's samples have the larger epsilon at 1e-5, another's the larger advantage."""
+    few, often = Release.gaussian(1.0, "all"), Release.gaussian(1.0, rate=0.2)
+
+    def charge(client, sampling, count):
+        event = DpEvent("gaussian", {"noise_multiplier": 1.0})
+        subject = f"sample of client {client}"
+        return Charge(0, event, sampling, "sample", "add_remove", subject=subject, count=count)
+
+    seldom = charge(0, Sampling("all", 1.0, 32), 2)
+    sampled = charge(1, Sampling("poisson", 0.2, 160), 20)
+    [line] = statement(Ledger((seldom, sampled)), 1e-5).lines
+    assert line.subject == "sample of client 1"
+    curves = [TradeOff.of({few: 2}), TradeOff.of({often: 20})]
+    assert line.risk.advantage == max(one.advantage for one in curves) == curves[0].advantage
+    assert line.risk.tpr_at_01 == max(one.tpr(0.01) for one in curves)
+    for k, together in line.groups.items():
+        alone = [group_epsilon({few: 2}, 1e-5, k), group_epsilon({often: 20}, 1e-5, k)]
+        assert together == max(alone)

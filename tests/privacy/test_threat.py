@@ -3,6 +3,7 @@ cohorts, and clients that collude subtract their shares.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -331,7 +332,17 @@ def test_attackers_among_the_clients_know_their_own_shares(federation, camps):
 
 def test_so_many_colluders_that_nothing_is_left_are_refused(federation, camps):
     with pytest.raises(ConfigError, match=r"read single updates|every share"):
-        shares(federation, camps(5), 9).run()
+        shares(federation, camps(5), 9)
+
+
+@pytest.mark.parametrize("parts", [{}, {"threshold": 0.8}])
+def test_a_refusal_of_colluders_says_how_many_would_pass(federation, camps, parts):
+    with pytest.raises(ConfigError) as refused:
+        shares(federation, camps(5), 9, **parts)
+    [most] = re.findall(r"lower threat.colluders to (\d+) at most", str(refused.value))
+    assert only(shares(federation, camps(5), int(most), **parts).run()).epsilon < math.inf
+    with pytest.raises(ConfigError, match=f"to {most} at most"):
+        shares(federation, camps(5), int(most) + 1, **parts)
 
 
 def test_a_server_that_reads_every_row_is_refused_where_rows_carry_one_share(federation, camps):

@@ -377,7 +377,9 @@ class TestCKKS:
         public, secret = channel.scheme.generate()
         plan = plan_for(2, d=8191)
         ciphertext = public.encrypt(np.zeros(8192), plan)
-        noise = np.concatenate([secret.decrypt(ciphertext, plan, 2) for _ in range(4)])
+        noise = np.concatenate(
+            [secret.decrypt(ciphertext, plan_for(2, d=8191, number=i), 2) for i in range(4)]
+        )
         stated = flooding.deviation(channel.scheme.lattice, plan, 2, 40, 1000)
         spread = noise.std() / stated
         assert 0.97 < spread < 1.03

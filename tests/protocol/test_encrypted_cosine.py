@@ -35,6 +35,7 @@ from privfl.core import (
 from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import previous_aggregate
+from privfl.hybrid.encrypted_cosine.mail import Note
 
 N, D = 6, 5000
 G0 = 0.05 * torch.randn(D, generator=torch.Generator().manual_seed(1))
@@ -312,6 +313,10 @@ def test_secrets_do_not_print_or_pickle(fltrust):
         assert repr(fltrust.members[who]).endswith("holds secrets>")
         with pytest.raises(SecretsStay):
             torch.save(fltrust.members[who], "/dev/null")
+    note = Note(b"seed" * 8, 1.0, 2, 3)
+    assert repr(note) == "<Note: holds secrets>"
+    with pytest.raises(SecretsStay):
+        torch.save(note, "/dev/null")
     assert "holds secrets" in repr(fltrust.members["key_holder"].ring.secret)
 
 

@@ -23,17 +23,16 @@ from privfl.core import (
     drive_all,
 )
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.lattice.frames import ciphertext, closed, load, residues, secret_key
 from privfl.crypto.he.lattice.keys import fresh
-from privfl.crypto.he.lattice.seal import context, load, passage
+from privfl.crypto.he.lattice.seal import context, passage
 from privfl.crypto.he.wire import SignedMessage, pack, unpack
 from privfl.crypto.primitives import Identity
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import holder as holder_module
 from privfl.hybrid.encrypted_cosine.forms import (
-    ciphertext,
     coefficients,
     plaintext,
-    primes,
     secret_polynomial,
 )
 from privfl.hybrid.encrypted_cosine.mail import (
@@ -167,9 +166,7 @@ def test_an_unmasked_product_shows_the_key_holder_the_whole_vector():
         LATTICE, {0: encrypted(public, vector)}, lambda number: reference[None], square=False
     )
     with passage() as file:
-        decryptor = seal.Decryptor(
-            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), secret)
-        )
+        decryptor = seal.Decryptor(context(LATTICE), secret_key(file, LATTICE, secret))
         plain, batch = seal.Plaintext(), seal.BatchEncoder(context(LATTICE))
         decryptor.decrypt(
             computed.dots[0][0], plain
@@ -227,16 +224,14 @@ def noise_of(total, secret, key):
     """The noise [N] that a key holder finds around one opened chunk: c0 + c1 s less what decrypts,
     modulo the first prime.
     """
-    prime = primes(LATTICE)[0]
+    prime = residues(LATTICE).primes[0]
     with passage() as file:
-        sealed = load(file, LATTICE, memoryview(total))
+        sealed = load(file, LATTICE, total)
         plain = seal.Plaintext()
-        seal.Decryptor(
-            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), key)
-        ).decrypt(sealed, plain)
+        seal.Decryptor(context(LATTICE), secret_key(file, LATTICE, key)).decrypt(sealed, plain)
         seal.Evaluator(context(LATTICE)).sub_plain_inplace(sealed, plain)
         array = sealed.dyn_array()
-        half = len(primes(LATTICE)) * DEGREE
+        half = len(residues(LATTICE).primes) * DEGREE
         c0, c1 = (
             np.array([array[i] for i in range(start, start + DEGREE)], dtype=np.int64)
             for start in (0, half)
@@ -260,7 +255,7 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
     public, key = fresh(LATTICE, 1)
     with passage() as file:
         secret = secret_polynomial(file, LATTICE, key)
-    q, t = math.prod(primes(LATTICE)), SETTING.t
+    q, t = math.prod(residues(LATTICE).primes), SETTING.t
     vector = np.random.default_rng(0).integers(-50, 51, DEGREE)
     fraction = np.array([((-q * int(u)) % t) / t for u in vector])
     fraction = np.where(fraction > 0.5, fraction - 1, fraction)
@@ -561,7 +556,9 @@ def test_signed_nonsense_is_excluded_by_name(scene):
     public = scene.ring("server").key()
     good = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
     with passage() as file:
-        nothing = file.out(ciphertext(file, LATTICE, np.zeros((2, 2, DEGREE), dtype=np.uint64)))
+        nothing = closed(
+            file, LATTICE, ciphertext(file, LATTICE, np.zeros((2, 2, DEGREE), dtype=np.uint64))
+        )
     foreign = encrypted(fresh(EncryptedCosine(norms="exact").setting.lattice, 1)[0], np.arange(10))
     outcome = scene.play(
         {
@@ -581,9 +578,9 @@ def test_two_clients_whose_ciphertexts_cancel_do_not_stop_the_round(scene):
     public = scene.ring("server").key()
     (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
     with passage() as file:
-        sealed = load(file, LATTICE, memoryview(chunk))
+        sealed = load(file, LATTICE, chunk)
         seal.Evaluator(context(LATTICE)).negate_inplace(sealed)
-        opposite = file.out(sealed)
+        opposite = closed(file, LATTICE, sealed)
     outcome = scene.play(
         {
             0: lambda plan: scene.message(0, plan, [chunk]),
@@ -599,13 +596,13 @@ def test_a_client_that_encrypts_fractions_does_not_stop_the_round(scene):
     """
     public = scene.ring("server").key()
     (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
-    half = math.prod(primes(LATTICE)) // (2 * SETTING.t)
+    half = math.prod(residues(LATTICE).primes) // (2 * SETTING.t)
     with passage() as file:
         words = np.zeros((2, 2, DEGREE), dtype=np.uint64)
-        words[0] = np.array([[half % p] for p in primes(LATTICE)], dtype=np.uint64)
-        sealed = load(file, LATTICE, memoryview(chunk))
+        words[0] = np.array([[half % p] for p in residues(LATTICE).primes], dtype=np.uint64)
+        sealed = load(file, LATTICE, chunk)
         seal.Evaluator(context(LATTICE)).add_inplace(sealed, ciphertext(file, LATTICE, words))
-        body = file.out(sealed)
+        body = closed(file, LATTICE, sealed)
     outcome = scene.play({0: lambda plan: scene.message(0, plan, [body])})
     assert outcome.opened.survivors == tuple(range(N))
     plain = torch.stack([row / row.norm() for row in [G0, *scene.rows[1:]]]).mean(dim=0) * 2.0
@@ -689,3 +686,19 @@ def test_plaintexts_pass_through_the_serial_form_unchanged():
     numbers = np.random.default_rng(0).integers(0, SETTING.t, DEGREE)
     with passage() as file:
         assert (coefficients(plaintext(file, LATTICE, numbers), DEGREE) == numbers).all()
+
+
+def test_a_coalition_reads_past_a_client_that_signs_a_message_of_no_form():
+    scene = Scene(EncryptedCosine(FLTRUST))
+
+    def nothing(plan):
+        ring = scene.ring("client/2")
+        return SignedMessage.signed(
+            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, ()
+        ).to_bytes()
+
+    outcome = scene.play(lies={2: nothing})
+    both = ("server", "key_holder")
+    members = {who: scene.members[who] for who in both}
+    assert "client/2" in outcome.opened.excluded
+    assert set(scene.channel.decode(outcome.received(both), members).ids) == {0, 1, 3, 4, 5}

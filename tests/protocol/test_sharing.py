@@ -24,6 +24,7 @@ from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing import Ands, DaBits, SignBits, Triple, UsedUp
+from privfl.crypto.sharing.parameters import HELD
 
 RNG = np.random.default_rng(3)
 
@@ -192,6 +193,65 @@ def test_what_each_coalition_reads_is_computed():
     assert everything.ids == (1, 2, 3, 4)
     for who, row in zip(everything.ids, everything.values, strict=True):
         assert torch.allclose(row, updates_for(scene.plan)[who].delta, atol=1e-3)
+
+
+def test_a_helpers_message_that_comes_twice_changes_nothing():
+    scene = Scene(AdditiveSharing(servers=3))
+    outcome = scene.run(Faults(duplicated={"server/1", "server/2", "client/2"}))
+    scene.opened_is_exactly(outcome, range(1, 6))
+    assert not outcome.aborts
+
+
+@pytest.mark.parametrize("told", [b"client/99\tx", b"client/2\tx", b"client/5\t\x1b[2J"])
+def test_a_helper_that_excludes_a_stranger_or_whom_it_heard_is_blamed(told):
+    scene = Scene()
+    silent = {"client/5": 0}
+
+    def names(body):
+        return bytes(body) + told if body[4] == HELD else body
+
+    outcome = scene.run(Faults(silent, malformed={"server/1": names}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed == "server/1"
+    assert "reasons are no" in str(outcome.aborts["server"]) or "it excludes" in str(
+        outcome.aborts["server"]
+    )
+
+
+class Stranger:
+    def step(self, mail):
+        return {} if mail else {"server": b"hello", "server/1": b"hello"}
+
+
+def test_a_stranger_that_writes_to_everybody_gets_nobody_blamed():
+    scene = Scene()
+    parties = {
+        client_party(i): c.enter(scene.plan, updates_for(scene.plan)[i])
+        for i, c in scene.clients.items()
+    }
+    parties |= {who: helper.enter(scene.plan) for who, helper in scene.helpers.items()}
+    outcome = drive(scene.all.server.enter(scene.plan), {**parties, "client/99": Stranger()})
+    scene.opened_is_exactly(outcome, range(1, 6))
+
+
+def other_facts(body):
+    """A vector whose sender says that rows are 255 values longer than they are."""
+    changed = bytearray(body)
+    if len(body) > 45 and body[4] == 0:  # a vector
+        changed[37] = 1  # the second byte of d
+        changed += bytes(256 * 2)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("liar", ["client/1", "client/5"])
+@pytest.mark.parametrize("garble", [other_facts, lambda body: bytes(body[:8]) + b"\xff" * 60])
+def test_a_client_that_lies_about_the_round_takes_nothing_from_what_a_coalition_reads(liar, garble):
+    scene = Scene(AdditiveSharing(ring=16, bits=8))
+    outcome = scene.run(Faults(malformed={liar: garble}), keep_bodies=True)
+    total = scene.channel.decode(outcome.received(["server"]), {})
+    assert torch.equal(total.value, outcome.opened.what.value)
+    rows = scene.channel.decode(outcome.received(["server", "server/1"]), scene.helpers)
+    assert set(rows.ids) == set(outcome.opened.survivors)
 
 
 def test_each_servers_share_is_uniform_over_the_ring():

@@ -2,6 +2,7 @@
 whoever lies, drops, or listens in.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -29,11 +30,15 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.dp import DistributedSkellam
-from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.parameters import STEPS
-from privfl.hybrid.two_server.sealing import open_steps
+from privfl.hybrid.two_server import SignTwoServer, TwoServer
+from privfl.hybrid.two_server.judge import Gather
+from privfl.hybrid.two_server.parameters import DEALT, HELD, STEPS
+from privfl.hybrid.two_server.ring_codec import ring_mask
+from privfl.hybrid.two_server.sealing import open_steps, seal_dealt, unseal_dealt
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
+from privfl.hybrid.two_server.steps import Open
 from privfl.hybrid.two_server.tags import OpenTagged
+from privfl.hybrid.two_server.tampering import after, tampered
 
 CHANNEL: Channel[Total] = TwoServer()
 
@@ -441,7 +446,7 @@ class ShiftsTheSum:
 
 @pytest.mark.parametrize("error", [1, -(1 << 20), 1 << 39, 1 << 63, (1 << 40) + 1])
 @pytest.mark.parametrize(("rule", "reveal"), [(Krum(f=2, m=4), "scores"), (Mean(), "selection")])
-def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
+def test_a_second_server_that_shifts_the_sum_ends_the_round(rule, reveal, error):
     scene = Scene(
         TwoServer(rule, reveal=reveal, ring=64 if error == 1 << 63 else 40)
     )  # 2^63 is nothing in a ring of 40 bits
@@ -452,26 +457,99 @@ def test_a_second_server_that_shifts_the_sum_is_blamed(rule, reveal, error):
             )
         )
         assert outcome.opened is None
-        assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (
-            "sum",
-            "server/1",
-        )
+        abort = outcome.aborts["server"]
+        assert (abort.stage, abort.blamed) == ("sum", None)  # the dealer can make the same
+        assert abort.who == ("server/1", "dealer")
 
 
 @pytest.mark.parametrize(
     ("ring", "error"), [(40, 1 << 30), (64, 1 << 30), (64, 1 << 62), (64, 1 << 63)]
 )
-def test_a_second_server_that_shifts_fltrusts_sum_is_blamed(ring, error):
+def test_a_second_server_that_shifts_fltrusts_sum_ends_the_round(ring, error):
     scene = Scene(TwoServer(toward(torch.ones(130)), reveal="scores", ring=ring))
     outcome = scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, error)}))
     assert outcome.opened is None
-    assert outcome.aborts["server"].blamed == "server/1"
+    assert outcome.aborts["server"].who == ("server/1", "dealer")
     assert (
         opened(
             scene.run(Faults(byzantine={"server/1": lambda party: ShiftsTheSum(party, 0)}))
         ).what.count
         > 0
     )
+
+
+class DealsOtherTags:
+    """A dealer whose tags, well sealed, are those of other masks."""
+
+    def __init__(self, party):
+        self.party, self.seed = party, b""
+
+    def step(self, mail):
+        now = self.party.now
+        if "server" in mail:
+            _, self.seed = self.party.read_seeds("server", mail["server"])
+        out = self.party.step(mail)
+        if "server" in out:
+            sealed = bytes(now.read(out["server"], DEALT)[1])
+            words = bytes(len(unseal_dealt(now, self.seed, sealed)))
+            out["server"] = now.write(DEALT, 0, seal_dealt(now, self.seed, words))
+        return out
+
+
+def test_a_dealer_that_tags_other_masks_gets_nobody_else_convicted():
+    outcome = Scene().run(Faults(byzantine={"dealer": DealsOtherTags}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed is None
+    assert "dealer" in outcome.aborts["server"].who
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("liar", ["server", "server/1"])
+@pytest.mark.parametrize("amount", [-(1 << 38), 1 << 38, -1])
+@pytest.mark.parametrize(
+    "rule", [Mean(), toward(torch.ones(130)), CosineFilter(reference=lambda rows, context: ONES)]
+)
+def test_a_server_that_opens_norms_that_were_never_proved_ends_the_round(rule, amount, liar):
+    def shifts(party):
+        def change(steps):
+            return after(after(steps, Gather, ShiftsNorms(amount)), Open, KeepsTrueNorms(amount))
+
+        party.recipe = tampered(party.recipe, change)
+        return party
+
+    scene = Scene(TwoServer(rule, reveal="scores"))
+    if amount == -1:  # all but certainly within what could have been proved: nobody can tell
+        assert not scene.run(Faults(byzantine={liar: shifts})).aborts
+        return
+    outcome = scene.run(Faults(byzantine={liar: shifts}))
+    assert outcome.opened is None
+    honest = "server/1" if liar == "server" else "server"
+    assert outcome.aborts[honest].blamed is None
+    assert set(outcome.aborts[honest].who) == {liar, "dealer"}
+
+
+ONES = torch.ones(130)
+
+
+@dataclass(frozen=True)
+class KeepsTrueNorms:
+    amount: int
+
+    def act(self, machine):
+        if "scores" in machine.public:
+            scores = machine.public["scores"].copy()
+            scores[-1] -= np.uint64(self.amount % (1 << 64))
+            machine.public["scores"] = scores & ring_mask(machine.now.ring)
+
+
+@dataclass(frozen=True)
+class ShiftsNorms:
+    amount: int
+
+    def act(self, machine):
+        scores = machine.shares["scores"].copy()
+        scores[-1] += np.uint64(self.amount % (1 << 64))
+        machine.shares["scores"] = scores
 
 
 # ---- dropouts, garbage, replays
@@ -636,6 +714,76 @@ def test_one_server_reads_the_result_alone_and_any_two_of_the_three_read_every_r
             assert torch.allclose(
                 row, sent / sent.norm() if channel.recipe.normalised else sent, atol=1e-4
             )
+
+
+GARBLES = {
+    "cut": lambda body: bytes(body[: len(body) // 2]),
+    "a header alone": lambda body: bytes(body[:28]),
+    "longer": lambda body: bytes(body) + b"x",
+    "its end flipped": lambda body: bytes(body[:-1]) + bytes([body[-1] ^ 1]),
+    "a middle flipped": lambda body: bytes(body[:29]) + bytes(b ^ 0xFF for b in body[29:]),
+}
+
+
+@pytest.mark.parametrize("garble", GARBLES)
+@pytest.mark.parametrize("who", ["client/3", "server", "server/1", "dealer"])
+@pytest.mark.parametrize("channel", [TwoServer(), SignTwoServer(toward(torch.ones(130)))])
+def test_a_coalition_reads_past_messages_that_are_none(channel, who, garble):
+    scene = Scene(channel)
+    outcome = scene.run(Faults(malformed={who: GARBLES[garble]}), keep_bodies=True)
+    members = {**scene.helpers, "server": scene.server}
+    for size in (1, 2, 3):
+        for some in itertools.combinations(members, size):
+            read = scene.channel.decode(outcome.received(some), {p: members[p] for p in some})
+            if "server" in some and size == 1 and outcome.opened is not None:
+                assert torch.equal(read.value, outcome.opened.what.value)
+            if who == "client/3" and size > 1:
+                assert set(range(1, 10)) - {3} <= set(read.ids)
+
+
+def test_a_letter_of_an_earlier_round_hides_nothing_from_what_the_server_reads():
+    scene = Scene()
+    first = scene.run(keep_bodies=True)
+    old = next(m.body for m in first.messages if (m.sender, m.receiver) == ("client/1", "server"))
+    scene.plan = RoundPlan(1, scene.plan.cohort, scene.d, l2=1.0, session=b"test")
+    outcome = scene.run(Faults(malformed={"client/1": lambda body: old}), keep_bodies=True)
+    assert 1 not in opened(outcome).survivors
+    read = scene.channel.decode(outcome.received(["server"]), {"server": scene.server})
+    assert read is not None
+    assert torch.equal(read.value, outcome.opened.what.value)
+
+
+def test_a_client_that_claims_anothers_place_hides_nothing_from_a_coalition():
+    def second(body):
+        return bytes(body[:8]) + (1).to_bytes(4, "little") + bytes(body[12:])
+
+    scene = Scene()
+    outcome = scene.run(
+        Faults(malformed={"client/1": second, "client/9": second}), keep_bodies=True
+    )
+    members = {**scene.helpers, "server": scene.server}
+    rows = scene.channel.decode(outcome.received(["server", "server/1"]), members)
+    expected = scene.rows(rows.ids).values.float()
+    assert rows.ids == opened(outcome).survivors == tuple(range(2, 9))
+    assert torch.allclose(rows.values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "told", [b"client/99\tx", b"client/2\tx", b"client/5\t\x1b[2J", b"\xff\tx"]
+)
+def test_a_second_server_that_excludes_a_stranger_or_whom_it_heard_is_blamed(told):
+    scene = Scene()
+    silent = {"client/5": 0}
+
+    def names(body):
+        return bytes(body) + told if body[4] == HELD else body
+
+    outcome = scene.run(Faults(silent, malformed={"server/1": names}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed == "server/1"
+    assert "reasons are no" in str(outcome.aborts["server"]) or "it excludes" in str(
+        outcome.aborts["server"]
+    )
 
 
 def test_what_the_server_remembers_of_a_round_does_not_grow_with_the_model():

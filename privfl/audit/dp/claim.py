@@ -179,6 +179,9 @@ def _charged(unit: str, made: Ledger, played: Ledger, delta: float) -> list[Test
     )
     if ours is None or theirs is None or ours.epsilon is None or theirs.epsilon is None:
         return []
+    if ours.relation != theirs.relation:
+        seen = f"relation {ours.relation}, and that of its config is {theirs.relation}"
+        return [Test("ledger", unit, seen, 0.0)]
     less = ours.epsilon < theirs.epsilon * (1 - 1e-6)
     seen = (
         f"epsilon {ours.epsilon:.4g} where the same rounds of its config cost {theirs.epsilon:.4g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,16 +12,10 @@ import torch
 from torch import Tensor
 
 from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
+from privfl.audit.dp.cohorts import cohort_tests
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
 from privfl.audit.dp.play import NeighbourWorld, Play, Stage
-from privfl.audit.dp.replay import (
-    draws_for,
-    in_turns,
-    inclusion_tests,
-    participation_test,
-    source_test,
-)
 from privfl.audit.dp.residual import (
     FEW,
     Noise,
@@ -32,8 +26,10 @@ from privfl.audit.dp.residual import (
     repeat_test,
     variance_test,
 )
+from privfl.audit.dp.sent import selection_test, sent
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
+from privfl.audit.dp.weakest import weakest_test
 from privfl.audit.dp.whitening import event_of, matrix_of, movement, whitened
 from privfl.core import Charge, ClientId, Ledger, RunNoise, Seeds
 from privfl.dp.joint import together
@@ -71,7 +67,7 @@ def audit_clients(
     tests += plays.charge_tests()
     first = plays.charges[0]
     if first.cohort_hidden or plays.run is not None:
-        tests += _replayed(scenario, searched.stages[0], first, settings.inclusions)
+        tests += cohort_tests(scenario, searched.stages[0], first, settings.inclusions)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -103,25 +99,6 @@ def _as_long(charge: Charge, run: RunNoise[Any], made: Ledger) -> Ledger:
         event, count = event_of(run, last - one.round + 1, hidden=charge.cohort_hidden)
         charges.append(replace(charge, round=one.round, last=last, event=event, count=count))
     return Ledger(tuple(charges))
-
-
-def _replayed(scenario: Scenario, stage: Stage, charge: Charge, inclusions: int) -> list[Test]:
-    """Cohorts drawn again, under other seeds, against what is charged."""
-    draws, tape = draws_for(len(scenario.clients), inclusions), Tape("drawn")
-    runs: list[list[tuple[ClientId, ...]]] = []
-    for start in range(0, draws, scenario.rounds):
-        seed = Seeds(scenario.seed).derive("replay", start)
-        runs.append(stage.draw(min(scenario.rounds, draws - start), seed, tape))
-    noise = scenario.run_noise
-    if noise is None:
-        tests = inclusion_tests([one for run in runs for one in run], charge.sampling, "client")
-    else:
-        allowed = noise.participation
-        turns = in_turns(runs, allowed.apart) if charge.cohort_hidden else []
-        sampled = inclusion_tests(turns, charge.sampling, "client") if turns else []
-        tests = [*sampled, participation_test(runs, allowed, "client")]
-    sampled_secretly = any(test.p is not None for test in tests)
-    return [*tests, *source_test(sampled_secretly, charge.coins, tape.asked, "client")]
 
 
 def _first(ledger: Ledger, rounds: int) -> Ledger:
@@ -167,6 +144,7 @@ class _Plays:
         stage, seeds = Stage(scenario), Seeds(scenario.seed)
         silent = searched.stages[0] if stage.shares else None
         axes = _axes(scenario, n)
+        made.play(Stage(scenario), searched.stages[1] if silent else None, seeds, axes, None)
         for number in range(plays):
             if progress is not None and number % 10 == 0:
                 progress(f"client level: play {number + 1} of {plays}, {made.rounds} rounds")
@@ -174,10 +152,13 @@ class _Plays:
         return made
 
     def play(
-        self, stage: Stage, silent: Stage | None, seeds: Seeds, axes: Tensor, number: int
+        self, stage: Stage, silent: Stage | None, seeds: Seeds, axes: Tensor, turn: int | None
     ) -> None:
-        """One play, and the same without noise where clients noise their shares."""
-        n = len(axes)
+        """One play, and the same without noise where clients noise their shares. Without a turn it
+        is the first, played for its noise alone: noise that follows from what is played is then
+        the same.
+        """
+        n, number = len(axes), turn or 0
         neighbours = self.scenario.pipeline().neighbours
         coins = torch.rand(n, generator=seeds.generator("client canaries", number)) < 0.5
         out = -1.0 if neighbours.relation == "replace_one" else 0.0
@@ -189,29 +170,33 @@ class _Plays:
             rows[part][torch.arange(n), at] = signs * LONG * self._l2(part)
         session = seeds.derive("canary session", number).to_bytes(8, "little")
         drawn = stage.draw(self.rounds, seeds.derive("canary play", number))
-        played = stage.play(
+        played = self._played(stage, rows, session, drawn)
+        self.tapes.append(played.tape)
+        if silent is not None:
+            self.quiet.append(self._played(silent, rows, session, drawn).tape)
+        self.incidents += sum(len(said["incidents"]) for said in played.beside)
+        if not self.charges:
+            self.charges = played.states[-1].ledger.charges
+        if turn is None:
+            return
+        scorable = torch.arange(n) < self.scenario.workload.model.d
+        scores = self._scores(played, axes)
+        self.scored.add(scores[scorable], coins[scorable])
+
+    def _played(
+        self,
+        stage: Stage,
+        rows: Mapping[str, Tensor],
+        session: bytes,
+        cohorts: Sequence[tuple[ClientId, ...]],
+    ) -> Play:
+        return stage.play(
             NeighbourWorld(rows),
             Tape("drawn"),
             self.rounds,
             session=session,
-            cohorts=drawn.__getitem__,
+            cohorts=cohorts.__getitem__,
         )
-        self.tapes.append(played.tape)
-        if silent is not None:
-            quiet = silent.play(
-                NeighbourWorld(rows),
-                Tape("drawn"),
-                self.rounds,
-                session=session,
-                cohorts=drawn.__getitem__,
-            )
-            self.quiet.append(quiet.tape)
-        self.incidents += sum(len(said["incidents"]) for said in played.beside)
-        if not self.charges:
-            self.charges = played.states[-1].ledger.charges
-        scorable = torch.arange(n) < self.scenario.workload.model.d
-        scores = self._scores(played, axes)
-        self.scored.add(scores[scorable], coins[scorable])
 
     def _l2(self, part: str) -> float:
         now = self.scenario.in_round(0, None)
@@ -267,7 +252,10 @@ class _Plays:
                 aligned_test(noise, given, part),
             )
             tests += [variance_test(noise, shape, part), mean_test(noise, shape, part)]
+            tests.append(weakest_test(plays, shape, part))
             tests += [test for test in optional if test is not None]
+        released = [one for tape in self.tapes for one in tape.releases]
+        tests += selection_test(released, self.scenario.mechanism)
         if not self.quiet and all(not tape.asked for tape in self.tapes):
             seen = "the run's noise source was never asked"
             tests.append(Test("noise source", "", seen, 0.0))
@@ -279,7 +267,8 @@ class _Plays:
         for tape in self.tapes:
             mine: dict[str, list[Noise]] = {}
             for one in tape.releases:
-                shape = claimed(one.event, one.far, len(one.before))
+                here = sent(one, self.scenario.mechanism)
+                shape = claimed(one.event, one.far, len(here))
                 family = None if shape is None or not shape.scale > 0 else shape.family
                 _, plays, given = found.setdefault(one.part, (family, [], []))
                 if shape is None or family is None:
@@ -288,8 +277,8 @@ class _Plays:
                 if one.part not in mine:
                     mine[one.part] = []
                     plays.append(mine[one.part])
-                mine[one.part].append((one.noise / shape.scale).cpu().numpy())
-                given.append(one.before.double().cpu().numpy())
+                mine[one.part].append((one.noise[here] / shape.scale).cpu().numpy())
+                given.append(one.before[here].double().cpu().numpy())
         return found
 
     def _whitened(
@@ -341,7 +330,11 @@ class _Plays:
         """Whether what is charged is what the mechanisms say that they drew; and whether noise that
         is there against the server, which sees the cohort, is charged as if it did not.
         """
-        tape = self.tapes[0]
+        tape, claim = self.tapes[0], self.scenario.pipeline().neighbours
+        for charge in self.charges:
+            if charge.unit == claim.unit and charge.relation != claim.relation:
+                seen = f"relation {charge.relation} is claimed, and noise covers {claim.relation}"
+                return [Test("charges", "", seen, 0.0)]
         if self.quiet or self.scenario.local_noise:
             cheap = [
                 charge

@@ -28,6 +28,12 @@ an adaptive bound's bit says.
 """
 LONG = 10.0
 """Some rows are so many times as long as their bound, so that a bound that is left out shows."""
+LENGTHS = (1.2, 1.7, 3.0, 6.0, LONG, 30.0, 1e3)
+"""How many bounds long the rows are of clients who change one after the other: a bound may hold at
+one length and not at another, and for one client and not for another.
+"""
+LONGEST = 20
+"""Rounds of one pair of plays at most."""
 Rows = Mapping[str, Tensor]
 
 
@@ -44,6 +50,7 @@ class Found:
     leaks: dict[str, str] = field(default_factory=dict)
     beside: set[str] = field(default_factory=set)
     pairs: int = 0
+    rounds: int = 0
 
     def tests(self, shares: bool) -> list[Test]:
         """Its part of the evidence."""
@@ -58,7 +65,8 @@ class Found:
             return [*told, Test("neighbours", "", seen)]
         far = self.worst > SLACK
         seen = (
-            f"{self.worst:.4f} of the claimed sensitivity after {self.pairs} pairs ({self.where})"
+            f"{self.worst:.4f} of the claimed sensitivity after {self.pairs} pairs ({self.where}),"
+            f" some of {self.rounds} rounds"
         )
         return [*told, Test("neighbours", "", seen, 0.0 if far else None)]
 
@@ -80,14 +88,19 @@ class Search:
             for part in self.lengths
         }
         self.rounds = min(2, self.scenario.rounds)
+        self.most_rounds = min(LONGEST, self.scenario.rounds)
         self.seeds = Seeds(seed)
         self.found = Found()
-        self.drawn = [set(cohort) for cohort in self.stages[0].draw(self.rounds, seed)]
+        self.drawn = [set(cohort) for cohort in self.stages[0].draw(self.most_rounds, seed)]
 
     # ---- the plays
 
-    def compare(self, rows: Rows, other: Rows, at: int, words: str) -> float:
+    def compare(
+        self, rows: Rows, other: Rows, at: int, words: str, rounds: int | None = None
+    ) -> float:
         """Play two worlds that differ in the client at this position; what is found is noted."""
+        rounds = rounds or self.rounds
+        self.found.rounds = max(self.found.rounds, rounds)
         changed = self.clients[at]
         worlds = NeighbourWorld(rows), NeighbourWorld(other)
         if self.relation == "add_remove":
@@ -99,7 +112,7 @@ class Search:
             stage.play(
                 world,
                 Tape("fixed"),
-                self.rounds,
+                rounds,
                 session=session.to_bytes(8, "little"),
                 cohorts=cohorts,
             )
@@ -178,7 +191,9 @@ class Search:
     # ---- what is tried
 
     def run(self, pairs: int, climb: int, progress: Callable[[str], None] | None = None) -> Found:
-        """Try so many structured and random pairs, and climb from the worst."""
+        """Try so many structured and random pairs, climb from the worst, and play it for as many
+        rounds as there are; then try every client, a third as many pairs at most.
+        """
         best, worst = None, 0.0
         for number, (rows, other, at, words) in enumerate(self._pairs(pairs)):
             if progress is not None and number % 8 == 0:
@@ -187,8 +202,30 @@ class Search:
             if best is None or far > worst:
                 best, worst = (rows, other, at), far
         if best is not None and worst < math.inf:
-            self._climb(*best, worst, climb)
+            best = self._climb(*best, worst, climb)
+        if best is not None and self.most_rounds > self.rounds:
+            self.compare(*best, "the farthest pair, in all rounds", self.most_rounds)
+        for rows, other, at, words, rounds in self._everybody(max(pairs // 3, 1)):
+            self.compare(rows, other, at, words, rounds)
         return self.found
+
+    def _everybody(self, most: int) -> Iterator[tuple[Rows, Rows, int, str, int]]:
+        """Clients in turn, each as far out as another length says, who become zero, or their own
+        negative where neighbours may; the first of them in all rounds.
+        """
+        for number in range(most):
+            at = (number + 1) % len(self.clients)
+            length = LENGTHS[number % len(LENGTHS)]
+            rows = {part: self._random(part, len(self.clients), 1) for part in self.lengths}
+            rows = {part: values * self.l2[part] for part, values in rows.items()}
+            other = {}
+            for part, values in rows.items():
+                values[at] *= length / INSIDE
+                other[part] = values.clone()
+                negated = self.relation == "replace_one" and (number // len(self.clients)) % 2
+                other[part][at] = -values[at] if negated else 0.0
+            words = f"client {self.clients[at]} {length:g} bounds long"
+            yield rows, other, at, words, self.rounds if number else self.most_rounds
 
     def _pairs(self, most: int) -> Iterator[tuple[Rows, Rows, int, str]]:
         """The pairs of all kinds of rows in turn, one client that is drawn changed."""
@@ -293,7 +330,9 @@ class Search:
         rows: Tensor = drawn * (INSIDE / drawn.norm(dim=1, keepdim=True))
         return rows
 
-    def _climb(self, rows: Rows, other: Rows, at: int, worst: float, tries: int) -> None:
+    def _climb(
+        self, rows: Rows, other: Rows, at: int, worst: float, tries: int
+    ) -> tuple[Rows, Rows, int]:
         """A (1 + 1) climb in the ball, whose step shrinks where it fails."""
         step = 0.5
         for number in range(tries):
@@ -309,6 +348,7 @@ class Search:
                 worst, rows, other = far, moved, new
             else:
                 step *= 0.93
+        return rows, other, at
 
     def _stepped(self, part: str, rows: Tensor, step: float, number: int) -> Tensor:
         rng, l2 = self.seeds.generator(f"climb of {part}", number), self.l2[part]

@@ -151,10 +151,12 @@ def aligned_test(noise: Sequence[Noise], given: Sequence[Noise], about: str) -> 
     if not scores or min(map(len, noise)) < FEW:
         return None
     z = sum(scores) / math.sqrt(len(scores))
-    least = f"a part of {_far(5e-8) / math.sqrt(len(scores)):.2g} deviations along the vector"
-    return Test(
-        "noise aligned", about, f"z = {z:+.2f}", float(2 * norm.sf(abs(z))), lambda _: least
-    )
+
+    def least(level: float) -> str:
+        far = _far(level / 2) / math.sqrt(len(scores))
+        return f"a part of {far:.2g} deviations along the vector"
+
+    return Test("noise aligned", about, f"z = {z:+.2f}", float(2 * norm.sf(abs(z))), least)
 
 
 def _as_alike(r: float, d: int) -> float:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from privfl.audit.dp.claim import Claim, Scored, claim_of
+from privfl.audit.dp.dependence import dependence_tests
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import SLACK
 from privfl.audit.dp.replay import draws_for, inclusion_tests, participation_test, source_test
@@ -31,6 +32,7 @@ from privfl.audit.dp.residual import (
 )
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import CountedNoise, Tape
+from privfl.audit.dp.weakest import weakest_test
 from privfl.audit.dp.whitening import movement, whitened
 from privfl.core import (
     BadUpdate,
@@ -51,6 +53,7 @@ from privfl.engine import Scenario
 MOST_CANARIES = 256
 """Canary samples in one play: as many as still have directions of their own."""
 MAGNITUDES = (1e-2, 1.0, 1e2, 1e4)
+MOST_COMPANY = 128
 COMPANY = 6
 """How many other samples are in the batch of the one that comes and goes."""
 
@@ -127,6 +130,7 @@ def audit_samples(
             progress("sample level: neighbours")
         tests.append(_neighbours(canaries, silent))
 
+    ordered = isinstance(gradient, DPGradient) and gradient.strategy is not None
     drawn: list[Tensor] = []
     looked = min(
         max(math.ceil(settings.values / scenario.workload.model.d), 6), settings.most_rounds
@@ -150,6 +154,10 @@ def audit_samples(
             kept.given.append(exact.numpy())
         if watched is not None:
             watched.total += out
+        if exact is not None and not ordered and len(drawn) == 1:  # noise that follows from it
+            again = canaries.release(gradient, here) - exact
+            kept.noise.append(again.numpy())
+            kept.given.append(exact.numpy())
     unseen = f"the noise of a {type(gradient).__name__} cannot be told from what it is added to"
     if isinstance(gradient, DPGradient) and kept.noise:
         noise, unseen = _noise_tests(kept, gradient, charges[0], n, steps)
@@ -163,6 +171,7 @@ def audit_samples(
         [set(positions.tolist()) for positions in drawn], charges[0].sampling, "sample"
     )
     tests += replayed
+    tests += dependence_tests([[set(p.tolist()) for p in drawn]], charges[0].sampling, "sample")
     if isinstance(gradient, DPGradient):
         tape = Tape("drawn")
         counted = replace(gradient, noise=CountedNoise(gradient.noise, tape))
@@ -170,7 +179,6 @@ def audit_samples(
         tests += source_test(bool(replayed), charges[0].coins, tape.asked, "sample")
     if watched is not None:
         watched.score(scored)
-    ordered = isinstance(gradient, DPGradient) and gradient.strategy is not None
     releases = math.ceil(looked / steps) if ordered else looked
     first = Ledger((replace(charges[0], count=releases),))
     return claim_of(
@@ -220,9 +228,10 @@ def _neighbours(canaries: Canaries, silent: PrivateGradient) -> Test:
     """
     x, y = canaries.x, canaries.y
     worst, where, pairs = 0.0, "", 0
+    batch = silent.batch_size if isinstance(silent, DPGradient) else COMPANY
     for at in range(min(3, len(x))):
         for magnitude in MAGNITUDES if x.is_floating_point() else (1.0,):
-            for words, others, labels in _company(x, y, at):
+            for words, others, labels in _company(x, y, at, batch):
                 own = (x[at : at + 1] * magnitude).to(x.dtype)
                 moved = _moved(canaries, silent, own, y[at : at + 1], others, labels)
                 pairs += 1
@@ -232,13 +241,14 @@ def _neighbours(canaries: Canaries, silent: PrivateGradient) -> Test:
     return Test("neighbours", "sample", seen, 0.0 if worst > SLACK else None)
 
 
-def _company(x: Tensor, y: Tensor, at: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _company(x: Tensor, y: Tensor, at: int, batch: int) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Who else is in the batch: nobody, its like, others, others that are all alike, with labels of
-    one kind, nothing but zeros.
+    one kind, nothing but zeros; a whole batch of others, and all that there are.
     """
-    other = [i for i in range(len(x)) if i != at][:COMPANY]
+    rest = [i for i in range(len(x)) if i != at]
     yield "alone", x[:0], y[:0]
     yield "among its like", x[[at] * COMPANY], y[[at] * COMPANY]
+    other = rest[:COMPANY]
     if not other:
         return
     yield "among others", x[other], y[other]
@@ -246,6 +256,9 @@ def _company(x: Tensor, y: Tensor, at: int) -> Iterator[tuple[str, Tensor, Tenso
     yield "the odd one out", x[alike], y[alike]
     yield "with a label of its own", x[other], y[alike[: len(other)]]
     yield "among zeros", torch.zeros_like(x[other]), y[other]
+    for words, many in (("in a whole batch", rest[:batch]), ("among all", rest[:MOST_COMPANY])):
+        if len(many) > COMPANY:
+            yield words, x[many], y[many]
 
 
 def _moved(
@@ -301,6 +314,7 @@ def _noise_tests(
         aligned_test(noise, kept.given, "sample"),
     )
     tests = [variance_test(noise, shape.family, "sample"), mean_test(noise, shape.family, "sample")]
+    tests.append(weakest_test(runs, shape.family, "sample"))
     return tests + [test for test in optional if test is not None], ""
 
 

@@ -107,6 +107,10 @@ class Scheme(Encodes, Protocol):
         """
         ...
 
+    def slack(self, plan: RoundPlan, count: int) -> float:
+        """How far two honest decryptions of one sum may be apart in a number."""
+        ...
+
     def headroom(self, plan: RoundPlan) -> None:
         """Refuse a round whose sum could overflow, before it starts; raises `ConfigError`."""
         ...
@@ -175,6 +179,10 @@ class IntegerCode:
         if numbers.max() > most or numbers.min() < -most or not numbers[-1] > 0:
             raise Refused(f"the decrypted sum is not a sum of {count} contributions")
         return self.code.decode(numbers, plan, count)
+
+    def slack(self, plan: RoundPlan, count: int) -> float:
+        """None: sums of integers are exact."""
+        return 0.0
 
     def inflated(self, l2: float, d: int) -> float:
         """Rounding adds at most half a step (or one) an entry."""

@@ -213,6 +213,6 @@ class SecAgg(SecAggSettings):
             raise ConfigError(
                 f"{colluders} colluding clients know every share of the noise in a sum of"
                 f" {survivors or quorum}, the fewest that is opened: raise the threshold, or lower"
-                " threat.colluders."
+                f" threat.colluders to {(survivors or quorum) - 1} at most."
             )
         return self.noise.event(unit_l2(self, plan), plan.d, quorum, honest)

@@ -16,7 +16,6 @@ from privfl.core import (
     PartyKeys,
     Total,
     client_of,
-    client_party,
 )
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
@@ -59,8 +58,8 @@ class HelperParty(KeepsSecrets):
             for who, body in heard.items():
                 self._hear(who, body)
             self.told = True
-            reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
-            return {"server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), reasons)}
+            held = fields.bit_set(self.seeds, now.plan.n)
+            return {"server": now.write(HELD, 0, held, now.reasons(self.excluded))}
         if "server" in mail and self.told and not self.done:
             return {"server": self._sum(mail["server"])}
         return {}
@@ -113,7 +112,11 @@ class SharingServerParty(KeepsSecrets):
         for who, body in mail.items():
             if who not in now.others:
                 self._hear(who, body)
-        reports = {who: body for who, body in mail.items() if who in now.others}
+        reports = {
+            who: body
+            for who, body in mail.items()
+            if who in now.others and not (self.asked and now.repeats(body, HELD))
+        }
         if not reports or self.result is not None:
             return {}
         if not self.asked:
@@ -138,17 +141,12 @@ class SharingServerParty(KeepsSecrets):
             try:
                 _, content = now.read(body, HELD)
                 held, reasons = fields.read_bit_set(content, now.plan.n)
-                lines = [line.partition("\t") for line in bytes(reasons).decode().splitlines()]
-            except (Malformed, UnicodeDecodeError) as malformed:
+                said = now.reasons_in(reasons, held, who)
+            except Malformed as malformed:
                 raise StageAbort(
                     "agree", f"the message of {who} cannot be used: {malformed}", who
                 ) from None
-            known = {client_party(client) for client in now.plan.cohort}
-            for client, _, why in lines:
-                if client not in known:
-                    named = f"{who} excludes {client!r}, who takes no part"
-                    raise StageAbort("agree", named, who)
-                self.excluded.setdefault(client, f"{why} ({who})")
+            self.excluded = {**said, **self.excluded}
             left &= held
         now.enough("agree", left)
         self.survivors, self.asked = frozenset(left), True

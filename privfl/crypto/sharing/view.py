@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from privfl.core import ClientId, PartyId, PartyKeys, Received, RoundPlan, Rows, Total, client_of
+from privfl.core import (
+    Buffer,
+    ClientId,
+    ConfigError,
+    PartyId,
+    PartyKeys,
+    Received,
+    RoundPlan,
+    Rows,
+    Total,
+    client_of,
+)
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, Words, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.ring import lift, word
+from privfl.crypto.ring import RINGS, lift, word
 from privfl.crypto.sharing.additive import SEED
 from privfl.crypto.sharing.parameters import FORMAT, HELD, SEEDS, SUM, VECTOR, bound_to
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What the vectors of one round say alike of it: whose messages say otherwise is of another
+    round, or lies.
+    """
+
+    tag: bytes
+    ring: int
+    facts: bytes
+
+    @property
+    def plan(self) -> RoundPlan:
+        return fields.read_facts(memoryview(self.facts))[0]
 
 
 def decode(
@@ -25,48 +53,88 @@ def decode(
 ) -> Rows | Total | None:
     """What a coalition can compute: rows from the first server's vectors and all other servers'
     seeds, the total from its mail alone.
+
+    The round is what most clients say that it is; a message of another round, or that is none, is
+    passed over.
     """
-    vectors: dict[int, tuple[ClientId, Words]] = {}
+    said: Counter[_Round] = Counter()
+    sent: dict[_Round, dict[ClientId, tuple[int, Words]]] = {}
+    for who, body in _mail(received, "server"):
+        client = client_of(who)
+        try:
+            if client is not None:
+                now, position, words = _vector(code, body)
+                said[now] += 1
+                sent.setdefault(now, {}).setdefault(client, (position, words))
+        except Malformed:
+            continue
+    if not said:
+        return None
+    now = said.most_common(1)[0][0]
+    rows = _rows(code, now, sent[now], others, received, keys, library)
+    return rows or _total(code, now, sent[now], others, received)
+
+
+def _mail(received: Received, party: PartyId) -> Iterator[tuple[PartyId, Buffer]]:
+    for mail in received.get(party, ()):
+        yield from mail.items()
+
+
+def _vector(code: FixedPoint, body: Buffer) -> tuple[_Round, int, Words]:
+    """A client's round, place and vector.
+
+    Raises:
+        Malformed: it is no vector of any round.
+    """
+    kind, ring, position, tag, content = FORMAT.read(body)
+    if kind != VECTOR or ring not in RINGS:
+        raise Malformed("no vector")
+    plan, packed = fields.read_facts(content)
+    if position >= plan.n:
+        raise Malformed("outside of the cohort")
+    try:
+        code.scale(plan)
+    except ConfigError as wrong:
+        raise Malformed(str(wrong)) from None
+    facts = bytes(content[: len(content) - len(packed)])
+    return _Round(tag, ring, facts), position, fields.unpack(packed, ring, code.length(plan))
+
+
+def _total(
+    code: FixedPoint,
+    now: _Round,
+    vectors: Mapping[ClientId, tuple[int, Words]],
+    others: tuple[PartyId, ...],
+    received: Received,
+) -> Total | None:
+    plan = now.plan
     sums: dict[PartyId, Words] = {}
-    held: list[frozenset[int]] = []
-    plan, ring, tag = None, 32, b""
-    for mail in received.get("server", ()):
-        for who, body in mail.items():
-            try:
-                kind, its_ring, position, its_tag, content = FORMAT.read(body)
-                client = client_of(who)
-                if kind == VECTOR and client is not None:
-                    plan, packed = fields.read_facts(content)
-                    ring, tag = its_ring, its_tag
-                    vectors.setdefault(
-                        position, (client, fields.unpack(packed, ring, code.length(plan)))
-                    )
-                elif plan is not None and kind == HELD:
-                    held.append(fields.read_bit_set(content, plan.n)[0])
-                elif plan is not None and kind == SUM and who in others:
-                    sums[who] = fields.unpack(content, ring, code.length(plan))
-            except Malformed:
-                continue
-    if plan is None:
+    held: dict[PartyId, frozenset[int]] = {}
+    for who, body in _mail(received, "server"):
+        try:
+            kind, _, _, _, content = FORMAT.read(body, now.tag)
+            if who in others and kind == HELD:
+                held.setdefault(who, fields.read_bit_set(content, plan.n)[0])
+            elif who in others and kind == SUM:
+                sums.setdefault(who, fields.unpack(content, now.ring, code.length(plan)))
+        except Malformed:
+            continue
+    places: dict[int, Words] = {}
+    for position, vector in vectors.values():
+        places.setdefault(position, vector)
+    left = frozenset(places).intersection(*held.values())
+    if len(sums) < len(others) or len(held) < len(others) or not left:
         return None
-    rows = _rows(code, plan, ring, tag, vectors, others, received, keys, library)
-    if rows is not None:
-        return rows
-    left = frozenset(vectors).intersection(*held)
-    if len(sums) < len(others) or not left:
-        return None
-    total: Words = np.zeros(code.length(plan), dtype=word(ring))
-    for share in [*sums.values(), *(vectors[i][1] for i in left)]:
+    total: Words = np.zeros(code.length(plan), dtype=word(now.ring))
+    for share in [*sums.values(), *(places[i] for i in sorted(left))]:
         np.add(total, share, out=total)
-    return code.decode(lift(total, ring), plan, len(left))
+    return code.decode(lift(total, now.ring), plan, len(left))
 
 
 def _rows(
     code: FixedPoint,
-    plan: RoundPlan,
-    ring: int,
-    tag: bytes,
-    vectors: Mapping[int, tuple[ClientId, Words]],
+    now: _Round,
+    vectors: Mapping[ClientId, tuple[int, Words]],
     others: tuple[PartyId, ...],
     received: Received,
     keys: Mapping[PartyId, PartyKeys],
@@ -74,24 +142,29 @@ def _rows(
 ) -> Rows | None:
     if not set(others) <= keys.keys():
         return None
-    seeds: dict[int, list[bytes]] = {i: [] for i in vectors}
+    plan = now.plan
+    seeds: dict[ClientId, dict[PartyId, bytes]] = {client: {} for client in vectors}
     for server in others:
-        for mail in received.get(server, ()):
-            for body in mail.values():
-                try:
-                    kind, _, position, its_tag, content = FORMAT.read(body)
-                    if kind == SEEDS and its_tag == tag and position in seeds:
-                        seeds[position].append(
-                            open_one(content, SEED, keys[server], bound_to(tag, position, server))
-                        )
-                except Malformed:
-                    continue
+        for who, body in _mail(received, server):
+            client = client_of(who)
+            if client is None or client not in vectors:
+                continue
+            try:
+                kind, _, position, _, content = FORMAT.read(body, now.tag)
+                if kind == SEEDS and position == vectors[client][0]:
+                    context = bound_to(now.tag, position, server)
+                    seed = open_one(content, SEED, keys[server], context)
+                    seeds[client].setdefault(server, seed)
+            except Malformed:
+                continue
     values, weights, ids = [], [], []
-    for i in sorted(i for i, found in seeds.items() if len(found) == len(others)):
-        vector = np.array(vectors[i][1], dtype=word(ring))
-        mask(vector, [(seed, 1) for seed in seeds[i]], library)
-        single = code.decode(lift(vector, ring), plan, 1)
+    for client, (_, words) in sorted(vectors.items(), key=lambda item: item[1][0]):
+        if len(seeds[client]) < len(others):
+            continue
+        vector = np.array(words, dtype=word(now.ring))
+        mask(vector, [(seed, 1) for seed in seeds[client].values()], library)
+        single = code.decode(lift(vector, now.ring), plan, 1)
         values.append(single.value / single.weight if single.weight else single.value)
         weights.append(single.weight)
-        ids.append(vectors[i][0])
+        ids.append(client)
     return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None

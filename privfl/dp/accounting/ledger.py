@@ -87,23 +87,25 @@ def spend(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[Spent, ...
     )
 
 
-def spent_epsilon(ledger: Ledger, delta: float) -> tuple[float | None, str]:
+def spent_epsilon(ledger: Ledger, delta: float, *, pld: bool = False) -> tuple[float | None, str]:
     """The largest RDP epsilon over the subjects of a ledger, with what a reader must know; None
     with the reason where one is refused.
 
-    A few milliseconds, so it can be asked after every round; `spend` adds the tighter PLD figure.
+    A few milliseconds, so it can be asked after every round; ``pld`` takes the smaller of it and
+    the tighter PLD figure, in up to a second or two.
 
     >>> spent_epsilon(Ledger(), 1e-5)
     (None, 'nothing was charged')
     """
-    spent = spend(ledger, delta, pld=False)
+    spent = spend(ledger, delta, pld=pld)
     if not spent:
         return None, "nothing was charged"
     for one in spent:
         if one.refused is not None:
             return None, one.refused
     dearest = max(spent, key=Spent.claim)
-    said = f"RDP at delta {delta:g}, {dearest.unit} level, {dearest.relation}"
+    by = "RDP" if dearest.pld is None or dearest.claim() < dearest.pld else "PLD"
+    said = f"{by} at delta {delta:g}, {dearest.unit} level, {dearest.relation}"
     return dearest.claim(), "; ".join((said, *dearest.notes))
 
 
@@ -172,7 +174,7 @@ def delta_protects_nobody(delta: float, population: int) -> str | None:
 
 def _refusal(charges: list[Charge], delta: float) -> str | None:
     """Why these charges support no claim, or None."""
-    most = max(charge.sampling.population for charge in charges)
+    most = max(charge.sampling.people or charge.sampling.population for charge in charges)
     protects_nobody = delta_protects_nobody(delta, most)
     if protects_nobody is not None:
         return protects_nobody
@@ -251,6 +253,24 @@ def dearest_releases(
         if not dearest[2] or epsilon > dearest[0]:
             dearest = epsilon, order, releases
     return dearest
+
+
+def payers(charges: Iterable[Charge]) -> list[Counter[Release]]:
+    """What everybody pays for, without those who pay for nothing that another does not pay for too:
+    who is dearest at one delta need not be at another.
+
+    Raises:
+        ConfigError: a release that no accountant knows.
+    """
+    by_subject: dict[str, list[Charge]] = {}
+    for charge in charges:
+        by_subject.setdefault(charge.subject, []).append(charge)
+    found: list[Counter[Release]] = []
+    all_of_them = [one for mine in by_subject.values() for one in _by_participant(mine)]
+    for one in sorted(all_of_them, key=lambda paid: -paid.total()):
+        if not any(one <= other for other in found):
+            found.append(one)
+    return found
 
 
 def _by_participant(charges: Iterable[Charge]) -> list[Counter[Release]]:

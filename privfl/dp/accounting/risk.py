@@ -4,14 +4,14 @@ profile, not from one pair of epsilon and delta.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.core import require
 from privfl.dp.accounting.binomial import Array
-from privfl.dp.accounting.profile import profile
+from privfl.dp.accounting.profile import profile_of_any
 from privfl.dp.accounting.release import Release
 
 _EPSILONS = np.arange(-3000, 3001) / 100.0
@@ -51,9 +51,18 @@ class TradeOff:
         self.advantage = float(np.interp(0.0, epsilons, deltas))
 
     @classmethod
-    def of(cls, releases: Mapping[Release, int], *, pld: bool = True) -> TradeOff:
-        """Of all these releases together; ``pld`` as in `profile`."""
-        return cls(_EPSILONS, np.clip(profile(releases, _EPSILONS, pld=pld), 0.0, 1.0))
+    def of(
+        cls,
+        releases: Mapping[Release, int],
+        *,
+        pld: bool = True,
+        others: Sequence[Mapping[Release, int]] = (),
+    ) -> TradeOff:
+        """Of all these releases together, or of what ``others`` pay for wherever that tells more;
+        ``pld`` as in `profile`.
+        """
+        deltas = profile_of_any((releases, *others), _EPSILONS, pld=pld)
+        return cls(_EPSILONS, np.clip(deltas, 0.0, 1.0))
 
     def fnr(self, fpr: float) -> float:
         """The least false negative rate at this false positive rate.
@@ -73,8 +82,15 @@ class TradeOff:
         return 1 - self.fnr(fpr)
 
 
-def risk_of(releases: Mapping[Release, int], prior: float = 0.01, *, pld: bool = True) -> Risk:
-    """What is left to attacks on one person by all these releases together.
+def risk_of(
+    releases: Mapping[Release, int],
+    prior: float = 0.01,
+    *,
+    pld: bool = True,
+    others: Sequence[Mapping[Release, int]] = (),
+) -> Risk:
+    """What is left to attacks on one person by all these releases together; where ``others`` pay
+    for other releases, on whoever is worst off.
 
     A reconstruction that succeeds with chance ``prior`` before anything is released succeeds with
     1 - f(prior) after it at most (Hayes, Mahloujifar, Balle 2023, Theorem 2).
@@ -85,5 +101,5 @@ def risk_of(releases: Mapping[Release, int], prior: float = 0.01, *, pld: bool =
     >>> risk_of({Release.gaussian(1.0, rate=0.1): 100}).tpr_at_01 < 0.147
     True
     """
-    curve = TradeOff.of(releases, pld=pld)
+    curve = TradeOff.of(releases, pld=pld, others=others)
     return Risk(curve.tpr(0.001), curve.tpr(0.01), curve.advantage, prior, curve.tpr(prior))

@@ -11,11 +11,11 @@ from typing import Any
 
 from privfl.core import Charge, ConfigError, Ledger, Unit
 from privfl.dp.accounting.changes import Change, changes
-from privfl.dp.accounting.ledger import Spent, dearest_releases, repeated, spend
+from privfl.dp.accounting.ledger import Spent, payers, repeated, spend
 from privfl.dp.accounting.profile import group_epsilon
 from privfl.dp.accounting.release import Release
 from privfl.dp.accounting.risk import Risk, risk_of
-from privfl.dp.accounting.sentence import sentence
+from privfl.dp.accounting.sentence import above, sentence
 
 MOST_RELEASES = 12
 """Different sampled releases whose loss distributions are computed at the end of a run: each takes
@@ -39,8 +39,8 @@ class Stated:
     can be made. ``subjects`` is how many pay, ``releases`` how many releases the dearest pays for.
     ``as_drawn`` is the epsilon against those who know the seed that drew the samples, where one
     did: the others are then of the same run with secret coins. ``claim`` is the statement in words,
-    ``groups`` the epsilon of k neighbours together by k, ``risk`` what is left to any attack, and
-    ``changes`` what would change the RDP figure.
+    ``groups`` the epsilon of k neighbours together by k, ``risk`` what is left to any attack, each
+    of whoever is worst off by it, and ``changes`` what would change the RDP figure.
     """
 
     unit: Unit
@@ -115,6 +115,27 @@ client, add_remove, rounds 0..0. Against the server: none.
     )
 
 
+def printed(ledger: Ledger, delta: float) -> float:
+    """The largest epsilon of a ledger's lines, as its statement prints it, without the lines.
+
+    Raises:
+        ConfigError: delta is not in (0, 1), a claim is refused (the sentence says why), or nothing
+            was charged.
+    """
+    by_unit: dict[Unit, list[Spent]] = {}
+    for spent in spend(ledger, delta, pld=False):
+        by_unit.setdefault(spent.unit, []).append(spent)
+    figures = []
+    for unit, all_spent in by_unit.items():
+        line = _line(ledger, unit, all_spent, delta)
+        if line.epsilon is None:
+            raise ConfigError(f"no epsilon for {line.subject}: {line.refused}")
+        figures.append(line.epsilon)
+    if not figures:
+        raise ConfigError("nothing was charged, so there is no epsilon.")
+    return max(figures)
+
+
 def _said(
     ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float, excluded: Sequence[str]
 ) -> Stated:
@@ -128,13 +149,14 @@ def _said(
     told = replace(told, claim=sentence(figures, mine, excluded))
     if told.epsilon is None or not told.epsilon < math.inf:
         return told
-    _, _, releases = dearest_releases(mine, delta)
-    by_pld = told.pld is not None
+    charges = [charge for charge in ledger.charges if charge.unit == unit]
+    releases, *others = payers(charges)
+    by_pld = told.pld is not None and len(others) < MOST_RELEASES
     return replace(
         told,
-        groups={k: group_epsilon(releases, delta, k, pld=by_pld) for k in GROUPS},
-        risk=risk_of(releases, pld=by_pld),
-        changes=changes(mine, delta),
+        groups={k: group_epsilon(releases, delta, k, pld=by_pld, others=others) for k in GROUPS},
+        risk=risk_of(releases, pld=by_pld, others=others),
+        changes=changes(charges, delta),
     )
 
 
@@ -154,7 +176,7 @@ def _line(ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float) -> S
     told = replace(told, epsilon=dearest.rdp, rdp=dearest.rdp)
     if told.rdp is not None and MOST_EPSILON < told.rdp < math.inf:
         why = (
-            f"PLD was not computed: at an epsilon of {told.rdp:.3g} it would take minutes;"
+            f"PLD was not computed: at an epsilon of {above(told.rdp)} it would take minutes;"
             " privfl.dp.spend(ledger, delta) does it."
         )
         return replace(told, notes=(*told.notes, why))

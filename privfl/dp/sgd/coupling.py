@@ -3,27 +3,30 @@ sample changes the gradients of the others.
 
 Two checks, by comparing a sample in a batch with the same sample alone. `check_model` runs once a
 model, through all of it, in float64. `WatchedLoss` runs on every batch, and looks at the loss
-alone, whose coupling can hang on labels that the first batch does not have.
+alone, of every sample: its coupling can hang on labels that the first batch does not have, and
+concern no others.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import grad, vmap
 from torch.nn.modules.dropout import _DropoutNd
 
 from privfl.core import Loss, UnsupportedModel
 from privfl.dp.sgd.engine import Engine, trainable
 
 _FEW = 4
-"""So many samples of the first batch are looked at, and one of every other."""
+"""So many samples of the first batch are looked at, in the whole model."""
 _CLOSE = {torch.float64: 1e-6}
 """How far apart two norms of one gradient may be, relative to it, by type."""
 _ROUGH = 1e-2
@@ -60,13 +63,13 @@ def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Ten
     Raises:
         UnsupportedModel: samples are coupled, or a sample twice gives two outputs.
     """
-    rows = torch.linspace(0, len(x) - 1, min(len(x), _FEW), device=x.device).long()
+    rows = _unlike(x)
     x, y = x[rows], y[rows]
-    if len(x) < 2 or bool((x == x[:1]).all()):
+    if len(x) < 2:
         return False
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
-            exact = copy.deepcopy(module).double()
+            exact = _exact(module)
             with torch.no_grad():
                 loss(exact, _double(x), _double(y))
         except (RuntimeError, TypeError):  # it cannot be copied, or fixes a type: as it is, then
@@ -76,8 +79,30 @@ def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Ten
             return _compare(engine, settled, loss, _double(x), _double(y))
 
 
+def _exact(module: nn.Module) -> nn.Module:
+    """The module in float64; its own tensors are not copied as they are first."""
+    own = (*module.parameters(), *module.buffers())
+    memo = {
+        id(tensor): nn.Parameter(_double(tensor.detach()), requires_grad=tensor.requires_grad)
+        if isinstance(tensor, nn.Parameter)
+        else _double(tensor)
+        for tensor in own
+        if tensor.is_floating_point()
+    }
+    return copy.deepcopy(module, memo)
+
+
+def _unlike(x: Tensor) -> Int[Tensor, " k"]:
+    """Positions of the first sample and of a few others that are not like it."""
+    if not len(x):
+        return torch.zeros(0, dtype=torch.long, device=x.device)
+    other = torch.nonzero((x != x[:1]).flatten(1).any(dim=1)).flatten()
+    few = torch.linspace(0, len(other) - 1, min(len(other), _FEW - 1), device=x.device).long()
+    return torch.cat([few.new_zeros(1), other[few]])
+
+
 def _double(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+    return x.to(torch.float64, copy=True) if x.is_floating_point() else x
 
 
 @contextmanager
@@ -110,8 +135,7 @@ def _random(module: nn.Module, x: Tensor) -> bool:
 
 def _compare(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
     named = list(trainable(module).values())
-    scratch = named[0].new_zeros(sum(parameter.numel() for parameter in named))
-    among = engine(module, loss, x, y, torch.ones_like, scratch).norms
+    among = _norms(engine, module, loss, x, y, named)
     together = _outputs(module, x)
     allowed = _CLOSE.get(among.dtype, _ROUGH)
     told = 0
@@ -135,6 +159,35 @@ def _compare(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Tensor
     return told > 1
 
 
+class _Seen(Exception):
+    """An engine's norms are known, and nothing is to be added up."""
+
+    def __init__(self, norms: Tensor) -> None:
+        super().__init__()
+        self.norms = norms
+
+
+def _norms(
+    engine: Engine,
+    module: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    named: Sequence[nn.Parameter],
+) -> Float[Tensor, " b"]:
+    """The norms of a batch's gradients, as an engine sees them; their sum is never made, which for
+    a small batch would need most of the memory.
+    """
+
+    def stop(norms: Tensor) -> Tensor:
+        raise _Seen(norms)
+
+    try:
+        return engine(module, loss, x, y, stop, named[0].new_empty(0)).norms
+    except _Seen as seen:
+        return seen.norms
+
+
 def _outputs(module: nn.Module, x: Tensor) -> Tensor | None:
     with torch.no_grad():
         out = module(x)
@@ -142,9 +195,9 @@ def _outputs(module: nn.Module, x: Tensor) -> Tensor | None:
 
 
 class WatchedLoss:
-    """A loss that keeps what the module put out for the first sample of a batch, and the error that
-    came back; `check` then compares the error with that of the sample alone. What couples samples
-    changes every sample's error, but for one that happens to be the batch's average.
+    """A loss that keeps what the module put out for a batch, and the errors that came back; `check`
+    then compares every sample's error with that of the sample alone. What rounding cannot tell
+    apart is looked at again in float64, where the loss takes it.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -158,7 +211,7 @@ class WatchedLoss:
         """The loss itself."""
 
         def keep_error(error: Tensor) -> None:
-            self.error = error[:1].clone()
+            self.error = error.clone()
 
         def keep_upstream(error: Tensor) -> None:
             self.upstream = error
@@ -166,7 +219,7 @@ class WatchedLoss:
         def keep(module: nn.Module, arguments: Any, out: Any) -> None:
             self.calls += 1
             if isinstance(out, Tensor) and out.requires_grad and len(out) == len(x):
-                self.output = out.detach()[:1].clone()
+                self.output = out.detach()
                 out.register_hook(keep_error)  # type: ignore[no-untyped-call]
 
         handle = module.register_forward_hook(keep)
@@ -187,28 +240,75 @@ class WatchedLoss:
         """
         if self.calls != 1 or self.output is None or self.error is None or self.upstream is None:
             return False
-        error = self.error / self.upstream * len(x)
-        if len(x) < 2 or not bool(torch.isfinite(error).all()):
-            return True  # alone already, or left out
-        alone = self._alone(module, self.output, x[:1], y[:1])
-        apart, length = float((error - alone).norm()), float(alone.norm())
-        if not apart <= 100 * torch.finfo(error.dtype).eps * length:
-            raise _refusal("the loss", apart / max(length, torch.finfo(error.dtype).tiny))
+        if len(x) < 2:
+            return True  # alone already
+        among = self.error / self.upstream * len(x)
+        alone = self._alone(module, self.output, x, y)
+        if _apart(among, alone) is None:
+            return True
+        try:
+            exact = self.output.double(), _double(x), _double(y)
+            among = self._errors(module, *exact) * len(x)
+            apart = _apart(among, self._alone(module, *exact))
+        except (RuntimeError, TypeError):  # it fixes a type
+            apart = _apart(among, alone, rough=True)
+        if apart is not None:
+            raise _refusal("the loss", apart)
         return True
 
     def _alone(
         self, module: nn.Module, out: Tensor, x: Tensor, y: Tensor
-    ) -> Float[Tensor, "1 ..."]:
-        """The error of one sample's output, as if it were the batch."""
-        leaf = out.requires_grad_()
-        before = module.__dict__.get("forward")
-        module.forward = lambda *arguments, **options: leaf
+    ) -> Float[Tensor, "b ..."]:
+        """The errors of the outputs, each as if it were the batch."""
+
+        def one(out: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            with _putting_out(module, out[None]):
+                return self.loss(module, x[None], y[None])
+
         try:
-            with torch.enable_grad():
-                value = self.loss(module, x, y)
-                return torch.autograd.grad(value, leaf)[0]
-        finally:
-            if before is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.forward = before
+            errors: Tensor = vmap(grad(one))(out, x, y)
+        except RuntimeError:  # it looks into its tensors, as a branch does
+            rows = range(len(x))
+            errors = torch.cat(
+                [self._errors(module, out[i : i + 1], x[i : i + 1], y[i : i + 1]) for i in rows]
+            )
+        return errors
+
+    def _errors(
+        self, module: nn.Module, out: Tensor, x: Tensor, y: Tensor
+    ) -> Float[Tensor, "b ..."]:
+        leaf = out.detach().requires_grad_()
+        with torch.enable_grad(), _putting_out(module, leaf):
+            return torch.autograd.grad(self.loss(module, x, y), leaf)[0]
+
+
+def _apart(among: Tensor, alone: Tensor, *, rough: bool = False) -> float | None:
+    """How far errors [b, ...] are from those alone, relative to them; None where that is rounding:
+    of an error, or where ``rough``, of the terms that it is the difference of.
+    """
+    lengths, gaps = (
+        torch.linalg.vector_norm(each.flatten(1), dim=1) for each in (among, among - alone)
+    )
+    eps = torch.finfo(among.dtype).eps
+    double = among.dtype == torch.float64
+    allowed = (1e4 if double else 100) * eps * lengths
+    if rough or double:
+        allowed += 100 * eps * lengths.max()
+    if bool((gaps <= allowed).all()):
+        return None
+    tiny = torch.finfo(among.dtype).tiny
+    return float((gaps / lengths.clamp(min=tiny)).nan_to_num(math.inf).max())
+
+
+@contextmanager
+def _putting_out(module: nn.Module, out: Tensor) -> Iterator[None]:
+    """The module, as if it had put that out."""
+    before = module.__dict__.get("forward")
+    module.forward = lambda *arguments, **options: out
+    try:
+        yield
+    finally:
+        if before is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = before

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from privfl.core import Loss, UnsupportedModel
+from privfl.dp.sgd.per_sample_gradients import squares
 
 Factors: TypeAlias = Callable[[Tensor], Tensor]
 """Norms [b] -> factors [b]: what each sample's gradient is multiplied by."""
@@ -57,7 +58,7 @@ def add_rows(
     """Norms of per-sample gradients that are held as they are, one [b, p] a parameter; their
     weighted sum is added to ``total``.
     """
-    norms: Tensor = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows]).norm(dim=0)
+    norms: Tensor = torch.stack([squares(row) for row in rows]).sum(dim=0).sqrt()
     weights = factors(norms)
     for slot, row in zip(torch.split(total, [row.shape[1] for row in rows]), rows, strict=True):
         slot.addmv_(row.T, weights)

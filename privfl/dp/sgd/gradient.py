@@ -25,6 +25,8 @@ from privfl.core import (
     NoisySteps,
     OsNoise,
     Sampling,
+    keep_freed_pages,
+    norm,
     require,
     unknown,
 )
@@ -183,7 +185,9 @@ class DPGradient:
         The returned loss is NOT private: it is for the simulation's own curves.
 
         Raises:
-            BadUpdate: every sample's gradient is NaN or infinite: the model has diverged.
+            BadUpdate: the model is NaN or infinite, and every sample's gradient with it. Samples
+                with such a gradient are else left out, all of them where need be: what one sample
+                brings never stops a step.
             UnsupportedModel: a layer that the engine cannot do, named with the engine that can; or
                 a model or loss that couples samples.
         """
@@ -213,17 +217,19 @@ class DPGradient:
         except _NotFinite as found:
             good = torch.isfinite(found.norms)
         bad = len(good) - int(good.sum())
-        if bad == len(x):
+        # to stop where data alone are to blame would tell of the one sample that a batch was
+        if bad == len(x) and not math.isfinite(norm(model.flat)):
             raise BadUpdate(
-                f"all {bad} gradients of a batch are NaN or infinite: the model has diverged; lower"
-                " the learning rate."
+                f"all {bad} gradients of a batch are NaN or infinite, and so is the model: it has"
+                " diverged; lower the learning rate."
             )
         warnings.warn(
             f"{bad} of {len(x)} samples have a NaN or infinite gradient, and count as zero.",
             PrivacyWarning,
             stacklevel=4,
         )
-        return self._run(model, loss, x[good], y[good])
+        # others may be so when they run again, for dropout is drawn anew
+        return self._add_clipped(model, loss, x[good], y[good]) if bad < len(x) else 0.0
 
     def _run(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
         """One run of the engine, whose samples are seen not to be coupled before any is added."""
@@ -245,6 +251,7 @@ class DPGradient:
     def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
         if module in self.checked.modules:
             return
+        keep_freed_pages()
         if check_model(ENGINES[self.engine], module, loss, x, y):
             self.checked.modules.add(module)
 

@@ -135,7 +135,8 @@ def _conv_weight(
 ) -> PerSampleGradient:
     b, o = g.shape[:2]
     if layer.groups == 1 and a.ndim == 4 and g[0, 0].numel() < _LONG:
-        return StoredGradient(_unfolded(layer, a, g, padding), order=(0, 3, 1, 2))
+        gradients, squared = _unfolded(layer, a, g, padding)
+        return StoredGradient(gradients, order=(0, 3, 1, 2), known=squared)
     weight = layer.weight.new_empty(1).expand(b * o, *layer.weight.shape[1:])
     gradients = torch.ops.aten.convolution_backward(
         g.reshape(1, b * o, *g.shape[2:]),
@@ -155,26 +156,28 @@ def _conv_weight(
 
 def _unfolded(
     layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor, padding: list[int]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Per-sample weight gradients [b, o, k, l, c] of a 2-D convolution from its patches, laid out
-    channels last, by batched products.
+    channels last, by batched products; and their squared norms [b].
 
     Patches are laid out for a few samples at a time, in one small buffer: memory that is used again
-    costs no page faults.
+    costs no page faults. Norms are taken while gradients are in the cache.
     """
     (p, q), (s, t), (u, v), (k, l) = padding, layer.stride, layer.dilation, layer.kernel_size
     (b, o, h, w), c = g.shape, a.shape[1]
-    last = F.pad(a.permute(0, 2, 3, 1), (0, 0, q, q, p, p)).contiguous()
+    last = a.permute(0, 2, 3, 1)
+    last = (F.pad(last, (0, 0, q, q, p, p)) if p or q else last).contiguous()
     sb, sh, sw, sc = last.stride()
     patches = last.as_strided((b, h, w, k, l, c), (sb, sh * s, sw * t, sh * u, sw * v, sc))
-    errors, gradients = g.flatten(2), a.new_empty(b, o, k * l * c)
+    errors, gradients, squared = g.flatten(2), a.new_empty(b, o, k * l * c), a.new_empty(b)
     size = min(b, max(1, _PATCHES // (h * w * k * l * c)))
     buffer = a.new_empty(size, h, w, k, l, c)
     for start in range(0, b, size):
         part = slice(start, min(start + size, b))
         laid = buffer[: part.stop - start].copy_(patches[part]).view(-1, h * w, k * l * c)
         torch.bmm(errors[part], laid, out=gradients[part])
-    return gradients.view(b, o, k, l, c)
+        squared[part] = squares(gradients[part].flatten(1))
+    return gradients.view(b, o, k, l, c), squared
 
 
 def group_norm(layer: nn.GroupNorm, x: Tensor) -> Forward:

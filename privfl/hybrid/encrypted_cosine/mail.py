@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from privfl.core import Buffer, PartyId, RoundPlan, Total
+from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan, Total
 from privfl.crypto.he.wire import (
     Parts,
     Refused,
@@ -76,8 +76,8 @@ def numbers_from_bytes(body: memoryview, count: int, t: int) -> Integers:
     return numbers
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+@dataclass(frozen=True, slots=True, repr=False)
+class Note(KeepsSecrets):
     """What the server must know to read the opened sum: it travels to the key holder and back,
     sealed by the server to itself.
 

@@ -23,8 +23,8 @@ from privfl.core import (
     client_of,
     client_party,
 )
+from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.wire import Refused, SignedMessage, pack, unpack
-from privfl.hybrid.encrypted_cosine.forms import Words
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
 from privfl.hybrid.encrypted_cosine.mail import (
     CIPHERTEXT,

@@ -40,9 +40,11 @@ def decoded(
                 and client not in rows
             ):
                 plan = message.topic.plan()
+                if len(parts := message.whole()) != 1:
+                    raise Refused("ciphertexts of another form")
                 found = values(
                     setting.lattice,
-                    opened(setting.lattice, secret.seal, unpack(message.whole()[0])),
+                    opened(setting.lattice, secret.seal, unpack(parts[0])),
                 )
                 length = plan.l2 if plan.l2 < float("inf") else 1.0
                 row = setting.centred(found[: plan.d]) * (length / setting.unit)

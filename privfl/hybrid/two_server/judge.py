@@ -66,6 +66,7 @@ class OpenKrum:
         left, valid = max_byzantine(machine, self.f, self.m), list(machine.valid)
         inner = signed(machine.public["gram"], machine.now.ring)
         norms = np.diagonal(inner)
+        _proved(machine, norms)
         apart = norms[:, None] + norms - 2 * inner
         scores = krum_scores(apart, left)
         accept(machine, [valid[i] for i in np.argsort(scores, kind="stable")[: self.m]])
@@ -95,9 +96,26 @@ class Gather:
         shares["scores"] = np.stack(parts)
 
 
+def _proved(machine: Machine, norms: I64) -> None:
+    """Refuse opened squared norms that the checks before cannot have let through.
+
+    Raises:
+        StageAbort: there are some; a server changed its share or the dealer what it dealt, and
+            nobody can tell who did.
+    """
+    if (norms < machine.now.shortest**2).any() or (norms > machine.now.longest**2).any():
+        raise StageAbort(
+            "judge",
+            f"an opened norm is not one that was proved: {machine.other} or the dealer lied",
+            who=(machine.other, "dealer"),
+        )
+
+
 def _opened(machine: Machine) -> tuple[I64, I64]:
+    """Products and squared norms; raises as `_proved`."""
     scores = signed(machine.public["scores"], machine.now.ring)
     dots, norms = scores[0], scores[-1]
+    _proved(machine, norms)
     machine.disclosed["norms"] = torch.from_numpy(np.sqrt(norms) / machine.now.scale)
     return dots, norms
 

@@ -9,11 +9,11 @@ import struct
 
 import numpy as np
 
-from privfl.core import Buffer, PartyKeys
+from privfl.core import Buffer, PartyId, PartyKeys
 from privfl.crypto.primitives import derive, fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
-from privfl.hybrid.two_server.parameters import STEPS, Direction, TwoServerParameters
+from privfl.hybrid.two_server.parameters import STEPS, VECTOR, Direction, TwoServerParameters
 from privfl.hybrid.two_server.rows import veiled_size
 
 SEED_SIZE = 32
@@ -58,13 +58,17 @@ def open_steps(now: TwoServerParameters, key: bytes, sender: bytes, body: Buffer
     return frames
 
 
-def is_repeat(now: TwoServerParameters, body: Buffer, kind: int) -> bool:
-    """Whether it is a message of this kind and round: one that came before, and comes again."""
-    try:
-        now.read(body, kind)
-    except Malformed:
-        return False
-    return True
+def read_vector(now: TwoServerParameters, who: PartyId, body: Buffer) -> tuple[int, memoryview]:
+    """A client's place and masked vector, packed.
+
+    Raises:
+        Malformed: it is not what this client sends in this round.
+    """
+    position, content = now.sender(who, body, VECTOR)
+    packed = fields.after_facts(content, fields.facts(now.plan))
+    if len(packed) != now.body:
+        raise Malformed(f"a vector of {len(packed)} bytes where {now.body} were asked for")
+    return position, packed
 
 
 def open_masked(

@@ -32,7 +32,6 @@ from privfl.hybrid.two_server.sealing import (
     SEED_SIZE,
     UNKNOWN,
     coin_of,
-    is_repeat,
     open_masked,
     open_steps,
     read_direction,
@@ -86,17 +85,15 @@ class SecondServer(KeepsSecrets):
             except Malformed as malformed:
                 self.excluded[who] = f"stage share: {malformed}"
         self.half = secrets.token_bytes(SEED_SIZE)
-        reasons = "\n".join(f"{who}\t{why}" for who, why in self.excluded.items()).encode()
-        return {
-            "server": now.write(HELD, 0, fields.bit_set(self.seeds, now.plan.n), self.half, reasons)
-        }
+        held, reasons = fields.bit_set(self.seeds, now.plan.n), now.reasons(self.excluded)
+        return {"server": now.write(HELD, 0, held, self.half, reasons)}
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
         try:
             if not self.asked:
                 return self._survey(*now.read(body, MASKED))
-            if is_repeat(now, body, MASKED):
+            if now.repeats(body, MASKED):
                 return {}
             content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:

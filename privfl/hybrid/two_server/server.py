@@ -19,7 +19,6 @@ from privfl.hybrid.two_server.parameters import (
     DEALT,
     HELD,
     MASKED,
-    VECTOR,
     Direction,
     TwoServerParameters,
 )
@@ -34,8 +33,8 @@ from privfl.hybrid.two_server.sealing import (
     SEED_SIZE,
     UNKNOWN,
     coin_of,
-    is_repeat,
     open_steps,
+    read_vector,
     seal_steps,
     unseal_dealt,
 )
@@ -113,7 +112,7 @@ class FirstServer(KeepsSecrets):
     def _from_second(self, body: Buffer) -> Mail:
         if self.machine is None:
             return self._ask(body)
-        if is_repeat(self.now, body, HELD):
+        if self.now.repeats(body, HELD):
             return {}
         try:
             content = open_steps(self.now, self.key, b"2", body)
@@ -129,12 +128,7 @@ class FirstServer(KeepsSecrets):
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
         try:
-            position, content = self.now.sender(who, body, VECTOR)
-            packed = fields.after_facts(content, fields.facts(self.now.plan))
-            if len(packed) != self.now.body:
-                raise Malformed(
-                    f"a vector of {len(packed)} bytes where {self.now.body} were asked for"
-                )
+            position, packed = read_vector(self.now, who, body)
             self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
         except Malformed as malformed:
             self.excluded.setdefault(who, f"stage share: {malformed}")
@@ -146,14 +140,15 @@ class FirstServer(KeepsSecrets):
         try:
             _, content = now.read(body, HELD)
             held, rest = fields.read_bit_set(content, now.plan.n)
-            theirs, reasons = bytes(rest[:SEED_SIZE]), bytes(rest[SEED_SIZE:])
-            lines = [line.partition("\t") for line in reasons.decode().splitlines()]
-        except (Malformed, UnicodeDecodeError) as malformed:
+            if len(rest) < SEED_SIZE:
+                raise Malformed("its half of the coin is cut off")
+            theirs = bytes(rest[:SEED_SIZE])
+            said = now.reasons_in(rest[SEED_SIZE:], held, "server/1")
+        except Malformed as malformed:
             raise StageAbort(
                 "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
             ) from None
-        for client, _, why in lines:
-            self.excluded.setdefault(client, f"{why} (server/1)")
+        self.excluded = {**said, **self.excluded}
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
         bodies, n = [self.bodies[i] for i in left], len(left)

@@ -64,6 +64,9 @@ def check_tags(machine: Machine) -> None:
     )
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
-        raise StageAbort(
-            "sum", "its share of the sum is not the sum of the clients' masks", "server/1"
+        raise StageAbort(  # a dealer that tags other masks looks the same
+            "sum",
+            "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"
+            " server/1 or the dealer lied",
+            who=("server/1", "dealer"),
         )

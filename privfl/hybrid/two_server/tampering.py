@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.core import ClientId, ConfigError, Party, Vector
+from privfl.core.field_values import field_values
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
@@ -32,20 +33,7 @@ class TamperedRecipe(Recipe):
 
 def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
     """The same recipe with other steps."""
-    return TamperedRecipe(
-        recipe.kind,
-        recipe.reveal,
-        recipe.least,
-        recipe.weighted,
-        recipe.f,
-        recipe.m,
-        recipe.threshold,
-        recipe.fixed,
-        recipe.noisy,
-        recipe.noise,
-        recipe.source,
-        tamper,
-    )
+    return TamperedRecipe(**field_values(recipe), tamper=tamper)
 
 
 def server_of(party: Party) -> Server:

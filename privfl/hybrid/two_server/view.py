@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from privfl.core import KeepsSecrets, Member, PartyId, PartyKeys, Received, Rows, Total, client_of
+from privfl.core import Buffer, KeepsSecrets, Member, PartyId, PartyKeys, Received, Rows, Total
+from privfl.crypto import cohort
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
@@ -20,12 +22,11 @@ from privfl.hybrid.two_server.parameters import (
     MASKED,
     SEED,
     STEPS,
-    VECTOR,
     TwoServerParameters,
 )
 from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
-from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps
+from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps, read_vector
 from privfl.hybrid.two_server.server import FirstServer
 from privfl.hybrid.two_server.signs import step_of
 
@@ -44,23 +45,25 @@ class TwoServerCoalitionView(KeepsSecrets):
 
     def opened(self) -> Rows | Total | None:
         """Rows for two of the three, the result for the first server, nothing for anybody else."""
-        for tag in dict.fromkeys(
-            tag for party in self.received for _, _, _, _, tag, _ in self._messages(party)
-        ):
+        tags = Counter(tag for party in self.received for *_, tag, _ in self._messages(party))
+        for tag, _ in tags.most_common():  # a letter of another round may have been replayed
             if tag in self.rounds:
-                return self._rows(self.rounds[tag]) or self._result(tag)
+                found = self._rows(self.rounds[tag]) or self._result(tag)
+                if found is not None:
+                    return found
         return None
 
-    def _messages(
-        self, party: PartyId
-    ) -> Iterator[tuple[int, PartyId, int, int, bytes, memoryview]]:
-        for exchange, mail in enumerate(self.received.get(party, ())):
-            for sender, body in mail.items():
-                try:
-                    kind, _, position, tag, content = FORMAT.read(body)
-                except Malformed:
-                    continue
-                yield exchange, sender, kind, position, tag, content
+    def _messages(self, party: PartyId) -> Iterator[tuple[PartyId, int, int, bytes, memoryview]]:
+        for sender, body in self._mail(party):
+            try:
+                kind, _, position, tag, content = FORMAT.read(body)
+            except Malformed:
+                continue
+            yield sender, kind, position, tag, content
+
+    def _mail(self, party: PartyId) -> Iterator[tuple[PartyId, Buffer]]:
+        for mail in self.received.get(party, ()):
+            yield from mail.items()
 
     def _result(self, tag: bytes) -> Total | None:
         """The first server's own part, played again with its own randomness on its own mail."""
@@ -114,13 +117,15 @@ class TwoServerCoalitionView(KeepsSecrets):
             ("server/1", self.second, SEED),
             ("dealer", self.dealer, DEAL),
         ):
-            for _, sender, kind, position, tag, content in self._messages(party):
+            for sender, kind, position, tag, content in self._messages(party):
                 if keys is None or tag != now.tag or kind != wanted or sender == "server":
                     continue
                 try:
-                    if kind == SEED and client_of(sender) is not None:
+                    if kind == SEED:
+                        cohort.own_place(now.plan, cohort.member_of(now.plan, sender), position)
                         context = now.bound_to("seed", str(position))
-                        found[position] = open_one(content, SEED_SIZE, keys, context)
+                        seed = open_one(content, SEED_SIZE, keys, context)
+                        found.setdefault(position, seed)
                     elif kind == DEAL:
                         members, plain = self._dealt(now, "server/1", content, keys)
                         parts = (
@@ -137,11 +142,16 @@ class TwoServerCoalitionView(KeepsSecrets):
     ) -> dict[int, U64]:
         """The first server's masked signs, from the first step that it sent to the second server
         and its own dealt bits.
+
+        Raises:
+            Malformed: what it sent is no such step.
         """
-        for _, sender, kind, number, tag, content in self._messages("server/1"):
+        for sender, kind, number, tag, content in self._messages("server/1"):
             if sender == "server" and kind == STEPS and tag == now.tag and number == 1:
                 first = _split_steps(open_steps(now, key, b"1", now.write(STEPS, number, content)))
-                bodies = np.frombuffer(first, np.uint8).reshape(len(places), -1)
+                if len(first) != len(places) * now.body:
+                    raise Malformed("a step of another length")
+                bodies = np.frombuffer(first, np.uint8).reshape(len(places), now.body)
                 flips = Flips(veil.seed).bits(now, len(places))
                 return {
                     i: (body ^ flip).astype(np.uint64)
@@ -161,27 +171,45 @@ class TwoServerCoalitionView(KeepsSecrets):
         and the dealer's mail together.
         """
         found: dict[int, U64] = {}
-        veil: Veil | None = None
-        for _, sender, kind, _, tag, content in self._messages("dealer"):
-            if self.dealer is not None and tag == now.tag and kind == DEAL and sender == "server":
-                veil = Veil(self._dealt(now, "server", content, self.dealer)[1])
-        for _, _, kind, keys, tag, content in self._messages("server/1"):
-            if veil is not None and self.second is not None and tag == now.tag and kind == MASKED:
+        for sender, body in self._mail("server"):
+            try:
+                position, packed = read_vector(now, sender, body)
+            except Malformed:  # what the server could not use either
+                continue
+            masked = (
+                np.frombuffer(packed, np.uint8).astype(np.uint64)
+                if now.signs
+                else unpack(packed, now.ring, now.length)
+            )
+            found.setdefault(position, masked)
+        return self._unveiled(now) | found
+
+    def _unveiled(self, now: TwoServerParameters) -> dict[int, U64]:
+        veil = self._veil(now)
+        if veil is None or self.second is None:
+            return {}
+        for sender, kind, keys, tag, content in self._messages("server/1"):
+            if sender != "server" or tag != now.tag or kind != MASKED:
+                continue
+            try:
                 members, key, _, rows = open_masked(now, self.second, keys, content)
                 if now.signs:
-                    found |= self._flipped(now, sorted(members), key, veil)
-                    continue
-                found |= _unmasked(now, sorted(members), rows, veil, key)
-        for _, sender, kind, position, tag, content in self._messages("server"):
-            if tag == now.tag and kind == VECTOR and client_of(sender) is not None:
-                packed = content[-now.body :]
-                signs = now.signs
-                found[position] = (
-                    np.frombuffer(packed, np.uint8).astype(np.uint64)
-                    if signs
-                    else unpack(packed, now.ring, now.length)
-                )
-        return found
+                    return self._flipped(now, sorted(members), key, veil)
+                return _unmasked(now, sorted(members), rows, veil, key)
+            except Malformed:
+                continue
+        return {}
+
+    def _veil(self, now: TwoServerParameters) -> Veil | None:
+        """What the first server masked with, from the seed that it sealed to the dealer."""
+        for sender, kind, _, tag, content in self._messages("dealer"):
+            if self.dealer is None or sender != "server" or tag != now.tag or kind != DEAL:
+                continue
+            try:
+                return Veil(self._dealt(now, "server", content, self.dealer)[1])
+            except Malformed:
+                continue
+        return None
 
 
 def _split_steps(plain: bytes) -> bytes:

@@ -5,12 +5,15 @@ unaudited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from privfl.core import (
+    Able,
     ClientId,
+    Guarantee,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -23,7 +26,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.guarantee import SchemeLies
+from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
 from privfl.crypto.he.lies import two_sums
 from privfl.crypto.he.mprlwe.keys import (
     noise,
@@ -41,6 +44,11 @@ from privfl.crypto.he.mprlwe.scheme import JointScheme
 from privfl.crypto.he.mprlwe.view import opened
 from privfl.crypto.he.parameters import Arrangement
 
+ONE_CLIENT = (
+    "One client that lies can read the joint key off the published sum, and then every update on"
+    " the wire: use one_time_rlwe."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class MultiPartyRLWE(HomomorphicChannel):
@@ -57,8 +65,9 @@ class MultiPartyRLWE(HomomorphicChannel):
 
     Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
     cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
-    overlapping sums opened, and read their difference. A client that makes a ciphertext of its own
-    choice can show the server the joint key. With ``verify_sum=False`` the server takes the key
+    overlapping sums opened, and read their difference. ONE CLIENT THAT LIES READS THE JOINT KEY:
+    it picks its own c1, and reads key and then updates off the published sum and the wire. Take
+    `OneTimeRLWE`. With ``verify_sum=False`` the server takes the key
     alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
@@ -72,7 +81,7 @@ class MultiPartyRLWE(HomomorphicChannel):
     holders: int = 3
     threshold: int = 2
     smudge_bits: int = 67
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
@@ -109,9 +118,21 @@ class MultiPartyRLWE(HomomorphicChannel):
         """Who holds which key."""
         return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
 
+    @property
+    def able(self) -> Able:
+        """As every homomorphic channel, and the warning that one client can take the key."""
+        made = self._able()
+        return replace(made, warnings=(*made.warnings, ONE_CLIENT))
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """As every homomorphic channel, on the assumption that clients make honest ciphertexts."""
+        made = he_guarantee(self.arrangement, self.own_lies)
+        return replace(made, assumes=(*made.assumes, "clients that do not pick their own c1"))
+
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Experimental and unaudited. {HomomorphicChannel.describe(self)}"
+        return f"Experimental and unaudited. {ONE_CLIENT} {HomomorphicChannel.describe(self)}"
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> JointClient:
         """A client that encrypts and signs; raises as `keyring`."""
@@ -138,7 +159,7 @@ class MultiPartyRLWE(HomomorphicChannel):
         return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
-        the server; nothing, for anybody else.
+        """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
+        anybody else.
         """
         return opened(self.scheme, received, members)

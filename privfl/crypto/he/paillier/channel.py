@@ -134,7 +134,7 @@ class Paillier(HomomorphicChannel):
     bits: int = 16
     keys: Keys = "authority"
     key_bits: int = 3072
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     holders: int = 3
     threshold: int = 2
