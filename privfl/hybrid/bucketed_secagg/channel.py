@@ -86,6 +86,7 @@ class BucketedSecAgg(BucketedSettings):
             fewest=self.fewest,
             groups=self.buckets,
             noise=None if self.noise is None else self,
+            joins=True,
         )
 
     def fewest(self, n: int) -> int:
