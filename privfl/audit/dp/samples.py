@@ -226,8 +226,8 @@ def _batches(
 
 
 def _neighbours(canaries: Canaries, silent: PrivateGradient) -> Test:
-    """How far one sample more or less moves a step's sum, over its clip: samples of all sizes in
-    every kind of company.
+    """How far one sample, or one of zero gradient in its place, moves a step's sum, over its clip:
+    samples of all sizes in every kind of company.
     """
     x, y = canaries.x, canaries.y
     worst, where, pairs = 0.0, "", 0
