@@ -50,7 +50,11 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("forward_secrecy", {"forward_secrecy": True}),
             ("fidelity: ideal", {"fidelity": "ideal"}),
         ),
-        "additive_sharing": (("2 servers", {}), ("3 servers", {"servers": 3})),
+        "additive_sharing": (
+            ("2 servers", {}),
+            ("3 servers", {"servers": 3}),
+            ("proof: pine", {"proof": "pine"}),
+        ),
         "paillier": (
             ("keys: authority", {}),
             ("keys: threshold", {"keys": "threshold"}),

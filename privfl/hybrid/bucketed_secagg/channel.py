@@ -98,6 +98,7 @@ class BucketedSecAgg(BucketedSettings):
             fewest=self.fewest,
             groups=self.buckets,
             noise=None if self.noise is None else self,
+            joins=True,
             keyed=self.mode == "active",
         )
 
