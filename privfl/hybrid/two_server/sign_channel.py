@@ -89,12 +89,14 @@ class SignTwoServer:
     threshold: float = 0.5
     reveal: Literal["scores", "aggregate"] = "aggregate"
     min_selected: int = 2
+    colluders: int = 0
     quorum: float = 0.5
     backend: BackendName = "auto"
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
-        require.at_least(1, min_selected=self.min_selected)
+        require.at_least(2, min_selected=self.min_selected)
+        require.at_least(0, colluders=self.colluders)
         if self.reveal not in ("scores", "aggregate"):
             raise ConfigError(f"reveal is 'scores' or 'aggregate', and is '{self.reveal}'.")
         if self.rule.fixed or self.rule.root_l2 < math.inf:
@@ -107,7 +109,10 @@ class SignTwoServer:
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        return Recipe("signs", self.reveal, self.min_selected, threshold=self.threshold)
+        least = max(self.min_selected, self.colluders + 2)
+        return Recipe(
+            "signs", self.reveal, least, threshold=self.threshold, colluders=self.colluders
+        )
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters."""
@@ -138,7 +143,7 @@ class SignTwoServer:
 
     def fewest(self, n: int) -> int:
         """The fewest contributions of a cohort of n that are ever opened."""
-        return max(2, math.ceil(n * self.quorum - 1e-9))
+        return self.recipe.quorum(n, self.quorum)
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:
