@@ -7,6 +7,7 @@ from benchmarks.hybrid.cosine import encrypted_cosine
 from benchmarks.hybrid.defence import defence, tailored
 from benchmarks.hybrid.groups import bucketed, groups
 from benchmarks.hybrid.leaks import leaks
+from benchmarks.hybrid.lying_servers import two_server_lies
 from benchmarks.hybrid.two_servers import (
     two_server_fltrust,
     two_server_krum,
@@ -25,6 +26,7 @@ CASES = {
     "two_server_krum": two_server_krum,
     "two_server_mean": two_server_mean,
     "two_server_signs": two_server_signs,
+    "two_server_lies": two_server_lies,
 }
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.hybrid.lying_servers import CHANNELS, Told, aborts, adds, frames, fuzz, held
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.lies import reads_a_weighted_row
+from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.parameters import direct
+from privfl.hybrid.two_server.proved_choice import ShowChoice
 from privfl.hybrid.two_server.rushing import (
     chooses,
     forges,
@@ -183,3 +186,41 @@ def test_what_is_not_stopped_a_moved_row_tells_one_coordinate_by_its_opened_norm
     assert (after[0] - before[0] - 500**2) // -1000 == coordinate
     assert after[1:] == before[1:]
     assert "of rows that it has moved" in channel.describe()
+
+
+def test_a_sample_of_random_lies_at_every_frame_gets_no_wrong_sum_past_the_other_server():
+    passed, wrong, places = fuzz(120)
+    assert wrong == 0
+    assert 0 < passed < 120
+    assert places > 300
+
+
+def test_the_fuzz_finds_what_gets_past_a_server_that_checks_no_proof(monkeypatch):
+    monkeypatch.setattr(ShowChoice, "hear", lambda self, machine, theirs: True)
+    channel = CHANNELS["krum, aggregate"]
+    (number,) = [
+        i for i, (step, _) in enumerate(frames(channel, "server")) if isinstance(step, ObliviousSum)
+    ]
+    told = Told(channel, "server", adds(number, 1 << 20, np.random.default_rng(0)))
+    assert told.passed
+    assert told.wrong
+
+
+def test_a_wrong_weight_ends_the_round_as_often_whatever_the_honest_rows_are():
+    channel = CHANNELS["krum, aggregate"]
+    assert [aborts(channel, held(seed), "server", 20, 3, (20, 39)) for seed in (0, 1)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("error", [1, 1 << 20, 1 << 39, 1 << 40, 1 << 63])
+def test_what_a_lie_about_a_hidden_weight_passes_with_changes_nothing_in_the_ring(error):
+    channel = CHANNELS["krum, aggregate"]
+    (number,) = [
+        i
+        for i, (step, _) in enumerate(frames(channel, "server/1"))
+        if isinstance(step, ObliviousSum)
+    ]
+    draw = np.random.default_rng(1)
+    told = [Told(channel, "server/1", adds(number, error, draw)) for _ in range(20)]
+    assert not any(round_.wrong for round_ in told)
+    if error < 1 << 63:  # a multiple of 2^63 is 0 under half of the keys, and 0 in 40 bits
+        assert not any(round_.passed for round_ in told)
