@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks.hybrid.lying_servers import CHANNELS, Told, aborts, adds, frames, fuzz, held
+from privfl import Federation
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
+from privfl.core import ConfigError
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.lies import reads_a_weighted_row
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
@@ -224,3 +226,30 @@ def test_what_a_lie_about_a_hidden_weight_passes_with_changes_nothing_in_the_rin
     assert not any(round_.wrong for round_ in told)
     if error < 1 << 63:  # a multiple of 2^63 is 0 under half of the keys, and 0 in 40 bits
         assert not any(round_.passed for round_ in told)
+
+
+def test_who_runs_the_dealer_is_in_config_and_report_and_nobody_runs_two_parts():
+    names = ["a hospital", "another hospital", "a university"]
+    config = {
+        "data": {"name": "digits", "clients": 7},
+        "model": {"name": "softmax"},
+        "training": {"name": "sgd", "lr": 0.3, "steps": 2, "batch_size": 16},
+        "bound": {"name": "clip", "l2": 1.0},
+        "rounds": 1,
+        "executor": "sequential",
+    }
+    run = Federation.from_config(
+        {**config, "channel": {"name": "two_server", "run_by": names}}
+    ).run()
+    said = run.summary["guarantees"]["channel"]["settings"]["run"]
+    assert "dealer by a university" in said
+    assert "nobody says" in TwoServer().guarantee.settings(7)["run"]
+    with pytest.raises(ConfigError, match="any two of the three"):
+        TwoServer(run_by=("a", "b", "a"))
+
+
+def test_an_audit_asks_every_server_and_the_dealer_alone_and_with_a_client():
+    asked = TwoServer().guarantee.adversaries(PlayedRound.play(TwoServer(), HELD).plan)
+    for party in ("server", "server/1", "dealer"):
+        assert frozenset({party}) in asked
+        assert frozenset({party, "client/0"}) in asked

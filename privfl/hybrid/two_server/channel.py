@@ -40,7 +40,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, backend
-from privfl.hybrid.two_server.guarantee import two_server_guarantee
+from privfl.hybrid.two_server.guarantee import check_operators, two_server_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -104,6 +104,8 @@ class TwoServer:
         threshold: the fraction of the cohort below which nothing is opened (never fewer than 2).
         noise: under ``Mean(weighted=False)``, noise that EACH server adds to its half of the sum:
             one honest server is enough, and the event counts one server's noise alone.
+        run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
+            report; whoever ran two of them would read every update.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -135,6 +137,7 @@ class TwoServer:
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
+    run_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require.at_least(2, min_selected=self.min_selected)
@@ -149,6 +152,7 @@ class TwoServer:
                 f"reveal is 'scores', 'selection' or 'aggregate', and is '{self.reveal}'."
             )
         backend(self.backend)
+        check_operators(self.run_by)
         self._check_rule()
 
     def _check_rule(self) -> None:
@@ -245,7 +249,7 @@ class TwoServer:
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
         noise = None if self.noise is None else self.noise.guarantee
-        return two_server_guarantee(self.recipe, self.quorum).under(noise)
+        return two_server_guarantee(self.recipe, self.quorum, self.run_by).under(noise)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from privfl.core import Coalition, Guarantee, Liars, Lie
+from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
 from privfl.hybrid.two_server.lies import (
     brings_one_near,
@@ -22,6 +22,7 @@ from privfl.hybrid.two_server.rushing import (
 )
 
 SERVERS = ("server", "server/1")
+_PARTS = (*SERVERS, "dealer")
 _DEALT = "deals words by which nearly all weight falls on some client, and looks at the result"
 _NEAR = "deals words by which rows fail their checks, or seem near"
 LEAKS = {
@@ -66,7 +67,29 @@ def told_by_lying(recipe: Recipe) -> str:
     return f"{who}: {rows}, one bit a row and round (its norm check){more}{moved}, one bit an abort"
 
 
-def two_server_guarantee(recipe: Recipe, quorum: Callable[[int], int]) -> Guarantee[Liars]:
+def check_operators(run_by: tuple[str, ...]) -> None:
+    """Refuse operators of server, server/1 and dealer of whom one would hold two parts.
+
+    Raises:
+        ConfigError: not three names, or one of them twice.
+    """
+    if run_by and (len(run_by) != 3 or len(set(run_by)) < 3 or not all(run_by)):
+        raise ConfigError(
+            f"run_by names who runs server, server/1 and dealer, and is {list(run_by)}: name three"
+            " that are different, because any two of the three parts together read every update."
+        )
+
+
+def operators_of(run_by: tuple[str, ...]) -> str:
+    """Who runs what, in words."""
+    if not run_by:
+        return "nobody says who (run_by)"
+    return ", ".join(f"{part} by {who}" for part, who in zip(_PARTS, run_by, strict=True))
+
+
+def two_server_guarantee(
+    recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
+) -> Guarantee[Liars]:
     """The guarantee of rows whose norms are proved."""
     named = recipe.reveal == "selection"
     free = recipe.normalised and not named
@@ -96,7 +119,7 @@ def two_server_guarantee(recipe: Recipe, quorum: Callable[[int], int]) -> Guaran
         ),
         lies.skips_its_clip("nothing", "it is refused by name"),
     ]
-    return _of_two(recipe, quorum, told)
+    return _of_two(recipe, quorum, told, run_by)
 
 
 def _of_weights(recipe: Recipe) -> list[Lie[Liars]]:
@@ -117,7 +140,9 @@ def _of_weights(recipe: Recipe) -> list[Lie[Liars]]:
     return []
 
 
-def sign_guarantee(recipe: Recipe, quorum: Callable[[int], int]) -> Guarantee[Liars]:
+def sign_guarantee(
+    recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
+) -> Guarantee[Liars]:
     """The guarantee of rows of signs."""
     near = "takes from its share of a client's distance, so that nearly all weight falls on it"
     apart = "opens distances by which two rows can be told apart in the sum"
@@ -140,11 +165,14 @@ def sign_guarantee(recipe: Recipe, quorum: Callable[[int], int]) -> Guarantee[Li
         ),
         lies.skips_its_clip("nothing", "whatever it sends is a row of signs"),
     ]
-    return _of_two(recipe, quorum, told)
+    return _of_two(recipe, quorum, told, run_by)
 
 
 def _of_two(
-    recipe: Recipe, quorum: Callable[[int], int], told: list[Lie[Liars]]
+    recipe: Recipe,
+    quorum: Callable[[int], int],
+    told: list[Lie[Liars]],
+    run_by: tuple[str, ...],
 ) -> Guarantee[Liars]:
     return Guarantee(
         reads=(
@@ -178,5 +206,6 @@ def _of_two(
             "quorum": f"{quorum(n)} clients, fewer are never summed",
             "least that count": str(recipe.least),
             "clients that may collude with a lying server": str(recipe.colluders),
+            "run": operators_of(run_by),
         },
     )

@@ -38,7 +38,7 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.primitives import BackendName, backend
-from privfl.hybrid.two_server.guarantee import sign_guarantee
+from privfl.hybrid.two_server.guarantee import check_operators, sign_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -72,6 +72,7 @@ class SignTwoServer:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
             ``root_l2`` stay at their defaults.
         threshold: tau over d: 0.5 is the distance of a row that has nothing to do with the root.
+        colluders, run_by: as of `TwoServer`.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, fewer than 2 clients, no
@@ -92,6 +93,7 @@ class SignTwoServer:
     colluders: int = 0
     quorum: float = 0.5
     backend: BackendName = "auto"
+    run_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
@@ -105,6 +107,7 @@ class SignTwoServer:
                 " leave them out."
             )
         backend(self.backend)
+        check_operators(self.run_by)
 
     @property
     def recipe(self) -> Recipe:
@@ -121,7 +124,7 @@ class SignTwoServer:
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return sign_guarantee(self.recipe, self.fewest)
+        return sign_guarantee(self.recipe, self.fewest, self.run_by)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
