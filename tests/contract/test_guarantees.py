@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from privfl import Federation, PrivateAggregation, catalog
+from privfl.aggregators import FLTrust, Krum, Mean
 from privfl.core import (
     OUTSIDER,
     POWERS,
@@ -242,9 +243,12 @@ def test_a_wrong_part_of_a_threshold_decryption_is_left_out_by_name(threshold, p
 
 
 @pytest.mark.parametrize("who", ["server", "server/1"])
-def test_a_lying_one_of_two_servers_does_more_than_shift_the_result(who):
+def test_a_lying_one_of_two_servers_reads_where_weights_are_any_number_and_nowhere_else(who):
     """It was said to shift the result unnoticed, and to read nothing."""
-    assert TwoServer().guarantee.liars()[who] == "read"
+    trusting = TwoServer(FLTrust(root), reveal="scores")
+    assert trusting.guarantee.liars()[who] == "read"
+    for rule in (Mean(), Krum(f=1, m=2)):
+        assert TwoServer(rule).guarantee.liars()[who] != "read"
 
 
 def test_a_dealer_that_keeps_the_key_reads_with_the_server():
