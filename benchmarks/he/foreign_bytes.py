@@ -142,7 +142,7 @@ def members(
         own if scale is None else scale,
         1,
     )
-    return head + framed(struct.pack("<Q", count) + words, length=24 + 8 * count)
+    return head + framed(struct.pack("<Q", count) + words, length=24 + len(words))
 
 
 @lru_cache(maxsize=2)
