@@ -33,8 +33,6 @@ from privfl.core import (
     Rule,
     Sampling,
     Threat,
-    client_party,
-    dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody
@@ -44,7 +42,7 @@ from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, t
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.wrapper.asked import Noises, asked_of, expected, require_mechanism
-from privfl.wrapper.receipt import Receipt, of_nobody
+from privfl.wrapper.receipt import Receipt, of_nobody, of_round
 from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
 from privfl.wrapper.sampled import require_drawn, require_known
 from privfl.wrapper.spent import spent_of, statement_of
@@ -168,6 +166,8 @@ class PrivateAggregation(Generic[O]):
         self.noise = noise or OsNoise()
         self.relation, self.threat = relation, threat or Threat()
         self._local = self.mechanism is not None and self.mechanism.local
+        if budget is not None:
+            budget.require_delta("delta", delta)
         self._account = None if budget is None else budget.opened()
         self._held: dict[frozenset[ClientId], str] = {}
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
@@ -192,8 +192,8 @@ class PrivateAggregation(Generic[O]):
     def aggregate(
         self, updates: Mapping[ClientId, V], example: V | None = None
     ) -> tuple[V, Receipt]:
-        """One round: the aggregate, of the kind and type of the updates (float32 where they are
-        whole numbers: a mean is none), and the receipt. All is computed in float32.
+        """One round, in float32: the aggregate, of the kind and type of the updates (float32 where
+        they are whole numbers: a mean is none), and the receipt.
 
         Args:
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
@@ -202,8 +202,7 @@ class PrivateAggregation(Generic[O]):
 
         Raises:
             BadUpdate: no updates, where that is no round of noise alone; different lengths, values
-                that are no real numbers, a client whose name is no whole number, NaN where no
-                privacy is claimed (else zero).
+                or names of clients that are no numbers, NaN where nothing is claimed (else zero).
             ConfigError: more clients than ``sampling`` draws, in this round or in all together.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
@@ -275,30 +274,15 @@ class PrivateAggregation(Generic[O]):
         if self._account is not None:
             self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
         del self._failed[frozenset(cohort)]
-        epsilon, note = self._spent()
-        said = self.channel.guarantee
-        receipt = Receipt(
-            round=plan.number,
-            survivors=opened.survivors,
-            dropped=tuple(
-                c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
-            ),
-            excluded=opened.excluded,
-            mail=MAIL[self._session.mail],
-            server_reads=said.server_reads(
-                len(opened.survivors),
-                opened.what.n if isinstance(opened.what, Rows) else None,
-                opened.disclosed,
-            ),
-            read_by=said.read_by(plan),
-            liars=said.liars(),
-            fidelity=said.fidelity,
-            bytes_sent=outcome.bytes_sent() if said.measured else None,
-            exchanges=outcome.exchanges if said.measured else None,
-            seconds=time.perf_counter() - began if said.measured else None,
+        receipt = of_round(
+            plan,
+            self.channel.guarantee,
+            MAIL[self._session.mail],
+            outcome,
+            opened,
+            seconds=time.perf_counter() - began,
             event=spent[0].event if spent else None,
-            epsilon=epsilon,
-            epsilon_note=note,
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(first, released["delta"].vector), receipt
@@ -332,13 +316,12 @@ class PrivateAggregation(Generic[O]):
         self._journal.settle(entry, spent)
         if self._account is not None:
             self._account.settle(held, spent)
-        epsilon, note = self._spent()
         receipt = of_nobody(
             plan,
             self.channel.guarantee,
             MAIL[self._session.mail],
             event=spent[0].event,
-            epsilon=(epsilon, note),
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(example, released["delta"].vector), receipt

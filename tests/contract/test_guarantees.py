@@ -198,12 +198,14 @@ def test_over_half_of_a_group_reads_the_rest_of_it_and_not_only_all_others(size,
     """A group was said to protect its members "unless the server colludes with all the others"."""
     n = 2 * size
     held = contributions(n, n + 4)
-    channel = BucketedSecAgg(size=size)
+    channel = BucketedSecAgg(size=size, threshold=None)
     played = PlayedRound.play(channel, held)
     group = channel.groups(played.plan)[0]
     who = {"server", *map(client_party, group[:colluding])}
     assert len(played.rows_of(who)) == read
     assert played.rows_of(who) == channel.guarantee.victims(who, played.plan)
+    whole = PlayedRound.play(BucketedSecAgg(size=size), held)
+    assert len(whole.rows_of(who)) == (colluding == size - 1)
 
 
 @pytest.mark.parametrize(

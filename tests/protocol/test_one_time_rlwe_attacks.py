@@ -157,7 +157,7 @@ def body_of(values, layout):
 # ---- one client against the multi-party scheme, and the same against this one
 
 
-def test_one_lying_client_reads_the_joint_key_and_then_with_the_server_every_update():
+def test_one_lying_client_reads_the_joint_key_and_with_the_server_every_update():
     """Under the multi-party scheme a client picks its own c1: c1 = K makes the published sum hold
     K times the joint secret.
     """
@@ -170,8 +170,7 @@ def test_one_lying_client_reads_the_joint_key_and_then_with_the_server_every_upd
         step = 96 - plain_bits(plan, ring.key().top)
         c1 = np.zeros((LIMBS, blocks, N), dtype=np.uint32)
         c1[1, 0, 0], c1[2, 0, 0] = (factor << step) >> 32 & 0xFFFFFFFF, (factor << step) >> 64
-        parts = (bytes(4 * blocks * N), to_bytes(c1))
-        return posted(ring, plan, parts)
+        return posted(ring, plan, (bytes(4 * blocks * N), to_bytes(c1)))
 
     outcome = session.play(hostile(chosen))
     assert outcome.opened.survivors == tuple(range(CLIENTS)), "the server takes it for honest"
@@ -185,7 +184,7 @@ def test_one_lying_client_reads_the_joint_key_and_then_with_the_server_every_upd
     key = TernaryPart()
     key.coefficients = taken  # all that the attacker has beside what travels
     plan, public = session.plan(session.number), session.members["client/4"].ring.key()
-    server = session.members["server"].ring.identity
+    server = session.members["server"].ring.identity  # the server that colludes opens its letters
     for i in range(CLIENTS - 1):
         sent = next(m.body for m in outcome.messages if m.sender == client_party(i))
         c0, c1 = SignedMessage.read(letter(server, sent, client_party(i))).whole()

@@ -87,7 +87,9 @@ class SpoilsRows(KeepsSecrets):
         if honest.bodies and honest.machine is None:
             for place, (entry, amount) in self.amounts.items():
                 if place in honest.bodies:
-                    honest.bodies[place] = _moved(now, honest.bodies[place].tobytes(), entry, amount)
+                    honest.bodies[place] = _moved(
+                        now, honest.bodies[place].tobytes(), entry, amount
+                    )
             self.amounts = {}
         rest = {who: body for who, body in mail.items() if who == "server/1"}
         return {**out, **honest.step(rest)} if rest else out
@@ -108,7 +110,9 @@ def spoils_rows(amounts: dict[int, tuple[int, int]]) -> Liars:
         made: dict[str, Party] = {}
         for who, party in honest.items():
             server = server_of(party)
-            made[who] = SpoilsRows(server, dict(amounts)) if isinstance(server, FirstServer) else party
+            made[who] = (
+                SpoilsRows(server, dict(amounts)) if isinstance(server, FirstServer) else party
+            )
         return made
 
     return Liars(enter=enter)
