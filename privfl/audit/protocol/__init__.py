@@ -1,5 +1,5 @@
 """Malicious servers and clients of secure aggregation, carried out and scored."""
 
-from privfl.audit.protocol.suite import Scored, attacks
+from privfl.audit.protocol.suite import ScoredAttack, attacks
 
-__all__ = ["Scored", "attacks"]
+__all__ = ["ScoredAttack", "attacks"]

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from privfl.audit.protocol.clients import Answers, Deals, Garbles, Shares
+from privfl.audit.protocol.clients import AnswersWrongly, DealsWrongly, Garbles, Shares
 from privfl.core import (
     Bounded,
     ClientId,
@@ -38,7 +38,7 @@ Lie = Callable[[Party], Party]
 
 
 @dataclass(frozen=True)
-class Scene:
+class FuzzedRound:
     """One random round: the channel, the plan, and everybody's update."""
 
     channel: SecAgg
@@ -46,7 +46,7 @@ class Scene:
     updates: dict[ClientId, Bounded]
 
     @classmethod
-    def drawn(cls, rng: random.Random) -> Scene:
+    def drawn(cls, rng: random.Random) -> FuzzedRound:
         """A cohort of 3 to 14 in either mode, on a complete graph or a sparse one."""
         n, d = rng.randint(3, 14), rng.randint(1, 9)
         degree, bits = rng.choice([4, 6, 8]), rng.choice([8, 12, 16])
@@ -137,10 +137,10 @@ def counted(play: Callable[[int], str], seeds: Iterable[int]) -> Counter[str]:
     return found
 
 
-def _standing(rng: random.Random) -> Scene:
+def _standing(rng: random.Random) -> FuzzedRound:
     """A scene whose graph the channel does not refuse."""
     while True:
-        scene = Scene.drawn(rng)
+        scene = FuzzedRound.drawn(rng)
         try:
             scene.channel.parameters(scene.plan)
         except ConfigError:
@@ -151,9 +151,9 @@ def _standing(rng: random.Random) -> Scene:
 def _lie(rng: random.Random) -> Lie:
     kind, how = rng.choice(SPOKEN), rng.randrange(4)
     if how == 0:
-        return lambda party: Deals(_client(party), _random_shares(rng))
+        return lambda party: DealsWrongly(_client(party), _random_shares(rng))
     if how == 1:
-        return lambda party: Answers(_client(party), _random_answers(rng))
+        return lambda party: AnswersWrongly(_client(party), _random_answers(rng))
     return lambda party: Garbles(_client(party), kind, _random_bytes(rng))
 
 

@@ -15,7 +15,7 @@ Edit = Callable[[PartyId, Kind, bytes], bytes]
 
 
 @dataclass(repr=False)
-class Edits(KeepsSecrets):
+class EditsLetters(KeepsSecrets):
     """The honest server, each of whose letters to a client is changed on its way out: by receiver,
     kind and body.
     """
@@ -37,7 +37,7 @@ class Edits(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class Asks(KeepsSecrets):
+class AsksEarly(KeepsSecrets):
     """A server that asks early: when it sends one kind of message, ``ahead`` sends another beside
     it an exchange later, before anybody has answered the first.
     """

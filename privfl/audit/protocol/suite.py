@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from privfl.audit.protocol.clients import Deals, Garbles
+from privfl.audit.protocol.clients import DealsWrongly, Garbles
 from privfl.audit.protocol.islands import IslandServer
-from privfl.audit.protocol.servers import Asks, Edit, Edits, told
+from privfl.audit.protocol.servers import AsksEarly, Edit, EditsLetters, told
 from privfl.core import (
     NO_FAULTS,
     Bounded,
@@ -48,7 +48,7 @@ UP = (Kind.ADVERTISE, Kind.SHARES, Kind.MASKED, Kind.CONSISTENCY, Kind.UNMASK)
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAttack:
     """What came of one attack. ``leaked`` is "nothing", "a sum of m of n" (m at least the quorum:
     what an honest round shows), or what should not be: "a sum of m, below the quorum", "a single
     update", "both secrets of a client". ``broken``: whether it is one of these.
@@ -73,7 +73,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttackedRound:
     """A round of n clients of a channel, and as many tries at it as there are attacks."""
 
     channel: SecAgg
@@ -115,14 +115,16 @@ class Scene:
         lie: Callable[[SecAggServerParty], Opener[Total]],
         faults: Faults = NO_FAULTS,
         plan: Callable[[ClientId], RoundPlan] | None = None,
-    ) -> Scored:
+    ) -> ScoredAttack:
         """A round with this server and these faults, scored."""
         everybody = self.enrolled()
         parties = self.parties(everybody, plan)
         outcome = drive(lie(self.server(everybody)), parties, faults, keep_bodies=True)
         return self.score(attack, outcome, everybody)
 
-    def score(self, attack: str, outcome: Outcome[Total], everybody: Enrolled[Total]) -> Scored:
+    def score(
+        self, attack: str, outcome: Outcome[Total], everybody: Enrolled[Total]
+    ) -> ScoredAttack:
         """What an outcome says of an attack."""
         quorum = self.channel.fewest(self.n)
         seen = self.channel.decode(outcome.received({"server"}), {"server": everybody.server})
@@ -136,7 +138,7 @@ class Scene:
         if both:
             leaked, broken = f"both secrets of {both} clients", True
         by, at = _refusals(outcome)
-        return Scored(attack, self.n, by, at, leaked, broken)
+        return ScoredAttack(attack, self.n, by, at, leaked, broken)
 
 
 def both_secrets(outcome: Outcome[Total], n: int, t: int) -> int:
@@ -177,9 +179,9 @@ def _refusals(outcome: Outcome[Total]) -> tuple[str, str]:
     return ", ".join(who) or "nobody", ", ".join(sorted(stages)) or "-"
 
 
-def attacks(channel: SecAgg, n: int) -> Iterator[Scored]:
+def attacks(channel: SecAgg, n: int) -> Iterator[ScoredAttack]:
     """Every attack of the suite on one channel and cohort, scored."""
-    scene = Scene(channel, n)
+    scene = AttackedRound(channel, n)
     yield scene.attacked("none: an honest round", lambda honest: honest)
     yield from _islands(scene)
     for kind in DOWN[: 4 if channel.active else 3]:
@@ -192,7 +194,7 @@ def attacks(channel: SecAgg, n: int) -> Iterator[Scored]:
     for kind in UP if channel.active else (*UP[:3], UP[4]):
         faults = Faults(byzantine={liar: _garbles(kind)})
         yield scene.attacked(f"client: garbage as {kind.name}", lambda h: h, faults)
-    dealt = Faults(byzantine={liar: lambda p: Deals(_own(p), lambda h, s: b"\xff" * 64)})
+    dealt = Faults(byzantine={liar: lambda p: DealsWrongly(_own(p), lambda h, s: b"\xff" * 64)})
     yield scene.attacked("client: shares outside of the field", lambda h: h, dealt)
 
 
@@ -206,12 +208,12 @@ def _noise(body: bytes) -> bytes:
     return body[: fields.HEADER] + secrets.token_bytes(len(body) - fields.HEADER)
 
 
-def _edits(edit: Edit) -> Callable[[SecAggServerParty], Edits]:
-    return lambda honest: Edits(honest, edit)
+def _edits(edit: Edit) -> Callable[[SecAggServerParty], EditsLetters]:
+    return lambda honest: EditsLetters(honest, edit)
 
 
-def _asks(kind: Kind, ask: Callable[[PartyId], bytes]) -> Callable[[SecAggServerParty], Asks]:
-    return lambda honest: Asks(honest, kind, ask)
+def _asks(kind: Kind, ask: Callable[[PartyId], bytes]) -> Callable[[SecAggServerParty], AsksEarly]:
+    return lambda honest: AsksEarly(honest, kind, ask)
 
 
 def _garbles(kind: Kind) -> Callable[[Party], Party]:
@@ -222,7 +224,7 @@ def _garbage(kind: Kind) -> Edit:
     return lambda to, sent, body: _noise(body) if sent is kind else body
 
 
-def _islands(scene: Scene) -> Iterator[Scored]:
+def _islands(scene: AttackedRound) -> Iterator[ScoredAttack]:
     """The server's friends are the corrupt share of the cohort, its last clients."""
     n, plan, channel = scene.n, scene.plan, scene.channel
     bad = range(n - int(channel.corrupt * n), n)
@@ -260,10 +262,10 @@ def _islands(scene: Scene) -> Iterator[Scored]:
         if by == "nobody" and not opened:
             by = "nobody: too few to share keys"
         leaked = " and ".join(f"a sum of {count} honest" for count in opened) or "nothing"
-        yield Scored(f"server: {name}", n, by, at, leaked, broken)
+        yield ScoredAttack(f"server: {name}", n, by, at, leaked, broken)
 
 
-def _sets(scene: Scene) -> Iterator[Scored]:
+def _sets(scene: AttackedRound) -> Iterator[ScoredAttack]:
     """Lies about who shared keys and who survived, told to some and not to others."""
     n, victim = scene.n, client_party(VICTIM)
     some = {client_party(c) for c in range(0, n, 2)}
@@ -273,7 +275,7 @@ def _sets(scene: Scene) -> Iterator[Scored]:
         def edit(to: PartyId, sent: Kind, body: bytes) -> bytes:
             return told(body, listed, n) if sent is kind and to_whom(to) else body
 
-        return lambda honest: Edits(honest, edit)
+        return lambda honest: EditsLetters(honest, edit)
 
     one_less = everybody - {VICTIM}
     last_less = everybody - {n - 1}
@@ -307,7 +309,7 @@ def _baited(plan: RoundPlan) -> Callable[[ClientId], RoundPlan]:
     return lambda client: bait if client == VICTIM else plan
 
 
-def _early(scene: Scene) -> Iterator[Scored]:
+def _early(scene: AttackedRound) -> Iterator[ScoredAttack]:
     now, n = scene.channel.parameters(scene.plan), scene.n
 
     def ask(to: PartyId) -> bytes:
@@ -318,7 +320,7 @@ def _early(scene: Scene) -> Iterator[Scored]:
         yield scene.attacked(f"server: asks to unmask beside {kind.name}", _asks(kind, ask))
 
 
-def _replayed(scene: Scene) -> Scored:
+def _replayed(scene: AttackedRound) -> ScoredAttack:
     """The same plan again, in which somebody is told to have left: the difference of the two sums
     would be one client's update.
     """
@@ -328,7 +330,7 @@ def _replayed(scene: Scene) -> Scored:
     outcome = drive(scene.server(everybody), scene.parties(everybody), faults, keep_bodies=True)
     found = scene.score("server: the same round twice", outcome, everybody)
     again = outcome.opened is not None
-    return Scored(
+    return ScoredAttack(
         found.attack,
         found.n,
         found.refused_by,
