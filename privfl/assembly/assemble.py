@@ -131,8 +131,11 @@ def _scenario(config: Config) -> Scenario:
     split = data_set(config)
     clients, root = deal(config, split, seeds)
     users = None if config.users is None else UserBounds(**config.users.model_dump())
+    kept: dict[str, str] = {}
     if users is not None:
-        clients = of_users(clients, split, users, seeds)
+        dealt, clients = clients, of_users(clients, split, users, seeds)
+        held, left = (sum(map(len, each.values())) for each in (dealt, clients))
+        kept = {"users": f"{users.words}: {left:,} of {held:,} samples are kept"}
     module: nn.Module = initialised(
         builder, split.shape, split.classes, seed=seeds.derive("model"), **options
     )
@@ -187,6 +190,7 @@ def _scenario(config: Config) -> Scenario:
             "data": split.about or split.name,
             "clients": f"{len(clients):,}",
             "split by": config.data.partition["name"],
+            **kept,
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),

@@ -269,6 +269,7 @@ class Pipeline:
                 among_colluders(self.sampling, self.colluders),
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
+                subject=self.neighbours.unit,
                 cohort_hidden=hidden,
                 cohort=plan.cohort if named and not everybody else None,
                 users=self.users,
@@ -296,7 +297,11 @@ class Pipeline:
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
     ) -> tuple[Charge, ...]:
         """What the noisy steps of a client's training cost its samples: against the server as well,
-        and against all other clients, for the noise is in everything that leaves the client.
+        and against all other clients, for the noise is in everything that leaves the client. Of
+        users, it is what all samples of one of them cost.
+
+        Raises:
+            ConfigError: nothing says how many samples a user has at most.
         """
         subject = f"{self.samples.unit} of client {client}"
         charged = stepped(round, steps, self.samples, subject, against="server_and_clients")

@@ -39,6 +39,8 @@ class Budget:
         require.positive(**{"budget.epsilon": self.epsilon, "budget.delta": self.delta})
         require.finite(**{"budget.epsilon": self.epsilon})
         require.positive(**{"1 - budget.delta": 1 - self.delta})
+        if not isinstance(self.ledger, Path):
+            raise ConfigError(f"budget.ledger must be a Path, and is {self.ledger!r}.")
 
     def opened(self) -> Account:
         """An account for one run.

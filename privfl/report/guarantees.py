@@ -78,7 +78,12 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("3 of 3", {"threshold": 3}),
             ("2 of 3, sums not verified", {"verify_sum": False}),
         ),
-        "bucketed_secagg": (("groups of 3", {}), ("groups of 2", {"size": 2})),
+        "bucketed_secagg": (
+            ("groups of 3", {}),
+            ("groups of 2", {"size": 2}),
+            ("groups of 3, threshold 0.6", {"threshold": 0.6}),
+            ("groups of 3, active", {"mode": "active"}),
+        ),
         "two_server": (
             ("mean", {}),
             ("mean, scores", {"rule": Mean(), "reveal": "scores"}),

@@ -33,8 +33,6 @@ from privfl.core import (
     Rule,
     Sampling,
     Threat,
-    client_party,
-    dropped,
 )
 from privfl.crypto import Plain
 from privfl.dp import NoBound, delta_protects_nobody
@@ -44,11 +42,11 @@ from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, t
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
 from privfl.wrapper.asked import Noises, asked_of, expected, require_mechanism
-from privfl.wrapper.receipt import Receipt, of_nobody
+from privfl.wrapper.receipt import Receipt, of_nobody, of_round
 from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
-from privfl.wrapper.sampled import require_drawn
+from privfl.wrapper.sampled import require_drawn, require_known
 from privfl.wrapper.spent import spent_of, statement_of
-from privfl.wrapper.updates import V, finite, flat_vector, like
+from privfl.wrapper.updates import V, finite, flat_vector, like, require_real
 
 O = TypeVar("O")
 
@@ -185,13 +183,15 @@ class PrivateAggregation(Generic[O]):
         self._session: Session[Any] = Session(self.channel, mail)
         self._id = secrets.token_bytes(16)
         self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
+        self._seen: set[ClientId] = set()
         self._round = 0
         self._last: Any = None
 
     def aggregate(
         self, updates: Mapping[ClientId, V], example: V | None = None
     ) -> tuple[V, Receipt]:
-        """One round: the aggregate, of the kind and type of the updates, and the receipt.
+        """One round: the aggregate, of the kind and type of the updates (float32 where they are
+        whole numbers: a mean is none), and the receipt. All is computed in float32.
 
         Args:
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
@@ -199,8 +199,10 @@ class PrivateAggregation(Generic[O]):
             example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, where that is no round of noise alone; different lengths, a
-                client whose name is no whole number, NaN where no privacy is claimed (else zero).
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, values
+                that are no real numbers, a client whose name is no whole number, NaN where no
+                privacy is claimed (else zero).
+            ConfigError: more clients than ``sampling`` draws, in this round or in all together.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
@@ -219,6 +221,7 @@ class PrivateAggregation(Generic[O]):
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        self._seen |= set(cohort)
         why_not = too_few(self.channel, len(cohort))
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
@@ -270,30 +273,15 @@ class PrivateAggregation(Generic[O]):
         if self._account is not None:
             self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
         del self._failed[frozenset(cohort)]
-        epsilon, note = self._spent()
-        said = self.channel.guarantee
-        receipt = Receipt(
-            round=plan.number,
-            survivors=opened.survivors,
-            dropped=tuple(
-                c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
-            ),
-            excluded=opened.excluded,
-            mail=MAIL[self._session.mail],
-            server_reads=said.server_reads(
-                len(opened.survivors),
-                opened.what.n if isinstance(opened.what, Rows) else None,
-                opened.disclosed,
-            ),
-            read_by=said.read_by(plan),
-            liars=said.liars(),
-            fidelity=said.fidelity,
-            bytes_sent=outcome.bytes_sent() if said.measured else None,
-            exchanges=outcome.exchanges if said.measured else None,
-            seconds=time.perf_counter() - began if said.measured else None,
+        receipt = of_round(
+            plan,
+            self.channel.guarantee,
+            MAIL[self._session.mail],
+            outcome,
+            opened,
+            seconds=time.perf_counter() - began,
             event=spent[0].event if spent else None,
-            epsilon=epsilon,
-            epsilon_note=note,
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(first, released["delta"].vector), receipt
@@ -308,6 +296,7 @@ class PrivateAggregation(Generic[O]):
                 "nobody was drawn, and no round before says what updates look like: give"
                 " example=..., a vector of their kind and length."
             )
+        require_real("example", example)
         d = len(example)
         pipeline = self._pipeline(d, ())
         if not pipeline.noise_alone(0):
@@ -326,13 +315,12 @@ class PrivateAggregation(Generic[O]):
         self._journal.settle(entry, spent)
         if self._account is not None:
             self._account.settle(held, spent)
-        epsilon, note = self._spent()
         receipt = of_nobody(
             plan,
             self.channel.guarantee,
             MAIL[self._session.mail],
             event=spent[0].event,
-            epsilon=(epsilon, note),
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(example, released["delta"].vector), receipt
@@ -350,6 +338,7 @@ class PrivateAggregation(Generic[O]):
         """
         if self.sampling is not None:
             require_drawn(len(cohort), self.sampling)
+            require_known(self._seen | set(cohort), self.sampling)
         if self._asked is not None and self._asked.found is None:
             n = len(cohort) if self.sampling is None else expected(self.sampling)
             plans = {"delta": RoundPlan(0, tuple(range(n)), d, self.bound.l2)}

@@ -210,3 +210,14 @@ def test_settings_under_which_nothing_is_proved_are_refused(kind, settings):
 def test_a_ridge_that_alone_costs_more_than_epsilon_is_refused():
     with pytest.raises(ConfigError, match="raise the ridge"):
         GaussianObjective.for_budget(epsilon=0.1, delta=1e-5, ridge=1.0)
+
+
+def test_the_steps_of_a_fit_name_the_number_of_rows_only_where_it_is_public():
+    told = {}
+    for n in (1, 5, 30):
+        x, y = torch.randn(n, 3), torch.arange(n) % 2
+        for made in (GaussianObjective(5.0, 5.0), PureObjective(1.0, 5.0)):
+            fitted = made.fit(x, y, OsNoise())
+            told[type(made).__name__, n] = {step.sampling.population for step in fitted.steps}
+    assert [told["GaussianObjective", n] for n in (1, 5, 30)] == [{1}] * 3
+    assert [told["PureObjective", n] for n in (1, 5, 30)] == [{1}, {5}, {30}]

@@ -2,15 +2,11 @@
 or of clients is false of them, what is claimed of users holds, and its price is exact.
 """
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from dp_accounting.pld import privacy_loss_distribution as dp_accounting_pld
-from scipy.special import logsumexp
-from scipy.stats import binom, norm
 from torch import nn
 
 from privfl import Federation
@@ -23,126 +19,19 @@ from privfl.core import (
     Charge,
     ConfigError,
     Dataset,
-    DpEvent,
-    Ledger,
     LocalPlan,
     Sampling,
     UserBounds,
 )
 from privfl.data import within_bounds
 from privfl.dp import Clip, Correlated, DPGradient, Gaussian, LocalGaussian, Release, spend
-from privfl.dp.accounting import mixture, sampled_gaussian
-from privfl.dp.accounting.pld import pld_epsilon, pld_profile
+from privfl.dp.accounting.pld import pld_epsilon
 from privfl.dp.opening import hinges
 from privfl.dp.strategies import Blt
 from privfl.engine import Budget, Poisson, Separated
 from privfl.training import LocalSGD
 
 DELTA = 1e-4
-CASES = [(2, 0.1, 1.0), (5, 0.3, 2.0), (20, 0.02, 1.5), (8, 0.5, 6.0), (3, 0.9, 4.0)]
-
-
-# ---- what a group of k costs
-
-
-def densities(k, q, z, points=400_001):
-    """P, the mixture, and N(0, z^2) on a fine grid, and its step."""
-    x, step = np.linspace(-14 * z, 6 * k + 14 * z, points, retstep=True)
-    p = sum(w * norm.pdf(x, j, z) for j, w in enumerate(binom.pmf(np.arange(k + 1), k, q)))
-    return p, norm.pdf(x, 0, z), step
-
-
-@pytest.mark.parametrize(("k", "q", "z"), CASES)
-def test_the_profile_of_a_group_is_the_integral_of_the_hockey_stick(k, q, z):
-    p, n, step = densities(k, q, z)
-    epsilons = np.array([-1.0, 0.0, 0.1, 0.5, 1.0, 2.0, 4.0])
-    ours = pld_profile({Release.gaussian(z, rate=q, group=k): 1}, epsilons)
-    for epsilon, delta in zip(epsilons, ours, strict=True):
-        sticks = [np.maximum(a - np.exp(epsilon) * b, 0).sum() * step for a, b in ((p, n), (n, p))]
-        assert max(sticks) - 1e-8 <= delta <= max(sticks) + 1e-6 + 1e-3 * max(sticks)
-
-
-@pytest.mark.parametrize(("k", "q", "z"), CASES)
-def test_renyi_dp_of_a_group_is_the_integral_in_both_directions(k, q, z):
-    x, step = np.linspace(-14 * z, 6 * k + 14 * z, 100_001, retstep=True)
-    heads = [norm.logpdf(x, j, z) + binom.logpmf(j, k, q) for j in range(k + 1)]
-    p, n = logsumexp(heads, axis=0), norm.logpdf(x, 0, z)
-    for order in (1.5, 2.0, 3.0, 6.0):
-        ways = [logsumexp(order * a + (1 - order) * b) for a, b in ((p, n), (n, p))]
-        exact = (max(ways) + math.log(step)) / (order - 1)
-        ours = mixture.rdp(np.array([order]), q, z, k)[0]
-        assert ours == pytest.approx(exact, rel=1e-6, abs=1e-9)
-
-
-def test_a_group_of_one_is_the_sampled_gaussian():
-    orders = np.array([1.3, 2.0, 7.0, 40.0])
-    for q, z in ((0.01, 1.0), (0.3, 4.0)):
-        one = mixture.rdp(orders, q, z, 1)
-        assert one == pytest.approx(sampled_gaussian.poisson(orders, q, z), rel=1e-6)
-        both = dp_accounting_pld.PrivacyLossDistribution(*mixture.loss_distributions(q, z, 1, 1e-4))
-        theirs = dp_accounting_pld.from_gaussian_mechanism(z, sampling_prob=q)
-        for steps in (1, 50):
-            mine = both.self_compose(steps).get_epsilon_for_delta(1e-5)
-            other = theirs.self_compose(steps).get_epsilon_for_delta(1e-5)
-            assert mine == pytest.approx(other, abs=1e-6)
-
-
-@pytest.mark.parametrize(("k", "q", "z", "steps"), [(3, 0.1, 2.0, 50), (8, 0.25, 8.0, 200)])
-def test_composed_groups_cost_what_dp_accountings_mixture_says(k, q, z, steps):
-    theirs = dp_accounting_pld.from_mixture_gaussian_mechanism(
-        z, np.arange(k + 1.0), binom.pmf(np.arange(k + 1), k, q), value_discretization_interval=2e-3
-    ).self_compose(steps)
-    ours = pld_epsilon({Release.gaussian(z, rate=q, group=k): steps}, 1e-5)
-    assert ours == pytest.approx(theirs.get_epsilon_for_delta(1e-5), abs=5e-3)
-
-
-def test_two_steps_of_a_group_are_never_under_the_true_integral():
-    k, q, z, delta = 3, 0.3, 2.0, 1e-3
-    x, step = np.linspace(-8 * z, k + 8 * z, 1501, retstep=True)
-    p = sum(w * norm.pdf(x, j, z) for j, w in enumerate(binom.pmf(np.arange(k + 1), k, q)))
-    pair, alone = np.outer(p, p) * step**2, np.outer(*[norm.pdf(x, 0, z)] * 2) * step**2
-    ours = pld_epsilon({Release.gaussian(z, rate=q, group=k): 2}, delta)
-    at = [np.maximum(pair - np.exp(e) * alone, 0).sum() for e in (ours - 1e-3, ours)]
-    assert at[1] <= delta * (1 + 1e-4)
-    assert at[0] >= delta * (1 - 1e-4)
-
-
-def test_no_other_gradients_of_a_group_lie_farther_apart_than_equal_ones():
-    k, q, z, rng = 3, 0.4, 1.0, np.random.default_rng(0)
-    x = np.linspace(-8, 11, 301)
-    grid, cell = np.stack(np.meshgrid(x, x, indexing="ij"), -1), (x[1] - x[0]) ** 2
-    n = np.exp(-(grid**2).sum(-1) / 2) / (2 * np.pi)
-    most = pld_profile({Release.gaussian(z, rate=q, group=k): 1}, np.array([0.3, 1.0, 2.0]))
-    for _ in range(12):
-        rows = rng.normal(size=(k, 2))
-        rows *= (rng.random((k, 1)) ** 0.2) / np.linalg.norm(rows, axis=1, keepdims=True)
-        p = np.zeros_like(n)
-        for subset in range(2**k):
-            drawn = [i for i in range(k) if subset >> i & 1]
-            weight = q ** len(drawn) * (1 - q) ** (k - len(drawn))
-            p += weight * np.exp(-((grid - rows[drawn].sum(0)) ** 2).sum(-1) / 2) / (2 * np.pi)
-        for epsilon, allowed in zip((0.3, 1.0, 2.0), most, strict=True):
-            sticks = [np.maximum(a - np.exp(epsilon) * b, 0).sum() for a, b in ((p, n), (n, p))]
-            assert max(sticks) * cell <= allowed * (1 + 1e-3)
-
-
-def test_without_sampling_a_group_moves_so_many_times_as_far():
-    assert Release.gaussian(6.0, "all", 1.0, group=3) == Release.gaussian(2.0, "all", 1.0)
-    event = DpEvent("skellam", {"l1": 10.0, "l2": 5.0, "variance": 400.0})
-    charge = Charge(0, event, Sampling("all", 1.0, 100, group=3), "user", "zero_out", "user")
-    assert dict(Release.of(charge).parameters)["l2"] == 15.0
-    drawn = replace(charge, event=DpEvent("gaussian", {"noise_multiplier": 6.0}))
-    for sampling, relation in (
-        (Sampling("fixed_size", 0.1, 100, group=3), "replace_one"),
-        (Sampling("poisson", 0.1, 100, group=3), "replace_one"),
-    ):
-        one = Release.of(replace(drawn, sampling=sampling, relation=relation))
-        assert not one.amplified
-        assert one.z == 2.0
-    seen = replace(drawn, sampling=Sampling("poisson", 0.1, 100, group=3), cohort_hidden=False)
-    assert Release.of(seen).z == 2.0
-    laplace = replace(charge, event=DpEvent("laplace", {"scale": 1.0}))
-    assert "noise_multiplier" in spend(Ledger((laplace,)), DELTA)[0].refused
 
 
 # ---- the attack: users through the real engine
@@ -214,8 +103,8 @@ def test_a_users_samples_move_a_batch_by_as_many_clips_as_were_drawn():
 
 
 def test_who_has_several_clients_is_told_by_more_than_a_client_is(federation):
-    """Devices: each client one person's, six of them to a person."""
-    persons, devices, rounds, z = 100, 6, 5, 4.0
+    """Devices: each client one person's, sixteen of them to a person."""
+    persons, devices, rounds, z = 60, 16, 5, 4.0
     ids = torch.arange(persons).repeat_interleave(devices)
     owned = UserBounds("person", max_clients_per_user=devices, one_user_per_client=True)
     inside, outside = [], []
@@ -320,9 +209,10 @@ def test_nobody_has_more_than_the_bounds_and_nobody_within_them_loses_anything()
 # ---- what is said, and what is refused
 
 
-def test_the_statement_names_users_their_bounds_and_what_is_dropped(tmp_path):
+def test_the_statement_names_users_their_bounds_and_what_is_dropped():
     run, _ = trained(people(torch.ones(20)), users=BOUNDS, training=short())
     line = claimed(run, "user")
+    assert line["claim"].startswith("Against the server and all other clients, which read what")
     assert (
         "user by 'person', at most 8 samples and 1 client each, what is beyond is dropped"
         in (line["claim"])
@@ -330,6 +220,20 @@ def test_the_statement_names_users_their_bounds_and_what_is_dropped(tmp_path):
     [charge] = run.ledger.charges
     assert Charge.from_json(charge.to_json()) == charge
     assert (charge.unit, charge.sampling.group, charge.users) == ("user", RECORDS, BOUNDS)
+
+
+def test_the_statement_says_against_whom_users_of_several_clients_are_protected(federation):
+    own = UserBounds("person", max_clients_per_user=2, one_user_per_client=True)
+    parts = {"mechanism": Gaussian(2.0), "sampler": Poisson(0.5), "persons": [0, 0, 1, 1]}
+    mean = Mean(weighted=False, denominator=2.0)
+    run = federation(torch.eye(4), users=own, aggregator=mean, **parts).run()
+    said = claimed(run, "user")["claim"]
+    assert said.startswith("Against whoever reads the released models, who learns no cohort")
+    assert "user by 'person', at most 2 clients each, what is beyond is dropped" in said
+    assert said.count("Against the server: none") == 1
+    [charge] = run.ledger.charges
+    assert (charge.subject, charge.sampling.group, charge.sampling.people) == ("user", 2, 2)
+    assert charge.cohort is None  # whose clients they are is not in it
 
 
 def short(**settings):
@@ -453,6 +357,7 @@ def test_a_config_bounds_the_writers_of_mnist():
     held = [writers[index].tolist() for index in made.scenario.clients.values()]
     assert made.scenario.people == 539 == len({writer for one in held for writer in one})
     assert max(one.count(writer) for one in held for writer in one) == 3
+    assert made.scenario.facts["users"].endswith("1,617 of 60,000 samples are kept")
     run = made.run()
     assert "user by 'writer', at most 3 samples and 1 client each" in claimed(run, "user")["claim"]
     with pytest.raises(ConfigError, match="go together"):

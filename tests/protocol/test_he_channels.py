@@ -175,7 +175,7 @@ def test_a_silent_client_and_a_garbled_one_are_left_out_by_name(scene):
         assert outcome.opened.survivors == (1, 3)
         return
     scene.assert_opened(outcome, (1, 3))
-    assert "not what was signed" in outcome.opened.excluded["client/2"]
+    assert "does not open" in outcome.opened.excluded["client/2"]
 
 
 @every_scene
@@ -424,4 +424,4 @@ def test_a_lying_decryptor_is_noticed_when_its_sum_cannot_be_one():
     scene = Scene(BFV())
     outcome = scene.play(faults=Faults(byzantine={"decryptor/0": liar}))
     assert outcome.opened is None
-    assert outcome.aborts["server"].blamed == "decryptor/0"
+    assert outcome.aborts["server"].blamed is None  # a client that encrypts garbage looks the same

@@ -45,7 +45,7 @@ def refused(session, body):
     return True
 
 
-@pytest.mark.parametrize("channel", [BFV(), CKKS()], ids=["bfv", "ckks"])
+@pytest.mark.parametrize("channel", [BFV(min_clients=3), CKKS(min_clients=3)], ids=["bfv", "ckks"])
 def test_empty_chunks_do_not_stand_for_those_of_the_client_before(channel):
     """Three of six send one ciphertext of their own and nothing behind it: read into the memory in
     which the victim's lay, each would be the victim's.

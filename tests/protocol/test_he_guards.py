@@ -26,11 +26,12 @@ from privfl.core import (
 from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he import keyfile
-from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer
+from privfl.crypto.he.client import posted
+from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
-from privfl.crypto.he.wire import Refused, SignedMessage, pack, seal, unpack, unsealed
+from privfl.crypto.he.wire import Refused, SignedMessage, letter, pack, seal, unpack, unsealed
 from privfl.crypto.primitives import Identity
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
@@ -69,7 +70,12 @@ class Attack:
         party = self.members[client_party(client)].enter(
             plan, Bounded(client, torch.full((self.d,), 0.1), 1.0)
         )
-        return SignedMessage.read(party.step({})["server"])
+        who, keys = client_party(client), self.members["server"].ring.identity
+        return SignedMessage.read(letter(keys, party.step({})["server"], who))
+
+    def to_server(self, who, plan, parts):
+        """Such parts as a client's ciphertext, signed and sealed as it is."""
+        return posted(self.members[who].ring, plan, parts)
 
     def fresh(self):
         """The next round, with everybody's ciphertexts."""
@@ -87,7 +93,7 @@ class Attack:
         if isinstance(self.channel, MultiPartyRLWE):
             held = bytes(sorted(self.members["decryptor/0"].held))
             return pack([pack([held]), forwarded(messages, left_out=[0])])
-        return b"".join(forwarded(messages))
+        return request(self.members["server"].ring, "decryptor/0", messages)
 
     def ask(self, plan, messages):
         return self.decryptor(plan).step({"server": self.request(messages)})
@@ -304,7 +310,6 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
     }.items():
         attack = Attack(channel)
         plan = attack.plan(1)
-        ring = attack.members["client/1"].ring
         parties = {
             f"client/{i}": (
                 attack.members[f"client/{i}"].enter(
@@ -313,13 +318,7 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
             )
             for i in range(4)
         }
-        junk = SignedMessage.signed(
-            ring.identity,
-            CIPHERTEXT,
-            ring.topic(plan),
-            "client/1",
-            (b"\xff" * 99,),
-        ).to_bytes()
+        junk = attack.to_server("client/1", plan, (b"\xff" * 99,))
 
         class Liar:
             def step(self, mail, junk=junk):
@@ -335,18 +334,11 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
 def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round():
     attack = Attack(BFV())
     plan = attack.plan(1)
-    ring = attack.members["client/1"].ring
     others = {
         i: attack.members[f"client/{i}"].enter(plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0))
         for i in (0, 2, 3)
     }
-    junk = SignedMessage.signed(
-        ring.identity,
-        CIPHERTEXT,
-        ring.topic(plan),
-        "client/1",
-        (pack([b"\xff" * 99]),),
-    ).to_bytes()
+    junk = attack.to_server("client/1", plan, (pack([b"\xff" * 99]),))
 
     class Liar:
         def step(self, mail):

@@ -140,5 +140,7 @@ def test_the_channel_has_no_other_way_out_than_the_flooded_one():
     assert (again.flooding_bits, again.releases) == (40, 1000)
     plan = RoundPlan(0, (0, 1), d=50, l2=1.0)
     ciphertext = secret.public.encrypt(np.zeros(51), plan)
-    first, second = secret.decrypt(ciphertext, plan, 2), secret.decrypt(ciphertext, plan, 2)
+    later = RoundPlan(1, (0, 1), d=50, l2=1.0)
+    first, second = secret.decrypt(ciphertext, plan, 2), secret.decrypt(ciphertext, later, 2)
     assert (first != second).all()
+    assert (first == secret.decrypt(ciphertext, plan, 2)).all()

@@ -94,6 +94,8 @@ def swap_keys(victims):
         rows, _ = fields.read_table(memoryview(body)[fields.HEADER :], 32, N)
         changed = {p: bytes(r) for p, r in rows.items()}
         for victim in victims:
+            if to == client_party(victim + 1):
+                continue  # its own key it knows
             secret = own.setdefault(victim, secrets.token_bytes(32))
             changed[victim] = backend().x25519_public(secret)
         return rewritten(body, fields.table(changed))
@@ -244,7 +246,7 @@ def test_an_earlier_rounds_keys_in_this_rounds_envelope_open_nothing():
 
     _, _, everybody, channel = run(record)
     outcome, honest, *_ = run(replay, number=1, everybody=everybody, channel=channel)
-    assert clients_that_abort(outcome, "unmask", "confirmed the same sets") == EVERYBODY
+    assert clients_that_abort(outcome, "share_keys", "other keys of this client's") == EVERYBODY
     assert honest.result is None
 
 
@@ -373,7 +375,7 @@ def test_points_of_small_order_are_refused_from_a_client():
         assert "unusable public key" in honest.excluded["client/2"]
 
 
-def test_a_client_that_copies_anothers_keys_is_excluded():
+def test_a_client_that_copies_anothers_keys_shuts_nobody_out():
     seen = {}
 
     def spoil(body):
@@ -391,4 +393,58 @@ def test_a_client_that_copies_anothers_keys_is_excluded():
     seen["keys"] = parties["client/1"].keys.public
     outcome = drive(everybody.server.enter(plan), parties, Faults(malformed={"client/5": spoil}))
     assert outcome.opened.survivors == (1, 2, 3, 4, 6)
-    assert "another client's keys" in outcome.opened.excluded["client/5"]
+    assert not outcome.opened.excluded
+    assert outcome.aborts.keys() == {"client/5"}
+
+
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_clients_that_were_sent_different_models_are_in_no_sum_together(mode, apart):
+    """Model inconsistency (Pasquini et al. 2022): the models are in every tag, so that who trained
+    from another one is in another round.
+    """
+    channel = SecAgg(mode=mode, graph="complete", corrupt=0.0)
+    told, other = (
+        RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0, models=(digit * 64,)) for digit in "ab"
+    )
+    everybody = Enrolled.fresh(channel, told.cohort)
+    parties = {
+        client_party(i): m.enter(other if i <= apart else told, Bounded(i, torch.ones(8) / 8, 1.0))
+        for i, m in everybody.clients.items()
+    }
+    outcome = drive(everybody.server.enter(told), parties)
+    if apart == 3:
+        assert outcome.opened is None
+        return
+    assert outcome.opened.survivors == (2, 3, 4, 5, 6)
+    assert "runs it with other parameters" in outcome.opened.excluded["client/1"]
+
+
+def test_a_client_that_found_the_server_out_answers_no_later_stage():
+    """Not even where whoever drives it hands it more mail."""
+    channel = SecAgg(mode="active", graph="complete", corrupt=0.0)
+    plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0)
+    everybody = Enrolled.fresh(channel, plan.cohort)
+    party = everybody.clients[1].enter(plan, Bounded(1, torch.zeros(8), 1.0))
+    others = {
+        client_party(i): m.enter(plan, Bounded(i, torch.zeros(8), 1.0))
+        for i, m in everybody.clients.items()
+        if i != 1
+    }
+    answers = []
+
+    class Watched:
+        def step(self, mail):
+            try:
+                answer = party.step(mail)
+            except StageAbort as abort:
+                answers.append(abort)
+                answer = {}
+            if mail and mail["server"][4] == Kind.SURVIVORS and not answers:
+                with pytest.raises(StageAbort, match="two different SURVIVORS"):
+                    party.step({"server": survivors(mail["server"], range(N - 1))})
+            return answer
+
+    drive(everybody.server.enter(plan), {**others, "client/1": Watched()})
+    assert answers
+    assert "two different SURVIVORS" in str(answers[-1])

@@ -40,9 +40,9 @@ class HomomorphicChannel:
     that lies ALONE cannot make decryptors open one client's ciphertext, a small sum, an old round
     or the same round twice; it chooses whose ciphertexts are summed. With all but one of a quorum
     of colluding clients it reads one client a round. Where clients share the key, or sums are not
-    verified, it reads single updates alone. Transport is authenticated, as in the set-up in which the parties
-    learn each other's keys. There is no proof that a ciphertext or a decryptor's part is well
-    formed: a client can put any vector into the sum, and one decryptor can move it.
+    verified, it reads single updates alone. Transport is authenticated, as in the set-up in which
+    the parties learn each other's keys. There is no proof that a ciphertext is well formed: a
+    client can put any vector into the sum.
     """
 
     __slots__ = ()
@@ -127,7 +127,9 @@ class HomomorphicChannel:
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Keys: {self.arrangement.keys}. {self.guarantee.describe()}"
+        arrangement = self.arrangement
+        copies = f" {arrangement.copies}" if arrangement.verifies else ""
+        return f"Keys: {arrangement.keys}. {self.guarantee.describe()}{copies}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that

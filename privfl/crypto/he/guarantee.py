@@ -16,12 +16,14 @@ _ONCE = "decryptors that open a round once"
 
 @dataclass(frozen=True, slots=True)
 class SchemeLies:
-    """The lies of a scheme's own: a decryptor that moves the sum (``moves``, and ``says`` how), a
+    """The lies of a scheme's own: a decryptor that moves the sum (``moves``, and ``says`` how; and
+    nothing comes of it where parts are ``proven`` and enough others are left), a
     server that has one ciphertext opened where sums are not verified, two sums of a round under a
     split key.
     """
 
     moves: Callable[[], Liars] = answers_another
+    proven: bool = False
     says: str = "answers another sum than it decrypted"
     one: Callable[[], Liars] = opens_one
     says_one: str = "calls one client's ciphertext a sum"
@@ -42,6 +44,7 @@ def he_guarantee(arrangement: Arrangement, own: SchemeLies) -> Guarantee[Liars]:
         assumes=tuple(_assumed(arrangement)),
         shows="only the sum of {count} updates",
         settings=lambda n: _settings(arrangement, n),
+        tapped=False,
     )
 
 
@@ -82,7 +85,7 @@ def _holder_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
     if arrangement.keys != "shared":
         who = arrangement.decryptors[0]
         silence: Power = "nothing" if arrangement.threshold < arrangement.holders else "abort"
-        told.append(Lie(Coalition.of(who), "shift", own.says, own.moves))
+        told.append(Lie(Coalition.of(who), silence if own.proven else "shift", own.says, own.moves))
         told.append(lies.falls_silent(who, silence))
     return told
 

@@ -27,9 +27,10 @@ class Arrangement:
     ``threshold`` of whom decrypt. ``joint``: they make it together, and no dealer. Decryptors
     refuse sums of fewer than ``min_clients`` (None: of fewer than secure aggregation's quorum, more
     than half of the cohort, so that a server does not read a client with one friend); with
-    ``verify_sum`` they are handed every signed ciphertext and add them themselves. ``releases``: how many sums one key opens, where that is
-    limited. More than half of the holders must take part in a decryption, or two groups of them
-    could open two sums of one round that differ by one client.
+    ``verify_sum`` they are handed every signed ciphertext and add them themselves. ``releases``:
+    how many sums one key opens, where that is limited. More than half of the holders must take part
+    in a decryption, or two groups of them could open two sums of one round that differ by one
+    client.
 
     Raises:
         ConfigError: an arrangement that cannot be.
@@ -88,6 +89,16 @@ class Arrangement:
         """
         return self.verify_sum and self.keys != "shared"
 
+    @property
+    def copies(self) -> str:
+        """Who can have a client's ciphertext counted twice, where sums are verified."""
+        seers = "the server" if self.keys == "joint" else "the server, or a decryptor,"
+        return (
+            "Ciphertexts are sealed to the server, and by it to the decryptors: no client sees"
+            f" another's, and copies are refused. But {seers} that works with a client can have one"
+            " sent again, re-randomised, and nobody can tell."
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """What a report says aloud."""
         said = []
@@ -96,7 +107,12 @@ class Arrangement:
                 "Every client holds the one secret key: any client together with the server reads"
                 " everyone."
             )
-        elif not self.verify_sum:
+        if self.keys == "threshold":
+            said.append(
+                "A dealer makes the key and splits it: it knows the whole key, and is trusted to"
+                " forget it."
+            )
+        if self.keys != "shared" and not self.verify_sum:
             taken = (
                 "take the decryptors' key"
                 if self.keys == "joint"
@@ -104,5 +120,8 @@ class Arrangement:
             )
             said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
         if self.keys == "joint":
-            said.append("The multi-party scheme is experimental and unaudited.")
+            said.append(
+                "The multi-party scheme is experimental and unaudited, and one malicious client"
+                " reads its key off a published sum."
+            )
         return tuple(said)

@@ -155,7 +155,11 @@ class SecAggClientParty(KeepsSecrets):
         parameters = self.parameters
         adverts, rest = fields.read_table(content, parameters.key_bytes, parameters.n)
         fields.ends(rest)
-        adverts.pop(self.position, None)
+        if adverts.pop(self.position, self.keys.public) != self.keys.public:
+            raise StageAbort(
+                "share_keys",
+                "the server has other keys of this client's, which it has lost: it drops out",
+            )
         due = self.drawn if parameters.chosen else parameters.neighbours(self.position)
         if not adverts.keys() <= set(due):
             raise Malformed("keys of clients that hold no shares of this one's")
@@ -219,7 +223,9 @@ class SecAggClientParty(KeepsSecrets):
         return self._write(Kind.MASKED, self.facts, packed, *(words[i] for i in sorted(words)))
 
     def _keep(self, owner: int, plain: bytes) -> None:
-        """Keep another's shares, if they are any: of a liar's, the other holders' will do."""
+        """Keep shares, if they are any: of what is none, its holder would be blamed; of a liar's
+        the other holders' will do.
+        """
         seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
         if shamir.in_range(seed) and shamir.in_range(key):
             self.seed_shares[owner], self.key_shares[owner] = seed, key
@@ -257,9 +263,9 @@ class SecAggClientParty(KeepsSecrets):
         listed = fields.bit_set(survivors, parameters.n)
         self.agreed = self.masked + hashlib.sha256(listed).digest()
         self.expects = Kind.SIGNATURES
-        owners = self.seed_shares.keys() & survivors - {self.position}
+        said = self.pairs.say("survivors", words, self.agreed)
         return self._write(
-            Kind.CONSISTENCY, fields.table(self.pairs.say("survivors", owners, self.agreed))
+            Kind.CONSISTENCY, *(said.get(owner, bytes(WORD)) for owner in sorted(words))
         )
 
     def _signatures(self, content: memoryview) -> bytes:

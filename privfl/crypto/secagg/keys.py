@@ -18,8 +18,10 @@ WORD = 8
 """Bytes of what one client says to another so that the server cannot forge it: it has one guess at
 each of them in a round, and must guess many to gain anything.
 """
-SEALED = 12 + 2 * shamir.SIZE + 16
-"""Nonce, a share of the seed and one of the key, tag."""
+DEALT = 8
+"""Bytes of a commitment to one share: another share with the same one takes 2^63 tries."""
+SEALED = 2 * DEALT + 2 * shamir.SIZE + 16
+"""Commitments to a share of the seed and to one of the key, the two sealed, tag."""
 
 _SMALL_ORDER = frozenset(
     {
@@ -91,6 +93,15 @@ def commitment(tag: bytes, position: int, b: bytes) -> bytes:
     return hashlib.sha256(
         b"privfl/1/secagg/seed" + tag + position.to_bytes(4, "little") + b
     ).digest()
+
+
+def dealt(tag: bytes, owner: int, holder: int, what: str, share: bytes) -> bytes:
+    """Binds a client to a share that it deals, in the server's sight: a holder that shows another
+    is convicted, and a share that is this one and off the polynomial convicts its dealer.
+    """
+    label = f"privfl/1/secagg/dealt {what}".encode() + tag
+    ends = owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
+    return hashlib.sha256(label + ends + share).digest()[:DEALT]
 
 
 def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:

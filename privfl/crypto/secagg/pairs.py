@@ -5,7 +5,6 @@ against an active server words that nobody else can say.
 from __future__ import annotations
 
 import hmac
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -67,15 +66,15 @@ class Pairs(KeepsSecrets):
     def meet(self, publics: Mapping[int, Buffer]) -> None:
         """Take note of others' public keys.
 
+        Two clients may have the same: all that is derived from them hangs on whose they are.
+
         Raises:
-            StageAbort: two clients have the same keys, or one has two.
+            StageAbort: one client has two.
         """
         for other, public in publics.items():
             known = self.publics.setdefault(other, bytes(public))
             if known != public:
                 raise StageAbort("masked_input", "one client has two keys", "server")
-        if len({*self.publics.values(), self.keys.public}) != len(self.publics) + 1:
-            raise StageAbort("share_keys", "two clients have the same keys", "server")
 
     def seal(self, sealing: Mapping[int, bytes]) -> dict[int, Buffer]:
         """A box for each of these others."""
@@ -87,9 +86,10 @@ class Pairs(KeepsSecrets):
             if self.now.active:
                 self.roots[other] = secret
             key = keys.share_key(secret, self.now.tag, self.position, other)
-            nonce = secrets.token_bytes(12)
             bound = keys.bound_to(self.now.tag, self.position, other)
-            out[other] = nonce + self._library.seal(key, nonce, plain, bound)
+            dealt = self._dealt(self.position, other, plain)
+            # other shares have other commitments: no key seals two boxes under one nonce
+            out[other] = dealt + self._library.seal(key, dealt[:12], plain, bound)
         return out
 
     def open(self, boxes: Mapping[int, Buffer]) -> dict[int, bytes]:
@@ -99,13 +99,22 @@ class Pairs(KeepsSecrets):
             bound = keys.bound_to(self.now.tag, other, self.position)
             for secret in self._secrets(other, agree):
                 key = keys.share_key(secret, self.now.tag, other, self.position)
-                plain = self._library.unseal(key, bytes(box[:12]), bytes(box[12:]), bound)
-                if plain is not None and len(plain) == 2 * shamir.SIZE:
-                    out[other] = plain
+                sealed = bytes(box[2 * keys.DEALT :])
+                plain = self._library.unseal(key, bytes(box[:12]), sealed, bound)
+                if plain is not None:
+                    if self._dealt(other, self.position, plain) == box[: 2 * keys.DEALT]:
+                        out[other] = plain
                     if self.now.active:
                         self.roots[other] = secret
                     break
         return out
+
+    def _dealt(self, owner: int, holder: int, plain: bytes) -> bytes:
+        seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
+        tag = self.now.tag
+        return keys.dealt(tag, owner, holder, "seed", seed) + keys.dealt(
+            tag, owner, holder, "key", key
+        )
 
     def mask_seeds(self, others: Iterable[int]) -> dict[int, bytes]:
         """The seeds of the masks that this client shares with these others."""

@@ -48,7 +48,7 @@ class SecAggServerParty(KeepsSecrets):
 
     Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are
     next round's keys that came with an earlier round's last message, by client; ``collected``
-    gathers those for the next.
+    gathers those for the next. ``signed``: it checks who signed keys, as only a replay does not.
     """
 
     parameters: SecAggParameters
@@ -63,9 +63,9 @@ class SecAggServerParty(KeepsSecrets):
     collected: dict[ClientId, bytes]
     expects: Kind = Kind.ADVERTISE
     started: bool = False
+    signed: bool = True
     waits: int = 0
     adverts: dict[int, bytes] = field(default_factory=dict)
-    known: set[bytes] = field(default_factory=set)
     sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
     arrived: list[memoryview] = field(default_factory=list)
@@ -179,9 +179,7 @@ class SecAggServerParty(KeepsSecrets):
             raise Malformed(f"an advertisement of {len(content)} bytes")
         if keys.unusable(public[:32]) or keys.unusable(public[-32:]):
             raise Malformed("an unusable public key")
-        if public in self.known:
-            raise Malformed("another client's keys")
-        if now.active:
+        if now.active and self.signed:
             client = self.plan.cohort[position]
             statement = keys.advertisement(self.epoch, client, public)
             signature = bytes(content[now.key_bytes : now.key_bytes + signed])
@@ -197,7 +195,6 @@ class SecAggServerParty(KeepsSecrets):
             self.drawn[position] = drawn
         fields.ends(rest)
         self.adverts[position] = public
-        self.known.add(public)
 
     def _holders(self, position: int) -> frozenset[int]:
         """Whom a client that advertised shares its secrets with, but for itself."""
@@ -234,11 +231,12 @@ class SecAggServerParty(KeepsSecrets):
         self.summed.add(position)
 
     def _consistency(self, position: int, content: memoryview) -> None:
-        words, rest = fields.read_table(content, WORD, self.parameters.n)
-        fields.ends(rest)
-        if not all(owner in self.summed and position in self.sealed[owner] for owner in words):
-            raise Malformed("words for clients whose shares it does not hold")
-        self.confirmed[position] = {owner: bytes(word) for owner, word in words.items()}
+        owners = sorted(owner for owner in self.summed if position in self.words[owner])
+        if len(content) != WORD * len(owners):
+            raise Malformed("words for clients whose shares it does not hold, or not for all")
+        self.confirmed[position] = {
+            owner: bytes(content[i * WORD : (i + 1) * WORD]) for i, owner in enumerate(owners)
+        }
 
     def _unmask(self, position: int, content: memoryview) -> None:
         seeds, rest = fields.read_table(content, shamir.SIZE, self.parameters.n)
@@ -247,17 +245,32 @@ class SecAggServerParty(KeepsSecrets):
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
-        try:
-            for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
-                for owner, value in [
-                    (owner, shamir.from_bytes(raw)) for owner, raw in shares.items()
-                ]:
-                    known.setdefault(owner, {})[position + 1] = value
-        except ValueError as wrong:
-            raise Malformed(str(wrong)) from None
+        for what, shares in (("seed", seeds), ("key", gone)):
+            for owner, share in shares.items():
+                self._dealt(owner, position, what, bytes(share))
+        for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
+            for owner, share in shares.items():
+                known.setdefault(owner, {})[position + 1] = shamir.from_bytes(share)
         self.answered.add(position)
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
+
+    def _dealt(self, owner: int, holder: int, what: str, share: bytes) -> None:
+        """Refuse a share that its owner did not deal to its holder.
+
+        Raises:
+            Malformed: it deals none to it, or dealt another; or it is no field element.
+        """
+        if not shamir.in_range(share):
+            raise Malformed("a share that is no field element")
+        if owner == holder:
+            return
+        box = self.sealed[owner].get(holder)
+        if box is None:
+            raise Malformed(f"a share of {self._name(owner)}, which it does not hold")
+        at = 0 if what == "seed" else keys.DEALT
+        if keys.dealt(self.parameters.tag, owner, holder, what, share) != box[at : at + keys.DEALT]:
+            raise Malformed(f"another share of {self._name(owner)} than it was dealt")
 
     def _advance(self) -> Mail:
         """Go on with whoever is left."""
@@ -322,9 +335,12 @@ class SecAggServerParty(KeepsSecrets):
         if self.parameters.complete:
             everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
+
+        # a client that lost its carried keys must see it
+        own = [{i} if self.carry else set[int]() for i in range(self.plan.n)]
         return {
             self._name(i): self._write(
-                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i)})
+                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i) | own[i]})
             )
             for i in sorted(self.adverts)
         }
@@ -357,9 +373,7 @@ class SecAggServerParty(KeepsSecrets):
         )
         unmasking.open(self.total, self.summed, gone, self._library)
         for liar, lie in unmasking.byzantine.items():
-            self.excluded.setdefault(
-                self._name(liar), f"stage unmask: {lie}; its contribution is in the sum"
-            )
+            self.excluded.setdefault(self._name(liar), f"stage unmask: {lie}")
         survivors = tuple(client for i, client in enumerate(self.plan.cohort) if i in self.summed)
         opened = self.code.decode(lift(self.total, self.parameters.ring), self.plan, len(survivors))
         self.result = Opened(opened, survivors, excluded=dict(self.excluded))
@@ -367,9 +381,7 @@ class SecAggServerParty(KeepsSecrets):
     def _partners(self) -> Callable[[int], frozenset[int]]:
         if not self.parameters.active:
             return lambda owner: frozenset(self.parameters.neighbours(owner))
-        toward: dict[int, set[int]] = {
-            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
-        }
+        toward = {i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()}
         for sender, sealed_boxes in self.sealed.items():
             for receiver in sealed_boxes:
                 toward.setdefault(receiver, set()).add(sender)

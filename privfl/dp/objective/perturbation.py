@@ -44,7 +44,8 @@ _APART = (6e-4, 1e-12)
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """Weights [d] that left, and what they cost: charges are made of ``steps`` by
-    `dp.charges.stepped`, for these ``neighbours``.
+    `dp.charges.stepped`, for these ``neighbours``. The steps name the number of rows only where
+    it is public, under replace_one; under add_remove it is what the noise hides, and they say 1.
     """
 
     weights: Float[Tensor, " d"]
@@ -254,6 +255,6 @@ def _fitted(
     neighbours: Neighbours,
     noise: NoiseSource,
 ) -> Fitted:
-    everybody = Sampling("all", 1.0, max(n, 1))
+    everybody = Sampling("all", 1.0, n if neighbours.relation == "replace_one" else 1)
     steps = tuple(NoisySteps(event, everybody, 1, noise.repeatable) for event in events)
     return Fitted(torch.from_numpy(weights), steps, neighbours)

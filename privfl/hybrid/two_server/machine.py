@@ -5,7 +5,7 @@ the seven of a comparison.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -159,7 +159,7 @@ class Machine(KeepsSecrets):
                     continue
                 if self.mine is None:
                     self.mine = step.say(self)
-                    out += [_FRAME.pack(self.frame, len(self.mine)), self.mine]
+                    out.append(frame_of(self.frame, self.mine))
                 theirs = self.inbox.pop(self.frame, None)
                 if theirs is None:
                     break
@@ -174,13 +174,28 @@ class Machine(KeepsSecrets):
         return out
 
     def _receive(self, mail: Buffer | None) -> None:
-        view = memoryview(b"" if mail is None else mail)
-        while view:
-            if len(view) < _FRAME.size:
-                raise Malformed("a step is cut off")
-            frame, size = _FRAME.unpack_from(view)
-            body, view = view[_FRAME.size : _FRAME.size + size], view[_FRAME.size + size :]
-            if len(body) != size:
-                raise Malformed("a step is cut off")
+        for frame, body in frames_in(b"" if mail is None else mail):
             if self.frame <= frame < self.frame + _PENDING:  # an earlier one is a duplicate
                 self.inbox.setdefault(frame, bytes(body))
+
+
+def frame_of(number: int, body: bytes) -> bytes:
+    """One step's message as it travels."""
+    return _FRAME.pack(number, len(body)) + body
+
+
+def frames_in(mail: Buffer) -> Iterator[tuple[int, memoryview]]:
+    """The steps' messages of one letter, with their numbers.
+
+    Raises:
+        Malformed: one is cut off.
+    """
+    view = memoryview(mail)
+    while view:
+        if len(view) < _FRAME.size:
+            raise Malformed("a step is cut off")
+        number, size = _FRAME.unpack_from(view)
+        body, view = view[_FRAME.size : _FRAME.size + size], view[_FRAME.size + size :]
+        if len(body) != size:
+            raise Malformed("a step is cut off")
+        yield number, body

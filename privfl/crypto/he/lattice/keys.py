@@ -12,7 +12,7 @@ import tenseal.sealapi as seal
 
 from privfl.core import Buffer, KeepsSecrets, RoundPlan
 from privfl.crypto.he.lattice import frames
-from privfl.crypto.he.lattice.flooding import deviation, gaussian
+from privfl.crypto.he.lattice.flooding import deviation, gaussian, seed
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.lattice.residues import Form, body_of, chunks_of
 from privfl.crypto.he.lattice.seal import context, encoders, passage
@@ -153,9 +153,10 @@ class LatticeSecret(KeepsSecrets):
         lattice = self.public.lattice
         if lattice.scheme == "bfv":
             return numbers
-        released: Numbers = numbers + deviation(
+        noise = gaussian(len(numbers), seed(self.secret, ciphertext, plan, count))
+        released: Numbers = numbers + noise * deviation(
             lattice, plan, count, self.flooding_bits, self.releases
-        ) * gaussian(len(numbers))
+        )
         return released
 
     def _decrypted(self, ciphertext: Parts, plan: RoundPlan) -> Numbers:

@@ -36,10 +36,13 @@ UNAUDITED = "One-time-pad RLWE is our own code, unaudited, and not constant-time
 
 @dataclass(frozen=True, slots=True)
 class OneTimeRLWE(OneTimeSettings):
-    """Every client hides its integers under a one-time pad of ring learning with errors, and deals
-    the short key of that pad to ``holders`` decryptors, any ``threshold`` of whom open the sum of
-    the keys of one set of clients a round, and with it the sum of the updates (after Stevens et al.
-    2021 and Bell et al. 2023; docs/one-time-rlwe.md has scheme, bounds and proofs).
+    """One-time pads of ring learning with errors, whose keys are dealt to decryptors in shares
+    (after Stevens et al. 2021, and ACORN: Bell et al. 2023).
+
+    Every client hides its integers under a pad of its own, and deals the short key of that pad to
+    ``holders`` decryptors, any ``threshold`` of whom open the sum of the keys of one set of clients
+    a round, and with it the sum of the updates. docs/one-time-rlwe.md has scheme, bounds and
+    proofs.
 
     b = a s + e + step * digits in the ring of degree 4096 mod 2^96: a is public and follows from
     the round, s and e are short, fresh, and serve once. The key travels in Shamir's shares mod

@@ -10,7 +10,7 @@ from privfl.crypto.he.onetime.message import DEALT, dealt_parts
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.set_up import Occasions
-from privfl.crypto.he.wire import SignedMessage
+from privfl.crypto.he.wire import SignedMessage, digest
 
 
 class OneTimeClientParty(KeepsSecrets):
@@ -49,7 +49,8 @@ class OneTimeClientParty(KeepsSecrets):
         numbers = settings.scheme.encode(update, self.plan)
         short = ShortStream(settings.secrets).take(1)[0]
         body = encrypted(numbers, short, settings.secrets, topic, layout)
+        first = digest(body)
         dealt = Dealing(short, settings.threshold)
-        parts = dealt_parts(dealt, body, topic, who, self.occasions.heard, self.directory)
-        message = SignedMessage.signed(self.identity, DEALT, topic, who, parts)
+        parts = dealt_parts(dealt, body, first, topic, who, self.occasions.heard, self.directory)
+        message = SignedMessage.signed(self.identity, DEALT, topic, who, parts, first)
         return {"server": message.to_bytes()}

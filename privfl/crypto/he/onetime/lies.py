@@ -32,7 +32,7 @@ from privfl.crypto.he.onetime.message import CHECKED, DEALT, OPEN, id_of, ids_by
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
 from privfl.crypto.he.onetime.server import OneTimeServerParty
-from privfl.crypto.he.wire import SignedMessage, unsealed
+from privfl.crypto.he.wire import SignedMessage, digest, unsealed
 
 
 def _decryptor(party: Party) -> OneTimeDecryptorParty:
@@ -129,7 +129,7 @@ class DealsBadly(KeepsSecrets):
         body = encrypted(numbers, under, settings.secrets, topic, layout)
         dealt = self.kind(short, settings.threshold)
         parts = message.dealt_parts(
-            dealt, body, topic, who, honest.occasions.heard, honest.directory
+            dealt, body, digest(body), topic, who, honest.occasions.heard, honest.directory
         )
         return SignedMessage.signed(honest.identity, DEALT, topic, who, parts).to_bytes()
 

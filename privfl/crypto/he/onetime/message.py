@@ -14,7 +14,7 @@ from hashlib import sha256
 from privfl.core import Abort, Buffer, KnownKeys, PartyId, PartyKeys
 from privfl.crypto.he.onetime import dealing
 from privfl.crypto.he.onetime.dealing import REPS, ROWS, Dealing, Values
-from privfl.crypto.he.wire import Refused, SignedMessage, Topic, digest, seal, unsealed
+from privfl.crypto.he.wire import Refused, SignedMessage, Topic, seal, unsealed
 
 DEALT, CHECKED, OPEN, SHARE = b"DEAL", b"CHCK", b"ASK ", b"SHAR"
 """Client to all: its contribution and dealing. Decryptor to server: whose dealings are good. Server
@@ -28,13 +28,15 @@ _ID = 32
 
 def dealt_parts(
     dealt: Dealing,
-    body: bytes,
+    body: Buffer,
+    first: bytes,
     topic: Topic,
     sender: PartyId,
     occasions: Mapping[PartyId, bytes],
     directory: KnownKeys,
 ) -> tuple[Buffer, ...]:
-    """The parts of a client's message: contribution, proof, boxes. ``occasions``: what every
+    """The parts of a client's message: contribution, proof, boxes. ``first``: the digest of the
+    contribution; ``occasions``: what every
     decryptor drew for this session, empty where it was not heard, and then its box is empty too.
 
     Raises:
@@ -45,7 +47,7 @@ def dealt_parts(
         for j in range(len(occasions))
     ]
     commitments = [committed(plain) for plain in plains]
-    root = root_of(topic, sender, digest(body), commitments)
+    root = root_of(topic, sender, first, commitments)
     proof = dealing.to_bytes(dealt.proof(dealing.challenge(root)))
     boxes: list[Buffer] = []
     for (who, occasion), plain in zip(occasions.items(), plains, strict=True):

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import Buffer
@@ -37,7 +38,8 @@ class PublicPolynomials:
     def take(self, k: int) -> Words:
         """The next k of them, [3, k, N]."""
         raw = self._cipher.update(bytes(4 * LIMBS * k * N))
-        return np.frombuffer(raw, dtype="<u4").reshape(k, LIMBS, N).swapaxes(0, 1)
+        words = np.frombuffer(raw, dtype="<u4").reshape(k, LIMBS, N)
+        return np.ascontiguousarray(words.swapaxes(0, 1))
 
 
 class ShortStream:
@@ -71,27 +73,37 @@ def _gaussian() -> npt.NDArray[np.uint64]:
 
 def encrypted(
     numbers: Numbers, short: Small, secrets: Secrets, topic: Topic, layout: Layout
-) -> bytes:
+) -> memoryview:
     """A contribution [d + 1] under the one-time key ``short`` [N], which must be fresh: limbs
     [3, blocks, N] as they travel.
     """
-    digits = np.zeros((layout.slots, layout.blocks, N), dtype=np.int64)
-    digits.reshape(-1)[: len(numbers)] = numbers
-    digits += layout.top
-    out = np.empty((LIMBS, layout.blocks, N), dtype=np.uint32)
+    out = np.empty((LIMBS, layout.blocks, N), dtype="<u4")
     public, errors, key = PublicPolynomials(topic), ShortStream(secrets), spectrum(short)
-    scratch = np.empty((min(BLOCK, layout.blocks), N), dtype=np.int64)
+    moved_up = layout.top * np.array(layout.weights, dtype=np.int64).sum(axis=0)
     for start in range(0, layout.blocks, BLOCK):
         block = slice(start, min(start + BLOCK, layout.blocks))
         here = block.stop - start
         limbs = product(spectrum(public.take(here)), key)
         limbs[0] += errors.take(here)
-        for digit, weights in zip(digits[:, block], layout.weights, strict=True):
-            for limb, weight in zip(limbs, weights, strict=True):
-                if weight:
-                    np.add(limb, np.multiply(digit, weight, out=scratch[:here]), out=limb)
-        out[:, block] = carried(*limbs)
-    return out.astype("<u4", copy=False).tobytes()
+        limbs += moved_up[:, None, None]
+        flat = torch.from_numpy(limbs).view(LIMBS, here * N)
+        for slot, weights in enumerate(layout.weights):
+            first = (slot * layout.blocks + start) * N
+            digits = torch.from_numpy(numbers[first : first + here * N])
+            for limb, weight in zip(flat, weights, strict=True):
+                if weight and len(digits):
+                    limb[: len(digits)].add_(digits, alpha=weight)
+        _settle(limbs, out[:, block])
+    return out.data.cast("B")
+
+
+def _settle(limbs: npt.NDArray[np.int64], out: Words) -> None:
+    """Limbs mod 2^96 of signed ones, whose carries travel upwards; the signed ones are used up."""
+    for place in range(LIMBS):
+        if place:
+            limbs[place] += limbs[place - 1]
+        np.copyto(out[place], limbs[place], casting="unsafe")  # conversion to 32 bits wraps
+        limbs[place] >>= 32
 
 
 def empty(layout: Layout) -> Running:

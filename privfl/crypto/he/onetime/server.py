@@ -4,7 +4,6 @@ sum of one set of clients.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from privfl.core import (
@@ -31,6 +30,7 @@ from privfl.crypto.he.onetime.message import (
     CONTRIBUTION,
     DEALT,
     OPEN,
+    PROOF,
     SHARE,
     id_of,
     ids_bytes,
@@ -38,13 +38,14 @@ from privfl.crypto.he.onetime.message import (
 )
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.parked import Parked
-from privfl.crypto.he.wire import Refused, Rope, SignedMessage, braid, unsealed
+from privfl.crypto.he.wire import Refused, Rope, SignedMessage, braid, pack, unpack, unsealed
 
 
 class OneTimeServerParty(KeepsSecrets):
     """The server in one round: collect, have checked, have opened.
 
-    ``messages``: what clients sent, without the contributions, which are in ``total``.
+    ``messages``: what clients sent, without its parts: the contributions are in ``total``, and all
+    parts on disk.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class OneTimeServerParty(KeepsSecrets):
         self.settings, self.identity, self.directory = settings, identity, directory
         self.plan, self.layout, self.topic = plan, settings.layout(plan), settings.topic(plan)
         self.total = pad.empty(self.layout)
-        self.parked = Parked(self.layout.size)
+        self.contributions, self.dealings = Parked(), Parked()
         self.messages: dict[ClientId, SignedMessage] = {}
+        self.dealt: dict[ClientId, frozenset[PartyId]] = {}
         self.excluded: dict[PartyId, str] = {}
         self.live: list[PartyId] = []
         self.closed = False
@@ -114,9 +116,11 @@ class OneTimeServerParty(KeepsSecrets):
             raise Refused(f"not {self.layout.blocks} encrypted polynomials")
         message.proof_in(sent, settings.holders, settings.threshold)
         pad.add(self.total, parts[CONTRIBUTION])
-        self.parked.put(client, parts[CONTRIBUTION])
-        kept = (None, *(bytes(part) for part in parts[1:]))
-        self.messages[client] = replace(sent, parts=kept)
+        self.contributions.put(client, parts[CONTRIBUTION])
+        self.dealings.put(client, pack(parts[PROOF:]))
+        boxes = zip(settings.decryptors, parts[BOXES:], strict=True)
+        self.dealt[client] = frozenset(who for who, box in boxes if box)
+        self.messages[client] = sent.without(range(len(parts)))
 
     def _close(self, mail: Mail) -> Mail:
         """Hand the decryptors the dealings."""
@@ -125,13 +129,17 @@ class OneTimeServerParty(KeepsSecrets):
         self.live = [who for who in settings.decryptors if bytes(mail.get(who, b"")) == HERE]
         self._enough(len(self.messages), "sent a usable message")
         self._able(len(self.live))
-        sent = [self.messages[client] for client in self._clients()]
-        return {who: self._bundle(sent, settings.decryptors.index(who)) for who in self.live}
+        out = {who: self._bundle(settings.decryptors.index(who)) for who in self.live}
+        self.dealings.close()
+        return out
 
-    def _bundle(self, sent: list[SignedMessage], index: int) -> bytes:
+    def _bundle(self, index: int) -> bytes:
         """The messages as one decryptor is handed them: no contributions, no boxes of others."""
         others = {CONTRIBUTION, *range(BOXES, BOXES + self.settings.holders)} - {BOXES + index}
-        ropes: list[Buffer | Rope] = [m.without(others).rope() for m in sent]
+        ropes: list[Buffer | Rope] = []
+        for client in self._clients():
+            parts = (None, *unpack(self.dealings.get(client)))
+            ropes.append(replace(self.messages[client], parts=parts).without(others).rope())
         return b"".join(braid(ropes))
 
     def _clients(self) -> tuple[ClientId, ...]:
@@ -194,22 +202,18 @@ class OneTimeServerParty(KeepsSecrets):
         threshold = self.settings.threshold
         self.chosen = opening.choose(accepted, threshold)
         who_of = {name: client_party(client) for name, client in names.items()}
-        dealt = {name: self._dealt_to(self.messages[client]) for name, client in names.items()}
+        dealt = {name: self.dealt[client] for name, client in names.items()}
         self.excluded |= opening.disputes(accepted, who_of, dealt, threshold)
         for name, client in names.items():
             if name not in self.chosen.ids:
-                pad.subtract(self.total, self.parked.get(client))
+                pad.subtract(self.total, self.contributions.get(client))
                 del self.messages[client]
-        self.parked.close()
+        self.contributions.close()
         self._enough(len(self.messages), "dealt well")
         ask = SignedMessage.signed(
             self.identity, OPEN, self.topic, "server", (ids_bytes(self.chosen.ids),)
         ).to_bytes()
         return dict.fromkeys(sorted(self.chosen.holders), ask)
-
-    def _dealt_to(self, sent: SignedMessage) -> Collection[PartyId]:
-        boxes = sent.parts[BOXES:]
-        return {who for who, box in zip(self.settings.decryptors, boxes, strict=True) if box}
 
     # ---- the sum
 

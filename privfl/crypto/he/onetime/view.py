@@ -31,7 +31,7 @@ def opened(
         for who, member in members.items()
         if isinstance(member, OneTimeDecryptor)
     }
-    for sent in messages_in(received):
+    for sent in messages_in(received, ()):
         if sent.kind == SHARE:
             answers[sent.sender] = sent
         if sent.kind != DEALT:
