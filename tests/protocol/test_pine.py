@@ -27,7 +27,7 @@ from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing.pine.circuit import Circuit, _bits
-from privfl.crypto.sharing.pine.field64 import P, centred, multiply, subtract, words
+from privfl.crypto.sharing.pine.field64 import P, centred, words
 from privfl.crypto.sharing.pine.parameters import (
     HELD,
     SEEDS,
@@ -442,6 +442,35 @@ def test_a_report_of_another_place_or_round_is_refused():
     assert "another client's place" in outcome.opened.excluded["client/2"]
 
 
+def test_a_client_that_reports_twice_before_the_key_is_there_frames_nobody():
+    scene = Scene()
+    now = parameters_of(scene.channel, scene.plan)
+    server, helper = (
+        scene.all.server.enter(scene.plan),
+        scene.all.helpers["server/1"].enter(scene.plan),
+    )
+    half, _ = server.step({})["server/1"], helper.step({})
+    letters = {
+        client_party(i): client.enter(scene.plan, updates_for(scene.plan)[i]).step({})["server/1"]
+        for i, client in scene.all.clients.items()
+    }
+    again = scene.all.clients[2].enter(scene.plan, updates_for(scene.plan)[2]).step({})
+    assert helper.step(letters) == {}
+    assert helper.step({"client/2": again["server/1"]}) == {}
+    _, content = now.read(helper.step({"server": half})["server"], HELD)
+    held, rest = fields.read_bit_set(content, 5)
+    said, reasons = fields.read_table(rest, now.said, 5)
+    assert held == said.keys() == {0, 1, 2, 3, 4}
+    assert bytes(reasons) == b""
+
+
+@pytest.mark.parametrize("mail", ["bare", "signed"])
+def test_a_run_over_signed_mail_opens_the_same_sums(tmp_path, mail):
+    run = a_run({"proof": "pine"}, tmp_path, mail=mail)
+    assert [record.survivors for record in run.history] == [6, 6]
+    assert not any(record.incidents for record in run.history)
+
+
 class Repeats:
     """A client that says again what was recorded."""
 
@@ -787,4 +816,3 @@ def test_products_and_shares_hide_the_vector():
     top = np.stack(shares) >> np.uint64(63)
     assert 50 < int(top[:, 0].sum()) < 150
     assert len({tuple(share.tolist()) for share in shares}) == 200
-    assert multiply(zero, zero).tolist() == subtract(zero, zero).tolist()
