@@ -14,6 +14,8 @@ from privfl.core import (
     Bounded,
     ConfigError,
     Faults,
+    Moves,
+    Neighbours,
     RoundPlan,
     Rows,
     SecretsStay,
@@ -25,7 +27,7 @@ from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing.pine.circuit import Circuit, _bits
-from privfl.crypto.sharing.pine.field64 import P, centred, multiply, subtract, words
+from privfl.crypto.sharing.pine.field64 import P, centred, words
 from privfl.crypto.sharing.pine.parameters import (
     HELD,
     SEEDS,
@@ -35,6 +37,7 @@ from privfl.crypto.sharing.pine.parameters import (
     parameters_of,
 )
 from privfl.crypto.sharing.pine.vdaf import HELPER, LEADER, Pine, Usage
+from privfl.dp import DistributedSkellam
 
 PINE = AdditiveSharing(proof="pine", bits=12)
 
@@ -439,6 +442,35 @@ def test_a_report_of_another_place_or_round_is_refused():
     assert "another client's place" in outcome.opened.excluded["client/2"]
 
 
+def test_a_client_that_reports_twice_before_the_key_is_there_frames_nobody():
+    scene = Scene()
+    now = parameters_of(scene.channel, scene.plan)
+    server, helper = (
+        scene.all.server.enter(scene.plan),
+        scene.all.helpers["server/1"].enter(scene.plan),
+    )
+    half, _ = server.step({})["server/1"], helper.step({})
+    letters = {
+        client_party(i): client.enter(scene.plan, updates_for(scene.plan)[i]).step({})["server/1"]
+        for i, client in scene.all.clients.items()
+    }
+    again = scene.all.clients[2].enter(scene.plan, updates_for(scene.plan)[2]).step({})
+    assert helper.step(letters) == {}
+    assert helper.step({"client/2": again["server/1"]}) == {}
+    _, content = now.read(helper.step({"server": half})["server"], HELD)
+    held, rest = fields.read_bit_set(content, 5)
+    said, reasons = fields.read_table(rest, now.said, 5)
+    assert held == said.keys() == {0, 1, 2, 3, 4}
+    assert bytes(reasons) == b""
+
+
+@pytest.mark.parametrize("mail", ["bare", "signed"])
+def test_a_run_over_signed_mail_opens_the_same_sums(tmp_path, mail):
+    run = a_run({"proof": "pine"}, tmp_path, mail=mail)
+    assert [record.survivors for record in run.history] == [6, 6]
+    assert not any(record.incidents for record in run.history)
+
+
 class Repeats:
     """A client that says again what was recorded."""
 
@@ -691,17 +723,84 @@ def test_a_norm_that_the_field_cannot_hold_is_refused_when_a_round_begins():
         Scene(n=1).run()
 
 
-def test_an_over_long_update_is_left_out_of_a_run_too(tmp_path):
-    run = Federation.from_config(
+def a_run(channel, tmp_path, **more):
+    return Federation.from_config(
         {
-            "data": {"name": "digits", "clients": 5},
+            "data": {"name": "digits", "clients": 6},
             "model": "softmax",
-            "bound": {"name": "clip", "l2": 1.0},
-            "channel": {"name": "additive_sharing", "proof": "pine"},
-            "rounds": 1,
+            "bound": {"name": "clip", "l2": 0.5},
+            "channel": {"name": "additive_sharing", **channel},
+            "rounds": 2,
+            **more,
         }
     ).run(tmp_path / "run")
-    assert run is not None
+
+
+def test_in_a_run_a_client_that_skips_its_clip_moves_a_sum_without_proofs_and_not_one_with_them(
+    tmp_path,
+):
+    attacks = [{"name": "skip_clip", "clients": [0], "scale": 20.0}]
+    plain = a_run({}, tmp_path / "plain", attacks=attacks)
+    assert [record.survivors for record in plain.history] == [6, 6]
+    proved = a_run({"proof": "pine"}, tmp_path / "proved", attacks=attacks)
+    for record in proved.history:
+        assert record.survivors == 5
+        assert any("client/0 gave up" in line for line in record.incidents)
+
+
+# ---- noise of the servers
+
+
+NOISY = replace(PINE, noise=DistributedSkellam(noise_multiplier=0.5))
+
+
+@pytest.mark.parametrize("channel", [NOISY, replace(NOISY, proof=None)], ids=["proved", "plain"])
+def test_each_server_adds_the_whole_noise_and_one_of_them_is_charged(channel):
+    plan = RoundPlan(0, tuple(range(3)), d=4000, l2=1.0, session=b"noise")
+    zero = {i: Bounded(i, torch.zeros(4000), 1.0) for i in range(3)}
+    everybody = Enrolled.fresh(channel, plan.cohort)
+    parties = {client_party(i): c.enter(plan, zero[i]) for i, c in everybody.clients.items()}
+    parties |= {who: helper.enter(plan) for who, helper in everybody.helpers.items()}
+    outcome = drive(everybody.server.enter(plan), parties, keep_bodies=True)
+    event = channel.noise_event(plan)
+    one = event.parameters["variance"] ** 0.5 / channel.code.scale(plan)
+    opened = outcome.opened.what
+    assert float(opened.value.std()) == pytest.approx(2**0.5 * one, rel=0.1)
+    assert opened.weight == pytest.approx(3.0)
+    seen = channel.decode(outcome.received(["server"]), {})
+    assert float(seen.value.std()) == pytest.approx(one, rel=0.1)
+    assert float((opened.value - seen.value).std()) == pytest.approx(one, rel=0.1)
+    for colluders in (0, 2):
+        assert channel.noise_event(plan, 3, colluders) == event
+
+
+def test_the_sensitivity_that_is_charged_is_the_norm_that_is_proved():
+    plan = RoundPlan(0, tuple(range(3)), d=50, l2=1.0)
+    event = NOISY.noise_event(plan)
+    now = parameters_of(NOISY, plan)
+    assert event.parameters["l2"] == now.pine.circuit.bound == largest(NOISY.code, plan)
+    moves = NOISY.able.encodes.stage(50).stability(
+        Moves(2.0, longest=1.0, changed=1, rows=3), Neighbours("client", "zero_out")
+    )
+    assert moves.longest == pytest.approx(now.pine.circuit.bound / NOISY.code.scale(plan))
+
+
+def test_a_private_run_says_on_what_its_sensitivity_rests(tmp_path):
+    noise = {"name": "distributed_skellam", "noise_multiplier": 1.0}
+    proved = a_run({"proof": "pine"}, tmp_path / "proved", mechanism=noise)
+    said = (tmp_path / "proved" / "run" / "public" / "statement.json").read_text()
+    assert "rests on norms that the servers verify" in said
+    assert "bound that clients keep" not in said
+    a_run({}, tmp_path / "plain", mechanism=noise)
+    said = (tmp_path / "plain" / "run" / "public" / "statement.json").read_text()
+    assert "rests on a bound that clients keep" in said
+    assert [charge.against for charge in proved.ledger.charges] == ["server"] * 2
+
+
+def test_noise_that_could_leave_the_field_is_refused_before_a_round():
+    channel = replace(PINE, noise=DistributedSkellam(noise_multiplier=1e18))
+    with pytest.raises(ConfigError, match="could leave Field64"):
+        Scene(channel).run()
 
 
 def test_products_and_shares_hide_the_vector():
@@ -717,4 +816,3 @@ def test_products_and_shares_hide_the_vector():
     top = np.stack(shares) >> np.uint64(63)
     assert 50 < int(top[:, 0].sum()) < 150
     assert len({tuple(share.tolist()) for share in shares}) == 200
-    assert multiply(zero, zero).tolist() == subtract(zero, zero).tolist()
