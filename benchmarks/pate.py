@@ -242,7 +242,7 @@ def adult(quick: bool) -> Iterator[Row]:
         name = "adult"
         yield gain(name, "without noise", f"pure, replace_one: {what}", pure, clear)
         yield gain(name, "without noise", f"Gaussian, add_remove: {what}", gauss, clear)
-        yield gain(name, "DP-SGD, add_remove", f"Gaussian, add_remove: {what}", gauss, peer)
+        yield gain(name, "DP-SGD, zero_out", f"Gaussian, add_remove: {what}", gauss, peer)
 
 
 def selective(quick: bool) -> Iterator[Row]:

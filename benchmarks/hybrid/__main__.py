@@ -6,6 +6,7 @@ from benchmarks.harness import main
 from benchmarks.hybrid.cosine import encrypted_cosine
 from benchmarks.hybrid.defence import defence, tailored
 from benchmarks.hybrid.groups import bucketed, groups
+from benchmarks.hybrid.hostile import hostile
 from benchmarks.hybrid.leaks import leaks
 from benchmarks.hybrid.two_servers import (
     two_server_fltrust,
@@ -17,6 +18,7 @@ from benchmarks.hybrid.two_servers import (
 CASES = {
     "bucketed": bucketed,
     "groups": groups,
+    "hostile": hostile,
     "leaks": leaks,
     "defence": defence,
     "tailored": tailored,

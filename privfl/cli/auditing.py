@@ -176,6 +176,9 @@ def _claims(
             for row in rows
         ]
         table("What is claimed, and what was found", heads, as_json)
+        for claim in claims:
+            if claim.covers:
+                say(f"privfl: {claim.unit} level: {claim.covers}")
     folder = out or (source if source.is_dir() else None)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

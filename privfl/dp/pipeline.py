@@ -71,13 +71,13 @@ class Pipeline:
     amplified, and charges name a cohort that is not everybody), and so do those who know the seed
     where ``coins`` are public. ``against`` is that adversary, with so many ``colluders``.
 
-    ``samples`` are the neighbours of what training does to a client's own samples, and
-    ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
-    else voids it. ``opens`` says which rounds are released at all. ``users`` are the bounds on what
-    one of them has a part in, where neighbours are users: one who is at several clients moves so
-    many rows, each as far as a client's own, and the vector so many times as far, by one client
-    after the other (``sampling.group``), and in rows that are noised each on its own so many times
-    (``copies``).
+    ``samples`` are the neighbours of what training does to a client's own samples, of which it has
+    as many in both worlds. ``repeatable`` says that the noise comes from a seed, which voids the
+    claim; ``void`` says what else voids it. ``opens`` says which rounds are released at all.
+    ``users`` are the bounds on what one of them has a part in, where neighbours are users: one who
+    is at several clients moves so many rows, each as far as a client's own, and the vector so many
+    times as far, by one client after the other (``sampling.group``), and in rows that are noised
+    each on its own so many times (``copies``).
 
     >>> from privfl.aggregators import Mean
     >>> from privfl.dp import Clip, Gaussian
@@ -94,7 +94,7 @@ class Pipeline:
     coins: Coins = "secret"
     against: Against = "model_recipients"
     colluders: int = 0
-    samples: Neighbours = Neighbours("sample", "add_remove")
+    samples: Neighbours = Neighbours("sample", "zero_out")
     repeatable: bool = False
     void: str = ""
     opens: Opens = always

@@ -67,8 +67,8 @@ def pipeline_of(
     With ``users``, of whom there are ``people``, whoever is protected is a user, at as many clients
     as its bounds say. A client that several users share changes its row from one point of the ball
     to another where one of them goes, so the relation is then replace_one; where no client has two,
-    a user's clients come, go or send zero together. Samples are those of a user that is there and
-    contributes nothing: its number of samples is in the rate of the batches.
+    a user's clients come, go or send zero together. Samples, and a user's, are there and
+    contribute nothing: their number is in the rate of a client's batches, and may be its weight.
 
     Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares and for
     noise that hangs together, and for other noise on the aggregate add_remove where the rule
@@ -135,9 +135,7 @@ def pipeline_of(
         coins=threat.sampling,
         against=against,
         colluders=threat.colluders,
-        samples=Neighbours("sample", "add_remove" if uniform else "zero_out")
-        if users is None
-        else Neighbours("user", "zero_out"),
+        samples=Neighbours("sample" if users is None else "user", "zero_out"),
         repeatable=repeatable,
         void=void,
         opens=opens,

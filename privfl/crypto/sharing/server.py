@@ -167,7 +167,7 @@ class SharingServerParty(KeepsSecrets):
             raise StageAbort(
                 stage,
                 f"{', '.join(missing)} said nothing, and without every server there is no sum",
-                missing[0],
+                None,
                 missing,
             )
 

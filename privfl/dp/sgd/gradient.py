@@ -77,16 +77,18 @@ class DPGradient:
     noised and divided by ``batch_size``.
 
     Guarantee: sample-level DP of everything that leaves the client, against anybody who does not
-    know the sampling randomness; add or remove one sample of this client. Batches are Poisson
-    samples of expected size ``batch_size`` and the sum is divided by that public number, never by
-    the batch's own size. An empty batch is a step of pure noise. The loss must be a mean over the
-    batch's samples.
+    know the sampling randomness, under zero_out: a sample of this client, or one of zero gradient
+    in its place. How many samples n the client holds stays known, and is no part of the claim: a
+    batch's rate is ``batch_size`` / n and an epoch has n / ``batch_size`` steps, so a sample that
+    comes or goes would change the rate of all others. Batches are Poisson samples of expected size
+    ``batch_size`` and the sum is divided by that public number, never by the batch's own size. An
+    empty batch is a step of pure noise. The loss must be a mean over the batch's samples.
 
     With a ``strategy`` the noise of the steps hangs together (DP-FTRL: Kairouz et al. 2021;
     Choquette-Choo et al. 2023), and no batch is drawn: all of a training goes through the samples
-    in one order, pass by pass, and costs ONE Gaussian of ``noise_multiplier``, unamplified, under
-    zero_out (a sample of zero gradient in the place of another keeps the order). Each training, as
-    of a round, begins anew and is charged anew.
+    in one order, pass by pass, and costs ONE Gaussian of ``noise_multiplier``, unamplified (a
+    sample of zero gradient in the place of another keeps the order). Each training, as of a round,
+    begins anew and is charged anew.
 
     Args:
         l2: the clip.
@@ -316,8 +318,9 @@ class DPGradient:
         return target / norms.clamp(min=self.l2 * _KEEP)
 
     def noisy(self, n: int, plan: LocalPlan, steps: int) -> tuple[NoisySteps, ...]:
-        """All steps alike: a Poisson-sampled Gaussian each, of this client's samples. With a
-        strategy: one Gaussian of all steps together.
+        """All steps alike: a Poisson-sampled Gaussian each, of this client's samples, whose number
+        is in the rate, so that neighbours have as many. With a strategy: one Gaussian of all steps
+        together.
         """
         if self.strategy is not None:
             run = self._run_noise(self.strategy, n, self.steps(n, plan))
@@ -336,5 +339,6 @@ class DPGradient:
                 count=steps,
                 repeatable=self.noise.repeatable,
                 coins=self.sampling,
+                relation="zero_out",
             ),
         )

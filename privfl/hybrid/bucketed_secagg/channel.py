@@ -47,15 +47,15 @@ class BucketedSecAgg(BucketedSettings):
     big sum. Group means are unweighted, so that nobody pulls harder by claiming more samples.
 
     Guarantee: as `SecAgg` of the same ``mode`` in each group (``guarantee`` says it whole): a
-    server that follows the protocol reads the groups' sums and no update; one that lies reads single
-    updates unless ``mode`` is active, and in both modes whoever shares a group with so many of its
-    friends that the group opens without anybody else: with a quorum of all (the default) all
+    server that follows the protocol reads the groups' sums and no update; one that lies reads
+    single updates unless ``mode`` is active, and in both modes whoever shares a group with so many
+    of its friends that the group opens without anybody else: with a quorum of all (the default) all
     others of the group, with a lower ``threshold`` one fewer than the quorum, because it can say of
     the rest that they dropped out. With ``bucketing_seed`` None groups are uniform against a lying
     server with any clients, but for rounds that it ends and tries again; drawn by a seed, a server
-    that picks cohorts or the seed puts its friends around a client. What leaks beside
-    one big sum: the g group means of every round, and who is in which group. Over rounds these are
-    equations in what is lasting in a client's updates, and a few rounds solve them
+    that picks cohorts or the seed puts its friends around a client. What leaks beside one big sum:
+    the g group means of every round, and who is in which group. Over rounds these are equations in
+    what is lasting in a client's updates, and a few rounds solve them
     (`attacks.GradientDisaggregation`): small groups hide one round's update, not a habit. Grouping
     the SAME updates twice would open them at once, so all parts of a round have one grouping and a
     member enters it once. LYING CLIENTS are not stopped in their own group; the rule over the rows
