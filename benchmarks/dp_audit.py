@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from benchmarks.dp_lies import CONV, HARDER, HONEST, LIES, SGD, Lie, run
+from benchmarks.dp_lies_narrow import NARROW
 from benchmarks.harness import Case, Row, cost, gain, main, say
 from privfl.audit import Settings, audit_claims
 
@@ -27,8 +28,10 @@ def _told(lies: Iterable[tuple[str, Lie]]) -> Iterable[tuple[str, bool, float]]:
 
 
 def lies(quick: bool) -> Iterable[Row]:
-    """The fifteen lies, then those that need many values; seconds of CPU of each."""
-    for case, planted in (("lies", LIES), ("harder lies", HARDER)):
+    """The fifteen lies, those that need many values, and those that are told to a few clients,
+    rounds or coordinates; seconds of CPU of each.
+    """
+    for case, planted in (("lies", LIES), ("harder lies", HARDER), ("narrow lies", NARROW)):
         told = list(_told(planted.items()))
         found = sum(seen for _, seen, _ in told)
         yield gain(case, "planted", "found", found, len(told), 1.0)

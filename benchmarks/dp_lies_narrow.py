@@ -37,7 +37,7 @@ from privfl.core import (
     Sensitivity,
     Vector,
 )
-from privfl.dp import Clip, DPGradient, Gaussian
+from privfl.dp import Clip, DPGradient, Gaussian, SelectiveLaplace
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import Poisson
 from privfl.engine.client import ClientSide
@@ -118,6 +118,19 @@ class QuietBias(DPGradient):
     def _add_noise(self, grad: Tensor) -> None:
         DPGradient._add_noise(self, grad)
         grad[-10:].mul_(0.5)
+
+
+class LargestSent(SelectiveLaplace):
+    """Sends the largest entries, and charges as if they were drawn."""
+
+    def share(
+        self, values: Vector, sensitivity: Sensitivity, among: int, noise: NoiseSource
+    ) -> tuple[Vector, DpEvent | None]:
+        out, event = SelectiveLaplace.share(self, values, sensitivity, among, noise)
+        largest, chosen = values.abs().topk(self.sent(len(values))).indices, out.nonzero().flatten()
+        moved = torch.zeros_like(out)
+        moved[largest] = values[largest] + out[chosen] - values[chosen]
+        return moved, event
 
 
 # ---- samplers
@@ -308,6 +321,9 @@ NARROW: Mapping[str, Lie] = {
         {"aggregator": LateMean(weighted=False)}
     ),
     "a rule that says who is missing": lambda: run({"aggregator": Missing(weighted=False)}),
+    "the largest entries are sent": lambda: run(
+        {"mechanism": LargestSent(1.0)}, mechanism={"name": "selective_laplace", "epsilon": 1.0}
+    ),
     "zero_out charged as replace_one": lambda: _with(through(OtherRelation)),
 }
 """Lies about little, by name."""

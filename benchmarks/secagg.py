@@ -198,11 +198,9 @@ def curve(quick: bool) -> Iterator[Row]:
 
 
 def size(quick: bool) -> Iterator[Row]:
-    """Bytes a client sends: 1M parameters, 20 neighbours, active mode, next round's keys on
-    board.
-    """
+    """Bytes a client sends: 1M parameters, 20 share holders, active mode."""
     for ring, promised in ((24, 3.01), (32, 4.01)):
-        channel = SecAgg(mode="active", graph=20, ring=ring, carry=True, corrupt=0.0)
+        channel = SecAgg(mode="active", graph=20, ring=ring, corrupt=0.0)
         _, outcome = _round(channel, 24, 1_000_000)
         sent = outcome.bytes_sent("client/1")
         yield cost(

@@ -99,6 +99,17 @@ class ThreatConfig(_Strict):
     sampling: Literal["secret", "public"] = "public"
 
 
+class UsersConfig(_Strict):
+    """Who is one user, and how much of a user takes part (`core.UserBounds`): ``ids`` names the
+    attribute of the data that says whose a sample is; what is beyond the bounds is dropped.
+    """
+
+    ids: str
+    max_records_per_user: Annotated[int, Field(ge=1)] | None = None
+    max_clients_per_user: Annotated[int, Field(ge=1)] = 1
+    one_user_per_client: bool = False
+
+
 class BudgetConfig(_Strict):
     """The most that all runs on this data set may spend (`engine.Budget`): ``epsilon`` at
     ``delta``, counted in the file ``ledger``.
@@ -117,6 +128,10 @@ class Config(_Strict):
 
     ``relation`` is that of the neighbours of whom noise claims privacy: clients that come or go,
     change, or send zero (None: the one that the parts prove most of); ``threat`` says against whom.
+
+    ``unit`` is whose privacy that noise claims: samples (private training), clients (noise on the
+    aggregate), or users, who are in ``users``, as each noise allows; None: what the noise protects
+    by itself.
 
     ``budget``: what all runs on these data may spend; the round that would pass it is not played.
     ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
@@ -142,6 +157,8 @@ class Config(_Strict):
     mechanism: Part = {"name": "none"}
     attacks: Parts = []
     relation: Literal["add_remove", "replace_one", "zero_out"] | None = None
+    unit: Literal["sample", "client", "user"] | None = None
+    users: UsersConfig | None = None
     threat: ThreatConfig = ThreatConfig()
     start: str = "public"
     budget: BudgetConfig | None = None
@@ -232,6 +249,7 @@ _GROUPS: Mapping[str, type[_Strict]] = {
     "audit": AuditConfig,
     "threat": ThreatConfig,
     "budget": BudgetConfig,
+    "users": UsersConfig,
 }
 
 

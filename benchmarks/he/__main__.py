@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable
 
 from benchmarks.harness import Row, main
 from benchmarks.he.federated import federated
+from benchmarks.he.foreign_bytes import foreign_bytes
 from benchmarks.he.lattice import bfv, ckks
+from benchmarks.he.lying_decryptors import lying_decryptors
 from benchmarks.he.multi_party import mp_rlwe
+from benchmarks.he.one_time import one_time_rlwe, one_time_sums
 from benchmarks.he.packed import paillier
 from benchmarks.he.workers import workers
 
@@ -16,8 +19,12 @@ CASES: dict[str, Callable[[bool], Iterable[Row]]] = {
     "bfv": bfv,
     "ckks": ckks,
     "mp_rlwe": mp_rlwe,
+    "one_time_rlwe": one_time_rlwe,
+    "one_time_sums": one_time_sums,
     "workers": workers,
     "federated": federated,
+    "foreign_bytes": foreign_bytes,
+    "lying_decryptors": lying_decryptors,
 }
 
 if __name__ == "__main__":

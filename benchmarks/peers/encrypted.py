@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tenseal.sealapi as seal
 
 from privfl.crypto.he.lattice import Lattice
+from privfl.crypto.he.lattice.frames import public_key, secret_key
 from privfl.crypto.he.lattice.keys import fresh
 from privfl.crypto.he.lattice.seal import context, passage
 from privfl.hybrid.encrypted_cosine.forms import secret_polynomial
@@ -40,8 +41,8 @@ class BfvSum:
         public, secret = fresh(lattice, 1)
         self.encoder, self.evaluator = seal.BatchEncoder(made), seal.Evaluator(made)
         with passage() as file:
-            self.encryptor = seal.Encryptor(made, file.into(seal.PublicKey(), made, public.public))
-            self.decryptor = seal.Decryptor(made, file.into(seal.SecretKey(), made, secret))
+            self.encryptor = seal.Encryptor(made, public_key(file, lattice, public.public))
+            self.decryptor = seal.Decryptor(made, secret_key(file, lattice, secret))
         self.sent: list[list[Any]] = []
 
     def clients(self) -> None:

@@ -12,12 +12,13 @@ from torch import nn
 
 from privfl import catalog
 from privfl.aggregators import Mean
-from privfl.assembly.data import data_set, deal, taken_from
+from privfl.assembly.data import data_set, deal, of_users, taken_from
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
     refuse_idle_noise_seed,
     refuse_in_the_wrong_place,
+    refuse_other_unit,
     refuse_unreadable,
 )
 from privfl.config import Config
@@ -32,7 +33,9 @@ from privfl.core import (
     SeededNoise,
     Seeds,
     Threat,
+    UserBounds,
     WithMemory,
+    is_private,
 )
 from privfl.engine import (
     Budget,
@@ -124,8 +127,15 @@ def _scenario(config: Config) -> Scenario:
     )
     builder, options = _model(config.model)
     refuse_device(config.device)
+    refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
     split = data_set(config)
     clients, root = deal(config, split, seeds)
+    users = None if config.users is None else UserBounds(**config.users.model_dump())
+    kept: dict[str, str] = {}
+    if users is not None:
+        dealt, clients = clients, of_users(clients, split, users, seeds)
+        held, left = (sum(map(len, each.values())) for each in (dealt, clients))
+        kept = {"users": f"{users.words}: {left:,} of {held:,} samples are kept"}
     module: nn.Module = initialised(
         builder, split.shape, split.classes, seed=seeds.derive("model"), **options
     )
@@ -144,6 +154,11 @@ def _scenario(config: Config) -> Scenario:
             f" instead of channel.{kind.rule_field}."
         )
     inside = {kind.rule_field: aggregator} if kind.runs else None
+    if kind.takes_noise and kind.noise_field in config.channel:
+        raise ConfigError(
+            f"channel '{config.channel['name']}': noise in shares is the run's mechanism; put it"
+            f" under mechanism instead of channel.{kind.noise_field}."
+        )
     channel: Channel[Any] = catalog.build("channel", catalog.CHANNELS, config.channel, inside)
     if ring_noise:
         channel = _with_noise(
@@ -174,11 +189,13 @@ def _scenario(config: Config) -> Scenario:
         seed=config.seed,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         start=_start(config.start, workload.model),
+        users=users,
         uncharged=taken_from(split),
         facts={
             "data": split.about or split.name,
             "clients": f"{len(clients):,}",
             "split by": config.data.partition["name"],
+            **kept,
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),

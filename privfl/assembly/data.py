@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from privfl import catalog
 from privfl.config import Config, DataConfig
-from privfl.core import ClientId, ConfigError, Dataset, Seeds, unknown
-from privfl.data import DATASETS, Split, load
+from privfl.core import ClientId, ConfigError, Dataset, Seeds, UserBounds, unknown
+from privfl.data import DATASETS, Split, load, within_bounds
 
 DEFAULT_CLIENTS = 20
 
@@ -54,6 +56,24 @@ def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Ten
     held = train if config.data.root == 0 else train.take(rest)
     parts = partition(held, count, seeds.generator("partition"))
     return {client: rest[index] for client, index in enumerate(parts)}, train.take(root)
+
+
+def of_users(
+    clients: Mapping[ClientId, Tensor], split: Split, users: UserBounds, seeds: Seeds
+) -> dict[ClientId, Tensor]:
+    """What of each client's positions is within the bounds on users.
+
+    Raises:
+        ConfigError: the data do not say whose a sample is.
+    """
+    if users.ids not in split.train.attributes:
+        known = ", ".join(split.train.attributes) or "none at all"
+        raise ConfigError(
+            f"users.ids is '{users.ids}', and data set '{split.name}' has no such attribute:"
+            f" nothing is claimed for users where nobody knows whose a sample is."
+            f" Attributes: {known}."
+        )
+    return within_bounds(clients, split.train.attributes[users.ids], users, seeds.derive("users"))
 
 
 def taken_from(split: Split) -> tuple[str, ...]:

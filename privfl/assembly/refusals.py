@@ -81,6 +81,30 @@ def refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> 
     )
 
 
+def refuse_other_unit(config: Config, *, private: bool, noised: bool) -> None:
+    """Refuse a unit that the noise does not claim: ``private`` training noises samples, and
+    ``noised`` says that aggregates or shares are.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if (config.users is not None) != (config.unit == "user"):
+        raise ConfigError(
+            "unit: user and users go together: users: {ids: ...} says whose a sample is, and unit"
+            " that the claim is for them. Set both, or neither."
+        )
+    if config.unit == "sample" and not private:
+        raise ConfigError(
+            "unit is sample, and nothing noises samples: set training.gradient to {name: dp, ...},"
+            " or leave unit out."
+        )
+    if config.unit == "client" and not noised:
+        raise ConfigError(
+            "unit is client, and nothing noises what clients send: set mechanism, or leave unit"
+            " out."
+        )
+
+
 def refuse_device(device: str) -> None:
     """Refuse a device before anything is loaded onto it.
 

@@ -60,6 +60,7 @@ CHANNELS: PluggedTable[type[Channel[Any]]] = PluggedTable(
         "paillier": crypto.Paillier,
         "bfv": crypto.BFV,
         "ckks": crypto.CKKS,
+        "one_time_rlwe": crypto.OneTimeRLWE,
         "mp_rlwe": crypto.MultiPartyRLWE,
         **HYBRIDS,
     },

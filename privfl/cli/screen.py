@@ -24,7 +24,7 @@ from rich.table import Table
 
 from privfl.engine import RoundRecord
 
-_WIDE = 4096
+_WIDE = 160
 
 
 def say(words: str) -> None:
@@ -38,8 +38,8 @@ def complain(error: Exception) -> None:
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Rows of one shape, as a table at full width away from a terminal, or as one JSON array; as
-    one paragraph a row where the terminal is too narrow for a table that can be read.
+    """Rows of one shape, as a table of 160 columns away from a terminal, or as one JSON array; as
+    one paragraph a row where that is too narrow for a table that can be read.
     """
     if as_json:
         print(json.dumps(strict(list(rows)), allow_nan=False))  # noqa: T201

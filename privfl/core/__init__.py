@@ -110,8 +110,6 @@ from privfl.core.privacy import (
     NoisySteps,
     Released,
     RingNoise,
-    Sampling,
-    Scheme,
     Sensitivity,
     Stable,
 )
@@ -143,6 +141,7 @@ from privfl.core.rule import (
     at_the_client,
     before_the_rule,
 )
+from privfl.core.sampling import Sampling, Scheme
 from privfl.core.sealed_state import (
     KeepsSecrets,
     Lent,
@@ -166,6 +165,7 @@ from privfl.core.types import (
     client_party,
 )
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
+from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
@@ -310,6 +310,7 @@ __all__ = [
     "UnsupportedModel",
     "Update",
     "UpdatePoison",
+    "UserBounds",
     "Vector",
     "View",
     "Weighting",

@@ -25,7 +25,8 @@ UNFORGED = "mail that nobody forges on its way (mail: signed sees to it)"
 TRUE_KEYS = "a directory with everybody's true keys"
 OUTSIDER: PartyId = "outsider"
 """Whoever taps every wire. Mail to the server is signed and not sealed, so a tap stands in for the
-server wherever the server's mail, and no secret of its own, is what a coalition needs.
+server wherever the server's mail, and no secret of its own, is what a coalition needs; but for
+protocols that seal it themselves.
 """
 
 
@@ -222,7 +223,8 @@ class Guarantee(Generic[T]):
     not to follow it, each with the most that it can do. ``leaks``: what is shown beside the result.
     ``assumes``: what must hold, in words. ``shows``: what the server reads in an honest round,
     where "{count}" stands for how many updates, "{rows}" for how many rows and "{disclosed}" for
-    what is disclosed by name. ``settings``: the mode, and the numbers that a cohort of n makes of
+    what is disclosed by name. ``tapped``: whether mail to the server can be read on its way.
+    ``settings``: the mode, and the numbers that a cohort of n makes of
     thresholds and quorums, by name.
 
     >>> said = Guarantee((Coalition.of("decryptor/0"),), (), ("who takes part",), ())
@@ -240,12 +242,13 @@ class Guarantee(Generic[T]):
     settings: Callable[[int], Mapping[str, str]] = field(
         default=lambda n: {}, repr=False, compare=False
     )
+    tapped: bool = True
 
     def victims(self, who: Collection[PartyId], plan: RoundPlan) -> frozenset[ClientId]:
         """Whose single updates a coalition reads in a round that all follow; `OUTSIDER` in it
-        stands in for the server.
+        stands in for the server where mail to the server is ``tapped``.
         """
-        seen = {*who, "server"} if OUTSIDER in who else set(who)
+        seen = {*who, "server"} if OUTSIDER in who and self.tapped else set(who)
         return frozenset[ClientId]().union(*(c.victims(seen, plan) for c in self.reads))
 
     def liars(self) -> dict[str, Power]:
@@ -347,7 +350,7 @@ class Guarantee(Generic[T]):
         """The guarantee in sentences, the gravest lies first."""
         said = [IDEAL] if self.fidelity == "ideal" else []
         said.append(f"{self.hidden[0].upper()}{self.hidden[1:]} are read by {self.read_by()}.")
-        if any("server" in coalition.parties for coalition in self.reads):
+        if self.tapped and any("server" in coalition.parties for coalition in self.reads):
             said.append("Whoever taps the wires to the server reads what its mail shows.")
         said += [lie.describe() for lie in sorted(self.lies, key=lambda l: -POWERS.index(l.can))]
         said.append(f"Leaks: {', '.join(self.leaks) or 'nothing'}.")

@@ -36,6 +36,12 @@ class PartyKeys(Protocol):
         """What was sealed to this party in this context, or None."""
         ...
 
+    def shared_with(self, box: bytes, context: bytes) -> bytes:
+        """What only this party and the holder of that box key can compute [32 bytes], in this
+        context. It raises ValueError where the key is a point of small order.
+        """
+        ...
+
 
 @runtime_checkable
 class KnownKeys(Protocol):

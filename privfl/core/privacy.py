@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +16,10 @@ from privfl.core.errors import ConfigError, unknown
 from privfl.core.guarantee import Guarantee
 from privfl.core.oracle import Needs
 from privfl.core.randomness import NoiseSource
+from privfl.core.sampling import Sampling
 from privfl.core.threat import Against, Coins
 from privfl.core.types import ClientId, NeighbourRelation, Unit, Vector
-
-Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the
-    population it draws from.
-
-    Raises:
-        ConfigError: the rate is outside of (0, 1].
-
-    >>> Sampling("poisson", rate=0.1, population=100).rate
-    0.1
-    """
-
-    scheme: Scheme
-    rate: int | float
-    population: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ConfigError(f"a sampling rate must lie in (0, 1], and is {self.rate}.")
+from privfl.core.users import UserBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +166,11 @@ class Charge:
     differ are in the sensitivity, and ``cohort`` who took part, where that is public: then each
     client pays for its own rounds only. ``void`` says what voids the claim, where something does.
     ``against`` is the adversary, with so many ``colluders``; ``coins`` whether a seed repeats the
-    sample: what sampling saves is then what it would save with secret coins.
+    sample: what sampling saves is then what it would save with secret coins. ``users`` says who is
+    one user and what of a user takes part, where the unit is the user.
+
+    Raises:
+        ConfigError: ``round``, ``last`` or ``count`` is no number of rounds or releases.
     """
 
     round: int
@@ -208,6 +191,17 @@ class Charge:
     colluders: int = 0
     coins: Coins = "secret"
     last: int | None = None
+    users: UserBounds | None = None
+
+    def __post_init__(self) -> None:
+        last = self.round if self.last is None else self.last
+        numbers = {"round": self.round, "last": last, "count": self.count}
+        odd = [name for name, value in numbers.items() if not isinstance(value, int)]
+        if odd or self.count < 0 or last < self.round:
+            raise ConfigError(
+                f"a charge's round, last and count are whole numbers, count at least 0 and last at"
+                f" least round, and they are {numbers}: it would charge less than was spent."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -217,6 +211,7 @@ class Charge:
     def from_json(cls, data: Mapping[str, Any]) -> Charge:
         """From what `to_json` made; coins of which nothing is said are public."""
         cohort = None if data.get("cohort") is None else tuple(data["cohort"])
+        users = None if data.get("users") is None else UserBounds(**data["users"])
         return cls(
             **{
                 "coins": "public",
@@ -224,6 +219,7 @@ class Charge:
                 "event": DpEvent(**data["event"]),
                 "sampling": Sampling(**data["sampling"]),
                 "cohort": cohort,
+                "users": users,
             }
         )
 

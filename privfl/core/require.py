@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from privfl.core.errors import ConfigError, TooManyByzantine
 
@@ -19,7 +21,7 @@ def positive(**named: int | float) -> None:
     privfl.core.errors.ConfigError: l2 must be above 0, and is 0.0.
     """
     for name, value in named.items():
-        if not value > 0:
+        if not _holds(name, value, lambda it: it > 0):
             raise ConfigError(f"{name} must be above 0, and is {value}.")
 
 
@@ -30,7 +32,7 @@ def at_least(low: int | float, **named: int | float) -> None:
         ConfigError: one is, with its name.
     """
     for name, value in named.items():
-        if not value >= low:
+        if not _holds(name, value, lambda it: it >= low):
             raise ConfigError(f"{name} must be at least {low}, and is {value}.")
 
 
@@ -41,7 +43,7 @@ def within(low: int | float, high: int | float, **named: int | float) -> None:
         ConfigError: one is, with its name.
     """
     for name, value in named.items():
-        if not low <= value <= high:
+        if not _holds(name, value, lambda it: low <= it <= high):
             raise ConfigError(f"{name} must lie in [{low}, {high}], and is {value}.")
 
 
@@ -52,8 +54,18 @@ def finite(**named: int | float) -> None:
         ConfigError: one is, with its name.
     """
     for name, value in named.items():
-        if not math.isfinite(value):
+        if not _holds(name, value, math.isfinite):
             raise ConfigError(f"{name} must be a finite number, and is {value}.")
+
+
+def _holds(name: str, value: Any, test: Callable[[Any], bool]) -> bool:
+    """Whether a number passes a test; what is none is refused in words, for a caller's types are
+    not checked when it runs.
+    """
+    try:
+        return bool(test(value))
+    except TypeError:
+        raise ConfigError(f"{name} must be a number, and is {value!r}.") from None
 
 
 def honest_majority(*, rule: str, n: int, f: int, at_least: int) -> None:

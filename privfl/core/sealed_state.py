@@ -1,18 +1,20 @@
 """Putting members and parties to rest: the one way in which secrets leave memory.
 
 A network engine may start a process per message, so what a party remembers must survive between
-messages. Everything that holds secrets inherits `KeepsSecrets`: pickling, copying or printing it by
-accident is refused. `seal_state` writes it down under a key of that machine (AES-256-GCM, fresh
-random nonce); `unseal_state` reads it back, and refuses what that key did not seal. What a party
-has on loan (`Lent`: the directory of identities) does not sleep with it and is handed in again.
+messages. Everything that holds secrets inherits `KeepsSecrets`: pickling, copying, printing it or
+making a dictionary of it by accident is refused. `seal_state` writes it down under a key of that
+machine (AES-256-GCM, fresh random nonce); `unseal_state` reads it back, and refuses what that key
+did not seal. What a party has on loan (`Lent`: the directory of identities) does not sleep with it
+and is handed in again.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -21,12 +23,39 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from privfl.core.errors import PrivflError, SecretsStay
 
 T = TypeVar("T")
-_MAGIC = b"privfl-rest-2"
+_MAGIC = b"privfl-rest-3"
 _LENT = "lent"
+
+
+def _refuse(name: str) -> NoReturn:
+    raise SecretsStay(
+        f"{name} holds secrets and does not serialise; use privfl.core.seal_state with a key of"
+        " this machine."
+    )
+
+
+class _Stays:
+    """A field's value that cannot be copied: `dataclasses.asdict` and `astuple` copy every field
+    that is no container and no dataclass, and ask the object itself for nothing that could refuse.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __copy__(self) -> NoReturn:
+        _refuse(self.name)
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        _refuse(self.name)
 
 
 class KeepsSecrets:
     """Base of everything that holds secrets: it does not serialise, and its repr shows nothing.
+
+    A dataclass that inherits it gets one more field, the first, which is no argument, is not
+    compared and cannot be copied, so that ``dataclasses.asdict`` and ``astuple`` refuse too.
 
     >>> class Key(KeepsSecrets):
     ...     def __init__(self) -> None:
@@ -41,14 +70,19 @@ class KeepsSecrets:
 
     __slots__ = ()
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if "__dataclass_fields__" in cls.__dict__:  # the second making of a class with slots
+            return
+        cls.__annotations__ = {"_stays": _Stays, **inspect.get_annotations(cls)}
+        stays: Any = field(default=_Stays(cls.__name__), init=False, repr=False, compare=False)
+        type.__setattr__(cls, "_stays", stays)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: holds secrets>"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise SecretsStay(
-            f"{type(self).__name__} holds secrets and does not serialise; use"
-            " privfl.core.seal_state with a key of this machine."
-        )
+        _refuse(type(self).__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

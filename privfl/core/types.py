@@ -22,8 +22,10 @@ Received: TypeAlias = Mapping[PartyId, Sequence[Mail]]
 """All that each party was handed, exchange by exchange."""
 NeighbourRelation: TypeAlias = Literal["add_remove", "replace_one", "zero_out"]
 """What two neighbouring data sets (or cohorts) differ in."""
-Unit: TypeAlias = Literal["sample", "client"]
-"""Whose privacy an event is about."""
+Unit: TypeAlias = Literal["sample", "client", "user"]
+"""Whose privacy an event is about: a sample's, a client's with all its data, or a person's, who may
+have several samples and be at several clients.
+"""
 
 
 def client_party(client: ClientId) -> PartyId:

@@ -1,7 +1,7 @@
 """Channels: how bounded updates travel, and who can read them."""
 
 from privfl.crypto.encoding import FixedPoint
-from privfl.crypto.he import BFV, CKKS, MultiPartyRLWE, Paillier
+from privfl.crypto.he import BFV, CKKS, MultiPartyRLWE, OneTimeRLWE, Paillier
 from privfl.crypto.plain import Plain
 from privfl.crypto.secagg import SecAgg
 from privfl.crypto.sharing import AdditiveSharing, PackedShamir, Shamir
@@ -12,6 +12,7 @@ __all__ = [
     "AdditiveSharing",
     "FixedPoint",
     "MultiPartyRLWE",
+    "OneTimeRLWE",
     "PackedShamir",
     "Paillier",
     "Plain",

@@ -16,5 +16,5 @@ class StageAbort(Abort):
         self, stage: str, why: str, blamed: PartyId | None = None, who: Iterable[PartyId] = ()
     ) -> None:
         super().__init__(f"stage {stage}: {why}", blamed)
-        self.stage = stage
+        self.stage, self.why = stage, why
         self.who = tuple(who) or ((blamed,) if blamed else ())

@@ -21,6 +21,7 @@ from privfl.data.origins import ORIGINS, Origin, Remote
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
 from privfl.data.shakespeare import Shakespeare
 from privfl.data.split import Split
+from privfl.data.users import within_bounds
 
 __all__ = [
     "DATASETS",
@@ -48,6 +49,7 @@ __all__ = [
     "label_counts",
     "load",
     "present",
+    "within_bounds",
 ]
 
 DATASETS: Mapping[str, Callable[..., Callable[..., Split]]] = {

@@ -41,7 +41,8 @@ def for_everybody(opens: Opens, population: int) -> bool:
 def hinges(opens: Opens, sampling: Sampling, n: int, m: int) -> bool:
     """Whether a round of a cohort of n, of whom m got through, would have been released, or not, by
     one client more or less in the sample: then its being released tells that client's coin, and
-    sampling hides it no longer.
+    sampling hides it no longer. Where a user has several clients (``sampling.group``), by as many
+    more or less.
 
     That client gets through wherever it is drawn, or nowhere. In a sample of fixed size it takes
     another one's place.
@@ -50,8 +51,11 @@ def hinges(opens: Opens, sampling: Sampling, n: int, m: int) -> bool:
     >>> [m for m in range(5) if hinges(lambda n, m: m >= 2, drawn, m, m)]
     [1, 2]
     """
-    near = [(n, m + 1), (n, m - 1)]
+    moves: tuple[tuple[int, int], ...] = ((0, 1), (0, -1))
     if sampling.scheme == "poisson":
-        near = [(n + 1, m + 1), (n + 1, m), (n - 1, m - 1), (n - 1, m)]
-    possible = [(a, b) for a, b in near if 0 <= b <= a <= sampling.population]
-    return any(opens(a, b) != opens(n, m) for a, b in possible)
+        moves = ((1, 1), (1, 0), (-1, -1), (-1, 0))
+    reached = {(n, m)}
+    for _ in range(sampling.group):
+        near = {(a + i, b + j) for a, b in reached for i, j in moves}
+        reached |= {(a, b) for a, b in near if 0 <= b <= a <= sampling.population}
+    return any(opens(a, b) != opens(n, m) for a, b in reached)

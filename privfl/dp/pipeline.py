@@ -30,6 +30,7 @@ from privfl.core import (
     RoundPlan,
     Sampling,
     Sensitivity,
+    UserBounds,
     Vector,
 )
 from privfl.dp.charges import among_colluders, over_block, stepped
@@ -38,10 +39,12 @@ from privfl.dp.memory import NoiseMemory
 from privfl.dp.opening import Opens, always, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
 from privfl.dp.refusals import (
+    UNBOUNDED,
     noised,
     refuse_other_neighbours,
     refuse_seen_presence,
     refuse_unpriced_sample,
+    refuse_users_over_rounds,
 )
 
 _POISSON = (
@@ -70,7 +73,11 @@ class Pipeline:
 
     ``samples`` are the neighbours of what training does to a client's own samples, and
     ``repeatable`` says that the noise comes from a seed, which voids the claim; ``void`` says what
-    else voids it. ``opens`` says which rounds are released at all.
+    else voids it. ``opens`` says which rounds are released at all. ``users`` are the bounds on what
+    one of them has a part in, where neighbours are users: one who is at several clients moves so
+    many rows, each as far as a client's own, and the vector so many times as far, by one client
+    after the other (``sampling.group``), and in rows that are noised each on its own so many times
+    (``copies``).
 
     >>> from privfl.aggregators import Mean
     >>> from privfl.dp import Clip, Gaussian
@@ -91,6 +98,8 @@ class Pipeline:
     repeatable: bool = False
     void: str = ""
     opens: Opens = always
+    users: UserBounds | None = None
+    copies: int = 1
 
     @property
     def private(self) -> bool:
@@ -123,6 +132,7 @@ class Pipeline:
             central = release.central is not None or release.over is not None
             if central and self.sampling.scheme == "poisson":
                 self._refuse_unless_linear(part)
+        refuse_users_over_rounds(self.releases, self.sampling)
         if self._amplified:
             refuse_unpriced_sample(self.releases, self.neighbours, self.sampling)
         refuse_seen_presence(
@@ -146,6 +156,11 @@ class Pipeline:
     def _drawn(self) -> bool:
         """Whether there is anybody who is not drawn."""
         return self.sampling.scheme in ("poisson", "fixed_size") and self.sampling.rate < 1
+
+    @property
+    def _at_several(self) -> bool:
+        """Whether one of those who are protected may be at several clients."""
+        return self.sampling.group > 1 or self.copies > 1
 
     @property
     def _amplified(self) -> bool:
@@ -242,7 +257,8 @@ class Pipeline:
             for part, release in self.releases.items()
             if release.noised
         ]
-        everybody = plan.n >= self.sampling.population  # then there is no need to name them
+        # then there is no need to name them; of users at several clients nobody knows who was there
+        everybody = plan.n >= self.sampling.population or self._at_several
         # of a round that tells coins, those who were not drawn may owe the amplified price: naming
         # the cohort would let them off, so everybody pays for it
         named = not told and (self.sees_cohort or self.coins == "public")
@@ -253,8 +269,11 @@ class Pipeline:
                 among_colluders(self.sampling, self.colluders),
                 unit=self.neighbours.unit,
                 relation=self.neighbours.relation,
+                subject=self.neighbours.unit,
                 cohort_hidden=hidden,
                 cohort=plan.cohort if named and not everybody else None,
+                users=self.users,
+                count=self.copies,
                 repeatable_noise=self.repeatable,
                 void=self.void,
                 against=self.against,
@@ -278,10 +297,23 @@ class Pipeline:
         self, round: int, client: ClientId, steps: Collection[NoisySteps]
     ) -> tuple[Charge, ...]:
         """What the noisy steps of a client's training cost its samples: against the server as well,
-        and against all other clients, for the noise is in everything that leaves the client.
+        and against all other clients, for the noise is in everything that leaves the client. Of
+        users, it is what all samples of one of them cost.
+
+        Raises:
+            ConfigError: nothing says how many samples a user has at most.
         """
-        subject = f"sample of client {client}"
-        return stepped(round, steps, self.samples, subject, against="server_and_clients")
+        subject = f"{self.samples.unit} of client {client}"
+        charged = stepped(round, steps, self.samples, subject, against="server_and_clients")
+        if self.users is None or not charged:
+            return charged
+        own = self.users.max_records_per_user
+        if own is None:
+            raise ConfigError(UNBOUNDED)
+        return tuple(
+            replace(one, users=self.users, sampling=replace(one.sampling, group=own))
+            for one in charged
+        )
 
     def _event(
         self,

@@ -11,6 +11,10 @@ from privfl.dp.opening import Opens, fewest_of, for_everybody
 from privfl.dp.part_release import PartRelease
 
 Releases = Mapping[str, PartRelease]
+UNBOUNDED = (
+    "private training noises samples, and nothing says how many of them one user has at most: set"
+    " max_records_per_user in users."
+)
 
 
 def noised(releases: Releases) -> str:
@@ -35,6 +39,19 @@ def refuse_other_neighbours(releases: Releases, neighbours: Neighbours, sampling
             "correlated noise is made for who takes part in which round, and a client that"
             " comes or goes may change that for others: claim zero_out (it is there and sends"
             " zero) or replace_one."
+        )
+
+
+def refuse_users_over_rounds(releases: Releases, sampling: Sampling) -> None:
+    """Refuse users at several clients under noise that is made for one client's turns.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if sampling.group > 1 and any(release.over is not None for release in releases.values()):
+        raise ConfigError(
+            f"correlated noise is made for how often one client comes, and a user at"
+            f" {sampling.group} clients comes more often: set max_clients_per_user to 1."
         )
 
 

@@ -35,12 +35,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Aggregate:
-    """What was released by part, the parts that the channel opened, the change of the model [d]
+    """What was released by part, the parts of those that carry something (noise alone, where that
+    hides that nobody came), the parts that the channel opened, the change of the model [d]
     that seats after it made of the delta, the server-side memory after it, what was charged, where
     an adaptive bound has got to, and what fired.
     """
 
     released: Mapping[str, Released] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()
     change: Released | None = None
     rules: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +89,7 @@ def aggregate(
             vector = _decide(scenario, part, main.what, here, done)
         rows = main.what.n if isinstance(main.what, Rows) else len(main.survivors)
         made[part] = Made(vector, rows, len(main.survivors))
+    done.made = tuple(made)
     done.opened = tuple(part for part, one in made.items() if one.survivors)
     done.released, done.charges = order.pipeline.release(order.plans, made, scenario.noise, memory)
     _after(scenario, context, done)
@@ -154,7 +157,9 @@ def _after(scenario: Scenario, context: Context, done: Aggregate) -> None:
 
 
 def merged(state: RunState, done: Aggregate, remembers: bool) -> RunState:
-    """The state with the aggregation's memory in it."""
+    """The state with the aggregation's memory in it. Noise alone is remembered as what it hides
+    would be: else what is remembered tells whether anybody was drawn.
+    """
     rules = done.rules if remembers else state.rules
-    released = {**state.released, **{part: done.released[part] for part in done.opened}}
+    released = {**state.released, **{part: done.released[part] for part in done.made}}
     return replace(state, seats=done.seats, rules=rules, released=released)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from privfl.core import BudgetSpent, Charge, ConfigError, Ledger, Unit, require
-from privfl.dp import Spent, over_runs, spend
+from privfl.dp import Spent, above, over_runs, spend
 from privfl.engine.journal import Journal
 
 
@@ -19,10 +19,10 @@ class Budget:
     """The most that all runs on one data set may spend: ``epsilon`` at ``delta``, counted in the
     file ``ledger``, which all of them share and which lasts as long as the data do.
 
-    It counts the unit that all these runs claim, clients or samples; of a run whose hidden cohorts
-    protect clients, clients alone. Where cohorts or batches are
-    drawn from a seed it counts what they cost those who know the seed. Who publishes what did not
-    go through a run with this budget spends without it.
+    It counts the unit that all these runs claim: clients, samples, or users told apart by one
+    attribute; of a run whose hidden cohorts protect clients, clients alone. Where cohorts or
+    batches are drawn from a seed it counts what they cost those who know the seed. Who publishes
+    what did not go through a run with this budget spends without it.
 
     Raises:
         ConfigError: a number out of range.
@@ -39,6 +39,20 @@ class Budget:
         require.positive(**{"budget.epsilon": self.epsilon, "budget.delta": self.delta})
         require.finite(**{"budget.epsilon": self.epsilon})
         require.positive(**{"1 - budget.delta": 1 - self.delta})
+        if not isinstance(self.ledger, Path):
+            raise ConfigError(f"budget.ledger must be a Path, and is {self.ledger!r}.")
+
+    def require_delta(self, name: str, delta: float) -> None:
+        """Refuse another delta beside this one: the two epsilons would be of two claims.
+
+        Raises:
+            ConfigError: ``delta``, which its owner calls ``name``, is another one.
+        """
+        if delta != self.delta:
+            raise ConfigError(
+                f"budget.delta is {self.delta:g} and {name} is {delta:g}, so the epsilon of the"
+                " budget and the one that is shown are of two claims: give both the same."
+            )
 
     def opened(self) -> Account:
         """An account for one run.
@@ -60,7 +74,9 @@ class Account:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._journal = Journal(budget.ledger)
+        # one file has one lock and one head, by whatever link or working folder it is reached
+        self._path = budget.ledger.resolve()
+        self._journal = Journal(self._path)
         self._run = secrets.token_hex(8)
 
     def hold(self, charges: Sequence[Charge], again: str = "") -> str:
@@ -73,14 +89,14 @@ class Account:
         name = again or f"{self._run}/{secrets.token_hex(8)}"
         if not charges:
             return name
-        with _locked(self.budget.ledger):
+        with _locked(self._path):
             entries = {**self._journal.entries(), name: tuple(charges)}
             self._refuse(entries)
             return self._journal.enter(charges, name)
 
     def settle(self, name: str, charges: Sequence[Charge]) -> None:
         """What a round came to."""
-        with _locked(self.budget.ledger):
+        with _locked(self._path):
             self._journal.settle(name, charges)
 
     def _refuse(self, entries: Mapping[str, tuple[Charge, ...]]) -> None:
@@ -93,9 +109,15 @@ class Account:
         counted: set[Unit] = set.intersection(*units) if units else set()
         if not counted:
             raise BudgetSpent(
-                f"the budget in '{self.budget.ledger}' counts runs that claim for clients and"
-                " runs that claim for samples, which cannot be added up: give each a ledger of"
+                f"the budget in '{self.budget.ledger}' counts runs that claim for"
+                f" {_listed(set().union(*units))}, which cannot be added up: give each a ledger of"
                 " its own."
+            )
+        told_apart = {one.users.ids for run in runs.values() for one in run if one.users}
+        if len(told_apart) > 1:
+            raise BudgetSpent(
+                f"the budget in '{self.budget.ledger}' counts users by {_listed(told_apart)}, who"
+                " are not the same people: give each a ledger of its own."
             )
         whole = over_runs(ledgers, self.budget.delta)
         for unit in sorted(counted):
@@ -113,10 +135,14 @@ class Account:
             if most <= self.budget.epsilon:
                 return
         raise BudgetSpent(
-            f"this round would bring what '{self.budget.ledger}' has spent to epsilon {most:.3g} at"
-            f" delta {self.budget.delta:g}, and the budget is {self.budget.epsilon:g}: nothing of"
-            " it was sent. End here, or raise budget.epsilon."
+            f"this round would bring what '{self.budget.ledger}' has spent to epsilon"
+            f" {above(most)} at delta {self.budget.delta:g}, and the budget is"
+            f" {self.budget.epsilon:g}: nothing of it was sent. End here, or raise budget.epsilon."
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"'{name}'" for name in sorted(names))
 
 
 def _figure(spent: Spent) -> float:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
-from privfl.core import Charge, ConfigError, Ledger, RoundPlan, require
-from privfl.dp import spend
+from privfl.core import Charge, Ledger, RoundPlan, require
+from privfl.dp import least_noise
 from privfl.engine.client import BITS
 from privfl.engine.scenario import Scenario
 
-_MOST = 1e6
-
 
 def noise_for(epsilon: int | float, delta: float, scenario: Callable[[float], Scenario]) -> float:
-    """The least noise multiplier (within 1e-4 of itself, never too small) with which a whole run
-    spends at most ``epsilon`` at ``delta``, by RDP, of the privacy of its clients. ``scenario``
-    makes the run of a noise multiplier.
+    """The least noise multiplier with which a whole run claims at most ``epsilon`` at ``delta`` of
+    the privacy of its clients (`dp.least_noise`). ``scenario`` makes the run of a noise multiplier.
 
     What is priced are the run's own charges: all its rounds and parts, the sampler (with secret
     coins), the relation, a schedule, and those who collude.
@@ -26,24 +22,10 @@ def noise_for(epsilon: int | float, delta: float, scenario: Callable[[float], Sc
             up to 1e6 reaches.
     """
     require.positive(**{"mechanism.epsilon": epsilon})
-    low, high = 1e-2, 1.0
-    while _spent(scenario(high), delta) > epsilon:
-        low, high = high, 2 * high
-        if high > _MOST:
-            raise ConfigError(
-                f"mechanism.epsilon {epsilon} at delta {delta:g} is out of reach in this run: no"
-                f" noise up to {_MOST:g} gives it. Take fewer rounds, or raise it."
-            )
-    while high > low * (1 + 1e-4):
-        middle = math.sqrt(low * high)
-        if _spent(scenario(middle), delta) > epsilon:
-            low = middle
-        else:
-            high = middle
-    return high
+    return least_noise(epsilon, delta, lambda z: _charged(scenario(z)))
 
 
-def _spent(scenario: Scenario, delta: float) -> float:
+def _charged(scenario: Scenario) -> Ledger:
     """What all rounds would cost, each with everybody who is drawn on average."""
     number = max(2, round(scenario.expected_cohort))
     cohort = tuple(list(scenario.clients)[:number])
@@ -51,8 +33,7 @@ def _spent(scenario: Scenario, delta: float) -> float:
     for round_number in range(scenario.rounds):
         plans = _plans(scenario, round_number, cohort)
         charges += scenario.pipeline(round_number).charges(plans)
-    spent = spend(Ledger(tuple(charges)), delta, pld=False)
-    return max((one.claim() for one in spent), default=math.inf)
+    return Ledger(tuple(charges))
 
 
 def _plans(scenario: Scenario, number: int, cohort: tuple[int, ...]) -> Mapping[str, RoundPlan]:

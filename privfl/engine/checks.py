@@ -24,6 +24,7 @@ from privfl.engine.compatibility import (
 from privfl.engine.opening import too_few
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.scenario import Scenario
+from privfl.engine.users import check_users
 
 _KNOWING = {
     "nothing": "nothing",
@@ -96,6 +97,7 @@ def check_scenario(scenario: Scenario) -> None:
         _check_attack(scenario, attacker)
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
+    check_users(scenario)
     _check_noise(scenario)
     _check_rule(scenario)
 

@@ -105,8 +105,9 @@ class Planner:
 
     @property
     def sums(self) -> int:
-        """How many sums a whole run opens."""
-        return self.scenario.rounds * (1 + len(self.extra))
+        """How many sums a whole run opens: of every part, and of the bits of an adaptive bound."""
+        bits = self.scenario.adaptive is not None
+        return self.scenario.rounds * (1 + len(self.extra) + bits)
 
     @property
     def max_weight(self) -> float:

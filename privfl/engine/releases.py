@@ -25,6 +25,8 @@ from privfl.core import (
     Sampling,
     Some,
     Threat,
+    Unit,
+    UserBounds,
     client_of,
 )
 from privfl.dp import Clip
@@ -53,12 +55,20 @@ def pipeline_of(
     repeatable: bool = False,
     void: str = "",
     threat: Threat | None = None,
+    users: UserBounds | None = None,
+    people: int | None = None,
 ) -> Pipeline:
     """The releases of rounds that send parts of these ``lengths``, each under its bound.
 
     ``seats`` are those before the rule (which change rows of the delta alone), ``over`` is noise
     that hangs together over the rounds, in place of a mechanism, ``uniform`` says that every weight
     is one, ``adaptive`` that bits about norms travel too.
+
+    With ``users``, of whom there are ``people``, whoever is protected is a user, at as many clients
+    as its bounds say. A client that several users share changes its row from one point of the ball
+    to another where one of them goes, so the relation is then replace_one; where no client has two,
+    a user's clients come, go or send zero together. Samples are those of a user that is there and
+    contributes nothing: its number of samples is in the rate of the batches.
 
     Without a ``relation`` it is replace_one under local noise, zero_out for noise in shares and for
     noise that hangs together, and for other noise on the aggregate add_remove where the rule
@@ -110,23 +120,49 @@ def pipeline_of(
     elif public and sampling.scheme != "fixed_size" and not local:
         open_to_all = for_everybody(opens, sampling.population)
         derived = "add_remove" if open_to_all and not (sees_cohort and drawn) else "zero_out"
+    unit: Unit = "client" if users is None else "user"
+    shared = users is not None and not users.one_user_per_client
+    if shared and (noised or shares is not None):
+        derived = _of_shared_clients(relation)
+    several = 1 if users is None else users.max_clients_per_user
+    if users is not None:
+        sampling = replace(sampling, group=1 if local else several, people=people)
     made = Pipeline(
         releases,
-        Neighbours("client", relation or derived),
-        Sampling("all", 1.0, sampling.population) if local else sampling,
+        Neighbours(unit, relation or derived),
+        replace(sampling, scheme="all", rate=1.0) if local else sampling,
         sees_cohort=sees_cohort,
         coins=threat.sampling,
         against=against,
         colluders=threat.colluders,
-        samples=Neighbours("sample", "add_remove" if uniform else "zero_out"),
+        samples=Neighbours("sample", "add_remove" if uniform else "zero_out")
+        if users is None
+        else Neighbours("user", "zero_out"),
         repeatable=repeatable,
         void=void,
         opens=opens,
+        users=users,
+        copies=several if local else 1,
     )
     if adaptive is None or mechanism is None:
         return made
     counted = replace(releases[BITS], mechanism=adaptive.counting(made.reach(BITS)))
     return replace(made, releases={**releases, BITS: counted})
+
+
+def _of_shared_clients(relation: NeighbourRelation | None) -> NeighbourRelation:
+    """The relation of users who share clients.
+
+    Raises:
+        ConfigError: another one is asked for.
+    """
+    if relation not in (None, "replace_one"):
+        raise ConfigError(
+            f"relation {relation} says that all that a user's clients send goes with it, and"
+            " here they hold other users' samples too: claim replace_one, or give users clients"
+            " of their own and set one_user_per_client."
+        )
+    return "replace_one"
 
 
 def require_steady(bound: Bound, rounds: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from privfl.core import (
     Bound,
     Channel,
     ClientId,
+    ConfigError,
     Dataset,
     Defence,
     Knows,
@@ -24,6 +26,7 @@ from privfl.core import (
     RuleWithMemory,
     RunNoise,
     Threat,
+    UserBounds,
     WithMemory,
     before_the_rule,
 )
@@ -51,7 +54,8 @@ class Scenario:
 
     ``start`` is what is known of the model before the first round: "public", that it holds nothing
     of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
-    names what was taken from clients' data before the run, which no epsilon counts.
+    names what was taken from clients' data before the run, which no epsilon counts. With ``users``
+    privacy is claimed for each of them, with all its samples, instead of for clients or samples.
     """
 
     workload: Workload
@@ -76,6 +80,33 @@ class Scenario:
     facts: Mapping[str, Any] = field(default_factory=dict)
     start: Literal["public"] | Ledger | None = None
     uncharged: Sequence[str] = ()
+    users: UserBounds | None = None
+
+    @cached_property
+    def people(self) -> int | None:
+        """How many users there are, where privacy is claimed for users."""
+        ids = self.user_ids
+        if ids is None:
+            return None
+        return len({user for index in self.clients.values() for user in ids[index.cpu()].tolist()})
+
+    @property
+    def user_ids(self) -> Tensor | None:
+        """Whose each sample [n] of the data is, where privacy is claimed for users.
+
+        Raises:
+            ConfigError: the data do not say.
+        """
+        if self.users is None:
+            return None
+        attributes = self.workload.data.attributes
+        if self.users.ids not in attributes:
+            known = ", ".join(attributes) or "none at all"
+            raise ConfigError(
+                f"users.ids is '{self.users.ids}', and these data have no such attribute: nothing"
+                f" is claimed for users where nobody knows whose a sample is. Attributes: {known}."
+            )
+        return attributes[self.users.ids]
 
     def in_round(self, number: int, l2: float | None) -> Scenario:
         """The scenario with a round's own bound and noise where they change; ``l2`` is where an
@@ -155,6 +186,8 @@ class Scenario:
             repeatable=self.noise.repeatable,
             void=self._void,
             threat=self._threat,
+            users=self.users,
+            people=self.people,
         )
 
     @property
@@ -194,6 +227,14 @@ class Scenario:
                 "the model that this run starts from comes with a ledger that charges nothing, so"
                 " it was trained without noise. Start from a public model, or from one with noise."
             )
+        if self.users is not None and isinstance(self.start, Ledger):
+            others = sorted({one.unit for one in self.start.charges} - {"user"})
+            if others:
+                return (
+                    f"the model that this run starts from was charged for {' and '.join(others)}s,"
+                    " which says nothing of users. Start from a public model, or from one that was"
+                    " charged for users."
+                )
         for attacker in self.attackers:
             if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
                 return (

@@ -124,7 +124,7 @@ class Spending:
         pipeline = self.order.pipeline
         if not pipeline.private or pipeline.sees_cohort:
             return self._own
-        return tuple(charge for charge in self._own if charge.unit == "client")
+        return tuple(one for one in self._own if one.unit == pipeline.neighbours.unit)
 
     def _altogether(self) -> tuple[Charge, ...]:
         """What stands in the round's own entry."""

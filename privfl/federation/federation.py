@@ -35,6 +35,7 @@ from privfl.core import (
     RuleWithMemory,
     Threat,
     Transcript,
+    UserBounds,
     WithMemory,
 )
 from privfl.crypto import Plain
@@ -126,6 +127,7 @@ class Federation:
         threat: Threat | None = None,
         start: Literal["public"] | Ledger | Path | str | None = None,
         budget: Budget | None = None,
+        users: UserBounds | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
         noise: NoiseSource | None = None,
@@ -157,6 +159,7 @@ class Federation:
             relation=relation,
             threat=threat or Threat(),
             start=start_of(start),
+            users=users,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
@@ -180,6 +183,8 @@ class Federation:
                 " mechanism, or leave budget out."
             )
         _refuse_delta(scenario, audit.delta)
+        if budget is not None:
+            budget.require_delta("audit.delta", audit.delta)
         work = scenario.workload
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
@@ -351,7 +356,7 @@ class Federation:
 
 def _refuse_delta(scenario: Scenario, delta: float) -> None:
     """Refuse a delta that protects nobody whose privacy the run claims."""
-    groups = [len(scenario.clients)] if scenario.pipeline().private else []
+    groups = [scenario.people or len(scenario.clients)] if scenario.pipeline().private else []
     if scenario.workload.method.gradient.private:
         groups.append(max(len(index) for index in scenario.clients.values()))
     for population in groups:

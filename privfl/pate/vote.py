@@ -43,6 +43,7 @@ from privfl.dp.pate import UNANSWERED, ConfidentGNMax, DataDependent
 from privfl.engine import MailMode, Session
 from privfl.engine.journal import Journal
 
+_LABELS = (torch.int64, torch.int32, torch.int16)
 _WHOLE = 0.25
 """How far an opened count may lie from a whole number: half of what would round it wrongly."""
 
@@ -192,7 +193,7 @@ def ballot(labels: Int[Tensor, " q"], classes: int) -> Float[Tensor, "q m"]:
     """
     out = torch.zeros(len(labels), classes)
     given = labels != UNANSWERED
-    out[given, labels[given]] = 1.0
+    out[given, labels[given].long()] = 1.0
     return out
 
 
@@ -235,6 +236,11 @@ def _queries(votes: Mapping[ClientId, Tensor], classes: int) -> int:
     if len(lengths) > 1 or not min(lengths):
         raise BadUpdate(f"clients must vote on the same queries, and gave {sorted(lengths)} votes.")
     for client, labels in votes.items():
+        if labels.dim() != 1 or labels.dtype not in _LABELS:
+            raise BadUpdate(
+                f"client {client}: votes are whole numbers [q] of 16 bits or more, and are"
+                f" {labels.dtype} of shape {list(labels.shape)}."
+            )
         if not bool(((labels >= UNANSWERED) & (labels < classes)).all()):
             raise BadUpdate(f"client {client}: a vote is for no class out of {classes}.")
     return lengths.pop()

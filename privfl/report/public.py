@@ -12,8 +12,8 @@ from privfl.report.tables import table
 
 _COVERED = (
     "The statement below covers this page and the folder that it lies in. It shows no accuracy, no"
-    " loss and no count of clients: these are computed from data without noise, or show who took"
-    " part."
+    " loss and no count of who took part: these are computed from data without noise, or tell"
+    " cohorts. How many clients there are is in the recipe where a config says it."
 )
 
 

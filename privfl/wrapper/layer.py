@@ -33,24 +33,21 @@ from privfl.core import (
     Rule,
     Sampling,
     Threat,
-    client_party,
-    dropped,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, delta_protects_nobody, sentence, spend, spent_epsilon
+from privfl.dp import NoBound, delta_protects_nobody
 from privfl.dp.charges import played_again
 from privfl.dp.pipeline import Made, Pipeline
 from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
-from privfl.engine.compatibility import check_declared
 from privfl.engine.journal import Journal
 from privfl.engine.releases import pipeline_of, refuse_asking
-from privfl.wrapper.receipt import Receipt, of_nobody
-from privfl.wrapper.sampled import require_drawn
-from privfl.wrapper.updates import V, flat_vector, like
+from privfl.wrapper.asked import Noises, asked_of, expected, require_mechanism
+from privfl.wrapper.receipt import Receipt, of_nobody, of_round
+from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
+from privfl.wrapper.sampled import require_drawn, require_known
+from privfl.wrapper.spent import spent_of, statement_of
+from privfl.wrapper.updates import V, finite, flat_vector, like, require_real
 
-UNSEEN = (
-    "what the loop around this layer does with clients' data, its start and its choices included"
-)
 O = TypeVar("O")
 
 
@@ -71,6 +68,11 @@ class PrivateAggregation(Generic[O]):
     one is given: a layer that starts anew with that file goes on from it. Noise is from the
     operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
     between the parties (`crypto.post`), all in this process.
+
+    ``epsilon`` with ``rounds`` stands in place of a noise multiplier: ``mechanism`` is then its
+    class (or a function of a multiplier), the noise the least with which so many rounds claim at
+    most that much at ``delta``, and what would pass it is refused. Receipts then state the smaller
+    of RDP and PLD, in up to a second a round.
 
     Where ``sampling`` is Poisson, whether a round is played must not tell that somebody was drawn:
     give the rounds for which nobody was drawn too, as ``aggregate({})``. Their aggregate is noise
@@ -93,7 +95,9 @@ class PrivateAggregation(Generic[O]):
         *,
         bound: Bound | None = None,
         channel: None = None,
-        mechanism: Mechanism | None = None,
+        mechanism: Mechanism | Noises | None = None,
+        epsilon: float | None = None,
+        rounds: int | None = None,
         rule: Rule[Rows] | None = None,
         sampling: Sampling | None = None,
         denominator: float | None = None,
@@ -112,7 +116,9 @@ class PrivateAggregation(Generic[O]):
         *,
         bound: Bound | None = None,
         channel: Channel[O],
-        mechanism: Mechanism | None = None,
+        mechanism: Mechanism | Noises | None = None,
+        epsilon: float | None = None,
+        rounds: int | None = None,
         rule: Rule[O] | None = None,
         sampling: Sampling | None = None,
         denominator: float | None = None,
@@ -130,7 +136,9 @@ class PrivateAggregation(Generic[O]):
         *,
         bound: Bound | None = None,
         channel: Channel[Any] | None = None,
-        mechanism: Mechanism | None = None,
+        mechanism: Mechanism | Noises | None = None,
+        epsilon: float | None = None,
+        rounds: int | None = None,
         rule: Rule[Any] | None = None,
         sampling: Sampling | None = None,
         denominator: float | None = None,
@@ -142,18 +150,13 @@ class PrivateAggregation(Generic[O]):
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
     ) -> None:
-        if rule is not None and denominator is not None:
-            raise ConfigError(
-                "denominator goes with the mean; a rule of your own divides as it says: leave one"
-                " of the two out."
-            )
-        if bound is not None and not isinstance(bound, Bound):
-            raise ConfigError(
-                f"bound must be one of privfl.dp, as in Clip(l2=1.0), and is {bound!r}."
-            )
+        refuse_parts(bound, rule, denominator)
         self.bound = bound or NoBound()
         self.channel: Channel[Any] = channel or Plain()
-        self.mechanism = mechanism
+        self._asked = asked_of(mechanism, self.channel, epsilon, rounds)
+        if self._asked is not None:  # until the first round says how long updates are
+            mechanism, self.channel = self._asked.noised(1.0)
+        self.mechanism: Mechanism | None = require_mechanism(mechanism)
         able = self.channel.able
         grouped = able.groups is not None  # its rows weigh as many clients as they stand for
         self.rule: Rule[Any] = rule or Mean(
@@ -162,16 +165,9 @@ class PrivateAggregation(Generic[O]):
         self.sampling, self.denominator, self.delta = sampling, denominator, delta
         self.noise = noise or OsNoise()
         self.relation, self.threat = relation, threat or Threat()
-        if mechanism is not None:
-            if not isinstance(mechanism, Mechanism):
-                raise ConfigError(
-                    f"mechanism {mechanism!r} is no noise on an aggregate, as"
-                    " Gaussian(noise_multiplier=1.0) is: noise in shares goes into the channel that"
-                    " carries them, as in SecAgg(noise=...), and correlated noise into a"
-                    " Federation, which knows all rounds of the run."
-                )
-            check_declared(mechanism, "mechanism", "local", "event", "guarantee")
-        self._local = mechanism is not None and mechanism.local
+        self._local = self.mechanism is not None and self.mechanism.local
+        if budget is not None:
+            budget.require_delta("delta", delta)
         self._account = None if budget is None else budget.opened()
         self._held: dict[frozenset[ClientId], str] = {}
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
@@ -185,25 +181,19 @@ class PrivateAggregation(Generic[O]):
                 f"{unreadable(self.rule, self.channel)} Use Mean, the plain channel, or a hybrid."
                 " See 'privfl list --compat'."
             )
-        if not self.bound.l2 < float("inf"):
-            if mechanism is not None:
-                raise ConfigError("noise needs a bound on each update: set bound=Clip(l2=...).")
-            if able.encodes is not None:
-                name = type(self.channel).__name__
-                raise ConfigError(
-                    f"{name} computes on integers, whose scale comes from a clip: set"
-                    " bound=Clip(l2=...)."
-                )
+        refuse_unbounded(self.bound, self.channel, noised=self.mechanism is not None)
         self._session: Session[Any] = Session(self.channel, mail)
         self._id = secrets.token_bytes(16)
         self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
+        self._seen: set[ClientId] = set()
         self._round = 0
         self._last: Any = None
 
     def aggregate(
         self, updates: Mapping[ClientId, V], example: V | None = None
     ) -> tuple[V, Receipt]:
-        """One round: the aggregate, of the kind and type of the updates, and the receipt.
+        """One round, in float32: the aggregate, of the kind and type of the updates (float32 where
+        they are whole numbers: a mean is none), and the receipt.
 
         Args:
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
@@ -211,8 +201,9 @@ class PrivateAggregation(Generic[O]):
             example: a vector of that kind, length and type, for a first round of nobody.
 
         Raises:
-            BadUpdate: no updates, where that is no round of noise alone; different lengths, NaN
-                (the client is named), or a client whose name is no whole number.
+            BadUpdate: no updates, where that is no round of noise alone; different lengths, values
+                or names of clients that are no numbers, NaN where nothing is claimed (else zero).
+            ConfigError: more clients than ``sampling`` draws, in this round or in all together.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
@@ -231,11 +222,12 @@ class PrivateAggregation(Generic[O]):
         }
         d, cohort = len(first), tuple(updates)
         pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
+        self._seen |= set(cohort)
         why_not = too_few(self.channel, len(cohort))
         sent_l2 = float("inf") if self._local else self.bound.l2
         bounded: dict[ClientId, Bounded] = {}
         for client, vector in vectors.items():
-            delta = self.bound(vector)
+            delta = finite(client, self.bound(vector), pipeline.private)
             if self.mechanism is not None and self._local:
                 Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
                 far = pipeline.norms("delta", d)
@@ -247,6 +239,8 @@ class PrivateAggregation(Generic[O]):
         again, failed = self._failed.get(frozenset(cohort), ("", ()))
         before = [replace(charge, round=plan.number) for charge in failed]
         charged = played_again(before, pipeline.charges(plans, released=not why_not))
+        if self._asked is not None:
+            self._asked.refuse_beyond(self._journal, charged, again, self.delta)
         if self._account is not None:
             held = self._account.hold(charged, self._held.get(frozenset(cohort), ""))
             self._held[frozenset(cohort)] = held
@@ -280,30 +274,15 @@ class PrivateAggregation(Generic[O]):
         if self._account is not None:
             self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
         del self._failed[frozenset(cohort)]
-        epsilon, note = self._spent()
-        said = self.channel.guarantee
-        receipt = Receipt(
-            round=plan.number,
-            survivors=opened.survivors,
-            dropped=tuple(
-                c for c in dropped(plan, opened.survivors) if client_party(c) not in opened.excluded
-            ),
-            excluded=opened.excluded,
-            mail=MAIL[self._session.mail],
-            server_reads=said.server_reads(
-                len(opened.survivors),
-                opened.what.n if isinstance(opened.what, Rows) else None,
-                opened.disclosed,
-            ),
-            read_by=said.read_by(plan),
-            liars=said.liars(),
-            fidelity=said.fidelity,
-            bytes_sent=outcome.bytes_sent() if said.measured else None,
-            exchanges=outcome.exchanges if said.measured else None,
-            seconds=time.perf_counter() - began if said.measured else None,
+        receipt = of_round(
+            plan,
+            self.channel.guarantee,
+            MAIL[self._session.mail],
+            outcome,
+            opened,
+            seconds=time.perf_counter() - began,
             event=spent[0].event if spent else None,
-            epsilon=epsilon,
-            epsilon_note=note,
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(first, released["delta"].vector), receipt
@@ -318,6 +297,7 @@ class PrivateAggregation(Generic[O]):
                 "nobody was drawn, and no round before says what updates look like: give"
                 " example=..., a vector of their kind and length."
             )
+        require_real("example", example)
         d = len(example)
         pipeline = self._pipeline(d, ())
         if not pipeline.noise_alone(0):
@@ -327,6 +307,8 @@ class PrivateAggregation(Generic[O]):
         plan = RoundPlan(self._round, (), d, self.bound.l2, session=self._id)
         self._round += 1
         charged = pipeline.charges({"delta": plan})
+        if self._asked is not None:
+            self._asked.refuse_beyond(self._journal, charged, "", self.delta)
         held = "" if self._account is None else self._account.hold(charged)
         entry = self._journal.enter(charged)
         nothing = {"delta": Made(torch.zeros(d), rows=0, survivors=0)}
@@ -334,13 +316,12 @@ class PrivateAggregation(Generic[O]):
         self._journal.settle(entry, spent)
         if self._account is not None:
             self._account.settle(held, spent)
-        epsilon, note = self._spent()
         receipt = of_nobody(
             plan,
             self.channel.guarantee,
             MAIL[self._session.mail],
             event=spent[0].event,
-            epsilon=(epsilon, note),
+            epsilon=self._spent(),
             statement=self._statement(),
         )
         return like(example, released["delta"].vector), receipt
@@ -350,34 +331,47 @@ class PrivateAggregation(Generic[O]):
         return contributions if groups is None else groups.rows(contributions)
 
     def _pipeline(self, d: int, cohort: Sequence[ClientId]) -> Pipeline:
-        """How this round's vector leaves.
+        """How this round's vector leaves, with the noise that was asked for.
 
         Raises:
             ConfigError: noise that cannot be calibrated, or accounted for; a cohort that cannot
                 have been drawn as ``sampling`` says.
         """
-        sampling = self.sampling or Sampling("all", 1.0, len(cohort))
         if self.sampling is not None:
             require_drawn(len(cohort), self.sampling)
-        rows = max(self._rows(len(cohort)), 1)
-        pipeline = pipeline_of(
+            require_known(self._seen | set(cohort), self.sampling)
+        if self._asked is not None and self._asked.found is None:
+            n = len(cohort) if self.sampling is None else expected(self.sampling)
+            plans = {"delta": RoundPlan(0, tuple(range(n)), d, self.bound.l2)}
+            self.mechanism, self.channel = self._asked.settled(
+                lambda *noised: self._noised(d, n, *noised).charges(plans), self.delta
+            )
+            self._session = Session(self.channel, self._session.mail)
+        pipeline = self._noised(d, len(cohort), self.mechanism, self.channel)
+        if pipeline.private:
+            refuse_asking((self.rule,))
+            refused = delta_protects_nobody(self.delta, pipeline.sampling.population)
+            if refused is not None:
+                raise ConfigError(refused)
+        pipeline.check(max(self._rows(len(cohort)), 1))
+        return pipeline
+
+    def _noised(
+        self, d: int, n: int, mechanism: Mechanism | None, channel: Channel[Any]
+    ) -> Pipeline:
+        """The pipeline of a cohort of n, with this noise on the aggregate or in shares."""
+        sampling = self.sampling or Sampling("all", 1.0, n)
+        return pipeline_of(
             {"delta": self.bound},
             {"delta": d},
-            channel=self.channel,
+            channel=channel,
             rule=self.rule,
             sampling=sampling,
-            mechanism=self.mechanism,
+            mechanism=mechanism,
             relation=self.relation,
             threat=self.threat,
             repeatable=self.noise.repeatable,
         )
-        if pipeline.private:
-            refuse_asking((self.rule,))
-            refused = delta_protects_nobody(self.delta, sampling.population)
-            if refused is not None:
-                raise ConfigError(refused)
-        pipeline.check(rows)
-        return pipeline
 
     @property
     def ledger(self) -> Ledger:
@@ -385,16 +379,7 @@ class PrivateAggregation(Generic[O]):
         return self._journal.ledger()
 
     def _spent(self) -> tuple[float | None, str]:
-        ledger = self.ledger
-        if not ledger.charges:
-            return None, "no noise was added"
-        return spent_epsilon(ledger, self.delta)
+        return spent_of(self.ledger, self.delta, tight=self._asked is not None)
 
     def _statement(self) -> str:
-        """The claim of whoever pays most, by RDP, in words."""
-        spent = spend(self.ledger, self.delta, pld=False)
-        if not spent:
-            return "No noise was added, so nothing is claimed."
-        dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
-        charges = [c for c in self.ledger.charges if c.subject == dearest.subject]
-        return sentence(dearest, charges, (UNSEEN,))
+        return statement_of(self.ledger, self.delta, tight=self._asked is not None)

@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from privfl.core import ClientId, DpEvent, Fidelity, Guarantee, PartyId, Power, RoundPlan
+from privfl.core import (
+    ClientId,
+    DpEvent,
+    Fidelity,
+    Guarantee,
+    Opened,
+    Outcome,
+    PartyId,
+    Power,
+    RoundPlan,
+    Rows,
+    client_party,
+    dropped,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,46 @@ class Receipt:
     epsilon: float | None
     epsilon_note: str
     statement: str
+
+
+def of_round(
+    plan: RoundPlan,
+    said: Guarantee[Any],
+    mail: str,
+    outcome: Outcome[Any],
+    opened: Opened[Any],
+    *,
+    seconds: float,
+    event: DpEvent | None,
+    epsilon: tuple[float | None, str],
+    statement: str,
+) -> Receipt:
+    """The receipt of a round that opened; ``said`` is what its channel guarantees, ``seconds`` how
+    long it took, ``epsilon`` what is spent so far, with the reason where that is None.
+    """
+    lost = dropped(plan, opened.survivors)
+    return Receipt(
+        round=plan.number,
+        survivors=opened.survivors,
+        dropped=tuple(c for c in lost if client_party(c) not in opened.excluded),
+        excluded=opened.excluded,
+        mail=mail,
+        server_reads=said.server_reads(
+            len(opened.survivors),
+            opened.what.n if isinstance(opened.what, Rows) else None,
+            opened.disclosed,
+        ),
+        read_by=said.read_by(plan),
+        liars=said.liars(),
+        fidelity=said.fidelity,
+        bytes_sent=outcome.bytes_sent() if said.measured else None,
+        exchanges=outcome.exchanges if said.measured else None,
+        seconds=seconds if said.measured else None,
+        event=event,
+        epsilon=epsilon[0],
+        epsilon_note=epsilon[1],
+        statement=statement,
+    )
 
 
 def of_nobody(

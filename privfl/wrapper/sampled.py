@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from scipy.stats import binom
 
-from privfl.core import ConfigError, Sampling
+from privfl.core import ClientId, ConfigError, Sampling
 
 
 def require_drawn(n: int, sampling: Sampling) -> None:
@@ -25,4 +26,18 @@ def require_drawn(n: int, sampling: Sampling) -> None:
             f"{n} updates came, and {sampling.scheme} sampling at rate {sampling.rate:g} of"
             f" {sampling.population} clients does not draw so many: give the sampling that really"
             " chose this round's clients."
+        )
+
+
+def require_known(clients: Collection[ClientId], sampling: Sampling) -> None:
+    """Refuse more clients, over all rounds, than there are to draw from: a rate of fewer is larger.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    if len(clients) > sampling.population:
+        raise ConfigError(
+            f"{len(clients)} clients have sent updates in all rounds together, and sampling says"
+            f" that they are drawn from a population of {sampling.population}: give the population"
+            " that they are really drawn from, and the rate at which each of it is."
         )

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 
-from benchmarks.dp_lies import CONV, HONEST, SGD, run
+from benchmarks.dp_lies import BASE, CONV, HALF, HONEST, SGD, run
 from privfl.audit import Settings, audit_claims
-from privfl.audit.dp import Test, TestResult, holm
+from privfl.audit.dp import NeighbourWorld, Stage, Tape, Test, TestResult, holm
 from privfl.audit.dp.privacy_loss import Pair, loss_tests, pair_of
 from privfl.audit.dp.replay import inclusion_tests
 from privfl.audit.dp.residual import drift_test, mean_test, repeat_test, variance_test
@@ -116,3 +117,42 @@ def test_a_cohort_that_is_too_large_or_one_client_drawn_too_often_is_seen():
     size, _ = inclusion_tests([range(7)] * 50, Sampling("fixed_size", 0.3, 20), "")
     assert size.p == 0.0
     assert inclusion_tests(drawn, Sampling("all", 1.0, 20), "") == []
+
+
+ODD = {
+    "hardly any noise": {"mechanism": {"name": "gaussian", "noise_multiplier": 1e-7}},
+    "noise that drowns all": {"mechanism": {"name": "gaussian", "noise_multiplier": 1e6}},
+    "one client": {"data": {**BASE["data"], "clients": 1}},
+    "one round": {"rounds": 1},
+    "rate .01, so that most rounds are of nobody": {"sampler": {"name": "poisson", "rate": 0.01}},
+    "rate 1": {"sampler": {"name": "poisson", "rate": 1.0}},
+    "zero_out": {"relation": "zero_out"},
+    "a model that diverges": {"training": {**BASE["training"], "lr": 1e30}},
+    "noise on a coarse grid": {
+        "mechanism": {"name": "discrete_gaussian", "noise_multiplier": 0.05}
+    },
+    "a share of the entries": {"mechanism": {"name": "selective_laplace", "epsilon": 1.0}},
+    "batches of one": {**SGD, "training": {**SGD["training"], "batch_size": 1}},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_honest_run_of_odd_settings_is_not_refuted(name):
+    with run(**ODD[name], seed=7) as federation:
+        (claim,) = audit_claims(federation, settings=QUICK)
+    assert claim.verdict == "not refuted", claim.alarms
+
+
+def test_what_a_round_of_nobody_released_is_remembered_like_that_of_anybody():
+    """Rules start from it: what they start from must not tell whether anybody was drawn."""
+    with run(**HALF) as federation:
+        rows = {"delta": torch.zeros(12, federation.scenario.workload.model.d)}
+        kept = [
+            Stage(federation.scenario)
+            .play(NeighbourWorld(rows), Tape("fixed"), 1, cohorts=lambda _, who=who: who)
+            .states[0]
+            .released
+            for who in ((), (3,))
+        ]
+    assert kept[0].keys() == kept[1].keys() == {"delta"}
+    assert kept[0]["delta"].vector.equal(kept[1]["delta"].vector)

@@ -36,6 +36,7 @@ FOUND_BY = {
     "a rule that moves farther from the fourth round on": "neighbours",
     "a rule that says who is missing": "neighbours",
     "zero_out charged as replace_one": "charges",
+    "the largest entries are sent": "entries sent",
 }
 
 

@@ -199,12 +199,14 @@ def test_over_half_of_a_group_reads_the_rest_of_it_and_not_only_all_others(size,
     """A group was said to protect its members "unless the server colludes with all the others"."""
     n = 2 * size
     held = contributions(n, n + 4)
-    channel = BucketedSecAgg(size=size)
+    channel = BucketedSecAgg(size=size, threshold=None)
     played = PlayedRound.play(channel, held)
     group = channel.groups(played.plan)[0]
     who = {"server", *map(client_party, group[:colluding])}
     assert len(played.rows_of(who)) == read
     assert played.rows_of(who) == channel.guarantee.victims(who, played.plan)
+    whole = PlayedRound.play(BucketedSecAgg(size=size), held)
+    assert len(whole.rows_of(who)) == (colluding == size - 1)
 
 
 @pytest.mark.parametrize(
@@ -225,16 +227,19 @@ def test_a_server_and_all_but_one_of_a_quorum_read_that_one(channel):
     assert what_it_does(channel, lie) == "read"
 
 
-def test_a_wrong_part_of_a_threshold_decryption_moves_the_sum_and_nobody_notices():
-    """It was said to show as a plaintext that is no sum."""
-    channel = Paillier(keys="threshold", **SMALL["paillier"])
-    (lie,) = [lie for lie in channel.guarantee.lies if lie.can == "shift" and "part" in lie.does]
+@pytest.mark.parametrize(("threshold", "power"), [(2, "nothing"), (3, "abort")])
+def test_a_wrong_part_of_a_threshold_decryption_is_left_out_by_name(threshold, power):
+    """It once moved the sum unnoticed: parts had no proofs."""
+    channel = Paillier(keys="threshold", threshold=threshold, **SMALL["paillier"])
+    (lie,) = [lie for lie in channel.guarantee.lies if "moves its part" in lie.does]
     played = PlayedRound.play(
         channel, contributions(), lie.how(), lie.who.example(RoundPlan(0, tuple(range(6)), 10, 1.0))
     )
-    assert played.outcome.aborts == {}
-    assert played.published.excluded == {}
-    assert what_it_does(channel, lie) == "shift"
+    if power == "nothing":
+        assert list(played.published.excluded) == ["decryptor/0"]
+    else:
+        assert played.outcome.aborts["server"].blamed == "decryptor/0"
+    assert what_it_does(channel, lie) == lie.can == power
 
 
 @pytest.mark.parametrize("who", ["server", "server/1"])

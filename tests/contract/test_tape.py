@@ -3,6 +3,8 @@ come no farther apart than noise is calibrated to, and nothing but noised vector
 What declares no stability is refused before any training.
 """
 
+import math
+
 import pytest
 
 from privfl import Federation, catalog
@@ -105,4 +107,10 @@ def test_neighbours_through_the_engine_are_told_apart_by_noised_vectors_alone(na
 def test_what_is_proved_is_not_refused(name, relations):
     """The searches above would be idle if everything were refused."""
     for relation in relations:
-        Federation.from_config({**BASE, **CASES[name], "relation": relation})
+        made = Federation.from_config({**BASE, **CASES[name], "relation": relation})
+        pipeline = made.scenario.pipeline()
+        assert pipeline.private
+        assert pipeline.neighbours.relation == relation
+        for part, release in pipeline.releases.items():
+            assert release.noised
+            assert 0 < pipeline.sensitivity(part, rows=10) < math.inf

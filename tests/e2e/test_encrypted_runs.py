@@ -21,7 +21,9 @@ CHANNELS = {
     "ckks": {"name": "ckks"},
     "ckks-shared": {"name": "ckks", "keys": "shared"},
     "mp-rlwe": {"name": "mp_rlwe"},
+    "one-time-rlwe": {"name": "one_time_rlwe"},
 }
+JOINT = ("mp-rlwe", "one-time-rlwe")
 ALONE = {
     "decryptor/0": "rows",
     "key_holder": "rows",
@@ -55,6 +57,11 @@ READS = {
         **FEW,
         "key_holder": "rows",
         "colluders(decryptor/0, decryptor/1)": "rows",
+    },
+    "one-time-rlwe": {
+        **FEW,
+        "key_holder": None,
+        "colluders(decryptor/0, decryptor/1, decryptor/2)": None,
     },
     "mp-rlwe": {
         **FEW,
@@ -134,7 +141,7 @@ def test_the_report_says_aloud_who_holds_the_key_and_what_the_channel_adds(runs,
     _, folder = runs(name)
     page = write_report(folder).read_text()
     warnings = json.loads((folder / "summary.json").read_text())["warnings"]
-    kind = CHANNELS[name].get("keys", "joint" if name == "mp-rlwe" else "authority")
+    kind = CHANNELS[name].get("keys", "joint" if name in JOINT else "authority")
     with_server = "server with " if name == "bfv-unverified" else ""
     readers = {
         "shared": "server with any client",

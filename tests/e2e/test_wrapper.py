@@ -10,9 +10,9 @@ import torch
 
 from privfl import PrivateAggregation
 from privfl.aggregators import Mean
-from privfl.core import BadUpdate, ConfigError
+from privfl.core import BadUpdate, ConfigError, Sampling
 from privfl.crypto import AdditiveSharing, Plain, SecAgg
-from privfl.dp import Clip
+from privfl.dp import Clip, Gaussian
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -56,6 +56,53 @@ def test_bad_updates_are_refused_with_the_client_named():
         layer.aggregate({1: torch.ones(3), 2: torch.tensor([0.0, float("nan"), 0.0])})
 
 
+KINDS = """
+import numpy as np, torch
+from privfl import PrivateAggregation
+
+for kind in (np.asarray, torch.as_tensor):
+    for dtype in ("int32", "int64", "uint8", "bool", "complex64", "object"):
+        if kind is torch.as_tensor and dtype == "object":
+            continue
+        updates = {c: kind(np.array([c, 1 - c]).astype(dtype)) for c in (0, 1)}
+        try:
+            mean, _ = PrivateAggregation().aggregate(updates)
+            print(str(mean.dtype).split(".")[-1], mean.tolist())
+        except Exception as error:
+            print(type(error).__name__, error)
+"""
+
+
+def test_whole_numbers_come_back_with_a_fraction_and_what_is_not_real_is_refused():
+    """In a process of its own, because types are checked here before the layer sees a value."""
+    done = subprocess.run(
+        [sys.executable, "-c", KINDS], capture_output=True, text=True, check=True, timeout=60
+    )
+    said = done.stdout.splitlines()
+    whole, no_reals = ["float32 [0.5, 0.5]"] * 4, "BadUpdate client 0: values of type"
+    assert said[:4] == said[6:10] == whole
+    assert said[4].startswith(f"{no_reals} complex64 are no real numbers")
+    assert said[5].startswith(f"{no_reals} object are no real numbers")
+    assert said[10].startswith(f"{no_reals} torch.complex64 are no real numbers")
+    assert len(said) == 11
+
+
+def test_more_clients_over_time_than_the_population_are_refused():
+    layer = PrivateAggregation(
+        bound=Clip(1.0),
+        mechanism=Gaussian(2.0),
+        sampling=Sampling("poisson", 0.5, 4),
+        denominator=2,
+    )
+    for start in (0, 2):
+        layer.aggregate({start: torch.ones(3), start + 1: torch.ones(3)})
+    spent = layer.ledger
+    with pytest.raises(ConfigError, match=r"5 clients .* a population of 4"):
+        layer.aggregate({4: torch.ones(3)})
+    assert layer.ledger == spent
+    layer.aggregate({0: torch.ones(3), 3: torch.ones(3)})
+
+
 def test_a_public_denominator_divides_instead_of_the_number_present():
     mean, _ = PrivateAggregation(bound=Clip(l2=10.0), denominator=4).aggregate(
         {1: np.array([2.0]), 2: np.array([6.0])}
@@ -90,8 +137,10 @@ def test_a_receipt_says_whether_mail_was_signed_and_signing_changes_no_aggregate
 
 
 WRONG = """
+from pathlib import Path
 import torch
 from privfl import PrivateAggregation
+from privfl.engine import Budget
 from privfl.dp import Clip, Gaussian
 
 right = {"bound": Clip(1.0), "mechanism": Gaussian(noise_multiplier=1.0)}
@@ -102,9 +151,13 @@ for wrong, updates in (
     ({"relation": "replace-one"}, rows),
     ({}, list(rows.values())),
     ({}, {"a": torch.ones(3)}),
+    ({"budget": lambda: Budget("3", 1e-5, Path("x"))}, rows),
+    ({"budget": lambda: Budget(3.0, None, Path("x"))}, rows),
+    ({"budget": lambda: Budget(3.0, 1e-5, "x")}, rows),
 ):
     try:
-        PrivateAggregation(**(right | wrong)).aggregate(updates)
+        made = {key: value() if key == "budget" else value for key, value in wrong.items()}
+        PrivateAggregation(**(right | made)).aggregate(updates)
         print("nothing was refused")
     except Exception as error:
         print(type(error).__name__, error)
@@ -124,6 +177,9 @@ def test_what_is_of_another_type_is_refused_with_its_value():
             "ConfigError unknown relation 'replace-one'; did you mean 'replace_one'?",
             "BadUpdate updates are vectors by client, as in {0: vector, 1: vector}",
             "BadUpdate client 'a': a client is named by a whole number",
+            "ConfigError budget.epsilon must be a number, and is '3'.",
+            "ConfigError budget.delta must be a number, and is None.",
+            "ConfigError budget.ledger must be a Path, and is 'x'.",
         ),
         strict=True,
     ):

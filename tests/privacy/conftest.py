@@ -70,9 +70,12 @@ class Tape(Mechanism):
         return torch.full_like(vector, 0.01 * len(self.seen)), self.event(len(vector))
 
 
-def _federation(rows, rounds=1, weighting="uniform", **parts):
+def _federation(rows, rounds=1, weighting="uniform", persons=None, **parts):
     n, d = rows.shape
-    data = [Dataset(torch.zeros(1, 1), torch.tensor([i]), classes=n) for i in range(n)]
+    whose = [
+        {} if persons is None else {"person": torch.tensor([int(persons[i])])} for i in range(n)
+    ]
+    data = [Dataset(torch.zeros(1, 1), torch.tensor([i]), n, whose[i]) for i in range(n)]
     model = nn.Linear(1, d, bias=False)
     nn.init.zeros_(model.weight)
     mean = Mean(weighted=False)

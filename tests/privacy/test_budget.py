@@ -1,11 +1,13 @@
 """What all runs on one data set may spend: the round that would pass it is not played, and two
-processes cannot both spend the rest. An epsilon in place of a noise multiplier.
+processes cannot both spend the rest.
 """
 
 import json
+import math
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,22 @@ import torch
 
 from privfl import Federation, PrivateAggregation
 from privfl.aggregators import Mean
-from privfl.core import BudgetSpent, ConfigError, Faults, Sampling, Threat
-from privfl.dp import Clip, Gaussian, epsilon, spend
+from privfl.core import (
+    BudgetSpent,
+    Charge,
+    ConfigError,
+    DpEvent,
+    Faults,
+    Sampling,
+    Threat,
+)
+from privfl.dp import (
+    Clip,
+    Gaussian,
+    above,
+    epsilon,
+    spend,
+)
 from privfl.engine import Budget, Poisson
 
 DELTA = 1e-5
@@ -113,6 +129,73 @@ def test_two_processes_cannot_both_spend_the_rest(tmp_path):
     assert len(had.ledger.read_text().splitlines()) == 5
 
 
+def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_rest(tmp_path):
+    """A link and the file itself: a lock beside each would be two locks."""
+    had = budget(tmp_path, 5)
+    other = tmp_path / "other"
+    other.mkdir()
+    link = other / "link.jsonl"
+    link.symlink_to(had.ledger)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
+        for path in (had.ledger, link)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    held = [json.loads(racer.communicate()[0]) for racer in racers]
+    assert sum(held) == 5
+    assert [path.name for path in other.iterdir()] == ["link.jsonl"]
+
+
+def test_a_ledger_that_is_replaced_by_an_older_copy_is_refused_by_its_link_as_well(tmp_path):
+    had, link = budget(tmp_path, 5), tmp_path / "link.jsonl"
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    had.opened().hold((charge,))
+    older = had.ledger.read_bytes()
+    had.opened().hold((charge,))
+    link.symlink_to(had.ledger)
+    had.ledger.write_bytes(older)
+    with pytest.raises(ConfigError, match="older copy"):
+        replace(had, ledger=link).opened()
+
+
+def test_a_budget_lasts_through_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    had = replace(budget(tmp_path, 2), ledger=Path("data.jsonl"))
+    account = had.opened()
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    account.hold((charge,))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    account.hold((charge,))
+    with pytest.raises(BudgetSpent):
+        account.hold((charge,))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"count": -5}, {"count": math.nan}, {"count": 0.5}, {"round": math.nan},
+                {"round": 3, "last": 1}],
+)  # fmt: skip
+def test_charges_that_would_take_back_what_was_spent_are_refused(changed):
+    charge = Charge(0, DpEvent("gaussian", {"noise_multiplier": 2.0}), Sampling("all", 1.0, 10),
+                    "client", "replace_one")  # fmt: skip
+    with pytest.raises((ConfigError, TypeError)):  # types are checked first, in tests
+        Charge.from_json({**charge.to_json(), **changed})
+
+
+@pytest.mark.parametrize(
+    "value", [3.0000001, 3.0000000001, 2.9950001, 0.123000001, 999.6, 1e-9 / 3, 17.0, 0.1]
+)
+def test_no_epsilon_is_told_smaller_than_it_is(value):
+    assert value <= float(above(value)) <= value * 1.0101
+
+
 def test_a_seed_that_draws_the_cohorts_spends_the_figure_without_amplification(
     tmp_path, federation, camps
 ):
@@ -167,90 +250,6 @@ def test_a_config_spends_its_budget_of_samples_over_runs_that_deal_them_out_anew
         Federation.from_config({**config, "seed": 1}).run()
 
 
-# ---- an epsilon in place of a noise multiplier
-
-CONFIG = {
-    "data": {"name": "digits", "clients": 12, "partition": {"name": "iid"}},
-    "rounds": 5,
-    "executor": "sequential",
-    "bound": {"name": "clip", "l2": 0.5},
-}
-SHARES = {"name": "secagg", "bits": 20, "fidelity": "ideal"}
-
-
-@pytest.mark.parametrize(
-    ("mechanism", "more"),
-    [
-        ({"name": "gaussian"}, {}),
-        ({"name": "gaussian"}, {"sampler": {"name": "poisson", "rate": 0.5}}),
-        ({"name": "gaussian"}, {"sampler": {"name": "fixed_size", "size": 4}}),
-        ({"name": "gaussian"}, {"relation": "replace_one"}),
-        (
-            {"name": "gaussian"},
-            {
-                "sampler": {"name": "poisson", "rate": 0.5},
-                "threat": {"sees_cohort": True},
-                "rounds": 1,
-            },
-        ),
-        ({"name": "skellam"}, {}),
-        ({"name": "local_gaussian"}, {}),
-        ({"name": "distributed_skellam"}, {"channel": SHARES}),
-        ({"name": "distributed_skellam"}, {"channel": SHARES, "threat": {"colluders": 3}}),
-        ({"name": "scheduled_gaussian", "schedule": {"name": "decaying", "k": 0.1}}, {}),
-        (
-            {"name": "gaussian"},
-            {"bound": {"name": "adaptive_clip", "initial": 0.5, "count_noise": 3.0}},
-        ),
-        (
-            {"name": "gaussian"},
-            {
-                "training": {"name": "scaffold", "steps": 1},
-                "bound": {"name": "clip", "l2": 0.5, "parts": {"control": 1.0}},
-            },
-        ),
-    ],
-)
-def test_an_epsilon_in_place_of_noise_is_what_the_run_spends(mechanism, more):
-    config = {**CONFIG, "mechanism": {**mechanism, "epsilon": 6.0}, **more}
-    run = Federation.from_config(config).run()
-    [spent] = spend(run.ledger, DELTA, pld=False)
-    least = 3.0 if "channel" in more else 5.94  # shares are planned for the fewest survivors
-    assert least < spent.rdp <= 6.0
-
-
-def test_an_epsilon_that_other_noise_of_the_run_spends_already_is_refused():
-    adaptive = {"name": "adaptive_clip", "initial": 0.5}
-    mechanism = {"name": "gaussian", "epsilon": 6.0}
-    with pytest.raises(ConfigError, match="out of reach"):
-        Federation.from_config({**CONFIG, "bound": adaptive, "mechanism": mechanism})
-
-
-@pytest.mark.parametrize(
-    ("mechanism", "words"),
-    [
-        ({"name": "gaussian", "epsilon": 3.0, "noise_multiplier": 1.0}, "one follows from the"),
-        ({"name": "gaussian", "epsilon": 0.0}, "above 0"),
-        ({"name": "gaussian", "epsilon": "much"}, "above 0"),
-        ({"name": "gaussian"}, "noise_multiplier"),
-        ({"name": "gauss", "epsilon": 1.0}, "did you mean"),
-    ],
-)
-def test_epsilons_that_cannot_be_are_refused_in_words(mechanism, words):
-    with pytest.raises(ConfigError, match=words):
-        Federation.from_config({**CONFIG, "mechanism": mechanism})
-
-
-def test_an_epsilon_is_for_the_delta_of_the_run(tmp_path):
-    noises = [
-        Federation.from_config(
-            {**CONFIG, "mechanism": {"name": "gaussian", "epsilon": 3.0}, "audit": {"delta": delta}}
-        ).scenario.mechanism.noise_multiplier
-        for delta in (1e-7, 1e-3)
-    ]
-    assert noises[0] > 1.2 * noises[1]
-
-
 def test_a_layer_that_failed_for_its_budget_leaves_the_ledger_as_it_was(tmp_path):
     had = Budget(0.1, DELTA, tmp_path / "data.jsonl")
     layer = PrivateAggregation(
@@ -264,3 +263,26 @@ def test_a_layer_that_failed_for_its_budget_leaves_the_ledger_as_it_was(tmp_path
         layer.aggregate({client: torch.ones(3) for client in range(4)})
     assert not layer.ledger.charges
     assert not had.ledger.exists()
+
+
+def test_a_budget_and_a_shown_epsilon_of_two_deltas_are_refused(tmp_path):
+    had = Budget(3.0, DELTA / 10, tmp_path / "data.jsonl")
+    with pytest.raises(ConfigError, match=r"budget.delta is .* and delta is .*give both the same"):
+        PrivateAggregation(delta=DELTA, budget=had)
+    config = {
+        "bound": {"name": "clip", "l2": 1.0},
+        "mechanism": {"name": "gaussian", "noise_multiplier": 2.0},
+        "budget": {"epsilon": 3.0, "delta": 1e-6, "ledger": str(tmp_path / "runs.jsonl")},
+    }
+    with pytest.raises(ConfigError, match=r"budget.delta is 1e-06 and audit.delta is 1e-05"):
+        Federation.from_config(config)
+    Federation.from_config({**config, "audit": {"delta": 1e-6}})
+
+
+def test_noise_in_shares_under_the_channel_is_sent_to_the_mechanism():
+    config = {
+        "bound": {"name": "clip", "l2": 1.0},
+        "channel": {"name": "secagg", "noise": {"name": "distributed_skellam"}},
+    }
+    with pytest.raises(ConfigError, match=r"put it under mechanism instead of channel.noise"):
+        Federation.from_config(config)

@@ -2,6 +2,7 @@
 what is kept secret.
 """
 
+import itertools
 import math
 import pickle
 from dataclasses import dataclass, replace
@@ -393,7 +394,21 @@ def test_turns_are_fixed_by_id_alone():
 @pytest.mark.parametrize("sampler", [Separated(2), CyclicPoisson(2, 0.7)], ids=repr)
 def test_samplers_with_turns_keep_to_the_participation_that_they_say(federation, sampler):
     mechanism = correlated(1.0, Banded(2))
-    federation(rows(), **parts(sampler=sampler, rounds=12, mechanism=mechanism)).run()
+    engine = engine_of(federation(rows(), **parts(sampler=sampler, rounds=12, mechanism=mechanism)))
+    run = engine.scenario.run_noise.participation
+    state, came = engine.begin("sequential"), {}
+    for number in range(12):
+        result = engine.play(state)
+        state = result.state
+        for client in result.transcript.plan.cohort:
+            came.setdefault(client, []).append(number)
+    assert (state.round, run.rounds) == (12, 12)
+    assert state.ledger.charges[0].last == 11
+    assert set(came) == set(range(N))
+    assert {number % run.apart for mine in came.values() for number in mine} == {0, 1}
+    for mine in came.values():
+        assert len(mine) <= run.most == 6
+        assert all(b - a >= run.apart == 2 for a, b in itertools.pairwise(mine))
 
 
 def test_more_turns_than_clients_or_more_rounds_than_turns_are_refused(federation):

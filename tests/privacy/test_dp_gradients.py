@@ -21,6 +21,7 @@ from privfl.core import (
 from privfl.dp import DPGradient, PrivacyWarning, epsilon, spend
 from privfl.dp.pipeline import Pipeline
 from privfl.dp.sgd import ENGINES, bookkeeping, opacus, vmapped
+from privfl.dp.sgd.per_sample_gradients import SequenceOuterProduct
 
 PLAN = LocalPlan(batch_size=8)
 
@@ -441,6 +442,14 @@ def test_a_gradient_of_many_like_numbers_is_no_longer_than_the_clip(engine, entr
     gradient = DPGradient(l2=1.0, noise_multiplier=0.0, batch_size=1, engine=engine)
     gradient(model, lambda m, x, y: m(x).mean(), torch.full((1, d), entry), torch.zeros(1))
     assert 1 - 1e-5 < model.grad.double().norm() <= 1
+
+
+def test_a_ghost_norm_of_many_like_numbers_is_no_longer_than_the_clip():
+    """Two positions of 20,000 like inputs each: their inner products are sums as long."""
+    d = 20_000
+    for entry in (0.1, 0.3, 0.7):
+        found = SequenceOuterProduct(torch.full((1, 2, d), entry), torch.ones(1, 2, 8)).squared()
+        assert float(found) ** 0.5 >= 2 * torch.tensor(entry).double() * (8 * d) ** 0.5 * (1 - 1e-6)
 
 
 def test_a_diverged_model_is_an_error():

@@ -5,6 +5,7 @@ grid, in one dimension.
 import math
 from itertools import product
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from privfl.dp.accounting.rdp import rdp_curve
 from privfl.dp.accounting.release import Release
 from privfl.dp.charges import stepped
 from privfl.dp.objective import GaussianObjective, PureObjective, in_the_ball, perturbation
-from privfl.dp.objective.logistic import gradient, minimiser
+from privfl.dp.objective.logistic import gradient, minimiser, rounding
 
 RECORDS = [(x, s) for x in (-1.0, -0.4, 0.0, 0.7, 1.0) for s in (-1.0, 1.0)]
 W = np.linspace(-40, 40, 160_001)
@@ -145,6 +146,39 @@ def test_a_minimum_that_is_not_reached_does_not_leave():
             kind(1.0, 1.0, tolerance=1e-40).fit(x, y, OsNoise())
 
 
+def test_a_gradient_that_rounds_to_less_than_its_own_rounding_does_not_count_as_small():
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    for kind in (PureObjective, GaussianObjective):
+        for _ in range(10):  # of which some, by chance, come out as zero
+            with pytest.raises(ConfigError, match="nothing may leave"):
+                kind(1.0, 1.0, tolerance=1e-16).fit(x, torch.arange(5) % 2, OsNoise())
+    rng = np.random.default_rng(0)
+    x, w = in_the_ball(rng.normal(size=(3000, 4))), 5 * rng.normal(size=4)
+    s = np.where(rng.random(3000) < 0.5, 1.0, -1.0)
+    pulls = -x * (s / (1 + np.exp(s * (x @ w))))[:, None]
+    real = [math.fsum(pulls[:, i]) + w[i] for i in range(4)]
+    off = np.linalg.norm(gradient(w, x, s, 1.0, np.zeros(4)) - real)
+    assert off <= rounding(3000, w, 1.0, np.zeros(4)) < 1e-10
+
+
+@pytest.mark.parametrize("made", [PureObjective(1.0, 1.0), GaussianObjective(1.0, 1.0)])
+def test_labels_that_are_not_one_for_each_row_are_refused(made, monkeypatch):
+    """One label for all rows would be one record's, and move them all."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    nothing = torch.tensor([math.nan] * 5)
+    one, column = torch.tensor([1]), torch.ones(5, 1, dtype=torch.int64)
+    for y in (one, column, torch.ones(4).long(), nothing):
+        with pytest.raises(BadUpdate):
+            made.fit(torch.eye(5), y, OsNoise())
+
+
+def test_no_rows_are_fitted_where_one_more_must_not_show():
+    none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
+    assert GaussianObjective(1.0, 1.0).fit(*none, OsNoise()).weights.shape == (2,)
+    with pytest.raises(BadUpdate, match="no rows"):
+        PureObjective(1.0, 1.0).fit(*none, OsNoise())
+
+
 def test_long_rows_are_cut_and_bad_ones_refused():
     cut = in_the_ball(np.array([[3.0, 4.0], [0.1, 0.0]]))
     assert (np.linalg.norm(cut, axis=1) <= 1).all()
@@ -153,7 +187,6 @@ def test_long_rows_are_cut_and_bad_ones_refused():
     for x, y in (
         (torch.tensor([[float("nan")]]), torch.tensor([0])),
         (torch.zeros(1, 1), torch.tensor([2])),
-        (torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)),
     ):
         with pytest.raises(BadUpdate):
             made.fit(x, y, OsNoise())
@@ -177,3 +210,14 @@ def test_settings_under_which_nothing_is_proved_are_refused(kind, settings):
 def test_a_ridge_that_alone_costs_more_than_epsilon_is_refused():
     with pytest.raises(ConfigError, match="raise the ridge"):
         GaussianObjective.for_budget(epsilon=0.1, delta=1e-5, ridge=1.0)
+
+
+def test_the_steps_of_a_fit_name_the_number_of_rows_only_where_it_is_public():
+    told = {}
+    for n in (1, 5, 30):
+        x, y = torch.randn(n, 3), torch.arange(n) % 2
+        for made in (GaussianObjective(5.0, 5.0), PureObjective(1.0, 5.0)):
+            fitted = made.fit(x, y, OsNoise())
+            told[type(made).__name__, n] = {step.sampling.population for step in fitted.steps}
+    assert [told["GaussianObjective", n] for n in (1, 5, 30)] == [{1}] * 3
+    assert [told["PureObjective", n] for n in (1, 5, 30)] == [{1}, {5}, {30}]

@@ -1,5 +1,6 @@
 """Noise in shares, and the layer around other people's loops: what they charge, and to whom."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from privfl.core import (
     Dataset,
     LocalPlan,
     Sampling,
+    SeededNoise,
 )
 from privfl.crypto import SecAgg
 from privfl.dp import (
@@ -26,6 +28,7 @@ from privfl.dp import (
     DPGradient,
     Gaussian,
     LocalGaussian,
+    PrivacyWarning,
     Skellam,
     spend,
 )
@@ -289,3 +292,27 @@ def test_the_length_of_a_round_of_nobody_is_that_of_the_last():
     layer.aggregate({3: torch.ones(7)})
     assert layer.aggregate({})[0].shape == (7,)
     assert len(layer.ledger.charges) == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("mechanism", [Gaussian(2.0), LocalGaussian(2.0)])
+def test_a_client_that_diverges_counts_as_zero_so_that_the_round_is_released_all_the_same(
+    bad, mechanism
+):
+    layer = PrivateAggregation(
+        bound=Clip(1.0), mechanism=mechanism, relation="replace_one", noise=SeededNoise(3)
+    )
+    updates = {client: torch.ones(4) for client in range(5)}
+    with pytest.warns(PrivacyWarning, match="client 3.*counts as zero"):
+        mean, receipt = layer.aggregate({**updates, 3: torch.tensor([1.0, bad, 0.0, 0.0])})
+    zero = PrivateAggregation(
+        bound=Clip(1.0), mechanism=mechanism, relation="replace_one", noise=SeededNoise(3)
+    )
+    assert torch.equal(mean, zero.aggregate({**updates, 3: torch.zeros(4)})[0])
+    assert receipt.survivors == tuple(range(5))
+    assert len(layer.ledger.charges) > 0
+
+
+def test_a_client_whose_name_is_negative_is_refused_and_not_left_out():
+    with pytest.raises(BadUpdate, match="from 0 on"):
+        PrivateAggregation(bound=Clip(1.0)).aggregate({-1: torch.ones(4), 5: torch.ones(4)})

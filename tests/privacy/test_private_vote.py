@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -130,9 +131,14 @@ def test_counts_that_are_not_whole_are_refused():
         {0: torch.tensor([1, 2]), 1: torch.tensor([1])},
         {0: torch.tensor([4])},
         {0: torch.tensor([-2])},
+        {0: torch.tensor([0.5])},
+        {0: torch.tensor([True, False])},
+        {0: torch.tensor([[1], [2]])},
+        {0: torch.tensor([255], dtype=torch.uint8)},
     ],
 )
-def test_votes_that_fit_no_ballot_are_refused(votes):
+def test_votes_that_fit_no_ballot_are_refused(votes, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     with pytest.raises(BadUpdate):
         PrivateVote(RULE, classes=4).ask(votes)
 

@@ -115,7 +115,7 @@ def test_weights_from_scores_are_the_plaintext_rules(d, n, fixed, threshold, see
         np.zeros((n, 1), dtype=np.int64),
         squares=(rows**2).sum(axis=1),
     )
-    similar = cosines(scores, integer, setting)
+    similar = cosines(scores, integer)
     root = torch.from_numpy(integer / setting.unit).float()
     context = Context(RoundPlan(0, tuple(range(n)), d, l2=1.0), torch.zeros(d), torch.Generator())
     plain = torch.from_numpy(rows / setting.unit).float()

@@ -23,17 +23,16 @@ from privfl.core import (
     drive_all,
 )
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.lattice.frames import ciphertext, closed, load, residues, secret_key
 from privfl.crypto.he.lattice.keys import fresh
-from privfl.crypto.he.lattice.seal import context, load, passage
+from privfl.crypto.he.lattice.seal import context, passage
 from privfl.crypto.he.wire import SignedMessage, pack, unpack
 from privfl.crypto.primitives import Identity
 from privfl.hybrid import EncryptedCosine
 from privfl.hybrid.encrypted_cosine import holder as holder_module
 from privfl.hybrid.encrypted_cosine.forms import (
-    ciphertext,
     coefficients,
     plaintext,
-    primes,
     secret_polynomial,
 )
 from privfl.hybrid.encrypted_cosine.mail import (
@@ -55,13 +54,13 @@ from privfl.hybrid.encrypted_cosine.products import (
     weighted_sum,
 )
 from privfl.hybrid.encrypted_cosine.queries import Answering, from_bytes
-from privfl.hybrid.encrypted_cosine.weighing import CosineScores, too_long
+from privfl.hybrid.encrypted_cosine.weighing import CosineScores, cosines, too_long
 
 N, D = 6, 3000
 G0 = torch.randn(D, generator=torch.Generator().manual_seed(1))
 FLTRUST = FLTrust(root=lambda context: G0)
 FILTER = CosineFilter(threshold=-1.0, reference=lambda rows, context: G0)
-SETTING = EncryptedCosine().setting
+SETTING = EncryptedCosine(norms="projections").setting
 LATTICE = SETTING.lattice
 DEGREE = LATTICE.degree
 
@@ -147,7 +146,7 @@ class Says:
 
 @pytest.fixture(scope="module")
 def scene():
-    return Scene(EncryptedCosine(rule=FILTER))
+    return Scene(EncryptedCosine(rule=FILTER, norms="projections"))
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +166,7 @@ def test_an_unmasked_product_shows_the_key_holder_the_whole_vector():
         LATTICE, {0: encrypted(public, vector)}, lambda number: reference[None], square=False
     )
     with passage() as file:
-        decryptor = seal.Decryptor(
-            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), secret)
-        )
+        decryptor = seal.Decryptor(context(LATTICE), secret_key(file, LATTICE, secret))
         plain, batch = seal.Plaintext(), seal.BatchEncoder(context(LATTICE))
         decryptor.decrypt(
             computed.dots[0][0], plain
@@ -227,16 +224,14 @@ def noise_of(total, secret, key):
     """The noise [N] that a key holder finds around one opened chunk: c0 + c1 s less what decrypts,
     modulo the first prime.
     """
-    prime = primes(LATTICE)[0]
+    prime = residues(LATTICE).primes[0]
     with passage() as file:
-        sealed = load(file, LATTICE, memoryview(total))
+        sealed = load(file, LATTICE, total)
         plain = seal.Plaintext()
-        seal.Decryptor(
-            context(LATTICE), file.into(seal.SecretKey(), context(LATTICE), key)
-        ).decrypt(sealed, plain)
+        seal.Decryptor(context(LATTICE), secret_key(file, LATTICE, key)).decrypt(sealed, plain)
         seal.Evaluator(context(LATTICE)).sub_plain_inplace(sealed, plain)
         array = sealed.dyn_array()
-        half = len(primes(LATTICE)) * DEGREE
+        half = len(residues(LATTICE).primes) * DEGREE
         c0, c1 = (
             np.array([array[i] for i in range(start, start + DEGREE)], dtype=np.int64)
             for start in (0, half)
@@ -260,7 +255,7 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
     public, key = fresh(LATTICE, 1)
     with passage() as file:
         secret = secret_polynomial(file, LATTICE, key)
-    q, t = math.prod(primes(LATTICE)), SETTING.t
+    q, t = math.prod(residues(LATTICE).primes), SETTING.t
     vector = np.random.default_rng(0).integers(-50, 51, DEGREE)
     fraction = np.array([((-q * int(u)) % t) / t for u in vector])
     fraction = np.where(fraction > 0.5, fraction - 1, fraction)
@@ -283,7 +278,7 @@ def test_noise_betrays_the_vector_unless_it_is_drowned(flooded):
 def test_the_widest_noise_still_decrypts_exactly():
     for channel in (
         EncryptedCosine(),
-        EncryptedCosine(norms="exact"),
+        EncryptedCosine(norms="projections"),
         EncryptedCosine(plain_bits=20),
         EncryptedCosine(plain_bits=31),
     ):
@@ -376,10 +371,65 @@ def test_exact_norms_catch_what_is_only_a_little_too_long(exact):
     assert "its length is 1.2" in outcome.opened.excluded["client/0"]
 
 
-def test_a_vector_that_passes_a_little_too_long_gains_no_trust_by_it(scene):
-    vector = np.rint(unit_vector(G0.double().numpy(), SETTING.unit) * 1.2).astype(np.int64)
-    shown = scene.play({0: scene.lie(0, vector)}).opened.disclosed
-    assert shown["cosine"][0] == 1.0
+def of_similarity(similar, length, *, plus=0.0):
+    """A vector of this cosine to the reference and this length, in units; ``plus``: the share of
+    the length that a constant vector has.
+    """
+    rng, unit = np.random.default_rng(8), SETTING.unit
+    along = G0.double().numpy() - float(G0.double().mean())
+    along /= np.linalg.norm(along)
+    across = rng.normal(size=D)
+    across -= across.mean()
+    across -= along * (along @ across)
+    across /= np.linalg.norm(across)
+    centred = similar * along + math.sqrt(1 - similar**2) * across
+    made = math.sqrt(1 - plus**2) * centred + plus * np.ones(D) / math.sqrt(D)
+    return np.rint(made * length * unit).astype(np.int64)
+
+
+def shown_similarity(channel, vector, rounds):
+    """What the server makes of it: a number a round; nothing of a round that refused it."""
+    scene, found = Scene(channel), []
+    for _ in range(rounds):
+        opened = scene.play({0: scene.lie(0, vector)}).opened
+        if "client/0" not in opened.excluded:
+            place = opened.disclosed["client"].tolist().index(0)
+            found.append(float(opened.disclosed["cosine"][place]))
+    return found
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "pearson"])
+def test_a_longer_vector_is_refused_where_norms_are_exact(similarity):
+    channel = EncryptedCosine(rule=FILTER, similarity=similarity)
+    assert shown_similarity(channel, of_similarity(0.5, 1.5), 2) == []
+    assert shown_similarity(channel, of_similarity(0.5, 1.0), 1) == pytest.approx([0.5], abs=1e-3)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "pearson"])
+def test_a_longer_vector_gains_no_trust_where_lengths_are_estimated(similarity):
+    """A true cosine of .5 at length 1.5 scored .75."""
+    channel = EncryptedCosine(rule=FILTER, norms="projections", similarity=similarity)
+    found = shown_similarity(channel, of_similarity(0.5, 1.5), 12)
+    assert 0.35 < float(np.mean(found)) < 0.67
+
+
+@pytest.mark.parametrize("norms", ["projections", "exact"])
+def test_a_vector_that_is_nearly_constant_gains_no_correlation(norms):
+    """Its mean was taken out of the length that was due: one of correlation .02 scored 1."""
+    channel = EncryptedCosine(rule=FILTER, similarity="pearson", norms=norms)
+    for length in (1.0, 1.4):
+        vector = of_similarity(0.02, length, plus=0.99)
+        found = shown_similarity(channel, vector, 3)
+        assert all(abs(similar) < 0.1 for similar in found)
+        assert found or (length, norms) != (1.0, "exact")
+
+
+def test_scores_of_a_vector_at_any_length_are_one_similarity():
+    rng, along = np.random.default_rng(2), unit_vector(G0.double().numpy(), SETTING.unit)
+    one = CosineScores((0,), rng.integers(1, 1 << 27, 1), rng.integers(-9999, 9999, (1, 16)))
+    for times in (1, 2, 7):
+        longer = CosineScores((0,), one.dots * times, one.projections * times)
+        assert cosines(longer, along) == pytest.approx(cosines(one, along), rel=1e-12)
 
 
 def test_honest_clients_pass_the_norm_check_as_often_as_promised():
@@ -539,7 +589,7 @@ def test_a_reference_with_one_coordinate_is_refused_because_it_reads_that_coordi
 
 
 def test_messages_under_another_key_of_another_round_or_for_another_client_are_excluded(scene):
-    other = Scene(EncryptedCosine(rule=FILTER))
+    other = Scene(EncryptedCosine(rule=FILTER, norms="projections"))
     other.number = scene.number + 1
     old = scene.message(1, scene.plan())
     outcome = scene.play(
@@ -561,7 +611,9 @@ def test_signed_nonsense_is_excluded_by_name(scene):
     public = scene.ring("server").key()
     good = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
     with passage() as file:
-        nothing = file.out(ciphertext(file, LATTICE, np.zeros((2, 2, DEGREE), dtype=np.uint64)))
+        nothing = closed(
+            file, LATTICE, ciphertext(file, LATTICE, np.zeros((2, 2, DEGREE), dtype=np.uint64))
+        )
     foreign = encrypted(fresh(EncryptedCosine(norms="exact").setting.lattice, 1)[0], np.arange(10))
     outcome = scene.play(
         {
@@ -581,9 +633,9 @@ def test_two_clients_whose_ciphertexts_cancel_do_not_stop_the_round(scene):
     public = scene.ring("server").key()
     (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
     with passage() as file:
-        sealed = load(file, LATTICE, memoryview(chunk))
+        sealed = load(file, LATTICE, chunk)
         seal.Evaluator(context(LATTICE)).negate_inplace(sealed)
-        opposite = file.out(sealed)
+        opposite = closed(file, LATTICE, sealed)
     outcome = scene.play(
         {
             0: lambda plan: scene.message(0, plan, [chunk]),
@@ -599,13 +651,13 @@ def test_a_client_that_encrypts_fractions_does_not_stop_the_round(scene):
     """
     public = scene.ring("server").key()
     (chunk,) = encrypted(public, unit_vector(G0.double().numpy(), SETTING.unit))
-    half = math.prod(primes(LATTICE)) // (2 * SETTING.t)
+    half = math.prod(residues(LATTICE).primes) // (2 * SETTING.t)
     with passage() as file:
         words = np.zeros((2, 2, DEGREE), dtype=np.uint64)
-        words[0] = np.array([[half % p] for p in primes(LATTICE)], dtype=np.uint64)
-        sealed = load(file, LATTICE, memoryview(chunk))
+        words[0] = np.array([[half % p] for p in residues(LATTICE).primes], dtype=np.uint64)
+        sealed = load(file, LATTICE, chunk)
         seal.Evaluator(context(LATTICE)).add_inplace(sealed, ciphertext(file, LATTICE, words))
-        body = file.out(sealed)
+        body = closed(file, LATTICE, sealed)
     outcome = scene.play({0: lambda plan: scene.message(0, plan, [body])})
     assert outcome.opened.survivors == tuple(range(N))
     plain = torch.stack([row / row.norm() for row in [G0, *scene.rows[1:]]]).mean(dim=0) * 2.0
@@ -705,3 +757,24 @@ def test_a_coalition_reads_past_a_client_that_signs_a_message_of_no_form():
     members = {who: scene.members[who] for who in both}
     assert "client/2" in outcome.opened.excluded
     assert set(scene.channel.decode(outcome.received(both), members).ids) == {0, 1, 3, 4, 5}
+
+
+def test_a_replayed_or_borrowed_message_is_nobodys_row():
+    """Server and key holder together read a client's old vector as this round's, and one client's
+    vector as another's.
+    """
+    scene = Scene(EncryptedCosine(FLTRUST))
+    old = scene.message(1, scene.fresh())
+    kept, scene.rows = scene.rows, -scene.rows
+    outcome = scene.play({1: lambda plan: old, 2: lambda plan: scene.message(3, plan)})
+    scene.rows = kept
+    both = ("server", "key_holder")
+    seen = scene.channel.decode(outcome.received(both), {who: scene.members[who] for who in both})
+    assert set(seen.ids) == {0, 3, 4, 5}
+    for client, row in zip(seen.ids, seen.values, strict=True):
+        expected = -scene.rows[client] / scene.rows[client].norm() * 2.0
+        assert (row - expected).abs().max() < 1e-3
+    alone = scene.channel.decode(
+        {"server": [{"client/1": old}], "key_holder": []}, {w: scene.members[w] for w in both}
+    )
+    assert alone.ids == (1,)  # it is the row of its own round

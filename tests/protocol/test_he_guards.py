@@ -26,11 +26,12 @@ from privfl.core import (
 from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he import keyfile
-from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer
+from privfl.crypto.he.client import posted
+from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
-from privfl.crypto.he.wire import Refused, SignedMessage, pack, seal, unpack, unsealed
+from privfl.crypto.he.wire import Refused, SignedMessage, letter, pack, seal, unpack, unsealed
 from privfl.crypto.primitives import Identity
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
@@ -43,13 +44,13 @@ CHANNELS = {
 
 
 class Attack:
-    """A session of four clients, and what its server holds after collecting a round's
+    """A session of some clients, and what its server holds after collecting a round's
     ciphertexts.
     """
 
-    def __init__(self, channel, d=20):
-        self.channel, self.d = channel, d
-        self.members = dict(Enrolled.fresh(channel, range(4)).members)
+    def __init__(self, channel, d=20, n=4):
+        self.channel, self.d, self.n = channel, d, n
+        self.members = dict(Enrolled.fresh(channel, range(n)).members)
         drive_all({who: member.set_up() for who, member in self.members.items()})
         self.number = 0
 
@@ -57,7 +58,7 @@ class Attack:
         return replace(
             RoundPlan(
                 self.number if number is None else number,
-                (0, 1, 2, 3),
+                tuple(range(self.n)),
                 self.d,
                 l2=1.0,
                 session=b"s",
@@ -69,13 +70,18 @@ class Attack:
         party = self.members[client_party(client)].enter(
             plan, Bounded(client, torch.full((self.d,), 0.1), 1.0)
         )
-        return SignedMessage.read(party.step({})["server"])
+        who, keys = client_party(client), self.members["server"].ring.identity
+        return SignedMessage.read(letter(keys, party.step({})["server"], who))
+
+    def to_server(self, who, plan, parts):
+        """Such parts as a client's ciphertext, signed and sealed as it is."""
+        return posted(self.members[who].ring, plan, parts)
 
     def fresh(self):
         """The next round, with everybody's ciphertexts."""
         self.number += 1
         plan = self.plan()
-        return plan, [self.ciphertext(i, plan) for i in range(4)]
+        return plan, [self.ciphertext(i, plan) for i in range(self.n)]
 
     def decryptor(self, plan):
         party = self.members["decryptor/0"].enter(plan)
@@ -87,7 +93,7 @@ class Attack:
         if isinstance(self.channel, MultiPartyRLWE):
             held = bytes(sorted(self.members["decryptor/0"].held))
             return pack([pack([held]), forwarded(messages, left_out=[0])])
-        return b"".join(forwarded(messages))
+        return request(self.members["server"].ring, "decryptor/0", messages)
 
     def ask(self, plan, messages):
         return self.decryptor(plan).step({"server": self.request(messages)})
@@ -115,6 +121,23 @@ def test_a_sum_of_too_few_stays_closed(attack):
     with pytest.raises(Abort, match=r"sum of 2.*fewer than 3") as refusal:
         attack.ask(plan, messages[:2])
     assert refusal.value.blamed == "server"
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [BFV(), Paillier(**SMALL), Paillier(keys="threshold", **SMALL), MultiPartyRLWE()],
+    ids=["bfv", "paillier", "paillier-threshold", "mp-rlwe"],
+)
+def test_a_server_and_one_friend_do_not_subtract_their_way_to_a_victim(channel):
+    """As a channel is set by itself: the sum of a victim and a friend, less the friend's update, is
+    the victim's.
+    """
+    attack = Attack(channel, n=10)
+    plan, messages = attack.fresh()
+    for few in (2, 5):
+        with pytest.raises(Abort, match=rf"sum of {few}.*fewer than 6"):
+            attack.ask(plan, messages[:few])
+    assert attack.ask(plan, messages[:6])
 
 
 def test_one_ciphertext_three_times_is_no_sum_of_three(attack):
@@ -287,7 +310,6 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
     }.items():
         attack = Attack(channel)
         plan = attack.plan(1)
-        ring = attack.members["client/1"].ring
         parties = {
             f"client/{i}": (
                 attack.members[f"client/{i}"].enter(
@@ -296,13 +318,7 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
             )
             for i in range(4)
         }
-        junk = SignedMessage.signed(
-            ring.identity,
-            CIPHERTEXT,
-            ring.topic(plan),
-            "client/1",
-            (b"\xff" * 99,),
-        ).to_bytes()
+        junk = attack.to_server("client/1", plan, (b"\xff" * 99,))
 
         class Liar:
             def step(self, mail, junk=junk):
@@ -318,18 +334,11 @@ def test_a_ciphertext_that_is_signed_but_malformed_excludes_its_client():
 def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round():
     attack = Attack(BFV())
     plan = attack.plan(1)
-    ring = attack.members["client/1"].ring
     others = {
         i: attack.members[f"client/{i}"].enter(plan, Bounded(i, torch.full((attack.d,), 0.1), 1.0))
         for i in (0, 2, 3)
     }
-    junk = SignedMessage.signed(
-        ring.identity,
-        CIPHERTEXT,
-        ring.topic(plan),
-        "client/1",
-        (pack([b"\xff" * 99]),),
-    ).to_bytes()
+    junk = attack.to_server("client/1", plan, (pack([b"\xff" * 99]),))
 
     class Liar:
         def step(self, mail):
@@ -339,7 +348,7 @@ def test_a_well_packed_ciphertext_of_junk_excludes_its_client_and_not_the_round(
     parties["decryptor/0"] = attack.members["decryptor/0"].enter(plan)
     outcome = drive(attack.members["server"].enter(plan), parties)
     assert outcome.opened.survivors == (0, 2, 3)
-    assert "SEAL" in outcome.opened.excluded["client/1"]
+    assert "not a lattice ciphertext" in outcome.opened.excluded["client/1"]
 
 
 def test_secret_keys_refuse_to_be_pickled_copied_or_printed(attack):
@@ -390,8 +399,30 @@ def test_key_files_are_for_their_owner_alone(tmp_path):
             keyfile.read(path, b"bfv")
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(OSError):
+    with pytest.raises(ConfigError, match="a link"):
         keyfile.read(link, b"bfv")
+
+
+def test_key_files_that_cannot_be_used_say_so_in_one_sentence(tmp_path):
+    """A folder in their place, a folder that is not there, a file that was cut short or changed."""
+    whole = tmp_path / "key"
+    BFV(key_file=str(whole)).scheme.generate()
+    body = whole.read_bytes()
+    (tmp_path / "folder").mkdir(mode=0o700)
+    for name, content in {
+        "short": body[:-1],
+        "head": body[:20],
+        "empty": b"",
+        "changed": body[:-40] + b"\xff" * 40,
+        "folder": None,
+        "none/key": None,
+    }.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(0o600)
+        with pytest.raises(ConfigError, match="key file"):
+            BFV(key_file=str(path)).scheme.generate()
 
 
 @pytest.mark.parametrize(

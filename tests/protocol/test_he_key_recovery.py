@@ -11,10 +11,11 @@ import tenseal.sealapi as seal
 
 from privfl.core import RoundPlan
 from privfl.crypto import CKKS
+from privfl.crypto.he.lattice.frames import load, sizes
 from privfl.crypto.he.lattice.keys import LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
-from privfl.crypto.he.lattice.seal import context, load, passage
-from privfl.crypto.he.wire import unpack
+from privfl.crypto.he.lattice.residues import chunks_of
+from privfl.crypto.he.lattice.seal import context, passage
 
 LATTICE = Lattice("ckks", 4096, (54, 52), scale_bits=44)
 N = LATTICE.degree
@@ -93,7 +94,7 @@ def attack(releases):
     ring, equations = Ring(p), []
     for body, published in releases:
         with passage() as file:
-            ciphertext = load(file, LATTICE, unpack(body[0])[0])
+            ciphertext = load(file, LATTICE, chunks_of(body, sizes(LATTICE), 1)[1][0])
         c0, c1 = coefficients(ciphertext)
         shifted = encoded_twice(published, ciphertext)
         both = [(s - a - a - b) % p for s, a, b in zip(shifted, c0, mirrored(c0, p), strict=True)]
@@ -139,5 +140,7 @@ def test_the_channel_has_no_other_way_out_than_the_flooded_one():
     assert (again.flooding_bits, again.releases) == (40, 1000)
     plan = RoundPlan(0, (0, 1), d=50, l2=1.0)
     ciphertext = secret.public.encrypt(np.zeros(51), plan)
-    first, second = secret.decrypt(ciphertext, plan, 2), secret.decrypt(ciphertext, plan, 2)
+    later = RoundPlan(1, (0, 1), d=50, l2=1.0)
+    first, second = secret.decrypt(ciphertext, plan, 2), secret.decrypt(ciphertext, later, 2)
     assert (first != second).all()
+    assert (first == secret.decrypt(ciphertext, plan, 2)).all()

@@ -19,16 +19,19 @@ from privfl.core import (
     Faults,
     RoundFailed,
     RoundPlan,
+    StateKey,
     client_party,
     drive,
     drive_all,
+    seal_state,
+    unseal_state,
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
-from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
+from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import add_c0
-from privfl.crypto.he.wire import SignedMessage, pack, unpack_numbers
-from privfl.dp import Clip
+from privfl.crypto.he.wire import SignedMessage, letter, pack, unpack_numbers
+from privfl.dp import AdaptiveClip, Clip
 from privfl.training import LocalSGD
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
@@ -57,7 +60,11 @@ class Session:
             i: self.members[client_party(i)].enter(plan, Bounded(i, self.rows[i], 1.0))
             for i in plan.cohort
         }
-        return [SignedMessage.read(party.step({})["server"]) for party in entered.values()]
+        server = self.members["server"].ring.identity
+        return [
+            SignedMessage.read(letter(server, party.step({})["server"], client_party(i)))
+            for i, party in entered.items()
+        ]
 
     def play(self, plan, faults=Faults()):
         parties = {
@@ -74,7 +81,7 @@ class Session:
         party = self.members[who].enter(plan)
         party.step({})
         if pieces is None:
-            body = b"".join(forwarded(messages))
+            body = request(self.members["server"].ring, who, messages)
         else:
             body = pack([pack([bytes(pieces)]), forwarded(messages, left_out=[0])])
         answer = SignedMessage.read(party.step({"server": body})["server"])
@@ -258,6 +265,61 @@ def test_a_ckks_key_opens_as_many_sums_as_its_noise_was_made_for():
     assert session.play(session.plan(3)).opened is not None
 
 
+@pytest.mark.parametrize("make", [CKKS, MultiPartyRLWE], ids=["ckks", "mp-rlwe"])
+def test_every_part_of_a_round_is_a_release_and_a_new_key_begins_anew(make):
+    session = Session(make(releases=3))
+    assert session.channel.able.sums == 3
+    for number, part in ((1, "delta"), (1, "control"), (2, "delta")):
+        assert session.play(session.plan(number, part=part)).opened is not None
+    outcome = session.play(session.plan(2, part="control"))
+    assert outcome.opened is None
+    assert any("has opened 3 sums under this key" in str(a) for a in outcome.aborts.values())
+    session.set_up()  # as a run that is resumed does
+    assert session.play(session.plan(3)).opened is not None
+
+
+def test_releases_survive_a_decryptors_sleep():
+    session = Session(MultiPartyRLWE(releases=1))
+    assert session.play(session.plan(1)).opened is not None
+    key = StateKey()
+    for who in session.channel.helpers:
+        member = session.members[who]
+        session.members[who] = unseal_state(
+            seal_state(member, key), key, type(member), lent=member.ring.directory
+        )
+    assert session.play(session.plan(2)).opened is None
+
+
+def test_the_bits_of_an_adaptive_bound_are_releases_too():
+    """Three rounds open six sums; a key that opens five would fail in the last one."""
+    parts = [Dataset(torch.zeros(4, 4), torch.arange(4) % 2, classes=2) for _ in range(4)]
+
+    def federation(releases):
+        return Federation(
+            torch.nn.Linear(4, 2),
+            parts,
+            parts[0],
+            rounds=3,
+            bound=AdaptiveClip(),
+            channel=CKKS(releases=releases, min_clients=2),
+            executor="sequential",
+        )
+
+    with pytest.raises(ConfigError, match="3 rounds open 6 sums under one key, and it opens 5"):
+        federation(5).run()
+    assert len(federation(6).run().history) == 3
+
+
+def test_smudging_that_does_not_hide_the_key_over_all_releases_is_refused():
+    plan = replace(Session(MultiPartyRLWE()).plan(), d=1_000_000, cohort=tuple(range(100)))
+    MultiPartyRLWE().scheme.headroom(plan)
+    assert MultiPartyRLWE().smudging_distance(plan) < 2**-40
+    for channel in (MultiPartyRLWE(releases=3000), MultiPartyRLWE(smudge_bits=62)):
+        assert channel.smudging_distance(plan) > 2**-40
+        with pytest.raises(ConfigError, match="set releases to"):
+            channel.scheme.headroom(plan)
+
+
 def test_a_run_of_more_sums_than_a_key_opens_is_refused_before_it_starts():
     parts = [Dataset(torch.zeros(4, 4), torch.arange(4) % 2, classes=2) for _ in range(2)]
     options = {"bound": Clip(l2=1.0), "channel": CKKS(releases=2), "executor": "sequential"}
@@ -288,9 +350,70 @@ def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_cha
     assert "calls one client's ciphertext a sum: can read" in session.channel.describe()
 
 
-def test_shared_ckks_keys_count_every_readers_releases():
+class TurnedOver:
+    """A client's key that opens another sum than it decrypts."""
+
+    def __init__(self, honest, factor=-1):
+        self.honest, self.factor = honest, factor
+
+    def encrypt(self, numbers, plan):
+        return self.honest.encrypt(numbers, plan)
+
+    def decrypt(self, ciphertext, plan, count):
+        numbers = self.honest.decrypt(ciphertext, plan, count).copy()
+        numbers[:-1] *= self.factor
+        return numbers
+
+
+@pytest.mark.parametrize("make", [BFV, CKKS], ids=["bfv", "ckks"])
+class TestReadersWhoShareTheKey:
+    """The server asks three clients to open the sum; what most of those say counts."""
+
+    def lied(self, session, **factors):
+        for who, factor in factors.items():
+            ring = session.members[who.replace("_", "/")].ring
+            ring.secret = TurnedOver(ring.secret, factor)
+        return session.play(session.plan())
+
+    def test_one_that_lies_is_outvoted_and_named(self, make):
+        session = Session(make(keys="shared"))
+        opened = self.lied(session, client_0=-1).opened
+        assert (opened.what.value - session.rows.sum(dim=0)).abs().max() < 3e-4
+        assert opened.excluded == {"client/0": "it opened another sum than most"}
+        assert opened.survivors == (0, 1, 2, 3)
+
+    def test_two_that_lie_each_for_itself_open_nothing_and_nobody_is_blamed(self, make):
+        outcome = self.lied(Session(make(keys="shared")), client_0=-1, client_1=0)
+        assert outcome.opened is None
+        assert outcome.aborts["server"].blamed is None
+        assert "no 2 of them say the same" in str(outcome.aborts["server"])
+
+    def test_one_answer_of_three_is_no_majority(self, make):
+        session = Session(make(keys="shared"))
+        gone = Faults(silent_from={"client/1": 1, "client/2": 1})
+        assert session.play(session.plan(), gone).opened is None
+
+
+def test_holders_of_one_ckks_key_release_a_sum_once():
     channel = CKKS(keys="shared", releases=2)
-    assert channel.scheme.releases == 6  # three clients are asked in each round
+    assert channel.scheme.releases == 2
+    session = Session(channel)
+    plan, scheme = session.plan(), channel.scheme
+    holders = [session.members[client_party(i)].ring.secret for i in range(4)]
+    sent = [
+        holders[i].encrypt(scheme.encode(Bounded(i, session.rows[i], 1.0), plan), plan)
+        for i in range(4)
+    ]
+    total = holders[0].public.add(sent, plan)
+    released = [holder.decrypt(total, plan, 4) for holder in holders]
+    assert all((numbers == released[0]).all() for numbers in released)
+    for other in (session.plan(2), session.plan(part="control"), session.plan(session=b"t")):
+        assert (holders[0].decrypt(total, other, 4) != released[0]).all()
+    assert (holders[0].decrypt(total, plan, 3) != released[0]).all()
+
+
+def test_shared_ckks_keys_open_as_many_sums_as_their_noise_was_made_for():
+    channel = CKKS(keys="shared", releases=2)
     session = Session(channel)
     for number in (1, 2):
         assert session.play(session.plan(number)).opened is not None
@@ -303,7 +426,7 @@ def test_shared_ckks_keys_count_every_readers_releases():
     ids=["bfv", "bfv-shared", "paillier-threshold", "ckks", "mp-rlwe"],
 )
 def test_clients_may_fall_silent_at_any_stage_in_any_number_that_leaves_enough(channel):
-    session = Session(channel)
+    session = Session(replace(channel, min_clients=2))
     number = 0
     for exchange in (0, 1, 2, 3):
         for size in (1, 2):
@@ -314,6 +437,10 @@ def test_clients_may_fall_silent_at_any_stage_in_any_number_that_leaves_enough(c
                     Faults(silent_from={client_party(i): exchange for i in gone}),
                 )
                 there = [i for i in range(4) if exchange > 0 or i not in gone]
+                readers = {0, 1, 2} - set(gone)
+                if channel.arrangement.keys == "shared" and exchange in (1, 2) and len(readers) < 2:
+                    assert outcome.opened is None  # no majority of those asked
+                    continue
                 assert outcome.opened.survivors == tuple(there)
                 assert (
                     outcome.opened.what.value - session.rows[there].sum(dim=0)

@@ -221,7 +221,7 @@ def test_a_party_is_made_from_its_own_keys_and_under_a_name_that_the_channel_has
     assert channel.client(9, wrong, known) is not None
 
 
-@pytest.mark.parametrize("name", ["secagg, active", "bfv", "paillier", "mp_rlwe"])
+@pytest.mark.parametrize("name", ["secagg, active", "bfv", "paillier", "mp_rlwe", "one_time_rlwe"])
 def test_a_client_that_nobody_entered_in_the_directory_has_no_part_although_mail_is_bare(name):
     """Where clients sign what they send, the directory is the root of trust of the protocol."""
     channel = channel_of(name)

@@ -109,7 +109,7 @@ def opened_is_exactly(scene, outcome, survivors, number=0, updates=None):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("graph", ["complete", 2, 4])
+@pytest.mark.parametrize("graph", ["complete", 4])
 @pytest.mark.parametrize(("ring", "bits"), [(16, 8), (24, 16), (32, 20), (None, 16)])
 def test_the_sum_is_exactly_the_sum_of_the_quantised_updates(mode, graph, ring, bits):
     scene = Scene(SecAgg(mode=mode, graph=graph, ring=ring, bits=bits, corrupt=0.0), n=7)
@@ -288,7 +288,7 @@ def test_wrong_shares_are_outvoted_and_their_holder_is_named():
 
     outcome = scene.run(Faults(malformed={"client/1": spoil}))
     opened_is_exactly(scene, outcome, range(1, 7))
-    assert "wrong share" in outcome.opened.excluded["client/1"]
+    assert "another share" in outcome.opened.excluded["client/1"]
 
 
 def test_a_client_that_shares_garbage_fails_the_round_and_is_blamed_and_no_partial_sum_leaves():
@@ -530,9 +530,7 @@ def test_the_computed_degree_matches_a_brute_force_estimate():
 
 def test_upload_and_key_material_are_as_small_as_promised():
     for ring, per_value in ((24, 3.01), (32, 4.01)):
-        scene = Scene(
-            SecAgg(mode="active", graph=20, carry=True, ring=ring, corrupt=0.0), n=24, d=200_000
-        )
+        scene = Scene(SecAgg(mode="active", graph=20, ring=ring, corrupt=0.0), n=24, d=200_000)
         outcome = scene.run()
         sent = outcome.bytes_sent("client/7")
         assert sent - (scene.d + 1) * ring // 8 < 3500

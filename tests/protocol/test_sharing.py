@@ -137,8 +137,8 @@ def test_fewer_than_the_threshold_open_nothing_and_say_at_which_stage():
 
 
 def test_a_server_that_falls_silent_is_blamed():
-    scene = Scene(AdditiveSharing(servers=3))
     for exchange, stage in ((0, "agree"), (3, "sum")):
+        scene = Scene(AdditiveSharing(servers=3))
         outcome = scene.run(Faults(silent_from={"server/2": exchange}))
         assert outcome.opened is None
         assert (outcome.aborts["server"].stage, outcome.aborts["server"].blamed) == (

@@ -69,7 +69,7 @@ class TestDamgardJurik:
 
     def test_the_parts_are_the_worked_powers(self):
         for share, part in zip(self.shares, SCHOOL["parts"], strict=True):
-            index, powers = share.partial((self.body,), self.plan)
+            index, powers, _ = share.partial((self.body,), self.plan)
             assert index == bytes([share.index, SCHOOL["holders"]])
             assert powers == part.to_bytes(self.secret.public.width, "little") * 2
 
@@ -88,7 +88,7 @@ class TestDamgardJurik:
         d = SCHOOL["d"]
         assert (d % m, d % n) == (0, 1)
         assert SCHOOL["shares"] == [(d + SCHOOL["coefficient"] * i) % (n * m) for i in (1, 2, 3)]
-        first, second = (share.value for share in split(self.secret, 3, 2)[:2])
+        first, second = (share.value for share in split(self.secret, 3, 2)[1][:2])
         assert (2 * first - second) % (n * m) == d
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from privfl.audit.dp.claim import Claim
 from privfl.audit.dp.clients import audit_clients
+from privfl.audit.dp.of_users import behind_users
 from privfl.audit.dp.samples import audit_samples
 from privfl.audit.dp.settings import Settings
 from privfl.core import ConfigError, Ledger, is_private
@@ -32,13 +33,15 @@ def audit_claims(
     What is audited is the run's own configuration: model, loss, method with its parts, seats,
     bound, channel, rule, sampler, noise and accountant; only local training's output (client level)
     or the samples (sample level) are the auditor's. Long runs are audited for their first rounds,
-    against what those rounds claim. ``recorded`` is the ledger of a run that was made: its claim is
-    then held against what its configuration really does. Attackers are left out.
+    against what those rounds claim. Of a run that claims for users the claims behind that are
+    audited, for clients or samples (`behind_users`). ``recorded`` is the ledger of a run that was
+    made: its claim is then held against what its configuration really does. Attackers are left out.
 
     Raises:
         ConfigError: there is no noise, so there is nothing to audit.
     """
-    scenario, delta = federation.scenario, federation.audit.delta
+    scenario, recorded = behind_users(federation.scenario, recorded)
+    delta = federation.audit.delta
     found = []
     before = scenario.workload.model.read()
     if scenario.pipeline().private:

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
+from privfl.audit.dp.claim import (
+    Claim,
+    Scored,
+    claim_of,
+    covers,
+    missing_test,
+    refusal_of,
+)
 from privfl.audit.dp.cohorts import cohort_tests
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
@@ -26,6 +33,7 @@ from privfl.audit.dp.residual import (
     repeat_test,
     variance_test,
 )
+from privfl.audit.dp.sent import selection_test, sent
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.tape import Tape
 from privfl.audit.dp.weakest import weakest_test
@@ -67,6 +75,9 @@ def audit_clients(
     first = plays.charges[0]
     if first.cohort_hidden or plays.run is not None:
         tests += cohort_tests(scenario, searched.stages[0], first, settings.inclusions)
+    if recorded is not None:
+        sampling = scenario.sampler.sampling(len(scenario.clients))
+        tests += missing_test("client", recorded, sampling, hidden=first.cohort_hidden)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -75,7 +86,7 @@ def audit_clients(
         if beside
         else "",
     ]
-    return claim_of(
+    claim = claim_of(
         "client",
         made,
         played,
@@ -88,6 +99,7 @@ def audit_clients(
         why=" ".join(filter(None, why)),
         unseen=unseen,
     )
+    return replace(claim, covers=covers(scenario.rounds, recorded, plays.rounds, delta))
 
 
 def _as_long(charge: Charge, run: RunNoise[Any], made: Ledger) -> Ledger:
@@ -253,6 +265,8 @@ class _Plays:
             tests += [variance_test(noise, shape, part), mean_test(noise, shape, part)]
             tests.append(weakest_test(plays, shape, part))
             tests += [test for test in optional if test is not None]
+        released = [one for tape in self.tapes for one in tape.releases]
+        tests += selection_test(released, self.scenario.mechanism)
         if not self.quiet and all(not tape.asked for tape in self.tapes):
             seen = "the run's noise source was never asked"
             tests.append(Test("noise source", "", seen, 0.0))
@@ -264,7 +278,8 @@ class _Plays:
         for tape in self.tapes:
             mine: dict[str, list[Noise]] = {}
             for one in tape.releases:
-                shape = claimed(one.event, one.far, len(one.before))
+                here = sent(one, self.scenario.mechanism)
+                shape = claimed(one.event, one.far, len(here))
                 family = None if shape is None or not shape.scale > 0 else shape.family
                 _, plays, given = found.setdefault(one.part, (family, [], []))
                 if shape is None or family is None:
@@ -273,8 +288,8 @@ class _Plays:
                 if one.part not in mine:
                     mine[one.part] = []
                     plays.append(mine[one.part])
-                mine[one.part].append((one.noise / shape.scale).cpu().numpy())
-                given.append(one.before.double().cpu().numpy())
+                mine[one.part].append((one.noise[here] / shape.scale).cpu().numpy())
+                given.append(one.before[here].double().cpu().numpy())
         return found
 
     def _whitened(

@@ -38,11 +38,11 @@ class HomomorphicChannel:
 
     Threat model (``guarantee`` says it as the channel is set). Where sums are verified a server
     that lies ALONE cannot make decryptors open one client's ciphertext, a small sum, an old round
-    or the same round twice; it chooses whose ciphertexts are summed. With ``min_clients`` - 1
-    clients it reads one client a round. Where clients share the key, or sums are not verified, it
-    reads single updates alone. Transport is authenticated, as in the set-up in which the parties
-    learn each other's keys. There is no proof that a ciphertext or a decryptor's part is well
-    formed: a client can put any vector into the sum, and one decryptor can move it.
+    or the same round twice; it chooses whose ciphertexts are summed. With all but one of a quorum
+    of colluding clients it reads one client a round. Where clients share the key, or sums are not
+    verified, it reads single updates alone. Transport is authenticated, as in the set-up in which
+    the parties learn each other's keys. There is no proof that a ciphertext is well formed: a
+    client can put any vector into the sum.
     """
 
     __slots__ = ()
@@ -56,7 +56,7 @@ class HomomorphicChannel:
     def _able(self) -> Able:
         return Able(
             encodes=self.scheme,
-            fewest=lambda n: self.arrangement.min_clients,
+            fewest=self.arrangement.quorum,
             sums=self.arrangement.releases,
             key_holders=self.key_holders,
             keyed=True,
@@ -127,7 +127,9 @@ class HomomorphicChannel:
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Keys: {self.arrangement.keys}. {self.guarantee.describe()}"
+        arrangement = self.arrangement
+        copies = f" {arrangement.copies}" if arrangement.verifies else ""
+        return f"Keys: {arrangement.keys}. {self.guarantee.describe()}{copies}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from privfl.core import Bounded, KeepsSecrets, Mail, RoundPlan
+from privfl.core import Abort, Bounded, KeepsSecrets, Mail, RoundPlan
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, admit_sum, once
 from privfl.crypto.he.decryptor import opened_sum
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import SignedMessage
+from privfl.crypto.he.wire import Parts, SignedMessage, sealed_letter
 
 
 class ClientRound(KeepsSecrets):
@@ -34,6 +34,20 @@ class ClientRound(KeepsSecrets):
             if ring.secret is None
             else ring.secret.encrypt(numbers, plan)
         )
-        return SignedMessage.signed(
-            ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, parts
-        ).to_bytes()
+        return posted(ring, plan, parts)
+
+
+def posted(ring: Keyring, plan: RoundPlan, parts: Parts) -> bytes:
+    """A ciphertext, signed, and sealed to the server: whoever else sees it could send it again,
+    re-randomised, as its own.
+
+    Raises:
+        Abort: the server did not take part in the set-up.
+    """
+    if "server" not in ring.roster:
+        raise Abort(
+            f"{ring.who} does not know the server: its hello was lost in the set-up",
+            blamed="server",
+        )
+    message = SignedMessage.signed(ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, parts)
+    return sealed_letter(ring.roster["server"][32:], message.to_bytes(), ring.who)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from privfl.core import Abort, Buffer, RoundPlan, client_of
+from privfl.core import Abort, Buffer, PartyId, RoundPlan, client_of
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.wire import (
     Parts,
@@ -16,8 +16,10 @@ from privfl.crypto.he.wire import (
     Topic,
     braid,
     digest,
+    letter,
     pack,
     seal,
+    sealed_letter,
     unpack,
     unsealed,
 )
@@ -53,7 +55,10 @@ def admit(
                 message.verify(ring.roster[message.sender], CIPHERTEXT, topic, message.sender)
             except Refused as refused:
                 raise Refused(f"{message.sender}: {refused}") from None
-        enough(len(messages), ring)
+        digests = [part for message in messages for part in message.digests]
+        if len(set(digests)) != len(digests):
+            raise Refused("two clients' ciphertexts are the same")
+        enough(len(messages), plan, ring)
         return [message.whole() if wanted is None else message.only(wanted) for message in messages]
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
@@ -73,23 +78,21 @@ def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]
         claimed = int.from_bytes(bytes(count), "little")
         if claimed > plan.n:
             raise Refused(f"a sum of {claimed} in a cohort of {plan.n}")
-        enough(claimed, ring)
+        enough(claimed, plan, ring)
         return tuple(parts), claimed
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 
 
-def enough(count: int, ring: Keyring) -> None:
+def enough(count: int, plan: RoundPlan, ring: Keyring) -> None:
     """Refuse small sums.
 
     Raises:
-        Refused: fewer than the stated number.
+        Refused: fewer than the quorum.
     """
-    if count < ring.arrangement.min_clients:
-        raise Refused(
-            f"a sum of {count}, and sums of fewer than {ring.arrangement.min_clients} clients stay"
-            " closed"
-        )
+    quorum = ring.arrangement.quorum(plan.n)
+    if count < quorum:
+        raise Refused(f"a sum of {count}, and sums of fewer than {quorum} clients stay closed")
 
 
 def once(plan: RoundPlan, ring: Keyring) -> None:
@@ -153,6 +156,29 @@ def opened_answer(message: SignedMessage, server: Keyring) -> tuple[int, tuple[b
 
 def _purpose(topic: Topic) -> bytes:
     return b"answer" + topic.key_id + topic.facts + topic.number.to_bytes(8, "little")
+
+
+def request(ring: Keyring, who: PartyId, messages: Sequence[SignedMessage]) -> bytes:
+    """The bundle of ciphertexts that the server hands a decryptor, sealed to it.
+
+    Raises:
+        Abort: the decryptor did not take part in the set-up.
+    """
+    if who not in ring.roster:
+        raise Abort(f"{who} did not take part in the set-up, and cannot be asked", blamed=who)
+    return sealed_letter(ring.roster[who][32:], b"".join(forwarded(messages)), ring.who)
+
+
+def requested(body: Buffer, ring: Keyring) -> bytes:
+    """The bundle of a request.
+
+    Raises:
+        Abort: it is not sealed to this decryptor; the server is blamed.
+    """
+    try:
+        return letter(ring.identity, body, "server")
+    except Refused as refused:
+        raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
 
 
 def forwarded(messages: Sequence[SignedMessage], left_out: Sequence[int] = ()) -> Rope:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from privfl.core import Abort, KeepsSecrets, Mail, RoundPlan
-from privfl.crypto.he.decryption_policy import admit, admit_sum, answer, once
+from privfl.crypto.he.decryption_policy import admit, admit_sum, answer, once, requested
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.wire import Parts, Refused, pack_numbers
 
@@ -35,7 +35,7 @@ class DecryptorRound(KeepsSecrets):
         ring, plan = self.ring, self.plan
         public = ring.key()
         if ring.arrangement.verifies:
-            ciphertexts = admit(mail["server"], plan, ring)
+            ciphertexts = admit(requested(mail["server"], ring), plan, ring)
             once(plan, ring)
             try:
                 total, count = public.add(ciphertexts, plan), len(ciphertexts)

@@ -16,12 +16,14 @@ _ONCE = "decryptors that open a round once"
 
 @dataclass(frozen=True, slots=True)
 class SchemeLies:
-    """The lies of a scheme's own: a decryptor that moves the sum (``moves``, and ``says`` how), a
+    """The lies of a scheme's own: a decryptor that moves the sum (``moves``, and ``says`` how; and
+    nothing comes of it where parts are ``proven`` and enough others are left), a
     server that has one ciphertext opened where sums are not verified, two sums of a round under a
     split key.
     """
 
     moves: Callable[[], Liars] = answers_another
+    proven: bool = False
     says: str = "answers another sum than it decrypted"
     one: Callable[[], Liars] = opens_one
     says_one: str = "calls one client's ciphertext a sum"
@@ -41,7 +43,8 @@ def he_guarantee(arrangement: Arrangement, own: SchemeLies) -> Guarantee[Liars]:
         leaks=("who takes part", lies.LAST, lies.CHOSEN),
         assumes=tuple(_assumed(arrangement)),
         shows="only the sum of {count} updates",
-        settings=lambda n: _settings(arrangement),
+        settings=lambda n: _settings(arrangement, n),
+        tapped=False,
     )
 
 
@@ -64,7 +67,8 @@ def _server_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
     if arrangement.min_clients == 1:
         alone = lies.with_the_fewest(lambda plan: 1)
         return [Lie(server, "read", "hands on one client's ciphertext alone", alone), *told]
-    told = list(lies.of_any_sum(lambda plan: arrangement.min_clients, "min_clients"))
+    rule = "quorum" if arrangement.min_clients is None else "min_clients"
+    told = list(lies.of_any_sum(lambda plan: arrangement.quorum(plan.n), rule))
     meet = 2 * arrangement.threshold - arrangement.holders
     if own.twice is not None and arrangement.threshold < arrangement.holders:
         corrupt = Coalition.of("server", *arrangement.decryptors[:meet])
@@ -81,7 +85,7 @@ def _holder_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
     if arrangement.keys != "shared":
         who = arrangement.decryptors[0]
         silence: Power = "nothing" if arrangement.threshold < arrangement.holders else "abort"
-        told.append(Lie(Coalition.of(who), "shift", own.says, own.moves))
+        told.append(Lie(Coalition.of(who), silence if own.proven else "shift", own.says, own.moves))
         told.append(lies.falls_silent(who, silence))
     return told
 
@@ -99,10 +103,10 @@ def _assumed(arrangement: Arrangement) -> list[str]:
     return said
 
 
-def _settings(arrangement: Arrangement) -> dict[str, str]:
+def _settings(arrangement: Arrangement, n: int) -> dict[str, str]:
     said = {
         "keys": arrangement.keys,
-        "quorum": f"{arrangement.min_clients} clients, sums of fewer stay closed",
+        "quorum": f"{arrangement.quorum(n)} clients, sums of fewer stay closed",
         "sums": "verified by decryptors" if arrangement.verifies else "not verified",
     }
     if arrangement.keys in ("threshold", "joint"):

@@ -20,9 +20,12 @@ def write(path: Path, kind: bytes, secret: bytes) -> None:
     """Write a secret key to a new file that only its owner can read.
 
     Raises:
-        ConfigError: the file exists.
+        ConfigError: the file exists, or cannot be written.
     """
-    private_file.write(path, _MAGIC + len(kind).to_bytes(1, "little") + kind + secret)
+    try:
+        private_file.write(path, _MAGIC + len(kind).to_bytes(1, "little") + kind + secret)
+    except OSError as error:
+        raise ConfigError(f"key file {path} cannot be written: {error.strerror}.") from error
 
 
 def read(path: Path, kind: bytes) -> bytes:
@@ -30,9 +33,13 @@ def read(path: Path, kind: bytes) -> bytes:
 
     Raises:
         ConfigError: others than the owner may read the file, it is somebody else's, or it holds no
-            key of this kind.
+            key of this kind, it is a link, or it cannot be read.
     """
-    body = private_file.read(path)
+    try:
+        body = private_file.read(path)
+    except OSError as error:
+        why = "a link" if path.is_symlink() else error.strerror
+        raise ConfigError(f"key file {path} cannot be read: {why}.") from error
     head = _MAGIC + len(kind).to_bytes(1, "little") + kind
     if not body.startswith(head):
         raise ConfigError(f"key file {path} holds no {kind.decode()} key of this version.")

@@ -163,7 +163,9 @@ class KeyMaking(KeepsSecrets):
             if arrangement.keys == "authority":
                 ring.secret = self.secret
             elif arrangement.keys == "threshold" and isinstance(scheme, ThresholdScheme):
-                shares = scheme.split(self.secret, arrangement.holders, arrangement.threshold)
+                ring.public, shares = scheme.split(
+                    self.secret, arrangement.holders, arrangement.threshold
+                )
                 self.shares = dict(zip(arrangement.decryptors, shares, strict=True))
             return {}
         hellos = {

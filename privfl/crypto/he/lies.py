@@ -26,9 +26,8 @@ from privfl.core import (
     Rows,
     Total,
     Vector,
-    client_party,
 )
-from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer
+from privfl.crypto.he.decryption_policy import SUM, opened_answer, request
 from privfl.crypto.he.decryptor import DecryptorRound
 from privfl.crypto.he.keyring import KeyMaking
 from privfl.crypto.he.scheme import SecretKey, ThresholdScheme
@@ -100,11 +99,10 @@ def keeps_the_key() -> Liars:
 
     def took(published: Opened[Rows | Total] | None) -> Took:
         plan, secret, scheme = plans[0], made[0].secret, made[0].ring.scheme
-        who = victim(plan, ())
-        sent = next(m[client_party(who)] for m in notes[0].mail if client_party(who) in m)
-        if secret is None:
+        who, server = victim(plan, ()), notes[0].honest
+        if secret is None or not isinstance(server, Opening):
             return {}
-        numbers = secret.decrypt(SignedMessage.read(sent).whole(), plan, 1)
+        numbers = secret.decrypt(server.collected.messages[who].whole(), plan, 1)
         return {who: scheme.total(numbers, plan, 1).mean()}
 
     return Liars(set_up=set_up, enter=enter, took=took)
@@ -149,7 +147,7 @@ def answers_another() -> Liars:
 
 Again = Callable[[Party], Party]
 """A second party for a decryptor that has answered: its own code forgets that it did."""
-Request = Callable[[Sequence[PartyId], PartyId, Sequence[SignedMessage]], bytes]
+Request = Callable[[Opening, Sequence[PartyId], PartyId, Sequence[SignedMessage]], bytes]
 """What the server sends to one of a group for the sum of these messages."""
 Combine = Callable[[Opening, Mapping[PartyId, Parts], Sequence[SignedMessage]], Total]
 """The sum of these messages, from a group's answers."""
@@ -202,7 +200,7 @@ class TwoSums(KeepsSecrets):
                 _, parts = opened_answer(SignedMessage.read(body), self.honest.ring)
                 self.answers[second][sender] = parts
         if self.corrupt and not any(who in self.answers[1] for who in self.corrupt):
-            return {who: self.request(self.asked[1], who, self._less()) for who in self.corrupt}
+            return {who: self._request(1, who) for who in self.corrupt}
         if len(self.answers[0]) == len(self.answers[1]) == len(self.asked[0]):
             self._subtract()
         return {}
@@ -213,10 +211,12 @@ class TwoSums(KeepsSecrets):
         own = arrangement.threshold - len(self.corrupt)
         groups = free[:own], free[own : 2 * own]
         self.asked = [(*self.corrupt, *group) for group in groups]
-        out: dict[PartyId, Buffer] = {
-            who: self.request(self.asked[0], who, self._all()) for who in self.asked[0]
-        }
-        return out | {who: self.request(self.asked[1], who, self._less()) for who in groups[1]}
+        out: dict[PartyId, Buffer] = {who: self._request(0, who) for who in self.asked[0]}
+        return out | {who: self._request(1, who) for who in groups[1]}
+
+    def _request(self, group: int, who: PartyId) -> bytes:
+        messages = self._less() if group else self._all()
+        return self.request(self.honest, self.asked[group], who, messages)
 
     def _all(self) -> list[SignedMessage]:
         return [self.honest.collected.messages[c] for c in self.honest.collected.clients]
@@ -249,9 +249,11 @@ def two_sums(request: Request, combine: Combine, again: Again) -> Callable[[], L
     return how
 
 
-def all_of_them(group: Sequence[PartyId], who: PartyId, messages: Sequence[SignedMessage]) -> bytes:
+def all_of_them(
+    server: Opening, group: Sequence[PartyId], who: PartyId, messages: Sequence[SignedMessage]
+) -> bytes:
     """A request for a sum where every decryptor is handed every ciphertext."""
-    return b"".join(forwarded(messages))
+    return request(server.ring, who, messages)
 
 
 def combined(

@@ -107,6 +107,10 @@ class Scheme(Encodes, Protocol):
         """
         ...
 
+    def slack(self, plan: RoundPlan, count: int) -> float:
+        """How far two honest decryptions of one sum may be apart in a number."""
+        ...
+
     def headroom(self, plan: RoundPlan) -> None:
         """Refuse a round whose sum could overflow, before it starts; raises `ConfigError`."""
         ...
@@ -133,8 +137,20 @@ class DealtScheme(Scheme, Protocol):
 class ThresholdScheme(DealtScheme, Protocol):
     """A scheme whose secret key a dealer can split."""
 
-    def split(self, secret: SecretKey, holders: int, threshold: int) -> Sequence[KeyShare]:
-        """One share for each holder; any ``threshold`` of them decrypt."""
+    def split(
+        self, secret: SecretKey, holders: int, threshold: int
+    ) -> tuple[PublicKey, Sequence[KeyShare]]:
+        """One share for each holder, any ``threshold`` of whom decrypt; and the public key, with
+        what their parts of a decryption are checked against.
+        """
+        ...
+
+    def proven(
+        self, public: PublicKey, ciphertext: Parts, part: Parts, index: int, plan: RoundPlan
+    ) -> None:
+        """Refuse what is not the part of the holder of this number, from 1, in the decryption of a
+        ciphertext; raises `Refused`.
+        """
         ...
 
     def share(self, data: bytes) -> KeyShare:
@@ -149,7 +165,7 @@ class ThresholdScheme(DealtScheme, Protocol):
         count: int,
         threshold: int,
     ) -> Numbers | None:
-        """The sum, from the parts of at least ``threshold`` holders; None from fewer."""
+        """The sum, from the proven parts of at least ``threshold`` holders; None from fewer."""
         ...
 
 
@@ -175,6 +191,10 @@ class IntegerCode:
         if numbers.max() > most or numbers.min() < -most or not numbers[-1] > 0:
             raise Refused(f"the decrypted sum is not a sum of {count} contributions")
         return self.code.decode(numbers, plan, count)
+
+    def slack(self, plan: RoundPlan, count: int) -> float:
+        """None: sums of integers are exact."""
+        return 0.0
 
     def inflated(self, l2: float, d: int) -> float:
         """Rounding adds at most half a step (or one) an entry."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import numpy as np
 
 from privfl.core import (
     Abort,
@@ -17,14 +17,22 @@ from privfl.core import (
     client_of,
     client_party,
 )
-from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, forwarded, opened_answer
+from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer, request
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
-from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack_numbers
+from privfl.crypto.he.wire import (
+    Numbers,
+    Parts,
+    Refused,
+    SignedMessage,
+    is_sealed,
+    letter,
+    unpack_numbers,
+)
 
 READERS = 3
-"""How many clients the server asks where clients hold the key: the answer that most of them give
-counts.
+"""How many clients the server asks where clients hold the key: what more than half of those who
+were asked answer counts, and nothing else.
 """
 
 
@@ -58,13 +66,29 @@ class Collection(KeepsSecrets):
                     raise Refused("the message came after the sum was made")
                 if sender not in self.ring.roster:
                     raise Refused("did not take part in the set-up")
-                message = SignedMessage.read(body)
+                message = SignedMessage.read(letter(self.ring.identity, body, sender))
                 message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
                 if self.check:
                     self.ring.key().check(message.whole(), self.plan)
                 self.messages[client] = message
             except Refused as refused:
                 self.excluded.setdefault(sender, str(refused))
+        self._no_copies()
+
+    def _no_copies(self) -> None:
+        """Leave out all who sent the same: fresh encryptions never are, and whose it is nobody can
+        tell.
+        """
+        first: dict[bytes, ClientId] = {}
+        for client, message in list(self.messages.items()):
+            for part in message.digests:
+                other = first.setdefault(part, client)
+                if other == client or self.closed:
+                    continue
+                for one, two in ((client, other), (other, client)):
+                    why = f"it sent the same ciphertext as {client_party(two)}"
+                    self.excluded.setdefault(client_party(one), why)
+                    self.messages.pop(one, None)
 
     @property
     def clients(self) -> tuple[ClientId, ...]:
@@ -89,11 +113,12 @@ class Collection(KeepsSecrets):
             Abort: too few for the decryptors to open.
         """
         self.closed = True
-        if len(self.messages) < self.ring.arrangement.min_clients:
+        quorum = self.ring.arrangement.quorum(self.plan.n)
+        if len(self.messages) < quorum:
             why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
             raise Abort(
                 f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums"
-                f" of fewer than {self.ring.arrangement.min_clients} stay closed{why}"
+                f" of fewer than {quorum} stay closed{why}"
             )
         return [self.messages[client] for client in self.clients]
 
@@ -137,7 +162,10 @@ class ServerRound(Opening):
 
     def __init__(self, ring: Keyring, plan: RoundPlan) -> None:
         super().__init__(ring, plan, check=ring.arrangement.verifies)
+        self.asked: tuple[PartyId, ...] = ()
+        self.total: Parts = ()
         self.answers: dict[PartyId, Parts] = {}
+        self.said: dict[PartyId, Numbers] = {}
 
     def step(self, mail: Mail) -> Mail:
         """Collect; then read the answers."""
@@ -153,8 +181,12 @@ class ServerRound(Opening):
     def _ask(self) -> Mail:
         ring, plan = self.ring, self.plan
         messages = self.collected.close()
+        self.asked = ring.arrangement.decryptors or tuple(
+            client_party(client) for client in self.collected.clients[:READERS]
+        )
         if ring.arrangement.verifies:
-            return dict.fromkeys(ring.arrangement.decryptors, b"".join(forwarded(messages)))
+            there = [who for who in self.asked if who in ring.roster]
+            return {who: request(ring, who, messages) for who in there}
         try:
             total = ring.key().add([message.whole() for message in messages], plan)
         except Refused as refused:
@@ -165,48 +197,100 @@ class ServerRound(Opening):
         body = SignedMessage.signed(
             ring.identity, SUM, ring.topic(plan), "server", (count, *total)
         ).to_bytes()
-        readers = ring.arrangement.decryptors or tuple(
-            client_party(client) for client in self.collected.clients[:READERS]
-        )
-        return dict.fromkeys(readers, body)
+        return dict.fromkeys(self.asked, body)
 
     def _read(self, mail: Mail) -> None:
         ring, plan = self.ring, self.plan
-        readers = ring.arrangement.decryptors or tuple(
-            client_party(client) for client in self.collected.clients[:READERS]
-        )
+        split = ring.arrangement.keys == "threshold"
         for sender, body in mail.items():
-            if sender not in readers or sender in self.answers or self.opened is not None:
+            if sender not in self.asked or sender in self.answers or self.opened is not None:
+                continue
+            if is_sealed(body):  # a client's ciphertext once more
                 continue
             try:
-                self.answers[sender] = self.answered(sender, body)
+                parts = self.answered(sender, body)
+                if split:
+                    self._proven(sender, parts)
+                else:
+                    self.said[sender] = _numbers_in(parts)
+                self.answers[sender] = parts
             except Refused as refused:
                 self.collected.excluded.setdefault(sender, str(refused))
         count = len(self.collected.messages)
         try:
-            numbers = self._numbers(count)
+            numbers = self._combined(count) if split else self._agreed(count)
             total = (
                 None
                 if numbers is None or self.opened is not None
                 else ring.scheme.total(numbers, plan, count)
             )
-        except Refused as refused:
-            raise Abort(
-                f"what the decryptors answered cannot be used: {refused}",
-                blamed=next(iter(self.answers), None),
-            ) from refused
+        except Refused as refused:  # a client that encrypted no bounded update looks the same
+            raise Abort(f"what the decryptors answered cannot be used: {refused}") from refused
         if total is not None:
             self.finish(total)
 
-    def _numbers(self, count: int) -> Numbers | None:
+    def _proven(self, sender: PartyId, parts: Parts) -> None:
+        ring, index = self.ring, self.asked.index(sender) + 1
+        if not isinstance(ring.scheme, ThresholdScheme):
+            raise Refused("a part of a key that is not split")
+        if not self.total:
+            messages = [self.collected.messages[client] for client in self.collected.clients]
+            self.total = ring.key().add([message.whole() for message in messages], self.plan)
+        ring.scheme.proven(ring.key(), self.total, parts, index, self.plan)
+
+    def _combined(self, count: int) -> Numbers | None:
+        """The sum, from any parts that are proven and enough; None while they may still come.
+
+        Raises:
+            Abort: they cannot come any more.
+        """
         ring = self.ring
-        if not self.answers:
-            return None
-        if ring.arrangement.keys == "threshold" and isinstance(ring.scheme, ThresholdScheme):
-            return ring.scheme.combine(
-                ring.key(), self.answers, self.plan, count, ring.arrangement.threshold
+        liars = [who for who in self.asked if who in self.collected.excluded]
+        least = ring.arrangement.threshold
+        if len(self.asked) - len(liars) < least:
+            raise Abort(
+                f"{least} proven parts open the sum, and {', '.join(liars)} sent what is none",
+                blamed=liars[0],
             )
-        said = Counter(bytes(parts[0]) for parts in self.answers.values() if len(parts) == 1)
-        if not said:
-            raise Refused("an answer of another form")
-        return unpack_numbers(said.most_common(1)[0][0])
+        if not self.answers or not isinstance(ring.scheme, ThresholdScheme):
+            return None
+        return ring.scheme.combine(
+            ring.key(), self.answers, self.plan, count, ring.arrangement.threshold
+        )
+
+    def _agreed(self, count: int) -> Numbers | None:
+        """What more than half of those who were asked say, the others named; None while that may
+        still come.
+
+        Raises:
+            Abort: it cannot come any more.
+        """
+        slack, needed = self.ring.scheme.slack(self.plan, count), len(self.asked) // 2 + 1
+        most: list[PartyId] = []
+        for numbers in self.said.values():
+            alike = [who for who, other in self.said.items() if _alike(numbers, other, slack)]
+            most = max(most, alike, key=len)
+        refused = [who for who in self.asked if who in self.collected.excluded]
+        if len(most) < needed:
+            waiting = len(self.asked) - len(self.said) - len(refused)
+            if len(most) + waiting < needed:
+                raise Abort(
+                    f"{len(self.asked)} were asked to open the sum, and no {needed} of them say the"
+                    " same"
+                )
+            return None
+        for who in self.said.keys() - set(most):
+            self.collected.excluded.setdefault(who, "it opened another sum than most")
+        return self.said[most[0]]
+
+
+def _numbers_in(parts: Parts) -> Numbers:
+    if len(parts) != 1:
+        raise Refused("an answer of another form")
+    return unpack_numbers(parts[0])
+
+
+def _alike(one: Numbers, other: Numbers, slack: float) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool((np.abs(one - other) <= slack).all())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -11,7 +12,16 @@ from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_a
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
-from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack, unpack_numbers
+from privfl.crypto.he.wire import (
+    Numbers,
+    Parts,
+    Refused,
+    SignedMessage,
+    is_sealed,
+    letter,
+    unpack,
+    unpack_numbers,
+)
 
 
 def opened(
@@ -25,7 +35,7 @@ def opened(
     told: Total | None = None
     rows: dict[str, Total] = {}
     partials: dict[PartyId, Parts] = {}
-    for message in messages_in(received):
+    for message in messages_in(received, rings):
         try:
             plan = message.topic.plan()
             if message.kind == ANSWER and server is not None:
@@ -96,16 +106,26 @@ def _opener(rings: list[Keyring], arrangement: Arrangement) -> _Opener | None:
     )
 
 
-def messages_in(received: Received) -> Iterator[SignedMessage]:
-    """Every signed message in somebody's mail, forwarded ones too."""
+def messages_in(received: Received, rings: Sequence[Keyring]) -> Iterator[SignedMessage]:
+    """Every signed message in somebody's mail that these parties can read, forwarded ones too."""
     for mails in received.values():
         for mail in mails:
             for sender, body in mail.items():
-                for item in _items(body, forwarded=client_of(sender) is None):
+                plain = _unsealed(body, sender, rings)
+                for item in _items(plain, forwarded=client_of(sender) is None):
                     try:
                         yield SignedMessage.read(item)
                     except Refused:
                         continue
+
+
+def _unsealed(body: Buffer, sender: PartyId, rings: Sequence[Keyring]) -> Buffer:
+    """What is in a sealed letter, for whoever of these it is sealed to; anything else as it is."""
+    if is_sealed(body):
+        for ring in rings:
+            with contextlib.suppress(Refused):
+                return letter(ring.identity, body, sender)
+    return body
 
 
 def _items(body: Buffer, *, forwarded: bool) -> list[Buffer]:

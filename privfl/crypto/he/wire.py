@@ -33,6 +33,8 @@ _DOMAIN = b"privfl/he/message/1\x00"
 _DOMAIN_OF_BOXES = b"privfl/he/box/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
+_SEALED = b"PFS\x01"
+_LETTER = b"letter of "
 _MOST_PARTS = 32
 _MOST_CLIENTS = 1 << 20
 
@@ -115,6 +117,32 @@ def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:
     return plain
 
 
+def sealed_letter(receiver: bytes, plain: bytes, sender: PartyId) -> bytes:
+    """A letter that its receiver alone can read: who taps the wire sees no ciphertext in it, and
+    nobody can pass it off as another sender's.
+
+    Raises:
+        Refused: that is nobody's key.
+    """
+    return _SEALED + seal(receiver, plain, _LETTER + sender.encode("ascii"))
+
+
+def is_sealed(body: Buffer) -> bool:
+    """Whether this is a sealed letter."""
+    return bytes(body[: len(_SEALED)]) == _SEALED
+
+
+def letter(keys: PartyKeys, body: Buffer, sender: PartyId) -> bytes:
+    """What is in a letter that was sealed to this party.
+
+    Raises:
+        Refused: it is no sealed letter of this sender's to this party.
+    """
+    if not is_sealed(body):
+        raise Refused("a letter that is not sealed")
+    return unsealed(keys, memoryview(body)[len(_SEALED) :], _LETTER + sender.encode("ascii"))
+
+
 def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
     """Whether the public keys [64 bytes] that came in a party's name are that party's."""
     return hello[:32] in directory.keys(who) and hello[32:] in directory.boxes(who)
@@ -140,10 +168,17 @@ class SignedMessage:
 
     @classmethod
     def signed(
-        cls, identity: PartyKeys, kind: bytes, topic: Topic, sender: PartyId, parts: Parts
+        cls,
+        identity: PartyKeys,
+        kind: bytes,
+        topic: Topic,
+        sender: PartyId,
+        parts: Parts,
+        first: bytes | None = None,
     ) -> SignedMessage:
-        """Sign these parts."""
-        digests = tuple(digest(part) for part in parts)
+        """Sign these parts. ``first``: the digest of the first one, where it is known already."""
+        known = () if first is None else (first,)
+        digests = (*known, *(digest(part) for part in parts[len(known) :]))
         return cls(
             kind,
             topic,

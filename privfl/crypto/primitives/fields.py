@@ -98,6 +98,33 @@ def _positions(packed: bytes, n: int) -> frozenset[int]:
     return frozenset(np.flatnonzero(bits).tolist())
 
 
+def some(members: Collection[int], n: int) -> bytes:
+    """A set of positions in the shorter way of two: as n bits, or each by its number.
+
+    >>> len(some({1, 5}, 10)), len(some({1, 5}, 1000))
+    (2, 12)
+    """
+    if -(-n // 8) <= 4 + 4 * len(members):
+        return bit_set(members, n)
+    return table(dict.fromkeys(members, b""))
+
+
+def read_some(body: memoryview, size: int, n: int) -> tuple[frozenset[int], memoryview]:
+    """The set of ``size`` positions that `some` wrote, and what follows it.
+
+    Raises:
+        Malformed: it ends early, has another size, or positions that are not under ``n``.
+    """
+    if -(-n // 8) <= 4 + 4 * size:
+        found, rest = read_bit_set(body, n)
+    else:
+        rows, rest = read_table(body, 0, n)
+        found = frozenset(rows)
+    if len(found) != size:
+        raise Malformed(f"a set of {len(found)} where {size} are due")
+    return found, rest
+
+
 def pack(values: Words, ring: int) -> Buffer:
     """Words of a ring of 16, 24 or 32 bits, little-endian, without a bit between them.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from privfl.core import Buffer, ConfigError, KeepsSecrets, PartyId
 from privfl.crypto.primitives import private_file
 from privfl.crypto.primitives.backend import backend
+from privfl.crypto.primitives.hkdf import derive
 from privfl.crypto.primitives.sealed_box import open_box
 
 _MAGIC = b"privfl-identity-1\n"
@@ -121,6 +122,19 @@ class Identity(KeepsSecrets):
     def unseal(self, box: Buffer, context: bytes) -> bytes | None:
         """What was sealed to this party in this context (`seal_box`), or None."""
         return open_box(self.box, box, context, backend(), self.public.box)
+
+    def shared_with(self, box: bytes, context: bytes) -> bytes:
+        """What only this party and the holder of that box key can compute [32 bytes]: the agreement
+        of two lasting X25519 keys, in a context of its own.
+
+        Raises:
+            ValueError: the key is a point of small order.
+
+        >>> one, two = Identity.fresh("client/1"), Identity.fresh("client/2")
+        >>> one.shared_with(two.public.box, b"x") == two.shared_with(one.public.box, b"x")
+        True
+        """
+        return derive(backend().agreement(self.box)(box), context, "lasting pair")
 
     def write(self, path: Path, passphrase: str | None = None) -> None:
         """Write the keys to a new file that only its owner can read (mode 0600).

@@ -40,6 +40,7 @@ from privfl.crypto.secagg.parameters import (
     SecAggParameters,
     SecAggSettings,
     degree_for,
+    figures_of,
     parameters_of,
     quorum_of,
     unit_l2,
@@ -59,10 +60,13 @@ class SecAgg(SecAggSettings):
     ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients,
     learns the sum over the survivors and nothing else, but with probability 2^-sigma; ONE THAT LIES
     READS SINGLE UPDATES. ``mode="active"``: a server that lies learns at most one sum, of at least
-    the quorum of contributions, provided that the directory holds the clients' true identity keys;
-    it chooses whose, so with all but one of a quorum it reads that one, and it can always deny
-    service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into the sum,
-    because nobody sees its input, and by sharing secrets that do not open it can make a round fail.
+    the quorum of contributions, provided that the directory holds the clients' true identity keys:
+    every client draws its share holders from the whole cohort before it is told a key, and gives a
+    share only after t of its holders confirmed that they were told the same. The server chooses
+    whose contributions are summed, so with all but one of a quorum it reads that one, and it can
+    always deny service. Both: a LYING CLIENT IS NOT STOPPED. It can put any vector of the ring into
+    the sum, because nobody sees its input, and by sharing secrets that do not open it can make a
+    round fail.
 
     Args:
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None
@@ -107,6 +111,7 @@ class SecAgg(SecAggSettings):
             fewest=self.fewest,
             noise=None if self.noise is None else self,
             keyed=self.active,
+            joins=True,
         )
 
     def degree(self, n: int) -> Degree:
@@ -186,6 +191,7 @@ class SecAgg(SecAggSettings):
             quorum,
             active=self.active,
             forgets=self.forward_secrecy,
+            figures=lambda n: figures_of(self, n),
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)
 

@@ -5,7 +5,6 @@ survivors.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +13,19 @@ from privfl.core import (
     Bounded,
     Buffer,
     KeepsSecrets,
-    KnownKeys,
     Mail,
+    PartyId,
     PartyKeys,
     RoundPlan,
     client_party,
 )
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields, mask
+from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.graph import pick
-from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE, Agreement, RoundKeys
+from privfl.crypto.secagg.keys import SEALED, WORD, RoundKeys
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, unit_l2
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.sharing import shamir
@@ -54,18 +54,16 @@ class SecAggClientParty(KeepsSecrets):
     """One client in one round. Each message is answered once; a second, different one of its kind
     is an equivocation and ends the party.
 
-    It never reveals both shares of one client, only answers for a set of at least the quorum that
-    it is in itself, and against an active server only after t holders of its own shares signed the
-    same set.
+    It never reveals both shares of one client, and only answers for a set of at least the quorum
+    that it is in itself. Against an active server it draws its share holders from the whole cohort
+    before it is told anybody's keys, so that one who does not advertise has dropped out and is
+    replaced by nobody; it answers only after t of its holders said that they hold the same set of
+    survivors, and the same set of those who shared keys, to be the round's; and gives a share of a
+    seed only to open a vector whose sender said that it masked for the latter set.
     """
 
-    parameters: SecAggParameters
-    cohort: tuple[int, ...]
-    position: int
-    keys: RoundKeys
+    pairs: Pairs
     identity: PartyKeys
-    directory: KnownKeys
-    library_name: BackendName
     epoch: bytes
     facts: bytes
     vector: Words | None
@@ -74,17 +72,28 @@ class SecAggClientParty(KeepsSecrets):
     next_advert: bytes = b""
     expects: Kind = Kind.KEYS
     answered: dict[int, bytes] = field(default_factory=dict)
-    adverts: dict[int, bytes] = field(default_factory=dict)
+    drawn: tuple[int, ...] = ()
     holders: tuple[int, ...] = ()
-    agreed: dict[int, bytes] = field(default_factory=dict)
     seed_shares: dict[int, bytes] = field(default_factory=dict)
     key_shares: dict[int, bytes] = field(default_factory=dict)
     sharing: frozenset[int] = frozenset()
     survivors: frozenset[int] = frozenset()
-    statement: bytes = b""
+    masked: bytes = b""
+    agreed: bytes = b""
+    vouched: set[int] = field(default_factory=set)
+    over: tuple[str, str, PartyId | None, tuple[PartyId, ...]] | None = None
 
     def step(self, mail: Mail) -> Mail:
-        """Answer the server; everybody else's mail is ignored."""
+        """Answer the server; everybody else's mail is ignored. A party that gave up stays so."""
+        if self.over is None:
+            try:
+                return self._step(mail)
+            except StageAbort as abort:
+                self.over = (abort.stage, abort.why, abort.blamed, abort.who)
+                self.seed_shares, self.key_shares, self.vector = {}, {}, None
+        raise StageAbort(*self.over)
+
+    def _step(self, mail: Mail) -> Mail:
         if self.refused is not None:
             raise StageAbort("enter", self.refused, client_party(self.cohort[self.position]))
         body = mail.get("server")
@@ -108,11 +117,15 @@ class SecAggClientParty(KeepsSecrets):
 
     def _start(self) -> Mail:
         self.speaks_first = False
-        return {
-            "server": self._write(
-                Kind.ADVERTISE, self.keys.public, self._signed(self.epoch, self.keys.public)
-            )
-        }
+        parameters, public, drawn = self.parameters, self.keys.public, b""
+        if parameters.chosen:
+            self.drawn = pick(parameters.n, parameters.degree.k, self.position)
+            drawn = fields.some(self.drawn, parameters.n)
+        signed = b""
+        if parameters.active:
+            client = self.cohort[self.position]
+            signed = self.identity.sign(keys.advertisement(self.epoch, client, public))
+        return {"server": self._write(Kind.ADVERTISE, public, signed, drawn)}
 
     def _answered(self, kind: Kind, body: Buffer) -> bool:
         """Whether this very message was answered before: the network may double it, the server may
@@ -138,55 +151,42 @@ class SecAggClientParty(KeepsSecrets):
         return self._signatures(content)
 
     def _share(self, content: memoryview) -> bytes:
-        """Split the secret key and the mask seed among the neighbours, sealed to each."""
-        parameters, library = self.parameters, self._library
-        width = KEYS + (SIGNATURE if parameters.active else 0)
-        adverts, rest = fields.read_table(content, width, parameters.n)
+        """Split the secret key and the mask seed among the holders, sealed to each."""
+        parameters = self.parameters
+        adverts, rest = fields.read_table(content, parameters.key_bytes, parameters.n)
         fields.ends(rest)
-        adverts.pop(self.position, None)
-        if not parameters.chosen and not adverts.keys() <= set(
-            parameters.neighbours(self.position)
-        ):
-            raise Malformed("keys of clients that are no neighbours")
-        if (
-            len({bytes(a[:KEYS]) for a in adverts.values()} | {self.keys.public})
-            != len(adverts) + 1
-        ):
-            raise StageAbort("share_keys", "two clients have the same keys", "server")
-        chosen = (
-            pick(sorted(adverts), parameters.degree.k)
-            if parameters.chosen
-            else tuple(sorted(adverts))
-        )
-        self.holders = tuple(sorted((*chosen, self.position)))
+        if adverts.pop(self.position, self.keys.public) != self.keys.public:
+            raise StageAbort(
+                "share_keys",
+                "the server has other keys of this client's, which it has lost: it drops out",
+            )
+        due = self.drawn if parameters.chosen else parameters.neighbours(self.position)
+        if not adverts.keys() <= set(due):
+            raise Malformed("keys of clients that hold no shares of this one's")
+        self.pairs.meet(adverts)
+        self.holders = tuple(sorted((*adverts, self.position)))
         self._enough(len(self.holders), "share_keys", "advertised keys")
-        self.adverts = {other: bytes(advert) for other, advert in adverts.items()}
-        for other in chosen:
-            self._check(other)
         points = [holder + 1 for holder in self.holders]
         seeds = shamir.split(shamir.from_bytes(self.keys.b), points, parameters.degree.t)
         secret = shamir.split(shamir.from_bytes(self.keys.s), points, parameters.degree.t)
-        agree = library.agreement(self.keys.c)
-        self.agreed = {other: self._agree(agree, other, 0) for other in chosen}
-        sealed: dict[int, Buffer] = {}
-        for other in chosen:
-            plain = shamir.to_bytes(seeds[other + 1]) + shamir.to_bytes(secret[other + 1])
-            key = keys.share_key(self.agreed[other], parameters.tag, self.position, other)
-            nonce = secrets.token_bytes(12)
-            sealed[other] = nonce + library.seal(
-                key, nonce, plain, keys.bound_to(parameters.tag, self.position, other)
-            )
-        self.seed_shares[self.position] = shamir.to_bytes(seeds[self.position + 1])
-        self.key_shares[self.position] = shamir.to_bytes(secret[self.position + 1])
+        plain = {
+            holder: shamir.to_bytes(seeds[holder + 1]) + shamir.to_bytes(secret[holder + 1])
+            for holder in self.holders
+        }
+        self._keep(self.position, plain.pop(self.position))
+        sealed = self.pairs.seal(plain)
+        self.holders = tuple(sorted((*sealed, self.position)))
+        self._enough(len(self.holders), "share_keys", "are in the directory")
         self.expects = Kind.INBOX
         bound = keys.commitment(parameters.tag, self.position, self.keys.b)
         return self._write(Kind.SHARES, bound, fields.table(sealed))
 
     def _masked(self, content: memoryview) -> bytes:
         """Open the shares of the others, and send the vector under all masks."""
-        parameters, library = self.parameters, self._library
+        parameters = self.parameters
         sharing, rest = fields.read_bit_set(content, parameters.n)
-        inbox, rest = fields.read_table(rest, SEALED, parameters.n)
+        added = parameters.key_bytes if parameters.chosen else 0
+        inbox, rest = fields.read_table(rest, added + SEALED, parameters.n)
         fields.ends(rest)
         if self.position not in sharing:
             raise StageAbort(
@@ -195,48 +195,47 @@ class SecAggClientParty(KeepsSecrets):
         self._enough(len(sharing & set(self.holders)), "masked_input", "shared keys")
         expected = sharing & set(self.holders) - {self.position}
         if (
-            (inbox.keys() != expected)
-            if not parameters.chosen
-            else not inbox.keys() <= sharing & self.adverts.keys()
+            not inbox.keys() <= sharing - {self.position}
+            if parameters.active
+            else inbox.keys() != expected
         ):
             raise Malformed(
                 "shares of clients that shared none with this one, or none of clients that did"
             )
-        agree = library.agreement(self.keys.c)
-        for other, sealed in inbox.items():
-            if other not in self.agreed:
-                self._check(other)
-                self.agreed[other] = self._agree(agree, other, 0)
-            key = keys.share_key(self.agreed[other], parameters.tag, other, self.position)
-            plain = library.unseal(
-                key,
-                bytes(sealed[:12]),
-                bytes(sealed[12:]),
-                keys.bound_to(parameters.tag, other, self.position),
-            )
-            if (
-                plain is not None and len(plain) == 2 * shamir.SIZE
-            ):  # a lying client's: the other holders' will do
-                self.seed_shares[other], self.key_shares[other] = (
-                    plain[: shamir.SIZE],
-                    plain[shamir.SIZE :],
-                )
-        agree = library.agreement(self.keys.s)
+        if parameters.chosen:
+            self.pairs.meet({other: row[:added] for other, row in inbox.items()})
+        boxes = {other: row[added:] for other, row in inbox.items()}
+        for other, plain in self.pairs.open(boxes).items():
+            self._keep(other, plain)
         seeds = [(keys.self_seed(self.keys.b, parameters.tag), 1)]
-        for other in sorted(expected | inbox.keys()):
-            seed = keys.pair_seed(
-                self._agree(agree, other, 32), parameters.tag, self.position, other
-            )
-            seeds.append((seed, keys.pair_sign(self.position, other)))
+        masks = self.pairs.mask_seeds(sorted(expected | inbox.keys()))
+        seeds += [(seed, keys.pair_sign(self.position, other)) for other, seed in masks.items()]
         vector, self.vector = self.vector, None
         if vector is None:
             raise StageAbort("masked_input", "the vector was sent before", "server")
-        mask(vector, seeds, library)
+        mask(vector, seeds, backend(self.pairs.library_name))
         self.sharing, self.expects = sharing, Kind.SURVIVORS
-        return self._write(Kind.MASKED, self.facts, fields.pack(vector, parameters.ring))
+        packed = fields.pack(vector, parameters.ring)
+        if not parameters.active:
+            return self._write(Kind.MASKED, self.facts, packed)
+        self.masked = hashlib.sha256(fields.bit_set(sharing, parameters.n)).digest()
+        words = self.pairs.say("masked", expected, self.masked)
+        return self._write(Kind.MASKED, self.facts, packed, *(words[i] for i in sorted(words)))
+
+    def _keep(self, owner: int, plain: bytes) -> None:
+        """Keep shares, if they are any: of what is none, its holder would be blamed; of a liar's
+        the other holders' will do.
+        """
+        seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
+        if shamir.in_range(seed) and shamir.in_range(key):
+            self.seed_shares[owner], self.key_shares[owner] = seed, key
 
     def _survivors(self, content: memoryview) -> bytes:
-        survivors, rest = fields.read_bit_set(content, self.parameters.n)
+        parameters = self.parameters
+        survivors, rest = fields.read_bit_set(content, parameters.n)
+        words: dict[int, memoryview] = {}
+        if parameters.active:
+            words, rest = fields.read_table(rest, WORD, parameters.n)
         fields.ends(rest)
         if self.position not in survivors:
             raise StageAbort(
@@ -246,46 +245,56 @@ class SecAggClientParty(KeepsSecrets):
             raise StageAbort(
                 "consistency", "the server lists survivors that never shared keys", "server"
             )
-        if len(survivors) < self.parameters.quorum:
+        if len(survivors) < parameters.quorum:
             raise StageAbort(
                 "consistency",
-                f"{len(survivors)} survivors where at least {self.parameters.quorum} are summed",
+                f"{len(survivors)} survivors where at least {parameters.quorum} are summed",
                 "server",
             )
         self._enough(len(survivors & set(self.holders)), "consistency", "survived")
         self.survivors = survivors
-        if not self.parameters.active:
+        if not parameters.active:
             return self._unmask()
-        self.statement = keys.survivors_statement(self.parameters.tag, content)
+        self.vouched = {
+            owner
+            for owner, word in words.items()
+            if self.pairs.heard("masked", owner, self.masked, word)
+        }
+        listed = fields.bit_set(survivors, parameters.n)
+        self.agreed = self.masked + hashlib.sha256(listed).digest()
         self.expects = Kind.SIGNATURES
-        return self._write(Kind.CONSISTENCY, self.identity.sign(self.statement))
+        said = self.pairs.say("survivors", words, self.agreed)
+        return self._write(
+            Kind.CONSISTENCY, *(said.get(owner, bytes(WORD)) for owner in sorted(words))
+        )
 
     def _signatures(self, content: memoryview) -> bytes:
-        signatures, rest = fields.read_table(content, SIGNATURE, self.parameters.n)
+        words, rest = fields.read_table(content, WORD, self.parameters.n)
         fields.ends(rest)
-        signed = 1 + sum(
+        confirmed = 1 + sum(
             other in self.holders
             and other in self.survivors
             and other != self.position
-            and self._verify(other, self.statement, signature)
-            for other, signature in signatures.items()
+            and self.pairs.heard("survivors", other, self.agreed, word)
+            for other, word in words.items()
         )
-        self._enough(signed, "unmask", "signed the same survivor set")
+        self._enough(confirmed, "unmask", "confirmed the same sets")
         return self._unmask()
 
     def _unmask(self) -> bytes:
         """One share of each client whose shares this one holds: of the seed where it survived, of
         the key where it dropped out.
         """
-        seeds = {
-            other: share for other, share in self.seed_shares.items() if other in self.survivors
-        }
+        known = self.survivors
+        if self.parameters.active:
+            known = known & (self.vouched | {self.position})
+        seeds = {other: share for other, share in self.seed_shares.items() if other in known}
         gone = {
             other: share
             for other, share in self.key_shares.items()
             if other in self.sharing and other not in self.survivors
         }
-        self.seed_shares, self.key_shares, self.adverts, self.agreed = {}, {}, {}, {}
+        self.seed_shares, self.key_shares = {}, {}
         return self._write(Kind.UNMASK, fields.table(seeds), fields.table(gone), self.next_advert)
 
     def _enough(self, count: int, stage: str, did: str) -> None:
@@ -296,42 +305,25 @@ class SecAggClientParty(KeepsSecrets):
                 f" {self.parameters.degree.t}",
             )
 
-    def _check(self, other: int) -> None:
-        """Against an active server: the keys are signed by the identity that the directory
-        knows.
-        """
-        if self.parameters.active:
-            advert = self.adverts[other]
-            signed = keys.advertisement(self.epoch, self.cohort[other], advert[:KEYS])
-            if not self._verify(other, signed, advert[KEYS:]):
-                raise StageAbort(
-                    "share_keys",
-                    f"the keys of client {self.cohort[other]} are not signed by its identity",
-                    "server",
-                )
-
-    def _verify(self, other: int, message: bytes, signature: Buffer) -> bool:
-        known = self.directory.keys(client_party(self.cohort[other]))
-        return any(
-            self._library.verify(public, message, bytes(signature)) for public in reversed(known)
-        )
-
-    def _agree(self, agree: Agreement, other: int, offset: int) -> bytes:
-        try:
-            return agree(bytes(self.adverts[other][offset : offset + 32]))
-        except ValueError:
-            raise StageAbort(
-                "share_keys", "an unusable public key", client_party(self.cohort[other])
-            ) from None
-
-    def _signed(self, epoch: bytes, public: bytes) -> bytes:
-        if not self.parameters.active:
-            return b""
-        return self.identity.sign(keys.advertisement(epoch, self.cohort[self.position], public))
-
     def _write(self, kind: Kind, *parts: Buffer) -> bytes:
         return wire.write(kind, self.parameters.ring, self.position, self.parameters.tag, *parts)
 
     @property
-    def _library(self) -> Backend:
-        return backend(self.library_name)
+    def parameters(self) -> SecAggParameters:
+        """The round's public parameters."""
+        return self.pairs.now
+
+    @property
+    def cohort(self) -> tuple[int, ...]:
+        """The round's clients, by position."""
+        return self.pairs.cohort
+
+    @property
+    def position(self) -> int:
+        """The client's place in the cohort."""
+        return self.pairs.position
+
+    @property
+    def keys(self) -> RoundKeys:
+        """The client's secrets of the round."""
+        return self.pairs.keys

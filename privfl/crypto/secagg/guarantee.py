@@ -23,11 +23,11 @@ from privfl.core import (
 from privfl.crypto import lies
 from privfl.crypto.lies import CHOSEN, ENTERED, LAST, MAIL
 from privfl.crypto.secagg.graph import Degree
-from privfl.crypto.secagg.keys import RoundKeys
 from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters
 
-Opens = Callable[[Received, Sequence[Mapping[bytes, tuple[int, RoundKeys]]]], Rows | Total | None]
+Opens = Callable[[Received, Sequence[Mapping[bytes, Pairs]]], Rows | Total | None]
 """What a coalition opens from its mail and from the secrets that its clients kept."""
 
 
@@ -39,6 +39,7 @@ def secagg_guarantee(
     active: bool,
     forgets: bool,
     opens: Opens,
+    figures: Callable[[int], str],
 ) -> Guarantee[Liars]:
     """The guarantee of a real run, semi-honest or ``active``; ``forgets``: clients keep nothing of
     a round.
@@ -76,7 +77,10 @@ def secagg_guarantee(
             *(("clients that forget a round's secrets when it ends",) if forgets else ()),
         ),
         shows="only the sum of {count} updates",
-        settings=lambda n: _settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+        settings=lambda n: {
+            **_settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+            "privacy fails": figures(n),
+        },
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from privfl.core import KeepsSecrets
@@ -12,10 +13,15 @@ from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.sharing import shamir
 
 Agreement = Callable[[bytes], bytes]
-KEYS = 64
 SIGNATURE = 64
-SEALED = 12 + 2 * shamir.SIZE + 16
-"""Nonce, a share of the seed and one of the key, tag."""
+WORD = 8
+"""Bytes of what one client says to another so that the server cannot forge it: it has one guess at
+each of them in a round, and must guess many to gain anything.
+"""
+DEALT = 8
+"""Bytes of a commitment to one share: another share with the same one takes 2^63 tries."""
+SEALED = 2 * DEALT + 2 * shamir.SIZE + 16
+"""Commitments to a share of the seed and to one of the key, the two sealed, tag."""
 
 _SMALL_ORDER = frozenset(
     {
@@ -54,7 +60,8 @@ class RoundKeys(KeepsSecrets):
     client's own mask.
 
     Two key pairs, because ``s`` is what the others reconstruct when the client drops out: the
-    shares that it held must stay sealed.
+    shares that it held must stay sealed. Against an active server they are one pair, because there
+    shares are sealed under the two clients' lasting keys as well.
     """
 
     c: bytes
@@ -63,10 +70,12 @@ class RoundKeys(KeepsSecrets):
     public: bytes
 
     @classmethod
-    def fresh(cls, library: Backend) -> RoundKeys:
+    def fresh(cls, library: Backend, *, active: bool) -> RoundKeys:
         """Keys that serve in one round and never again."""
-        c, s = _scalar(), _scalar()
-        b = shamir.to_bytes(shamir.random_element())
+        s, b = _scalar(), shamir.to_bytes(shamir.random_element())
+        if active:
+            return cls(s, s, b, library.x25519_public(s))
+        c = _scalar()
         return cls(c, s, b, library.x25519_public(c) + library.x25519_public(s))
 
 
@@ -75,13 +84,6 @@ def advertisement(epoch: bytes, client: int, public: bytes | memoryview) -> byte
     session, and in no other.
     """
     return b"privfl/1/secagg/advertise" + epoch + str(client).encode() + b"/" + bytes(public)
-
-
-def survivors_statement(tag: bytes, survivors: bytes | memoryview) -> bytes:
-    """What a client signs at the consistency exchange: the one survivor set that it will answer
-    for.
-    """
-    return b"privfl/1/secagg/survivors" + tag + hashlib.sha256(survivors).digest()
 
 
 def commitment(tag: bytes, position: int, b: bytes) -> bytes:
@@ -93,11 +95,36 @@ def commitment(tag: bytes, position: int, b: bytes) -> bytes:
     ).digest()
 
 
+def dealt(tag: bytes, owner: int, holder: int, what: str, share: bytes) -> bytes:
+    """Binds a client to a share that it deals, in the server's sight: a holder that shows another
+    is convicted, and a share that is this one and off the polynomial convicts its dealer.
+    """
+    label = f"privfl/1/secagg/dealt {what}".encode() + tag
+    ends = owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
+    return hashlib.sha256(label + ends + share).digest()[:DEALT]
+
+
 def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
     """The AES-256-GCM key from one client to another in one round."""
     return derive(
         shared, tag, "secagg/shares", sender.to_bytes(4, "little"), receiver.to_bytes(4, "little")
     )
+
+
+def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, bytes]) -> bytes:
+    """What two clients of an active round have in common and nobody else: from the agreement of
+    their fresh keys (``ends``, by position) and of their lasting ones.
+
+    Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
+    """
+    named = (part for i in sorted(ends) for part in (i.to_bytes(4, "little"), ends[i]))
+    return derive(shared + lasting, tag, "secagg/pair", *named)
+
+
+def said(root: bytes, what: str, sender: int, statement: bytes) -> bytes:
+    """One of two clients' word to the other [WORD bytes]: HMAC-SHA256, cut."""
+    label = f"privfl/1/secagg/{what}".encode() + sender.to_bytes(4, "little")
+    return hmac.digest(root, label + statement, "sha256")[:WORD]
 
 
 def pair_seed(shared: bytes, tag: bytes, a: int, b: int) -> bytes:

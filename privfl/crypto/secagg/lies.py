@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,12 +36,13 @@ from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.client import SecAggClientParty
-from privfl.crypto.secagg.keys import SEALED, SIGNATURE, RoundKeys
+from privfl.crypto.secagg.keys import SEALED, SIGNATURE, WORD, RoundKeys
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.server import SecAggServerParty
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.sharing import shamir
 
-Kept = Mapping[bytes, tuple[int, RoundKeys]]
+Kept = Mapping[bytes, Pairs]
 Took = dict[ClientId, Vector]
 
 
@@ -84,31 +85,39 @@ class KeySwapper(KeepsSecrets):
         kind, _, _, content = wire.read(body)
         if kind is Kind.ADVERTISE:
             library = backend(self.honest.library_name)
-            self.public = bytes(content[: keys.KEYS])
-            others = (
-                [j for j in range(now.n) if j != self.position]
-                if now.chosen
-                else now.neighbours(self.position)
-            )
-            self.own = {j: RoundKeys.fresh(library) for j in others}
-            unsigned = bytes(SIGNATURE) if now.active else b""
-            adverts = {j: mine.public + unsigned for j, mine in self.own.items()}
+            self.public = bytes(content[: now.key_bytes])
+            others: Iterable[int] = now.neighbours(self.position)
+            if now.chosen:
+                drawn = content[now.key_bytes + SIGNATURE :]
+                others = fields.read_some(drawn, now.degree.k, now.n)[0]
+            self.own = {j: RoundKeys.fresh(library, active=now.active) for j in others}
+            adverts = {j: mine.public for j, mine in self.own.items()}
             return self._write(Kind.KEYS, fields.table(adverts))
         if kind is Kind.SHARES:
             self._open(content)
-            forged: dict[int, Buffer] = {j: secrets.token_bytes(SEALED) for j in self.own}
+            forged: dict[int, Buffer] = {
+                j: (mine.public if now.chosen else b"") + secrets.token_bytes(SEALED)
+                for j, mine in self.own.items()
+            }
             everybody = fields.bit_set(range(now.n), now.n)
             return self._write(Kind.INBOX, everybody, fields.table(forged))
         if kind is Kind.MASKED:
             packed = fields.after_facts(content, self.honest.facts)
-            vector = fields.unpack(packed, now.ring, now.length)
+            vector = fields.unpack(packed[: now.length * now.ring // 8], now.ring, now.length)
             self.vector = np.array(vector, dtype=now.dtype)
-            return self._write(Kind.SURVIVORS, fields.bit_set(range(now.n), now.n))
+            words = [self._forged()] if now.active else []
+            return self._write(Kind.SURVIVORS, fields.bit_set(range(now.n), now.n), *words)
+        if kind is Kind.CONSISTENCY:
+            return self._write(Kind.SIGNATURES, self._forged())
         if kind is Kind.UNMASK:
             own, _ = fields.read_table(content, shamir.SIZE, now.n)
             self.shares[self.position + 1] = shamir.from_bytes(own[self.position])
             self._unmask()
         return None
+
+    def _forged(self) -> bytes:
+        """Words in the names of all neighbours, which it can only guess."""
+        return fields.table({j: secrets.token_bytes(WORD) for j in self.own})
 
     def _open(self, content: memoryview) -> None:
         """Shares of the client's seed, as it sealed them to its supposed neighbours."""
@@ -137,7 +146,7 @@ class KeySwapper(KeepsSecrets):
         seed = shamir.to_bytes(shamir.combine(self.shares))
         masks = [(keys.self_seed(seed, now.tag), -1)]
         for j, mine in self.own.items():
-            agreed = library.agreement(mine.s)(self.public[32:64])
+            agreed = library.agreement(mine.s)(self.public[-32:])
             pair = keys.pair_seed(agreed, now.tag, self.position, j)
             masks.append((pair, -keys.pair_sign(self.position, j)))
         mask(vector, masks, library)
@@ -198,7 +207,7 @@ def keeps_its_secrets(
             made: dict[PartyId, Party] = {}
             for who, party in honest.items():
                 if isinstance(party, SecAggClientParty):
-                    kept.append({party.parameters.tag: (party.position, party.keys)})
+                    kept.append({party.parameters.tag: party.pairs})
                 made[who] = TakesNotes(party) if who == "server" else party
             notes.extend(p for p in made.values() if isinstance(p, TakesNotes))
             return made

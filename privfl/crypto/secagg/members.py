@@ -22,6 +22,7 @@ from privfl.crypto.primitives import backend, fields
 from privfl.crypto.secagg import keys
 from privfl.crypto.secagg.client import SecAggClientParty, ring_vector
 from privfl.crypto.secagg.keys import RoundKeys
+from privfl.crypto.secagg.pairs import LastingPairs, Pairs
 from privfl.crypto.secagg.parameters import SecAggSettings, epoch, parameters_of
 from privfl.crypto.secagg.server import SecAggServerParty
 
@@ -41,8 +42,12 @@ class SecAggClient(KeepsSecrets):
     identity: PartyKeys
     directory: KnownKeys
     ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
-    kept: dict[bytes, tuple[int, RoundKeys]] = field(default_factory=dict)
+    kept: dict[bytes, Pairs] = field(default_factory=dict)
     entered: set[bytes] = field(default_factory=set)
+    lasting: LastingPairs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lasting = LastingPairs(self.identity)
 
     def set_up(self) -> Party:
         """Nothing to say: keys are fresh in every round, and identities are in the directory."""
@@ -62,7 +67,7 @@ class SecAggClient(KeepsSecrets):
                 f"round {plan.number}: client {self.who} is not in the cohort."
             ) from None
         library, this = backend(settings.backend), epoch(plan, plan.number)
-        own = self.ahead.pop(this, None) or RoundKeys.fresh(library)
+        own = self.ahead.pop(this, None) or RoundKeys.fresh(library, active=settings.active)
         refused, vector, advert = None, None, b""
         if settings.active and this in self.entered:
             refused = (
@@ -76,20 +81,18 @@ class SecAggClient(KeepsSecrets):
             refused = str(bad)
         if settings.carry:
             following = epoch(plan, plan.number + 1)
-            later = self.ahead[following] = RoundKeys.fresh(library)
+            later = self.ahead[following] = RoundKeys.fresh(library, active=settings.active)
             advert = later.public
             if settings.active:
                 advert += self.identity.sign(keys.advertisement(following, self.who, later.public))
+        pairs = Pairs(
+            now, plan.cohort, position, own, self.lasting, self.directory, settings.backend
+        )
         if not settings.forward_secrecy:
-            self.kept[now.tag] = (position, own)
+            self.kept[now.tag] = pairs
         return SecAggClientParty(
-            now,
-            plan.cohort,
-            position,
-            own,
+            pairs,
             self.identity,
-            self.directory,
-            settings.backend,
             this,
             fields.facts(plan),
             vector,

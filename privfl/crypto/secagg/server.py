@@ -5,7 +5,7 @@ survivors answer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,7 @@ from privfl.crypto.primitives import Backend, BackendName, Words, backend, field
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import add_up, lift
 from privfl.crypto.secagg import keys, wire
-from privfl.crypto.secagg.keys import KEYS, SEALED, SIGNATURE
+from privfl.crypto.secagg.keys import SEALED, SIGNATURE, WORD
 from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.secagg.unmask import Unmasking
@@ -48,7 +48,7 @@ class SecAggServerParty(KeepsSecrets):
 
     Whoever sends what cannot be used is excluded by name and from then on ignored. ``carried`` are
     next round's keys that came with an earlier round's last message, by client; ``collected``
-    gathers those for the next.
+    gathers those for the next. ``signed``: it checks who signed keys, as only a replay does not.
     """
 
     parameters: SecAggParameters
@@ -63,15 +63,17 @@ class SecAggServerParty(KeepsSecrets):
     collected: dict[ClientId, bytes]
     expects: Kind = Kind.ADVERTISE
     started: bool = False
+    signed: bool = True
     waits: int = 0
     adverts: dict[int, bytes] = field(default_factory=dict)
-    known: set[bytes] = field(default_factory=set)
     sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
     arrived: list[memoryview] = field(default_factory=list)
     total: Words | None = None
     summed: set[int] = field(default_factory=set)
-    signatures: dict[int, bytes] = field(default_factory=dict)
+    drawn: dict[int, frozenset[int]] = field(default_factory=dict)
+    words: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    confirmed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
     seeds: dict[int, dict[int, int]] = field(default_factory=dict)
     secrets: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -153,7 +155,7 @@ class SecAggServerParty(KeepsSecrets):
             Kind.ADVERTISE: self.adverts,
             Kind.SHARES: self.sealed,
             Kind.MASKED: self.summed,
-            Kind.CONSISTENCY: self.signatures,
+            Kind.CONSISTENCY: self.confirmed,
             Kind.UNMASK: self.answered,
         }
         return stages[self.expects]
@@ -165,60 +167,76 @@ class SecAggServerParty(KeepsSecrets):
             Kind.SHARES: self.adverts,
             Kind.MASKED: self.sealed,
             Kind.CONSISTENCY: self.summed,
-            Kind.UNMASK: self.signatures if self.parameters.active else self.summed,
+            Kind.UNMASK: self.confirmed if self.parameters.active else self.summed,
         }
         return position not in self._heard() and position in before[self.expects]
 
     def _advertise(self, position: int, content: memoryview) -> None:
-        advert = bytes(content)
-        if len(advert) != KEYS + (SIGNATURE if self.parameters.active else 0):
-            raise Malformed(f"an advertisement of {len(advert)} bytes")
-        if keys.unusable(advert[:32]) or keys.unusable(advert[32:64]):
+        now = self.parameters
+        signed = SIGNATURE if now.active else 0
+        public, rest = bytes(content[: now.key_bytes]), content[now.key_bytes + signed :]
+        if len(content) < now.key_bytes + signed:
+            raise Malformed(f"an advertisement of {len(content)} bytes")
+        if keys.unusable(public[:32]) or keys.unusable(public[-32:]):
             raise Malformed("an unusable public key")
-        if advert[:KEYS] in self.known:
-            raise Malformed("another client's keys")
-        if self.parameters.active:
+        if now.active and self.signed:
             client = self.plan.cohort[position]
-            signed = keys.advertisement(self.epoch, client, advert[:KEYS])
+            statement = keys.advertisement(self.epoch, client, public)
+            signature = bytes(content[now.key_bytes : now.key_bytes + signed])
             if not any(
-                self._library.verify(key, signed, advert[KEYS:])
+                self._library.verify(key, statement, signature)
                 for key in reversed(self.directory.keys(client_party(client)))
             ):
                 raise Malformed("keys that its identity did not sign")
-        self.adverts[position] = advert
-        self.known.add(advert[:KEYS])
+        if now.chosen:
+            drawn, rest = fields.read_some(rest, now.degree.k, now.n)
+            if position in drawn:
+                raise Malformed("a client that drew itself")
+            self.drawn[position] = drawn
+        fields.ends(rest)
+        self.adverts[position] = public
+
+    def _holders(self, position: int) -> frozenset[int]:
+        """Whom a client that advertised shares its secrets with, but for itself."""
+        if self.parameters.chosen:
+            return self.drawn[position].intersection(self.adverts)
+        return frozenset(self.parameters.neighbours(position)).intersection(self.adverts)
 
     def _shares(self, position: int, content: memoryview) -> None:
         bound, rest = bytes(content[:32]), content[32:]
         sealed, rest = fields.read_table(rest, SEALED, self.parameters.n)
         fields.ends(rest)
-        if self.parameters.chosen:
-            due = min(self.parameters.degree.k, len(self.adverts) - 1)
-            right = (
-                len(sealed) == due
-                and position not in sealed
-                and sealed.keys() <= self.adverts.keys()
-            )
-        else:
-            right = sealed.keys() == {
-                other for other in self.parameters.neighbours(position) if other in self.adverts
-            }
-        if not right:
+        due = self._holders(position)
+        enough = self.parameters.degree.t - 1 if self.parameters.active else len(due)
+        if len(bound) != 32 or not sealed.keys() <= due or len(sealed) < enough:
             raise Malformed("shares for others than its neighbours, or not for all of them")
         self.sealed[position] = {other: bytes(sealed_box) for other, sealed_box in sealed.items()}
         self.commitments[position] = bound
 
     def _masked(self, position: int, content: memoryview) -> None:
-        packed = fields.after_facts(content, self.facts)
-        self.arrived.append(
-            fields.packed_size(packed, self.parameters.ring, self.parameters.length)
-        )
+        now = self.parameters
+        rest = fields.after_facts(content, self.facts)
+        size = now.length * now.ring // 8
+        packed, rest = fields.packed_size(rest[:size], now.ring, now.length), rest[size:]
+        if now.active:
+            listeners = sorted(self.sealed[position].keys() & self.sealed.keys())
+            if len(rest) != WORD * len(listeners):
+                raise Malformed("words for others than its share holders, or not for all of them")
+            self.words[position] = {
+                other: bytes(rest[i * WORD : (i + 1) * WORD]) for i, other in enumerate(listeners)
+            }
+            rest = rest[:0]
+        fields.ends(rest)
+        self.arrived.append(packed)
         self.summed.add(position)
 
     def _consistency(self, position: int, content: memoryview) -> None:
-        if len(content) != SIGNATURE:
-            raise Malformed(f"a signature of {len(content)} bytes")
-        self.signatures[position] = bytes(content)
+        owners = sorted(owner for owner in self.summed if position in self.words[owner])
+        if len(content) != WORD * len(owners):
+            raise Malformed("words for clients whose shares it does not hold, or not for all")
+        self.confirmed[position] = {
+            owner: bytes(content[i * WORD : (i + 1) * WORD]) for i, owner in enumerate(owners)
+        }
 
     def _unmask(self, position: int, content: memoryview) -> None:
         seeds, rest = fields.read_table(content, shamir.SIZE, self.parameters.n)
@@ -227,17 +245,32 @@ class SecAggServerParty(KeepsSecrets):
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
-        try:
-            for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
-                for owner, value in [
-                    (owner, shamir.from_bytes(raw)) for owner, raw in shares.items()
-                ]:
-                    known.setdefault(owner, {})[position + 1] = value
-        except ValueError as wrong:
-            raise Malformed(str(wrong)) from None
+        for what, shares in (("seed", seeds), ("key", gone)):
+            for owner, share in shares.items():
+                self._dealt(owner, position, what, bytes(share))
+        for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
+            for owner, share in shares.items():
+                known.setdefault(owner, {})[position + 1] = shamir.from_bytes(share)
         self.answered.add(position)
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
+
+    def _dealt(self, owner: int, holder: int, what: str, share: bytes) -> None:
+        """Refuse a share that its owner did not deal to its holder.
+
+        Raises:
+            Malformed: it deals none to it, or dealt another; or it is no field element.
+        """
+        if not shamir.in_range(share):
+            raise Malformed("a share that is no field element")
+        if owner == holder:
+            return
+        box = self.sealed[owner].get(holder)
+        if box is None:
+            raise Malformed(f"a share of {self._name(owner)}, which it does not hold")
+        at = 0 if what == "seed" else keys.DEALT
+        if keys.dealt(self.parameters.tag, owner, holder, what, share) != box[at : at + keys.DEALT]:
+            raise Malformed(f"another share of {self._name(owner)} than it was dealt")
 
     def _advance(self) -> Mail:
         """Go on with whoever is left."""
@@ -270,35 +303,44 @@ class SecAggServerParty(KeepsSecrets):
             add_up(self.total, self.arrived, self.parameters.ring)
             self.arrived = []
             self.expects = Kind.CONSISTENCY if self.parameters.active else Kind.UNMASK
-            message = self._write(Kind.SURVIVORS, fields.bit_set(self.summed, self.parameters.n))
-            return {self._name(i): message for i in sorted(self.summed)}
+            listed = fields.bit_set(self.summed, self.parameters.n)
+            if not self.parameters.active:
+                message = self._write(Kind.SURVIVORS, listed)
+                return {self._name(i): message for i in sorted(self.summed)}
+            return self._passed_on(Kind.SURVIVORS, self.words, self.summed, listed)
         if self.expects is Kind.CONSISTENCY:
             self.expects = Kind.UNMASK
-            return {
-                self._name(i): self._write(
-                    Kind.SIGNATURES,
-                    fields.table(
-                        {
-                            j: self.signatures[j]
-                            for j in self.sealed[i].keys() & self.signatures.keys()
-                        }
-                    ),
-                )
-                for i in sorted(self.signatures)
-            }
+            return self._passed_on(Kind.SIGNATURES, self.confirmed, self.confirmed.keys())
         self._open()
         return {}
 
+    def _passed_on(
+        self,
+        kind: Kind,
+        words: Mapping[int, Mapping[int, bytes]],
+        to: Collection[int],
+        *head: Buffer,
+    ) -> Mail:
+        """What clients said to each other, to each of these what is meant for it."""
+        meant: dict[int, dict[int, Buffer]] = {i: {} for i in to}
+        for speaker, said in words.items():
+            for listener, word in said.items():
+                if listener in meant:
+                    meant[listener][speaker] = word
+        return {
+            self._name(i): self._write(kind, *head, fields.table(meant[i])) for i in sorted(meant)
+        }
+
     def _keys(self) -> Mail:
-        if self.parameters.chosen or self.parameters.complete:
+        if self.parameters.complete:
             everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
+
+        # a client that lost its carried keys must see it
+        own = [{i} if self.carry else set[int]() for i in range(self.plan.n)]
         return {
             self._name(i): self._write(
-                Kind.KEYS,
-                fields.table(
-                    {j: self.adverts[j] for j in self.parameters.neighbours(i) if j in self.adverts}
-                ),
+                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i) | own[i]})
             )
             for i in sorted(self.adverts)
         }
@@ -307,9 +349,10 @@ class SecAggServerParty(KeepsSecrets):
         sharing = fields.bit_set(self.sealed, self.parameters.n)
         inboxes: dict[int, dict[int, Buffer]] = {i: {} for i in self.sealed}
         for sender, sealed_boxes in self.sealed.items():
+            added = self.adverts[sender] if self.parameters.chosen else b""
             for receiver, sealed_box in sealed_boxes.items():
                 if receiver in inboxes:
-                    inboxes[receiver][sender] = sealed_box
+                    inboxes[receiver][sender] = added + sealed_box
         return {
             self._name(i): self._write(Kind.INBOX, sharing, fields.table(inbox))
             for i, inbox in sorted(inboxes.items())
@@ -330,19 +373,15 @@ class SecAggServerParty(KeepsSecrets):
         )
         unmasking.open(self.total, self.summed, gone, self._library)
         for liar, lie in unmasking.byzantine.items():
-            self.excluded.setdefault(
-                self._name(liar), f"stage unmask: {lie}; its contribution is in the sum"
-            )
+            self.excluded.setdefault(self._name(liar), f"stage unmask: {lie}")
         survivors = tuple(client for i, client in enumerate(self.plan.cohort) if i in self.summed)
         opened = self.code.decode(lift(self.total, self.parameters.ring), self.plan, len(survivors))
         self.result = Opened(opened, survivors, excluded=dict(self.excluded))
 
     def _partners(self) -> Callable[[int], frozenset[int]]:
-        if not self.parameters.chosen:
+        if not self.parameters.active:
             return lambda owner: frozenset(self.parameters.neighbours(owner))
-        toward: dict[int, set[int]] = {
-            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
-        }
+        toward = {i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()}
         for sender, sealed_boxes in self.sealed.items():
             for receiver in sealed_boxes:
                 toward.setdefault(receiver, set()).add(sender)

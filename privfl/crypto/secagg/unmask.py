@@ -14,6 +14,7 @@ from privfl.crypto.primitives import Backend, Words, mask
 from privfl.crypto.secagg import keys
 from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.sharing import shamir
+from privfl.crypto.sharing.decoding import decoded, value
 
 Shares = dict[int, dict[int, int]]
 """Owner's position -> holder's point -> value."""
@@ -53,7 +54,7 @@ class Unmasking:
             if left:
                 agree = library.agreement(self.secret(owner, library))
                 for other in sorted(left):
-                    seed = keys.pair_seed(agree(self.publics[other][32:64]), tag, owner, other)
+                    seed = keys.pair_seed(agree(self.publics[other][-32:]), tag, owner, other)
                     seeds.append((seed, -keys.pair_sign(other, owner)))
         mask(total, seeds, library)
 
@@ -69,7 +70,7 @@ class Unmasking:
 
     def secret(self, owner: int, library: Backend) -> bytes:
         """A dropped client's secret key, checked against its public key."""
-        public = self.publics[owner][32:64]
+        public = self.publics[owner][-32:]
         return self._reconstruct(
             owner,
             self.secrets.get(owner, {}),
@@ -80,8 +81,9 @@ class Unmasking:
     def _reconstruct(
         self, owner: int, shares: Mapping[int, int], what: str, right: Callable[[bytes], bool]
     ) -> bytes:
-        """The secret through some t of the shares that is the right one; the holders of shares that
-        are not on its polynomial lied.
+        """The secret that the shares give. Every one of them is as its owner dealt it: where the
+        first t give another secret than the one committed to, the owner lied, and its secret is the
+        polynomial's that all but (m - t) / 2 of the m shares lie on.
         """
         t = self.parameters.degree.t
         if len(shares) < t:
@@ -90,23 +92,22 @@ class Unmasking:
                 f"{len(shares)} shares of the {what} of {self.name(owner)} came, and {t} open it",
                 who=(self.name(owner),),
             )
-        points = sorted(shares)
-        for first in range(len(points) - t + 1):
-            some = tuple(points[first : first + t])
-            if some not in self._weights:
-                self._weights[some] = shamir.weights_at_zero(some)
-            secret = shamir.to_bytes(
-                shamir.combine({x: shares[x] for x in some}, self._weights[some])
+        some = tuple(sorted(shares)[:t])
+        if some not in self._weights:
+            self._weights[some] = shamir.weights_at_zero(some)
+        secret = shamir.to_bytes(shamir.combine({x: shares[x] for x in some}, self._weights[some]))
+        if right(secret):
+            return secret
+        polynomial = decoded(shares, t) or []
+        secret = shamir.to_bytes(polynomial[0] if polynomial else 0)
+        if right(secret):
+            wrong = [x for x in sorted(shares) if value(polynomial, x) != shares[x]]
+            where = "is in" if owner in self.seeds else "is not in"
+            self.byzantine[owner] = (
+                f"it dealt wrong shares of its {what} to {len(wrong)} of its holders; its"
+                f" contribution {where} the sum"
             )
-            if right(secret):
-                if first:
-                    through = {x: shares[x] for x in some}
-                    for x in points:
-                        if shamir.value_at(through, x) != shares[x]:
-                            self.byzantine[x - 1] = (
-                                f"a wrong share of the {what} of {self.name(owner)}"
-                            )
-                return secret
+            return secret
         raise StageAbort(
             "unmask",
             f"the shares of the {what} of {self.name(owner)} do not give it back",

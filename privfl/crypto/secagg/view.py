@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from privfl.core import ClientId, Received, RoundPlan, Rows, Total, client_of, client_party
+from privfl.core import ClientId, ConfigError, Mail, Received, RoundPlan, Rows, Total, client_party
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, backend, fields, mask
-from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift
 from privfl.crypto.secagg import keys, wire
-from privfl.crypto.secagg.keys import SEALED, RoundKeys
+from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
-from privfl.crypto.secagg.stage import Kind
+from privfl.crypto.secagg.replay import replayed, rounds_in
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
 
-Kept = Mapping[bytes, tuple[int, RoundKeys]]
+Kept = Mapping[bytes, Pairs]
 
 
 @dataclass
 class SecAggCoalitionView:
-    """The server's mail of one round, read again, with the secrets of the clients that collude."""
+    """The server's mail of one round with the secrets of the clients that collude: replayed through
+    the honest server's own party, so that what it refused is refused here.
+    """
 
     settings: SecAggSettings
     members: Sequence[Kept]
@@ -34,53 +37,58 @@ class SecAggCoalitionView:
     ring: int = 32
     ids: dict[int, ClientId] = field(default_factory=dict)
     publics: dict[int, bytes] = field(default_factory=dict)
-    sealed: dict[int, dict[int, memoryview]] = field(default_factory=dict)
+    sealed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     commitments: dict[int, bytes] = field(default_factory=dict)
     vectors: dict[int, Words] = field(default_factory=dict)
     seeds: dict[int, dict[int, int]] = field(default_factory=dict)
     secrets: dict[int, dict[int, int]] = field(default_factory=dict)
+    total: Total | None = None
 
     @classmethod
     def of(
         cls, settings: SecAggSettings, received: Received, members: Sequence[Kept]
     ) -> SecAggCoalitionView:
-        """Sort the server's mail; what cannot be read is passed over, as the server does."""
-        tap = cls(settings, members)
-        for mail in received.get("server", ()):
-            for who, body in mail.items():
-                client = client_of(who)
-                try:
-                    kind, position, tag, content = wire.read(body)
-                    if client is not None and (not tap.tag or tag == tap.tag):
-                        tap.tag = tag
-                        tap.ring = wire.FORMAT.read(body).ring
-                        tap._take(kind, position, content)
-                        tap.ids[position] = client
-                except (Malformed, ValueError):
-                    continue
-        return tap
+        """Replay the server's mail: as the round that most of its senders were in, and where two
+        claim one place in the cohort, with the one in it with whom more can be read.
+        """
+        views = []
+        for mail, facts, cohort in rounds_in(received.get("server", ())):
+            view = cls(settings, members)
+            try:
+                view._replay(mail, facts, cohort)
+            except ConfigError:  # of such a cohort there is no round
+                continue
+            if view.total is not None:
+                return view
+            views.append(view)
+        return max(views, key=lambda view: len(view.vectors), default=cls(settings, members))
 
-    def _take(self, kind: Kind, position: int, content: memoryview) -> None:
-        n = 1 << 32 if self.plan is None else self.plan.n
-        if kind is Kind.ADVERTISE:
-            self.publics.setdefault(position, bytes(content[:64]))
-        elif kind is Kind.SHARES:
-            self.commitments.setdefault(position, bytes(content[:32]))
-            self.sealed.setdefault(position, fields.read_table(content[32:], SEALED, n)[0])
-        elif kind is Kind.MASKED:
-            self.plan, packed = fields.read_facts(content)
-            length = self.settings.code.length(self.plan)
-            self.vectors.setdefault(position, fields.unpack(packed, self.ring, length))
-        elif kind is Kind.UNMASK:
-            seeds, rest = fields.read_table(content, shamir.SIZE, n)
-            gone, _ = fields.read_table(rest, shamir.SIZE, n)
-            for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
-                for owner, raw in shares.items():
-                    known.setdefault(owner, {})[position + 1] = shamir.from_bytes(raw)
+    def _replay(self, mails: Sequence[Mail], facts: bytes, cohort: Mapping[int, ClientId]) -> None:
+        known, _ = fields.read_facts(memoryview(facts))
+        everybody = tuple(cohort.get(i, -1 - i) for i in range(known.n))
+        plan = self.plan = replace(known, cohort=everybody)
+        degree = degree_for(self.settings, plan.n)
+        frames = [wire.FORMAT.read(body) for mail in mails for body in mail.values()]
+        self.tag, self.ids = frames[0].tag, dict(enumerate(everybody))
+        self.ring = Counter(frame.ring for frame in frames).most_common(1)[0][0]
+        length = self.settings.code.length(plan)
+        now = SecAggParameters(self.tag, plan.n, degree, 2, self.ring, length, self.settings.active)
+        party = replayed(self.settings, now, plan, facts, mails)
+        for mail in mails:
+            before = frozenset(party.summed)
+            with contextlib.suppress(StageAbort):
+                party.step(mail)
+            for i in party.summed - before:
+                content = fields.after_facts(wire.read(mail[client_party(everybody[i])])[3], facts)
+                packed = content[: length * self.ring // 8]
+                self.vectors[i] = fields.unpack(packed, self.ring, length)
+        self.publics, self.sealed, self.commitments = party.adverts, party.sealed, party.commitments
+        self.seeds, self.secrets = party.seeds, party.secrets
+        self.total = None if party.result is None else party.result.what
 
     def opened(self) -> Rows | Total | None:
-        """Rows where the coalition can open any, else the total where the round ended, else
-        nothing.
+        """Rows where the coalition can open any, else the total where the round ended, or where
+        the coalition's own shares end it; else nothing.
         """
         if self.plan is None or len(self.vectors) < 2:
             return None
@@ -105,15 +113,15 @@ class SecAggCoalitionView:
             self.secrets,
         )
         own = {
-            position: held
+            held.position: replace(held, publics=dict(self.publics), fresh={}, roots={})
             for kept in self.members
-            for tag, (position, held) in kept.items()
+            for tag, held in kept.items()
             if tag == self.tag
         }
-        self._read_shares(own, library)
+        self._read_shares(own)
         rows = self._rows(now, unmasking, own, library)
-        if rows is not None:
-            return rows
+        if rows is not None or self.total is not None:
+            return self.total if rows is None else rows
         total = np.zeros(now.length, dtype=now.dtype)
         for vector in self.vectors.values():
             np.add(total, vector, out=total)
@@ -125,34 +133,27 @@ class SecAggCoalitionView:
             return None
         return self.settings.code.decode(lift(total, now.ring), self.plan, len(self.vectors))
 
-    def _read_shares(self, own: Mapping[int, RoundKeys], library: Backend) -> None:
+    def _read_shares(self, own: Mapping[int, Pairs]) -> None:
         """Open every sealed share that is addressed to a member of the coalition."""
         for receiver, held in own.items():
-            agree = library.agreement(held.c)
-            for sender, sealed_boxes in self.sealed.items():
-                sealed = sealed_boxes.get(receiver)
-                if sealed is None or sender not in self.publics:
-                    continue
-                key = keys.share_key(agree(self.publics[sender][:32]), self.tag, sender, receiver)
-                plain = library.unseal(
-                    key,
-                    bytes(sealed[:12]),
-                    bytes(sealed[12:]),
-                    keys.bound_to(self.tag, sender, receiver),
-                )
-                if plain is not None:
-                    self.seeds.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
-                        plain[: shamir.SIZE]
-                    )
-                    self.secrets.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(
-                        plain[shamir.SIZE :]
-                    )
+            boxes = {
+                sender: sealed_boxes[receiver]
+                for sender, sealed_boxes in self.sealed.items()
+                if receiver in sealed_boxes and sender in self.publics
+            }
+            for sender, plain in held.open(boxes).items():
+                for known, raw in (
+                    (self.seeds, plain[: shamir.SIZE]),
+                    (self.secrets, plain[shamir.SIZE :]),
+                ):
+                    if shamir.in_range(raw):
+                        known.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(raw)
 
     def _rows(
         self,
         now: SecAggParameters,
         unmasking: Unmasking,
-        own: Mapping[int, RoundKeys],
+        own: Mapping[int, Pairs],
         library: Backend,
     ) -> Rows | None:
         """The single updates of which every mask is known: the own seed, and from one end or the
@@ -160,7 +161,7 @@ class SecAggCoalitionView:
         """
         if not own:
             return None
-        agreements = {p: library.agreement(held.s) for p, held in own.items()}
+        agreements = {p: library.agreement(held.keys.s) for p, held in own.items()}
         for owner in self.sealed.keys() - agreements.keys():
             try:
                 agreements[owner] = library.agreement(unmasking.secret(owner, library))
@@ -182,7 +183,7 @@ class SecAggCoalitionView:
             for other in others:
                 if other in self.sealed:
                     one, two = (owner, other) if owner in agreements else (other, owner)
-                    shared = agreements[one](self.publics[two][32:64])
+                    shared = agreements[one](self.publics[two][-32:])
                     masks.append(
                         (
                             keys.pair_seed(shared, self.tag, owner, other),
@@ -199,7 +200,7 @@ class SecAggCoalitionView:
         return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
 
     def _partners(self, now: SecAggParameters) -> dict[int, frozenset[int]]:
-        if not now.chosen:
+        if not now.active:
             return {i: frozenset(now.neighbours(i)) for i in self.sealed}
         toward: dict[int, set[int]] = {
             i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()

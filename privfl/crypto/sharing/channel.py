@@ -13,6 +13,7 @@ from privfl.core import (
     ChannelKind,
     ClientId,
     ClientMember,
+    DpEvent,
     Examples,
     Guarantee,
     HelperMember,
@@ -22,6 +23,7 @@ from privfl.core import (
     PartyId,
     PartyKeys,
     Received,
+    RoundPlan,
     Rows,
     ServerMember,
     Total,
@@ -31,7 +33,13 @@ from privfl.core import (
 from privfl.crypto.primitives import backend
 from privfl.crypto.sharing.guarantee import sharing_guarantee
 from privfl.crypto.sharing.members import SharingClient, SharingHelper, SharingServer
-from privfl.crypto.sharing.parameters import SharingSettings
+from privfl.crypto.sharing.noise import noised
+from privfl.crypto.sharing.parameters import SharingSettings, parameters_of
+from privfl.crypto.sharing.pine import parameters as pine
+from privfl.crypto.sharing.pine.guarantee import pine_guarantee
+from privfl.crypto.sharing.pine.members import PineClient, PineHelper, PineServer
+from privfl.crypto.sharing.pine.parameters import Proved
+from privfl.crypto.sharing.pine.view import opened
 from privfl.crypto.sharing.view import decode
 
 
@@ -49,7 +57,14 @@ class AdditiveSharing(SharingSettings):
     the directory holds the servers' true keys. All servers together read every update. ONE SERVER
     THAT LIES moves the sum unnoticed, or shuts clients out: with all but one of a quorum it reads
     that one. LYING CLIENTS ARE NOT STOPPED: nobody sees an input, so bounds are the client's own
-    word.
+    word, unless ``proof`` is set.
+
+    ``proof="pine"`` (2 servers, no third party): every client proves to both servers that the norm
+    of its vector keeps the bound and its weight the largest weight, and whose proof does not hold
+    is left out (PINE: Rothblum, Omri, Chen, Talwar 2023; draft-chen-cfrg-vdaf-pine of 17 October
+    2024). Values then travel in 64 bits. Privacy holds against one server that lies, with any
+    clients; that a proof says the truth needs both servers to follow the protocol. A proof that
+    fails convicts nobody: its client lied, or one of the servers did.
 
     Args:
         servers: how many, the one named ``server`` among them; the others are ``server/1``,
@@ -57,6 +72,9 @@ class AdditiveSharing(SharingSettings):
         threshold: the fraction of the cohort below which nothing is summed (never fewer than 2).
         bits, rounding, rotation: as in `FixedPoint`; ``ring`` (16, 24, 32; None: the smallest that
             holds any sum) is what travels.
+        proof: ``"pine"``, or None: norms are the clients' word.
+        noise: what EACH server adds to its share of the sum, from ``noise_source``; the noise of
+            one server is accounted for.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
@@ -66,22 +84,48 @@ class AdditiveSharing(SharingSettings):
     ('server/1', 'server/2')
     """
 
-    examples: ClassVar[Examples] = {"": {"bits": 8}}
-    kind: ClassVar[ChannelKind] = ChannelKind("total")
+    examples: ClassVar[Examples] = {"": {"bits": 8}, "proved": {"proof": "pine"}}
+    kind: ClassVar[ChannelKind] = ChannelKind("total", takes_noise=True)
 
     @property
     def able(self) -> Able:
-        """Rounding, and the quorum."""
-        return Able(encodes=self.code, fewest=self.quorum, keyed=True)
+        """Rounding (and with a proof the norm that is proved), the quorum, the servers' noise."""
+        return Able(
+            encodes=self.code if self.proof is None else Proved(self.code),
+            fewest=self.quorum,
+            noise=None if self.noise is None else self,
+            keyed=True,
+            joins=True,
+        )
 
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return sharing_guarantee(self.others, self.quorum)
+        if self.proof is not None:
+            said = pine_guarantee(self.others[0], self.quorum)
+        else:
+            said = sharing_guarantee(self.others, self.quorum)
+        return noised(said, self.noise, proved=self.proof is not None)
+
+    def noise_event(
+        self, plan: RoundPlan, survivors: int | None = None, colluders: int = 0
+    ) -> DpEvent | None:
+        """What accounts for the noise of ONE server, whoever survived: the other servers may be the
+        adversary, and clients know nothing of it.
+
+        Raises:
+            ConfigError: as a round does.
+        """
+        if self.proof is not None:
+            drawn = pine.parameters_of(self, plan).noise
+        else:
+            drawn = parameters_of(self, plan).noise
+        return None if drawn is None else drawn.event(plan.d)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Shares over {self.servers} servers. {self.guarantee.describe()}"
+        proof = "" if self.proof is None else ", with norms proved to both"
+        return f"Shares over {self.servers} servers{proof}. {self.guarantee.describe()}"
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:
@@ -92,10 +136,19 @@ class AdditiveSharing(SharingSettings):
         """A client, which keeps nothing between rounds and seals to the servers' keys in the
         directory.
         """
+        if self.proof is not None:
+            return PineClient(self, who, directory)
         return SharingClient(self, who, directory)
 
     def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
-        """The server that learns the sum. It needs no keys."""
+        """The server that learns the sum. It needs keys where it verifies proofs.
+
+        Raises:
+            ConfigError: another party's keys, where it needs them.
+        """
+        if self.proof is not None:
+            refuse_others_keys("server", identity)
+            return PineServer(self, identity, directory)
         return SharingServer(self)
 
     def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
@@ -107,6 +160,8 @@ class AdditiveSharing(SharingSettings):
         if who not in self.others:
             raise no_helper("additive_sharing", who, self.others)
         refuse_others_keys(who, identity)
+        if self.proof is not None:
+            return PineHelper(self, who, identity, directory)
         return SharingHelper(self, who, identity)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
@@ -116,6 +171,8 @@ class AdditiveSharing(SharingSettings):
         keys = {
             who: member.identity
             for who, member in members.items()
-            if isinstance(member, SharingHelper)
+            if isinstance(member, SharingHelper | PineHelper)
         }
+        if self.proof is not None:
+            return opened(self, received, keys)
         return decode(self.code, self.others, received, keys, backend(self.backend))

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, Literal
 
-from privfl.core import ConfigError, PartyId, RoundPlan, require
+from privfl.core import (
+    ConfigError,
+    NoiseSource,
+    OsNoise,
+    PartyId,
+    RingNoise,
+    RoundPlan,
+    require,
+)
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.primitives import BackendName, backend
 from privfl.crypto.ring import RINGS, ring_for
+from privfl.crypto.sharing.noise import ServerNoise
 
 FORMAT = FrameFormat(b"PAS\x01", "an additive sharing message")
 VECTOR, SEEDS, HELD, SURVIVORS, SUM = range(5)
@@ -38,12 +47,22 @@ class SharingSettings:
     rounding: Literal["nearest", "stochastic"] = "nearest"
     rotation: bool = False
     backend: BackendName = "auto"
+    proof: Literal["pine"] | None = None
+    noise: RingNoise | None = None
+    noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
 
     def __post_init__(self) -> None:
         require.at_least(2, servers=self.servers)
         require.within(0, 1, threshold=self.threshold)
         if self.ring not in (None, *RINGS):
             raise ConfigError(f"ring is 16, 24, 32 or None, and is {self.ring}.")
+        if self.proof not in ("pine", None):
+            raise ConfigError(f"proof is 'pine' or None, and is {self.proof!r}.")
+        if self.proof is not None and (self.servers != 2 or self.ring is not None):
+            raise ConfigError(
+                f"proof 'pine' is verified by 2 servers over a field of 64 bits, and servers is"
+                f" {self.servers}, ring {self.ring}: leave both out."
+            )
         backend(self.backend)
         FixedPoint(self.bits, self.rounding, self.rotation)
 
@@ -75,6 +94,7 @@ class SharingParameters(FramedRound):
     quorum: int
     others: tuple[PartyId, ...]
     library_name: BackendName
+    noise: ServerNoise | None = None
 
     @property
     def length(self) -> int:
@@ -99,9 +119,28 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParamete
             f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs"
             " at least 2."
         )
-    settings.code.scale(plan)
-    ring = ring_for(settings.code, plan, ring=settings.ring)
+    code, noise = settings.code, None
+    code.scale(plan)
+    if settings.noise is not None:
+        unit = code.inflated(plan.l2, plan.d) * code.scale(plan)
+        noise = ServerNoise(settings.noise, unit, settings.noise_source)
+    reach = 0 if noise is None else noise.reach(settings.servers)
+    ring = ring_for(code, plan, reach, settings.ring)
     quorum = settings.quorum(plan.n)
+    return SharingParameters(
+        round_tag(settings, plan, quorum, ring),
+        plan,
+        code,
+        ring,
+        quorum,
+        settings.others,
+        settings.backend,
+        noise,
+    )
+
+
+def round_tag(settings: SharingSettings, plan: RoundPlan, quorum: int, ring: int) -> bytes:
+    """What stands for a round and all its parameters in every message [16 bytes]."""
     names = b"\0".join(
         [
             plan.session,
@@ -123,7 +162,4 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParamete
         ring,
         settings.rotation,
     )
-    tag = sha256(b"privfl/1/sharing" + facts + names).digest()[:16]
-    return SharingParameters(
-        tag, plan, settings.code, ring, quorum, settings.others, settings.backend
-    )
+    return sha256(b"privfl/1/sharing" + facts + names).digest()[:16]

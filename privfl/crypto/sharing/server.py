@@ -33,6 +33,14 @@ from privfl.crypto.sharing.parameters import (
 )
 
 
+def noise_words(now: SharingParameters) -> Words:
+    """One server's noise on the vector (zero where there is none), none on the weight [d + 1]."""
+    total: Words = np.zeros(now.length, dtype=word(now.ring))
+    if now.noise is not None:
+        total[:-1] = now.noise.draw(now.plan.d).astype(total.dtype)
+    return total
+
+
 @dataclass(repr=False)
 class HelperParty(KeepsSecrets):
     """Another server in one round: it says whom it heard, and adds up once, for a set that the
@@ -46,9 +54,12 @@ class HelperParty(KeepsSecrets):
     excluded: dict[PartyId, str] = field(default_factory=dict)
     told: bool = False
     done: bool = False
+    refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
         """Hear the clients, then the first server."""
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
         now = self.round
         heard = {who: body for who, body in mail.items() if client_of(who) is not None}
         if heard and not self.told:
@@ -84,7 +95,7 @@ class HelperParty(KeepsSecrets):
                 "sum", "the server lists clients that never reached this one", "server"
             )
         now.enough("sum", survivors)
-        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        total = noise_words(now)
         mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
         self.done, self.seeds = True, {}
         return now.write(SUM, 0, fields.pack(total, now.ring))
@@ -163,7 +174,7 @@ class SharingServerParty(KeepsSecrets):
     def _open(self, reports: Mapping[PartyId, Buffer]) -> Mail:
         now = self.round
         self._all(reports, "sum")
-        total: Words = np.zeros(now.length, dtype=word(now.ring))
+        total = noise_words(now)
         for who, body in reports.items():
             try:
                 _, content = now.read(body, SUM)

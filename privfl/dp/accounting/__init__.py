@@ -7,6 +7,7 @@ from privfl.dp.accounting.classical import (
     zcdp_epsilon,
 )
 from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
+from privfl.dp.accounting.least_noise import least_noise
 from privfl.dp.accounting.ledger import Spent, delta_protects_nobody, spend, spent_epsilon
 from privfl.dp.accounting.over_runs import over_runs
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
@@ -15,7 +16,7 @@ from privfl.dp.accounting.rdp_account import RdpAccount
 from privfl.dp.accounting.release import Accountant, Release
 from privfl.dp.accounting.risk import Risk, TradeOff, risk_of
 from privfl.dp.accounting.sentence import above, sentence
-from privfl.dp.accounting.statement import Stated, Statement, statement
+from privfl.dp.accounting.statement import Stated, Statement, printed, statement
 
 __all__ = [
     "Accountant",
@@ -35,8 +36,10 @@ __all__ = [
     "epsilon",
     "gaussian_epsilon",
     "group_epsilon",
+    "least_noise",
     "over_runs",
     "pld_epsilon",
+    "printed",
     "profile",
     "risk_of",
     "sentence",

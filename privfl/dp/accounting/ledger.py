@@ -87,23 +87,25 @@ def spend(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[Spent, ...
     )
 
 
-def spent_epsilon(ledger: Ledger, delta: float) -> tuple[float | None, str]:
+def spent_epsilon(ledger: Ledger, delta: float, *, pld: bool = False) -> tuple[float | None, str]:
     """The largest RDP epsilon over the subjects of a ledger, with what a reader must know; None
     with the reason where one is refused.
 
-    A few milliseconds, so it can be asked after every round; `spend` adds the tighter PLD figure.
+    A few milliseconds, so it can be asked after every round; ``pld`` takes the smaller of it and
+    the tighter PLD figure, in up to a second or two.
 
     >>> spent_epsilon(Ledger(), 1e-5)
     (None, 'nothing was charged')
     """
-    spent = spend(ledger, delta, pld=False)
+    spent = spend(ledger, delta, pld=pld)
     if not spent:
         return None, "nothing was charged"
     for one in spent:
         if one.refused is not None:
             return None, one.refused
     dearest = max(spent, key=Spent.claim)
-    said = f"RDP at delta {delta:g}, {dearest.unit} level, {dearest.relation}"
+    by = "RDP" if dearest.pld is None or dearest.claim() < dearest.pld else "PLD"
+    said = f"{by} at delta {delta:g}, {dearest.unit} level, {dearest.relation}"
     return dearest.claim(), "; ".join((said, *dearest.notes))
 
 
@@ -172,7 +174,7 @@ def delta_protects_nobody(delta: float, population: int) -> str | None:
 
 def _refusal(charges: list[Charge], delta: float) -> str | None:
     """Why these charges support no claim, or None."""
-    most = max(charge.sampling.population for charge in charges)
+    most = max(charge.sampling.people or charge.sampling.population for charge in charges)
     protects_nobody = delta_protects_nobody(delta, most)
     if protects_nobody is not None:
         return protects_nobody
@@ -212,8 +214,7 @@ def _notes(charges: list[Charge]) -> tuple[str, ...]:
         notes.append("shuffled batches are counted without amplification.")
     if any(repeated(charge) for charge in charges):
         notes.append(
-            "the samples follow from the run's seed: this is the epsilon of the same run with"
-            " secret coins."
+            "the samples follow from a seed: this is the epsilon of the same run with secret coins."
         )
     return tuple(notes)
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import log_ndtr, ndtr
 
 from privfl.core import ConfigError
+from privfl.dp.accounting import mixture
 from privfl.dp.accounting.binomial import Array
 from privfl.dp.accounting.classical import gaussian_epsilon
 from privfl.dp.accounting.release import Release
@@ -135,6 +136,8 @@ def _distribution(release: Release) -> Any:
         z = release.z
         if release.amplified and release.scheme == "fixed_size":
             return _without_replacement(q, z)
+        if release.group > 1:
+            return _of_group(q, z, release.group)
         replaced = release.relation == "replace_one" and release.amplified
         # dp-accounting takes sigma over C and doubles the sensitivity itself under REPLACE_ONE;
         # ours is over 2C there
@@ -167,6 +170,19 @@ def _distribution(release: Release) -> Any:
     raise NoPld(
         f"no privacy loss distribution is known for '{name}'{sampled}: the RDP figure is the claim."
     )
+
+
+def _of_group(q: float, z: float, k: int) -> Any:
+    """Poisson sampling where neighbours differ in k contributions."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    both = mixture.loss_distributions(q, z, k, GRID)
+    if both is None:
+        raise NoPld(
+            f"the loss distribution of {k} contributions together under noise {z:.3g} has millions"
+            " of points, because next to nothing is private: the RDP figure is the claim."
+        )
+    return pld.PrivacyLossDistribution(*both)
 
 
 def _without_replacement(q: float, z: float) -> Any:

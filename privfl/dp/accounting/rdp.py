@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
 from privfl.core import ConfigError, unknown
-from privfl.dp.accounting import sampled_gaussian
+from privfl.dp.accounting import mixture, sampled_gaussian
 from privfl.dp.accounting.binomial import Array, interpolated, log_expm1, rdp_of_sum, terms
 from privfl.dp.accounting.release import Release
 
@@ -37,6 +37,8 @@ def _sampled(release: Release, orders: Array) -> Array:
             return sampled_gaussian.without_replacement(orders, q, z)
         if release.relation == "replace_one":
             return sampled_gaussian.poisson_replace(orders, q, z)
+        if release.group > 1:
+            return mixture.rdp(orders, q, z, release.group)
         return sampled_gaussian.poisson(orders, q, z)
     base = _plain(release, orders)
     if release.scheme == "fixed_size":

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from privfl.core import Charge, ConfigError, NeighbourRelation, Scheme, unknown
+from privfl.core import Charge, ConfigError, NeighbourRelation, Scheme, require, unknown
+from privfl.dp.joint import farther
 
 Accountant: TypeAlias = Literal["rdp", "pld", "moments", "zcdp", "basic", "advanced"]
 
@@ -18,11 +19,14 @@ class Release:
     """A mechanism with its numbers, how its contributions were drawn, and the relation under which
     its sensitivity was taken.
 
-    ``noise_multiplier`` of a Gaussian is sigma over the sensitivity UNDER THE RELATION.
+    ``noise_multiplier`` of a Gaussian is sigma over the sensitivity UNDER THE RELATION, of one
+    contribution. ``group`` is how many contributions neighbours differ in; it is priced of
+    Gaussians under Poisson sampling, where records come, go or become zero (`accounting.mixture`),
+    and folded into the noise multiplier where nothing is sampled.
 
     Raises:
         ConfigError: a rate outside of (0, 1]; a fixed-size sample with neighbours of different
-            size.
+            size; a group that cannot be priced.
 
     >>> Release.gaussian(1.1, rate=0.01).parameter("noise_multiplier")
     1.1
@@ -33,6 +37,7 @@ class Release:
     scheme: Scheme = "poisson"
     rate: int | float = 1.0
     relation: NeighbourRelation = "add_remove"
+    group: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
@@ -46,6 +51,18 @@ class Release:
                 "a fixed-size sample has no add_remove neighbours (its size would change): use"
                 " relation 'replace_one'."
             )
+        require.at_least(1, group=self.group)
+        if self.group > 1 and not self.grouped(self.mechanism, self.scheme, self.relation):
+            raise ConfigError(
+                f"a group of {self.group} is priced for Gaussian noise under Poisson sampling and"
+                f" add_remove or zero_out, and this is {self.mechanism} under {self.scheme} and"
+                f" {self.relation}: multiply its sensitivity instead."
+            )
+
+    @staticmethod
+    def grouped(mechanism: str, scheme: Scheme, relation: NeighbourRelation) -> bool:
+        """Whether it is known what sampling saves a group."""
+        return (mechanism, scheme) == ("gaussian", "poisson") and relation != "replace_one"
 
     @classmethod
     def gaussian(
@@ -54,28 +71,40 @@ class Release:
         scheme: Scheme = "poisson",
         rate: int | float = 1.0,
         relation: NeighbourRelation = "add_remove",
+        group: int = 1,
     ) -> Release:
-        """A Gaussian release, sigma over the sensitivity under the relation."""
+        """A Gaussian release, sigma over the sensitivity of one contribution under the relation.
+
+        >>> Release.gaussian(6.0, group=3) == Release.gaussian(2.0)
+        True
+        """
         if not noise_multiplier >= 0 or math.isinf(noise_multiplier):
             raise ConfigError(
                 "noise_multiplier must be a finite number of at least 0, and is"
                 f" {noise_multiplier}."
             )
-        return cls(
-            "gaussian", (("noise_multiplier", float(noise_multiplier)),), scheme, rate, relation
-        )
+        if rate == 1:  # all of a group is there
+            noise_multiplier, group = noise_multiplier / group, 1
+        stated = (("noise_multiplier", float(noise_multiplier)),)
+        return cls("gaussian", stated, scheme, rate, relation, group)
 
     @classmethod
     def of(cls, charge: Charge) -> Release:
         """What a charge was for. An adversary who sees who takes part gains nothing from sampling,
-        so there the rate is 1.
+        so there the rate is 1. Where it is not known what sampling saves a group, it saves nothing:
+        all of the group may be there, and the vector moves so many times as far.
         """
-        parameters = tuple(
-            sorted((name, float(value)) for name, value in charge.event.parameters.items())
-        )
-        visible = not charge.cohort_hidden or charge.sampling.scheme in ("all", "shuffled")
-        scheme, rate = ("all", 1.0) if visible else (charge.sampling.scheme, charge.sampling.rate)
-        return cls(charge.event.mechanism, parameters, scheme, rate, charge.relation)
+        drawn, event = charge.sampling, charge.event
+        visible = not charge.cohort_hidden or drawn.scheme in ("all", "shuffled")
+        grouped = cls.grouped(event.mechanism, drawn.scheme, charge.relation)
+        if visible or drawn.rate == 1 or (drawn.group > 1 and not grouped):
+            scheme: Scheme = "all" if visible or drawn.group > 1 else drawn.scheme
+            rate, group = 1.0, 1
+            event = farther(event, drawn.group)
+        else:
+            scheme, rate, group = drawn.scheme, drawn.rate, drawn.group
+        parameters = tuple(sorted((name, float(value)) for name, value in event.parameters.items()))
+        return cls(event.mechanism, parameters, scheme, rate, charge.relation, group)
 
     def parameter(self, name: str) -> float:
         """One number of the mechanism.

@@ -47,7 +47,7 @@ def _poisson_integer(orders: tuple[int, ...], q: float, z: float) -> Array:
     return rdp_of_sum(orders, logs)
 
 
-def _grid(z: float, low: float, high: float) -> tuple[Array, Array]:
+def grid(z: float, low: float, high: float) -> tuple[Array, Array]:
     """Points and log-weights of the trapezoid rule for an expectation over N(0, z^2); it converges
     geometrically on entire integrands.
 
@@ -67,7 +67,7 @@ def _log_mixture(q: float, t: Array) -> Array:
     )
 
 
-def _log_moment(exponents: Array, linear: Array, log_weight: Array) -> Array:
+def log_moment(exponents: Array, linear: Array, log_weight: Array) -> Array:
     """Log of E[e^exponents] for each row, where E[linear] = 0 and e^exponents - 1 - linear is never
     negative.
     """
@@ -85,18 +85,19 @@ def _log_moment(exponents: Array, linear: Array, log_weight: Array) -> Array:
 
 
 def _poisson_fractional(orders: Array, q: float, z: float) -> Array:
-    x, log_weight = _grid(z, 0.0, float(orders.max()))
+    x, log_weight = grid(z, 0.0, float(orders.max()))
     t = (2 * x - 1) / (2 * z * z)
     log_ratio = _log_mixture(q, t)
     linear = q * np.expm1(np.minimum(t, 600.0))
     result = np.empty_like(orders)
-    for part in _blocks(len(orders), len(x)):
+    for part in blocks(len(orders), len(x)):
         a = orders[part, None]
-        result[part] = _log_moment(a * log_ratio, a * linear, log_weight)
+        result[part] = log_moment(a * log_ratio, a * linear, log_weight)
     return result / (orders - 1)
 
 
-def _blocks(rows: int, columns: int) -> list[slice]:
+def blocks(rows: int, columns: int) -> list[slice]:
+    """Rows of a matrix of so many columns, in parts of about a million values."""
     size = max(1, (1 << 20) // columns)
     return [slice(i, i + size) for i in range(0, rows, size)]
 
@@ -119,13 +120,13 @@ def poisson_replace(orders: Array, q: float, z: float) -> Array:
     for chosen in (by_size[orders[by_size] <= 64], by_size[orders[by_size] > 64]):
         if not len(chosen):
             continue
-        x, log_weight = _grid(z, -float(orders[chosen].max()), float(orders[chosen].max()))
+        x, log_weight = grid(z, -float(orders[chosen].max()), float(orders[chosen].max()))
         up, down = (x - 0.25) / (2 * z * z), (-x - 0.25) / (2 * z * z)
         log_p, log_q = _log_mixture(q, up), _log_mixture(q, down)
         lin_p, lin_q = q * np.expm1(np.minimum(up, 600.0)), q * np.expm1(np.minimum(down, 600.0))
-        for part in _blocks(len(chosen), len(x)):
+        for part in blocks(len(chosen), len(x)):
             a = orders[chosen[part], None]
-            result[chosen[part]] = _log_moment(
+            result[chosen[part]] = log_moment(
                 a * log_p + (1 - a) * log_q, a * lin_p + (1 - a) * lin_q, log_weight
             )
     return result / (orders - 1)
@@ -163,7 +164,7 @@ def _without_replacement_integer(orders: tuple[int, ...], q: float, z: float) ->
 
 @lru_cache(maxsize=256)
 def _moments(most: int, z: float) -> Array:
-    x, log_weight = _grid(z, 0.0, float(most))
+    x, log_weight = grid(z, 0.0, float(most))
     t = (2 * x - 1) / (2 * z * z)
     size = np.where(
         t > 0,

@@ -24,14 +24,14 @@ def who(charges: Sequence[Charge]) -> str:
     with_clients = f" with {colluders} clients that collude" if colluders else ""
     if against == "model_recipients":
         return f"whoever reads the released models{with_clients}"
-    if charges[0].unit == "sample":
+    if _of_training(charges):
         return "the server and all other clients, which read what this client sends"
     return f"the server, which follows the protocol{with_clients}"
 
 
 def unknown_to(charges: Sequence[Charge]) -> str:
     """What the adversary must not learn beside what is released."""
-    if charges[0].unit == "sample":
+    if _of_training(charges):
         return "who learns no batch, coin or seed"
     if all(charge.cohort_hidden for charge in charges):
         return "who learns no cohort, coin or seed"
@@ -62,7 +62,7 @@ client, zero_out, rounds 0..0. Against the server: none. Excluded: root data.
         return f"No claim for any {spent.unit}: {why}.{left_out}"
     told = (
         f"Against {who(charges)}, {unknown_to(charges)}: ({above(spent.epsilon)},"
-        f" {spent.delta:g}), {spent.unit}, {spent.relation}, {_rounds(charges)}"
+        f" {spent.delta:g}), {_whose(spent, charges)}, {spent.relation}, {_rounds(charges)}"
     )
     if any(map(repeated, charges)):
         told += ", the epsilon of the same run with secret coins"
@@ -72,6 +72,17 @@ client, zero_out, rounds 0..0. Against the server: none. Excluded: root data.
                 f" {spent.delta:g}), {_seen(spent)}"
             )
     return f"{told}. Against the server: {server}.{left_out}"
+
+
+def _of_training(charges: Sequence[Charge]) -> bool:
+    """Whether they are of one client's own training."""
+    return charges[0].unit == "sample" or charges[0].subject != charges[0].unit
+
+
+def _whose(spent: Spent, charges: Sequence[Charge]) -> str:
+    """The unit; of users also who is one, and what of them takes part."""
+    bounds = sorted({one.users.words for one in charges if one.users is not None})
+    return spent.unit if not bounds else f"{spent.unit} {'; '.join(bounds)}"
 
 
 def _rounds(charges: Sequence[Charge]) -> str:
@@ -95,7 +106,9 @@ def above(epsilon: float) -> str:
     if epsilon <= 0:
         return "0"
     unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
-    return f"{math.ceil(round(epsilon / unit, 6)) * unit:.3g}"
+    nearest = round(epsilon / unit)
+    told = f"{nearest * unit:.3g}"
+    return told if float(told) >= epsilon else f"{(nearest + 1) * unit:.3g}"
 
 
 def _seen(spent: Spent) -> str:

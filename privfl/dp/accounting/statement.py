@@ -15,7 +15,7 @@ from privfl.dp.accounting.ledger import Spent, payers, repeated, spend
 from privfl.dp.accounting.profile import group_epsilon
 from privfl.dp.accounting.release import Release
 from privfl.dp.accounting.risk import Risk, risk_of
-from privfl.dp.accounting.sentence import sentence
+from privfl.dp.accounting.sentence import above, sentence
 
 MOST_RELEASES = 12
 """Different sampled releases whose loss distributions are computed at the end of a run: each takes
@@ -115,6 +115,27 @@ client, add_remove, rounds 0..0. Against the server: none.
     )
 
 
+def printed(ledger: Ledger, delta: float) -> float:
+    """The largest epsilon of a ledger's lines, as its statement prints it, without the lines.
+
+    Raises:
+        ConfigError: delta is not in (0, 1), a claim is refused (the sentence says why), or nothing
+            was charged.
+    """
+    by_unit: dict[Unit, list[Spent]] = {}
+    for spent in spend(ledger, delta, pld=False):
+        by_unit.setdefault(spent.unit, []).append(spent)
+    figures = []
+    for unit, all_spent in by_unit.items():
+        line = _line(ledger, unit, all_spent, delta)
+        if line.epsilon is None:
+            raise ConfigError(f"no epsilon for {line.subject}: {line.refused}")
+        figures.append(line.epsilon)
+    if not figures:
+        raise ConfigError("nothing was charged, so there is no epsilon.")
+    return max(figures)
+
+
 def _said(
     ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float, excluded: Sequence[str]
 ) -> Stated:
@@ -155,7 +176,7 @@ def _line(ledger: Ledger, unit: Unit, spent: Sequence[Spent], delta: float) -> S
     told = replace(told, epsilon=dearest.rdp, rdp=dearest.rdp)
     if told.rdp is not None and MOST_EPSILON < told.rdp < math.inf:
         why = (
-            f"PLD was not computed: at an epsilon of {told.rdp:.3g} it would take minutes;"
+            f"PLD was not computed: at an epsilon of {above(told.rdp)} it would take minutes;"
             " privfl.dp.spend(ledger, delta) does it."
         )
         return replace(told, notes=(*told.notes, why))
@@ -201,9 +222,10 @@ def _warnings(charges: Sequence[Charge]) -> tuple[str, ...]:
         )
     if any(map(repeated, charges)):
         found.append(
-            "The samples were drawn from the run's seed: every amplified epsilon is that of the"
-            " same run with secret coins, and holds against nobody who knows the seed. Set threat"
-            " to {sampling: secret}."
+            "The samples follow from a seed, as far as is said: every amplified epsilon is that of"
+            " the same run with secret coins, and holds against nobody who knows the seed. Draw"
+            " them from the operating system, and say so: threat {sampling: secret}, in code"
+            " Threat(sampling='secret')."
         )
     elif any(c.cohort_hidden and c.sampling.rate < 1 for c in charges):
         found.append(

@@ -44,7 +44,8 @@ _APART = (6e-4, 1e-12)
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """Weights [d] that left, and what they cost: charges are made of ``steps`` by
-    `dp.charges.stepped`, for these ``neighbours``.
+    `dp.charges.stepped`, for these ``neighbours``. The steps name the number of rows only where
+    it is public, under replace_one; under add_remove it is what the noise hides, and they say 1.
     """
 
     weights: Float[Tensor, " d"]
@@ -109,6 +110,8 @@ class PureObjective:
             ConfigError: the minimum is not reached: nothing leaves.
         """
         rows, s = _checked(x, y)
+        if not len(rows):
+            raise BadUpdate("there are no rows to fit.")
         ridge, left = self.settled()
         d = rows.shape[1]
         b = _spherical(d, 2 / left, noise)
@@ -202,7 +205,8 @@ class GaussianObjective:
         return min(max(float(tail), 0.0) + lost, 1.0)
 
     def fit(self, x: Float[Tensor, "n d"], y: Int[Tensor, " n"], noise: NoiseSource) -> Fitted:
-        """Weights of rows x and labels y (0 or 1).
+        """Weights of rows x and labels y (0 or 1); of no rows too, for to refuse them would tell
+        them from one.
 
         Raises:
             BadUpdate: rows or labels that are none.
@@ -229,8 +233,11 @@ class GaussianObjective:
 
 
 def _checked(x: Float[Tensor, "n d"], y: Int[Tensor, " n"]) -> tuple[Array, Array]:
-    if not len(x):
-        raise BadUpdate("there are no rows to fit.")
+    if x.dim() != 2 or y.shape != x.shape[:1]:
+        raise BadUpdate(
+            f"rows [n, d] need one label each [n], and their shapes are {list(x.shape)} and"
+            f" {list(y.shape)}: a label of several rows is covered by no noise."
+        )
     return in_the_ball(x.detach().cpu().double().numpy()), signs(y.cpu().numpy())
 
 
@@ -248,6 +255,6 @@ def _fitted(
     neighbours: Neighbours,
     noise: NoiseSource,
 ) -> Fitted:
-    everybody = Sampling("all", 1.0, n)
+    everybody = Sampling("all", 1.0, n if neighbours.relation == "replace_one" else 1)
     steps = tuple(NoisySteps(event, everybody, 1, noise.repeatable) for event in events)
     return Fitted(torch.from_numpy(weights), steps, neighbours)

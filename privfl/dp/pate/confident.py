@@ -24,6 +24,7 @@ from privfl.core import (
     require,
 )
 from privfl.dp.accounting.rdp_account import BEYOND, ORDERS, require_delta, to_epsilon
+from privfl.dp.accounting.sentence import above
 from privfl.dp.noise import normals
 from privfl.dp.pate.loss import Array, confident_rdp, likely_rdp, log_wrong
 
@@ -48,8 +49,8 @@ class DataDependent:
 
     def __str__(self) -> str:
         return (
-            f"PRIVATE, computed from the votes: epsilon {self.epsilon:.3g} at delta"
-            f" {self.delta:g} (publish {self.independent:.3g})"
+            f"PRIVATE, computed from the votes: epsilon {above(self.epsilon)} at delta"
+            f" {self.delta:g} (publish {above(self.independent)})"
         )
 
 

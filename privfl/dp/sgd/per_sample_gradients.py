@@ -131,8 +131,7 @@ class SequenceOuterProduct:
 
     def squared(self) -> Float[Tensor, " b"]:
         """The sum over pairs of positions of (a.a') (g.g')."""
-        alike = torch.bmm(self.inputs, self.inputs.mT)
-        errors = torch.bmm(self.errors, self.errors.mT)
+        alike, errors = _products(self.inputs), _products(self.errors)
         lengths = alike.diagonal(dim1=1, dim2=2) * errors.diagonal(dim1=1, dim2=2)
         reach = lengths.sqrt_().sum(dim=1).square_()
         squared = alike.mul_(errors).sum(dim=(1, 2)).clamp_(min=0)
@@ -164,6 +163,15 @@ class SequenceOuterProduct:
     def dense(self, shape: torch.Size) -> Float[Tensor, "b o i"]:
         """The sums of outer products."""
         return torch.bmm(self.errors.mT, self.inputs)
+
+
+def _products(rows: Float[Tensor, "b t i"]) -> Float[Tensor, "b t t"]:
+    """Inner products of each sample's rows, of long ones in runs: see `_RUN`."""
+    first, *others = torch.split(rows, 2 * _RUN, dim=2)
+    made = torch.bmm(first, first.mT)
+    for run in others:
+        made.baddbmm_(run, run.mT)
+    return made
 
 
 def outers(inputs: Float[Tensor, "b t i"], errors: Float[Tensor, "b t o"]) -> PerSampleGradient:

@@ -64,8 +64,7 @@ class Ring(KeepsSecrets):
         """
         if self.public is None:
             raise Abort(
-                f"{self.who} has no key: {KEY_HOLDER} did not answer in the set-up",
-                blamed=KEY_HOLDER,
+                f"{self.who} has no key: no answer of {KEY_HOLDER} reached {self.who} in the set-up"
             )
         return self.public
 

@@ -18,9 +18,9 @@ from privfl.core import (
     Party,
     RoundPlan,
 )
+from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.wire import SignedMessage, unpack
 from privfl.crypto.lies import victim
-from privfl.hybrid.encrypted_cosine.forms import Words
 from privfl.hybrid.encrypted_cosine.holder import HolderRound
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER
 from privfl.hybrid.encrypted_cosine.mail import OPENED, SUM, box, numbers_to_bytes

@@ -134,7 +134,7 @@ class CosineSettings:
     )
     reference: Literal["rule", "previous"] = "rule"
     similarity: Similarity = "cosine"
-    norms: Norms = "projections"
+    norms: Norms = "exact"
     projections: int = 16
     min_clients: int = 2
     plain_bits: int = 31

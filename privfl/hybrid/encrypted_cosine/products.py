@@ -15,10 +15,19 @@ import tenseal.sealapi as seal
 
 from privfl.core import Buffer, ClientId
 from privfl.crypto.he.lattice import Lattice, LatticePublic
-from privfl.crypto.he.lattice.seal import BAD_BYTES, Passage, context, load, passage
+from privfl.crypto.he.lattice.frames import (
+    ciphertext,
+    closed,
+    load,
+    public_key,
+    residues,
+    secret_key,
+)
+from privfl.crypto.he.lattice.residues import Words
+from privfl.crypto.he.lattice.seal import BAD_BYTES, Passage, context, passage
 from privfl.crypto.he.wire import Refused
 from privfl.crypto.primitives import backend, derive, keystream_words
-from privfl.hybrid.encrypted_cosine.forms import Words, ciphertext, coefficients, plaintext, primes
+from privfl.hybrid.encrypted_cosine.forms import coefficients, plaintext
 from privfl.hybrid.encrypted_cosine.packing import Coefficients, CosineSlots, packing
 
 Integers = npt.NDArray[np.int64]
@@ -31,19 +40,18 @@ AGGREGATE_FLOOD = 61
 def encrypted(public: LatticePublic, integers: Integers) -> list[Buffer]:
     """A client's vector [d], chunk by chunk."""
     lattice = public.lattice
-    pack, closed = packing(lattice), []
+    pack, chunks = packing(lattice), []
     with passage() as file:
         encryptor = _encryptor(file, public)
         for start in range(0, len(integers), lattice.degree):
             sealed = seal.Ciphertext()
             encryptor.encrypt(pack.vector(file, integers[start : start + lattice.degree]), sealed)
-            closed.append(file.out(sealed))
-    return list(closed)
+            chunks.append(closed(file, lattice, sealed))
+    return list(chunks)
 
 
 def _encryptor(file: Passage, public: LatticePublic) -> Any:
-    made = context(public.lattice)
-    return seal.Encryptor(made, file.into(seal.PublicKey(), made, public.public))
+    return seal.Encryptor(context(public.lattice), public_key(file, public.lattice, public.public))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ def products(
                 if client in refused:
                     continue
                 try:
-                    sealed = load(file, lattice, memoryview(bodies[number]))
+                    sealed = load(file, lattice, bodies[number])
                     if square:
                         squares[client] = _plus(
                             evaluator, squares.get(client), _square(evaluator, sealed)
@@ -163,14 +171,14 @@ def weighted_sum(
             total = seal.Ciphertext()
             encryptor.encrypt_zero(total)
             for client, constant in constants.items():
-                term = load(file, lattice, memoryview(chunks[client][number]))
+                term = load(file, lattice, chunks[client][number])
                 evaluator.multiply_plain_inplace(term, constant)
                 evaluator.add_inplace(total, term)
             evaluator.add_plain_inplace(total, plaintext(file, lattice, mask))
             evaluator.add_inplace(
                 total, ciphertext(file, lattice, _flood(lattice, min(flood_bits, AGGREGATE_FLOOD)))
             )
-            summed.append(file.out(total))
+            summed.append(closed(file, lattice, total))
     return list(summed)
 
 
@@ -180,8 +188,9 @@ def _flood(lattice: Lattice, bits: int) -> Words:
         np.uint64, copy=False
     )
     noise = (words >> np.uint64(63 - bits)).astype(np.int64) - (1 << bits)
-    out = np.zeros((2, len(primes(lattice)), lattice.degree), dtype=np.uint64)
-    for row, prime in enumerate(primes(lattice)):
+    primes = residues(lattice).primes
+    out = np.zeros((2, len(primes), lattice.degree), dtype=np.uint64)
+    for row, prime in enumerate(primes):
         out[0, row] = noise % prime
     return out
 
@@ -194,10 +203,10 @@ def opened(lattice: Lattice, key: bytes, chunks: Sequence[Buffer]) -> Integers:
     """
     made, found = context(lattice), []
     with passage() as file:
-        decryptor = seal.Decryptor(made, file.into(seal.SecretKey(), made, key))
+        decryptor = seal.Decryptor(made, secret_key(file, lattice, key))
         for chunk in chunks:
             plain = seal.Plaintext()
-            decryptor.decrypt(load(file, lattice, memoryview(chunk)), plain)
+            decryptor.decrypt(load(file, lattice, chunk), plain)
             found.append(coefficients(plain, lattice.degree))
     return np.array(found, dtype=np.int64).reshape(len(chunks), lattice.degree)
 

@@ -21,10 +21,11 @@ import tenseal.sealapi as seal
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.he.lattice import Lattice
+from privfl.crypto.he.lattice.frames import residues
 from privfl.crypto.he.lattice.parameters import plain_modulus
+from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.lattice.seal import context
 from privfl.crypto.he.wire import Refused
-from privfl.hybrid.encrypted_cosine.forms import Words, primes
 
 Integers = npt.NDArray[np.int64]
 _HALF = 24
@@ -35,7 +36,7 @@ def question(lattice: Lattice, product: Any, mask: int, flood_bits: int) -> Word
     """What the key holder is handed of a product [1 + N; 1 + 2 N after squaring]: words below the
     first prime. It consumes the product.
     """
-    moduli, degree = primes(lattice), lattice.degree
+    moduli, degree = residues(lattice).primes, lattice.degree
     whole = product.dyn_array()
     body = _from_residues([whole[i * degree] for i in range(len(moduli))], moduli)
     q, t = (
@@ -83,7 +84,7 @@ class Answering(KeepsSecrets):
         Raises:
             Refused: questions of another form.
         """
-        degree, prime = self.lattice.degree, primes(self.lattice)[0]
+        degree, prime = self.lattice.degree, residues(self.lattice).primes[0]
         if asked.shape[1] not in (1 + degree, 1 + 2 * degree) or (
             asked.size and int(asked.max()) >= prime
         ):

@@ -23,8 +23,8 @@ from privfl.core import (
     client_of,
     client_party,
 )
+from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.wire import Refused, SignedMessage, pack, unpack
-from privfl.hybrid.encrypted_cosine.forms import Words
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
 from privfl.hybrid.encrypted_cosine.mail import (
     CIPHERTEXT,
@@ -116,7 +116,10 @@ class CosineServerRound(KeepsSecrets):
             ) from refused
         self.waited += 1
         if self.waited >= _PATIENCE:
-            raise Abort("the key holder did not answer", blamed=KEY_HOLDER)
+            raise Abort(
+                f"{KEY_HOLDER} did not answer server: one of them is silent, or their mail is lost,"
+                " and nothing tells which"
+            )
         return {"server": _TIMER}
 
     def _twice(self, body: Buffer) -> bool:
@@ -225,9 +228,7 @@ class CosineServerRound(KeepsSecrets):
         self.excluded |= {client_party(client): reason for client, reason in refused.items()}
         accepted = np.array([client not in refused for client in scores.clients])
         similar = (
-            np.zeros(len(accepted))
-            if self.reference is None
-            else cosines(scores, self.reference, setting)
+            np.zeros(len(accepted)) if self.reference is None else cosines(scores, self.reference)
         )
         trusted = np.ones(len(accepted)) if self.reference is None else self.trust(similar)
         integers = np.zeros(len(accepted), dtype=np.int64)
@@ -284,7 +285,16 @@ class CosineServerRound(KeepsSecrets):
             projections=rows[:, :k],
             sums=rows[:, k] if setting.similarity == "pearson" else None,
             squares=np.array([squares[c] for c in clients], dtype=np.int64) if squares else None,
+            totals=self._totals() if setting.similarity == "pearson" else None,
         )
+
+    def _totals(self) -> Integers:
+        """The sum of the entries of each random vector."""
+        setting = self.ring.setting
+        found = np.zeros(setting.projections, dtype=np.int64)
+        for number in range(setting.chunks(self.plan)):
+            found += self._directions(number)[: setting.projections].sum(axis=1)
+        return found
 
     def _open(self, answer: SignedMessage) -> Mail:
         setting = self.ring.setting

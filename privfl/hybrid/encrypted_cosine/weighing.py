@@ -23,7 +23,8 @@ class CosineScores:
     """What the server learns of the clients, in their order.
 
     ``dots`` [n]: <u, r>, None without a reference; ``projections`` [n, k] with random signs;
-    ``sums`` [n]: of a vector's entries (Pearson); ``squares`` [n]: exact squared norms mod t.
+    ``sums`` [n]: of a vector's entries, and ``totals`` [k]: of each random vector's (Pearson);
+    ``squares`` [n]: exact squared norms mod t.
     """
 
     clients: tuple[ClientId, ...]
@@ -31,6 +32,7 @@ class CosineScores:
     projections: Integers
     sums: Integers | None = None
     squares: Integers | None = None
+    totals: Integers | None = None
 
 
 def lengths(scores: CosineScores, setting: CosineParameters) -> Floats:
@@ -77,23 +79,27 @@ def too_long(scores: CosineScores, setting: CosineParameters, d: int) -> dict[Cl
     return refused
 
 
-def cosines(scores: CosineScores, reference: Integers, setting: CosineParameters) -> Floats:
-    """The similarity of each vector to the reference, in [-1, 1]. A vector that passed the check a
-    little too long gains nothing.
+def cosines(scores: CosineScores, reference: Integers) -> Floats:
+    """The similarity of each vector to the reference, in [-1, 1], whatever its length: what divides
+    it is the length that was found, exactly or from projections, and never the one that was due.
+
+    For Pearson both lose their means: in the dot product, in the lengths and in the projections.
     """
     if scores.dots is None:
         return np.zeros(len(scores.clients))
-    own = np.full(len(scores.clients), float(setting.unit))
-    if scores.squares is not None:
-        own = np.maximum(np.sqrt(scores.squares.astype(np.float64)), 1.0)
-    if (
-        scores.sums is not None
-    ):  # Pearson: the reference is centred, and each vector's mean is taken out of its length
-        own = np.sqrt(
-            np.maximum(own**2 - scores.sums.astype(np.float64) ** 2 / len(reference), 1.0)
-        )
+    d, dots = len(reference), scores.dots.astype(np.float64)
+    along, projections = float(reference @ reference), scores.projections.astype(np.float64)
+    squares = None if scores.squares is None else scores.squares.astype(np.float64)
+    if scores.sums is not None and scores.totals is not None:
+        means, whole = scores.sums / d, float(reference.sum())
+        dots, along = dots - means * whole, along - whole**2 / d
+        projections = projections - means[:, None] * scores.totals
+        squares = None if squares is None else squares - means**2 * d
+    if squares is None:
+        squares = 2 * (projections**2).mean(axis=1)
+    under = np.sqrt(np.maximum(squares, 0.0) * max(along, 0.0))
     similar: Floats = np.clip(
-        scores.dots / (own * max(float(np.linalg.norm(reference)), 1.0)), -1, 1
+        np.divide(dots, under, where=under >= 1, out=np.zeros_like(dots)), -1, 1
     )
     return similar
 

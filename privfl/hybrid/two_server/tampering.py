@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.core import ClientId, ConfigError, Party, Vector
+from privfl.core.field_values import field_values
 from privfl.crypto.abort import StageAbort
 from privfl.hybrid.two_server.machine import Exchange, Local, Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
@@ -34,9 +35,7 @@ class TamperedRecipe(Recipe):
 
 def tampered(recipe: Recipe, tamper: Tamper) -> TamperedRecipe:
     """The same recipe with other steps."""
-    return TamperedRecipe(
-        **{f.name: getattr(recipe, f.name) for f in fields(Recipe)}, tamper=tamper
-    )
+    return TamperedRecipe(**field_values(recipe), tamper=tamper)
 
 
 def server_of(party: Party) -> Server:

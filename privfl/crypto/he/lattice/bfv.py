@@ -9,7 +9,7 @@ from privfl.core import ConfigError, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.lattice import parameters
+from privfl.crypto.he.lattice import frames, parameters
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.parameters import Arrangement
@@ -44,7 +44,9 @@ class BfvScheme(IntegerCode):
         fields = unpack(data)
         if len(fields) != 2:
             raise Refused("not a BFV secret key")
-        return LatticeSecret(self.public(bytes(fields[0])), bytes(fields[1]), self.encryption)
+        public = self.public(bytes(fields[0]))
+        frames.secret_words(self.lattice, fields[1])
+        return LatticeSecret(public, bytes(fields[1]), self.encryption)
 
     def headroom(self, plan: RoundPlan) -> None:
         """The sum must stay below half of the plaintext modulus."""
@@ -59,12 +61,12 @@ class BfvScheme(IntegerCode):
 
 @dataclass(frozen=True, slots=True)
 class BFV(HomomorphicChannel):
-    """BFV (Fan and Vercauteren 2012) on SEAL through TenSEAL: exact sums of fixed-point updates, 12
+    """BFV (Fan and Vercauteren 2012) on SEAL through TenSEAL: exact sums of fixed-point updates, 10
     bytes a value.
 
     The parameter set is the smallest that holds sums of ``max_clients`` values of ``bits`` bits, at
     128-bit security. ``encryption`` is ``"public"``, or, where ``keys="shared"`` (all clients trust
-    each other), ``"symmetric"`` or ``"seeded"``, which is 6 bytes a value on the way to the server.
+    each other), ``"symmetric"`` or ``"seeded"``, which is 5 bytes a value on the way to the server.
     ``workers`` processes encrypt and decrypt. ``key_file`` keeps the secret key, owner-only, with
     whoever makes it.
 
@@ -80,7 +82,7 @@ class BFV(HomomorphicChannel):
     max_clients: int = 255
     keys: Literal["shared", "authority"] = "authority"
     encryption: Encryption = "public"
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
     workers: int = 1

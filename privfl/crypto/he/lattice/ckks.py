@@ -21,12 +21,11 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import Rounded
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.lattice import flooding, parameters
+from privfl.crypto.he.lattice import flooding, frames, parameters
 from privfl.crypto.he.lattice.bfv import check_lattice_keys
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.parameters import Arrangement
-from privfl.crypto.he.server import READERS
 from privfl.crypto.he.wire import Numbers, Refused, unpack
 
 
@@ -59,6 +58,7 @@ class CkksScheme:
         fields = unpack(data)
         if len(fields) != 2:
             raise Refused("not a CKKS secret key")
+        frames.secret_words(self.lattice, fields[1])
         return LatticeSecret(
             self.public(bytes(fields[0])),
             bytes(fields[1]),
@@ -100,6 +100,11 @@ class CkksScheme:
             raise Refused(f"the decrypted sum is not a sum of {count} contributions")
         value = torch.from_numpy((numbers[:-1] * (plan.l2 * plan.max_weight)).astype(np.float32))
         return Total(value, float(numbers[-1]) * plan.max_weight, count)
+
+    def slack(self, plan: RoundPlan, count: int) -> float:
+        """Two machines' rounding: far below the flooding noise, which is the same in both."""
+        noise = flooding.deviation(self.lattice, plan, count, self.flooding_bits, self.releases)
+        return noise * 2.0**-20
 
     def headroom(self, plan: RoundPlan) -> None:
         """The sum of the cohort must fit into the modulus.
@@ -145,10 +150,11 @@ class CKKS(HomomorphicChannel):
 
     A bare CKKS decryption gives the secret key away (Li and Micciancio 2021), so releases carry
     Gaussian noise for ``flooding_bits`` of statistical security over ``releases`` releases of up to
-    ``max_d`` values under one key, which then opens no more. The parameter set is the cheapest
-    whose noise stays under the rounding error of ``bits``-bit fixed point: usually degree 8192 with
-    primes of 60, 60, 60 bits, 64 bytes a value. `error` says what a round's noise is. ``BFV`` is
-    exact, smaller and needs none of this.
+    ``max_d`` values under one key, which then opens no more. The noise is drawn from the key, the
+    sum and the round, so that a sum is released once however many holders of the key open it. The
+    parameter set is the cheapest whose noise stays under the rounding error of ``bits``-bit fixed
+    point: usually degree 8192 with primes of 60, 60, 60 bits, 64 bytes a value. `error` says what a
+    round's noise is. ``BFV`` is exact, smaller and needs none of this.
 
     Raises:
         ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a
@@ -168,7 +174,7 @@ class CKKS(HomomorphicChannel):
     encryption: Encryption = "public"
     flooding_bits: int = 40
     releases: int = 1000
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     workers: int = 1
 
@@ -192,7 +198,7 @@ class CKKS(HomomorphicChannel):
         for lattice in parameters.ckks(self.max_clients):
             if (
                 flooding.deviation(
-                    lattice, largest, self.max_clients, self.flooding_bits, self._releases
+                    lattice, largest, self.max_clients, self.flooding_bits, self.releases
                 )
                 <= rounding
             ):
@@ -204,10 +210,6 @@ class CKKS(HomomorphicChannel):
         )
 
     @property
-    def _releases(self) -> int:
-        return self.releases * (READERS if self.keys == "shared" else 1)
-
-    @property
     def able(self) -> Able:
         """As every homomorphic channel; sums carry flooding noise."""
         return replace(self._able(), approximate=self.error)
@@ -216,9 +218,7 @@ class CKKS(HomomorphicChannel):
         """Standard deviation of the flooding noise in one value of the weighted sum of the whole
         cohort.
         """
-        noise = flooding.deviation(
-            self._lattice(), plan, plan.n, self.flooding_bits, self._releases
-        )
+        noise = flooding.deviation(self._lattice(), plan, plan.n, self.flooding_bits, self.releases)
         return noise * plan.l2 * plan.max_weight
 
     def describe(self) -> str:
@@ -239,7 +239,7 @@ class CKKS(HomomorphicChannel):
             self.max_clients,
             self.encryption,
             self.flooding_bits,
-            self._releases,
+            self.releases,
             self.workers,
         )
 

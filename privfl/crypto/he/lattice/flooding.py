@@ -5,19 +5,22 @@ key (Li and Micciancio 2021). A release adds Gaussian noise of standard deviatio
 t (Li, Micciancio, Schultz, Sorrell 2022, theorem 2 with corollary 2), where t bounds the L2 norm of
 all that the ciphertext's noise and double precision move in a release, T is how many releases one
 key makes and s the bits of statistical security. Then nothing about the noise underneath can be
-told.
+told. The noise of a release is drawn from the key, the encrypted sum and the round: who opens one
+sum again releases nothing new, and honest holders of one key agree.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
+import struct
 
 import numpy as np
 
 from privfl.core import RoundPlan
 from privfl.crypto.he.lattice.parameters import Lattice
-from privfl.crypto.he.wire import Numbers
+from privfl.crypto.he.wire import Numbers, Parts, digest
+from privfl.crypto.primitives import backend, derive, keystream_words
 
 DOUBLE = 16 * 2.0**-53
 """Relative L2 error of decoding in doubles: log2 of the degree (at most 13) roundings of half a
@@ -48,10 +51,19 @@ def deviation(lattice: Lattice, plan: RoundPlan, clients: int, bits: int, releas
     return float(math.sqrt(12 * releases) * 2.0 ** (bits / 2) * moved(lattice, plan, clients))
 
 
-def gaussian(n: int) -> Numbers:
-    """Standard normal values [n] from the operating system's randomness (Box and Muller 1958)."""
+def seed(secret: bytes, ciphertext: Parts, plan: RoundPlan, count: int) -> bytes:
+    """The seed [32 bytes] of one release's noise: a pseudo-random function under the secret key of
+    the encrypted sum, the round and the number of contributions, which scales the noise.
+    """
+    facts = digest(plan.session) + digest(plan.part.encode())
+    facts += struct.pack("<qI", plan.number, count) + b"".join(map(digest, ciphertext))
+    return derive(hashlib.sha256(secret).digest(), digest(facts), "he/flooding")
+
+
+def gaussian(n: int, seed: bytes) -> Numbers:
+    """Standard normal values [n] from a seed's expansion (Box and Muller 1958)."""
     pairs = -(-n // 2)
-    raw = np.frombuffer(os.urandom(16 * pairs), dtype="<u8").reshape(2, pairs)
+    raw = keystream_words(seed, 2 * pairs, "<u8", backend()).astype(np.uint64).reshape(2, pairs)
     uniform = ((raw >> np.uint64(11)) + 0.5) * 2.0**-53
     radius, angle = np.sqrt(-2 * np.log(uniform[0])), 2 * np.pi * uniform[1]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]

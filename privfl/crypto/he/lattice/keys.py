@@ -5,18 +5,20 @@ made when they are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import tenseal.sealapi as seal
 
 from privfl.core import Buffer, KeepsSecrets, RoundPlan
-from privfl.crypto.he.lattice.flooding import deviation, gaussian
+from privfl.crypto.he.lattice import frames
+from privfl.crypto.he.lattice.flooding import deviation, gaussian, seed
 from privfl.crypto.he.lattice.parameters import Lattice
-from privfl.crypto.he.lattice.seal import context, encoders, generate, load, passage
+from privfl.crypto.he.lattice.residues import Form, body_of, chunks_of
+from privfl.crypto.he.lattice.seal import context, encoders, passage
 from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
-from privfl.crypto.he.workers import spread
+from privfl.crypto.he.workers import isolated, spread
 
 Encryption: TypeAlias = Literal["public", "symmetric", "seeded"]
 
@@ -49,48 +51,66 @@ class LatticePublic:
                 f"not a {lattice.scheme} public key of the parameters that this channel uses"
             )
         with passage() as file:
-            file.into(seal.PublicKey(), context(lattice), fields[1])
+            frames.public_key(file, lattice, fields[1])
         return cls(lattice, bytes(fields[1]), workers)
 
     def encrypt(self, numbers: Numbers, plan: RoundPlan) -> Parts:
         """One ciphertext for every ``slots`` numbers."""
-        return (pack(_encrypted(self.lattice, "public", self.public, numbers, self.workers)),)
+        return _encrypted(self.lattice, "public", self.public, numbers, self.workers)
 
     def check(self, ciphertext: Parts, plan: RoundPlan) -> None:
-        """Refuse another number of ciphertexts, and what SEAL does not read as one.
+        """Refuse another length, residues that are none, and what hides nothing.
 
         Raises:
             Refused: and why.
         """
-        with passage() as file:
-            for chunk in self._chunks(ciphertext, plan):
-                load(file, self.lattice, chunk)
+        for chunk in self.whole([ciphertext], plan)[0]:
+            frames.opened(self.lattice, chunk)
 
     def add(self, ciphertexts: Sequence[Parts], plan: RoundPlan) -> Parts:
-        """Sums, chunk by chunk.
+        """Sums, chunk by chunk: of residues, modulo each prime.
 
         Raises:
             Refused: nothing to add, or what is no ciphertext of these parameters.
         """
         if not ciphertexts:
             raise Refused("there is nothing to add")
-        evaluator, sums = seal.Evaluator(context(self.lattice)), []
-        with passage() as file:
-            for chunks in zip(
-                *(self._chunks(ciphertext, plan) for ciphertext in ciphertexts), strict=True
-            ):
-                total = load(file, self.lattice, chunks[0])
-                for chunk in chunks[1:]:
-                    evaluator.add_inplace(total, load(file, self.lattice, chunk))
-                sums.append(file.out(total))
-        return (pack(sums),)
+        code, sums = frames.residues(self.lattice), []
+        moduli = np.array(code.primes, dtype=np.uint64)[:, None]
+        for chunks in zip(*self.whole(ciphertexts, plan), strict=True):
+            total = frames.opened(self.lattice, chunks[0])
+            for chunk in chunks[1:]:
+                total += frames.opened(self.lattice, chunk)
+                total = np.minimum(total, total - moduli)  # below its prime, a difference wraps
+            sums.append(code.packed(total))
+        return (body_of("whole", sums),)
 
-    def _chunks(self, ciphertext: Parts, plan: RoundPlan) -> list[memoryview]:
-        chunks = unpack(ciphertext[0]) if len(ciphertext) == 1 else []
+    def whole(self, ciphertexts: Sequence[Parts], plan: RoundPlan) -> list[Sequence[Buffer]]:
+        """The chunks [contributions or fewer, chunks] of contributions, without the seeded form:
+        of those that have it the sum, in their place. SEAL draws what their seeds stand for, in
+        worker processes where there are any; then one process a contribution.
+
+        Raises:
+            Refused: another number of chunks, or a residue that is none.
+        """
+        whole: list[Sequence[Buffer]] = []
+        seeded: list[list[bytes]] = []
+        for ciphertext in ciphertexts:
+            form, chunks = self._chunks(ciphertext, plan)
+            if form == "whole":
+                whole.append(chunks)
+            else:
+                seeded.append([bytes(chunk) for chunk in chunks])
+        if not seeded:
+            return whole
+        if self.workers <= 1:
+            return [*whole, _sown((self.lattice, seeded))]
+        jobs = [(self.lattice, [chunks]) for chunks in seeded]
+        return [*whole, *isolated(_sown, jobs, self.workers)]
+
+    def _chunks(self, ciphertext: Parts, plan: RoundPlan) -> tuple[Form, list[memoryview]]:
         wanted = -(-(plan.d + 1) // self.lattice.slots)
-        if len(chunks) != wanted:
-            raise Refused(f"{len(chunks)} ciphertexts where {wanted} were due")
-        return chunks
+        return chunks_of(ciphertext, frames.sizes(self.lattice), wanted)
 
 
 class LatticeSecret(KeepsSecrets):
@@ -119,12 +139,8 @@ class LatticeSecret(KeepsSecrets):
         """
         if self.encryption == "public":
             return self.public.encrypt(numbers, plan)
-        return (
-            pack(
-                _encrypted(
-                    self.public.lattice, self.encryption, self.secret, numbers, self.public.workers
-                )
-            ),
+        return _encrypted(
+            self.public.lattice, self.encryption, self.secret, numbers, self.public.workers
         )
 
     def decrypt(self, ciphertext: Parts, plan: RoundPlan, count: int) -> Numbers:
@@ -137,14 +153,15 @@ class LatticeSecret(KeepsSecrets):
         lattice = self.public.lattice
         if lattice.scheme == "bfv":
             return numbers
-        released: Numbers = numbers + deviation(
+        noise = gaussian(len(numbers), seed(self.secret, ciphertext, plan, count))
+        released: Numbers = numbers + noise * deviation(
             lattice, plan, count, self.flooding_bits, self.releases
-        ) * gaussian(len(numbers))
+        )
         return released
 
     def _decrypted(self, ciphertext: Parts, plan: RoundPlan) -> Numbers:
         lattice, workers = self.public.lattice, self.public.workers
-        chunks = [bytes(chunk) for chunk in self.public._chunks(ciphertext, plan)]
+        chunks = [bytes(chunk) for chunk in self.public.whole([ciphertext], plan)[0]]
         step = -(-len(chunks) // workers)
         jobs = [(lattice, self.secret, chunks[i : i + step]) for i in range(0, len(chunks), step)]
         return np.concatenate(spread(_open, jobs, workers))[: plan.d + 1]
@@ -152,37 +169,53 @@ class LatticeSecret(KeepsSecrets):
 
 def fresh(lattice: Lattice, workers: int) -> tuple[LatticePublic, bytes]:
     """A new key pair."""
-    public, secret = generate(lattice)
+    public, secret = frames.generate(lattice)
     return LatticePublic(lattice, public, workers), secret
 
 
 def _encrypted(
     lattice: Lattice, how: Encryption, key: bytes, numbers: Numbers, workers: int
-) -> list[Buffer]:
+) -> Parts:
     slots = lattice.slots
     step = -(-len(numbers) // (slots * workers)) * slots
     jobs = [(lattice, how, key, numbers[i : i + step]) for i in range(0, len(numbers), step)]
-    return spread(_close, jobs, workers)
+    chunks = spread(_close, jobs, workers)
+    return (body_of("seeded" if how == "seeded" else "whole", chunks),)
 
 
-def _close(job: tuple[Lattice, Encryption, bytes, Numbers]) -> list[Buffer]:
+def _close(job: tuple[Lattice, Encryption, bytes, Numbers]) -> list[bytes]:
     lattice, how, key, numbers = job
     encode, _ = encoders(lattice)
     made, closed, slots = context(lattice), [], lattice.slots
     with passage() as file:
-        kind: Any = seal.PublicKey if how == "public" else seal.SecretKey
-        encryptor = seal.Encryptor(made, file.into(kind(), made, key))
+        read = frames.public_key if how == "public" else frames.secret_key
+        encryptor = seal.Encryptor(made, read(file, lattice, key))
         for i in range(0, len(numbers), slots):
             plain, ciphertext = seal.Plaintext(), seal.Ciphertext()
             encode(numbers[i : i + slots], plain)
+            if how == "seeded":
+                sealed = encryptor.encrypt_symmetric(plain)
+                closed.append(frames.closed_seeded(file, lattice, sealed))
+                continue
             if how == "public":
                 encryptor.encrypt(plain, ciphertext)
-            elif how == "symmetric":
-                encryptor.encrypt_symmetric(plain, ciphertext)
             else:
-                ciphertext = encryptor.encrypt_symmetric(plain)
-            closed.append(file.out(ciphertext))
-    return list(closed)
+                encryptor.encrypt_symmetric(plain, ciphertext)
+            closed.append(frames.closed(file, lattice, ciphertext))
+    return closed
+
+
+def _sown(job: tuple[Lattice, list[list[bytes]]]) -> list[bytes]:
+    """The sum of seeded contributions, whole."""
+    lattice, contributions = job
+    evaluator, sums = seal.Evaluator(context(lattice)), []
+    with passage() as file:
+        for first, *others in zip(*contributions, strict=True):
+            total = frames.expanded(file, lattice, first)
+            for chunk in others:
+                evaluator.add_inplace(total, frames.expanded(file, lattice, chunk))
+            sums.append(frames.closed(file, lattice, total))
+    return sums
 
 
 def _open(job: tuple[Lattice, bytes, list[bytes]]) -> list[Numbers]:
@@ -190,9 +223,9 @@ def _open(job: tuple[Lattice, bytes, list[bytes]]) -> list[Numbers]:
     _, decode = encoders(lattice)
     made, opened = context(lattice), []
     with passage() as file:
-        decryptor = seal.Decryptor(made, file.into(seal.SecretKey(), made, key))
+        decryptor = seal.Decryptor(made, frames.secret_key(file, lattice, key))
         for chunk in chunks:
             plain = seal.Plaintext()
-            decryptor.decrypt(load(file, lattice, chunk), plain)
+            decryptor.decrypt(frames.load(file, lattice, chunk), plain)
             opened.append(decode(plain))
     return opened

@@ -1,5 +1,5 @@
-"""The few SEAL calls that we need, through TenSEAL's own binding of them: contexts, keys,
-ciphertexts as bytes.
+"""The few SEAL calls that we need, through TenSEAL's own binding of them: contexts, encoders,
+objects as bytes.
 
 The binding saves to paths only, so bytes pass through an anonymous file in memory: no key touches a
 disk.
@@ -34,7 +34,10 @@ class Passage:
     def out(self, item: Any) -> bytes:
         """What the object saves."""
         item.save(self.path)  # opens it anew, and so cuts off what was there
-        return os.pread(self.handle, os.fstat(self.handle).st_size, 0)
+        size, data = os.fstat(self.handle).st_size, b""
+        while len(data) < size:
+            data += os.pread(self.handle, size - len(data), len(data))
+        return data
 
     def into(self, item: Any, context: Any, data: bytes | memoryview) -> Any:
         """The object, loaded and validated by SEAL.
@@ -42,9 +45,10 @@ class Passage:
         Raises:
             Refused: these bytes are none.
         """
-        os.pwrite(
-            self.handle, data, 0
-        )  # what an earlier object left behind it is never read: SEAL's head says how long it is
+        os.ftruncate(self.handle, 0)  # or SEAL would read on in what lay here before
+        rest, at = memoryview(data), 0
+        while at < len(rest):  # a write may be short
+            at += os.pwrite(self.handle, rest[at:], at)
         try:
             item.load(context, self.path)
         except BAD_BYTES as error:
@@ -90,15 +94,6 @@ def context(lattice: Lattice) -> Any:
     return made
 
 
-def generate(lattice: Lattice) -> tuple[bytes, bytes]:
-    """A fresh key pair: public, secret."""
-    keys = seal.KeyGenerator(context(lattice))
-    public = seal.PublicKey()
-    keys.create_public_key(public)
-    with passage() as file:
-        return file.out(public), file.out(keys.secret_key())
-
-
 def encoders(lattice: Lattice) -> tuple[Callable[[Numbers, Any], None], Callable[[Any], Numbers]]:
     """How a chunk of numbers becomes a plaintext, and back."""
     if lattice.scheme == "bfv":
@@ -116,24 +111,3 @@ def encoders(lattice: Lattice) -> tuple[Callable[[Numbers, Any], None], Callable
             floating.decode_double(plain), dtype=np.float64, count=lattice.slots
         ),
     )
-
-
-def load(file: Passage, lattice: Lattice, data: bytes | memoryview) -> Any:
-    """A ciphertext that can be added to others of this parameter set.
-
-    Raises:
-        Refused: it is none.
-    """
-    made = context(lattice)
-    ciphertext = file.into(seal.Ciphertext(), made, data)
-    if (
-        ciphertext.size() != 2
-        or ciphertext.is_transparent()
-        or ciphertext.parms_id() != made.first_parms_id()
-    ):
-        raise Refused(
-            "a ciphertext that is not fresh: another size or level, or one that hides nothing"
-        )
-    if lattice.scheme == "ckks" and ciphertext.scale != 2.0**lattice.scale_bits:
-        raise Refused("a ciphertext of another scale")
-    return ciphertext

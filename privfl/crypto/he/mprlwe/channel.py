@@ -5,12 +5,15 @@ unaudited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from privfl.core import (
+    Able,
     ClientId,
+    Guarantee,
     KnownKeys,
+    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -23,12 +26,9 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.guarantee import SchemeLies
+from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
 from privfl.crypto.he.lies import two_sums
-from privfl.crypto.he.mprlwe.keys import (
-    noise,
-    pieces,
-)
+from privfl.crypto.he.mprlwe.keys import pieces, smudging_distance
 from privfl.crypto.he.mprlwe.lies import (
     answers_anew,
     combined,
@@ -41,6 +41,11 @@ from privfl.crypto.he.mprlwe.scheme import JointScheme
 from privfl.crypto.he.mprlwe.view import opened
 from privfl.crypto.he.parameters import Arrangement
 
+ONE_CLIENT = (
+    "One client that lies can read the joint key off the published sum, and with the server then"
+    " every update, without a decryptor: use one_time_rlwe."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class MultiPartyRLWE(HomomorphicChannel):
@@ -51,15 +56,18 @@ class MultiPartyRLWE(HomomorphicChannel):
     ``holders`` decryptors (3 to 5) make a joint key by commit-then-reveal; the secret exists only
     in pieces, any ``threshold`` decryptors hold all of them, and fewer decrypt to noise. Ring
     degree 4096 and q = 2^96 with ternary secrets: within the 128-bit limit (109 bits) of the
-    homomorphic encryption standard. Each part of a decryption carries uniform noise of
-    2^``smudge_bits``, which hides the key: `smudging_distance` says how well. Headroom counts
-    truncation, noise and smudging; docs/mp-rlwe.md derives it.
+    homomorphic encryption standard. Each part of a decryption carries Gaussian noise of standard
+    deviation 2^``smudge_bits``, which hides the key over ``releases`` sums (every part of a round
+    is one): `smudging_distance` says how well, rounds that it does not hide to 2^-40 are refused,
+    and after so many sums decryptors open no more. Headroom counts truncation, noise and smudging;
+    docs/mp-rlwe.md derives it.
 
     Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
     cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
-    overlapping sums opened, and read their difference. A client that makes a ciphertext of its own
-    choice can show the server the joint key. With ``verify_sum=False`` the server takes the key
-    alone: one chosen ciphertext through the decryptors gives it away.
+    overlapping sums opened, and read their difference. ONE CLIENT THAT LIES READS THE JOINT KEY:
+    it picks its own c1, and reads the key off the published sum; with the server it then reads
+    every update. For experiments; take `OneTimeRLWE`. With ``verify_sum=False`` the server takes
+    the key alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.
@@ -72,13 +80,15 @@ class MultiPartyRLWE(HomomorphicChannel):
     holders: int = 3
     threshold: int = 2
     smudge_bits: int = 67
-    min_clients: int = 2
+    releases: int = 1000
+    min_clients: int | None = None
     verify_sum: bool = True
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
     def __post_init__(self) -> None:
         require.within(3, 5, holders=self.holders)
-        require.within(40, 90, smudge_bits=self.smudge_bits)
+        require.within(40, 76, smudge_bits=self.smudge_bits)
+        require.at_least(1, releases=self.releases)
         require.within(2, 24, bits=self.bits)
         FixedPoint(self.bits, self.rounding)
         self.describe()  # refuses impossible arrangements
@@ -90,6 +100,8 @@ class MultiPartyRLWE(HomomorphicChannel):
             FixedPoint(self.bits, self.rounding),
             len(pieces(self.holders, self.threshold)),
             self.smudge_bits,
+            self.releases,
+            self.holders - self.threshold + 1,
         )
 
     @property
@@ -107,11 +119,30 @@ class MultiPartyRLWE(HomomorphicChannel):
     @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
-        return Arrangement("joint", self.min_clients, self.verify_sum, self.holders, self.threshold)
+        return Arrangement(
+            "joint",
+            self.min_clients,
+            self.verify_sum,
+            self.holders,
+            self.threshold,
+            self.releases,
+        )
+
+    @property
+    def able(self) -> Able:
+        """As every homomorphic channel, and the warning that one client can take the key."""
+        made = self._able()
+        return replace(made, warnings=(*made.warnings, ONE_CLIENT))
+
+    @property
+    def guarantee(self) -> Guarantee[Liars]:
+        """As every homomorphic channel, on the assumption that clients make honest ciphertexts."""
+        made = he_guarantee(self.arrangement, self.own_lies)
+        return replace(made, assumes=(*made.assumes, "clients that do not pick their own c1"))
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Experimental and unaudited. {HomomorphicChannel.describe(self)}"
+        return f"Experimental and unaudited. {ONE_CLIENT} {HomomorphicChannel.describe(self)}"
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> JointClient:
         """A client that encrypts and signs; raises as `keyring`."""
@@ -132,13 +163,15 @@ class MultiPartyRLWE(HomomorphicChannel):
         return JointDecryptor(self.keyring(who, identity, directory), index, self.smudge_bits)
 
     def smudging_distance(self, plan: RoundPlan) -> float:
-        """Statistical distance, a coefficient, between a part of a decryption and one made without
-        the key; worst-case noise.
+        """Statistical distance between all parts of decryptions under one key and the same made
+        without it: over all coefficients, all ``releases`` rounds like this one, and all holders
+        that answer for a piece. Rounds for which it is over 2^-40 are refused.
         """
-        return float(noise(plan.n, self.scheme.count) / 2.0 ** (self.smudge_bits + 1))
+        shows = self.holders - self.threshold + 1
+        return smudging_distance(plan, self.scheme.count, self.smudge_bits, self.releases, shows)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
-        the server; nothing, for anybody else.
+        """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
+        anybody else.
         """
         return opened(self.scheme, received, members)

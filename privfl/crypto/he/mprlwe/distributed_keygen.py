@@ -196,7 +196,12 @@ class DistributedKeygen(KeepsSecrets):
         """
         key = self.ring.key()
         return KEY + pack(
-            [key.key_id, key.to_bytes() if self.index == 0 else b"", self.ring.identity.hello]
+            [
+                key.key_id,
+                key.to_bytes() if self.index == 0 else b"",
+                self.ring.identity.hello,
+                self.ring.roster.get("server", b""),
+            ]
         )
 
 
@@ -230,9 +235,14 @@ class KeygenObserver(KeepsSecrets):
 
     def _hear(self, sender: PartyId, body: Buffer) -> None:
         try:
-            name, key, hello = (bytes(item) for item in unpack(body[1:]))
+            name, key, hello, server = (bytes(item) for item in unpack(body[1:]))
         except (Refused, ValueError):
             raise Abort(f"{self.ring.who} got a garbled key", blamed=sender) from None
+        if server and not self.ring.meet("server", server):
+            raise Abort(
+                f"{self.ring.who} was told keys of the server that are not in the directory",
+                blamed=sender,
+            )
         if not self.ring.meet(sender, hello):
             raise Abort(
                 f"{self.ring.who} was told a key by {sender} under keys that are not in the"

@@ -8,6 +8,7 @@ noise. With t = n every decryptor holds one piece of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -34,6 +35,28 @@ from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
 
 _KIND = b"mp-rlwe"
+SIGMAS = 9
+"""Headroom over smudging, in standard deviations: 2e-19 a coefficient."""
+
+
+def smudging_distance(
+    plan: RoundPlan, count: int, smudge_bits: int, releases: int, shows: int
+) -> float:
+    """Statistical distance between all that ``releases`` rounds like this one show of the key, each
+    piece by up to ``shows`` holders, and the same made without the key.
+
+    The parts of a round can be imitated up to the encryption's noise, of norm t over all
+    coefficients. Gaussians of deviation s that are t apart have Kullback-Leibler divergence
+    t^2 / 2 s^2, divergences add over shows and rounds, and Pinsker's inequality makes a distance.
+
+    >>> plan = RoundPlan(0, tuple(range(100)), d=1_000_000, l2=1.0)
+    >>> round(math.log2(smudging_distance(plan, 3, 67, releases=1000, shows=2)), 1)
+    -40.4
+    """
+    coefficients = -(-(plan.d + 1) // N) * N
+    norm2 = coefficients * (ERROR / 2) * max(plan.n, 1) * (4 * N * count / 3 + 1)
+    divergence = releases * shows * norm2 / 2.0 ** (2 * smudge_bits + 1)
+    return math.sqrt(divergence / 2)
 
 
 def pieces(holders: int, threshold: int) -> tuple[tuple[int, ...], ...]:
@@ -64,10 +87,11 @@ def noise(clients: int, count: int) -> int:
 
 
 def room(plan: RoundPlan, top: int, count: int, smudge_bits: int) -> int:
-    """What is left of half of a plaintext step when everything that can go wrong does; a round fits
-    where this is above 0.
+    """What is left of half of a plaintext step when everything that can go wrong does, smudging of
+    nine standard deviations included; a round fits where this is above 0.
     """
-    worst = plan.n * (1 << 63) + noise(plan.n, count) + count * (1 << smudge_bits)
+    smudging = math.isqrt((SIGMAS**2 * count) << (2 * smudge_bits)) + 1
+    worst = plan.n * (1 << 63) + noise(plan.n, count) + smudging
     return (1 << (95 - plain_bits(plan, top))) - worst if plain_bits(plan, top) <= 31 else -worst
 
 

@@ -125,7 +125,9 @@ def request_pieces(holders: int, threshold: int) -> Request:
     """A request for the pieces of the key that one of a group answers for."""
     layout = pieces(holders, threshold)
 
-    def request(group: Sequence[PartyId], who: PartyId, messages: Sequence[SignedMessage]) -> bytes:
+    def request(
+        server: Opening, group: Sequence[PartyId], who: PartyId, messages: Sequence[SignedMessage]
+    ) -> bytes:
         taken: set[int] = set()
         for member in group:
             index = int(member.rpartition("/")[2])

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import KeepsSecrets
-from privfl.crypto.he.mprlwe.ring import LIMBS, N, Small, Words
+from privfl.crypto.he.mprlwe.ring import LIMBS, N, Small, Words, carried
 
 ERROR = 24
 """Errors are centred binomial of this parameter: standard deviation sqrt(24 / 2) = 3.46, magnitude
 at most 24.
 """
+_STEP, _AT_ONCE = 28, 16
 _PAIRS, _FOURS, _EIGHTS = (
     np.uint64(x) for x in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
 )
@@ -53,21 +54,33 @@ class Stream(KeepsSecrets):
         return errors
 
     def smudge(self, k: int, bits: int) -> Words:
-        """Uniform in [-2^bits, 2^bits) as limbs mod 2^96, [3, k, N]; bits from 33 to 94."""
-        words = (
-            np.frombuffer(self.bytes(4 * LIMBS * k * N), dtype="<u4")
-            .astype(np.uint32)
-            .reshape(LIMBS, k, N)
-        )
-        above = bits + 1 - 64
-        if above > 0:
-            words[2] = (words[2] >> np.uint32(32 - above)) - np.uint32(1 << (above - 1))
-        else:
-            words[1] >>= np.uint32(-above)
-            negative = words[1] < np.uint32(1 << (31 + above))
-            words[1] -= np.uint32(1 << (31 + above))
-            words[2] = np.where(negative, np.uint32(0xFFFFFFFF), np.uint32(0))
-        return words
+        """Gaussian integers of standard deviation 2^bits as limbs mod 2^96, [3, k, N]; bits from 40
+        to 76.
+
+        A double has no low bits at such a width, so two are added: one of deviation 2^32, and 2^28
+        times one of deviation 2^(bits - 28). The first is 16 times wider than the steps of the
+        second, which makes the sum a Gaussian over all integers (Micciancio and Walter 2017,
+        theorem 2).
+        """
+        out = np.empty((LIMBS, k, N), dtype=np.uint32)
+        for start in range(0, k, _AT_ONCE):
+            block = slice(start, min(start + _AT_ONCE, k))
+            first, second = self._normal((block.stop - start) * N)
+            wide = np.rint(first * 2.0 ** (bits - _STEP)).astype(np.int64).reshape(-1, N)
+            narrow = np.rint(second * 2.0 ** (_STEP + 4)).astype(np.int64).reshape(-1, N)
+            low = ((wide & ((1 << (32 - _STEP)) - 1)) << _STEP) + narrow
+            out[:, block] = carried(low, wide >> (32 - _STEP), np.zeros_like(low))
+        return out
+
+    def _normal(self, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Two independent sets [n] of standard normal values (Box and Muller 1958), from a uniform
+        number of 128 bits, which reaches 13 standard deviations, and an angle.
+        """
+        high, low, turn = np.frombuffer(self.bytes(24 * n), dtype="<u8").reshape(3, n)
+        uniform = (high.astype(np.float64) + (low.astype(np.float64) + 0.5) * 2.0**-64) * 2.0**-64
+        radius = np.sqrt(-2 * np.log(uniform))
+        angle = (turn >> np.uint64(11)).astype(np.float64) * (2 * np.pi * 2.0**-53)
+        return radius * np.cos(angle), radius * np.sin(angle)
 
 
 def _set_bits(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

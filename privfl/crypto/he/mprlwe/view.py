@@ -17,8 +17,8 @@ from privfl.crypto.he.wire import Refused, SignedMessage, Topic
 def opened(
     scheme: JointScheme, received: Received, members: Mapping[PartyId, Member]
 ) -> Rows | Total | None:
-    """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for the
-    server; nothing, for anybody else.
+    """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
+    anybody else.
     """
     rings = [  # clients last: they need not know each other
         m.ring
@@ -33,7 +33,7 @@ def opened(
     for member in members.values():
         if isinstance(member, JointDecryptor):
             held |= member.held
-    mail = list(messages_in(received))
+    mail = list(messages_in(received, rings))
     server = next((m.ring for m in members.values() if isinstance(m, JointServer)), None)
     known = next(ring for ring in rings if ring.public is public)
     whole = {  # whoever has the server's mail; decryptors alone are sent one half

@@ -34,6 +34,8 @@ class PaillierScheme(IntegerCode):
     threads: int
     least_bits: int
     key_file: str | None
+    holders: int = 0
+    """Of a key that is split; 0 where it is not."""
 
     def generate(self) -> tuple[PaillierPublic, PaillierSecret]:
         """A fresh key pair, or the one in the key file; a new key goes into the file where one is
@@ -43,11 +45,15 @@ class PaillierScheme(IntegerCode):
         return secret.public, secret
 
     def _fresh(self) -> PaillierSecret:
-        return generate(self.key_bits, self.code.bits, self.exponent_bits, self.threads)
+        safe = self.holders > 0
+        return generate(self.key_bits, self.code.bits, self.exponent_bits, self.threads, safe=safe)
 
     def public(self, data: bytes) -> PaillierPublic:
         """Read a public key of this value width."""
-        return self._fitting(PaillierPublic.from_bytes(data, self.threads, self.least_bits))
+        public = self._fitting(PaillierPublic.from_bytes(data, self.threads, self.least_bits))
+        if len(public.checks) != (self.holders + 1 if self.holders else 0):
+            raise Refused("a Paillier key with checks for another number of shares")
+        return public
 
     def secret(self, data: bytes) -> PaillierSecret:
         """Read a secret key of this value width."""
@@ -77,11 +83,13 @@ class PaillierScheme(IntegerCode):
                 (1 << min(56, self.key_bits - 1)) // (2 * self.code.top),
             )
 
-    def split(self, secret: SecretKey, holders: int, threshold: int) -> list[PaillierShare]:
-        """Shamir shares.
+    def split(
+        self, secret: SecretKey, holders: int, threshold: int
+    ) -> tuple[PaillierPublic, list[PaillierShare]]:
+        """Shamir shares, and the public key with what their parts are checked against.
 
         Raises:
-            ConfigError: another scheme's key.
+            ConfigError: another scheme's key, or one that is not of safe primes.
         """
         if not isinstance(secret, PaillierSecret):
             raise ConfigError("only a Paillier key is split here.")
@@ -90,6 +98,19 @@ class PaillierScheme(IntegerCode):
     def share(self, data: bytes) -> PaillierShare:
         """Read a share."""
         return PaillierShare.from_bytes(data, self.threads, self.least_bits)
+
+    def proven(
+        self, public: PublicKey, ciphertext: Parts, part: Parts, index: int, plan: RoundPlan
+    ) -> None:
+        """Refuse what is not this holder's part.
+
+        Raises:
+            ConfigError: another scheme's key.
+            Refused: another form, or a proof that does not hold.
+        """
+        if not isinstance(public, PaillierPublic):
+            raise ConfigError("only a Paillier key is used here.")
+        shamir.proven(public, ciphertext, part, index, plan)
 
     def combine(
         self,
@@ -134,7 +155,7 @@ class Paillier(HomomorphicChannel):
     bits: int = 16
     keys: Keys = "authority"
     key_bits: int = 3072
-    min_clients: int = 2
+    min_clients: int | None = None
     verify_sum: bool = True
     holders: int = 3
     threshold: int = 2
@@ -176,7 +197,13 @@ class Paillier(HomomorphicChannel):
         """Paillier with these parameters."""
         code = FixedPoint(self.bits, self.rounding)
         return PaillierScheme(
-            code, self.key_bits, self.exponent_bits, self.threads, self._least_bits, self.key_file
+            code,
+            self.key_bits,
+            self.exponent_bits,
+            self.threads,
+            self._least_bits,
+            self.key_file,
+            self.holders if self.keys == "threshold" else 0,
         )
 
     @property
@@ -186,7 +213,8 @@ class Paillier(HomomorphicChannel):
             return SchemeLies()
         return SchemeLies(
             moves=moves_the_sum,
-            says="moves its part, which nothing proves right",
+            says="moves its part, and is named because no proof fits it",
+            proven=True,
             twice=two_sums(all_of_them, combined, answers_anew),
         )
 

@@ -13,10 +13,10 @@ import gmpy2
 from privfl.core import ConfigError, KeepsSecrets, RoundPlan
 from privfl.crypto.he.paillier.blinding import BlindingPool, powers, short_powers
 from privfl.crypto.he.paillier.packing import Slots
+from privfl.crypto.he.paillier.safe_primes import safe_prime
 from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
 
-SMALL_FACTORS = (3, 5, 7, 11, 13)
 _KIND = b"paillier"
 
 
@@ -25,15 +25,24 @@ class PaillierPublic(KeepsSecrets):
     not: then r^n).
 
     ``bits`` is the width of a value, ``exponent_bits`` the length of the blinding exponent: half of
-    n by default. Its pool of blinding factors is secret, so it does not serialise; `to_bytes`
-    writes what is public. Encryption is IND-CPA under decisional composite residuosity; exponents
-    shorter than |n| / 2 assume that h_s^r with short r looks random too.
+    n by default. ``checks`` of a key that is split: a square v, and v^(holders! s_i) for the share
+    of every holder, which parts of a decryption are checked against. Its pool of blinding factors
+    is secret, so it does not serialise; `to_bytes` writes what is public. Encryption is IND-CPA
+    under decisional composite residuosity; exponents shorter than |n| / 2 assume that h_s^r with
+    short r looks random too.
     """
 
     def __init__(
-        self, n: int, hs: int, bits: int, exponent_bits: int | None = None, threads: int = 1
+        self,
+        n: int,
+        hs: int,
+        bits: int,
+        exponent_bits: int | None = None,
+        threads: int = 1,
+        checks: tuple[int, ...] = (),
     ) -> None:
         self.n, self.hs, self.bits, self.threads = n, hs, bits, threads
+        self.checks = checks
         self.exponent_bits = exponent_bits or n.bit_length() // 2
         self.n2 = n * n
         self.pool = BlindingPool()
@@ -49,9 +58,10 @@ class PaillierPublic(KeepsSecrets):
         return -(-self.n2.bit_length() // 8)
 
     def to_bytes(self) -> bytes:
-        """n, h_s, the value's width and the exponent's."""
+        """n, h_s, the value's width and the exponent's; then what parts are checked against."""
         small = self.bits.to_bytes(1, "little") + self.exponent_bits.to_bytes(4, "little")
-        return pack([_KIND, _bytes(self.n), _bytes(self.hs), small])
+        checks = (check.to_bytes(self.width, "little") for check in self.checks)
+        return pack([_KIND, _bytes(self.n), _bytes(self.hs), small, *checks])
 
     @classmethod
     def from_bytes(cls, data: bytes, threads: int = 1, least_bits: int = 2048) -> PaillierPublic:
@@ -61,7 +71,7 @@ class PaillierPublic(KeepsSecrets):
             Refused: it is none, or it is shorter than ``least_bits``.
         """
         fields = unpack(data)
-        if len(fields) != 4 or fields[0] != _KIND or len(fields[3]) != 5:
+        if len(fields) < 4 or fields[0] != _KIND or len(fields[3]) != 5:
             raise Refused("not a Paillier public key")
         n, hs = int.from_bytes(fields[1], "little"), int.from_bytes(fields[2], "little")
         if n % 2 == 0 or n.bit_length() < least_bits:
@@ -73,7 +83,10 @@ class PaillierPublic(KeepsSecrets):
         exponent_bits = int.from_bytes(fields[3][1:], "little")
         if not 256 <= exponent_bits <= n.bit_length() and least_bits >= 2048:
             raise Refused(f"blinding exponents of {exponent_bits} bits")
-        return cls(n, hs, fields[3][0], exponent_bits, threads)
+        checks = tuple(int.from_bytes(check, "little") for check in fields[4:])
+        if any(not 1 < check < n * n or gmpy2.gcd(check, n) != 1 for check in checks):
+            raise Refused("a Paillier key with degenerate checks of its shares")
+        return cls(n, hs, fields[3][0], exponent_bits, threads, checks)
 
     def slots(self, plan: RoundPlan) -> Slots:
         """How this round packs."""
@@ -234,10 +247,18 @@ def unpacked(public: PaillierPublic, plaintexts: list[int], plan: RoundPlan, cou
         ) from None
 
 
-def generate(key_bits: int, bits: int, exponent_bits: int | None, threads: int) -> PaillierSecret:
-    """A fresh key of ``key_bits``, made for Damgård–Jurik–Nielsen blinding and for splitting."""
+def generate(
+    key_bits: int, bits: int, exponent_bits: int | None, threads: int, *, safe: bool = False
+) -> PaillierSecret:
+    """A fresh key of ``key_bits``, made for Damgård–Jurik–Nielsen blinding; of ``safe`` primes,
+    which splitting needs and which take seconds to find.
+    """
     from Crypto.Math.Primality import generate_probable_prime
 
+    while safe:
+        p, q = safe_prime(key_bits // 2), safe_prime(key_bits // 2)
+        if p != q:
+            return from_primes(p, q, bits, exponent_bits, threads)
     while True:
         p, q = (
             int(generate_probable_prime(exact_bits=key_bits // 2, prime_filter=_fits))
@@ -249,11 +270,10 @@ def generate(key_bits: int, bits: int, exponent_bits: int | None, threads: int) 
 
 def _fits(prime: Any) -> bool:
     number = int(prime)
-    half = (number - 1) // 2
     top_bits = number >> (
         number.bit_length() - 2
     )  # both set, so that the product of two has full length
-    return top_bits == 3 and half % 2 == 1 and all(half % small for small in SMALL_FACTORS)
+    return top_bits == 3 and number % 4 == 3
 
 
 def from_primes(

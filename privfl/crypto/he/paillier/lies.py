@@ -1,5 +1,5 @@
-"""A decryptor's lie under a split Paillier key: its part moves the sum by a constant of its choice,
-and nobody can tell.
+"""A decryptor's lie under a split Paillier key: its part would move the sum by a constant of its
+choice, and its proof does not fit.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class MovingShare(KeepsSecrets):
         """The honest part, moved. Parts are raised to 2 lambda and their product's logarithm is
         divided by 4 holders!^2, so the power is the constant times that over 2 lambda.
         """
-        head, body = self.honest.partial(ciphertext, plan)
+        head, body, proof = self.honest.partial(ciphertext, plan)
         public, scale = self.honest.public, math.factorial(self.honest.holders)
         weight = 2 * lagrange(self.honest.index, range(1, self.threshold + 1), scale)
         power = CONSTANT * 4 * scale * scale * gmpy2.invert(weight, public.n) % public.n
         first = int.from_bytes(bytes(body[: public.width]), "little")
         moved = first * (1 + power * public.n) % public.n2
-        return head, int(moved).to_bytes(public.width, "little") + bytes(body[public.width :])
+        rest = bytes(body[public.width :])
+        return head, int(moved).to_bytes(public.width, "little") + rest, proof
 
 
 def moves_the_sum() -> Liars:

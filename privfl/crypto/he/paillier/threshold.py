@@ -2,11 +2,10 @@
 decrypt, fewer learn nothing.
 
 The secret d is 0 mod m and 1 mod n, with m = (p - 1)(q - 1) / 4, and is shared modulo n m by a
-random polynomial of degree t - 1. The primes are such that m has no prime factor up to 13, so the
-differences of up to nine holders' numbers are units and t - 1 shares say nothing. Safe primes are
-only needed for proofs that a part is right, which this does not give: a part that is wrong at
-random shows as a plaintext that is no sum, and one that a holder chose moves the sum by a constant
-unnoticed (`privfl.crypto.he.paillier.lies`).
+random polynomial of degree t - 1. Only keys of safe primes are split: then m is a product of two
+large primes, so that t - 1 shares say nothing, and every part carries a proof that it is what its
+holder's share makes of the ciphertexts (`privfl.crypto.he.paillier.proofs`). Any t proven parts
+decrypt; whoever's proof fails is named. The dealer that splits the key knows it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ import gmpy2
 
 from privfl.core import ConfigError, KeepsSecrets, PartyId, RoundPlan
 from privfl.crypto.he.paillier.blinding import powers
-from privfl.crypto.he.paillier.keys import SMALL_FACTORS, PaillierPublic, PaillierSecret, unpacked
-from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
+from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, unpacked
+from privfl.crypto.he.paillier.proofs import Statement
+from privfl.crypto.he.paillier.safe_primes import is_safe
+from privfl.crypto.he.wire import Numbers, Parts, Refused, digest, pack, unpack
 
 
 class PaillierShare(KeepsSecrets):
@@ -51,47 +52,100 @@ class PaillierShare(KeepsSecrets):
         if len(fields) != 3 or len(fields[0]) != 2:
             raise Refused("not a share of a Paillier key")
         public = PaillierPublic.from_bytes(bytes(fields[2]), threads, least_bits)
-        return cls(fields[0][0], int.from_bytes(fields[1], "little"), fields[0][1], public)
+        index, holders = fields[0]
+        value = int.from_bytes(fields[1], "little")
+        if public.checks:
+            power = math.factorial(holders) * value
+            if (
+                len(public.checks) != holders + 1
+                or not 1 <= index <= holders
+                or gmpy2.powmod_sec(public.checks[0], power or 1, public.n2) != public.checks[index]
+            ):
+                raise Refused("a share that does not fit what the key says of it")
+        return cls(index, value, holders, public)
 
     def partial(self, ciphertext: Parts, plan: RoundPlan) -> Parts:
-        """c^(2 holders! share) for each element."""
-        public = self.public
-        exponent = 2 * math.factorial(self.holders) * self.value
-        done = powers(public.read(ciphertext, plan), exponent, public.n2, public.threads)
-        return bytes([self.index, self.holders]), b"".join(
-            c.to_bytes(public.width, "little") for c in done
-        )
+        """c^(2 holders! share) for each element, and the proof of all of them where the key has
+        what it is checked against.
+        """
+        public, secret = self.public, math.factorial(self.holders) * self.value
+        elements = public.read(ciphertext, plan)
+        done = powers(elements, 2 * secret, public.n2, public.threads)
+        body = b"".join(c.to_bytes(public.width, "little") for c in done)
+        proof = b""
+        if public.checks:
+            proof = _statement(public, self.index, elements, done, plan).prove(secret)
+        return bytes([self.index, self.holders]), body, proof
 
 
-def split(secret: PaillierSecret, holders: int, threshold: int) -> list[PaillierShare]:
-    """Shares for ``holders``, any ``threshold`` of whom decrypt.
+def _statement(
+    public: PaillierPublic,
+    index: int,
+    elements: Sequence[gmpy2.mpz],
+    parts: Sequence[gmpy2.mpz],
+    plan: RoundPlan,
+) -> Statement:
+    topic = digest(plan.session) + digest(plan.part.encode()) + plan.number.to_bytes(8, "little")
+    base, key = public.checks[0], public.checks[index]
+    return Statement(public.n, base, key, elements, parts, topic + bytes([index]))
+
+
+def proven(
+    public: PaillierPublic, ciphertext: Parts, part: Parts, index: int, plan: RoundPlan
+) -> None:
+    """Refuse what is not the part of the holder of this number in the decryption of a ciphertext.
 
     Raises:
-        ConfigError: the key's primes cannot be shared safely.
+        Refused: another form, another holder's, or a proof that does not hold.
     """
-    p, q, n = secret.p, secret.q, secret.public.n
-    m = (p - 1) * (q - 1) // 4
-    if m % 2 == 0 or any(m % small == 0 for small in SMALL_FACTORS):
+    holders = len(public.checks) - 1
+    if len(part) != 3 or bytes(part[0]) != bytes([index, holders]):
+        raise Refused("a part of a decryption of another form, or another holder's")
+    public.check((part[1],), plan)
+    parts = public.read((part[1],), plan)
+    elements = public.read(ciphertext, plan)
+    _statement(public, index, elements, parts, plan).check(bytes(part[2]))
+
+
+def split(
+    secret: PaillierSecret, holders: int, threshold: int
+) -> tuple[PaillierPublic, list[PaillierShare]]:
+    """Shares for ``holders``, any ``threshold`` of whom decrypt, and the public key with what their
+    parts are checked against.
+
+    Raises:
+        ConfigError: the key's primes are not safe primes.
+    """
+    p, q, old = secret.p, secret.q, secret.public
+    if not (is_safe(p) and is_safe(q)):
         raise ConfigError(
-            "this Paillier key cannot be split: its primes are not made for it. Generate a key here"
-            " instead."
+            "this Paillier key cannot be split: its primes are no safe primes, so nothing could"
+            " prove a part of a decryption. Generate one with keys='threshold'."
         )
+    n, m = old.n, (p - 1) * (q - 1) // 4
     modulus = n * m
     d = m * int(gmpy2.invert(m, n))
     polynomial = [d] + [secrets.randbelow(modulus) for _ in range(threshold - 1)]
-    shares = []
+    values = []
     for index in range(1, holders + 1):
         value = 0
         for coefficient in reversed(polynomial):
             value = (value * index + coefficient) % modulus
-        shares.append(PaillierShare(index, value, holders, secret.public))
-    return shares
+        values.append(value)
+    v = 1
+    while gmpy2.gcd(v, n) != 1 or v <= 1:
+        v = pow(secrets.randbelow(n * n), 2, n * n)
+    scale = math.factorial(holders)
+    checks = (v, *(int(gmpy2.powmod(v, scale * value, n * n)) for value in values))
+    public = PaillierPublic(n, old.hs, old.bits, old.exponent_bits, old.threads, checks)
+    return public, [PaillierShare(i, x, holders, public) for i, x in enumerate(values, start=1)]
 
 
 def combine(
     public: PaillierPublic, partials: Sequence[Parts], plan: RoundPlan, count: int, threshold: int
 ) -> Numbers | None:
-    """The sum, from the first ``threshold`` different holders' parts; None from fewer.
+    """The sum, from the first ``threshold`` different holders' parts, whose proofs have been
+    checked; None from fewer.
 
     Raises:
         Refused: a part has another form, or the outcome is no sum.
@@ -99,7 +153,7 @@ def combine(
     by_index: dict[int, list[gmpy2.mpz]] = {}
     holders = 0
     for part in partials:
-        if len(part) != 2 or len(part[0]) != 2:
+        if len(part) != 3 or len(part[0]) != 2:
             raise Refused("a decryptor's part of another form")
         index, holders = part[0][0], part[0][1]
         public.check((part[1],), plan)

@@ -1,0 +1,39 @@
+"""How the contributions to a release were drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from privfl.core import require
+from privfl.core.errors import ConfigError
+
+Scheme: TypeAlias = Literal["poisson", "fixed_size", "all", "shuffled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the contributions to one release were drawn: the scheme, the rate in (0, 1], the
+    population it draws from.
+
+    ``group`` is how many of these contributions belong to one of those whose privacy is charged, at
+    most: a user's samples, or a user's clients. ``people`` is how many of those there are, where
+    that is not the population.
+
+    Raises:
+        ConfigError: the rate is outside of (0, 1], or a number under 1.
+
+    >>> Sampling("poisson", rate=0.1, population=100).rate
+    0.1
+    """
+
+    scheme: Scheme
+    rate: int | float
+    population: int
+    group: int = 1
+    people: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise ConfigError(f"a sampling rate must lie in (0, 1], and is {self.rate}.")
+        require.at_least(1, group=self.group, people=self.people or 1)

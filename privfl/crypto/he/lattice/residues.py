@@ -1,0 +1,111 @@
+"""How ciphertexts and keys of the lattice schemes travel: residues of fixed width, little-endian,
+as many bytes a residue as its prime has (5 for a prime of 40 bits), under a head of our own.
+
+A length is exact and every residue is below its prime, or the bytes are refused before anything
+else looks at them. Nothing in them says how long something is, so nothing can lie about it, and
+they do not hang on a version of SEAL.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.core import Buffer
+from privfl.crypto.he.wire import Parts, Refused
+
+Words: TypeAlias = npt.NDArray[np.uint64]
+"""Residues [polynomials, primes, N]."""
+Form: TypeAlias = Literal["whole", "seeded"]
+SEED = 64
+"""Bytes of the seed from which the second polynomial of a seeded ciphertext is drawn."""
+_HEAD = struct.Struct("<4sBBH")
+_MAGIC, _VERSION = b"PFLR", 1
+_FORMS: tuple[Form, ...] = ("whole", "seeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Residues:
+    r"""Polynomials of degree below ``degree`` modulo each of ``primes``, as bytes.
+
+    >>> code = Residues(degree=2, primes=(257,))
+    >>> code.packed(np.array([[[1, 256]]], dtype=np.uint64)).hex()
+    '01000001'
+    >>> code.unpacked(b"\x01\x00\x01\x01", polynomials=1)
+    Traceback (most recent call last):
+        ...
+    privfl.crypto.he.wire.Refused: a residue that is not below its prime
+    """
+
+    degree: int
+    primes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of one polynomial."""
+        return self.degree * sum(map(_width, self.primes))
+
+    def packed(self, words: Words) -> bytes:
+        """Polynomials [polynomials, primes, N], one after the other."""
+        return b"".join(
+            words[i, j].astype("<u8").view(np.uint8).reshape(-1, 8)[:, : _width(prime)].tobytes()
+            for i in range(len(words))
+            for j, prime in enumerate(self.primes)
+        )
+
+    def unpacked(self, data: Buffer, polynomials: int) -> Words:
+        """Polynomials [polynomials, primes, N].
+
+        Raises:
+            Refused: another length, or a residue that is not below its prime.
+        """
+        if len(data) != polynomials * self.size:
+            raise Refused(f"{len(data)} bytes where {polynomials * self.size} were due")
+        raw, start = np.frombuffer(data, dtype=np.uint8), 0
+        words = np.empty((polynomials, len(self.primes), self.degree), dtype=np.uint64)
+        for i in range(polynomials):
+            for j, prime in enumerate(self.primes):
+                width = _width(prime)
+                wide = np.zeros((self.degree, 8), dtype=np.uint8)
+                end = start + self.degree * width
+                wide[:, :width] = raw[start:end].reshape(self.degree, width)
+                words[i, j], start = wide.view("<u8")[:, 0], end
+                if words[i, j].max() >= prime:
+                    raise Refused("a residue that is not below its prime")
+        return words
+
+
+def _width(prime: int) -> int:
+    return -(-prime.bit_length() // 8)
+
+
+def body_of(form: Form, chunks: Sequence[Buffer]) -> bytes:
+    """A contribution's ciphertexts of one form, under one head."""
+    return b"".join([_HEAD.pack(_MAGIC, _VERSION, _FORMS.index(form), 0), *chunks])
+
+
+def chunks_of(
+    ciphertext: Parts, sizes: dict[Form, int], count: int
+) -> tuple[Form, list[memoryview]]:
+    """The ``count`` ciphertexts of a contribution, and which form they have; ``sizes``: the bytes
+    of one, by form.
+
+    Raises:
+        Refused: no head of this version, or another length.
+    """
+    view = memoryview(ciphertext[0]).cast("B") if len(ciphertext) == 1 else memoryview(b"")
+    if len(view) < _HEAD.size:
+        raise Refused("not a lattice ciphertext: cut short")
+    magic, version, number, rest = _HEAD.unpack_from(view)
+    if (magic, version, rest) != (_MAGIC, _VERSION, 0) or number >= len(_FORMS):
+        raise Refused("not a lattice ciphertext of this version")
+    form = _FORMS[number]
+    size, view = sizes[form], view[_HEAD.size :]
+    if len(view) != count * size:
+        raise Refused(f"{len(view)} bytes where {count} ciphertexts of {size} were due")
+    return form, [view[i : i + size] for i in range(0, len(view), size)]

@@ -1,0 +1,177 @@
+"""What the parties of one-time-pad RLWE say to each other.
+
+A client speaks once: the encrypted contribution, the proof of its dealing, and for every decryptor
+a box with a share of its one-time key, all under one signature. Parts can be left out on the way,
+so a decryptor is handed its own box and no contribution.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
+
+from privfl.core import Abort, Buffer, KnownKeys, PartyId, PartyKeys
+from privfl.crypto.he.onetime import dealing
+from privfl.crypto.he.onetime.dealing import REPS, ROWS, Dealing, Values
+from privfl.crypto.he.wire import Refused, SignedMessage, Topic, seal, unsealed
+
+DEALT, CHECKED, OPEN, SHARE = b"DEAL", b"CHCK", b"ASK ", b"SHAR"
+"""Client to all: its contribution and dealing. Decryptor to server: whose dealings are good. Server
+to decryptors: whose shares to add. Decryptor to server: their sum.
+"""
+CONTRIBUTION, PROOF, BOXES = 0, 1, 2
+"""The parts of a client's message; a box for each decryptor from the third on."""
+SALT = 32
+_ID = 32
+
+
+def dealt_parts(
+    dealt: Dealing,
+    body: Buffer,
+    first: bytes,
+    topic: Topic,
+    sender: PartyId,
+    occasions: Mapping[PartyId, bytes],
+    directory: KnownKeys,
+) -> tuple[Buffer, ...]:
+    """The parts of a client's message: contribution, proof, boxes. ``first``: the digest of the
+    contribution; ``occasions``: what every
+    decryptor drew for this session, empty where it was not heard, and then its box is empty too.
+
+    Raises:
+        Abort: the directory knows no box of a decryptor that was heard.
+    """
+    plains = [
+        secrets.token_bytes(SALT) + dealing.to_bytes(dealt.share(1 + j))
+        for j in range(len(occasions))
+    ]
+    commitments = [committed(plain) for plain in plains]
+    root = root_of(topic, sender, first, commitments)
+    proof = dealing.to_bytes(dealt.proof(dealing.challenge(root)))
+    boxes: list[Buffer] = []
+    for (who, occasion), plain in zip(occasions.items(), plains, strict=True):
+        keys = directory.boxes(who)
+        if occasion and not keys:
+            raise Abort(f"{sender} cannot deal to {who}: the directory knows no box of it")
+        purpose = purpose_of(topic, sender, who, occasion)
+        boxes.append(seal(keys[-1], plain, purpose) if occasion else b"")
+    return (body, proof + b"".join(commitments), *boxes)
+
+
+def committed(plain: Buffer) -> bytes:
+    """The commitment to a salt and a share."""
+    return sha256(b"privfl/onetime/share/1\x00" + plain).digest()
+
+
+def root_of(topic: Topic, sender: PartyId, body: bytes, commitments: Sequence[bytes]) -> bytes:
+    """What the challenge follows from: the round, the client, the digest of its contribution, and
+    all commitments.
+    """
+    return sha256(
+        b"privfl/onetime/root/1\x00" + _scene(topic, sender) + body + b"".join(commitments)
+    ).digest()
+
+
+def purpose_of(topic: Topic, sender: PartyId, receiver: PartyId, occasion: bytes) -> bytes:
+    """What a box is bound to: round, sender, receiver, and what the receiver drew in the set-up, so
+    that a box of an earlier session does not open in a later one.
+    """
+    return b"one-time share " + _scene(topic, sender) + receiver.encode() + b"\x00" + occasion
+
+
+def answer_purpose(topic: Topic, sender: PartyId) -> bytes:
+    """What the box around a sum of shares is bound to."""
+    return b"one-time sum " + _scene(topic, sender)
+
+
+def _scene(topic: Topic, sender: PartyId) -> bytes:
+    number = topic.number.to_bytes(8, "little")
+    return topic.key_id + topic.facts + number + sender.encode() + b"\x00"
+
+
+def proof_in(message: SignedMessage, holders: int, threshold: int) -> tuple[Values, list[bytes]]:
+    """The proof [threshold, REPS] of a client's message, and its commitments.
+
+    Raises:
+        Refused: it is none.
+    """
+    (body,) = message.only([PROOF])
+    size = 2 * threshold * REPS
+    if len(body) != size + 32 * holders:
+        raise Refused("its dealing is no dealing to so many decryptors")
+    commitments = [bytes(body[size + 32 * j : size + 32 * (j + 1)]) for j in range(holders)]
+    return dealing.from_bytes(body[:size], (threshold, REPS)), commitments
+
+
+def share_in(
+    message: SignedMessage,
+    index: int,
+    settings: tuple[int, int],
+    receiver: PartyId,
+    identity: PartyKeys,
+    occasion: bytes,
+) -> Values:
+    """The share [N + REPS] in a client's message for one decryptor, checked against the proof.
+
+    ``settings``: holders and threshold.
+
+    Raises:
+        Refused: and why.
+    """
+    holders, threshold = settings
+    if len(message.parts) != BOXES + holders:
+        raise Refused("another number of boxes than there are decryptors")
+    proof, commitments = proof_in(message, holders, threshold)
+    (box,) = message.only([BOXES + index])
+    purpose = purpose_of(message.topic, message.sender, receiver, occasion)
+    plain = unsealed(identity, box, purpose)
+    if committed(plain) != commitments[index]:
+        raise Refused("the share is not the one committed to")
+    share = dealing.from_bytes(plain[SALT:], (ROWS,))
+    root = root_of(message.topic, message.sender, message.digests[CONTRIBUTION], commitments)
+    if not dealing.fits(share, 1 + index, proof, dealing.challenge(root)):
+        raise Refused("the share does not lie on the polynomials that were proved")
+    return share
+
+
+def id_of(message: SignedMessage) -> bytes:
+    """32 bytes that name a client's message, whatever parts are left out of it."""
+    return sha256(message.sender.encode() + b"\x00" + b"".join(message.digests)).digest()
+
+
+def ids_bytes(ids: Collection[bytes]) -> bytes:
+    """A set of messages, in order."""
+    return b"".join(sorted(ids))
+
+
+def ids_in(body: Buffer) -> frozenset[bytes]:
+    """The set that `ids_bytes` wrote.
+
+    Raises:
+        Refused: it is none, or names a message twice or out of order.
+    """
+    raw = bytes(body)
+    ids = [raw[start : start + _ID] for start in range(0, len(raw), _ID)]
+    if len(raw) % _ID or ids != sorted(set(ids)):
+        raise Refused("not a set of messages")
+    return frozenset(ids)
+
+
+def verify(
+    message: SignedMessage, known: KnownKeys, kind: bytes, topic: Topic, who: PartyId
+) -> None:
+    """Refuse what no key signed that the directory knows of this party, about this round.
+
+    Raises:
+        Refused: and why.
+    """
+    keys = known.keys(who)
+    if not keys:
+        raise Refused("the directory does not know that name")
+    for key in reversed(keys[1:]):
+        try:
+            return message.verify(key, kind, topic, who)
+        except Refused:
+            continue
+    return message.verify(keys[0], kind, topic, who)

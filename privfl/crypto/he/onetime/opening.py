@@ -1,0 +1,135 @@
+"""How the server finds the sum of the one-time keys among the decryptors' answers, although some
+may be lies, and whom it may blame.
+
+Every group of t answers gives a candidate. A sum of short vectors is short, and what it leaves of
+the running sum below one step of the plaintext is a sum of errors; of a wrong candidate it is
+uniform, because a is. So one right group is enough, and decryptors cannot steer the sum: a
+multiplies their error.
+
+Blame is another matter. Answers off the polynomial through a right group need not be the wrong
+ones: with x as the decryptor's number, liars 1 and 2 that err by x(x - 3) leave the group 1, 2, 3
+right at 0, where the key is, and the honest 4 and 5 look off. A polynomial that is right at 0 and
+is not the honest one meets it in at most t - 2 answers more, so with l liars at most l + t - 2
+answers lie on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from privfl.crypto.he.onetime.dealing import Values, centred, interpolated
+from privfl.crypto.he.onetime.pad import Sum
+
+
+@dataclass(frozen=True, slots=True)
+class SumOfKeys:
+    """The sum of the one-time keys [N], and the points of those who answered something else, where
+    that is certain.
+    """
+
+    short: Sum
+    liars: frozenset[int]
+
+
+def solve(
+    answers: Mapping[int, Values], threshold: int, reach: int, right: Callable[[Sum], bool]
+) -> SumOfKeys | None:
+    """The sum of the one-time keys from answers [N] by point; None where no ``threshold`` of them
+    give one. ``reach``: how long it can be; ``right``: whether it fits the running sum.
+    """
+    for group in combinations(sorted(answers), threshold):
+        some = {point: answers[point] for point in group}
+        short = centred(interpolated(some, 0))
+        if (np.abs(short) <= reach).all() and right(short):
+            return SumOfKeys(short, _liars(answers, threshold, short))
+    return None
+
+
+def _liars(answers: Mapping[int, Values], threshold: int, short: Sum) -> frozenset[int]:
+    """Who answered off the one polynomial that is right at 0 and on which more answers lie than on
+    a false one: whatever fewer than ``threshold`` liars do, nobody honest is among them.
+    """
+    for group in combinations(sorted(answers), threshold):
+        some = {point: answers[point] for point in group}
+        if (centred(interpolated(some, 0)) != short).any():
+            continue
+        off = frozenset(
+            point for point, said in answers.items() if (interpolated(some, point) != said).any()
+        )
+        most = max(threshold - 1, len(off))
+        if len(answers) - len(off) > most + threshold - 2:
+            return off
+    return frozenset()
+
+
+def agreed(answers: Mapping[int, Values], threshold: int) -> bool:
+    """Whether more answers than the threshold lie on one polynomial: then a decryptor's lie is not
+    why nothing opens.
+    """
+    group = sorted(answers)[:threshold]
+    some = {point: answers[point] for point in group}
+    return len(answers) > threshold and all(
+        (interpolated(some, point) == said).all() for point, said in answers.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenSum:
+    """Which decryptors open, by name, and whose messages."""
+
+    holders: frozenset[str]
+    ids: frozenset[bytes]
+
+
+def choose(accepted: Mapping[str, Set[bytes]], threshold: int) -> ChosenSum:
+    """The decryptors, at least ``threshold`` of them, that have the most messages in common whose
+    dealings they found good; of equals the largest group.
+
+    >>> said = {"a": {b"1", b"2"}, "b": {b"1", b"2"}, "c": {b"1"}}
+    >>> found = choose(said, 2)
+    >>> sorted(found.holders), sorted(found.ids)
+    (['a', 'b'], [b'1', b'2'])
+    """
+    groups = [
+        ChosenSum(frozenset(group), frozenset(set.intersection(*(set(accepted[w]) for w in group))))
+        for size in range(threshold, len(accepted) + 1)
+        for group in combinations(sorted(accepted), size)
+    ]
+    return max(groups, key=lambda found: (len(found.ids), len(found.holders)))
+
+
+def disputes(
+    accepted: Mapping[str, Set[bytes]],
+    names: Mapping[bytes, str],
+    dealt: Mapping[bytes, Collection[str]],
+    threshold: int,
+) -> dict[str, str]:
+    """Why somebody is named whose dealing was turned down, or who turned one down. ``names``: the
+    clients by message, ``dealt``: to whom they dealt at all.
+
+    A dealing that ``threshold`` decryptors turn down is bad, because one of them is honest;
+    otherwise one of two lied, and nobody can say who.
+    """
+    said: dict[str, str] = {}
+    for name, client in names.items():
+        against = [who for who, ids in sorted(accepted.items()) if name not in ids]
+        left_out = [who for who in against if who not in dealt[name]]
+        against = [who for who in against if who in dealt[name]]
+        if len(against) >= threshold:
+            said[client] = f"{_listed(against)} found its dealing bad"
+        elif against:
+            both = f"{_listed(against)} found the dealing of {client} bad, and others found it good"
+            why = f"{both}: one of the two lied"
+            said.update({who: why for who in against if who not in said})
+            said[client] = why
+        elif left_out:
+            said[client] = f"it dealt nothing to {_listed(left_out)}"
+    return said
+
+
+def _listed(parties: Collection[str]) -> str:
+    return " and ".join(parties)

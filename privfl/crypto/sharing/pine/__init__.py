@@ -1,0 +1,1 @@
+"""PINE: norms proved to two servers, of which neither sees the vector."""

@@ -1,0 +1,121 @@
+"""What sharing with proved norms promises, and the lies of its second server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.core import (
+    Coalition,
+    ConfigError,
+    Guarantee,
+    KeepsSecrets,
+    Liars,
+    Lie,
+    Mail,
+    Party,
+    PartyId,
+)
+from privfl.crypto import lies
+from privfl.crypto.primitives import fields
+from privfl.crypto.sharing.pine.field64 import add, decode, encode
+from privfl.crypto.sharing.pine.parameters import HELD, SUM
+from privfl.crypto.sharing.pine.server import PineHelperParty
+
+SHIFT = 20_000
+"""What a lying server adds to the first value of its sum, in steps of the fixed point."""
+VERDICTS = "whose proof does not hold: that it, or one of the servers, lied"
+
+
+def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Liars]:
+    """The guarantee of shares between ``server`` and this other server, with proved norms."""
+    return Guarantee(
+        reads=(Coalition.of("server", other),),
+        lies=(
+            *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
+            lies.leaves_one(lambda plan: quorum(plan.n), "quorum", other),
+            Lie(Coalition.of(other), "shift", "adds to its sum", lies.each(Adds)),
+            Lie(
+                Coalition.of(other),
+                "choose",
+                "answers wrongly for a proof, which excludes that client",
+                lies.each(Rejects),
+            ),
+            lies.falls_silent(other, "abort"),
+            lies.skips_its_clip("nothing", "no proof of it holds"),
+            lies.sends_garbage(),
+        ),
+        leaks=("who takes part", VERDICTS, lies.LAST, lies.CHOSEN),
+        assumes=(
+            "a directory with both servers' true keys",
+            "for the proved norms, that BOTH servers follow the protocol (for privacy, one)",
+            lies.ENTERED,
+            lies.MAIL,
+        ),
+        shows="only the sum of {count} updates, each of a proved norm",
+        settings=lambda n: {
+            "servers": "2",
+            "proof": "PINE over Field64: an input out of bounds passes with a chance of about 2^-50"
+            " at most",
+            "quorum": f"{quorum(n)} clients, fewer are never summed: both servers count",
+        },
+    )
+
+
+@dataclass(repr=False)
+class Adds(KeepsSecrets):
+    """A second server whose sum is not that of its shares."""
+
+    honest: Party
+
+    def step(self, mail: Mail) -> Mail:
+        """What the honest server says, its sum moved.
+
+        Raises:
+            ConfigError: it stands in for another party than the second server.
+        """
+        honest = _second(self.honest)
+        out = dict(honest.step(mail))
+        if honest.done and "server" in out:
+            now = honest.round
+            _, content = now.read(out["server"], SUM)
+            summed, packed = fields.read_bit_set(content, now.plan.n)
+            total = decode(packed, now.length)
+            total[:1] = add(total[:1], np.array([SHIFT], dtype=np.uint64))
+            who = fields.bit_set(summed, now.plan.n)
+            out["server"] = now.write(SUM, 0, who, encode(total))
+        return out
+
+
+@dataclass(repr=False)
+class Rejects(KeepsSecrets):
+    """A second server that says nonsense of the last report that it heard."""
+
+    honest: Party
+
+    def step(self, mail: Mail) -> Mail:
+        """What the honest server says, one answer changed.
+
+        Raises:
+            ConfigError: it stands in for another party than the second server.
+        """
+        honest = _second(self.honest)
+        out = dict(honest.step(mail))
+        now = honest.round
+        if "server" in out and now.repeats(out["server"], HELD):
+            _, content = now.read(out["server"], HELD)
+            held, rest = fields.read_bit_set(content, now.plan.n)
+            table, reasons = fields.read_table(rest, now.said, now.plan.n)
+            said = {place: bytes(row) for place, row in table.items()}
+            said[max(said)] = bytes(now.said)
+            members = fields.bit_set(held, now.plan.n)
+            out["server"] = now.write(HELD, 0, members, fields.table(said), reasons)
+        return out
+
+
+def _second(party: Party) -> PineHelperParty:
+    if not isinstance(party, PineHelperParty):
+        raise ConfigError(f"{type(party).__name__} is no second server of additive sharing.")
+    return party
