@@ -161,7 +161,8 @@ class DealsFalsely(KeepsSecrets):
 
         A product of two rows makes them seem near, and Krum chooses them; the norm of a row makes
         it seem long. A hidden choice is a bit turned into a number by a dealt word, hidden trust a
-        product by one. The first bit of a row of signs moves its distance.
+        product by one. The first bits of rows of signs move their
+        distances.
         """
         now, n, recipe = self.honest.now, self.n, self.honest.recipe
         demand = recipe.demand(now, n)
@@ -173,7 +174,7 @@ class DealsFalsely(KeepsSecrets):
         if recipe.hidden and recipe.reveal == "aggregate":
             return [(products, 8, 1 << _exponent(now))]
         if now.signs:
-            return [(8 * demand.dealt, 4, 1)]
+            return [(8 * demand.dealt + 4 * now.plan.d * i, 4, 1) for i in range(n)]
         return near or [(inner + 8 * (demand.inner - 1), 8, 1 << (now.ring - 2))]
 
     def _heavy(self, demand: Demand, row: int, more: int) -> list[tuple[int, int, int]]:
