@@ -37,7 +37,7 @@ def nobody_trains(monkeypatch):
         ({"data": {"name": "digits", "clinets": 5}}, "'digits': unknown key 'clinets'; did you"),
         (
             {"mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0}, "bound": CLIP},
-            "channel 'plain' takes none: use secagg or bucketed_secagg",
+            "channel 'plain' takes none: use secagg or additive_sharing or bucketed_secagg",
         ),
         ({"aggregator": {"name": "bulyan", "f": 2}}, "Bulyan with f=2 needs at least 11"),
         (
