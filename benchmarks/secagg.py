@@ -221,6 +221,19 @@ def size(quick: bool) -> Iterator[Row]:
         )
 
 
+def active(quick: bool) -> Iterator[Row]:
+    """What it costs to stand a server that lies: 1,000 clients, 10k parameters."""
+    n, found = 1000, {}
+    for mode in ("semi_honest", "active"):
+        channel = SecAgg(mode=mode, corrupt=0.05, drop=0.05)
+        say(f"  {mode}: {channel.degree(n)}")
+        seconds, outcome = _round(channel, n, 10_000)
+        found[mode] = seconds, outcome.bytes_sent() / n
+    for at, (unit, target) in enumerate((("CPU s, everybody", 1 / 2), ("bytes a client", 1 / 1.3))):
+        ours, theirs = found["active"][at], found["semi_honest"][at]
+        yield cost(f"active, n={n} d=10k", "semi-honest", unit, ours, theirs, target)
+
+
 def exchanges(quick: bool) -> Iterator[Row]:
     """How often a client speaks in a round."""
     for name, channel, most in (
@@ -262,6 +275,7 @@ CASES = {
     "many": many,
     "keystream": keystream,
     "size": size,
+    "active": active,
     "exchanges": exchanges,
     "scale": scale,
     "curve": curve,

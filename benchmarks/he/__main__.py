@@ -12,9 +12,11 @@ from benchmarks.he.lying_decryptors import lying_decryptors
 from benchmarks.he.multi_party import mp_rlwe
 from benchmarks.he.one_time import one_time_rlwe, one_time_sums
 from benchmarks.he.packed import paillier
+from benchmarks.he.whole_rounds import whole_rounds
 from benchmarks.he.workers import workers
 
 CASES: dict[str, Callable[[bool], Iterable[Row]]] = {
+    "whole_rounds": whole_rounds,
     "paillier": paillier,
     "bfv": bfv,
     "ckks": ckks,

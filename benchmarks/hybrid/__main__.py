@@ -6,7 +6,9 @@ from benchmarks.harness import main
 from benchmarks.hybrid.cosine import encrypted_cosine
 from benchmarks.hybrid.defence import defence, tailored
 from benchmarks.hybrid.groups import bucketed, groups
+from benchmarks.hybrid.hostile import hostile
 from benchmarks.hybrid.leaks import leaks
+from benchmarks.hybrid.lying_servers import two_server_lies
 from benchmarks.hybrid.two_servers import (
     two_server_fltrust,
     two_server_krum,
@@ -17,6 +19,7 @@ from benchmarks.hybrid.two_servers import (
 CASES = {
     "bucketed": bucketed,
     "groups": groups,
+    "hostile": hostile,
     "leaks": leaks,
     "defence": defence,
     "tailored": tailored,
@@ -25,6 +28,7 @@ CASES = {
     "two_server_krum": two_server_krum,
     "two_server_mean": two_server_mean,
     "two_server_signs": two_server_signs,
+    "two_server_lies": two_server_lies,
 }
 
 if __name__ == "__main__":

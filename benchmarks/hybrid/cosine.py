@@ -26,9 +26,10 @@ def encrypted_cosine(quick: bool) -> Iterator[Row]:
     rows = torch.stack([update.delta for update in bounded(20, 100_000).values()]).double().numpy()
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ours, single = (
-        Similarity(EncryptedCosine().setting, rows),
-        Similarity(EncryptedCosine(projections=1).setting, rows),
+        Similarity(EncryptedCosine(norms="projections").setting, rows),
+        Similarity(EncryptedCosine(norms="projections", projections=1).setting, rows),
     )
+    default = Similarity(EncryptedCosine().setting, rows)
     exact = Similarity(EncryptedCosine(norms="exact", projections=1).setting, rows)
     bare = BfvSum(ours.setting.lattice, rows, ours.setting.unit)
     sent = bounded(20, 100_000)
@@ -38,12 +39,21 @@ def encrypted_cosine(quick: bool) -> Iterator[Row]:
         "single": single,
         "bare": bare,
         "exact": exact,
+        "default": default,
         "round": channel,
         "BFV round": plain,
     }
     runs |= {"our servers": ours.servers, "its servers": bare.servers}
     found = interleaved(runs, 2 if quick else 4, time.process_time)
     name = "encrypted_cosine"
+    yield cost(
+        name,
+        "BFV sum",
+        "CPU s, as shipped: exact norms, 16 projections, n=20, d=100k",
+        found["default"],
+        found["bare"],
+        target=0.2,
+    )
     yield cost(
         name,
         "BFV sum",

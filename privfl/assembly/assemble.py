@@ -154,6 +154,11 @@ def _scenario(config: Config) -> Scenario:
             f" instead of channel.{kind.rule_field}."
         )
     inside = {kind.rule_field: aggregator} if kind.runs else None
+    if kind.takes_noise and kind.noise_field in config.channel:
+        raise ConfigError(
+            f"channel '{config.channel['name']}': noise in shares is the run's mechanism; put it"
+            f" under mechanism instead of channel.{kind.noise_field}."
+        )
     channel: Channel[Any] = catalog.build("channel", catalog.CHANNELS, config.channel, inside)
     if ring_noise:
         channel = _with_noise(

@@ -60,6 +60,15 @@ def audit(
             "--values", min=1, help="With --dp: values of noise; the default sees noise x .97."
         ),
     ] = 40_000,
+    protocol: Annotated[
+        int,
+        typer.Option(
+            "--protocol",
+            min=0,
+            help="Play lying servers and clients against the config's secure aggregation, among so"
+            " many clients (3 or more), and nothing else.",
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Attack a run through every adversary's view, under each of its layers; prints the table and
@@ -70,7 +79,13 @@ def audit(
     claim is searched for neighbours that lie too far apart, every value of its noise is looked at,
     its sampler replayed, its accountant held against drawn losses; exit code 1 where one alarms. An
     alarm is no epsilon, and no alarm proves nothing.
+
+    With --protocol N the parties of the config's secure aggregation are replaced by lying ones, one
+    attack at a time; exit code 1 where one opens what an honest round does not.
     """
+    if protocol:
+        _protocol(source, settings or (), protocol, as_json)
+        return
     if dp:
         _claims(source, settings or (), out, (canaries, pairs, values), as_json)
         return
@@ -104,6 +119,24 @@ def audit(
     say(f"privfl: the page is {write_page(report, folder)}")
     if any(federation.claims_privacy for federation in federations.values()):
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
+
+
+def _protocol(source: Path, overrides: Sequence[str], n: int, as_json: bool) -> None:
+    """Score the suite of malicious servers and clients against the config's channel."""
+    from privfl.audit.protocol import attacks
+    from privfl.crypto import SecAgg
+
+    path = config_in(source) if source.is_dir() else source
+    channel = Federation.from_config(path, overrides).scenario.channel
+    if not isinstance(channel, SecAgg):
+        raise ConfigError(
+            f"--protocol attacks secure aggregation, and the channel is {type(channel).__name__}:"
+            " --set channel=secagg."
+        )
+    scored = list(attacks(channel, n))
+    table(f"Liars among {n} clients ({channel.mode})", [one.row() for one in scored], as_json)
+    if any(one.broken for one in scored):
+        raise typer.Exit(1)
 
 
 def _claims(
@@ -143,6 +176,9 @@ def _claims(
             for row in rows
         ]
         table("What is claimed, and what was found", heads, as_json)
+        for claim in claims:
+            if claim.covers:
+                say(f"privfl: {claim.unit} level: {claim.covers}")
     folder = out or (source if source.is_dir() else None)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

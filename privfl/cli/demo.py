@@ -52,6 +52,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "Paillier, 3072 bits": {**CLIP, "channel": "paillier"},
     "BFV": {**CLIP, "channel": "bfv"},
     "CKKS, flooded": {**CLIP, "channel": "ckks"},
+    "one-time-pad RLWE": {**CLIP, "channel": "one_time_rlwe"},
     "multi-party RLWE (experimental)": {**CLIP, "channel": "mp_rlwe"},
     "DP-SGD at the clients": DP_SGD,
     "DP-SGD and SecAgg+": {**DP_SGD, **CLIP, "channel": "secagg"},

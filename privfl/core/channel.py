@@ -124,7 +124,9 @@ class Able:
     the parties that learn what an outcome discloses, ``key_holders`` who can decrypt in a cohort.
     ``approximate``: sums carry noise of the scheme's own, with this standard deviation in one value
     of the weighted sum of a plan's whole cohort. ``keyed``: its members use their own keys and the
-    directory, whether mail is signed or not. ``warnings`` are sentences that a report must show.
+    directory, whether mail is signed or not. ``joins``: a client is set up later without a new key
+    set-up of the others, who keep their identities and what guards them from replays. ``warnings``
+    are sentences that a report must show.
 
     >>> Able().told
     ('server',)
@@ -141,6 +143,7 @@ class Able:
     approximate: Callable[[RoundPlan], float] | None = None
     informed: bool = False
     keyed: bool = False
+    joins: bool = False
     warnings: tuple[str, ...] = ()
 
 

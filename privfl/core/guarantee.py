@@ -341,7 +341,7 @@ class Guarantee(Generic[T]):
         asked = [
             frozenset({OUTSIDER}),
             *(frozenset({party}) for party in ("server", *helpers, client)),
-            frozenset({"server", client}),
+            *(frozenset({party, client}) for party in ("server", *helpers)),
             *(coalition.example(plan) for coalition in self.reads),
         ]
         return tuple(dict.fromkeys(asked))

@@ -126,12 +126,12 @@ class FixedPoint:
             )
         share = update.weight / plan.max_weight
         values = update.delta.detach().cpu().numpy()
-        if self.rotation:
+        if self.rotation and np.isfinite(values).all():  # what is not is refused below
             values = rotate(values.astype(np.float32, copy=False), rotation_seed(plan))
         factor = self.scale(plan) * share
         longest = max(float(values.max()), -float(values.min())) * factor
-        if np.isnan(longest):
-            raise BadUpdate(f"client {update.client}: the update holds NaN.")
+        if not np.isfinite(longest):
+            raise BadUpdate(f"client {update.client}: the update holds NaN or infinite values.")
         integers = np.empty(plan.d + 1, dtype=dtype)
         scratch, chance = np.empty((2, min(_BLOCK, plan.d)))
         flips = self._coins(coins)
@@ -183,7 +183,7 @@ class FixedPoint:
         w times as long.
 
         Raises:
-            BadUpdate: another length than the plan's, or NaN: nothing arrives.
+            BadUpdate: another length than the plan's, or not finite: nothing arrives.
             ConfigError: the plan has no finite bound.
 
         >>> plan = RoundPlan(0, (1, 2), d=2, l2=1.0)
@@ -191,10 +191,10 @@ class FixedPoint:
         tensor([0.3333, 1.0000])
         """
         values = row.detach().cpu().numpy().astype(np.float32, copy=False)
-        if len(values) != plan.d or np.isnan(values).any():
+        if len(values) != plan.d or not np.isfinite(values).all():
             raise BadUpdate(
-                f"a row of {len(values)} values, NaN among them or not {plan.d}: it cannot be"
-                " encoded."
+                f"a row of {len(values)} values, some not finite or not {plan.d} of them: it cannot"
+                " be encoded."
             )
         if self.rotation:
             values = rotate(values, rotation_seed(plan))

@@ -5,7 +5,7 @@ each is on its own machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from privfl.core import (
@@ -61,6 +61,25 @@ class Enrolled(KeepsSecrets, Generic[O]):
             {who: channel.helper(who, keys[who], directory) for who in channel.helpers},
             channel.server(keys["server"], directory),
         )
+
+    def joined(self, channel: Channel[O], clients: Iterable[ClientId]) -> Enrolled[O]:
+        """The same with more clients, where the channel lets them join (`Able.joins`): those who
+        were there stay who they are, and learn of the others by the directory.
+
+        >>> from privfl.crypto import SecAgg
+        >>> few = Enrolled.fresh(SecAgg(), range(2))
+        >>> more = few.joined(SecAgg(), range(3))
+        >>> len(more.clients), more.clients[0] is few.clients[0]
+        (3, True)
+        """
+        names = {c: client_party(c) for c in clients if c not in self.clients}
+        keys = {who: Identity.fresh(who) for who in names.values()}
+        if self.directory.parties:
+            for who, identity in keys.items():
+                public = identity.public
+                self.directory.enrol(who, signing=public.signing, sealing=public.box)
+        made = {c: channel.client(c, keys[who], self.directory) for c, who in names.items()}
+        return replace(self, keys={**self.keys, **keys}, clients={**self.clients, **made})
 
     @property
     def members(self) -> Mapping[PartyId, Member]:

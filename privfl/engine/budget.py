@@ -42,6 +42,18 @@ class Budget:
         if not isinstance(self.ledger, Path):
             raise ConfigError(f"budget.ledger must be a Path, and is {self.ledger!r}.")
 
+    def require_delta(self, name: str, delta: float) -> None:
+        """Refuse another delta beside this one: the two epsilons would be of two claims.
+
+        Raises:
+            ConfigError: ``delta``, which its owner calls ``name``, is another one.
+        """
+        if delta != self.delta:
+            raise ConfigError(
+                f"budget.delta is {self.delta:g} and {name} is {delta:g}, so the epsilon of the"
+                " budget and the one that is shown are of two claims: give both the same."
+            )
+
     def opened(self) -> Account:
         """An account for one run.
 

@@ -53,9 +53,10 @@ class Session(Generic[O]):
     in a network.
 
     ``enrol`` makes members, each from an identity of its own and the one directory of all, and
-    drives their key set-up; when clients come that were not there, everybody sets up anew, with
-    fresh identities. With ``mail="signed"`` every letter is signed and sealed, in the set-up too,
-    and what it is bound to never repeats: the same plans are not played twice.
+    drives their key set-up. When clients come that were not there, they join where the channel has
+    no set-up that binds all (`Able.joins`), and else everybody sets up anew, with fresh identities.
+    With ``mail="signed"`` every letter is signed and sealed, in the set-up too, and what it is
+    bound to never repeats: the same plans are not played twice.
 
     Raises:
         ConfigError: ``mail`` is neither "bare" nor "signed"; when a round begins that was played.
@@ -83,6 +84,9 @@ class Session(Generic[O]):
         """
         wanted = dict.fromkeys(clients)
         if self.enrolled(wanted):
+            return
+        if self._all is not None and self.channel.able.joins:
+            self._all = self._all.joined(self.channel, wanted)
             return
         before = {} if self._all is None else self._all.clients
         keyed = self.mail == "signed" or self.channel.able.keyed

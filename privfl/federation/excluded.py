@@ -19,8 +19,8 @@ SIZES = (
     "how many samples each client holds, from which the rates of its batches and its epsilon follow"
 )
 FAILED = (
-    "whether a client's training fails, as on a sample that the model or the loss refuses: it then"
-    " sends nothing, or zero"
+    "whether a client's training fails, as on samples that the model or the loss refuses together"
+    " and not one by one: it then sends nothing, or zero"
 )
 LARGEST = "the largest client's number of samples, which every client is told"
 START = "whatever the model held before the first round: the start was not declared public"

@@ -183,6 +183,8 @@ class Federation:
                 " mechanism, or leave budget out."
             )
         _refuse_delta(scenario, audit.delta)
+        if budget is not None:
+            budget.require_delta("audit.delta", audit.delta)
         work = scenario.workload
         forward = forward_of(
             work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism

@@ -50,7 +50,11 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("forward_secrecy", {"forward_secrecy": True}),
             ("fidelity: ideal", {"fidelity": "ideal"}),
         ),
-        "additive_sharing": (("2 servers", {}), ("3 servers", {"servers": 3})),
+        "additive_sharing": (
+            ("2 servers", {}),
+            ("3 servers", {"servers": 3}),
+            ("proof: pine", {"proof": "pine"}),
+        ),
         "paillier": (
             ("keys: authority", {}),
             ("keys: threshold", {"keys": "threshold"}),
@@ -74,7 +78,12 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("3 of 3", {"threshold": 3}),
             ("2 of 3, sums not verified", {"verify_sum": False}),
         ),
-        "bucketed_secagg": (("groups of 3", {}), ("groups of 2", {"size": 2})),
+        "bucketed_secagg": (
+            ("groups of 3", {}),
+            ("groups of 2", {"size": 2}),
+            ("groups of 3, threshold 0.6", {"threshold": 0.6}),
+            ("groups of 3, active", {"mode": "active"}),
+        ),
         "two_server": (
             ("mean", {}),
             ("mean, scores", {"rule": Mean(), "reveal": "scores"}),

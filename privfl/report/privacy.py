@@ -16,6 +16,11 @@ NONE = (
     " could charge, so no bound holds on what its models tell of anybody's data. What a channel"
     " hides from its server is no such bound: everybody who takes part has the models."
 )
+FIGURES = (
+    "Both figures bound the same releases from above, and the smaller one is claimed: RDP adds up"
+    " moments of the privacy loss and loses a little where they become an epsilon, PLD follows the"
+    " whole distribution of the loss, and is left out where that is not known."
+)
 _LONG = 24
 """Characters beyond which a cell is a sentence."""
 
@@ -89,6 +94,7 @@ def claims(
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     said = "".join(f"<p>{html.escape(line['claim'])}</p>" for line in lines)
+    said += f"<p>{FIGURES}</p>"
     return [f"<h2>Privacy</h2>{said}{table(f'<tr>{head}</tr>{body}')}", *map(follows, lines)]
 
 

@@ -166,6 +166,8 @@ class PrivateAggregation(Generic[O]):
         self.noise = noise or OsNoise()
         self.relation, self.threat = relation, threat or Threat()
         self._local = self.mechanism is not None and self.mechanism.local
+        if budget is not None:
+            budget.require_delta("delta", delta)
         self._account = None if budget is None else budget.opened()
         self._held: dict[frozenset[ClientId], str] = {}
         self._journal = Journal(None if ledger_file is None else Path(ledger_file))
@@ -190,8 +192,8 @@ class PrivateAggregation(Generic[O]):
     def aggregate(
         self, updates: Mapping[ClientId, V], example: V | None = None
     ) -> tuple[V, Receipt]:
-        """One round: the aggregate, of the kind and type of the updates (float32 where they are
-        whole numbers: a mean is none), and the receipt. All is computed in float32.
+        """One round, in float32: the aggregate, of the kind and type of the updates (float32 where
+        they are whole numbers: a mean is none), and the receipt.
 
         Args:
             updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
@@ -200,8 +202,7 @@ class PrivateAggregation(Generic[O]):
 
         Raises:
             BadUpdate: no updates, where that is no round of noise alone; different lengths, values
-                that are no real numbers, a client whose name is no whole number, NaN where no
-                privacy is claimed (else zero).
+                or names of clients that are no numbers, NaN where nothing is claimed (else zero).
             ConfigError: more clients than ``sampling`` draws, in this round or in all together.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from privfl import Federation, PrivateAggregation, catalog
+from privfl.aggregators import FLTrust, Krum, Mean
 from privfl.core import (
     OUTSIDER,
     POWERS,
@@ -198,12 +199,14 @@ def test_over_half_of_a_group_reads_the_rest_of_it_and_not_only_all_others(size,
     """A group was said to protect its members "unless the server colludes with all the others"."""
     n = 2 * size
     held = contributions(n, n + 4)
-    channel = BucketedSecAgg(size=size)
+    channel = BucketedSecAgg(size=size, threshold=None)
     played = PlayedRound.play(channel, held)
     group = channel.groups(played.plan)[0]
     who = {"server", *map(client_party, group[:colluding])}
     assert len(played.rows_of(who)) == read
     assert played.rows_of(who) == channel.guarantee.victims(who, played.plan)
+    whole = PlayedRound.play(BucketedSecAgg(size=size), held)
+    assert len(whole.rows_of(who)) == (colluding == size - 1)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +243,12 @@ def test_a_wrong_part_of_a_threshold_decryption_is_left_out_by_name(threshold, p
 
 
 @pytest.mark.parametrize("who", ["server", "server/1"])
-def test_a_lying_one_of_two_servers_does_more_than_shift_the_result(who):
+def test_a_lying_one_of_two_servers_reads_where_weights_are_any_number_and_nowhere_else(who):
     """It was said to shift the result unnoticed, and to read nothing."""
-    assert TwoServer().guarantee.liars()[who] == "read"
+    trusting = TwoServer(FLTrust(root), reveal="scores")
+    assert trusting.guarantee.liars()[who] == "read"
+    for rule in (Mean(), Krum(f=1, m=2)):
+        assert TwoServer(rule).guarantee.liars()[who] != "read"
 
 
 def test_a_dealer_that_keeps_the_key_reads_with_the_server():

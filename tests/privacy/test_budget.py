@@ -263,3 +263,26 @@ def test_a_layer_that_failed_for_its_budget_leaves_the_ledger_as_it_was(tmp_path
         layer.aggregate({client: torch.ones(3) for client in range(4)})
     assert not layer.ledger.charges
     assert not had.ledger.exists()
+
+
+def test_a_budget_and_a_shown_epsilon_of_two_deltas_are_refused(tmp_path):
+    had = Budget(3.0, DELTA / 10, tmp_path / "data.jsonl")
+    with pytest.raises(ConfigError, match=r"budget.delta is .* and delta is .*give both the same"):
+        PrivateAggregation(delta=DELTA, budget=had)
+    config = {
+        "bound": {"name": "clip", "l2": 1.0},
+        "mechanism": {"name": "gaussian", "noise_multiplier": 2.0},
+        "budget": {"epsilon": 3.0, "delta": 1e-6, "ledger": str(tmp_path / "runs.jsonl")},
+    }
+    with pytest.raises(ConfigError, match=r"budget.delta is 1e-06 and audit.delta is 1e-05"):
+        Federation.from_config(config)
+    Federation.from_config({**config, "audit": {"delta": 1e-6}})
+
+
+def test_noise_in_shares_under_the_channel_is_sent_to_the_mechanism():
+    config = {
+        "bound": {"name": "clip", "l2": 1.0},
+        "channel": {"name": "secagg", "noise": {"name": "distributed_skellam"}},
+    }
+    with pytest.raises(ConfigError, match=r"put it under mechanism instead of channel.noise"):
+        Federation.from_config(config)

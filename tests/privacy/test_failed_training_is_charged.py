@@ -17,8 +17,8 @@ ROUNDS = 4
 
 
 class RaisesLate(nn.Module):
-    """Cross-entropy that refuses label 1 as soon as the model has moved so far; a worker process
-    imports it.
+    """Cross-entropy that refuses two samples of label 1 as soon as the model has moved so far,
+    which is no one sample's doing; a worker process imports it.
     """
 
     def __init__(self, far):
@@ -27,8 +27,8 @@ class RaisesLate(nn.Module):
 
     def forward(self, module, x, y):
         moved = module.weight.detach().abs().max() > self.far
-        if moved and bool((y == 1).any()):
-            raise ValueError("label 1 is not what this loss can take")
+        if moved and int((y == 1).sum()) > 1:
+            raise ValueError("label 1 twice is not what this loss can take")
         return nn.functional.cross_entropy(module(x), y)
 
 

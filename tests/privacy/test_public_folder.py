@@ -213,7 +213,7 @@ def test_when_a_budget_ends_a_run_tells_nobody_who_was_drawn_by_secret_coins(tap
         "rounds": 5,
     }
     budget = {"epsilon": 0.35, "delta": 1e-3, "ledger": str(tmp_path / "ledger.jsonl")}
-    run = world({**changes, "budget": budget})
+    run = world({**changes, "budget": budget, "audit": {"delta": 1e-3}})
     files = published(run, tmp_path / "run")
     private = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
     assert any(line["unit"] == "sample" and line["epsilon"] > 0.35 for line in private)

@@ -20,11 +20,13 @@ from privfl.core import (
     client_party,
     drive,
 )
-from privfl.crypto import FixedPoint
+from privfl.crypto import FixedPoint, lies
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.primitives import fields
 from privfl.dp import DistributedSkellam
 from privfl.engine import Session
 from privfl.hybrid import BucketedSecAgg
+from privfl.hybrid.bucketed_secagg.coin import COINS, LIST, REVEAL, frame, tag_of
 
 D = 40
 
@@ -290,3 +292,196 @@ def test_parties_that_sleep_between_exchanges_open_the_same(restless):
     ).opened
     for row, group in zip(opened.what.values, channel.groups(plan), strict=True):
         assert torch.equal(row, quantised(channel, plan, sent, group))
+
+
+# a lying server
+
+
+def against(channel, friends_in_group, number=0, n=9):
+    """The single updates that a server opens that says of all others of a group but one that they
+    dropped out, with so many friends in the group.
+    """
+    sent = updates(n)
+    session = Session(channel)
+    session.enrol(sent)
+    plan = plan_for(sent, number=number)
+    victim, *others = channel.groups(plan)[0]
+    friends = others[:friends_in_group]
+    heard = {client_party(c) for c in (victim, *friends)}
+    parties = {
+        client_party(c): session.members[client_party(c)].enter(plan, u) for c, u in sent.items()
+    }
+    server = session.members["server"].enter(plan)
+    drive(
+        server,
+        parties,
+        Faults(byzantine={"server": lambda party: lies.Hears(party, heard.__contains__)}),
+    )
+    if server.result is None:
+        return None
+    (mean,) = server.result.what.values
+    single = mean * (1 + len(friends)) - sum(sent[c].delta for c in friends)
+    return float((single - sent[victim].delta).norm()) < 1e-2
+
+
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+def test_a_server_that_claims_drop_outs_needs_all_others_of_a_group(mode):
+    """It needed one friend in a group of three, where two were documented."""
+    channel = BucketedSecAgg(size=3, mode=mode)
+    assert against(channel, 1) is None
+    assert against(channel, 2)
+
+
+def test_a_lower_threshold_says_how_many_friends_a_lying_server_needs():
+    channel = BucketedSecAgg(size=3, threshold=0.6)
+    assert against(channel, 1)
+    (lie,) = [lie for lie in channel.guarantee.lies if "dropped out" in lie.does]
+    assert (lie.can, "1 in a group of 3" in lie.who.describe()) == ("read", True)
+    assert not [lie for lie in BucketedSecAgg().guarantee.lies if "dropped out" in lie.does]
+
+
+def test_mode_threshold_and_corrupt_are_those_of_the_sum_inside():
+    inside = BucketedSecAgg(size=5, mode="active", threshold=0.8, corrupt=0.2).inside()
+    assert (inside.mode, inside.threshold, inside.corrupt) == ("active", 0.8, 0.2)
+    assert BucketedSecAgg(mode="active").guarantee.liars()["server"] != "read"
+    low = BucketedSecAgg(size=3, mode="active", threshold=0.6, corrupt=0.2)
+    with pytest.raises(ConfigError, match="raise channel"):
+        low.fewest(20)
+    sent = updates(20)
+    with pytest.raises(ConfigError, match="raise channel"):
+        Enrolled.fresh(low, [10]).clients[10].enter(plan_for(sent), sent[10])
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "colluders", "honest"), [(0.0, 0, 3), (0.1, 0, 1), (0.0, 1, 2), (0.0, 7, 1)]
+)
+def test_noise_is_that_of_the_honest_members_of_a_group(corrupt, colluders, honest):
+    """It was accounted as a whole quorum's, corrupt members included."""
+    channel = BucketedSecAgg(
+        size=3, bits=20, corrupt=corrupt, noise=DistributedSkellam(noise_multiplier=1.0)
+    )
+    event = channel.noise_event(plan_for(updates(20)), colluders=colluders)
+    whole = BucketedSecAgg(size=3, bits=20, corrupt=0.0, noise=channel.noise)
+    full = whole.noise_event(plan_for(updates(20)))
+    assert event.parameters["variance"] == pytest.approx(
+        full.parameters["variance"] * honest / 3, rel=1e-6
+    )
+
+
+# the joint coin
+
+
+JOINT = BucketedSecAgg(size=3, bucketing_seed=None)
+
+
+def joint(sent, byzantine=None, faults=Faults(), channel=JOINT):
+    session = Session(channel)
+    session.enrol(sent)
+    plan = plan_for(sent)
+    parties = {
+        client_party(c): session.members[client_party(c)].enter(plan, u) for c, u in sent.items()
+    }
+    server = session.members["server"].enter(plan)
+    changed = Faults(faults.silent_from, byzantine=byzantine or {}, malformed=faults.malformed)
+    return plan, server, parties, drive(server, parties, changed, keep_bodies=True)
+
+
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+def test_groups_of_a_joint_coin_open_the_same_exact_means(mode):
+    channel, sent = BucketedSecAgg(size=3, mode=mode, bucketing_seed=None), updates(9)
+    plan, server, _, outcome = joint(sent, channel=channel)
+    assert not outcome.aborts
+    assert outcome.opened.survivors == tuple(sorted(sent))
+    for row, group in zip(outcome.opened.what.values, server.party.groups, strict=True):
+        assert torch.equal(row, quantised(channel, plan, sent, group))
+
+
+def test_a_cohort_and_a_seed_do_not_tell_the_groups_of_a_joint_coin():
+    """Eight cohorts were enough to put a client among a server's friends: groups followed from
+    what the server knew and chose.
+    """
+    sent = updates(9)
+    drawn = {joint(sent)[1].party.groups for _ in range(4)}
+    assert len(drawn) == 4
+    with pytest.raises(ConfigError, match="joint coin"):
+        JOINT.groups(plan_for(sent))
+
+
+class Coined:
+    """The server, with what it says of the coin changed."""
+
+    def __init__(self, honest, kind, change):
+        self.honest, self.kind, self.change = honest, kind, change
+
+    def step(self, mail):
+        out = dict(self.honest.step(mail))
+        tag = tag_of(self.honest.settings, self.honest.plan)
+        for to, body in out.items():
+            head = frame(self.kind, tag, b"")
+            if bytes(body[: len(head)]) == head:
+                rows, _ = fields.read_table(memoryview(body)[len(head) :], 32, self.honest.plan.n)
+                out[to] = head + fields.table(self.change({i: bytes(r) for i, r in rows.items()}))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "why"),
+    [
+        (LIST, lambda rows: {**rows, 0: bytes(32)}, "changed what this client committed to"),
+        (LIST, lambda rows: dict(list(rows.items())[:6]), "groups are drawn among 7 at least"),
+        (COINS, lambda rows: {**rows, 0: bytes(32)}, "not of what was committed to"),
+        (COINS, lambda rows: dict(list(rows.items())[:8]), "not of what was committed to"),
+    ],
+)
+def test_a_server_that_bends_the_coin_is_left_by_the_clients_that_see_it(kind, change, why):
+    sent = updates(9)
+    _, _, parties, outcome = joint(
+        sent, byzantine={"server": lambda honest: Coined(honest, kind, change)}
+    )
+    assert outcome.opened is None
+    first = outcome.aborts["client/10"]
+    assert (why in str(first), first.blamed) == (True, "server")
+    assert all(party.party is None for party in parties.values())
+
+
+def test_a_client_that_does_not_open_its_part_of_the_coin_ends_the_round_unblamed():
+    _, server, _, outcome = joint(updates(9), faults=Faults(silent_from={"client/12": 2}))
+    assert (outcome.opened, server.party) == (None, None)
+    assert outcome.aborts["server"].blamed is None
+    assert "client/12 did not open" in str(outcome.aborts["server"])
+
+
+def test_a_client_that_opens_another_part_than_it_committed_to_is_convicted():
+    def other(body):
+        body = bytes(body)
+        return body[:-1] + bytes([body[-1] ^ 1]) if body[4] == REVEAL else body
+
+    _, _, _, outcome = joint(updates(9), faults=Faults(malformed={"client/12": other}))
+    assert outcome.opened is None
+    assert outcome.aborts["server"].blamed == "client/12"
+
+
+def test_a_client_that_commits_to_nothing_is_left_out_by_name():
+    _, _, _, outcome = joint(updates(10), faults=Faults(silent_from={"client/12": 0}))
+    assert 12 not in outcome.opened.survivors
+    assert len(outcome.opened.survivors) == 9
+    assert "committed to no part" in outcome.opened.excluded["client/12"]
+
+
+def test_the_joint_coin_knows_one_part_and_parties_may_rest(restless):
+    sent = updates(9)
+    with pytest.raises(ConfigError, match="one coin a round"):
+        Enrolled.fresh(JOINT, ()).server.enter(plan_for(sent, part="control"))
+    session = Session(JOINT)
+    session.enrol(sent)
+    plan = plan_for(sent)
+    parties = {
+        client_party(c): restless(
+            session.members[client_party(c)].enter(plan, u), session.directory
+        )
+        for c, u in sent.items()
+    }
+    opened = drive(
+        restless(session.members["server"].enter(plan), session.directory), parties
+    ).opened
+    assert opened.survivors == tuple(sorted(sent))

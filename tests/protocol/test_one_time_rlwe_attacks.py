@@ -12,7 +12,7 @@ import torch
 from privfl.core import Abort, Bounded, Faults, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import MultiPartyRLWE, OneTimeRLWE
 from privfl.crypto.enrolled import Enrolled
-from privfl.crypto.he.decryption_policy import CIPHERTEXT
+from privfl.crypto.he.client import posted
 from privfl.crypto.he.mprlwe.keys import TernaryPart, partial, plain_bits, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.onetime import dealing, opening, view
@@ -30,7 +30,7 @@ from privfl.crypto.he.onetime.message import (
 )
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
-from privfl.crypto.he.wire import SignedMessage, digest, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, digest, letter, pack, unpack
 from privfl.crypto.primitives import Identity
 
 CLIENTS = 5
@@ -157,7 +157,7 @@ def body_of(values, layout):
 # ---- one client against the multi-party scheme, and the same against this one
 
 
-def test_one_lying_client_reads_the_joint_key_and_then_every_update_off_the_wire():
+def test_one_lying_client_reads_the_joint_key_and_with_the_server_every_update():
     """Under the multi-party scheme a client picks its own c1: c1 = K makes the published sum hold
     K times the joint secret.
     """
@@ -170,9 +170,7 @@ def test_one_lying_client_reads_the_joint_key_and_then_every_update_off_the_wire
         step = 96 - plain_bits(plan, ring.key().top)
         c1 = np.zeros((LIMBS, blocks, N), dtype=np.uint32)
         c1[1, 0, 0], c1[2, 0, 0] = (factor << step) >> 32 & 0xFFFFFFFF, (factor << step) >> 64
-        parts = (bytes(4 * blocks * N), to_bytes(c1))
-        topic = ring.topic(plan)
-        return SignedMessage.signed(ring.identity, CIPHERTEXT, topic, ring.who, parts).to_bytes()
+        return posted(ring, plan, (bytes(4 * blocks * N), to_bytes(c1)))
 
     outcome = session.play(hostile(chosen))
     assert outcome.opened.survivors == tuple(range(CLIENTS)), "the server takes it for honest"
@@ -186,9 +184,10 @@ def test_one_lying_client_reads_the_joint_key_and_then_every_update_off_the_wire
     key = TernaryPart()
     key.coefficients = taken  # all that the attacker has beside what travels
     plan, public = session.plan(session.number), session.members["client/4"].ring.key()
+    server = session.members["server"].ring.identity  # the server that colludes opens its letters
     for i in range(CLIENTS - 1):
         sent = next(m.body for m in outcome.messages if m.sender == client_party(i))
-        c0, c1 = SignedMessage.read(sent).whole()
+        c0, c1 = SignedMessage.read(letter(server, sent, client_party(i))).whole()
         share = partial([key], bytes(c1), public.blocks(plan), None)
         read = public.opened(bytes(c0), [share], plan)[:-1]
         assert (read == session.integers(i)).all()

@@ -15,8 +15,8 @@ from privfl.audit.dp.evidence import Test, TestResult, holm, verdict_of
 from privfl.audit.dp.privacy_loss import loss_tests
 from privfl.audit.dp.settings import Settings
 from privfl.audit.dp.verdict import Audited, Method, audit_scores
-from privfl.core import Charge, Ledger, Unit
-from privfl.dp import Spent, spend
+from privfl.core import Charge, Ledger, Sampling, Unit
+from privfl.dp import Spent, above, spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Claim:
     """One unit's claim, audited at ``level``: what each test found, and beside that ``black_box``,
     a lower bound on epsilon from what canaries score alone (None: not asked for, or there is
     none). ``claimed`` is None where no claim is made, or where its noise is of a kind that this
-    audit cannot look at and nothing else refutes it; ``why`` then says so.
+    audit cannot look at and nothing else refutes it; ``why`` then says so. ``covers`` says which of
+    the run's rounds were audited.
     """
 
     unit: str
@@ -36,6 +37,7 @@ class Claim:
     black_box: Audited | None = None
     canaries: int = 0
     why: str = ""
+    covers: str = ""
 
     @property
     def verdict(self) -> str:
@@ -59,6 +61,7 @@ class Claim:
                 else self.claimed
             ),
             "releases": self.releases,
+            "covers": self.covers,
             "verdict": self.verdict,
             "alarms": "; ".join(f"{one.name}: {one.seen}" for one in self.alarms),
             "would have seen": "; ".join(one.least for one in self.findings if one.least),
@@ -187,6 +190,38 @@ def _charged(unit: str, made: Ledger, played: Ledger, delta: float) -> list[Test
         f"epsilon {ours.epsilon:.4g} where the same rounds of its config cost {theirs.epsilon:.4g}"
     )
     return [Test("ledger", unit, seen, 0.0 if less else None)]
+
+
+def covers(rounds: int, recorded: Ledger | None, played: int, delta: float) -> str:
+    """Which of a run's rounds were played and, where that is not all of them, whose epsilon is held
+    against them.
+    """
+    words = f"audits {played} of {rounds} rounds"
+    if played == rounds:
+        return words
+    words += f": the claimed epsilon here is that of the first {played}"
+    whole = None if recorded is None else dearest("client", recorded, delta)
+    if whole is None or whole.epsilon is None:
+        return words
+    return f"{words}, and not the {above(whole.claim())} that the whole run's ledger comes to"
+
+
+def missing_test(unit: Unit, recorded: Ledger, sampling: Sampling, *, hidden: bool) -> list[Test]:
+    """Whether a recorded ledger leaves out a round that lies before its last one. Where cohorts are
+    drawn and seen a round of too few is honestly free, so nothing is looked for.
+    """
+    mine = [charge for charge in recorded.charges if charge.unit == unit and charge.round >= 0]
+    if not mine or (sampling.scheme == "poisson" and not hidden):
+        return []
+    charged: set[int] = set()
+    for one in mine:
+        charged.update(range(one.round, (one.round if one.last is None else one.last) + 1))
+    absent = sorted(set(range(max(charged) + 1)) - charged)
+    if not absent:
+        return [Test("ledger, whole", unit, f"rounds 0 to {max(charged)} are all charged")]
+    named = ", ".join(map(str, absent[:5])) + (" and others" if len(absent) > 5 else "")
+    seen = f"charges rounds to {max(charged)}, and leaves out {named}"
+    return [Test("ledger, whole", unit, seen, 0.0)]
 
 
 def _methods(charges: Sequence[Charge]) -> tuple[Method, ...]:

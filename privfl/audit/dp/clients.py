@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privfl.audit.dp.claim import Claim, Scored, claim_of, refusal_of
+from privfl.audit.dp.claim import (
+    Claim,
+    Scored,
+    claim_of,
+    covers,
+    missing_test,
+    refusal_of,
+)
 from privfl.audit.dp.cohorts import cohort_tests
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import LONG, Search
@@ -68,6 +75,9 @@ def audit_clients(
     first = plays.charges[0]
     if first.cohort_hidden or plays.run is not None:
         tests += cohort_tests(scenario, searched.stages[0], first, settings.inclusions)
+    if recorded is not None:
+        sampling = scenario.sampler.sampling(len(scenario.clients))
+        tests += missing_test("client", recorded, sampling, hidden=first.cohort_hidden)
     lost = plays.incidents
     beside = ", ".join(sorted(found.beside))
     why = [
@@ -76,7 +86,7 @@ def audit_clients(
         if beside
         else "",
     ]
-    return claim_of(
+    claim = claim_of(
         "client",
         made,
         played,
@@ -89,6 +99,7 @@ def audit_clients(
         why=" ".join(filter(None, why)),
         unseen=unseen,
     )
+    return replace(claim, covers=covers(scenario.rounds, recorded, plays.rounds, delta))
 
 
 def _as_long(charge: Charge, run: RunNoise[Any], made: Ledger) -> Ledger:

@@ -211,10 +211,13 @@ class Search:
 
     def _everybody(self, most: int) -> Iterator[tuple[Rows, Rows, int, str, int]]:
         """Clients in turn, each as far out as another length says, who become zero, or their own
-        negative where neighbours may; the first of them in all rounds.
+        negative where neighbours may; the first of them in all rounds. Where there are more clients
+        than turns, those who have one are drawn, so that none is safe from it.
         """
+        n, rng = len(self.clients), self.seeds.generator("clients in turn")
+        turns = (torch.arange(n) + 1) % n if n <= most else torch.randperm(n, generator=rng)
         for number in range(most):
-            at = (number + 1) % len(self.clients)
+            at = int(turns[number % n])
             length = LENGTHS[number % len(LENGTHS)]
             rows = {part: self._random(part, len(self.clients), 1) for part in self.lengths}
             rows = {part: values * self.l2[part] for part, values in rows.items()}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privfl.audit.dp.claim import Claim, Scored, claim_of
+from privfl.audit.dp.claim import Claim, Scored, claim_of, missing_test
 from privfl.audit.dp.dependence import dependence_tests
 from privfl.audit.dp.evidence import Test
 from privfl.audit.dp.neighbours import SLACK
@@ -167,6 +167,9 @@ def audit_samples(
             sets = [set(positions.tolist()) for positions in drawn]
             trainings = [sets[at : at + steps] for at in range(0, len(sets), steps)]
             tests.append(participation_test(trainings, allowed, "sample"))
+    everybody = scenario.sampler.sampling(len(scenario.clients))
+    if recorded is not None and everybody.scheme == "all":
+        tests += missing_test("sample", made, everybody, hidden=False)
     replayed = inclusion_tests(
         [set(positions.tolist()) for positions in drawn], charges[0].sampling, "sample"
     )

@@ -33,7 +33,7 @@ class Garbles(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class Deals(KeepsSecrets):
+class DealsWrongly(KeepsSecrets):
     """A client that deals other shares than those of its secrets: ``change`` is given a holder's
     position and its two shares [64 bytes], and returns what the holder is sealed instead.
     """
@@ -75,7 +75,7 @@ class Deals(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class Answers(KeepsSecrets):
+class AnswersWrongly(KeepsSecrets):
     """A client whose last message holds other shares: ``change`` is given those of seeds and those
     of keys, by owner.
     """

@@ -120,8 +120,5 @@ class Arrangement:
             )
             said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
         if self.keys == "joint":
-            said.append(
-                "The multi-party scheme is experimental and unaudited, and one malicious client"
-                " reads its key off a published sum."
-            )
+            said.append("The multi-party scheme is experimental and unaudited.")
         return tuple(said)

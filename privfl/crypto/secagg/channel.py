@@ -40,6 +40,7 @@ from privfl.crypto.secagg.parameters import (
     SecAggParameters,
     SecAggSettings,
     degree_for,
+    figures_of,
     parameters_of,
     quorum_of,
     unit_l2,
@@ -110,6 +111,7 @@ class SecAgg(SecAggSettings):
             fewest=self.fewest,
             noise=None if self.noise is None else self,
             keyed=self.active,
+            joins=True,
         )
 
     def degree(self, n: int) -> Degree:
@@ -189,6 +191,7 @@ class SecAgg(SecAggSettings):
             quorum,
             active=self.active,
             forgets=self.forward_secrecy,
+            figures=lambda n: figures_of(self, n),
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)
 

@@ -155,7 +155,11 @@ class SecAggClientParty(KeepsSecrets):
         parameters = self.parameters
         adverts, rest = fields.read_table(content, parameters.key_bytes, parameters.n)
         fields.ends(rest)
-        adverts.pop(self.position, None)
+        if adverts.pop(self.position, self.keys.public) != self.keys.public:
+            raise StageAbort(
+                "share_keys",
+                "the server has other keys of this client's, which it has lost: it drops out",
+            )
         due = self.drawn if parameters.chosen else parameters.neighbours(self.position)
         if not adverts.keys() <= set(due):
             raise Malformed("keys of clients that hold no shares of this one's")

@@ -39,6 +39,7 @@ def secagg_guarantee(
     active: bool,
     forgets: bool,
     opens: Opens,
+    figures: Callable[[int], str],
 ) -> Guarantee[Liars]:
     """The guarantee of a real run, semi-honest or ``active``; ``forgets``: clients keep nothing of
     a round.
@@ -76,7 +77,10 @@ def secagg_guarantee(
             *(("clients that forget a round's secrets when it ends",) if forgets else ()),
         ),
         shows="only the sum of {count} updates",
-        settings=lambda n: _settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+        settings=lambda n: {
+            **_settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+            "privacy fails": figures(n),
+        },
     )
 
 

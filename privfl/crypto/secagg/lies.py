@@ -129,7 +129,7 @@ class KeySwapper(KeepsSecrets):
             plain = library.unseal(
                 keys.share_key(agreed, now.tag, self.position, j),
                 bytes(box[:12]),
-                bytes(box[12:]),
+                bytes(box[2 * keys.DEALT :]),
                 keys.bound_to(now.tag, self.position, j),
             )
             if plain is not None:

@@ -18,6 +18,10 @@ from privfl.crypto.ring import ring_for, word
 from privfl.crypto.secagg import graph
 from privfl.crypto.secagg.graph import Degree
 
+LEAST = -1.0
+"""A graph whose bound on losing privacy (log2) is over this is no protection, whoever asks for it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SecAggSettings:
@@ -156,10 +160,7 @@ def degree_for(settings: SecAggSettings, n: int) -> Degree:
             active=settings.active,
         )
     else:
-        k = graph.even(int(settings.graph), n)
-        safe = graph.threshold_for(n, k, settings.corrupt, settings.sigma, settings.active)
-        whole = graph.complete(n, corrupt=settings.corrupt, active=settings.active)
-        found = whole if k >= n - 1 else Degree(k, safe)
+        found = _by_hand(settings, n)
     if settings.threshold is None:
         chosen = found
     elif isinstance(settings.threshold, int):
@@ -172,7 +173,48 @@ def degree_for(settings: SecAggSettings, n: int) -> Degree:
             f" clients of whom {settings.corrupt:.0%} may be corrupt need {found.t} to"
             f" {chosen.shares} in {settings.mode} mode: change threshold, graph or corrupt."
         )
+    private, _ = graph.fails(n, chosen, settings.corrupt, settings.drop, settings.active)
+    if private > LEAST:
+        raise ConfigError(
+            f"graph {settings.graph}, threshold {settings.threshold}: where {settings.corrupt:.0%}"
+            f" of {n} clients are corrupt, some client's secrets are theirs with probability"
+            f" 2^{private:.3g}: set graph: k_regular, which computes a degree, or a larger one."
+        )
     return chosen
+
+
+def figures_of(settings: SecAggSettings, n: int) -> str:
+    """How likely the graph fails a cohort of n, in words."""
+    found = degree_for(settings, n)
+    private, late = graph.fails(n, found, settings.corrupt, settings.drop, settings.active)
+    return (
+        f"{_chance(private)} where {settings.corrupt:.0%} are corrupt; a round in which"
+        f" {settings.drop:.0%} leave fails {_chance(late)}"
+    )
+
+
+def _chance(log2: float) -> str:
+    return "never" if log2 == -math.inf else f"with probability 2^{log2:.0f} at most"
+
+
+def _by_hand(settings: SecAggSettings, n: int) -> Degree:
+    """The threshold for a degree that somebody set: the smallest safe one; against an active server
+    the smallest with which no part of the cohort keeps to itself but for 2^-sigma, or the one that
+    comes nearest.
+    """
+    corrupt, sigma, active = settings.corrupt, settings.sigma, settings.active
+    k = graph.even(int(settings.graph), n)
+    if k >= n - 1:
+        return graph.complete(n, corrupt=corrupt, active=active)
+    safe = graph.threshold_for(n, k, corrupt, sigma, active)
+    if not active or settings.threshold is not None:
+        return Degree(k, safe)
+    some = [Degree(k, t) for t in range(safe, k + 2)] or [Degree(k, safe)]
+    fails = [graph.fails(n, one, corrupt, settings.drop, active) for one in some]
+    for one, (private, late) in zip(some, fails, strict=True):
+        if private <= -sigma and late <= LEAST:
+            return one
+    return some[min(range(len(some)), key=lambda i: max(fails[i]))]
 
 
 def quorum_of(degree: Degree, n: int) -> int:

@@ -335,9 +335,12 @@ class SecAggServerParty(KeepsSecrets):
         if self.parameters.complete:
             everybody = self._write(Kind.KEYS, fields.table(self.adverts))
             return {self._name(i): everybody for i in sorted(self.adverts)}
+
+        # a client that lost its carried keys must see it
+        own = [{i} if self.carry else set[int]() for i in range(self.plan.n)]
         return {
             self._name(i): self._write(
-                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i)})
+                Kind.KEYS, fields.table({j: self.adverts[j] for j in self._holders(i) | own[i]})
             )
             for i in sorted(self.adverts)
         }
@@ -378,9 +381,7 @@ class SecAggServerParty(KeepsSecrets):
     def _partners(self) -> Callable[[int], frozenset[int]]:
         if not self.parameters.active:
             return lambda owner: frozenset(self.parameters.neighbours(owner))
-        toward: dict[int, set[int]] = {
-            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
-        }
+        toward = {i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()}
         for sender, sealed_boxes in self.sealed.items():
             for receiver in sealed_boxes:
                 toward.setdefault(receiver, set()).add(sender)

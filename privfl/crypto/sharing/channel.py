@@ -95,6 +95,7 @@ class AdditiveSharing(SharingSettings):
             fewest=self.quorum,
             noise=None if self.noise is None else self,
             keyed=True,
+            joins=True,
         )
 
     @property

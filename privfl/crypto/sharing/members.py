@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -91,11 +91,14 @@ class SharingServer:
 
 @dataclass(repr=False)
 class SharingHelper(KeepsSecrets):
-    """Another server between rounds: the key to which clients seal its seeds."""
+    """Another server between rounds: the key to which clients seal its seeds. A part of a round is
+    entered once: the sums over two sets that differ in one client would open that client.
+    """
 
     settings: SharingSettings
     who: PartyId
     identity: PartyKeys
+    entered: set[tuple[bytes, int, str]] = field(default_factory=set)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -107,4 +110,12 @@ class SharingHelper(KeepsSecrets):
         Raises:
             ConfigError: as `AdditiveSharing`.
         """
-        return HelperParty(parameters_of(self.settings, plan), self.who, self.identity)
+        now, this = parameters_of(self.settings, plan), (plan.session, plan.number, plan.part)
+        refused = None
+        if this in self.entered:
+            refused = (
+                f"round {plan.number} was entered before: two sums of it would open who is in one"
+                " of them alone"
+            )
+        self.entered.add(this)
+        return HelperParty(now, self.who, self.identity, refused=refused)

@@ -100,8 +100,13 @@ class PackedShamir:
         """The values [length] from t + pack shares or more, by holder 0..n-1.
 
         Raises:
-            ConfigError: too few shares.
+            ConfigError: too few shares, or of a holder that there is not.
         """
+        strangers = [holder for holder in sorted(shares) if not 0 <= holder < self.n]
+        if strangers:
+            raise ConfigError(
+                f"holder {strangers[0]} of {self.n}: holders are numbered 0 to {self.n - 1}."
+            )
         need = self.t + self.pack
         if len(shares) < need:
             raise ConfigError(f"{len(shares)} shares where {need} of {self.n} are needed.")

@@ -54,9 +54,12 @@ class HelperParty(KeepsSecrets):
     excluded: dict[PartyId, str] = field(default_factory=dict)
     told: bool = False
     done: bool = False
+    refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
         """Hear the clients, then the first server."""
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
         now = self.round
         heard = {who: body for who, body in mail.items() if client_of(who) is not None}
         if heard and not self.told:
@@ -164,7 +167,7 @@ class SharingServerParty(KeepsSecrets):
             raise StageAbort(
                 stage,
                 f"{', '.join(missing)} said nothing, and without every server there is no sum",
-                missing[0],
+                None,
                 missing,
             )
 

@@ -139,8 +139,12 @@ class Shamir:
         """The secret from t or more shares, by holder.
 
         Raises:
-            ConfigError: fewer than t shares, or shares that do not fit together.
+            ConfigError: fewer than t shares, shares that do not fit together, or of a holder that
+                there is not.
         """
+        strangers = [holder for holder in sorted(shares) if not 1 <= holder <= self.n]
+        if strangers:
+            raise ConfigError(f"holder {strangers[0]} of {self.n}: holders are numbered 1 to n.")
         if len(shares) < self.t:
             raise ConfigError(f"{len(shares)} shares where {self.t} of {self.n} are needed.")
         some = dict(list(shares.items())[: self.t])

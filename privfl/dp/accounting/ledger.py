@@ -214,8 +214,7 @@ def _notes(charges: list[Charge]) -> tuple[str, ...]:
         notes.append("shuffled batches are counted without amplification.")
     if any(repeated(charge) for charge in charges):
         notes.append(
-            "the samples follow from the run's seed: this is the epsilon of the same run with"
-            " secret coins."
+            "the samples follow from a seed: this is the epsilon of the same run with secret coins."
         )
     return tuple(notes)
 

@@ -222,9 +222,10 @@ def _warnings(charges: Sequence[Charge]) -> tuple[str, ...]:
         )
     if any(map(repeated, charges)):
         found.append(
-            "The samples were drawn from the run's seed: every amplified epsilon is that of the"
-            " same run with secret coins, and holds against nobody who knows the seed. Set threat"
-            " to {sampling: secret}."
+            "The samples follow from a seed, as far as is said: every amplified epsilon is that of"
+            " the same run with secret coins, and holds against nobody who knows the seed. Draw"
+            " them from the operating system, and say so: threat {sampling: secret}, in code"
+            " Threat(sampling='secret')."
         )
     elif any(c.cohort_hidden and c.sampling.rate < 1 for c in charges):
         found.append(

@@ -24,6 +24,7 @@ from privfl.core import (
     NoiseSource,
     NoisySteps,
     OsNoise,
+    PrivflError,
     Sampling,
     keep_freed_pages,
     norm,
@@ -56,6 +57,14 @@ class _NotFinite(Exception):
     def __init__(self, norms: Tensor) -> None:
         super().__init__()
         self.norms = norms
+
+
+class _Raised(Exception):
+    """The model or the loss raised, before anything was added."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class PrivacyWarning(UserWarning):
@@ -188,8 +197,10 @@ class DPGradient:
 
         Raises:
             BadUpdate: the model is NaN or infinite, and every sample's gradient with it. Samples
-                with such a gradient are else left out, all of them where need be: what one sample
-                brings never stops a step.
+                with such a gradient, and samples that make the model or the loss raise, are else
+                left out, all of them where need be: what one sample brings
+                never stops a step.
+            Exception: what the model or the loss raises of a batch, and of no one of its samples.
             UnsupportedModel: a layer that the engine cannot do, named with the engine that can; or
                 a model or loss that couples samples.
         """
@@ -217,7 +228,12 @@ class DPGradient:
         try:
             return self._run(model, loss, x, y)
         except _NotFinite as found:
-            good = torch.isfinite(found.norms)
+            good, words = torch.isfinite(found.norms), "have a NaN or infinite gradient"
+        except _Raised as found:
+            good = ~self._raising(model, loss, x, y)
+            if bool(good.all()):
+                raise found.error from None
+            words = "make the model or the loss raise"
         bad = len(good) - int(good.sum())
         # to stop where data alone are to blame would tell of the one sample that a batch was
         if bad == len(x) and not math.isfinite(norm(model.flat)):
@@ -226,29 +242,64 @@ class DPGradient:
                 " diverged; lower the learning rate."
             )
         warnings.warn(
-            f"{bad} of {len(x)} samples have a NaN or infinite gradient, and count as zero.",
+            f"{bad} of {len(x)} samples {words}, and count as zero.",
             PrivacyWarning,
             stacklevel=4,
         )
         # others may be so when they run again, for dropout is drawn anew
         return self._add_clipped(model, loss, x[good], y[good]) if bad < len(x) else 0.0
 
+    def _raising(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+        """Which samples [b] make a run raise where each is alone, and where it fills the batch:
+        what a batch's size brings about is no one sample's. Nothing is added.
+        """
+        found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for at in range(len(x)):
+            found[at] = all(
+                self._raises(model, loss, x[[at] * size], y[[at] * size])
+                for size in dict.fromkeys((1, len(x)))
+            )
+        return found
+
+    def _raises(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> bool:
+        def stop(norms: Tensor) -> Tensor:
+            raise _NotFinite(norms)  # before anything is added
+
+        try:
+            ENGINES[self.engine](model.module, loss, x, y, stop, model.grad)
+        except _NotFinite:
+            return False
+        except (PrivflError, MemoryError):
+            raise
+        except Exception:
+            return True
+        return False
+
     def _run(self, model: FlatModel, loss: Loss, x: Tensor, y: Tensor) -> float:
         """One run of the engine, whose samples are seen not to be coupled before any is added."""
-        engine, module = ENGINES[self.engine], model.module
+        engine, module, begun = ENGINES[self.engine], model.module, False
         alone = self.engine == "vmap"  # each sample runs alone, whatever the loss couples
         watched = None if alone else WatchedLoss(loss)
-        if not alone:
-            self._check_once(module, loss, x, y)
 
         def factors(norms: Tensor) -> Tensor:
+            nonlocal begun
             if not math.isfinite(norms.sum().item()) and not bool(torch.isfinite(norms).all()):
                 raise _NotFinite(norms)
             if watched is not None and not watched.check(module, x, y):
                 check_model(engine, module, loss, x, y)
+            begun = True
             return self._factors(norms)
 
-        return engine(module, watched or loss, x, y, factors, model.grad).mean_loss
+        try:
+            if not alone:
+                self._check_once(module, loss, x, y)
+            return engine(module, watched or loss, x, y, factors, model.grad).mean_loss
+        except (_NotFinite, PrivflError, MemoryError):
+            raise  # what is refused is refused of all samples alike
+        except Exception as error:
+            if begun:  # and something may have been added
+                raise
+            raise _Raised(error) from error
 
     def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
         if module in self.checked.modules:

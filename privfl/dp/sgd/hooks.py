@@ -56,6 +56,8 @@ def opacus(
         wrapped.to_standard_module()
         for name, parameter in named.items():
             parameter.grad = kept[name]
-            if hasattr(parameter, "grad_sample"):
-                del parameter.grad_sample
+            for left in ("grad_sample", "_forward_counter"):
+                parameter.__dict__.pop(left, None)
+        for layer in module.modules():  # a loss that raises leaves what no backward took
+            layer.__dict__.pop("activations", None)
     return ClippedSum(add_rows(rows, factors, total), mean.item())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 
 from privfl.core import (
@@ -19,6 +20,7 @@ from privfl.core import (
     Silent,
     Total,
 )
+from privfl.hybrid.bucketed_secagg.coin import SIZE, JointClient, JointServer
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
 from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
 
@@ -53,13 +55,20 @@ class BucketedClient(KeepsSecrets):
                 "server",
             )
         self.entered.add(this)
-        for number, group in enumerate(self.settings.groups(plan)):
-            if self.who in group:
-                unweighted = Bounded.claimed(
-                    self.who, update.delta, update.l2
-                )  # checked when it was made, or a liar's
-                return self.inside.enter(self.settings.plan_of(plan, group, number), unweighted)
-        raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
+        self.settings.checked(plan)
+        if self.who not in plan.cohort:
+            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
+        unweighted = Bounded.claimed(
+            self.who, update.delta, update.l2
+        )  # checked when it was made, or a liar's
+        settings = self.settings
+        if settings.bucketing_seed is None:
+            _one_part(plan)
+            place, secret = plan.cohort.index(self.who), secrets.token_bytes(SIZE)
+            return JointClient(settings, plan, unweighted, self.inside, place, secret)
+        groups = settings.groups(plan)
+        number = next(i for i, group in enumerate(groups) if self.who in group)
+        return self.inside.enter(settings.plan_of(plan, groups[number], number), unweighted)
 
 
 @dataclass
@@ -80,9 +89,27 @@ class BucketedServer:
             ConfigError: too small a cohort.
         """
         settings = self.settings
+        settings.checked(plan)
+        if settings.bucketing_seed is None:
+            _one_part(plan)
+            return JointServer(settings, plan, self.inside)
         groups = settings.groups(plan)
         servers = [
             self.inside.enter(settings.plan_of(plan, group, number))
             for number, group in enumerate(groups)
         ]
         return BucketedServerParty(plan.cohort, groups, servers)
+
+
+def _one_part(plan: RoundPlan) -> None:
+    """A coin a part would group a round's vectors twice.
+
+    Raises:
+        ConfigError: another part than the update.
+    """
+    if plan.part != "delta":
+        raise ConfigError(
+            f"bucketed_secagg draws one coin a round, and '{plan.part}' would be grouped by another"
+            " than the update: give channel.bucketing_seed a number, or train without extra"
+            " vectors."
+        )

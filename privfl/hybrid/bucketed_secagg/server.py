@@ -90,7 +90,7 @@ class BucketedServerParty(KeepsSecrets):
         disclosed = {
             "group_counts": torch.tensor(counts),
             "groups": torch.tensor(of_group),
-            "membership": torch.tensor([home[client] for client in self.cohort]),
+            "membership": torch.tensor([home.get(client, -1) for client in self.cohort]),
         }
         return Opened(
             Rows(torch.stack(means), torch.tensor(counts)),

@@ -54,14 +54,14 @@ class EncryptedCosine(CosineSettings):
     holder counts questions and refuses replays, small sums and a second sum, but cannot see what a
     question asks or which weights a sum has. A lying key holder cannot move the sum by more than
     rounding, which disagrees with the scores; by lying about few scores it can push clients out of
-    the sum, unless it meets a question of known answer. Clients may lie: a vector's length does not
-    count, one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider
+    the sum, unless it meets a question of known answer. Clients may lie: a vector's length gains no
+    trust, one that is too long is excluded by name. PEFL shows its cloud every gradient (Schneider
     et al. 2024) and ShieldFL masks a client's vector and the last aggregate alike (Wu et al. 2025);
     here a mask serves once.
 
-    The result is the rule's on unit vectors: FLTrust scales them to the root's length, the filter
-    to the plan's bound. Nearly all weight on one client opens that client: what counts fewer than
-    ``min_clients`` stays closed.
+    With exact norms the result is the rule's on unit vectors: FLTrust scales them to the root's
+    length, the filter to the plan's bound. Nearly all weight on one client opens that client: what
+    counts fewer than ``min_clients`` stays closed.
 
     Args:
         rule: FLTrust, whose root update is public to the server, or CosineFilter with a reference
@@ -69,8 +69,9 @@ class EncryptedCosine(CosineSettings):
         reference: "rule" asks the rule; "previous" takes the last aggregate (in a session's first
             round all count alike).
         similarity: "pearson" centres the reference and takes each vector's mean out of its length.
-        norms: "projections" bounds a length to about 1.7 (certain beyond 2.8, 99 %); "exact"
-            squares ciphertexts, at twice the cost.
+        norms: "exact" squares ciphertexts: a length is 1 but for rounding, or 3 and more (0.5 % of
+            those pass 16 projections). "projections" bounds a length to about 1.7 (certain beyond
+            2.8, 99 %), at half of the cost; cosines are then off by 18 % at 16.
         projections: random sign vectors with entries -1, 0, 0, 1.
         plain_bits: of the modulus t; vectors get the length 2^((plain_bits - 2) / 2).
 

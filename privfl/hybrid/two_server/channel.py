@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -41,7 +40,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, backend
-from privfl.hybrid.two_server.guarantee import two_server_guarantee
+from privfl.hybrid.two_server.guarantee import check_operators, two_server_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -69,18 +68,23 @@ class TwoServer:
     whom no two collude, FOLLOW THE PROTOCOL, each with any number of clients learns the result,
     which clients were refused, what ``reveal`` names, and nothing else of honest clients (the
     dealer: nothing). Any two of the three read every update. Clients may lie in any way: one longer
-    than C, the clip and what rounding adds to it, passes with chance 2^-soundness. A SERVER THAT
-    LIES READS: by shifting the margins of a client's norm check it learns two bits for each of its
-    random projections (40 to 90 of them, so a short update whole), by adding to its share of a
-    hidden weight a whole row; and it admits or refuses rows. Where weights are hidden a lying
-    dealer reads too. One lie is caught: where the weights of the sum are public and there is no
-    noise, ``server/1`` cannot change its share of the sum (the dealer's tags; chance 2^-24 at most
-    up to 20 bits and 500 clients).
+    than C, the clip and what rounding adds to it, passes with chance 2^-soundness.
+
+    ONE SERVER THAT LIES, with up to ``colluders`` clients and an honest dealer, gets capped sums of
+    the mean, Krum and CosineFilter: the sum of one set of accepted rows OF ITS OWN CHOICE, of
+    exactly m rows (Krum) or at least ``colluders`` + 2, one bit a row (its norm check; one more for
+    an opened selection of CosineFilter) and one bit an abort, but with chance 2^-40; under
+    ``scores`` also what is opened of rows that it has moved (docs/hybrid.md, Theorem 1). The rule
+    itself is NOT enforced against it. UNDER FLTRUST IT READS ANY ROW: weights that are any number
+    tell rows apart in their sum. A lying dealer can move weights. Where the weights of the sum are
+    public and there is no noise, ``server/1`` cannot change its share of the sum (the dealer's
+    tags; chance 2^-24 at most up to 20 bits and 500 clients).
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
         the others' products with their own rows; for FLTrust and CosineFilter norms and cosines.
-        ``selection``: which clients count, no scores. ``aggregate``: how many clients count.
+        ``selection``: which clients count, no scores. ``aggregate``: how many clients count. Under
+        both FLTrust shows the sum of the trust to ``server``.
 
     Args:
         rule: what to compute. Krum needs m >= ``min_selected``; CosineFilter a reference that needs
@@ -91,13 +95,17 @@ class TwoServer:
         reference: of CosineFilter: "rule" asks the rule; "previous" takes the model's last change
             (in the first round nobody is filtered).
         reveal: what the servers may open on the way.
-        min_selected: the fewest rows that a sum may be of; 1 lets a rule open a single client.
+        min_selected: the fewest rows that a sum may be of, at least 2.
+        colluders: how many clients may collude with a server that lies: no sum is of fewer than two
+            more.
         bits: of one value, sign included: a row of norm l2 has the integer norm 2^(bits - 1).
             ``ring`` (32, 40, 64; None: the smallest that is proved to hold sums, norms and
             products) is what travels.
         threshold: the fraction of the cohort below which nothing is opened (never fewer than 2).
         noise: under ``Mean(weighted=False)``, noise that EACH server adds to its half of the sum:
             one honest server is enough, and the event counts one server's noise alone.
+        run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
+            report; whoever ran two of them would read every update.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -121,6 +129,7 @@ class TwoServer:
     reveal: Reveal = "selection"
     reference: Literal["rule", "previous"] = "rule"
     min_selected: int = 2
+    colluders: int = 0
     bits: int = 16
     ring: int | None = None
     threshold: float = 0.5
@@ -128,9 +137,11 @@ class TwoServer:
     noise: RingNoise | None = None
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
+    run_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require.at_least(1, min_selected=self.min_selected)
+        require.at_least(2, min_selected=self.min_selected)
+        require.at_least(0, colluders=self.colluders)
         require.within(8, 24, bits=self.bits)
         require.within(0, 1, threshold=self.threshold)
         require.within(20, 64, soundness=self.soundness)
@@ -141,15 +152,16 @@ class TwoServer:
                 f"reveal is 'scores', 'selection' or 'aggregate', and is '{self.reveal}'."
             )
         backend(self.backend)
+        check_operators(self.run_by)
         self._check_rule()
 
     def _check_rule(self) -> None:
         rule = self.rule
-        if isinstance(rule, Krum) and rule.m < self.min_selected:
+        if isinstance(rule, Krum) and rule.m < self.recipe.least:
             raise ConfigError(
                 f"Krum with m={rule.m} opens the sum of {rule.m}, which is fewer than"
-                f" min_selected={self.min_selected}: raise m (Multi-Krum), or set min_selected: 1"
-                " to open a single client's update on purpose."
+                f" {self.recipe.least} (min_selected={self.min_selected}, and two more than"
+                f" colluders={self.colluders}): raise m (Multi-Krum)."
             )
         if self.reference not in ("rule", "previous"):
             raise ConfigError(f"reference is 'rule' or 'previous', and is '{self.reference}'.")
@@ -205,18 +217,20 @@ class TwoServer:
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        rule, common = self.rule, (self.reveal, self.min_selected)
+        rule, c = self.rule, self.colluders
+        common = (self.reveal, max(self.min_selected, c + 2))
         match rule:
             case Krum():
-                return Recipe("krum", *common, f=rule.f, m=rule.m)
+                return Recipe("krum", *common, f=rule.f, m=rule.m, colluders=c)
             case FLTrust():
-                return Recipe("fltrust", *common, fixed=rule.fixed)
+                return Recipe("fltrust", *common, fixed=rule.fixed, colluders=c)
             case CosineFilter():
-                return Recipe("cosine_filter", *common, threshold=rule.threshold)
+                return Recipe("cosine_filter", *common, threshold=rule.threshold, colluders=c)
             case Mean():
                 return Recipe(
                     "mean",
                     *common,
+                    colluders=c,
                     weighted=rule.weighted,
                     noisy=self.noise is not None,
                     noise=self.noise,
@@ -229,13 +243,13 @@ class TwoServer:
 
     def quorum(self, n: int) -> int:
         """The fewest contributions of a cohort of n that are ever opened."""
-        return max(2, math.ceil(n * self.threshold - 1e-9))
+        return self.recipe.quorum(n, self.threshold)
 
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
         noise = None if self.noise is None else self.noise.guarantee
-        return two_server_guarantee(self.recipe, self.quorum).under(noise)
+        return two_server_guarantee(self.recipe, self.quorum, self.run_by).under(noise)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

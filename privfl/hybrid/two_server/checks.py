@@ -16,12 +16,21 @@ from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.ring_codec import U64, signed
 from privfl.hybrid.two_server.rows import row_sum
-from privfl.hybrid.two_server.steps import Negative, OpenBits
+from privfl.hybrid.two_server.steps import AllOf, Negative, OpenBits, fold_demand
 
 
 def comparisons(now: TwoServerParameters, n: int) -> int:
     """How many signs the checks of n rows take."""
-    return 2 * n * (now.rows + 1 + now.weighted)
+    return n * _margins(now)
+
+
+def folds(now: TwoServerParameters, n: int) -> int:
+    """How many words of ANDs it takes to make one bit a row of them."""
+    return fold_demand(_margins(now), n)
+
+
+def _margins(now: TwoServerParameters) -> int:
+    return 2 * (now.rows + 1 + now.weighted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Refuse:
             StageAbort: too few are left.
         """
         now = machine.now
-        failed = machine.public["failed"].reshape(-1, machine.n).any(axis=0)
+        failed = machine.public["passed"] == 0
         for i in np.flatnonzero(failed).tolist():
             machine.excluded[now.name(machine.positions[i])] = "its update failed the norm check"
         machine.valid = tuple(np.flatnonzero(~failed).tolist())
@@ -68,8 +77,16 @@ class Refuse:
         machine.disclosed["accepted"] = torch.from_numpy(~failed)
 
 
-CHECKS: tuple[Step, ...] = (Ranges(), Negative("checked", "failed"), OpenBits("failed"), Refuse())
-"""The steps that prove every row that is left to be as short as the plan says."""
+CHECKS: tuple[Step, ...] = (
+    Ranges(),
+    Negative("checked", "below"),
+    AllOf("below", "passed"),
+    OpenBits("passed"),
+    Refuse(),
+)
+"""The steps that prove every row that is left to be as short as the plan says, with one open bit a
+row: of all margins each, a server that shifts its own would learn so many bits of the row.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +138,21 @@ class PublicSum:
         machine.shares["sum"] = total
 
 
+def exactly(machine: Machine, count: int, m: int) -> None:
+    """Refuse a choice of another size than the rule makes (0: it makes any).
+
+    Raises:
+        StageAbort: it is of another size; a server or the dealer lied.
+    """
+    if m and count != m:
+        raise StageAbort(
+            "select",
+            f"{count} rows were chosen where the rule chooses {m}: {machine.other} or the dealer"
+            " lied",
+            who=(machine.other, "dealer"),
+        )
+
+
 def enough(count: int, least: int) -> None:
     """Refuse to open a sum of some, but fewer than ``least`` rows; nothing at all opens as zero.
 
@@ -131,5 +163,5 @@ def enough(count: int, least: int) -> None:
         raise StageAbort(
             "select",
             f"the rule accepted {count} of the rows, and a sum of fewer than {least} would open a"
-            " client (see min_selected)",
+            " client (see min_selected and colluders)",
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Exchange, Machine, Step, frame_of, frames_in
 from privfl.hybrid.two_server.parameters import STEPS
@@ -122,7 +123,10 @@ class ForgesFrames(KeepsSecrets):
 
     def _heard(self, mail: Mail, frames: list[bytes]) -> dict[PartyId, Buffer]:
         """What the honest server makes of some mail, its frames kept back."""
-        out = dict(self.honest.step(mail))
+        try:
+            out = dict(self.honest.step(mail))
+        except StageAbort:  # a liar sends on what it has forged
+            return {}
         body = out.get(self.other)
         if body is None or body[4] != STEPS:
             return out

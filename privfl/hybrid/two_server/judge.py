@@ -61,12 +61,14 @@ class OpenKrum:
         """Set the public weights.
 
         Raises:
-            StageAbort: as `max_byzantine`.
+            StageAbort: as `max_byzantine` and `possible`.
         """
         left, valid = max_byzantine(machine, self.f, self.m), list(machine.valid)
         inner = signed(machine.public["gram"], machine.now.ring)
         norms = np.diagonal(inner)
         _proved(machine, norms)
+        v = len(norms)
+        possible(machine, inner.reshape(-1), np.repeat(norms, v), np.tile(norms, v))
         apart = norms[:, None] + norms - 2 * inner
         scores = krum_scores(apart, left)
         accept(machine, [valid[i] for i in np.argsort(scores, kind="stable")[: self.m]])
@@ -111,11 +113,30 @@ def _proved(machine: Machine, norms: I64) -> None:
         )
 
 
+def possible(machine: Machine, dots: I64, norms: I64, squares: I64) -> None:
+    """Refuse opened products that are over what two vectors of these squared norms can have.
+
+    Raises:
+        StageAbort: there are some; a server or the dealer lied.
+    """
+    exact = dots.astype(object)
+    if (exact * exact > norms.astype(object) * squares.astype(object)).any():
+        raise StageAbort(
+            "judge",
+            "an opened product is larger than its two vectors' norms allow:"
+            f" {machine.other} or the dealer lied",
+            who=(machine.other, "dealer"),
+        )
+
+
 def _opened(machine: Machine) -> tuple[I64, I64]:
-    """Products and squared norms; raises as `_proved`."""
+    """Products and squared norms; raises as `_proved` and `possible`."""
     scores = signed(machine.public["scores"], machine.now.ring)
     dots, norms = scores[0], scores[-1]
     _proved(machine, norms)
+    if len(scores) > 1:
+        square = 0 if machine.direction is None else machine.direction.square
+        possible(machine, dots, norms, np.full(len(norms), square))
     machine.disclosed["norms"] = torch.from_numpy(np.sqrt(norms) / machine.now.scale)
     return dots, norms
 
@@ -136,7 +157,11 @@ class OpenCosine:
     threshold: float
 
     def act(self, machine: Machine) -> None:
-        """Set the public weights; without a direction all cosines are 0."""
+        """Set the public weights; without a direction all cosines are 0.
+
+        Raises:
+            StageAbort: opened scores that cannot be.
+        """
         square = machine.direction.square if machine.direction is not None else 0
         dots, norms = _opened(machine)
         steep = Fraction(self.threshold)
@@ -168,18 +193,23 @@ def _cosine(dot: int, square: int) -> float:
 @dataclass(frozen=True, slots=True)
 class OpenTrust:
     """FLTrust's weights max(0, cos) |g0| / |x| in fixed point. ``fixed`` divides by all rows,
-    ``length`` is that of g0 after its clip.
+    ``length`` is that of g0 after its clip. A row shorter than sqrt(d) / 2, which rounding alone
+    can make, has no direction and no weight: the shorter a row, the more its weight.
     """
 
     fixed: bool
 
     def act(self, machine: Machine) -> None:
-        """Set the public weights."""
+        """Set the public weights.
+
+        Raises:
+            StageAbort: opened scores that cannot be.
+        """
         now, direction = machine.now, machine.direction
         dots, norms = _opened(machine)
         square = 0 if direction is None else direction.square
         trusted = [
-            max(0.0, _cosine(int(dot), int(norm) * square))
+            max(0.0, _cosine(int(dot), int(norm) * square)) if 4 * norm >= now.plan.d else 0.0
             for dot, norm in zip(dots, norms, strict=True)
         ]
         fine = now.fine

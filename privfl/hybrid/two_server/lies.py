@@ -4,6 +4,7 @@ what one row is multiplied with, or deals other words.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,14 +25,25 @@ from privfl.core import (
 )
 from privfl.crypto.lies import victim
 from privfl.hybrid.two_server.dealer import Dealer
+from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.parameters import DEALT, TwoServerParameters
-from privfl.hybrid.two_server.preprocessing import AND_ROWS, ONE, Demand, derived_words
-from privfl.hybrid.two_server.ring_codec import signed
+from privfl.hybrid.two_server.preprocessing import ONE, Demand, derived_words
+from privfl.hybrid.two_server.proved_choice import ShowChoice
+from privfl.hybrid.two_server.ring_codec import U64, signed
+from privfl.hybrid.two_server.rushing import opens
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt, unseal_dealt
 from privfl.hybrid.two_server.server import FirstServer
 from privfl.hybrid.two_server.signs import Hamming
-from privfl.hybrid.two_server.tampering import AddTo, Took, after, before, server_of, tampered
+from privfl.hybrid.two_server.tampering import (
+    AddTo,
+    Took,
+    after,
+    before,
+    deaf,
+    server_of,
+    tampered,
+)
 
 
 def _exponent(now: TwoServerParameters) -> int:
@@ -72,7 +84,9 @@ def reads_a_weighted_row() -> Liars:
         if not isinstance(server, FirstServer):
             raise ConfigError(f"{type(server).__name__} is not the first server.")
         power = AddTo("weight", plan.cohort.index(who), 1 << _exponent(server.now))
-        server.recipe = tampered(server.recipe, lambda steps: before(steps, ObliviousSum, power))
+        server.recipe = tampered(
+            server.recipe, lambda steps: deaf(before(steps, ObliviousSum, power), ShowChoice)
+        )
         return {"server": WeightReader(server, who, took)}
 
     return Liars(enter=enter, took=lambda published: took)
@@ -91,6 +105,27 @@ def brings_one_near() -> Liars:
         return honest
 
     return Liars(enter=enter)
+
+
+def tells_signs_apart(threshold: float) -> Liars:
+    """A rushing server that opens distances of its own: the victim's row of signs has all of the
+    weight but that of one other row, so the signs of what is published are the victim's.
+    """
+    picked: list[ClientId] = []
+
+    def target(machine: Machine, honest: U64) -> U64:
+        d, cohort = machine.now.plan.d, machine.now.plan.cohort
+        picked[:] = [cohort[machine.positions[machine.valid[-1]]]]
+        told = np.full(len(machine.valid), d, dtype=np.uint64)
+        told[-2], told[-1] = math.floor(threshold * d) - 1, 0
+        return told
+
+    def took(published: Opened[Rows | Total] | None) -> Took:
+        if published is None or not isinstance(published.what, Total):
+            return {}
+        return dict.fromkeys(picked, published.what.mean().sign())
+
+    return Liars(enter=opens("distance", target).enter, took=took)
 
 
 # ---- the dealer
@@ -125,34 +160,54 @@ class DealsFalsely(KeepsSecrets):
         """Which bytes, how many, and what is added to them.
 
         A product of two rows makes them seem near, and Krum chooses them; the norm of a row makes
-        it seem long. A hidden weight is a bit turned into a number by a dealt word. The first bit
-        of some rows of signs moves their distances, each down half of the time.
+        it seem long. A hidden choice is a bit turned into a number by a dealt word, hidden trust a
+        product by one. The first bits of rows of signs move their
+        distances.
         """
         now, n, recipe = self.honest.now, self.n, self.honest.recipe
         demand = recipe.demand(now, n)
-        end = 8 * (demand.dealt - demand.vector)
-        first = end - 8 * demand.inner
-        near = [(first + 8 * at, 8, now.longest**2) for at in (1, n)] if now.gram else []
-        if recipe.hidden:
-            place = demand.bits - n if now.gram else 0
-            return [*near, (8 * (AND_ROWS * demand.signs + place + self._row(demand)), 8, 1 << 8)]
+        products = 8 * (demand.ands + demand.bits)
+        inner = products + 8 * demand.triples
+        near = [(inner + 8 * at, 8, now.longest**2) for at in (1, n)] if now.gram else []
+        if recipe.proved:
+            return [*near, *self._heavy(demand, 0, 1 << 8), *self._heavy(demand, 1, -(1 << 8))]
+        if recipe.hidden and recipe.reveal == "aggregate":
+            return [(products, 8, 1 << _exponent(now))]
         if now.signs:
-            rows = range(min(n, 5))
-            return [(8 * demand.dealt + 4 * now.plan.d * i, 4, 1 << (7 + 5 * i)) for i in rows]
-        return near or [(end - 8, 8, 1 << (now.ring - 2))]
+            return [(8 * demand.dealt + 4 * now.plan.d * i, 4, 1) for i in range(n)]
+        return near or [(inner + 8 * (demand.inner - 1), 8, 1 << (now.ring - 2))]
 
-    def _row(self, demand: Demand) -> int:
-        """A row whose dealt bit is what its choice will be, so that what is added stays positive:
-        the two near ones are chosen under Krum, all under other rules.
+    def _heavy(self, demand: Demand, row: int, more: int) -> list[tuple[int, int, int]]:
+        """What makes a chosen row weigh 1 + ``more``, and its authentication fit, for which the
+        dealer knows the keys.
+
+        The total counts the weight once, so its share takes off ``more``; that enters the row's own
+        share 2 h - 1 times, which the square's makes good, and takes off w^2 - w. A number is added
+        where the dealt bit is the choice, else subtracted.
         """
-        now, n = self.honest.now, self.n
-        one, two = (
-            derived_words(self.seeds[who], "bits", count, now.library)[: demand.bits]
-            for who, count in (("server", 2 * demand.bits), ("server/1", demand.bits))
-        )
-        dealt = ((one ^ two) & ONE)[demand.bits - n if now.gram else 0 :][:n]
-        chosen = np.array([not now.gram or i in (0, 1) for i in range(n)])
-        return int((dealt == chosen).argmax())
+        words = {
+            what: (self._words("server", what, first), self._words("server/1", what, second))
+            for what, first, second in (
+                ("bits", 2 * demand.bits, demand.bits),
+                ("keys", demand.keys, demand.keys),
+                ("weights", demand.weights, demand.weights),
+            )
+        }
+        keys = (words["keys"][0] + words["keys"][1]).tolist()
+        weights = (words["weights"][0] + words["weights"][1]).tolist()
+        at, n = demand.bits - self.n if self.honest.now.gram else 0, demand.weights
+        dealt = int((words["bits"][0][at + row] ^ words["bits"][1][at + row]) & ONE)
+        w, start = 1 + more, 8 * (demand.dealt - demand.macs)
+        twice = 2 * (w - weights[row]) - 1
+        macs = [
+            (start + 8 * ((half * demand.keys + k) * n + row), 8, key * amount)
+            for k, key in enumerate(keys)
+            for half, amount in ((0, -more), (1, more * twice - (w * w - w)))
+        ]
+        return [(8 * (demand.ands + at + row), 8, more if dealt else -more), *macs]
+
+    def _words(self, who: PartyId, what: str, count: int) -> U64:
+        return derived_words(self.seeds[who], what, count, self.honest.now.library)
 
 
 def deals_falsely() -> Liars:

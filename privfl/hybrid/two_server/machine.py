@@ -70,7 +70,8 @@ class Machine(KeepsSecrets):
     ``count`` rows of ``weight`` together, in steps of ``unit``. ``bits`` are rows of signs, where
     there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own; ``tags``
     are what the first server has from the dealer to know the second's share of the sum by,
-    ``memory`` what its member keeps of the direction's doing.
+    ``memory`` what its member keeps of the direction's doing. ``sealed`` holds commitments and what
+    they open to.
     """
 
     now: TwoServerParameters
@@ -100,6 +101,8 @@ class Machine(KeepsSecrets):
     dabits: DaBits | None = None
     triple: Triple | None = None
     masked: tuple[U64, U64] | None = None
+    folding: U64 | None = None
+    sealed: dict[str, bytes] = field(default_factory=dict)
     seed: bytes = b""
     tags: U64 | None = None
     memory: dict[str, U64] = field(default_factory=dict)

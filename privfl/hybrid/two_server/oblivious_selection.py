@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.checks import accept, enough
+from privfl.hybrid.two_server.checks import accept, enough, exactly
 from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.proved_choice import CommitChoice, ShowChoice
 from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, combined, unveiled
 from privfl.hybrid.two_server.steps import Multiply, Negative, Open, OpenToFirst, ToNumbers
@@ -92,7 +94,7 @@ def along(threshold: float) -> tuple[Step, ...]:
     start: tuple[Step, ...] = (Take("dots", "along"),)
     if threshold == 0:
         return (*start, Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "chosen"))
-    squares = (
+    squares: tuple[Step, ...] = (
         Multiply("along", "along", "squared"),
         Along(threshold),
         Negative("margin", "bit"),
@@ -102,7 +104,7 @@ def along(threshold: float) -> tuple[Step, ...]:
         *start,
         *squares,
         Halves(threshold),
-        Multiply("by angle", "by square", "both"),
+        Multiply("by angle", "by square", "both", whole=True),
         Through(threshold),
     )
 
@@ -112,17 +114,36 @@ def along(threshold: float) -> tuple[Step, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The choice is open: the chosen rows count once."""
+    """The choice is open: the chosen rows, exactly ``m`` where that is not 0, count once."""
+
+    m: int = 0
 
     def act(self, machine: Machine) -> None:
-        """Set the public weights."""
-        picked = [
-            i
-            for i, bit in zip(machine.valid, machine.public["chosen"].tolist(), strict=True)
-            if bit == 1
-        ]
+        """Set the public weights.
+
+        Raises:
+            StageAbort: as `chosen_rows`, or `exactly`.
+        """
+        picked = chosen_rows(machine)
+        exactly(machine, len(picked), self.m)
         accept(machine, picked)
         machine.disclosed["selected"] = _mask(machine, picked)
+
+
+def chosen_rows(machine: Machine) -> list[int]:
+    """The places whose opened choice is 1.
+
+    Raises:
+        StageAbort: a choice is neither 0 nor 1; a server or the dealer lied.
+    """
+    bits = machine.public["chosen"]
+    if (bits > 1).any():
+        raise StageAbort(
+            "select",
+            f"an opened choice is neither 0 nor 1: {machine.other} or the dealer lied",
+            who=(machine.other, "dealer"),
+        )
+    return [i for i, bit in zip(machine.valid, bits.tolist(), strict=True) if bit == 1]
 
 
 def _mask(machine: Machine, places: list[int]) -> torch.Tensor:
@@ -141,31 +162,54 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """The chosen rows count once, and nobody knows which they are; fewer than ``least`` are
-    refused.
+class Hide:
+    """The chosen rows count once, and nobody knows which they are; ``m`` of them where that is not
+    0.
     """
+
+    m: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill "weight" [n]."""
+        machine.shares["weight"] = spread(machine, machine.shares["chosen"])
+        if self.m:
+            _counts(machine, self.m)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """So many rows were chosen; fewer than ``least`` are refused."""
 
     least: int
 
     def act(self, machine: Machine) -> None:
-        """Fill "weight" [n].
+        """Set what the sum weighs.
 
         Raises:
             StageAbort: too few rows count.
         """
-        count = counted(machine, self.least)
-        machine.shares["weight"] = spread(machine, machine.shares["chosen"])
-        machine.unit, machine.weight = 1 / machine.now.scale, float(count) or 1.0
+        _counts(machine, counted(machine, self.least))
+
+
+def _counts(machine: Machine, count: int) -> None:
+    machine.count, machine.disclosed["count"] = count, torch.tensor(count)
+    machine.unit, machine.weight = 1 / machine.now.scale, float(count) or 1.0
 
 
 def counted(machine: Machine, least: int) -> int:
     """How many rows count, as was opened.
 
     Raises:
-        StageAbort: some, and fewer than ``least``.
+        StageAbort: some, and fewer than ``least``; or a number that cannot be.
     """
     count = int(signed(machine.public["count"], machine.now.ring)[0])
+    if not 0 <= count <= len(machine.valid):
+        raise StageAbort(
+            "select",
+            f"{count} of {len(machine.valid)} rows are said to count: {machine.other} or the dealer"
+            " lied",
+            who=(machine.other, "dealer"),
+        )
     enough(count, least)
     machine.count = count
     machine.disclosed["count"] = torch.tensor(count)
@@ -197,8 +241,7 @@ class ObliviousTrust:
         """
         now, shares, direction = machine.now, machine.shares, machine.direction
         if self.named:
-            bits = machine.public["chosen"]
-            picked = [i for i, bit in zip(machine.valid, bits.tolist(), strict=True) if bit == 1]
+            picked, bits = chosen_rows(machine), machine.public["chosen"]
             enough(len(picked), self.least)
             machine.count = len(picked)
             machine.disclosed["selected"] = _mask(machine, picked)
@@ -240,13 +283,14 @@ class ObliviousSum:
     weight: str
 
     def say(self, machine: Machine) -> bytes:
-        """The own share of the weights, masked."""
-        return pack(machine.shares[self.weight] - machine.preprocessing.weights, machine.now.ring)
+        """The own share of the weights, masked: all 64 bits, of which the dealt ones hide all."""
+        return pack(machine.shares[self.weight] - machine.preprocessing.weights, 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
-        """Fill "sum" with the own share."""
+        """Fill "sum" with the own share, reduced to the ring: its upper bits would tell more."""
         now, own = machine.now, machine.shares[self.weight]
-        other = unpack(theirs, now.ring, machine.n)
+        other = unpack(theirs, 64, machine.n)
+        machine.public["masked weights"] = own - machine.preprocessing.weights + other
         total = machine.preprocessing.vector.copy()
         mine = own if machine.first else own + other
         for start, stop, block in machine.rows.blocks(now):
@@ -269,11 +313,22 @@ def _veil(machine: Machine) -> Veil:
     return machine.veil
 
 
-def unnamed_sum(least: int) -> tuple[Step, ...]:
-    """Steps from hidden choices to the first server's sum: only how many were chosen becomes
-    known.
+def unnamed_sum(least: int, m: int) -> tuple[Step, ...]:
+    """Steps from hidden choices to the first server's sum; that rows were chosen once or not at all
+    is proved before anything else opens.
+
+    Krum always chooses ``m``. Where that is 0 how many were chosen becomes known, and is proved: it
+    opens after the rows' proof, because the sum of weights that are any numbers tells of them.
     """
-    return (Count(), Open("count"), Counted(least), ObliviousSum("weight"), OpenToFirst("sum"))
+    if m:
+        proof: tuple[Step, ...] = (CommitChoice(each=True, total=True), ShowChoice())
+    else:
+        proof = (
+            *(CommitChoice(each=True, total=False), ShowChoice()),
+            *(Count(), Open("count"), Counted(least)),
+            *(CommitChoice(each=False, total=True), ShowChoice()),
+        )
+    return (Hide(m), ObliviousSum("weight"), *proof, OpenToFirst("sum"))
 
 
 def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:

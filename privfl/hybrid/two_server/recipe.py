@@ -13,7 +13,7 @@ from typing import Literal
 from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName
-from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons
+from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons, folds
 from privfl.hybrid.two_server.judge import (
     Gather,
     GatherGram,
@@ -32,6 +32,7 @@ from privfl.hybrid.two_server.oblivious_selection import (
 )
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters, fitting
 from privfl.hybrid.two_server.preprocessing import Demand
+from privfl.hybrid.two_server.proved_choice import keys_for
 from privfl.hybrid.two_server.signs import RING, sign_program
 from privfl.hybrid.two_server.steps import Open, OpenToFirst
 from privfl.hybrid.two_server.tags import OpenTagged
@@ -46,7 +47,9 @@ Kind = Literal["mean", "krum", "fltrust", "cosine_filter", "signs"]
 class Recipe:
     """One rule under one disclosure mode. Fields that a rule does not have stay at their defaults.
 
-    ``noisy``: there is noise in the sum, though perhaps not of whoever follows this recipe.
+    ``least``: the fewest rows that a sum may be of. ``colluders``: how many clients may collude
+    with a server that lies; a quorum has two more. ``noisy``: there is noise in the sum, though
+    perhaps not of whoever follows this recipe.
     """
 
     kind: Kind
@@ -57,6 +60,7 @@ class Recipe:
     m: int = 0
     threshold: float = 0.0
     fixed: bool = False
+    colluders: int = 0
     noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
@@ -84,6 +88,24 @@ class Recipe:
         return self.normalised or (self.reveal == "aggregate" and self.kind != "mean")
 
     @property
+    def proved(self) -> bool:
+        """Whether hidden weights are proved to be 0 or 1: FLTrust's, which are any number, are
+        not.
+        """
+        return self.hidden and self.kind in ("krum", "cosine_filter")
+
+    @property
+    def capped(self) -> bool:
+        """Whether every sum is of whole rows, so many at least: rows that count by any other weight
+        can be told apart in the sum.
+        """
+        return self.kind in ("mean", "krum", "cosine_filter")
+
+    def quorum(self, n: int, threshold: float) -> int:
+        """The fewest contributions of a cohort of n that are ever opened."""
+        return max(2 + self.colluders, math.ceil(n * threshold - 1e-9))
+
+    @property
     def tagged(self) -> bool:
         """Whether the second server's share of the sum is checked: its weights are public, and it
         has no noise of its own.
@@ -109,6 +131,8 @@ class Recipe:
             inner=now.inner(n),
             weights=n if self.hidden else 0,
             vector=now.plan.d if self.hidden else 0,
+            folds=folds(now, n),
+            keys=keys_for(now.ring) if self.proved else 0,
         )
 
     def program(self, now: TwoServerParameters, everyone: bool) -> tuple[Step, ...]:
@@ -134,8 +158,8 @@ class Recipe:
             )
         choice = krum(self.f, self.m) if self.kind == "krum" else along(self.threshold)
         if self.reveal == "selection":
-            return (*CHECKS, *choice, Open("chosen"), Chosen(), *close)
-        return (*CHECKS, *choice, *unnamed_sum(self.least))
+            return (*CHECKS, *choice, Open("chosen"), Chosen(self.m), *close)
+        return (*CHECKS, *choice, *unnamed_sum(self.least, self.m))
 
     def _judged(self) -> tuple[Step, ...]:
         if self.kind == "krum":
@@ -145,6 +169,21 @@ class Recipe:
             Open("scores"),
             OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold),
         )
+
+
+def quorum_of(recipe: Recipe, plan: RoundPlan, threshold: float) -> int:
+    """The fewest contributions that this round opens.
+
+    Raises:
+        ConfigError: more than there are clients.
+    """
+    quorum = recipe.quorum(plan.n, threshold)
+    if quorum > plan.n:
+        raise ConfigError(
+            f"round {plan.number}: colluders={recipe.colluders} asks for {quorum} rows in every"
+            f" sum, and {plan.n} clients are asked: ask more clients, or lower colluders."
+        )
+    return quorum
 
 
 def unit_l2(now: TwoServerParameters) -> float:
@@ -195,7 +234,7 @@ def round_of(
     )
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if recipe.normalised else 0
     found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
-    quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
+    quorum = quorum_of(recipe, plan, threshold)
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
     return TwoServerParameters(
         tag=tag_of(recipe, plan, quorum, numbers),
@@ -232,6 +271,7 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
                 recipe.m,
                 recipe.threshold,
                 recipe.fixed,
+                recipe.colluders,
                 recipe.noise,
             )
         ).encode()
@@ -266,7 +306,7 @@ def sign_round(
             f"round {plan.number}: {plan.n} rows of {plan.d} signs are more than 2^{RING - 2}"
             " together: ask fewer clients."
         )
-    quorum = max(2, math.ceil(plan.n * threshold - 1e-9))
+    quorum = quorum_of(recipe, plan, threshold)
     return TwoServerParameters(
         tag=tag_of(recipe, plan, quorum, b"signs"),
         plan=plan,

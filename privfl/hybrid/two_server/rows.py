@@ -164,13 +164,6 @@ class Survey(KeepsSecrets):
         }
 
 
-def projected(now: TwoServerParameters, n: int, coin: bytes) -> Int8[Tensor, "rows d"]:
-    """The rows of {-1, 0, 0, 1} that the joint coins draw for n rows of clients."""
-    survey = Survey(now, n, coin, None)
-    blocks = [survey._left(start, stop) for start, stop in cuts(now, n) if start < now.plan.d]
-    return torch.cat(blocks, dim=1)
-
-
 def veiled(
     now: TwoServerParameters, rows: MaskedRows, veil: Veil, survey: Survey, key: bytes
 ) -> Iterator[bytes]:

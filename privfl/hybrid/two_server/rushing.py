@@ -4,6 +4,7 @@ what clients sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from privfl.core import Cast, KeepsSecrets, Liars, Mail, Party, RoundPlan
 from privfl.crypto.primitives import fields, seal_to
+from privfl.hybrid.two_server.checks import PublicSum, Ranges, Refuse
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import DEAL, TwoServerParameters
@@ -19,7 +21,7 @@ from privfl.hybrid.two_server.sealing import SEED_SIZE
 from privfl.hybrid.two_server.second_server import SecondServer
 from privfl.hybrid.two_server.server import FirstServer
 from privfl.hybrid.two_server.steps import Open
-from privfl.hybrid.two_server.tampering import server_of
+from privfl.hybrid.two_server.tampering import after, careless, server_of, tampered
 
 Target = Callable[[Machine, U64], U64]
 """What a register is to open as, from the own machine and from what it would honestly open as."""
@@ -73,6 +75,48 @@ def forges_scores(dots: Sequence[int], norms: Sequence[int]) -> Liars:
     return opens("scores", target)
 
 
+def forges_trust() -> Liars:
+    """A rushing server that opens scores by which the victim has all of the trust and another row
+    next to nothing, so that both can be read from their sum.
+    """
+
+    def target(machine: Machine, honest: U64) -> U64:
+        now, v = machine.now, len(machine.valid)
+        square = 0 if machine.direction is None else machine.direction.square
+        norm = now.longest**2
+        most = math.isqrt(norm * square)
+        dots = [-1] * (v - 2) + [most // now.fine + 1, most]
+        told = np.array([*dots, *[norm] * v], dtype=object) % (1 << 64)
+        return told.astype(np.uint64)
+
+    return opens("scores", target)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftMargins:
+    """A step after `Ranges`: all margins of one row are shifted by as much as no margin has."""
+
+    position: int
+
+    def act(self, machine: Machine) -> None:
+        """Shift the own share."""
+        place = machine.positions.index(self.position)
+        machine.shares["checked"][place :: machine.n] -= np.uint64(1 << (machine.now.ring - 2))
+
+
+def shifts_margins() -> Liars:
+    """A server by which the first client fails its norm check."""
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        shift = ShiftMargins(0)
+        for party in honest.values():
+            server = server_of(party)
+            server.recipe = tampered(server.recipe, lambda steps: after(steps, Ranges, shift))
+        return honest
+
+    return Liars(enter=enter)
+
+
 @dataclass(repr=False)
 class SpoilsRows(KeepsSecrets):
     """A first server that adds to entries of the masked rows that clients sent it."""
@@ -87,7 +131,9 @@ class SpoilsRows(KeepsSecrets):
         if honest.bodies and honest.machine is None:
             for place, (entry, amount) in self.amounts.items():
                 if place in honest.bodies:
-                    honest.bodies[place] = _moved(now, honest.bodies[place].tobytes(), entry, amount)
+                    honest.bodies[place] = _moved(
+                        now, honest.bodies[place].tobytes(), entry, amount
+                    )
             self.amounts = {}
         rest = {who: body for who, body in mail.items() if who == "server/1"}
         return {**out, **honest.step(rest)} if rest else out
@@ -101,6 +147,12 @@ def _moved(
     return np.frombuffer(pack(words, now.ring), dtype=np.uint8)
 
 
+def _sums_anything(steps: Sequence[Step]) -> Sequence[Step]:
+    return [
+        PublicSum(0) if isinstance(step, PublicSum) else step for step in careless(steps, Refuse)
+    ]
+
+
 def spoils_rows(amounts: dict[int, tuple[int, int]]) -> Liars:
     """The first server as `SpoilsRows`: by place which entry, and what is added to it."""
 
@@ -108,7 +160,10 @@ def spoils_rows(amounts: dict[int, tuple[int, int]]) -> Liars:
         made: dict[str, Party] = {}
         for who, party in honest.items():
             server = server_of(party)
-            made[who] = SpoilsRows(server, dict(amounts)) if isinstance(server, FirstServer) else party
+            server.recipe = tampered(server.recipe, _sums_anything)
+            made[who] = (
+                SpoilsRows(server, dict(amounts)) if isinstance(server, FirstServer) else party
+            )
         return made
 
     return Liars(enter=enter)
@@ -146,8 +201,9 @@ def names_wrong_seeds(places: Collection[int]) -> Liars:
         made: dict[str, Party] = {}
         for who, party in honest.items():
             server = server_of(party)
-            wrong = isinstance(server, SecondServer)
-            made[who] = NamesWrongSeeds(server, places) if wrong else party
+            made[who] = (
+                NamesWrongSeeds(server, places) if isinstance(server, SecondServer) else party
+            )
         return made
 
     return Liars(enter=enter)

@@ -38,7 +38,7 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.primitives import BackendName, backend
-from privfl.hybrid.two_server.guarantee import sign_guarantee
+from privfl.hybrid.two_server.guarantee import check_operators, sign_guarantee
 from privfl.hybrid.two_server.members import (
     HELPERS,
     FirstMember,
@@ -72,6 +72,7 @@ class SignTwoServer:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
             ``root_l2`` stay at their defaults.
         threshold: tau over d: 0.5 is the distance of a row that has nothing to do with the root.
+        colluders, run_by: as of `TwoServer`.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, fewer than 2 clients, no
@@ -89,12 +90,15 @@ class SignTwoServer:
     threshold: float = 0.5
     reveal: Literal["scores", "aggregate"] = "aggregate"
     min_selected: int = 2
+    colluders: int = 0
     quorum: float = 0.5
     backend: BackendName = "auto"
+    run_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
-        require.at_least(1, min_selected=self.min_selected)
+        require.at_least(2, min_selected=self.min_selected)
+        require.at_least(0, colluders=self.colluders)
         if self.reveal not in ("scores", "aggregate"):
             raise ConfigError(f"reveal is 'scores' or 'aggregate', and is '{self.reveal}'.")
         if self.rule.fixed or self.rule.root_l2 < math.inf:
@@ -103,11 +107,15 @@ class SignTwoServer:
                 " leave them out."
             )
         backend(self.backend)
+        check_operators(self.run_by)
 
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        return Recipe("signs", self.reveal, self.min_selected, threshold=self.threshold)
+        least = max(self.min_selected, self.colluders + 2)
+        return Recipe(
+            "signs", self.reveal, least, threshold=self.threshold, colluders=self.colluders
+        )
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters."""
@@ -116,7 +124,7 @@ class SignTwoServer:
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return sign_guarantee(self.recipe, self.fewest)
+        return sign_guarantee(self.recipe, self.fewest, self.run_by)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
@@ -138,7 +146,7 @@ class SignTwoServer:
 
     def fewest(self, n: int) -> int:
         """The fewest contributions of a cohort of n that are ever opened."""
-        return max(2, math.ceil(n * self.quorum - 1e-9))
+        return self.recipe.quorum(n, self.quorum)
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
 from privfl.hybrid.two_server.checks import enough
@@ -100,9 +101,15 @@ class OpenWeights:
         """Set the public weights.
 
         Raises:
-            StageAbort: too few rows count.
+            StageAbort: too few rows count, or a distance that cannot be.
         """
         distance = signed(machine.public["distance"], RING)
+        if (distance < 0).any() or (distance > machine.now.plan.d).any():
+            raise StageAbort(
+                "judge",
+                f"an opened distance is no number of signs: {machine.other} or the dealer lied",
+                who=(machine.other, "dealer"),
+            )
         weights = np.maximum(self.tau - distance, 0)
         machine.public["weights"] = weights.astype(np.uint64)
         machine.count, machine.weight = int((weights > 0).sum()), float(weights.sum()) or 1.0

@@ -12,7 +12,7 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.sharing import SignBits
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.preprocessing import ONE
-from privfl.hybrid.two_server.ring_codec import pack, ring_mask, unpack
+from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +139,101 @@ class ToNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    """Entrywise products of two shared registers [n]."""
+    """Entrywise products of two shared registers [n]; ``whole``: modulo 2^64 whatever the ring."""
 
     left: str
     right: str
     into: str
+    whole: bool = False
 
     def say(self, machine: Machine) -> bytes:
         """The own shares of the masked factors."""
         left, right = machine.shares[self.left].reshape(-1), machine.shares[self.right].reshape(-1)
         machine.triple = machine.preprocessing.triple(len(left))
         machine.masked = machine.triple.mask(left, right)
-        return pack(np.concatenate(machine.masked), machine.now.ring)
+        return pack(np.concatenate(machine.masked), self._ring(machine))
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Open them and multiply."""
         if machine.triple is None or machine.masked is None:
             raise Malformed("it is out of order")
         left, right = machine.masked
-        other = unpack(theirs, machine.now.ring, 2 * len(left))
+        other = unpack(theirs, self._ring(machine), 2 * len(left))
         product = machine.triple.product(
             left + other[: len(left)], right + other[len(left) :], machine.first
         )
         machine.shares[self.into] = product
         machine.triple = machine.masked = None
         return True
+
+    def _ring(self, machine: Machine) -> int:
+        return 64 if self.whole else machine.now.ring
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Of bits [k n], shared by exclusive or, the n that say for each place whether all k are 0: a
+    tree of ANDs, so that nothing but the last bit of a place is ever opened.
+    """
+
+    of: str
+    into: str
+
+    def say(self, machine: Machine) -> bytes:
+        """The own shares of the masked operands of one level."""
+        if self.into not in machine.shares:
+            bits = machine.shares[self.of].reshape(-1, machine.n).astype(np.uint8)
+            machine.shares[self.into] = (bits ^ np.uint8(machine.first)).astype(np.uint64)
+        left, right, _ = halves(machine.shares[self.into])
+        words = fold_words(len(left), machine.n)
+        dealt = machine.preprocessing.folds(words)
+        machine.masked = (_packed(left, words) ^ dealt[0], _packed(right, words) ^ dealt[1])
+        machine.folding = dealt
+        return b"".join(part.astype("<u8", copy=False).tobytes() for part in machine.masked)
+
+    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+        """One level further."""
+        dealt = machine.folding
+        if dealt is None or machine.masked is None:
+            raise Malformed("it is out of order")
+        words = dealt.shape[1]
+        if len(theirs) != 16 * words:
+            raise Malformed("a wrong number of bits")
+        other = np.frombuffer(theirs, dtype="<u8").reshape(2, words)
+        d, e = machine.masked[0] ^ other[0], machine.masked[1] ^ other[1]
+        product = dealt[2] ^ (d & dealt[1]) ^ (dealt[0] & e)
+        if machine.first:
+            product ^= d & e
+        left, _, odd = halves(machine.shares[self.into])
+        folded = np.unpackbits(product.view(np.uint8), count=left.size, bitorder="little")
+        kept = np.concatenate([folded.reshape(left.shape).astype(np.uint64), odd])
+        machine.folding = machine.masked = None
+        machine.shares[self.into] = kept if len(kept) > 1 else kept[0]
+        return len(kept) == 1
+
+
+def halves(bits: U64) -> tuple[U64, U64, U64]:
+    """Rows [k, n] as two halves to be multiplied, and the odd one [0 or 1, n]."""
+    half = len(bits) // 2
+    return bits[:half], bits[half : 2 * half], bits[2 * half :]
+
+
+def fold_words(pairs: int, n: int) -> int:
+    """Words of ANDs that one level takes."""
+    return -(-pairs * n // 64)
+
+
+def fold_demand(k: int, n: int) -> int:
+    """Words of ANDs that `AllOf` takes of k n bits."""
+    total = 0
+    while k > 1:
+        total += fold_words(k // 2, n)
+        k -= k // 2
+    return total
+
+
+def _packed(bits: U64, words: int) -> U64:
+    raw = np.zeros(8 * words, dtype=np.uint8)
+    packed = np.packbits(bits.reshape(-1).astype(np.uint8), bitorder="little")
+    raw[: len(packed)] = packed
+    return raw.view("<u8").astype(np.uint64, copy=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.core import ClientId, ConfigError, Party, Vector
 from privfl.core.field_values import field_values
-from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.crypto.abort import StageAbort
+from privfl.hybrid.two_server.machine import Exchange, Local, Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.second_server import SecondServer
@@ -61,6 +63,49 @@ def before(steps: Sequence[Step], kind: type, inserted: Step) -> list[Step]:
     for step in steps:
         out += [inserted, step] if isinstance(step, kind) else [step]
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf:
+    """An exchange that says what the honest one says, and lets any answer pass."""
+
+    step: Exchange
+
+    def say(self, machine: Machine) -> bytes:
+        """As the honest step."""
+        return self.step.say(machine)
+
+    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+        """Nothing is checked."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Careless:
+    """A local step after which a liar goes on where the honest server would end the round."""
+
+    step: Local
+
+    def act(self, machine: Machine) -> None:
+        """As the honest step."""
+        with suppress(StageAbort):
+            self.step.act(machine)
+
+
+def careless(steps: Sequence[Step], kind: type) -> list[Step]:
+    """These steps, those local ones of a kind as `Careless`."""
+    return [
+        Careless(step) if isinstance(step, kind) and isinstance(step, Local) else step
+        for step in steps
+    ]
+
+
+def deaf(steps: Sequence[Step], kind: type) -> list[Step]:
+    """These steps, those exchanges of a kind as `Deaf`."""
+    return [
+        Deaf(step) if isinstance(step, kind) and isinstance(step, Exchange) else step
+        for step in steps
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ from privfl.crypto.he.mprlwe.view import opened
 from privfl.crypto.he.parameters import Arrangement
 
 ONE_CLIENT = (
-    "One client that lies can read the joint key off the published sum, and then every update on"
-    " the wire: use one_time_rlwe."
+    "One client that lies can read the joint key off the published sum, and with the server then"
+    " every update, without a decryptor: use one_time_rlwe."
 )
 
 
@@ -65,10 +65,9 @@ class MultiPartyRLWE(HomomorphicChannel):
     Threat model: as `HomomorphicChannel`. ``threshold`` - 1 decryptors that collude with the server
     cannot decrypt what the honest ones refuse, but 2 ``threshold`` - ``holders`` of them have two
     overlapping sums opened, and read their difference. ONE CLIENT THAT LIES READS THE JOINT KEY:
-    it picks its own c1, and reads the key off the published sum, and with it every update that it
-    sees on a wire: for experiments; take `OneTimeRLWE`. With ``verify_sum=False`` the server takes
-    the key
-    alone: one chosen ciphertext through the decryptors gives it away.
+    it picks its own c1, and reads the key off the published sum; with the server it then reads
+    every update. For experiments; take `OneTimeRLWE`. With ``verify_sum=False`` the server takes
+    the key alone: one chosen ciphertext through the decryptors gives it away.
 
     Raises:
         ConfigError: impossible numbers of decryptors, or smudging out of range.

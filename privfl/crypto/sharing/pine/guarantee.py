@@ -57,8 +57,7 @@ def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Li
         shows="only the sum of {count} updates, each of a proved norm",
         settings=lambda n: {
             "servers": "2",
-            "proof": "PINE over Field64: an input out of bounds passes with a chance of about 2^-50"
-            " at most",
+            "proof": "PINE over Field64: 100 products with coins, 2 proofs beside the norm's",
             "quorum": f"{quorum(n)} clients, fewer are never summed: both servers count",
         },
     )

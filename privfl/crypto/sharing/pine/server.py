@@ -70,7 +70,8 @@ class PineHelperParty(KeepsSecrets):
                 self.told = True
                 held = fields.bit_set(verification.prepared, now.plan.n)
                 said = fields.table(verification.said())
-                out["server"] = now.write(HELD, 0, held, said, now.reasons(verification.excluded))
+                lost = verification.lost(verification.prepared)
+                out["server"] = now.write(HELD, 0, held, said, now.reasons(lost))
         elif body is not None and not self.done and not now.repeats(body, HALF):
             out["server"] = self._sum(body)
         return out
@@ -173,7 +174,7 @@ class PineServerParty(KeepsSecrets):
             raise StageAbort(
                 "agree", f"the message of {now.other} cannot be used: {malformed}", now.other
             ) from None
-        self.excluded = {**reasons, **verification.excluded}
+        self.excluded = {**reasons, **verification.lost(survivors)}
         now.enough("agree", survivors)
         both = {i: own for i, own in verification.said().items() if i in held}
         self.survivors = survivors

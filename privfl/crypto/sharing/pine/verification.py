@@ -5,7 +5,7 @@ report once, and say of each proof what their shares of it say.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, PartyId, PartyKeys
@@ -97,6 +97,13 @@ class Verification(KeepsSecrets):
     def said(self) -> dict[int, bytes]:
         """What this server says of each report, by position."""
         return {i: half.said + half.seeds for i, half in self.prepared.items()}
+
+    def lost(self, kept: Collection[int]) -> dict[PartyId, str]:
+        """Who is excluded, and why: not those of these places, of whom a second report was refused
+        and the first one serves.
+        """
+        names = {self.round.name(position) for position in kept}
+        return {who: why for who, why in self.excluded.items() if who not in names}
 
     def verdicts(self, theirs: Mapping[int, Buffer]) -> frozenset[int]:
         """Whose proofs hold, of those of whom both servers say something; the others of them are

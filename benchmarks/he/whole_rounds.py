@@ -1,0 +1,159 @@
+"""Whole rounds of every channel that adds what nobody reads, as it is set by itself: CPU time by
+role, and bytes to the server, to decryptors and back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Row, cost, say
+from benchmarks.he.peer import Peer
+from privfl.core import Bounded, Mail, Party, RoundPlan, client_of, client_party, drive, drive_all
+from privfl.crypto import BFV, CKKS, MultiPartyRLWE, OneTimeRLWE, Plain, SecAgg
+from privfl.crypto.enrolled import Enrolled
+
+N, D = 10, 200_000
+CHANNELS: dict[str, Any] = {
+    "plain": Plain(),
+    "secagg": SecAgg(),
+    "one_time_rlwe": OneTimeRLWE(),
+    "mp_rlwe": MultiPartyRLWE(),
+    "bfv": BFV(),
+    "bfv, shared key, seeded": BFV(keys="shared", encryption="seeded"),
+    "ckks": CKKS(),
+    "ckks, shared key, seeded": CKKS(keys="shared", encryption="seeded"),
+}
+
+
+@dataclass
+class Timed:
+    """A party, and the CPU seconds that it takes."""
+
+    honest: Party
+    seconds: float = 0.0
+
+    def step(self, mail: Mail) -> Mail:
+        began = time.process_time()
+        try:
+            return self.honest.step(mail)
+        finally:
+            self.seconds += time.process_time() - began
+
+
+@dataclass
+class Cost:
+    """CPU seconds of one client, the server and all decryptors; bytes of one client to the server,
+    of all to decryptors, and of those back.
+    """
+
+    client: float = float("inf")
+    server: float = float("inf")
+    helpers: float = float("inf")
+    up: float = 0.0
+    handed: float = 0.0
+    back: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return N * self.client + self.server + self.helpers
+
+
+@dataclass
+class Rounds:
+    """The members of a channel, set up; a round costs what the cheapest of some does, by role."""
+
+    channel: Any
+    members: dict[str, Any] = field(default_factory=dict)
+
+    def played(self, repeats: int) -> Cost:
+        everybody = Enrolled.fresh(self.channel, range(N))
+        self.members = dict(everybody.members)
+        drive_all({who: member.set_up() for who, member in self.members.items()})
+        row = torch.randn(D, generator=torch.Generator().manual_seed(0))
+        row = 0.9 * row / row.norm()
+        found = Cost()
+        for number in range(repeats + 1):
+            self._round(number, row, found, warm=number > 0)
+        return found
+
+    def _round(self, number: int, row: torch.Tensor, found: Cost, *, warm: bool) -> None:
+        plan = RoundPlan(number, tuple(range(N)), D, l2=1.0, session=b"b")
+        parties = {}
+        entering = time.process_time()
+        for i in range(N):
+            who = client_party(i)
+            parties[who] = Timed(self.members[who].enter(plan, Bounded(i, row, 1.0)))
+        entered = (time.process_time() - entering) / N
+        helpers = {w: Timed(self.members[w].enter(plan)) for w in self.channel.helpers}
+        server = self.members["server"].enter(plan)
+        asked = Timed(server)
+        server_party = _Served(server, asked)
+        outcome = drive(server_party, {**parties, **helpers})
+        assert outcome.opened is not None, outcome.aborts
+        if not warm:
+            return
+        client = sum(p.seconds for p in parties.values()) / N + entered
+        found.client = min(found.client, client)
+        found.server = min(found.server, asked.seconds)
+        found.helpers = min(found.helpers, sum(p.seconds for p in helpers.values()))
+        sizes = [(m.sender, m.receiver, m.size) for m in outcome.messages]
+        found.up = sum(s for a, b, s in sizes if client_of(a) is not None and b == "server") / N
+        found.handed = sum(s for _, b, s in sizes if b in helpers)
+        found.back = sum(s for a, b, s in sizes if a in helpers and b == "server")
+
+
+@dataclass
+class _Served:
+    """The server's party, timed, with its result."""
+
+    honest: Any
+    timed: Timed
+
+    def step(self, mail: Mail) -> Mail:
+        return self.timed.step(mail)
+
+    @property
+    def result(self) -> Any:
+        return self.honest.result
+
+
+def nvflare_round(quick: bool) -> Cost:
+    """The same by NVFlare's settings through TenSEAL, keys shared, no mail and no signatures."""
+    peer = Peer(8192, [60, 40, 40], symmetric=True)
+    peer.values = peer.values[:D]
+    peer.body = peer.encrypt()
+    peer.total = peer.tenseal.ckks_vector_from(peer.context, peer.body)
+    found = Cost(helpers=0.0, up=len(peer.body))
+    for _ in range(1 if quick else 3):
+        began = time.process_time()
+        peer.encrypt()
+        done = time.process_time()
+        for _ in range(N):
+            peer.add()
+        added = time.process_time()
+        peer.decrypt()
+        opened = time.process_time()
+        found.client = min(found.client, done - began + (opened - added) / N)
+        found.server = min(found.server, added - done)
+    return found
+
+
+def whole_rounds(quick: bool) -> Iterator[Row]:
+    """Ten clients, 200,000 values."""
+    peer = nvflare_round(quick)
+    say(f"NVFlare's settings: {peer}, CPU s in all {peer.total:.2f}, {peer.up / D:.1f} B/value up")
+    for name, channel in CHANNELS.items():
+        found = Rounds(channel).played(1 if quick else 3)
+        say(
+            f"{name}: client {found.client:.3f} s, server {found.server:.3f} s, decryptors"
+            f" {found.helpers:.3f} s; bytes a value and client: up {found.up / D:.2f}, to"
+            f" decryptors {found.handed / D / N:.2f}, back {found.back / D / N:.2f}"
+        )
+        case = f"round-{name}"
+        yield cost(case, "NVFlare's CKKS", "CPU s of a round", found.total, peer.total)
+        yield cost(case, "NVFlare's CKKS", "bytes a value up", found.up / D, peer.up / D)

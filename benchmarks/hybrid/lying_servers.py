@@ -1,0 +1,233 @@
+"""One of two servers lies at random, at every frame that it sends: what the other lets pass."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Row, cost
+from privfl.aggregators import CosineFilter, Krum, Mean
+from privfl.core import (
+    Bounded,
+    Context,
+    Faults,
+    InformedServer,
+    Opened,
+    Party,
+    RoundPlan,
+    Total,
+    client_party,
+    drive,
+)
+from privfl.crypto.enrolled import Enrolled
+from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.forged import Forge, ForgesFrames
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
+from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, unpack
+from privfl.hybrid.two_server.steps import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
+from privfl.hybrid.two_server.tampering import server_of
+
+N, D = 7, 6
+SERVERS = ("server", "server/1")
+POWERS = (0, 20, 39, 63, None)
+"""Lies of these powers of two; None: any word."""
+
+
+def held(seed: int = 0) -> torch.Tensor:
+    """The rows [N, D] of one honest data set, of a common length."""
+    drawn = torch.Generator().manual_seed(seed)
+    rows = torch.randn(D, generator=drawn) + torch.randn(N, D, generator=drawn)
+    return 0.98 * rows / rows.norm(dim=1, keepdim=True)
+
+
+ALONG = torch.ones(D)
+CHANNELS: Mapping[str, TwoServer] = {
+    "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
+    "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
+    "krum, selection": TwoServer(Krum(f=1, m=3), bits=8),
+    "krum, aggregate": TwoServer(Krum(f=1, m=3), reveal="aggregate", bits=8, ring=40),
+    "cosine filter, selection": TwoServer(
+        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, bits=8
+    ),
+    "cosine filter, aggregate": TwoServer(
+        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, reveal="aggregate", bits=8
+    ),
+}
+
+
+@dataclass
+class Told:
+    """One round in which a server changed what ``forge`` changes: the parties of both servers, and
+    what was opened.
+    """
+
+    channel: TwoServer
+    liar: str
+    forge: Forge
+    rows: torch.Tensor = field(default_factory=held)
+
+    def __post_init__(self) -> None:
+        plan = RoundPlan(0, tuple(range(N)), D, l2=1.0, session=b"lies")
+        everybody = Enrolled.fresh(self.channel, plan.cohort)
+        if isinstance(everybody.server, InformedServer):
+            everybody.server.inform(Context(plan, torch.zeros(D), torch.Generator()))
+        parties: dict[str, Party] = {
+            client_party(i): member.enter(plan, Bounded(i, self.rows[i], 1.0))
+            for i, member in everybody.clients.items()
+        }
+        parties |= {who: helper.enter(plan) for who, helper in everybody.helpers.items()}
+        opener = everybody.server.enter(plan)
+        self.machines = {"server": server_of(opener), "server/1": server_of(parties["server/1"])}
+        lies = Faults(
+            byzantine={self.liar: lambda party: ForgesFrames(server_of(party), self.forge)}
+        )
+        outcome = drive(opener, parties, lies)
+        self.opened: Opened[Total] | None = outcome.opened
+
+    @property
+    def passed(self) -> bool:
+        """Whether the honest server went through to the end."""
+        if self.liar == "server/1":
+            return self.opened is not None
+        machine = self.machines["server/1"].machine
+        return machine is not None and machine.done
+
+    def weights(self) -> U64:
+        """What each row weighs in the sum that the honest server let pass."""
+        both = [server.machine for server in self.machines.values()]
+        honest = both[1] if self.liar == "server" else both[0]
+        if honest is None or None in both:
+            return np.zeros(0, dtype=np.uint64)
+        if "weights" in honest.public:
+            return honest.public["weights"]
+        dealt = sum(m.preprocessing.weights for m in both if m is not None)
+        return (honest.public["masked weights"] + dealt) & ring_mask(honest.now.ring)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the honest server let a sum pass that is not of enough whole accepted rows."""
+        if not self.passed:
+            return False
+        server = self.machines["server/1" if self.liar == "server" else "server"]
+        weights, recipe = self.weights(), self.channel.recipe
+        machine = server.machine
+        if machine is None or not len(weights) or (weights > 1).any():
+            return True
+        picked = set(np.flatnonzero(weights).tolist())
+        least = recipe.m or (server.now.quorum if recipe.kind == "mean" else recipe.least)
+        exact = not recipe.m or len(picked) == recipe.m
+        return not (picked <= set(machine.valid) and (len(picked) >= least or not picked) and exact)
+
+
+def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
+    """Every frame that a server sends in an honest round: its step, and its bytes."""
+    seen: list[tuple[Step, int]] = []
+
+    def note(
+        step: Step, machine: Machine, mine: bytes, theirs: bytes | None
+    ) -> tuple[bytes, bytes | None]:
+        seen.append((step, len(mine)))
+        return mine, theirs
+
+    Told(channel, liar, note)
+    return seen
+
+
+def adds(number: int, amount: int, draw: np.random.Generator) -> Forge:
+    """A lie in one frame: an amount on one of its words; half of the time the liar believes it
+    too.
+    """
+    count = itertools.count()
+
+    def forge(
+        step: Step, machine: Machine, mine: bytes, theirs: bytes | None
+    ) -> tuple[bytes, bytes | None]:
+        if next(count) != number:
+            return mine, theirs
+        ring = machine.now.ring
+        at, both = draw.random(), draw.random() < 0.5 and theirs is not None
+        said = _added(step, mine, ring, at, amount)
+        return said, _added(step, theirs, ring, at, amount) if both and theirs else theirs
+
+    return forge
+
+
+def _added(step: Step, body: bytes, ring: int, at: float, amount: int) -> bytes:
+    if not body:
+        return amount.to_bytes(8, "little")
+    if isinstance(step, OpenBits | ToNumbers):
+        made = bytearray(body)
+        made[int(at * len(made))] ^= amount % 255 + 1
+        return bytes(made)
+    whole = not isinstance(step, Open | OpenToFirst | Multiply) or (
+        isinstance(step, Multiply) and step.whole
+    )
+    ring = 64 if whole else ring
+    size = len(body) // (ring // 8)
+    words = unpack(body[: size * (ring // 8)], ring, size)
+    words[int(at * size) :][:1] += np.uint64(amount)
+    return pack(words, ring) + body[size * (ring // 8) :]
+
+
+def fuzz(count: int, seed: int = 0) -> tuple[int, int, int]:
+    """So many lies, in turn at every frame of either server under every channel: how many results
+    were let pass, how many of them were wrong, and how many frames there are.
+    """
+    draw = np.random.default_rng(seed)
+    places = [
+        (channel, liar, number)
+        for channel in CHANNELS.values()
+        for liar in SERVERS
+        for number in range(len(frames(channel, liar)))
+    ]
+    order = draw.permutation(len(places)).tolist()
+    passed = wrong = 0
+    for place in itertools.islice(itertools.cycle(order), count):
+        channel, liar, number = places[place]
+        power = POWERS[draw.integers(len(POWERS))]
+        amount = int(draw.integers(1 << 63)) * 2 + 1 if power is None else 1 << power
+        told = Told(channel, liar, adds(number, amount, draw))
+        passed, wrong = passed + told.passed, wrong + told.wrong
+    return passed, wrong, len(places)
+
+
+def aborts(
+    channel: TwoServer,
+    rows: torch.Tensor,
+    liar: str,
+    runs: int,
+    seed: int,
+    powers: Sequence[int] = (20, 39, 63),
+) -> float:
+    """How often a lie of one of these powers of two on a hidden weight ends the round."""
+    draw = np.random.default_rng(seed)
+    number = next(
+        i for i, (step, _) in enumerate(frames(channel, liar)) if isinstance(step, ObliviousSum)
+    )
+    ended = 0
+    for _ in range(runs):
+        forge = adds(number, 1 << int(draw.choice(powers)), draw)
+        ended += not Told(channel, liar, forge, rows).passed
+    return ended / runs
+
+
+def two_server_lies(quick: bool) -> Iterator[Row]:
+    """A thousand lies at every frame of either server, none of which may get a wrong sum past the
+    other; and how often one lie ends the round, on two honest data sets.
+    """
+    count = 100 if quick else 1000
+    passed, wrong, places = fuzz(count)
+    name = f"{count} lies, {places} frames"
+    yield Row(name, "none", "wrong sums let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
+    yield cost(name, "all", "rounds that went on", float(passed), float(count))
+    channel = CHANNELS["krum, aggregate"]
+    one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))
+    spread = 4 * math.sqrt(0.5 / count)
+    same = 1.0 if abs(one - two) <= spread else 0.0
+    yield Row("a weight off by 2^20 or more", "another data set", "aborts", one, two, same, 1.0)
