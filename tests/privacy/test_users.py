@@ -324,7 +324,7 @@ def test_a_budget_does_not_add_up_users_and_clients_nor_users_told_apart_otherwi
 ):
     own = UserBounds("person", one_user_per_client=True)
     parts = {"mechanism": Gaussian(4.0), "persons": [0, 1, 2]}
-    budget = Budget(50.0, DELTA, tmp_path / "users.jsonl")
+    budget = Budget(50.0, 1e-5, tmp_path / "users.jsonl")
     federation(torch.eye(3), users=own, budget=budget, **parts).run()
     federation(torch.eye(3), users=own, budget=budget, **parts).run()
     with pytest.raises(BudgetSpent, match="'client' and 'user'"):
