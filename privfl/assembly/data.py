@@ -64,7 +64,7 @@ def of_users(
     """What of each client's positions is within the bounds on users.
 
     Raises:
-        ConfigError: the data do not say whose a sample is.
+        ConfigError: the data do not say whose a sample is, or not in whole numbers.
     """
     if users.ids not in split.train.attributes:
         known = ", ".join(split.train.attributes) or "none at all"
@@ -73,7 +73,8 @@ def of_users(
             f" nothing is claimed for users where nobody knows whose a sample is."
             f" Attributes: {known}."
         )
-    return within_bounds(clients, split.train.attributes[users.ids], users, seeds.derive("users"))
+    ids = users.told_apart(split.train.attributes[users.ids])
+    return within_bounds(clients, ids, users, seeds.derive("users"))
 
 
 def taken_from(split: Split) -> tuple[str, ...]:

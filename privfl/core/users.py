@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from privfl.core import require
 from privfl.core.errors import ConfigError
 
@@ -43,6 +45,22 @@ class UserBounds:
                 "users.max_clients_per_user": self.max_clients_per_user,
             },
         )
+
+    def told_apart(self, ids: Tensor) -> Tensor:
+        """Whose each sample is, if these can be users' ids [n]: whole numbers, of which each is
+        like itself. A missing id that is NaN is like no other, so that everybody without one would
+        be as many users as samples.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex():
+            raise ConfigError(
+                f"users.ids is '{self.ids}', whose values are {ids.dtype} of shape"
+                f" {tuple(ids.shape)}, and users are told apart by one whole number a sample:"
+                " number them, and give those without an id one number, or leave them out."
+            )
+        return ids
 
     @property
     def words(self) -> str:

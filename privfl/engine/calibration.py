@@ -15,7 +15,8 @@ def noise_for(epsilon: int | float, delta: float, scenario: Callable[[float], Sc
     the privacy of its clients (`dp.least_noise`). ``scenario`` makes the run of a noise multiplier.
 
     What is priced are the run's own charges: all its rounds and parts, the sampler (with secret
-    coins), the relation, a schedule, and those who collude.
+    coins), the relation, a schedule, and those who collude; and what the model that it starts from
+    has spent of its clients before.
 
     Raises:
         ConfigError: a number out of range; charges that support no claim; an epsilon that no noise
@@ -26,10 +27,14 @@ def noise_for(epsilon: int | float, delta: float, scenario: Callable[[float], Sc
 
 
 def _charged(scenario: Scenario) -> Ledger:
-    """What all rounds would cost, each with everybody who is drawn on average."""
+    """What was spent before, and what all rounds would cost, each with everybody who is drawn on
+    average.
+    """
     number = max(2, round(scenario.expected_cohort))
     cohort = tuple(list(scenario.clients)[:number])
-    charges: list[Charge] = []
+    before = scenario.start.charges if isinstance(scenario.start, Ledger) else ()
+    unit = scenario.pipeline().neighbours.unit
+    charges: list[Charge] = [charge for charge in before if charge.unit == unit]
     for round_number in range(scenario.rounds):
         plans = _plans(scenario, round_number, cohort)
         charges += scenario.pipeline(round_number).charges(plans)

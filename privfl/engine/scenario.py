@@ -33,6 +33,7 @@ from privfl.core import (
 from privfl.dp import Clip, NoBound
 from privfl.dp.pipeline import Pipeline
 from privfl.engine.attackers import Attacker
+from privfl.engine.before import void_start
 from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
@@ -95,7 +96,7 @@ class Scenario:
         """Whose each sample [n] of the data is, where privacy is claimed for users.
 
         Raises:
-            ConfigError: the data do not say.
+            ConfigError: the data do not say, or not in whole numbers.
         """
         if self.users is None:
             return None
@@ -106,7 +107,7 @@ class Scenario:
                 f"users.ids is '{self.users.ids}', and these data have no such attribute: nothing"
                 f" is claimed for users where nobody knows whose a sample is. Attributes: {known}."
             )
-        return attributes[self.users.ids]
+        return self.users.told_apart(attributes[self.users.ids])
 
     def in_round(self, number: int, l2: float | None) -> Scenario:
         """The scenario with a round's own bound and noise where they change; ``l2`` is where an
@@ -171,7 +172,7 @@ class Scenario:
         """
         now, method, d = self.in_round(number, l2), self.workload.method, self.workload.model.d
         lengths = method.parts(d)
-        return pipeline_of(
+        made = pipeline_of(
             {"delta": now.bound, **{part: self.part_bound(part) for part in lengths}},
             {"delta": d, **lengths},
             channel=self.channel,
@@ -188,6 +189,11 @@ class Scenario:
             threat=self._threat,
             users=self.users,
             people=self.people,
+        )
+        return replace(
+            made,
+            void=void_start(self.start, made.neighbours.unit, self.users) or made.void,
+            void_samples=void_start(self.start, made.samples.unit, self.users),
         )
 
     @property
@@ -219,22 +225,8 @@ class Scenario:
     @property
     def _void(self) -> str:
         """What makes a claim about clients void, in words: somebody sees their rows before any
-        noise, and moves rows of its own with them; or the model that the run starts from was
-        trained on them without noise.
+        noise, and moves rows of its own with them.
         """
-        if isinstance(self.start, Ledger) and not self.start.charges:
-            return (
-                "the model that this run starts from comes with a ledger that charges nothing, so"
-                " it was trained without noise. Start from a public model, or from one with noise."
-            )
-        if self.users is not None and isinstance(self.start, Ledger):
-            others = sorted({one.unit for one in self.start.charges} - {"user"})
-            if others:
-                return (
-                    f"the model that this run starts from was charged for {' and '.join(others)}s,"
-                    " which says nothing of users. Start from a public model, or from one that was"
-                    " charged for users."
-                )
         for attacker in self.attackers:
             if "update" in attacker.attack.seats and attacker.attack.knows in ("benign", "rule"):
                 return (

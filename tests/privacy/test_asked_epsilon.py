@@ -70,6 +70,20 @@ def test_an_epsilon_in_place_of_noise_is_what_the_run_spends(mechanism, more):
         assert line["epsilon"] == line["pld"] < line["rdp"]  # the accountant that is printed
 
 
+def test_an_epsilon_counts_what_the_model_that_the_run_starts_from_has_spent(tmp_path):
+    first = {**CONFIG, "rounds": 1, "mechanism": {"name": "gaussian", "noise_multiplier": 2.0}}
+    before = Federation.from_config(first).run(tmp_path / "first").summary["privacy"][0]["epsilon"]
+    config = {**CONFIG, "rounds": 2, "start": str(tmp_path / "first")}
+    run = Federation.from_config(
+        {**config, "mechanism": {"name": "gaussian", "epsilon": 4.0}}
+    ).run()
+    [line] = run.summary["privacy"]
+    assert before < 3.96 < line["epsilon"] <= 4.0
+    less = {"name": "gaussian", "epsilon": 0.9 * before}
+    with pytest.raises(ConfigError, match="out of reach"):
+        Federation.from_config({**config, "mechanism": less})
+
+
 def test_an_epsilon_that_other_noise_of_the_run_spends_already_is_refused():
     adaptive = {"name": "adaptive_clip", "initial": 0.5}
     mechanism = {"name": "gaussian", "epsilon": 6.0}

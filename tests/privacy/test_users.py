@@ -19,11 +19,11 @@ from privfl.core import (
     Charge,
     ConfigError,
     Dataset,
+    Ledger,
     LocalPlan,
     Sampling,
     UserBounds,
 )
-from privfl.data import within_bounds
 from privfl.dp import Clip, Correlated, DPGradient, Gaussian, LocalGaussian, Release, spend
 from privfl.dp.accounting.pld import pld_epsilon
 from privfl.dp.opening import hinges
@@ -102,6 +102,20 @@ def test_a_users_samples_move_a_batch_by_as_many_clips_as_were_drawn():
     assert weights == pytest.approx([-4 / 8, 0.0], rel=1e-5)
 
 
+def test_users_whose_ids_are_no_whole_numbers_are_refused(federation):
+    """A missing id is NaN where ids are floats, and no NaN is like another: all samples without an
+    id would be people of their own, and one person's as many as there are.
+    """
+    data = people(torch.ones(20), records=2)
+    for ids in (
+        torch.full((40,), float("nan")),
+        data.attributes["person"].double(),
+        data.attributes["person"].unsqueeze(1),
+    ):
+        with pytest.raises(ConfigError, match="one whole number a sample"):
+            trained(replace(data, attributes={"person": ids}), users=BOUNDS, training=short())
+
+
 def test_who_has_several_clients_is_told_by_more_than_a_client_is(federation):
     """Devices: each client one person's, sixteen of them to a person."""
     persons, devices, rounds, z = 60, 16, 5, 4.0
@@ -160,50 +174,6 @@ def test_a_round_that_hangs_on_several_clients_of_a_user_tells_their_coins():
 
     assert [m for m in range(9) if hinges(quorum, drawn, m, m)] == [3, 4]
     assert [m for m in range(9) if hinges(quorum, several, m, m)] == [1, 2, 3, 4, 5, 6]
-
-
-# ---- bounded contributions
-
-
-def dealt(rng, records=400, persons=30, clients=5):
-    ids = torch.from_numpy(rng.integers(0, persons, records))
-    owner = torch.from_numpy(rng.integers(0, clients, records))
-    return ids, {c: torch.nonzero(owner == c).flatten() for c in range(clients)}
-
-
-@pytest.mark.parametrize("bounds", [(4, 1), (6, 2), (None, 1), (1, 5)])
-def test_what_is_kept_of_others_does_not_change_with_a_user(bounds):
-    rng, bounds = np.random.default_rng(1), UserBounds("who", *bounds)
-    ids, clients = dealt(rng)
-    kept = within_bounds(clients, ids, bounds, seed=3)
-    for gone in (0, 7, 29):
-        without = {c: index[ids[index] != gone] for c, index in clients.items()}
-        other = within_bounds(without, ids, bounds, seed=3)
-        for client, index in kept.items():
-            assert index[ids[index] != gone].tolist() == other[client].tolist()
-    # nor where the data lie elsewhere, as they do once somebody has left the whole data set
-    stays = torch.nonzero(ids != 7).flatten()
-    place = {int(old): new for new, old in enumerate(stays)}
-    packed = {
-        c: torch.tensor([place[int(i)] for i in index if int(i) in place])
-        for c, index in clients.items()
-    }
-    moved = within_bounds(packed, ids[stays], bounds, seed=3)
-    for client, index in kept.items():
-        assert stays[moved[client]].tolist() == index[ids[index] != 7].tolist()
-
-
-def test_nobody_has_more_than_the_bounds_and_nobody_within_them_loses_anything():
-    ids, clients = dealt(np.random.default_rng(2))
-    bounds = UserBounds("who", max_records_per_user=5, max_clients_per_user=2)
-    kept = within_bounds(clients, ids, bounds)
-    for user in range(30):
-        at = {c: int((ids[index] == user).sum()) for c, index in kept.items()}
-        assert sum(at.values()) <= 5
-        assert sum(count > 0 for count in at.values()) <= 2
-    loose = UserBounds("who", max_records_per_user=400, max_clients_per_user=5)
-    same = within_bounds(clients, ids, loose)
-    assert all(same[c].tolist() == index.tolist() for c, index in clients.items())
 
 
 # ---- what is said, and what is refused
@@ -322,12 +292,39 @@ def test_a_model_that_was_charged_for_clients_is_no_start_for_users(federation):
     assert "was charged for clients" in claimed(void, "user")["refused"]
 
 
+def test_a_start_that_says_nothing_of_samples_leaves_no_claim_for_them_or_their_users(federation):
+    data, bounds = people(torch.ones(20)), {"training": short()}
+    of_samples = trained(data, **bounds)[0].ledger
+    of_clients = federation(torch.eye(3), mechanism=Gaussian(1.0)).run().ledger
+    again, _ = trained(data, start=of_samples, **bounds)
+    assert claimed(again, "sample")["epsilon"] > spend(of_samples, 1e-5)[0].claim()
+    for start, why in ((Ledger(), "without noise"), (of_clients, "charged for clients")):
+        run, _ = trained(data, start=start, **bounds)
+        assert why in claimed(run, "sample")["refused"]
+    for start, why in ((Ledger(), "without noise"), (of_samples, "charged for samples")):
+        run, _ = trained(data, start=start, users=BOUNDS, **bounds)
+        assert why in claimed(run, "user")["refused"]
+    of_rows = federation(torch.eye(3), mechanism=Gaussian(1.0), start=of_samples).run()
+    assert "charged for samples" in claimed(of_rows, "client")["refused"]
+
+
+def test_a_model_that_was_charged_for_users_told_apart_otherwise_is_no_start(federation):
+    own = UserBounds("person", one_user_per_client=True)
+    parts = {"mechanism": Gaussian(1.0), "persons": [0, 1, 2], "users": own}
+    before = federation(torch.eye(3), **parts).run().ledger
+    assert claimed(federation(torch.eye(3), start=before, **parts).run(), "user")["epsilon"] > 0
+    device = replace(own, ids="device")
+    other = [replace(charge, users=device) for charge in before.charges]
+    void = federation(torch.eye(3), start=Ledger(tuple(other)), **parts).run()
+    assert "users by 'device'" in claimed(void, "user")["refused"]
+
+
 def test_a_budget_does_not_add_up_users_and_clients_nor_users_told_apart_otherwise(
     federation, tmp_path
 ):
     own = UserBounds("person", one_user_per_client=True)
     parts = {"mechanism": Gaussian(4.0), "persons": [0, 1, 2]}
-    budget = Budget(50.0, DELTA, tmp_path / "users.jsonl")
+    budget = Budget(50.0, 1e-5, tmp_path / "users.jsonl")
     federation(torch.eye(3), users=own, budget=budget, **parts).run()
     federation(torch.eye(3), users=own, budget=budget, **parts).run()
     with pytest.raises(BudgetSpent, match="'client' and 'user'"):
