@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from privfl.core import Charge, Ledger, RoundPlan, require
-from privfl.dp import least_noise
+from privfl.dp import least_noise, of_anybody
 from privfl.engine.client import BITS
 from privfl.engine.scenario import Scenario
 
@@ -23,16 +23,17 @@ def noise_for(epsilon: int | float, delta: float, scenario: Callable[[float], Sc
             up to 1e6 reaches.
     """
     require.positive(**{"mechanism.epsilon": epsilon})
-    return least_noise(epsilon, delta, lambda z: _charged(scenario(z)))
+    return least_noise(epsilon, delta, lambda z: _charged(scenario(z), delta))
 
 
-def _charged(scenario: Scenario) -> Ledger:
+def _charged(scenario: Scenario, delta: float) -> Ledger:
     """What was spent before, and what all rounds would cost, each with everybody who is drawn on
     average.
     """
     number = max(2, round(scenario.expected_cohort))
     cohort = tuple(list(scenario.clients)[:number])
-    before = scenario.start.charges if isinstance(scenario.start, Ledger) else ()
+    start = scenario.start if isinstance(scenario.start, Ledger) else Ledger()
+    before = of_anybody(start, tuple(scenario.clients), delta).charges
     unit = scenario.pipeline().neighbours.unit
     charges: list[Charge] = [charge for charge in before if charge.unit == unit]
     for round_number in range(scenario.rounds):

@@ -39,7 +39,7 @@ from privfl.core import (
     WithMemory,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, delta_protects_nobody
+from privfl.dp import NoBound, delta_protects_nobody, of_anybody
 from privfl.engine import (
     MAIL,
     All,
@@ -341,11 +341,10 @@ class Federation:
         """The first state, with all that was charged for the model that it starts from."""
         if state.ledger.charges:  # of a journal that took them over before the run was killed
             return state
-        start = self.scenario.start
-        known = start if isinstance(start, Ledger) else Ledger()
-        return replace(
-            state, ledger=before_the_start(self._spent if self._spent.charges else known)
-        )
+        start, spent = self.scenario.start, self._spent
+        if not spent.charges and isinstance(start, Ledger):
+            spent = of_anybody(start, tuple(self.scenario.clients), self.audit.delta)
+        return replace(state, ledger=before_the_start(spent))
 
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:
         wanted = self._executor if state is None else state.executor

@@ -135,19 +135,44 @@ def test_the_dearest_of_each_run_pays_where_cohorts_are_seen_and_bear_other_numb
     assert together.rdp == pytest.approx(gaussian(sum(counts)))
 
 
+UNEVEN = {
+    "data": {"name": "digits", "clients": 3, "partition": {"name": "dirichlet", "alpha": 0.4}},
+    "training": {
+        "name": "sgd",
+        "steps": 2,
+        "batch_size": 8,
+        "gradient": {"name": "dp", "l2": 0.5, "noise_multiplier": 1.0},
+    },
+    "rounds": 1,
+    "executor": "sequential",
+}
+
+
 def test_samples_of_several_runs_pay_for_the_dearest_client_of_each():
-    config = {
-        "data": {"name": "digits", "clients": 3, "partition": {"name": "dirichlet", "alpha": 0.4}},
-        "training": {
-            "name": "sgd",
-            "steps": 2,
-            "batch_size": 8,
-            "gradient": {"name": "dp", "l2": 0.5, "noise_multiplier": 1.0},
-        },
-        "rounds": 1,
-        "executor": "sequential",
-    }
-    runs = [Federation.from_config({**config, "seed": seed}).run() for seed in (0, 1)]
+    runs = [Federation.from_config({**UNEVEN, "seed": seed}).run() for seed in (0, 1)]
     [together] = spend(over_runs([run.ledger for run in runs], 1e-5), 1e-5, pld=False)
     each = [max(one.rdp for one in spend(run.ledger, 1e-5, pld=False)) for run in runs]
     assert max(each) < together.rdp <= sum(each)
+
+
+def test_a_start_is_paid_by_its_dearest_participant_whatever_number_that_bears_now(
+    federation, camps
+):
+    parts = {**NOISY, "rounds": 6, "sampler": FixedSize(3), "threat": Threat(sees_cohort=True)}
+    first, alone = (federation(camps(5), seed=seed, **parts).run() for seed in (0, 1))
+    counts = [
+        max(sum(c in charge.cohort for charge in run.ledger.charges) for c in range(10))
+        for run in (first, alone)
+    ]
+    both = federation(camps(5), seed=1, start=first.ledger, **parts).run()
+    assert only(both).rdp == pytest.approx(gaussian(sum(counts)))
+
+
+def test_a_start_is_paid_by_the_samples_that_paid_most_whichever_client_holds_them_now(tmp_path):
+    first = Federation.from_config({**UNEVEN, "seed": 0}).run(tmp_path / "first")
+    alone = Federation.from_config({**UNEVEN, "seed": 1}).run()
+    [together] = spend(over_runs([first.ledger, alone.ledger], 1e-5), 1e-5, pld=False)
+    config = {**UNEVEN, "seed": 1, "start": str(tmp_path / "first")}
+    both = Federation.from_config(config).run()
+    dearest = max(one.rdp for one in spend(both.ledger, 1e-5, pld=False))
+    assert dearest == pytest.approx(together.rdp)

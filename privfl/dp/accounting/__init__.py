@@ -9,7 +9,7 @@ from privfl.dp.accounting.classical import (
 from privfl.dp.accounting.epsilon import calibrate, epsilon, spent_by
 from privfl.dp.accounting.least_noise import least_noise
 from privfl.dp.accounting.ledger import Spent, delta_protects_nobody, spend, spent_epsilon
-from privfl.dp.accounting.over_runs import over_runs
+from privfl.dp.accounting.over_runs import of_anybody, over_runs
 from privfl.dp.accounting.pld import NoPld, pld_epsilon
 from privfl.dp.accounting.profile import group_epsilon, profile
 from privfl.dp.accounting.rdp_account import RdpAccount
@@ -37,6 +37,7 @@ __all__ = [
     "gaussian_epsilon",
     "group_epsilon",
     "least_noise",
+    "of_anybody",
     "over_runs",
     "pld_epsilon",
     "printed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from privfl.core import Charge, ClientId, Ledger, Unit
@@ -29,6 +29,44 @@ def over_runs(ledgers: Iterable[Ledger], delta: float) -> Ledger:
     for ledger in ledgers:
         for unit in dict.fromkeys(charge.unit for charge in ledger.charges):
             charges += _of_dearest(ledger, unit, delta)
+    return Ledger(tuple(charges))
+
+
+def of_anybody(ledger: Ledger, clients: Collection[ClientId], delta: float) -> Ledger:
+    """A ledger as it is to a run that follows it, with these clients: everybody may be the one who
+    paid most.
+
+    The second run may deal the same data out in another way, so whoever bears a number in it need
+    not have borne it in the first. Charges of each client's samples become the dearest client's
+    for all clients; rounds whose cohorts were seen become those of the dearest participant, for
+    everybody.
+
+    Raises:
+        ConfigError: delta is not in (0, 1).
+
+    >>> of_anybody(Ledger(), (0, 1), 1e-5).charges
+    ()
+    """
+    require_delta(delta)
+    charges: list[Charge] = []
+    for unit in dict.fromkeys(charge.unit for charge in ledger.charges):
+        own = [charge for charge in ledger.charges if charge.unit == unit]
+        whole = [charge for charge in own if charge.subject == unit]
+        if any(charge.cohort is not None for charge in whole):
+            mine = [one for one in _of_participant(whole, delta) if one.cohort != ()]
+            whole = [
+                one if one.cohort is None else replace(one, cohort=None, cohort_hidden=False)
+                for one in mine
+            ]
+        charges += whole
+        parts = Ledger(tuple(charge for charge in own if charge.subject != unit))
+        if parts.charges:
+            dearest = _of_dearest(parts, unit, delta)
+            charges += [
+                replace(charge, subject=f"{unit} of client {client}")
+                for client in clients
+                for charge in dearest
+            ]
     return Ledger(tuple(charges))
 
 
