@@ -93,6 +93,7 @@ from privfl.core.local import (
     Weighting,
     is_private,
 )
+from privfl.core.loss import cross_entropy
 from privfl.core.meant import in_words, wrong_value
 from privfl.core.opened import Opened, Rows, Total
 from privfl.core.oracle import Needs, Oracle
@@ -322,6 +323,7 @@ __all__ = [
     "client_of",
     "client_party",
     "counts_itself",
+    "cross_entropy",
     "drive",
     "drive_all",
     "drive_parts",

@@ -2,12 +2,12 @@
 processes.
 """
 
+from privfl.core import cross_entropy
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
 from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
-from privfl.training.loss import cross_entropy
 from privfl.training.processes import Processes
 from privfl.training.scaffold import Scaffold
 from privfl.training.server import (

@@ -12,11 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privfl.core import Broadcast, Dataset, Seeds, UnsupportedModel
+from privfl.core import Broadcast, Dataset, Seeds, UnsupportedModel, cross_entropy
 from privfl.training.executor import Sequential, fits
 from privfl.training.gradient import PlainGradient
 from privfl.training.layers import Scratch, Stack, bytes_per_copy, fits_samples, layers_of
-from privfl.training.loss import cross_entropy
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import Result, Task, Workload
 
