@@ -29,7 +29,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid import BucketedSecAgg, EncryptedCosine
-from privfl.hybrid.bucketed_secagg.coin import JointServer
+from privfl.hybrid.bucketed_secagg.coin import CoinServer
 
 N, D = 6, 12
 ALONG = CosineFilter(-1.0, reference=lambda rows, context: torch.arange(1.0, D + 1))
@@ -146,7 +146,7 @@ class World:
 
 def groups_of(opener: Any) -> tuple[tuple[int, ...], ...]:
     """The groups of a round that is over."""
-    party = opener.party if isinstance(opener, JointServer) else opener
+    party = opener.party if isinstance(opener, CoinServer) else opener
     groups: tuple[tuple[int, ...], ...] = party.groups
     return groups
 

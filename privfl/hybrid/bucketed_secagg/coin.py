@@ -99,7 +99,7 @@ def _table(content: memoryview, n: int) -> dict[int, bytes]:
 
 
 @dataclass(repr=False)
-class JointClient(KeepsSecrets):
+class CoinClient(KeepsSecrets):
     """A client of one round: commit, open once, then be a client of secure aggregation in the group
     that the coin draws. ``secret``: its bytes of the coin.
     """
@@ -173,7 +173,7 @@ class JointClient(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class JointServer(KeepsSecrets):
+class CoinServer(KeepsSecrets):
     """The server of one round: it carries commitments and what opens them, and then is the server
     of the groups.
     """

@@ -29,7 +29,7 @@ from privfl.core import (
 from privfl.crypto import lies
 from privfl.crypto.secagg import Degree
 from privfl.crypto.secagg.lies import deals_wrong_shares, swapper
-from privfl.hybrid.bucketed_secagg.coin import PRESENT, JointServer
+from privfl.hybrid.bucketed_secagg.coin import PRESENT, CoinServer
 from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
 
 Groups = Callable[[RoundPlan], Sequence[Sequence[ClientId]]]
@@ -145,7 +145,7 @@ def leaves_one_of_a_group() -> Liars:
 class SwapsOnceDrawn(KeepsSecrets):
     """A server whose groups are not drawn yet: it swaps keys in the group that its victim gets."""
 
-    honest: JointServer
+    honest: CoinServer
     who: ClientId
     took: dict[ClientId, Vector]
     done: bool = False
@@ -181,7 +181,7 @@ def swaps_keys_in_a_group() -> Callable[[], Liars]:
 
         def enter(plan: RoundPlan, honest: Cast) -> Cast:
             who, server = lies.victim(plan, honest), honest["server"]
-            if isinstance(server, JointServer):
+            if isinstance(server, CoinServer):
                 return {**honest, "server": SwapsOnceDrawn(server, who, took)}
             if not isinstance(server, BucketedServerParty):
                 raise ConfigError(f"{type(server).__name__} is no server of groups.")

@@ -20,7 +20,7 @@ from privfl.core import (
     Silent,
     Total,
 )
-from privfl.hybrid.bucketed_secagg.coin import SIZE, JointClient, JointServer
+from privfl.hybrid.bucketed_secagg.coin import SIZE, CoinClient, CoinServer
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
 from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
 
@@ -65,7 +65,7 @@ class BucketedClient(KeepsSecrets):
         if settings.bucketing_seed is None:
             _one_part(plan)
             place, secret = plan.cohort.index(self.who), secrets.token_bytes(SIZE)
-            return JointClient(settings, plan, unweighted, self.inside, place, secret)
+            return CoinClient(settings, plan, unweighted, self.inside, place, secret)
         groups = settings.groups(plan)
         number = next(i for i, group in enumerate(groups) if self.who in group)
         return self.inside.enter(settings.plan_of(plan, groups[number], number), unweighted)
@@ -92,7 +92,7 @@ class BucketedServer:
         settings.checked(plan)
         if settings.bucketing_seed is None:
             _one_part(plan)
-            return JointServer(settings, plan, self.inside)
+            return CoinServer(settings, plan, self.inside)
         groups = settings.groups(plan)
         servers = [
             self.inside.enter(settings.plan_of(plan, group, number))

@@ -27,7 +27,7 @@ _DOMAIN = b"privfl/paillier/part/1\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class SameExponent:
     """What is proved: that ``parts`` are the ciphertexts ``elements``, each to the power of the
     secret under ``key`` = base^(D s) mod n^2, in the round that ``topic`` names.
     """

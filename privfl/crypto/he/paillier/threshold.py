@@ -19,7 +19,7 @@ import gmpy2
 from privfl.core import ConfigError, KeepsSecrets, PartyId, RoundPlan
 from privfl.crypto.he.paillier.blinding import powers
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, unpacked
-from privfl.crypto.he.paillier.proofs import Statement
+from privfl.crypto.he.paillier.proofs import SameExponent
 from privfl.crypto.he.paillier.safe_primes import is_safe
 from privfl.crypto.he.wire import Numbers, Parts, Refused, digest, pack, unpack
 
@@ -84,10 +84,10 @@ def _statement(
     elements: Sequence[gmpy2.mpz],
     parts: Sequence[gmpy2.mpz],
     plan: RoundPlan,
-) -> Statement:
+) -> SameExponent:
     topic = digest(plan.session) + digest(plan.part.encode()) + plan.number.to_bytes(8, "little")
     base, key = public.checks[0], public.checks[index]
-    return Statement(public.n, base, key, elements, parts, topic + bytes([index]))
+    return SameExponent(public.n, base, key, elements, parts, topic + bytes([index]))
 
 
 def proven(

@@ -36,7 +36,7 @@ def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Li
         lies=(
             *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
             lies.leaves_one(lambda plan: quorum(plan.n), "quorum", other),
-            Lie(Coalition.of(other), "shift", "adds to its sum", lies.each(Adds)),
+            Lie(Coalition.of(other), "shift", "adds to its sum", lies.each(AddsToShare)),
             Lie(
                 Coalition.of(other),
                 "choose",
@@ -64,7 +64,7 @@ def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Li
 
 
 @dataclass(repr=False)
-class Adds(KeepsSecrets):
+class AddsToShare(KeepsSecrets):
     """A second server whose sum is not that of its shares."""
 
     honest: Party
