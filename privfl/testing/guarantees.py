@@ -141,7 +141,8 @@ class PlayedRound:
         ready: dict[PartyId, Party] = {w: member.set_up() for w, member in members.items()}
         drive_all(_cast(ready, who, liars.set_up), lying)
         if channel.able.informed and isinstance(server, InformedServer):
-            server.inform(Context(plan, torch.zeros(d), torch.Generator().manual_seed(0)))
+            for model in (torch.zeros(d), held.rows.mean(dim=0)):  # it has moved since the last
+                server.inform(Context(plan, model, torch.Generator().manual_seed(0)))
         parties: dict[PartyId, Party] = {w: helper.enter(plan) for w, helper in helpers.items()}
         for c in plan.cohort:
             update = Bounded(c, held.rows[c].clone(), L2)

@@ -14,7 +14,7 @@ from privfl.hybrid.two_server.lies import (
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rushing import (
-    chooses,
+    chooses_others,
     forges_trust,
     names_wrong_seeds,
     shifts_margins,
@@ -135,8 +135,10 @@ def _of_weights(recipe: Recipe) -> list[Lie[Liars]]:
         return [Lie(Coalition.of(who), "read", what, forges_trust) for who in SERVERS]
     if recipe.reveal == "selection" and recipe.kind in ("krum", "cosine_filter"):
         what = "opens a selection of its own, of as many rows as a sum must have"
-        picked = range(recipe.m or recipe.least)
-        return [Lie(Coalition.of(who), "choose", what, lambda: chooses(picked)) for who in SERVERS]
+        count = recipe.m or recipe.least
+        return [
+            Lie(Coalition.of(who), "choose", what, lambda: chooses_others(count)) for who in SERVERS
+        ]
     return []
 
 

@@ -65,6 +65,20 @@ def chooses(places: Collection[int]) -> Liars:
     return opens("chosen", target)
 
 
+def chooses_others(count: int) -> Liars:
+    """A rushing server that opens a selection of its own of so many rows: those first that the rule
+    did not choose.
+    """
+
+    def target(machine: Machine, honest: U64) -> U64:
+        chosen = honest & np.uint64((1 << machine.now.ring) - 1)
+        picked = np.zeros(len(machine.valid), dtype=np.uint64)
+        picked[np.argsort(chosen[: len(picked)], kind="stable")[:count]] = 1
+        return picked
+
+    return opens("chosen", target)
+
+
 def forges_scores(dots: Sequence[int], norms: Sequence[int]) -> Liars:
     """A rushing server that opens products and squared norms of its own, row by row."""
 
