@@ -29,7 +29,7 @@ def test_a_message_of_another_protocol_version_or_round_is_refused(name):
         with pytest.raises(Malformed, match="of this version"):
             other.read(body)
     with pytest.raises(Malformed, match="of this version"):
-        FrameFormat(ours.magic[:3] + b"\x02", ours.name).read(body)
+        FrameFormat(ours.magic[:3] + bytes([ours.magic[3] + 1]), ours.name).read(body)
     with pytest.raises(Malformed, match="another round"):
         ours.read(body, bytes(16))
     with pytest.raises(Malformed, match="no message"):

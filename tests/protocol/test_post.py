@@ -23,6 +23,7 @@ from privfl.core import (
     RoundPlan,
     Rows,
     StateKey,
+    Total,
     client_party,
     drive_all,
     seal_state,
@@ -310,7 +311,8 @@ def test_over_bare_mail_a_relay_that_enters_its_own_helpers_reads_whom_it_hands_
     session = Session(channel)
     relay = Relays(session, channel.helpers)
     session.enrol(HONEST, relay.set_up())
-    handed_out = bool(session.setup_messages)
+    # one-time keys: the set-up hands out an occasion, and boxes are sealed under the directory
+    handed_out = bool(session.setup_messages) and name != "one_time_rlwe"
     outcome = play(session, HONEST, relay.enter())
     seen = channel.decode(
         outcome.received({"server", *channel.helpers}),
@@ -338,7 +340,8 @@ def test_over_signed_mail_a_relay_that_enters_its_own_helpers_reads_nobody_and_i
     fakes, at_set_up, in_round = impostors(channel, forged)
     session.enrol(HONEST, at_set_up)
     outcome = play(session, HONEST, in_round)
-    assert outcome.opened is None
+    enough_left = name == "one_time_rlwe" and len(forged) == 1  # two of three decryptors open
+    assert (outcome.opened is not None) == enough_left
     wrote = {
         message.sender
         for message in (*session.setup_messages, *outcome.messages)
@@ -350,7 +353,7 @@ def test_over_signed_mail_a_relay_that_enters_its_own_helpers_reads_nobody_and_i
         outcome.received({"server", *forged}, keys={"server"}),
         {**{who: fakes[who] for who in forged}, "server": session.members["server"]},
     )
-    assert seen is None
+    assert isinstance(seen, Total) if enough_left else seen is None
 
 
 @pytest.mark.parametrize("name", NAMES)
