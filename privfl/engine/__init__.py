@@ -7,7 +7,7 @@ from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
-from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
+from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, start_ledger, tensors_of
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
@@ -50,6 +50,7 @@ __all__ = [
     "pipeline_of",
     "read_ledger",
     "rule_reads_channel",
+    "start_ledger",
     "tensors_of",
     "too_few",
     "unreadable",
