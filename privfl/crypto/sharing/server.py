@@ -37,7 +37,7 @@ def noise_words(now: SharingParameters) -> Words:
     """One server's noise on the vector (zero where there is none), none on the weight [d + 1]."""
     total: Words = np.zeros(now.length, dtype=word(now.ring))
     if now.noise is not None:
-        total[:-1] = now.noise.draw(now.plan.d).astype(total.dtype)
+        total[:-1] = now.noise.draw(now.plan.d, now.source).astype(total.dtype)
     return total
 
 
