@@ -13,6 +13,7 @@ from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
+from privfl.engine.rounding import rounding_said
 from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
@@ -49,6 +50,7 @@ __all__ = [
     "noise_for",
     "pipeline_of",
     "read_ledger",
+    "rounding_said",
     "rule_reads_channel",
     "start_ledger",
     "tensors_of",
