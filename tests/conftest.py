@@ -18,7 +18,7 @@ from dataclasses import is_dataclass
 
 import torch
 from beartype import BeartypeConf, beartype
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
 PACKAGE, MARK = "privfl", "__checked__"
 CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
@@ -63,15 +63,23 @@ def compiled(module, code):
     return []
 
 
-def scoped(fn):
-    """Shapes that one call binds hold for this call alone."""
+def guarded(check, fn, arrays):
+    """The check, unless a test has turned it off by jaxtyping's own switch, to see what happens
+    outside of tests. The shapes that one call binds hold for this call alone.
+    """
 
     @functools.wraps(fn)
-    def call(*args, **kwargs):
-        with jaxtyped("context"):
-            return fn(*args, **kwargs)
+    def plain(*args, **kwargs):
+        return (fn if config.jaxtyping_disable else check)(*args, **kwargs)
 
-    return call
+    @functools.wraps(fn)
+    def scoped(*args, **kwargs):
+        if config.jaxtyping_disable:
+            return fn(*args, **kwargs)
+        with jaxtyped("context"):
+            return check(*args, **kwargs)
+
+    return scoped if arrays else plain
 
 
 def checked(fn):
@@ -98,8 +106,7 @@ def checked(fn):
     own.__kwdefaults__ = {
         name: fn if value is empty else value for name, value in check.__kwdefaults__.items()
     }
-    functools.update_wrapper(own, fn)
-    return scoped(own) if arrays else own
+    return guarded(own, fn, arrays)
 
 
 class Marked(ast.NodeTransformer):
