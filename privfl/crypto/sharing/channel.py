@@ -91,6 +91,7 @@ class AdditiveSharing(SharingSettings):
         """Rounding (and with a proof the norm that is proved), the quorum, the servers' noise."""
         return Able(
             encodes=self.code if self.proof is None else Proved(self.code),
+            rounds_off=self.code.error,
             fewest=self.quorum,
             noise=None if self.noise is None else self,
             keyed=True,

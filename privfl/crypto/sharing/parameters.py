@@ -22,13 +22,13 @@ from privfl.core import (
     RoundPlan,
     require,
 )
-from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.primitives import BackendName, Words, backend
 from privfl.crypto.ring import RINGS, ring_for, word
 from privfl.crypto.sharing.noise import ServerNoise
 
-FORMAT = FrameFormat(b"PAS\x01", "an additive sharing message")
+FORMAT = FrameFormat(b"PAS\x02", "an additive sharing message")
 VECTOR, SEEDS, HELD, SURVIVORS, SUM = range(5)
 """Client to server: its share. Client to another server: its seed. Another server to the first:
 whom it heard. The first to the others: whom to sum. Another server to the first: their sum.
@@ -73,7 +73,8 @@ class SharingSettings:
     @property
     def code(self) -> FixedPoint:
         """How values become integers."""
-        return FixedPoint(self.bits, self.rounding, self.rotation)
+        words = 1 if self.proof else weight_words(self.bits)
+        return FixedPoint(self.bits, self.rounding, self.rotation, words)
 
     @property
     def others(self) -> tuple[PartyId, ...]:
