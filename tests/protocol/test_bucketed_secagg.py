@@ -451,6 +451,34 @@ def test_a_client_that_does_not_open_its_part_of_the_coin_ends_the_round_unblame
     assert "client/12 did not open" in str(outcome.aborts["server"])
 
 
+class SpeaksOutOfTurn:
+    """A client that writes to the server in every exchange, and to itself so that it is asked."""
+
+    def __init__(self, party, early):
+        self.party, self.early, self.left = party, early, 12
+
+    def step(self, mail):
+        heard = {who: body for who, body in mail.items() if who == "server"}
+        out = dict(self.party.step(heard)) if heard or self.left == 12 else {}
+        self.left -= 1
+        if self.left > 0:
+            early = frame(REVEAL, self.party._tag, self.party.secret) if self.early else b"early"
+            out = {"client/12": b"again", "server": early} | out
+        return out
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["noise", "its own part"])
+def test_a_client_that_speaks_out_of_turn_does_not_end_the_drawing_of_groups(early):
+    sent = updates(9)
+    _, server, _, outcome = joint(
+        sent, byzantine={"client/12": lambda party: SpeaksOutOfTurn(party, early)}
+    )
+    assert server.party is not None, outcome.aborts
+    assert outcome.opened is not None
+    others = set(sent) - {c for group in server.party.groups if 12 in group for c in group}
+    assert others <= set(outcome.opened.survivors)
+
+
 def test_a_client_that_opens_another_part_than_it_committed_to_is_convicted():
     def other(body):
         body = bytes(body)

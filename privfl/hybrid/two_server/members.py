@@ -26,6 +26,8 @@ from privfl.core import (
     no_helper,
     refuse_others_keys,
 )
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.cohort import Entered
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
@@ -178,12 +180,15 @@ class FirstMember(KeepsSecrets):
 
 @dataclass(repr=False)
 class SecondMember(KeepsSecrets):
-    """The second server between rounds: the key to which clients seal their seeds."""
+    """The second server between rounds: the key to which clients seal their seeds. It enters a
+    round once.
+    """
 
     channel: TwoServerSetting
     identity: PartyKeys
     directory: KnownKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
+    entered: Entered = field(default_factory=Entered)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -194,8 +199,11 @@ class SecondMember(KeepsSecrets):
 
         Raises:
             ConfigError: as the channel.
+            StageAbort: the same part of a round again.
         """
         channel, now = self.channel, self.channel.round(plan)
+        if why := self.entered.why_not(plan):
+            raise StageAbort("enter", why, "server")
         self.rounds[now.tag] = now
         return SecondServer(now, channel.recipe, self.identity, _boxes(self.directory, "dealer"))
 
