@@ -5,7 +5,7 @@ nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from privfl.core import (
@@ -45,6 +45,7 @@ from privfl.crypto.secagg.parameters import (
     quorum_of,
     unit_l2,
 )
+from privfl.crypto.secagg.replay import Known
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
@@ -169,7 +170,14 @@ class SecAgg(SecAggSettings):
         if self.fidelity == "ideal":
             return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
-        return SecAggCoalitionView.of(self, received, colluding).opened()
+        known = Known()
+        for member in members.values():
+            if isinstance(member, SecAggClient):
+                known = replace(known, directory=member.directory)
+            elif isinstance(member, SecAggServer):
+                known = Known(member.directory, member.began)
+                break
+        return SecAggCoalitionView.of(self, received, colluding, known).opened()
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
