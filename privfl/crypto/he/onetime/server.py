@@ -239,7 +239,8 @@ class OneTimeServerParty(KeepsSecrets):
             raise Abort(self._nothing_fits(answers))
         for point in found.liars:
             self.excluded[self.settings.decryptors[point - 1]] = (
-                "its sum of shares is not the one that the others' lie on a polynomial with"
+                "its sum of shares is off the polynomial that fits the contributions: it lied, or"
+                " another decryptor did together with a client"
             )
         length = self.settings.code.length(self.plan)
         numbers = pad.integers(digits, count, length, layout)
