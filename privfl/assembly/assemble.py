@@ -243,7 +243,8 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
-    noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
+    field = {channel.kind.noise_field: noise}
+    noised: Channel[Any] = dataclasses.replace(channel, **field)  # type: ignore[type-var]
     return noised
 
 
