@@ -25,12 +25,14 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
+from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
-from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, unpack
-from privfl.hybrid.two_server.steps import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
+from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
+from privfl.hybrid.two_server.registers import WEIGHTS
 from privfl.hybrid.two_server.tampering import server_of
 
 N, D = 7, 6
@@ -104,10 +106,10 @@ class Told:
         honest = both[1] if self.liar == "server" else both[0]
         if honest is None or None in both:
             return np.zeros(0, dtype=np.uint64)
-        if "weights" in honest.public:
-            return honest.public["weights"]
+        if WEIGHTS in honest.public:
+            return honest.public[WEIGHTS]
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
-        return (honest.public["masked weights"] + dealt) & ring_mask(honest.now.ring)
+        return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 
     @property
     def wrong(self) -> bool:
@@ -120,8 +122,10 @@ class Told:
         if machine is None or not len(weights) or (weights > 1).any():
             return True
         picked = set(np.flatnonzero(weights).tolist())
-        least = recipe.m or (server.now.quorum if recipe.kind == "mean" else recipe.least)
-        exact = not recipe.m or len(picked) == recipe.m
+        least = recipe.traits.exact or (
+            server.now.quorum if recipe.rule.kind == "mean" else recipe.least
+        )
+        exact = not recipe.traits.exact or len(picked) == recipe.traits.exact
         return not (picked <= set(machine.valid) and (len(picked) >= least or not picked) and exact)
 
 

@@ -44,7 +44,7 @@ from privfl.engine import (
     ServerOracles,
     check_scenario,
     noise_for,
-    read_ledger,
+    start_ledger,
 )
 from privfl.models import initialised
 from privfl.training import Workload, cross_entropy
@@ -266,7 +266,7 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
             f" {model.d:,}: give both the same model."
         )
     model.write(flat)
-    return read_ledger(Path(start))
+    return start_ledger(Path(start))
 
 
 def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:

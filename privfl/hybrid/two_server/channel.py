@@ -48,8 +48,16 @@ from privfl.hybrid.two_server.members import (
     helper_of,
 )
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
-from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
+from privfl.hybrid.two_server.recipe import Recipe, round_of, unit_l2
 from privfl.hybrid.two_server.row_encoding import RowEncoding
+from privfl.hybrid.two_server.rules import (
+    CosineOnShares,
+    FLTrustOnShares,
+    KrumOnShares,
+    MeanOnShares,
+    Reveal,
+    SharedRule,
+)
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
@@ -199,7 +207,7 @@ class TwoServer:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
             encodes=RowEncoding(
-                self.code, self.recipe.normalised, selects=not isinstance(self.rule, Mean)
+                self.code, self.recipe.traits.normalised, selects=not isinstance(self.rule, Mean)
             ),
             fewest=self.quorum,
             hosts=self.rule,
@@ -217,25 +225,23 @@ class TwoServer:
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        rule, c = self.rule, self.colluders
-        common = (self.reveal, max(self.min_selected, c + 2))
+        c = self.colluders
+        noisy = self.noise is not None
+        least = max(self.min_selected, c + 2)
+        return Recipe(self._on_shares, least, c, noisy, self.noise, self.noise_source)
+
+    @property
+    def _on_shares(self) -> SharedRule:
+        rule, reveal = self.rule, self.reveal
         match rule:
             case Krum():
-                return Recipe("krum", *common, f=rule.f, m=rule.m, colluders=c)
+                return KrumOnShares(reveal, rule.f, rule.m)
             case FLTrust():
-                return Recipe("fltrust", *common, fixed=rule.fixed, colluders=c)
+                return FLTrustOnShares(reveal, rule.fixed)
             case CosineFilter():
-                return Recipe("cosine_filter", *common, threshold=rule.threshold, colluders=c)
+                return CosineOnShares(reveal, rule.threshold)
             case Mean():
-                return Recipe(
-                    "mean",
-                    *common,
-                    colluders=c,
-                    weighted=rule.weighted,
-                    noisy=self.noise is not None,
-                    noise=self.noise,
-                    source=self.noise_source,
-                )
+                return MeanOnShares(reveal, rule.weighted)
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters: ring, projections, quorum."""

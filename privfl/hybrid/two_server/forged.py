@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc.machine import Exchange, frame_of, frames_in
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.machine import Exchange, Machine, Step, frame_of, frames_in
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import STEPS
 from privfl.hybrid.two_server.sealing import open_steps, seal_steps
 from privfl.hybrid.two_server.server import FirstServer
@@ -27,8 +28,8 @@ is told that the other sent.
 class Watched:
     """An exchange of the honest program, which notes the frames that belong to it."""
 
-    step: Exchange
-    log: dict[int, Exchange]
+    step: Exchange[Machine]
+    log: dict[int, Exchange[Machine]]
 
     def say(self, machine: Machine) -> bytes:
         """As the honest step."""
@@ -50,7 +51,7 @@ class ForgesFrames(KeepsSecrets):
 
     honest: Server
     forge: Forge
-    log: dict[int, Exchange] = field(default_factory=dict)
+    log: dict[int, Exchange[Machine]] = field(default_factory=dict)
     mine: dict[int, bytes] = field(default_factory=dict)
     theirs: dict[int, bytes] = field(default_factory=dict)
     sent: int = 0

@@ -148,10 +148,10 @@ class FirstMember(KeepsSecrets):
         recipe = channel.recipe
         direction: Direction | None = None
         refused: str | None = None
-        if recipe.directed and self.before is None:
+        if recipe.traits.directed and self.before is None:
             raise ConfigError(
-                f"round {plan.number}: {recipe.kind} needs the model for its reference: call inform"
-                " before the round."
+                f"round {plan.number}: {recipe.rule.kind} needs the model for its reference: call"
+                " inform before the round."
             )
         if self.reference is not None:
             if len(self.reference) != plan.d:
@@ -162,10 +162,10 @@ class FirstMember(KeepsSecrets):
             try:
                 direction = channel.direction_of(now, self.reference)
             except BadUpdate as bad:
-                refused = f"{recipe.kind}: {bad}"
+                refused = f"{recipe.rule.kind}: {bad}"
         half, seed, key = (secrets.token_bytes(32) for _ in range(3))
         unknown, boxes = (
-            recipe.directed and self.reference is None,
+            recipe.traits.directed and self.reference is None,
             (
                 _boxes(self.directory, "server/1"),
                 _boxes(self.directory, "dealer"),

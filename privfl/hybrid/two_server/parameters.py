@@ -15,11 +15,13 @@ import torch
 from privfl.core import BadUpdate, ConfigError, RoundPlan, Vector
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.frame import FramedRound, FrameFormat
+from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import Backend, BackendName, backend
-from privfl.hybrid.two_server.ring_codec import packed_size
 from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
 
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
+SERVERS = ("server", "server/1")
+"""Who computes, the first of them first."""
 VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
 """Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it
 heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the

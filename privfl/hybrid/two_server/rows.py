@@ -14,11 +14,13 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from privfl.core import KeepsSecrets
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.digits import gram, product, split, times, weighed
+from privfl.crypto.mpc.words import I64, U64, draw, pack, packed_size, stream, unpack
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing.digits import gram, product, split, times, weighed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.hybrid.two_server.registers import CLAIMED, DOTS, INNER, TESTS
 
 _TAIL = 16
 _SEAL = 16
@@ -149,18 +151,18 @@ class Survey(KeepsSecrets):
         words = self.direction[None, start:stop].view(np.uint64)
         return torch.cat([coins, split(words, DIRECTION_DIGITS)[:, 0]])
 
-    def shares(self) -> dict[str, U64]:
-        """The own shares of every projection ("tests" [rows, n]), of the products with the
-        direction ("dots" [n], zero where there is none), of "inner" products and of "weights".
+    def shares(self) -> dict[Shared, U64]:
+        """The own shares of every projection [rows, n], of the products with the direction [n]
+        (none where there is none), of inner products and of weights.
         """
         products = weighed(self._parts.reshape(-1, self.now.digits, self.n))
         shifts = np.arange(len(products) - self.now.rows, dtype=np.uint64) * np.uint64(8)
         dots: U64 = (products[self.now.rows :] << shifts[:, None]).sum(axis=0, dtype=np.uint64)
         return {
-            "tests": products[: self.now.rows],
-            "dots": dots,
-            "inner": self.inner,
-            "weights": self.weight,
+            TESTS: products[: self.now.rows],
+            DOTS: dots,
+            INNER: self.inner,
+            CLAIMED: self.weight,
         }
 
 

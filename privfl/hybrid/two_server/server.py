@@ -10,6 +10,9 @@ import torch
 
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.preprocessing import first_preprocessing
+from privfl.crypto.mpc.words import U64, signed, unpack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitRows, Flips
@@ -19,12 +22,12 @@ from privfl.hybrid.two_server.parameters import (
     DEALT,
     HELD,
     MASKED,
+    SERVERS,
     Direction,
     TwoServerParameters,
 )
-from privfl.hybrid.two_server.preprocessing import first_preprocessing
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.ring_codec import U64, signed, unpack
+from privfl.hybrid.two_server.registers import DOTS, SUM
 from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
 from privfl.hybrid.two_server.sealing import (
     DIRECTED,
@@ -59,7 +62,7 @@ class FirstServer(KeepsSecrets):
     direction: Direction | None = None
     unknown: bool = False
     refused: str | None = None
-    memory: dict[str, U64] = field(default_factory=dict)
+    memory: dict[Shared, U64] = field(default_factory=dict)
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
@@ -157,16 +160,20 @@ class FirstServer(KeepsSecrets):
             self.recipe.program(now, self.unknown),
         )
         machine = Machine(
-            now,
-            True,
-            tuple(left),
-            program,
-            MaskedRows(bodies),
-            preprocessing,
+            first=True,
+            names=SERVERS,
+            ring=now.ring,
+            tag=now.tag,
+            now=now,
+            positions=tuple(left),
+            program=program,
+            rows=MaskedRows(bodies),
+            preprocessing=preprocessing,
             veil=Veil(seed),
             direction=self.direction,
+            seed=seed,
+            memory=self.memory,
         )
-        machine.seed, machine.memory = seed, self.memory
         masked: list[bytes] = []
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
@@ -178,9 +185,8 @@ class FirstServer(KeepsSecrets):
             )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
             masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            machine.surveyed(
-                {**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])}
-            )
+            shares = survey.shares()
+            machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
@@ -212,7 +218,7 @@ class FirstServer(KeepsSecrets):
         now = self.now
         if self.recipe.tagged:
             check_tags(machine)
-        total = signed(machine.public["sum"], now.ring)
+        total = signed(machine.public[SUM], now.ring)
         if now.weighted:
             opened = now.code.decode(total, now.plan, machine.count)
         else:

@@ -9,10 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.preprocessing import derived_words
+from privfl.crypto.mpc.words import U64, pack, signed, unpack
+from privfl.crypto.primitives import Backend
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.preprocessing import blinds, tag_key
-from privfl.hybrid.two_server.ring_codec import pack, signed, unpack
+from privfl.hybrid.two_server.registers import SUM, WEIGHTS
+
+_SENT = Shared("sent sum")
+"""The second server's share and its blinds, as the first got them."""
+
+
+def tag_key(seed: bytes, length: int, library: Backend) -> U64:
+    """The key, from the first server's seed, under which the dealer tags the masks."""
+    return derived_words(seed, "tag key", length, library)
+
+
+def blinds(seed: bytes, n: int, library: Backend) -> U64:
+    """What hides the tags of n rows from the first server, from the second's seed."""
+    return derived_words(seed, "tag blinds", n, library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,7 @@ class OpenTagged:
         """The second server's share and its blinds, or nothing."""
         if machine.first:
             return b""
-        total, weights = machine.shares["sum"], machine.public["weights"]
+        total, weights = machine.shares[SUM], machine.public[WEIGHTS]
         blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
             keepdims=True, dtype=np.uint64
         )
@@ -43,8 +59,8 @@ class OpenTagged:
                 raise Malformed("a share where none was asked for")
             return True
         words = unpack(theirs, 64, machine.now.length + 1)
-        machine.shares["claimed"] = words
-        machine.public["sum"] = machine.shares["sum"] + words[:-1]
+        machine.shares[_SENT] = words
+        machine.public[SUM] = machine.shares[SUM] + words[:-1]
         return True
 
 
@@ -54,7 +70,7 @@ def check_tags(machine: Machine) -> None:
     Raises:
         StageAbort: it is not, or the sum is out of its range.
     """
-    now, claimed, weights = machine.now, machine.shares["claimed"], machine.public["weights"]
+    now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
     key = tag_key(machine.seed, now.length, now.library)
     off = (
@@ -63,7 +79,7 @@ def check_tags(machine: Machine) -> None:
         - (weights * tags).sum(keepdims=True, dtype=np.uint64)
     )
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
-    if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
+    if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
         raise StageAbort(  # a dealer that tags other masks looks the same
             "sum",
             "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"

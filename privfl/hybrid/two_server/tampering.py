@@ -11,7 +11,8 @@ import numpy as np
 from privfl.core import ClientId, ConfigError, Party, Vector
 from privfl.core.field_values import field_values
 from privfl.crypto.abort import StageAbort
-from privfl.hybrid.two_server.machine import Exchange, Local, Machine, Step
+from privfl.crypto.mpc import Exchange, Local, Shared
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.second_server import SecondServer
@@ -69,7 +70,7 @@ def before(steps: Sequence[Step], kind: type, inserted: Step) -> list[Step]:
 class Deaf:
     """An exchange that says what the honest one says, and lets any answer pass."""
 
-    step: Exchange
+    step: Exchange[Machine]
 
     def say(self, machine: Machine) -> bytes:
         """As the honest step."""
@@ -84,7 +85,7 @@ class Deaf:
 class Careless:
     """A local step after which a liar goes on where the honest server would end the round."""
 
-    step: Local
+    step: Local[Machine]
 
     def act(self, machine: Machine) -> None:
         """As the honest step."""
@@ -119,6 +120,6 @@ class AddTo:
     def act(self, machine: Machine) -> None:
         """Add it."""
         place = machine.positions.index(self.position)
-        register = machine.shares[self.what].copy()
+        register = machine.shares[Shared(self.what)].copy()
         register[place : place + 1] += np.uint64(self.amount % (1 << 64))
-        machine.shares[self.what] = register
+        machine.shares[Shared(self.what)] = register

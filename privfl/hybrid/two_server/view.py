@@ -12,6 +12,7 @@ import torch
 from privfl.core import Buffer, KeepsSecrets, Member, PartyId, PartyKeys, Received, Rows, Total
 from privfl.crypto import cohort
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc.words import U64, expand, signed, unpack
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
@@ -24,11 +25,10 @@ from privfl.hybrid.two_server.parameters import (
     STEPS,
     TwoServerParameters,
 )
-from privfl.hybrid.two_server.ring_codec import U64, expand, signed, unpack
 from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
+from privfl.hybrid.two_server.rules.signs import step_of
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps, read_vector
 from privfl.hybrid.two_server.server import FirstServer
-from privfl.hybrid.two_server.signs import step_of
 
 
 @dataclass(repr=False)
