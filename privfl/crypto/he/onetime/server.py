@@ -18,9 +18,9 @@ from privfl.core import (
     PartyKeys,
     RoundPlan,
     Total,
-    client_of,
     client_party,
 )
+from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, opening, pad
 from privfl.crypto.he.onetime.decryptor import HERE
@@ -93,21 +93,11 @@ class OneTimeServerParty(KeepsSecrets):
 
     def take(self, mail: Mail) -> None:
         """Add what clients sent; what comes after the collection closed is refused as late."""
-        for sender, body in mail.items():
-            client = client_of(sender)
-            if client is None or client in self.messages:
-                continue
-            try:
-                if client not in self.plan.cohort:
-                    raise Refused("not in the cohort")
-                if self.closed:
-                    raise Refused("the message came after the sum was made")
-                self._add(client, SignedMessage.read(body))
-            except Refused as refused:
-                self.excluded.setdefault(sender, str(refused))
+        late = "the message came after the sum was made" if self.closed else ""
+        collect(mail, self.plan, self.messages, self.excluded, self._add, late)
 
-    def _add(self, client: ClientId, sent: SignedMessage) -> None:
-        settings = self.settings
+    def _add(self, client: ClientId, body: Buffer) -> None:
+        settings, sent = self.settings, SignedMessage.read(body)
         message.verify(sent, self.directory, DEALT, self.topic, client_party(client))
         parts = sent.whole()
         if len(parts) != BOXES + settings.holders:
@@ -147,13 +137,7 @@ class OneTimeServerParty(KeepsSecrets):
         return tuple(client for client in self.plan.cohort if client in self.messages)
 
     def _enough(self, count: int, did: str) -> None:
-        least = self.settings.quorum(self.plan.n)
-        if count < least:
-            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
-            raise Abort(
-                f"{count} of {self.plan.n} clients {did}, and sums of fewer than {least} stay"
-                f" closed{why}"
-            )
+        enough(count, did, self.settings.quorum(self.plan.n), self.plan, self.excluded)
 
     def _able(self, count: int) -> None:
         settings = self.settings
@@ -239,7 +223,8 @@ class OneTimeServerParty(KeepsSecrets):
             raise Abort(self._nothing_fits(answers))
         for point in found.liars:
             self.excluded[self.settings.decryptors[point - 1]] = (
-                "its sum of shares is not the one that the others' lie on a polynomial with"
+                "its sum of shares is off the polynomial that fits the contributions: it lied, or"
+                " another decryptor did together with a client"
             )
         length = self.settings.code.length(self.plan)
         numbers = pad.integers(digits, count, length, layout)
