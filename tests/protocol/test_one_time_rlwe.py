@@ -31,6 +31,7 @@ from privfl.crypto import OneTimeRLWE
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime.pad import ShortStream, empty, unmasked
+from privfl.crypto.he.wire import SignedMessage
 from privfl.crypto.post import drive_signed, round_scene
 
 CHANNELS = {
@@ -273,12 +274,35 @@ def test_server_and_one_decryptor_too_few_and_all_clients_but_two_read_no_row(sc
 def test_server_and_enough_decryptors_read_every_row(scene):
     outcome = scene.play()
     for enough in combinations(scene.channel.decryptors, scene.channel.threshold):
-        for eye in ("server", OUTSIDER):
-            seen = scene.view(outcome, eye, *enough)
-            assert isinstance(seen, Rows)
-            order = sorted(range(4), key=seen.ids.__getitem__)
-            assert (seen.values[order] - scene.rows).abs().max() < 4e-4
-            assert seen.weights[order].tolist() == pytest.approx(WEIGHTS, abs=1e-3)
+        seen = scene.view(outcome, "server", *enough)
+        assert isinstance(seen, Rows)
+        order = sorted(range(4), key=seen.ids.__getitem__)
+        assert (seen.values[order] - scene.rows).abs().max() < 4e-4
+        assert seen.weights[order].tolist() == pytest.approx(WEIGHTS, abs=1e-3)
+
+
+def test_a_tap_on_the_servers_wires_reads_no_row_with_all_decryptors_and_their_keys():
+    """Contributions are sealed to the server: without its key nobody sees one."""
+    scene = Scene(OneTimeRLWE())
+    outcome = scene.play()
+    everybody_else = [who for who in scene.members if who not in ("server", "client/3")]
+    assert scene.view(outcome, OUTSIDER, *everybody_else) is None
+
+
+@pytest.mark.parametrize("place", [0, 40, -1], ids=["key", "content", "tag"])
+def test_a_contribution_changed_on_the_way_is_refused_by_name_whichever_byte(place):
+    scene = Scene(OneTimeRLWE())
+
+    def changed(body):
+        message = SignedMessage.read(body)
+        box = bytearray(message.parts[0])
+        box[place] ^= 1
+        return replace(message, parts=(bytes(box), *message.parts[1:])).to_bytes()
+
+    outcome = scene.play(Faults(malformed={"client/2": changed}))
+    scene.assert_opened(outcome, (0, 1, 3))
+    why = {0: "not what was signed", 40: "does not open", -1: "not what was signed"}
+    assert why[place] in outcome.opened.excluded["client/2"]
 
 
 @every_scene

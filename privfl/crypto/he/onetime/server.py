@@ -45,7 +45,7 @@ class OneTimeServerParty(KeepsSecrets):
     """The server in one round: collect, have checked, have opened.
 
     ``messages``: what clients sent, without its parts: the contributions are in ``total``, and all
-    parts on disk.
+    parts on disk, as they travelled.
     """
 
     def __init__(
@@ -98,19 +98,21 @@ class OneTimeServerParty(KeepsSecrets):
 
     def _add(self, client: ClientId, body: Buffer) -> None:
         settings, sent = self.settings, SignedMessage.read(body)
-        message.verify(sent, self.directory, DEALT, self.topic, client_party(client))
+        signed = sent.without([CONTRIBUTION])  # whose box is opened once the signature is right
+        message.verify(signed, self.directory, DEALT, self.topic, client_party(client))
         parts = sent.whole()
         if len(parts) != BOXES + settings.holders:
             raise Refused("another number of boxes than there are decryptors")
-        if len(parts[CONTRIBUTION]) != self.layout.size:
-            raise Refused(f"not {self.layout.blocks} encrypted polynomials")
         message.proof_in(sent, settings.holders, settings.threshold)
-        pad.add(self.total, parts[CONTRIBUTION])
+        pad.add(self.total, self._contribution(sent))
         self.contributions.put(client, parts[CONTRIBUTION])
         self.dealings.put(client, pack(parts[PROOF:]))
         boxes = zip(settings.decryptors, parts[BOXES:], strict=True)
         self.dealt[client] = frozenset(who for who, box in boxes if box)
         self.messages[client] = sent.without(range(len(parts)))
+
+    def _contribution(self, sent: SignedMessage) -> bytes:
+        return message.contribution_in(sent, self.identity, self.layout.size)
 
     def _close(self, mail: Mail) -> Mail:
         """Hand the decryptors the dealings."""
@@ -190,8 +192,9 @@ class OneTimeServerParty(KeepsSecrets):
         self.excluded |= opening.disputes(accepted, who_of, dealt, threshold)
         for name, client in names.items():
             if name not in self.chosen.ids:
-                pad.subtract(self.total, self.contributions.get(client))
-                del self.messages[client]
+                sent = self.messages.pop(client)
+                box = self.contributions.get(client)
+                pad.subtract(self.total, self._contribution(replace(sent, parts=(box,))))
         self.contributions.close()
         self._enough(len(self.messages), "dealt well")
         ask = SignedMessage.signed(
