@@ -32,7 +32,7 @@ STAGES = (Kind.ADVERTISE, Kind.SHARES, Kind.MASKED, Kind.CONSISTENCY, Kind.UNMAS
 
 
 def run(settings, spoil, liar="client/0"):
-    channel = SecAgg(corrupt=0.0, **settings)
+    channel = SecAgg(corrupt=0.0, forward_secrecy=False, **settings)
     plan = RoundPlan(0, tuple(range(N)), d=D, l2=1.0, session=b"views")
     everybody = Enrolled.fresh(channel, plan.cohort)
     parties = {
