@@ -20,7 +20,7 @@ from privfl.hybrid.two_server.parameters import SEED, VECTOR, TwoServerParameter
 class FixedClientParty(KeepsSecrets):
     """A client in one round: E = x - A0 - A1 to the first server with the seed of A0, the seed of
     A1 and the key of E's tag, sealed, to the second, both seeds, sealed, to the dealer. The last
-    word of x is its squared norm.
+    word of ``vector`` x is its squared norm.
     """
 
     now: TwoServerParameters
@@ -37,10 +37,8 @@ class FixedClientParty(KeepsSecrets):
             raise StageAbort("enter", self.refused, client_party(self.who))
         if self.vector is None:
             return {}
-        now, values = self.now, self.vector[: self.now.plan.d]
-        norm = (values * values).sum(keepdims=True, dtype=np.uint64)
+        now, whole = self.now, self.vector.copy()
         first, second, key = (secrets.token_bytes(32) for _ in range(3))
-        whole = np.concatenate([self.vector, norm])
         for seed in (first, second):
             whole -= expand(seed, now.words, now.library)
         packed = pack(whole, now.ring)
@@ -59,6 +57,12 @@ class FixedClientParty(KeepsSecrets):
         return out
 
 
+def with_norm(now: TwoServerParameters, vector: U64) -> U64:
+    """A row with its squared norm as one more word."""
+    values = vector[: now.plan.d]
+    return np.concatenate([vector, (values * values).sum(keepdims=True, dtype=np.uint64)])
+
+
 def enter(
     now: TwoServerParameters,
     who: ClientId,
@@ -69,6 +73,7 @@ def enter(
     """The client's party with its update; one that cannot be encoded gives up by name."""
     position = now.plan.cohort.index(who)
     try:
-        return FixedClientParty(now, who, position, second, dealer, integers(now, update))
+        vector = with_norm(now, integers(now, update))
+        return FixedClientParty(now, who, position, second, dealer, vector)
     except BadUpdate as bad:
         return FixedClientParty(now, who, position, second, dealer, None, str(bad))
