@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from privfl.core import ClientId, PartyId, RoundPlan, client_of, client_party
+from privfl.core import ClientId, ConfigError, PartyId, RoundPlan, client_of, client_party
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 
@@ -23,6 +23,17 @@ def member_of(plan: RoundPlan, who: PartyId) -> ClientId:
     if client is None or client not in plan.cohort:
         raise Malformed("not in the cohort")
     return client
+
+
+def place_of(plan: RoundPlan, client: ClientId) -> int:
+    """A client's place in the cohort.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if client not in plan.cohort:
+        raise ConfigError(f"round {plan.number}: client {client} is not in the cohort.")
+    return plan.cohort.index(client)
 
 
 def own_place(plan: RoundPlan, client: ClientId, position: int) -> None:

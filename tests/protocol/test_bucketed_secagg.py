@@ -149,7 +149,7 @@ def test_a_member_that_lies_about_its_weight_takes_its_group_out_and_is_seen():
         for c, update in sent.items()
     }
     liar = parties[client_party(13)]
-    liar.vector[-1] += 3 * FixedPoint(channel.bits).top
+    liar.vector[len(sent[13].delta)] += 3 * FixedPoint(channel.bits).top
     outcome = drive(session.members["server"].enter(plan), parties)
     group = next(group for group in channel.groups(plan) if 13 in group)
     assert not set(group) & set(outcome.opened.survivors)

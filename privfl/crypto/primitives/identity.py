@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,18 +124,17 @@ class Identity(KeepsSecrets):
         """What was sealed to this party in this context (`seal_box`), or None."""
         return open_box(self.box, box, context, backend(), self.public.box)
 
-    def shared_with(self, box: bytes, context: bytes) -> bytes:
-        """What only this party and the holder of that box key can compute [32 bytes]: the agreement
-        of two lasting X25519 keys, in a context of its own.
-
-        Raises:
-            ValueError: the key is a point of small order.
+    def sharing(self, context: bytes) -> Callable[[bytes], bytes]:
+        """Box key -> what only this party and its holder can compute [32 bytes]: the agreement of
+        two lasting X25519 keys, in a context of its own; for any number of others, because a key
+        takes as long to read as to use. It raises ValueError for a point of small order.
 
         >>> one, two = Identity.fresh("client/1"), Identity.fresh("client/2")
-        >>> one.shared_with(two.public.box, b"x") == two.shared_with(one.public.box, b"x")
+        >>> one.sharing(b"x")(two.public.box) == two.sharing(b"x")(one.public.box)
         True
         """
-        return derive(backend().agreement(self.box)(box), context, "lasting pair")
+        agree = backend().agreement(self.box)
+        return lambda box: derive(agree(box), context, "lasting pair")
 
     def write(self, path: Path, passphrase: str | None = None) -> None:
         """Write the keys to a new file that only its owner can read (mode 0600).

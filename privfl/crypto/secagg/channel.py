@@ -54,7 +54,7 @@ class SecAgg(SecAggSettings):
 
     Every client adds a mask of its own and one for each neighbour, which the neighbour subtracts;
     shares of the seeds and keys let the survivors take off what a dropped client left. The weight
-    travels inside the masked vector.
+    travels inside the masked vector, in words of its own.
 
     ``guarantee`` says who reads what and who may lie, as the channel is set. In short:
     ``mode="semi_honest"``: a server that follows the protocol, with up to ``corrupt`` n clients,
@@ -108,6 +108,7 @@ class SecAgg(SecAggSettings):
         """
         return Able(
             encodes=self.code,
+            rounds_off=self.code.error,
             fewest=self.fewest,
             noise=None if self.noise is None else self,
             keyed=self.active,

@@ -34,7 +34,7 @@ from privfl.crypto.sharing import shamir
 def ring_vector(
     settings: SecAggSettings, update: Bounded, plan: RoundPlan, parameters: SecAggParameters
 ) -> Words:
-    """A contribution in the ring [d + 1], with its share of the noise.
+    """A contribution in the ring [d + words], with its share of the noise.
 
     Raises:
         BadUpdate: as `FixedPoint.encode`.
@@ -43,8 +43,9 @@ def ring_vector(
         narrow = settings.code.encode(update, plan, dtype=np.int32)
         return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
     wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
-    wide[:-1] = settings.noise.add(
-        wide[:-1], unit_l2(settings, plan), parameters.quorum, settings.noise_source
+    values = wide[: plan.d]
+    wide[: plan.d] = settings.noise.add(
+        values, unit_l2(settings, plan), parameters.quorum, settings.noise_source
     )
     return wide.astype(parameters.dtype)
 

@@ -117,8 +117,14 @@ def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, byte
 
     Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
     """
-    named = (part for i in sorted(ends) for part in (i.to_bytes(4, "little"), ends[i]))
-    return derive(shared + lasting, tag, "secagg/pair", *named)
+    named = b"".join([i.to_bytes(4, "little") + ends[i] for i in sorted(ends)])
+    return derive(shared + lasting, tag, "secagg/pair", named)
+
+
+def box_key(root: bytes, sender: int, receiver: int) -> bytes:
+    """The AES-256-GCM key from one client of an active round to another."""
+    ends = sender.to_bytes(4, "little") + receiver.to_bytes(4, "little")
+    return hmac.digest(root, b"privfl/1/secagg/box" + ends, "sha256")
 
 
 def said(root: bytes, what: str, sender: int, statement: bytes) -> bytes:

@@ -86,6 +86,7 @@ class OneTimeRLWE(OneTimeSettings):
         """Rounding, the quorum, and who can open."""
         return Able(
             encodes=self.scheme,
+            rounds_off=self.code.error,
             fewest=self.quorum,
             key_holders=self.key_holders,
             keyed=True,
