@@ -92,6 +92,11 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("fltrust, scores", {"rule": trust, "reveal": "scores"}),
             ("fltrust, selection", {"rule": trust}),
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
+            ("mean, malicious", {"security": "malicious"}),
+            (
+                "fltrust, scores, malicious",
+                {"rule": trust, "reveal": "scores", "security": "malicious"},
+            ),
         ),
         "sign_two_server": (
             ("aggregate", {"rule": trust}),

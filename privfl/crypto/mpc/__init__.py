@@ -4,11 +4,21 @@ operations, products, comparisons, and proof that an opened value is the one tha
 
 from privfl.crypto.mpc.beaver import Triple, UsedUp
 from privfl.crypto.mpc.comparison import Ands, DaBits, SignBits
-from privfl.crypto.mpc.machine import Exchange, Known, Local, Machine, Shared, SharedBits, Step
+from privfl.crypto.mpc.machine import (
+    Authenticated,
+    Exchange,
+    Known,
+    Local,
+    Machine,
+    Shared,
+    SharedBits,
+    Step,
+)
 from privfl.crypto.mpc.preprocessing import Demand, Preprocessing
 
 __all__ = [
     "Ands",
+    "Authenticated",
     "DaBits",
     "Demand",
     "Exchange",

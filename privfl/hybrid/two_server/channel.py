@@ -61,6 +61,8 @@ from privfl.hybrid.two_server.rules import (
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
+Security = Literal["semi_honest", "malicious"]
+
 
 @dataclass(frozen=True, slots=True)
 class TwoServer:
@@ -146,6 +148,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
+    security: Security = "semi_honest"
 
     def __post_init__(self) -> None:
         require.at_least(2, min_selected=self.min_selected)
@@ -162,6 +165,26 @@ class TwoServer:
         backend(self.backend)
         check_operators(self.run_by)
         self._check_rule()
+        self._check_security()
+
+    def _check_security(self) -> None:
+        if self.security not in ("semi_honest", "malicious"):
+            raise ConfigError(
+                f"security is 'semi_honest' or 'malicious', and is '{self.security}'."
+            )
+        if self.security == "semi_honest":
+            return
+        if not self.recipe.traits.enforced:
+            raise ConfigError(
+                f"security 'malicious' is there for Mean, and with reveal 'scores' for FLTrust and"
+                f" CosineFilter, and the rule is {type(self.rule).__name__} with reveal"
+                f" '{self.reveal}': set one of these, or security to 'semi_honest'."
+            )
+        if self.ring == 64:
+            raise ConfigError(
+                "security 'malicious' proves what is opened in the bits above the ring, and a ring"
+                " of 64 has none: set ring to 40, 32 or None."
+            )
 
     def _check_rule(self) -> None:
         rule = self.rule
@@ -228,7 +251,15 @@ class TwoServer:
         c = self.colluders
         noisy = self.noise is not None
         least = max(self.min_selected, c + 2)
-        return Recipe(self._on_shares, least, c, noisy, self.noise, self.noise_source)
+        return Recipe(
+            self._on_shares,
+            least,
+            c,
+            self.security == "malicious",
+            noisy,
+            self.noise,
+            self.noise_source,
+        )
 
     @property
     def _on_shares(self) -> SharedRule:

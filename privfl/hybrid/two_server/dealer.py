@@ -19,9 +19,8 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import dealt_flips
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rows import SeedRows, Veil, dealt
+from privfl.hybrid.two_server.rows import SeedRows, Veil, blinds, dealt, tag_key
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
-from privfl.hybrid.two_server.tags import blinds, tag_key
 
 
 @dataclass(repr=False)

@@ -8,27 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
-from privfl.crypto.mpc.preprocessing import derived_words
-from privfl.crypto.mpc.words import U64, pack, signed, unpack
-from privfl.crypto.primitives import Backend
+from privfl.crypto.mpc.authentication import FailedMac
+from privfl.crypto.mpc.words import pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
+from privfl.hybrid.two_server.rows import blinds, tag_key
 
 _SENT = Shared("sent sum")
 """The second server's share and its blinds, as the first got them."""
-
-
-def tag_key(seed: bytes, length: int, library: Backend) -> U64:
-    """The key, from the first server's seed, under which the dealer tags the masks."""
-    return derived_words(seed, "tag key", length, library)
-
-
-def blinds(seed: bytes, n: int, library: Backend) -> U64:
-    """What hides the tags of n rows from the first server, from the second's seed."""
-    return derived_words(seed, "tag blinds", n, library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +57,7 @@ def check_tags(machine: Machine) -> None:
     """Refuse a sum whose second share is not what the masks make it.
 
     Raises:
-        StageAbort: it is not, or the sum is out of its range.
+        FailedMac: it is not, or the sum is out of its range.
     """
     now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
@@ -80,7 +69,7 @@ def check_tags(machine: Machine) -> None:
     )
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
-        raise StageAbort(  # a dealer that tags other masks looks the same
+        raise FailedMac(  # a dealer that tags other masks looks the same
             "sum",
             "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"
             " server/1 or the dealer lied",

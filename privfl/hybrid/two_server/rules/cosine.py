@@ -16,6 +16,7 @@ from privfl.crypto.mpc import Demand, Shared
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.hybrid.two_server.checks import CHECKS, checking
 from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
     Chosen,
@@ -49,7 +50,8 @@ class CosineOnShares:
     def traits(self) -> Traits:
         """Rows are compared with a direction; sums are of whole rows."""
         hidden = self.reveal == "aggregate"
-        return Traits(directed=True, hidden=hidden, proved=hidden, capped=True)
+        enforced = self.reveal == "scores"
+        return Traits(directed=True, hidden=hidden, proved=hidden, capped=True, enforced=enforced)
 
     @property
     def leaks(self) -> str:
@@ -74,6 +76,8 @@ class CosineOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
+        if now.malicious:
+            return (*FIXED_CHECKS, *open_scores(dots=True), OpenCosine(self.threshold), *close)
         if self.reveal == "scores":
             return (*CHECKS, Gather(), Open(SCORES), OpenCosine(self.threshold), *close)
         choice = (*CHECKS, *along(self.threshold))
