@@ -53,11 +53,11 @@ class OneTimeRLWE(OneTimeSettings):
     the clients summed read the sum and nothing else. Clients, decryptors and the server may lie: a
     client picks no public polynomial, so nothing that it sends makes a sum that tells more of the
     others; nobody but the server sees another's contribution, and nobody can copy or shift one (a
-    copy does not fit the dealing that comes with it, and the round ends); a decryptor cannot move a sum, and one that answers
-    something else is named where enough others are there. Not stopped: a client whose update is too
-    long, one that ends the round without being named, 2 ``threshold`` - ``holders`` decryptors that
-    have two overlapping sums opened, and what the sum itself tells. Unaudited, and not
-    constant-time.
+    copy does not fit the dealing that comes with it, and the round ends); a decryptor cannot move a
+    sum, and one that answers something else is named where enough others are there. Not stopped: a
+    client whose update is too long, one that ends the round without being named, 2 ``threshold`` -
+    ``holders`` decryptors that have two overlapping sums opened, and what the sum itself tells.
+    Unaudited, and not constant-time.
 
     Args:
         bits: of one value, sign included.
