@@ -57,8 +57,8 @@ def hollow(fn, hints):
 
 
 def strict(empty):
-    """The check of a signature; of a hint that beartype refuses, such as a variable bound to a class
-    by its name, nothing.
+    """The check of a signature; nothing of a hint that beartype refuses, such as a variable that is
+    bound to a class by its name.
     """
     try:
         return CHECK(empty)
