@@ -297,7 +297,8 @@ def _gradient(kind: type[DPGradient]) -> Iterator[Federation]:
     with run(**SGD) as made:
         work = made.scenario.workload
         gradient = kind(l2=0.5, noise_multiplier=1.0, batch_size=32)
-        lying = replace(work, method=replace(work.method, gradient=gradient))  # type: ignore[type-var]
+        method = replace(work.method, gradient=gradient)  # type: ignore[type-var]
+        lying = replace(work, method=method)
         yield made.with_scenario(replace(made.scenario, workload=lying))
 
 

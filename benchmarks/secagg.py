@@ -215,7 +215,7 @@ def size(quick: bool) -> Iterator[Row]:
             f"{ring}-bit ring",
             "3,500 promised",
             "bytes of key material",
-            sent - 1_000_001 * ring // 8,
+            sent - channel.code.length(RoundPlan(0, (1, 2), 1_000_000, 1.0)) * ring // 8,
             3500.0,
             target=1,
         )

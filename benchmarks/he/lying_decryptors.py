@@ -111,7 +111,8 @@ class Session:
         plan = RoundPlan(self.number, (0, 1, 2), self.d, l2=1.0, session=b"s")
         honest = {who: self.members[who].ring.share for who in liars}
         for who, lie in liars.items():
-            self.members[who].ring.share = LyingShare(honest[who], lie, random.Random(seed))  # noqa: S311
+            lies = random.Random(seed)  # noqa: S311
+            self.members[who].ring.share = LyingShare(honest[who], lie, lies)
         parties = {
             client_party(i): self.members[client_party(i)].enter(
                 plan, Bounded(i, self.rows[i], 1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, cost
-from privfl.aggregators import CosineFilter, Krum, Mean
+from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import (
     Bounded,
     Context,
@@ -25,12 +25,16 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
+from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.client import integers
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
-from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, unpack
-from privfl.hybrid.two_server.steps import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
+from privfl.hybrid.two_server.opened_scores import SCORES
+from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
+from privfl.hybrid.two_server.registers import WEIGHTS
 from privfl.hybrid.two_server.tampering import server_of
 
 N, D = 7, 6
@@ -47,18 +51,26 @@ def held(seed: int = 0) -> torch.Tensor:
 
 
 ALONG = torch.ones(D)
+FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
 CHANNELS: Mapping[str, TwoServer] = {
     "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
     "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
     "krum, selection": TwoServer(Krum(f=1, m=3), bits=8),
     "krum, aggregate": TwoServer(Krum(f=1, m=3), reveal="aggregate", bits=8, ring=40),
-    "cosine filter, selection": TwoServer(
-        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, bits=8
-    ),
-    "cosine filter, aggregate": TwoServer(
-        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, reveal="aggregate", bits=8
-    ),
+    "cosine filter, selection": TwoServer(FILTER, ring=64, bits=8),
+    "cosine filter, aggregate": TwoServer(FILTER, ring=64, reveal="aggregate", bits=8),
 }
+TRUST = FLTrust(lambda context: ALONG)
+ENFORCED: Mapping[str, TwoServer] = {
+    f"{name}, malicious": TwoServer(rule, reveal=reveal, bits=8, security="malicious", ring=ring)
+    for name, rule, reveal, ring in (
+        ("mean, selection", Mean(weighted=False), "selection", 40),
+        ("mean, scores", Mean(), "scores", 32),
+        ("fltrust, scores", TRUST, "scores", 40),
+        ("cosine filter, scores", FILTER, "scores", 40),
+    )
+}
+"""Where the rule itself is enforced, not only the size of a sum."""
 
 
 @dataclass
@@ -104,25 +116,61 @@ class Told:
         honest = both[1] if self.liar == "server" else both[0]
         if honest is None or None in both:
             return np.zeros(0, dtype=np.uint64)
-        if "weights" in honest.public:
-            return honest.public["weights"]
+        if WEIGHTS in honest.public:
+            return honest.public[WEIGHTS]
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
-        return (honest.public["masked weights"] + dealt) & ring_mask(honest.now.ring)
+        return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 
     @property
     def wrong(self) -> bool:
-        """Whether the honest server let a sum pass that is not of enough whole accepted rows."""
+        """Whether the honest server let a sum pass that is not of enough whole accepted rows; where
+        the rule is enforced, that is not the rule's.
+        """
         if not self.passed:
             return False
+        if self.channel.security == "malicious":
+            return self._another()
         server = self.machines["server/1" if self.liar == "server" else "server"]
         weights, recipe = self.weights(), self.channel.recipe
         machine = server.machine
         if machine is None or not len(weights) or (weights > 1).any():
             return True
         picked = set(np.flatnonzero(weights).tolist())
-        least = recipe.m or (server.now.quorum if recipe.kind == "mean" else recipe.least)
-        exact = not recipe.m or len(picked) == recipe.m
+        least = recipe.traits.exact or (
+            server.now.quorum if recipe.rule.kind == "mean" else recipe.least
+        )
+        exact = not recipe.traits.exact or len(picked) == recipe.traits.exact
         return not (picked <= set(machine.valid) and (len(picked) >= least or not picked) and exact)
+
+    def _another(self) -> bool:
+        """Whether the honest server let pass another sum than the rule's of the rows that take
+        part, or opened anything else on the way.
+        """
+        server = self.machines["server/1" if self.liar == "server" else "server"]
+        machine = server.machine
+        if machine is None or len(machine.valid) < server.now.quorum:
+            return True
+        now = machine.now
+        whole = [integers(now, Bounded(i, self.rows[i], 1.0)) for i in range(N)]
+        rows = np.stack(whole).view(np.int64)[list(machine.positions)]
+        values, valid = rows[:, :D], list(machine.valid)
+        scores = [(values * values).sum(axis=1)]
+        if machine.direction is not None:
+            scores = [values @ machine.direction.values, *scores]
+        if SCORES in machine.public:
+            opened = signed(machine.public[SCORES], now.ring)
+            if (opened != np.stack(scores)[:, valid]).any():
+                return True
+        weights = machine.public[WEIGHTS].view(np.int64)
+        if set(np.flatnonzero(weights)) - set(valid) or (
+            self.channel.recipe.rule.kind == "mean" and (weights[valid] != 1).any()
+        ):
+            return True
+        if self.opened is None or self.liar == "server":
+            return False
+        total = weights @ rows
+        exact = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
+        return not now.weighted and not torch.equal(self.opened.what.value, exact)
 
 
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
@@ -175,14 +223,16 @@ def _added(step: Step, body: bytes, ring: int, at: float, amount: int) -> bytes:
     return pack(words, ring) + body[size * (ring // 8) :]
 
 
-def fuzz(count: int, seed: int = 0) -> tuple[int, int, int]:
+def fuzz(
+    count: int, seed: int = 0, channels: Mapping[str, TwoServer] = CHANNELS
+) -> tuple[int, int, int]:
     """So many lies, in turn at every frame of either server under every channel: how many results
     were let pass, how many of them were wrong, and how many frames there are.
     """
     draw = np.random.default_rng(seed)
     places = [
         (channel, liar, number)
-        for channel in CHANNELS.values()
+        for channel in channels.values()
         for liar in SERVERS
         for number in range(len(frames(channel, liar)))
     ]

@@ -44,7 +44,7 @@ from privfl.engine import (
     ServerOracles,
     check_scenario,
     noise_for,
-    read_ledger,
+    start_ledger,
 )
 from privfl.models import initialised
 from privfl.training import Workload, cross_entropy
@@ -243,7 +243,8 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
-    noised: Channel[Any] = dataclasses.replace(channel, **{channel.kind.noise_field: noise})  # type: ignore[type-var]
+    field = {channel.kind.noise_field: noise}
+    noised: Channel[Any] = dataclasses.replace(channel, **field)  # type: ignore[type-var]
     return noised
 
 
@@ -265,7 +266,7 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
             f" {model.d:,}: give both the same model."
         )
     model.write(flat)
-    return read_ledger(Path(start))
+    return start_ledger(Path(start))
 
 
 def _secretly(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,8 @@ class Able:
     noise in what it opens. ``sums`` is how many sums one key opens (None: no limit). ``told`` are
     the parties that learn what an outcome discloses, ``key_holders`` who can decrypt in a cohort.
     ``approximate``: sums carry noise of the scheme's own, with this standard deviation in one value
-    of the weighted sum of a plan's whole cohort. ``keyed``: its members use their own keys and the
+    of the weighted sum of a plan's whole cohort. ``rounds_off``: how far a value of the update of a
+    client of this weight can be rounded off. ``keyed``: its members use their own keys and the
     directory, whether mail is signed or not. ``joins``: a client is set up later without a new key
     set-up of the others, who keep their identities and what guards them from replays. ``warnings``
     are sentences that a report must show.
@@ -141,6 +142,7 @@ class Able:
     told: tuple[PartyId, ...] = ("server",)
     key_holders: Callable[[Collection[ClientId]], Collection[PartyId]] | None = None
     approximate: Callable[[RoundPlan], float] | None = None
+    rounds_off: Callable[[RoundPlan, float], float] | None = None
     informed: bool = False
     keyed: bool = False
     joins: bool = False

@@ -6,6 +6,7 @@ name these protocols, so that they need not import them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from privfl.core.errors import ConfigError
@@ -36,9 +37,9 @@ class PartyKeys(Protocol):
         """What was sealed to this party in this context, or None."""
         ...
 
-    def shared_with(self, box: bytes, context: bytes) -> bytes:
-        """What only this party and the holder of that box key can compute [32 bytes], in this
-        context. It raises ValueError where the key is a point of small order.
+    def sharing(self, context: bytes) -> Callable[[bytes], bytes]:
+        """Box key -> what only this party and its holder can compute [32 bytes], in this context.
+        It raises ValueError where the key is a point of small order.
         """
         ...
 

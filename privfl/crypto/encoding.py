@@ -3,8 +3,8 @@ back, with headroom proved first.
 
 An update with norm at most ``l2`` has entries of magnitude at most ``l2``, so the clip alone fixes
 the scale; no client's largest value is ever revealed. A weighted update is sent as (w / max_weight)
-delta, with the weight in one more slot, so that the sum of the weights is as hidden as the sum of
-the updates.
+delta, with the weight in one or more slots behind it, so that the sum of the weights is as hidden
+as the sum of the updates.
 """
 
 from __future__ import annotations
@@ -39,6 +39,17 @@ from privfl.crypto.rotation import reach, rotate, unrotate
 Integers = npt.NDArray[np.int64]
 _BLOCK = 1 << 14
 """Values at a time: their float64 copies stay in cache."""
+_WEIGHT_BITS = 30
+"""What a weight in words of its own is rounded to, at least: a step of 2^-30 of the largest."""
+
+
+def weight_words(bits: int) -> int:
+    """How many integers of ``bits`` bits hold a weight to 2^-30 of the largest.
+
+    >>> weight_words(16), weight_words(8)
+    (2, 5)
+    """
+    return -(-_WEIGHT_BITS // (bits - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,14 @@ class FixedPoint:
     same number of bits. The basis belongs to the round, so every client's is the same and the sum
     is turned back.
 
+    ``words`` integers hold the weight, as digits to the base 2^(bits-1): one of 16 bits rounds it
+    to 2^-15 of the plan's ``max_weight``, and a client that weighs less than half of that to
+    nothing; `weight_words` are enough for 2^-30. Values are rounded as finely as for a client of
+    the largest weight, so a light client's error is as much longer as it is lighter: `error` says
+    how long.
+
     Raises:
-        ConfigError: fewer than 2 or more than 31 bits.
+        ConfigError: fewer than 2 or more than 31 bits, or no word for the weight.
 
     >>> plan = RoundPlan(0, (1, 2), d=2, l2=1.0)
     >>> code = FixedPoint(bits=16)
@@ -68,9 +85,11 @@ class FixedPoint:
     bits: int = 16
     rounding: Literal["nearest", "stochastic"] = "nearest"
     rotation: bool = False
+    words: int = 1
 
     def __post_init__(self) -> None:
         require.within(2, 31, bits=self.bits)
+        require.at_least(1, words=self.words)
         if self.rounding not in ("nearest", "stochastic"):
             raise ConfigError(f"rounding is 'nearest' or 'stochastic', and is '{self.rounding}'.")
 
@@ -97,7 +116,23 @@ class FixedPoint:
 
     def length(self, plan: RoundPlan) -> int:
         """How many integers a contribution has: d values and the weight."""
-        return plan.d + 1
+        return plan.d + self.words
+
+    @property
+    def _levels(self) -> int:
+        """The integer of the largest weight: all its digits are ``top``."""
+        return int((1 << (self.bits - 1) * self.words) - 1)
+
+    def error(self, plan: RoundPlan, weight: float) -> float:
+        """How far a value of a client's update can be rounded off, in units of the update, where
+        the client weighs ``weight``: half a step, a whole one where rounding is stochastic. Its
+        weight is off by 2^-(words (bits - 1)) of ``max_weight`` at most.
+
+        >>> FixedPoint(16).error(RoundPlan(0, (1, 2), d=1, l2=1.0, max_weight=1000.0), weight=1.0)
+        0.01525...
+        """
+        slack = 0.5 if self.rounding == "nearest" else 1.0
+        return slack * plan.max_weight / weight / self.scale(plan)
 
     def encode(
         self,
@@ -106,7 +141,7 @@ class FixedPoint:
         coins: NoiseSource | None = None,
         dtype: type[np.signedinteger] = np.int64,
     ) -> npt.NDArray[np.signedinteger]:
-        """Integers [d + 1] of magnitude at most ``top``: the weighted update, then the weight.
+        """Integers [d + words] of magnitude at most ``top``: the weighted update, then the weight.
 
         A lying client's overlong values are cut to the range, as the ring would: encoding is the
         client's own code.
@@ -132,7 +167,7 @@ class FixedPoint:
         longest = max(float(values.max()), -float(values.min())) * factor
         if not np.isfinite(longest):
             raise BadUpdate(f"client {update.client}: the update holds NaN or infinite values.")
-        integers = np.empty(plan.d + 1, dtype=dtype)
+        integers = np.empty(self.length(plan), dtype=dtype)
         scratch, chance = np.empty((2, min(_BLOCK, plan.d)))
         flips = self._coins(coins)
         for start in range(0, plan.d, _BLOCK):
@@ -147,7 +182,9 @@ class FixedPoint:
             if longest > self.top - 1:
                 np.clip(exact, -self.top, self.top, out=exact)
             integers[start : start + len(part)] = exact
-        integers[-1] = round(self.top * share)
+        weight = round(self._levels * share)
+        for word in range(1, self.words + 1):
+            integers[-word], weight = weight & self.top, weight >> self.bits - 1
         return integers
 
     def _coins(self, source: NoiseSource | None) -> Callable[[int], npt.NDArray[np.uint32]] | None:
@@ -159,14 +196,17 @@ class FixedPoint:
         return lambda n: np.frombuffer(source.random_bytes(4 * n), dtype="<u4")
 
     def decode(self, total: npt.NDArray[np.signedinteger], plan: RoundPlan, count: int) -> Total:
-        """The weighted sum of ``count`` contributions from the sum of their integers [d + 1]."""
+        """The weighted sum of ``count`` contributions from their integers' sum [d + words]."""
         unit = plan.max_weight / self.scale(plan)
         values = np.empty(plan.d, dtype=np.float32)
-        np.multiply(total[:-1], unit, out=values, dtype=np.float64, casting="same_kind")
+        np.multiply(total[: plan.d], unit, out=values, dtype=np.float64, casting="same_kind")
         if self.rotation:
             values = unrotate(values, rotation_seed(plan))
         value: Float[torch.Tensor, " d"] = torch.from_numpy(values)
-        return Total(value, float(total[-1]) * plan.max_weight / self.top, count)
+        weight = 0
+        for digit in total[plan.d :].tolist():
+            weight = (weight << self.bits - 1) + digit
+        return Total(value, weight * plan.max_weight / self._levels, count)
 
     def inflated(self, l2: float, d: int) -> float:
         """The norm that an update of norm ``l2`` can have after rounding: at most half a step (or

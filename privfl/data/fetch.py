@@ -119,7 +119,8 @@ def _continue(address: str, remote: Remote, part: Path, progress: Progress | Non
     here = part.stat().st_size if part.exists() else 0
     if here >= remote.size:
         return
-    request = urllib.request.Request(address, headers={"Range": f"bytes={here}-"} if here else {})  # noqa: S310 (checked above)
+    wanted = {"Range": f"bytes={here}-"} if here else {}
+    request = urllib.request.Request(address, headers=wanted)  # noqa: S310 (checked above)
     with urllib.request.urlopen(request, timeout=_SILENCE) as answer:  # noqa: S310
         goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT and answer.headers.get(
             "Content-Range", ""

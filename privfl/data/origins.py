@@ -179,7 +179,8 @@ ORIGINS: Mapping[str, Origin] = {
             Remote(
                 file="tinyshakespeare/input.txt",
                 addresses=(
-                    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data"
+                    "/tinyshakespeare/input.txt",
                 ),
                 size=1115394,
                 sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",

@@ -7,12 +7,13 @@ from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
-from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, tensors_of
+from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, start_ledger, tensors_of
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
+from privfl.engine.rounding import rounding_said
 from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
@@ -49,7 +50,9 @@ __all__ = [
     "noise_for",
     "pipeline_of",
     "read_ledger",
+    "rounding_said",
     "rule_reads_channel",
+    "start_ledger",
     "tensors_of",
     "too_few",
     "unreadable",

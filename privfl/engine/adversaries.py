@@ -86,7 +86,8 @@ class Adversaries:
             if poisons_training(attack):
                 method = attack.poison_training(RoundKnowledge(plan, state.parameters, state.last))
             if bends_loss(attack):
-                method = replace(self.scenario.workload.method, objective=attack)  # type: ignore[type-var]
+                trained = self.scenario.workload.method
+                method = replace(trained, objective=attack)  # type: ignore[type-var]
             if poisons_broadcast(attack):
                 rng = self.seeds.generator("broadcast", plan.number, client)
                 sent = attack.poison_broadcast(order.base, client, rng)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 from privfl.core import Ledger, Unit, UserBounds
@@ -35,6 +37,29 @@ def void_start(
         others = " and ".join(f"users by '{ids}'" for ids in sorted(told_apart - {users.ids}))
         return _says_nothing(others, f"users by '{users.ids}'")
     return ""
+
+
+def carried_on(ledger: Ledger, units: Collection[Unit]) -> Ledger:
+    """What was charged for a model, as it is to a run that goes on from it with noise for these
+    units: a claim for others is void from here on, because the model is trained on their data
+    without noise for them.
+
+    >>> carried_on(Ledger(), ()).charges
+    ()
+    """
+    return Ledger(
+        tuple(
+            charge
+            if charge.unit in units or charge.void
+            else replace(
+                charge,
+                void=f"a run that goes on from a model with noise for {charge.unit}s trained it"
+                f" without noise for {charge.unit}s. Go on with noise for them, or read the"
+                " statement of the model before.",
+            )
+            for charge in ledger.charges
+        )
+    )
 
 
 def _says_nothing(others: str, own: str) -> str:

@@ -23,6 +23,7 @@ from privfl.engine.compatibility import (
 )
 from privfl.engine.opening import too_few
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
+from privfl.engine.rounding import check_rounding
 from privfl.engine.scenario import Scenario
 from privfl.engine.users import check_users
 
@@ -100,6 +101,7 @@ def check_scenario(scenario: Scenario) -> None:
     check_users(scenario)
     _check_noise(scenario)
     _check_rule(scenario)
+    check_rounding(scenario)
 
 
 def _check_enough(scenario: Scenario) -> None:

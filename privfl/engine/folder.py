@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 
-from privfl.core import Charge, ConfigError, Ledger, Vector
+from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Vector
 from privfl.engine import checkpoint
 from privfl.engine.checkpoint import write_atomically
 from privfl.engine.journal import Journal
@@ -148,3 +149,21 @@ def read_ledger(path: Path) -> Ledger:
             for item in json.loads((path / "ledger.json").read_text(encoding="utf-8"))
         )
     )
+
+
+def start_ledger(path: Path) -> Ledger:
+    """All that was charged for the model of a run folder, by the ledger whose lines are chained;
+    the one that the run wrote at its end must agree with it.
+
+    Raises:
+        DataCorrupt: it does not, or a chain is broken: charges were changed or taken out.
+    """
+    whole = Journal(path / JOURNAL).ledger()
+    if (path / "ledger.json").exists():
+        told, chained = (Counter(map(repr, one.charges)) for one in (read_ledger(path), whole))
+        if told != chained:
+            raise DataCorrupt(
+                f"'{JOURNAL}' and 'ledger.json' in '{path}' do not agree on what the run charged:"
+                " one of them was changed. Put the right files back; what they held stays spent."
+            )
+    return whole

@@ -26,6 +26,7 @@ from privfl.core import (
     RuleWithMemory,
     RunNoise,
     Threat,
+    Unit,
     UserBounds,
     WithMemory,
     before_the_rule,
@@ -194,6 +195,20 @@ class Scenario:
             made,
             void=void_start(self.start, made.neighbours.unit, self.users) or made.void,
             void_samples=void_start(self.start, made.samples.unit, self.users),
+        )
+
+    @property
+    def noised_units(self) -> frozenset[Unit]:
+        """Whom the noise of this run protects."""
+        pipeline = self.pipeline()
+        trained = self.workload.method.gradient.private
+        return frozenset(
+            unit
+            for unit, noised in (
+                (pipeline.neighbours.unit, pipeline.private),
+                (pipeline.samples.unit, trained),
+            )
+            if noised
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from privfl.core import Oracle
+from privfl.core import Ledger, Oracle
 from privfl.engine import Scenario
 
 BESIDE = (
@@ -24,11 +24,16 @@ FAILED = (
 )
 LARGEST = "the largest client's number of samples, which every client is told"
 START = "whatever the model held before the first round: the start was not declared public"
+BEFORE = (
+    "whatever the runs before it excluded, such as a first start that nobody declared public: their"
+    " own statements name it"
+)
 
 
 def excluded_from(scenario: Scenario) -> tuple[str, ...]:
     """What this run did with clients' data that no epsilon of it counts."""
     found = [START] if scenario.start is None else []
+    found += [BEFORE] if isinstance(scenario.start, Ledger) else []
     found += [*scenario.uncharged, CHOSEN, BESIDE]
     kept = (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY)
     needs = [scenario.aggregator.needs, scenario.bound.needs]

@@ -55,6 +55,7 @@ from privfl.engine import (
     forward_of,
     tensors_of,
 )
+from privfl.engine.before import carried_on
 from privfl.federation.clients import joined
 from privfl.federation.folder import opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
@@ -343,7 +344,8 @@ class Federation:
             return state
         start, spent = self.scenario.start, self._spent
         if not spent.charges and isinstance(start, Ledger):
-            spent = of_anybody(start, tuple(self.scenario.clients), self.audit.delta)
+            whole = of_anybody(start, tuple(self.scenario.clients), self.audit.delta)
+            spent = carried_on(whole, self.scenario.noised_units)
         return replace(state, ledger=before_the_start(spent))
 
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:

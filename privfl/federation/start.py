@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from privfl.core import ConfigError, Ledger
-from privfl.engine import Journal, read_ledger
+from privfl.engine import Journal, start_ledger
 
 
 def start_of(
@@ -18,7 +18,7 @@ def start_of(
 
     Raises:
         ConfigError: there is no such folder or file.
-        DataCorrupt: the file is no ledger.
+        DataCorrupt: the file is no ledger, or charges in it were changed.
 
     >>> start_of("public")
     'public'
@@ -29,7 +29,7 @@ def start_of(
         return "public"
     path = Path(start)
     if path.is_dir() and (path / "config.yaml").exists():
-        return read_ledger(path)
+        return start_ledger(path)
     if not path.is_file():
         raise ConfigError(
             f"start is 'public', or the ledger or the run folder of the model, and '{start}' is"

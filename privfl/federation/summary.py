@@ -12,7 +12,7 @@ from privfl.config import AuditConfig
 from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
-from privfl.engine import RoundRecord, RunState, Scenario, measures, too_few
+from privfl.engine import RoundRecord, RunState, Scenario, measures, rounding_said, too_few
 from privfl.federation.excluded import excluded_from
 from privfl.training import Workload, evaluate
 
@@ -90,6 +90,7 @@ def summary_of(
             **{k: v for k, v in scenario.facts.items() if k != "forward"},
             "channel": _described(scenario),
             **_error(scenario, plan),
+            **rounding_said(scenario),
             "trained by": picked,
         },
         "guarantees": guarantees_of(scenario),

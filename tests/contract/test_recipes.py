@@ -50,7 +50,9 @@ def blocks():
 def carry_out(block, root):
     if block.language == "sh":
         command = block.text.replace("python ", f"{sys.executable} ")
-        subprocess.run(command, shell=True, check=True, cwd=root, env=environment(root))  # noqa: S602
+        subprocess.run(  # noqa: S602
+            command, shell=True, check=True, cwd=root, env=environment(root)
+        )
         return None
     name, anchor, instead = block.place
     path = root / name

@@ -13,10 +13,12 @@ from privfl import Federation
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import ConfigError
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.checks import PASSED
 from privfl.hybrid.two_server.lies import reads_a_weighted_row
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.parameters import direct
 from privfl.hybrid.two_server.proved_choice import ShowChoice
+from privfl.hybrid.two_server.registers import SUM, WEIGHTS
 from privfl.hybrid.two_server.rushing import (
     chooses,
     forges,
@@ -169,9 +171,9 @@ def test_of_all_margins_of_a_row_one_bit_is_opened(who):
     assert played(channel, forges(note), who).outcome.opened is not None
     rows = channel.round(PlayedRound.play(channel, HELD).plan).rows
     assert rows > 40
-    assert {name: len(value) for name, value in seen[0].public.items() if name != "sum"} == {
-        "passed": N,
-        "weights": N,
+    assert {name: len(value) for name, value in seen[0].public.items() if name != SUM} == {
+        PASSED: N,
+        WEIGHTS: N,
     }
 
 

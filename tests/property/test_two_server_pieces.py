@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 from privfl.aggregators import Krum
 from privfl.aggregators.krum import krum_scores as plain_scores
 from privfl.core import Bounded, RoundPlan
-from privfl.crypto.primitives import backend
-from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing import UsedUp, digits
-from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.judge import krum_scores, over
-from privfl.hybrid.two_server.preprocessing import (
+from privfl.crypto.mpc import UsedUp, digits
+from privfl.crypto.mpc.preprocessing import (
     Demand,
     correct,
     first_preprocessing,
     second_preprocessing,
 )
-from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.ring_codec import expand, pack, signed, unpack
+from privfl.crypto.mpc.words import expand, pack, signed, unpack
+from privfl.crypto.primitives import backend
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.registers import DOTS, TESTS
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, cuts, row_sum
+from privfl.hybrid.two_server.rules.cosine import over
+from privfl.hybrid.two_server.rules.krum import krum_scores
 from privfl.hybrid.two_server.soundness import passes
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -147,12 +148,8 @@ def test_dealt_randomness_adds_up_and_serves_once(signs, bits, triples, inner):
 @pytest.mark.parametrize("rule", ["mean", "krum"])
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (3, 255), (5, 8193), (300, 700)])
 def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
-    recipe = (
-        Recipe("krum", "scores", 2, f=0, m=2)
-        if rule == "krum"
-        else Recipe("mean", "selection", 2, weighted=True)
-    )
-    channel = TwoServer(Krum(f=0, m=2), reveal="scores") if recipe.gram else TwoServer()
+    krum = TwoServer(Krum(f=0, m=2), reveal="scores")
+    channel = krum if rule == "krum" else TwoServer()
     now = channel.round(RoundPlan(0, tuple(range(n)), d, l2=1.0))
     draw = np.random.default_rng(1)
     x = draw.integers(-1000, 1000, (n, now.length)).astype(np.int64)
@@ -165,7 +162,7 @@ def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
         for start, stop, block in rows.blocks(now):
             survey.take(start, stop, block)
     one, two = (survey.shares() for survey in halves)
-    dots = signed(one["dots"] + two["dots"], now.ring)
+    dots = signed(one[DOTS] + two[DOTS], now.ring)
     assert dots.tolist() == (x[:, :d] @ direction).tolist()
     coins = Survey(now, 1, b"c" * 32, None)
     parts = np.concatenate(
@@ -178,7 +175,7 @@ def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
     )
     assert set(np.unique(parts)) <= {-1, 0, 1}
     assert (
-        signed(one["tests"] + two["tests"], now.ring).tolist()
+        signed(one[TESTS] + two[TESTS], now.ring).tolist()
         == (parts.astype(np.int64) @ x[:, :d].T).tolist()
     )
     weights = draw.integers(0, 50, n).astype(np.uint64)

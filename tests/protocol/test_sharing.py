@@ -22,8 +22,8 @@ from privfl.core import (
 )
 from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.mpc import Ands, DaBits, SignBits, Triple, UsedUp
 from privfl.crypto.primitives import fields
-from privfl.crypto.sharing import Ands, DaBits, SignBits, Triple, UsedUp
 from privfl.crypto.sharing.parameters import HELD
 
 RNG = np.random.default_rng(3)

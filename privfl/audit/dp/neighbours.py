@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -306,7 +307,7 @@ class Search:
         for k in every:
             yield *camps(-1.0, 1.0, k), False
         for number in range(2, 10_000):
-            yield f"at random ({number})", lambda part, i=number: self._random(part, n, i), True  # type: ignore[misc]
+            yield f"at random ({number})", partial(self._random, n=n, number=number), True
 
     def _along(self, part: str, values: Tensor) -> Tensor:
         rows = torch.zeros(len(values), self.lengths[part])

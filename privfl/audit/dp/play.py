@@ -205,7 +205,8 @@ class Stage:
             noise = field_values(channel)[channel.kind.noise_field]
         self.shares = noise is not None
         if noise is not None and silent:
-            channel = replace(channel, **{channel.kind.noise_field: SilentNoise(noise)})  # type: ignore[type-var]
+            field = {channel.kind.noise_field: SilentNoise(noise)}
+            channel = replace(channel, **field)  # type: ignore[type-var]
         self.scenario = replace(scenario, channel=channel, attackers=())
         self.hands = _Hands(self.scenario)
         self.engine = Engine(self.scenario, self.hands)

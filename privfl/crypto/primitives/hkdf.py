@@ -37,5 +37,5 @@ def derive(secret: bytes, context: bytes, purpose: str, *public: bytes) -> bytes
     False
     """
     label = f"privfl/1/{purpose}".encode()
-    parts = b"".join(len(part).to_bytes(2, "big") + part for part in (label, *public))
-    return expand(extract(context, secret), parts)
+    parts = b"".join([len(part).to_bytes(2, "big") + part for part in (label, *public)])
+    return hmac.digest(extract(context, secret), parts + b"\x01", "sha256")  # `expand`, 32 bytes

@@ -34,7 +34,7 @@ from privfl.crypto.sharing import shamir
 def ring_vector(
     settings: SecAggSettings, update: Bounded, plan: RoundPlan, parameters: SecAggParameters
 ) -> Words:
-    """A contribution in the ring [d + 1], with its share of the noise.
+    """A contribution in the ring [d + words], with its share of the noise.
 
     Raises:
         BadUpdate: as `FixedPoint.encode`.
@@ -43,8 +43,9 @@ def ring_vector(
         narrow = settings.code.encode(update, plan, dtype=np.int32)
         return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
     wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
-    wide[:-1] = settings.noise.add(
-        wide[:-1], unit_l2(settings, plan), parameters.quorum, settings.noise_source
+    values = wide[: plan.d]
+    wide[: plan.d] = settings.noise.add(
+        values, unit_l2(settings, plan), parameters.quorum, settings.noise_source
     )
     return wide.astype(parameters.dtype)
 
@@ -119,7 +120,8 @@ class SecAggClientParty(KeepsSecrets):
         self.speaks_first = False
         parameters, public, drawn = self.parameters, self.keys.public, b""
         if parameters.chosen:
-            self.drawn = pick(parameters.n, parameters.degree.k, self.position)
+            # once: a server that calls again is given no second draw to choose from
+            self.drawn = self.drawn or pick(parameters.n, parameters.degree.k, self.position)
             drawn = fields.some(self.drawn, parameters.n)
         signed = b""
         if parameters.active:
@@ -194,8 +196,9 @@ class SecAggClientParty(KeepsSecrets):
             )
         self._enough(len(sharing & set(self.holders)), "masked_input", "shared keys")
         expected = sharing & set(self.holders) - {self.position}
+        known = sharing if parameters.chosen else sharing & self.pairs.publics.keys()
         if (
-            not inbox.keys() <= sharing - {self.position}
+            not inbox.keys() <= known - {self.position}
             if parameters.active
             else inbox.keys() != expected
         ):

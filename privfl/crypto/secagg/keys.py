@@ -23,26 +23,6 @@ DEALT = 8
 SEALED = 2 * DEALT + 2 * shamir.SIZE + 16
 """Commitments to a share of the seed and to one of the key, the two sealed, tag."""
 
-_SMALL_ORDER = frozenset(
-    {
-        0,
-        1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-        2**255 - 20,
-        2**255 - 19,
-        2**255 - 18,
-    }
-)
-"""The points of Curve25519 with which every agreement gives zero (Bernstein,
-cr.yp.to/ecdh.html#validate).
-"""
-
-
-def unusable(public: bytes | memoryview) -> bool:
-    """Whether nobody could agree on a key with this public key."""
-    return int.from_bytes(public, "little") & (1 << 255) - 1 in _SMALL_ORDER
-
 
 def _scalar() -> bytes:
     """A clamped X25519 scalar (RFC 7748, section 5) that is also an element of the field that
@@ -117,8 +97,14 @@ def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, byte
 
     Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
     """
-    named = (part for i in sorted(ends) for part in (i.to_bytes(4, "little"), ends[i]))
-    return derive(shared + lasting, tag, "secagg/pair", *named)
+    named = b"".join([i.to_bytes(4, "little") + ends[i] for i in sorted(ends)])
+    return derive(shared + lasting, tag, "secagg/pair", named)
+
+
+def box_key(root: bytes, sender: int, receiver: int) -> bytes:
+    """The AES-256-GCM key from one client of an active round to another."""
+    ends = sender.to_bytes(4, "little") + receiver.to_bytes(4, "little")
+    return hmac.digest(root, b"privfl/1/secagg/box" + ends, "sha256")
 
 
 def said(root: bytes, what: str, sender: int, statement: bytes) -> bytes:

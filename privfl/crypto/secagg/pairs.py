@@ -26,20 +26,22 @@ class LastingPairs(KeepsSecrets):
 
     def __init__(self, identity: PartyKeys) -> None:
         self.identity = identity
+        self._agree: Agreement | None = None
         self._with: dict[bytes, bytes] = {}
 
     def __getstate__(self) -> PartyKeys:
         return self.identity
 
     def __setstate__(self, identity: PartyKeys) -> None:
-        self.identity, self._with = identity, {}
+        self.identity, self._agree, self._with = identity, None, {}
 
     def agreed(self, box: bytes) -> bytes:
         """The secret [32 bytes] with the holder of a box key; raises ValueError where there is
         none.
         """
         if box not in self._with:
-            self._with[box] = self.identity.shared_with(box, _LASTING)
+            self._agree = self._agree or self.identity.sharing(_LASTING)
+            self._with[box] = self._agree(box)
         return self._with[box]
 
 
@@ -85,7 +87,7 @@ class Pairs(KeepsSecrets):
                 continue  # the directory knows no key of it: nobody can be it
             if self.now.active:
                 self.roots[other] = secret
-            key = keys.share_key(secret, self.now.tag, self.position, other)
+            key = self._key(secret, self.position, other)
             bound = keys.bound_to(self.now.tag, self.position, other)
             dealt = self._dealt(self.position, other, plain)
             # other shares have other commitments: no key seals two boxes under one nonce
@@ -98,7 +100,7 @@ class Pairs(KeepsSecrets):
         for other, box in boxes.items():
             bound = keys.bound_to(self.now.tag, other, self.position)
             for secret in self._secrets(other, agree):
-                key = keys.share_key(secret, self.now.tag, other, self.position)
+                key = self._key(secret, other, self.position)
                 sealed = bytes(box[2 * keys.DEALT :])
                 plain = self._library.unseal(key, bytes(box[:12]), sealed, bound)
                 if plain is not None:
@@ -108,6 +110,11 @@ class Pairs(KeepsSecrets):
                         self.roots[other] = secret
                     break
         return out
+
+    def _key(self, secret: bytes, sender: int, receiver: int) -> bytes:
+        if self.now.active:
+            return keys.box_key(secret, sender, receiver)
+        return keys.share_key(secret, self.now.tag, sender, receiver)
 
     def _dealt(self, owner: int, holder: int, plain: bytes) -> bytes:
         seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]

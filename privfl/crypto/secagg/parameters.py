@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan, require
-from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.primitives import BackendName, backend
 from privfl.crypto.ring import ring_for, word
 from privfl.crypto.secagg import graph
@@ -48,7 +48,7 @@ class SecAggSettings:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     carry: bool = False
     fidelity: Literal["real", "ideal"] = "real"
-    forward_secrecy: bool = False
+    forward_secrecy: bool = True
     backend: BackendName = "auto"
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class SecAggSettings:
     @property
     def code(self) -> FixedPoint:
         """How values become integers."""
-        return FixedPoint(self.bits, self.rounding, self.rotation)
+        return FixedPoint(self.bits, self.rounding, self.rotation, weight_words(self.bits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
     quorum = quorum_of(degree, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/2/secagg",
+        b"privfl/3/secagg",
         plan.session,
         plan.part.encode(),
         settings.mode.encode(),

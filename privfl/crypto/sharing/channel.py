@@ -37,7 +37,6 @@ from privfl.crypto.sharing.noise import noised
 from privfl.crypto.sharing.parameters import SharingSettings, parameters_of
 from privfl.crypto.sharing.pine import parameters as pine
 from privfl.crypto.sharing.pine.guarantee import pine_guarantee
-from privfl.crypto.sharing.pine.members import PineClient, PineHelper, PineServer
 from privfl.crypto.sharing.pine.parameters import Proved
 from privfl.crypto.sharing.pine.view import opened
 from privfl.crypto.sharing.view import decode
@@ -92,6 +91,7 @@ class AdditiveSharing(SharingSettings):
         """Rounding (and with a proof the norm that is proved), the quorum, the servers' noise."""
         return Able(
             encodes=self.code if self.proof is None else Proved(self.code),
+            rounds_off=self.code.error,
             fewest=self.quorum,
             noise=None if self.noise is None else self,
             keyed=True,
@@ -136,8 +136,6 @@ class AdditiveSharing(SharingSettings):
         """A client, which keeps nothing between rounds and seals to the servers' keys in the
         directory.
         """
-        if self.proof is not None:
-            return PineClient(self, who, directory)
         return SharingClient(self, who, directory)
 
     def server(self, identity: PartyKeys, directory: KnownKeys) -> ServerMember[Total]:
@@ -148,8 +146,7 @@ class AdditiveSharing(SharingSettings):
         """
         if self.proof is not None:
             refuse_others_keys("server", identity)
-            return PineServer(self, identity, directory)
-        return SharingServer(self)
+        return SharingServer(self, identity, directory)
 
     def helper(self, who: PartyId, identity: PartyKeys, directory: KnownKeys) -> HelperMember:
         """Another server, to whose key clients seal its seeds.
@@ -160,9 +157,7 @@ class AdditiveSharing(SharingSettings):
         if who not in self.others:
             raise no_helper("additive_sharing", who, self.others)
         refuse_others_keys(who, identity)
-        if self.proof is not None:
-            return PineHelper(self, who, identity, directory)
-        return SharingHelper(self, who, identity)
+        return SharingHelper(self, who, identity, directory)
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """The total to whoever reads the first server's mail; every row to all servers together;
@@ -171,7 +166,7 @@ class AdditiveSharing(SharingSettings):
         keys = {
             who: member.identity
             for who, member in members.items()
-            if isinstance(member, SharingHelper | PineHelper)
+            if isinstance(member, SharingHelper)
         }
         if self.proof is not None:
             return opened(self, received, keys)

@@ -1,16 +1,13 @@
-"""Clients and servers between rounds."""
+"""Clients and servers between rounds, with proved norms or without."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from privfl.core import (
     BadUpdate,
     Bounded,
     ClientId,
-    ConfigError,
     KeepsSecrets,
     KnownKeys,
     Opener,
@@ -21,9 +18,15 @@ from privfl.core import (
     Silent,
     Total,
 )
-from privfl.crypto.ring import word
+from privfl.crypto import cohort
+from privfl.crypto.cohort import Entered
 from privfl.crypto.sharing.client import SharingClientParty
-from privfl.crypto.sharing.parameters import SharingSettings, parameters_of
+from privfl.crypto.sharing.parameters import SharingSettings, boxes_of, parameters_of
+from privfl.crypto.sharing.pine import parameters as pine
+from privfl.crypto.sharing.pine.client import PineClientParty
+from privfl.crypto.sharing.pine.server import PineHelperParty, PineServerParty
+from privfl.crypto.sharing.pine.vdaf import HELPER, LEADER
+from privfl.crypto.sharing.pine.verification import Verification
 from privfl.crypto.sharing.server import HelperParty, SharingServerParty
 
 
@@ -46,59 +49,70 @@ class SharingClient:
             ConfigError: as `AdditiveSharing`, or a client that is not in the cohort, or servers
                 whose keys nobody knows.
         """
-        settings, now = self.settings, parameters_of(self.settings, plan)
-        if self.who not in plan.cohort:
-            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        boxes = {who: self.directory.boxes(who) for who in settings.others}
-        unknown = [who for who, known in boxes.items() if not known]
-        if unknown:
-            raise ConfigError(
-                f"the directory knows no key of {unknown[0]}: enter its identity before a round"
-                " begins."
-            )
+        if self.settings.proof is not None:
+            return self._proving(plan, update)
+        now = parameters_of(self.settings, plan)
+        position = cohort.place_of(plan, self.who)
+        boxes = {who: boxes_of(self.directory, who) for who in now.others}
         vector, refused = None, None
         try:
-            vector = (
-                settings.code.encode(update, plan, dtype=np.int32)
-                .view(np.uint32)
-                .astype(word(now.ring), copy=False)
-            )
+            vector = now.encode(update)
         except BadUpdate as bad:
             refused = str(bad)
-        return SharingClientParty(
-            now, self.who, plan.cohort.index(self.who), boxes, vector, refused
-        )
+        return SharingClientParty(now, self.who, position, boxes, vector, refused)
+
+    def _proving(self, plan: RoundPlan, update: Bounded) -> Party:
+        now = pine.parameters_of(self.settings, plan)
+        position = cohort.place_of(plan, self.who)
+        boxes = boxes_of(self.directory, now.other)
+        contribution, refused = None, None
+        try:
+            contribution = now.encode(update)
+        except BadUpdate as bad:
+            refused = str(bad)
+        return PineClientParty(now, self.who, position, boxes, contribution, refused)
 
 
-@dataclass
-class SharingServer:
-    """The first server between rounds."""
+@dataclass(repr=False)
+class SharingServer(KeepsSecrets):
+    """The first server between rounds. It needs its keys, and enters a round once, where it
+    verifies proofs.
+    """
 
     settings: SharingSettings
+    identity: PartyKeys
+    directory: KnownKeys
+    entered: Entered = field(default_factory=Entered)
 
     def set_up(self) -> Party:
-        """Nothing to say."""
+        """Nothing to say: its public key is in the directory."""
         return Silent()
 
     def enter(self, plan: RoundPlan) -> Opener[Total]:
         """The party of one round.
 
         Raises:
-            ConfigError: as `AdditiveSharing`.
+            ConfigError: as `AdditiveSharing`, or the other server's keys are not known.
         """
-        return SharingServerParty(parameters_of(self.settings, plan))
+        if self.settings.proof is None:
+            return SharingServerParty(parameters_of(self.settings, plan))
+        now = pine.parameters_of(self.settings, plan)
+        boxes = boxes_of(self.directory, now.other)
+        verification = Verification(now, LEADER, self.identity, boxes)
+        return PineServerParty(now, verification, refused=self.entered.why_not(plan))
 
 
 @dataclass(repr=False)
 class SharingHelper(KeepsSecrets):
-    """Another server between rounds: the key to which clients seal its seeds. A part of a round is
-    entered once: the sums over two sets that differ in one client would open that client.
+    """Another server between rounds: the key to which clients seal its seeds. It enters a round
+    once.
     """
 
     settings: SharingSettings
     who: PartyId
     identity: PartyKeys
-    entered: set[tuple[bytes, int, str]] = field(default_factory=set)
+    directory: KnownKeys
+    entered: Entered = field(default_factory=Entered)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -108,14 +122,12 @@ class SharingHelper(KeepsSecrets):
         """The party of one round.
 
         Raises:
-            ConfigError: as `AdditiveSharing`.
+            ConfigError: as `SharingServer.enter`.
         """
-        now, this = parameters_of(self.settings, plan), (plan.session, plan.number, plan.part)
-        refused = None
-        if this in self.entered:
-            refused = (
-                f"round {plan.number} was entered before: two sums of it would open who is in one"
-                " of them alone"
-            )
-        self.entered.add(this)
-        return HelperParty(now, self.who, self.identity, refused=refused)
+        if self.settings.proof is None:
+            now, refused = parameters_of(self.settings, plan), self.entered.why_not(plan)
+            return HelperParty(now, self.who, self.identity, refused=refused)
+        proved = pine.parameters_of(self.settings, plan)
+        boxes = boxes_of(self.directory, "server")
+        verification = Verification(proved, HELPER, self.identity, boxes)
+        return PineHelperParty(proved, verification, refused=self.entered.why_not(plan))

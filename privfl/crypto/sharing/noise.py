@@ -27,11 +27,10 @@ class ServerNoise:
 
     noise: RingNoise
     unit_l2: float
-    source: NoiseSource
 
-    def draw(self, d: int) -> npt.NDArray[np.int64]:
+    def draw(self, d: int, source: NoiseSource) -> npt.NDArray[np.int64]:
         """Fresh noise [d]."""
-        return self.noise.add(np.zeros(d, dtype=np.int64), self.unit_l2, 1, self.source)
+        return self.noise.add(np.zeros(d, dtype=np.int64), self.unit_l2, 1, source)
 
     def reach(self, servers: int) -> int:
         """How far the noise of so many servers moves any integer, but with chance 2^-40."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from privfl.core import (
+    Bounded,
     ConfigError,
+    KnownKeys,
     NoiseSource,
     OsNoise,
     PartyId,
@@ -18,13 +22,13 @@ from privfl.core import (
     RoundPlan,
     require,
 )
-from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.encoding import FixedPoint, weight_words
 from privfl.crypto.frame import FramedRound, FrameFormat
-from privfl.crypto.primitives import BackendName, backend
-from privfl.crypto.ring import RINGS, ring_for
+from privfl.crypto.primitives import BackendName, Words, backend
+from privfl.crypto.ring import RINGS, ring_for, word
 from privfl.crypto.sharing.noise import ServerNoise
 
-FORMAT = FrameFormat(b"PAS\x01", "an additive sharing message")
+FORMAT = FrameFormat(b"PAS\x02", "an additive sharing message")
 VECTOR, SEEDS, HELD, SURVIVORS, SUM = range(5)
 """Client to server: its share. Client to another server: its seed. Another server to the first:
 whom it heard. The first to the others: whom to sum. Another server to the first: their sum.
@@ -69,7 +73,8 @@ class SharingSettings:
     @property
     def code(self) -> FixedPoint:
         """How values become integers."""
-        return FixedPoint(self.bits, self.rounding, self.rotation)
+        words = 1 if self.proof else weight_words(self.bits)
+        return FixedPoint(self.bits, self.rounding, self.rotation, words)
 
     @property
     def others(self) -> tuple[PartyId, ...]:
@@ -94,12 +99,22 @@ class SharingParameters(FramedRound):
     quorum: int
     others: tuple[PartyId, ...]
     library_name: BackendName
-    noise: ServerNoise | None = None
+    noise: ServerNoise | None
+    source: NoiseSource
 
     @property
     def length(self) -> int:
         """How many ring elements a contribution has."""
         return self.code.length(self.plan)
+
+    def encode(self, update: Bounded) -> Words:
+        """A contribution [d + 1] in words of the ring.
+
+        Raises:
+            BadUpdate: as `FixedPoint.encode`.
+        """
+        integers = self.code.encode(update, self.plan, dtype=np.int32)
+        return integers.view(np.uint32).astype(word(self.ring), copy=False)
 
 
 def bound_to(tag: bytes, position: int, server: PartyId) -> bytes:
@@ -107,13 +122,32 @@ def bound_to(tag: bytes, position: int, server: PartyId) -> bytes:
     return tag + position.to_bytes(4, "little") + server.encode()
 
 
-@lru_cache(maxsize=64)
+def boxes_of(directory: KnownKeys, who: PartyId) -> tuple[bytes, ...]:
+    """The keys to which boxes for a server are sealed.
+
+    Raises:
+        ConfigError: the directory knows none.
+    """
+    boxes = directory.boxes(who)
+    if not boxes:
+        raise ConfigError(
+            f"the directory knows no key of {who}: enter its identity before a round begins."
+        )
+    return boxes
+
+
 def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParameters:
-    """A round's public parameters, with the headroom of the ring proved.
+    """A round's public parameters, with the headroom of the ring proved. Equal settings may draw
+    their noise from different sources, so what is remembered is without it.
 
     Raises:
         ConfigError: fewer than 2 clients, or a sum that could leave the ring.
     """
+    return replace(_public(settings, plan), source=settings.noise_source)
+
+
+@lru_cache(maxsize=64)
+def _public(settings: SharingSettings, plan: RoundPlan) -> SharingParameters:
     if plan.n < 2:
         raise ConfigError(
             f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs"
@@ -123,12 +157,12 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParamete
     code.scale(plan)
     if settings.noise is not None:
         unit = code.inflated(plan.l2, plan.d) * code.scale(plan)
-        noise = ServerNoise(settings.noise, unit, settings.noise_source)
+        noise = ServerNoise(settings.noise, unit)
     reach = 0 if noise is None else noise.reach(settings.servers)
     ring = ring_for(code, plan, reach, settings.ring)
     quorum = settings.quorum(plan.n)
     return SharingParameters(
-        round_tag(settings, plan, quorum, ring),
+        round_tag(settings, plan, quorum, ring, reach),
         plan,
         code,
         ring,
@@ -136,30 +170,18 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> SharingParamete
         settings.others,
         settings.backend,
         noise,
+        OsNoise(),
     )
 
 
-def round_tag(settings: SharingSettings, plan: RoundPlan, quorum: int, ring: int) -> bytes:
-    """What stands for a round and all its parameters in every message [16 bytes]."""
-    names = b"\0".join(
-        [
-            plan.session,
-            plan.part.encode(),
-            ",".join(map(str, plan.cohort)).encode(),
-            settings.code.rounding.encode(),
-            *(model.encode() for model in plan.models),
-        ]
-    )
+def round_tag(
+    settings: SharingSettings, plan: RoundPlan, quorum: int, ring: int, reach: int
+) -> bytes:
+    """What stands for a round and all its parameters in every message [16 bytes]; ``reach``: how
+    far noise moves a sum, because a server that adds none must not be taken for one that does.
+    """
     facts = struct.pack(
-        "<qQddIIIH?",
-        plan.number,
-        plan.d,
-        plan.l2,
-        plan.max_weight,
-        settings.servers,
-        quorum,
-        settings.bits,
-        ring,
-        settings.rotation,
+        "<IIHHd?", settings.servers, quorum, settings.bits, ring, reach, settings.rotation
     )
-    return sha256(b"privfl/1/sharing" + facts + names).digest()[:16]
+    names = settings.code.rounding.encode()
+    return sha256(b"privfl/2/sharing" + plan.digest + facts + names).digest()[:16]

@@ -34,10 +34,11 @@ from privfl.crypto.sharing.parameters import (
 
 
 def noise_words(now: SharingParameters) -> Words:
-    """One server's noise on the vector (zero where there is none), none on the weight [d + 1]."""
+    """One server's noise on the vector, none on the weight [d + words]; zeros if unset."""
     total: Words = np.zeros(now.length, dtype=word(now.ring))
     if now.noise is not None:
-        total[:-1] = now.noise.draw(now.plan.d).astype(total.dtype)
+        drawn = now.noise.draw(now.plan.d, now.source)
+        total[: now.plan.d] = drawn.astype(total.dtype)
     return total
 
 

@@ -1,4 +1,4 @@
-"""What several runs on the same data have spent together."""
+"""What several runs on the same data have spent together, and what one spent before another."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from privfl.core import Charge, ClientId, Ledger, Unit
+from privfl.dp.accounting.join import dominating
 from privfl.dp.accounting.ledger import dearest_releases, spend
 from privfl.dp.accounting.rdp_account import require_delta
 
 
 def over_runs(ledgers: Iterable[Ledger], delta: float) -> Ledger:
-    """All charges that the one may have to pay who pays most: of each run those of its dearest
-    subject and participant, by unit.
+    """At least all charges that anybody has to pay: of each run those under which none of its
+    subjects (`join.dominating`) and participants is worse off, by unit.
 
     Two runs may deal the same data out in different ways, so a client or a sample of one run need
-    not bear its number in the next: the sum over each run's dearest is an upper bound whoever it is
-    (adaptive composition: Dwork, Rothblum, Vadhan 2010).
+    not bear its number in the next: the sum over runs is an upper bound whoever it is (adaptive
+    composition: Dwork, Rothblum, Vadhan 2010). Who pays most in each run alone would be none: who
+    that is hangs on what the others add. Where some run charges a unit nothing, what the others
+    charge it is void.
 
     Raises:
         ConfigError: delta is not in (0, 1).
@@ -25,21 +28,34 @@ def over_runs(ledgers: Iterable[Ledger], delta: float) -> Ledger:
     ()
     """
     require_delta(delta)
+    runs = tuple(ledgers)
+    units = [{charge.unit for charge in ledger.charges} for ledger in runs]
     charges: list[Charge] = []
-    for ledger in ledgers:
+    for ledger, own in zip(runs, units, strict=True):
         for unit in dict.fromkeys(charge.unit for charge in ledger.charges):
-            charges += _of_dearest(ledger, unit, delta)
+            everywhere = all(unit in others for others in units)
+            mine = _of_dearest(ledger, unit, delta)
+            charges += mine if everywhere else [_void(one, sorted(own)) for one in mine]
     return Ledger(tuple(charges))
 
 
+def _void(charge: Charge, units: Sequence[Unit]) -> Charge:
+    return replace(
+        charge,
+        void=charge.void
+        or f"one of these runs charges {' and '.join(f'{unit}s' for unit in units)} and another"
+        f" nothing to {charge.unit}s, of whom they claim nothing together.",
+    )
+
+
 def of_anybody(ledger: Ledger, clients: Collection[ClientId], delta: float) -> Ledger:
-    """A ledger as it is to a run that follows it, with these clients: everybody may be the one who
-    paid most.
+    """A ledger as it is to a run that follows it, with these clients: everybody may be any of those
+    who paid.
 
     The second run may deal the same data out in another way, so whoever bears a number in it need
-    not have borne it in the first. Charges of each client's samples become the dearest client's
-    for all clients; rounds whose cohorts were seen become those of the dearest participant, for
-    everybody.
+    not have borne it in the first. Charges of each client's samples become, for all clients, those
+    under which none of them is worse off (`join.dominating`); rounds whose cohorts were seen become
+    those of the dearest participant, for everybody.
 
     Raises:
         ConfigError: delta is not in (0, 1).
@@ -72,11 +88,18 @@ def of_anybody(ledger: Ledger, clients: Collection[ClientId], delta: float) -> L
 
 def _of_dearest(ledger: Ledger, unit: Unit, delta: float) -> list[Charge]:
     own = Ledger(tuple(charge for charge in ledger.charges if charge.unit == unit))
-    spent = spend(own, delta, pld=False)
-    dearest = max(spent, key=lambda one: (one.refused is not None, one.rdp or 0.0))
-    mine = [charge for charge in own.charges if charge.subject == dearest.subject]
-    if dearest.refused is None and any(charge.cohort is not None for charge in mine):
-        mine = _of_participant(mine, delta)
+    by_subject: dict[str, list[Charge]] = {}
+    for charge in own.charges:
+        by_subject.setdefault(charge.subject, []).append(charge)
+    refused = [one.subject for one in spend(own, delta, pld=False) if one.refused is not None]
+    if refused:
+        mine = by_subject[refused[0]]
+    else:
+        subjects = [
+            _of_participant(paid, delta) if any(one.cohort is not None for one in paid) else paid
+            for paid in by_subject.values()
+        ]
+        mine = dominating(subjects) if len(subjects) > 1 else subjects[0]
     return [replace(charge, subject=unit) for charge in mine]
 
 

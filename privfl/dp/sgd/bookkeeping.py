@@ -135,9 +135,11 @@ def _recording(layers: list[tuple[str, nn.Module]], book: _Book) -> Iterator[Non
     try:
         for name, layer in layers:
             if isinstance(layer, nn.LSTM):
-                layer.forward = partial(lstm, layer, partial(book.run, name))  # type: ignore[assignment]
+                run = partial(book.run, name)
+                layer.forward = partial(lstm, layer, run)  # type: ignore[assignment]
             elif isinstance(layer, MHA):
-                layer.forward = partial(attention, layer, partial(book.run, name))  # type: ignore[method-assign]
+                run = partial(book.run, name)
+                layer.forward = partial(attention, layer, run)  # type: ignore[method-assign]
             else:
                 layer.forward = partial(book.run, name, layer, KERNELS[type(layer)])
         yield

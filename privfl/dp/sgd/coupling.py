@@ -2,9 +2,9 @@
 sample changes the gradients of the others.
 
 Two checks, by comparing a sample in a batch with the same sample alone. `check_model` runs once a
-model, through all of it, in float64. `WatchedLoss` runs on every batch, and looks at the loss
-alone, of every sample: its coupling can hang on labels that the first batch does not have, and
-concern no others.
+model, through all of it, in float64 (a chain that is rowwise by what it is made of needs none).
+`WatchedLoss` runs on every batch, and looks at the loss alone, of every sample: its coupling can
+hang on labels that the first batch does not have, and concern no others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
@@ -34,10 +34,15 @@ _ROUGH = 1e-2
 
 
 class Checked:
-    """Modules that have been checked, for as long as they live; a copy or a pickle is empty."""
+    """Modules that have been checked, for as long as they live; a copy or a pickle is empty.
+
+    ``modules`` have been run; ``chains`` are seen to be rowwise, under a loss that gives them the
+    batch as it is.
+    """
 
     def __init__(self) -> None:
         self.modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self.chains: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
     def __reduce__(self) -> tuple[type[Checked], tuple[()]]:
         return Checked, ()
@@ -64,9 +69,9 @@ def check_model(engine: Engine, module: nn.Module, loss: Loss, x: Tensor, y: Ten
         UnsupportedModel: samples are coupled, or a sample twice gives two outputs.
     """
     rows = _unlike(x)
-    x, y = x[rows], y[rows]
-    if len(x) < 2:
+    if len(rows) < 2:
         return False
+    x, y = x[rows], y[rows]
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             exact = _exact(module)
@@ -92,13 +97,11 @@ def _exact(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def _unlike(x: Tensor) -> Int[Tensor, " k"]:
+def _unlike(x: Tensor) -> list[int]:
     """Positions of the first sample and of a few others that are not like it."""
-    if not len(x):
-        return torch.zeros(0, dtype=torch.long, device=x.device)
-    other = torch.nonzero((x != x[:1]).flatten(1).any(dim=1)).flatten()
-    few = torch.linspace(0, len(other) - 1, min(len(other), _FEW - 1), device=x.device).long()
-    return torch.cat([few.new_zeros(1), other[few]])
+    other = [i for i in range(1, len(x)) if not torch.equal(x[i], x[0])]
+    few = min(len(other), _FEW - 1)
+    return [0, *(other[k * (len(other) - 1) // max(few - 1, 1)] for k in range(few))]
 
 
 def _double(x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from privfl.core import (
     OsNoise,
     PrivflError,
     Sampling,
+    cross_entropy,
     keep_freed_pages,
     norm,
     require,
@@ -38,6 +39,7 @@ from privfl.dp.sgd.coupling import Checked, WatchedLoss, check_model
 from privfl.dp.sgd.engine import Engine
 from privfl.dp.sgd.hooks import opacus
 from privfl.dp.sgd.ordered import Ongoing, in_order, run_of
+from privfl.dp.sgd.rowwise import rowwise
 from privfl.dp.sgd.vmapped import vmapped
 from privfl.dp.strategies import Strategy
 
@@ -302,10 +304,13 @@ class DPGradient:
             raise _Raised(error) from error
 
     def _check_once(self, module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
-        if module in self.checked.modules:
+        chain = loss is cross_entropy  # which hands x to the module as it is
+        if module in self.checked.modules or (chain and module in self.checked.chains):
             return
         keep_freed_pages()
-        if check_model(ENGINES[self.engine], module, loss, x, y):
+        if chain and rowwise(module, x):
+            self.checked.chains.add(module)
+        elif check_model(ENGINES[self.engine], module, loss, x, y):
             self.checked.modules.add(module)
 
     def _factors(self, norms: Tensor) -> Tensor:

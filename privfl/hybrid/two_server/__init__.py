@@ -3,7 +3,7 @@ data.
 """
 
 from privfl.hybrid.two_server.channel import TwoServer
-from privfl.hybrid.two_server.recipe import Reveal
+from privfl.hybrid.two_server.rules import Reveal
 from privfl.hybrid.two_server.sign_channel import SignTwoServer
 
 __all__ = ["Reveal", "SignTwoServer", "TwoServer"]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.core import KeepsSecrets
+from privfl.crypto.mpc.words import U64, stream
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import U64, stream
 
 Bits = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]

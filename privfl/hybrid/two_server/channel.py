@@ -48,10 +48,20 @@ from privfl.hybrid.two_server.members import (
     helper_of,
 )
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
-from privfl.hybrid.two_server.recipe import Recipe, Reveal, round_of, unit_l2
+from privfl.hybrid.two_server.recipe import Recipe, round_of, unit_l2
 from privfl.hybrid.two_server.row_encoding import RowEncoding
+from privfl.hybrid.two_server.rules import (
+    CosineOnShares,
+    FLTrustOnShares,
+    KrumOnShares,
+    MeanOnShares,
+    Reveal,
+    SharedRule,
+)
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
+
+Security = Literal["semi_honest", "malicious"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
+    security: Security = "semi_honest"
 
     def __post_init__(self) -> None:
         require.at_least(2, min_selected=self.min_selected)
@@ -154,6 +165,26 @@ class TwoServer:
         backend(self.backend)
         check_operators(self.run_by)
         self._check_rule()
+        self._check_security()
+
+    def _check_security(self) -> None:
+        if self.security not in ("semi_honest", "malicious"):
+            raise ConfigError(
+                f"security is 'semi_honest' or 'malicious', and is '{self.security}'."
+            )
+        if self.security == "semi_honest":
+            return
+        if not self.recipe.traits.enforced:
+            raise ConfigError(
+                f"security 'malicious' is there for Mean, and with reveal 'scores' for FLTrust and"
+                f" CosineFilter, and the rule is {type(self.rule).__name__} with reveal"
+                f" '{self.reveal}': set one of these, or security to 'semi_honest'."
+            )
+        if self.ring == 64:
+            raise ConfigError(
+                "security 'malicious' proves what is opened in the bits above the ring, and a ring"
+                " of 64 has none: set ring to 40, 32 or None."
+            )
 
     def _check_rule(self) -> None:
         rule = self.rule
@@ -199,7 +230,7 @@ class TwoServer:
         """Both servers learn what is opened on the way; the first is told the model."""
         return Able(
             encodes=RowEncoding(
-                self.code, self.recipe.normalised, selects=not isinstance(self.rule, Mean)
+                self.code, self.recipe.traits.normalised, selects=not isinstance(self.rule, Mean)
             ),
             fewest=self.quorum,
             hosts=self.rule,
@@ -217,25 +248,31 @@ class TwoServer:
     @property
     def recipe(self) -> Recipe:
         """The rule as numbers."""
-        rule, c = self.rule, self.colluders
-        common = (self.reveal, max(self.min_selected, c + 2))
+        c = self.colluders
+        noisy = self.noise is not None
+        least = max(self.min_selected, c + 2)
+        return Recipe(
+            self._on_shares,
+            least,
+            c,
+            self.security == "malicious",
+            noisy,
+            self.noise,
+            self.noise_source,
+        )
+
+    @property
+    def _on_shares(self) -> SharedRule:
+        rule, reveal = self.rule, self.reveal
         match rule:
             case Krum():
-                return Recipe("krum", *common, f=rule.f, m=rule.m, colluders=c)
+                return KrumOnShares(reveal, rule.f, rule.m)
             case FLTrust():
-                return Recipe("fltrust", *common, fixed=rule.fixed, colluders=c)
+                return FLTrustOnShares(reveal, rule.fixed)
             case CosineFilter():
-                return Recipe("cosine_filter", *common, threshold=rule.threshold, colluders=c)
+                return CosineOnShares(reveal, rule.threshold)
             case Mean():
-                return Recipe(
-                    "mean",
-                    *common,
-                    colluders=c,
-                    weighted=rule.weighted,
-                    noisy=self.noise is not None,
-                    noise=self.noise,
-                    source=self.noise_source,
-                )
+                return MeanOnShares(reveal, rule.weighted)
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters: ring, projections, quorum."""

@@ -20,10 +20,10 @@ from privfl.core import (
     norm,
 )
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc.words import U64, expand, pack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.hybrid.two_server.bits import Bits, BitSeeds
 from privfl.hybrid.two_server.parameters import SEED, VECTOR, TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import U64, expand, pack
 
 
 def integers(now: TwoServerParameters, update: Bounded) -> U64:

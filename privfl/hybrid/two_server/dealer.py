@@ -8,20 +8,18 @@ import numpy as np
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc.preprocessing import (
+    correct,
+    derived_words,
+    first_preprocessing,
+)
+from privfl.crypto.mpc.words import U64, pack
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import dealt_flips
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, TwoServerParameters
-from privfl.hybrid.two_server.preprocessing import (
-    blinds,
-    correct,
-    derived_words,
-    first_preprocessing,
-    tag_key,
-)
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.ring_codec import U64, pack
-from privfl.hybrid.two_server.rows import SeedRows, Veil, dealt
+from privfl.hybrid.two_server.rows import SeedRows, Veil, blinds, dealt, tag_key
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
 
 

@@ -12,7 +12,10 @@ from privfl.hybrid.two_server.lies import (
     reads_a_weighted_row,
     tells_signs_apart,
 )
+from privfl.hybrid.two_server.malicious.lies import enforced_lies
+from privfl.hybrid.two_server.parameters import SERVERS
 from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rules import SignsOnShares
 from privfl.hybrid.two_server.rushing import (
     chooses_others,
     forges_trust,
@@ -21,48 +24,31 @@ from privfl.hybrid.two_server.rushing import (
     spoils_rows,
 )
 
-SERVERS = ("server", "server/1")
 _PARTS = (*SERVERS, "dealer")
 _DEALT = "deals words by which nearly all weight falls on some client, and looks at the result"
 _NEAR = "deals words by which rows fail their checks, or seem near"
-LEAKS = {
-    ("mean", "scores"): "every accepted update's norm",
-    (
-        "krum",
-        "scores",
-    ): "all inner products of the updates, so their whole geometry up to a rotation",
-    ("fltrust", "scores"): "every update's norm and its cosine with the root update",
-    ("fltrust", "selection"): "which clients count, and to the first server the sum of the trust",
-    ("fltrust", "aggregate"): "how many clients count, and to the first server the sum of the"
-    " trust",
-    ("cosine_filter", "scores"): "every update's norm and its cosine with the reference",
-    ("signs", "scores"): "every Hamming distance to the root's signs",
-    ("signs", "aggregate"): "how many clients count, and the sum of their weights",
-}
-"""What the servers learn beside the result, by rule and by ``reveal``."""
-
-
-def leaks_of(recipe: Recipe) -> str:
-    """What the servers learn beside the result and who was refused."""
-    counted = {"aggregate": "how many clients count"}
-    return LEAKS.get(
-        (recipe.kind, recipe.reveal), counted.get(recipe.reveal, "which clients count")
-    )
 
 
 def told_by_lying(recipe: Recipe) -> str:
     """What one server learns by lying, alone or with as many clients as collude."""
-    if not recipe.capped:
+    if recipe.malicious:
+        return (
+            "to one server that lies: which clients take part, at least a quorum, and of a refused"
+            " one how many of its checks failed"
+        )
+    if not recipe.traits.capped:
         return "to one server that lies: any row"
-    who, m = "to one server that lies", recipe.m or recipe.least
-    if recipe.kind == "mean":
+    who, m = "to one server that lies", recipe.traits.exact or recipe.least
+    if recipe.rule.kind == "mean":
         rows = "the sum of a quorum of accepted rows that it picks"
     else:
-        size = f"{m}" if recipe.m else f"at least {m}"
+        size = f"{m}" if recipe.traits.exact else f"at least {m}"
         rows = f"the sum of {size} accepted rows that it picks, whatever the rule would choose"
-    moved = ", what is opened of rows that it has moved" if recipe.reveal == "scores" else ""
+    moved = ", what is opened of rows that it has moved" if recipe.rule.reveal == "scores" else ""
     more = (
-        ", one more for who is chosen" if recipe.reveal == "selection" and recipe.directed else ""
+        ", one more for who is chosen"
+        if recipe.rule.reveal == "selection" and recipe.traits.directed
+        else ""
     )
     return f"{who}: {rows}, one bit a row and round (its norm check){more}{moved}, one bit an abort"
 
@@ -91,8 +77,10 @@ def two_server_guarantee(
     recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
     """The guarantee of rows whose norms are proved."""
-    named = recipe.reveal == "selection"
-    free = recipe.normalised and not named
+    if recipe.malicious:
+        return _of_two(recipe, quorum, enforced_lies(recipe), run_by)
+    named = recipe.rule.reveal == "selection"
+    free = recipe.traits.normalised and not named
     margins = "shifts the margins of a client's norm check, so that the client is refused"
     told = [Lie(Coalition.of(who), "choose", margins, shifts_margins) for who in SERVERS]
     told += _of_weights(recipe)
@@ -106,15 +94,15 @@ def two_server_guarantee(
         ),
         Lie(
             Coalition.of("server/1"),
-            "shift" if recipe.hidden else "choose",
+            "shift" if recipe.traits.hidden else "choose",
             "names another seed of a client to the dealer, so that the client is refused"
-            + (", and a hidden sum is moved by noise" if recipe.hidden else ""),
+            + (", and a hidden sum is moved by noise" if recipe.traits.hidden else ""),
             lambda: names_wrong_seeds((0,)),
         ),
         Lie(
             Coalition.of("dealer"),
-            "shift" if recipe.proved else "read" if free else "choose",
-            _DEALT if recipe.hidden and not named else _NEAR,
+            "shift" if recipe.traits.proved else "read" if free else "choose",
+            _DEALT if recipe.traits.hidden and not named else _NEAR,
             deals_falsely,
         ),
         lies.skips_its_clip("nothing", "it is refused by name"),
@@ -124,18 +112,18 @@ def two_server_guarantee(
 
 def _of_weights(recipe: Recipe) -> list[Lie[Liars]]:
     """What a server gets by lying about who counts, or by how much."""
-    if recipe.proved:
+    if recipe.traits.proved:
         what = "adds to its share of a hidden weight, which both servers prove to be 0 or 1"
         return [Lie(Coalition.of("server"), "abort", what, reads_a_weighted_row)]
-    if recipe.hidden:
+    if recipe.traits.hidden:
         what = "adds to its share of a hidden weight, which may be any number"
         return [Lie(Coalition.of("server"), "read", what, reads_a_weighted_row)]
-    if recipe.kind == "fltrust":
+    if recipe.rule.kind == "fltrust":
         what = "opens scores of its own, by which two rows can be told apart in the sum"
         return [Lie(Coalition.of(who), "read", what, forges_trust) for who in SERVERS]
-    if recipe.reveal == "selection" and recipe.kind in ("krum", "cosine_filter"):
+    if recipe.rule.reveal == "selection" and recipe.rule.kind in ("krum", "cosine_filter"):
         what = "opens a selection of its own, of as many rows as a sum must have"
-        count = recipe.m or recipe.least
+        count = recipe.traits.exact or recipe.least
         return [
             Lie(Coalition.of(who), "choose", what, lambda: chooses_others(count)) for who in SERVERS
         ]
@@ -143,18 +131,18 @@ def _of_weights(recipe: Recipe) -> list[Lie[Liars]]:
 
 
 def sign_guarantee(
-    recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
+    rule: SignsOnShares, recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
     """The guarantee of rows of signs."""
     near = "takes from its share of a client's distance, so that nearly all weight falls on it"
     apart = "opens distances by which two rows can be told apart in the sum"
-    hidden = recipe.hidden
+    hidden = recipe.traits.hidden
     told = [
         Lie(
             Coalition.of(who),
             "read",
             near if hidden else apart,
-            brings_one_near if hidden else lambda: tells_signs_apart(recipe.threshold),
+            brings_one_near if hidden else lambda: tells_signs_apart(rule.threshold),
         )
         for who in SERVERS
     ]
@@ -192,7 +180,7 @@ def _of_two(
         leaks=(
             "who takes part",
             "which clients were refused",
-            leaks_of(recipe),
+            recipe.rule.leaks,
             told_by_lying(recipe),
             lies.LAST,
         ),
@@ -204,10 +192,11 @@ def _of_two(
         ),
         shows="the aggregate of {count} updates, and {disclosed}",
         settings=lambda n: {
-            "reveal": recipe.reveal,
+            "reveal": recipe.rule.reveal,
             "quorum": f"{quorum(n)} clients, fewer are never summed",
             "least that count": str(recipe.least),
             "clients that may collude with a lying server": str(recipe.colluders),
             "run": operators_of(run_by),
+            "security": "malicious" if recipe.malicious else "semi_honest",
         },
     )

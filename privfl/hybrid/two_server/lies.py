@@ -24,17 +24,18 @@ from privfl.core import (
     Total,
 )
 from privfl.crypto.lies import victim
+from privfl.crypto.mpc.preprocessing import ONE, Demand, derived_words
+from privfl.crypto.mpc.words import U64, signed
 from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.parameters import DEALT, TwoServerParameters
-from privfl.hybrid.two_server.preprocessing import ONE, Demand, derived_words
 from privfl.hybrid.two_server.proved_choice import ShowChoice
-from privfl.hybrid.two_server.ring_codec import U64, signed
+from privfl.hybrid.two_server.registers import SUM
+from privfl.hybrid.two_server.rules.signs import Hamming
 from privfl.hybrid.two_server.rushing import opens
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt, unseal_dealt
 from privfl.hybrid.two_server.server import FirstServer
-from privfl.hybrid.two_server.signs import Hamming
 from privfl.hybrid.two_server.tampering import (
     AddTo,
     Took,
@@ -64,8 +65,8 @@ class WeightReader(KeepsSecrets):
     def step(self, mail: Mail) -> Mail:
         """What the honest server says."""
         out, machine, now = self.honest.step(mail), self.honest.machine, self.honest.now
-        if machine is not None and "sum" in machine.public:
-            total = signed(machine.public["sum"], now.ring)[: now.plan.d]
+        if machine is not None and SUM in machine.public:
+            total = signed(machine.public[SUM], now.ring)[: now.plan.d]
             row = np.rint(total / 2.0 ** _exponent(now)) / now.scale
             self.took[self.who] = torch.from_numpy(row)
         return out
@@ -169,9 +170,9 @@ class DealsFalsely(KeepsSecrets):
         products = 8 * (demand.ands + demand.bits)
         inner = products + 8 * demand.triples
         near = [(inner + 8 * at, 8, now.longest**2) for at in (1, n)] if now.gram else []
-        if recipe.proved:
+        if recipe.traits.proved:
             return [*near, *self._heavy(demand, 0, 1 << 8), *self._heavy(demand, 1, -(1 << 8))]
-        if recipe.hidden and recipe.reveal == "aggregate":
+        if recipe.traits.hidden and recipe.rule.reveal == "aggregate":
             return [(products, 8, 1 << _exponent(now))]
         if now.signs:
             return [(8 * demand.dealt + 4 * now.plan.d * i, 4, 1) for i in range(n)]

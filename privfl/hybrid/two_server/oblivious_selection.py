@@ -1,115 +1,77 @@
-"""Deciding on shares: which rows count, and their sum, without scores and, where asked, without
-anybody knowing whom it is of.
+"""What becomes of a choice on shares: the sum of the chosen rows, without scores and, where asked,
+without anybody knowing whom it is of.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Demand, Shared
+from privfl.crypto.mpc.operations import Negative, Open, OpenToFirst, ToNumbers
+from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.checks import accept, enough, exactly
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.proved_choice import CommitChoice, ShowChoice
-from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, signed, unpack
+from privfl.hybrid.two_server.parameters import TwoServerParameters
+from privfl.hybrid.two_server.proved_choice import (
+    MASKED_WEIGHTS,
+    CommitChoice,
+    ShowChoice,
+    keys_for,
+)
+from privfl.hybrid.two_server.public_sum import accept, enough, exactly
+from privfl.hybrid.two_server.registers import (
+    ALONG,
+    BIT,
+    CHOSEN,
+    COUNT,
+    DOTS,
+    MARGIN,
+    MASS,
+    SUM,
+    WEIGHT,
+)
 from privfl.hybrid.two_server.rows import Veil, combined, unveiled
-from privfl.hybrid.two_server.steps import Multiply, Negative, Open, OpenToFirst, ToNumbers
 
-TWO = np.uint64(2)
+TRUST = Shared("trust")
+"""What each valid row is trusted, shared."""
+
+
+def hidden_sum(now: TwoServerParameters, n: int, *, proved: bool) -> Demand:
+    """What the sum of n rows under hidden weights takes of the dealer; ``proved``: their proof,
+    too.
+    """
+    return Demand(weights=n, vector=now.plan.d, keys=keys_for(now.ring) if proved else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
-    """The valid rows' entries of a register [n]."""
-
-    of: str
-    into: str
+class TakeAlong:
+    """The valid rows' products with the direction."""
 
     def act(self, machine: Machine) -> None:
         """Copy them."""
-        machine.shares[self.into] = machine.shares[self.of][list(machine.valid)]
-
-
-# ---- rows that point along the direction
+        machine.shares[ALONG] = machine.shares[DOTS][list(machine.valid)]
 
 
 @dataclass(frozen=True, slots=True)
-class Along:
-    """The margins whose signs say that a row's cosine is over the threshold, from products and,
-    unless it is 0, their squares.
-    """
-
-    threshold: float
+class Opposite:
+    """Margins below zero where a product with the direction is over zero."""
 
     def act(self, machine: Machine) -> None:
-        """Fill "margin": one for each valid row, or two."""
-        shares, steep = machine.shares, self.threshold
-        dots = shares["along"]
-        if steep == 0:
-            shares["margin"] = np.uint64(0) - dots
-            return
-        square = 0 if machine.direction is None else machine.direction.square
-        needed = np.uint64(round(steep * steep * square)) * shares["norms"][list(machine.valid)]
-        sign = (
-            [np.uint64(0) - dots, needed - shares["squared"]]
-            if steep > 0
-            else [dots, shares["squared"] - needed]
-        )
-        shares["margin"] = np.concatenate(sign)
+        """Fill the margins."""
+        machine.shares[MARGIN] = np.uint64(0) - machine.shares[ALONG]
 
 
-@dataclass(frozen=True, slots=True)
-class Halves:
-    """The two signs of each row as factors of one product: over by angle and by square; below by
-    angle and not saved by square.
-    """
-
-    threshold: float
-
-    def act(self, machine: Machine) -> None:
-        """Fill "by angle" and "by square"."""
-        angle, square = np.split(machine.shares["sign"], 2)
-        machine.shares["by angle"] = angle
-        machine.shares["by square"] = square if self.threshold > 0 else machine.constant(1) - square
-
-
-@dataclass(frozen=True, slots=True)
-class Through:
-    """Who passed, from the product of both signs."""
-
-    threshold: float
-
-    def act(self, machine: Machine) -> None:
-        """Fill "chosen"."""
-        both = machine.shares["both"]
-        machine.shares["chosen"] = both if self.threshold > 0 else machine.constant(1) - both
-
-
-def along(threshold: float) -> tuple[Step, ...]:
-    """Steps to shares of 0 or 1 for each valid row: whether its cosine is over the threshold."""
-    start: tuple[Step, ...] = (Take("dots", "along"),)
-    if threshold == 0:
-        return (*start, Along(threshold), Negative("margin", "bit"), ToNumbers("bit", "chosen"))
-    squares: tuple[Step, ...] = (
-        Multiply("along", "along", "squared"),
-        Along(threshold),
-        Negative("margin", "bit"),
-        ToNumbers("bit", "sign"),
-    )
-    return (
-        *start,
-        *squares,
-        Halves(threshold),
-        Multiply("by angle", "by square", "both", whole=True),
-        Through(threshold),
-    )
-
-
-# ---- what becomes of the choice
+ABOVE_ZERO: tuple[Step, ...] = (
+    TakeAlong(),
+    Opposite(),
+    Negative(MARGIN, BIT),
+    ToNumbers(BIT, CHOSEN),
+)
+"""Steps to shares of 0 or 1 for each valid row: whether it points along the direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +89,7 @@ class Chosen:
         picked = chosen_rows(machine)
         exactly(machine, len(picked), self.m)
         accept(machine, picked)
-        machine.disclosed["selected"] = _mask(machine, picked)
+        machine.disclosed["selected"] = mask_of(machine, picked)
 
 
 def chosen_rows(machine: Machine) -> list[int]:
@@ -136,7 +98,7 @@ def chosen_rows(machine: Machine) -> list[int]:
     Raises:
         StageAbort: a choice is neither 0 nor 1; a server or the dealer lied.
     """
-    bits = machine.public["chosen"]
+    bits = machine.public[CHOSEN]
     if (bits > 1).any():
         raise StageAbort(
             "select",
@@ -146,7 +108,8 @@ def chosen_rows(machine: Machine) -> list[int]:
     return [i for i, bit in zip(machine.valid, bits.tolist(), strict=True) if bit == 1]
 
 
-def _mask(machine: Machine, places: list[int]) -> torch.Tensor:
+def mask_of(machine: Machine, places: list[int]) -> torch.Tensor:
+    """Which of the rows that came these are."""
     mask = torch.zeros(machine.n, dtype=torch.bool)
     mask[places] = True
     return mask
@@ -157,8 +120,8 @@ class Count:
     """How many rows count, to be opened."""
 
     def act(self, machine: Machine) -> None:
-        """Fill "count"."""
-        machine.shares["count"] = machine.shares["chosen"].sum(keepdims=True, dtype=np.uint64)
+        """Fill the count."""
+        machine.shares[COUNT] = machine.shares[CHOSEN].sum(keepdims=True, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +133,8 @@ class Hide:
     m: int
 
     def act(self, machine: Machine) -> None:
-        """Fill "weight" [n]."""
-        machine.shares["weight"] = spread(machine, machine.shares["chosen"])
+        """Fill the weights [n]."""
+        machine.shares[WEIGHT] = spread(machine, machine.shares[CHOSEN])
         if self.m:
             _counts(machine, self.m)
 
@@ -202,7 +165,7 @@ def counted(machine: Machine, least: int) -> int:
     Raises:
         StageAbort: some, and fewer than ``least``; or a number that cannot be.
     """
-    count = int(signed(machine.public["count"], machine.now.ring)[0])
+    count = int(signed(machine.public[COUNT], machine.now.ring)[0])
     if not 0 <= count <= len(machine.valid):
         raise StageAbort(
             "select",
@@ -224,40 +187,6 @@ def spread(machine: Machine, values: U64) -> U64:
 
 
 @dataclass(frozen=True, slots=True)
-class ObliviousTrust:
-    """FLTrust's weights of rows of one common length: their products with the direction, where
-    positive. ``least`` as elsewhere.
-    """
-
-    least: int
-    fixed: bool
-    named: bool
-
-    def act(self, machine: Machine) -> None:
-        """Fill "weight" [n] and "mass", the sum of the trust.
-
-        Raises:
-            StageAbort: too few rows count.
-        """
-        now, shares, direction = machine.now, machine.shares, machine.direction
-        if self.named:
-            picked, bits = chosen_rows(machine), machine.public["chosen"]
-            enough(len(picked), self.least)
-            machine.count = len(picked)
-            machine.disclosed["selected"] = _mask(machine, picked)
-            shares["weight"] = spread(machine, shares["along"] * bits)
-        else:
-            counted(machine, self.least)
-            shares["weight"] = spread(machine, shares["trust"])
-        shares["mass"] = shares["weight"].sum(keepdims=True, dtype=np.uint64)
-        square = now.code.top**2 + now.plan.d / 12  # of a row of the common length, rounded
-        steep = 0.0 if direction is None else math.sqrt(direction.square)
-        machine.unit = direction.length / (square * steep) if direction is not None else 0.0
-        machine.trust_unit = 1 / (math.sqrt(square) * steep) if steep else 0.0
-        machine.weight = float(machine.n) if self.fixed else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Mass:
     """The sum of the trust, known to the first server, is what the total weighs."""
 
@@ -265,8 +194,7 @@ class Mass:
         """Set the weight."""
         if machine.first:
             machine.weight = (
-                float(signed(machine.public["mass"], machine.now.ring)[0]) * machine.trust_unit
-                or 1.0
+                float(signed(machine.public[MASS], machine.now.ring)[0]) * machine.trust_unit or 1.0
             )
 
 
@@ -280,17 +208,17 @@ class ObliviousSum:
     share of the dealer's.
     """
 
-    weight: str
+    weight: Shared
 
     def say(self, machine: Machine) -> bytes:
         """The own share of the weights, masked: all 64 bits, of which the dealt ones hide all."""
         return pack(machine.shares[self.weight] - machine.preprocessing.weights, 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
-        """Fill "sum" with the own share, reduced to the ring: its upper bits would tell more."""
+        """Fill the sum with the own share, reduced to the ring: its upper bits would tell more."""
         now, own = machine.now, machine.shares[self.weight]
         other = unpack(theirs, 64, machine.n)
-        machine.public["masked weights"] = own - machine.preprocessing.weights + other
+        machine.public[MASKED_WEIGHTS] = own - machine.preprocessing.weights + other
         total = machine.preprocessing.vector.copy()
         mine = own if machine.first else own + other
         for start, stop, block in machine.rows.blocks(now):
@@ -303,7 +231,7 @@ class ObliviousSum:
             for piece in unveiled(now, memoryview(machine.opened), machine.n, machine.key):
                 total[at : at + piece.shape[1]] += combined(own, piece)
                 at += piece.shape[1]
-        machine.shares["sum"] = total & ring_mask(now.ring)
+        machine.shares[SUM] = total & ring_mask(now.ring)
         return True
 
 
@@ -325,26 +253,7 @@ def unnamed_sum(least: int, m: int) -> tuple[Step, ...]:
     else:
         proof = (
             *(CommitChoice(each=True, total=False), ShowChoice()),
-            *(Count(), Open("count"), Counted(least)),
+            *(Count(), Open(COUNT), Counted(least)),
             *(CommitChoice(each=False, total=True), ShowChoice()),
         )
-    return (Hide(m), ObliviousSum("weight"), *proof, OpenToFirst("sum"))
-
-
-def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
-    """Steps from the signs of the products to FLTrust's sum; ``named``: who is trusted becomes
-    known, how far does not.
-    """
-    start: tuple[Step, ...] = (
-        (Open("chosen"),)
-        if named
-        else (Multiply("chosen", "along", "trust"), Count(), Open("count"))
-    )
-    end: tuple[Step, ...] = () if fixed else (OpenToFirst("mass"), Mass())
-    return (
-        *start,
-        ObliviousTrust(least, fixed, named),
-        ObliviousSum("weight"),
-        *end,
-        OpenToFirst("sum"),
-    )
+    return (Hide(m), ObliviousSum(WEIGHT), *proof, OpenToFirst(SUM))

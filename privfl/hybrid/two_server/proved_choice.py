@@ -28,10 +28,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Known
+from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.ring_codec import U64
 
+MASKED_WEIGHTS = Known("masked weights")
+"""The hidden weights less those that the dealer knows [n]."""
 SOUNDNESS = 40
 """Bits of what a wrong choice passes with."""
 _NONCE = 32
@@ -51,7 +54,7 @@ def zeros(machine: Machine, each: bool, total: bool) -> U64:
     """The own shares [keys, n or 1 or n + 1] of what is 0 for an honest choice, times the keys:
     for each row, for how many there are in ``total``, or both.
     """
-    h, dealt = machine.public["masked weights"], machine.preprocessing
+    h, dealt = machine.public[MASKED_WEIGHTS], machine.preprocessing
     passed = np.zeros(machine.n, dtype=bool)
     passed[list(machine.valid)] = True
     weights, squares = dealt.macs

@@ -1,5 +1,5 @@
-"""A rule and what may leak of it, as numbers: what it needs of the ring and of the dealer, and the
-steps of the two servers.
+"""A rule with the sizes that both servers enforce and the noise that they add: the steps of the two
+servers, what they take of the dealer, and a round's public parameters.
 """
 
 from __future__ import annotations
@@ -8,167 +8,84 @@ import hashlib
 import math
 import struct
 from dataclasses import dataclass, field
-from typing import Literal
 
 from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan
 from privfl.crypto.encoding import FixedPoint
+from privfl.crypto.mpc import Demand
+from privfl.crypto.mpc.authentication import LARGEST_RING
+from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
-from privfl.hybrid.two_server.checks import CHECKS, Everyone, PublicSum, comparisons, folds
-from privfl.hybrid.two_server.judge import (
-    Gather,
-    GatherGram,
-    OpenCosine,
-    OpenKrum,
-    OpenNorms,
-    OpenTrust,
-)
 from privfl.hybrid.two_server.machine import Step
-from privfl.hybrid.two_server.oblivious_krum import krum, krum_comparisons
-from privfl.hybrid.two_server.oblivious_selection import (
-    Chosen,
-    along,
-    trusted_sum,
-    unnamed_sum,
-)
-from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters, fitting
-from privfl.hybrid.two_server.preprocessing import Demand
-from privfl.hybrid.two_server.proved_choice import keys_for
-from privfl.hybrid.two_server.signs import RING, sign_program
-from privfl.hybrid.two_server.steps import Open, OpenToFirst
+from privfl.hybrid.two_server.malicious.dealing import Extent
+from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
+from privfl.hybrid.two_server.public_sum import PublicSum
+from privfl.hybrid.two_server.registers import SUM
+from privfl.hybrid.two_server.rules.mean import MeanOnShares
+from privfl.hybrid.two_server.rules.rule import SharedRule, Traits
+from privfl.hybrid.two_server.rules.signs import RING
+from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.tags import OpenTagged
-
-MOST_HIDDEN = 128
-"""Rows among which Krum chooses on shares."""
-Reveal = Literal["scores", "selection", "aggregate"]
-Kind = Literal["mean", "krum", "fltrust", "cosine_filter", "signs"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One rule under one disclosure mode. Fields that a rule does not have stay at their defaults.
+    """One rule under one disclosure mode, as both servers run it.
 
     ``least``: the fewest rows that a sum may be of. ``colluders``: how many clients may collude
-    with a server that lies; a quorum has two more. ``noisy``: there is noise in the sum, though
+    with a server that lies; a quorum has two more. ``malicious``: one server may lie, and then gets
+    what the rule says or an abort. ``noisy``: there is noise in the sum, though
     perhaps not of whoever follows this recipe.
     """
 
-    kind: Kind
-    reveal: Reveal
+    rule: SharedRule
     least: int
-    weighted: bool = False
-    f: int = 0
-    m: int = 0
-    threshold: float = 0.0
-    fixed: bool = False
     colluders: int = 0
+    malicious: bool = False
     noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
 
     @property
-    def gram(self) -> bool:
-        """Whether all rows are multiplied with all."""
-        return self.kind == "krum"
-
-    @property
-    def directed(self) -> bool:
-        """Whether rows are compared with a direction."""
-        return self.kind in ("fltrust", "cosine_filter", "signs")
-
-    @property
-    def normalised(self) -> bool:
-        """Whether clients bring their rows to one common length, so that weights need no
-        division.
-        """
-        return self.kind == "fltrust" and self.reveal != "scores"
-
-    @property
-    def hidden(self) -> bool:
-        """Whether the weights of the sum are shared, so that no server knows them."""
-        return self.normalised or (self.reveal == "aggregate" and self.kind != "mean")
-
-    @property
-    def proved(self) -> bool:
-        """Whether hidden weights are proved to be 0 or 1: FLTrust's, which are any number, are
-        not.
-        """
-        return self.hidden and self.kind in ("krum", "cosine_filter")
-
-    @property
-    def capped(self) -> bool:
-        """Whether every sum is of whole rows, so many at least: rows that count by any other weight
-        can be told apart in the sum.
-        """
-        return self.kind in ("mean", "krum", "cosine_filter")
-
-    def quorum(self, n: int, threshold: float) -> int:
-        """The fewest contributions of a cohort of n that are ever opened."""
-        return max(2 + self.colluders, math.ceil(n * threshold - 1e-9))
+    def traits(self) -> Traits:
+        """What the parties know of the rule beside its steps."""
+        return self.rule.traits
 
     @property
     def tagged(self) -> bool:
         """Whether the second server's share of the sum is checked: its weights are public, and it
         has no noise of its own.
         """
-        return not self.hidden and not self.noisy and self.kind != "signs"
+        return not self.traits.hidden and not self.noisy and self.rule.kind != "signs"
+
+    def quorum(self, n: int, threshold: float) -> int:
+        """The fewest contributions of a cohort of n that are ever opened."""
+        return max(2 + self.colluders, math.ceil(n * threshold - 1e-9))
+
+    def extent(self, now: TwoServerParameters, n: int) -> Extent:
+        """What n fixed rows take of the dealer."""
+        traits, scored = self.traits, self.rule.reveal == "scores"
+        return Extent(
+            n=n,
+            products=now.rows + traits.directed,
+            compared=now.rows + 1 + now.weighted,
+            scores=(1 + traits.directed) if scored else 0,
+            tagged=self.tagged,
+        )
 
     def demand(self, now: TwoServerParameters, n: int) -> Demand:
         """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs
         come on top.
         """
-        if now.signs:
-            count = n if self.hidden else 0
-            return Demand(signs=count, bits=count, triples=count, weights=count)
-        signs, triples = 0, 0
-        if self.reveal != "scores" and self.kind == "krum":
-            signs, triples = krum_comparisons(n), n * (n - 1)
-        elif self.reveal != "scores" and self.directed:
-            signs, triples = 2 * n, 2 * n
-        return Demand(
-            signs=comparisons(now, n) + signs,
-            bits=signs,
-            triples=triples,
-            inner=now.inner(n),
-            weights=n if self.hidden else 0,
-            vector=now.plan.d if self.hidden else 0,
-            folds=folds(now, n),
-            keys=keys_for(now.ring) if self.proved else 0,
-        )
+        return self.rule.preprocessing(now, n)
 
     def program(self, now: TwoServerParameters, everyone: bool) -> tuple[Step, ...]:
         """The servers' steps; ``everyone``: no direction is known yet, so nobody is filtered."""
-        if now.signs:
-            return sign_program(self.reveal, math.floor(self.threshold * now.plan.d), self.least)
         close: tuple[Step, ...] = (
             PublicSum(self.least, self.noise, self.source, unit_l2(now)),
-            OpenTagged() if self.tagged else OpenToFirst("sum"),
+            OpenTagged() if self.tagged else OpenToFirst(SUM),
         )
-        if self.kind == "mean" or everyone:
-            norms: tuple[Step, ...] = (
-                (Gather(dots=False), Open("scores"), OpenNorms()) if self.reveal == "scores" else ()
-            )
-            return (*CHECKS, *norms, Everyone(), *close)
-        if self.reveal == "scores":
-            return (*CHECKS, *self._judged(), *close)
-        if self.normalised:
-            return (
-                *CHECKS,
-                *along(0.0),
-                *trusted_sum(self.least, self.fixed, self.reveal == "selection"),
-            )
-        choice = krum(self.f, self.m) if self.kind == "krum" else along(self.threshold)
-        if self.reveal == "selection":
-            return (*CHECKS, *choice, Open("chosen"), Chosen(self.m), *close)
-        return (*CHECKS, *choice, *unnamed_sum(self.least, self.m))
-
-    def _judged(self) -> tuple[Step, ...]:
-        if self.kind == "krum":
-            return (GatherGram(), Open("gram"), OpenKrum(self.f, self.m))
-        return (
-            Gather(),
-            Open("scores"),
-            OpenTrust(self.fixed) if self.kind == "fltrust" else OpenCosine(self.threshold),
-        )
+        rule = MeanOnShares(self.rule.reveal) if everyone and not now.signs else self.rule
+        return rule.program(now, self.least, close)
 
 
 def quorum_of(recipe: Recipe, plan: RoundPlan, threshold: float) -> int:
@@ -214,26 +131,15 @@ def round_of(
         )
     code = FixedPoint(bits)
     code.scale(plan)
-    closed = recipe.reveal != "scores"
-    if recipe.gram and closed and plan.n > MOST_HIDDEN:
-        raise ConfigError(
-            f"round {plan.number}: Krum on shares compares n^3 / 2 distances, and {plan.n} rows are"
-            f" more than {MOST_HIDDEN}: ask fewer clients, or set reveal: scores, which opens the"
-            " inner products."
-        )
-    needs = Needs(
-        distances=plan.n if recipe.gram and closed else int(recipe.gram),
-        dots=recipe.directed,
-        squares=recipe.kind == "cosine_filter" and closed and recipe.threshold != 0,
-        real_weights=recipe.kind == "fltrust" and not closed,
-        dot_weights=recipe.normalised,
-    )
+    needs, traits = recipe.rule.needs(plan), recipe.traits
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
     noise = (
         0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
     )
-    shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if recipe.normalised else 0
-    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
+    shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if traits.normalised else 0
+    most = LARGEST_RING if recipe.malicious else max(RINGS)
+    rings = [size for size in (RINGS if ring is None else (ring,)) if size <= most]
+    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings)
     quorum = quorum_of(recipe, plan, threshold)
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
     return TwoServerParameters(
@@ -245,10 +151,11 @@ def round_of(
         longest=top,
         shortest=shortest,
         quorum=quorum,
-        weighted=recipe.weighted,
-        gram=recipe.gram,
+        weighted=traits.weighted,
+        gram=traits.gram,
         steep=steep,
         library_name=library,
+        malicious=recipe.malicious,
     )
 
 
@@ -258,23 +165,10 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
         plan.session,
         plan.part.encode(),
         ",".join(map(str, plan.cohort)).encode(),
-        repr(recipe.kind).encode(),
-        recipe.reveal.encode(),
         *(model.encode() for model in plan.models),
-    ]
-    words += [
         repr(
-            (
-                recipe.least,
-                recipe.weighted,
-                recipe.f,
-                recipe.m,
-                recipe.threshold,
-                recipe.fixed,
-                recipe.colluders,
-                recipe.noise,
-            )
-        ).encode()
+            (recipe.rule, recipe.least, recipe.colluders, recipe.malicious, recipe.noise)
+        ).encode(),
     ]
     facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
     digest = hashlib.sha256(

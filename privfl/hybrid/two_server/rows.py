@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,14 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from privfl.core import KeepsSecrets
-from privfl.crypto.primitives import derive
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.digits import gram, product, split, times, weighed
+from privfl.crypto.mpc.preprocessing import derived_words
+from privfl.crypto.mpc.words import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing.digits import gram, product, split, times, weighed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.hybrid.two_server.registers import CLAIMED, DOTS, INNER, TESTS
 
 _TAIL = 16
 _SEAL = 16
@@ -30,12 +34,21 @@ DIRECTION_DIGITS = 3
 
 
 def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
-    """The column blocks of n rows: of the d values, then the weight on its own where there is
-    one.
+    """The column blocks of n rows: of the d values, then each word that comes after them on its
+    own.
     """
     width, d = now.width(n), now.plan.d
     blocks = [(start, min(start + width, d)) for start in range(0, d, width)]
-    return [*blocks, (d, d + 1)] if now.weighted else blocks
+    return blocks + [(at, at + 1) for at in range(d, now.words)]
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """Rows that are handed out block by block."""
+
+    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+        ...
 
 
 @dataclass(repr=False)
@@ -46,7 +59,7 @@ class MaskedRows(KeepsSecrets):
 
     def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block, in one buffer that is used again."""
-        n, length = len(self.bodies), now.length
+        n, length = len(self.bodies), now.words
         low = (
             [body[: 4 * length].view("<u4") for body in self.bodies]
             if now.ring < 64
@@ -65,6 +78,19 @@ class MaskedRows(KeepsSecrets):
                 for row, words in zip(block, low, strict=True):
                     row[:] = words[start:stop]
             yield start, stop, block
+
+    def last(self, now: TwoServerParameters) -> U64:
+        """The words [words - d, n] that come after the values, in a ring under 64 bits."""
+        whole = [_tail(now, body) for body in self.bodies]
+        return np.stack(whole, axis=1)
+
+
+def _tail(now: TwoServerParameters, body: npt.NDArray[np.uint8]) -> U64:
+    """The last words of one packed row of 32 or 40 bits."""
+    low = body[: 4 * now.words].view("<u4")[now.plan.d :].astype(np.uint64)
+    if now.ring == 32:
+        return low
+    return low | (body[4 * now.words :][now.plan.d :].astype(np.uint64) << np.uint64(32))
 
 
 @dataclass(repr=False)
@@ -149,18 +175,18 @@ class Survey(KeepsSecrets):
         words = self.direction[None, start:stop].view(np.uint64)
         return torch.cat([coins, split(words, DIRECTION_DIGITS)[:, 0]])
 
-    def shares(self) -> dict[str, U64]:
-        """The own shares of every projection ("tests" [rows, n]), of the products with the
-        direction ("dots" [n], zero where there is none), of "inner" products and of "weights".
+    def shares(self) -> dict[Shared, U64]:
+        """The own shares of every projection [rows, n], of the products with the direction [n]
+        (none where there is none), of inner products and of weights.
         """
         products = weighed(self._parts.reshape(-1, self.now.digits, self.n))
         shifts = np.arange(len(products) - self.now.rows, dtype=np.uint64) * np.uint64(8)
         dots: U64 = (products[self.now.rows :] << shifts[:, None]).sum(axis=0, dtype=np.uint64)
         return {
-            "tests": products[: self.now.rows],
-            "dots": dots,
-            "inner": self.inner,
-            "weights": self.weight,
+            TESTS: products[: self.now.rows],
+            DOTS: dots,
+            INNER: self.inner,
+            CLAIMED: self.weight,
         }
 
 
@@ -272,17 +298,28 @@ def dealt(
     return inner.reshape(-1), vector, tags
 
 
+def tag_key(seed: bytes, length: int, library: Backend) -> U64:
+    """The key, from the first server's seed, under which the dealer tags the masks."""
+    return derived_words(seed, "tag key", length, library)
+
+
+def blinds(seed: bytes, n: int, library: Backend) -> U64:
+    """What hides the tags of n rows from the first server, from the second's seed."""
+    return derived_words(seed, "tag blinds", n, library)
+
+
 def combined(weights: U64, block: U64) -> U64:
     """weights^T block."""
     out: U64 = np.einsum("n,nd->d", weights, block)
     return out
 
 
-def row_sum(now: TwoServerParameters, rows: MaskedRows | SeedRows, weights: U64) -> U64:
-    """The products weights^T rows over all words of a contribution, modulo 2^64 whatever the
+def row_sum(now: TwoServerParameters, rows: Blocks, weights: U64) -> U64:
+    """The products weights^T rows over all words that are summed, modulo 2^64 whatever the
     ring.
     """
     total: U64 = np.empty(now.length, dtype=np.uint64)
     for start, stop, block in rows.blocks(now):
-        total[start:stop] = combined(weights, block)
+        if start < now.length:
+            total[start:stop] = combined(weights, block)
     return total

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.core import Cast, KeepsSecrets, Liars, Mail, Party, RoundPlan
+from privfl.crypto.mpc.operations import Open
+from privfl.crypto.mpc.words import U64, pack, unpack
 from privfl.crypto.primitives import fields, seal_to
-from privfl.hybrid.two_server.checks import PublicSum, Ranges, Refuse
+from privfl.hybrid.two_server.checks import CHECKED, Ranges, Refuse
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import DEAL, TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import U64, pack, unpack
+from privfl.hybrid.two_server.public_sum import PublicSum
 from privfl.hybrid.two_server.sealing import SEED_SIZE
 from privfl.hybrid.two_server.second_server import SecondServer
 from privfl.hybrid.two_server.server import FirstServer
-from privfl.hybrid.two_server.steps import Open
 from privfl.hybrid.two_server.tampering import after, careless, server_of, tampered
 
 Target = Callable[[Machine, U64], U64]
@@ -44,7 +45,7 @@ def opens(what: str, target: Target) -> Liars:
     def forge(
         step: Step, machine: Machine, mine: bytes, theirs: bytes | None
     ) -> tuple[bytes, bytes | None]:
-        if not isinstance(step, Open) or step.what != what or theirs is None:
+        if not isinstance(step, Open) or step.what.name != what or theirs is None:
             return mine, theirs
         ring = machine.now.ring
         size = len(mine) // (ring // 8)
@@ -115,7 +116,7 @@ class ShiftMargins:
     def act(self, machine: Machine) -> None:
         """Shift the own share."""
         place = machine.positions.index(self.position)
-        machine.shares["checked"][place :: machine.n] -= np.uint64(1 << (machine.now.ring - 2))
+        machine.shares[CHECKED][:, place] -= np.uint64(1 << (machine.now.ring - 2))
 
 
 def shifts_margins() -> Liars:

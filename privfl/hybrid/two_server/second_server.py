@@ -10,6 +10,9 @@ import numpy as np
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.preprocessing import second_preprocessing
+from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, open_one, seal_to
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, received_flips
@@ -20,12 +23,11 @@ from privfl.hybrid.two_server.parameters import (
     HELD,
     MASKED,
     SEED,
+    SERVERS,
     Direction,
     TwoServerParameters,
 )
-from privfl.hybrid.two_server.preprocessing import second_preprocessing
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.ring_codec import U64
 from privfl.hybrid.two_server.rows import SeedRows, Survey, crossed
 from privfl.hybrid.two_server.sealing import (
     NOBODY,
@@ -57,7 +59,7 @@ class SecondServer(KeepsSecrets):
     own: bytes = b""
     positions: tuple[int, ...] = ()
     unknown: bool = False
-    shares: dict[str, U64] = field(default_factory=dict)
+    shares: dict[Shared, U64] = field(default_factory=dict)
     direction: Direction | None = None
     opened: bytes = b""
     waiting: list[bytes] = field(default_factory=list)
@@ -113,22 +115,10 @@ class SecondServer(KeepsSecrets):
                 "agree", "the server lists clients that never reached this one", "server"
             )
         now.enough("agree", members)
-        told, self.direction = read_direction(head, now.plan.d)
-        if told != NOBODY and not self.recipe.directed:
-            raise Malformed("a direction for a rule that has none")
-        if (
-            self.direction is not None
-            and not now.signs
-            and np.count_nonzero(self.direction.values) < 2
-        ):
-            why = (
-                "the server's reference has a single coordinate, and comparing with it would tell"
-                " that coordinate of every client"
-            )
-            raise StageAbort("agree", why, "server")
+        told, self.direction = checked_direction(now, self.recipe, head)
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
-        self.opened = bytes(masked) if self.recipe.hidden else b""
+        self.opened = bytes(masked) if self.recipe.traits.hidden else b""
         seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
         if not now.signs:
             values = None if self.direction is None else self.direction.values
@@ -148,7 +138,7 @@ class SecondServer(KeepsSecrets):
             words = memoryview(unseal_dealt(now, self.own, bytes(content)))
             bulk = words[8 * demand.dealt :]
             if now.signs:
-                flips = received_flips(now, self.own, bulk, n, recipe.hidden)
+                flips = received_flips(now, self.own, bulk, n, recipe.traits.hidden)
             elif bulk:
                 raise Malformed(f"{len(bulk)} bytes too many")
             preprocessing = second_preprocessing(
@@ -159,12 +149,15 @@ class SecondServer(KeepsSecrets):
                 "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
             ) from None
         machine = Machine(
-            now,
-            False,
-            self.positions,
-            recipe.program(now, self.unknown),
-            SeedRows(seeds),
-            preprocessing,
+            first=False,
+            names=SERVERS,
+            ring=now.ring,
+            tag=now.tag,
+            now=now,
+            positions=self.positions,
+            program=recipe.program(now, self.unknown),
+            rows=SeedRows(seeds),
+            preprocessing=preprocessing,
             direction=self.direction,
             opened=self.opened,
             key=self.key,
@@ -183,3 +176,24 @@ class SecondServer(KeepsSecrets):
             return {}
         self.sent += 1
         return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+
+
+def checked_direction(
+    now: TwoServerParameters, recipe: Recipe, head: bytes
+) -> tuple[int, Direction | None]:
+    """What the first server says of the direction.
+
+    Raises:
+        Malformed: it is none, or this rule has none.
+        StageAbort: it would tell a coordinate of every client.
+    """
+    told, direction = read_direction(head, now.plan.d)
+    if told != NOBODY and not recipe.traits.directed:
+        raise Malformed("a direction for a rule that has none")
+    if direction is not None and not now.signs and np.count_nonzero(direction.values) < 2:
+        why = (
+            "the server's reference has a single coordinate, and comparing with it would tell"
+            " that coordinate of every client"
+        )
+        raise StageAbort("agree", why, "server")
+    return told, direction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.preprocessing import first_preprocessing
+from privfl.crypto.mpc.words import U64, signed, unpack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitRows, Flips
@@ -19,12 +23,12 @@ from privfl.hybrid.two_server.parameters import (
     DEALT,
     HELD,
     MASKED,
+    SERVERS,
     Direction,
     TwoServerParameters,
 )
-from privfl.hybrid.two_server.preprocessing import first_preprocessing
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.ring_codec import U64, signed, unpack
+from privfl.hybrid.two_server.registers import DOTS, SUM
 from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
 from privfl.hybrid.two_server.sealing import (
     DIRECTED,
@@ -59,7 +63,7 @@ class FirstServer(KeepsSecrets):
     direction: Direction | None = None
     unknown: bool = False
     refused: str | None = None
-    memory: dict[str, U64] = field(default_factory=dict)
+    memory: dict[Shared, U64] = field(default_factory=dict)
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
@@ -72,16 +76,11 @@ class FirstServer(KeepsSecrets):
 
         In place of the direction, which is long, it has in ``memory`` what came of it.
         """
-        short = (
-            None
-            if self.direction is None
-            else replace(self.direction, values=np.zeros(0, dtype=np.int64))
-        )
         recipe = replace(self.recipe, noise=None)
         return replace(
             self,
             recipe=recipe,
-            direction=short,
+            direction=without_values(self.direction),
             bodies={},
             excluded={},
             machine=None,
@@ -157,16 +156,20 @@ class FirstServer(KeepsSecrets):
             self.recipe.program(now, self.unknown),
         )
         machine = Machine(
-            now,
-            True,
-            tuple(left),
-            program,
-            MaskedRows(bodies),
-            preprocessing,
+            first=True,
+            names=SERVERS,
+            ring=now.ring,
+            tag=now.tag,
+            now=now,
+            positions=tuple(left),
+            program=program,
+            rows=MaskedRows(bodies),
+            preprocessing=preprocessing,
             veil=Veil(seed),
             direction=self.direction,
+            seed=seed,
+            memory=self.memory,
         )
-        machine.seed, machine.memory = seed, self.memory
         masked: list[bytes] = []
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
@@ -178,26 +181,22 @@ class FirstServer(KeepsSecrets):
             )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
             masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            machine.surveyed(
-                {**survey.shares(), "dots": self.memory.setdefault("dots", survey.shares()["dots"])}
-            )
+            shares = survey.shares()
+            machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
-        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.bound_to("head"))
+        head = now.library.seal(
+            self.key,
+            bytes(12),
+            half + direction_head(self.direction, self.unknown),
+            now.bound_to("head"),
+        )
         sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
         return {
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
             "dealer": now.write(DEAL, 0, members, sealed_boxes),
         }
-
-    def _direction(self) -> bytes:
-        if self.direction is None:
-            return DIRECTION_HEAD.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
-        return (
-            DIRECTION_HEAD.pack(DIRECTED, self.direction.length)
-            + self.direction.values.astype("<i4").tobytes()
-        )
 
     def _tags(self, machine: Machine, body: Buffer) -> U64:
         try:
@@ -209,19 +208,37 @@ class FirstServer(KeepsSecrets):
             ) from None
 
     def _conclude(self, machine: Machine) -> None:
-        now = self.now
         if self.recipe.tagged:
             check_tags(machine)
-        total = signed(machine.public["sum"], now.ring)
-        if now.weighted:
-            opened = now.code.decode(total, now.plan, machine.count)
-        else:
-            opened = Total(
-                torch.from_numpy((total * machine.unit).astype(np.float32)),
-                machine.weight,
-                machine.count,
-            )
-        clients = tuple(now.plan.cohort[i] for i in machine.positions)
-        disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
-        survivors = tuple(clients[i] for i in machine.valid)
-        self.result = Opened(opened, survivors, disclosed, {**self.excluded, **machine.excluded})
+        self.result = concluded(machine, self.excluded)
+
+
+def direction_head(direction: Direction | None, unknown: bool) -> bytes:
+    """What the first server tells the second of the direction."""
+    if direction is None:
+        return DIRECTION_HEAD.pack(UNKNOWN if unknown else NOBODY, 0.0)
+    head = DIRECTION_HEAD.pack(DIRECTED, direction.length)
+    return head + direction.values.astype("<i4").tobytes()
+
+
+def without_values(direction: Direction | None) -> Direction | None:
+    """The same, for a replay that remembers what came of the values."""
+    return None if direction is None else replace(direction, values=np.zeros(0, dtype=np.int64))
+
+
+def concluded(machine: Machine, excluded: Mapping[PartyId, str]) -> Opened[Total]:
+    """What the first server opened, at the end of its program."""
+    now = machine.now
+    total = signed(machine.public[SUM], now.ring)
+    if now.weighted:
+        opened = now.code.decode(total, now.plan, machine.count)
+    else:
+        opened = Total(
+            torch.from_numpy((total * machine.unit).astype(np.float32)),
+            machine.weight,
+            machine.count,
+        )
+    clients = tuple(now.plan.cohort[i] for i in machine.positions)
+    disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
+    survivors = tuple(clients[i] for i in machine.valid)
+    return Opened(opened, survivors, disclosed, {**excluded, **machine.excluded})

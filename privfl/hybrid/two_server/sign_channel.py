@@ -48,6 +48,7 @@ from privfl.hybrid.two_server.members import (
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
 from privfl.hybrid.two_server.row_encoding import SignEncoding
+from privfl.hybrid.two_server.rules import SignsOnShares
 from privfl.hybrid.two_server.view import opened_by
 
 
@@ -113,9 +114,11 @@ class SignTwoServer:
     def recipe(self) -> Recipe:
         """The rule as numbers."""
         least = max(self.min_selected, self.colluders + 2)
-        return Recipe(
-            "signs", self.reveal, least, threshold=self.threshold, colluders=self.colluders
-        )
+        return Recipe(self._on_shares, least, self.colluders)
+
+    @property
+    def _on_shares(self) -> SignsOnShares:
+        return SignsOnShares(self.reveal, self.threshold)
 
     def round(self, plan: RoundPlan) -> TwoServerParameters:
         """A round's public parameters."""
@@ -124,7 +127,7 @@ class SignTwoServer:
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
-        return sign_guarantee(self.recipe, self.fewest, self.run_by)
+        return sign_guarantee(self._on_shares, self.recipe, self.fewest, self.run_by)
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""

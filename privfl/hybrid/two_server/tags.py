@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.authentication import FailedMac
+from privfl.crypto.mpc.words import pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.preprocessing import blinds, tag_key
-from privfl.hybrid.two_server.ring_codec import pack, signed, unpack
+from privfl.hybrid.two_server.registers import SUM, WEIGHTS
+from privfl.hybrid.two_server.rows import blinds, tag_key
+
+_SENT = Shared("sent sum")
+"""The second server's share and its blinds, as the first got them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class OpenTagged:
         """The second server's share and its blinds, or nothing."""
         if machine.first:
             return b""
-        total, weights = machine.shares["sum"], machine.public["weights"]
+        total, weights = machine.shares[SUM], machine.public[WEIGHTS]
         blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
             keepdims=True, dtype=np.uint64
         )
@@ -43,8 +48,8 @@ class OpenTagged:
                 raise Malformed("a share where none was asked for")
             return True
         words = unpack(theirs, 64, machine.now.length + 1)
-        machine.shares["claimed"] = words
-        machine.public["sum"] = machine.shares["sum"] + words[:-1]
+        machine.shares[_SENT] = words
+        machine.public[SUM] = machine.shares[SUM] + words[:-1]
         return True
 
 
@@ -52,9 +57,9 @@ def check_tags(machine: Machine) -> None:
     """Refuse a sum whose second share is not what the masks make it.
 
     Raises:
-        StageAbort: it is not, or the sum is out of its range.
+        FailedMac: it is not, or the sum is out of its range.
     """
-    now, claimed, weights = machine.now, machine.shares["claimed"], machine.public["weights"]
+    now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
     key = tag_key(machine.seed, now.length, now.library)
     off = (
@@ -63,8 +68,8 @@ def check_tags(machine: Machine) -> None:
         - (weights * tags).sum(keepdims=True, dtype=np.uint64)
     )
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
-    if off.any() or int(np.abs(signed(machine.public["sum"], now.ring)).max()) > most:
-        raise StageAbort(  # a dealer that tags other masks looks the same
+    if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
+        raise FailedMac(  # a dealer that tags other masks looks the same
             "sum",
             "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"
             " server/1 or the dealer lied",

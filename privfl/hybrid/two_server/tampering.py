@@ -11,14 +11,18 @@ import numpy as np
 from privfl.core import ClientId, ConfigError, Party, Vector
 from privfl.core.field_values import field_values
 from privfl.crypto.abort import StageAbort
-from privfl.hybrid.two_server.machine import Exchange, Local, Machine, Step
+from privfl.crypto.mpc import Exchange, Local, Shared
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
+from privfl.hybrid.two_server.malicious.server import FixedFirstServer
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.second_server import SecondServer
 from privfl.hybrid.two_server.server import FirstServer
 
 Took = dict[ClientId, Vector]
-Server = FirstServer | SecondServer
+First = FirstServer | FixedFirstServer
+Server = First | SecondServer | FixedSecondServer
 Tamper = Callable[[Sequence[Step]], Sequence[Step]]
 
 
@@ -44,7 +48,7 @@ def server_of(party: Party) -> Server:
     Raises:
         ConfigError: it is none.
     """
-    if not isinstance(party, FirstServer | SecondServer):
+    if not isinstance(party, Server):
         raise ConfigError(f"{type(party).__name__} is no server of two.")
     return party
 
@@ -69,7 +73,7 @@ def before(steps: Sequence[Step], kind: type, inserted: Step) -> list[Step]:
 class Deaf:
     """An exchange that says what the honest one says, and lets any answer pass."""
 
-    step: Exchange
+    step: Exchange[Machine]
 
     def say(self, machine: Machine) -> bytes:
         """As the honest step."""
@@ -84,7 +88,7 @@ class Deaf:
 class Careless:
     """A local step after which a liar goes on where the honest server would end the round."""
 
-    step: Local
+    step: Local[Machine]
 
     def act(self, machine: Machine) -> None:
         """As the honest step."""
@@ -119,6 +123,6 @@ class AddTo:
     def act(self, machine: Machine) -> None:
         """Add it."""
         place = machine.positions.index(self.position)
-        register = machine.shares[self.what].copy()
+        register = machine.shares[Shared(self.what)].copy()
         register[place : place + 1] += np.uint64(self.amount % (1 << 64))
-        machine.shares[self.what] = register
+        machine.shares[Shared(self.what)] = register

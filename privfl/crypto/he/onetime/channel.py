@@ -52,12 +52,12 @@ class OneTimeRLWE(OneTimeSettings):
     Threat model. ``threshold`` - 1 decryptors that collude with the server and with all but two of
     the clients summed read the sum and nothing else. Clients, decryptors and the server may lie: a
     client picks no public polynomial, so nothing that it sends makes a sum that tells more of the
-    others; nobody can copy or shift another's contribution (a copy does not fit the dealing that
-    comes with it, and the round ends); a decryptor cannot move a sum, and one that answers
-    something else is named where enough others are there. Not stopped: a client whose update is too
-    long, one that ends the round without being named, 2 ``threshold`` - ``holders`` decryptors that
-    have two overlapping sums opened, and what the sum itself tells. Unaudited, and not
-    constant-time.
+    others; nobody but the server sees another's contribution, and nobody can copy or shift one (a
+    copy does not fit the dealing that comes with it, and the round ends); a decryptor cannot move a
+    sum, and one that answers something else is named where enough others are there. Not stopped: a
+    client whose update is too long, one that ends the round without being named, 2 ``threshold`` -
+    ``holders`` decryptors that have two overlapping sums opened, and what the sum itself tells.
+    Unaudited, and not constant-time.
 
     Args:
         bits: of one value, sign included.
@@ -86,6 +86,7 @@ class OneTimeRLWE(OneTimeSettings):
         """Rounding, the quorum, and who can open."""
         return Able(
             encodes=self.scheme,
+            rounds_off=self.code.error,
             fewest=self.quorum,
             key_holders=self.key_holders,
             keyed=True,
@@ -140,7 +141,7 @@ class OneTimeRLWE(OneTimeSettings):
         return f"One-time keys, dealt to decryptors. {UNAUDITED} {self.guarantee.describe()}"
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
-        """Every row, for enough decryptors with the server or with a tap on its wires; the sum, for
-        the server; nothing, for anybody else.
+        """Every row, for enough decryptors with the server; the sum, for the server; nothing, for
+        anybody else.
         """
         return opened(self, received, members)

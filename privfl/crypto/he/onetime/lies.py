@@ -28,11 +28,11 @@ from privfl.crypto.he.onetime import dealing, message, view
 from privfl.crypto.he.onetime.client import OneTimeClientParty
 from privfl.crypto.he.onetime.dealing import Dealing, Values
 from privfl.crypto.he.onetime.decryptor import OneTimeDecryptorParty
-from privfl.crypto.he.onetime.message import CHECKED, DEALT, OPEN, id_of, ids_bytes
+from privfl.crypto.he.onetime.message import CHECKED, OPEN, id_of, ids_bytes
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
 from privfl.crypto.he.onetime.server import OneTimeServerParty
-from privfl.crypto.he.wire import SignedMessage, digest, unsealed
+from privfl.crypto.he.wire import SignedMessage, unsealed
 
 
 def _decryptor(party: Party) -> OneTimeDecryptorParty:
@@ -129,9 +129,9 @@ class DealsBadly(KeepsSecrets):
         body = encrypted(numbers, under, settings.secrets, topic, layout)
         dealt = self.kind(short, settings.threshold)
         parts = message.dealt_parts(
-            dealt, body, digest(body), topic, who, honest.occasions.heard, honest.directory
+            dealt, body, topic, who, honest.occasions.heard, honest.directory
         )
-        return SignedMessage.signed(honest.identity, DEALT, topic, who, parts).to_bytes()
+        return message.dealt_message(honest.identity, topic, parts).to_bytes()
 
 
 def deals_on_no_polynomial(party: Party) -> Party:
@@ -226,8 +226,9 @@ class AsksForTwoSums(KeepsSecrets):
 
     def _subtract(self) -> None:
         settings, everybody = self.honest.settings, self._all()
-        whole = view.summed(settings, everybody, self.answers[0])
-        less = view.summed(settings, everybody[:-1], self.answers[1])
+        server = self.honest.identity
+        whole = view.summed(settings, server, everybody, self.answers[0])
+        less = view.summed(settings, server, everybody[:-1], self.answers[1])
         if whole is not None and less is not None:
             self.took[max(self.sent)] = whole.value - less.value
 

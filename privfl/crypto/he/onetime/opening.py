@@ -10,7 +10,9 @@ Blame is another matter. Answers off the polynomial through a right group need n
 ones: with x as the decryptor's number, liars 1 and 2 that err by x(x - 3) leave the group 1, 2, 3
 right at 0, where the key is, and the honest 4 and 5 look off. A polynomial that is right at 0 and
 is not the honest one meets it in at most t - 2 answers more, so with l liars at most l + t - 2
-answers lie on it.
+answers lie on it. All that holds for the key that the contributions fit, and a client that works
+with l decryptors makes them fit another one, which a polynomial through l + t - 1 answers gives: so
+a holder that is off is named together with what would clear it.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def solve(
 
 def _liars(answers: Mapping[int, Values], threshold: int, short: Sum) -> frozenset[int]:
     """Who answered off the one polynomial that is right at 0 and on which more answers lie than on
-    a false one: whatever fewer than ``threshold`` liars do, nobody honest is among them.
+    a false one: whatever fewer than ``threshold`` liars do, nobody honest is among them, as long as
+    no client works with them.
     """
     for group in combinations(sorted(answers), threshold):
         some = {point: answers[point] for point in group}
@@ -127,7 +130,9 @@ def disputes(
             said.update({who: why for who in against if who not in said})
             said[client] = why
         elif left_out:
-            said[client] = f"it dealt nothing to {_listed(left_out)}"
+            said[client] = (
+                f"it dealt nothing to {_listed(left_out)}, or heard nothing of them in the set-up"
+            )
     return said
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from privfl.core import (
     Bounded,
     ConfigError,
+    NoiseSource,
+    OsNoise,
     PartyId,
     RoundPlan,
     Stable,
@@ -92,6 +94,7 @@ class PineParameters(FramedRound):
     other: PartyId
     pine: Pine
     noise: ServerNoise | None
+    source: NoiseSource
     ring: int = RING
 
     @property
@@ -136,7 +139,7 @@ class PineParameters(FramedRound):
         """One server's noise on the vector, none on the weight [d + 1]."""
         out: npt.NDArray[np.int64] = np.zeros(self.length, dtype=np.int64)
         if self.noise is not None:
-            out[:-1] = self.noise.draw(self.plan.d)
+            out[:-1] = self.noise.draw(self.plan.d, self.source)
         return words(out)
 
     def integers(self, total: Field64) -> npt.NDArray[np.int64]:
@@ -144,14 +147,19 @@ class PineParameters(FramedRound):
         return centred(total)
 
 
-@lru_cache(maxsize=64)
 def parameters_of(settings: SharingSettings, plan: RoundPlan) -> PineParameters:
-    """A round's public parameters, with the headroom of the field proved.
+    """A round's public parameters, with the headroom of the field proved; what is remembered of
+    them is without the source of the noise, as over plain shares.
 
     Raises:
         ConfigError: fewer than 2 clients, no finite bound, a norm too large for the field, or noise
             that could leave it.
     """
+    return replace(_public(settings, plan), source=settings.noise_source)
+
+
+@lru_cache(maxsize=64)
+def _public(settings: SharingSettings, plan: RoundPlan) -> PineParameters:
     if plan.n < 2:
         raise ConfigError(
             f"round {plan.number}: a sum over {plan.n} client hides nothing; additive sharing needs"
@@ -162,7 +170,7 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> PineParameters:
     circuit = Circuit(plan.d, bound, weight_bits=settings.bits - 1)
     noise = None
     if settings.noise is not None:
-        noise = ServerNoise(settings.noise, bound, settings.noise_source)
+        noise = ServerNoise(settings.noise, bound)
     reach = 0 if noise is None else noise.reach(2)
     if plan.n * code.top + reach >= P // 2:
         raise ConfigError(
@@ -171,11 +179,12 @@ def parameters_of(settings: SharingSettings, plan: RoundPlan) -> PineParameters:
         )
     quorum = settings.quorum(plan.n)
     return PineParameters(
-        round_tag(settings, plan, quorum, RING),
+        round_tag(settings, plan, quorum, RING, reach),
         plan,
         code,
         quorum,
         settings.others[0],
         Pine(circuit, WITH_WEIGHT),
         noise,
+        OsNoise(),
     )

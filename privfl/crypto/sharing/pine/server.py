@@ -48,9 +48,12 @@ class PineHelperParty(KeepsSecrets):
     heard: bool = False
     told: bool = False
     done: bool = False
+    refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
         """Agree on the key, hear the clients, then the first server."""
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
         out: dict[PartyId, Buffer] = {}
         now, verification = self.round, self.verification
         if not self.began:
@@ -124,9 +127,12 @@ class PineServerParty(KeepsSecrets):
     share: Field64 | None = None
     result: Opened[Total] | None = None
     excluded: dict[PartyId, str] = field(default_factory=dict)
+    refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
         """Agree on the key, hear the clients, compare with server/1, and open the sum."""
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, None)
         out: dict[PartyId, Buffer] = {}
         now, verification = self.round, self.verification
         if not self.began:

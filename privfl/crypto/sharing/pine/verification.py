@@ -23,15 +23,16 @@ LIED = "its proof does not hold, so that it or one of the two servers lied"
 @dataclass(repr=False)
 class Verification(KeepsSecrets):
     """One server's half of all verifications of a round. ``role`` is `LEADER` or `HELPER`,
-    ``boxes`` the other server's keys, ``seen`` the nonces of all reports that this server ever
-    prepared: a report is verified once, because under two keys it would give away what it hides.
+    ``boxes`` the other server's keys.
+
+    A report is verified once, because under two keys it would give away what it hides: it is of one
+    round, which a server enters once and in which it has one key.
     """
 
     round: PineParameters
     role: int
     identity: PartyKeys
     boxes: tuple[bytes, ...]
-    seen: set[bytes]
     half: bytes = field(default_factory=lambda: secrets.token_bytes(KEY))
     key: bytes | None = None
     waiting: dict[int, tuple[bytes, bytes, Buffer]] = field(default_factory=dict)
@@ -71,14 +72,11 @@ class Verification(KeepsSecrets):
         """Keep a report until the key is there.
 
         Raises:
-            Malformed: a second one of its client, or one that was verified before.
+            Malformed: a second one of its client.
         """
         if position in self.waiting or position in self.prepared:
             raise Malformed("a second report")
-        nonce = self.round.nonce(position, drawn)
-        if nonce in self.seen:
-            raise Malformed("a report that was verified before")
-        self.waiting[position] = (nonce, public, share)
+        self.waiting[position] = (self.round.nonce(position, drawn), public, share)
 
     def prepare(self) -> None:
         """Verify this server's half of every report that waits; which cannot be is excluded."""
@@ -91,7 +89,6 @@ class Verification(KeepsSecrets):
                 )
             except (Malformed, RootOfUnity) as wrong:
                 self.excluded[self.round.name(position)] = f"stage share: {wrong}"
-            self.seen.add(nonce)
         self.waiting = {}
 
     def said(self) -> dict[int, bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from privfl.crypto.sharing import digits
+from privfl.crypto.mpc import digits
 from privfl.crypto.sharing.pine.field64 import Field64, P
 
 _COLUMNS = 1 << 16

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.core import KeepsSecrets
-from privfl.crypto.sharing.beaver import UsedUp
+from privfl.crypto.mpc.beaver import UsedUp
 
 U64 = npt.NDArray[np.uint64]
 _LEVELS = (1, 2, 4, 8, 16, 32)

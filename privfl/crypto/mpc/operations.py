@@ -1,4 +1,4 @@
-"""The exchanges that programs of two servers are made of: open shares, tell signs, turn bits into
+"""The exchanges that programs of two parties are made of: open shares, tell signs, turn bits into
 numbers, multiply.
 """
 
@@ -8,42 +8,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from privfl.crypto.mpc.comparison import SignBits
+from privfl.crypto.mpc.machine import Machine, Shared, SharedBits
+from privfl.crypto.mpc.preprocessing import ONE
+from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing import SignBits
-from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.preprocessing import ONE
-from privfl.hybrid.two_server.ring_codec import U64, pack, ring_mask, unpack
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Both servers learn a shared register."""
+    """Both parties learn a shared register."""
 
-    what: str
+    what: Shared
 
     def say(self, machine: Machine) -> bytes:
         """The own share, reduced to the ring: bits above it would tell more than the value."""
-        return pack(machine.shares[self.what].reshape(-1), machine.now.ring)
+        return pack(machine.shares[self.what].reshape(-1), machine.ring)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Add the other's."""
         mine = machine.shares[self.what]
-        other = unpack(theirs, machine.now.ring, mine.size).reshape(mine.shape)
-        machine.public[self.what] = (mine + other) & ring_mask(machine.now.ring)
+        other = unpack(theirs, machine.ring, mine.size).reshape(mine.shape)
+        machine.public[self.what] = (mine + other) & ring_mask(machine.ring)
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class OpenToFirst:
-    """The first server alone learns a shared register."""
+    """The first party alone learns a shared register."""
 
-    what: str
+    what: Shared
 
     def say(self, machine: Machine) -> bytes:
-        """The second server's share, or nothing."""
-        return (
-            b"" if machine.first else pack(machine.shares[self.what].reshape(-1), machine.now.ring)
-        )
+        """The second party's share, or nothing."""
+        return b"" if machine.first else pack(machine.shares[self.what].reshape(-1), machine.ring)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
         """Add it."""
@@ -56,9 +54,9 @@ class OpenToFirst:
 
 @dataclass(frozen=True, slots=True)
 class OpenBits:
-    """Both servers learn bits [n] that are shared by exclusive or."""
+    """Both parties learn bits [n] that are shared by exclusive or."""
 
-    what: str
+    what: SharedBits
 
     def say(self, machine: Machine) -> bytes:
         """The own share, a bit a value."""
@@ -78,17 +76,15 @@ class OpenBits:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """Bits, shared by exclusive or, that tell which entries of a shared register [n] are below
-    zero.
-    """
+    """Bits, shared by exclusive or, that tell which entries of a shared register are below zero."""
 
-    of: str
-    into: str
+    of: Shared
+    into: SharedBits
 
     def say(self, machine: Machine) -> bytes:
         """The own message of the comparison's next round."""
         if machine.comparing is None:
-            share = machine.shares[self.of].reshape(-1) << np.uint64(64 - machine.now.ring)
+            share = machine.shares[self.of].reshape(-1) << np.uint64(64 - machine.ring)
             machine.comparing = SignBits(
                 share, machine.preprocessing.comparison(len(share)), machine.first
             )
@@ -105,16 +101,17 @@ class Negative:
             raise Malformed(str(wrong)) from None
         if comparison.bits is None:
             return False
-        machine.shares[self.into], machine.comparing = comparison.bits, None
+        machine.shares[self.into] = comparison.bits.reshape(machine.shares[self.of].shape)
+        machine.comparing = None
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class ToNumbers:
-    """Bits shared by exclusive or become numbers 0 and 1 shared by addition."""
+    """Bits [n] shared by exclusive or become numbers 0 and 1 shared by addition."""
 
-    of: str
-    into: str
+    of: SharedBits
+    into: Shared
 
     def say(self, machine: Machine) -> bytes:
         """The own share of the masked bits."""
@@ -141,9 +138,9 @@ class ToNumbers:
 class Multiply:
     """Entrywise products of two shared registers [n]; ``whole``: modulo 2^64 whatever the ring."""
 
-    left: str
-    right: str
-    into: str
+    left: Shared
+    right: Shared
+    into: Shared
     whole: bool = False
 
     def say(self, machine: Machine) -> bytes:
@@ -167,25 +164,25 @@ class Multiply:
         return True
 
     def _ring(self, machine: Machine) -> int:
-        return 64 if self.whole else machine.now.ring
+        return 64 if self.whole else machine.ring
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Of bits [k n], shared by exclusive or, the n that say for each place whether all k are 0: a
+    """Of bits [k, n], shared by exclusive or, the n that say for each place whether all k are 0: a
     tree of ANDs, so that nothing but the last bit of a place is ever opened.
     """
 
-    of: str
-    into: str
+    of: SharedBits
+    into: SharedBits
 
     def say(self, machine: Machine) -> bytes:
         """The own shares of the masked operands of one level."""
         if self.into not in machine.shares:
-            bits = machine.shares[self.of].reshape(-1, machine.n).astype(np.uint8)
+            bits = machine.shares[self.of].astype(np.uint8)
             machine.shares[self.into] = (bits ^ np.uint8(machine.first)).astype(np.uint64)
         left, right, _ = halves(machine.shares[self.into])
-        words = fold_words(len(left), machine.n)
+        words = fold_words(left.shape[0], left.shape[1])
         dealt = machine.preprocessing.folds(words)
         machine.masked = (_packed(left, words) ^ dealt[0], _packed(right, words) ^ dealt[1])
         machine.folding = dealt

@@ -1,5 +1,5 @@
-"""Rows of signs: bits shared by exclusive or, turned into numbers all at once, compared by Hamming
-distance, summed with weights.
+"""FLTrust on rows of signs, weighed by their Hamming distance to the root update's signs: bits
+shared by exclusive or, turned into numbers all at once, compared, summed with weights.
 
 A bit shared as y (first server) and a (second) and a dealt random bit r, shared by exclusive or and
 as numbers R0 + R1 modulo 2^32: the servers open v = y ^ a ^ r, which is uniform, and hold the bit
@@ -8,23 +8,89 @@ as v + (1 - 2 v)(R0 + R1). Bits need no range proof: whatever a client sends is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from privfl.core import RoundPlan
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Demand, Shared
+from privfl.crypto.mpc.operations import Multiply, Negative, Open, OpenToFirst, ToNumbers
+from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
-from privfl.hybrid.two_server.checks import enough
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.oblivious_selection import Count, Mass, counted, spread
-from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.ring_codec import U64, pack, signed, unpack
-from privfl.hybrid.two_server.steps import Multiply, Negative, Open, OpenToFirst, ToNumbers
+from privfl.hybrid.two_server.oblivious_selection import TRUST, Count, Mass, counted, spread
+from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
+from privfl.hybrid.two_server.public_sum import enough
+from privfl.hybrid.two_server.registers import (
+    ALONG,
+    BIT,
+    CHOSEN,
+    COUNT,
+    MARGIN,
+    MASS,
+    SUM,
+    WEIGHT,
+    WEIGHTS,
+)
+from privfl.hybrid.two_server.rules.rule import Reveal, Traits
 
 RING = 32
+DISTANCE = Shared("distance")
+"""Each row's Hamming distance to the direction's signs [n]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignsOnShares:
+    """Rows of signs, those nearer than ``threshold`` d weighed by how much (a `SharedRule`)."""
+
+    kind: ClassVar[str] = "signs"
+
+    reveal: Reveal
+    threshold: float
+
+    @property
+    def traits(self) -> Traits:
+        """Rows are compared with a direction; weights are any numbers."""
+        return Traits(directed=True, hidden=self.reveal != "scores")
+
+    @property
+    def leaks(self) -> str:
+        """Distances, or how many count and the sum of their weights."""
+        if self.reveal == "scores":
+            return "every Hamming distance to the root's signs"
+        return "how many clients count, and the sum of their weights"
+
+    def needs(self, plan: RoundPlan) -> Needs:
+        """Nothing of a ring of words: signs have a ring of their own."""
+        return Needs()
+
+    def preprocessing(self, now: TwoServerParameters, n: int) -> Demand:
+        """On shares one comparison, one product and one dealt weight a row."""
+        count = n if self.traits.hidden else 0
+        return Demand(signs=count, bits=count, triples=count, weights=count)
+
+    def program(
+        self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
+    ) -> tuple[Step, ...]:
+        """From masked signs to the first server's sum."""
+        tau, last = math.floor(self.threshold * now.plan.d), OpenToFirst(SUM)
+        start: tuple[Step, ...] = (OpenFlips(), Hamming())
+        if self.reveal == "scores":
+            return (*start, Open(DISTANCE), OpenWeights(tau, least), SignSum(), last)
+        weigh: tuple[Step, ...] = (
+            Slack(tau),
+            Negative(MARGIN, BIT),
+            ToNumbers(BIT, CHOSEN),
+            Multiply(CHOSEN, ALONG, TRUST),
+        )
+        total = (Count(), Open(COUNT), HiddenWeights(least), HiddenSignSum())
+        return (*start, *weigh, *total, OpenToFirst(MASS), Mass(), last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +129,10 @@ class Hamming:
     """
 
     def act(self, machine: Machine) -> None:
-        """Fill "distance" [n]; a whole row counts, packed bits by population count."""
+        """Fill the distances [n]; a whole row counts, packed bits by population count."""
         machine.valid = tuple(range(machine.n))
-        if "distance" in machine.memory:
-            machine.shares["distance"] = machine.memory["distance"]
+        if DISTANCE in machine.memory:
+            machine.shares[DISTANCE] = machine.memory[DISTANCE]
             return
         d = machine.now.plan.d
         signs = (
@@ -87,7 +153,7 @@ class Hamming:
                 else 0
             )
             distance[i] = (flips + known) % (1 << 64)
-        machine.shares["distance"] = machine.memory["distance"] = distance
+        machine.shares[DISTANCE] = machine.memory[DISTANCE] = distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +169,7 @@ class OpenWeights:
         Raises:
             StageAbort: too few rows count, or a distance that cannot be.
         """
-        distance = signed(machine.public["distance"], RING)
+        distance = signed(machine.public[DISTANCE], RING)
         if (distance < 0).any() or (distance > machine.now.plan.d).any():
             raise StageAbort(
                 "judge",
@@ -111,7 +177,7 @@ class OpenWeights:
                 who=(machine.other, "dealer"),
             )
         weights = np.maximum(self.tau - distance, 0)
-        machine.public["weights"] = weights.astype(np.uint64)
+        machine.public[WEIGHTS] = weights.astype(np.uint64)
         machine.count, machine.weight = int((weights > 0).sum()), float(weights.sum()) or 1.0
         enough(machine.count, self.least)
         machine.unit = step_of(machine.now)
@@ -160,10 +226,10 @@ class SignSum:
     """The rows' signs under weights that both servers know."""
 
     def act(self, machine: Machine) -> None:
-        """Fill "sum" with the own share."""
-        weights = machine.public["weights"]
+        """Fill the sum with the own share."""
+        weights = machine.public[WEIGHTS]
         own = weights if machine.first else np.zeros_like(weights)
-        machine.shares["sum"] = _signed_sum(machine, own, weights, scaled=False)
+        machine.shares[SUM] = _signed_sum(machine, own, weights, scaled=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +239,9 @@ class Slack:
     tau: int
 
     def act(self, machine: Machine) -> None:
-        """Fill "along" and "margin"."""
-        machine.shares["along"] = machine.constant(self.tau) - machine.shares["distance"]
-        machine.shares["margin"] = np.uint64(0) - machine.shares["along"]
+        """Fill both."""
+        machine.shares[ALONG] = machine.constant(self.tau) - machine.shares[DISTANCE]
+        machine.shares[MARGIN] = np.uint64(0) - machine.shares[ALONG]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +253,14 @@ class HiddenWeights:
     least: int
 
     def act(self, machine: Machine) -> None:
-        """Fill "weight" and "mass".
+        """Fill the weights and their sum.
 
         Raises:
             StageAbort: too few rows count.
         """
         counted(machine, self.least)
-        machine.shares["weight"] = spread(machine, machine.shares["trust"])
-        machine.shares["mass"] = machine.shares["weight"].sum(keepdims=True, dtype=np.uint64)
+        machine.shares[WEIGHT] = spread(machine, machine.shares[TRUST])
+        machine.shares[MASS] = machine.shares[WEIGHT].sum(keepdims=True, dtype=np.uint64)
         machine.unit, machine.trust_unit = step_of(machine.now), 1.0
 
 
@@ -206,35 +272,11 @@ class HiddenSignSum:
 
     def say(self, machine: Machine) -> bytes:
         """The own share of the masked weights."""
-        return pack(machine.shares["weight"] - machine.preprocessing.weights, RING)
+        return pack(machine.shares[WEIGHT] - machine.preprocessing.weights, RING)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
-        """Fill "sum" with the own share."""
-        own = machine.shares["weight"]
+        """Fill the sum with the own share."""
+        own = machine.shares[WEIGHT]
         public = own - machine.preprocessing.weights + unpack(theirs, RING, machine.n)
-        machine.shares["sum"] = _signed_sum(machine, own, public, scaled=True)
+        machine.shares[SUM] = _signed_sum(machine, own, public, scaled=True)
         return True
-
-
-def sign_program(reveal: str, tau: int, least: int) -> tuple[Step, ...]:
-    """The servers' steps from masked signs to the first server's sum."""
-    start: tuple[Step, ...] = (OpenFlips(), Hamming())
-    if reveal == "scores":
-        return (*start, Open("distance"), OpenWeights(tau, least), SignSum(), OpenToFirst("sum"))
-    weigh: tuple[Step, ...] = (
-        Slack(tau),
-        Negative("margin", "bit"),
-        ToNumbers("bit", "chosen"),
-        Multiply("chosen", "along", "trust"),
-    )
-    return (
-        *start,
-        *weigh,
-        Count(),
-        Open("count"),
-        HiddenWeights(least),
-        HiddenSignSum(),
-        OpenToFirst("mass"),
-        Mass(),
-        OpenToFirst("sum"),
-    )

@@ -1,4 +1,4 @@
-"""What the dealer hands out: correlated randomness for one round, all of the first server's from a
+"""What the dealer hands out: correlated randomness for one round, all of the first party's from a
 seed of its own choice.
 
 The dealer learns both servers' seeds and the clients' seeds, and no client's data: alone it knows
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from privfl.core import KeepsSecrets
+from privfl.crypto.mpc.beaver import Triple, UsedUp
+from privfl.crypto.mpc.comparison import Ands, DaBits
+from privfl.crypto.mpc.words import U64, expand
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.sharing import Ands, DaBits, Triple, UsedUp
-from privfl.hybrid.two_server.ring_codec import U64, expand
 
 ONE = np.uint64(1)
 AND_ROWS = 13
@@ -36,6 +37,15 @@ class Demand:
     vector: int = 0
     folds: int = 0
     keys: int = 0
+
+    def __add__(self, more: Demand) -> Demand:
+        """Both together."""
+        return Demand(*(a + b for a, b in zip(self._counts, more._counts, strict=True)))
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        rows = (self.signs, self.bits, self.triples, self.inner)
+        return (*rows, self.weights, self.vector, self.folds, self.keys)
 
     @property
     def ands(self) -> int:
@@ -158,16 +168,6 @@ def second_preprocessing(
         macs=macs.reshape(2, demand.keys, demand.weights),
         folded=demand.folds,
     )
-
-
-def tag_key(seed: bytes, length: int, library: Backend) -> U64:
-    """The key, from the first server's seed, under which the dealer tags the masks."""
-    return derived_words(seed, "tag key", length, library)
-
-
-def blinds(seed: bytes, n: int, library: Backend) -> U64:
-    """What hides the tags of n rows from the first server, from the second's seed."""
-    return derived_words(seed, "tag blinds", n, library)
 
 
 def correct(

@@ -1,0 +1,35 @@
+"""Two parties computing on shares modulo 2^64 with a dealer's preprocessing: the machine and its
+operations, products, comparisons, and proof that an opened value is the one that was shared.
+"""
+
+from privfl.crypto.mpc.beaver import Triple, UsedUp
+from privfl.crypto.mpc.comparison import Ands, DaBits, SignBits
+from privfl.crypto.mpc.machine import (
+    Authenticated,
+    Exchange,
+    Known,
+    Local,
+    Machine,
+    Shared,
+    SharedBits,
+    Step,
+)
+from privfl.crypto.mpc.preprocessing import Demand, Preprocessing
+
+__all__ = [
+    "Ands",
+    "Authenticated",
+    "DaBits",
+    "Demand",
+    "Exchange",
+    "Known",
+    "Local",
+    "Machine",
+    "Preprocessing",
+    "Shared",
+    "SharedBits",
+    "SignBits",
+    "Step",
+    "Triple",
+    "UsedUp",
+]
