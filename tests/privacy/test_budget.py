@@ -114,18 +114,24 @@ print(json.dumps(held), flush=True)
 """
 
 
-def test_two_processes_cannot_both_spend_the_rest(tmp_path):
-    had = budget(tmp_path, 5)
-    words = [sys.executable, "-c", RACER, str(had.ledger), str(had.epsilon)]
+def raced(had, *ledgers):
+    """How many charges processes hold that go for these ledgers at once, together."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
+        for path in ledgers
+    ]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    held = [json.loads(racer.communicate()[0]) for racer in racers]
-    assert sum(held) == 5
+    return sum(json.loads(racer.communicate()[0]) for racer in racers)
+
+
+def test_two_processes_cannot_both_spend_the_rest(tmp_path):
+    had = budget(tmp_path, 5)
+    assert raced(had, had.ledger, had.ledger) == 5
     assert len(had.ledger.read_text().splitlines()) == 5
 
 
@@ -136,18 +142,7 @@ def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_r
     other.mkdir()
     link = other / "link.jsonl"
     link.symlink_to(had.ledger)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
-        for path in (had.ledger, link)
-    ]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    held = [json.loads(racer.communicate()[0]) for racer in racers]
-    assert sum(held) == 5
+    assert raced(had, had.ledger, link) == 5
     assert [path.name for path in other.iterdir()] == ["link.jsonl"]
 
 
