@@ -18,6 +18,7 @@ from dataclasses import is_dataclass
 
 import torch
 from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintException
 from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
 PACKAGE, MARK = "privfl", "__checked__"
@@ -53,6 +54,24 @@ def hollow(fn, hints):
     copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, hints
     copy.__qualname__, copy.__module__ = fn.__qualname__, fn.__module__
     return copy
+
+
+def strict(empty):
+    """The check of a signature; nothing of a hint that beartype refuses, such as a variable that is
+    bound to a class by its name.
+    """
+    try:
+        return CHECK(empty)
+    except BeartypeDecorHintException:
+        hints = empty.__annotations__
+        for name, hint in hints.items():
+            empty.__annotations__ = {name: hint}
+            try:
+                CHECK(empty)
+            except BeartypeDecorHintException:
+                hints = {**hints, name: typing.Any}
+        empty.__annotations__ = hints
+        return CHECK(empty)
 
 
 @functools.cache
@@ -97,7 +116,7 @@ def checked(fn):
     if found is None:
         hints = resolved(fn)
         empty = hollow(fn, hints)
-        found = (fn.__annotations__, empty, CHECK(empty), any(map(of_arrays, hints.values())))
+        found = (fn.__annotations__, empty, strict(empty), any(map(of_arrays, hints.values())))
         known.append(found)
     _, empty, check, arrays = found
     if check is empty:

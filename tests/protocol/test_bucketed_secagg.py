@@ -276,8 +276,8 @@ def test_noise_inside_the_groups_is_accounted_for_one_group_of_the_fewest_client
     assert scale < event.parameters["l2"] < 1.01 * scale, "of one client that sends zero instead"
 
 
-def test_parties_that_sleep_between_exchanges_open_the_same(restless):
-    channel, sent = BucketedSecAgg(size=2), updates(4)
+def asleep(channel, sent, restless):
+    """A round whose parties all sleep between exchanges: its plan, and what it opened."""
     session = Session(channel)
     session.enrol(sent)
     plan = plan_for(sent)
@@ -287,9 +287,13 @@ def test_parties_that_sleep_between_exchanges_open_the_same(restless):
         )
         for c, u in sent.items()
     }
-    opened = drive(
-        restless(session.members["server"].enter(plan), session.directory), parties
-    ).opened
+    server = restless(session.members["server"].enter(plan), session.directory)
+    return plan, drive(server, parties).opened
+
+
+def test_parties_that_sleep_between_exchanges_open_the_same(restless):
+    channel, sent = BucketedSecAgg(size=2), updates(4)
+    plan, opened = asleep(channel, sent, restless)
     for row, group in zip(opened.what.values, channel.groups(plan), strict=True):
         assert torch.equal(row, quantised(channel, plan, sent, group))
 
@@ -500,16 +504,5 @@ def test_the_joint_coin_knows_one_part_and_parties_may_rest(restless):
     sent = updates(9)
     with pytest.raises(ConfigError, match="one coin a round"):
         Enrolled.fresh(JOINT, ()).server.enter(plan_for(sent, part="control"))
-    session = Session(JOINT)
-    session.enrol(sent)
-    plan = plan_for(sent)
-    parties = {
-        client_party(c): restless(
-            session.members[client_party(c)].enter(plan, u), session.directory
-        )
-        for c, u in sent.items()
-    }
-    opened = drive(
-        restless(session.members["server"].enter(plan), session.directory), parties
-    ).opened
+    _, opened = asleep(JOINT, sent, restless)
     assert opened.survivors == tuple(sorted(sent))

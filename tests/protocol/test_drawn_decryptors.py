@@ -2,6 +2,7 @@
 drop-outs, liars among the drawn, a coin that the server does not steer.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_a_drawn_client_that_answers_another_sum_is_named_and_moves_nothing(scen
     liar = scene.drawn[1]
     outcome = scene.play(Faults(byzantine={liar: AnswersAnother}), number=30)
     scene.opened_exactly(outcome, range(6))
-    assert "not the one that the others' lie on" in outcome.opened.excluded[liar]
+    assert "its sum of shares is off the polynomial" in outcome.opened.excluded[liar]
     assert set(outcome.opened.excluded) == {liar}
 
 
@@ -218,7 +219,7 @@ def test_what_cannot_be_drawn_is_refused():
 def test_the_figures_of_the_draw_are_said_and_fall_with_its_size():
     few = OneTimeRLWE(committee="clients", holders=5, threshold=4, corrupt=0.05)
     many = replace(few, holders=32, threshold=24)
-    said = [one.guarantee.record(1000)["settings"]["two sums open"] for one in (few, many)]
-    assert "2^-9.3" in said[0] or "2^-8" in said[0] or "2^-" in said[0]
-    assert committee.chance(1000, 0.05, 32, 16) < -39 < -10 < committee.chance(1000, 0.05, 5, 3)
-    assert "2^-4" in said[1]
+    said = many.guarantee.record(1000)["settings"]["two sums open"]
+    assert re.match(r"with probability 2\^-42", said)
+    assert committee.chance(1000, 0.05, 5, 3) > -12
+    assert few.guarantee.record(20)["settings"]["single updates are read"].startswith("never")

@@ -64,7 +64,7 @@ class OneTimeRLWE(OneTimeSettings):
     three exchanges, in which clients that are not drawn speak once, and any client may leave at any
     time as long as ``threshold`` of the drawn ones stay. Rounds have to ask those who took part in
     the set-up. ``guarantee`` says how likely the draw falls on too many corrupt clients: with 32
-    drawn of 1,000, a threshold of 24 and 5 % corrupt 2^-40 for two overlapping sums.
+    drawn of 1,000, a threshold of 24 and 5 % corrupt 2^-42 for two overlapping sums.
 
     Args:
         bits: of one value, sign included.
