@@ -35,6 +35,7 @@ from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.opened_scores import SCORES
 from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
 from privfl.hybrid.two_server.registers import WEIGHTS
+from privfl.hybrid.two_server.rules.krum import GRAM
 from privfl.hybrid.two_server.tampering import server_of
 
 N, D = 7, 6
@@ -66,6 +67,7 @@ ENFORCED: Mapping[str, TwoServer] = {
     for name, rule, reveal, ring in (
         ("mean, selection", Mean(weighted=False), "selection", 40),
         ("mean, scores", Mean(), "scores", 32),
+        ("krum, scores", Krum(f=1, m=3), "scores", 40),
         ("fltrust, scores", TRUST, "scores", 40),
         ("cosine filter, scores", FILTER, "scores", 40),
     )
@@ -101,6 +103,7 @@ class Told:
         )
         outcome = drive(opener, parties, lies)
         self.opened: Opened[Total] | None = outcome.opened
+        self.aborts = outcome.aborts
 
     @property
     def passed(self) -> bool:
@@ -161,6 +164,9 @@ class Told:
             opened = signed(machine.public[SCORES], now.ring)
             if (opened != np.stack(scores)[:, valid]).any():
                 return True
+        exact = values[valid] @ values[valid].T
+        if GRAM in machine.public and (signed(machine.public[GRAM], now.ring) != exact).any():
+            return True
         weights = machine.public[WEIGHTS].view(np.int64)
         if set(np.flatnonzero(weights)) - set(valid) or (
             self.channel.recipe.rule.kind == "mean" and (weights[valid] != 1).any()
@@ -169,8 +175,8 @@ class Told:
         if self.opened is None or self.liar == "server":
             return False
         total = weights @ rows
-        exact = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
-        return not now.weighted and not torch.equal(self.opened.what.value, exact)
+        mean = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
+        return not now.weighted and not torch.equal(self.opened.what.value, mean)
 
 
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
@@ -269,12 +275,17 @@ def aborts(
 
 def two_server_lies(quick: bool) -> Iterator[Row]:
     """A thousand lies at every frame of either server, none of which may get a wrong sum past the
-    other; and how often one lie ends the round, on two honest data sets.
+    other, nor, where the rule is enforced, another result than the rule's; and how often one lie
+    ends the round, on two honest data sets.
     """
     count = 100 if quick else 1000
     passed, wrong, places = fuzz(count)
     name = f"{count} lies, {places} frames"
     yield Row(name, "none", "wrong sums let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
+    yield cost(name, "all", "rounds that went on", float(passed), float(count))
+    passed, wrong, places = fuzz(count, channels=ENFORCED)
+    name = f"malicious: {count} lies, {places} frames"
+    yield Row(name, "none", "wrong results let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
     yield cost(name, "all", "rounds that went on", float(passed), float(count))
     channel = CHANNELS["krum, aggregate"]
     one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))

@@ -94,6 +94,10 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
             ("mean, malicious", {"security": "malicious"}),
             (
+                "krum, scores, malicious",
+                {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
+            ),
+            (
                 "fltrust, scores, malicious",
                 {"rule": trust, "reveal": "scores", "security": "malicious"},
             ),

@@ -66,9 +66,10 @@ class Recipe:
         traits, scored = self.traits, self.rule.reveal == "scores"
         return Extent(
             n=n,
-            products=now.rows + traits.directed,
+            products=now.rows + traits.directed + n * traits.gram,
             compared=now.rows + 1 + now.weighted,
-            scores=(1 + traits.directed) if scored else 0,
+            scores=(1 + traits.directed) if scored and not traits.gram else 0,
+            pairs=n * n if traits.gram else 0,
             tagged=self.tagged,
         )
 

@@ -39,19 +39,29 @@ _BOTH = Shared("both")
 
 @dataclass(frozen=True, slots=True)
 class CosineOnShares:
-    """The cosine filter (a `SharedRule`)."""
+    """The cosine filter (a `SharedRule`); ``late``: its reference is not known in a session's first
+    round, in which nobody is filtered.
+    """
 
     kind: ClassVar[str] = "cosine_filter"
 
     reveal: Reveal
     threshold: float
+    late: bool = False
 
     @property
     def traits(self) -> Traits:
         """Rows are compared with a direction; sums are of whole rows."""
         hidden = self.reveal == "aggregate"
         enforced = self.reveal == "scores"
-        return Traits(directed=True, hidden=hidden, proved=hidden, capped=True, enforced=enforced)
+        return Traits(
+            directed=True,
+            late=self.late,
+            hidden=hidden,
+            proved=hidden,
+            capped=True,
+            enforced=enforced,
+        )
 
     @property
     def leaks(self) -> str:
