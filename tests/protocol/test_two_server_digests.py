@@ -128,6 +128,8 @@ ENFORCED = [
     "krum, scores",
     "fltrust, scores",
     "cosine 0.4, scores",
+    "cosine 0.0, selection",
+    "cosine 0.0, aggregate",
 ]
 
 

@@ -90,11 +90,11 @@ class TwoServer:
     public and there is no noise, ``server/1`` cannot change its share of the sum (the dealer's
     tags; chance 2^-24 at most up to 20 bits and 500 clients).
 
-    UNDER ``security: malicious`` it gets the declared function or an abort, with reveal ``scores``
-    of every rule, but for a chance of 2^-48 a round: clients fix their rows, what is computed of
-    them is tagged, what is opened is proved, and a failed proof ends the session (docs/hybrid.md,
-    Theorem 2). It still chooses which clients take part, a quorum at least; ``server`` chooses the
-    reference, and what it publishes; ``server/1`` can add to a sum under noise.
+    UNDER ``security: malicious`` it gets the declared function or an abort, but for a chance of
+    2^-48 a round: clients fix their rows, what is computed of them is tagged, what is opened is
+    proved, and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which
+    clients take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
+    ``server/1`` can add to a sum under noise or hidden weights.
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
@@ -122,9 +122,9 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious": of Mean, and of all others under reveal "scores",
-            in rings of 32 and 40 bits. It takes about twice the CPU and half of the exchanges;
-            clients also write to the dealer.
+        security: "semi_honest", or "malicious": of Mean, of Krum and FLTrust under reveal "scores",
+            of CosineFilter under "scores" or with threshold 0, in rings of 32 and 40 bits. It takes
+            about twice the CPU and half of the exchanges; clients also write to the dealer.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -185,8 +185,9 @@ class TwoServer:
             return
         if not self.recipe.traits.enforced:
             raise ConfigError(
-                "security 'malicious' is there for Mean, and for Krum, FLTrust and CosineFilter"
-                f" with reveal 'scores', and the rule is {type(self.rule).__name__} with reveal"
+                "security 'malicious' is there for Mean, for Krum and FLTrust with reveal 'scores',"
+                " and for CosineFilter with reveal 'scores' or threshold 0, and the rule is"
+                f" {type(self.rule).__name__} with reveal"
                 f" '{self.reveal}': set one of these, or security to 'semi_honest'."
             )
         if self.ring == 64:

@@ -153,7 +153,8 @@ def products(
 class Fixed(KeepsSecrets):
     """What a server computes with where rows are fixed: the dealer's part, the own pass over the
     rows, the fixed words ``last`` [words - d, n] that come after the values, and the own shares
-    ``scores`` [scores, n, WORDS] and ``pairs`` [n, n, WORDS] of the masks of what is opened.
+    ``scores`` [scores, n, WORDS] and ``pairs`` [n, n, WORDS] of the masks of what is opened;
+    ``rows`` are the fixed rows.
     """
 
     dealt: Dealt
@@ -161,6 +162,7 @@ class Fixed(KeepsSecrets):
     last: U64
     scores: U64
     pairs: U64
+    rows: MaskedRows
 
 
 def surveyed(
@@ -184,4 +186,5 @@ def surveyed(
         last,
         np.concatenate([scores[..., None], dealt.score_macs], axis=-1),
         np.concatenate([pairs[..., None], dealt.pair_macs], axis=-1),
+        fixed,
     )

@@ -16,6 +16,7 @@ from privfl.crypto.mpc import Demand, Shared
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.hybrid.two_server.checks import CHECKS, checking
 from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.malicious.chosen import OPEN_CHOICE, hidden_choice
 from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
@@ -53,7 +54,7 @@ class CosineOnShares:
     def traits(self) -> Traits:
         """Rows are compared with a direction; sums are of whole rows."""
         hidden = self.reveal == "aggregate"
-        enforced = self.reveal == "scores"
+        enforced = self.reveal == "scores" or self.threshold == 0
         return Traits(
             directed=True,
             late=self.late,
@@ -86,6 +87,10 @@ class CosineOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
+        if now.malicious and self.reveal == "aggregate":
+            return (*FIXED_CHECKS, *hidden_choice(least))
+        if now.malicious and self.reveal == "selection":
+            return (*FIXED_CHECKS, *OPEN_CHOICE, *close)
         if now.malicious:
             return (*FIXED_CHECKS, *open_scores(dots=True), OpenCosine(self.threshold), *close)
         if self.reveal == "scores":
