@@ -199,7 +199,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             Coalition.of("server/1"),
             "abort" if recipe.tagged else "shift",
             "adds to its share of the sum"
-            + (", which the dealer tagged" if recipe.tagged else ", which holds its noise"),
+            + (", which the dealer tagged" if recipe.tagged else ", which nothing tags"),
             moves_the_sum,
         ),
         Lie(
