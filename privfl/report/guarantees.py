@@ -39,7 +39,7 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
     defaults alone where nothing is listed here. ``root`` makes FLTrust's root update.
 
     >>> [words for words, _ in settings_of("secagg")]
-    ['semi_honest', 'active', 'forward_secrecy', 'fidelity: ideal']
+    ['semi_honest', 'active', 'keeps secrets', 'fidelity: ideal']
     """
     trust = FLTrust(root)
     along = CosineFilter(0.0, lambda rows, context: root(context))
@@ -47,7 +47,7 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
         "secagg": (
             ("semi_honest", {}),
             ("active", {"mode": "active"}),
-            ("forward_secrecy", {"forward_secrecy": True}),
+            ("keeps secrets", {"forward_secrecy": False}),
             ("fidelity: ideal", {"fidelity": "ideal"}),
         ),
         "additive_sharing": (

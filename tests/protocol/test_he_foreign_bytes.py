@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -155,6 +156,15 @@ class TestWorkers:
             assert killer.value.job == place
         assert workers.isolated(_job, jobs, 2, self.limits) == jobs
 
+    def test_a_run_whose_jobs_kill_workers_does_not_cost_another_run_its_own(self):
+        """Two runs in threads of one process share a pool."""
+        with ThreadPoolExecutor(2) as threads:
+            honest = threads.submit(workers.isolated, _job, ["slow"], 2, self.limits)
+            killer = threads.submit(workers.isolated, _job, ["dies later"], 2, self.limits)
+            assert honest.result() == ["slow"]
+            with pytest.raises(workers.Killer):
+                killer.result()
+
     def test_a_job_that_takes_too_much_memory_is_refused(self):
         with pytest.raises(Refused, match="more memory"):
             workers.isolated(_job, ["fine", "swells"], 2, self.limits)
@@ -162,6 +172,11 @@ class TestWorkers:
 
 
 def _job(what):
+    if what == "slow":
+        time.sleep(0.5)
+    if what == "dies later":
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hangs":

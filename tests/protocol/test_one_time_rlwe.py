@@ -31,6 +31,7 @@ from privfl.crypto import OneTimeRLWE
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime.pad import ShortStream, empty, unmasked
+from privfl.crypto.he.wire import SignedMessage
 from privfl.crypto.post import drive_signed, round_scene
 
 CHANNELS = {
@@ -42,24 +43,6 @@ CHANNELS = {
     "stochastic": OneTimeRLWE(rounding="stochastic"),
 }
 WEIGHTS = (1.0, 2.0, 0.5, 1.5)
-
-
-class Resting:
-    """A party that is put to rest after every exchange and woken before the next."""
-
-    def __init__(self, party, lent=None):
-        self.kind, self.key, self.lent = type(party), StateKey(), lent
-        self.sealed = seal_state(party, self.key)
-
-    def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
-        out = party.step({who: bytes(body) for who, body in mail.items()})
-        self.sealed = seal_state(party, self.key)
-        return out
-
-    @property
-    def result(self):
-        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
 
 
 class Scene:
@@ -82,17 +65,17 @@ class Scene:
         cohort = tuple(range(self.n))
         return RoundPlan(number, cohort, self.d, l2=1.0, max_weight=2.0, session=b"test")
 
-    def parties(self, plan, resting=False):
-        wrap = (lambda party: Resting(party, self.all.directory)) if resting else lambda p: p
+    def parties(self, plan, restless=None):
+        wrap = (lambda party: restless(party, self.all.directory)) if restless else lambda p: p
         out = {who: wrap(self.members[who].enter(plan)) for who in self.channel.helpers}
         for i in plan.cohort:
             update = Bounded(i, self.rows[i], 1.0, WEIGHTS[i % 4])
             out[client_party(i)] = wrap(self.members[client_party(i)].enter(plan, update))
         return wrap(self.members["server"].enter(plan)), out
 
-    def play(self, faults=Faults(), resting=False, driver=None, plan=None):
+    def play(self, faults=Faults(), restless=None, driver=None, plan=None):
         self.number += 1
-        server, others = self.parties(plan or self.plan(self.number), resting)
+        server, others = self.parties(plan or self.plan(self.number), restless)
         return drive(server, others, faults, keep_bodies=True, driver=driver)
 
     def exact(self, survivors):
@@ -127,11 +110,11 @@ every_scene = pytest.mark.parametrize("scene", CHANNELS, indirect=True)
 
 
 @every_scene
-def test_the_weighted_sum_is_right_and_every_party_can_sleep_between_exchanges(scene):
+def test_the_weighted_sum_is_right_and_every_party_can_sleep_between_exchanges(scene, restless):
     outcome = scene.play()
     scene.assert_opened(outcome, range(4))
     assert outcome.opened.excluded == {}
-    scene.assert_opened(scene.play(resting=True), range(4))
+    scene.assert_opened(scene.play(restless=restless), range(4))
 
 
 @every_scene
@@ -291,12 +274,35 @@ def test_server_and_one_decryptor_too_few_and_all_clients_but_two_read_no_row(sc
 def test_server_and_enough_decryptors_read_every_row(scene):
     outcome = scene.play()
     for enough in combinations(scene.channel.decryptors, scene.channel.threshold):
-        for eye in ("server", OUTSIDER):
-            seen = scene.view(outcome, eye, *enough)
-            assert isinstance(seen, Rows)
-            order = sorted(range(4), key=seen.ids.__getitem__)
-            assert (seen.values[order] - scene.rows).abs().max() < 4e-4
-            assert seen.weights[order].tolist() == pytest.approx(WEIGHTS, abs=1e-3)
+        seen = scene.view(outcome, "server", *enough)
+        assert isinstance(seen, Rows)
+        order = sorted(range(4), key=seen.ids.__getitem__)
+        assert (seen.values[order] - scene.rows).abs().max() < 4e-4
+        assert seen.weights[order].tolist() == pytest.approx(WEIGHTS, abs=1e-3)
+
+
+def test_a_tap_on_the_servers_wires_reads_no_row_with_all_decryptors_and_their_keys():
+    """Contributions are sealed to the server: without its key nobody sees one."""
+    scene = Scene(OneTimeRLWE())
+    outcome = scene.play()
+    everybody_else = [who for who in scene.members if who not in ("server", "client/3")]
+    assert scene.view(outcome, OUTSIDER, *everybody_else) is None
+
+
+@pytest.mark.parametrize("place", [0, 40, -1], ids=["key", "content", "tag"])
+def test_a_contribution_changed_on_the_way_is_refused_by_name_whichever_byte(place):
+    scene = Scene(OneTimeRLWE())
+
+    def changed(body):
+        message = SignedMessage.read(body)
+        box = bytearray(message.parts[0])
+        box[place] ^= 1
+        return replace(message, parts=(bytes(box), *message.parts[1:])).to_bytes()
+
+    outcome = scene.play(Faults(malformed={"client/2": changed}))
+    scene.assert_opened(outcome, (0, 1, 3))
+    why = {0: "not what was signed", 40: "does not open", -1: "not what was signed"}
+    assert why[place] in outcome.opened.excluded["client/2"]
 
 
 @every_scene

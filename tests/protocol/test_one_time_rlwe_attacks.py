@@ -21,16 +21,17 @@ from privfl.crypto.he.onetime.lies import AnswersAnother, Bent, DealsBadly, Turn
 from privfl.crypto.he.onetime.message import (
     BOXES,
     CONTRIBUTION,
-    DEALT,
     OPEN,
     PROOF,
+    contribution_in,
+    dealt_message,
     dealt_parts,
     id_of,
     ids_bytes,
 )
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
-from privfl.crypto.he.wire import SignedMessage, digest, letter, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, letter, pack, unpack
 from privfl.crypto.primitives import Identity
 
 CLIENTS = 5
@@ -126,17 +127,15 @@ def hostile(make):
 
 
 def signed(honest, parts):
-    topic, who = honest.settings.topic(honest.plan), honest.identity.who
-    return SignedMessage.signed(honest.identity, DEALT, topic, who, tuple(parts)).to_bytes()
+    topic = honest.settings.topic(honest.plan)
+    return dealt_message(honest.identity, topic, tuple(parts)).to_bytes()
 
 
 def parts_of(honest, body, short, kind=Dealing):
     """A well-formed dealing of any key beside any contribution."""
     topic, who = honest.settings.topic(honest.plan), honest.identity.who
     dealt = kind(np.asarray(short), honest.settings.threshold)
-    return dealt_parts(
-        dealt, body, digest(body), topic, who, honest.occasions.heard, honest.directory
-    )
+    return dealt_parts(dealt, body, topic, who, honest.occasions.heard, honest.directory)
 
 
 def as_body(limbs):
@@ -177,7 +176,7 @@ def test_one_lying_client_reads_the_joint_key_and_with_the_server_every_update()
     published = outcome.opened.what.value.double().numpy() * TOP
     taken = np.rint(published[:N] / factor).astype(np.int8)
     pieces = {
-        p: part for m in session.members.values() for p, part in getattr(m, "held", {}).items()
+        p: part for who in session.channel.helpers for p, part in session.members[who].held.items()
     }
     secret = sum(part.coefficients.astype(int) for part in pieces.values())
     assert (taken == secret).sum() == N
@@ -224,16 +223,18 @@ def test_the_same_client_learns_nothing_of_anybodys_key_here(where):
 # ---- clients
 
 
-def copied(victim_of, whole):
-    """A copy of a victim's contribution, under a dealing of one's own or with the victim's."""
+def opened_by_the_server(session, victim, honest):
+    """A victim's encrypted contribution, which the server alone can take out of its box."""
+    server = session.members["server"].identity
+    return contribution_in(victim, server, layout_of(honest).size)
+
+
+def copied(make_body):
+    """A copy of a victim's contribution under a dealing of one's own."""
 
     def make(honest):
-        victim = victim_of[0]
-        parts = list(victim.parts)
-        if not whole:
-            short = ShortStream("binomial").take(1)[0]
-            parts = parts_of(honest, bytes(victim.parts[CONTRIBUTION]), short)
-        return signed(honest, [bytes(part) for part in parts])
+        short = ShortStream("binomial").take(1)[0]
+        return signed(honest, parts_of(honest, make_body(honest), short))
 
     return make
 
@@ -254,17 +255,48 @@ def with_victim(session, make_of):
 
 
 def test_a_copied_contribution_ends_the_round_and_nobody_is_blamed():
+    """The server has to open the victim's box for the client that copies."""
     session = Session(OneTimeRLWE())
-    outcome = with_victim(session, lambda seen: copied(seen, whole=False))
+
+    def lie(seen):
+        return copied(lambda honest: opened_by_the_server(session, seen[0], honest))
+
+    outcome = with_victim(session, lie)
     assert outcome.opened is None
     abort = outcome.aborts["server"]
     assert abort.blamed is None
     assert "a client's contribution does not fit the key that it dealt" in str(abort)
 
 
+@pytest.mark.parametrize("dealing_of", ["its own", "the victim's"])
+def test_a_client_that_taps_the_wires_has_nothing_to_copy_and_is_named_if_it_tries(dealing_of):
+    session = Session(OneTimeRLWE())
+
+    def lie(seen):
+        def make(honest):
+            parts = list(map(bytes, seen[0].parts))
+            if dealing_of == "its own":
+                parts[PROOF:] = parts_of(honest, b"", np.zeros(N, dtype=np.int64))[PROOF:]
+            return signed(honest, parts)
+
+        return make
+
+    outcome = with_victim(session, lie)
+    session.assert_sum(outcome, range(CLIENTS - 1))
+    assert outcome.opened.excluded == {LIAR: "a sealed box does not open"}
+
+
 def test_a_copy_of_somebody_elses_boxes_does_not_open_and_its_sender_is_named():
     session = Session(OneTimeRLWE())
-    outcome = with_victim(session, lambda seen: copied(seen, whole=True))
+
+    def lie(seen):
+        def make(honest):
+            parts = SignedMessage.read(honest.step({})["server"]).parts
+            return signed(honest, [*parts[:PROOF], *map(bytes, seen[0].parts[PROOF:])])
+
+        return make
+
+    outcome = with_victim(session, lie)
     session.assert_sum(outcome, range(CLIENTS - 1))
     assert outcome.opened.excluded.keys() == {LIAR}
     assert "found its dealing bad" in outcome.opened.excluded[LIAR]
@@ -283,7 +315,7 @@ def test_a_copy_with_an_encryption_of_zero_added_is_a_copy():
             shape = (LIMBS, layout.blocks, N)
             wide = [
                 [np.frombuffer(b, dtype="<u4").reshape(shape).astype(object)[limb] << 32 * limb]
-                for b in (body, bytes(seen[0].parts[CONTRIBUTION]))
+                for b in (body, opened_by_the_server(session, seen[0], honest))
                 for limb in range(LIMBS)
             ]
             total = sum(part[0] for part in wide)
@@ -360,10 +392,6 @@ def test_a_changed_and_newly_signed_message_makes_no_wrong_sum(part, trial):
         return signed(honest, [bytes(p) for p in parts])
 
     outcome = session.play(hostile(make))
-    if outcome.opened is None:
-        assert part == CONTRIBUTION
-        assert outcome.aborts["server"].blamed is None
-        return
     session.assert_sum(outcome, [i for i in outcome.opened.survivors if i < CLIENTS] or ())
     assert outcome.opened.survivors[:4] == (0, 1, 2, 3)
     named = outcome.opened.excluded
@@ -518,6 +546,45 @@ def test_fewer_liars_than_the_threshold_never_have_anybody_honest_blamed(holders
         assert found.liars <= set(liars), (holders, threshold, liars, met)
 
 
+@pytest.mark.parametrize(
+    ("holders", "threshold", "liars", "victim"),
+    [(3, 2, (1,), 3), (3, 2, (3,), 1), (5, 3, (1, 2), 5)],
+)
+def test_a_client_that_works_with_decryptors_has_nobody_honest_blamed_for_certain(
+    holders, threshold, liars, victim
+):
+    """The client encrypts under the key that it dealt and e more, and the liars move their shares
+    by a polynomial that is e at 0: all but one honest decryptor lie on it.
+    """
+    session = Session(OneTimeRLWE(holders=holders, threshold=threshold))
+    e = np.eye(1, N, dtype=np.int64)[0]
+    honest = [x for x in range(1, holders + 1) if x not in liars and x != victim]
+
+    def error(x):
+        value = 1
+        for met in honest[: threshold - 1]:
+            value = value * (x - met) * pow(-met, -1, P) % P
+        return e * value
+
+    def moved(honest):
+        settings, plan = honest.settings, honest.plan
+        topic, layout = settings.topic(plan), settings.layout(plan)
+        short = ShortStream("binomial").take(1)[0]
+        numbers = settings.scheme.encode(honest.update, plan)
+        body = encrypted(numbers, (short + e).astype(np.int8), "binomial", topic, layout)
+        return signed(honest, parts_of(honest, body, short))
+
+    lying = {
+        f"decryptor/{x - 1}": (lambda party, moved=error(x): AnswersAnother(party, moved))
+        for x in liars
+    }
+    outcome = session.play({**hostile(moved), **lying})
+    session.assert_sum(outcome, range(CLIENTS))
+    assert outcome.opened.excluded.keys() == {f"decryptor/{victim - 1}"}
+    (why,) = outcome.opened.excluded.values()
+    assert "it lied, or another decryptor did together with a client" in why
+
+
 def test_a_decryptor_that_finds_good_dealings_bad_is_done_without_and_both_are_named():
     session = Session(OneTimeRLWE())
     outcome = session.play({"decryptor/1": TurnsDown})
@@ -669,6 +736,24 @@ def test_what_was_dealt_in_an_earlier_session_does_not_open_in_a_later_one():
         party = session.members[who].enter(before.plan)
         out = SignedMessage.read(party.step({"server": before.bundle(who)})["server"])
         assert bytes(out.whole()[0]) == b"", "none of the old dealings is good"
+
+
+def test_a_round_that_began_before_a_new_set_up_is_not_opened_after_it(asked):
+    """Otherwise a second party of the same round, begun before, would open another sum of it."""
+    second = asked.session.members["decryptor/0"].enter(asked.plan)
+    second.step({"server": asked.bundle("decryptor/0")})
+    asked.ask("decryptor/0", asked.messages)
+    asked.session.set_up()
+    with pytest.raises(Abort, match="a new session has begun"):
+        second.step(asked.request(asked.messages[:-1]))
+
+
+def test_a_decryptor_that_tells_a_client_nothing_does_not_have_it_named_for_certain():
+    session = Session(OneTimeRLWE())
+    session.members["client/2"].occasions.heard["decryptor/1"] = b""
+    outcome = session.play()
+    session.assert_sum(outcome, range(CLIENTS))
+    assert "or heard nothing of them in the set-up" in outcome.opened.excluded["client/2"]
 
 
 def test_a_server_that_leaves_a_client_out_at_one_decryptor_alone_gains_nothing():

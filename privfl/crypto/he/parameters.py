@@ -116,7 +116,8 @@ class Arrangement:
             taken = (
                 "take the decryptors' key"
                 if self.keys == "joint"
-                else "read single clients by calling one ciphertext a sum"
+                else "read single clients by calling one ciphertext a sum (under bfv and ckks it"
+                " takes the key with a chosen one)"
             )
             said.append(f"Sums are not verified (verify_sum is off): a lying server can {taken}.")
         if self.keys == "joint":

@@ -88,7 +88,7 @@ def digest(data: Buffer) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def seal(receiver: bytes, plain: bytes, purpose: bytes) -> bytes:
+def seal(receiver: bytes, plain: Buffer, purpose: bytes) -> bytes:
     """Seal to the holder of an X25519 key (`crypto.primitives.seal_box`), for one purpose.
 
     Raises:

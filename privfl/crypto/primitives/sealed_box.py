@@ -57,7 +57,7 @@ class BoxKey(KeepsSecrets):
         return derive(self.shared, context, "letter", self.public, self.to)
 
 
-def seal_box(to: bytes, plain: bytes, context: bytes, library: Backend) -> bytes:
+def seal_box(to: bytes, plain: Buffer, context: bytes, library: Backend) -> bytes:
     """Ephemeral public key, ciphertext and tag. The key serves once, so its nonce is fixed;
     ``context`` is authenticated.
 

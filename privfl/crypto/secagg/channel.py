@@ -5,7 +5,7 @@ nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from privfl.core import (
@@ -45,6 +45,7 @@ from privfl.crypto.secagg.parameters import (
     quorum_of,
     unit_l2,
 )
+from privfl.crypto.secagg.replay import Known
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
@@ -87,8 +88,8 @@ class SecAgg(SecAggSettings):
             the whole cohort is there again.
         fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same
             total, bit for bit, no cryptography.
-        forward_secrecy: forget a round's secrets when its party is made; then a view of colluding
-            clients cannot use them either.
+        forward_secrecy: clients forget a round's secrets when its party is made. False keeps them,
+            as a curious client would: then a view of colluding clients computes what they read.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
@@ -169,11 +170,21 @@ class SecAgg(SecAggSettings):
         if self.fidelity == "ideal":
             return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
-        return SecAggCoalitionView.of(self, received, colluding).opened()
+        known = Known()
+        for member in members.values():
+            if isinstance(member, SecAggClient):
+                known = replace(known, directory=member.directory)
+            elif isinstance(member, SecAggServer):
+                known = Known(member.directory, member.began)
+                break
+        return SecAggCoalitionView.of(self, received, colluding, known).opened()
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Masks that cancel in the sum ({self.mode}). {self.guarantee.describe()}"
+        what = f"Masks that cancel in the sum ({self.mode})"
+        if self.fidelity == "ideal":
+            what = f"NO SECURE AGGREGATION RAN: a trusted party in its place ({self.mode})"
+        return f"{what}. {self.guarantee.describe()}"
 
     @property
     def guarantee(self) -> Guarantee[Liars]:
@@ -184,7 +195,7 @@ class SecAgg(SecAggSettings):
 
         noise = None if self.noise is None else self.noise.guarantee
         if self.fidelity == "ideal":
-            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode, self.corrupt)
             return made.under(noise)
         return secagg_guarantee(
             self.parameters,
@@ -192,6 +203,7 @@ class SecAgg(SecAggSettings):
             quorum,
             active=self.active,
             forgets=self.forward_secrecy,
+            corrupt=self.corrupt,
             figures=lambda n: figures_of(self, n),
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)

@@ -23,26 +23,6 @@ DEALT = 8
 SEALED = 2 * DEALT + 2 * shamir.SIZE + 16
 """Commitments to a share of the seed and to one of the key, the two sealed, tag."""
 
-_SMALL_ORDER = frozenset(
-    {
-        0,
-        1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-        2**255 - 20,
-        2**255 - 19,
-        2**255 - 18,
-    }
-)
-"""The points of Curve25519 with which every agreement gives zero (Bernstein,
-cr.yp.to/ecdh.html#validate).
-"""
-
-
-def unusable(public: bytes | memoryview) -> bool:
-    """Whether nobody could agree on a key with this public key."""
-    return int.from_bytes(public, "little") & (1 << 255) - 1 in _SMALL_ORDER
-
 
 def _scalar() -> bytes:
     """A clamped X25519 scalar (RFC 7748, section 5) that is also an element of the field that

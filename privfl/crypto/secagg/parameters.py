@@ -48,7 +48,7 @@ class SecAggSettings:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     carry: bool = False
     fidelity: Literal["real", "ideal"] = "real"
-    forward_secrecy: bool = False
+    forward_secrecy: bool = True
     backend: BackendName = "auto"
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import Backend, BackendName, Words, backend, fields
 from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.primitives.weak_keys import unusable
 from privfl.crypto.ring import add_up, lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.keys import SEALED, SIGNATURE, WORD
@@ -177,7 +178,7 @@ class SecAggServerParty(KeepsSecrets):
         public, rest = bytes(content[: now.key_bytes]), content[now.key_bytes + signed :]
         if len(content) < now.key_bytes + signed:
             raise Malformed(f"an advertisement of {len(content)} bytes")
-        if keys.unusable(public[:32]) or keys.unusable(public[-32:]):
+        if unusable(public[:32]) or unusable(public[-32:]):
             raise Malformed("an unusable public key")
         if now.active and self.signed:
             client = self.plan.cohort[position]

@@ -26,6 +26,8 @@ from privfl.core import (
     no_helper,
     refuse_others_keys,
 )
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.cohort import Entered
 from privfl.crypto.mpc.authentication import Ending
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
@@ -193,12 +195,15 @@ class FirstMember(KeepsSecrets):
 
 @dataclass(repr=False)
 class SecondMember(KeepsSecrets):
-    """The second server between rounds: the key to which clients seal their seeds."""
+    """The second server between rounds: the key to which clients seal their seeds. It enters a
+    round once.
+    """
 
     channel: TwoServerSetting
     identity: PartyKeys
     directory: KnownKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
+    entered: Entered = field(default_factory=Entered)
     ending: Ending = field(default_factory=Ending)
 
     def set_up(self) -> Party:
@@ -210,8 +215,11 @@ class SecondMember(KeepsSecrets):
 
         Raises:
             ConfigError: as the channel.
+            StageAbort: the same part of a round again.
         """
         recipe, now = self.channel.recipe, self.channel.round(plan)
+        if why := self.entered.why_not(plan):
+            raise StageAbort("enter", why, "server")
         fresh = all(known.plan.number == plan.number for known in self.rounds.values())
         self.rounds[now.tag] = now
         dealer = _boxes(self.directory, "dealer")

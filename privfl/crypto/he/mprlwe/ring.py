@@ -28,7 +28,8 @@ _TWIST = torch.exp(1j * math.pi / N * torch.arange(N // 2, dtype=torch.float64))
 _UNTWIST = _TWIST.conj().resolve_conj()
 _ROUND = 1.5 * 2.0**52
 """Added to a double below 2^51, it leaves the nearest integer in the low bits."""
-_ROUND_BITS = int(np.float64(_ROUND).view(np.int64))
+SHIFT = int(np.float64(_ROUND).view(np.int64))
+"""What rounding by `_ROUND` adds to the bits."""
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 """Limbs [3, k, N], the lowest first, or one limb of them [k, N]."""
@@ -45,13 +46,18 @@ def spectrum(coefficients: npt.NDArray[Any]) -> torch.Tensor:
 
 def product(left: torch.Tensor, right: torch.Tensor) -> npt.NDArray[np.int64]:
     """The exact integer coefficients [..., N] of a product of two spectra, not reduced."""
+    whole = shifted_product(left, right)
+    whole -= SHIFT
+    return whole
+
+
+def shifted_product(left: torch.Tensor, right: torch.Tensor) -> npt.NDArray[np.int64]:
+    """`product` with `SHIFT` added to every number, for who adds something to them all anyway."""
     folded = torch.fft.ifft(left * right)
     folded *= _UNTWIST
     values = torch.view_as_real(folded).flatten(-2)
     values += _ROUND
-    whole = values.view(torch.int64)
-    whole -= _ROUND_BITS
-    return whole.numpy()
+    return values.view(torch.int64).numpy()
 
 
 def carried(

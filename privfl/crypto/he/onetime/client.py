@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from privfl.core import Abort, Bounded, KeepsSecrets, KnownKeys, Mail, PartyKeys, RoundPlan
 from privfl.crypto.he.onetime.dealing import Dealing
-from privfl.crypto.he.onetime.message import DEALT, dealt_parts
+from privfl.crypto.he.onetime.message import dealt_message, dealt_parts
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.set_up import Occasions
-from privfl.crypto.he.wire import SignedMessage, digest
 
 
 class OneTimeClientParty(KeepsSecrets):
@@ -49,8 +48,6 @@ class OneTimeClientParty(KeepsSecrets):
         numbers = settings.scheme.encode(update, self.plan)
         short = ShortStream(settings.secrets).take(1)[0]
         body = encrypted(numbers, short, settings.secrets, topic, layout)
-        first = digest(body)
         dealt = Dealing(short, settings.threshold)
-        parts = dealt_parts(dealt, body, first, topic, who, self.occasions.heard, self.directory)
-        message = SignedMessage.signed(self.identity, DEALT, topic, who, parts, first)
-        return {"server": message.to_bytes()}
+        parts = dealt_parts(dealt, body, topic, who, self.occasions.heard, self.directory)
+        return {"server": dealt_message(self.identity, topic, parts).to_bytes()}

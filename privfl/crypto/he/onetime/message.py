@@ -1,8 +1,12 @@
 """What the parties of one-time-pad RLWE say to each other.
 
-A client speaks once: the encrypted contribution, the proof of its dealing, and for every decryptor
-a box with a share of its one-time key, all under one signature. Parts can be left out on the way,
-so a decryptor is handed its own box and no contribution.
+A client speaks once: the encrypted contribution in a box for the server, the proof of its dealing,
+and for every decryptor a box with a share of its one-time key, all under one signature. Parts can
+be left out on the way, so a decryptor is handed its own box and no contribution.
+
+The signature covers the contribution's box by its ephemeral key, its length and its tag. Client and
+server alone can make a box that they fit, so nobody in between can change what was signed, and
+nobody else is ever handed the box; a digest of all its bytes would cost more than encrypting them.
 """
 
 from __future__ import annotations
@@ -10,44 +14,51 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
+from hmac import compare_digest
 
 from privfl.core import Abort, Buffer, KnownKeys, PartyId, PartyKeys
 from privfl.crypto.he.onetime import dealing
 from privfl.crypto.he.onetime.dealing import REPS, ROWS, Dealing, Values
-from privfl.crypto.he.wire import Refused, SignedMessage, Topic, seal, unsealed
+from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, seal, unsealed
+from privfl.crypto.primitives.sealed_box import OVERHEAD
 
 DEALT, CHECKED, OPEN, SHARE = b"DEAL", b"CHCK", b"ASK ", b"SHAR"
 """Client to all: its contribution and dealing. Decryptor to server: whose dealings are good. Server
 to decryptors: whose shares to add. Decryptor to server: their sum.
 """
 CONTRIBUTION, PROOF, BOXES = 0, 1, 2
-"""The parts of a client's message; a box for each decryptor from the third on."""
+"""The parts of a client's message: a box for the server, the proof, and a box for each decryptor
+from the third on.
+"""
 SALT = 32
 _ID = 32
+_TAG = 16
 
 
 def dealt_parts(
     dealt: Dealing,
     body: Buffer,
-    first: bytes,
     topic: Topic,
     sender: PartyId,
     occasions: Mapping[PartyId, bytes],
     directory: KnownKeys,
 ) -> tuple[Buffer, ...]:
-    """The parts of a client's message: contribution, proof, boxes. ``first``: the digest of the
-    contribution; ``occasions``: what every
+    """The parts of a client's message: contribution, proof, boxes. ``occasions``: what every
     decryptor drew for this session, empty where it was not heard, and then its box is empty too.
 
     Raises:
-        Abort: the directory knows no box of a decryptor that was heard.
+        Abort: the directory knows no box of the server, or of a decryptor that was heard.
     """
+    servers = directory.boxes("server")
+    if not servers:
+        raise Abort(f"{sender} sends nothing: the directory knows no box of the server")
+    contribution = seal(servers[-1], body, contribution_purpose(topic, sender))
     plains = [
         secrets.token_bytes(SALT) + dealing.to_bytes(dealt.share(1 + j))
         for j in range(len(occasions))
     ]
     commitments = [committed(plain) for plain in plains]
-    root = root_of(topic, sender, first, commitments)
+    root = root_of(topic, sender, contribution_digest(contribution), commitments)
     proof = dealing.to_bytes(dealt.proof(dealing.challenge(root)))
     boxes: list[Buffer] = []
     for (who, occasion), plain in zip(occasions.items(), plains, strict=True):
@@ -56,7 +67,39 @@ def dealt_parts(
             raise Abort(f"{sender} cannot deal to {who}: the directory knows no box of it")
         purpose = purpose_of(topic, sender, who, occasion)
         boxes.append(seal(keys[-1], plain, purpose) if occasion else b"")
-    return (body, proof + b"".join(commitments), *boxes)
+    return (contribution, proof + b"".join(commitments), *boxes)
+
+
+def dealt_message(identity: PartyKeys, topic: Topic, parts: Parts) -> SignedMessage:
+    """These parts of a client's message, signed."""
+    first = contribution_digest(parts[CONTRIBUTION])
+    return SignedMessage.signed(identity, DEALT, topic, identity.who, parts, first)
+
+
+def contribution_digest(box: Buffer) -> bytes:
+    """What is signed of the box with the contribution: its ephemeral key, length and tag."""
+    ends = bytes(box[:32]) + bytes(box[-_TAG:])
+    size = len(box).to_bytes(8, "little")
+    return sha256(b"privfl/onetime/contribution/1\x00" + size + ends).digest()
+
+
+def contribution_purpose(topic: Topic, sender: PartyId) -> bytes:
+    """What the box around a contribution is bound to."""
+    return b"one-time contribution " + _scene(topic, sender)
+
+
+def contribution_in(message: SignedMessage, server: PartyKeys, size: int) -> bytes:
+    """The encrypted contribution in a client's message, whose signature was verified.
+
+    Raises:
+        Refused: it is not what was signed, was not sealed to this server, or has another size.
+    """
+    (box,) = message.only([CONTRIBUTION])
+    if len(box) != size + OVERHEAD:
+        raise Refused(f"{len(box) - OVERHEAD} bytes are no contribution, which has {size}")
+    if not compare_digest(contribution_digest(box), message.digests[CONTRIBUTION]):
+        raise Refused("the content is not what was signed")
+    return unsealed(server, box, contribution_purpose(message.topic, message.sender))
 
 
 def committed(plain: Buffer) -> bytes:
@@ -65,8 +108,8 @@ def committed(plain: Buffer) -> bytes:
 
 
 def root_of(topic: Topic, sender: PartyId, body: bytes, commitments: Sequence[bytes]) -> bytes:
-    """What the challenge follows from: the round, the client, the digest of its contribution, and
-    all commitments.
+    """What the challenge follows from: the round, the client, what is signed of its contribution,
+    and all commitments.
     """
     return sha256(
         b"privfl/onetime/root/1\x00" + _scene(topic, sender) + body + b"".join(commitments)

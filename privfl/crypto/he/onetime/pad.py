@@ -13,7 +13,18 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import Buffer
-from privfl.crypto.he.mprlwe.ring import BLOCK, LIMBS, N, Small, Words, carried, product, spectrum
+from privfl.crypto.he.mprlwe.ring import (
+    BLOCK,
+    LIMBS,
+    SHIFT,
+    N,
+    Small,
+    Words,
+    carried,
+    product,
+    shifted_product,
+    spectrum,
+)
 from privfl.crypto.he.mprlwe.sampling import Stream
 from privfl.crypto.he.onetime.parameters import SIGMA, TAIL, Layout, Secrets
 from privfl.crypto.he.wire import Numbers, Topic
@@ -79,11 +90,11 @@ def encrypted(
     """
     out = np.empty((LIMBS, layout.blocks, N), dtype="<u4")
     public, errors, key = PublicPolynomials(topic), ShortStream(secrets), spectrum(short)
-    moved_up = layout.top * np.array(layout.weights, dtype=np.int64).sum(axis=0)
+    moved_up = layout.top * np.array(layout.weights, dtype=np.int64).sum(axis=0) - SHIFT
     for start in range(0, layout.blocks, BLOCK):
         block = slice(start, min(start + BLOCK, layout.blocks))
         here = block.stop - start
-        limbs = product(spectrum(public.take(here)), key)
+        limbs = shifted_product(spectrum(public.take(here)), key)
         limbs[0] += errors.take(here)
         limbs += moved_up[:, None, None]
         flat = torch.from_numpy(limbs).view(LIMBS, here * N)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from privfl.core import Buffer, ClientId
+
+_LARGE = 1 << 20
+_PAGE = 4096
 
 
 class Parked:
@@ -15,7 +22,8 @@ class Parked:
 
     The server adds contributions as they come, and only later hears whose dealings are bad and have
     to be taken out again. So that its memory does not grow with the cohort, what clients sent waits
-    on disk. It is what travelled, and says no more there than on the wire.
+    on disk. It is what travelled, and says no more there than on the wire. What is large is written
+    past the system's cache, where the file system can: the cache would be memory too.
 
     >>> parked = Parked()
     >>> parked.put(7, b"four")
@@ -27,6 +35,7 @@ class Parked:
         self._place: dict[ClientId, tuple[int, int]] = {}
         self._end = 0
         self._file: int | None = None
+        self._aligned: mmap.mmap | None = None
 
     def put(self, client: ClientId, body: Buffer) -> None:
         """Put aside what a client sent."""
@@ -35,9 +44,29 @@ class Parked:
             os.unlink(path)
         left = memoryview(body).cast("B")
         self._place[client] = self._end, len(left)
+        if len(left) >= _LARGE:
+            left = self._page_by_page(left)
         while left:
             written = os.pwrite(self._file, left, self._end)
             self._end, left = self._end + written, left[written:]
+
+    def _page_by_page(self, left: memoryview) -> memoryview:
+        """Write past the cache, in whole pages; what is left to be written where that fails."""
+        size = -(-len(left) // _PAGE) * _PAGE
+        if self._file is None or self._end % _PAGE or sys.platform != "linux":
+            return left
+        if self._aligned is None or len(self._aligned) < size:
+            self._aligned = mmap.mmap(-1, size)
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT)
+            self._aligned[: len(left)] = left
+            with memoryview(self._aligned)[:size] as pages:
+                written = os.pwrite(self._file, pages, self._end)
+            if written == size:
+                self._end, left = self._end + size, left[len(left) :]
+        fcntl.fcntl(self._file, fcntl.F_SETFL, flags)
+        return left
 
     def get(self, client: ClientId) -> bytes:
         """What a client sent.
@@ -58,7 +87,7 @@ class Parked:
         """Forget all."""
         if self._file is not None:
             os.close(self._file)
-        self._file, self._place, self._end = None, {}, 0
+        self._file, self._aligned, self._place, self._end = None, None, {}, 0
 
     def __del__(self) -> None:
         self.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from privfl.core import ConfigError, Member, PartyId, Received, Rows, Total
+from privfl.core import ConfigError, Member, PartyId, PartyKeys, Received, Rows, Total
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, pad
-from privfl.crypto.he.onetime.members import OneTimeDecryptor, OneTimeServer
+from privfl.crypto.he.onetime.members import OneTimeClient, OneTimeDecryptor, OneTimeServer
 from privfl.crypto.he.onetime.message import CONTRIBUTION, DEALT, SHARE, id_of, ids_in
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.view import messages_in, rows_of
@@ -20,16 +20,18 @@ Shares = dict[int, dealing.Values]
 def opened(
     settings: OneTimeSettings, received: Received, members: Mapping[PartyId, Member]
 ) -> Rows | Total | None:
-    """Every row whose contribution and enough of whose shares the coalition has; the sum, for the
-    server; nothing, for anybody else.
+    """Every row of which the coalition has enough shares, for the server, to which contributions
+    are sealed; the sum, for the server alone; nothing, for anybody else.
     """
+    draws = [m.draw for m in members.values() if isinstance(m, OneTimeServer | OneTimeClient)]
+    settings = draws[0].settings(settings) if draws else settings
     whole: dict[PartyId, SignedMessage] = {}
     shares: dict[PartyId, Shares] = {}
     answers: dict[PartyId, SignedMessage] = {}
     holders = {
         settings.decryptors.index(who): member
         for who, member in members.items()
-        if isinstance(member, OneTimeDecryptor)
+        if isinstance(member, OneTimeDecryptor | OneTimeClient) and who in settings.decryptors
     }
     for sent in messages_in(received, ()):
         if sent.kind == SHARE:
@@ -44,25 +46,30 @@ def opened(
             except (Refused, ValueError):
                 continue
             shares.setdefault(sent.sender, {})[1 + index] = found
+    server = next((m for m in members.values() if isinstance(m, OneTimeServer)), None)
+    if server is None:
+        return None
     rows = {
         who: row
         for who, sent in whole.items()
-        if (row := summed(settings, [sent], shares.get(who, {}))) is not None
+        if (row := summed(settings, server.identity, [sent], shares.get(who, {}))) is not None
     }
-    if rows:
-        return rows_of(rows)
-    server = next((m for m in members.values() if isinstance(m, OneTimeServer)), None)
-    return None if server is None else _sum(settings, server, list(answers.values()), whole)
+    return rows_of(rows) if rows else _sum(settings, server, list(answers.values()), whole)
 
 
 def _share(
-    settings: OneTimeSettings, sent: SignedMessage, index: int, member: OneTimeDecryptor
+    settings: OneTimeSettings,
+    sent: SignedMessage,
+    index: int,
+    member: OneTimeDecryptor | OneTimeClient,
 ) -> dealing.Values:
     who, dealt = settings.decryptors[index], (settings.holders, settings.threshold)
     return message.share_in(sent, index, dealt, who, member.identity, member.memory.occasion)[:N]
 
 
-def summed(settings: OneTimeSettings, sent: list[SignedMessage], shares: Shares) -> Total | None:
+def summed(
+    settings: OneTimeSettings, server: PartyKeys, sent: list[SignedMessage], shares: Shares
+) -> Total | None:
     """The sum of these messages from shares of the sum of their keys, where there are enough."""
     if len(shares) < settings.threshold or not sent:
         return None
@@ -72,12 +79,9 @@ def summed(settings: OneTimeSettings, sent: list[SignedMessage], shares: Shares)
         plan = topic.plan()
         count = len(sent)
         layout = replace(settings.layout(plan), reach=settings.reach(count))
-        bodies = [m.only([CONTRIBUTION])[0] for m in sent]
-        if any(len(body) != layout.size for body in bodies):
-            return None
         total = pad.empty(layout)
-        for body in bodies:
-            pad.add(total, body)
+        for m in sent:
+            pad.add(total, message.contribution_in(m, server, layout.size))
         digits = pad.unmasked(total, short, topic, layout)
         if digits is None:
             return None
@@ -105,7 +109,8 @@ def _sum(
         except (Refused, ValueError):
             continue
     for names, some in shares.items():
-        found = summed(settings, [m for m in whole.values() if id_of(m) in names], some)
+        chosen = [m for m in whole.values() if id_of(m) in names]
+        found = summed(settings, server.identity, chosen, some)
         if found is not None:
             return found
     return None
