@@ -128,7 +128,7 @@ class Told:
             return honest.public[WEIGHTS]
         if HIDDEN in honest.public:
             known = sum(m.fixed.dealt.weights[:, 0] for m in both if m and m.fixed)
-            return honest.public[HIDDEN][:-1] + known
+            return (honest.public[HIDDEN][:-1] + known) & ring_mask(honest.now.ring)
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
         return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 

@@ -136,6 +136,7 @@ class TwoServer:
 
     examples: ClassVar[Examples] = {
         "": {"bits": 8},
+        "malicious": {"bits": 8, "security": "malicious"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
         "fltrust": {"rule": FLTrust, "bits": 8},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},

@@ -144,7 +144,11 @@ def _change(
 
 
 def lies_about_its_norm() -> Liars:
-    """A client whose row is as long as it likes, beside the square of another norm."""
+    """A client whose row is as long as it likes, beside the square of another norm.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such client.
+    """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
         for party in honest.values():
