@@ -7,7 +7,7 @@ its own, padded by z_b [K, d] of server b's. For a public vector e server b anno
     h = <e, A_b> - mu [n]    and    g = <e, z_b> - nu [K],
 
 and the other tests R_b h + g + omega = <e, a_b>, where omega = R_b mu + nu is dealt. A server that
-announces anything else must know R_b times the difference; the pad hides all else (`steps`).
+announces anything else must know R_b times the difference; the pad hides all else (`fixed_checks`).
 """
 
 from __future__ import annotations
