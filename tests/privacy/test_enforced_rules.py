@@ -22,8 +22,8 @@ from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import pack, unpack
 from privfl.crypto.primitives import backend
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.forged import ForgesFrames
-from privfl.hybrid.two_server.malicious.steps import Announce
 from privfl.hybrid.two_server.rushing import forges
 from privfl.hybrid.two_server.tampering import server_of
 from privfl.testing import PlayedRound, contributions

@@ -17,7 +17,7 @@ from privfl.crypto import mpc
 from privfl.crypto.mpc.machine import advance
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
-from privfl.hybrid.two_server.malicious.rows import Fixed
+from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
 from privfl.hybrid.two_server.rows import Blocks, Veil

@@ -13,9 +13,9 @@ from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_dealing import Own, received
+from privfl.hybrid.two_server.fixed_rows import FixedRows, surveyed
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.malicious.dealing import Own, received
-from privfl.hybrid.two_server.malicious.rows import FixedRows, surveyed
 from privfl.hybrid.two_server.parameters import (
     DEALT,
     SERVERS,

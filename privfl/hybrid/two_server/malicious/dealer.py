@@ -10,7 +10,7 @@ from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_o
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.malicious.dealing import Dealing
+from privfl.hybrid.two_server.fixed_dealing import Dealing
 from privfl.hybrid.two_server.malicious.letters import fitting, read_named
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, SEED, SERVERS, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe

@@ -15,7 +15,7 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.digits import gram, product, split
 from privfl.crypto.mpc.words import I64, U64
-from privfl.hybrid.two_server.malicious.dealing import (
+from privfl.hybrid.two_server.fixed_dealing import (
     Dealt,
     masks_of_pairs,
     masks_of_scores,

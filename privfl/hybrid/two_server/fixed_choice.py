@@ -15,8 +15,8 @@ from privfl.crypto.mpc import Authenticated
 from privfl.crypto.mpc.authentication import WORDS, OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import U64, ring_mask
+from privfl.hybrid.two_server.fixed_checks import DECIDED, fixed_of
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import DECIDED, fixed_of
 from privfl.hybrid.two_server.oblivious_selection import Chosen, Counted
 from privfl.hybrid.two_server.registers import CHOSEN, COUNT, SUM
 from privfl.hybrid.two_server.rows import row_sum
