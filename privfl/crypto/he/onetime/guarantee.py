@@ -54,6 +54,7 @@ def one_time_guarantee(settings: OneTimeSettings) -> Guarantee[Liars]:
         ),
         assumes=(TRUE_KEYS, lies.MAIL, *_assumed(settings)),
         shows="only the sum of {count} updates",
+        tapped=False,
         settings=lambda n: {
             "quorum": f"{settings.quorum(n)} clients, sums of fewer stay closed",
             "threshold": f"{t} of {k} decryptors open a sum",
