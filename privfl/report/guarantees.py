@@ -98,6 +98,14 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
             ("mean, malicious", {"security": "malicious"}),
             (
+                "krum, scores, malicious",
+                {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
+            ),
+            (
+                "cosine_filter, aggregate, malicious",
+                {"rule": along, "reveal": "aggregate", "security": "malicious"},
+            ),
+            (
                 "fltrust, scores, malicious",
                 {"rule": trust, "reveal": "scores", "security": "malicious"},
             ),

@@ -145,8 +145,13 @@ class Survey(KeepsSecrets):
         self._coins = stream(self.coin, now.library)
         more = 0 if self.direction is None else DIRECTION_DIGITS
         self._parts = np.zeros((now.rows + more, now.digits * n), dtype=np.int64)
-        self.inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
+        self.inner: U64 = np.zeros((n, n) if self.all_pairs else n, dtype=np.uint64)
         self.weight: U64 = np.zeros(n, dtype=np.uint64)
+
+    @property
+    def all_pairs(self) -> bool:
+        """Whether rows are multiplied with all others here: fixed rows are not."""
+        return self.now.gram and not self.now.malicious
 
     def take(self, start: int, stop: int, block: U64) -> Int8[Tensor, "digits n width"] | None:
         """One block of the rows; its digits, or None where it is the weights."""
@@ -156,7 +161,7 @@ class Survey(KeepsSecrets):
             return None
         digits, left = split(block, now.digits), self._left(start, stop)
         self._parts += product(left, digits.reshape(now.digits * self.n, stop - start)).numpy()
-        if now.gram:
+        if self.all_pairs:
             self.inner += gram(digits)
         else:
             self.inner += np.einsum("nd,nd->n", block, block)

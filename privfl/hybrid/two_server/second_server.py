@@ -190,6 +190,11 @@ def checked_direction(
     told, direction = read_direction(head, now.plan.d)
     if told != NOBODY and not recipe.traits.directed:
         raise Malformed("a direction for a rule that has none")
+    if told == UNKNOWN and not recipe.traits.late:
+        why = (
+            "the server says that it knows no reference yet, and this rule's is known in any round"
+        )
+        raise StageAbort("agree", why, "server")
     if direction is not None and not now.signs and np.count_nonzero(direction.values) < 2:
         why = (
             "the server's reference has a single coordinate, and comparing with it would tell"
