@@ -318,6 +318,7 @@ def network(quick: bool) -> Iterator[Row]:
         for each in (0.1, 5.0):
             times = [count * each + a + b for count, a, b in ((exchanges, client, server), theirs)]
             yield cost(name, PEER, f"s a round, {each:g} s an exchange", *times)
+    yield cost(name, "3 promised", "exchanges a round", exchanges, 3.0, target=1)
 
 
 def ten_thousand(quick: bool) -> Iterator[Row]:

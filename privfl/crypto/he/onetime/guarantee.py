@@ -84,7 +84,7 @@ def _figures(settings: OneTimeSettings, n: int) -> dict[str, str]:
     }
     return {
         what: ("never" if log2 == -math.inf else f"with probability 2^{log2:.1f} a session")
-        + f" where {settings.corrupt:.0%} of {n} clients are corrupt"
+        + f" where {math.floor(settings.corrupt * n + 1e-9)} of {n} clients are corrupt"
         for what, log2 in said.items()
     }
 
