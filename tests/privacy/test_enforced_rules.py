@@ -17,7 +17,7 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import KEYS, FailedMac, OpenChecked
 from privfl.crypto.mpc.dcf import Corrections, evaluate, generate
-from privfl.crypto.mpc.machine import Authenticated, Machine
+from privfl.crypto.mpc.machine import Authenticated
 from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import pack, unpack
 from privfl.crypto.primitives import backend
@@ -256,7 +256,7 @@ def pair(values, draw):
     mine = words(*whole.shape)
     nothing = first_preprocessing(bytes(32), Demand(), backend())
     return [
-        Machine(
+        TwoPartyMachine(
             first=first,
             names=("server", "server/1"),
             ring=40,

@@ -37,7 +37,7 @@ class Choose:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ChoiceKnown:
     """The choice is open."""
 
     def act(self, machine: Machine) -> None:
@@ -72,7 +72,7 @@ class HiddenSum:
         machine.shares[SUM] = total & ring_mask(now.ring)
 
 
-OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), Known(), Chosen())
+OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), ChoiceKnown(), Chosen())
 """The steps to weights that both servers know."""
 
 

@@ -218,7 +218,7 @@ def masks_of_compared(own: Own, last: U64) -> U64:
 
 
 @dataclass(repr=False)
-class Dealing(KeepsSecrets):
+class FixedDealing(KeepsSecrets):
     """The dealer's act: from both servers' seeds and the clients', what each server gets."""
 
     now: TwoServerParameters

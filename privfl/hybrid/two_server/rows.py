@@ -43,7 +43,7 @@ def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
 
 
 @runtime_checkable
-class Blocks(Protocol):
+class RowBlocks(Protocol):
     """Rows that are handed out block by block."""
 
     def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
@@ -323,7 +323,7 @@ def combined(weights: U64, block: U64) -> U64:
     return out
 
 
-def row_sum(now: TwoServerParameters, rows: Blocks, weights: U64) -> U64:
+def row_sum(now: TwoServerParameters, rows: RowBlocks, weights: U64) -> U64:
     """The products weights^T rows over all words that are summed, modulo 2^64 whatever the
     ring.
     """
