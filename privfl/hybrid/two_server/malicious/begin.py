@@ -26,7 +26,7 @@ from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
 from privfl.hybrid.two_server.sealing import unseal_dealt
 
-LEFT_OUT = "the seeds that it told servers and dealer are not the same"
+LEFT_OUT = "what it told both servers and the dealer is not the same, or one of the three says so"
 Rows = Callable[[list[int]], tuple[FixedRows | SeedRows, MaskedRows]]
 """A server's rows, and what clients fixed of them, of those places of the cohort that are left."""
 
