@@ -17,7 +17,7 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import KEYS, FailedMac, OpenChecked
 from privfl.crypto.mpc.dcf import Corrections, evaluate, generate
-from privfl.crypto.mpc.machine import Authenticated
+from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine
 from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import pack, unpack
 from privfl.crypto.primitives import backend
