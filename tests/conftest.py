@@ -1,10 +1,180 @@
-"""Shapes in annotations are checked while tests run; small nets run on one thread."""
+"""Every annotation of privfl, shapes included, is checked while tests run; small nets run on one
+thread.
 
+`jaxtyping.install_import_hook` checks the same, but binds the signature and checks the parameters
+twice at each call, which doubled the time of the whole suite. Here a call is checked once, by
+beartype, and only functions that speak of arrays get a scope of their own for their shapes.
+"""
+
+import ast
+import functools
+import importlib.machinery
+import inspect
 import os
+import sys
+import types
+import typing
+import zlib
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import torch
-from jaxtyping import install_import_hook
+from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintException
+from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
+PACKAGE, MARK = "privfl", "__checked__"
+CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
+
+
+def of_arrays(hint):
+    """Whether a shape stands anywhere in a hint."""
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return True
+    inner = hint if isinstance(hint, list) else typing.get_args(hint)
+    return any(of_arrays(each) for each in inner)
+
+
+def resolved(fn):
+    """The hints of a function; what names a class that does not exist yet is not checked."""
+
+    def one(hint):
+        def probe(value: hint): ...
+
+        try:
+            return typing.get_type_hints(probe, fn.__globals__, include_extras=True)["value"]
+        except Exception:
+            return typing.Any
+
+    return {name: one(hint) for name, hint in fn.__annotations__.items()}
+
+
+def hollow(fn, hints):
+    """The same signature over cells that hold nothing: what beartype compiles its check from."""
+    cells = tuple(types.CellType() for _ in fn.__code__.co_freevars)
+    copy = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
+    copy.__kwdefaults__, copy.__annotations__ = fn.__kwdefaults__, hints
+    copy.__qualname__, copy.__module__ = fn.__qualname__, fn.__module__
+    return copy
+
+
+def strict(empty):
+    """The check of a signature; nothing of a hint that beartype refuses, such as a variable that is
+    bound to a class by its name.
+    """
+    try:
+        return CHECK(empty)
+    except BeartypeDecorHintException:
+        hints = empty.__annotations__
+        for name, hint in hints.items():
+            empty.__annotations__ = {name: hint}
+            try:
+                CHECK(empty)
+            except BeartypeDecorHintException:
+                hints = {**hints, name: typing.Any}
+        empty.__annotations__ = hints
+        return CHECK(empty)
+
+
+@functools.cache
+def compiled(module, code):
+    """The checks compiled so far for a piece of code: a function inside another is defined anew
+    at each call of that one, and shares them.
+    """
+    return []
+
+
+def guarded(check, fn, arrays):
+    """The check, unless a test has turned it off by jaxtyping's own switch, to see what happens
+    outside of tests. The shapes that one call binds hold for this call alone.
+    """
+
+    @functools.wraps(fn)
+    def plain(*args, **kwargs):
+        return (fn if config.jaxtyping_disable else check)(*args, **kwargs)
+
+    @functools.wraps(fn)
+    def scoped(*args, **kwargs):
+        if config.jaxtyping_disable:
+            return fn(*args, **kwargs)
+        with jaxtyped("context"):
+            return check(*args, **kwargs)
+
+    return scoped if arrays else plain
+
+
+def checked(fn):
+    """A function, or the constructor of a dataclass, whose arguments and result are checked."""
+    if isinstance(fn, type):
+        if is_dataclass(fn) and isinstance(fn.__init__, types.FunctionType):
+            fn.__init__ = checked(fn.__init__)
+        return fn
+    if hasattr(fn, "__wrapped__"):
+        return fn
+    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
+        return jaxtyped(fn, typechecker=CHECK)  # beartype alone would check at the first step
+    known = compiled(fn.__module__, fn.__code__)
+    found = next((each for each in known if each[0] == fn.__annotations__), None)
+    if found is None:
+        hints = resolved(fn)
+        empty = hollow(fn, hints)
+        found = (fn.__annotations__, empty, strict(empty), any(map(of_arrays, hints.values())))
+        known.append(found)
+    _, empty, check, arrays = found
+    if check is empty:
+        return fn
+    own = types.FunctionType(check.__code__, check.__globals__, fn.__name__)
+    own.__kwdefaults__ = {
+        name: fn if value is empty else value for name, value in check.__kwdefaults__.items()
+    }
+    return guarded(own, fn, arrays)
+
+
+class Marked(ast.NodeTransformer):
+    """Puts the mark next to every function and above every class."""
+
+    def visit_FunctionDef(self, node):
+        self.generic_visit(node)
+        node.decorator_list.append(ast.copy_location(ast.Name(MARK, ast.Load()), node))
+        return node
+
+    def visit_ClassDef(self, node):
+        self.generic_visit(node)
+        node.decorator_list.insert(0, ast.copy_location(ast.Name(MARK, ast.Load()), node))
+        return node
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Loads a module with its functions marked, and keeps its bytecode under a name of its own."""
+
+    ending = f".checked-{zlib.crc32(Path(__file__).read_bytes()):08x}.pyc"
+
+    def source_to_code(self, data, path, *, _optimize=-1):
+        tree = Marked().visit(ast.parse(data, path))
+        return compile(tree, path, "exec", dont_inherit=True, optimize=_optimize)
+
+    def get_data(self, path):
+        return super().get_data(path.replace(".pyc", self.ending))
+
+    def set_data(self, path, data, **mode):
+        super().set_data(path.replace(".pyc", self.ending), data, **mode)
+
+    def exec_module(self, module):
+        vars(module)[MARK] = checked
+        super().exec_module(module)
+
+
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target) if name.split(".")[0] == PACKAGE else None
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+if sys.version_info < (3, 12):  # later ones remember by themselves what a protocol asks for
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
-install_import_hook("privfl", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+sys.meta_path.insert(0, Finder)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, cost
-from privfl.aggregators import CosineFilter, Krum, Mean
+from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import (
     Bounded,
     Context,
@@ -26,13 +26,18 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
-from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
+from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.client import integers
+from privfl.hybrid.two_server.fixed_checks import Announce
+from privfl.hybrid.two_server.fixed_choice import HIDDEN
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
+from privfl.hybrid.two_server.opened_scores import SCORES
 from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
 from privfl.hybrid.two_server.registers import WEIGHTS
+from privfl.hybrid.two_server.rules.krum import GRAM
 from privfl.hybrid.two_server.tampering import server_of
 
 N, D = 7, 6
@@ -49,18 +54,30 @@ def held(seed: int = 0) -> torch.Tensor:
 
 
 ALONG = torch.ones(D)
+FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
+ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
 CHANNELS: Mapping[str, TwoServer] = {
     "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
     "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
     "krum, selection": TwoServer(Krum(f=1, m=3), bits=8),
     "krum, aggregate": TwoServer(Krum(f=1, m=3), reveal="aggregate", bits=8, ring=40),
-    "cosine filter, selection": TwoServer(
-        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, bits=8
-    ),
-    "cosine filter, aggregate": TwoServer(
-        CosineFilter(-0.2, lambda rows, context: ALONG), ring=64, reveal="aggregate", bits=8
-    ),
+    "cosine filter, selection": TwoServer(FILTER, ring=64, bits=8),
+    "cosine filter, aggregate": TwoServer(FILTER, ring=64, reveal="aggregate", bits=8),
 }
+TRUST = FLTrust(lambda context: ALONG)
+ENFORCED: Mapping[str, TwoServer] = {
+    f"{name}, malicious": TwoServer(rule, reveal=reveal, bits=8, security="malicious", ring=ring)
+    for name, rule, reveal, ring in (
+        ("mean, selection", Mean(weighted=False), "selection", 40),
+        ("mean, scores", Mean(), "scores", 32),
+        ("krum, scores", Krum(f=1, m=3), "scores", 40),
+        ("fltrust, scores", TRUST, "scores", 40),
+        ("cosine filter, scores", FILTER, "scores", 40),
+        ("cosine filter, selection", ABOVE, "selection", 40),
+        ("cosine filter, aggregate", ABOVE, "aggregate", 40),
+    )
+}
+"""Where the rule itself is enforced, not only the size of a sum."""
 
 
 @dataclass
@@ -91,6 +108,7 @@ class Told:
         )
         outcome = drive(opener, parties, lies)
         self.opened: Opened[Total] | None = outcome.opened
+        self.aborts = outcome.aborts
 
     @property
     def passed(self) -> bool:
@@ -108,14 +126,21 @@ class Told:
             return np.zeros(0, dtype=np.uint64)
         if WEIGHTS in honest.public:
             return honest.public[WEIGHTS]
+        if HIDDEN in honest.public:
+            known = sum(m.fixed.dealt.weights[:, 0] for m in both if m and m.fixed)
+            return (honest.public[HIDDEN][:-1] + known) & ring_mask(honest.now.ring)
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
         return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 
     @property
     def wrong(self) -> bool:
-        """Whether the honest server let a sum pass that is not of enough whole accepted rows."""
+        """Whether the honest server let a sum pass that is not of enough whole accepted rows; where
+        the rule is enforced, that is not the rule's.
+        """
         if not self.passed:
             return False
+        if self.channel.security == "malicious":
+            return self._another()
         server = self.machines["server/1" if self.liar == "server" else "server"]
         weights, recipe = self.weights(), self.channel.recipe
         machine = server.machine
@@ -127,6 +152,40 @@ class Told:
         )
         exact = not recipe.traits.exact or len(picked) == recipe.traits.exact
         return not (picked <= set(machine.valid) and (len(picked) >= least or not picked) and exact)
+
+    def _another(self) -> bool:
+        """Whether the honest server let pass another sum than the rule's of the rows that take
+        part, or opened anything else on the way.
+        """
+        server = self.machines["server/1" if self.liar == "server" else "server"]
+        machine = server.machine
+        if machine is None or len(machine.valid) < server.now.quorum:
+            return True
+        now = machine.now
+        whole = [integers(now, Bounded(i, self.rows[i], 1.0)) for i in range(N)]
+        rows = np.stack(whole).view(np.int64)[list(machine.positions)]
+        values, valid = rows[:, :D], list(machine.valid)
+        scores = [(values * values).sum(axis=1)]
+        if machine.direction is not None:
+            scores = [values @ machine.direction.values, *scores]
+        if SCORES in machine.public:
+            opened = signed(machine.public[SCORES], now.ring)
+            if (opened != np.stack(scores)[:, valid]).any():
+                return True
+        exact = values[valid] @ values[valid].T
+        if GRAM in machine.public and (signed(machine.public[GRAM], now.ring) != exact).any():
+            return True
+        weights = self.weights().view(np.int64)
+        expected = np.zeros(len(rows), dtype=np.int64)
+        expected[valid] = scores[0][valid] > 0 if self.channel.rule is ABOVE else 1
+        by_score = SCORES in machine.public or GRAM in machine.public
+        if not by_score and (weights != expected).any():
+            return True
+        if self.opened is None or self.liar == "server" or self.channel.recipe.traits.hidden:
+            return bool(set(np.flatnonzero(weights)) - set(valid))  # that share nothing tags
+        total = weights @ rows
+        mean = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
+        return not now.weighted and not torch.equal(self.opened.what.value, mean)
 
 
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
@@ -179,14 +238,16 @@ def _added(step: Step, body: bytes, ring: int, at: float, amount: int) -> bytes:
     return pack(words, ring) + body[size * (ring // 8) :]
 
 
-def fuzz(count: int, seed: int = 0) -> tuple[int, int, int]:
+def fuzz(
+    count: int, seed: int = 0, channels: Mapping[str, TwoServer] = CHANNELS
+) -> tuple[int, int, int]:
     """So many lies, in turn at every frame of either server under every channel: how many results
     were let pass, how many of them were wrong, and how many frames there are.
     """
     draw = np.random.default_rng(seed)
     places = [
         (channel, liar, number)
-        for channel in CHANNELS.values()
+        for channel in channels.values()
         for liar in SERVERS
         for number in range(len(frames(channel, liar)))
     ]
@@ -208,12 +269,13 @@ def aborts(
     runs: int,
     seed: int,
     powers: Sequence[int] = (20, 39, 63),
+    what: type = ObliviousSum,
 ) -> float:
-    """How often a lie of one of these powers of two on a hidden weight ends the round."""
+    """How often a lie of one of these powers of two ends the round: on a hidden weight, or in the
+    first message of another kind of step.
+    """
     draw = np.random.default_rng(seed)
-    number = next(
-        i for i, (step, _) in enumerate(frames(channel, liar)) if isinstance(step, ObliviousSum)
-    )
+    number = next(i for i, (step, _) in enumerate(frames(channel, liar)) if isinstance(step, what))
     ended = 0
     for _ in range(runs):
         forge = adds(number, 1 << int(draw.choice(powers)), draw)
@@ -223,15 +285,27 @@ def aborts(
 
 def two_server_lies(quick: bool) -> Iterator[Row]:
     """A thousand lies at every frame of either server, none of which may get a wrong sum past the
-    other; and how often one lie ends the round, on two honest data sets.
+    other, nor, where the rule is enforced, another result than the rule's; and how often one lie
+    ends the round, on two honest data sets.
     """
     count = 100 if quick else 1000
     passed, wrong, places = fuzz(count)
     name = f"{count} lies, {places} frames"
     yield Row(name, "none", "wrong sums let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
     yield cost(name, "all", "rounds that went on", float(passed), float(count))
+    passed, wrong, places = fuzz(count, channels=ENFORCED)
+    name = f"malicious: {count} lies, {places} frames"
+    yield Row(name, "none", "wrong results let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
+    yield cost(name, "all", "rounds that went on", float(passed), float(count))
     channel = CHANNELS["krum, aggregate"]
-    one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))
     spread = 4 * math.sqrt(0.5 / count)
+    one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))
     same = 1.0 if abs(one - two) <= spread else 0.0
     yield Row("a weight off by 2^20 or more", "another data set", "aborts", one, two, same, 1.0)
+    channel = ENFORCED["fltrust, scores, malicious"]
+    one, two = (
+        aborts(channel, rows, "server", count, 3, (62, 63), Announce)
+        for rows in (held(0), -0.1 * held(1))
+    )
+    same = 1.0 if abs(one - two) <= spread else 0.0
+    yield Row("a product off by 2^62 or more", "another data set", "aborts", one, two, same, 1.0)

@@ -77,7 +77,7 @@ def least_spread(inner: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> lis
     best, least = guess, top_eigenvalue(inner, guess)
     middle = about(inner, mask(n, torch.tensor(guess)).to(inner.dtype) / len(guess))
     order = [int(i) for i in middle.diagonal().argsort(stable=True)]
-    stack: list[tuple[int, list[int]]] = [(0, [])]
+    stack: list[tuple[int, list[int], float]] = [(0, [], 0.0)]
     while stack:
         nodes -= 1
         if nodes < 0:
@@ -85,14 +85,14 @@ def least_spread(inner: Float[Tensor, "n n"], f: int, nodes: int = NODES) -> lis
                 f"SMEA: the exact search over {n} rows with f={f} is too long; CAF(f={f}) weighs"
                 " rows by the same measure fast."
             )
-        depth, rows = stack.pop()
-        spread = top_eigenvalue(inner, rows) if len(rows) > 1 else 0.0
+        depth, rows, spread = stack.pop()
         if spread >= least:
             continue
         if len(rows) == n - f:
             best, least = rows, spread
             continue
         if depth - len(rows) < f:
-            stack.append((depth + 1, rows))
-        stack.append((depth + 1, [*rows, order[depth]]))
+            stack.append((depth + 1, rows, spread))
+        more = [*rows, order[depth]]
+        stack.append((depth + 1, more, top_eigenvalue(inner, more) if len(more) > 1 else 0.0))
     return sorted(best)

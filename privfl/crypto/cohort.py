@@ -1,16 +1,40 @@
-"""What every protocol of a cohort asks alike: whose place a message claims, and whether enough
-clients are left.
+"""What every protocol of a cohort asks alike: whether a round is entered again, whose place a
+message claims, and whether enough clients are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from privfl.core import ClientId, ConfigError, PartyId, RoundPlan, client_of, client_party
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 
 _NAMED = 8
+
+
+@dataclass
+class Entered:
+    """The rounds that a member entered, each part of one once."""
+
+    parts: set[tuple[bytes, int, str]] = field(default_factory=set)
+
+    def why_not(self, plan: RoundPlan) -> str | None:
+        """Note that a round is entered; or why it must not be, where it was before.
+
+        >>> entered, plan = Entered(), RoundPlan(0, (1, 2), d=3, l2=1.0)
+        >>> entered.why_not(plan), bool(entered.why_not(plan))
+        (None, True)
+        """
+        this = (plan.session, plan.number, plan.part)
+        if this in self.parts:
+            return (
+                f"round {plan.number} was entered before: two answers about the same updates could"
+                " open one of them"
+            )
+        self.parts.add(this)
+        return None
 
 
 def member_of(plan: RoundPlan, who: PartyId) -> ClientId:

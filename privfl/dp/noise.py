@@ -68,6 +68,10 @@ def write_normals(
     last bits of a release can learn more than the ideal Gaussian tells (Mironov 2012). The discrete
     mechanisms have no such gap.
     """
+    if out.dtype not in (torch.float32, torch.float64):
+        return out.copy_(write_normals(torch.empty(len(out)), deviation, noise))
+    written = out.detach().numpy()
+    double = out.dtype == torch.float64
     n = out.shape[0]
     pairs = (n + 1) // 2
     size = (
@@ -84,29 +88,47 @@ def write_normals(
             else None
         )
         refined = None if few is None else _refined(drawn[few], noise)
-        whole = torch.from_numpy(raw)  # float32 takes the place of the words that it is made from
-        values = (
-            whole.to(torch.float64)
-            if out.dtype == torch.float64
-            else whole.view(torch.float32).copy_(whole)
-        )
+        # float32 takes the place of the words that it is made from
+        values = raw.astype(np.float64) if double else raw.view(np.float32)
+        if not double:
+            np.copyto(values, raw, casting="unsafe")
         radius, angle = values[:m], values[m:]
-        radius.mul_(2.0**-31).log_().mul_(-2 * deviation**2).sqrt_()
+        radius *= values.dtype.type(2.0**-31)
+        with np.errstate(divide="ignore"):  # a zero is one of the few
+            np.log(radius, out=radius)
+        radius *= values.dtype.type(-2 * deviation**2)
+        np.sqrt(radius, out=radius)
         if refined is not None:
-            radius[torch.from_numpy(few)] = (refined * deviation).to(radius.dtype)
-        first, second = out[2 * start : 2 * start + m], out[2 * start + m : 2 * (start + m)]
-        torch.cos(angle.mul_(torch.pi * 2.0**-31), out=first).mul_(radius)
-        torch.mul(
-            angle.sin_()[: len(second)], radius[: len(second)], out=second
-        )  # one shorter at the end of an odd length
+            radius[few] = refined * deviation
+        angle *= values.dtype.type(math.pi * 2.0**-31)
+        first, second = written[2 * start : 2 * start + m], written[2 * start + m : 2 * (start + m)]
+        _turn(angle, first)  # one sine more than asked for at the end of an odd length
+        first *= radius
+        np.multiply(angle[: len(second)], radius[: len(second)], out=second)
     return out
 
 
-def _refined(drawn: npt.NDArray[np.int32], noise: NoiseSource) -> Tensor:
+def _turn(angle: npt.NDArray[np.floating], cosine: npt.NDArray[np.floating]) -> None:
+    """Write cosines, and sines in the angles' place: numpy takes a quarter of torch's time in
+    float32, and ten times as much in float64.
+    """
+    if angle.dtype == np.float32:
+        np.cos(angle, out=cosine)
+        np.sin(angle, out=angle)
+    else:
+        there = torch.from_numpy(angle)
+        torch.cos(there, out=torch.from_numpy(cosine))
+        there.sin_()
+
+
+def _refined(drawn: npt.NDArray[np.int32], noise: NoiseSource) -> npt.NDArray[np.float64]:
     """Radii of numbers at both ends, with 53 more bits below the point: the tail then ends at 10.8,
     and no radius is a round number.
     """
-    return torch.from_numpy(np.sqrt(-2 * np.log((drawn + uniforms(len(drawn), noise)) * 2.0**-31)))
+    radii: npt.NDArray[np.float64] = np.sqrt(
+        -2 * np.log((drawn + uniforms(len(drawn), noise)) * 2.0**-31)
+    )
+    return radii
 
 
 class _Blocks:

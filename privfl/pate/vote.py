@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto import Plain
-from privfl.dp import Spent, spend
+from privfl.dp import PrivacyWarning, Spent, spend
 from privfl.dp.charges import stepped
 from privfl.dp.guarantee import central
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax, DataDependent
@@ -150,10 +151,13 @@ class PrivateVote:
 
         Args:
             votes: each client's labels [q] of the same queries, in one order; `UNANSWERED` is a
-                vote for nothing.
+                vote for nothing, and so is a label of no class: to stop there would tell of the
+                one client.
 
         Raises:
-            BadUpdate: no votes, different numbers of queries, or a label of no class.
+            BadUpdate: no votes, different numbers of queries, or labels that are no whole numbers.
+            ConfigError: the ledger holds charges of others than these clients, which no epsilon of
+                this vote could count.
             RoundFailed: the channel opened nothing, or what are no whole counts. It stays charged.
         """
         queries = _queries(votes, self.classes)
@@ -166,6 +170,7 @@ class PrivateVote:
         )
         self._journal.enter(stepped(plan.number, steps, self.neighbours))
         self._round += 1
+        spent = self._spent()
         self._session.enrol(cohort)
         ballots = {
             client: Bounded(client, ballot(labels, self.classes).flatten(), plan.l2)
@@ -179,20 +184,31 @@ class PrivateVote:
         summed, survivors, refused = counted(opened.what, opened.survivors, queries)
         counts = _whole(summed.view(queries, self.classes))
         labels = self.rule.answer(counts, self.noise)
-        [spent] = spend(self.ledger, self.delta)
         seen = self.rule.data_dependent(counts, self.delta, self.neighbours)
         tally = Tally(counts, survivors, {**opened.excluded, **refused}, seen)
         return Answers(labels, spent), tally
 
+    def _spent(self) -> Spent:
+        """What all votes have cost, in whatever way they end."""
+        spent = spend(self.ledger, self.delta)
+        if len(spent) > 1:
+            others = sorted({one.subject for one in spent} - {self.neighbours.unit})
+            raise ConfigError(
+                f"the ledger of this vote also charges {', '.join(others)}, and votes are charged"
+                " to clients, so no epsilon of it counts both: give it a ledger_file of its own."
+            )
+        return spent[0]
+
 
 def ballot(labels: Int[Tensor, " q"], classes: int) -> Float[Tensor, "q m"]:
-    """A one in the column of each query's label; a row of zeros for a vote for nothing.
+    """A one in the column of each query's label; a row of zeros for a vote for nothing, or for no
+    class.
 
-    >>> ballot(torch.tensor([1, UNANSWERED]), 3).tolist()
-    [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    >>> ballot(torch.tensor([1, UNANSWERED, 3]), 3).tolist()
+    [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     out = torch.zeros(len(labels), classes)
-    given = labels != UNANSWERED
+    given = (labels >= 0) & (labels < classes)
     out[given, labels[given].long()] = 1.0
     return out
 
@@ -242,7 +258,12 @@ def _queries(votes: Mapping[ClientId, Tensor], classes: int) -> int:
                 f" {labels.dtype} of shape {list(labels.shape)}."
             )
         if not bool(((labels >= UNANSWERED) & (labels < classes)).all()):
-            raise BadUpdate(f"client {client}: a vote is for no class out of {classes}.")
+            warnings.warn(
+                f"client {client}: a vote is for no class out of {classes}, and counts for"
+                " nothing.",
+                PrivacyWarning,
+                stacklevel=3,
+            )
     return lengths.pop()
 
 

@@ -39,7 +39,7 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
     defaults alone where nothing is listed here. ``root`` makes FLTrust's root update.
 
     >>> [words for words, _ in settings_of("secagg")]
-    ['semi_honest', 'active', 'forward_secrecy', 'fidelity: ideal']
+    ['semi_honest', 'active', 'keeps secrets', 'fidelity: ideal']
     """
     trust = FLTrust(root)
     along = CosineFilter(0.0, lambda rows, context: root(context))
@@ -47,7 +47,7 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
         "secagg": (
             ("semi_honest", {}),
             ("active", {"mode": "active"}),
-            ("forward_secrecy", {"forward_secrecy": True}),
+            ("keeps secrets", {"forward_secrecy": False}),
             ("fidelity: ideal", {"fidelity": "ideal"}),
         ),
         "additive_sharing": (
@@ -72,6 +72,10 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("2 of 3", {}),
             ("3 of 3", {"threshold": 3}),
             ("3 of 5, gaussian", {"holders": 5, "threshold": 3, "secrets": "gaussian"}),
+            (
+                "4 of 6 drawn clients",
+                {"committee": "clients", "holders": 6, "threshold": 4, "min_clients": 4},
+            ),
         ),
         "mp_rlwe": (
             ("2 of 3", {}),
@@ -92,6 +96,19 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("fltrust, scores", {"rule": trust, "reveal": "scores"}),
             ("fltrust, selection", {"rule": trust}),
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
+            ("mean, malicious", {"security": "malicious"}),
+            (
+                "krum, scores, malicious",
+                {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
+            ),
+            (
+                "cosine_filter, aggregate, malicious",
+                {"rule": along, "reveal": "aggregate", "security": "malicious"},
+            ),
+            (
+                "fltrust, scores, malicious",
+                {"rule": trust, "reveal": "scores", "security": "malicious"},
+            ),
         ),
         "sign_two_server": (
             ("aggregate", {"rule": trust}),

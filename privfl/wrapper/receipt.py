@@ -29,7 +29,8 @@ class Receipt:
     ``server_reads`` says what the server could read if it followed the protocol: every update, or
     only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
     party can do (the channel's ``guarantee`` says how); ``mail`` whether
-    the parties' letters were signed. Where ``fidelity`` is ideal no protocol
+    the parties' letters were signed; ``settings`` what else the guarantee hangs on, for a cohort of
+    this size (mode, quorum, threshold, who may be corrupt). Where ``fidelity`` is ideal no protocol
     ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
     ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
     ``epsilon_note`` where no claim can be made; ``statement`` says it in words, with the adversary.
@@ -44,6 +45,7 @@ class Receipt:
     read_by: str
     liars: Mapping[str, Power]
     fidelity: Fidelity
+    settings: Mapping[str, str]
     bytes_sent: int | None
     exchanges: int | None
     seconds: float | None
@@ -83,6 +85,7 @@ def of_round(
         read_by=said.read_by(plan),
         liars=said.liars(),
         fidelity=said.fidelity,
+        settings=said.settings(plan.n),
         bytes_sent=outcome.bytes_sent() if said.measured else None,
         exchanges=outcome.exchanges if said.measured else None,
         seconds=seconds if said.measured else None,
@@ -116,6 +119,7 @@ def of_nobody(
         read_by=said.read_by(plan),
         liars=said.liars(),
         fidelity=said.fidelity,
+        settings={},
         bytes_sent=0 if ran else None,
         exchanges=0 if ran else None,
         seconds=0.0 if ran else None,

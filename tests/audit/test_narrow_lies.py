@@ -40,10 +40,21 @@ FOUND_BY = {
 }
 
 
+def settings(name):
+    """What the test that must find the lie needs, and no more of the others; the benchmark
+    `dp_audit` finds them all by the default.
+    """
+    by = FOUND_BY[name]
+    pairs = 120 if by == "neighbours" else 8 if by == "charges" else 3
+    values = 20_000 if "noise" in by else 1_000
+    watched = 6_000 if by in ("each one's rate", "drawn together", "drawn again") else 500
+    return Settings(canaries=0, pairs=pairs, values=values, inclusions=watched)
+
+
 @pytest.mark.parametrize("name", NARROW)
 def test_a_lie_about_little_is_found_at_the_alarm_level(name):
     with NARROW[name]() as federation:
-        (claim,) = audit_claims(federation, settings=Settings(canaries=0))
+        (claim,) = audit_claims(federation, settings=settings(name))
     assert claim.verdict == "ALARM"
     assert FOUND_BY[name] in {alarm.name for alarm in claim.alarms}
     assert all(alarm.p <= LEVEL for alarm in claim.alarms)

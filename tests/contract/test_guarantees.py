@@ -38,7 +38,10 @@ from privfl.testing import (
     who_reads,
 )
 
-SMALL = {"paillier": {"key_bits": 512, "insecure_for_tests": True}}
+SMALL = {
+    "paillier": {"key_bits": 512, "insecure_for_tests": True},
+    "encrypted_cosine": {"projections": 4},
+}
 MORE = {"plain": 4, "secagg": 4, "additive_sharing": 4}
 """Up to how many parties a coalition has, where decoding is quick."""
 
@@ -339,19 +342,29 @@ def test_a_receipt_says_who_reads_who_may_lie_and_what_was_real():
     updates = {i: torch.full((4,), 0.1) for i in range(5)}
     _, real = PrivateAggregation(bound=Clip(1.0), channel=SecAgg()).aggregate(updates)
     assert (real.fidelity, real.server_reads) == ("real", "only the sum of 5 updates")
-    assert real.read_by == "server with 3 of the 4 clients that share keys with a client"
+    holders = "server with 3 of the 4 clients that share keys with a client"
+    assert real.read_by == "nobody"
     assert real.liars == {"server": "read", "a client": "shift"}
+    keeping = PrivateAggregation(bound=Clip(1.0), channel=SecAgg(forward_secrecy=False))
+    _, kept = keeping.aggregate(updates)
+    assert kept.read_by == holders
+    assert real.settings["mode"] == "semi_honest"
+    assert real.settings["quorum"].startswith("3 clients")
+    assert real.settings["corrupt"].startswith("10%")
     assert real.bytes_sent > 0
     _, ideal = PrivateAggregation(bound=Clip(1.0), channel=SecAgg(fidelity="ideal")).aggregate(
         updates
     )
     assert ideal.fidelity == "ideal"
+    assert {*real.settings} - {*ideal.settings} == {"privacy fails"}
+    assert SecAgg(fidelity="ideal").describe().startswith("NO SECURE AGGREGATION RAN")
     assert ideal.bytes_sent is ideal.exchanges is ideal.seconds is None
 
 
 def test_a_report_says_how_many_must_collude_and_in_a_round_of_how_many(tmp_path):
     out = tmp_path / "run"
-    run = Federation.from_config({**BASE, "channel": "secagg"}).run(out)
+    channel = {"name": "secagg", "forward_secrecy": False}
+    run = Federation.from_config({**BASE, "channel": channel}).run(out)
     (reader,) = (
         line["who"]
         for line in run.summary["guarantees"]["channel"]["who can do what"]

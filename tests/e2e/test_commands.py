@@ -223,25 +223,28 @@ def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["000", "001", "002", "003"]
 
 
-@pytest.mark.parametrize("after", [1, 7, 30])
-def test_a_killed_run_resumes_to_the_same_numbers(
-    privfl, config, tmp_path, same_model, rounds_of, after
-):
+def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of):
     path = config(
         "data: {name: digits, clients: 8}\nrounds: 100\nexecutor: sequential\nserver_optimizer:"
         " fedadam\ntraining: {name: scaffold}\n"
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert privfl("run", path, "--out", whole).returncode == 0
-    command = [sys.executable, "-m", "privfl.cli", "run", str(path), "--out", str(cut)]
-    victim = subprocess.Popen(command, cwd=tmp_path, env=os.environ, stderr=subprocess.DEVNULL)
-    log = cut / "rounds.jsonl"
-    while victim.poll() is None and not (log.exists() and log.read_text().count("\n") >= after):
-        time.sleep(0.001)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    assert not (cut / "summary.json").exists(), "the run ended before the kill: give it more rounds"
+    begins = [sys.executable, "-m", "privfl.cli", "run", str(path), "--out", str(cut)]
+    resumes = [sys.executable, "-m", "privfl.cli", "run", "--resume", str(cut)]
+    for command, after in ((begins, 1), (resumes, 20)):  # the second is killed a second time
+        killed(command, tmp_path, cut / "rounds.jsonl", after)
+        assert not (cut / "summary.json").exists(), "it ended before the kill: give it more rounds"
     done = privfl("run", "--resume", cut)
     assert done.returncode == 0, done.stderr
     assert same_model(whole, cut)
     assert rounds_of(whole) == rounds_of(cut)
+
+
+def killed(command, folder, log, after):
+    """Run a command, and kill it when the log has so many rounds."""
+    victim = subprocess.Popen(command, cwd=folder, env=os.environ, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and not (log.exists() and log.read_text().count("\n") >= after):
+        time.sleep(0.001)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()

@@ -12,14 +12,17 @@ from privfl.core import (
     ConfigError,
     Dataset,
     LocalPlan,
+    Neighbours,
     RoundFailed,
     Rows,
     SeededNoise,
 )
 from privfl.crypto import AdditiveSharing, Plain, SecAgg
 from privfl.data import IID, load
-from privfl.dp import DistributedSkellam
+from privfl.dp import DistributedSkellam, PrivacyWarning
+from privfl.dp.charges import stepped
 from privfl.dp.pate import UNANSWERED, ConfidentGNMax
+from privfl.engine import Journal
 from privfl.hybrid import BucketedSecAgg
 from privfl.models import initialised, softmax
 from privfl.pate import PrivateVote, trained_alone, votes_of
@@ -129,8 +132,6 @@ def test_counts_that_are_not_whole_are_refused():
     [
         {},
         {0: torch.tensor([1, 2]), 1: torch.tensor([1])},
-        {0: torch.tensor([4])},
-        {0: torch.tensor([-2])},
         {0: torch.tensor([0.5])},
         {0: torch.tensor([True, False])},
         {0: torch.tensor([[1], [2]])},
@@ -153,6 +154,40 @@ def test_a_client_may_vote_for_nothing():
     votes = {c: torch.tensor([UNANSWERED, 1]) for c in range(4)}
     _, tally = PrivateVote(RULE, classes=3, relation="zero_out").ask(votes)
     assert tally.counts.tolist() == [[0, 0, 0], [0, 4, 0]]
+
+
+@pytest.mark.parametrize("label", [4, -2, 1_000])
+def test_a_vote_for_no_class_counts_for_nothing_and_stops_nobody_elses(label):
+    """Under replace_one a client may be replaced by one that votes so: that its answers never came
+    would tell the two worlds apart at once.
+    """
+    votes = {**ballots(), 2: torch.tensor([0, label, 0, 0, 0, 0])}
+    vote = PrivateVote(RULE, classes=4, channel=SecAgg(), delta=0.01)
+    with pytest.warns(PrivacyWarning, match="client 2: a vote is for no class"):
+        _, tally = vote.ask(votes)
+    assert tally.counts.sum(dim=1).tolist() == [9, 8, 9, 9, 9, 9]
+
+
+def test_what_these_votes_cost_is_labelled_private_however_it_is_shown_and_is_no_claim():
+    """Of noise that a seed repeats nothing may be published, and of a second vote both count."""
+    _, seeded = PrivateVote(RULE, classes=4, delta=0.01, noise=SeededNoise(1)).ask(ballots())
+    vote = PrivateVote(RULE, classes=4, delta=0.01)
+    vote.ask(ballots())
+    answers, tally = vote.ask(ballots())
+    assert tally.data_dependent.independent < answers.spent.claim()
+    for seen in (tally.data_dependent, seeded.data_dependent):
+        for shown in (str(seen), repr(seen), f"{seen}"):
+            assert shown.startswith("PRIVATE")
+            assert "publish what the ledger says" in shown
+    assert "PRIVATE" in repr(tally)
+
+
+def test_a_ledger_that_charges_others_too_is_refused_before_anybody_votes(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    steps = RULE.steps(1, 9, Neighbours("client", "replace_one"))
+    Journal(file).enter(stepped(0, steps, Neighbours("sample", "zero_out"), "sample of client 0"))
+    with pytest.raises(ConfigError, match="also charges sample of client 0"):
+        PrivateVote(RULE, classes=4, delta=0.01, ledger_file=file).ask(ballots())
 
 
 def test_teachers_know_their_own_data_alone():

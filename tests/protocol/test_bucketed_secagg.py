@@ -276,8 +276,8 @@ def test_noise_inside_the_groups_is_accounted_for_one_group_of_the_fewest_client
     assert scale < event.parameters["l2"] < 1.01 * scale, "of one client that sends zero instead"
 
 
-def test_parties_that_sleep_between_exchanges_open_the_same(restless):
-    channel, sent = BucketedSecAgg(size=2), updates(4)
+def asleep(channel, sent, restless):
+    """A round whose parties all sleep between exchanges: its plan, and what it opened."""
     session = Session(channel)
     session.enrol(sent)
     plan = plan_for(sent)
@@ -287,9 +287,13 @@ def test_parties_that_sleep_between_exchanges_open_the_same(restless):
         )
         for c, u in sent.items()
     }
-    opened = drive(
-        restless(session.members["server"].enter(plan), session.directory), parties
-    ).opened
+    server = restless(session.members["server"].enter(plan), session.directory)
+    return plan, drive(server, parties).opened
+
+
+def test_parties_that_sleep_between_exchanges_open_the_same(restless):
+    channel, sent = BucketedSecAgg(size=2), updates(4)
+    plan, opened = asleep(channel, sent, restless)
     for row, group in zip(opened.what.values, channel.groups(plan), strict=True):
         assert torch.equal(row, quantised(channel, plan, sent, group))
 
@@ -451,6 +455,34 @@ def test_a_client_that_does_not_open_its_part_of_the_coin_ends_the_round_unblame
     assert "client/12 did not open" in str(outcome.aborts["server"])
 
 
+class SpeaksOutOfTurn:
+    """A client that writes to the server in every exchange, and to itself so that it is asked."""
+
+    def __init__(self, party, early):
+        self.party, self.early, self.left = party, early, 12
+
+    def step(self, mail):
+        heard = {who: body for who, body in mail.items() if who == "server"}
+        out = dict(self.party.step(heard)) if heard or self.left == 12 else {}
+        self.left -= 1
+        if self.left > 0:
+            early = frame(REVEAL, self.party._tag, self.party.secret) if self.early else b"early"
+            out = {"client/12": b"again", "server": early} | out
+        return out
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["noise", "its own part"])
+def test_a_client_that_speaks_out_of_turn_does_not_end_the_drawing_of_groups(early):
+    sent = updates(9)
+    _, server, _, outcome = joint(
+        sent, byzantine={"client/12": lambda party: SpeaksOutOfTurn(party, early)}
+    )
+    assert server.party is not None, outcome.aborts
+    assert outcome.opened is not None
+    others = set(sent) - {c for group in server.party.groups if 12 in group for c in group}
+    assert others <= set(outcome.opened.survivors)
+
+
 def test_a_client_that_opens_another_part_than_it_committed_to_is_convicted():
     def other(body):
         body = bytes(body)
@@ -472,16 +504,5 @@ def test_the_joint_coin_knows_one_part_and_parties_may_rest(restless):
     sent = updates(9)
     with pytest.raises(ConfigError, match="one coin a round"):
         Enrolled.fresh(JOINT, ()).server.enter(plan_for(sent, part="control"))
-    session = Session(JOINT)
-    session.enrol(sent)
-    plan = plan_for(sent)
-    parties = {
-        client_party(c): restless(
-            session.members[client_party(c)].enter(plan, u), session.directory
-        )
-        for c, u in sent.items()
-    }
-    opened = drive(
-        restless(session.members["server"].enter(plan), session.directory), parties
-    ).opened
+    _, opened = asleep(JOINT, sent, restless)
     assert opened.survivors == tuple(sorted(sent))

@@ -259,7 +259,7 @@ def test_one_trusted_client_is_not_opened():
     )
     outcome = scene.play()
     assert outcome.opened is None
-    assert "3 of 6 clients are trusted, and a sum of fewer than 4 stays closed" in str(
+    assert "3 of 6 clients are trusted, and sums of fewer than 4 stay closed" in str(
         outcome.aborts["server"]
     )
 

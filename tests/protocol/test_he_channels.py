@@ -52,24 +52,6 @@ every_channel = pytest.mark.parametrize("channel", CHANNELS.values(), ids=CHANNE
 WEIGHTS = (1.0, 2.0, 0.5, 1.5)
 
 
-class Resting:
-    """A party that is put to rest after every exchange and woken before the next."""
-
-    def __init__(self, party, lent=None):
-        self.kind, self.key, self.lent = type(party), StateKey(), lent
-        self.sealed = seal_state(party, self.key)
-
-    def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
-        out = party.step(mail)
-        self.sealed = seal_state(party, self.key)
-        return out
-
-    @property
-    def result(self):
-        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
-
-
 class Scene:
     """The members of a channel for four clients, set up."""
 
@@ -91,9 +73,9 @@ class Scene:
             number, tuple(range(self.n)), self.d, l2=1.0, max_weight=2.0, session=b"test"
         )
 
-    def parties(self, plan, resting=False):
+    def parties(self, plan, restless=None):
         directory = self.all.directory
-        wrap = (lambda party: Resting(party, directory)) if resting else (lambda party: party)
+        wrap = (lambda party: restless(party, directory)) if restless else (lambda party: party)
         out = {}
         for who, member in self.members.items():
             if who == "server":
@@ -105,10 +87,10 @@ class Scene:
                 out[who] = wrap(member.enter(plan))
         return wrap(self.members["server"].enter(plan)), out
 
-    def play(self, faults=Faults(), resting=False):
+    def play(self, faults=Faults(), restless=None):
         self.number += 1
         plan = self.plan(self.number)
-        server, others = self.parties(plan, resting)
+        server, others = self.parties(plan, restless)
         return drive(server, others, faults, keep_bodies=True)
 
     def exact(self, survivors):
@@ -142,10 +124,10 @@ every_scene = pytest.mark.parametrize("scene", CHANNELS, indirect=True)
 
 
 @every_scene
-def test_the_sum_is_right_and_every_party_can_sleep_between_exchanges(scene):
+def test_the_sum_is_right_and_every_party_can_sleep_between_exchanges(scene, restless):
     assert isinstance(scene.channel, Channel)
     scene.assert_opened(scene.play(), range(4))
-    scene.assert_opened(scene.play(resting=True), range(4))
+    scene.assert_opened(scene.play(restless=restless), range(4))
 
 
 @every_scene

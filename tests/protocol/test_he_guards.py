@@ -404,17 +404,21 @@ def test_key_files_are_for_their_owner_alone(tmp_path):
 
 
 def test_key_files_that_cannot_be_used_say_so_in_one_sentence(tmp_path):
-    """A folder in their place, a folder that is not there, a file that was cut short or changed."""
+    """A folder in their place, a folder that is not there, a file that was cut short or changed, a
+    pipe that nobody writes to.
+    """
     whole = tmp_path / "key"
     BFV(key_file=str(whole)).scheme.generate()
     body = whole.read_bytes()
     (tmp_path / "folder").mkdir(mode=0o700)
+    os.mkfifo(tmp_path / "pipe", 0o600)
     for name, content in {
         "short": body[:-1],
         "head": body[:20],
         "empty": b"",
         "changed": body[:-40] + b"\xff" * 40,
         "folder": None,
+        "pipe": None,
         "none/key": None,
     }.items():
         path = tmp_path / name

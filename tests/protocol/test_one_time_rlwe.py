@@ -45,24 +45,6 @@ CHANNELS = {
 WEIGHTS = (1.0, 2.0, 0.5, 1.5)
 
 
-class Resting:
-    """A party that is put to rest after every exchange and woken before the next."""
-
-    def __init__(self, party, lent=None):
-        self.kind, self.key, self.lent = type(party), StateKey(), lent
-        self.sealed = seal_state(party, self.key)
-
-    def step(self, mail):
-        party = unseal_state(self.sealed, self.key, self.kind, lent=self.lent)
-        out = party.step({who: bytes(body) for who, body in mail.items()})
-        self.sealed = seal_state(party, self.key)
-        return out
-
-    @property
-    def result(self):
-        return unseal_state(self.sealed, self.key, self.kind, lent=self.lent).result
-
-
 class Scene:
     """The members of a channel for four clients, set up."""
 
@@ -83,17 +65,17 @@ class Scene:
         cohort = tuple(range(self.n))
         return RoundPlan(number, cohort, self.d, l2=1.0, max_weight=2.0, session=b"test")
 
-    def parties(self, plan, resting=False):
-        wrap = (lambda party: Resting(party, self.all.directory)) if resting else lambda p: p
+    def parties(self, plan, restless=None):
+        wrap = (lambda party: restless(party, self.all.directory)) if restless else lambda p: p
         out = {who: wrap(self.members[who].enter(plan)) for who in self.channel.helpers}
         for i in plan.cohort:
             update = Bounded(i, self.rows[i], 1.0, WEIGHTS[i % 4])
             out[client_party(i)] = wrap(self.members[client_party(i)].enter(plan, update))
         return wrap(self.members["server"].enter(plan)), out
 
-    def play(self, faults=Faults(), resting=False, driver=None, plan=None):
+    def play(self, faults=Faults(), restless=None, driver=None, plan=None):
         self.number += 1
-        server, others = self.parties(plan or self.plan(self.number), resting)
+        server, others = self.parties(plan or self.plan(self.number), restless)
         return drive(server, others, faults, keep_bodies=True, driver=driver)
 
     def exact(self, survivors):
@@ -128,11 +110,11 @@ every_scene = pytest.mark.parametrize("scene", CHANNELS, indirect=True)
 
 
 @every_scene
-def test_the_weighted_sum_is_right_and_every_party_can_sleep_between_exchanges(scene):
+def test_the_weighted_sum_is_right_and_every_party_can_sleep_between_exchanges(scene, restless):
     outcome = scene.play()
     scene.assert_opened(outcome, range(4))
     assert outcome.opened.excluded == {}
-    scene.assert_opened(scene.play(resting=True), range(4))
+    scene.assert_opened(scene.play(restless=restless), range(4))
 
 
 @every_scene

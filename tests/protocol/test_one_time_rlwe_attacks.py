@@ -176,7 +176,7 @@ def test_one_lying_client_reads_the_joint_key_and_with_the_server_every_update()
     published = outcome.opened.what.value.double().numpy() * TOP
     taken = np.rint(published[:N] / factor).astype(np.int8)
     pieces = {
-        p: part for m in session.members.values() for p, part in getattr(m, "held", {}).items()
+        p: part for who in session.channel.helpers for p, part in session.members[who].held.items()
     }
     secret = sum(part.coefficients.astype(int) for part in pieces.values())
     assert (taken == secret).sum() == N
@@ -546,6 +546,45 @@ def test_fewer_liars_than_the_threshold_never_have_anybody_honest_blamed(holders
         assert found.liars <= set(liars), (holders, threshold, liars, met)
 
 
+@pytest.mark.parametrize(
+    ("holders", "threshold", "liars", "victim"),
+    [(3, 2, (1,), 3), (3, 2, (3,), 1), (5, 3, (1, 2), 5)],
+)
+def test_a_client_that_works_with_decryptors_has_nobody_honest_blamed_for_certain(
+    holders, threshold, liars, victim
+):
+    """The client encrypts under the key that it dealt and e more, and the liars move their shares
+    by a polynomial that is e at 0: all but one honest decryptor lie on it.
+    """
+    session = Session(OneTimeRLWE(holders=holders, threshold=threshold))
+    e = np.eye(1, N, dtype=np.int64)[0]
+    honest = [x for x in range(1, holders + 1) if x not in liars and x != victim]
+
+    def error(x):
+        value = 1
+        for met in honest[: threshold - 1]:
+            value = value * (x - met) * pow(-met, -1, P) % P
+        return e * value
+
+    def moved(honest):
+        settings, plan = honest.settings, honest.plan
+        topic, layout = settings.topic(plan), settings.layout(plan)
+        short = ShortStream("binomial").take(1)[0]
+        numbers = settings.scheme.encode(honest.update, plan)
+        body = encrypted(numbers, (short + e).astype(np.int8), "binomial", topic, layout)
+        return signed(honest, parts_of(honest, body, short))
+
+    lying = {
+        f"decryptor/{x - 1}": (lambda party, moved=error(x): AnswersAnother(party, moved))
+        for x in liars
+    }
+    outcome = session.play({**hostile(moved), **lying})
+    session.assert_sum(outcome, range(CLIENTS))
+    assert outcome.opened.excluded.keys() == {f"decryptor/{victim - 1}"}
+    (why,) = outcome.opened.excluded.values()
+    assert "it lied, or another decryptor did together with a client" in why
+
+
 def test_a_decryptor_that_finds_good_dealings_bad_is_done_without_and_both_are_named():
     session = Session(OneTimeRLWE())
     outcome = session.play({"decryptor/1": TurnsDown})
@@ -697,6 +736,24 @@ def test_what_was_dealt_in_an_earlier_session_does_not_open_in_a_later_one():
         party = session.members[who].enter(before.plan)
         out = SignedMessage.read(party.step({"server": before.bundle(who)})["server"])
         assert bytes(out.whole()[0]) == b"", "none of the old dealings is good"
+
+
+def test_a_round_that_began_before_a_new_set_up_is_not_opened_after_it(asked):
+    """Otherwise a second party of the same round, begun before, would open another sum of it."""
+    second = asked.session.members["decryptor/0"].enter(asked.plan)
+    second.step({"server": asked.bundle("decryptor/0")})
+    asked.ask("decryptor/0", asked.messages)
+    asked.session.set_up()
+    with pytest.raises(Abort, match="a new session has begun"):
+        second.step(asked.request(asked.messages[:-1]))
+
+
+def test_a_decryptor_that_tells_a_client_nothing_does_not_have_it_named_for_certain():
+    session = Session(OneTimeRLWE())
+    session.members["client/2"].occasions.heard["decryptor/1"] = b""
+    outcome = session.play()
+    session.assert_sum(outcome, range(CLIENTS))
+    assert "or heard nothing of them in the set-up" in outcome.opened.excluded["client/2"]
 
 
 def test_a_server_that_leaves_a_client_out_at_one_decryptor_alone_gains_nothing():

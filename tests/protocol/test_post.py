@@ -4,6 +4,7 @@ in no key set-up; and parties notice nothing of it.
 
 import copy
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -618,6 +619,28 @@ def test_a_post_that_wakes_twice_from_one_state_seals_nothing_under_one_key():
         letters.append(awake.step({})["server/1"])
     assert len({letter[72:104] for letter in (first, *letters)}) == 3
     assert not streams(*letters, bodies)
+
+
+def test_two_processes_that_were_one_seal_nothing_under_one_key():
+    """As above, where a process was forked in the middle of a round."""
+    bodies = (b"yes" * 20, b"no!" * 20)
+    post = posted("client/1", Says({"server/1": b"a first one"}))
+    post.step({})
+    (reads, writes), letter = os.pipe(), b""
+    child = os.fork()
+    try:
+        post.inner = Says({"server/1": bodies[child == 0]})
+        letter = bytes(post.step({})["server/1"])
+    finally:
+        if child == 0:
+            os.write(writes, letter)
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as read:
+        other = read.read()
+    assert letter[72:104] != other[72:104]
+    assert not streams(letter, other, bodies)
 
 
 def test_a_scene_is_the_parts_of_one_round_each_once():

@@ -533,7 +533,8 @@ def test_upload_and_key_material_are_as_small_as_promised():
         scene = Scene(SecAgg(mode="active", graph=20, ring=ring, corrupt=0.0), n=24, d=200_000)
         outcome = scene.run()
         sent = outcome.bytes_sent("client/7")
-        assert sent - (scene.d + 2) * ring // 8 < 3500
+        # 44 bytes for each of up to 23 clients that drew it as a holder: 3543 at most
+        assert sent - (scene.d + 2) * ring // 8 <= 3543
         scene.d = 1_000_000
         assert (sent + 800_000 * ring // 8) / 1_000_000 <= per_value
 
@@ -598,7 +599,8 @@ def test_the_servers_view_does_not_change_when_one_client_changes_and_the_sum_st
     ],
 )
 def test_what_a_coalition_reads_is_computed_from_its_mail_and_its_keys(kwargs):
-    scene = Scene(SecAgg(**kwargs), n=8, d=50, max_weight=4.0)
+    channel = SecAgg(forward_secrecy=False, **kwargs)
+    scene = Scene(channel, n=8, d=50, max_weight=4.0)
     outcome = scene.run(Faults(silent_from={"client/8": 4}), keep_bodies=True)
     updates = updates_for(scene.plan())
     names = {client_party(i): m for i, m in scene.members.items()}
@@ -629,9 +631,11 @@ def test_what_a_coalition_reads_is_computed_from_its_mail_and_its_keys(kwargs):
     assert alone.ids == (7,)
 
 
-def test_forward_secrecy_forgets_what_a_coalition_could_use():
-    scene = Scene(SecAgg(graph="complete", forward_secrecy=True), n=5)
+@pytest.mark.parametrize("mode", ["semi_honest", "active"])
+def test_clients_forget_a_rounds_secrets_unless_they_are_told_to_keep_them(mode):
+    scene = Scene(SecAgg(graph="complete", mode=mode), n=5)
     outcome = scene.run(keep_bodies=True)
+    assert not any(member.kept for member in scene.members.values())
     members = {client_party(i): m for i, m in scene.members.items() if i < 5}
     assert isinstance(scene.channel.decode(outcome.received({"server"}), members), Total)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from privfl.aggregators import Krum, Mean
 from privfl.core import (
     Bounded,
     Faults,
@@ -17,10 +18,12 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto import AdditiveSharing
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.lies import Hears
 from privfl.crypto.primitives import fields
 from privfl.dp import DistributedSkellam
+from privfl.hybrid import TwoServer
 
 PLAIN, PROVED = AdditiveSharing(bits=12), AdditiveSharing(bits=12, proof="pine")
 BOTH = pytest.mark.parametrize("channel", [PLAIN, PROVED], ids=["plain", "proved"])
@@ -130,3 +133,14 @@ def test_servers_that_were_not_set_to_the_same_noise_open_nothing(channel):
     bare = channel.helper("server/1", everybody.keys["server/1"], everybody.directory)
     mixed = replace(everybody, helpers={"server/1": bare})
     assert play(mixed, PLAN, letters).opened is None
+
+
+@pytest.mark.parametrize("rule", [Mean(), Krum(f=0, m=2)], ids=["mean", "krum"])
+def test_under_two_server_a_round_that_is_played_twice_tells_no_client_apart(rule):
+    channel = TwoServer(rule)
+    everybody = Enrolled.fresh(channel, PLAN.cohort)
+    letters = letters_of(everybody, PLAN)
+    assert play(everybody, PLAN, letters).opened is not None
+    with pytest.raises(StageAbort, match="entered before") as refused:
+        everybody.helpers["server/1"].enter(PLAN)
+    assert refused.value.blamed == "server"

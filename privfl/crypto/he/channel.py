@@ -42,7 +42,8 @@ class HomomorphicChannel:
     of colluding clients it reads one client a round. Where clients share the key, or sums are not
     verified, it reads single updates alone. Transport is authenticated, as in the set-up in which
     the parties learn each other's keys. There is no proof that a ciphertext is well formed: a
-    client can put any vector into the sum.
+    client can put any vector into the sum, and, under the lattice schemes, what shows the secret
+    key to whoever sees the sum.
     """
 
     __slots__ = ()
@@ -60,8 +61,11 @@ class HomomorphicChannel:
             sums=self.arrangement.releases,
             key_holders=self.key_holders,
             keyed=True,
-            warnings=self.arrangement.warnings(),
+            warnings=(*self.arrangement.warnings(), *self._aloud()),
         )
+
+    def _aloud(self) -> tuple[str, ...]:
+        return (self.own_lies.aloud,) if self.own_lies.aloud else ()
 
     @property
     def scheme(self) -> Scheme:
@@ -128,8 +132,9 @@ class HomomorphicChannel:
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
         arrangement = self.arrangement
-        copies = f" {arrangement.copies}" if arrangement.verifies else ""
-        return f"Keys: {arrangement.keys}. {self.guarantee.describe()}{copies}"
+        copies = (arrangement.copies,) if arrangement.verifies else ()
+        keys = f"Keys: {arrangement.keys}."
+        return " ".join((keys, *self._aloud(), self.guarantee.describe(), *copies))
 
     def decode(self, received: Received, members: Mapping[PartyId, Member]) -> Rows | Total | None:
         """What a coalition reads: every row whose ciphertext and key it holds, otherwise a sum that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from privfl.core import Abort, Bounded, KeepsSecrets, Mail, RoundPlan
+from privfl.core import Bounded, KeepsSecrets, Mail, RoundPlan
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, admit_sum, once
 from privfl.crypto.he.decryptor import opened_sum
 from privfl.crypto.he.keyring import Keyring
@@ -44,10 +44,6 @@ def posted(ring: Keyring, plan: RoundPlan, parts: Parts) -> bytes:
     Raises:
         Abort: the server did not take part in the set-up.
     """
-    if "server" not in ring.roster:
-        raise Abort(
-            f"{ring.who} does not know the server: its hello was lost in the set-up",
-            blamed="server",
-        )
+    box = ring.server_box
     message = SignedMessage.signed(ring.identity, CIPHERTEXT, ring.topic(plan), ring.who, parts)
-    return sealed_letter(ring.roster["server"][32:], message.to_bytes(), ring.who)
+    return sealed_letter(box, message.to_bytes(), ring.who)

@@ -25,6 +25,7 @@ from privfl.crypto.he.wire import (
 )
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"
+_COUNT = 4
 
 
 def admit(
@@ -75,13 +76,24 @@ def admit_sum(body: Buffer, plan: RoundPlan, ring: Keyring) -> tuple[Parts, int]
         message = SignedMessage.read(body)
         message.verify(ring.roster.get("server", bytes(64)), SUM, ring.topic(plan), "server")
         count, *parts = message.whole()
-        claimed = int.from_bytes(bytes(count), "little")
+        claimed = _count(count)
         if claimed > plan.n:
             raise Refused(f"a sum of {claimed} in a cohort of {plan.n}")
         enough(claimed, plan, ring)
         return tuple(parts), claimed
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+
+
+def _count(field: Buffer) -> int:
+    """Of how many clients somebody says that a sum is.
+
+    Raises:
+        Refused: it is no such number.
+    """
+    if len(field) != _COUNT:
+        raise Refused("a message of another form")
+    return int.from_bytes(bytes(field), "little")
 
 
 def enough(count: int, plan: RoundPlan, ring: Keyring) -> None:
@@ -126,18 +138,13 @@ def answer(parts: Parts, count: int, plan: RoundPlan, ring: Keyring) -> bytes:
     Raises:
         Abort: the server did not take part in the set-up.
     """
-    if "server" not in ring.roster:
-        raise Abort(
-            f"{ring.who} does not know the server: its hello was lost in the set-up",
-            blamed="server",
-        )
     topic = ring.topic(plan)
     try:
-        box = seal(ring.roster["server"][32:], pack(parts), _purpose(topic))
+        box = seal(ring.server_box, pack(parts), _purpose(topic))
     except Refused as refused:
         raise Abort(f"{ring.who} cannot answer the server: {refused}", blamed="server") from refused
     return SignedMessage.signed(
-        ring.identity, ANSWER, topic, ring.who, (count.to_bytes(4, "little"), box)
+        ring.identity, ANSWER, topic, ring.who, (count.to_bytes(_COUNT, "little"), box)
     ).to_bytes()
 
 
@@ -151,7 +158,7 @@ def opened_answer(message: SignedMessage, server: Keyring) -> tuple[int, tuple[b
     if message.kind != ANSWER or len(boxes) != 1:
         raise Refused("not a decryptor's answer")
     plain = unsealed(server.identity, boxes[0], _purpose(message.topic))
-    return int.from_bytes(bytes(count), "little"), tuple(bytes(part) for part in unpack(plain))
+    return _count(count), tuple(bytes(part) for part in unpack(plain))
 
 
 def _purpose(topic: Topic) -> bytes:

@@ -12,14 +12,21 @@ def opened_sum(ring: Keyring, parts: Parts, plan: RoundPlan, count: int) -> byte
     """The sum of so many ciphertexts, opened by a party that holds the whole key.
 
     Raises:
-        Abort: it holds no key, or what it was sent does not open.
+        Abort: it holds no key, or what it was sent does not open. The server is blamed for what is
+            no ciphertext, and nobody for a plaintext that is no sum: any client can bring it about.
     """
     if ring.secret is None:
         raise Abort(f"{ring.who} holds no secret key", blamed=ring.who)
     try:
-        return answer((pack_numbers(ring.secret.decrypt(parts, plan, count)),), count, plan, ring)
+        if not ring.arrangement.verifies:
+            ring.key().check(parts, plan)
     except Refused as refused:
         raise Abort(f"{ring.who} opens nothing: {refused}", blamed="server") from refused
+    try:
+        numbers = ring.secret.decrypt(parts, plan, count)
+    except Refused as refused:
+        raise Abort(f"{ring.who} opens nothing: {refused}") from refused
+    return answer((pack_numbers(numbers),), count, plan, ring)
 
 
 class DecryptorRound(KeepsSecrets):

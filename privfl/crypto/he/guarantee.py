@@ -12,6 +12,11 @@ from privfl.crypto.he.parameters import Arrangement
 
 _SET_UP = "a key set-up in which all parties learn each other's true keys"
 _ONCE = "decryptors that open a round once"
+PICKS_C1 = (
+    "One client that lies can have the opened sum show the secret key, and then reads every update"
+    " with the server, without a decryptor: use one_time_rlwe."
+)
+CHOSEN = "calls one client's ciphertext a sum (and a chosen one shows the key)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class SchemeLies:
     """The lies of a scheme's own: a decryptor that moves the sum (``moves``, and ``says`` how; and
     nothing comes of it where parts are ``proven`` and enough others are left), a
     server that has one ciphertext opened where sums are not verified, two sums of a round under a
-    split key.
+    split key. ``aloud``: what one client can do that picks its own c1, where ciphertexts have one.
     """
 
     moves: Callable[[], Liars] = answers_another
@@ -28,6 +33,7 @@ class SchemeLies:
     one: Callable[[], Liars] = opens_one
     says_one: str = "calls one client's ciphertext a sum"
     twice: Callable[[], Liars] | None = None
+    aloud: str = ""
 
 
 def he_guarantee(arrangement: Arrangement, own: SchemeLies) -> Guarantee[Liars]:
@@ -41,7 +47,7 @@ def he_guarantee(arrangement: Arrangement, own: SchemeLies) -> Guarantee[Liars]:
             lies.sends_garbage(),
         ),
         leaks=("who takes part", lies.LAST, lies.CHOSEN),
-        assumes=tuple(_assumed(arrangement)),
+        assumes=tuple(_assumed(arrangement, own)),
         shows="only the sum of {count} updates",
         settings=lambda n: _settings(arrangement, n),
         tapped=False,
@@ -90,7 +96,7 @@ def _holder_lies(arrangement: Arrangement, own: SchemeLies) -> list[Lie[Liars]]:
     return told
 
 
-def _assumed(arrangement: Arrangement) -> list[str]:
+def _assumed(arrangement: Arrangement, own: SchemeLies) -> list[str]:
     said = [_SET_UP, lies.MAIL]
     if arrangement.keys in ("shared", "threshold"):
         said.append("a dealer that forgets the key")
@@ -100,6 +106,8 @@ def _assumed(arrangement: Arrangement) -> list[str]:
         said.append("clients that trust each other")
     else:
         said.append(_ONCE)
+    if own.aloud:
+        said.append("clients that do not pick their own c1")
     return said
 
 

@@ -91,6 +91,20 @@ class Keyring(KeepsSecrets):
             self.roster.setdefault(who, hello)
         return known
 
+    @property
+    def server_box(self) -> bytes:
+        """The X25519 key [32 bytes] to which letters to the server are sealed.
+
+        Raises:
+            Abort: the server did not take part in the set-up.
+        """
+        if "server" not in self.roster:
+            raise Abort(
+                f"{self.who} does not know the server: its hello was lost in the set-up",
+                blamed="server",
+            )
+        return self.roster["server"][32:]
+
     def topic(self, plan: RoundPlan) -> Topic:
         """What every message of a round is bound to: the key, the set-up, the round's facts."""
         return Topic.of(plan, self.session_key)

@@ -14,9 +14,9 @@ from privfl.core import (
     PartyId,
     RoundPlan,
     Total,
-    client_of,
     client_party,
 )
+from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer, request
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
@@ -52,28 +52,19 @@ class Collection(KeepsSecrets):
 
     def take(self, mail: Mail) -> None:
         """Read what clients sent; after the collection closed, refuse it as late."""
-        topic = self.ring.topic(self.plan)
-        for sender, body in mail.items():
-            client = client_of(sender)
-            if client is None:
-                continue
-            try:
-                if client not in self.plan.cohort:
-                    raise Refused("not in the cohort")
-                if client in self.messages:
-                    continue
-                if self.closed:
-                    raise Refused("the message came after the sum was made")
-                if sender not in self.ring.roster:
-                    raise Refused("did not take part in the set-up")
-                message = SignedMessage.read(letter(self.ring.identity, body, sender))
-                message.verify(self.ring.roster[sender], CIPHERTEXT, topic, sender)
-                if self.check:
-                    self.ring.key().check(message.whole(), self.plan)
-                self.messages[client] = message
-            except Refused as refused:
-                self.excluded.setdefault(sender, str(refused))
+        late = "the message came after the sum was made" if self.closed else ""
+        collect(mail, self.plan, self.messages, self.excluded, self._add, late)
         self._no_copies()
+
+    def _add(self, client: ClientId, body: Buffer) -> None:
+        ring, sender = self.ring, client_party(client)
+        if sender not in ring.roster:
+            raise Refused("did not take part in the set-up")
+        message = SignedMessage.read(letter(ring.identity, body, sender))
+        message.verify(ring.roster[sender], CIPHERTEXT, ring.topic(self.plan), sender)
+        if self.check:
+            ring.key().check(message.whole(), self.plan)
+        self.messages[client] = message
 
     def _no_copies(self) -> None:
         """Leave out all who sent the same: fresh encryptions never are, and whose it is nobody can
@@ -114,12 +105,7 @@ class Collection(KeepsSecrets):
         """
         self.closed = True
         quorum = self.ring.arrangement.quorum(self.plan.n)
-        if len(self.messages) < quorum:
-            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
-            raise Abort(
-                f"{len(self.messages)} of {self.plan.n} clients sent a usable ciphertext, and sums"
-                f" of fewer than {quorum} stay closed{why}"
-            )
+        enough(len(self.messages), "sent a usable ciphertext", quorum, self.plan, self.excluded)
         return [self.messages[client] for client in self.clients]
 
 

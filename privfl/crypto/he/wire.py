@@ -161,7 +161,7 @@ def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
     return hello[:32] in directory.keys(who) and hello[32:] in directory.boxes(who)
 
 
-class Frame:
+class RoomInFrame:
     """Room for a message of so many parts, the first of which, of ``size`` bytes, is written to
     ``first``: a long part is in its place at once, and need not be copied there.
     """
@@ -266,7 +266,7 @@ class SignedMessage:
         """The message as it travels."""
         return b"".join(self.rope())
 
-    def framed(self, frame: Frame) -> bytearray:
+    def framed(self, frame: RoomInFrame) -> bytearray:
         """The message as it travels, of which the first part lies in its place already."""
         at = 1 + len(self.digests) + 2
         rope, out = self.rope(), frame.whole

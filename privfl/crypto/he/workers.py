@@ -2,8 +2,9 @@
 die of what they are given.
 
 A worker has a limit on its memory and one on the time of a job, at which the system ends it. When a
-worker dies the pool is built anew and the jobs are done again; where they kill it again, they are
-halved until the job is found that does, and that one is refused by its number.
+worker dies the pool is built anew and the jobs are done again, in workers of their own, so that
+nobody else's jobs end them; where they kill those too, they are halved until the job is found that
+does, and that one is refused by its number.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ def _timed(work: Callable[[A], B], seconds: int, job: A) -> B:
 @lru_cache(maxsize=4)
 def _pool(workers: int, limits: Limits) -> ProcessPoolExecutor:
     """Forked once and kept: starting workers costs more than a round's encryption."""
+    return _forked(workers, limits)
+
+
+def _forked(workers: int, limits: Limits) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("fork"),
@@ -77,10 +82,10 @@ def _pool(workers: int, limits: Limits) -> ProcessPoolExecutor:
 
 
 def _done(
-    work: Callable[[A], B], jobs: dict[int, A], workers: int, limits: Limits
+    work: Callable[[A], B], jobs: dict[int, A], pool: ProcessPoolExecutor, limits: Limits
 ) -> tuple[dict[int, B], dict[int, A]]:
     """The results of the jobs that were done, and the jobs that were not because a worker died."""
-    pool, waiting = _pool(workers, limits), dict[int, Future[B]]()
+    waiting = dict[int, Future[B]]()
     done: dict[int, B] = {}
     left: dict[int, A] = {}
     try:
@@ -96,16 +101,14 @@ def _done(
                 left[number] = job
         except BrokenProcessPool:
             left[number] = job
-    if left:
-        pool.shutdown(wait=False)
-        _pool.cache_clear()  # the next call forks a pool that works
     return done, left
 
 
 def _isolated(
     work: Callable[[A], B], jobs: dict[int, A], workers: int, limits: Limits
 ) -> dict[int, B]:
-    done, left = _done(work, jobs, workers, limits)
+    with _forked(min(workers, len(jobs)), limits) as pool:
+        done, left = _done(work, jobs, pool, limits)
     if not left:
         return done
     if len(jobs) == 1:
@@ -127,9 +130,12 @@ def isolated(
         Killer: a worker dies of one of them, and which; the pool works again.
         Refused: one takes more memory than it may.
     """
-    done, left = _done(work, dict(enumerate(jobs)), workers, limits)
-    if left:  # once more: what killed a worker need not have been a job
-        done |= _isolated(work, left, workers, limits)
+    pool = _pool(workers, limits)
+    done, left = _done(work, dict(enumerate(jobs)), pool, limits)
+    if left:
+        pool.shutdown(wait=False)
+        _pool.cache_clear()  # the next call forks a pool that works
+        done |= _isolated(work, left, workers, limits)  # what killed a worker need not be a job
     return [done[number] for number in range(len(jobs))]
 
 

@@ -4,22 +4,32 @@ operations, products, comparisons, and proof that an opened value is the one tha
 
 from privfl.crypto.mpc.beaver import Triple, UsedUp
 from privfl.crypto.mpc.comparison import Ands, DaBits, SignBits
-from privfl.crypto.mpc.machine import Exchange, Known, Local, Machine, Shared, SharedBits, Step
+from privfl.crypto.mpc.machine import (
+    Authenticated,
+    Exchange,
+    Known,
+    Local,
+    Shared,
+    SharedBits,
+    Step,
+    TwoPartyMachine,
+)
 from privfl.crypto.mpc.preprocessing import Demand, Preprocessing
 
 __all__ = [
     "Ands",
+    "Authenticated",
     "DaBits",
     "Demand",
     "Exchange",
     "Known",
     "Local",
-    "Machine",
     "Preprocessing",
     "Shared",
     "SharedBits",
     "SignBits",
     "Step",
     "Triple",
+    "TwoPartyMachine",
     "UsedUp",
 ]

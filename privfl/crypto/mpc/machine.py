@@ -45,8 +45,19 @@ class Known:
     name: str
 
 
-M = TypeVar("M", bound="Machine")
-M_contra = TypeVar("M_contra", bound="Machine", contravariant=True)
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A register of words shared by addition, each with its products with keys that nobody knows:
+    shares [n, 1 + keys] (`authentication`).
+    """
+
+    name: str
+
+
+Register = Shared | SharedBits | Known | Authenticated
+
+M = TypeVar("M", bound="TwoPartyMachine")
+M_contra = TypeVar("M_contra", bound="TwoPartyMachine", contravariant=True)
 
 
 @runtime_checkable
@@ -83,13 +94,14 @@ Step = Local[M] | Exchange[M]
 
 
 @dataclass(repr=False, kw_only=True)
-class Machine(KeepsSecrets):
+class TwoPartyMachine(KeepsSecrets):
     """One of the two parties: its shares, what both know, and where it is in the program.
 
     ``shares`` are the own ones, ``public`` what both know: a shared register's name there is what
     it opened to. ``ring``: values count modulo 2^ring. ``tag`` is what commitments are bound to,
     ``names`` are the parties, the first of them first; ``sealed`` holds commitments and what they
-    open to.
+    open to. ``keys`` are shares of what authenticates words; ``unchecked`` is what was opened and
+    is not proved yet, with what its proof is made of.
     """
 
     first: bool
@@ -97,8 +109,8 @@ class Machine(KeepsSecrets):
     ring: int
     tag: bytes
     preprocessing: Preprocessing
-    shares: dict[Shared | SharedBits, U64] = field(default_factory=dict)
-    public: dict[Shared | SharedBits | Known, U64] = field(default_factory=dict)
+    shares: dict[Shared | SharedBits | Authenticated, U64] = field(default_factory=dict)
+    public: dict[Register, U64] = field(default_factory=dict)
     at: int = 0
     frame: int = 0
     mine: bytes | None = None
@@ -109,6 +121,8 @@ class Machine(KeepsSecrets):
     masked: tuple[U64, U64] | None = None
     folding: U64 | None = None
     sealed: dict[str, bytes] = field(default_factory=dict)
+    keys: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    unchecked: tuple[U64, U64] | None = None
 
     @property
     def other(self) -> PartyId:
@@ -159,7 +173,7 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
     return out
 
 
-def _receive(machine: Machine, mail: Buffer | None) -> None:
+def _receive(machine: TwoPartyMachine, mail: Buffer | None) -> None:
     for frame, body in frames_in(b"" if mail is None else mail):
         if machine.frame <= frame < machine.frame + _PENDING:  # an earlier one is a duplicate
             machine.inbox.setdefault(frame, bytes(body))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import ConfigError, Lent, PartyId
-from privfl.crypto.primitives.identity import Public, refuse_useless
+from privfl.crypto.primitives.identity import Public, refuse_box, refuse_signing
 
 _FORMAT = "privfl/directory/1"
 _NAME = re.compile(r"[a-z][a-z_]{0,31}(/(0|[1-9][0-9]{0,11}))?")
@@ -32,11 +32,11 @@ class Directory(Lent):
     (`core.seal_state`) takes no copy along and is handed the one of now when it wakes.
 
     Raises:
-        ConfigError: a key that has not 32 bytes.
+        ConfigError: a key that has not 32 bytes, or is a point of small order.
 
-    >>> directory = Directory({"client/1": [bytes(32)]})
-    >>> directory.keys("client/1") == (bytes(32),), directory.keys("client/2")
-    (True, ())
+    >>> directory = Directory({"client/1": [b"k" * 32]})
+    >>> directory.keys("client/1"), directory.keys("client/2")
+    ((b'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk',), ())
     """
 
     def __init__(
@@ -67,16 +67,20 @@ class Directory(Lent):
     def enrol(
         self, who: PartyId, *, signing: bytes | None = None, sealing: bytes | None = None
     ) -> None:
-        """Enter a party's public key: its operator's act, out of the server's reach."""
+        """Enter a party's public key: its operator's act, out of the server's reach.
+
+        Raises:
+            ConfigError: as the class.
+        """
         for use, key in (("sign", signing), ("seal", sealing)):
             if key is not None:
                 self._enrol(use, who, key)
 
     def _enrol(self, use: str, who: PartyId, key: bytes) -> None:
-        if len(key) != 32:
-            raise ConfigError(
-                f"the public key of {who} has {len(key)} bytes where Ed25519 and X25519 have 32."
-            )
+        try:
+            refuse_signing(key) if use == "sign" else refuse_box(key)
+        except ConfigError as error:
+            raise ConfigError(f"{who}: {error}") from None
         with self._lock:
             known = self._keys.get((use, who), ())
             if key not in known:
@@ -149,7 +153,6 @@ class Directory(Lent):
             for key in _keys(who, entry["signing"]):
                 found.enrol(who, signing=key)
             for key in _keys(who, entry["sealing"]):
-                refuse_useless(key)
                 found.enrol(who, sealing=key)
         return found
 

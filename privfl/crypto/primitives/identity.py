@@ -16,6 +16,7 @@ from privfl.crypto.primitives import private_file
 from privfl.crypto.primitives.backend import backend
 from privfl.crypto.primitives.hkdf import derive
 from privfl.crypto.primitives.sealed_box import open_box
+from privfl.crypto.primitives.weak_keys import forgeable, unusable
 
 _MAGIC = b"privfl-identity-1\n"
 _RAW, _SEALED = b"r", b"s"
@@ -24,19 +25,38 @@ _SALT = 16
 _LOG_N = 15
 
 
-def refuse_useless(box: bytes) -> None:
-    """Refuse a public X25519 key with which every agreement gives zero.
+def refuse_box(key: bytes) -> None:
+    """Refuse a public X25519 key that nothing can be sealed to.
 
     Raises:
-        ConfigError: it is a point of small order (RFC 7748, section 6.1).
+        ConfigError: it has not 32 bytes, or is a point of small order.
     """
-    try:
-        backend().agreement(bytes(32))(box)
-    except ValueError:
+    _refuse_length(key, "X25519")
+    if unusable(key):
         raise ConfigError(
-            f"the box key {box.hex()} is a point of small order, to which nothing can be sealed:"
+            f"the box key {key.hex()} is a point of small order, to which nothing can be sealed:"
             " make another identity."
-        ) from None
+        )
+
+
+def refuse_signing(key: bytes) -> None:
+    """Refuse a public Ed25519 key for which anybody can sign: whoever has one could say of each of
+    its signatures that it was somebody else's.
+
+    Raises:
+        ConfigError: it has not 32 bytes, or is a point of small order.
+    """
+    _refuse_length(key, "Ed25519")
+    if forgeable(key):
+        raise ConfigError(
+            f"the signing key {key.hex()} is a point of small order, for which anybody can sign:"
+            " make another identity."
+        )
+
+
+def _refuse_length(key: bytes, kind: str) -> None:
+    if len(key) != 32:
+        raise ConfigError(f"a public key of {len(key)} bytes, where {kind} has 32.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +65,8 @@ class Public:
     key that boxes for it are sealed to, 32 bytes each.
 
     Raises:
-        ConfigError: a key of another length, or a box key with which nobody can agree on a secret
-            (a point of small order).
+        ConfigError: a key of another length, a box key with which nobody can agree on a secret, or
+            a signing key for which anybody can sign (points of small order).
 
     >>> Public.from_bytes(Identity.fresh("client/1").public.to_bytes()).to_bytes()[64:]
     b''
@@ -56,12 +76,8 @@ class Public:
     box: bytes
 
     def __post_init__(self) -> None:
-        if len(self.signing) != 32 or len(self.box) != 32:
-            raise ConfigError(
-                f"public keys of {len(self.signing)} and {len(self.box)} bytes, where Ed25519 and"
-                " X25519 have 32."
-            )
-        refuse_useless(self.box)
+        refuse_signing(self.signing)
+        refuse_box(self.box)
 
     def to_bytes(self) -> bytes:
         """Both keys, 64 bytes."""

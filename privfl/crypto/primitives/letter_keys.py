@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from privfl.core import Buffer, KeepsSecrets, PartyId
@@ -16,8 +17,9 @@ class LetterKeys(KeepsSecrets):
 
     All letters to one receiver are sealed by one agreement (X25519), each under a key that is
     derived from it in the letter's own context: no two contexts may be the same. At rest
-    (`core.seal_state`) all but the identity is forgotten. So two parties that wake from one state
-    seal under different ephemeral keys, even where they write different letters in one context.
+    (`core.seal_state`) all but the identity is forgotten, and so it is in a process that was
+    forked. So two parties that wake from one state, or are copies of one, seal under different
+    ephemeral keys, even where they write different letters in one context.
 
     >>> one, two = LetterKeys(Identity.fresh("client/1")), LetterKeys(Identity.fresh("server/1"))
     >>> public, body = one.seal(two.identity.public.box, b"hello", b"letter 0")
@@ -34,6 +36,7 @@ class LetterKeys(KeepsSecrets):
         self.identity = identity
         self._sign: Callable[[bytes], bytes] | None = None
         self._to: dict[bytes, BoxKey] = {}
+        self._process = os.getpid()
         self._from: dict[PartyId, BoxKey] = {}
 
     def __getstate__(self) -> Identity:
@@ -55,7 +58,9 @@ class LetterKeys(KeepsSecrets):
         Raises:
             ValueError: the receiver's key ``to`` is a point of small order.
         """
-        library = backend()
+        library, process = backend(), os.getpid()
+        if process != self._process:
+            self._to, self._process = {}, process
         key = self._to.get(to) or self._to.setdefault(to, BoxKey.fresh(to, library))
         return key.public, key.seal(plain, context, library)
 

@@ -32,12 +32,15 @@ def read(path: Path) -> bytes:
     """Read such a file.
 
     Raises:
-        ConfigError: others than the owner may read it, or it is somebody else's.
+        ConfigError: it is no file, others than the owner may read it, or it is somebody else's.
         OSError: there is none, or it is a link.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # or a pipe waits for ever
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise ConfigError(f"key file {path} is no regular file.")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
         if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(
                 f"key file {path} is open to others than its owner (mode"

@@ -111,3 +111,8 @@ class Pycryptodome:
     def keystream(self, key: bytes, counter: bytes) -> _Stream:
         """As `Backend` says."""
         return _Stream(AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=counter))
+
+    def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
+        """As `Backend` says."""
+        encrypt: Callable[[bytes], bytes] = AES.new(key, AES.MODE_ECB).encrypt
+        return encrypt

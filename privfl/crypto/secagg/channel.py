@@ -5,7 +5,7 @@ nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from privfl.core import (
@@ -45,6 +45,7 @@ from privfl.crypto.secagg.parameters import (
     quorum_of,
     unit_l2,
 )
+from privfl.crypto.secagg.replay import KnownAhead
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
@@ -71,7 +72,9 @@ class SecAgg(SecAggSettings):
     Args:
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None
             is the smallest safe number. The same fraction of the cohort is the quorum: fewer
-            contributions are never summed.
+            contributions are never summed. In active mode on a sparse graph the quorum is lower,
+            because a server can ask none but clients who drew each other: 54 of 100, not 69, with
+            5 % corrupt.
         graph: ``"complete"``; ``"k_regular"``, with a degree computed from the next four; or a
             degree.
         corrupt: the fraction of clients that may collude with the server.
@@ -87,8 +90,8 @@ class SecAgg(SecAggSettings):
             the whole cohort is there again.
         fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same
             total, bit for bit, no cryptography.
-        forward_secrecy: forget a round's secrets when its party is made; then a view of colluding
-            clients cannot use them either.
+        forward_secrecy: clients forget a round's secrets when its party is made. False keeps them,
+            as a curious client would: then a view of colluding clients computes what they read.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the
@@ -121,7 +124,7 @@ class SecAgg(SecAggSettings):
 
     def fewest(self, n: int) -> int:
         """The quorum of a cohort of n; raises as `degree_for`."""
-        return 2 if n < 2 else quorum_of(self.degree(n), n)
+        return 2 if n < 2 else quorum_of(self, n)
 
     def parameters(self, plan: RoundPlan) -> SecAggParameters:
         """A round's public parameters: ring, degree, threshold, quorum."""
@@ -169,22 +172,32 @@ class SecAgg(SecAggSettings):
         if self.fidelity == "ideal":
             return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
-        return SecAggCoalitionView.of(self, received, colluding).opened()
+        known = KnownAhead()
+        for member in members.values():
+            if isinstance(member, SecAggClient):
+                known = replace(known, directory=member.directory)
+            elif isinstance(member, SecAggServer):
+                known = KnownAhead(member.directory, member.began)
+                break
+        return SecAggCoalitionView.of(self, received, colluding, known).opened()
 
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Masks that cancel in the sum ({self.mode}). {self.guarantee.describe()}"
+        what = f"Masks that cancel in the sum ({self.mode})"
+        if self.fidelity == "ideal":
+            what = f"NO SECURE AGGREGATION RAN: a trusted party in its place ({self.mode})"
+        return f"{what}. {self.guarantee.describe()}"
 
     @property
     def guarantee(self) -> Guarantee[Liars]:
         """Who may collude, who may lie and what the lie can do, as this channel is set."""
 
         def quorum(n: int) -> int:
-            return quorum_of(degree_for(self, n), n)
+            return quorum_of(self, n)
 
         noise = None if self.noise is None else self.noise.guarantee
         if self.fidelity == "ideal":
-            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode)
+            made = ideal_guarantee(ideal.TRUSTED, self.degree, quorum, self.mode, self.corrupt)
             return made.under(noise)
         return secagg_guarantee(
             self.parameters,
@@ -192,6 +205,7 @@ class SecAgg(SecAggSettings):
             quorum,
             active=self.active,
             forgets=self.forward_secrecy,
+            corrupt=self.corrupt,
             figures=lambda n: figures_of(self, n),
             opens=lambda received, kept: SecAggCoalitionView.of(self, received, kept).opened(),
         ).under(noise)

@@ -120,7 +120,8 @@ class SecAggClientParty(KeepsSecrets):
         self.speaks_first = False
         parameters, public, drawn = self.parameters, self.keys.public, b""
         if parameters.chosen:
-            self.drawn = pick(parameters.n, parameters.degree.k, self.position)
+            # once: a server that calls again is given no second draw to choose from
+            self.drawn = self.drawn or pick(parameters.n, parameters.degree.k, self.position)
             drawn = fields.some(self.drawn, parameters.n)
         signed = b""
         if parameters.active:
@@ -195,8 +196,9 @@ class SecAggClientParty(KeepsSecrets):
             )
         self._enough(len(sharing & set(self.holders)), "masked_input", "shared keys")
         expected = sharing & set(self.holders) - {self.position}
+        known = sharing if parameters.chosen else sharing & self.pairs.publics.keys()
         if (
-            not inbox.keys() <= sharing - {self.position}
+            not inbox.keys() <= known - {self.position}
             if parameters.active
             else inbox.keys() != expected
         ):

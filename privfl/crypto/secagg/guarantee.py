@@ -38,6 +38,7 @@ def secagg_guarantee(
     *,
     active: bool,
     forgets: bool,
+    corrupt: float,
     opens: Opens,
     figures: Callable[[int], str],
 ) -> Guarantee[Liars]:
@@ -78,14 +79,18 @@ def secagg_guarantee(
         ),
         shows="only the sum of {count} updates",
         settings=lambda n: {
-            **_settings(degree(n), quorum(n), "active" if active else "semi_honest"),
+            **_settings(degree(n), quorum(n), "active" if active else "semi_honest", corrupt),
             "privacy fails": figures(n),
         },
     )
 
 
 def ideal_guarantee(
-    trusted: PartyId, degree: Callable[[int], Degree], quorum: Callable[[int], int], mode: str
+    trusted: PartyId,
+    degree: Callable[[int], Degree],
+    quorum: Callable[[int], int],
+    mode: str,
+    corrupt: float,
 ) -> Guarantee[Liars]:
     """The guarantee of an ideal run: of the trusted party's functionality, and of nothing else."""
     return Guarantee(
@@ -99,7 +104,7 @@ def ideal_guarantee(
         assumes=("a trusted party, which only a simulator has",),
         shows="only the sum of {count} updates",
         fidelity="ideal",
-        settings=lambda n: _settings(degree(n), quorum(n), mode),
+        settings=lambda n: _settings(degree(n), quorum(n), mode, corrupt),
     )
 
 
@@ -124,9 +129,11 @@ def _around(
     return around
 
 
-def _settings(degree: Degree, quorum: int, mode: str) -> dict[str, str]:
+def _settings(degree: Degree, quorum: int, mode: str, corrupt: float) -> dict[str, str]:
     return {
         "mode": mode,
+        "share holders": f"{degree.k} of the other clients for each client",
+        "corrupt": f"{corrupt:.0%} of the cohort may collude with the server",
         "quorum": f"{quorum} clients, fewer are never summed",
         "threshold": f"{degree.t} of a client's {degree.shares} shares open its secrets",
     }

@@ -104,7 +104,9 @@ class SecAggClient(KeepsSecrets):
 
 @dataclass(repr=False)
 class SecAggServer(KeepsSecrets):
-    """The server between rounds: the public keys that came ahead of their round.
+    """The server between rounds: the public keys that came ahead of their round, and of rounds
+    that were, by tag and place, those that it began with, and whose: a view of its mail cannot do
+    without.
 
     A network adapter that puts members and parties to rest keeps a server's party and member in one
     `sleep`, or the keys that the party collects are lost and the next round calls for them again.
@@ -113,6 +115,7 @@ class SecAggServer(KeepsSecrets):
     settings: SecAggSettings
     directory: KnownKeys
     ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
+    began: dict[bytes, dict[int, tuple[ClientId, bytes]]] = field(default_factory=dict)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -129,6 +132,11 @@ class SecAggServer(KeepsSecrets):
         carried = self.ahead.pop(this, {})
         if settings.carry:
             self.ahead = {following: {}}
+            self.began[now.tag] = {
+                place: (client, carried[client])
+                for place, client in enumerate(plan.cohort)
+                if client in carried
+            }
         collected = self.ahead.get(following, {})
         return SecAggServerParty(
             now,

@@ -4,14 +4,28 @@ that it is replayed through.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from privfl.core import Buffer, ClientId, Mail, PartyId, RoundPlan, client_of
+from privfl.core import (
+    Buffer,
+    ClientId,
+    KnownKeys,
+    Mail,
+    PartyId,
+    Received,
+    RoundPlan,
+    client_of,
+    client_party,
+)
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import wire
-from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings
+from privfl.crypto.secagg.keys import SIGNATURE
+from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, epoch
 from privfl.crypto.secagg.server import SecAggServerParty
 from privfl.crypto.secagg.stage import Kind
 
@@ -31,11 +45,51 @@ class NoDirectory:
         return ()
 
 
+@dataclass(frozen=True)
+class KnownAhead:
+    """What who looks at a server's mail knows beside it: the directory, where one of its parties
+    has one, and the keys that came ahead of their round and whose, by the round's tag and place.
+    """
+
+    directory: KnownKeys | None = None
+    ahead: Mapping[bytes, Mapping[int, tuple[ClientId, bytes]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ToldOfKeys:
+    """What the mail that clients of one round were handed says of whom the server took keys of:
+    to whom it ``wrote`` of keys, and whose ``keys``, by place. ``clients``: whose mail was seen.
+    """
+
+    clients: frozenset[PartyId]
+    wrote: frozenset[PartyId]
+    keys: Mapping[int, bytes]
+
+    @classmethod
+    def of(cls, received: Received, tag: bytes, now: SecAggParameters) -> ToldOfKeys:
+        """Read it off; what is malformed says nothing."""
+        clients = frozenset(who for who in received if client_of(who) is not None)
+        wrote: set[PartyId] = set()
+        public: dict[int, bytes] = {}
+        for who in sorted(clients):
+            for mail in received[who]:
+                try:
+                    kind, _, _, content = wire.read(mail.get("server", b""), tag)
+                    if kind is not Kind.KEYS:
+                        continue
+                    rows = fields.read_table(content, now.key_bytes, now.n)[0]
+                except Malformed:
+                    continue
+                wrote.add(who)
+                public |= {place: bytes(row) for place, row in rows.items()}
+        return cls(clients, frozenset(wrote), public)
+
+
 def rounds_in(
     mails: Sequence[Mail],
 ) -> Iterator[tuple[list[Mail], bytes, Mapping[int, ClientId]]]:
     """The rounds that a server's mail can be read as, the one with most senders first: what belongs
-    to it, its facts, who is where in its cohort.
+    to it (the server's notes to itself among it), its facts, who is where in its cohort.
     """
     senders: dict[bytes, set[PartyId]] = {}
     for mail in mails:
@@ -48,7 +102,11 @@ def rounds_in(
         facts = _facts(own)
         if facts:
             for cohort in _cohorts(own):
-                yield [mail for mail in own if mail], facts, cohort
+                yield [_noted(*both) for both in zip(own, mails, strict=True)], facts, cohort
+
+
+def _noted(own: Mail, mail: Mail) -> Mail:
+    return {**own, "server": mail["server"]} if "server" in mail else own
 
 
 def _tag(who: PartyId, body: Buffer) -> bytes | None:
@@ -98,30 +156,57 @@ def replayed(
     plan: RoundPlan,
     facts: bytes,
     mails: Sequence[Mail],
+    known: KnownAhead,
+    told: ToldOfKeys,
 ) -> SecAggServerParty:
-    """The honest server's party, before it is handed this mail. Keys that were carried from the
-    round before are nowhere in it: it takes their owners for known.
+    """The honest server's party, before it is handed this mail.
+
+    It checks who signed keys where the directory is known. Where it is not, and clients' mail is,
+    it hears whom the server wrote of keys. Keys that came ahead of the round are those that the
+    server's member kept, or that clients were told; else their owners are taken for known.
     """
-    kinds = {
-        position: kind
-        for mail in reversed(mails)
-        for kind, position, *_ in (wire.read(body) for body in mail.values())
-    }
-    carried = {i: bytes(now.key_bytes) for i, kind in kinds.items() if kind is Kind.SHARES}
-    called = Kind.ADVERTISE in kinds.values()
-    return SecAggServerParty(
+    party = SecAggServerParty(
         now,
         plan,
         settings.code,
-        NoDirectory(),
+        known.directory or NoDirectory(),
         settings.backend,
-        b"",
+        epoch(plan, plan.number),
         facts,
         settings.carry,
         {},
         {},
-        expects=Kind.ADVERTISE if called else Kind.SHARES,
-        started=True,
-        adverts=carried if settings.carry else {},
-        signed=False,
+        signed=known.directory is not None,
     )
+    if not party.signed and told.wrote:
+        for client in plan.cohort:
+            if client_party(client) in told.clients - told.wrote:
+                party.excluded[client_party(client)] = "stage advertise: it was told no keys"
+    if not settings.carry:
+        return party
+    signed = bytes(SIGNATURE if now.active else 0)
+    ahead = known.ahead.get(now.tag)
+    if ahead is None:
+        party.signed = False
+        places = told.keys or _spoke(mails, now)
+        ahead = {place: (plan.cohort[place], key + signed) for place, key in places.items()}
+    party.carried = dict(ahead.values())
+    with contextlib.suppress(StageAbort):
+        party.step({})
+    return party
+
+
+def _spoke(mails: Sequence[Mail], now: SecAggParameters) -> Mapping[int, bytes]:
+    """Who sent shares without keys before, by place, with a key that nobody has."""
+    kinds: dict[int, set[Kind]] = {}
+    for mail in mails:
+        for who, body in mail.items():
+            if who != "server":
+                kind, place, *_ = wire.read(body)
+                kinds.setdefault(place, set()).add(kind)
+    nine = (9).to_bytes(32, "little") * (now.key_bytes // 32)
+    return {
+        place: nine
+        for place, said in kinds.items()
+        if Kind.SHARES in said and Kind.ADVERTISE not in said and place < now.n
+    }

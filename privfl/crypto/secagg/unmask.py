@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from privfl.core import PartyId
+from privfl.core import KeepsSecrets, PartyId
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, mask
 from privfl.crypto.secagg import keys
@@ -20,8 +20,8 @@ Shares = dict[int, dict[int, int]]
 """Owner's position -> holder's point -> value."""
 
 
-@dataclass
-class Unmasking:
+@dataclass(repr=False)
+class Unmasking(KeepsSecrets):
     """What the server knows at the end of a round: public keys and commitments by position, who
     shared with whom, shares by owner.
     """

@@ -10,28 +10,41 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from privfl.core import ClientId, ConfigError, Mail, Received, RoundPlan, Rows, Total, client_party
+from privfl.core import (
+    ClientId,
+    ConfigError,
+    KeepsSecrets,
+    Mail,
+    Received,
+    RoundPlan,
+    Rows,
+    Total,
+    client_party,
+)
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, backend, fields, mask
-from privfl.crypto.ring import lift
+from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.ring import RINGS, lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
-from privfl.crypto.secagg.replay import replayed, rounds_in
+from privfl.crypto.secagg.replay import KnownAhead, ToldOfKeys, replayed, rounds_in
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
 
 Kept = Mapping[bytes, Pairs]
+NOTHING = KnownAhead()
 
 
-@dataclass
-class SecAggCoalitionView:
+@dataclass(repr=False)
+class SecAggCoalitionView(KeepsSecrets):
     """The server's mail of one round with the secrets of the clients that collude: replayed through
     the honest server's own party, so that what it refused is refused here.
     """
 
     settings: SecAggSettings
     members: Sequence[Kept]
+    known: KnownAhead = NOTHING
     tag: bytes = b""
     plan: RoundPlan | None = None
     ring: int = 32
@@ -46,34 +59,55 @@ class SecAggCoalitionView:
 
     @classmethod
     def of(
-        cls, settings: SecAggSettings, received: Received, members: Sequence[Kept]
+        cls,
+        settings: SecAggSettings,
+        received: Received,
+        members: Sequence[Kept],
+        known: KnownAhead = NOTHING,
     ) -> SecAggCoalitionView:
         """Replay the server's mail: as the round that most of its senders were in, and where two
         claim one place in the cohort, with the one in it with whom more can be read.
         """
         views = []
         for mail, facts, cohort in rounds_in(received.get("server", ())):
-            view = cls(settings, members)
+            view = cls(settings, members, known)
             try:
-                view._replay(mail, facts, cohort)
-            except ConfigError:  # of such a cohort there is no round
+                view._replay(mail, facts, cohort, received)
+            except (ConfigError, Malformed):  # of such a cohort there is no round
                 continue
             if view.total is not None:
                 return view
             views.append(view)
         return max(views, key=lambda view: len(view.vectors), default=cls(settings, members))
 
-    def _replay(self, mails: Sequence[Mail], facts: bytes, cohort: Mapping[int, ClientId]) -> None:
-        known, _ = fields.read_facts(memoryview(facts))
-        everybody = tuple(cohort.get(i, -1 - i) for i in range(known.n))
-        plan = self.plan = replace(known, cohort=everybody)
-        degree = degree_for(self.settings, plan.n)
-        frames = [wire.FORMAT.read(body) for mail in mails for body in mail.values()]
-        self.tag, self.ids = frames[0].tag, dict(enumerate(everybody))
+    def _replay(
+        self,
+        mails: Sequence[Mail],
+        facts: bytes,
+        cohort: Mapping[int, ClientId],
+        received: Received,
+    ) -> None:
+        said, _ = fields.read_facts(memoryview(facts))
+        frames = [
+            wire.FORMAT.read(body)
+            for mail in mails
+            for who, body in mail.items()
+            if who != "server"
+        ]
+        self.tag = frames[0].tag
+        names = {place: who for place, (who, _) in self.known.ahead.get(self.tag, {}).items()}
+        named = {**cohort, **names}
+        everybody = tuple(named.get(i, -1 - i) for i in range(said.n))
+        plan = replace(said, cohort=everybody)
+        degree, self.ids = degree_for(self.settings, plan.n), dict(enumerate(everybody))
         self.ring = Counter(frame.ring for frame in frames).most_common(1)[0][0]
         length = self.settings.code.length(plan)
+        if self.ring not in RINGS or length > max(len(frame.content) for frame in frames):
+            raise Malformed("vectors that nobody sent: no more is kept free than came")
+        self.plan = plan
         now = SecAggParameters(self.tag, plan.n, degree, 2, self.ring, length, self.settings.active)
-        party = replayed(self.settings, now, plan, facts, mails)
+        told = ToldOfKeys.of(received, self.tag, now)
+        party = replayed(self.settings, now, plan, facts, mails, self.known, told)
         for mail in mails:
             before = frozenset(party.summed)
             with contextlib.suppress(StageAbort):

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import (
-    Coalition,
-    ConfigError,
-    Guarantee,
-    KeepsSecrets,
-    Liars,
-    Lie,
-    Mail,
-    Party,
-    PartyId,
-)
+from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie, Party, PartyId
 from privfl.crypto import lies
 from privfl.crypto.primitives import fields
 from privfl.crypto.ring import word
@@ -37,7 +26,7 @@ def sharing_guarantee(
         lies=(
             *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
             lies.leaves_one(lambda plan: quorum(plan.n), "quorum", others[0]),
-            Lie(Coalition.of(others[0]), "shift", "adds to its sum", lies.each(Adds)),
+            Lie(Coalition.of(others[0]), "shift", "adds to its sum", lies.each(adds)),
             lies.falls_silent(others[0], "abort"),
             lies.skips_its_clip("shift", "nobody sees a single input"),
             lies.sends_garbage(),
@@ -52,26 +41,22 @@ def sharing_guarantee(
     )
 
 
-@dataclass(repr=False)
-class Adds(KeepsSecrets):
-    """A second server whose sum is not that of its shares."""
+def adds(honest: Party) -> Party:
+    """A second server whose sum is not that of its shares.
 
-    honest: Party
+    Raises:
+        ConfigError: it stands in for another party than a second server.
+    """
+    if not isinstance(honest, HelperParty):
+        raise ConfigError(f"{type(honest).__name__} is no second server of additive sharing.")
+    now = honest.round
 
-    def step(self, mail: Mail) -> Mail:
-        """What the honest server says, its sum moved.
+    def change(to: PartyId, body: bytes) -> bytes:
+        if not now.repeats(body, SUM):
+            return body
+        _, packed = now.read(body, SUM)
+        total = fields.unpack(packed, now.ring, now.length).copy()
+        total[:1] += np.array(SHIFT, dtype=word(now.ring))
+        return now.write(SUM, 0, fields.pack(total, now.ring))
 
-        Raises:
-            ConfigError: it stands in for another party than a second server.
-        """
-        honest = self.honest
-        if not isinstance(honest, HelperParty):
-            raise ConfigError(f"{type(honest).__name__} is no second server of additive sharing.")
-        out = dict(honest.step(mail))
-        if honest.done and "server" in out:
-            now = honest.round
-            _, packed = now.read(out["server"], SUM)
-            total = fields.unpack(packed, now.ring, now.length).copy()
-            total[:1] += np.array(SHIFT, dtype=word(now.ring))
-            out["server"] = now.write(SUM, 0, fields.pack(total, now.ring))
-        return out
+    return lies.Alters(honest, change)

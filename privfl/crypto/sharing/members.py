@@ -19,6 +19,7 @@ from privfl.core import (
     Total,
 )
 from privfl.crypto import cohort
+from privfl.crypto.cohort import Entered
 from privfl.crypto.sharing.client import SharingClientParty
 from privfl.crypto.sharing.parameters import SharingSettings, boxes_of, parameters_of
 from privfl.crypto.sharing.pine import parameters as pine
@@ -70,26 +71,6 @@ class SharingClient:
         except BadUpdate as bad:
             refused = str(bad)
         return PineClientParty(now, self.who, position, boxes, contribution, refused)
-
-
-@dataclass
-class Entered:
-    """The rounds that a server entered, each part once: the sums over two sets that differ in one
-    client would open that client, and so would a report that is verified under two keys.
-    """
-
-    parts: set[tuple[bytes, int, str]] = field(default_factory=set)
-
-    def why_not(self, plan: RoundPlan) -> str | None:
-        """Note that a round is entered; why it must not be, where it was before."""
-        this = (plan.session, plan.number, plan.part)
-        if this in self.parts:
-            return (
-                f"round {plan.number} was entered before: two sums of it would open who is in one"
-                " of them alone"
-            )
-        self.parts.add(this)
-        return None
 
 
 @dataclass(repr=False)

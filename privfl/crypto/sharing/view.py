@@ -59,7 +59,7 @@ def decode(
     """
     said: Counter[_Round] = Counter()
     sent: dict[_Round, dict[ClientId, tuple[int, Words]]] = {}
-    for who, body in _mail(received, "server"):
+    for who, body in mail_of(received, "server"):
         client = client_of(who)
         try:
             if client is not None:
@@ -75,7 +75,8 @@ def decode(
     return rows or _total(code, now, sent[now], others, received)
 
 
-def _mail(received: Received, party: PartyId) -> Iterator[tuple[PartyId, Buffer]]:
+def mail_of(received: Received, party: PartyId) -> Iterator[tuple[PartyId, Buffer]]:
+    """Every letter that a party was handed, and who sent it."""
     for mail in received.get(party, ()):
         yield from mail.items()
 
@@ -110,7 +111,7 @@ def _total(
     plan = now.plan
     sums: dict[PartyId, Words] = {}
     held: dict[PartyId, frozenset[int]] = {}
-    for who, body in _mail(received, "server"):
+    for who, body in mail_of(received, "server"):
         try:
             kind, _, _, _, content = FORMAT.read(body, now.tag)
             if who in others and kind == HELD:
@@ -145,7 +146,7 @@ def _rows(
     plan = now.plan
     seeds: dict[ClientId, dict[PartyId, bytes]] = {client: {} for client in vectors}
     for server in others:
-        for who, body in _mail(received, server):
+        for who, body in mail_of(received, server):
             client = client_of(who)
             if client is None or client not in vectors:
                 continue
@@ -157,14 +158,20 @@ def _rows(
                     seeds[client].setdefault(server, seed)
             except Malformed:
                 continue
-    values, weights, ids = [], [], []
+    singles: dict[ClientId, Total] = {}
     for client, (_, words) in sorted(vectors.items(), key=lambda item: item[1][0]):
         if len(seeds[client]) < len(others):
             continue
         vector = np.array(words, dtype=word(now.ring))
         mask(vector, [(seed, 1) for seed in seeds[client].values()], library)
-        single = code.decode(lift(vector, now.ring), plan, 1)
-        values.append(single.value / single.weight if single.weight else single.value)
-        weights.append(single.weight)
-        ids.append(client)
-    return Rows(torch.stack(values), torch.tensor(weights), tuple(ids)) if values else None
+        singles[client] = code.decode(lift(vector, now.ring), plan, 1)
+    return rows_of(singles)
+
+
+def rows_of(singles: Mapping[ClientId, Total]) -> Rows | None:
+    """The rows of sums of one client each; None of none."""
+    if not singles:
+        return None
+    values = [one.value / one.weight if one.weight else one.value for one in singles.values()]
+    weights = torch.tensor([one.weight for one in singles.values()])
+    return Rows(torch.stack(values), weights, tuple(singles))

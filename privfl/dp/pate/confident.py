@@ -32,14 +32,18 @@ UNANSWERED = -1
 """The label of a query that got no answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DataDependent:
     """An epsilon that was computed from the votes: PRIVATE, as they are, because it differs between
     neighbours. It is for who may see the votes, and no claim; what may be published is the one that
-    does not depend on them, which stands beside it.
+    does not depend on them. ``independent`` is that of the same queries alone, whatever the votes
+    are; what votes before them cost, and whether a claim can be made at all, a ledger says. It
+    bounds how far what these votes release lies from what neighbours' would, and not the way back.
+    However it is printed, it says that it is private.
 
     >>> print(DataDependent(1.97, 1e-5, order=20.0, independent=3.2))
-    PRIVATE, computed from the votes: epsilon 1.97 at delta 1e-05 (publish 3.2)
+    PRIVATE, computed from the votes of these queries: epsilon 1.97 at delta 1e-05, beside 3.2 \
+whatever the votes are (publish what the ledger says)
     """
 
     epsilon: float
@@ -49,9 +53,12 @@ class DataDependent:
 
     def __str__(self) -> str:
         return (
-            f"PRIVATE, computed from the votes: epsilon {above(self.epsilon)} at delta"
-            f" {self.delta:g} (publish {above(self.independent)})"
+            f"PRIVATE, computed from the votes of these queries: epsilon {above(self.epsilon)} at"
+            f" delta {self.delta:g}, beside {above(self.independent)} whatever the votes are"
+            " (publish what the ledger says)"
         )
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,8 @@ class ConfidentGNMax:
         self, counts: Int[Tensor, "q m"], delta: float, neighbours: Neighbours
     ) -> DataDependent:
         """The epsilon of these very votes (`likely_rdp`, `confident_rdp`), summed over all queries,
-        whether they came to be answered or not; never above the independent one by RDP.
+        whether they came to be answered or not; never above the independent one by RDP. It counts
+        no votes but these.
 
         Raises:
             ConfigError: as `steps`; delta is not in (0, 1).

@@ -195,7 +195,10 @@ class CoinServer(KeepsSecrets):
             return {}
         if not self.listed:
             return self._list(mail)
-        return self._draw(mail)
+        self.opened |= self._said(mail, REVEAL)
+        if 2 * len(self.opened.keys() & self.listed.keys()) <= len(self.listed):
+            return {}  # one that speaks out of turn ends no round: the others are on their way
+        return self._draw()
 
     @property
     def result(self) -> Opened[Rows] | None:
@@ -203,9 +206,9 @@ class CoinServer(KeepsSecrets):
         found = None if self.party is None else self.party.result
         if found is None:
             return None
-        return Opened(
-            found.what, found.survivors, found.disclosed, {**found.excluded, **self.excluded}
-        )
+        there = {client_party(client) for client in found.survivors}
+        own = {who: why for who, why in self.excluded.items() if who not in there}
+        return Opened(found.what, found.survivors, found.disclosed, {**found.excluded, **own})
 
     def _list(self, mail: Mail) -> Mail:
         self.listed = self._said(mail, COMMIT)
@@ -220,8 +223,7 @@ class CoinServer(KeepsSecrets):
             )
         return self._tell(LIST, self.listed)
 
-    def _draw(self, mail: Mail) -> Mail:
-        self.opened = self._said(mail, REVEAL)
+    def _draw(self) -> Mail:
         for i, secret in self.opened.items():
             if i in self.listed and commitment(self._tag, i, secret) != self.listed[i]:
                 who = client_party(self.plan.cohort[i])

@@ -6,7 +6,6 @@ import secrets
 from dataclasses import dataclass, field
 
 from privfl.core import (
-    Abort,
     Bounded,
     ClientId,
     ClientMember,
@@ -20,6 +19,9 @@ from privfl.core import (
     Silent,
     Total,
 )
+from privfl.crypto import cohort
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.cohort import Entered
 from privfl.hybrid.bucketed_secagg.coin import SIZE, CoinClient, CoinServer
 from privfl.hybrid.bucketed_secagg.parameters import BucketedSettings
 from privfl.hybrid.bucketed_secagg.server import BucketedServerParty
@@ -34,7 +36,7 @@ class BucketedClient(KeepsSecrets):
     settings: BucketedSettings
     who: ClientId
     inside: ClientMember
-    entered: set[tuple[bytes, int, str]] = field(default_factory=set)
+    entered: Entered = field(default_factory=Entered)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -44,27 +46,20 @@ class BucketedClient(KeepsSecrets):
         """The party of one round, in its group.
 
         Raises:
-            Abort: the same part of a round again.
+            StageAbort: the same part of a round again.
             ConfigError: a client that is not in the cohort, or too small a cohort.
         """
-        this = (plan.session, plan.number, plan.part)
-        if this in self.entered:
-            raise Abort(
-                f"round {plan.number} was entered before: a second grouping of one update would"
-                " help to open it",
-                "server",
-            )
-        self.entered.add(this)
+        if why := self.entered.why_not(plan):
+            raise StageAbort("enter", why, "server")
         self.settings.checked(plan)
-        if self.who not in plan.cohort:
-            raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
+        place = cohort.place_of(plan, self.who)
         unweighted = Bounded.claimed(
             self.who, update.delta, update.l2
         )  # checked when it was made, or a liar's
         settings = self.settings
         if settings.bucketing_seed is None:
             _one_part(plan)
-            place, secret = plan.cohort.index(self.who), secrets.token_bytes(SIZE)
+            secret = secrets.token_bytes(SIZE)
             return CoinClient(settings, plan, unweighted, self.inside, place, secret)
         groups = settings.groups(plan)
         number = next(i for i, group in enumerate(groups) if self.who in group)

@@ -50,6 +50,7 @@ class BucketedSettings:
             corrupt=self.corrupt,
             noise=self.noise,
             noise_source=self.noise_source,
+            forward_secrecy=False,  # views of colluding clients need what they keep
         )
 
     @property

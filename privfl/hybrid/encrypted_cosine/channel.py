@@ -85,8 +85,8 @@ class EncryptedCosine(CosineSettings):
     """
 
     examples: ClassVar[Examples] = {
-        "": {"rule": FLTrust, "plain_bits": 20},
-        "cosine_filter": {"rule": CosineFilter, "reference": "previous"},
+        "": {"rule": FLTrust, "plain_bits": 20, "projections": 4},
+        "cosine_filter": {"rule": CosineFilter, "reference": "previous", "projections": 4},
     }
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust, CosineFilter))
 

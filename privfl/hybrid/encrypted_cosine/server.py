@@ -20,9 +20,9 @@ from privfl.core import (
     RoundPlan,
     Total,
     Vector,
-    client_of,
     client_party,
 )
+from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.wire import Refused, SignedMessage, pack, unpack
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
@@ -53,6 +53,7 @@ from privfl.hybrid.encrypted_cosine.weighing import (
 )
 
 _TIMER = b"wait"
+_CLOSED = "the message came after the ciphertexts were closed"
 _PATIENCE = 2
 """Exchanges until an answer is there: the question travels in one, the answer in the next."""
 Asked = tuple[ClientId, int, int]
@@ -127,35 +128,21 @@ class CosineServerRound(KeepsSecrets):
         return self.awaited == OPENED and SignedMessage.read(body).kind == SCORES
 
     def _collect(self, mail: Mail) -> None:
-        for sender, body in mail.items():
-            client = client_of(sender)
-            if client is None or client in self.messages:
-                continue
-            try:
-                if client not in self.plan.cohort:
-                    raise Refused("not in the cohort")
-                if self.awaited != CIPHERTEXT:
-                    raise Refused("the message came after the ciphertexts were closed")
-                message = checked(self.ring, body, sender, CIPHERTEXT, self.plan)
-                if len(chunks := unpack(_body(message))) != self.ring.setting.chunks(self.plan):
-                    raise Refused(
-                        f"{len(chunks)} ciphertexts where {self.ring.setting.chunks(self.plan)}"
-                        " were due"
-                    )
-                self.messages[client] = message
-            except Refused as refused:
-                self.excluded.setdefault(sender, str(refused))
+        late = "" if self.awaited == CIPHERTEXT else _CLOSED
+        collect(mail, self.plan, self.messages, self.excluded, self._add, late)
+
+    def _add(self, client: ClientId, body: Buffer) -> None:
+        message = checked(self.ring, body, client_party(client), CIPHERTEXT, self.plan)
+        due, chunks = self.ring.setting.chunks(self.plan), unpack(_body(message))
+        if len(chunks) != due:
+            raise Refused(f"{len(chunks)} ciphertexts where {due} were due")
+        self.messages[client] = message
 
     def _chunks(self) -> dict[ClientId, list[memoryview]]:
         return {c: unpack(_body(self.messages[c])) for c in self.plan.cohort if c in self.messages}
 
-    def _enough(self, count: int, what: str) -> None:
-        if count < self.ring.setting.min_clients:
-            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
-            raise Abort(
-                f"{count} of {self.plan.n} clients {what}, and a sum of fewer than"
-                f" {self.ring.setting.min_clients} stays closed{why}"
-            )
+    def _enough(self, count: int, did: str) -> None:
+        enough(count, did, self.ring.setting.min_clients, self.plan, self.excluded)
 
     def _directions(self, number: int) -> Integers:
         """Chunk ``number`` of the public vectors: random signs, the constant vector for Pearson,

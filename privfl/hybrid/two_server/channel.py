@@ -61,6 +61,8 @@ from privfl.hybrid.two_server.rules import (
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
+Security = Literal["semi_honest", "malicious"]
+
 
 @dataclass(frozen=True, slots=True)
 class TwoServer:
@@ -88,6 +90,12 @@ class TwoServer:
     public and there is no noise, ``server/1`` cannot change its share of the sum (the dealer's
     tags; chance 2^-24 at most up to 20 bits and 500 clients).
 
+    UNDER ``security: malicious`` it gets the declared function or an abort, but for a chance of
+    2^-48 a round: clients fix their rows, what is computed of them is tagged, what is opened is
+    proved, and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which
+    clients take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
+    ``server/1`` can add to a sum under noise or hidden weights.
+
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
         the others' products with their own rows; for FLTrust and CosineFilter norms and cosines.
@@ -114,6 +122,9 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
+        security: "semi_honest", or "malicious": of Mean, of Krum and FLTrust under reveal "scores",
+            of CosineFilter under "scores" or with threshold 0, in rings of 32 and 40 bits. It takes
+            about twice the CPU and half of the exchanges; clients also write to the dealer.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -125,6 +136,7 @@ class TwoServer:
 
     examples: ClassVar[Examples] = {
         "": {"bits": 8},
+        "malicious": {"bits": 8, "security": "malicious"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
         "fltrust": {"rule": FLTrust, "bits": 8},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
@@ -146,6 +158,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
+    security: Security = "semi_honest"
 
     def __post_init__(self) -> None:
         require.at_least(2, min_selected=self.min_selected)
@@ -162,6 +175,27 @@ class TwoServer:
         backend(self.backend)
         check_operators(self.run_by)
         self._check_rule()
+        self._check_security()
+
+    def _check_security(self) -> None:
+        if self.security not in ("semi_honest", "malicious"):
+            raise ConfigError(
+                f"security is 'semi_honest' or 'malicious', and is '{self.security}'."
+            )
+        if self.security == "semi_honest":
+            return
+        if not self.recipe.traits.enforced:
+            raise ConfigError(
+                "security 'malicious' is there for Mean, for Krum and FLTrust with reveal 'scores',"
+                " and for CosineFilter with reveal 'scores' or threshold 0, and the rule is"
+                f" {type(self.rule).__name__} with reveal"
+                f" '{self.reveal}': set one of these, or security to 'semi_honest'."
+            )
+        if self.ring == 64:
+            raise ConfigError(
+                "security 'malicious' proves what is opened in the bits above the ring, and a ring"
+                " of 64 has none: set ring to 40, 32 or None."
+            )
 
     def _check_rule(self) -> None:
         rule = self.rule
@@ -228,7 +262,15 @@ class TwoServer:
         c = self.colluders
         noisy = self.noise is not None
         least = max(self.min_selected, c + 2)
-        return Recipe(self._on_shares, least, c, noisy, self.noise, self.noise_source)
+        return Recipe(
+            self._on_shares,
+            least,
+            c,
+            self.security == "malicious",
+            noisy,
+            self.noise,
+            self.noise_source,
+        )
 
     @property
     def _on_shares(self) -> SharedRule:
@@ -239,7 +281,7 @@ class TwoServer:
             case FLTrust():
                 return FLTrustOnShares(reveal, rule.fixed)
             case CosineFilter():
-                return CosineOnShares(reveal, rule.threshold)
+                return CosineOnShares(reveal, rule.threshold, self.reference == "previous")
             case Mean():
                 return MeanOnShares(reveal, rule.weighted)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from privfl.crypto.mpc import Demand, Shared, SharedBits
 from privfl.crypto.mpc.operations import AllOf, Negative, OpenBits, fold_demand
@@ -63,13 +62,7 @@ class Refuse:
         Raises:
             StageAbort: too few are left.
         """
-        now = machine.now
-        failed = machine.public[PASSED] == 0
-        for i in np.flatnonzero(failed).tolist():
-            machine.excluded[now.name(machine.positions[i])] = "its update failed the norm check"
-        machine.valid = tuple(np.flatnonzero(~failed).tolist())
-        now.enough("check", {machine.positions[i] for i in machine.valid})
-        machine.disclosed["accepted"] = torch.from_numpy(~failed)
+        machine.refuse(machine.public[PASSED] == 0)
 
 
 CHECKS: tuple[Step, ...] = (

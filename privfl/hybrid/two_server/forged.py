@@ -14,8 +14,7 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.parameters import STEPS
 from privfl.hybrid.two_server.sealing import open_steps, seal_steps
-from privfl.hybrid.two_server.server import FirstServer
-from privfl.hybrid.two_server.tampering import Server, tampered
+from privfl.hybrid.two_server.tampering import First, Server, tampered
 
 Forge = Callable[[Step, Machine, bytes, bytes | None], tuple[bytes, bytes | None]]
 """What a liar makes of one frame, from its step, the own machine, the own honest body and the other
@@ -46,7 +45,7 @@ class ForgesFrames(KeepsSecrets):
     """One of the two servers, whose frames a lie changes on their way.
 
     Every frame waits for the other server's, but for the very first of the second server, which the
-    first waits for.
+    first waits for unless clients fix their rows.
     """
 
     honest: Server
@@ -69,7 +68,7 @@ class ForgesFrames(KeepsSecrets):
     @property
     def first(self) -> bool:
         """Whether the liar is the first server."""
-        return isinstance(self.honest, FirstServer)
+        return isinstance(self.honest, First)
 
     @property
     def other(self) -> PartyId:
@@ -135,7 +134,8 @@ class ForgesFrames(KeepsSecrets):
         content = open_steps(self.honest.now, self.honest.key, self._label(True), body)
         for number, part in frames_in(content):
             self.mine[number] = bytes(part)
-            if number == 0 and not self.first:  # the first server waits for it
+            waits = number == 0 and not self.honest.now.malicious
+            if waits and not self.first:  # the first server waits for it
                 said, _ = self._forged(number, bytes(part), None)
                 frames.append(frame_of(number, said))
                 self.done.add(number)

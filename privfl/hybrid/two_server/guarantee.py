@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
+from privfl.hybrid.two_server.fixed_lies import enforced_lies
 from privfl.hybrid.two_server.lies import (
     brings_one_near,
     deals_falsely,
@@ -30,6 +31,11 @@ _NEAR = "deals words by which rows fail their checks, or seem near"
 
 def told_by_lying(recipe: Recipe) -> str:
     """What one server learns by lying, alone or with as many clients as collude."""
+    if recipe.malicious:
+        return (
+            "to one server that lies: which clients take part, at least a quorum, and of a refused"
+            " one how many of its checks failed"
+        )
     if not recipe.traits.capped:
         return "to one server that lies: any row"
     who, m = "to one server that lies", recipe.traits.exact or recipe.least
@@ -71,6 +77,8 @@ def two_server_guarantee(
     recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
     """The guarantee of rows whose norms are proved."""
+    if recipe.malicious:
+        return _of_two(recipe, quorum, enforced_lies(recipe), run_by)
     named = recipe.rule.reveal == "selection"
     free = recipe.traits.normalised and not named
     margins = "shifts the margins of a client's norm check, so that the client is refused"
@@ -189,5 +197,6 @@ def _of_two(
             "least that count": str(recipe.least),
             "clients that may collude with a lying server": str(recipe.colluders),
             "run": operators_of(run_by),
+            "security": "malicious" if recipe.malicious else "semi_honest",
         },
     )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from privfl.core import Buffer, PartyId
@@ -15,13 +17,14 @@ from privfl.crypto import mpc
 from privfl.crypto.mpc.machine import advance
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
+from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
-from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Veil
+from privfl.hybrid.two_server.rows import RowBlocks, Veil
 
 
 @dataclass(repr=False, kw_only=True)
-class Machine(mpc.Machine):
+class Machine(mpc.TwoPartyMachine):
     """One of the two servers.
 
     ``disclosed`` is what the report must name, ``valid`` are the rows that passed the checks, by
@@ -29,13 +32,13 @@ class Machine(mpc.Machine):
     ``unit``. ``bits`` are rows of signs, where there are any, ``flips`` the dealt bits that hide
     them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
     know the second's share of the sum by, ``memory`` what its member keeps of the direction's
-    doing.
+    doing. ``fixed`` is what there is where clients fix their rows.
     """
 
     now: TwoServerParameters
     positions: tuple[int, ...]
     program: Sequence[Step]
-    rows: MaskedRows | SeedRows
+    rows: RowBlocks
     veil: Veil | None = None
     key: bytes = b""
     opened: bytes = b""
@@ -53,6 +56,7 @@ class Machine(mpc.Machine):
     bits: BitRows | BitSeeds | None = None
     flips: Flips | None = None
     flipped: Bits | None = None
+    fixed: Fixed | None = None
 
     def surveyed(self, shares: dict[mpc.Shared, U64]) -> None:
         """Begin with the own half of the survey, and the dealer's share of the inner products."""
@@ -66,6 +70,24 @@ class Machine(mpc.Machine):
     def n(self) -> int:
         """How many rows reached both servers."""
         return len(self.positions)
+
+    @property
+    def one(self) -> U64:
+        """The own share [1 + keys] of the public number 1, authenticated."""
+        return np.concatenate([[self.constant(1)], self.keys])
+
+    def refuse(self, failed: npt.NDArray[np.bool_]) -> None:
+        """Leave out, by name, the rows [n] that failed a check, and go on with the others.
+
+        Raises:
+            StageAbort: too few are left.
+        """
+        for i in np.flatnonzero(failed).tolist():
+            name = self.now.name(self.positions[i])
+            self.excluded[name] = "its update failed the norm check"
+        self.valid = tuple(np.flatnonzero(~failed).tolist())
+        self.now.enough("check", {self.positions[i] for i in self.valid})
+        self.disclosed["accepted"] = torch.from_numpy(~failed)
 
     @property
     def done(self) -> bool:

@@ -26,8 +26,15 @@ from privfl.core import (
     no_helper,
     refuse_others_keys,
 )
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.cohort import Entered
+from privfl.crypto.mpc.authentication import Ending
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
+from privfl.hybrid.two_server.malicious.client import enter as enter_fixed
+from privfl.hybrid.two_server.malicious.dealer import FixedDealer
+from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
+from privfl.hybrid.two_server.malicious.server import FixedFirstServer
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.second_server import SecondServer
@@ -111,7 +118,10 @@ class TwoServerClient:
         """
         if self.who not in plan.cohort:
             raise ConfigError(f"round {plan.number}: client {self.who} is not in the cohort.")
-        return enter(self.channel.round(plan), self.who, _boxes(self.directory, "server/1"), update)
+        now, second = self.channel.round(plan), _boxes(self.directory, "server/1")
+        if now.malicious:
+            return enter_fixed(now, self.who, second, _boxes(self.directory, "dealer"), update)
+        return enter(now, self.who, second, update)
 
 
 @dataclass(repr=False)
@@ -127,7 +137,8 @@ class FirstMember(KeepsSecrets):
     directory: KnownKeys
     reference: Vector | None = None
     before: Vector | None = None
-    kept: dict[bytes, FirstServer] = field(default_factory=dict)
+    kept: dict[bytes, FirstServer | FixedFirstServer] = field(default_factory=dict)
+    ending: Ending = field(default_factory=Ending)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -171,19 +182,29 @@ class FirstMember(KeepsSecrets):
                 _boxes(self.directory, "dealer"),
             ),
         )
-        party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
+        party: FirstServer | FixedFirstServer
+        if now.malicious:
+            party = FixedFirstServer(
+                now, recipe, *boxes, half, seed, key, direction, unknown, refused, self.ending
+            )
+        else:
+            party = FirstServer(now, recipe, *boxes, half, seed, key, direction, unknown, refused)
         self.kept[now.tag] = party.anew()
         return party
 
 
 @dataclass(repr=False)
 class SecondMember(KeepsSecrets):
-    """The second server between rounds: the key to which clients seal their seeds."""
+    """The second server between rounds: the key to which clients seal their seeds. It enters a
+    round once.
+    """
 
     channel: TwoServerSetting
     identity: PartyKeys
     directory: KnownKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
+    entered: Entered = field(default_factory=Entered)
+    ending: Ending = field(default_factory=Ending)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -194,10 +215,17 @@ class SecondMember(KeepsSecrets):
 
         Raises:
             ConfigError: as the channel.
+            StageAbort: the same part of a round again.
         """
-        channel, now = self.channel, self.channel.round(plan)
+        recipe, now = self.channel.recipe, self.channel.round(plan)
+        if why := self.entered.why_not(plan):
+            raise StageAbort("enter", why, "server")
+        fresh = all(known.plan.number == plan.number for known in self.rounds.values())
         self.rounds[now.tag] = now
-        return SecondServer(now, channel.recipe, self.identity, _boxes(self.directory, "dealer"))
+        dealer = _boxes(self.directory, "dealer")
+        if now.malicious:
+            return FixedSecondServer(now, recipe, self.identity, dealer, self.ending, fresh)
+        return SecondServer(now, recipe, self.identity, dealer)
 
 
 @dataclass(repr=False)
@@ -219,4 +247,6 @@ class DealerMember(KeepsSecrets):
             ConfigError: as the channel.
         """
         now = self.rounds[self.channel.round(plan).tag] = self.channel.round(plan)
+        if now.malicious:
+            return FixedDealer(now, self.channel.recipe, self.identity)
         return Dealer(now, self.channel.recipe, self.identity)

@@ -5,6 +5,7 @@ checks, the kinds of messages.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import Backend, BackendName, backend
-from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
+from privfl.hybrid.two_server.soundness import REACH, projections
 
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 SERVERS = ("server", "server/1")
@@ -27,6 +28,8 @@ VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
 heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the
 seeds do not say. Between the servers: steps of the computation.
 """
+FIXED_HEAD = 32 + 16
+"""Bytes before a fixed row: the seed of one mask, and the tag of the row."""
 _WEIGHT_BITS = 10
 """FLTrust's weights get at least so many bits after the point."""
 
@@ -85,7 +88,8 @@ class TwoServerParameters(FramedRound):
 
     ``longest`` is C, the integer norm that no accepted row is over (``shortest``: under, where
     clients normalise), ``rows`` how many projections prove it, ``weighted`` whether each row
-    carries its weight as one more word, ``signs`` whether rows are single bits.
+    carries its weight as one more word, ``signs`` whether rows are single bits. ``malicious``:
+    clients fix their rows, and all that servers open is proved.
     """
 
     FORMAT: ClassVar[FrameFormat] = FORMAT
@@ -103,6 +107,7 @@ class TwoServerParameters(FramedRound):
     steep: int
     library_name: BackendName
     signs: bool = False
+    malicious: bool = False
 
     @property
     def library(self) -> Backend:
@@ -116,18 +121,30 @@ class TwoServerParameters(FramedRound):
 
     @property
     def length(self) -> int:
-        """Words of a contribution."""
+        """Words of a contribution that are summed."""
         return self.plan.d + self.weighted
+
+    @property
+    def sum_tags(self) -> int:
+        """How many keys tag a row's mask for the sum under public weights."""
+        return 2 if self.malicious else 1
+
+    @property
+    def words(self) -> int:
+        """Words of a contribution: where rows are fixed, its squared norm comes last."""
+        return self.length + self.malicious
 
     @property
     def body(self) -> int:
         """Bytes of a contribution on the wire."""
-        return -(-self.plan.d // 8) if self.signs else packed_size(self.ring, self.length)
+        if self.signs:
+            return -(-self.plan.d // 8)
+        return packed_size(self.ring, self.words) + (FIXED_HEAD if self.malicious else 0)
 
     @property
     def digits(self) -> int:
-        """Base-256 digits of a ring element."""
-        return self.ring // 8
+        """Base-256 digits of a word in products: tags are modulo 2^64 whatever the ring."""
+        return 8 if self.malicious else self.ring // 8
 
     @property
     def scale(self) -> float:
@@ -158,13 +175,18 @@ class TwoServerParameters(FramedRound):
 
 
 def fitting(
-    code: FixedPoint, plan: RoundPlan, needs: Needs, noise: int, soundness: int, ring: int | None
+    code: FixedPoint,
+    plan: RoundPlan,
+    needs: Needs,
+    noise: int,
+    soundness: int,
+    rings: Sequence[int],
 ) -> tuple[int, int, int, int]:
     """The smallest ring that holds all sums, norms and products, the rows that prove norms in it,
     the longest norm C, steps of a direction.
 
     Raises:
-        ConfigError: no ring does, or not the given one; too few bits for vectors of this length.
+        ConfigError: none of the ``rings`` does; too few bits for vectors of this length.
     """
     unit = code.inflated(plan.l2, plan.d) * code.scale(plan)
     longest = math.ceil(unit * (1 + 1e-6))
@@ -174,7 +196,7 @@ def fitting(
             " could double a norm. Raise bits."
         )
     why = ""
-    for tried in RINGS if ring is None else (ring,):
+    for tried in rings:
         half = 1 << (tried - 1)
         steep = min(1 << 22, half // 2 // longest)
         if needs.squares:
@@ -192,8 +214,8 @@ def fitting(
             why = "weighted sums could leave the ring"
         else:
             return tried, rows, longest, steep
-    way_out = "lower bits" if ring in (None, 64) else "set ring=None, or lower bits"
+    way_out = "lower bits" if rings[-1] == 64 or len(rings) > 1 else "set ring=None, or lower bits"
     raise ConfigError(
-        f"round {plan.number}: a ring of {ring or 64} bits is too small for {plan.n} rows of norm"
+        f"round {plan.number}: a ring of {rings[-1]} bits is too small for {plan.n} rows of norm"
         f" {longest}: {why}; {way_out}."
     )

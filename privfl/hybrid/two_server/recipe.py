@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from privfl.core import ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.mpc import Demand
+from privfl.crypto.mpc.authentication import LARGEST_RING
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
+from privfl.hybrid.two_server.fixed_dealing import Extent
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
 from privfl.hybrid.two_server.public_sum import PublicSum
@@ -21,6 +23,7 @@ from privfl.hybrid.two_server.registers import SUM
 from privfl.hybrid.two_server.rules.mean import MeanOnShares
 from privfl.hybrid.two_server.rules.rule import SharedRule, Traits
 from privfl.hybrid.two_server.rules.signs import RING
+from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.tags import OpenTagged
 
 
@@ -29,13 +32,15 @@ class Recipe:
     """One rule under one disclosure mode, as both servers run it.
 
     ``least``: the fewest rows that a sum may be of. ``colluders``: how many clients may collude
-    with a server that lies; a quorum has two more. ``noisy``: there is noise in the sum, though
+    with a server that lies; a quorum has two more. ``malicious``: one server may lie, and then gets
+    what the rule says or an abort. ``noisy``: there is noise in the sum, though
     perhaps not of whoever follows this recipe.
     """
 
     rule: SharedRule
     least: int
     colluders: int = 0
+    malicious: bool = False
     noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
@@ -55,6 +60,21 @@ class Recipe:
     def quorum(self, n: int, threshold: float) -> int:
         """The fewest contributions of a cohort of n that are ever opened."""
         return max(2 + self.colluders, math.ceil(n * threshold - 1e-9))
+
+    def extent(self, now: TwoServerParameters, n: int) -> Extent:
+        """What n fixed rows take of the dealer."""
+        traits, scored = self.traits, self.rule.reveal == "scores"
+        decided = traits.directed and not scored
+        return Extent(
+            n=n,
+            products=now.rows + traits.directed + n * traits.gram,
+            compared=now.rows + 1 + now.weighted + decided,
+            decided=decided,
+            hidden=traits.hidden,
+            scores=(1 + traits.directed) if scored and not traits.gram else 0,
+            pairs=n * n if traits.gram else 0,
+            tagged=self.tagged,
+        )
 
     def demand(self, now: TwoServerParameters, n: int) -> Demand:
         """What n rows can take of the dealer's randomness at most; dealt bits for rows of signs
@@ -121,7 +141,9 @@ def round_of(
         0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
     )
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if traits.normalised else 0
-    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, ring)
+    most = LARGEST_RING if recipe.malicious else max(RINGS)
+    rings = [size for size in (RINGS if ring is None else (ring,)) if size <= most]
+    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings)
     quorum = quorum_of(recipe, plan, threshold)
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
     return TwoServerParameters(
@@ -137,6 +159,7 @@ def round_of(
         gram=traits.gram,
         steep=steep,
         library_name=library,
+        malicious=recipe.malicious,
     )
 
 
@@ -147,7 +170,9 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
         plan.part.encode(),
         ",".join(map(str, plan.cohort)).encode(),
         *(model.encode() for model in plan.models),
-        repr((recipe.rule, recipe.least, recipe.colluders, recipe.noise)).encode(),
+        repr(
+            (recipe.rule, recipe.least, recipe.colluders, recipe.malicious, recipe.noise)
+        ).encode(),
     ]
     facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
     digest = hashlib.sha256(

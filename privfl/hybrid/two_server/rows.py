@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from torch import Tensor
 from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.digits import gram, product, split, times, weighed
+from privfl.crypto.mpc.preprocessing import derived_words
 from privfl.crypto.mpc.words import I64, U64, draw, pack, packed_size, stream, unpack
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
@@ -32,12 +34,21 @@ DIRECTION_DIGITS = 3
 
 
 def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
-    """The column blocks of n rows: of the d values, then the weight on its own where there is
-    one.
+    """The column blocks of n rows: of the d values, then each word that comes after them on its
+    own.
     """
     width, d = now.width(n), now.plan.d
     blocks = [(start, min(start + width, d)) for start in range(0, d, width)]
-    return [*blocks, (d, d + 1)] if now.weighted else blocks
+    return blocks + [(at, at + 1) for at in range(d, now.words)]
+
+
+@runtime_checkable
+class RowBlocks(Protocol):
+    """Rows that are handed out block by block."""
+
+    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+        ...
 
 
 @dataclass(repr=False)
@@ -48,7 +59,7 @@ class MaskedRows(KeepsSecrets):
 
     def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
         """Start, stop and words [n, width] of each block, in one buffer that is used again."""
-        n, length = len(self.bodies), now.length
+        n, length = len(self.bodies), now.words
         low = (
             [body[: 4 * length].view("<u4") for body in self.bodies]
             if now.ring < 64
@@ -67,6 +78,19 @@ class MaskedRows(KeepsSecrets):
                 for row, words in zip(block, low, strict=True):
                     row[:] = words[start:stop]
             yield start, stop, block
+
+    def last(self, now: TwoServerParameters) -> U64:
+        """The words [words - d, n] that come after the values, in a ring under 64 bits."""
+        whole = [_tail(now, body) for body in self.bodies]
+        return np.stack(whole, axis=1)
+
+
+def _tail(now: TwoServerParameters, body: npt.NDArray[np.uint8]) -> U64:
+    """The last words of one packed row of 32 or 40 bits."""
+    low = body[: 4 * now.words].view("<u4")[now.plan.d :].astype(np.uint64)
+    if now.ring == 32:
+        return low
+    return low | (body[4 * now.words :][now.plan.d :].astype(np.uint64) << np.uint64(32))
 
 
 @dataclass(repr=False)
@@ -121,8 +145,13 @@ class Survey(KeepsSecrets):
         self._coins = stream(self.coin, now.library)
         more = 0 if self.direction is None else DIRECTION_DIGITS
         self._parts = np.zeros((now.rows + more, now.digits * n), dtype=np.int64)
-        self.inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
+        self.inner: U64 = np.zeros((n, n) if self.all_pairs else n, dtype=np.uint64)
         self.weight: U64 = np.zeros(n, dtype=np.uint64)
+
+    @property
+    def all_pairs(self) -> bool:
+        """Whether rows are multiplied with all others here: fixed rows are not."""
+        return self.now.gram and not self.now.malicious
 
     def take(self, start: int, stop: int, block: U64) -> Int8[Tensor, "digits n width"] | None:
         """One block of the rows; its digits, or None where it is the weights."""
@@ -132,7 +161,7 @@ class Survey(KeepsSecrets):
             return None
         digits, left = split(block, now.digits), self._left(start, stop)
         self._parts += product(left, digits.reshape(now.digits * self.n, stop - start)).numpy()
-        if now.gram:
+        if self.all_pairs:
             self.inner += gram(digits)
         else:
             self.inner += np.einsum("nd,nd->n", block, block)
@@ -274,17 +303,32 @@ def dealt(
     return inner.reshape(-1), vector, tags
 
 
+def tag_keys(now: TwoServerParameters, seed: bytes) -> U64:
+    """The keys [sum_tags, length], from the first server's seed, under which the dealer tags the
+    masks.
+    """
+    shape = (now.sum_tags, now.length)
+    return derived_words(seed, "tag key", shape[0] * shape[1], now.library).reshape(shape)
+
+
+def blinds(now: TwoServerParameters, seed: bytes, n: int) -> U64:
+    """What hides the tags of n rows [sum_tags, n] from the first server, from the second's seed."""
+    words = derived_words(seed, "tag blinds", now.sum_tags * n, now.library)
+    return words.reshape(now.sum_tags, n)
+
+
 def combined(weights: U64, block: U64) -> U64:
     """weights^T block."""
     out: U64 = np.einsum("n,nd->d", weights, block)
     return out
 
 
-def row_sum(now: TwoServerParameters, rows: MaskedRows | SeedRows, weights: U64) -> U64:
-    """The products weights^T rows over all words of a contribution, modulo 2^64 whatever the
+def row_sum(now: TwoServerParameters, rows: RowBlocks, weights: U64) -> U64:
+    """The products weights^T rows over all words that are summed, modulo 2^64 whatever the
     ring.
     """
     total: U64 = np.empty(now.length, dtype=np.uint64)
     for start, stop, block in rows.blocks(now):
-        total[start:stop] = combined(weights, block)
+        if start < now.length:
+            total[start:stop] = combined(weights, block)
     return total

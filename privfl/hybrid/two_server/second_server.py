@@ -115,19 +115,7 @@ class SecondServer(KeepsSecrets):
                 "agree", "the server lists clients that never reached this one", "server"
             )
         now.enough("agree", members)
-        told, self.direction = read_direction(head, now.plan.d)
-        if told != NOBODY and not self.recipe.traits.directed:
-            raise Malformed("a direction for a rule that has none")
-        if (
-            self.direction is not None
-            and not now.signs
-            and np.count_nonzero(self.direction.values) < 2
-        ):
-            why = (
-                "the server's reference has a single coordinate, and comparing with it would tell"
-                " that coordinate of every client"
-            )
-            raise StageAbort("agree", why, "server")
+        told, self.direction = checked_direction(now, self.recipe, head)
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.traits.hidden else b""
@@ -188,3 +176,29 @@ class SecondServer(KeepsSecrets):
             return {}
         self.sent += 1
         return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+
+
+def checked_direction(
+    now: TwoServerParameters, recipe: Recipe, head: bytes
+) -> tuple[int, Direction | None]:
+    """What the first server says of the direction.
+
+    Raises:
+        Malformed: it is none, or this rule has none.
+        StageAbort: it would tell a coordinate of every client.
+    """
+    told, direction = read_direction(head, now.plan.d)
+    if told != NOBODY and not recipe.traits.directed:
+        raise Malformed("a direction for a rule that has none")
+    if told == UNKNOWN and not recipe.traits.late:
+        why = (
+            "the server says that it knows no reference yet, and this rule's is known in any round"
+        )
+        raise StageAbort("agree", why, "server")
+    if direction is not None and not now.signs and np.count_nonzero(direction.values) < 2:
+        why = (
+            "the server's reference has a single coordinate, and comparing with it would tell"
+            " that coordinate of every client"
+        )
+        raise StageAbort("agree", why, "server")
+    return told, direction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -75,16 +76,11 @@ class FirstServer(KeepsSecrets):
 
         In place of the direction, which is long, it has in ``memory`` what came of it.
         """
-        short = (
-            None
-            if self.direction is None
-            else replace(self.direction, values=np.zeros(0, dtype=np.int64))
-        )
         recipe = replace(self.recipe, noise=None)
         return replace(
             self,
             recipe=recipe,
-            direction=short,
+            direction=without_values(self.direction),
             bodies={},
             excluded={},
             machine=None,
@@ -190,20 +186,17 @@ class FirstServer(KeepsSecrets):
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
         keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
-        head = now.library.seal(self.key, bytes(12), half + self._direction(), now.bound_to("head"))
+        head = now.library.seal(
+            self.key,
+            bytes(12),
+            half + direction_head(self.direction, self.unknown),
+            now.bound_to("head"),
+        )
         sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
         return {
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
             "dealer": now.write(DEAL, 0, members, sealed_boxes),
         }
-
-    def _direction(self) -> bytes:
-        if self.direction is None:
-            return DIRECTION_HEAD.pack(UNKNOWN if self.unknown else NOBODY, 0.0)
-        return (
-            DIRECTION_HEAD.pack(DIRECTED, self.direction.length)
-            + self.direction.values.astype("<i4").tobytes()
-        )
 
     def _tags(self, machine: Machine, body: Buffer) -> U64:
         try:
@@ -215,19 +208,37 @@ class FirstServer(KeepsSecrets):
             ) from None
 
     def _conclude(self, machine: Machine) -> None:
-        now = self.now
         if self.recipe.tagged:
             check_tags(machine)
-        total = signed(machine.public[SUM], now.ring)
-        if now.weighted:
-            opened = now.code.decode(total, now.plan, machine.count)
-        else:
-            opened = Total(
-                torch.from_numpy((total * machine.unit).astype(np.float32)),
-                machine.weight,
-                machine.count,
-            )
-        clients = tuple(now.plan.cohort[i] for i in machine.positions)
-        disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
-        survivors = tuple(clients[i] for i in machine.valid)
-        self.result = Opened(opened, survivors, disclosed, {**self.excluded, **machine.excluded})
+        self.result = concluded(machine, self.excluded)
+
+
+def direction_head(direction: Direction | None, unknown: bool) -> bytes:
+    """What the first server tells the second of the direction."""
+    if direction is None:
+        return DIRECTION_HEAD.pack(UNKNOWN if unknown else NOBODY, 0.0)
+    head = DIRECTION_HEAD.pack(DIRECTED, direction.length)
+    return head + direction.values.astype("<i4").tobytes()
+
+
+def without_values(direction: Direction | None) -> Direction | None:
+    """The same, for a replay that remembers what came of the values."""
+    return None if direction is None else replace(direction, values=np.zeros(0, dtype=np.int64))
+
+
+def concluded(machine: Machine, excluded: Mapping[PartyId, str]) -> Opened[Total]:
+    """What the first server opened, at the end of its program."""
+    now = machine.now
+    total = signed(machine.public[SUM], now.ring)
+    if now.weighted:
+        opened = now.code.decode(total, now.plan, machine.count)
+    else:
+        opened = Total(
+            torch.from_numpy((total * machine.unit).astype(np.float32)),
+            machine.weight,
+            machine.count,
+        )
+    clients = tuple(now.plan.cohort[i] for i in machine.positions)
+    disclosed = {"clients": torch.tensor(clients), **machine.disclosed}
+    survivors = tuple(clients[i] for i in machine.valid)
+    return Opened(opened, survivors, disclosed, {**excluded, **machine.excluded})

@@ -8,27 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
-from privfl.crypto.mpc.preprocessing import derived_words
-from privfl.crypto.mpc.words import U64, pack, signed, unpack
-from privfl.crypto.primitives import Backend
+from privfl.crypto.mpc.authentication import FailedMac
+from privfl.crypto.mpc.words import pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
+from privfl.hybrid.two_server.rows import blinds, combined, tag_keys
 
 _SENT = Shared("sent sum")
 """The second server's share and its blinds, as the first got them."""
-
-
-def tag_key(seed: bytes, length: int, library: Backend) -> U64:
-    """The key, from the first server's seed, under which the dealer tags the masks."""
-    return derived_words(seed, "tag key", length, library)
-
-
-def blinds(seed: bytes, n: int, library: Backend) -> U64:
-    """What hides the tags of n rows from the first server, from the second's seed."""
-    return derived_words(seed, "tag blinds", n, library)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +29,7 @@ class OpenTagged:
     b_i for a key that the second does not know, and the second knows b_i: it sends sum w_i b_i
     along. A share that is off by e passes with the chance of <key, e> being what it guesses: 2^-(64
     - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
+    Where a server may lie there are two keys (`TwoServerParameters.sum_tags`).
     """
 
     def say(self, machine: Machine) -> bytes:
@@ -47,9 +37,7 @@ class OpenTagged:
         if machine.first:
             return b""
         total, weights = machine.shares[SUM], machine.public[WEIGHTS]
-        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
-            keepdims=True, dtype=np.uint64
-        )
+        blind = combined(weights, blinds(machine.now, machine.seed, machine.n).T)
         return pack(np.concatenate([total, blind]), 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -58,9 +46,10 @@ class OpenTagged:
             if theirs:
                 raise Malformed("a share where none was asked for")
             return True
-        words = unpack(theirs, 64, machine.now.length + 1)
+        now = machine.now
+        words = unpack(theirs, 64, now.length + now.sum_tags)
         machine.shares[_SENT] = words
-        machine.public[SUM] = machine.shares[SUM] + words[:-1]
+        machine.public[SUM] = machine.shares[SUM] + words[: now.length]
         return True
 
 
@@ -68,19 +57,16 @@ def check_tags(machine: Machine) -> None:
     """Refuse a sum whose second share is not what the masks make it.
 
     Raises:
-        StageAbort: it is not, or the sum is out of its range.
+        FailedMac: it is not, or the sum is out of its range.
     """
     now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
-    key = tag_key(machine.seed, now.length, now.library)
-    off = (
-        (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64)
-        + claimed[-1:]
-        - (weights * tags).sum(keepdims=True, dtype=np.uint64)
-    )
+    sent, blind = claimed[: now.length], claimed[now.length :]
+    off = combined(sent, tag_keys(now, machine.seed).T) + blind
+    off -= combined(weights, tags.reshape(now.sum_tags, -1).T)
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
-        raise StageAbort(  # a dealer that tags other masks looks the same
+        raise FailedMac(  # a dealer that tags other masks looks the same
             "sum",
             "the share of server/1 is not the sum of the clients' masks that the dealer tagged:"
             " server/1 or the dealer lied",

@@ -13,13 +13,16 @@ from privfl.core.field_values import field_values
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Exchange, Local, Shared
 from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
+from privfl.hybrid.two_server.malicious.server import FixedFirstServer
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.second_server import SecondServer
 from privfl.hybrid.two_server.server import FirstServer
 
 Took = dict[ClientId, Vector]
-Server = FirstServer | SecondServer
+First = FirstServer | FixedFirstServer
+Server = First | SecondServer | FixedSecondServer
 Tamper = Callable[[Sequence[Step]], Sequence[Step]]
 
 
@@ -45,7 +48,7 @@ def server_of(party: Party) -> Server:
     Raises:
         ConfigError: it is none.
     """
-    if not isinstance(party, FirstServer | SecondServer):
+    if not isinstance(party, Server):
         raise ConfigError(f"{type(party).__name__} is no server of two.")
     return party
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from privfl.crypto.mpc.words import U64, expand, signed, unpack
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitSeeds, Flips, opened_bits
+from privfl.hybrid.two_server.malicious.letters import parted, parted_row, read_rows
+from privfl.hybrid.two_server.malicious.server import FixedFirstServer
 from privfl.hybrid.two_server.members import DealerMember, FirstMember, SecondMember
 from privfl.hybrid.two_server.parameters import (
     DEAL,
@@ -39,7 +42,7 @@ class TwoServerCoalitionView(KeepsSecrets):
 
     received: Received
     rounds: Mapping[bytes, TwoServerParameters]
-    again: Mapping[bytes, FirstServer]
+    again: Mapping[bytes, FirstServer | FixedFirstServer]
     second: PartyKeys | None
     dealer: PartyKeys | None
 
@@ -112,6 +115,12 @@ class TwoServerCoalitionView(KeepsSecrets):
         """The masks' seeds by place: from the clients' sealed_boxes to the second server, or from
         its sealed_box to the dealer.
         """
+        if now.malicious:
+            to_second = self._told(now, "server/1", self.second)
+            to_dealer = self._told(now, "dealer", self.dealer)
+            return {i: seeds[SEED_SIZE:] for i, seeds in to_dealer.items()} | {
+                i: seeds[:SEED_SIZE] for i, seeds in to_second.items()
+            }
         found: dict[int, bytes] = {}
         for party, keys, wanted in (
             ("server/1", self.second, SEED),
@@ -135,6 +144,22 @@ class TwoServerCoalitionView(KeepsSecrets):
                         found |= dict(zip(sorted(members), parts, strict=True))
                 except Malformed:
                     continue
+        return found
+
+    def _told(
+        self, now: TwoServerParameters, party: PartyId, keys: PartyKeys | None
+    ) -> dict[int, bytes]:
+        """What clients that fix their rows sealed to the second server or to the dealer, by
+        place.
+        """
+        found: dict[int, bytes] = {}
+        for sender, kind, position, tag, content in self._messages(party):
+            if keys is None or tag != now.tag or kind != SEED:
+                continue
+            with suppress(Malformed):
+                cohort.own_place(now.plan, cohort.member_of(now.plan, sender), position)
+                context = now.bound_to("seed", str(position))
+                found.setdefault(position, open_one(content, 2 * SEED_SIZE, keys, context))
         return found
 
     def _flipped(
@@ -176,6 +201,10 @@ class TwoServerCoalitionView(KeepsSecrets):
                 position, packed = read_vector(now, sender, body)
             except Malformed:  # what the server could not use either
                 continue
+            if now.malicious:
+                seed, _, row = parted(packed)
+                found.setdefault(position, with_first_mask(now, seed, row))
+                continue
             masked = (
                 np.frombuffer(packed, np.uint8).astype(np.uint64)
                 if now.signs
@@ -185,6 +214,8 @@ class TwoServerCoalitionView(KeepsSecrets):
         return self._unveiled(now) | found
 
     def _unveiled(self, now: TwoServerParameters) -> dict[int, U64]:
+        if now.malicious:
+            return self._fixed(now)
         veil = self._veil(now)
         if veil is None or self.second is None:
             return {}
@@ -200,6 +231,24 @@ class TwoServerCoalitionView(KeepsSecrets):
                 continue
         return {}
 
+    def _fixed(self, now: TwoServerParameters) -> dict[int, U64]:
+        """The same where clients fixed the rows: from what the first server handed on, and the
+        seeds that clients told the dealer.
+        """
+        told, found = self._told(now, "dealer", self.dealer), dict[int, U64]()
+        if self.second is None:
+            return {}
+        for sender, kind, keys, tag, content in self._messages("server/1"):
+            if sender != "server" or tag != now.tag or kind != MASKED:
+                continue
+            with suppress(Malformed):
+                members, _, _, rows = read_rows(now, self.second, keys, content)
+                for i, row in zip(members, rows, strict=True):
+                    if i in told:
+                        seed = told[i][:SEED_SIZE]
+                        found.setdefault(i, with_first_mask(now, seed, parted_row(row)[1]))
+        return found
+
     def _veil(self, now: TwoServerParameters) -> Veil | None:
         """What the first server masked with, from the seed that it sealed to the dealer."""
         for sender, kind, _, tag, content in self._messages("dealer"):
@@ -210,6 +259,12 @@ class TwoServerCoalitionView(KeepsSecrets):
             except Malformed:
                 continue
         return None
+
+
+def with_first_mask(now: TwoServerParameters, seed: bytes, packed: memoryview) -> U64:
+    """A fixed row with its first mask: what the second mask hides."""
+    masked = unpack(packed, now.ring, now.words) + expand(seed, now.words, now.library)
+    return masked[: now.length]
 
 
 def _split_steps(plain: bytes) -> bytes:

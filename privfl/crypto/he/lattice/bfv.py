@@ -9,6 +9,7 @@ from privfl.core import ConfigError, RoundPlan, require
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
+from privfl.crypto.he.guarantee import CHOSEN, PICKS_C1, SchemeLies
 from privfl.crypto.he.lattice import frames, parameters
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
@@ -70,6 +71,10 @@ class BFV(HomomorphicChannel):
     ``workers`` processes encrypt and decrypt. ``key_file`` keeps the secret key, owner-only, with
     whoever makes it.
 
+    Threat model: as `HomomorphicChannel`. Clients pick their own c1: ONE CLIENT THAT LIES, WITH THE
+    SERVER, READS THE SECRET KEY off the decryptor's answer, and then every update. Where clients
+    may lie take `OneTimeRLWE`.
+
     Raises:
         ConfigError: settings that no parameter set holds, or symmetric encryption without a shared
             key.
@@ -107,6 +112,11 @@ class BFV(HomomorphicChannel):
         )
 
     @property
+    def own_lies(self) -> SchemeLies:
+        """What comes of clients that pick their own c1."""
+        return lattice_lies(self.keys)
+
+    @property
     def arrangement(self) -> Arrangement:
         """Who holds which key."""
         return Arrangement(self.keys, self.min_clients, self.verify_sum)
@@ -132,3 +142,8 @@ def check_lattice_keys(name: str, keys: str, encryption: str) -> None:
             f"{name}: encryption='{encryption}' needs the secret key in every client: set"
             " keys='shared', or encryption='public'."
         )
+
+
+def lattice_lies(keys: str) -> SchemeLies:
+    """The lies of SEAL's schemes: clients that share the key need not take it."""
+    return SchemeLies(says_one=CHOSEN, aloud="" if keys == "shared" else PICKS_C1)

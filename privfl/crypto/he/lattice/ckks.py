@@ -21,8 +21,9 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import Rounded
 from privfl.crypto.he.channel import HomomorphicChannel
+from privfl.crypto.he.guarantee import SchemeLies
 from privfl.crypto.he.lattice import flooding, frames, parameters
-from privfl.crypto.he.lattice.bfv import check_lattice_keys
+from privfl.crypto.he.lattice.bfv import check_lattice_keys, lattice_lies
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.parameters import Arrangement
@@ -156,6 +157,10 @@ class CKKS(HomomorphicChannel):
     point: usually degree 8192 with primes of 60, 60, 60 bits, 64 bytes a value. `error` says what a
     round's noise is. ``BFV`` is exact, smaller and needs none of this.
 
+    Threat model: as `HomomorphicChannel`. Clients pick their own c1, and flooding hides no more
+    than honest noise: ONE CLIENT THAT LIES READS THE SECRET KEY off the published sum, and with the
+    server then every update. Where clients may lie take `OneTimeRLWE`.
+
     Raises:
         ConfigError: under 40 bits of flooding, symmetric encryption without a shared key, or a
             precision that no set reaches.
@@ -242,6 +247,11 @@ class CKKS(HomomorphicChannel):
             self.releases,
             self.workers,
         )
+
+    @property
+    def own_lies(self) -> SchemeLies:
+        """What comes of clients that pick their own c1."""
+        return lattice_lies(self.keys)
 
     @property
     def arrangement(self) -> Arrangement:

@@ -5,8 +5,10 @@ key (Li and Micciancio 2021). A release adds Gaussian noise of standard deviatio
 t (Li, Micciancio, Schultz, Sorrell 2022, theorem 2 with corollary 2), where t bounds the L2 norm of
 all that the ciphertext's noise and double precision move in a release, T is how many releases one
 key makes and s the bits of statistical security. Then nothing about the noise underneath can be
-told. The noise of a release is drawn from the key, the encrypted sum and the round: who opens one
-sum again releases nothing new, and honest holders of one key agree.
+told of honest contributions: one whose norm is over the bound moves more, and one that picks its
+own c1 shows the key however much noise there is. The noise of a release is drawn from the key, the
+encrypted sum and the round: who opens one sum again releases nothing new, and honest holders of one
+key agree.
 """
 
 from __future__ import annotations

@@ -5,15 +5,12 @@ unaudited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from privfl.core import (
-    Able,
     ClientId,
-    Guarantee,
     KnownKeys,
-    Liars,
     Member,
     PartyId,
     PartyKeys,
@@ -26,7 +23,7 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he.channel import HomomorphicChannel
-from privfl.crypto.he.guarantee import SchemeLies, he_guarantee
+from privfl.crypto.he.guarantee import CHOSEN, PICKS_C1, SchemeLies
 from privfl.crypto.he.lies import two_sums
 from privfl.crypto.he.mprlwe.keys import pieces, smudging_distance
 from privfl.crypto.he.mprlwe.lies import (
@@ -40,11 +37,6 @@ from privfl.crypto.he.mprlwe.members import JointClient, JointDecryptor, JointSe
 from privfl.crypto.he.mprlwe.scheme import JointScheme
 from privfl.crypto.he.mprlwe.view import opened
 from privfl.crypto.he.parameters import Arrangement
-
-ONE_CLIENT = (
-    "One client that lies can read the joint key off the published sum, and with the server then"
-    " every update, without a decryptor: use one_time_rlwe."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +104,9 @@ class MultiPartyRLWE(HomomorphicChannel):
             moves=moves_the_sum,
             says="moves its part, which nothing proves right",
             one=opens_one,
-            says_one="calls one client's ciphertext a sum (and a chosen one shows the key)",
+            says_one=CHOSEN,
             twice=two_sums(request, combined, answers_anew),
+            aloud=PICKS_C1,
         )
 
     @property
@@ -128,21 +121,9 @@ class MultiPartyRLWE(HomomorphicChannel):
             self.releases,
         )
 
-    @property
-    def able(self) -> Able:
-        """As every homomorphic channel, and the warning that one client can take the key."""
-        made = self._able()
-        return replace(made, warnings=(*made.warnings, ONE_CLIENT))
-
-    @property
-    def guarantee(self) -> Guarantee[Liars]:
-        """As every homomorphic channel, on the assumption that clients make honest ciphertexts."""
-        made = he_guarantee(self.arrangement, self.own_lies)
-        return replace(made, assumes=(*made.assumes, "clients that do not pick their own c1"))
-
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
-        return f"Experimental and unaudited. {ONE_CLIENT} {HomomorphicChannel.describe(self)}"
+        return f"Experimental and unaudited. {HomomorphicChannel.describe(self)}"
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> JointClient:
         """A client that encrypts and signs; raises as `keyring`."""

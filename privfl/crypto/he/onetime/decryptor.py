@@ -42,7 +42,7 @@ class OneTimeDecryptorParty(KeepsSecrets):
         self.settings, self.identity, self.directory = settings, identity, directory
         self.memory, self.plan = memory, plan
         self.index = settings.decryptors.index(identity.who)
-        self.topic = settings.topic(plan)
+        self.topic, self.occasion = settings.topic(plan), memory.occasion
         self.good: dict[bytes, bytes] | None = None
         self.answered: frozenset[bytes] | None = None
 
@@ -92,7 +92,7 @@ class OneTimeDecryptorParty(KeepsSecrets):
     def _share(self, m: SignedMessage) -> dealing.Values:
         settings, who = self.settings, self.identity.who
         dealt = (settings.holders, settings.threshold)
-        return message.share_in(m, self.index, dealt, who, self.identity, self.memory.occasion)
+        return message.share_in(m, self.index, dealt, who, self.identity, self.occasion)
 
     def _open(self, asked: SignedMessage) -> Mail:
         message.verify(asked, self.directory, OPEN, self.topic, "server")
@@ -123,9 +123,12 @@ class OneTimeDecryptorParty(KeepsSecrets):
 
     def _once(self) -> None:
         """Answer once a round and part, whatever the set: two sums that differ by one client would
-        show that client.
+        show that client. A new set-up forgets what was opened, so what began before it ends with
+        it.
         """
         plan = self.plan
+        if self.occasion != self.memory.occasion:
+            raise Refused("a new session has begun since these shares were dealt")
         mark = (digest(digest(plan.session) + plan.part.encode()), plan.number)
         if mark in self.memory.opened:
             raise Refused(

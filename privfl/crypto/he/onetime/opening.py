@@ -10,11 +10,14 @@ Blame is another matter. Answers off the polynomial through a right group need n
 ones: with x as the decryptor's number, liars 1 and 2 that err by x(x - 3) leave the group 1, 2, 3
 right at 0, where the key is, and the honest 4 and 5 look off. A polynomial that is right at 0 and
 is not the honest one meets it in at most t - 2 answers more, so with l liars at most l + t - 2
-answers lie on it.
+answers lie on it. All that holds for the key that the contributions fit, and a client that works
+with l decryptors makes them fit another one, which a polynomial through l + t - 1 answers gives: so
+a holder that is off is named together with what would clear it.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +26,12 @@ import numpy as np
 
 from privfl.crypto.he.onetime.dealing import Values, centred, interpolated
 from privfl.crypto.he.onetime.pad import Sum
+from privfl.crypto.he.onetime.parameters import P
+from privfl.crypto.sharing.decoding import decoded, value
+
+FEW = 9
+"""As many decryptors have so few groups that all are tried."""
+_MIXES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ def solve(
     """The sum of the one-time keys from answers [N] by point; None where no ``threshold`` of them
     give one. ``reach``: how long it can be; ``right``: whether it fits the running sum.
     """
+    if len(answers) > FEW:
+        return _corrected(answers, threshold, reach, right)
     for group in combinations(sorted(answers), threshold):
         some = {point: answers[point] for point in group}
         short = centred(interpolated(some, 0))
@@ -49,9 +60,42 @@ def solve(
     return None
 
 
+def _corrected(
+    answers: Mapping[int, Values], threshold: int, reach: int, right: Callable[[Sum], bool]
+) -> SumOfKeys | None:
+    """The same for more answers than have groups to try: (m - t) / 2 of m may be wrong, which a
+    decoder finds in one random combination of all coordinates, but with probability 1 / P a try.
+    """
+    for _ in range(_MIXES):
+        off = _off(answers, threshold)
+        if off is None:
+            return None
+        some = {x: answers[x] for x in [x for x in sorted(answers) if x not in off][:threshold]}
+        short = centred(interpolated(some, 0))
+        if (np.abs(short) <= reach).all() and right(short):
+            most = max(threshold - 1, len(off))
+            certain = len(answers) - len(off) > most + threshold - 2
+            return SumOfKeys(short, off if certain else frozenset())
+    return None
+
+
+def _off(answers: Mapping[int, Values], threshold: int) -> frozenset[int] | None:
+    """Who is off the polynomial that most are on, by a random combination of all coordinates; None
+    where there is none.
+    """
+    size = len(next(iter(answers.values())))
+    mix = np.array([secrets.randbelow(P) for _ in range(size)], dtype=np.int64)
+    mixed = {point: int((mix * said % P).sum() % P) for point, said in answers.items()}
+    found = decoded(mixed, threshold, P)
+    if found is None:
+        return None
+    return frozenset(x for x, y in mixed.items() if value(found, x, P) != y)
+
+
 def _liars(answers: Mapping[int, Values], threshold: int, short: Sum) -> frozenset[int]:
     """Who answered off the one polynomial that is right at 0 and on which more answers lie than on
-    a false one: whatever fewer than ``threshold`` liars do, nobody honest is among them.
+    a false one: whatever fewer than ``threshold`` liars do, nobody honest is among them, as long as
+    no client works with them.
     """
     for group in combinations(sorted(answers), threshold):
         some = {point: answers[point] for point in group}
@@ -94,10 +138,27 @@ def choose(accepted: Mapping[str, Set[bytes]], threshold: int) -> ChosenSum:
     >>> sorted(found.holders), sorted(found.ids)
     (['a', 'b'], [b'1', b'2'])
     """
+    if len(accepted) > FEW:
+        return _grown(accepted, threshold)
     groups = [
         ChosenSum(frozenset(group), frozenset(set.intersection(*(set(accepted[w]) for w in group))))
         for size in range(threshold, len(accepted) + 1)
         for group in combinations(sorted(accepted), size)
+    ]
+    return max(groups, key=lambda found: (len(found.ids), len(found.holders)))
+
+
+def _grown(accepted: Mapping[str, Set[bytes]], threshold: int) -> ChosenSum:
+    """The same among more decryptors than have groups to try: of the groups that are left when one
+    after the other goes who found the fewest good.
+    """
+    order = sorted(accepted, key=lambda who: (-len(accepted[who]), who))
+    groups = [
+        ChosenSum(
+            frozenset(order[:size]),
+            frozenset(set.intersection(*(set(accepted[who]) for who in order[:size]))),
+        )
+        for size in range(threshold, len(order) + 1)
     ]
     return max(groups, key=lambda found: (len(found.ids), len(found.holders)))
 
@@ -127,7 +188,9 @@ def disputes(
             said.update({who: why for who in against if who not in said})
             said[client] = why
         elif left_out:
-            said[client] = f"it dealt nothing to {_listed(left_out)}"
+            said[client] = (
+                f"it dealt nothing to {_listed(left_out)}, or heard nothing of them in the set-up"
+            )
     return said
 
 

@@ -18,9 +18,9 @@ from privfl.core import (
     PartyKeys,
     RoundPlan,
     Total,
-    client_of,
     client_party,
 )
+from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, opening, pad
 from privfl.crypto.he.onetime.decryptor import HERE
@@ -93,21 +93,13 @@ class OneTimeServerParty(KeepsSecrets):
 
     def take(self, mail: Mail) -> None:
         """Add what clients sent; what comes after the collection closed is refused as late."""
-        for sender, body in mail.items():
-            client = client_of(sender)
-            if client is None or client in self.messages:
-                continue
-            try:
-                if client not in self.plan.cohort:
-                    raise Refused("not in the cohort")
-                if self.closed:
-                    raise Refused("the message came after the sum was made")
-                self._add(client, SignedMessage.read(body))
-            except Refused as refused:
-                self.excluded.setdefault(sender, str(refused))
+        late = "the message came after the sum was made" if self.closed else ""
+        if self.closed:  # what a decryptor says, which may be a client, is read elsewhere
+            mail = {who: body for who, body in mail.items() if who not in self.live}
+        collect(mail, self.plan, self.messages, self.excluded, self._add, late)
 
-    def _add(self, client: ClientId, sent: SignedMessage) -> None:
-        settings = self.settings
+    def _add(self, client: ClientId, body: Buffer) -> None:
+        settings, sent = self.settings, SignedMessage.read(body)
         signed = sent.without([CONTRIBUTION])  # whose box is opened once the signature is right
         message.verify(signed, self.directory, DEALT, self.topic, client_party(client))
         parts = sent.whole()
@@ -128,7 +120,11 @@ class OneTimeServerParty(KeepsSecrets):
         """Hand the decryptors the dealings."""
         settings = self.settings
         self.closed = True
-        self.live = [who for who in settings.decryptors if bytes(mail.get(who, b"")) == HERE]
+        if settings.committee == "clients":  # whose contribution says that they are there
+            there = {client_party(client) for client in self.messages}
+            self.live = [who for who in settings.decryptors if who in there]
+        else:
+            self.live = [who for who in settings.decryptors if bytes(mail.get(who, b"")) == HERE]
         self._enough(len(self.messages), "sent a usable message")
         self._able(len(self.live))
         out = {who: self._bundle(settings.decryptors.index(who)) for who in self.live}
@@ -149,13 +145,7 @@ class OneTimeServerParty(KeepsSecrets):
         return tuple(client for client in self.plan.cohort if client in self.messages)
 
     def _enough(self, count: int, did: str) -> None:
-        least = self.settings.quorum(self.plan.n)
-        if count < least:
-            why = "".join(f"; {who}: {reason}" for who, reason in self.excluded.items())
-            raise Abort(
-                f"{count} of {self.plan.n} clients {did}, and sums of fewer than {least} stay"
-                f" closed{why}"
-            )
+        enough(count, did, self.settings.quorum(self.plan.n), self.plan, self.excluded)
 
     def _able(self, count: int) -> None:
         settings = self.settings
@@ -181,8 +171,8 @@ class OneTimeServerParty(KeepsSecrets):
                 continue
             try:
                 said = SignedMessage.read(mail[who])
-                if kind == SHARE and said.kind == CHECKED:
-                    continue
+                if said.kind == DEALT or (kind == SHARE and said.kind == CHECKED):
+                    continue  # it comes again
                 message.verify(said, self.directory, kind, self.topic, who)
                 heard[who] = said
             except Refused as refused:
@@ -242,7 +232,8 @@ class OneTimeServerParty(KeepsSecrets):
             raise Abort(self._nothing_fits(answers))
         for point in found.liars:
             self.excluded[self.settings.decryptors[point - 1]] = (
-                "its sum of shares is not the one that the others' lie on a polynomial with"
+                "its sum of shares is off the polynomial that fits the contributions: it lied, or"
+                " another decryptor did together with a client"
             )
         length = self.settings.code.length(self.plan)
         numbers = pad.integers(digits, count, length, layout)

@@ -78,7 +78,9 @@ class PaillierPublic(KeepsSecrets):
             raise Refused(
                 f"a Paillier modulus of {n.bit_length()} bits; at least {least_bits} are asked for"
             )
-        if hs and gmpy2.gcd(hs, n) != 1:
+        if hs and (
+            gmpy2.gcd(hs, n) != 1 or pow(hs, 2, n * n) == 1
+        ):  # powers of 1 or -1 hide nothing
             raise Refused("a Paillier key with a degenerate h_s")
         exponent_bits = int.from_bytes(fields[3][1:], "little")
         if not 256 <= exponent_bits <= n.bit_length() and least_bits >= 2048:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import (
-    Coalition,
-    ConfigError,
-    Guarantee,
-    KeepsSecrets,
-    Liars,
-    Lie,
-    Mail,
-    Party,
-    PartyId,
-)
+from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie, Party, PartyId
 from privfl.crypto import lies
 from privfl.crypto.primitives import fields
+from privfl.crypto.sharing.guarantee import SHIFT
 from privfl.crypto.sharing.pine.field64 import add, decode, encode
-from privfl.crypto.sharing.pine.parameters import HELD, SUM
+from privfl.crypto.sharing.pine.parameters import HELD, SUM, PineParameters
 from privfl.crypto.sharing.pine.server import PineHelperParty
 
-SHIFT = 20_000
-"""What a lying server adds to the first value of its sum, in steps of the fixed point."""
 VERDICTS = "whose proof does not hold: that it, or one of the servers, lied"
 
 
@@ -36,12 +24,12 @@ def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Li
         lies=(
             *lies.of_any_sum(lambda plan: quorum(plan.n), "quorum"),
             lies.leaves_one(lambda plan: quorum(plan.n), "quorum", other),
-            Lie(Coalition.of(other), "shift", "adds to its sum", lies.each(AddsToShare)),
+            Lie(Coalition.of(other), "shift", "adds to its sum", lies.each(adds)),
             Lie(
                 Coalition.of(other),
                 "choose",
                 "answers wrongly for a proof, which excludes that client",
-                lies.each(Rejects),
+                lies.each(rejects),
             ),
             lies.falls_silent(other, "abort"),
             lies.skips_its_clip("nothing", "no proof of it holds"),
@@ -63,58 +51,48 @@ def pine_guarantee(other: PartyId, quorum: Callable[[int], int]) -> Guarantee[Li
     )
 
 
-@dataclass(repr=False)
-class AddsToShare(KeepsSecrets):
-    """A second server whose sum is not that of its shares."""
+def adds(honest: Party) -> Party:
+    """A second server whose sum is not that of its shares.
 
-    honest: Party
+    Raises:
+        ConfigError: it stands in for another party than the second server.
+    """
+    now = _round_of(honest)
 
-    def step(self, mail: Mail) -> Mail:
-        """What the honest server says, its sum moved.
+    def change(to: PartyId, body: bytes) -> bytes:
+        if not now.repeats(body, SUM):
+            return body
+        _, content = now.read(body, SUM)
+        summed, packed = fields.read_bit_set(content, now.plan.n)
+        total = decode(packed, now.length)
+        total[:1] = add(total[:1], np.array([SHIFT], dtype=np.uint64))
+        return now.write(SUM, 0, fields.bit_set(summed, now.plan.n), encode(total))
 
-        Raises:
-            ConfigError: it stands in for another party than the second server.
-        """
-        honest = _second(self.honest)
-        out = dict(honest.step(mail))
-        if honest.done and "server" in out:
-            now = honest.round
-            _, content = now.read(out["server"], SUM)
-            summed, packed = fields.read_bit_set(content, now.plan.n)
-            total = decode(packed, now.length)
-            total[:1] = add(total[:1], np.array([SHIFT], dtype=np.uint64))
-            who = fields.bit_set(summed, now.plan.n)
-            out["server"] = now.write(SUM, 0, who, encode(total))
-        return out
+    return lies.Alters(honest, change)
 
 
-@dataclass(repr=False)
-class Rejects(KeepsSecrets):
-    """A second server that says nonsense of the last report that it heard."""
+def rejects(honest: Party) -> Party:
+    """A second server that says nonsense of the last report that it heard.
 
-    honest: Party
+    Raises:
+        ConfigError: it stands in for another party than the second server.
+    """
+    now = _round_of(honest)
 
-    def step(self, mail: Mail) -> Mail:
-        """What the honest server says, one answer changed.
+    def change(to: PartyId, body: bytes) -> bytes:
+        if not now.repeats(body, HELD):
+            return body
+        _, content = now.read(body, HELD)
+        held, rest = fields.read_bit_set(content, now.plan.n)
+        table, reasons = fields.read_table(rest, now.said, now.plan.n)
+        said = {place: bytes(row) for place, row in table.items()}
+        said[max(said)] = bytes(now.said)
+        return now.write(HELD, 0, fields.bit_set(held, now.plan.n), fields.table(said), reasons)
 
-        Raises:
-            ConfigError: it stands in for another party than the second server.
-        """
-        honest = _second(self.honest)
-        out = dict(honest.step(mail))
-        now = honest.round
-        if "server" in out and now.repeats(out["server"], HELD):
-            _, content = now.read(out["server"], HELD)
-            held, rest = fields.read_bit_set(content, now.plan.n)
-            table, reasons = fields.read_table(rest, now.said, now.plan.n)
-            said = {place: bytes(row) for place, row in table.items()}
-            said[max(said)] = bytes(now.said)
-            members = fields.bit_set(held, now.plan.n)
-            out["server"] = now.write(HELD, 0, members, fields.table(said), reasons)
-        return out
+    return lies.Alters(honest, change)
 
 
-def _second(party: Party) -> PineHelperParty:
+def _round_of(party: Party) -> PineParameters:
     if not isinstance(party, PineHelperParty):
         raise ConfigError(f"{type(party).__name__} is no second server of additive sharing.")
-    return party
+    return party.round

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from hmac import compare_digest
-from typing import NamedTuple
 
 import numpy as np
 
@@ -45,8 +44,11 @@ class Usage(IntEnum):
     COINS_PART = 10
 
 
-class Report(NamedTuple):
-    """What a client sends: to both servers the public share, and each its own."""
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Report(KeepsSecrets):
+    """What a client sends: to both servers the public share, and each its own. All three together
+    are its vector.
+    """
 
     public: bytes
     leader: bytes

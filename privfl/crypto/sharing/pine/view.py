@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from privfl.core import (
     Buffer,
@@ -33,6 +31,7 @@ from privfl.crypto.sharing.pine.parameters import (
 )
 from privfl.crypto.sharing.pine.server import report_of
 from privfl.crypto.sharing.pine.vdaf import HELPER, LEADER, NONCE
+from privfl.crypto.sharing.view import mail_of, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def opened(
     """
     said: Counter[bytes] = Counter()
     reports: dict[bytes, dict[ClientId, _Told]] = {}
-    for who, body in _mail(received, "server"):
+    for who, body in mail_of(received, "server"):
         client = client_of(who)
         if client is None:
             continue
@@ -74,11 +73,6 @@ def opened(
     return rows or _total(now, sent, received)
 
 
-def _mail(received: Received, party: PartyId) -> Iterator[tuple[PartyId, Buffer]]:
-    for mail in received.get(party, ()):
-        yield from mail.items()
-
-
 def _report(settings: SharingSettings, body: Buffer) -> _Told:
     kind, _, position, tag, content = FORMAT.read(body)
     if kind != REPORT:
@@ -87,7 +81,7 @@ def _report(settings: SharingSettings, body: Buffer) -> _Told:
     if position >= plan.n:
         raise Malformed("outside of the cohort")
     try:
-        now = parameters_of(settings, plan)
+        now = replace(parameters_of(settings, plan), tag=tag)  # read facts number the cohort anew
     except ConfigError as wrong:
         raise Malformed(str(wrong)) from None
     _, _, share = report_of(now, rest)
@@ -97,7 +91,7 @@ def _report(settings: SharingSettings, body: Buffer) -> _Told:
 def _total(now: PineParameters, sent: Mapping[ClientId, _Told], received: Received) -> Total | None:
     tag = next(iter(sent.values())).tag
     by_place = {told.position: told.contribution for told in sent.values()}
-    for who, body in _mail(received, "server"):
+    for who, body in mail_of(received, "server"):
         try:
             kind, _, _, _, content = FORMAT.read(body, tag)
             if who != now.other or kind != SUM:
@@ -124,7 +118,7 @@ def _rows(
         return None
     size = NONCE + now.pine.public_size + now.pine.helper_size
     rows: dict[ClientId, Total] = {}
-    for who, body in _mail(received, now.other):
+    for who, body in mail_of(received, now.other):
         client = client_of(who)
         if client is None or client not in sent or client in rows:
             continue
@@ -133,16 +127,11 @@ def _rows(
             kind, _, position, _, content = FORMAT.read(body, told.tag)
             if kind != SEEDS or position != told.position:
                 continue
-            context = b"privfl/1/pine/share" + told.tag + position.to_bytes(4, "little")
-            seeds = memoryview(open_one(content, size, keys, context))
+            seeds = memoryview(open_one(content, size, keys, now.report_context(position)))
         except Malformed:
             continue
         own = now.pine.contribution(HELPER, report_of(now, seeds)[2])
         whole = now.integers(add(told.contribution, own))
         rows[client] = now.code.decode(whole, now.plan, 1)
-    if not rows:
-        return None
     ordered = sorted(rows, key=lambda client: sent[client].position)
-    values = [rows[c].value / rows[c].weight if rows[c].weight else rows[c].value for c in ordered]
-    weights = torch.tensor([rows[c].weight for c in ordered])
-    return Rows(torch.stack(values), weights, tuple(ordered))
+    return rows_of({client: rows[client] for client in ordered})

@@ -16,6 +16,7 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
@@ -59,7 +60,7 @@ class FLTrustOnShares:
         their weights stay shared. Weights are any numbers.
         """
         closed = self.reveal != "scores"
-        return Traits(directed=True, normalised=closed, hidden=closed)
+        return Traits(directed=True, normalised=closed, hidden=closed, enforced=not closed)
 
     @property
     def leaks(self) -> str:
@@ -85,6 +86,8 @@ class FLTrustOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
+        if now.malicious:
+            return (*FIXED_CHECKS, *open_scores(dots=True), OpenTrust(self.fixed), *close)
         if self.reveal == "scores":
             return (*CHECKS, Gather(), Open(SCORES), OpenTrust(self.fixed), *close)
         return (

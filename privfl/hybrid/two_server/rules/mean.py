@@ -9,6 +9,7 @@ from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Open
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather, opened
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
@@ -30,7 +31,7 @@ class MeanOnShares:
     @property
     def traits(self) -> Traits:
         """Sums of whole rows, under weights that both servers know."""
-        return Traits(weighted=self.weighted, capped=True)
+        return Traits(weighted=self.weighted, capped=True, enforced=True)
 
     @property
     def leaks(self) -> str:
@@ -51,6 +52,9 @@ class MeanOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """The checks, norms where they are opened, and the sum."""
+        if now.malicious:
+            told = (*open_scores(dots=False), OpenNorms()) if self.reveal == "scores" else ()
+            return (*FIXED_CHECKS, *told, Everyone(), *close)
         norms: tuple[Step, ...] = (
             (Gather(dots=False), Open(SCORES), OpenNorms()) if self.reveal == "scores" else ()
         )

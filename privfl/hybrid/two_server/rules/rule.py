@@ -18,21 +18,25 @@ class Traits:
     """What the parties know of a rule beside its steps.
 
     ``gram``: all rows are multiplied with all. ``directed``: rows are compared with a direction.
+    ``late``: which is not known in a session's first round.
     ``normalised``: clients bring their rows to one common length, so that weights need no division.
     ``weighted``: each row carries its weight. ``hidden``: the weights of the sum are shared, so
     that no server knows them. ``proved``: hidden weights are proved to be 0 or 1. ``capped``: every
     sum is of whole rows, so many at least: rows that count by any other weight can be told apart in
-    the sum. ``exact``: of so many rows (0: of any number).
+    the sum. ``exact``: of so many rows (0: of any number). ``enforced``: its function can be
+    enforced against a server that lies (``security: malicious``).
     """
 
     gram: bool = False
     directed: bool = False
+    late: bool = False
     normalised: bool = False
     weighted: bool = False
     hidden: bool = False
     proved: bool = False
     capped: bool = False
     exact: int = 0
+    enforced: bool = False
 
 
 @runtime_checkable

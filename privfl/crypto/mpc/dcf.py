@@ -1,0 +1,172 @@
+"""Comparison of a public number with one that only a dealer knows, without a message: distributed
+comparison functions (Boyle, Chandran, Gilboa, Gupta, Ishai, Kumar and Rathee 2021, figure 1).
+
+A key hides alpha of so many bits and words beta; two parties with one start each evaluate it at any
+public x, and their words add up to beta where x < alpha, else to 0, modulo 2^64. The pseudorandom
+generator is AES under one public key a round, used as a permutation pi in the way of Matyas, Meyer
+and Oseas: G_j(s) = pi(s ^ j) ^ s ^ j. A party's start alone with all corrections tells nothing of
+alpha and beta. A party that changes its words changes the sum; who must notice that puts the value
+and its MACs into beta (`authentication`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.core import Buffer, KeepsSecrets
+from privfl.crypto.mpc.words import U64
+from privfl.crypto.primitives.fields import Malformed
+
+Permutation = Callable[[bytes], bytes]
+U8 = npt.NDArray[np.uint8]
+Child = tuple[U64, U64, U64]
+"""A child's node [..., 2], its control bit [...] and its words [..., w]."""
+_ONE, _MINUS = np.uint64(1), np.uint64((1 << 64) - 1)
+_SIDE = 3
+"""Blocks that a node makes for each of its children: the child's, and two of words."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Corrections(KeepsSecrets):
+    """What both parties get of m comparisons of so many levels: corrections of nodes [levels, m, 2]
+    and of words [levels, m, w], two control bits each [levels, m], and the last words [m, w].
+    """
+
+    nodes: U64
+    words: U64
+    controls: U8
+    last: U64
+
+    def to_bytes(self) -> bytes:
+        """All of it, as it travels."""
+        wide = (self.nodes, self.words, self.last)
+        return b"".join(x.astype("<u8", copy=False).tobytes() for x in wide) + (
+            self.controls.tobytes()
+        )
+
+    @staticmethod
+    def size(levels: int, m: int, w: int) -> int:
+        """Bytes of so many."""
+        return m * (levels * (16 + 8 * w + 1) + 8 * w)
+
+    @classmethod
+    def from_bytes(cls, raw: Buffer, levels: int, m: int, w: int) -> Corrections:
+        """What `to_bytes` made.
+
+        Raises:
+            Malformed: it is of another size.
+        """
+        if len(raw) != cls.size(levels, m, w):
+            raise Malformed(f"{len(raw)} bytes of comparisons where another number was asked for")
+        view, found = memoryview(raw), []
+        for shape in ((levels, m, 2), (levels, m, w), (m, w)):
+            count = int(np.prod(shape))
+            found.append(np.frombuffer(view[: 8 * count], dtype="<u8").reshape(shape))
+            view = view[8 * count :]
+        nodes, words, last = found
+        return cls(nodes, words, np.frombuffer(view, np.uint8).reshape(levels, m), last)
+
+
+def _grown(permute: Permutation, nodes: U64, which: U64) -> U64:
+    """The blocks G_j(s) [k, ..., 2] of nodes [..., 2] for the numbers j [k, ...]."""
+    asked = np.empty((len(which), *nodes.shape), dtype=np.uint64)
+    asked[...] = nodes
+    asked[..., 0] ^= which.reshape(len(which), *which.shape[1:], *(1,) * (nodes.ndim - which.ndim))
+    made: U64 = np.frombuffer(permute(asked.tobytes()), dtype="<u8").astype(np.uint64, copy=False)
+    return np.bitwise_xor(made.reshape(asked.shape), asked)
+
+
+def _parted(blocks: U64, w: int) -> Child:
+    """A child's node and control bit, and its words, from its three blocks [3, ..., 2]."""
+    node, control = blocks[0].copy(), blocks[0][..., 0] & _ONE
+    node[..., 0] ^= control
+    return node, control, np.concatenate([blocks[1], blocks[2]], axis=-1)[..., :w]
+
+
+def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
+    """The words of a last node."""
+    numbers = np.array([2 * _SIDE, 2 * _SIDE + 1], dtype=np.uint64)
+    blocks = _grown(permute, nodes, numbers)
+    return np.concatenate([blocks[0], blocks[1]], axis=-1)[..., :w]
+
+
+def _chosen(sides: list[Child], right: npt.NDArray[np.bool_]) -> Child:
+    """Of each node [2, m] the right child where ``right`` [m], else the left one."""
+    left, other = sides
+    return (
+        np.where(right[:, None], other[0], left[0]),
+        np.where(right, other[1], left[1]),
+        np.where(right[:, None], other[2], left[2]),
+    )
+
+
+def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutation) -> Corrections:
+    """The dealer's act: alpha [m] of so many bits, beta [m, w], w up to 4, and both parties' starts
+    [2, m, 2], uniform.
+    """
+    m, w = beta.shape
+    nodes: U64 = starts.astype(np.uint64).copy()
+    controls: U64 = np.zeros((2, m), dtype=np.uint64)
+    controls[1] = 1
+    total: U64 = np.zeros((m, w), dtype=np.uint64)
+    found = Corrections(
+        np.empty((levels, m, 2), dtype=np.uint64),
+        np.empty((levels, m, w), dtype=np.uint64),
+        np.empty((levels, m), dtype=np.uint8),
+        np.empty((m, w), dtype=np.uint64),
+    )
+    numbers = np.arange(2 * _SIDE, dtype=np.uint64)
+    for level in range(levels):
+        bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
+        right = bit.astype(bool)
+        blocks = _grown(permute, nodes, numbers)
+        sides = [_parted(blocks[:_SIDE], w), _parted(blocks[_SIDE:], w)]
+        keep, lose = _chosen(sides, right), _chosen(sides, ~right)
+        sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
+        node = lose[0][0] ^ lose[0][1]
+        words = sign * (
+            lose[2][1] - lose[2][0] - total + np.where(right[:, None], beta, np.uint64(0))
+        )
+        total = total - keep[2][1] + keep[2][0] + sign * words
+        left_bit = sides[0][1][0] ^ sides[0][1][1] ^ bit ^ _ONE
+        right_bit = sides[1][1][0] ^ sides[1][1][1] ^ bit
+        kept_bit = np.where(right, right_bit, left_bit)
+        nodes = keep[0] ^ controls[..., None] * node
+        controls = keep[1] ^ controls * kept_bit
+        found.nodes[level], found.words[level] = node, words
+        found.controls[level] = (left_bit | right_bit << _ONE).astype(np.uint8)
+    ends = _converted(nodes, permute, w)
+    sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
+    found.last[...] = sign * (ends[1] - ends[0] - total)
+    return found
+
+
+def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
+    """One party's words [p, m, w] at public points x [p, m], from its starts [m, 2]; party 0 or 1.
+
+    >>> from privfl.crypto.primitives import backend
+    >>> permute, one = backend().permutation(bytes(16)), np.array([5], dtype=np.uint64)
+    >>> starts = np.arange(4, dtype=np.uint64).reshape(2, 1, 2)
+    >>> keys = generate(one, one[:, None] + one[:, None], starts, 4, permute)
+    >>> x = np.array([[3], [5], [9]], dtype=np.uint64)
+    >>> words = [evaluate(b, starts[b], keys, x, permute) for b in (0, 1)]
+    >>> (words[0] + words[1]).reshape(-1).tolist()
+    [10, 0, 0]
+    """
+    levels, _, w = keys.words.shape
+    nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
+    controls: U64 = np.full(x.shape, party, dtype=np.uint64)
+    total: U64 = np.zeros((*x.shape, w), dtype=np.uint64)
+    side = np.arange(_SIDE, dtype=np.uint64).reshape(_SIDE, *(1,) * x.ndim)
+    for level in range(levels):
+        bit = (x >> np.uint64(levels - 1 - level)) & _ONE
+        node, control, words = _parted(_grown(permute, nodes, side + bit * np.uint64(_SIDE)), w)
+        total += words + controls[..., None] * keys.words[level]
+        nodes = node ^ controls[..., None] * keys.nodes[level]
+        controls = control ^ controls * ((keys.controls[level] >> bit) & _ONE)
+    total += _converted(nodes, permute, w) + controls[..., None] * keys.last
+    return np.uint64(0) - total if party else total

@@ -1,0 +1,386 @@
+"""What the dealer hands out where rows are fixed, and what each server makes of it with its seed:
+keys that authenticate, tags of rows, comparisons.
+
+Of the masks A_b [n, d] of server b the other one holds a_b = R_b A_b + z_b for keys R_b [K, n] of
+its own, padded by z_b [K, d] of server b's. For a public vector e server b announces
+
+    h = <e, A_b> - mu [n]    and    g = <e, z_b> - nu [K],
+
+and the other tests R_b h + g + omega = <e, a_b>, where omega = R_b mu + nu is dealt. A server that
+announces anything else must know R_b times the difference; the pad hides all else (`fixed_checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.core import KeepsSecrets
+from privfl.crypto.mpc.authentication import KEYS, WORDS
+from privfl.crypto.mpc.dcf import Corrections, generate
+from privfl.crypto.mpc.digits import gram, split
+from privfl.crypto.mpc.preprocessing import derived_words
+from privfl.crypto.mpc.words import U64, draw, stream
+from privfl.crypto.primitives import derive
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.parameters import TwoServerParameters
+from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_keys
+
+_ONE, _TWO = np.uint64(1), np.uint64(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a round of n rows takes: ``products`` with public vectors a row, ``compared`` values
+    a row, ``scores`` a row that are opened; ``pairs`` of rows whose products are opened (all, or
+    none; the fixed rows are then the last of the public vectors); ``decided``: the last compared
+    value is the product with the direction; ``tagged``: the second server's sum is tagged;
+    ``hidden``: weights of the sum stay shared.
+    """
+
+    n: int
+    products: int
+    compared: int
+    scores: int
+    pairs: int
+    decided: bool
+    tagged: bool
+    hidden: bool
+
+    @property
+    def comparisons(self) -> int:
+        """Of all rows."""
+        return self.compared * self.n
+
+
+@dataclass(repr=False)
+class Dealt(KeepsSecrets):
+    """One server's part of it all.
+
+    ``announced`` [products, n + K] are mu and nu of what it announces itself; ``row_keys`` [K, n],
+    ``tags`` [K, d] and ``offsets`` [products, K] check the other's; ``pads`` is the seed of its z.
+    ``keys`` [K] are its shares of what authenticates. ``score_macs`` [scores, n, K] and ``above``
+    [scores, n] belong to the masks of what is opened; so do, for products of rows where these are
+    opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m, 2], ``corrections``
+    and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>. ``weights``
+    [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where weights stay shared.
+    """
+
+    announced: U64
+    row_keys: U64
+    tags: U64
+    offsets: U64
+    pads: bytes
+    keys: U64
+    above: U64
+    score_macs: U64
+    pairs: U64
+    pairs_above: U64
+    pair_macs: U64
+    starts: U64
+    corrections: Corrections
+    constants: U64
+    inner: U64
+    weights: U64
+    vector: U64
+    decided: bool
+
+
+@dataclass(repr=False)
+class Own(KeepsSecrets):
+    """What one server draws from its seed."""
+
+    seed: bytes
+    now: TwoServerParameters
+    extent: Extent
+
+    def words(self, purpose: str, *shape: int) -> U64:
+        """Uniform words of one purpose."""
+        length = int(np.prod(shape))
+        return derived_words(self.seed, purpose, length, self.now.library).reshape(shape)
+
+    @property
+    def keys(self) -> U64:
+        """Shares of what authenticates."""
+        return self.words("mac keys", KEYS)
+
+    @property
+    def row_keys(self) -> U64:
+        """The keys of the other server's rows."""
+        return self.words("row keys", KEYS, self.extent.n)
+
+    @property
+    def announced(self) -> U64:
+        """The masks of what it announces."""
+        return self.words("announced", self.extent.products, self.extent.n + KEYS)
+
+    @property
+    def starts(self) -> U64:
+        """Where its comparisons start."""
+        return self.words("starts", self.extent.comparisons, 2)
+
+    @property
+    def pads(self) -> bytes:
+        """The seed of its pads."""
+        return derive(self.seed, b"two-server", "pads")
+
+    def above(self) -> U64:
+        """Its shares of what hides the carries of scores."""
+        return self.words("above", self.extent.scores, self.extent.n)
+
+    def score_macs(self) -> U64:
+        """The first server's shares of their products with the keys."""
+        return self.words("score macs", self.extent.scores, self.extent.n, KEYS)
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """How many weights stay shared, in a sum of how many words."""
+        return (self.extent.n, self.now.length) if self.extent.hidden else (0, 0)
+
+    def weights(self) -> U64:
+        """Its part of the weights that the dealer knows."""
+        return self.words("weights", self.hidden[0])
+
+    def weight_macs(self) -> U64:
+        """The first server's shares of their products with the keys."""
+        return self.words("weight macs", self.hidden[0], KEYS)
+
+    def vector(self) -> U64:
+        """The first server's share of the masks' sum under them."""
+        return self.words("vector", self.hidden[1])
+
+    @property
+    def side(self) -> int:
+        """How many rows are multiplied with how many."""
+        return self.extent.n if self.extent.pairs else 0
+
+    def pairs(self) -> U64:
+        """The first server's shares of all products of masks."""
+        return self.words("pairs", self.side, self.side)
+
+    def pairs_above(self) -> U64:
+        """Its shares of what hides the carries of products of rows."""
+        return self.words("pairs above", self.side, self.side)
+
+    def pair_macs(self) -> U64:
+        """The first server's shares of the masks of these products, times the keys."""
+        return self.words("pair macs", self.side, self.side, KEYS)
+
+    def constants(self) -> U64:
+        """The first server's shares of what is added to comparisons."""
+        return self.words("constants", self.extent.comparisons, WORDS)
+
+    def inner(self) -> U64:
+        """The first server's shares of the masks' inner products."""
+        return self.words("inner", self.extent.n)
+
+
+def pad_blocks(now: TwoServerParameters, seed: bytes, n: int) -> Iterator[U64]:
+    """The pads [K, width], block by block of n rows."""
+    source = stream(seed, now.library)
+    for start, stop in cuts(now, n):
+        if start < now.plan.d:
+            yield draw(source, KEYS * (stop - start)).reshape(KEYS, stop - start)
+
+
+def masks_of_scores(announced: U64, last: U64, above: U64, ring: int) -> U64:
+    """One server's shares [scores, n] of the masks of what is opened of each row: of its product
+    with the direction, which is announced last, where there are two; of its squared norm. What is
+    ``above`` [scores, n] hides the carries.
+    """
+    scores, n = above.shape
+    masks = np.stack([announced[-1, :n], last[-1]])[2 - scores :]
+    hidden: U64 = masks + (above << np.uint64(ring))
+    return hidden
+
+
+def masks_of_pairs(announced: U64, pairs: U64, above: U64, ring: int) -> U64:
+    """One server's shares [n, n] of the masks of all products of rows; none where none are opened.
+
+    With fixed rows E, x = E + A and what is announced, <E_i, x_j> less a mask m_ij: <x_i, x_j> is
+    that of ij and of ji, less <E_i, E_j>, and m_ij + m_ji + <A_i, A_j>.
+    """
+    n = len(pairs)
+    own = announced[len(announced) - n :, :n]
+    masks: U64 = own + own.T + pairs + (above << np.uint64(ring))
+    return masks
+
+
+def masks_of_compared(own: Own, last: U64) -> U64:
+    """One server's shares of the masks of what is compared: projections, norm, weight, and the
+    product with the direction where the rule decides by it [*, n].
+    """
+    told = own.announced[:, : last.shape[1]]
+    decided = told[len(told) - own.extent.decided :]
+    return np.concatenate([told[: own.now.rows], last[::-1], decided])
+
+
+@dataclass(repr=False)
+class FixedDealing(KeepsSecrets):
+    """The dealer's act: from both servers' seeds and the clients', what each server gets."""
+
+    now: TwoServerParameters
+    extent: Extent
+    first: bytes
+    second: bytes
+    seeds: tuple[list[bytes], list[bytes]]
+
+    def letters(self) -> tuple[bytes, bytes]:
+        """What goes to the first server and to the second."""
+        now, extent = self.now, self.extent
+        one, two = Own(self.first, now, extent), Own(self.second, now, extent)
+        alpha = one.keys + two.keys
+        weights = one.weights() + two.weights()
+        a0, a1, inner, sums, lasts, pairs, vector = self._tags(one, two, weights)
+        compared = sum(
+            masks_of_compared(own, last) for own, last in zip((one, two), lasts, strict=True)
+        )
+        corrections, constants = self._comparisons(np.asarray(compared), alpha, one, two)
+        scores = sum(
+            masks_of_scores(own.announced, last, own.above(), now.ring)
+            for own, last in zip((one, two), lasts, strict=True)
+        )
+        macs = np.asarray(scores)[..., None] * alpha - one.score_macs()
+        nobody = np.zeros_like(pairs)
+        products = [
+            masks_of_pairs(own.announced, share, own.pairs_above(), now.ring)
+            for own, share in ((one, pairs), (two, nobody))
+        ]
+        pair_macs = (products[0] + products[1])[..., None] * alpha - one.pair_macs()
+        to_first = (a1, _offsets(one.row_keys, two.announced), sums)
+        to_second = (
+            a0,
+            _offsets(two.row_keys, one.announced),
+            macs,
+            constants - one.constants(),
+            inner - one.inner(),
+            pairs - one.pairs(),
+            pair_macs,
+            weights[:, None] * alpha - one.weight_macs(),
+            vector - one.vector(),
+        )
+        told = corrections.to_bytes()
+        return _bytes(*to_first) + told, _bytes(*to_second) + told
+
+    def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
+        """A value x is public as P = x - mask: it is compared as P with r = -mask."""
+        ring = self.now.ring
+        r = (np.uint64(0) - masks).reshape(-1) & np.uint64((1 << ring) - 1)
+        top = r >> np.uint64(ring - 1)
+        values = np.concatenate([[_ONE], alpha])
+        sign = (_ONE - _TWO * top)[:, None]
+        low = r & np.uint64((1 << (ring - 1)) - 1)
+        starts = np.stack([one.starts, two.starts])
+        permute = self.now.library.permutation(comparison_key(self.now))
+        return (
+            generate(low, sign * values, starts, ring - 1, permute),
+            top[:, None] * values,
+        )
+
+    def _tags(
+        self, first: Own, second: Own, weights: U64
+    ) -> tuple[U64, U64, U64, U64, tuple[U64, U64], U64, U64]:
+        """One pass over the masks: a_0 for the second server, a_1 for the first, 2 <A0, A1>, what
+        tags the sum of the A1, the masks [words - d, n] of what comes after a row's values,
+        <A_i, A_j> of all pairs where they are asked for, and the sum of A0 + A1 under weights.
+        """
+        of_second, of_first = first.row_keys, second.row_keys
+        now, n = self.now, self.extent.n
+        keys = tag_keys(now, self.first)[: now.sum_tags * self.extent.tagged]
+        a0: U64 = np.empty((KEYS, now.plan.d), dtype=np.uint64)
+        a1, inner = np.empty_like(a0), np.zeros(n, dtype=np.uint64)
+        tags: U64 = np.zeros((len(keys), n), dtype=np.uint64)
+        pads = zip(pad_blocks(now, first.pads, n), pad_blocks(now, second.pads, n), strict=True)
+        lasts: tuple[list[U64], list[U64]] = ([], [])
+        pairs: U64 = np.zeros((first.side, first.side), dtype=np.uint64)
+        vector: U64 = np.zeros(first.hidden[1], dtype=np.uint64)
+        ours, theirs = (SeedRows(seeds).blocks(now) for seeds in self.seeds)
+        for (start, stop, one), (_, _, two) in zip(ours, theirs, strict=True):
+            if start < now.plan.d:
+                z0, z1 = next(pads)
+                a0[:, start:stop] = tagged(of_first, one) + z0
+                a1[:, start:stop] = tagged(of_second, two) + z1
+                inner += np.einsum("nd,nd->n", one, two) << _ONE
+                if len(vector):
+                    vector[start:stop] = combined(weights, one + two)
+                if len(pairs):
+                    pairs += gram(split(one + two, now.ring // 8))
+            else:
+                lasts[0].append(one[:, 0].copy())
+                lasts[1].append(two[:, 0].copy())
+            if start < now.length:
+                for k, key in enumerate(keys):
+                    tags[k] += np.einsum("nd,d->n", two, key[start:stop])
+        hidden = tags + blinds(now, self.second, n)[: len(keys)]
+        return a0, a1, inner, hidden, (np.stack(lasts[0]), np.stack(lasts[1])), pairs, vector
+
+
+def tagged(keys: U64, block: U64) -> U64:
+    """The products keys [K, n] block [n, width]."""
+    return np.stack([combined(key, block) for key in keys])
+
+
+def comparison_key(now: TwoServerParameters) -> bytes:
+    """The public key of the permutation that comparisons are made with in this round."""
+    return derive(now.tag, b"two-server", "comparisons")[:16]
+
+
+def _offsets(row_keys: U64, announced: U64) -> U64:
+    n = row_keys.shape[1]
+    of_rows = np.stack([combined(key, announced[:, :n].T) for key in row_keys], axis=1)
+    return of_rows + announced[:, n:]
+
+
+def _bytes(*parts: U64) -> bytes:
+    return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)
+
+
+def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
+    """One server's part, from its seed and the dealer's letter; and, for the first server, the tags
+    [n] of the sum.
+
+    Raises:
+        Malformed: the letter is of another length.
+    """
+    now, extent = own.now, own.extent
+    n, d, m = extent.n, now.plan.d, extent.comparisons
+    shapes: list[tuple[int, ...]] = [(KEYS, d), (extent.products, KEYS)]
+    side = own.side
+    of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
+    of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
+    shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
+    view, found = memoryview(raw), []
+    for shape in shapes:
+        size = 8 * int(np.prod(shape))
+        if len(view) < size:
+            raise Malformed("it is cut off")
+        words = np.frombuffer(view[:size], dtype="<u8").astype(np.uint64, copy=False)
+        found.append(words.reshape(shape))
+        view = view[size:]
+    drawn = (own.score_macs, own.constants, own.inner, own.pairs, own.pair_macs)
+    summed = (own.weight_macs, own.vector)
+    rest = [draw_it() for draw_it in (*drawn, *summed)] if first else found[2:]
+    macs, constants, inner, pairs, pair_macs, weight_macs, vector = rest
+    dealt = Dealt(
+        announced=own.announced,
+        row_keys=own.row_keys,
+        tags=found[0],
+        offsets=found[1],
+        pads=own.pads,
+        keys=own.keys,
+        above=own.above(),
+        score_macs=macs,
+        pairs=pairs,
+        pairs_above=own.pairs_above(),
+        pair_macs=pair_macs,
+        starts=own.starts,
+        corrections=Corrections.from_bytes(view, now.ring - 1, m, WORDS),
+        constants=constants,
+        inner=inner,
+        weights=np.concatenate([own.weights()[:, None], weight_macs], axis=1),
+        vector=vector,
+        decided=extent.decided,
+    )
+    return dealt, found[2] if first else np.zeros(0, dtype=np.uint64)

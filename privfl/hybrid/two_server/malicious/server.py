@@ -1,0 +1,216 @@
+"""The first server in one round in which clients fix their rows: it learns the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
+from privfl.crypto.abort import StageAbort
+from privfl.crypto.mpc import Shared
+from privfl.crypto.mpc.authentication import Ending, FailedMac
+from privfl.crypto.mpc.words import U64
+from privfl.crypto.primitives import fields, seal_to
+from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_rows import FixedRows
+from privfl.hybrid.two_server.machine import Machine
+from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin
+from privfl.hybrid.two_server.malicious.letters import digests, parted
+from privfl.hybrid.two_server.parameters import (
+    DEAL,
+    HELD,
+    MASKED,
+    Direction,
+    TwoServerParameters,
+)
+from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.registers import DOTS
+from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
+from privfl.hybrid.two_server.sealing import (
+    SEED_SIZE,
+    coin_of,
+    open_steps,
+    read_vector,
+    seal_steps,
+)
+from privfl.hybrid.two_server.server import concluded, direction_head, without_values
+from privfl.hybrid.two_server.tags import check_tags
+
+
+@dataclass(repr=False)
+class FixedFirstServer(KeepsSecrets):
+    """The server that learns the result: it holds the fixed rows and the seeds of one mask.
+
+    ``half`` is its half of the joint coins' seed, ``seed`` all its other randomness, ``key`` what
+    it and the second server seal with. What fails a proof ends the session (``ending``).
+    """
+
+    now: TwoServerParameters
+    recipe: Recipe
+    second: tuple[bytes, ...]
+    dealer: tuple[bytes, ...]
+    half: bytes
+    seed: bytes
+    key: bytes
+    direction: Direction | None = None
+    unknown: bool = False
+    refused: str | None = None
+    ending: Ending = field(default_factory=Ending)
+    memory: dict[Shared, U64] = field(default_factory=dict)
+    sent: int = 0
+    bodies: dict[int, bytes] = field(default_factory=dict)
+    excluded: dict[PartyId, str] = field(default_factory=dict)
+    theirs: bytes = b""
+    asked: tuple[int, ...] = ()
+    waiting: list[bytes] = field(default_factory=list)
+    machine: Machine | None = None
+    result: Opened[Total] | None = None
+
+    def anew(self) -> FixedFirstServer:
+        """The same part with the same randomness, before it heard anything, as `FirstServer.anew`
+        makes it.
+        """
+        return replace(
+            self,
+            recipe=replace(self.recipe, noise=None),
+            direction=without_values(self.direction),
+            ending=Ending(),
+            bodies={},
+            excluded={},
+            asked=(),
+            waiting=[],
+            machine=None,
+            result=None,
+            sent=0,
+        )
+
+    def step(self, mail: Mail) -> Mail:
+        """Hear the clients, hand on the rows that they fixed, then compute with the second server.
+
+        Raises:
+            StageAbort: somebody's message is none, or a proof failed, now or before.
+        """
+        self.ending.check()
+        try:
+            return self._step(mail)
+        except FailedMac as failed:
+            self.ending.why = str(failed)
+            raise
+
+    def _step(self, mail: Mail) -> Mail:
+        for who, body in mail.items():
+            if client_of(who) is not None and not self.asked:
+                self._hear(who, body)
+        if self.result is not None:
+            return {}
+        out: dict[PartyId, Buffer] = {}
+        if "server/1" in mail:
+            out |= self._from_second(mail["server/1"])
+        if "dealer" in mail and self.asked and self.machine is None:
+            out |= self._begin(mail["dealer"])
+        if self.machine is not None and self.machine.done:
+            if self.recipe.tagged:
+                check_tags(self.machine)
+            self.result = concluded(self.machine, self.excluded)
+        return out
+
+    def _hear(self, who: PartyId, body: Buffer) -> None:
+        try:
+            position, packed = read_vector(self.now, who, body)
+            self.bodies.setdefault(position, bytes(packed))
+        except Malformed as malformed:
+            self.excluded.setdefault(who, f"stage share: {malformed}")
+
+    def _from_second(self, body: Buffer) -> Mail:
+        if not self.asked:
+            return self._ask(body)
+        if self.now.repeats(body, HELD):
+            return {}
+        try:
+            content = open_steps(self.now, self.key, b"2", body)
+        except Malformed as malformed:
+            raise StageAbort(
+                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
+        if self.machine is None:
+            self.waiting.append(content)
+            return {}
+        return self._advance(content)
+
+    def _ask(self, body: Buffer) -> Mail:
+        now = self.now
+        if self.refused is not None:
+            raise StageAbort("enter", self.refused, "server")
+        try:
+            _, content = now.read(body, HELD)
+            held, rest = fields.read_bit_set(content, now.plan.n)
+            if len(rest) < SEED_SIZE:
+                raise Malformed("its half of the coin is cut off")
+            self.theirs = bytes(rest[:SEED_SIZE])
+            said = now.reasons_in(rest[SEED_SIZE:], held, "server/1")
+        except Malformed as malformed:
+            raise StageAbort(
+                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
+            ) from None
+        self.excluded = {**said, **self.excluded}
+        left = sorted(held & self.bodies.keys())
+        now.enough("agree", left)
+        self.asked = tuple(left)
+        members = fields.bit_set(left, now.plan.n)
+        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
+        told = self.half + direction_head(self.direction, self.unknown)
+        head = now.library.seal(self.key, bytes(12), told, now.bound_to("head"))
+        rows = [self.bodies[i][SEED_SIZE:] for i in left]
+        seeds = {i: self.bodies[i][:SEED_SIZE] for i in left}
+        named = seal_to(
+            self.dealer,
+            self.seed + digests(now, "server", seeds),
+            now.bound_to("deal", "server"),
+            now.library,
+        )
+        return {
+            "server/1": now.write(MASKED, len(self.second), members, keys, *rows, head),
+            "dealer": now.write(DEAL, 0, members, named),
+        }
+
+    def _begin(self, body: Buffer) -> Mail:
+        now, recipe = self.now, self.recipe
+
+        def rows(left: list[int]) -> tuple[FixedRows, MaskedRows]:
+            pieces = [parted(memoryview(self.bodies[i])) for i in left]
+            fixed = MaskedRows([_array(packed) for _, _, packed in pieces])
+            return FixedRows(fixed, SeedRows([seed for seed, _, _ in pieces])), fixed
+
+        begun = begin(
+            now,
+            recipe,
+            self.seed,
+            body,
+            self.asked,
+            True,
+            rows,
+            coin_of(now, self.half, self.theirs),
+            self.direction,
+            self.unknown,
+            self.memory.get(DOTS),
+        )
+        machine = self.machine = begun
+        if recipe.traits.directed and machine.fixed is not None:
+            self.memory.setdefault(DOTS, machine.fixed.products.last_product())
+        for i in set(self.asked) - set(machine.positions):
+            self.excluded.setdefault(now.name(i), LEFT_OUT)
+        self.bodies = {}
+        return self._advance(b"".join(self.waiting))
+
+    def _advance(self, content: Buffer) -> Mail:
+        frames = [] if self.machine is None else self.machine.advance(content)
+        if not frames:
+            return {}
+        self.sent += 1
+        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+
+
+def _array(packed: memoryview) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(packed, dtype=np.uint8)

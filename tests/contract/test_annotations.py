@@ -1,0 +1,101 @@
+"""Annotations are checked at every call while tests run, shapes included (`tests/conftest.py`)."""
+
+import importlib.util
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import privfl.core
+from privfl.aggregators.spectral import about
+from privfl.core import Rows
+
+SOURCE = """
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def half(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return x[: len(x) // 2]
+
+
+def steps(n: int) -> Iterator[int]:
+    yield n
+
+
+def adder(k: int) -> Callable[[int], int]:
+    def add(x: int) -> int:
+        return x + k
+
+    return add
+
+
+class Box:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    @property
+    def word(self) -> str:
+        return self.x
+
+    def same(self, other: "Box") -> bool:
+        return self.x == other.x
+
+
+@dataclass(frozen=True)
+class Pair:
+    a: Float[Tensor, " n"]
+    b: Float[Tensor, " n"]
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    """A module that is loaded as those of privfl are."""
+    path = tmp_path / "annotated.py"
+    path.write_text(SOURCE)
+    loader = type(privfl.core.__spec__.loader)("annotated", str(path))
+    loaded = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("annotated", loader, origin=str(path))
+    )
+    loader.exec_module(loaded)
+    return loaded
+
+
+def test_one_name_of_a_shape_is_one_length_within_a_call_and_another_in_the_next():
+    for n in (2, 3):
+        assert about(torch.eye(n), torch.ones(n)).shape == (n, n)
+        assert Rows(torch.eye(n), torch.ones(n)).n == n
+    with pytest.raises(TypeCheckError):
+        about(torch.eye(2), torch.ones(3))
+    with pytest.raises(TypeCheckError):
+        Rows(torch.eye(2), torch.ones(3))
+
+
+def test_arguments_results_and_fields_of_every_kind_of_function_are_checked(module):
+    three, two = torch.zeros(3), torch.zeros(2)
+    assert module.Pair(three, three).a is three
+    assert list(module.steps(1)) == [1]
+    assert module.Box(1).same(module.Box(1))
+    wrong = (
+        lambda: module.half(three),
+        lambda: module.half(torch.zeros(3, 3)),
+        lambda: module.steps("1"),
+        lambda: module.Box("1"),
+        lambda: module.Box(1).word,
+        lambda: module.Pair(three, two),
+    )
+    for call in wrong:
+        with pytest.raises(TypeCheckError):
+            call()
+
+
+def test_a_function_within_another_is_checked_each_time_and_keeps_its_own_cells(module):
+    one, two = module.adder(1), module.adder(2)
+    assert (one(5), two(5)) == (6, 7)
+    for add in (one, two):
+        with pytest.raises(TypeCheckError):
+            add("5")
