@@ -87,7 +87,8 @@ class SecAgg(SecAggSettings):
         noise: noise shares added to the integers before masking, for distributed differential
             privacy, drawn from ``noise_source``.
         carry: next round's public keys travel with the last message, which saves an exchange when
-            the whole cohort is there again.
+            the whole cohort is there again. Views of the server's mail reach back 64 rounds. No
+            member may wake from an older copy of its state: it would use keys twice.
         fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same
             total, bit for bit, no cryptography.
         forward_secrecy: clients forget a round's secrets when its party is made. False keeps them,
@@ -177,7 +178,7 @@ class SecAgg(SecAggSettings):
             if isinstance(member, SecAggClient):
                 known = replace(known, directory=member.directory)
             elif isinstance(member, SecAggServer):
-                known = KnownAhead(member.directory, member.began)
+                known = KnownAhead(member.directory, member.began, member.forgot)
                 break
         return SecAggCoalitionView.of(self, received, colluding, known).opened()
 

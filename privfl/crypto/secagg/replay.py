@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from privfl.core import (
@@ -14,6 +14,7 @@ from privfl.core import (
     ClientId,
     KnownKeys,
     Mail,
+    NotVisible,
     PartyId,
     Received,
     RoundPlan,
@@ -48,11 +49,13 @@ class NoDirectory:
 @dataclass(frozen=True)
 class KnownAhead:
     """What who looks at a server's mail knows beside it: the directory, where one of its parties
-    has one, and the keys that came ahead of their round and whose, by the round's tag and place.
+    has one, and the keys that came ahead of their round and whose, by the round's tag and place;
+    ``forgot``: tags of rounds whose keys it knew once.
     """
 
     directory: KnownKeys | None = None
     ahead: Mapping[bytes, Mapping[int, tuple[ClientId, bytes]]] = field(default_factory=dict)
+    forgot: Collection[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,9 @@ def replayed(
     It checks who signed keys where the directory is known. Where it is not, and clients' mail is,
     it hears whom the server wrote of keys. Keys that came ahead of the round are those that the
     server's member kept, or that clients were told; else their owners are taken for known.
+
+    Raises:
+        NotVisible: the server's member kept them, and has forgotten them.
     """
     party = SecAggServerParty(
         now,
@@ -186,6 +192,11 @@ def replayed(
         return party
     signed = bytes(SIGNATURE if now.active else 0)
     ahead = known.ahead.get(now.tag)
+    if ahead is None and now.tag in known.forgot:
+        raise NotVisible(
+            f"round {plan.number}: the server has forgotten the keys that came ahead of it, because"
+            f" it keeps those of {len(known.ahead)} rounds: look at a round when it ends."
+        )
     if ahead is None:
         party.signed = False
         places = told.keys or _spoke(mails, now)
