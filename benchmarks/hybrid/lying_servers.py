@@ -26,7 +26,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
-from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
+from privfl.crypto.mpc.words import I64, U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.client import integers
 from privfl.hybrid.two_server.fixed_checks import Announce
@@ -176,16 +176,31 @@ class Told:
         if GRAM in machine.public and (signed(machine.public[GRAM], now.ring) != exact).any():
             return True
         weights = self.weights().view(np.int64)
-        expected = np.zeros(len(rows), dtype=np.int64)
-        expected[valid] = scores[0][valid] > 0 if self.channel.rule is ABOVE else 1
-        by_score = SCORES in machine.public or GRAM in machine.public
-        if not by_score and (weights != expected).any():
+        if not self._weighs(weights[valid], scores[-1][valid], scores[0][valid], exact, machine):
             return True
         if self.opened is None or self.liar == "server" or self.channel.recipe.traits.hidden:
             return bool(set(np.flatnonzero(weights)) - set(valid))  # that share nothing tags
         total = weights @ rows
         mean = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
         return not now.weighted and not torch.equal(self.opened.what.value, mean)
+
+    def _weighs(self, weights: I64, squares: I64, dots: I64, inner: I64, machine: Machine) -> bool:
+        """Whether the valid rows weigh what the rule says in the clear, from exact squared norms,
+        products with the direction and with each other.
+        """
+        rule, n = self.channel.rule, len(weights)
+        if isinstance(rule, Krum):
+            apart = np.sort(squares[:, None] + squares - 2 * inner, axis=1)
+            scores = apart[:, 1 : n - rule.f - 1].sum(axis=1)
+            chosen = np.argsort(scores, kind="stable")[: rule.m]
+            return bool(weights.sum() == rule.m and (weights[chosen] == 1).all())
+        if machine.direction is None or isinstance(rule, Mean):
+            return bool((weights == 1).all())
+        cosines = dots / np.sqrt(squares * float(machine.direction.square))
+        if isinstance(rule, CosineFilter):
+            return bool((weights == (cosines > rule.threshold)).all())
+        trust = np.maximum(cosines, 0) * machine.now.longest / np.sqrt(squares) * machine.now.fine
+        return bool((np.abs(weights - trust) <= 2).all())
 
 
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:

@@ -144,7 +144,13 @@ class RefuseFailed:
                 f"an opened count of margins cannot be: {machine.other} or the dealer lied",
                 who=(machine.other, "dealer"),
             )
-        machine.refuse((counts != 0) | (machine.public[NORM_LIES] != 0))
+        failed = counts != 0
+        said = (machine.public[NORM_LIES] != 0) & ~failed
+        machine.refuse(failed | said)
+        machine.unproved = int(said.sum())
+        for i in np.flatnonzero(said).tolist():
+            name = now.name(machine.positions[i])
+            machine.excluded[name] = f"by its word, or that of {machine.other}, its norm is another"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class Machine(mpc.TwoPartyMachine):
     ``unit``. ``bits`` are rows of signs, where there are any, ``flips`` the dealt bits that hide
     them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
     know the second's share of the sum by, ``memory`` what its member keeps of the direction's
-    doing. ``fixed`` is what there is where clients fix their rows.
+    doing. ``fixed`` is what there is where clients fix their rows; ``unproved`` counts those that
+    were refused though nothing proved them wrong: the other server may have lied.
     """
 
     now: TwoServerParameters
@@ -57,6 +58,7 @@ class Machine(mpc.TwoPartyMachine):
     flips: Flips | None = None
     flipped: Bits | None = None
     fixed: Fixed | None = None
+    unproved: int = 0
 
     def surveyed(self, shares: dict[mpc.Shared, U64]) -> None:
         """Begin with the own half of the survey, and the dealer's share of the inner products."""

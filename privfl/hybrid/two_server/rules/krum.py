@@ -113,12 +113,14 @@ class KrumOnShares:
 
 
 def max_byzantine(machine: Machine, f: int, m: int) -> int:
-    """How many Byzantine clients Krum must still count with, after those that failed the checks.
+    """How many Byzantine clients Krum must still count with, after those that failed the checks;
+    who was refused and not proved wrong takes no part.
 
     Raises:
         StageAbort: too few rows for f and m, or more than f failed.
     """
-    n, lost = machine.n, machine.n - len(machine.valid)
+    n = machine.n - machine.unproved
+    lost = n - len(machine.valid)
     if n <= 2 * f + 2 or m > n - f:
         raise StageAbort(
             "select",
