@@ -29,10 +29,10 @@ from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, 
 from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.client import integers
+from privfl.hybrid.two_server.fixed_checks import Announce
+from privfl.hybrid.two_server.fixed_choice import HIDDEN
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.chosen import HIDDEN
-from privfl.hybrid.two_server.malicious.steps import Announce
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.opened_scores import SCORES
 from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS

@@ -17,13 +17,13 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import KEYS, FailedMac, OpenChecked
 from privfl.crypto.mpc.dcf import Corrections, evaluate, generate
-from privfl.crypto.mpc.machine import Authenticated, Machine
+from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine
 from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import pack, unpack
 from privfl.crypto.primitives import backend
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.forged import ForgesFrames
-from privfl.hybrid.two_server.malicious.steps import Announce
 from privfl.hybrid.two_server.rushing import forges
 from privfl.hybrid.two_server.tampering import server_of
 from privfl.testing import PlayedRound, contributions
@@ -256,7 +256,7 @@ def pair(values, draw):
     mine = words(*whole.shape)
     nothing = first_preprocessing(bytes(32), Demand(), backend())
     return [
-        Machine(
+        TwoPartyMachine(
             first=first,
             names=("server", "server/1"),
             ring=40,

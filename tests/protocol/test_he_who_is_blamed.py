@@ -5,8 +5,8 @@ blamed for it.
 import pytest
 import torch
 
-from privfl.core import Abort, Bounded, RoundPlan, client_party, drive, drive_all
-from privfl.crypto import BFV, Paillier
+from privfl.core import Abort, Bounded, Faults, RoundPlan, client_party, drive, drive_all
+from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import SUM
@@ -80,3 +80,27 @@ def test_a_blinding_base_whose_powers_hide_nothing_is_no_key():
             PaillierPublic.from_bytes(public.to_bytes(), least_bits=256)
     with pytest.raises(Refused):
         PaillierPublic.from_bytes(pack([b"paillier"]), least_bits=256)
+
+
+class Loses:
+    """Around a party, on its way: one of its messages, by number, gets lost."""
+
+    def __init__(self, honest, number):
+        self.honest, self.number, self.said = honest, number, -1
+
+    def step(self, mail):
+        out = self.honest.step(mail)
+        self.said += bool(out)
+        return {} if out and self.said == self.number else out
+
+
+def test_a_server_whose_decryptors_answers_get_lost_asks_nobody_twice_for_one_piece():
+    """Of decryptor/0 the first answer is lost, so that decryptor/1 is asked anew; then its own."""
+    members, plan, parties = started(MultiPartyRLWE())
+    lost = {"decryptor/0": 1, "decryptor/1": 2}
+    relayed = {
+        who: lambda party, number=number: Loses(party, number) for who, number in lost.items()
+    }
+    outcome = drive(members["server"].enter(plan), parties, Faults(relayed=relayed))
+    assert outcome.opened is None
+    assert {abort.blamed for abort in outcome.aborts.values()} == {None}

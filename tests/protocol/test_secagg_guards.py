@@ -1,15 +1,25 @@
 """What guards members between rounds, and settings and values that are refused."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from privfl.core import BadUpdate, Bounded, ConfigError, RoundPlan, client_party, drive
+from privfl.core import (
+    BadUpdate,
+    Bounded,
+    ConfigError,
+    NotVisible,
+    RoundPlan,
+    client_party,
+    drive,
+    drive_parts,
+)
 from privfl.crypto import AdditiveSharing, FixedPoint, SecAgg
 from privfl.crypto.enrolled import Enrolled
-from privfl.crypto.secagg import graph
+from privfl.crypto.secagg import graph, members
 from privfl.crypto.sharing import PackedShamir, Shamir
 from privfl.engine.session import Session
 
@@ -76,6 +86,43 @@ def test_a_client_that_lost_its_carried_keys_drops_out_and_the_others_finish(set
     assert outcome.aborts["client/3"].blamed is None
     assert not outcome.opened.excluded
     assert played(everybody, plan_of(8, number=2), range(8)).opened.survivors == tuple(range(8))
+
+
+def test_keys_that_came_ahead_are_kept_for_each_part_of_a_round():
+    """Entering a second part forgot what the first one was sent."""
+    everybody = Enrolled.fresh(SecAgg(carry=True, graph="complete"), range(4))
+    for number, uploads in enumerate((4, 3)):
+        plans = [replace(plan_of(4, number), part=part) for part in ("delta", "control")]
+        openers = {plan.part: everybody.server.enter(plan) for plan in plans}
+        parties = {
+            client_party(c): {plan.part: m.enter(plan, zeros(c)) for plan in plans}
+            for c, m in everybody.clients.items()
+        }
+        outcome = drive_parts(openers, parties)
+        assert all(opened is not None for opened in outcome.opened.values())
+        assert sum(m.sender == "client/0" for m in outcome.messages) == uploads
+
+
+def test_members_that_carry_keys_do_not_grow_with_the_rounds(monkeypatch):
+    """Nor does a client keep keys of a round that it was not in; an old round's view says why it
+    is none.
+    """
+    monkeypatch.setattr(members, "KEPT", 3)
+    channel = SecAgg(carry=True, graph="complete")
+    everybody = Enrolled.fresh(channel, range(5))
+    outcomes = []
+    for number in range(6):
+        cohort = tuple(c for c in range(5) if c != number)
+        plan = replace(plan_of(5, number), cohort=cohort)
+        parties = {client_party(c): everybody.clients[c].enter(plan, zeros(c)) for c in cohort}
+        outcomes.append(drive(everybody.server.enter(plan), parties, keep_bodies=True))
+    assert len(everybody.server.began) == 3
+    assert len(everybody.server.ahead) == 1
+    assert all(len(client.ahead) == 1 for client in everybody.clients.values())
+    server = {"server": everybody.server}
+    assert channel.decode(outcomes[5].received({"server"}), server).count == 5
+    with pytest.raises(NotVisible, match="3 rounds"):
+        channel.decode(outcomes[1].received({"server"}), server)
 
 
 @pytest.mark.parametrize("mode", ["semi_honest", "active"])

@@ -34,7 +34,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
-from privfl.crypto.secagg import wire
+from privfl.crypto.secagg import graph, wire
 from privfl.crypto.secagg.channel import SecAgg
 from privfl.crypto.secagg.client import SecAggClientParty
 from privfl.crypto.secagg.server import SecAggServerParty
@@ -227,7 +227,7 @@ def _garbage(kind: Kind) -> Edit:
 def _islands(scene: AttackedRound) -> Iterator[ScoredAttack]:
     """The server's friends are the corrupt share of the cohort, its last clients."""
     n, plan, channel = scene.n, scene.plan, scene.channel
-    bad = range(n - int(channel.corrupt * n), n)
+    bad = range(n - graph.part_of(n, channel.corrupt), n)
     half = (n - len(bad)) // 2
     shown: Mapping[str, list[range]] = {
         "one victim among its friends": [range(VICTIM, VICTIM + 1)],

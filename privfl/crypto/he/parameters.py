@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from privfl.core import ConfigError, PartyId, require
-from privfl.crypto.secagg.parameters import SecAggSettings, degree_for, quorum_of
+from privfl.crypto.secagg.parameters import SecAggSettings, quorum_of
 
 Keys: TypeAlias = Literal["shared", "authority", "threshold"]
 
@@ -15,7 +15,7 @@ Keys: TypeAlias = Literal["shared", "authority", "threshold"]
 @lru_cache(maxsize=256)
 def _quorum(n: int) -> int:
     """As in secure aggregation with its defaults."""
-    return 2 if n < 2 else quorum_of(degree_for(SecAggSettings(), n), n)
+    return 2 if n < 2 else quorum_of(SecAggSettings(), n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc.machine import Authenticated, Machine
+from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine
 from privfl.crypto.mpc.words import U64, pack, unpack
 
 KEYS = 2
@@ -60,14 +60,14 @@ class OpenChecked:
 
     what: Authenticated
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own share, all 64 bits; then the own proof."""
         if machine.unchecked is None:
             return pack(machine.shares[self.what][:, 0], 64)
         _, off = machine.unchecked
         return self._proof(machine, machine.first, off if machine.first else np.uint64(0) - off)
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Add the other's share; then check its proof.
 
         Raises:
@@ -93,7 +93,7 @@ class OpenChecked:
         machine.public[self.what] = values
         return True
 
-    def _proof(self, machine: Machine, first: bool, off: U64) -> bytes:
+    def _proof(self, machine: TwoPartyMachine, first: bool, off: U64) -> bytes:
         label = machine.names[not first].encode()
         told = b"privfl/1/mpc/opened/" + machine.tag + label + b"/" + self.what.name.encode()
         body = machine.frame.to_bytes(4, "little") + off.astype("<u8", copy=False).tobytes()

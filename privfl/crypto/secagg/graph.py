@@ -54,11 +54,21 @@ def _log2_tail(population: int, marked: int, drawn: int, least: int) -> float:
     return min(0.0, (top + math.log(sum(math.exp(v - top) for v in logs))) / math.log(2))
 
 
+def part_of(n: int, fraction: float) -> int:
+    """How many clients a fraction of n is, rounded down, but not where the product of floats falls
+    short of a whole number.
+
+    >>> part_of(100, 0.29), int(100 * 0.29)
+    (29, 28)
+    """
+    return math.floor(fraction * n + 1e-9)
+
+
 def corrupt_neighbours(n: int, k: int, corrupt: float, sigma: float) -> int:
     """The number of corrupt clients among k random neighbours that no client exceeds, but with
     probability 2^-sigma.
     """
-    bad = math.floor(corrupt * n)
+    bad = part_of(n, corrupt)
     return next(
         c for c in range(k + 1) if math.log2(n) + _log2_tail(n - 1, bad, k, c + 1) <= -sigma
     )
@@ -84,7 +94,7 @@ def fails(n: int, found: Degree, corrupt: float, drop: float, active: bool) -> t
     (True, True)
     """
     k, t = found.k, found.t
-    bad, gone, union = math.floor(corrupt * n), math.floor(drop * n), math.log2(n)
+    bad, gone, union = part_of(n, corrupt), part_of(n, drop), math.log2(n)
     late = min(0.0, union + _log2_tail(n - 1, gone, k, k - t + 1))
     opened = union + _log2_tail(n - 1, bad, k, t)  # corrupt neighbours alone open a secret
     if k >= n - 1:
@@ -95,14 +105,46 @@ def fails(n: int, found: Degree, corrupt: float, drop: float, active: bool) -> t
         run, lost = k // 2, min(bad + gone, n)
         return min(0.0, max(opened, union + _log2_tail(n, lost, run, run))), late
     lonely = [
-        # every member of a lonely set of s keeps t shares inside it
-        _log_choose(n - bad, s) / math.log(2)
-        + s * _log2_tail(n - 1, min(s - 1 + bad, n - 1), k, t - 1)
+        _lonely(n, found, bad, s)
         for s in sorted({int(x) for x in np.geomspace(1, max(1, (n - bad) // 2), 48)})
     ]
     # over 2 t - k - 1 corrupt neighbours of one client give a server both of its secrets
     both = union + _log2_tail(n - 1, bad, k, 2 * t - k - 1)
     return min(0.0, max(opened, both, *lonely)), late
+
+
+def _lonely(n: int, found: Degree, bad: int, s: int) -> float:
+    """log2 of a bound on the probability that some s honest clients are a lonely set: that each of
+    them drew t - 1 others among them and the corrupt.
+    """
+    inside = _log2_tail(n - 1, min(s - 1 + bad, n - 1), found.k, found.t - 1)
+    return _log_choose(n - bad, s) / math.log(2) + s * inside
+
+
+@lru_cache(maxsize=1024)
+def fewest_together(n: int, found: Degree, corrupt: float, drop: float, sigma: float) -> int:
+    """Of how few honest clients a lying server of an active round on a sparse graph can have the
+    sum: fewer are a lonely set with probability 2^-sigma at most (or as `fails` says, where a
+    degree by hand fails more often).
+
+    Those whom it asks must each have drawn t of each other and the corrupt; it sees who drew whom,
+    picks them, and pads what it tells them up to the threshold's fraction of the cohort. Half of
+    the honest are never enough, or two parts of them were summed at once.
+
+    >>> found = degree(100, corrupt=0.05, drop=0.05, active=True)
+    >>> found, fewest_together(100, found, 0.05, 0.05, 40)
+    (Degree(k=18, t=13), 49)
+    """
+    bad = part_of(n, corrupt)
+    level = max(-sigma, fails(n, found, corrupt, drop, True)[0])
+    low, high = (n - bad) // 2 + 1, n - bad
+    while low < high:
+        middle = (low + high) // 2
+        if _lonely(n, found, bad, middle) > level:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @lru_cache(maxsize=1024)
@@ -145,7 +187,7 @@ def complete(n: int, *, corrupt: float, active: bool) -> Degree:
     """Everybody holds a share of everybody's secrets (Bonawitz et al. 2017): no probability is left
     in it.
     """
-    return Degree(n - 1, (n + (math.floor(corrupt * n) if active else 0)) // 2 + 1)
+    return Degree(n - 1, (n + (part_of(n, corrupt) if active else 0)) // 2 + 1)
 
 
 @lru_cache(maxsize=16)

@@ -26,22 +26,27 @@ from privfl.crypto.secagg.pairs import LastingPairs, Pairs
 from privfl.crypto.secagg.parameters import SecAggSettings, epoch, parameters_of
 from privfl.crypto.secagg.server import SecAggServerParty
 
+KEPT = 64
+"""Of how many rounds a server remembers which keys came ahead of them."""
+
 
 @dataclass(repr=False)
 class SecAggClient(KeepsSecrets):
-    """A client between rounds: its identity key, next round's keys where they travel ahead, and the
-    secrets of past rounds.
+    """A client between rounds: its identity key, by part the next round's keys where they travel
+    ahead, and the secrets of past rounds.
 
     Past rounds' secrets are what a curious client would keep, so views of colluding clients need
     them; ``forward_secrecy`` forgets them. Against an active server a round is entered once: under
-    one tag no second vector is ever masked.
+    one tag no second vector is ever masked. A member that is woken from an older copy of its state
+    does not know what it entered since, and is not refused: with ``carry`` it masks a second vector
+    under the same keys, and a server that sees both reads their difference.
     """
 
     settings: SecAggSettings
     who: ClientId
     identity: PartyKeys
     directory: KnownKeys
-    ahead: dict[bytes, RoundKeys] = field(default_factory=dict)
+    ahead: dict[str, tuple[bytes, RoundKeys]] = field(default_factory=dict)
     kept: dict[bytes, Pairs] = field(default_factory=dict)
     entered: set[bytes] = field(default_factory=set)
     lasting: LastingPairs = field(init=False)
@@ -67,7 +72,9 @@ class SecAggClient(KeepsSecrets):
                 f"round {plan.number}: client {self.who} is not in the cohort."
             ) from None
         library, this = backend(settings.backend), epoch(plan, plan.number)
-        own = self.ahead.pop(this, None) or RoundKeys.fresh(library, active=settings.active)
+        due, own = self.ahead.pop(plan.part, (b"", None))
+        if own is None or due != this:
+            own = RoundKeys.fresh(library, active=settings.active)
         refused, vector, advert = None, None, b""
         if settings.active and this in self.entered:
             refused = (
@@ -81,7 +88,8 @@ class SecAggClient(KeepsSecrets):
             refused = str(bad)
         if settings.carry:
             following = epoch(plan, plan.number + 1)
-            later = self.ahead[following] = RoundKeys.fresh(library, active=settings.active)
+            later = RoundKeys.fresh(library, active=settings.active)
+            self.ahead[plan.part] = following, later
             advert = later.public
             if settings.active:
                 advert += self.identity.sign(keys.advertisement(following, self.who, later.public))
@@ -104,9 +112,9 @@ class SecAggClient(KeepsSecrets):
 
 @dataclass(repr=False)
 class SecAggServer(KeepsSecrets):
-    """The server between rounds: the public keys that came ahead of their round, and of rounds
-    that were, by tag and place, those that it began with, and whose: a view of its mail cannot do
-    without.
+    """The server between rounds: by part the public keys that came ahead of the next round, and of
+    the last `KEPT` rounds and parts, by tag and place, those that it began with, and whose: a view
+    of its mail cannot do without. ``forgot`` are the tags of the others.
 
     A network adapter that puts members and parties to rest keeps a server's party and member in one
     `sleep`, or the keys that the party collects are lost and the next round calls for them again.
@@ -114,8 +122,9 @@ class SecAggServer(KeepsSecrets):
 
     settings: SecAggSettings
     directory: KnownKeys
-    ahead: dict[bytes, dict[ClientId, bytes]] = field(default_factory=dict)
+    ahead: dict[str, tuple[bytes, dict[ClientId, bytes]]] = field(default_factory=dict)
     began: dict[bytes, dict[int, tuple[ClientId, bytes]]] = field(default_factory=dict)
+    forgot: set[bytes] = field(default_factory=set)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -129,15 +138,19 @@ class SecAggServer(KeepsSecrets):
         """
         settings, now = self.settings, parameters_of(self.settings, plan)
         this, following = epoch(plan, plan.number), epoch(plan, plan.number + 1)
-        carried = self.ahead.pop(this, {})
+        due, carried = self.ahead.pop(plan.part, (b"", {}))
+        carried, collected = carried if due == this else {}, dict[ClientId, bytes]()
         if settings.carry:
-            self.ahead = {following: {}}
+            self.ahead[plan.part] = following, collected
             self.began[now.tag] = {
                 place: (client, carried[client])
                 for place, client in enumerate(plan.cohort)
                 if client in carried
             }
-        collected = self.ahead.get(following, {})
+            while len(self.began) > KEPT:
+                oldest = next(iter(self.began))
+                del self.began[oldest]
+                self.forgot.add(oldest)
         return SecAggServerParty(
             now,
             plan,

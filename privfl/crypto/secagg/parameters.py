@@ -217,11 +217,20 @@ def _by_hand(settings: SecAggSettings, n: int) -> Degree:
     return some[min(range(len(some)), key=lambda i: max(fails[i]))]
 
 
-def quorum_of(degree: Degree, n: int) -> int:
+def quorum_of(settings: SecAggSettings, n: int) -> int:
     """The fewest contributions of a cohort of n that are ever summed: the threshold's fraction of
-    it.
+    it; on a sparse graph against an active server, who pads the sets that it tells, as few as it
+    can have summed (`graph.fewest_together`), where these are fewer.
+
+    Raises:
+        ConfigError: as `degree_for`.
     """
-    return max(2, math.ceil(n * degree.t / degree.shares - 1e-9))
+    degree = degree_for(settings, n)
+    share = max(2, math.ceil(n * degree.t / degree.shares - 1e-9))
+    if not settings.active or degree.k >= n - 1:
+        return share
+    honest = graph.fewest_together(n, degree, settings.corrupt, settings.drop, settings.sigma)
+    return min(share, honest + graph.part_of(n, settings.corrupt))
 
 
 @lru_cache(maxsize=64)
@@ -243,7 +252,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
             "carry saves nothing on a sparse graph in active mode, where clients draw their share"
             " holders when they know the cohort: leave carry out, or set graph: complete."
         )
-    quorum = quorum_of(degree, plan.n)
+    quorum = quorum_of(settings, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
         b"privfl/3/secagg",

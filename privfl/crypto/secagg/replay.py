@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from privfl.core import (
@@ -14,6 +14,7 @@ from privfl.core import (
     ClientId,
     KnownKeys,
     Mail,
+    NotVisible,
     PartyId,
     Received,
     RoundPlan,
@@ -46,17 +47,19 @@ class NoDirectory:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAhead:
     """What who looks at a server's mail knows beside it: the directory, where one of its parties
-    has one, and the keys that came ahead of their round and whose, by the round's tag and place.
+    has one, and the keys that came ahead of their round and whose, by the round's tag and place;
+    ``forgot``: tags of rounds whose keys it knew once.
     """
 
     directory: KnownKeys | None = None
     ahead: Mapping[bytes, Mapping[int, tuple[ClientId, bytes]]] = field(default_factory=dict)
+    forgot: Collection[bytes] = ()
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldOfKeys:
     """What the mail that clients of one round were handed says of whom the server took keys of:
     to whom it ``wrote`` of keys, and whose ``keys``, by place. ``clients``: whose mail was seen.
     """
@@ -66,7 +69,7 @@ class Told:
     keys: Mapping[int, bytes]
 
     @classmethod
-    def of(cls, received: Received, tag: bytes, now: SecAggParameters) -> Told:
+    def of(cls, received: Received, tag: bytes, now: SecAggParameters) -> ToldOfKeys:
         """Read it off; what is malformed says nothing."""
         clients = frozenset(who for who in received if client_of(who) is not None)
         wrote: set[PartyId] = set()
@@ -156,14 +159,17 @@ def replayed(
     plan: RoundPlan,
     facts: bytes,
     mails: Sequence[Mail],
-    known: Known,
-    told: Told,
+    known: KnownAhead,
+    told: ToldOfKeys,
 ) -> SecAggServerParty:
     """The honest server's party, before it is handed this mail.
 
     It checks who signed keys where the directory is known. Where it is not, and clients' mail is,
     it hears whom the server wrote of keys. Keys that came ahead of the round are those that the
     server's member kept, or that clients were told; else their owners are taken for known.
+
+    Raises:
+        NotVisible: the server's member kept them, and has forgotten them.
     """
     party = SecAggServerParty(
         now,
@@ -186,6 +192,11 @@ def replayed(
         return party
     signed = bytes(SIGNATURE if now.active else 0)
     ahead = known.ahead.get(now.tag)
+    if ahead is None and now.tag in known.forgot:
+        raise NotVisible(
+            f"round {plan.number}: the server has forgotten the keys that came ahead of it, because"
+            f" it keeps those of {len(known.ahead)} rounds: look at a round when it ends."
+        )
     if ahead is None:
         party.signed = False
         places = told.keys or _spoke(mails, now)

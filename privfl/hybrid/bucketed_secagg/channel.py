@@ -163,7 +163,7 @@ class BucketedSecAgg(BucketedSettings):
             None if self.bucketing_seed is None else self.groups,
             self.size,
             inside.degree,
-            lambda n: quorum_of(inside.degree(n), n),
+            lambda n: quorum_of(inside, n),
             active=inside.active,
         ).under(None if self.noise is None else self.noise.guarantee)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 
 from privfl.core import ClientId, ConfigError, NoiseSource, OsNoise, RingNoise, RoundPlan, require
 from privfl.crypto import SecAgg
+from privfl.crypto.secagg import graph
 from privfl.hybrid.bucketed_secagg.buckets import Buckets
 
 
@@ -94,7 +94,7 @@ class BucketedSettings:
         """How many of a group of so many may collude with the server, wherever the cohort's corrupt
         clients sit: all but the client whose update they want.
         """
-        return min(math.floor(self.corrupt * plan.n), group - 1)
+        return min(graph.part_of(plan.n, self.corrupt), group - 1)
 
     def checked(self, plan: RoundPlan) -> None:
         """Refuse a threshold that is too low for a lying server with the corrupt of one group.

@@ -17,14 +17,14 @@ from privfl.crypto import mpc
 from privfl.crypto.mpc.machine import advance
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
-from privfl.hybrid.two_server.malicious.rows import Fixed
+from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
-from privfl.hybrid.two_server.rows import Blocks, Veil
+from privfl.hybrid.two_server.rows import RowBlocks, Veil
 
 
 @dataclass(repr=False, kw_only=True)
-class Machine(mpc.Machine):
+class Machine(mpc.TwoPartyMachine):
     """One of the two servers.
 
     ``disclosed`` is what the report must name, ``valid`` are the rows that passed the checks, by
@@ -38,7 +38,7 @@ class Machine(mpc.Machine):
     now: TwoServerParameters
     positions: tuple[int, ...]
     program: Sequence[Step]
-    rows: Blocks
+    rows: RowBlocks
     veil: Veil | None = None
     key: bytes = b""
     opened: bytes = b""

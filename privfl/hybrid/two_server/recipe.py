@@ -15,8 +15,8 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import LARGEST_RING
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
+from privfl.hybrid.two_server.fixed_dealing import Extent
 from privfl.hybrid.two_server.machine import Step
-from privfl.hybrid.two_server.malicious.dealing import Extent
 from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
 from privfl.hybrid.two_server.public_sum import PublicSum
 from privfl.hybrid.two_server.registers import SUM

@@ -75,10 +75,11 @@ class JointServerRound(Opening):
 
     def _assign(self) -> dict[PartyId, list[bytes]]:
         """The missing pieces: first each to one live holder, who answers for all of its pieces at
-        once; later each alone to all holders.
+        once; later each alone to all holders but those that were asked for it: an answer that is
+        lost on its way is not asked for again, because a decryptor answers for a piece once.
 
         Raises:
-            Abort: nobody who is there holds one of them.
+            Abort: nobody is left to be asked for one of them.
         """
         arrangement = self.ring.arrangement
         layout = pieces(arrangement.holders, arrangement.threshold)
@@ -87,7 +88,7 @@ class JointServerRound(Opening):
             holders = [
                 who
                 for who in map(arrangement.decryptors.__getitem__, layout[piece])
-                if who in self.live
+                if who in self.live and piece not in self.asked.get(who, ())
             ]
             if not holders:
                 there = f"{len(self.live)} of {arrangement.holders} decryptors are there"

@@ -15,9 +15,9 @@ from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand, Shared
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
+from privfl.hybrid.two_server.fixed_choice import OPEN_CHOICE, hidden_choice
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.chosen import OPEN_CHOICE, hidden_choice
-from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
     Chosen,

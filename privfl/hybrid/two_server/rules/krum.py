@@ -17,13 +17,13 @@ from privfl.crypto.mpc.authentication import WORDS, OpenChecked
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.crypto.mpc.words import I64, U64, ring_mask, signed
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import (
+from privfl.hybrid.two_server.fixed_checks import (
     ANNOUNCED,
     FIXED_CHECKS,
     SCORE_MASKS,
     fixed_of,
 )
+from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Chosen, hidden_sum, unnamed_sum
 from privfl.hybrid.two_server.opened_scores import possible, proved
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters

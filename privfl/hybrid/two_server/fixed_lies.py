@@ -24,12 +24,12 @@ from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
+from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
 from privfl.hybrid.two_server.malicious.server import FixedFirstServer
-from privfl.hybrid.two_server.malicious.steps import Announce
 from privfl.hybrid.two_server.parameters import SERVERS
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rushing import forges

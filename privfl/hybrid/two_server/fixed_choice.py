@@ -15,8 +15,8 @@ from privfl.crypto.mpc import Authenticated
 from privfl.crypto.mpc.authentication import WORDS, OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import U64, ring_mask
+from privfl.hybrid.two_server.fixed_checks import DECIDED, fixed_of
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import DECIDED, fixed_of
 from privfl.hybrid.two_server.oblivious_selection import Chosen, Counted
 from privfl.hybrid.two_server.registers import CHOSEN, COUNT, SUM
 from privfl.hybrid.two_server.rows import row_sum
@@ -37,7 +37,7 @@ class Choose:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ChoiceKnown:
     """The choice is open."""
 
     def act(self, machine: Machine) -> None:
@@ -72,7 +72,7 @@ class HiddenSum:
         machine.shares[SUM] = total & ring_mask(now.ring)
 
 
-OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), Known(), Chosen())
+OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), ChoiceKnown(), Chosen())
 """The steps to weights that both servers know."""
 
 

@@ -7,7 +7,7 @@ its own, padded by z_b [K, d] of server b's. For a public vector e server b anno
     h = <e, A_b> - mu [n]    and    g = <e, z_b> - nu [K],
 
 and the other tests R_b h + g + omega = <e, a_b>, where omega = R_b mu + nu is dealt. A server that
-announces anything else must know R_b times the difference; the pad hides all else (`steps`).
+announces anything else must know R_b times the difference; the pad hides all else (`fixed_checks`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from privfl.crypto.mpc.words import U64, draw, stream
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_key
+from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_keys
 
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
@@ -218,7 +218,7 @@ def masks_of_compared(own: Own, last: U64) -> U64:
 
 
 @dataclass(repr=False)
-class Dealing(KeepsSecrets):
+class FixedDealing(KeepsSecrets):
     """The dealer's act: from both servers' seeds and the clients', what each server gets."""
 
     now: TwoServerParameters
@@ -288,10 +288,10 @@ class Dealing(KeepsSecrets):
         """
         of_second, of_first = first.row_keys, second.row_keys
         now, n = self.now, self.extent.n
-        key = tag_key(self.first, now.length if self.extent.tagged else 0, now.library)
+        keys = tag_keys(now, self.first)[: now.sum_tags * self.extent.tagged]
         a0: U64 = np.empty((KEYS, now.plan.d), dtype=np.uint64)
         a1, inner = np.empty_like(a0), np.zeros(n, dtype=np.uint64)
-        tags: U64 = np.zeros(n if len(key) else 0, dtype=np.uint64)
+        tags: U64 = np.zeros((len(keys), n), dtype=np.uint64)
         pads = zip(pad_blocks(now, first.pads, n), pad_blocks(now, second.pads, n), strict=True)
         lasts: tuple[list[U64], list[U64]] = ([], [])
         pairs: U64 = np.zeros((first.side, first.side), dtype=np.uint64)
@@ -310,9 +310,10 @@ class Dealing(KeepsSecrets):
             else:
                 lasts[0].append(one[:, 0].copy())
                 lasts[1].append(two[:, 0].copy())
-            if start < len(key):
-                tags += np.einsum("nd,d->n", two, key[start:stop])
-        hidden = tags + blinds(self.second, n, now.library) if len(key) else tags
+            if start < now.length:
+                for k, key in enumerate(keys):
+                    tags[k] += np.einsum("nd,d->n", two, key[start:stop])
+        hidden = tags + blinds(now, self.second, n)[: len(keys)]
         return a0, a1, inner, hidden, (np.stack(lasts[0]), np.stack(lasts[1])), pairs, vector
 
 
@@ -349,7 +350,7 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
     side = own.side
     of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
     of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
-    shapes += [(n * extent.tagged,)] if first else of_second
+    shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
     view, found = memoryview(raw), []
     for shape in shapes:
         size = 8 * int(np.prod(shape))

@@ -15,7 +15,7 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.digits import gram, product, split
 from privfl.crypto.mpc.words import I64, U64
-from privfl.hybrid.two_server.malicious.dealing import (
+from privfl.hybrid.two_server.fixed_dealing import (
     Dealt,
     masks_of_pairs,
     masks_of_scores,
@@ -80,7 +80,7 @@ class AllPairs(KeepsSecrets):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Products(KeepsSecrets):
+class FixedProducts(KeepsSecrets):
     """What one server computed: products with the public vectors [products, n] of its rows,
     [products, K] of its pads and of the other's tags, its part of squared norms [n], the words
     of its rows that come after the values [words - d, n], and products of the fixed rows [n, n]
@@ -107,7 +107,7 @@ def products(
     coin: bytes,
     direction: I64 | None,
     remembered: U64 | None = None,
-) -> Products:
+) -> FixedProducts:
     """One pass over a server's rows; ``remembered`` is what came of the direction in an earlier
     one.
 
@@ -139,7 +139,7 @@ def products(
     if remembered is not None:
         dots = remembered[None]
     found = np.concatenate([shares[TESTS], dots, pairs.words()])
-    return Products(
+    return FixedProducts(
         found[:, :n],
         found[:, n : n + KEYS],
         found[:, n + KEYS :],
@@ -158,7 +158,7 @@ class Fixed(KeepsSecrets):
     """
 
     dealt: Dealt
-    products: Products
+    products: FixedProducts
     last: U64
     scores: U64
     pairs: U64
