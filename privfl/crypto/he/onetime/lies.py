@@ -113,15 +113,15 @@ class DealsBadly(KeepsSecrets):
     """
 
     honest: OneTimeClientParty
-    whole: Party
     kind: type[Dealing] = Dealing
     other_key: bool = False
+    whole: Party | None = None
 
     def step(self, mail: Mail) -> Mail:
         """One message, as the honest client's."""
         honest = self.honest
         if honest.update is None:
-            return self.whole.step(mail)
+            return {} if self.whole is None else self.whole.step(mail)
         update, honest.update = honest.update, None
         return {"server": self._message(update)}
 
@@ -142,12 +142,12 @@ class DealsBadly(KeepsSecrets):
 
 def deals_on_no_polynomial(party: Party) -> Party:
     """A client as `DealsBadly` with `Bent` shares."""
-    return DealsBadly(_client(party), party, Bent)
+    return DealsBadly(_client(party), Bent, whole=party)
 
 
 def encrypts_under_another_key(party: Party) -> Party:
     """A client whose contribution does not fit its dealing."""
-    return DealsBadly(_client(party), party, other_key=True)
+    return DealsBadly(_client(party), other_key=True, whole=party)
 
 
 # ---- two sums of one round
