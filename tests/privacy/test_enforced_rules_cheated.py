@@ -20,7 +20,9 @@ from privfl.crypto.mpc.words import pack, packed_size, unpack
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.fixed_choice import HIDDEN
+from privfl.hybrid.two_server.fixed_lies import hides_a_norm
 from privfl.hybrid.two_server.parameters import Direction
+from privfl.testing import PlayedRound, contributions
 
 HONEST = {"server": "server/1", "server/1": "server"}
 POWER = 56
@@ -154,3 +156,12 @@ def test_a_dealer_deals_once_in_a_round(security):
     with pytest.raises(StageAbort, match="entered before"):
         dealer.enter(plan)
     dealer.enter(dataclasses.replace(plan, number=1))
+
+
+def test_a_row_of_a_colluding_client_that_is_longer_than_its_norm_ends_a_round_of_krum():
+    channel = TwoServer(Krum(f=1, m=3), reveal="scores", security="malicious")
+    liars = {"server", "client/0"}
+    assert not [lie for lie in channel.guarantee.lies if lie.how is hides_a_norm]
+    told = PlayedRound.play(channel, contributions(), hides_a_norm(), liars)
+    assert told.published is None
+    assert "not one that was proved" in str(told.outcome.aborts["server/1"])
