@@ -189,6 +189,9 @@ def _evened(machine: Machine, said: bytes, other: bytes) -> bytes:
 def compares_with_another() -> Liars:
     """A first server that compares the rows with a reference of its own: every other entry
     turned around.
+
+    Raises:
+        ConfigError: when the round begins, a party that has no reference.
     """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
