@@ -19,7 +19,7 @@ demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and 
 	$(BIN)/privfl demo
 
 test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
 
 check: $(STAMP)  ## Lint, format, types, architecture, and every example in the docs
 	$(BIN)/ruff check $(SOURCES)

@@ -285,15 +285,15 @@ def through(kind: type[Pipeline], bare: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _with(
-    around: Any, lie: Mapping[str, Any] | None = None, **changes: Any
-) -> Iterator[Federation]:
+def over(around: Any, lie: Mapping[str, Any] | None = None, **changes: Any) -> Iterator[Federation]:
+    """A run with that mechanism or these settings, while a patch is in force."""
     with around, run(lie, **changes) as made:
         yield made
 
 
 @contextmanager
-def _gradient(kind: type[DPGradient]) -> Iterator[Federation]:
+def trained_by(kind: type[DPGradient]) -> Iterator[Federation]:
+    """A run of DP-SGD by that gradient."""
     with run(**SGD) as made:
         work = made.scenario.workload
         gradient = kind(l2=0.5, noise_multiplier=1.0, batch_size=32)
@@ -329,20 +329,18 @@ Lie = Callable[[], Any]
 LIES: Mapping[str, Lie] = {
     "half of the noise, everybody": lambda: run({"mechanism": LessNoise(1.0)}),
     "half of the noise, Poisson": lambda: run({"mechanism": LessNoise(1.0)}, **HALF),
-    "half of the noise, DP-SGD": lambda: _gradient(QuietGradient),
+    "half of the noise, DP-SGD": lambda: trained_by(QuietGradient),
     "the same noise every round": lambda: run({"mechanism": SameNoise(1.0)}),
     "rate .1 charged, everybody drawn": lambda: run({"sampler": AlwaysIn(0.1)}),
-    "DP-SGD, everybody drawn": lambda: _gradient(EveryBatch),
-    "an accountant that halves, everybody": lambda: _with(halved()),
-    "an accountant that halves, Poisson": lambda: _with(halved(), **HALF),
-    "norms of a convolution forgotten": lambda: _with(forgotten_norms(), **CONV),
+    "DP-SGD, everybody drawn": lambda: trained_by(EveryBatch),
+    "an accountant that halves, everybody": lambda: over(halved()),
+    "an accountant that halves, Poisson": lambda: over(halved(), **HALF),
+    "norms of a convolution forgotten": lambda: over(forgotten_norms(), **CONV),
     "the smallest layer left open": _open_layer,
-    "SCAFFOLD's control variate bare": lambda: _with(
-        through(Credulous, bare="control"), **SCAFFOLD
-    ),
+    "SCAFFOLD's control variate bare": lambda: over(through(Credulous, bare="control"), **SCAFFOLD),
     "NNM moves one row": lambda: run({"defences": (OneRowMixing(f=3),)}, **REPLACE),
     "ARC moves one row": lambda: run({"defences": (OneRowClipping(f=3),)}, **REPLACE),
-    "shares charged for C, not 2C": lambda: _with(through(OneEnd), **SHARES),
+    "shares charged for C, not 2C": lambda: over(through(OneEnd), **SHARES),
     "centred clipping keeps its centre": lambda: run({"aggregator": OwnCentre(tau=0.3)}, **REPLACE),
 }
 """The fifteen, each a context in which a federation lies."""
@@ -351,11 +349,11 @@ HARDER: Mapping[str, Lie] = {
     "noise x .95": lambda: run({"mechanism": LessNoise(1.0, 0.95)}),
     "a fifth of the last round's noise": lambda: run({"mechanism": Lingering(1.0)}),
     "rate .65 for .5": lambda: run({"sampler": MoreOften(0.5)}, **HALF),
-    "a rule that nobody moves": lambda: _with(
+    "a rule that nobody moves": lambda: over(
         through(Credulous), {"aggregator": Still(weighted=False)}
     ),
-    "two parts charged as one": lambda: _with(through(OncePaid), **SCAFFOLD),
-    "local noise charged as sampled": lambda: _with(
+    "two parts charged as one": lambda: over(through(OncePaid), **SCAFFOLD),
+    "local noise charged as sampled": lambda: over(
         through(Amplified), mechanism={"name": "local_gaussian", "noise_multiplier": 1.0}
     ),
 }

@@ -17,14 +17,14 @@ from torch import Tensor
 from benchmarks.dp_lies import (
     HALF,
     SCAFFOLD,
-    SGD,
     LessNoise,
     Lie,
+    over,
     run,
     through,
+    trained_by,
     unchecked,
 )
-from privfl import Federation
 from privfl.aggregators import Mean
 from privfl.core import (
     Bounded,
@@ -272,14 +272,6 @@ class OtherRelation(Pipeline):
 
 
 @contextmanager
-def _with(
-    around: Any, lie: Mapping[str, Any] | None = None, **changes: Any
-) -> Iterator[Federation]:
-    with around, run(lie, **changes) as made:
-        yield made
-
-
-@contextmanager
 def _quiet_part(part: str) -> Iterator[None]:
     class Quiet(Pipeline):
         def __init__(self, **fields: Any) -> None:
@@ -292,32 +284,22 @@ def _quiet_part(part: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _gradient(kind: type[DPGradient]) -> Iterator[Federation]:
-    with run(**SGD) as made:
-        work = made.scenario.workload
-        gradient = kind(l2=0.5, noise_multiplier=1.0, batch_size=32)
-        method = replace(work.method, gradient=gradient)  # type: ignore[type-var]
-        lying = replace(work, method=method)
-        yield made.with_scenario(replace(made.scenario, workload=lying))
-
-
 NARROW: Mapping[str, Lie] = {
     "noise x .7 in 64 coordinates": lambda: run({"mechanism": BlockNoise(1.0)}),
     "noise x .9 in 300 coordinates": lambda: run({"mechanism": BlockNoise(1.0, 0.9, 300)}),
-    "noise x .5 in ten coordinates, DP-SGD": lambda: _gradient(QuietBias),
+    "noise x .5 in ten coordinates, DP-SGD": lambda: trained_by(QuietBias),
     "noise x .7 in the last of twenty rounds": lambda: run({"mechanism": Tiring(1.0)}, rounds=20),
     "noise used twice": lambda: run({"mechanism": EveryOther(1.0)}),
     "noise that follows from the vector": lambda: run({"mechanism": Derived(1.0)}),
-    "noise x .7 in SCAFFOLD's control variate": lambda: _with(_quiet_part("control"), **SCAFFOLD),
+    "noise x .7 in SCAFFOLD's control variate": lambda: over(_quiet_part("control"), **SCAFFOLD),
     "one client drawn more often": lambda: run({"sampler": Favourite(0.5)}, **HALF),
     "the first client always drawn": lambda: run({"sampler": FirstAlways(0.5)}, **HALF),
     "all or nobody drawn": lambda: run({"sampler": AllOrNobody(0.5)}, **HALF),
     "two clients drawn together": lambda: run({"sampler": Twins(0.5)}, **HALF),
     "a cohort drawn for two rounds": lambda: run({"sampler": TwoRounds(0.5)}, **HALF),
-    "one client not clipped": lambda: _with(one_unbounded(5)),
-    "no clip between two bounds and four": lambda: _with(unchecked(), {"bound": Band(0.5)}),
-    "DP-SGD, large batches clipped four times as far": lambda: _gradient(LooseBatches),
+    "one client not clipped": lambda: over(one_unbounded(5)),
+    "no clip between two bounds and four": lambda: over(unchecked(), {"bound": Band(0.5)}),
+    "DP-SGD, large batches clipped four times as far": lambda: trained_by(LooseBatches),
     "a rule that moves farther from the fourth round on": lambda: run(
         {"aggregator": LateMean(weighted=False)}
     ),
@@ -325,6 +307,6 @@ NARROW: Mapping[str, Lie] = {
     "the largest entries are sent": lambda: run(
         {"mechanism": LargestSent(1.0)}, mechanism={"name": "selective_laplace", "epsilon": 1.0}
     ),
-    "zero_out charged as replace_one": lambda: _with(through(OtherRelation)),
+    "zero_out charged as replace_one": lambda: over(through(OtherRelation)),
 }
 """Lies about little, by name."""

@@ -28,6 +28,7 @@ REQUIREMENTS = (
     "psutil>=5.9",
     "gmpy2>=2.1.5",
     "tenseal>=0.3.15",
+    "zstandard>=0.22",
 )
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

@@ -19,8 +19,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks import flower_env
 from benchmarks.harness import Row, cost, interleaved, main, say
-from privfl.core import NO_FAULTS, Bounded, Faults, Outcome, RoundPlan, client_party, drive
-from privfl.crypto import AdditiveSharing, FixedPoint, SecAgg
+from privfl.core import (
+    NO_FAULTS,
+    Bounded,
+    Faults,
+    Outcome,
+    RoundPlan,
+    client_party,
+    drive,
+    drive_all,
+)
+from privfl.crypto import AdditiveSharing, FixedPoint, OneTimeRLWE, SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import backend, mask
 
@@ -138,12 +147,24 @@ def _updates(n: int, d: int) -> dict[int, Bounded]:
 
 
 def _round(
-    channel: SecAgg | AdditiveSharing, n: int, d: int, faults: Faults = NO_FAULTS, number: int = 0
+    channel: SecAgg | AdditiveSharing,
+    n: int,
+    d: int,
+    faults: Faults = NO_FAULTS,
+    number: int = 0,
+    met: bool = False,
 ) -> tuple[float, Outcome]:
-    """CPU seconds of everything in one round, in one process."""
+    """CPU seconds of everything in one round, in one process. ``met``: all clients have agreed on
+    what their lasting keys give, as they do in the rounds of a session one after the other.
+    """
     updates, plan = _updates(n, d), RoundPlan(number, tuple(range(1, n + 1)), d=d, l2=1.0)
     now = Enrolled.fresh(channel, updates)
     members, helpers, server = now.clients, now.helpers, now.server
+    if met:
+        boxes = [now.keys[client_party(i)].public.box for i in updates]
+        for member in members.values():
+            for box in boxes:
+                member.lasting.agreed(box)
     began = time.process_time()
     parties = {client_party(i): member.enter(plan, updates[i]) for i, member in members.items()}
     parties |= {who: helper.enter(plan) for who, helper in helpers.items()}
@@ -224,14 +245,17 @@ def size(quick: bool) -> Iterator[Row]:
 def active(quick: bool) -> Iterator[Row]:
     """What it costs to stand a server that lies: 1,000 clients, 10k parameters."""
     n, found = 1000, {}
-    for mode in ("semi_honest", "active"):
+    for name, mode in (("", "semi_honest"), ("first round", "active"), ("later", "active")):
         channel = SecAgg(mode=mode, corrupt=0.05, drop=0.05)
         say(f"  {mode}: {channel.degree(n)}")
-        seconds, outcome = _round(channel, n, 10_000)
-        found[mode] = seconds, outcome.bytes_sent() / n
-    for at, (unit, target) in enumerate((("CPU s, everybody", 1 / 2), ("bytes a client", 1 / 1.3))):
-        ours, theirs = found["active"][at], found["semi_honest"][at]
-        yield cost(f"active, n={n} d=10k", "semi-honest", unit, ours, theirs, target)
+        seconds, outcome = _round(channel, n, 10_000, met=name == "later")
+        found[name] = seconds, outcome.bytes_sent() / n
+    (semi, semi_bytes), (_, sent) = found[""], found["first round"]
+    case = f"active, n={n} d=10k"
+    for name in ("first round", "later"):
+        what = f"CPU s, everybody, {name}"
+        yield cost(case, "semi-honest", what, found[name][0], semi, 1 / 2)
+    yield cost(case, "semi-honest", "bytes a client", sent, semi_bytes, 1 / 1.3)
 
 
 def exchanges(quick: bool) -> Iterator[Row]:
@@ -258,6 +282,60 @@ def exchanges(quick: bool) -> Iterator[Row]:
         )
 
 
+def _by_clients(n: int, d: int, gone: int) -> tuple[int, float, float]:
+    """A round whose decryptors are drawn among the clients, some of whom leave: its exchanges, the
+    CPU seconds of the slowest client, and those of the server.
+    """
+    channel = OneTimeRLWE(committee="clients", holders=16, threshold=11, corrupt=0.05)
+    updates = _updates(n, d)
+    now = Enrolled.fresh(channel, updates)
+    drive_all({who: member.set_up() for who, member in now.members.items()})
+    plan = RoundPlan(0, tuple(updates), d=d, l2=1.0, session=b"benchmark")
+    parties = {client_party(i): m.enter(plan, updates[i]) for i, m in now.clients.items()}
+    drawn = now.server.draw.drawn
+    leaving = Faults(silent_from=dict.fromkeys(drawn[:gone], 2))
+    outcome = drive(now.server.enter(plan), parties, leaving)
+    if outcome.opened is None or outcome.opened.what.count != n:
+        raise RuntimeError(f"the round failed: {list(outcome.aborts.values())[:3]}")
+    heard = {m.exchange for m in outcome.messages if m.receiver == "server"}
+    slowest = max(outcome.seconds[who] for who in parties)
+    return len(heard), slowest, outcome.seconds["server"]
+
+
+def network(quick: bool) -> Iterator[Row]:
+    """Seconds of a round where each exchange takes 100 ms, and where it takes 5 s: exchanges, and
+    the CPU seconds of a client and of the server. 100 clients, 10k parameters, drop-outs.
+    """
+    n, d = 100, 10_000
+    found = _flower(n, d, 50, 26, 10, 1)
+    ours = {
+        "SecAgg": (found["ours_exchanges"], found["ours_client"], found["ours_server"]),
+        "one-time keys, decryptors among clients": _by_clients(n, d, gone=4),
+    }
+    theirs = found["theirs_exchanges"], found["theirs_client"], found["theirs_server"]
+    for name, (exchanges, client, server) in ours.items():
+        yield cost(name, PEER, "exchanges a round", exchanges, theirs[0])
+        for each in (0.1, 5.0):
+            times = [count * each + a + b for count, a, b in ((exchanges, client, server), theirs)]
+            yield cost(name, PEER, f"s a round, {each:g} s an exchange", *times)
+    yield cost(name, "3 promised", "exchanges a round", exchanges, 3.0, target=1)
+
+
+def ten_thousand(quick: bool) -> Iterator[Row]:
+    """Active, 10,000 clients, 1,000 parameters: minutes; key mail of a client."""
+    n, d = 10_000, 1000
+    channel = SecAgg(mode="active", corrupt=0.05, drop=0.05)
+    say(f"  {channel.degree(n)}")
+    seconds, outcome = _round(channel, n, d)
+    yield Row(f"active, n={n} d={d}", "none", "CPU s, everybody", seconds, seconds, 1.0)
+    vector = channel.code.length(RoundPlan(0, (1, 2), d, 1.0)) * 4
+    for way, keys in (
+        ("sent", outcome.bytes_sent("client/1") - vector),
+        ("received", sum(m.size for m in outcome.messages if m.receiver == "client/1")),
+    ):
+        yield Row(f"active, n={n}", "none", f"bytes of key mail, {way}", keys, keys, 1.0)
+
+
 def sharing(quick: bool) -> Iterator[Row]:
     """Additive sharing over two servers beside secure aggregation: 30 clients, 1M parameters."""
     found = {}
@@ -277,6 +355,8 @@ CASES = {
     "size": size,
     "active": active,
     "exchanges": exchanges,
+    "network": network,
+    "ten_thousand": ten_thousand,
     "scale": scale,
     "curve": curve,
     "sharing": sharing,

@@ -14,7 +14,9 @@ import os
 import sys
 import types
 import typing
+import zlib
 from dataclasses import is_dataclass
+from pathlib import Path
 
 import torch
 from beartype import BeartypeConf, beartype
@@ -145,15 +147,17 @@ class Marked(ast.NodeTransformer):
 class Loader(importlib.machinery.SourceFileLoader):
     """Loads a module with its functions marked, and keeps its bytecode under a name of its own."""
 
+    ending = f".checked-{zlib.crc32(Path(__file__).read_bytes()):08x}.pyc"
+
     def source_to_code(self, data, path, *, _optimize=-1):
         tree = Marked().visit(ast.parse(data, path))
         return compile(tree, path, "exec", dont_inherit=True, optimize=_optimize)
 
     def get_data(self, path):
-        return super().get_data(path.replace(".pyc", ".checked.pyc"))
+        return super().get_data(path.replace(".pyc", self.ending))
 
     def set_data(self, path, data, **mode):
-        super().set_data(path.replace(".pyc", ".checked.pyc"), data, **mode)
+        super().set_data(path.replace(".pyc", self.ending), data, **mode)
 
     def exec_module(self, module):
         vars(module)[MARK] = checked
@@ -169,6 +173,8 @@ class Finder(importlib.machinery.PathFinder):
         return spec
 
 
+if sys.version_info < (3, 12):  # later ones remember by themselves what a protocol asks for
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)
 sys.meta_path.insert(0, Finder)

@@ -14,7 +14,7 @@ import torch
 from benchmarks.harness import Row, cost, say
 from benchmarks.he.peer import Peer
 from privfl.core import Bounded, Mail, Party, RoundPlan, client_of, client_party, drive, drive_all
-from privfl.crypto import BFV, CKKS, MultiPartyRLWE, OneTimeRLWE, Plain, SecAgg
+from privfl.crypto import BFV, CKKS, MultiPartyRLWE, OneTimeRLWE, Paillier, Plain, SecAgg
 from privfl.crypto.enrolled import Enrolled
 
 N, D = 10, 200_000
@@ -27,6 +27,12 @@ CHANNELS: dict[str, Any] = {
     "bfv, shared key, seeded": BFV(keys="shared", encryption="seeded"),
     "ckks": CKKS(),
     "ckks, shared key, seeded": CKKS(keys="shared", encryption="seeded"),
+}
+FEW = 12_700
+"""Values of the rounds under Paillier keys of the default length."""
+PAILLIER: dict[str, Any] = {
+    "paillier": Paillier(),
+    "paillier, threshold": Paillier(keys="threshold"),
 }
 
 
@@ -68,13 +74,14 @@ class Rounds:
     """The members of a channel, set up; a round costs what the cheapest of some does, by role."""
 
     channel: Any
+    d: int = D
     members: dict[str, Any] = field(default_factory=dict)
 
     def played(self, repeats: int) -> Cost:
         everybody = Enrolled.fresh(self.channel, range(N))
         self.members = dict(everybody.members)
         drive_all({who: member.set_up() for who, member in self.members.items()})
-        row = torch.randn(D, generator=torch.Generator().manual_seed(0))
+        row = torch.randn(self.d, generator=torch.Generator().manual_seed(0))
         row = 0.9 * row / row.norm()
         found = Cost()
         for number in range(repeats + 1):
@@ -82,7 +89,7 @@ class Rounds:
         return found
 
     def _round(self, number: int, row: torch.Tensor, found: Cost, *, warm: bool) -> None:
-        plan = RoundPlan(number, tuple(range(N)), D, l2=1.0, session=b"b")
+        plan = RoundPlan(number, tuple(range(N)), self.d, l2=1.0, session=b"b")
         parties = {}
         entering = time.process_time()
         for i in range(N):
@@ -143,17 +150,36 @@ def nvflare_round(quick: bool) -> Cost:
     return found
 
 
+def told(name: str, found: Cost, d: int) -> None:
+    say(
+        f"{name}: client {found.client:.3f} s, server {found.server:.3f} s, decryptors"
+        f" {found.helpers:.3f} s, in all {found.total:.3f}; bytes a value and client: up"
+        f" {found.up / d:.2f}, to decryptors {found.handed / d / N:.2f}, back"
+        f" {found.back / d / N:.2f}"
+    )
+
+
+def paillier_rounds(quick: bool) -> Iterator[Row]:
+    """Ten clients, 12,700 values, keys of 3,072 bits; one-time-pad RLWE beside them at the same
+    size, where its dealing weighs most.
+    """
+    peer = Rounds(OneTimeRLWE(), FEW).played(1 if quick else 3)
+    told("one_time_rlwe, 12,700 values", peer, FEW)
+    for name, channel in PAILLIER.items():
+        found = Rounds(channel, FEW).played(1)
+        told(f"{name}, 12,700 values", found, FEW)
+        case = f"round-{name}"
+        yield cost(case, "one_time_rlwe", "CPU s of a round", found.total, peer.total)
+        yield cost(case, "one_time_rlwe", "bytes a value up", found.up / FEW, peer.up / FEW)
+
+
 def whole_rounds(quick: bool) -> Iterator[Row]:
     """Ten clients, 200,000 values."""
     peer = nvflare_round(quick)
     say(f"NVFlare's settings: {peer}, CPU s in all {peer.total:.2f}, {peer.up / D:.1f} B/value up")
     for name, channel in CHANNELS.items():
         found = Rounds(channel).played(1 if quick else 3)
-        say(
-            f"{name}: client {found.client:.3f} s, server {found.server:.3f} s, decryptors"
-            f" {found.helpers:.3f} s; bytes a value and client: up {found.up / D:.2f}, to"
-            f" decryptors {found.handed / D / N:.2f}, back {found.back / D / N:.2f}"
-        )
+        told(name, found, D)
         case = f"round-{name}"
         yield cost(case, "NVFlare's CKKS", "CPU s of a round", found.total, peer.total)
         yield cost(case, "NVFlare's CKKS", "bytes a value up", found.up / D, peer.up / D)

@@ -12,6 +12,7 @@ from benchmarks.hybrid.lying_servers import two_server_lies
 from benchmarks.hybrid.two_servers import (
     two_server_fltrust,
     two_server_krum,
+    two_server_malicious,
     two_server_mean,
     two_server_signs,
 )
@@ -26,6 +27,7 @@ CASES = {
     "encrypted_cosine": encrypted_cosine,
     "two_server_fltrust": two_server_fltrust,
     "two_server_krum": two_server_krum,
+    "two_server_malicious": two_server_malicious,
     "two_server_mean": two_server_mean,
     "two_server_signs": two_server_signs,
     "two_server_lies": two_server_lies,

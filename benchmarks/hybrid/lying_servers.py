@@ -26,15 +26,18 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
-from privfl.crypto.mpc.words import U64, pack, ring_mask, signed, unpack
+from privfl.crypto.mpc.words import I64, U64, pack, ring_mask, signed, unpack
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.client import integers
+from privfl.hybrid.two_server.fixed_checks import Announce
+from privfl.hybrid.two_server.fixed_choice import HIDDEN
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.opened_scores import SCORES
 from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
 from privfl.hybrid.two_server.registers import WEIGHTS
+from privfl.hybrid.two_server.rules.krum import GRAM
 from privfl.hybrid.two_server.tampering import server_of
 
 N, D = 7, 6
@@ -52,6 +55,7 @@ def held(seed: int = 0) -> torch.Tensor:
 
 ALONG = torch.ones(D)
 FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
+ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
 CHANNELS: Mapping[str, TwoServer] = {
     "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
     "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
@@ -66,8 +70,11 @@ ENFORCED: Mapping[str, TwoServer] = {
     for name, rule, reveal, ring in (
         ("mean, selection", Mean(weighted=False), "selection", 40),
         ("mean, scores", Mean(), "scores", 32),
+        ("krum, scores", Krum(f=1, m=3), "scores", 40),
         ("fltrust, scores", TRUST, "scores", 40),
         ("cosine filter, scores", FILTER, "scores", 40),
+        ("cosine filter, selection", ABOVE, "selection", 40),
+        ("cosine filter, aggregate", ABOVE, "aggregate", 40),
     )
 }
 """Where the rule itself is enforced, not only the size of a sum."""
@@ -101,6 +108,7 @@ class Told:
         )
         outcome = drive(opener, parties, lies)
         self.opened: Opened[Total] | None = outcome.opened
+        self.aborts = outcome.aborts
 
     @property
     def passed(self) -> bool:
@@ -118,6 +126,9 @@ class Told:
             return np.zeros(0, dtype=np.uint64)
         if WEIGHTS in honest.public:
             return honest.public[WEIGHTS]
+        if HIDDEN in honest.public:
+            known = sum(m.fixed.dealt.weights[:, 0] for m in both if m and m.fixed)
+            return (honest.public[HIDDEN][:-1] + known) & ring_mask(honest.now.ring)
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
         return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 
@@ -161,16 +172,35 @@ class Told:
             opened = signed(machine.public[SCORES], now.ring)
             if (opened != np.stack(scores)[:, valid]).any():
                 return True
-        weights = machine.public[WEIGHTS].view(np.int64)
-        if set(np.flatnonzero(weights)) - set(valid) or (
-            self.channel.recipe.rule.kind == "mean" and (weights[valid] != 1).any()
-        ):
+        exact = values[valid] @ values[valid].T
+        if GRAM in machine.public and (signed(machine.public[GRAM], now.ring) != exact).any():
             return True
-        if self.opened is None or self.liar == "server":
-            return False
+        weights = self.weights().view(np.int64)
+        if not self._weighs(weights[valid], scores[-1][valid], scores[0][valid], exact, machine):
+            return True
+        if self.opened is None or self.liar == "server" or self.channel.recipe.traits.hidden:
+            return bool(set(np.flatnonzero(weights)) - set(valid))  # that share nothing tags
         total = weights @ rows
-        exact = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
-        return not now.weighted and not torch.equal(self.opened.what.value, exact)
+        mean = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
+        return not now.weighted and not torch.equal(self.opened.what.value, mean)
+
+    def _weighs(self, weights: I64, squares: I64, dots: I64, inner: I64, machine: Machine) -> bool:
+        """Whether the valid rows weigh what the rule says in the clear, from exact squared norms,
+        products with the direction and with each other.
+        """
+        rule, n = self.channel.rule, len(weights)
+        if isinstance(rule, Krum):
+            apart = np.sort(squares[:, None] + squares - 2 * inner, axis=1)
+            scores = apart[:, 1 : n - rule.f - 1].sum(axis=1)
+            chosen = np.argsort(scores, kind="stable")[: rule.m]
+            return bool(weights.sum() == rule.m and (weights[chosen] == 1).all())
+        if machine.direction is None or isinstance(rule, Mean):
+            return bool((weights == 1).all())
+        cosines = dots / np.sqrt(squares * float(machine.direction.square))
+        if isinstance(rule, CosineFilter):
+            return bool((weights == (cosines > rule.threshold)).all())
+        trust = np.maximum(cosines, 0) * machine.now.longest / np.sqrt(squares) * machine.now.fine
+        return bool((np.abs(weights - trust) <= 2).all())
 
 
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
@@ -254,12 +284,13 @@ def aborts(
     runs: int,
     seed: int,
     powers: Sequence[int] = (20, 39, 63),
+    what: type = ObliviousSum,
 ) -> float:
-    """How often a lie of one of these powers of two on a hidden weight ends the round."""
+    """How often a lie of one of these powers of two ends the round: on a hidden weight, or in the
+    first message of another kind of step.
+    """
     draw = np.random.default_rng(seed)
-    number = next(
-        i for i, (step, _) in enumerate(frames(channel, liar)) if isinstance(step, ObliviousSum)
-    )
+    number = next(i for i, (step, _) in enumerate(frames(channel, liar)) if isinstance(step, what))
     ended = 0
     for _ in range(runs):
         forge = adds(number, 1 << int(draw.choice(powers)), draw)
@@ -269,15 +300,27 @@ def aborts(
 
 def two_server_lies(quick: bool) -> Iterator[Row]:
     """A thousand lies at every frame of either server, none of which may get a wrong sum past the
-    other; and how often one lie ends the round, on two honest data sets.
+    other, nor, where the rule is enforced, another result than the rule's; and how often one lie
+    ends the round, on two honest data sets.
     """
     count = 100 if quick else 1000
     passed, wrong, places = fuzz(count)
     name = f"{count} lies, {places} frames"
     yield Row(name, "none", "wrong sums let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
     yield cost(name, "all", "rounds that went on", float(passed), float(count))
+    passed, wrong, places = fuzz(count, channels=ENFORCED)
+    name = f"malicious: {count} lies, {places} frames"
+    yield Row(name, "none", "wrong results let pass", wrong, 0.0, 1.0 if not wrong else 0.0, 1.0)
+    yield cost(name, "all", "rounds that went on", float(passed), float(count))
     channel = CHANNELS["krum, aggregate"]
-    one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))
     spread = 4 * math.sqrt(0.5 / count)
+    one, two = (aborts(channel, held(seed), "server", count, 3) for seed in (0, 1))
     same = 1.0 if abs(one - two) <= spread else 0.0
     yield Row("a weight off by 2^20 or more", "another data set", "aborts", one, two, same, 1.0)
+    channel = ENFORCED["fltrust, scores, malicious"]
+    one, two = (
+        aborts(channel, rows, "server", count, 3, (62, 63), Announce)
+        for rows in (held(0), -0.1 * held(1))
+    )
+    same = 1.0 if abs(one - two) <= spread else 0.0
+    yield Row("a product off by 2^62 or more", "another data set", "aborts", one, two, same, 1.0)

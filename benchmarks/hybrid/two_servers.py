@@ -18,9 +18,10 @@ from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
 from privfl.engine import Session
 from privfl.hybrid import TwoServer
-from privfl.hybrid.two_server import Reveal, SignTwoServer
+from privfl.hybrid.two_server import Reveal, Security, SignTwoServer
 
 SERVERS = ("server", "server/1", "dealer")
+SECURITIES: Sequence[Security] = ("semi_honest", "malicious")
 
 
 @dataclass
@@ -142,6 +143,43 @@ def two_server_fltrust(quick: bool) -> Iterator[Row]:
     yield from two_servers(
         FLTrust(lambda context: root), 100, quick, ("scores", "selection", "aggregate")
     )
+
+
+def two_server_malicious(quick: bool) -> Iterator[Row]:
+    """Rules that are enforced against a server that lies beside the same rules between servers that
+    follow the protocol: 100 rows of 100k values, of Krum 50.
+    """
+    d = 100_000
+    root = 0.01 * torch.randn(d, generator=torch.Generator().manual_seed(1))
+    rules: Mapping[str, tuple[Krum | Mean | FLTrust, Reveal, int, float | None]] = {
+        "fltrust, scores": (FLTrust(lambda context: root), "scores", 100, 1 / 3),
+        "mean, selection": (Mean(weighted=False), "selection", 100, None),
+        "krum, scores": (Krum(f=10, m=30), "scores", 50, None),
+    }
+    for name, (rule, reveal, n, target) in rules.items():
+        sent = bounded(n, d)
+        both = {
+            security: Shared(TwoServer(rule, reveal=reveal, security=security), sent)
+            for security in SECURITIES
+        }
+        interleaved(both, 2 if quick else 5, time.thread_time)
+        before, after = both["semi_honest"], both["malicious"]
+        case, peer = f"two_server, malicious: {name}, n={n}", "semi_honest"
+        yield cost(case, peer, "CPU s, servers and dealer", after.seconds, before.seconds, target)
+        rounds = [float(x.outcome.exchanges) for x in (after, before)]
+        yield cost(case, peer, "exchanges", *rounds, target=1.0)
+        for what, senders, receivers in (
+            ("MB between the servers", SERVERS[:2], SERVERS[:2]),
+            ("MB from the dealer", SERVERS[2:], SERVERS),
+            ("MB from clients", [f"client/{who}" for who in sent], SERVERS),
+        ):
+            yield cost(
+                case,
+                peer,
+                what,
+                after.megabytes(senders, receivers),
+                before.megabytes(senders, receivers),
+            )
 
 
 def two_server_krum(quick: bool) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 environment.
 
 ``python -m benchmarks.peers.secagg_flower N D K T DROPS REPEATS`` prints one JSON object: CPU
-seconds of all threads in one round, a client's share and the server's, the least of the repeats.
+seconds of all threads in one round, a client's share and the server's, the least of the repeats,
+and the exchanges of a round.
 Clients drop out after key sharing, where Flower survives it too.
 """
 
@@ -120,8 +121,10 @@ class InProcess(Grid):
 
 def theirs(
     updates: dict[int, np.ndarray], k: int, t: int, dropping: set[int]
-) -> tuple[float, float, np.ndarray]:
-    """CPU seconds of all clients and of the server, and the mean."""
+) -> tuple[float, float, np.ndarray, int]:
+    """CPU seconds of all clients and of the server, the mean, and how often the server asked the
+    clients and heard them.
+    """
     TaskIdentity._run_id = TaskIdentity._task_id = TaskIdentity._node_id = 1
     grid = InProcess(updates, dropping)
     manager = SimpleClientManager()
@@ -143,12 +146,13 @@ def theirs(
         grid.client_seconds,
         server,
         context.state.array_records[MAIN_PARAMS_RECORD].to_numpy_ndarrays()[0],
+        grid.exchange,
     )
 
 
 def ours(
     updates: dict[int, torch.Tensor], k: int, t: int, dropping: set[int]
-) -> tuple[float, float, np.ndarray]:
+) -> tuple[float, float, np.ndarray, int]:
     """The same, at the same resolution: 22 bits a value, stochastic rounding, a ring of 32 bits."""
     d = len(next(iter(updates.values())))
     channel = SecAgg(graph=k, threshold=t, bits=22, ring=32, rounding="stochastic")
@@ -164,7 +168,9 @@ def ours(
     clients = time.process_time() - began - outcome.seconds["server"]
     if outcome.opened is None:
         raise RuntimeError(f"our round failed: {outcome.aborts}")
-    return clients, outcome.seconds["server"], outcome.opened.what.mean().numpy()
+    mean = outcome.opened.what.mean().numpy()
+    spoke = {message.exchange for message in outcome.messages if message.receiver == "server"}
+    return clients, outcome.seconds["server"], mean, len(spoke)
 
 
 def main(n: int, d: int, k: int, t: int, drops: int, repeats: int) -> None:
@@ -181,7 +187,7 @@ def main(n: int, d: int, k: int, t: int, drops: int, repeats: int) -> None:
     for _ in range(repeats):
         for name, run, given in (("ours", ours, updates), ("theirs", theirs, arrays)):
             with contextlib.redirect_stdout(sys.stderr):
-                clients, server, mean = run(given, k, t, dropping)
+                clients, server, mean, exchanges = run(given, k, t, dropping)
             error = float(np.abs(mean - exact).max())
             if error > 1e-4:
                 raise RuntimeError(f"{name}: the mean is off by {error}")
@@ -192,6 +198,7 @@ def main(n: int, d: int, k: int, t: int, drops: int, repeats: int) -> None:
             ):
                 best[f"{name}_{part}"] = min(best.get(f"{name}_{part}", np.inf), seconds)
             best[f"{name}_error"] = error
+            best[f"{name}_exchanges"] = exchanges
     print(json.dumps(best))
 
 

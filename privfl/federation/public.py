@@ -16,6 +16,7 @@ from privfl.config import AuditConfig, Config
 from privfl.core import Ledger
 from privfl.dp import statement
 from privfl.engine import Scenario
+from privfl.federation.drowned import OPENING
 from privfl.federation.excluded import excluded_from
 
 FORMAT = "privfl/1/public"
@@ -82,7 +83,8 @@ def _statement(
     drawn; here everybody pays for every round, which is no less.
     """
     pipeline = scenario.pipeline()
-    lines, warnings = list(summary["privacy"]), list(summary["warnings"])
+    lines = list(summary["privacy"])
+    warnings = [line for line in summary["warnings"] if not line.startswith(OPENING)]
     shown = ledger
     if pipeline.private and not pipeline.sees_cohort:
         shown = Ledger(tuple(replace(charge, cohort=None) for charge in ledger.charges))

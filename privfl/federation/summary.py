@@ -13,6 +13,7 @@ from privfl.core import Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
 from privfl.engine import RoundRecord, RunState, Scenario, measures, rounding_said, too_few
+from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Workload, evaluate
 
@@ -98,6 +99,7 @@ def summary_of(
         "warnings": [
             *channel.able.warnings,
             *told.warnings,
+            *drowned(state.ledger, workload.model.d),
         ],
     }
 

@@ -72,9 +72,21 @@ def write_report(folder: Path) -> Path:
     write_atomically(
         page, page_of(folder.name, config, records, summary, pictures, claimed=claimed)
     )
-    statement = folder / PUBLIC / "statement.json"
-    if statement.exists():
-        told = json.loads(statement.read_text(encoding="utf-8"))
-        recipe = (folder / PUBLIC / "config.yaml").read_text(encoding="utf-8")
-        write_atomically(folder / PUBLIC / "report.html", public_page(told, recipe))
+    if (folder / PUBLIC / "statement.json").exists():
+        write_public_report(folder)
+    return page
+
+
+def write_public_report(folder: Path) -> Path:
+    """Write the report of a run's ``public/``, of what lies there alone.
+
+    Raises:
+        ConfigError: the run has published nothing.
+    """
+    statement, page = folder / PUBLIC / "statement.json", folder / PUBLIC / "report.html"
+    if not statement.exists():
+        raise ConfigError(f"the run in '{folder}' has published nothing.")
+    told = json.loads(statement.read_text(encoding="utf-8"))
+    recipe = (folder / PUBLIC / "config.yaml").read_text(encoding="utf-8")
+    write_atomically(page, public_page(told, recipe))
     return page

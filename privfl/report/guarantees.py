@@ -72,6 +72,10 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("2 of 3", {}),
             ("3 of 3", {"threshold": 3}),
             ("3 of 5, gaussian", {"holders": 5, "threshold": 3, "secrets": "gaussian"}),
+            (
+                "4 of 6 drawn clients",
+                {"committee": "clients", "holders": 6, "threshold": 4, "min_clients": 4},
+            ),
         ),
         "mp_rlwe": (
             ("2 of 3", {}),
@@ -93,6 +97,14 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
             ("fltrust, selection", {"rule": trust}),
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
             ("mean, malicious", {"security": "malicious"}),
+            (
+                "krum, scores, malicious",
+                {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
+            ),
+            (
+                "cosine_filter, aggregate, malicious",
+                {"rule": along, "reveal": "aggregate", "security": "malicious"},
+            ),
             (
                 "fltrust, scores, malicious",
                 {"rule": trust, "reveal": "scores", "security": "malicious"},

@@ -1,5 +1,5 @@
 """What packages add by entry points, and any class by ``module:Class``: built, listed and refused
-as what privfl brings. Each test is a process of its own, with a package in a folder on its path.
+as what privfl brings. Each test is one process of its own, with packages in a folder on its path.
 """
 
 import json
@@ -66,35 +66,39 @@ def python(path, code):
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 
-def trained(path, aggregator):
-    config = CONFIG.replace("AGGREGATOR", json.dumps(aggregator))
+def trained(path, *aggregators, asks="None"):
+    """What became of a run with each of them, and the value of an expression after that."""
+    configs = ",".join(CONFIG.replace("AGGREGATOR", json.dumps(one)) for one in aggregators)
     code = f"""
-from privfl import Federation
+import json
+from privfl import Federation, catalog
 from privfl.core import ConfigError
-try:
-    built = Federation.from_config({config})
-    built.run()
-    print(built.scenario.aggregator)
-except ConfigError as error:
-    print("refused:", error)
+said = []
+for config in [{configs}]:
+    try:
+        built = Federation.from_config(config)
+        built.run()
+        said.append(str(built.scenario.aggregator))
+    except ConfigError as error:
+        said.append("refused: " + str(error))
+print(json.dumps([*said, {asks}]))
 """
     rc, out, err = python(path, code)
     assert rc == 0, err
-    return out
+    return json.loads(out)
 
 
 def test_an_entry_point_is_a_name_like_any_other(package):
     path = package(rules={"midrange": "stranger:Midrange"})
-    assert trained(path, {"name": "midrange", "scale": 0.5}) == "Midrange(scale=0.5)"
-    assert "did you mean 'scale'" in trained(path, {"name": "midrange", "skale": 0.5})
-    rc, out, err = python(
+    built, misspelt, ((row,), compat) = trained(
         path,
-        "import json; from privfl import catalog;"
-        "print(json.dumps([[r for r in catalog.describe('aggregators') if r['name'] == 'midrange'],"
-        " [r for r in catalog.compatibility() if r['rule'] == 'midrange']]))",
+        {"name": "midrange", "scale": 0.5},
+        {"name": "midrange", "skale": 0.5},
+        asks="[[r for r in catalog.describe('aggregators') if r['name'] == 'midrange'],"
+        " [r for r in catalog.compatibility() if r['rule'] == 'midrange']]",
     )
-    assert rc == 0, err
-    (row,), compat = json.loads(out)
+    assert built == "Midrange(scale=0.5)"
+    assert "did you mean 'scale'" in misspelt
     assert row["from"] == "stranger 0.3"
     assert row["keys"] == "scale"
     assert row["is"].startswith("The middle between")
@@ -103,64 +107,60 @@ def test_an_entry_point_is_a_name_like_any_other(package):
     assert all("midrange from stranger 0.3" in r["from"] for r in compat)
 
 
-def test_a_class_is_named_by_its_module(package):
-    path = package()
-    assert trained(path, {"name": "stranger:Midrange", "scale": 2.0}) == "Midrange(scale=2.0)"
+BROKEN = {
+    "absent": ("stranger:Absent", "cannot be loaded: AttributeError"),
+    "nowhere": ("nowhere:Rule", "cannot be loaded: ModuleNotFoundError"),
+    "nothing": ("stranger:Nothing", "declares no seats, reads"),
+    "number": ("stranger:NUMBER", "is no class or function: it is of type int"),
+}
 
 
-@pytest.mark.parametrize(
-    ("entry", "says"),
-    [
-        ("stranger:Absent", "cannot be loaded: AttributeError"),
-        ("nowhere:Rule", "cannot be loaded: ModuleNotFoundError"),
-        ("stranger:Nothing", "declares no seats, reads"),
-        ("stranger:NUMBER", "is no class or function: it is of type int"),
-    ],
-)
-def test_an_entry_point_that_is_no_rule_is_refused_by_name_and_leaves_the_others(
-    package, entry, says
-):
-    path = package(rules={"broken": entry, "midrange": "stranger:Midrange"})
-    refused = trained(path, "broken")
-    assert refused.startswith("refused: plug-in 'broken' (privfl.rules: ")
-    assert "of package stranger 0.3" in refused
-    assert says in refused
-    assert trained(path, "midrange") == "Midrange(scale=1.0)"
-    assert "did you mean 'krum'" in trained(path, "krumm")
-    rc, out, err = python(
+def test_entry_points_that_are_no_rules_are_refused_by_name_and_leave_the_others(package):
+    entries = {name: entry for name, (entry, _) in BROKEN.items()}
+    path = package(rules={**entries, "midrange": "stranger:Midrange"})
+    *refused, works, misspelt, listed = trained(
         path,
-        "from privfl import catalog;"
-        "print([r['is'] for r in catalog.describe('aggregators') if r['name'] == 'broken'])",
+        *BROKEN,
+        "midrange",
+        "krumm",
+        asks="{r['name']: r['is'] for r in catalog.describe('aggregators')}",
     )
-    assert rc == 0, err
-    assert "plug-in 'broken'" in out
+    for (name, (_, says)), words in zip(BROKEN.items(), refused, strict=True):
+        assert words.startswith(f"refused: plug-in '{name}' (privfl.rules: ")
+        assert "of package stranger 0.3" in words
+        assert says in words
+        assert f"plug-in '{name}'" in listed[name]
+    assert works == "Midrange(scale=1.0)"
+    assert "did you mean 'krum'" in misspelt
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("nowhere:Rule", "the module 'nowhere' cannot be imported: ModuleNotFoundError"),
-        ("stranger:Absent", "the module 'stranger' has no 'Absent'."),
-        ("stranger:Midrang", "the module 'stranger' has no 'Midrang'; did you mean 'Midrange'?"),
-        ("stranger:Midrange.Inner", "'Midrange' has no 'Inner'."),
-        ("stranger:Nothing", "declares no seats, reads"),
-    ],
-)
-def test_a_class_that_is_not_there_or_no_rule_is_refused_in_words(package, name, says):
+def test_a_class_is_named_by_its_module_and_what_is_not_there_or_no_rule_is_refused_in_words(
+    package,
+):
+    wrong = {
+        "nowhere:Rule": "the module 'nowhere' cannot be imported: ModuleNotFoundError",
+        "stranger:Absent": "the module 'stranger' has no 'Absent'.",
+        "stranger:Midrang": "the module 'stranger' has no 'Midrang'; did you mean 'Midrange'?",
+        "stranger:Midrange.Inner": "'Midrange' has no 'Inner'.",
+        "stranger:Nothing": "declares no seats, reads",
+    }
     path = package()
-    said = trained(path, name)
-    assert says in said
-    assert str(path) not in said, "where this machine keeps the module is nobody's business"
+    built, *refused, _ = trained(path, {"name": "stranger:Midrange", "scale": 2.0}, *wrong)
+    assert built == "Midrange(scale=2.0)"
+    for says, said in zip(wrong.values(), refused, strict=True):
+        assert says in said
+        assert str(path) not in said, "where this machine keeps the module is nobody's business"
 
 
 def test_a_plug_in_cannot_take_a_name_that_is_taken(package):
-    path = package(rules={"krum": "stranger:Midrange"})
-    assert "has the name of a part of privfl" in trained(path, "krum")
+    package(rules={"krum": "stranger:Midrange"})
     package("other", rules={"krum": "other:Midrange"})
-    path = package("third", rules={"mine": "third:Midrange"})
-    package("fourth", rules={"mine": "fourth:Midrange"})
-    assert "two plug-ins are called 'mine'" in trained(path, "mine")
-    assert trained(path, "median") == "Median()"
+    package("third", rules={"mine": "third:Midrange"})
+    path = package("fourth", rules={"mine": "fourth:Midrange"})
+    ours, twice, works, _ = trained(path, "krum", "mine", "median")
+    assert "has the name of a part of privfl" in ours
+    assert "two plug-ins are called 'mine'" in twice
+    assert works == "Median()"
 
 
 def test_an_attack_on_views_is_plugged_in_by_a_group_of_its_own(package):

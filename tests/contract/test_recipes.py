@@ -3,6 +3,7 @@ they add is found by the checks, the listing, the table of rules and channels, a
 pages, without a test that was touched.
 """
 
+import json
 import os
 import re
 import shutil
@@ -81,6 +82,32 @@ def run(root, *command):
     )
 
 
+COMMANDS = """
+import contextlib, io, json, sys
+from privfl.cli import main
+told = []
+for words in json.loads(sys.argv[1]):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["privfl", *words]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+    told.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(told))
+"""
+
+
+def privfl(root, *commands):
+    """What each command of the copy answers: its exit code, and what it printed. One process plays
+    them, for most of its time is the start.
+    """
+    done = run(root, "-c", COMMANDS, json.dumps([command.split() for command in commands]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The repository with every recipe carried out, and the files that this changed."""
@@ -140,20 +167,23 @@ def test_what_was_added_conforms_and_fits_where_everything_else_does(copy):
 
 def test_what_was_added_is_listed_and_in_the_table_and_on_the_pages(copy):
     root, _ = copy
-    page = run(root, "-m", "privfl.cli", "list", "--page").stdout
+    (_, page, _), (_, compat, _), (_, shown, _), (code, _, refused) = privfl(
+        root,
+        "list --page",
+        "list --compat --json",
+        "describe aggregators midmean",
+        "describe aggregators midmeen",
+    )
     for name in ("midmean", "nameless", "delayed", "rings", "two_layers", "two_draws"):
         assert f"| {name} | " in page, name
-    compat = run(root, "-m", "privfl.cli", "list", "--compat", "--json").stdout
     assert '"rule": "midmean"' in compat
     assert '"channel": "nameless"' in compat
     promised = (root / "docs" / "guarantees.md").read_text()
     assert "nameless" in promised
     assert "two_draws" in promised
-    shown = run(root, "-m", "privfl.cli", "describe", "aggregators", "midmean")
-    assert "middle half" in shown.stdout
-    refused = run(root, "-m", "privfl.cli", "describe", "aggregators", "midmeen")
-    assert refused.returncode == 2
-    assert "did you mean 'midmean'" in refused.stderr
+    assert "middle half" in shown
+    assert code == 2
+    assert "did you mean 'midmean'" in refused
 
 
 def test_what_was_added_runs_from_a_config_and_is_in_the_report(copy):
@@ -171,10 +201,8 @@ rounds: 2
 executor: sequential
 """
     (root / "config.yaml").write_text(config)
-    done = run(root, "-m", "privfl.cli", "run", "config.yaml", "--out", "ran")
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = run(root, "-m", "privfl.cli", "report", "ran")
-    assert done.returncode == 0, done.stderr[-2000:]
+    for code, _, wrong in privfl(root, "run config.yaml --out ran", "report ran"):
+        assert code == 0, wrong[-2000:]
     (page,) = (root / "ran").rglob("*.html")
     assert "Fewest updates counted in round" in page.read_text()
 

@@ -15,7 +15,7 @@ def config(**model):
         "data": {
             "name": "shakespeare",
             "length": 12,
-            "min_characters": 20_000,
+            "min_characters": 30_000,
             "partition": {"name": "natural"},
         },
         "model": {**SMALL, **model},

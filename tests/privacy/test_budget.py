@@ -114,23 +114,8 @@ print(json.dumps(held), flush=True)
 """
 
 
-def test_two_processes_cannot_both_spend_the_rest(tmp_path):
-    had = budget(tmp_path, 5)
-    words = [sys.executable, "-c", RACER, str(had.ledger), str(had.epsilon)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = [subprocess.Popen(words, **pipes) for _ in range(2)]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    held = [json.loads(racer.communicate()[0]) for racer in racers]
-    assert sum(held) == 5
-    assert len(had.ledger.read_text().splitlines()) == 5
-
-
-def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_rest(tmp_path):
-    """A link and the file itself: a lock beside each would be two locks."""
+def test_processes_that_reach_one_ledger_by_one_way_or_two_cannot_all_spend_the_rest(tmp_path):
+    """The file itself, twice, and a link to it: a lock beside each would be two locks."""
     had = budget(tmp_path, 5)
     other = tmp_path / "other"
     other.mkdir()
@@ -139,7 +124,7 @@ def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_r
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     racers = [
         subprocess.Popen([sys.executable, "-c", RACER, str(path), str(had.epsilon)], **pipes)
-        for path in (had.ledger, link)
+        for path in (had.ledger, had.ledger, link)
     ]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
@@ -148,6 +133,7 @@ def test_two_processes_that_reach_one_ledger_by_two_ways_cannot_both_spend_the_r
         racer.stdin.flush()
     held = [json.loads(racer.communicate()[0]) for racer in racers]
     assert sum(held) == 5
+    assert len(had.ledger.read_text().splitlines()) == 5
     assert [path.name for path in other.iterdir()] == ["link.jsonl"]
 
 

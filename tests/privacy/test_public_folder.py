@@ -14,7 +14,7 @@ from privfl import Federation, catalog
 from privfl.core import ConfigError, Released
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import PUBLIC, RunFolder
-from privfl.report import write_report
+from privfl.report import write_public_report, write_report
 
 ONE = 3
 BASE = {
@@ -107,10 +107,10 @@ def world(changes, neighbour=None):
     return made
 
 
-def published(made, folder, **how):
+def published(made, folder, write=write_report, **how):
     """What a run publishes, by name."""
     made.run(folder, **how)
-    write_report(folder)
+    write(folder)
     return {path.name: path.read_bytes() for path in (folder / PUBLIC).iterdir()}
 
 
@@ -126,8 +126,9 @@ def test_the_worlds_cover_every_mechanism_of_the_catalogue():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_neighbours_that_release_the_same_publish_the_same_bits(name, tape, tmp_path):
-    here = published(world(RUNS[name]), tmp_path / "here")
-    there = published(world(RUNS[name], "replaced"), tmp_path / "there")
+    write = write_report if name == "gaussian" else write_public_report  # plots are dear
+    here = published(world(RUNS[name]), tmp_path / "here", write)
+    there = published(world(RUNS[name], "replaced"), tmp_path / "there", write)
     assert here.keys() == {
         "README.md",
         "config.yaml",

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -146,15 +147,16 @@ class TestWorkers:
         assert opened.survivors == (0, 1, 2, 3)
         assert session.off(opened) < 3e-4
 
-    @pytest.mark.parametrize("how", ["dies", "hangs"])
-    def test_the_job_that_kills_its_worker_is_found_and_the_others_are_done(self, how):
+    @pytest.mark.parametrize(("how", "places"), [("dies", (0, 3, 4)), ("hangs", (3,))])
+    def test_the_job_that_kills_its_worker_is_found_and_the_others_are_done(self, how, places):
+        limits = replace(self.limits, seconds=1)  # each try waits for a job that hangs
         jobs = ["fine"] * 5
-        assert workers.isolated(_job, jobs, 2, self.limits) == jobs
-        for place in (0, 3, 4):
+        assert workers.isolated(_job, jobs, 2, limits) == jobs
+        for place in places:
             with pytest.raises(workers.Killer) as killer:
-                workers.isolated(_job, [*jobs[:place], how, *jobs[place:]], 2, self.limits)
+                workers.isolated(_job, [*jobs[:place], how, *jobs[place:]], 2, limits)
             assert killer.value.job == place
-        assert workers.isolated(_job, jobs, 2, self.limits) == jobs
+        assert workers.isolated(_job, jobs, 2, limits) == jobs
 
     def test_a_run_whose_jobs_kill_workers_does_not_cost_another_run_its_own(self):
         """Two runs in threads of one process share a pool."""

@@ -347,7 +347,10 @@ def test_where_clients_share_the_key_a_lying_server_reads_one_of_them_as_the_cha
     numbers = unpack_numbers(opened_answer(answer, ring)[1][0])
     taken = session.channel.scheme.total(numbers, plan, 4).value
     assert (taken - session.rows[3]).abs().max() < 1e-4
-    assert "calls one client's ciphertext a sum: can read" in session.channel.describe()
+    assert (
+        "calls one client's ciphertext a sum (and a chosen one shows the key): can read"
+        in session.channel.describe()
+    )
 
 
 class TurnedOver:

@@ -2,6 +2,7 @@
 results, recorded before a lying server was guarded against.
 """
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -117,3 +118,22 @@ RECORDED = {
 @pytest.mark.parametrize("name", CHANNELS)
 def test_an_honest_round_opens_bit_for_bit_what_it_opened_before(name):
     assert digest_of(CHANNELS[name]) == RECORDED[name]
+
+
+ENFORCED = [
+    "mean, scores",
+    "mean, aggregate",
+    "mean, weighted",
+    "mean, ring 32",
+    "krum, scores",
+    "fltrust, scores",
+    "cosine 0.4, scores",
+    "cosine 0.0, selection",
+    "cosine 0.0, aggregate",
+]
+
+
+@pytest.mark.parametrize("name", ENFORCED)
+def test_an_enforced_rule_opens_bit_for_bit_the_same(name):
+    channel = dataclasses.replace(CHANNELS[name], security="malicious")
+    assert digest_of(channel) == RECORDED[name]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from privfl.core import Buffer, KnownKeys, PartyId, PartyKeys, RoundPlan
 from privfl.crypto.primitives import backend, seal_box
+from privfl.crypto.primitives.sealed_box import seal_box_into
 
 Parts: TypeAlias = tuple[Buffer, ...]
 """The body of one message. A ciphertext has one part, or several where decryptors need only some of
@@ -105,6 +106,18 @@ def seal(receiver: bytes, plain: Buffer, purpose: bytes) -> bytes:
         raise Refused("nobody can hold this public key") from None
 
 
+def seal_into(receiver: bytes, plain: Buffer, purpose: bytes, out: memoryview) -> None:
+    """`seal`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
+
+    Raises:
+        Refused: that is nobody's key.
+    """
+    try:
+        seal_box_into(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend(), out)
+    except ValueError:
+        raise Refused("nobody can hold this public key") from None
+
+
 def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:
     """What was sealed to this party.
 
@@ -146,6 +159,17 @@ def letter(keys: PartyKeys, body: Buffer, sender: PartyId) -> bytes:
 def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
     """Whether the public keys [64 bytes] that came in a party's name are that party's."""
     return hello[:32] in directory.keys(who) and hello[32:] in directory.boxes(who)
+
+
+class RoomInFrame:
+    """Room for a message of so many parts, the first of which, of ``size`` bytes, is written to
+    ``first``: a long part is in its place at once, and need not be copied there.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        start = _HEAD.size + (32 + 8) * count + 64
+        self.whole = bytearray(start + size)
+        self.first = memoryview(self.whole)[start:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +265,16 @@ class SignedMessage:
     def to_bytes(self) -> bytes:
         """The message as it travels."""
         return b"".join(self.rope())
+
+    def framed(self, frame: RoomInFrame) -> bytearray:
+        """The message as it travels, of which the first part lies in its place already."""
+        at = 1 + len(self.digests) + 2
+        rope, out = self.rope(), frame.whole
+        frame.first.release()
+        head, rest = b"".join(rope[:at]), b"".join(rope[at + 1 :])
+        out[: len(head)] = head
+        out += rest
+        return out
 
     def without(self, left_out: Collection[int]) -> SignedMessage:
         """The same signed message with some parts left out."""

@@ -9,10 +9,10 @@ from privfl.crypto.mpc.machine import (
     Exchange,
     Known,
     Local,
-    Machine,
     Shared,
     SharedBits,
     Step,
+    TwoPartyMachine,
 )
 from privfl.crypto.mpc.preprocessing import Demand, Preprocessing
 
@@ -24,12 +24,12 @@ __all__ = [
     "Exchange",
     "Known",
     "Local",
-    "Machine",
     "Preprocessing",
     "Shared",
     "SharedBits",
     "SignBits",
     "Step",
     "Triple",
+    "TwoPartyMachine",
     "UsedUp",
 ]

@@ -2,10 +2,11 @@
 Escudero, Scholl and Xing 2018) with a dealer.
 
 With v = v0 + v1 come shares of alpha v modulo 2^64 for each of `KEYS` keys alpha = alpha0 + alpha1
-that nobody knows. Opening sends all 64 bits of the shares, and then H("first", sigma_0) against
-H("second", -sigma_1), where sigma_b = m_b - alpha_b y for every opened y: the labels stop a copy,
-and no commitments are needed, because nobody learns from a hash what must be answered. Nothing that
-was opened is used before it is checked. Who opens values of a smaller ring masks the bits above it.
+that nobody knows. Opening sends all 64 bits of the shares, then a commitment to sigma_b = m_b -
+alpha_b y of every opened y, then what opens it: H("first", sigma_0, r_0) and H("second", -sigma_1,
+r_1) for random r_b. The labels stop a copy. Without r_b a party that opened y off by 2^39 and
+hears a hash first finds by 2^50 more of them what it should have said. Nothing that was opened is
+used before it is checked. Who opens values of a smaller ring masks the bits above it.
 
 An error that is not 0 modulo 2^ring passes one key only by guessing 65 - ring bits of it, also when
 earlier errors in higher bits told some of them (the chance of having got away with these is the
@@ -17,13 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc.machine import Authenticated, Machine
-from privfl.crypto.mpc.words import U64, pack, unpack
+from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine
+from privfl.crypto.mpc.words import pack, unpack
+from privfl.crypto.primitives.fields import Malformed
 
 KEYS = 2
 """How many keys authenticate a word."""
@@ -32,6 +35,8 @@ WORDS = 1 + KEYS
 key.
 """
 LARGEST_RING = 40
+_NONCE = 32
+_MINE, _THEIRS = "proof", "their proof"
 
 
 class FailedMac(StageAbort):
@@ -56,19 +61,23 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class OpenChecked:
-    """Both parties learn an authenticated register [n], and each proves its share: two messages."""
+    """Both parties learn an authenticated register [n], and each proves its share: three messages,
+    the share, a commitment to the proof, and what opens it.
+    """
 
     what: Authenticated
 
-    def say(self, machine: Machine) -> bytes:
-        """The own share, all 64 bits; then the own proof."""
+    def say(self, machine: TwoPartyMachine) -> bytes:
+        """The own share, all 64 bits; then the own commitment; then its nonce."""
         if machine.unchecked is None:
             return pack(machine.shares[self.what][:, 0], 64)
-        _, off = machine.unchecked
-        return self._proof(machine, machine.first, off if machine.first else np.uint64(0) - off)
+        if _THEIRS in machine.sealed:
+            return machine.sealed[_MINE]
+        nonce = machine.sealed[_MINE] = secrets.token_bytes(_NONCE)
+        return self._proof(machine, machine.first, nonce)
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
-        """Add the other's share; then check its proof.
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
+        """Add the other's share; keep its commitment; then check it.
 
         Raises:
             FailedMac: the share is not the other's.
@@ -78,23 +87,30 @@ class OpenChecked:
             values = mine[:, 0] + unpack(theirs, 64, len(mine))
             machine.unchecked = (values, mine[:, 1:] - values[:, None] * machine.keys)
             return False
-        values, off = machine.unchecked
-        expected = self._proof(
-            machine, not machine.first, off if machine.first else np.uint64(0) - off
-        )
-        if not hmac.compare_digest(expected, bytes(theirs)):
+        if _THEIRS not in machine.sealed:
+            machine.sealed[_THEIRS] = bytes(theirs)
+            return False
+        told = machine.sealed.pop(_THEIRS)
+        if len(theirs) != _NONCE or not hmac.compare_digest(
+            self._proof(machine, not machine.first, bytes(theirs)), told
+        ):
             raise FailedMac(
                 "open",
                 f"what {machine.other} opened is not what was shared: {machine.other} or the dealer"
                 " lied",
                 who=(machine.other, "dealer"),
             )
+        values, _ = machine.unchecked
         machine.unchecked = None
         machine.public[self.what] = values
         return True
 
-    def _proof(self, machine: Machine, first: bool, off: U64) -> bytes:
+    def _proof(self, machine: TwoPartyMachine, first: bool, nonce: bytes) -> bytes:
+        if machine.unchecked is None:
+            raise Malformed("it is out of order")
+        off = machine.unchecked[1]
+        words = off if machine.first else np.uint64(0) - off
         label = machine.names[not first].encode()
         told = b"privfl/1/mpc/opened/" + machine.tag + label + b"/" + self.what.name.encode()
-        body = machine.frame.to_bytes(4, "little") + off.astype("<u8", copy=False).tobytes()
+        body = machine.at.to_bytes(4, "little") + nonce + words.astype("<u8", copy=False).tobytes()
         return hashlib.sha256(told + body).digest()

@@ -56,8 +56,8 @@ class Authenticated:
 
 Register = Shared | SharedBits | Known | Authenticated
 
-M = TypeVar("M", bound="Machine")
-M_contra = TypeVar("M_contra", bound="Machine", contravariant=True)
+M = TypeVar("M", bound="TwoPartyMachine")
+M_contra = TypeVar("M_contra", bound="TwoPartyMachine", contravariant=True)
 
 
 @runtime_checkable
@@ -94,7 +94,7 @@ Step = Local[M] | Exchange[M]
 
 
 @dataclass(repr=False, kw_only=True)
-class Machine(KeepsSecrets):
+class TwoPartyMachine(KeepsSecrets):
     """One of the two parties: its shares, what both know, and where it is in the program.
 
     ``shares`` are the own ones, ``public`` what both know: a shared register's name there is what
@@ -173,7 +173,7 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
     return out
 
 
-def _receive(machine: Machine, mail: Buffer | None) -> None:
+def _receive(machine: TwoPartyMachine, mail: Buffer | None) -> None:
     for frame, body in frames_in(b"" if mail is None else mail):
         if machine.frame <= frame < machine.frame + _PENDING:  # an earlier one is a duplicate
             machine.inbox.setdefault(frame, bytes(body))

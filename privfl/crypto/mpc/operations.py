@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.crypto.mpc.comparison import SignBits
-from privfl.crypto.mpc.machine import Machine, Shared, SharedBits
+from privfl.crypto.mpc.machine import Shared, SharedBits, TwoPartyMachine
 from privfl.crypto.mpc.preprocessing import ONE
 from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.crypto.primitives.fields import Malformed
@@ -21,11 +21,11 @@ class Open:
 
     what: Shared
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own share, reduced to the ring: bits above it would tell more than the value."""
         return pack(machine.shares[self.what].reshape(-1), machine.ring)
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Add the other's."""
         mine = machine.shares[self.what]
         other = unpack(theirs, machine.ring, mine.size).reshape(mine.shape)
@@ -39,11 +39,11 @@ class OpenToFirst:
 
     what: Shared
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The second party's share, or nothing."""
         return b"" if machine.first else pack(machine.shares[self.what].reshape(-1), machine.ring)
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Add it."""
         if machine.first:
             Open(self.what).hear(machine, theirs)
@@ -58,11 +58,11 @@ class OpenBits:
 
     what: SharedBits
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own share, a bit a value."""
         return np.packbits(machine.shares[self.what].astype(np.uint8), bitorder="little").tobytes()
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Combine it with the other's."""
         mine = machine.shares[self.what]
         if len(theirs) != -(-mine.size // 8):
@@ -81,7 +81,7 @@ class Negative:
     of: Shared
     into: SharedBits
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own message of the comparison's next round."""
         if machine.comparing is None:
             share = machine.shares[self.of].reshape(-1) << np.uint64(64 - machine.ring)
@@ -90,7 +90,7 @@ class Negative:
             )
         return machine.comparing.send()
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """One round further."""
         comparison = machine.comparing
         if comparison is None:
@@ -113,13 +113,13 @@ class ToNumbers:
     of: SharedBits
     into: Shared
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own share of the masked bits."""
         bits = machine.shares[self.of]
         machine.dabits = machine.preprocessing.dabits(len(bits))
         return np.packbits(machine.dabits.mask(bits).astype(np.uint8), bitorder="little").tobytes()
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Take the masks off."""
         bits, dabits = machine.shares[self.of], machine.dabits
         if dabits is None or len(theirs) != -(-len(bits) // 8):
@@ -143,14 +143,14 @@ class Multiply:
     into: Shared
     whole: bool = False
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own shares of the masked factors."""
         left, right = machine.shares[self.left].reshape(-1), machine.shares[self.right].reshape(-1)
         machine.triple = machine.preprocessing.triple(len(left))
         machine.masked = machine.triple.mask(left, right)
         return pack(np.concatenate(machine.masked), self._ring(machine))
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """Open them and multiply."""
         if machine.triple is None or machine.masked is None:
             raise Malformed("it is out of order")
@@ -163,7 +163,7 @@ class Multiply:
         machine.triple = machine.masked = None
         return True
 
-    def _ring(self, machine: Machine) -> int:
+    def _ring(self, machine: TwoPartyMachine) -> int:
         return 64 if self.whole else machine.ring
 
 
@@ -176,7 +176,7 @@ class AllOf:
     of: SharedBits
     into: SharedBits
 
-    def say(self, machine: Machine) -> bytes:
+    def say(self, machine: TwoPartyMachine) -> bytes:
         """The own shares of the masked operands of one level."""
         if self.into not in machine.shares:
             bits = machine.shares[self.of].astype(np.uint8)
@@ -188,7 +188,7 @@ class AllOf:
         machine.folding = dealt
         return b"".join(part.astype("<u8", copy=False).tobytes() for part in machine.masked)
 
-    def hear(self, machine: Machine, theirs: memoryview) -> bool:
+    def hear(self, machine: TwoPartyMachine, theirs: memoryview) -> bool:
         """One level further."""
         dealt = machine.folding
         if dealt is None or machine.masked is None:

@@ -68,6 +68,12 @@ class Backend(Protocol):
         """
         ...
 
+    def seal_into(
+        self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes, out: memoryview
+    ) -> None:
+        """The same, written to ``out``, which is 16 bytes longer than ``plain``."""
+        ...
+
     def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """The plaintext, or None where key, nonce, ``bound`` or a byte is not what was sealed."""
         ...

@@ -90,6 +90,15 @@ class Pycryptodome:
         body, tag = cipher.encrypt_and_digest(plain)
         return bytes(body + tag)
 
+    def seal_into(
+        self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes, out: memoryview
+    ) -> None:
+        """As `Backend` says."""
+        cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
+        cipher.update(bound)
+        cipher.encrypt(plain, output=out[: len(plain)])
+        out[len(plain) :] = cipher.digest()
+
     def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """As `Backend` says."""
         cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)

@@ -49,6 +49,10 @@ class BoxKey(KeepsSecrets):
         """Ciphertext and tag; ``context`` is authenticated."""
         return library.seal(self._key(context), _NONCE, plain, context)
 
+    def seal_into(self, plain: Buffer, context: bytes, library: Backend, out: memoryview) -> None:
+        """The same, written to ``out``."""
+        library.seal_into(self._key(context), _NONCE, plain, context, out)
+
     def unseal(self, sealed: Buffer, context: bytes, library: Backend) -> bytes | None:
         """What `seal` sealed in this context, or None."""
         return library.unseal(self._key(context), _NONCE, sealed, context)
@@ -71,6 +75,19 @@ def seal_box(to: bytes, plain: Buffer, context: bytes, library: Backend) -> byte
     """
     key = BoxKey.fresh(to, library)
     return key.public + key.seal(plain, context, library)
+
+
+def seal_box_into(
+    to: bytes, plain: Buffer, context: bytes, library: Backend, out: memoryview
+) -> None:
+    """`seal_box`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
+
+    Raises:
+        ValueError: the receiver's key is a point of small order.
+    """
+    key = BoxKey.fresh(to, library)
+    out[:32] = key.public
+    key.seal_into(plain, context, library, out[32:])
 
 
 def open_box(

@@ -45,7 +45,7 @@ from privfl.crypto.secagg.parameters import (
     quorum_of,
     unit_l2,
 )
-from privfl.crypto.secagg.replay import Known
+from privfl.crypto.secagg.replay import KnownAhead
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
 
@@ -173,12 +173,12 @@ class SecAgg(SecAggSettings):
         if self.fidelity == "ideal":
             return ideal.decode(self, received, members)
         colluding = [member.kept for member in members.values() if isinstance(member, SecAggClient)]
-        known = Known()
+        known = KnownAhead()
         for member in members.values():
             if isinstance(member, SecAggClient):
                 known = replace(known, directory=member.directory)
             elif isinstance(member, SecAggServer):
-                known = Known(member.directory, member.began, member.forgot)
+                known = KnownAhead(member.directory, member.began, member.forgot)
                 break
         return SecAggCoalitionView.of(self, received, colluding, known).opened()
 

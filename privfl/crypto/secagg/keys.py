@@ -7,12 +7,23 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.primitives import Backend, derive
 from privfl.crypto.sharing import shamir
 
 Agreement = Callable[[bytes], bytes]
+Secret: TypeAlias = Literal["seed", "key"]
+Statement: TypeAlias = Literal["masked", "survivors"]
+_DEALT: Mapping[Secret, bytes] = {
+    "seed": b"privfl/1/secagg/dealt seed",
+    "key": b"privfl/1/secagg/dealt key",
+}
+_SAID: Mapping[Statement, bytes] = {
+    "masked": b"privfl/1/secagg/masked",
+    "survivors": b"privfl/1/secagg/survivors",
+}
 SIGNATURE = 64
 WORD = 8
 """Bytes of what one client says to another so that the server cannot forge it: it has one guess at
@@ -75,13 +86,12 @@ def commitment(tag: bytes, position: int, b: bytes) -> bytes:
     ).digest()
 
 
-def dealt(tag: bytes, owner: int, holder: int, what: str, share: bytes) -> bytes:
+def dealt(tag: bytes, owner: int, holder: int, what: Secret, share: bytes) -> bytes:
     """Binds a client to a share that it deals, in the server's sight: a holder that shows another
     is convicted, and a share that is this one and off the polynomial convicts its dealer.
     """
-    label = f"privfl/1/secagg/dealt {what}".encode() + tag
     ends = owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
-    return hashlib.sha256(label + ends + share).digest()[:DEALT]
+    return hashlib.sha256(_DEALT[what] + tag + ends + share).digest()[:DEALT]
 
 
 def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
@@ -107,10 +117,10 @@ def box_key(root: bytes, sender: int, receiver: int) -> bytes:
     return hmac.digest(root, b"privfl/1/secagg/box" + ends, "sha256")
 
 
-def said(root: bytes, what: str, sender: int, statement: bytes) -> bytes:
+def said(root: bytes, what: Statement, sender: int, statement: bytes) -> bytes:
     """One of two clients' word to the other [WORD bytes]: HMAC-SHA256, cut."""
-    label = f"privfl/1/secagg/{what}".encode() + sender.to_bytes(4, "little")
-    return hmac.digest(root, label + statement, "sha256")[:WORD]
+    spoken = _SAID[what] + sender.to_bytes(4, "little") + statement
+    return hmac.digest(root, spoken, "sha256")[:WORD]
 
 
 def pair_seed(shared: bytes, tag: bytes, a: int, b: int) -> bytes:

@@ -12,7 +12,7 @@ from privfl.core import Buffer, KeepsSecrets, KnownKeys, PartyKeys, client_party
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, BackendName, backend
 from privfl.crypto.secagg import keys
-from privfl.crypto.secagg.keys import Agreement, RoundKeys
+from privfl.crypto.secagg.keys import Agreement, RoundKeys, Statement
 from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.sharing import shamir
 
@@ -136,7 +136,7 @@ class Pairs(KeepsSecrets):
             for other in others
         }
 
-    def say(self, what: str, others: Iterable[int], statement: bytes) -> dict[int, Buffer]:
+    def say(self, what: Statement, others: Iterable[int], statement: bytes) -> dict[int, Buffer]:
         """The same words to each of these others, as only the two could say them."""
         return {
             other: keys.said(self.roots[other], what, self.position, statement)
@@ -144,7 +144,7 @@ class Pairs(KeepsSecrets):
             if other in self.roots
         }
 
-    def heard(self, what: str, other: int, statement: bytes, word: Buffer) -> bool:
+    def heard(self, what: Statement, other: int, statement: bytes, word: Buffer) -> bool:
         """Whether the other said this to this client."""
         root = self.roots.get(other)
         return root is not None and hmac.compare_digest(

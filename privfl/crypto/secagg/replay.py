@@ -47,7 +47,7 @@ class NoDirectory:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAhead:
     """What who looks at a server's mail knows beside it: the directory, where one of its parties
     has one, and the keys that came ahead of their round and whose, by the round's tag and place;
     ``forgot``: tags of rounds whose keys it knew once.
@@ -59,7 +59,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldOfKeys:
     """What the mail that clients of one round were handed says of whom the server took keys of:
     to whom it ``wrote`` of keys, and whose ``keys``, by place. ``clients``: whose mail was seen.
     """
@@ -69,7 +69,7 @@ class Told:
     keys: Mapping[int, bytes]
 
     @classmethod
-    def of(cls, received: Received, tag: bytes, now: SecAggParameters) -> Told:
+    def of(cls, received: Received, tag: bytes, now: SecAggParameters) -> ToldOfKeys:
         """Read it off; what is malformed says nothing."""
         clients = frozenset(who for who in received if client_of(who) is not None)
         wrote: set[PartyId] = set()
@@ -159,8 +159,8 @@ def replayed(
     plan: RoundPlan,
     facts: bytes,
     mails: Sequence[Mail],
-    known: Known,
-    told: Told,
+    known: KnownAhead,
+    told: ToldOfKeys,
 ) -> SecAggServerParty:
     """The honest server's party, before it is handed this mail.
 

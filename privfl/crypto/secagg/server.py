@@ -246,9 +246,10 @@ class SecAggServerParty(KeepsSecrets):
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
-        for what, shares in (("seed", seeds), ("key", gone)):
-            for owner, share in shares.items():
-                self._dealt(owner, position, what, bytes(share))
+        for owner, share in seeds.items():
+            self._dealt(owner, position, "seed", bytes(share))
+        for owner, share in gone.items():
+            self._dealt(owner, position, "key", bytes(share))
         for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
             for owner, share in shares.items():
                 known.setdefault(owner, {})[position + 1] = shamir.from_bytes(share)
@@ -256,7 +257,7 @@ class SecAggServerParty(KeepsSecrets):
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
 
-    def _dealt(self, owner: int, holder: int, what: str, share: bytes) -> None:
+    def _dealt(self, owner: int, holder: int, what: keys.Secret, share: bytes) -> None:
         """Refuse a share that its owner did not deal to its holder.
 
         Raises:

@@ -28,12 +28,12 @@ from privfl.crypto.ring import RINGS, lift
 from privfl.crypto.secagg import keys, wire
 from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
-from privfl.crypto.secagg.replay import Known, Told, replayed, rounds_in
+from privfl.crypto.secagg.replay import KnownAhead, ToldOfKeys, replayed, rounds_in
 from privfl.crypto.secagg.unmask import Unmasking
 from privfl.crypto.sharing import shamir
 
 Kept = Mapping[bytes, Pairs]
-NOTHING = Known()
+NOTHING = KnownAhead()
 
 
 @dataclass(repr=False)
@@ -44,7 +44,7 @@ class SecAggCoalitionView(KeepsSecrets):
 
     settings: SecAggSettings
     members: Sequence[Kept]
-    known: Known = NOTHING
+    known: KnownAhead = NOTHING
     tag: bytes = b""
     plan: RoundPlan | None = None
     ring: int = 32
@@ -63,7 +63,7 @@ class SecAggCoalitionView(KeepsSecrets):
         settings: SecAggSettings,
         received: Received,
         members: Sequence[Kept],
-        known: Known = NOTHING,
+        known: KnownAhead = NOTHING,
     ) -> SecAggCoalitionView:
         """Replay the server's mail: as the round that most of its senders were in, and where two
         claim one place in the cohort, with the one in it with whom more can be read.
@@ -106,7 +106,7 @@ class SecAggCoalitionView(KeepsSecrets):
             raise Malformed("vectors that nobody sent: no more is kept free than came")
         self.plan = plan
         now = SecAggParameters(self.tag, plan.n, degree, 2, self.ring, length, self.settings.active)
-        told = Told.of(received, self.tag, now)
+        told = ToldOfKeys.of(received, self.tag, now)
         party = replayed(self.settings, now, plan, facts, mails, self.known, told)
         for mail in mails:
             before = frozenset(party.summed)

@@ -98,7 +98,9 @@ def from_bytes(raw: bytes | memoryview) -> int:
 
 def in_range(raw: bytes | memoryview) -> bool:
     """Whether these bytes are an element."""
-    return len(raw) == SIZE and int.from_bytes(raw, "little") < P
+    if len(raw) != SIZE:
+        return False
+    return raw[-1] < 0x7F or int.from_bytes(raw, "little") < P
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import dealt_flips
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rows import SeedRows, Veil, blinds, dealt, tag_key
+from privfl.hybrid.two_server.rows import SeedRows, Veil, blinds, dealt, tag_keys
 from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
 
 
@@ -57,12 +57,12 @@ class Dealer(KeepsSecrets):
         )
         preprocessing = first_preprocessing(first, demand, now.library)
         theirs = derived_words(own, "weights", demand.weights, now.library)
+        none: U64 = np.zeros(0, dtype=np.uint64)
         if now.signs:
-            none: U64 = np.zeros(0, dtype=np.uint64)
             words = correct(preprocessing, own, demand, now.library, none, none)
             words += dealt_flips(now, first, own, len(members), preprocessing.weights + theirs)
         else:
-            key = tag_key(first, now.length if self.recipe.tagged else 0, now.library)
+            key = tag_keys(now, first)[0] if self.recipe.tagged else none
             inner, vector, tags = dealt(
                 now, SeedRows(seeds), Veil(first), preprocessing.weights, theirs, key
             )
@@ -70,7 +70,7 @@ class Dealer(KeepsSecrets):
         self.heard = {}
         out: dict[PartyId, Buffer] = {"server/1": now.write(DEALT, 0, seal_dealt(now, own, words))}
         if self.recipe.tagged:
-            hidden = tags + blinds(own, len(members), now.library)
+            hidden = tags + blinds(now, own, len(members))[0]
             out["server"] = now.write(DEALT, 0, seal_dealt(now, first, pack(hidden, 64)))
         return out
 

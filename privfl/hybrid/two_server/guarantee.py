@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
+from privfl.hybrid.two_server.fixed_lies import enforced_lies
 from privfl.hybrid.two_server.lies import (
     brings_one_near,
     deals_falsely,
     reads_a_weighted_row,
     tells_signs_apart,
 )
-from privfl.hybrid.two_server.malicious.lies import enforced_lies
 from privfl.hybrid.two_server.parameters import SERVERS
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rules import SignsOnShares

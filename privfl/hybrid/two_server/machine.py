@@ -17,14 +17,14 @@ from privfl.crypto import mpc
 from privfl.crypto.mpc.machine import advance
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
-from privfl.hybrid.two_server.malicious.rows import Fixed
+from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
-from privfl.hybrid.two_server.rows import Blocks, Veil
+from privfl.hybrid.two_server.rows import RowBlocks, Veil
 
 
 @dataclass(repr=False, kw_only=True)
-class Machine(mpc.Machine):
+class Machine(mpc.TwoPartyMachine):
     """One of the two servers.
 
     ``disclosed`` is what the report must name, ``valid`` are the rows that passed the checks, by
@@ -32,13 +32,14 @@ class Machine(mpc.Machine):
     ``unit``. ``bits`` are rows of signs, where there are any, ``flips`` the dealt bits that hide
     them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
     know the second's share of the sum by, ``memory`` what its member keeps of the direction's
-    doing. ``fixed`` is what there is where clients fix their rows.
+    doing. ``fixed`` is what there is where clients fix their rows; ``unproved`` counts those that
+    were refused though nothing proved them wrong: the other server may have lied.
     """
 
     now: TwoServerParameters
     positions: tuple[int, ...]
     program: Sequence[Step]
-    rows: Blocks
+    rows: RowBlocks
     veil: Veil | None = None
     key: bytes = b""
     opened: bytes = b""
@@ -57,6 +58,7 @@ class Machine(mpc.Machine):
     flips: Flips | None = None
     flipped: Bits | None = None
     fixed: Fixed | None = None
+    unproved: int = 0
 
     def surveyed(self, shares: dict[mpc.Shared, U64]) -> None:
         """Begin with the own half of the survey, and the dealer's share of the inner products."""

@@ -220,10 +220,11 @@ class SecondMember(KeepsSecrets):
         recipe, now = self.channel.recipe, self.channel.round(plan)
         if why := self.entered.why_not(plan):
             raise StageAbort("enter", why, "server")
+        fresh = all(known.plan.number == plan.number for known in self.rounds.values())
         self.rounds[now.tag] = now
         dealer = _boxes(self.directory, "dealer")
         if now.malicious:
-            return FixedSecondServer(now, recipe, self.identity, dealer, self.ending)
+            return FixedSecondServer(now, recipe, self.identity, dealer, self.ending, fresh)
         return SecondServer(now, recipe, self.identity, dealer)
 
 

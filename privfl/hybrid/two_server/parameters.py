@@ -125,6 +125,11 @@ class TwoServerParameters(FramedRound):
         return self.plan.d + self.weighted
 
     @property
+    def sum_tags(self) -> int:
+        """How many keys tag a row's mask for the sum under public weights."""
+        return 2 if self.malicious else 1
+
+    @property
     def words(self) -> int:
         """Words of a contribution: where rows are fixed, its squared norm comes last."""
         return self.length + self.malicious

@@ -15,8 +15,8 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import LARGEST_RING
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
+from privfl.hybrid.two_server.fixed_dealing import Extent
 from privfl.hybrid.two_server.machine import Step
-from privfl.hybrid.two_server.malicious.dealing import Extent
 from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
 from privfl.hybrid.two_server.public_sum import PublicSum
 from privfl.hybrid.two_server.registers import SUM
@@ -64,11 +64,15 @@ class Recipe:
     def extent(self, now: TwoServerParameters, n: int) -> Extent:
         """What n fixed rows take of the dealer."""
         traits, scored = self.traits, self.rule.reveal == "scores"
+        decided = traits.directed and not scored
         return Extent(
             n=n,
-            products=now.rows + traits.directed,
-            compared=now.rows + 1 + now.weighted,
-            scores=(1 + traits.directed) if scored else 0,
+            products=now.rows + traits.directed + n * traits.gram,
+            compared=now.rows + 1 + now.weighted + decided,
+            decided=decided,
+            hidden=traits.hidden,
+            scores=(1 + traits.directed) if scored and not traits.gram else 0,
+            pairs=n * n if traits.gram else 0,
             tagged=self.tagged,
         )
 

@@ -19,7 +19,7 @@ from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.digits import gram, product, split, times, weighed
 from privfl.crypto.mpc.preprocessing import derived_words
 from privfl.crypto.mpc.words import I64, U64, draw, pack, packed_size, stream, unpack
-from privfl.crypto.primitives import Backend, derive
+from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.registers import CLAIMED, DOTS, INNER, TESTS
@@ -43,7 +43,7 @@ def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
 
 
 @runtime_checkable
-class Blocks(Protocol):
+class RowBlocks(Protocol):
     """Rows that are handed out block by block."""
 
     def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
@@ -145,8 +145,13 @@ class Survey(KeepsSecrets):
         self._coins = stream(self.coin, now.library)
         more = 0 if self.direction is None else DIRECTION_DIGITS
         self._parts = np.zeros((now.rows + more, now.digits * n), dtype=np.int64)
-        self.inner: U64 = np.zeros((n, n) if now.gram else n, dtype=np.uint64)
+        self.inner: U64 = np.zeros((n, n) if self.all_pairs else n, dtype=np.uint64)
         self.weight: U64 = np.zeros(n, dtype=np.uint64)
+
+    @property
+    def all_pairs(self) -> bool:
+        """Whether rows are multiplied with all others here: fixed rows are not."""
+        return self.now.gram and not self.now.malicious
 
     def take(self, start: int, stop: int, block: U64) -> Int8[Tensor, "digits n width"] | None:
         """One block of the rows; its digits, or None where it is the weights."""
@@ -156,7 +161,7 @@ class Survey(KeepsSecrets):
             return None
         digits, left = split(block, now.digits), self._left(start, stop)
         self._parts += product(left, digits.reshape(now.digits * self.n, stop - start)).numpy()
-        if now.gram:
+        if self.all_pairs:
             self.inner += gram(digits)
         else:
             self.inner += np.einsum("nd,nd->n", block, block)
@@ -298,14 +303,18 @@ def dealt(
     return inner.reshape(-1), vector, tags
 
 
-def tag_key(seed: bytes, length: int, library: Backend) -> U64:
-    """The key, from the first server's seed, under which the dealer tags the masks."""
-    return derived_words(seed, "tag key", length, library)
+def tag_keys(now: TwoServerParameters, seed: bytes) -> U64:
+    """The keys [sum_tags, length], from the first server's seed, under which the dealer tags the
+    masks.
+    """
+    shape = (now.sum_tags, now.length)
+    return derived_words(seed, "tag key", shape[0] * shape[1], now.library).reshape(shape)
 
 
-def blinds(seed: bytes, n: int, library: Backend) -> U64:
-    """What hides the tags of n rows from the first server, from the second's seed."""
-    return derived_words(seed, "tag blinds", n, library)
+def blinds(now: TwoServerParameters, seed: bytes, n: int) -> U64:
+    """What hides the tags of n rows [sum_tags, n] from the first server, from the second's seed."""
+    words = derived_words(seed, "tag blinds", now.sum_tags * n, now.library)
+    return words.reshape(now.sum_tags, n)
 
 
 def combined(weights: U64, block: U64) -> U64:
@@ -314,7 +323,7 @@ def combined(weights: U64, block: U64) -> U64:
     return out
 
 
-def row_sum(now: TwoServerParameters, rows: Blocks, weights: U64) -> U64:
+def row_sum(now: TwoServerParameters, rows: RowBlocks, weights: U64) -> U64:
     """The products weights^T rows over all words that are summed, modulo 2^64 whatever the
     ring.
     """

@@ -185,12 +185,26 @@ def checked_direction(
 
     Raises:
         Malformed: it is none, or this rule has none.
-        StageAbort: it would tell a coordinate of every client.
+        StageAbort: it would tell a coordinate of every client, or products with it could leave the
+            ring.
     """
     told, direction = read_direction(head, now.plan.d)
     if told != NOBODY and not recipe.traits.directed:
         raise Malformed("a direction for a rule that has none")
-    if direction is not None and not now.signs and np.count_nonzero(direction.values) < 2:
+    if told == UNKNOWN and not recipe.traits.late:
+        why = (
+            "the server says that it knows no reference yet, and this rule's is known in any round"
+        )
+        raise StageAbort("agree", why, "server")
+    if direction is None or now.signs:
+        return told, direction
+    if np.linalg.norm(direction.values.astype(np.float64)) > now.steep:
+        why = (
+            "the server's reference is longer than any, and products with it would be of its"
+            " remainders"
+        )
+        raise StageAbort("agree", why, "server")
+    if np.count_nonzero(direction.values) < 2:
         why = (
             "the server's reference has a single coordinate, and comparing with it would tell"
             " that coordinate of every client"

@@ -14,7 +14,7 @@ from privfl.crypto.mpc.words import pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
-from privfl.hybrid.two_server.rows import blinds, tag_key
+from privfl.hybrid.two_server.rows import blinds, combined, tag_keys
 
 _SENT = Shared("sent sum")
 """The second server's share and its blinds, as the first got them."""
@@ -29,6 +29,7 @@ class OpenTagged:
     b_i for a key that the second does not know, and the second knows b_i: it sends sum w_i b_i
     along. A share that is off by e passes with the chance of <key, e> being what it guesses: 2^-(64
     - v), where 2^v divides e; v is small, because sums far out of their range are refused as well.
+    Where a server may lie there are two keys (`TwoServerParameters.sum_tags`).
     """
 
     def say(self, machine: Machine) -> bytes:
@@ -36,9 +37,7 @@ class OpenTagged:
         if machine.first:
             return b""
         total, weights = machine.shares[SUM], machine.public[WEIGHTS]
-        blind = (weights * blinds(machine.seed, machine.n, machine.now.library)).sum(
-            keepdims=True, dtype=np.uint64
-        )
+        blind = combined(weights, blinds(machine.now, machine.seed, machine.n).T)
         return pack(np.concatenate([total, blind]), 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -47,9 +46,10 @@ class OpenTagged:
             if theirs:
                 raise Malformed("a share where none was asked for")
             return True
-        words = unpack(theirs, 64, machine.now.length + 1)
+        now = machine.now
+        words = unpack(theirs, 64, now.length + now.sum_tags)
         machine.shares[_SENT] = words
-        machine.public[SUM] = machine.shares[SUM] + words[:-1]
+        machine.public[SUM] = machine.shares[SUM] + words[: now.length]
         return True
 
 
@@ -61,12 +61,9 @@ def check_tags(machine: Machine) -> None:
     """
     now, claimed, weights = machine.now, machine.shares[_SENT], machine.public[WEIGHTS]
     tags = np.zeros(0, dtype=np.uint64) if machine.tags is None else machine.tags
-    key = tag_key(machine.seed, now.length, now.library)
-    off = (
-        (key * claimed[:-1]).sum(keepdims=True, dtype=np.uint64)
-        + claimed[-1:]
-        - (weights * tags).sum(keepdims=True, dtype=np.uint64)
-    )
+    sent, blind = claimed[: now.length], claimed[now.length :]
+    off = combined(sent, tag_keys(now, machine.seed).T) + blind
+    off -= combined(weights, tags.reshape(now.sum_tags, -1).T)
     most = now.longest * min(int(weights.sum(dtype=np.uint64)), machine.n * (now.fine + 1))
     if off.any() or int(np.abs(signed(machine.public[SUM], now.ring)).max()) > most:
         raise FailedMac(  # a dealer that tags other masks looks the same

@@ -59,9 +59,16 @@ class OneTimeRLWE(OneTimeSettings):
     ``holders`` decryptors that have two overlapping sums opened, and what the sum itself tells.
     Unaudited, and not constant-time.
 
+    ``committee="clients"``: no helpers; in the set-up the clients draw ``holders`` of themselves by
+    a coin that nobody steers, and a client that is drawn is a decryptor for the session. A round is
+    three exchanges, in which clients that are not drawn speak once, and any client may leave at any
+    time as long as ``threshold`` of the drawn ones stay. Rounds have to ask those who took part in
+    the set-up. ``guarantee`` says how likely the draw falls on too many corrupt clients: with 32
+    drawn of 1,000, a threshold of 24 and 5 % corrupt 2^-42 for two overlapping sums.
+
     Args:
         bits: of one value, sign included.
-        holders: how many decryptors there are, 2 to 9.
+        holders: how many decryptors there are, 2 to 9; 2 to 40 clients.
         threshold: how many of them open a sum, more than half.
         corrupt: the fraction of the cohort that may collude: sums of fewer than 2 more stay closed.
         min_clients: sums of fewer stay closed as well; None: of fewer than half of the cohort.
@@ -69,6 +76,7 @@ class OneTimeRLWE(OneTimeSettings):
             ``"gaussian"`` (discrete, deviation 6.4) the theorem holds by which the sum of the keys
             may be shown, and a sum fails with probability 2^-57 a coefficient.
         rounding: as in `FixedPoint`.
+        committee: who the decryptors are: ``"helpers"``, or ``"clients"`` that are drawn.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, fewer clients than a sum
@@ -100,11 +108,15 @@ class OneTimeRLWE(OneTimeSettings):
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:
-        """The decryptors."""
+        """The decryptors, where they are no clients."""
         return self.decryptors
 
     def key_holders(self, cohort: Collection[ClientId]) -> Collection[PartyId]:
-        """The smallest coalition whose shares give everybody's key."""
+        """The smallest coalition whose shares give everybody's key; of clients that are drawn, as
+        many of the cohort.
+        """
+        if self.committee == "clients":
+            return tuple(client_party(client) for client in sorted(cohort)[: self.threshold])
         return self.decryptors[: self.threshold]
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> OneTimeClient:

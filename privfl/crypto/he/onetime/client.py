@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from privfl.core import Abort, Bounded, KeepsSecrets, KnownKeys, Mail, PartyKeys, RoundPlan
 from privfl.crypto.he.onetime.dealing import Dealing
-from privfl.crypto.he.onetime.message import dealt_message, dealt_parts
+from privfl.crypto.he.onetime.message import BOXES, dealt_message, dealt_parts
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.set_up import Occasions
+from privfl.crypto.he.wire import RoomInFrame
+from privfl.crypto.primitives.sealed_box import OVERHEAD
 
 
 class OneTimeClientParty(KeepsSecrets):
@@ -49,5 +51,9 @@ class OneTimeClientParty(KeepsSecrets):
         short = ShortStream(settings.secrets).take(1)[0]
         body = encrypted(numbers, short, settings.secrets, topic, layout)
         dealt = Dealing(short, settings.threshold)
-        parts = dealt_parts(dealt, body, topic, who, self.occasions.heard, self.directory)
-        return {"server": dealt_message(self.identity, topic, parts).to_bytes()}
+        heard, frame = (
+            self.occasions.heard,
+            RoomInFrame(BOXES + settings.holders, len(body) + OVERHEAD),
+        )
+        parts = dealt_parts(dealt, body, topic, who, heard, self.directory, frame.first)
+        return {"server": dealt_message(self.identity, topic, parts).framed(frame)}

@@ -28,6 +28,7 @@ from privfl.crypto.he.onetime import dealing, message, view
 from privfl.crypto.he.onetime.client import OneTimeClientParty
 from privfl.crypto.he.onetime.dealing import Dealing, Values
 from privfl.crypto.he.onetime.decryptor import OneTimeDecryptorParty
+from privfl.crypto.he.onetime.drawn import DrawnClientParty
 from privfl.crypto.he.onetime.message import CHECKED, OPEN, id_of, ids_bytes
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
@@ -36,12 +37,16 @@ from privfl.crypto.he.wire import SignedMessage, unsealed
 
 
 def _decryptor(party: Party) -> OneTimeDecryptorParty:
+    if isinstance(party, DrawnClientParty) and party.decryptor is not None:
+        return party.decryptor
     if not isinstance(party, OneTimeDecryptorParty):
         raise ConfigError(f"{type(party).__name__} is no decryptor of one-time-pad RLWE.")
     return party
 
 
 def _client(party: Party) -> OneTimeClientParty:
+    if isinstance(party, DrawnClientParty):
+        return party.client
     if not isinstance(party, OneTimeClientParty):
         raise ConfigError(f"{type(party).__name__} is no client of one-time-pad RLWE.")
     return party
@@ -68,7 +73,7 @@ class AnswersAnother(KeepsSecrets):
             share = dealing.from_bytes(honest.good[name], (N,))
             moved = np.eye(1, N, dtype=np.int64)[0] if self.error is None else self.error
             honest.good[name] = dealing.to_bytes((share + moved) % P)
-        return honest.step(mail)
+        return self.honest.step(mail)
 
 
 @dataclass(repr=False)
@@ -81,7 +86,7 @@ class TurnsDown(KeepsSecrets):
         """What the honest decryptor says, of fewer clients."""
         honest = _decryptor(self.honest)
         before = honest.good
-        out = honest.step(mail)
+        out = self.honest.step(mail)
         if before is not None or honest.good is None:
             return out
         few = list(honest.good)[: honest.settings.quorum(honest.plan.n)]
@@ -104,18 +109,19 @@ class Bent(Dealing):
 @dataclass(repr=False)
 class DealsBadly(KeepsSecrets):
     """A client whose dealing is ``kind``'s, and whose contribution is encrypted under another key
-    where ``other_key`` is set.
+    where ``other_key`` is set; ``whole`` is the party that it is part of.
     """
 
     honest: OneTimeClientParty
     kind: type[Dealing] = Dealing
     other_key: bool = False
+    whole: Party | None = None
 
     def step(self, mail: Mail) -> Mail:
         """One message, as the honest client's."""
         honest = self.honest
         if honest.update is None:
-            return {}
+            return {} if self.whole is None else self.whole.step(mail)
         update, honest.update = honest.update, None
         return {"server": self._message(update)}
 
@@ -136,12 +142,12 @@ class DealsBadly(KeepsSecrets):
 
 def deals_on_no_polynomial(party: Party) -> Party:
     """A client as `DealsBadly` with `Bent` shares."""
-    return DealsBadly(_client(party), Bent)
+    return DealsBadly(_client(party), Bent, whole=party)
 
 
 def encrypts_under_another_key(party: Party) -> Party:
     """A client whose contribution does not fit its dealing."""
-    return DealsBadly(_client(party), other_key=True)
+    return DealsBadly(_client(party), other_key=True, whole=party)
 
 
 # ---- two sums of one round

@@ -19,7 +19,7 @@ from hmac import compare_digest
 from privfl.core import Abort, Buffer, KnownKeys, PartyId, PartyKeys
 from privfl.crypto.he.onetime import dealing
 from privfl.crypto.he.onetime.dealing import REPS, ROWS, Dealing, Values
-from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, seal, unsealed
+from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, seal, seal_into, unsealed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
 
 DEALT, CHECKED, OPEN, SHARE = b"DEAL", b"CHCK", b"ASK ", b"SHAR"
@@ -42,9 +42,11 @@ def dealt_parts(
     sender: PartyId,
     occasions: Mapping[PartyId, bytes],
     directory: KnownKeys,
+    room: memoryview | None = None,
 ) -> tuple[Buffer, ...]:
     """The parts of a client's message: contribution, proof, boxes. ``occasions``: what every
     decryptor drew for this session, empty where it was not heard, and then its box is empty too.
+    ``room``: where the contribution's box is to lie.
 
     Raises:
         Abort: the directory knows no box of the server, or of a decryptor that was heard.
@@ -52,7 +54,8 @@ def dealt_parts(
     servers = directory.boxes("server")
     if not servers:
         raise Abort(f"{sender} sends nothing: the directory knows no box of the server")
-    contribution = seal(servers[-1], body, contribution_purpose(topic, sender))
+    contribution = memoryview(bytearray(len(body) + OVERHEAD)) if room is None else room
+    seal_into(servers[-1], body, contribution_purpose(topic, sender), contribution)
     plains = [
         secrets.token_bytes(SALT) + dealing.to_bytes(dealt.share(1 + j))
         for j in range(len(occasions))

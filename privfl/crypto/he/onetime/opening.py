@@ -17,6 +17,7 @@ a holder that is off is named together with what would clear it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,6 +26,12 @@ import numpy as np
 
 from privfl.crypto.he.onetime.dealing import Values, centred, interpolated
 from privfl.crypto.he.onetime.pad import Sum
+from privfl.crypto.he.onetime.parameters import P
+from privfl.crypto.sharing.decoding import decoded, value
+
+FEW = 9
+"""As many decryptors have so few groups that all are tried."""
+_MIXES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,46 @@ def solve(
     """The sum of the one-time keys from answers [N] by point; None where no ``threshold`` of them
     give one. ``reach``: how long it can be; ``right``: whether it fits the running sum.
     """
+    if len(answers) > FEW:
+        return _corrected(answers, threshold, reach, right)
     for group in combinations(sorted(answers), threshold):
         some = {point: answers[point] for point in group}
         short = centred(interpolated(some, 0))
         if (np.abs(short) <= reach).all() and right(short):
             return SumOfKeys(short, _liars(answers, threshold, short))
     return None
+
+
+def _corrected(
+    answers: Mapping[int, Values], threshold: int, reach: int, right: Callable[[Sum], bool]
+) -> SumOfKeys | None:
+    """The same for more answers than have groups to try: (m - t) / 2 of m may be wrong, which a
+    decoder finds in one random combination of all coordinates, but with probability 1 / P a try.
+    """
+    for _ in range(_MIXES):
+        off = _off(answers, threshold)
+        if off is None:
+            return None
+        some = {x: answers[x] for x in [x for x in sorted(answers) if x not in off][:threshold]}
+        short = centred(interpolated(some, 0))
+        if (np.abs(short) <= reach).all() and right(short):
+            most = max(threshold - 1, len(off))
+            certain = len(answers) - len(off) > most + threshold - 2
+            return SumOfKeys(short, off if certain else frozenset())
+    return None
+
+
+def _off(answers: Mapping[int, Values], threshold: int) -> frozenset[int] | None:
+    """Who is off the polynomial that most are on, by a random combination of all coordinates; None
+    where there is none.
+    """
+    size = len(next(iter(answers.values())))
+    mix = np.array([secrets.randbelow(P) for _ in range(size)], dtype=np.int64)
+    mixed = {point: int((mix * said % P).sum() % P) for point, said in answers.items()}
+    found = decoded(mixed, threshold, P)
+    if found is None:
+        return None
+    return frozenset(x for x, y in mixed.items() if value(found, x, P) != y)
 
 
 def _liars(answers: Mapping[int, Values], threshold: int, short: Sum) -> frozenset[int]:
@@ -97,10 +138,27 @@ def choose(accepted: Mapping[str, Set[bytes]], threshold: int) -> ChosenSum:
     >>> sorted(found.holders), sorted(found.ids)
     (['a', 'b'], [b'1', b'2'])
     """
+    if len(accepted) > FEW:
+        return _grown(accepted, threshold)
     groups = [
         ChosenSum(frozenset(group), frozenset(set.intersection(*(set(accepted[w]) for w in group))))
         for size in range(threshold, len(accepted) + 1)
         for group in combinations(sorted(accepted), size)
+    ]
+    return max(groups, key=lambda found: (len(found.ids), len(found.holders)))
+
+
+def _grown(accepted: Mapping[str, Set[bytes]], threshold: int) -> ChosenSum:
+    """The same among more decryptors than have groups to try: of the groups that are left when one
+    after the other goes who found the fewest good.
+    """
+    order = sorted(accepted, key=lambda who: (-len(accepted[who]), who))
+    groups = [
+        ChosenSum(
+            frozenset(order[:size]),
+            frozenset(set.intersection(*(set(accepted[who]) for who in order[:size]))),
+        )
+        for size in range(threshold, len(order) + 1)
     ]
     return max(groups, key=lambda found: (len(found.ids), len(found.holders)))
 

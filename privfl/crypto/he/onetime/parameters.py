@@ -25,6 +25,8 @@ TAIL = 9.0
 """How many deviations a sum of discrete Gaussians is given: it goes beyond with probability 2^-57 a
 coefficient.
 """
+MOST = 40
+"""Decryptors at most, where they are drawn among the clients."""
 Secrets: TypeAlias = Literal["binomial", "gaussian"]
 _WORD = 1 << 32
 
@@ -74,10 +76,13 @@ class OneTimeSettings:
     min_clients: int | None = None
     secrets: Secrets = "binomial"
     rounding: Literal["nearest", "stochastic"] = "nearest"
+    committee: Literal["helpers", "clients"] = "helpers"
 
     def __post_init__(self) -> None:
         require.within(2, 24, bits=self.bits)
-        require.within(2, 9, holders=self.holders)
+        if self.committee not in ("helpers", "clients"):
+            raise ConfigError(f"committee is 'helpers' or 'clients', and is '{self.committee}'.")
+        require.within(2, MOST if self.committee == "clients" else 9, holders=self.holders)
         require.within(2, self.holders, threshold=self.threshold)
         require.within(0, 0.9, corrupt=self.corrupt)
         if self.min_clients is not None:
@@ -104,7 +109,11 @@ class OneTimeSettings:
 
     @property
     def decryptors(self) -> tuple[PartyId, ...]:
-        """The helpers that hold shares of the one-time keys."""
+        """The helpers that hold shares of the one-time keys; none where clients are drawn for it in
+        the set-up.
+        """
+        if self.committee == "clients":
+            return ()
         return tuple(f"decryptor/{i}" for i in range(self.holders))
 
     def quorum(self, n: int) -> int:
@@ -131,6 +140,8 @@ class OneTimeSettings:
     def topic(self, plan: RoundPlan) -> Topic:
         """What every message of a round is bound to: these settings, and the round's facts."""
         words = f"{self.bits} {self.holders} {self.threshold} {self.secrets} {self.quorum(plan.n)}"
+        if self.committee == "clients":
+            words += " clients"
         return Topic.of(plan, digest(b"privfl/onetime/settings/1\x00" + words.encode())[:16])
 
     def layout(self, plan: RoundPlan) -> Layout:
@@ -146,6 +157,11 @@ class OneTimeSettings:
         """
         self.code.scale(plan)
         n = plan.n
+        if self.committee == "clients" and n < self.holders:
+            raise ConfigError(
+                f"one_time_rlwe: {self.holders} decryptors are drawn among the clients, and round"
+                f" {plan.number} has a cohort of {n}. Ask more clients, or lower holders."
+            )
         if self.quorum(n) > n or n < 2:
             raise ConfigError(
                 f"one_time_rlwe: a sum opens from {self.quorum(n)} contributions on (min_clients,"

@@ -94,6 +94,8 @@ class OneTimeServerParty(KeepsSecrets):
     def take(self, mail: Mail) -> None:
         """Add what clients sent; what comes after the collection closed is refused as late."""
         late = "the message came after the sum was made" if self.closed else ""
+        if self.closed:  # what a decryptor says, which may be a client, is read elsewhere
+            mail = {who: body for who, body in mail.items() if who not in self.live}
         collect(mail, self.plan, self.messages, self.excluded, self._add, late)
 
     def _add(self, client: ClientId, body: Buffer) -> None:
@@ -118,7 +120,11 @@ class OneTimeServerParty(KeepsSecrets):
         """Hand the decryptors the dealings."""
         settings = self.settings
         self.closed = True
-        self.live = [who for who in settings.decryptors if bytes(mail.get(who, b"")) == HERE]
+        if settings.committee == "clients":  # whose contribution says that they are there
+            there = {client_party(client) for client in self.messages}
+            self.live = [who for who in settings.decryptors if who in there]
+        else:
+            self.live = [who for who in settings.decryptors if bytes(mail.get(who, b"")) == HERE]
         self._enough(len(self.messages), "sent a usable message")
         self._able(len(self.live))
         out = {who: self._bundle(settings.decryptors.index(who)) for who in self.live}
@@ -165,8 +171,8 @@ class OneTimeServerParty(KeepsSecrets):
                 continue
             try:
                 said = SignedMessage.read(mail[who])
-                if kind == SHARE and said.kind == CHECKED:
-                    continue
+                if said.kind == DEALT or (kind == SHARE and said.kind == CHECKED):
+                    continue  # it comes again
                 message.verify(said, self.directory, kind, self.topic, who)
                 heard[who] = said
             except Refused as refused:

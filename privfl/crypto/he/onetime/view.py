@@ -8,7 +8,7 @@ from dataclasses import replace
 from privfl.core import ConfigError, Member, PartyId, PartyKeys, Received, Rows, Total
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, pad
-from privfl.crypto.he.onetime.members import OneTimeDecryptor, OneTimeServer
+from privfl.crypto.he.onetime.members import OneTimeClient, OneTimeDecryptor, OneTimeServer
 from privfl.crypto.he.onetime.message import CONTRIBUTION, DEALT, SHARE, id_of, ids_in
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.view import messages_in, rows_of
@@ -23,13 +23,15 @@ def opened(
     """Every row of which the coalition has enough shares, for the server, to which contributions
     are sealed; the sum, for the server alone; nothing, for anybody else.
     """
+    draws = [m.draw for m in members.values() if isinstance(m, OneTimeServer | OneTimeClient)]
+    settings = draws[0].settings(settings) if draws else settings
     whole: dict[PartyId, SignedMessage] = {}
     shares: dict[PartyId, Shares] = {}
     answers: dict[PartyId, SignedMessage] = {}
     holders = {
         settings.decryptors.index(who): member
         for who, member in members.items()
-        if isinstance(member, OneTimeDecryptor)
+        if isinstance(member, OneTimeDecryptor | OneTimeClient) and who in settings.decryptors
     }
     for sent in messages_in(received, ()):
         if sent.kind == SHARE:
@@ -56,7 +58,10 @@ def opened(
 
 
 def _share(
-    settings: OneTimeSettings, sent: SignedMessage, index: int, member: OneTimeDecryptor
+    settings: OneTimeSettings,
+    sent: SignedMessage,
+    index: int,
+    member: OneTimeDecryptor | OneTimeClient,
 ) -> dealing.Values:
     who, dealt = settings.decryptors[index], (settings.holders, settings.threshold)
     return message.share_in(sent, index, dealt, who, member.identity, member.memory.occasion)[:N]

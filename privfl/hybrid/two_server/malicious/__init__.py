@@ -1,3 +1,3 @@
-"""Two servers of whom one may lie, in any way: rows that clients fix, tags on what is computed of
-them, proofs of all that is opened. The declared function, or an abort.
+"""The parties of a round in which one of two servers may lie, in any way: rows that clients fix,
+tags on what is computed of them, proofs of all that is opened.
 """

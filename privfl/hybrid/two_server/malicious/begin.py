@@ -13,9 +13,9 @@ from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_dealing import Own, received
+from privfl.hybrid.two_server.fixed_rows import FixedRows, surveyed
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.malicious.dealing import Own, received
-from privfl.hybrid.two_server.malicious.rows import FixedRows, surveyed
 from privfl.hybrid.two_server.parameters import (
     DEALT,
     SERVERS,
@@ -26,7 +26,7 @@ from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
 from privfl.hybrid.two_server.sealing import unseal_dealt
 
-LEFT_OUT = "the seeds that it told servers and dealer are not the same"
+LEFT_OUT = "what it told both servers and the dealer is not the same, or one of the three says so"
 Rows = Callable[[list[int]], tuple[FixedRows | SeedRows, MaskedRows]]
 """A server's rows, and what clients fixed of them, of those places of the cohort that are left."""
 

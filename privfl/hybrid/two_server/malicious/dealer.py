@@ -10,7 +10,7 @@ from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_o
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.malicious.dealing import Dealing
+from privfl.hybrid.two_server.fixed_dealing import FixedDealing
 from privfl.hybrid.two_server.malicious.letters import fitting, read_named
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, SEED, SERVERS, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
@@ -51,7 +51,7 @@ class FixedDealer(KeepsSecrets):
         self.seeds, self.named = {}, {}
         return out
 
-    def _dealing(self) -> tuple[Dealing, list[int]]:
+    def _dealing(self) -> tuple[FixedDealing, list[int]]:
         now, left = self.now, set(self.seeds)
         for at, who in enumerate(SERVERS):
             members, _, said = self.named[who]
@@ -67,7 +67,7 @@ class FixedDealer(KeepsSecrets):
         )
         first, second = (self.named[who][1] for who in SERVERS)
         extent = self.recipe.extent(now, len(kept))
-        return Dealing(now, extent, first, second, seeds), kept
+        return FixedDealing(now, extent, first, second, seeds), kept
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
         try:

@@ -44,7 +44,8 @@ from privfl.hybrid.two_server.second_server import checked_direction
 @dataclass(repr=False)
 class FixedSecondServer(KeepsSecrets):
     """The server that holds the seeds of the other mask: it checks that every row is the one that
-    its client tagged. What fails a proof ends the session (``ending``).
+    its client tagged. What fails a proof ends the session (``ending``); ``fresh``: no round came
+    before.
     """
 
     now: TwoServerParameters
@@ -52,6 +53,7 @@ class FixedSecondServer(KeepsSecrets):
     identity: PartyKeys
     dealer: tuple[bytes, ...]
     ending: Ending = field(default_factory=Ending)
+    fresh: bool = True
     seeds: dict[int, bytes] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     half: bytes | None = None
@@ -127,6 +129,9 @@ class FixedSecondServer(KeepsSecrets):
                 "agree", "the server lists clients that never reached this one", "server"
             )
         told, self.direction = checked_direction(now, self.recipe, head)
+        if told == UNKNOWN and not self.fresh:
+            why = "the server says that it knows no reference yet, and this is not the first round"
+            raise StageAbort("agree", why, "server")
         for position, row in zip(members, rows, strict=True):
             tag, packed = parted_row(row)
             if is_tagged(now, self.seeds[position][SEED_SIZE:], position, tag, packed):

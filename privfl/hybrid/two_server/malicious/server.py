@@ -14,10 +14,10 @@ from privfl.crypto.mpc.authentication import Ending, FailedMac
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_rows import FixedRows
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin
 from privfl.hybrid.two_server.malicious.letters import digests, parted
-from privfl.hybrid.two_server.malicious.rows import FixedRows
 from privfl.hybrid.two_server.parameters import (
     DEAL,
     HELD,

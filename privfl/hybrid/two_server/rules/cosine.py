@@ -15,8 +15,9 @@ from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand, Shared
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
+from privfl.hybrid.two_server.fixed_choice import OPEN_CHOICE, hidden_choice
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
     Chosen,
@@ -39,19 +40,29 @@ _BOTH = Shared("both")
 
 @dataclass(frozen=True, slots=True)
 class CosineOnShares:
-    """The cosine filter (a `SharedRule`)."""
+    """The cosine filter (a `SharedRule`); ``late``: its reference is not known in a session's first
+    round, in which nobody is filtered.
+    """
 
     kind: ClassVar[str] = "cosine_filter"
 
     reveal: Reveal
     threshold: float
+    late: bool = False
 
     @property
     def traits(self) -> Traits:
         """Rows are compared with a direction; sums are of whole rows."""
         hidden = self.reveal == "aggregate"
-        enforced = self.reveal == "scores"
-        return Traits(directed=True, hidden=hidden, proved=hidden, capped=True, enforced=enforced)
+        enforced = self.reveal == "scores" or self.threshold == 0
+        return Traits(
+            directed=True,
+            late=self.late,
+            hidden=hidden,
+            proved=hidden,
+            capped=True,
+            enforced=enforced,
+        )
 
     @property
     def leaks(self) -> str:
@@ -76,6 +87,10 @@ class CosineOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
+        if now.malicious and self.reveal == "aggregate":
+            return (*FIXED_CHECKS, *hidden_choice(least))
+        if now.malicious and self.reveal == "selection":
+            return (*FIXED_CHECKS, *OPEN_CHOICE, *close)
         if now.malicious:
             return (*FIXED_CHECKS, *open_scores(dots=True), OpenCosine(self.threshold), *close)
         if self.reveal == "scores":

@@ -16,8 +16,8 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
     TRUST,

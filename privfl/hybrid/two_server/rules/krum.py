@@ -13,9 +13,16 @@ import torch
 from privfl.core import ConfigError, RoundPlan
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Demand, Shared
+from privfl.crypto.mpc.authentication import WORDS, OpenChecked
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
-from privfl.crypto.mpc.words import I64, U64, signed
+from privfl.crypto.mpc.words import I64, U64, ring_mask, signed
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import (
+    ANNOUNCED,
+    FIXED_CHECKS,
+    SCORE_MASKS,
+    fixed_of,
+)
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Chosen, hidden_sum, unnamed_sum
 from privfl.hybrid.two_server.opened_scores import possible, proved
@@ -50,7 +57,14 @@ class KrumOnShares:
     def traits(self) -> Traits:
         """All rows are multiplied with all; sums are of exactly m whole rows."""
         hidden = self.reveal == "aggregate"
-        return Traits(gram=True, hidden=hidden, proved=hidden, capped=True, exact=self.m)
+        return Traits(
+            gram=True,
+            hidden=hidden,
+            proved=hidden,
+            capped=True,
+            exact=self.m,
+            enforced=self.reveal == "scores",
+        )
 
     @property
     def leaks(self) -> str:
@@ -87,6 +101,9 @@ class KrumOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open products, or on shares with the choice opened or not."""
+        if now.malicious:
+            pairs = (GatherPairs(), OpenChecked(SCORE_MASKS), UnmaskPairs())
+            return (*FIXED_CHECKS, *pairs, OpenKrum(self.f, self.m), *close)
         if self.reveal == "scores":
             return (*CHECKS, GatherGram(), Open(GRAM), OpenKrum(self.f, self.m), *close)
         choice = (*CHECKS, *oblivious_krum(self.f, self.m))
@@ -96,12 +113,14 @@ class KrumOnShares:
 
 
 def max_byzantine(machine: Machine, f: int, m: int) -> int:
-    """How many Byzantine clients Krum must still count with, after those that failed the checks.
+    """How many Byzantine clients Krum must still count with, after those that failed the checks;
+    who was refused and not proved wrong takes no part.
 
     Raises:
         StageAbort: too few rows for f and m, or more than f failed.
     """
-    n, lost = machine.n, machine.n - len(machine.valid)
+    n = machine.n - machine.unproved
+    lost = n - len(machine.valid)
     if n <= 2 * f + 2 or m > n - f:
         raise StageAbort(
             "select",
@@ -160,6 +179,34 @@ def krum_scores(apart: I64, f: int) -> I64:
     """Each row's sum of the n - f - 2 smallest squared distances to others."""
     scores: I64 = np.sort(apart, axis=1)[:, 1 : max(len(apart) - f - 1, 1)].sum(axis=1)
     return scores
+
+
+# ---- from products that are opened with proofs
+
+
+@dataclass(frozen=True, slots=True)
+class GatherPairs:
+    """The masks of all products of valid rows."""
+
+    def act(self, machine: Machine) -> None:
+        """Collect them: those of rows that failed stay hidden."""
+        valid = list(machine.valid)
+        masks = fixed_of(machine).pairs[np.ix_(valid, valid)]
+        machine.shares[SCORE_MASKS] = masks.reshape(-1, WORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class UnmaskPairs:
+    """The products of valid rows, from what was announced and the opened masks."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill the opened products."""
+        n, valid = machine.n, list(machine.valid)
+        told = machine.public[ANNOUNCED]
+        crossed = told[len(told) - n :]
+        public = crossed + crossed.T - fixed_of(machine).products.fixed
+        masks = machine.public[SCORE_MASKS].reshape(len(valid), len(valid))
+        machine.public[GRAM] = (public[np.ix_(valid, valid)] + masks) & ring_mask(machine.ring)
 
 
 # ---- on shares

@@ -9,8 +9,8 @@ from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Open
 from privfl.hybrid.two_server.checks import CHECKS, checking
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.steps import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather, opened
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
 from privfl.hybrid.two_server.public_sum import accept

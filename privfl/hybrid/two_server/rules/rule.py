@@ -18,6 +18,7 @@ class Traits:
     """What the parties know of a rule beside its steps.
 
     ``gram``: all rows are multiplied with all. ``directed``: rows are compared with a direction.
+    ``late``: which is not known in a session's first round.
     ``normalised``: clients bring their rows to one common length, so that weights need no division.
     ``weighted``: each row carries its weight. ``hidden``: the weights of the sum are shared, so
     that no server knows them. ``proved``: hidden weights are proved to be 0 or 1. ``capped``: every
@@ -28,6 +29,7 @@ class Traits:
 
     gram: bool = False
     directed: bool = False
+    late: bool = False
     normalised: bool = False
     weighted: bool = False
     hidden: bool = False

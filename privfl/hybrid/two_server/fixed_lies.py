@@ -24,12 +24,12 @@ from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
+from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
 from privfl.hybrid.two_server.malicious.server import FixedFirstServer
-from privfl.hybrid.two_server.malicious.steps import Announce
 from privfl.hybrid.two_server.parameters import SERVERS
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rushing import forges
@@ -144,7 +144,11 @@ def _change(
 
 
 def lies_about_its_norm() -> Liars:
-    """A client whose row is as long as it likes, beside the square of another norm."""
+    """A client whose row is as long as it likes, beside the square of another norm.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such client.
+    """
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
         for party in honest.values():
@@ -199,7 +203,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             Coalition.of("server/1"),
             "abort" if recipe.tagged else "shift",
             "adds to its share of the sum"
-            + (", which the dealer tagged" if recipe.tagged else ", which holds its noise"),
+            + (", which the dealer tagged" if recipe.tagged else ", which nothing tags"),
             moves_the_sum,
         ),
         Lie(

@@ -7,7 +7,7 @@ its own, padded by z_b [K, d] of server b's. For a public vector e server b anno
     h = <e, A_b> - mu [n]    and    g = <e, z_b> - nu [K],
 
 and the other tests R_b h + g + omega = <e, a_b>, where omega = R_b mu + nu is dealt. A server that
-announces anything else must know R_b times the difference; the pad hides all else (`steps`).
+announces anything else must know R_b times the difference; the pad hides all else (`fixed_checks`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import numpy as np
 from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS, WORDS
 from privfl.crypto.mpc.dcf import Corrections, generate
+from privfl.crypto.mpc.digits import gram, split
 from privfl.crypto.mpc.preprocessing import derived_words
 from privfl.crypto.mpc.words import U64, draw, stream
 from privfl.crypto.primitives import derive
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_key
+from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_keys
 
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
@@ -33,14 +34,20 @@ _ONE, _TWO = np.uint64(1), np.uint64(2)
 @dataclass(frozen=True, slots=True)
 class Extent:
     """How much a round of n rows takes: ``products`` with public vectors a row, ``compared`` values
-    a row, ``scores`` a row that are opened; ``tagged``: the second server's sum is tagged.
+    a row, ``scores`` a row that are opened; ``pairs`` of rows whose products are opened (all, or
+    none; the fixed rows are then the last of the public vectors); ``decided``: the last compared
+    value is the product with the direction; ``tagged``: the second server's sum is tagged;
+    ``hidden``: weights of the sum stay shared.
     """
 
     n: int
     products: int
     compared: int
     scores: int
+    pairs: int
+    decided: bool
     tagged: bool
+    hidden: bool
 
     @property
     def comparisons(self) -> int:
@@ -53,10 +60,12 @@ class Dealt(KeepsSecrets):
     """One server's part of it all.
 
     ``announced`` [products, n + K] are mu and nu of what it announces itself; ``row_keys`` [K, n],
-    ``tags`` [K, d] and ``offsets`` [products, K] check the other's. ``pads`` is the seed of its
-    z. ``keys`` [K] are its shares of what authenticates; ``score_macs`` [scores, n, K] of the
-    masks of what is opened, with ``above`` [scores, n]; ``starts`` [m, 2], ``corrections`` and
-    ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>.
+    ``tags`` [K, d] and ``offsets`` [products, K] check the other's; ``pads`` is the seed of its z.
+    ``keys`` [K] are its shares of what authenticates. ``score_macs`` [scores, n, K] and ``above``
+    [scores, n] belong to the masks of what is opened; so do, for products of rows where these are
+    opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m, 2], ``corrections``
+    and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>. ``weights``
+    [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where weights stay shared.
     """
 
     announced: U64
@@ -67,10 +76,16 @@ class Dealt(KeepsSecrets):
     keys: U64
     above: U64
     score_macs: U64
+    pairs: U64
+    pairs_above: U64
+    pair_macs: U64
     starts: U64
     corrections: Corrections
     constants: U64
     inner: U64
+    weights: U64
+    vector: U64
+    decided: bool
 
 
 @dataclass(repr=False)
@@ -119,6 +134,40 @@ class Own(KeepsSecrets):
         """The first server's shares of their products with the keys."""
         return self.words("score macs", self.extent.scores, self.extent.n, KEYS)
 
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """How many weights stay shared, in a sum of how many words."""
+        return (self.extent.n, self.now.length) if self.extent.hidden else (0, 0)
+
+    def weights(self) -> U64:
+        """Its part of the weights that the dealer knows."""
+        return self.words("weights", self.hidden[0])
+
+    def weight_macs(self) -> U64:
+        """The first server's shares of their products with the keys."""
+        return self.words("weight macs", self.hidden[0], KEYS)
+
+    def vector(self) -> U64:
+        """The first server's share of the masks' sum under them."""
+        return self.words("vector", self.hidden[1])
+
+    @property
+    def side(self) -> int:
+        """How many rows are multiplied with how many."""
+        return self.extent.n if self.extent.pairs else 0
+
+    def pairs(self) -> U64:
+        """The first server's shares of all products of masks."""
+        return self.words("pairs", self.side, self.side)
+
+    def pairs_above(self) -> U64:
+        """Its shares of what hides the carries of products of rows."""
+        return self.words("pairs above", self.side, self.side)
+
+    def pair_macs(self) -> U64:
+        """The first server's shares of the masks of these products, times the keys."""
+        return self.words("pair macs", self.side, self.side, KEYS)
+
     def constants(self) -> U64:
         """The first server's shares of what is added to comparisons."""
         return self.words("constants", self.extent.comparisons, WORDS)
@@ -147,13 +196,29 @@ def masks_of_scores(announced: U64, last: U64, above: U64, ring: int) -> U64:
     return hidden
 
 
-def masks_of_compared(now: TwoServerParameters, announced: U64, last: U64) -> U64:
-    """One server's shares of the masks of what is compared: projections, norm, weight [*, n]."""
-    return np.concatenate([announced[: now.rows, : last.shape[1]], last[::-1]])
+def masks_of_pairs(announced: U64, pairs: U64, above: U64, ring: int) -> U64:
+    """One server's shares [n, n] of the masks of all products of rows; none where none are opened.
+
+    With fixed rows E, x = E + A and what is announced, <E_i, x_j> less a mask m_ij: <x_i, x_j> is
+    that of ij and of ji, less <E_i, E_j>, and m_ij + m_ji + <A_i, A_j>.
+    """
+    n = len(pairs)
+    own = announced[len(announced) - n :, :n]
+    masks: U64 = own + own.T + pairs + (above << np.uint64(ring))
+    return masks
+
+
+def masks_of_compared(own: Own, last: U64) -> U64:
+    """One server's shares of the masks of what is compared: projections, norm, weight, and the
+    product with the direction where the rule decides by it [*, n].
+    """
+    told = own.announced[:, : last.shape[1]]
+    decided = told[len(told) - own.extent.decided :]
+    return np.concatenate([told[: own.now.rows], last[::-1], decided])
 
 
 @dataclass(repr=False)
-class Dealing(KeepsSecrets):
+class FixedDealing(KeepsSecrets):
     """The dealer's act: from both servers' seeds and the clients', what each server gets."""
 
     now: TwoServerParameters
@@ -167,10 +232,10 @@ class Dealing(KeepsSecrets):
         now, extent = self.now, self.extent
         one, two = Own(self.first, now, extent), Own(self.second, now, extent)
         alpha = one.keys + two.keys
-        a0, a1, inner, sums, lasts = self._tags(one, two)
+        weights = one.weights() + two.weights()
+        a0, a1, inner, sums, lasts, pairs, vector = self._tags(one, two, weights)
         compared = sum(
-            masks_of_compared(now, own.announced, last)
-            for own, last in zip((one, two), lasts, strict=True)
+            masks_of_compared(own, last) for own, last in zip((one, two), lasts, strict=True)
         )
         corrections, constants = self._comparisons(np.asarray(compared), alpha, one, two)
         scores = sum(
@@ -178,6 +243,12 @@ class Dealing(KeepsSecrets):
             for own, last in zip((one, two), lasts, strict=True)
         )
         macs = np.asarray(scores)[..., None] * alpha - one.score_macs()
+        nobody = np.zeros_like(pairs)
+        products = [
+            masks_of_pairs(own.announced, share, own.pairs_above(), now.ring)
+            for own, share in ((one, pairs), (two, nobody))
+        ]
+        pair_macs = (products[0] + products[1])[..., None] * alpha - one.pair_macs()
         to_first = (a1, _offsets(one.row_keys, two.announced), sums)
         to_second = (
             a0,
@@ -185,6 +256,10 @@ class Dealing(KeepsSecrets):
             macs,
             constants - one.constants(),
             inner - one.inner(),
+            pairs - one.pairs(),
+            pair_macs,
+            weights[:, None] * alpha - one.weight_macs(),
+            vector - one.vector(),
         )
         told = corrections.to_bytes()
         return _bytes(*to_first) + told, _bytes(*to_second) + told
@@ -204,18 +279,23 @@ class Dealing(KeepsSecrets):
             top[:, None] * values,
         )
 
-    def _tags(self, first: Own, second: Own) -> tuple[U64, U64, U64, U64, tuple[U64, U64]]:
+    def _tags(
+        self, first: Own, second: Own, weights: U64
+    ) -> tuple[U64, U64, U64, U64, tuple[U64, U64], U64, U64]:
         """One pass over the masks: a_0 for the second server, a_1 for the first, 2 <A0, A1>, what
-        tags the sum of the A1, and the masks [words - d, n] of what comes after a row's values.
+        tags the sum of the A1, the masks [words - d, n] of what comes after a row's values,
+        <A_i, A_j> of all pairs where they are asked for, and the sum of A0 + A1 under weights.
         """
         of_second, of_first = first.row_keys, second.row_keys
         now, n = self.now, self.extent.n
-        key = tag_key(self.first, now.length if self.extent.tagged else 0, now.library)
+        keys = tag_keys(now, self.first)[: now.sum_tags * self.extent.tagged]
         a0: U64 = np.empty((KEYS, now.plan.d), dtype=np.uint64)
         a1, inner = np.empty_like(a0), np.zeros(n, dtype=np.uint64)
-        tags: U64 = np.zeros(n if len(key) else 0, dtype=np.uint64)
+        tags: U64 = np.zeros((len(keys), n), dtype=np.uint64)
         pads = zip(pad_blocks(now, first.pads, n), pad_blocks(now, second.pads, n), strict=True)
         lasts: tuple[list[U64], list[U64]] = ([], [])
+        pairs: U64 = np.zeros((first.side, first.side), dtype=np.uint64)
+        vector: U64 = np.zeros(first.hidden[1], dtype=np.uint64)
         ours, theirs = (SeedRows(seeds).blocks(now) for seeds in self.seeds)
         for (start, stop, one), (_, _, two) in zip(ours, theirs, strict=True):
             if start < now.plan.d:
@@ -223,13 +303,18 @@ class Dealing(KeepsSecrets):
                 a0[:, start:stop] = tagged(of_first, one) + z0
                 a1[:, start:stop] = tagged(of_second, two) + z1
                 inner += np.einsum("nd,nd->n", one, two) << _ONE
+                if len(vector):
+                    vector[start:stop] = combined(weights, one + two)
+                if len(pairs):
+                    pairs += gram(split(one + two, now.ring // 8))
             else:
                 lasts[0].append(one[:, 0].copy())
                 lasts[1].append(two[:, 0].copy())
-            if start < len(key):
-                tags += np.einsum("nd,d->n", two, key[start:stop])
-        hidden = tags + blinds(self.second, n, now.library) if len(key) else tags
-        return a0, a1, inner, hidden, (np.stack(lasts[0]), np.stack(lasts[1]))
+            if start < now.length:
+                for k, key in enumerate(keys):
+                    tags[k] += np.einsum("nd,d->n", two, key[start:stop])
+        hidden = tags + blinds(now, self.second, n)[: len(keys)]
+        return a0, a1, inner, hidden, (np.stack(lasts[0]), np.stack(lasts[1])), pairs, vector
 
 
 def tagged(keys: U64, block: U64) -> U64:
@@ -262,7 +347,10 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
     now, extent = own.now, own.extent
     n, d, m = extent.n, now.plan.d, extent.comparisons
     shapes: list[tuple[int, ...]] = [(KEYS, d), (extent.products, KEYS)]
-    shapes += [(n * extent.tagged,)] if first else [(extent.scores, n, KEYS), (m, WORDS), (n,)]
+    side = own.side
+    of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
+    of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
+    shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
     view, found = memoryview(raw), []
     for shape in shapes:
         size = 8 * int(np.prod(shape))
@@ -271,9 +359,10 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
         words = np.frombuffer(view[:size], dtype="<u8").astype(np.uint64, copy=False)
         found.append(words.reshape(shape))
         view = view[size:]
-    macs, constants, inner = (
-        (own.score_macs(), own.constants(), own.inner()) if first else found[2:]
-    )
+    drawn = (own.score_macs, own.constants, own.inner, own.pairs, own.pair_macs)
+    summed = (own.weight_macs, own.vector)
+    rest = [draw_it() for draw_it in (*drawn, *summed)] if first else found[2:]
+    macs, constants, inner, pairs, pair_macs, weight_macs, vector = rest
     dealt = Dealt(
         announced=own.announced,
         row_keys=own.row_keys,
@@ -283,9 +372,15 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
         keys=own.keys,
         above=own.above(),
         score_macs=macs,
+        pairs=pairs,
+        pairs_above=own.pairs_above(),
+        pair_macs=pair_macs,
         starts=own.starts,
         corrections=Corrections.from_bytes(view, now.ring - 1, m, WORDS),
         constants=constants,
         inner=inner,
+        weights=np.concatenate([own.weights()[:, None], weight_macs], axis=1),
+        vector=vector,
+        decided=extent.decided,
     )
     return dealt, found[2] if first else np.zeros(0, dtype=np.uint64)

@@ -20,15 +20,17 @@ from privfl.crypto.mpc.authentication import WORDS, FailedMac, OpenChecked
 from privfl.crypto.mpc.dcf import evaluate
 from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_dealing import comparison_key, tagged
+from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.machine import Machine, Step
-from privfl.hybrid.two_server.malicious.dealing import comparison_key, tagged
-from privfl.hybrid.two_server.malicious.rows import Fixed
 from privfl.hybrid.two_server.opened_scores import SCORES
 
 FAILED = Authenticated("failed margins")
 """How many margins of each row are below zero [n]."""
 SCORE_MASKS = Authenticated("masks of scores")
 """The masks of what is opened of the valid rows, kind by kind."""
+DECIDED = Authenticated("decided")
+"""Whether each row's product with the direction is above zero [n]."""
 ANNOUNCED = Known("announced")
 """What both servers know of every product [products, n]: it less its mask."""
 NORM_LIES = Known("norm lies")
@@ -90,18 +92,25 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class CompareMargins:
-    """How many margins of each row are below zero: of its projections, its norm, its weight."""
+    """How many margins of each row are below zero: of its projections, its norm, its weight; where
+    the rule decides by it, also whether its product with the direction is above zero.
+    """
 
     def act(self, machine: Machine) -> None:
-        """Fill the counts."""
+        """Fill the counts, and what is decided."""
         now, own, n = machine.now, fixed_of(machine), machine.n
-        public = np.concatenate([machine.public[ANNOUNCED][: now.rows], own.last[::-1]])
+        told, decided = machine.public[ANNOUNCED], own.dealt.decided
+        public = np.concatenate([told[: now.rows], own.last[::-1], told[len(told) - decided :]])
         ranges = [(-now.reach, now.reach)] * now.rows
         ranges += [(now.shortest**2, now.longest**2), (0, now.code.top)][: 1 + now.weighted]
+        ranges += [(1, 0)] * decided  # twice compared with 1
         ends = [(low % (1 << 64), (high + 1) % (1 << 64)) for low, high in ranges]
         points = public - np.array(ends, dtype=np.uint64).T[:, :, None]
         too_low, not_too_high = _negative(machine, points.reshape(2, -1))
-        wrong = too_low + machine.one - not_too_high
+        if decided:
+            machine.shares[DECIDED] = machine.one - too_low[-n:]
+        count = len(too_low) - n * decided
+        wrong = too_low[:count] + machine.one - not_too_high[:count]
         machine.shares[FAILED] = wrong.reshape(-1, n, WORDS).sum(axis=0, dtype=np.uint64)
 
 
@@ -135,7 +144,13 @@ class RefuseFailed:
                 f"an opened count of margins cannot be: {machine.other} or the dealer lied",
                 who=(machine.other, "dealer"),
             )
-        machine.refuse((counts != 0) | (machine.public[NORM_LIES] != 0))
+        failed = counts != 0
+        said = (machine.public[NORM_LIES] != 0) & ~failed
+        machine.refuse(failed | said)
+        machine.unproved = int(said.sum())
+        for i in np.flatnonzero(said).tolist():
+            name = now.name(machine.positions[i])
+            machine.excluded[name] = f"by its word, or that of {machine.other}, its norm is another"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,82 @@
+"""A choice that is made by a comparison with proofs, opened, or counted and hidden in a sum.
+
+The choice w is authenticated, so is v that the dealer knows: h = w - v is opened with a proof, and
+the sum of w x is that of h x, of v E, of which each server knows its part of v, and of v (A0 + A1),
+which the dealer deals. Nothing is left to prove of w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.crypto.mpc import Authenticated
+from privfl.crypto.mpc.authentication import WORDS, OpenChecked
+from privfl.crypto.mpc.operations import OpenToFirst
+from privfl.crypto.mpc.words import U64, ring_mask
+from privfl.hybrid.two_server.fixed_checks import DECIDED, fixed_of
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.oblivious_selection import Chosen, Counted
+from privfl.hybrid.two_server.registers import CHOSEN, COUNT, SUM
+from privfl.hybrid.two_server.rows import row_sum
+
+CHOICE = Authenticated("choice")
+"""0 or 1 for each valid row."""
+HIDDEN = Authenticated("masked choice and count")
+"""The choice of each row [n] less what the dealer knows of it, and how many are chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """The valid rows' part of what was decided."""
+
+    def act(self, machine: Machine) -> None:
+        """Copy it."""
+        machine.shares[CHOICE] = machine.shares[DECIDED][list(machine.valid)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceKnown:
+    """The choice is open."""
+
+    def act(self, machine: Machine) -> None:
+        """Hand it to the steps that count whole rows."""
+        machine.public[CHOSEN] = machine.public[CHOICE]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The choice of all rows, 0 where they failed, less what the dealer knows; and its sum."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill both."""
+        choice = machine.shares[CHOICE]
+        wide: U64 = np.zeros((machine.n + 1, WORDS), dtype=np.uint64)
+        wide[list(machine.valid)] = choice
+        wide[:-1] -= fixed_of(machine).dealt.weights
+        wide[-1] = choice.sum(axis=0, dtype=np.uint64)
+        machine.shares[HIDDEN] = wide
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenSum:
+    """The sum of the chosen rows, and how many they are."""
+
+    def act(self, machine: Machine) -> None:
+        """Fill the sum with the own share, reduced to the ring: its upper bits would tell more."""
+        now, own, opened = machine.now, fixed_of(machine), machine.public[HIDDEN]
+        machine.public[COUNT] = opened[-1:] & ring_mask(now.ring)
+        total = row_sum(now, machine.rows, opened[:-1]) + own.dealt.vector
+        total += row_sum(now, own.rows, own.dealt.weights[:, 0])
+        machine.shares[SUM] = total & ring_mask(now.ring)
+
+
+OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), ChoiceKnown(), Chosen())
+"""The steps to weights that both servers know."""
+
+
+def hidden_choice(least: int) -> tuple[Step, ...]:
+    """The steps to a sum of rows that nobody knows, ``least`` or none at all."""
+    choose: tuple[Step, ...] = (Choose(), Mask(), OpenChecked(HIDDEN))
+    return (*choose, HiddenSum(), Counted(least), OpenToFirst(SUM))
