@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -251,7 +252,9 @@ class LyingServer(KeepsSecrets):
             if to.place in one.spoken.get(kind, {})
         }
 
-    def _friendly(self, what: str, to: Asked, statement: bytes) -> dict[int, Buffer]:
+    def _friendly(
+        self, what: Literal["masked", "survivors"], to: Asked, statement: bytes
+    ) -> dict[int, Buffer]:
         words: dict[int, Buffer] = {}
         for friend in self.friends:
             talk = self.talks.get((friend, to.place))
