@@ -11,7 +11,7 @@ import typer
 
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError, Ledger
-from privfl.dp import over_runs, sentence, spend
+from privfl.dp import above, over_runs, sentence, spend
 from privfl.engine import PUBLIC
 from privfl.federation import Federation, Run
 from privfl.report import config_in, write_report
@@ -63,7 +63,7 @@ def run(
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
         result = federation.run(folder, resume=resume is not None, progress=shown.round)
     page = write_report(folder)
-    table("Result", [_result(result)], as_json)
+    table("Result", [_result(result, as_json)], as_json)
     for line in result.summary["privacy"]:
         say(f"privfl: {line['claim']}")
     say(f"privfl: the run is in {folder}, its report in {page}")
@@ -108,7 +108,7 @@ def sweep(
             result = federation.run(folder / f"{number:03d}")
             write_report(folder / f"{number:03d}")
             ledgers.append(result.ledger)
-            rows.append({**dict(key.split("=", 1) for key in keys), **_result(result)})
+            rows.append({**dict(key.split("=", 1) for key in keys), **_result(result, as_json)})
             shown.step(" ".join(keys))
     table("Sweep", rows, as_json)
     for line in _together(ledgers, max(one.audit.delta for one in federations)):
@@ -177,7 +177,8 @@ def _about(federation: Federation) -> str:
     )
 
 
-def _result(result: Run) -> dict[str, Any]:
+def _result(result: Run, as_json: bool) -> dict[str, Any]:
+    """A row; people read an epsilon that is never less than it is, as in the sentences below."""
     summary = result.summary
     row = {
         "accuracy": summary["accuracy"],
@@ -191,8 +192,12 @@ def _result(result: Run) -> dict[str, Any]:
     }
     for line in summary["privacy"]:
         secret = "" if line["as_drawn"] is None else ", with secret coins"
-        row[f"epsilon ({line['unit']} level{secret})"] = line["epsilon"]
+        row[f"epsilon ({line['unit']} level{secret})"] = _bound(line["epsilon"], as_json)
         if secret:
-            row[f"epsilon ({line['unit']} level, seed known)"] = line["as_drawn"]
+            row[f"epsilon ({line['unit']} level, seed known)"] = _bound(line["as_drawn"], as_json)
     incidents = sum(len(record.incidents) for record in result.history)
     return {**row, "incidents": incidents, "folder": str(result.folder)}
+
+
+def _bound(epsilon: Any, as_json: bool) -> Any:
+    return above(epsilon) if isinstance(epsilon, float) and not as_json else epsilon

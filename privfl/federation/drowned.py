@@ -6,10 +6,6 @@ import math
 
 from privfl.core import Charge, Ledger, Unit
 
-OPENING = "The noise is longer than all that clients can move"
-"""How its sentences begin. They stay out of ``public/``: how often samples were charged hangs on
-who was drawn.
-"""
 MOVES: dict[Unit, str] = {"client": "client", "sample": "sample", "user": "contribution"}
 
 
@@ -21,7 +17,8 @@ def drowned(ledger: Ledger, d: int) -> tuple[str, ...]:
     In units of what one of them may move, independent noise is z sqrt(d T) long in expectation, and
     T sums of n are n T long at most. Lengths, and no forecast: a model can learn in a few
     directions what noise hides in all of them, and fail below the bound. Correlated noise, which
-    cancels over rounds, and noise that states no multiplier are left out.
+    cancels over rounds, and noise that states no multiplier are left out. The sentences stay out of
+    ``public/``: how often samples were charged hangs on who was drawn.
 
     >>> from privfl.core import DpEvent, Sampling
     >>> noise = DpEvent("gaussian", {"noise_multiplier": 1.0})
@@ -43,7 +40,7 @@ def drowned(ledger: Ledger, d: int) -> tuple[str, ...]:
         length = math.sqrt(squared * d)
         if length > reach > 0:
             found.append(
-                f"{OPENING}: over the run it is about"
+                "The noise is longer than all that clients can move: over the run it is about"
                 f" {length:,.3g} long in {d:,} parameters, in units of what one {MOVES[unit]} may"
                 f" move in a step, and all together move at most {reach:,.3g}. That is a bound on"
                 " lengths and no forecast; more contributions a step, more rounds, fewer"

@@ -16,7 +16,7 @@ from privfl.config import AuditConfig, Config
 from privfl.core import Ledger
 from privfl.dp import statement
 from privfl.engine import Scenario
-from privfl.federation.drowned import OPENING
+from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 
 FORMAT = "privfl/1/public"
@@ -84,7 +84,8 @@ def _statement(
     """
     pipeline = scenario.pipeline()
     lines = list(summary["privacy"])
-    warnings = [line for line in summary["warnings"] if not line.startswith(OPENING)]
+    private = drowned(ledger, scenario.workload.model.d)
+    warnings = [line for line in summary["warnings"] if line not in private]
     shown = ledger
     if pipeline.private and not pipeline.sees_cohort:
         shown = Ledger(tuple(replace(charge, cohort=None) for charge in ledger.charges))
