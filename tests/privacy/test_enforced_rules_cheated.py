@@ -2,23 +2,27 @@
 that wrap around, rows that are dropped on a server's word, rounds that are entered twice.
 """
 
+import dataclasses
 import hashlib
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from privfl.hybrid.two_server.malicious.chosen import HIDDEN
-from privfl.hybrid.two_server.malicious.steps import Announce
 
 from benchmarks.hybrid.lying_servers import ENFORCED, SERVERS, D, N, Told, held
 from privfl.aggregators import CosineFilter, Krum
 from privfl.core import Bounded, Context, Faults, RoundPlan, client_party, drive
+from privfl.crypto.abort import StageAbort
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.words import pack, packed_size, unpack
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.fixed_checks import Announce
+from privfl.hybrid.two_server.fixed_choice import HIDDEN
+from privfl.hybrid.two_server.fixed_lies import hides_a_norm
 from privfl.hybrid.two_server.parameters import Direction
+from privfl.testing import PlayedRound, contributions
 
 HONEST = {"server": "server/1", "server/1": "server"}
 POWER = 56
@@ -138,3 +142,26 @@ def test_a_reference_that_products_cut_off_or_that_wraps_around_is_refused(secur
 
 def along(rows, context):
     return torch.ones(D)
+
+
+@pytest.mark.parametrize("security", ["semi_honest", "malicious"])
+def test_a_dealer_deals_once_in_a_round(security):
+    """Of two letters that hide R A + z under one pad z the difference is that of the keys R, times
+    the masks A.
+    """
+    channel = TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, security=security)
+    plan = RoundPlan(0, tuple(range(N)), D, l2=1.0, session=b"again")
+    dealer = Enrolled.fresh(channel, plan.cohort).helpers["dealer"]
+    dealer.enter(plan)
+    with pytest.raises(StageAbort, match="entered before"):
+        dealer.enter(plan)
+    dealer.enter(dataclasses.replace(plan, number=1))
+
+
+def test_a_row_of_a_colluding_client_that_is_longer_than_its_norm_ends_a_round_of_krum():
+    channel = TwoServer(Krum(f=1, m=3), reveal="scores", security="malicious")
+    liars = {"server", "client/0"}
+    assert not [lie for lie in channel.guarantee.lies if lie.how is hides_a_norm]
+    told = PlayedRound.play(channel, contributions(), hides_a_norm(), liars)
+    assert told.published is None
+    assert "not one that was proved" in str(told.outcome.aborts["server/1"])

@@ -30,7 +30,7 @@ from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.malicious.second_server import FixedSecondServer
 from privfl.hybrid.two_server.malicious.server import FixedFirstServer
-from privfl.hybrid.two_server.parameters import SERVERS
+from privfl.hybrid.two_server.parameters import SERVERS, Direction
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.rushing import forges
 from privfl.hybrid.two_server.tags import OpenTagged
@@ -160,6 +160,49 @@ def lies_about_its_norm() -> Liars:
     return Liars(enter=enter)
 
 
+def hides_a_norm() -> Liars:
+    """A rushing server with the first client: its row is as long as it likes, and what the servers
+    open of its norm is made 0.
+    """
+
+    def forge(step: Step, machine: Machine, mine: bytes, theirs: bytes | None) -> Told:
+        if not isinstance(step, Announce) or theirs is None:
+            return mine, theirs
+        return _evened(machine, mine, theirs), _evened(machine, theirs, mine)
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        servers = {who: party for who, party in honest.items() if who in SERVERS}
+        clients = {who: party for who, party in honest.items() if who not in SERVERS}
+        lengthened = lies_about_its_norm().enter(plan, clients)
+        return {**lengthened, **forges(forge).enter(plan, servers)}
+
+    return Liars(enter=enter)
+
+
+def _evened(machine: Machine, said: bytes, other: bytes) -> bytes:
+    size = packed_size(machine.ring, machine.n)
+    own, against = (unpack(body[-size:], machine.ring, machine.n) for body in (said, other))
+    own[:1] = np.uint64(0) - against[:1]
+    return said[:-size] + pack(own, machine.ring)
+
+
+def compares_with_another() -> Liars:
+    """A first server that compares the rows with a reference of its own: every other entry
+    turned around.
+    """
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        for party in honest.values():
+            if not isinstance(party, FixedFirstServer) or party.direction is None:
+                raise ConfigError(f"{type(party).__name__} compares rows with nothing.")
+            values = party.direction.values.copy()
+            values[1::2] *= -1
+            party.direction = Direction.of(values, party.direction.length)
+        return honest
+
+    return Liars(enter=enter)
+
+
 def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
     """What servers, dealer and clients can do by lying where the rule is enforced."""
     told: list[Lie[Liars]] = []
@@ -212,6 +255,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "says that a client told it another seed, so that the client is left out",
             changes_first,
         ),
+        *_beyond(recipe),
         lies.skips_its_clip("nothing", "it is refused by name"),
         Lie(
             Coalition.of("client/0"),
@@ -221,3 +265,25 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
         ),
     ]
     return told
+
+
+def _beyond(recipe: Recipe) -> list[Lie[Liars]]:
+    """What enforcing a rule does not stop: long rows of colluding clients, but where all products
+    of rows are opened; another reference.
+    """
+    long = [
+        Lie(
+            Coalition.of(who, "client/0"),
+            "shift",
+            "makes a row pass that is longer than the norm beside it",
+            hides_a_norm,
+        )
+        for who in SERVERS
+    ]
+    another = Lie(
+        Coalition.of("server"),
+        "choose",
+        "compares the rows with a reference of its own",
+        compares_with_another,
+    )
+    return long * (not recipe.traits.gram) + [another] * recipe.traits.directed

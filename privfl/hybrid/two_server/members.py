@@ -230,11 +230,14 @@ class SecondMember(KeepsSecrets):
 
 @dataclass(repr=False)
 class DealerMember(KeepsSecrets):
-    """The dealer between rounds: the key to which the servers seal their seeds."""
+    """The dealer between rounds: the key to which the servers seal their seeds. It enters a round
+    once: what it deals twice under one server's seed tells that server's masks.
+    """
 
     channel: TwoServerSetting
     identity: PartyKeys
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
+    entered: Entered = field(default_factory=Entered)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -245,8 +248,12 @@ class DealerMember(KeepsSecrets):
 
         Raises:
             ConfigError: as the channel.
+            StageAbort: the same part of a round again.
         """
-        now = self.rounds[self.channel.round(plan).tag] = self.channel.round(plan)
+        now = self.channel.round(plan)
+        if why := self.entered.why_not(plan):
+            raise StageAbort("enter", why)
+        self.rounds[now.tag] = now
         if now.malicious:
             return FixedDealer(now, self.channel.recipe, self.identity)
         return Dealer(now, self.channel.recipe, self.identity)
