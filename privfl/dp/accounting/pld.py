@@ -103,8 +103,10 @@ def _total(releases: tuple[tuple[Release, int], ...]) -> Any:
         if _silent(release):
             return None
         step = _distribution(release)
-        one = step.self_compose(count) if count > 1 else step
-        total = one if total is None else total.compose(one)
+        # a bound on the tail that overflows is infinite, and another order's is taken
+        with np.errstate(over="ignore"):
+            one = step.self_compose(count) if count > 1 else step
+            total = one if total is None else total.compose(one)
     return total
 
 
