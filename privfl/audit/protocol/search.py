@@ -37,7 +37,7 @@ D = 2
 
 
 @dataclass(repr=False)
-class Asked(KeepsSecrets):
+class HonestClient(KeepsSecrets):
     """One honest client's party, what it said, and with whom it masked under which key."""
 
     party: SecAggClientParty
@@ -89,7 +89,7 @@ class LyingServer(KeepsSecrets):
     channel: SecAgg
     plan: RoundPlan
     everybody: Enrolled[Total]
-    honest: list[Asked]
+    honest: list[HonestClient]
     friends: tuple[int, ...]
     own: dict[int, RoundKeys] = field(default_factory=dict)
     seeds: dict[int, set[int]] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class LyingServer(KeepsSecrets):
                 rows, _ = fields.read_table(said[32:], SEALED, n)
                 one.boxes = {i: bytes(row) for i, row in rows.items()}
 
-    def _draw(self, one: Asked) -> Collection[int]:
+    def _draw(self, one: HonestClient) -> Collection[int]:
         """The share holders of a client: everybody, or those whom it drew."""
         now, n = one.party.parameters, self.plan.n
         said = one.party.step({})["server"] if one.party.speaks_first else b""
@@ -196,7 +196,9 @@ class LyingServer(KeepsSecrets):
                 one.partners = frozenset(holders | mine)
                 self._words(one, Kind.MASKED, said, holders)
 
-    def _words(self, one: Asked, kind: Kind, said: memoryview, listeners: Collection[int]) -> None:
+    def _words(
+        self, one: HonestClient, kind: Kind, said: memoryview, listeners: Collection[int]
+    ) -> None:
         order = [
             i for i in sorted(listeners) if kind is Kind.CONSISTENCY or i in one.party.pairs.roots
         ]
@@ -205,7 +207,7 @@ class LyingServer(KeepsSecrets):
             other: bytes(tail[i * WORD : (i + 1) * WORD]) for i, other in enumerate(order)
         }
 
-    def _hears(self, one: Asked, friend: int) -> None:
+    def _hears(self, one: HonestClient, friend: int) -> None:
         """A friend opens what this client sealed to it."""
         who = client_party(self.plan.cohort[friend])
         talk = self.talks[friend, one.place] = Pairs(
@@ -245,7 +247,7 @@ class LyingServer(KeepsSecrets):
                 for owner in given:
                     known.setdefault(owner, set()).add(one.place)
 
-    def _true(self, kind: Kind, to: Asked) -> dict[int, Buffer]:
+    def _true(self, kind: Kind, to: HonestClient) -> dict[int, Buffer]:
         return {
             one.place: one.spoken[kind][to.place]
             for one in self.honest
@@ -253,7 +255,7 @@ class LyingServer(KeepsSecrets):
         }
 
     def _friendly(
-        self, what: Literal["masked", "survivors"], to: Asked, statement: bytes
+        self, what: Literal["masked", "survivors"], to: HonestClient, statement: bytes
     ) -> dict[int, Buffer]:
         words: dict[int, Buffer] = {}
         for friend in self.friends:
@@ -317,7 +319,7 @@ def lying_server(seed: int, extra: int = 0) -> str:
     bait = RoundPlan(plan.number, plan.cohort, D, 1.0, session=plan.session, models=("b" * 64,))
     baited = rng.choice(sorted(honest)) if rng.random() < 0.1 else None
     asked = [
-        Asked(_enter(member, bait if place == baited else plan, plan.cohort[place]))
+        HonestClient(_enter(member, bait if place == baited else plan, plan.cohort[place]))
         for place, member in honest.items()
     ]
     server = LyingServer(rng, channel, plan, everybody, asked, friends)
@@ -325,7 +327,7 @@ def lying_server(seed: int, extra: int = 0) -> str:
     if any(one.vectors > 1 for one in asked):
         return "two vectors under one key"
     for place, member in honest.items():
-        again = Asked(_enter(member, plan, plan.cohort[place]))
+        again = HonestClient(_enter(member, plan, plan.cohort[place]))
         if again.ask(rng, Kind.CALL) is not None:
             return "a round was entered twice"
     found = server.smallest_sum()
