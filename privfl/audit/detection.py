@@ -21,12 +21,12 @@ DRAWS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Confusion:
     """Rows of liars that were dropped (``tp``) and kept (``fn``), and of honest clients (``fp``,
     ``tn``).
 
-    >>> Counts(3, 1, 1, 15) + Counts(0, 0, 0, 4)
-    Counts(tp=3, fn=1, fp=1, tn=19)
+    >>> Confusion(3, 1, 1, 15) + Confusion(0, 0, 0, 4)
+    Confusion(tp=3, fn=1, fp=1, tn=19)
     """
 
     tp: int = 0
@@ -34,8 +34,8 @@ class Counts:
     fp: int = 0
     tn: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
+    def __add__(self, other: Confusion) -> Confusion:
+        return Confusion(
             self.tp + other.tp, self.fn + other.fn, self.fp + other.fp, self.tn + other.tn
         )
 
@@ -92,13 +92,13 @@ class Judged:
     lied: tuple[bool, ...]
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> Confusion:
         """Its rows, by what was made of them and what they were."""
         kept = self.judgement.kept
         if kept is None:
-            return Counts()
+            return Confusion()
         pairs = list(zip(kept, self.lied, strict=True))
-        return Counts(
+        return Confusion(
             tp=sum(lie and not stays for stays, lie in pairs),
             fn=sum(lie and stays for stays, lie in pairs),
             fp=sum(not lie and not stays for stays, lie in pairs),
@@ -151,8 +151,8 @@ class Detection:
     accuses: bool
     told_f: bool
     rounds: tuple[Judged, ...]
-    counts: Counts
-    honest: Counts
+    counts: Confusion
+    honest: Confusion
     auc: Figure | None
 
     @property
@@ -273,8 +273,8 @@ def _over_rounds(seat: str, part: str, rounds: Sequence[Judged]) -> Detection:
     )
 
 
-def _sum(counts: Iterable[Counts]) -> Counts:
-    return sum(counts, Counts())
+def _sum(counts: Iterable[Confusion]) -> Confusion:
+    return sum(counts, Confusion())
 
 
 def _auc(pairs: Sequence[tuple[float, int]]) -> Figure | None:

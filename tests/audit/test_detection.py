@@ -13,11 +13,13 @@ from sklearn.metrics import roc_auc_score
 
 from privfl import Federation
 from privfl.aggregators import CosineFilter, Krum
-from privfl.audit.detection import Counts, clients_of, detections, roc, wilson
+from privfl.audit.detection import Confusion, clients_of, detections, roc, wilson
 from privfl.core import Judgement, Rows
 from privfl.engine import RoundRecord
 from privfl.engine.judging import judged
+from privfl.report import play_honest, write_report
 from privfl.report.folder import read_run
+from privfl.report.honest import honest_rounds
 
 BASE = {
     "data": {"name": "digits", "clients": 10, "root": 40},
@@ -280,7 +282,7 @@ def test_an_auc_compares_rows_of_one_round_only_and_counts_ties_half():
     high = judgement((True,) * 4, (101.0, 102.0, 104.0, 103.0))
     (found,) = detections([record(0, low, (0,)), record(1, high, (2,))])
     assert found.auc.value == pytest.approx((0.5 + 3) / 6)
-    assert found.counts == Counts(tp=0, fn=2, fp=0, tn=6)
+    assert found.counts == Confusion(tp=0, fn=2, fp=0, tn=6)
 
 
 def test_a_perfect_and_a_reversed_order_are_the_corners_of_the_roc():
@@ -291,3 +293,37 @@ def test_a_perfect_and_a_reversed_order_are_the_corners_of_the_roc():
     (wrong,) = detections([record(0, right, (0,))])
     assert wrong.auc.value == 0.0
     assert wrong.precision.value == 0.0
+
+
+# ---- the page
+
+
+def test_the_page_names_fifty_clients_their_rates_and_the_null_rate_of_the_honest_run(tmp_path):
+    federation = Federation.from_config(
+        {
+            **BASE,
+            "data": {"name": "digits", "clients": 50},
+            "aggregator": "sign_guard",
+            "attacks": [{**FLIP, "clients": 20}],
+            "rounds": 2,
+        }
+    )
+    federation.run(tmp_path / "run")
+    bare = write_report(tmp_path / "run").read_text()
+    assert "Whom the defences accused" in bare
+    table = bare[bare.index("Clients under SignGuard") :]
+    assert all(f"<tr><td>{client}</td><td>2</td>" in table for client in range(50))
+    for name in ("detection", "detection_rates", "detection_scores"):
+        assert (tmp_path / "run" / f"{name}.png").stat().st_size > 5_000
+    play_honest(federation, tmp_path / "run")
+    (null,) = detections(honest_rounds(tmp_path / "run"))
+    assert null.tpr is None
+    assert null.honest.fp + null.honest.tn == 100
+    assert str(null.null_fpr) not in bare
+    assert str(null.null_fpr) in write_report(tmp_path / "run").read_text()
+
+
+def test_a_run_whose_defences_judge_nobody_has_no_such_section(tmp_path):
+    played(tmp_path, rounds=1)
+    assert "Whom the defences accused" not in write_report(tmp_path / "run").read_text()
+    assert not (tmp_path / "run" / "detection.png").exists()
