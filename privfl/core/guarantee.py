@@ -276,7 +276,7 @@ class Guarantee(Generic[T]):
             who = "".join(lie.who.parties) if len(lie.who.parties) == 1 else ""
             if who and lie.who.some is None and client_of(who) is None:
                 told[who] = max(told.get(who, "nothing"), lie.can, key=POWERS.index)
-        most = max(told.values(), key=POWERS.index, default="nothing")
+        most: Power = max(told.values(), key=POWERS.index, default="nothing")
         return f"{_DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
 
     def server_reads(
