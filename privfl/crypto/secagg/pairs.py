@@ -5,7 +5,7 @@ against an active server words that nobody else can say.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, KnownKeys, PartyKeys, client_party
@@ -50,8 +50,9 @@ class Pairs(KeepsSecrets):
     """One client's side of its pairs in one round; others are named by their position.
 
     Semi-honest: shares are sealed under the agreement of the fresh keys that the server hands out.
-    Active: under that and the agreement of the lasting keys that the directory knows, so that a
-    key in a client's name which is not its own opens nothing and says nothing.
+    Active: that and the agreement of the lasting keys that the directory knows give each pair a
+    root, so that a key in a client's name which is not its own opens nothing and says nothing. Most
+    shares are then what the two derive from it, and of the others travels the difference.
     """
 
     now: SecAggParameters
@@ -78,16 +79,36 @@ class Pairs(KeepsSecrets):
             if known != public:
                 raise StageAbort("masked_input", "one client has two keys", "server")
 
-    def seal(self, sealing: Mapping[int, bytes]) -> dict[int, Buffer]:
-        """A box for each of these others."""
-        agree, out = self._library.agreement(self.keys.c), dict[int, Buffer]()
-        for other, plain in sealing.items():
+    def reach(self, others: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """What this client and each of these others have in common for its two secrets, by the
+        newest of the other's keys; nobody can be whom the directory knows no key of.
+        """
+        agree = self._agreement
+        for other in others:
             secret = next(iter(self._secrets(other, agree)), None)
-            if secret is None:
-                continue  # the directory knows no key of it: nobody can be it
-            if self.now.active:
+            if secret is not None:
                 self.roots[other] = secret
-            key = self._key(secret, self.position, other)
+        return {
+            other: keys.agreed_shares(self.roots[other], self.position, other)
+            for other in others
+            if other in self.roots
+        }
+
+    def seal(self, dealing: Mapping[int, bytes], agreed: Collection[int] = ()) -> dict[int, Buffer]:
+        """A box for each of these others; in an active round the shares of those ``agreed`` are
+        what they have in common with this client, and need not travel.
+        """
+        if self.now.active:
+            common = self.reach(dealing)
+            return {
+                other: self._dealt(self.position, other, dealing[other])
+                + (b"" if other in agreed else _moved(dealing[other], common[other], -1))
+                for other in common
+            }
+        agree, out = self._agreement, dict[int, Buffer]()
+        for other, plain in dealing.items():
+            (secret,) = self._secrets(other, agree)
+            key = keys.share_key(secret, self.now.tag, self.position, other)
             bound = keys.bound_to(self.now.tag, self.position, other)
             dealt = self._dealt(self.position, other, plain)
             # other shares have other commitments: no key seals two boxes under one nonce
@@ -95,26 +116,30 @@ class Pairs(KeepsSecrets):
         return out
 
     def open(self, boxes: Mapping[int, Buffer]) -> dict[int, bytes]:
-        """What these others sealed to this client; what does not open is left out."""
-        agree, out = self._library.agreement(self.keys.c), dict[int, bytes]()
+        """What these others dealt to this client; what does not open is left out."""
+        agree, out = self._agreement, dict[int, bytes]()
         for other, box in boxes.items():
-            bound = keys.bound_to(self.now.tag, other, self.position)
+            dealt, sealed = bytes(box[: keys.AGREED]), bytes(box[keys.AGREED :])
             for secret in self._secrets(other, agree):
-                key = self._key(secret, other, self.position)
-                sealed = bytes(box[2 * keys.DEALT :])
-                plain = self._library.unseal(key, bytes(box[:12]), sealed, bound)
-                if plain is not None:
-                    if self._dealt(other, self.position, plain) == box[: 2 * keys.DEALT]:
-                        out[other] = plain
+                plain = self._plain(secret, other, dealt, sealed)
+                if plain is not None and self._dealt(other, self.position, plain) == dealt:
+                    out[other] = plain
                     if self.now.active:
                         self.roots[other] = secret
                     break
         return out
 
-    def _key(self, secret: bytes, sender: int, receiver: int) -> bytes:
+    def _plain(self, secret: bytes, owner: int, dealt: bytes, sealed: bytes) -> bytes | None:
         if self.now.active:
-            return keys.box_key(secret, sender, receiver)
-        return keys.share_key(secret, self.now.tag, sender, receiver)
+            common = keys.agreed_shares(secret, owner, self.position)
+            return _moved(sealed or bytes(2 * shamir.SIZE), common, 1)
+        key = keys.share_key(secret, self.now.tag, owner, self.position)
+        bound = keys.bound_to(self.now.tag, owner, self.position)
+        return self._library.unseal(key, dealt[:12], sealed, bound)
+
+    @property
+    def _agreement(self) -> Agreement:
+        return self._library.agreement(self.keys.c)
 
     def _dealt(self, owner: int, holder: int, plain: bytes) -> bytes:
         seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
@@ -180,3 +205,12 @@ class Pairs(KeepsSecrets):
     @property
     def _library(self) -> Backend:
         return backend(self.library_name)
+
+
+def _moved(shares: bytes, common: tuple[int, int], sign: int) -> bytes:
+    """Two field elements [64 bytes], each less or more what two clients have in common."""
+    raw = shares[: shamir.SIZE], shares[shamir.SIZE :]
+    return b"".join(
+        shamir.to_bytes((int.from_bytes(share, "little") + sign * agreed) % shamir.P)
+        for share, agreed in zip(raw, common, strict=True)
+    )
