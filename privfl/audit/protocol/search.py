@@ -183,7 +183,9 @@ class LyingServer(KeepsSecrets):
                     inbox[other.place] = public + other.boxes[one.place]
             for friend in self.friends:
                 self._hears(one, friend)
-                sealed = self.talks[friend, one.place].seal({one.place: self._junk()})
+                talk = self.talks[friend, one.place]
+                talk.reach([one.place])
+                sealed = talk.seal({one.place: self._junk()})
                 if one.place in sealed:
                     public = self.own[friend].public if added else b""
                     inbox[friend] = public + sealed[one.place]

@@ -169,11 +169,12 @@ class SecAggClientParty(KeepsSecrets):
         self.pairs.meet(adverts)
         self.holders = tuple(sorted((*adverts, self.position)))
         self._enough(len(self.holders), "share_keys", "advertised keys")
-        common = self.pairs.reach(sorted(adverts)) if parameters.active else {}
+        agreed: dict[int, tuple[int, int]] = {}
         if parameters.active:
-            self.holders = tuple(sorted((*common, self.position)))
+            reached = self.pairs.reach(sorted(adverts))
+            self.holders = tuple(sorted((*reached, self.position)))
             self._enough(len(self.holders), "share_keys", "are in the directory")
-        agreed = dict(list(common.items())[: parameters.degree.t - 1])
+            agreed = {i: self.pairs.common(i) for i in reached[: parameters.degree.t - 1]}
         plain = self._dealt(agreed)
         self._keep(self.position, plain.pop(self.position))
         boxed = self.pairs.seal(plain, agreed)
