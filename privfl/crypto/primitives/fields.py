@@ -123,7 +123,12 @@ def read_most(body: memoryview, n: int) -> tuple[frozenset[int], memoryview]:
     if not body[0]:
         return read_bit_set(body[1:], n)
     rows, rest = read_table(body[1:], 0, n)
-    return frozenset(range(n)).difference(rows), rest
+    return _without(tuple(rows), n), rest
+
+
+@lru_cache(maxsize=8)
+def _without(missing: tuple[int, ...], n: int) -> frozenset[int]:
+    return frozenset(range(n)).difference(missing)
 
 
 def some(members: Collection[int], n: int) -> bytes:
