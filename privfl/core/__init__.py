@@ -50,6 +50,7 @@ from privfl.core.drive import (
 from privfl.core.errors import (
     BadUpdate,
     BudgetSpent,
+    CannotWrite,
     ConfigError,
     DataCorrupt,
     DataMissing,
@@ -196,6 +197,7 @@ __all__ = [
     "BudgetSpent",
     "Buffer",
     "Bundle",
+    "CannotWrite",
     "Carried",
     "CarriesNoise",
     "Cast",

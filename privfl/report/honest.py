@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from privfl.engine import RoundRecord
-from privfl.engine.checkpoint import write_atomically
+from privfl.engine.files import write_atomically
 from privfl.federation import Federation
 
 HONEST = "honest_rounds.jsonl"
