@@ -28,7 +28,7 @@ LOUD = {
 }
 LATE = {
     "baffle": "votes once its history is full",
-    "fl_detector": "bans once its scores cover a window: tests/contract/test_detectors_reference.py",
+    "fl_detector": "bans once scores cover its window: contract/test_detectors_reference.py",
 }
 TRAINING = {"epochs": 1, "lr": 0.1}
 SQUARE = {"name": "pixel_pattern", "target": 2, "boxes": [[0, 0, 2, 2]]}
