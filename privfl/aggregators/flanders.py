@@ -183,11 +183,18 @@ def matrix_forecast(
 def _fitted(
     inputs: Float[Tensor, "t p q"], outputs: Float[Tensor, "t p q"], ridge: float
 ) -> Float[Tensor, "q q"]:
-    """M with the least sum of ||outputs_t - inputs_t M||^2 plus a ridge on M - I."""
+    """M with the least sum of ||outputs_t - inputs_t M||^2 plus a ridge on M - I: I + X'(XX' +
+    rho)^-1 (Y - X), by the smaller of X'X and XX'.
+    """
     stacked = inputs.reshape(-1, inputs.shape[2])
-    target = outputs.reshape(-1, outputs.shape[2])
-    normal = stacked.T @ stacked
-    weight = ridge * float(normal.diagonal().mean()) + 1e-300
-    eye = torch.eye(len(normal), dtype=normal.dtype)
-    fitted: Tensor = torch.linalg.solve(normal + weight * eye, stacked.T @ target + weight * eye)
+    missed = outputs.reshape(-1, outputs.shape[2]) - stacked
+    samples, q = stacked.shape
+    rho = ridge * float(stacked.square().sum()) / q + 1e-300
+    if samples < q:
+        inner = stacked @ stacked.T + rho * torch.eye(samples, dtype=stacked.dtype)
+        change = stacked.T @ torch.linalg.solve(inner, missed)
+    else:
+        normal = stacked.T @ stacked + rho * torch.eye(q, dtype=stacked.dtype)
+        change = torch.linalg.solve(normal, stacked.T @ missed)
+    fitted: Tensor = torch.eye(q, dtype=stacked.dtype) + change
     return fitted

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -99,8 +100,8 @@ class LASA(MemoryRule[None]):
             return none, none + 0.5
         if least > 0:
             size = part.abs()
-            smallest = size.kthvalue(least + 1, dim=1, keepdim=True).values
-            part = part.masked_fill(size < smallest, 0.0)
+            smallest = [float(np.partition(row.cpu().numpy(), least)[least]) for row in size]
+            part = part.masked_fill(size < size.new_tensor(smallest)[:, None], 0.0)
         positive = (part > 0).sum(dim=1).double()
         told = positive + (part < 0).sum(dim=1)
         share = torch.where(told > 0, positive / told.clamp(min=1), 0.5)
