@@ -12,6 +12,7 @@ from benchmarks.he.lying_decryptors import lying_decryptors
 from benchmarks.he.multi_party import mp_rlwe
 from benchmarks.he.one_time import one_time_rlwe, one_time_sums
 from benchmarks.he.packed import paillier
+from benchmarks.he.selective import selective
 from benchmarks.he.whole_rounds import paillier_rounds, whole_rounds
 from benchmarks.he.workers import workers
 
@@ -24,6 +25,7 @@ CASES: dict[str, Callable[[bool], Iterable[Row]]] = {
     "mp_rlwe": mp_rlwe,
     "one_time_rlwe": one_time_rlwe,
     "one_time_sums": one_time_sums,
+    "selective": selective,
     "workers": workers,
     "federated": federated,
     "mnist": mnist,
