@@ -13,7 +13,7 @@ from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import CIPHERTEXT
 from privfl.crypto.he.paillier import PaillierPublic
 from privfl.crypto.he.wire import Refused, SignedMessage, unpack
-from privfl.testing.guarantees import PlayedRound, contributions
+from privfl.testing import PlayedRound, contributions
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 CHANNELS = {

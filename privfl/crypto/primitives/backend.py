@@ -88,6 +88,10 @@ class Backend(Protocol):
         """AES-CTR from an initial counter block [16 bytes] (SP 800-38A, section 6.5)."""
         ...
 
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """The first ``n`` bytes of that keystream, 128 KiB at most, at once."""
+        ...
+
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
         """AES under one key, block by block [16 bytes each] (SP 800-38A, section 6.1): a public
         permutation, and no way to encrypt anything.

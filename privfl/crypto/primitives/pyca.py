@@ -124,6 +124,16 @@ class Pyca:
         )
         return _Stream(Cipher(algorithms.AES(key), mode).encryptor())
 
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """As `Backend` says; by AES-GCM as a whole, tag and all, where that is faster than the
+        keystream and what it takes to open one.
+        """
+        if counter[12:] == _GCM_FIRST and _gcm_is_faster():
+            return memoryview(AESGCM(key).encrypt(counter[:12], _ZEROS[:n], None))[:n]
+        out = np.empty(n + 16, dtype=np.uint8)
+        self.keystream(key, counter).fill(out, n)
+        return out.data[:n]
+
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
         """As `Backend` says."""
         return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update  # noqa: S305

@@ -120,6 +120,12 @@ class Pycryptodome:
         """As `Backend` says."""
         return _Stream(AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=counter))
 
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """As `Backend` says."""
+        out = np.empty(n, dtype=np.uint8)
+        self.keystream(key, counter).fill(out, n)
+        return out.data
+
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
         """As `Backend` says."""
         encrypt: Callable[[bytes], bytes] = AES.new(key, AES.MODE_ECB).encrypt

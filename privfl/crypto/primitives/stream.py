@@ -22,7 +22,7 @@ _TAIL = 16
 _COUNTER = (2).to_bytes(4, "big")
 
 
-def _open(seed: bytes, library: Backend) -> Keystream:
+def _split(seed: bytes) -> tuple[bytes, bytes]:
     """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built
     against one nonce serves two seeds.
 
@@ -31,7 +31,11 @@ def _open(seed: bytes, library: Backend) -> Keystream:
     """
     if len(seed) != 32:
         raise ValueError(f"a mask seed has 32 bytes, and this has {len(seed)}.")
-    return library.keystream(seed[:16], seed[16:28] + _COUNTER)
+    return seed[:16], seed[16:28] + _COUNTER
+
+
+def _open(seed: bytes, library: Backend) -> Keystream:
+    return library.keystream(*_split(seed))
 
 
 def keystream(key: bytes, library: Backend) -> Keystream:
@@ -58,14 +62,21 @@ def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) ->
     >>> mask(x, [(b"k" * 32, 1)], backend()); mask(x, [(b"k" * 32, -1)], backend()); x
     array([0, 1, 2, 3, 4], dtype=uint32)
     """
+    if 0 < values.nbytes <= _BLOCK:
+        for seed, sign in seeds:
+            key, counter = _split(seed)
+            raw = library.keystream_of(key, counter, values.nbytes)
+            noise = np.frombuffer(raw, dtype=values.dtype)
+            (np.add if sign > 0 else np.subtract)(values, noise, out=values)
+        return
     streams = [(_open(seed, library), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
     words = _BLOCK // values.itemsize
-    raw = np.empty(min(_BLOCK, values.nbytes) + _TAIL, dtype=np.uint8)
-    noise = raw[:-_TAIL].view(values.dtype)
+    block = np.empty(_BLOCK + _TAIL, dtype=np.uint8)
+    noise = block[:-_TAIL].view(values.dtype)
     for start in range(0, len(values), words):
         part = values[start : start + words]
         for stream, apply in streams:
-            stream.fill(raw, part.nbytes)
+            stream.fill(block, part.nbytes)
             apply(part, noise[: len(part)], out=part)
 
 
