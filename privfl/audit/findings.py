@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from privfl.audit.lying import LieFinding
 from privfl.audit.score import Figure, Membership, Pictures
 
 
@@ -17,6 +18,13 @@ class Finding:
     ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership),
     ``baseline`` what somebody scores who saw no view at all. ``reason`` says why the attack does
     not apply: then there is no value, which is not a value of zero.
+
+    ``verdict`` is "leaks" where the interval lies above the baseline, "not found" where it does not
+    or where the attack had no answer, "not applicable" where ``theorem`` proves from the view that
+    it can have none. ``baselines`` are blind scores by name, the strongest of them in ``baseline``;
+    ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
+    are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
+    resample. ``effort`` says what was tried.
     """
 
     layer: str
@@ -31,6 +39,13 @@ class Finding:
     reason: str = ""
     knows: str = ""
     seconds: float = 0.0
+    verdict: str = ""
+    theorem: str = ""
+    baselines: Mapping[str, Figure] = field(default_factory=dict)
+    rates: Mapping[str, Figure] = field(default_factory=dict)
+    units: int = 0
+    clusters: int = 0
+    effort: str = ""
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -49,6 +64,13 @@ class Finding:
             "not applicable": self.reason,
             "knows": self.knows,
             "seconds": self.seconds,
+            "verdict": self.verdict,
+            "theorem": self.theorem,
+            "baselines": {name: figure.value for name, figure in self.baselines.items()},
+            "rates": {name: _number(figure.value) for name, figure in self.rates.items()},
+            "units": self.units,
+            "clusters": self.clusters,
+            "effort": self.effort,
         }
 
 
@@ -59,7 +81,7 @@ def _number(value: float) -> float | None:
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
-    ``galleries`` and ``curves`` are by finding.
+    ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told.
     """
 
     findings: tuple[Finding, ...]
@@ -68,6 +90,7 @@ class AuditReport:
     curves: Mapping[tuple[str, str, str], Membership] = field(default_factory=dict, repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    lies: tuple[LieFinding, ...] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:

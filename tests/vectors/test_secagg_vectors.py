@@ -147,6 +147,13 @@ def test_both_libraries_give_the_same_bytes(a, b, message):
     public = one.x25519_public(b)
     assert public == two.x25519_public(b) == OwnLadder().x25519_public(b)
     assert one.agreement(a)(public) == two.agreement(a)(public) == OwnLadder().agreement(a)(public)
+    for library in (one, two):
+        own, agree = library.pair(a)
+        assert own == library.x25519_public(a)
+        assert agree(public) == library.agreement(a)(public)
+        out = memoryview(bytearray(len(message) + 16))
+        library.seal_into(a, b[:12], [message[:7], b"", message[7:]], b, out)
+        assert bytes(out) == library.seal(a, b[:12], message, b)
     assert one.sign(a, message) == two.sign(a, message)
     assert one.seal(a, b[:12], message, b) == two.seal(a, b[:12], message, b)
     assert open_box(b, seal_box(public, message, b"scene", one), b"scene", two) == message

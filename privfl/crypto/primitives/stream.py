@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,21 @@ def _split(seed: bytes) -> tuple[bytes, bytes]:
 
 def _open(seed: bytes, library: Backend) -> Keystream:
     return library.keystream(*_split(seed))
+
+
+def keystream(key: bytes, library: Backend) -> Keystream:
+    """AES-CTR under a key [16 or 32 bytes] that serves nothing else, from the counter that AES-GCM
+    begins with.
+    """
+    return library.keystream(key, bytes(12) + _COUNTER)
+
+
+def next_words(stream: Keystream, n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The next ``n`` words of a keystream."""
+    kind = np.dtype(dtype)
+    raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
+    stream.fill(raw, n * kind.itemsize)
+    return raw[:-_TAIL].view(kind)
 
 
 def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) -> None:
@@ -69,10 +84,7 @@ def keystream_words(
     seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend
 ) -> npt.NDArray[np.generic]:
     """The first ``n`` words of a seed's expansion."""
-    kind = np.dtype(dtype)
-    raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
-    _open(seed, library).fill(raw, n * kind.itemsize)
-    return raw[:-_TAIL].view(kind)
+    return next_words(_open(seed, library), n, dtype)
 
 
 def fresh_words(library: Backend) -> Callable[[int], npt.NDArray[np.uint32]]:
@@ -82,8 +94,6 @@ def fresh_words(library: Backend) -> Callable[[int], npt.NDArray[np.uint32]]:
     stream = _open(secrets.token_bytes(32), library)
 
     def draw(n: int) -> npt.NDArray[np.uint32]:
-        raw = np.empty(4 * n + _TAIL, dtype=np.uint8)
-        stream.fill(raw, 4 * n)
-        return raw[:-_TAIL].view("<u4")
+        return next_words(stream, n, "<u4")
 
     return draw

@@ -21,6 +21,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.own_noise import own_noise
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg import boxes, keys, wire
@@ -45,9 +46,8 @@ def ring_vector(
         return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
     wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
     values = wide[: plan.d]
-    wide[: plan.d] = settings.noise.add(
-        values, unit_l2(settings, plan), parameters.quorum, settings.noise_source
-    )
+    source = own_noise(settings.noise_source, plan, client_party(update.client))
+    wide[: plan.d] = settings.noise.add(values, unit_l2(settings, plan), parameters.quorum, source)
     return wide.astype(parameters.dtype)
 
 

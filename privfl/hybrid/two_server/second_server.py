@@ -13,31 +13,37 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.preprocessing import second_preprocessing
 from privfl.crypto.mpc.words import U64
-from privfl.crypto.primitives import fields, open_one, seal_to
+from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_seeds,
+    read_frames,
+    tell_held,
+    unusable,
+)
 from privfl.hybrid.two_server.bits import BitSeeds, received_flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
     DEAL,
     DEALT,
-    HELD,
     MASKED,
-    SEED,
+    MORE,
+    PIECE,
     SERVERS,
     Direction,
     TwoServerParameters,
 )
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rows import SeedRows, Survey, crossed
+from privfl.hybrid.two_server.row_letters import Crossing
+from privfl.hybrid.two_server.rows import SeedRows, Survey
 from privfl.hybrid.two_server.sealing import (
     NOBODY,
     SEED_SIZE,
     UNKNOWN,
     coin_of,
     open_masked,
-    open_steps,
     read_direction,
-    seal_steps,
     unseal_dealt,
 )
 
@@ -63,6 +69,9 @@ class SecondServer(KeepsSecrets):
     direction: Direction | None = None
     opened: bytes = b""
     waiting: list[bytes] = field(default_factory=list)
+    crossing: Crossing | None = None
+    pieces: int = 0
+    letter: bytes = b""
     machine: Machine | None = None
 
     def step(self, mail: Mail) -> Mail:
@@ -74,34 +83,28 @@ class SecondServer(KeepsSecrets):
         if "server" in mail and self.half is not None:
             out |= self._from_server(mail["server"])
         if "dealer" in mail and self.asked and self.machine is None:
-            out |= self._begin(mail["dealer"])
+            self.letter = bytes(mail["dealer"])
+            out |= {} if self.crossing is not None else self._begin(self.letter)
         return out
 
     def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
         now = self.now
-        for who, body in heard.items():
-            try:
-                position, content = now.sender(who, body, SEED)
-                context = now.bound_to("seed", str(position))
-                self.seeds[position] = open_one(content, SEED_SIZE, self.identity, context)
-            except Malformed as malformed:
-                self.excluded[who] = f"stage share: {malformed}"
+        self.seeds |= hear_seeds(now, heard, self.identity, SEED_SIZE, self.excluded)
         self.half = secrets.token_bytes(SEED_SIZE)
-        held, reasons = fields.bit_set(self.seeds, now.plan.n), now.reasons(self.excluded)
-        return {"server": now.write(HELD, 0, held, self.half, reasons)}
+        return tell_held(now, self.seeds, self.half, self.excluded)
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
         try:
             if not self.asked:
                 return self._survey(*now.read(body, MASKED))
-            if now.repeats(body, MASKED):
-                return {}
-            content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server cannot be used: {malformed}", "server"
-            ) from None
+            raise unusable("compute", "server", malformed) from None
+        if now.repeats(body, MASKED) or now.asked_before(body, PIECE, self.pieces):
+            return {}
+        if self.crossing is not None:
+            return self._piece(self.crossing, body)
+        content = read_frames(now, self.key, "server", body)
         if self.machine is None:
             self.waiting.append(content)
             return {}
@@ -119,16 +122,39 @@ class SecondServer(KeepsSecrets):
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.traits.hidden else b""
+        out: dict[PartyId, Buffer] = {}
         seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
         if not now.signs:
             values = None if self.direction is None else self.direction.values
             survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
-            crossed(now, SeedRows(seeds), masked, survey, self.key)
-            self.shares = survey.shares()
+            self.crossing = Crossing(now, SeedRows(seeds), survey, self.key)
+            out |= self._cross(self.crossing, masked)
         sealed_boxes = seal_to(
             self.dealer, b"".join((self.own, *seeds)), now.bound_to("deal", "server/1"), now.library
         )
-        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), sealed_boxes)}
+        listed = fields.bit_set(members, now.plan.n)
+        return {**out, "dealer": now.write(DEAL, 1, listed, sealed_boxes)}
+
+    def _cross(self, crossing: Crossing, masked: memoryview) -> Mail:
+        """Take a letter of masked rows; ask for the next one, if there is any."""
+        crossing.take(masked)
+        if crossing.left:
+            return {"server": self.now.write(MORE, self.pieces + 1)}
+        self.shares, self.crossing = crossing.survey.shares(), None
+        return {}
+
+    def _piece(self, crossing: Crossing, body: Buffer) -> Mail:
+        try:
+            number, masked = self.now.read(body, PIECE)
+            if number != self.pieces + 1:
+                raise Malformed("it is another piece than the next")
+            self.pieces += 1
+            if self.recipe.traits.hidden:
+                self.opened += masked
+            out = self._cross(crossing, masked)
+        except Malformed as malformed:
+            raise unusable("compute", "server", malformed) from None
+        return out if self.crossing is not None or not self.letter else self._begin(self.letter)
 
     def _begin(self, body: Buffer) -> Mail:
         now, n, recipe = self.now, len(self.positions), self.recipe
@@ -145,9 +171,7 @@ class SecondServer(KeepsSecrets):
                 self.own, words[: 8 * demand.dealt], demand, now.library
             )
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
-            ) from None
+            raise unusable("deal", "dealer", malformed) from None
         machine = Machine(
             first=False,
             names=SERVERS,
@@ -175,7 +199,7 @@ class SecondServer(KeepsSecrets):
         if not frames:
             return {}
         self.sent += 1
-        return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+        return {"server": frames_letter(self.now, self.key, "server/1", self.sent, frames)}
 
 
 def checked_direction(

@@ -16,6 +16,14 @@ from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import U64, signed, unpack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_vector,
+    key_and_head,
+    read_frames,
+    read_held,
+    unusable,
+)
 from privfl.hybrid.two_server.bits import BitRows, Flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
@@ -23,25 +31,17 @@ from privfl.hybrid.two_server.parameters import (
     DEALT,
     HELD,
     MASKED,
+    MORE,
+    PIECE,
     SERVERS,
     Direction,
     TwoServerParameters,
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS, SUM
-from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
-from privfl.hybrid.two_server.sealing import (
-    DIRECTED,
-    DIRECTION_HEAD,
-    NOBODY,
-    SEED_SIZE,
-    UNKNOWN,
-    coin_of,
-    open_steps,
-    read_vector,
-    seal_steps,
-    unseal_dealt,
-)
+from privfl.hybrid.two_server.row_letters import Veiling
+from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil
+from privfl.hybrid.two_server.sealing import coin_of, unseal_dealt
 from privfl.hybrid.two_server.tags import check_tags
 
 
@@ -67,6 +67,8 @@ class FirstServer(KeepsSecrets):
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
+    veiling: Veiling | None = None
+    pieces: int = 0
     machine: Machine | None = None
     result: Opened[Total] | None = None
 
@@ -83,6 +85,8 @@ class FirstServer(KeepsSecrets):
             direction=without_values(self.direction),
             bodies={},
             excluded={},
+            veiling=None,
+            pieces=0,
             machine=None,
             result=None,
             sent=0,
@@ -111,42 +115,26 @@ class FirstServer(KeepsSecrets):
     def _from_second(self, body: Buffer) -> Mail:
         if self.machine is None:
             return self._ask(body)
-        if self.now.repeats(body, HELD):
+        if self.now.repeats(body, HELD) or self.now.asked_before(body, MORE, self.pieces):
             return {}
-        try:
-            content = open_steps(self.now, self.key, b"2", body)
-        except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        if self.veiling is not None:
+            return self._more(self.veiling, body)
+        content = read_frames(self.now, self.key, "server/1", body)
         frames = self.machine.advance(content)
         if not frames:
             return {}
         self.sent += 1
-        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+        return {"server/1": frames_letter(self.now, self.key, "server", self.sent, frames)}
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
-        try:
-            position, packed = read_vector(self.now, who, body)
-            self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
-        except Malformed as malformed:
-            self.excluded.setdefault(who, f"stage share: {malformed}")
+        if found := hear_vector(self.now, who, body, self.excluded):
+            self.bodies.setdefault(found[0], np.frombuffer(found[1], dtype=np.uint8))
 
     def _ask(self, body: Buffer) -> Mail:
         now, half, seed = self.now, self.half, self.seed
         if self.refused is not None:
             raise StageAbort("enter", self.refused, "server")
-        try:
-            _, content = now.read(body, HELD)
-            held, rest = fields.read_bit_set(content, now.plan.n)
-            if len(rest) < SEED_SIZE:
-                raise Malformed("its half of the coin is cut off")
-            theirs = bytes(rest[:SEED_SIZE])
-            said = now.reasons_in(rest[SEED_SIZE:], held, "server/1")
-        except Malformed as malformed:
-            raise StageAbort(
-                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        held, theirs, said = read_held(now, body)
         self.excluded = {**said, **self.excluded}
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
@@ -171,6 +159,7 @@ class FirstServer(KeepsSecrets):
             memory=self.memory,
         )
         masked: list[bytes] = []
+        self.machine, self.bodies = machine, {}
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
         else:
@@ -180,45 +169,47 @@ class FirstServer(KeepsSecrets):
                 else self.direction.values
             )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
-            masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            shares = survey.shares()
-            machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
-        self.machine, self.bodies = machine, {}
+            self.veiling = Veiling(now, MaskedRows(bodies), Veil(seed), survey, self.key)
+            masked = self._next_letter(self.veiling)
         members = fields.bit_set(left, now.plan.n)
-        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
-        head = now.library.seal(
-            self.key,
-            bytes(12),
-            half + direction_head(self.direction, self.unknown),
-            now.bound_to("head"),
-        )
+        keys, head = key_and_head(now, self.second, self.key, half, self.direction, self.unknown)
         sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
         return {
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
             "dealer": now.write(DEAL, 0, members, sealed_boxes),
         }
 
+    def _next_letter(self, veiling: Veiling) -> list[bytes]:
+        masked = veiling.next_letter()
+        if not veiling.left and self.machine is not None:
+            shares = veiling.survey.shares()
+            self.machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
+            self.veiling = None
+        return masked
+
+    def _more(self, veiling: Veiling, body: Buffer) -> Mail:
+        """The next piece of the masked rows, once the second server has room for it."""
+        try:
+            number, content = self.now.read(body, MORE)
+            if number != self.pieces + 1 or content:
+                raise Malformed("it asks for another piece than the next")
+        except Malformed as malformed:
+            raise unusable("agree", "server/1", malformed) from None
+        self.pieces += 1
+        piece = self.now.write(PIECE, self.pieces, *self._next_letter(veiling))
+        return {"server/1": piece}
+
     def _tags(self, machine: Machine, body: Buffer) -> U64:
         try:
             _, content = self.now.read(body, DEALT)
             return unpack(unseal_dealt(self.now, self.seed, bytes(content)), 64, machine.n)
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
-            ) from None
+            raise unusable("deal", "dealer", malformed) from None
 
     def _conclude(self, machine: Machine) -> None:
         if self.recipe.tagged:
             check_tags(machine)
         self.result = concluded(machine, self.excluded)
-
-
-def direction_head(direction: Direction | None, unknown: bool) -> bytes:
-    """What the first server tells the second of the direction."""
-    if direction is None:
-        return DIRECTION_HEAD.pack(UNKNOWN if unknown else NOBODY, 0.0)
-    head = DIRECTION_HEAD.pack(DIRECTED, direction.length)
-    return head + direction.values.astype("<i4").tobytes()
 
 
 def without_values(direction: Direction | None) -> Direction | None:
