@@ -154,7 +154,7 @@ def _claims(
     """
     from privfl.audit import Settings, audit_claims
     from privfl.engine import read_ledger
-    from privfl.engine.checkpoint import write_atomically
+    from privfl.engine.files import write_atomically
 
     path = config_in(source) if source.is_dir() else source
     federation = Federation.from_config(path, overrides)

@@ -1,5 +1,5 @@
-"""What homomorphic channels say to each other: signed messages bound to a round and a key, boxes
-sealed to one receiver, arrays.
+"""What homomorphic channels say to each other: signed messages bound to a round and a key, lists of
+byte strings, arrays. Boxes sealed to one receiver are in `boxes`.
 
 A message is a head, the SHA-256 digest of each of its parts, one Ed25519 signature over both, and
 the parts themselves. A part can be left out on the way without breaking the signature, so that a
@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.core import Buffer, KnownKeys, PartyId, PartyKeys, RoundPlan
-from privfl.crypto.primitives import backend, seal_box
-from privfl.crypto.primitives.sealed_box import seal_box_into
+from privfl.crypto.primitives import backend
 
 Parts: TypeAlias = tuple[Buffer, ...]
 """The body of one message. A ciphertext has one part, or several where decryptors need only some of
@@ -31,11 +30,8 @@ Numbers: TypeAlias = npt.NDArray[Any]
 """What is encrypted: int64 [d + 1] of a fixed-point code, or float64 [d + 1]."""
 
 _DOMAIN = b"privfl/he/message/1\x00"
-_DOMAIN_OF_BOXES = b"privfl/he/box/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
-_SEALED = b"PFS\x01"
-_LETTER = b"letter of "
 _MOST_PARTS = 32
 _MOST_CLIENTS = 1 << 20
 
@@ -89,73 +85,6 @@ def digest(data: Buffer) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def seal(receiver: bytes, plain: Buffer, purpose: bytes) -> bytes:
-    """Seal to the holder of an X25519 key (`crypto.primitives.seal_box`), for one purpose.
-
-    Raises:
-        Refused: that is nobody's key.
-
-    >>> from privfl.crypto.primitives import Identity
-    >>> me = Identity.fresh("client/1")
-    >>> unsealed(me, seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
-    b'for me'
-    """
-    try:
-        return seal_box(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend())
-    except ValueError:
-        raise Refused("nobody can hold this public key") from None
-
-
-def seal_into(receiver: bytes, plain: Buffer, purpose: bytes, out: memoryview) -> None:
-    """`seal`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
-
-    Raises:
-        Refused: that is nobody's key.
-    """
-    try:
-        seal_box_into(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend(), out)
-    except ValueError:
-        raise Refused("nobody can hold this public key") from None
-
-
-def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:
-    """What was sealed to this party.
-
-    Raises:
-        Refused: sealed to somebody else or for another purpose, or changed.
-    """
-    plain = keys.unseal(box, _DOMAIN_OF_BOXES + purpose)
-    if plain is None:
-        raise Refused("a sealed box does not open")
-    return plain
-
-
-def sealed_letter(receiver: bytes, plain: bytes, sender: PartyId) -> bytes:
-    """A letter that its receiver alone can read: who taps the wire sees no ciphertext in it, and
-    nobody can pass it off as another sender's.
-
-    Raises:
-        Refused: that is nobody's key.
-    """
-    return _SEALED + seal(receiver, plain, _LETTER + sender.encode("ascii"))
-
-
-def is_sealed(body: Buffer) -> bool:
-    """Whether this is a sealed letter."""
-    return bytes(body[: len(_SEALED)]) == _SEALED
-
-
-def letter(keys: PartyKeys, body: Buffer, sender: PartyId) -> bytes:
-    """What is in a letter that was sealed to this party.
-
-    Raises:
-        Refused: it is no sealed letter of this sender's to this party.
-    """
-    if not is_sealed(body):
-        raise Refused("a letter that is not sealed")
-    return unsealed(keys, memoryview(body)[len(_SEALED) :], _LETTER + sender.encode("ascii"))
-
-
 def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
     """Whether the public keys [64 bytes] that came in a party's name are that party's."""
     return hello[:32] in directory.keys(who) and hello[32:] in directory.boxes(who)
@@ -163,13 +92,14 @@ def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
 
 class RoomInFrame:
     """Room for a message of so many parts, the first of which, of ``size`` bytes, is written to
-    ``first``: a long part is in its place at once, and need not be copied there.
+    ``first``: a long part is in its place at once, and need not be copied there. ``rest``: bytes
+    of all other parts at most.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, rest: int) -> None:
         start = _HEAD.size + (32 + 8) * count + 64
-        self.whole = bytearray(start + size)
-        self.first = memoryview(self.whole)[start:]
+        self.whole = bytearray(start + size + rest)
+        self.first = memoryview(self.whole)[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +199,11 @@ class SignedMessage:
     def framed(self, frame: RoomInFrame) -> bytearray:
         """The message as it travels, of which the first part lies in its place already."""
         at = 1 + len(self.digests) + 2
-        rope, out = self.rope(), frame.whole
+        rope, out, size = self.rope(), frame.whole, len(frame.first)
         frame.first.release()
         head, rest = b"".join(rope[:at]), b"".join(rope[at + 1 :])
         out[: len(head)] = head
-        out += rest
+        out[len(head) + size :] = rest
         return out
 
     def without(self, left_out: Collection[int]) -> SignedMessage:
