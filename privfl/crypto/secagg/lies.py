@@ -186,7 +186,11 @@ def swapper(server: Party, client: ClientId, took: Took) -> KeySwapper:
 
 
 def deals_wrong_shares() -> Liars:
-    """A client that deals random bytes: it survives, and nobody can open its seed."""
+    """A client that deals random bytes: it survives, and nobody can open its seed.
+
+    Raises:
+        ConfigError: once it takes the place of a party that is no client of secure aggregation.
+    """
 
     def lies(honest: Party) -> Alters:
         if not isinstance(honest, SecAggClientParty):
