@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.harness import Case, main
 from benchmarks.privacy_attacks.membership import stream, writers
+from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
 from benchmarks.privacy_attacks.reconstruction import (
     adaptive,
@@ -24,6 +25,7 @@ CASES: dict[str, Case] = {
     "writers": writers,
     "shadows": shadows,
     "nulls": nulls,
+    "noise": noise,
 }
 
 if __name__ == "__main__":
