@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
     "writers": writers,
     "shadows": shadows,
     "nulls": nulls,
+    "federated": federated,
     "noise": noise,
 }
 
