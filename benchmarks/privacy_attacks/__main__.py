@@ -15,6 +15,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
     "closed_form": closed_form,
@@ -26,6 +27,7 @@ CASES: dict[str, Case] = {
     "writers": writers,
     "shadows": shadows,
     "nulls": nulls,
+    "tuned": tuned,
     "federated": federated,
     "noise": noise,
 }

@@ -52,7 +52,7 @@ PROBE: tuple[Inference, ...] = (
     LabelCounts(target="sum"),
     LinearLeakage(),
     LinearLeakage(target="sum"),
-    GradientInversion(iterations=300),
+    GradientInversion(iterations=200, tune=True),
 )
 """Attacks on the first round of a run whose clients hold few samples: the worst case of the same
 layers.
