@@ -17,12 +17,13 @@ from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
 from privfl.audit.run import adversaries_of, audit
-from privfl.audit.shadows import Shadows
+from privfl.audit.shadows import FederatedShadows, Shadows
 
 __all__ = [
     "AuditReport",
     "Audited",
     "Claim",
+    "FederatedShadows",
     "Finding",
     "LieFinding",
     "Settings",

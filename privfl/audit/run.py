@@ -31,7 +31,7 @@ from privfl.audit.games import (
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse
-from privfl.audit.shadows import Shadows
+from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.core import ConfigError, NotVisible, RoundPlan, require
 from privfl.engine import forward_of
 from privfl.federation import Federation, Run
@@ -52,7 +52,7 @@ PROBE: tuple[Inference, ...] = (
     LabelCounts(target="sum"),
     LinearLeakage(),
     LinearLeakage(target="sum"),
-    GradientInversion(iterations=300),
+    GradientInversion(iterations=200, tune=True),
 )
 """Attacks on the first round of a run whose clients hold few samples: the worst case of the same
 layers.
@@ -128,7 +128,18 @@ def audit(
             if isinstance(method, LocalSGD)
             else None
         )
-        knows = Knowledge(forward=forward, auxiliary=ground.auxiliary, trainer=trainer, seed=seed)
+        federated = (
+            None
+            if trainer is None
+            else FederatedShadows(trainer, float(scenario.bound.l2), forward.local_noise)
+        )
+        knows = Knowledge(
+            forward=forward,
+            auxiliary=ground.auxiliary,
+            trainer=trainer,
+            federated=federated,
+            seed=seed,
+        )
         small = {client: index[:probe_samples] for client, index in ground.members.items()}
         tell(progress, f"{layer}: probe")
         notes.told.clear()
