@@ -14,6 +14,7 @@ from privfl.audit.dp import (
     one_run_f_dp,
 )
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
 from privfl.audit.run import adversaries_of, audit
 from privfl.audit.shadows import Shadows
@@ -23,6 +24,7 @@ __all__ = [
     "Audited",
     "Claim",
     "Finding",
+    "LieFinding",
     "Settings",
     "Shadows",
     "adversaries_of",
@@ -35,5 +37,6 @@ __all__ = [
     "gradient_scores",
     "one_run",
     "one_run_f_dp",
+    "told_lies",
     "write_page",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from privfl.audit.lying import LieFinding
 from privfl.audit.score import Figure, Membership, Pictures
 
 
@@ -59,7 +60,7 @@ def _number(value: float) -> float | None:
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
-    ``galleries`` and ``curves`` are by finding.
+    ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told.
     """
 
     findings: tuple[Finding, ...]
@@ -68,6 +69,7 @@ class AuditReport:
     curves: Mapping[tuple[str, str, str], Membership] = field(default_factory=dict, repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    lies: tuple[LieFinding, ...] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.lying_page import lies_section
 from privfl.audit.score import Figure
 
 INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
@@ -90,6 +91,7 @@ def _page(report: AuditReport) -> str:
         )
         framed = f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
         parts.append(f"<h2>{say(family.capitalize())}</h2>{framed}")
+    parts.append(lies_section(report.lies))
     if report.curves:
         parts.append("<h2>Membership, on logarithmic axes</h2>")
         parts += [

@@ -22,6 +22,7 @@ from privfl.attacks import (
 )
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
+from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse
 from privfl.audit.shadows import Shadows
 from privfl.core import ConfigError, NotVisible, RoundPlan, require
@@ -64,6 +65,7 @@ def audit(
     held_out: float = 0.5,
     probe_samples: int = 1,
     seed: int = 0,
+    lies: int | None = FRAMES,
     progress: Callable[[str], None] | None = None,
 ) -> AuditReport:
     """Run every layer's federation, attack it through every adversary's view, and score.
@@ -81,6 +83,8 @@ def audit(
             client holds ``probe_samples``.
         properties: attacks on a run of images in which every second client has mirrored 30 % of its
             own; other data has no such run.
+        lies: beside the lies that a channel declares, how many in single frames of each of two
+            servers are told (`told_lies`); None tells no lies at all.
         progress: told what is attacked.
 
     Raises:
@@ -96,6 +100,7 @@ def audit(
     began = time.perf_counter()
     notes = AuditNotes([], {}, {})
     about: dict[str, dict[str, Any]] = {}
+    told_by_liars: list[LieFinding] = []
     for layer, federation in named.items():
         scenario = federation.scenario
         asked = adversaries_of(federation) if adversaries is None else adversaries
@@ -147,6 +152,9 @@ def audit(
             own,
             progress,
         )
+        if lies is not None:
+            tell(progress, f"{layer}: liars")
+            told_by_liars += told_lies(layer, scenario, run, lies)
         model.write(start)
         epsilon = dict(run.history[-1].epsilon)
         about[layer] = {
@@ -167,6 +175,7 @@ def audit(
         notes.curves,
         told,
         time.perf_counter() - began,
+        tuple(told_by_liars),
     )
 
 

@@ -116,6 +116,9 @@ def audit(
             progress=shown.step,
         )
     table("What each adversary gets", report.rows, as_json)
+    if report.lies and not as_json:
+        declared = [one.row() for one in report.lies if not one.framed or one.alarming or one.read]
+        table("What liars get", declared, as_json)
     say(f"privfl: the page is {write_page(report, folder)}")
     if any(federation.claims_privacy for federation in federations.values()):
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
@@ -151,7 +154,7 @@ def _claims(
     """
     from privfl.audit import Settings, audit_claims
     from privfl.engine import read_ledger
-    from privfl.engine.checkpoint import write_atomically
+    from privfl.engine.files import write_atomically
 
     path = config_in(source) if source.is_dir() else source
     federation = Federation.from_config(path, overrides)

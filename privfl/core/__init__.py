@@ -50,6 +50,7 @@ from privfl.core.drive import (
 from privfl.core.errors import (
     BadUpdate,
     BudgetSpent,
+    CannotWrite,
     ConfigError,
     DataCorrupt,
     DataMissing,
@@ -81,6 +82,7 @@ from privfl.core.guarantee import (
     Some,
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
+from privfl.core.judgement import Judgement
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -195,6 +197,7 @@ __all__ = [
     "BudgetSpent",
     "Buffer",
     "Bundle",
+    "CannotWrite",
     "Carried",
     "CarriesNoise",
     "Cast",
@@ -231,6 +234,7 @@ __all__ = [
     "HelperMember",
     "Incident",
     "InformedServer",
+    "Judgement",
     "KeepsSecrets",
     "KnownKeys",
     "Knows",

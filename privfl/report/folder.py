@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from privfl.core import ConfigError
-from privfl.engine import PUBLIC
-from privfl.engine.checkpoint import write_atomically
-from privfl.engine.folder import JOURNAL
+from privfl.engine import PUBLIC, holds_run
+from privfl.engine.files import write_atomically
+from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
+from privfl.report.honest import honest_rounds
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS, png_of
 from privfl.report.public import public_page
@@ -22,9 +23,14 @@ def config_in(folder: Path) -> Path:
     """The config of a run folder.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or one that no config describes.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG
+    if not path.is_file() and holds_run(folder):
+        raise ConfigError(
+            f"the run in '{folder}' was put together in Python, and no config describes it: go on"
+            " with it there, by run(..., resume=True) on the same parts."
+        )
     if not path.is_file():
         raise ConfigError(
             f"'{folder}' holds no run: it has no config.yaml. A run folder is what 'privfl run"
@@ -70,7 +76,16 @@ def write_report(folder: Path) -> Path:
     page = folder / "report.html"
     claimed = bool(summary.get("privacy")) or (folder / JOURNAL).exists()
     write_atomically(
-        page, page_of(folder.name, config, records, summary, pictures, claimed=claimed)
+        page,
+        page_of(
+            folder.name,
+            config,
+            records,
+            summary,
+            pictures,
+            claimed=claimed,
+            honest=honest_rounds(folder),
+        ),
     )
     if (folder / PUBLIC / "statement.json").exists():
         write_public_report(folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import ConfigError, DataCorrupt
-from privfl.engine.checkpoint import write_atomically
+from privfl.engine.files import write_atomically
 
 _FORMAT = "privfl/1/layer"
 _WHERE = re.compile(r" at 0x[0-9a-f]+")
