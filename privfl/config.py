@@ -157,8 +157,8 @@ class Config(_Strict):
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
-    ``noise_seed`` repeats the noise on aggregates, and voids its guarantee; noise that clients draw
-    (DP-SGD, shares) never repeats, and the two together are refused.
+    ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
+    DP-SGD never repeats, and the two together are refused.
     """
 
     data: DataConfig = DataConfig()

@@ -119,7 +119,7 @@ def _scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
     method = training(_uniform(trained) if noised else trained)
-    refuse_idle_noise_seed(config, method, ring_noise)
+    refuse_idle_noise_seed(config, method)
     bound_part = dict(config.bound)
     bounds = part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -245,8 +245,10 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
-    field = {channel.kind.noise_field: noise}
-    noised: Channel[Any] = dataclasses.replace(channel, **field)  # type: ignore[type-var]
+    fields: dict[str, Any] = {channel.kind.noise_field: noise}
+    if config.noise_seed is not None:
+        fields[channel.kind.source_field] = SeededNoise(config.noise_seed)
+    noised: Channel[Any] = dataclasses.replace(channel, **fields)  # type: ignore[type-var]
     return noised
 
 

@@ -64,20 +64,17 @@ def refuse_in_the_wrong_place(seam: str, name: str) -> None:
         )
 
 
-def refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
-    """A noise seed has streams for the server's noise alone: it would not repeat the run.
+def refuse_idle_noise_seed(config: Config, method: Method) -> None:
+    """A noise seed has streams for the noise on aggregates and on what is summed, and none for that
+    of training: it would not repeat the run.
 
     Raises:
-        ConfigError: clients draw noise of their own.
+        ConfigError: training draws noise of its own.
     """
-    if config.noise_seed is None:
+    if config.noise_seed is None or not is_private(method.gradient):
         return
-    private = is_private(method.gradient)
-    if not private and not ring_noise:
-        return
-    whose = "DP-SGD" if private else config.mechanism["name"]
     raise ConfigError(
-        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
+        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of DP-SGD is"
         " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
     )
 
