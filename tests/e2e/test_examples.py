@@ -7,6 +7,7 @@ import runpy
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -57,3 +58,11 @@ def test_opacus_and_the_layer_claim_beside_each_other(capsys):
     assert accuracy > 0.15
     assert 1 < samples < 20
     assert 1 < clients < 20
+
+
+def test_a_trainer_with_lora_learns_in_a_layer(capsys):
+    for library in ("transformers", "peft", "accelerate"):
+        pytest.importorskip(library)
+    told = said("transformers_lora.py", capsys)
+    assert float(re.search(r"accuracy ([\d.]+);", told)[1]) > 0.6
+    assert told.rstrip().endswith("only the sum of 3 updates")
