@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ class Dataset:
 
     ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a
     hospital. Natural partitions and property attacks read them. ``groups`` names the values of an
-    attribute where they have names.
+    attribute where they have names. ``ranges`` are the least and the largest feature of each
+    channel (axis 1), where that is known without reading all samples.
 
     Raises:
         DataCorrupt: features, labels and attributes are not of one length.
@@ -32,6 +33,7 @@ class Dataset:
     classes: int
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranges: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         lengths = {"labels": len(self.y)} | {
@@ -54,6 +56,4 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""
-        return Dataset(
-            self.x.to(device), self.y.to(device), self.classes, self.attributes, self.groups
-        )
+        return replace(self, x=self.x.to(device), y=self.y.to(device))

@@ -223,7 +223,8 @@ class _Reading:
         name = self.table.client_column
         owners = {} if name is None else {name: part.owners.tensor()}
         groups = {} if name is None else {name: clients}
-        return Dataset(part.x.tensor(), part.y.tensor(), classes, owners, groups)
+        x, y = part.x.tensor(), part.y.tensor()
+        return Dataset(x, y, classes, owners, groups, part.x.ranges)
 
 
 class _Part:
@@ -290,7 +291,7 @@ class Csv(OwnTable):
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet(OwnTable):
-    """A Parquet file (`OwnTable`), read by pyarrow: ``pip install 'privfl[parquet]'``."""
+    """A Parquet file (`OwnTable`), read by pyarrow, which the extra ``parquet`` brings."""
 
     def source(self, path: Path) -> Source:
         """The table in a file."""

@@ -14,6 +14,11 @@ from torch import Tensor
 
 from privfl.core import DataCorrupt
 
+_PIECE = 1 << 14
+"""Bytes written at a time. What Linux writes at once it keeps together, and maps as a whole where
+one row of it is read: megabytes for one client.
+"""
+
 
 class Spool:
     """Rows of one shape and type, written one after the other to a file without a name in the
@@ -32,6 +37,8 @@ class Spool:
         self._shape: tuple[int, ...] | None = None
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
         self.n = 0
+        self._low: npt.NDArray[Any] | None = None
+        self._high: npt.NDArray[Any] | None = None
 
     def add(self, rows: npt.NDArray[Any]) -> None:
         """Write rows [k, ...].
@@ -46,8 +53,23 @@ class Spool:
                 f"samples {self.n} and later have shape {rows.shape[1:]} and type {rows.dtype}, and"
                 f" those before {self._shape} and {self._dtype}: they must be alike."
             )
-        self._file.write(np.ascontiguousarray(rows).data)
+        data = np.ascontiguousarray(rows).data.cast("B") if rows.size else b""
+        for start in range(0, len(data), _PIECE):
+            self._file.write(data[start : start + _PIECE])
+            self._file.flush()
         self.n += len(rows)
+        if rows.ndim > 1 and rows.dtype.kind == "f" and rows.size:
+            others = (0, *range(2, rows.ndim))
+            low, high = rows.min(axis=others), rows.max(axis=others)
+            self._low = low if self._low is None else np.minimum(low, self._low)
+            self._high = high if self._high is None else np.maximum(high, self._high)
+
+    @property
+    def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The least and the largest value of each channel (axis 1); None where there are none."""
+        if self._low is None or self._high is None:
+            return None
+        return tuple(map(float, self._low)), tuple(map(float, self._high))
 
     def tensor(self) -> Tensor:
         """All rows [n, ...]: a private map of the file, whose rows are read where they are used."""

@@ -26,7 +26,9 @@ def forward_of(
     recipe = method.recipe
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    if data.x.is_floating_point() and data.n:
+    if data.ranges is not None:
+        low, high = data.ranges
+    elif data.x.is_floating_point() and data.n:
         by_channel = data.x.transpose(0, 1).flatten(1) if data.x.ndim > 1 else data.x[None]
         low, high = tuple(by_channel.amin(dim=1).tolist()), tuple(by_channel.amax(dim=1).tolist())
     local = 0.0
