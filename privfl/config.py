@@ -52,7 +52,9 @@ class DataConfig(_Strict):
     20, or all natural ones.
 
     ``root`` is how many training samples the server keeps clean for itself, out of everybody's
-    data, for defences that need some.
+    data, for defences that need some. ``validation`` is the share of the training samples on which
+    models are measured after each round, in the place of the test set, which is then read once, at
+    the end: what is chosen between runs and rounds is chosen on these.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -60,6 +62,7 @@ class DataConfig(_Strict):
     clients: Annotated[int, Field(ge=1)] | None = None
     partition: Part = {"name": "dirichlet", "alpha": 1.0}
     root: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[float, Field(ge=0, le=0.9)] = 0.0
 
     @property
     def options(self) -> dict[str, Any]:

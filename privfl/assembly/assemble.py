@@ -21,6 +21,7 @@ from privfl.assembly.refusals import (
     refuse_other_unit,
     refuse_unreadable,
 )
+from privfl.assembly.validation import set_aside
 from privfl.config import Config
 from privfl.core import (
     Channel,
@@ -128,7 +129,7 @@ def _scenario(config: Config) -> Scenario:
     builder, options = _model(config.model)
     refuse_device(config.device)
     refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
-    split = data_set(config)
+    split, validation = set_aside(data_set(config), config.data.validation, seeds)
     clients, root = deal(config, split, seeds)
     users = None if config.users is None else UserBounds(**config.users.model_dump())
     kept: dict[str, str] = {}
@@ -170,6 +171,7 @@ def _scenario(config: Config) -> Scenario:
         workload=workload,
         clients=clients,
         test=split.test.to(config.device),
+        validation=None if validation is None else validation.to(config.device),
         bound=bound,
         channel=channel,
         aggregator=aggregator,

@@ -220,7 +220,8 @@ def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
     rows = json.loads(done.stdout)
     assert len(rows) == 4
     assert len({row["accuracy"] for row in rows}) > 1
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["000", "001", "002", "003"]
+    runs = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
+    assert runs == ["000", "001", "002", "003"]
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of):
