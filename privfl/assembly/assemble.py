@@ -137,9 +137,13 @@ def _scenario(config: Config) -> Scenario:
         dealt, clients = clients, of_users(clients, split, users, seeds)
         held, left = (sum(map(len, each.values())) for each in (dealt, clients))
         kept = {"users": f"{users.words}: {left:,} of {held:,} samples are kept"}
-    module: nn.Module = initialised(
-        builder, split.shape, split.classes, seed=seeds.derive("model"), **options
-    )
+    try:
+        module: nn.Module = initialised(
+            builder, split.shape, split.classes, seed=seeds.derive("model"), **options
+        )
+    except (RuntimeError, MemoryError) as error:  # as torch says that there is no room for it
+        why = (str(error) or "no memory").splitlines()[0]
+        raise ConfigError(f"model '{config.model['name']}' cannot be made: {why}.") from None
     workload = Workload(
         FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device)
     )
