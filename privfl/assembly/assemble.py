@@ -16,6 +16,7 @@ from privfl.assembly.data import data_set, deal, of_users, taken_from
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
+    refuse_fitted,
     refuse_idle_noise_seed,
     refuse_in_the_wrong_place,
     refuse_other_unit,
@@ -129,7 +130,9 @@ def _scenario(config: Config) -> Scenario:
     builder, options = _model(config.model)
     refuse_device(config.device)
     refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
-    split, validation = set_aside(data_set(config), config.data.validation, seeds)
+    split = data_set(config)
+    refuse_fitted(split, noised=noised or is_private(method.gradient))
+    split, validation = set_aside(split, config.data.validation, seeds)
     clients, root = deal(config, split, seeds)
     users = None if config.users is None else UserBounds(**config.users.model_dump())
     kept: dict[str, str] = {}

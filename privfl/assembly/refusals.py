@@ -7,6 +7,7 @@ import torch
 from privfl import catalog
 from privfl.config import Config
 from privfl.core import ConfigError, is_private, unknown
+from privfl.data import Split
 from privfl.training import Method
 
 
@@ -99,6 +100,20 @@ def refuse_other_unit(config: Config, *, private: bool, noised: bool) -> None:
         raise ConfigError(
             "unit is client, and nothing noises what clients send: set mechanism, or leave unit"
             " out."
+        )
+
+
+def refuse_fitted(split: Split, *, noised: bool) -> None:
+    """Refuse to claim privacy of rows from which something was taken before any noise.
+
+    Raises:
+        ConfigError: it was.
+    """
+    if noised and split.fitted:
+        raise ConfigError(
+            f"data set '{split.name}': {', '.join(split.fitted)} would be taken from clients' rows,"
+            " and no noise counts that: give data.bounds, data.categories and data.classes, which"
+            " are public, or leave such columns out with data.drop."
         )
 
 

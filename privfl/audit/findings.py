@@ -18,6 +18,13 @@ class Finding:
     ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership),
     ``baseline`` what somebody scores who saw no view at all. ``reason`` says why the attack does
     not apply: then there is no value, which is not a value of zero.
+
+    ``verdict`` is "leaks" where the interval lies above the baseline, "not found" where it does not
+    or where the attack had no answer, "not applicable" where ``theorem`` proves from the view that
+    it can have none. ``baselines`` are blind scores by name, the strongest of them in ``baseline``;
+    ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
+    are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
+    resample. ``effort`` says what was tried.
     """
 
     layer: str
@@ -32,6 +39,13 @@ class Finding:
     reason: str = ""
     knows: str = ""
     seconds: float = 0.0
+    verdict: str = ""
+    theorem: str = ""
+    baselines: Mapping[str, Figure] = field(default_factory=dict)
+    rates: Mapping[str, Figure] = field(default_factory=dict)
+    units: int = 0
+    clusters: int = 0
+    effort: str = ""
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -50,6 +64,13 @@ class Finding:
             "not applicable": self.reason,
             "knows": self.knows,
             "seconds": self.seconds,
+            "verdict": self.verdict,
+            "theorem": self.theorem,
+            "baselines": {name: figure.value for name, figure in self.baselines.items()},
+            "rates": {name: _number(figure.value) for name, figure in self.rates.items()},
+            "units": self.units,
+            "clusters": self.clusters,
+            "effort": self.effort,
         }
 
 

@@ -21,7 +21,14 @@ from privfl.attacks import (
     UpdateMembership,
 )
 from privfl.audit.findings import AuditReport
-from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
+from privfl.audit.games import (
+    AuditNotes,
+    Truth,
+    attack_probe,
+    attack_property,
+    attack_stream,
+    tell,
+)
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse
 from privfl.audit.shadows import Shadows
@@ -126,9 +133,8 @@ def audit(
         tell(progress, f"{layer}: probe")
         notes.told.clear()
         probed = rehearse(federation, small, rounds=1)
-        attack_probe(
-            notes, layer, probed, asked, probe, knows, scenario.workload.data, small, progress
-        )
+        truth = Truth(small, scenario.workload.data, ground)
+        attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
         model.write(start)
         if properties and scenario.workload.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
@@ -138,9 +144,6 @@ def audit(
         tell(progress, f"{layer}: training")
         notes.told.clear()
         run = rehearse(federation, ground.members, rounds=scenario.rounds)
-        own = {
-            client: scenario.workload.data.take(index) for client, index in ground.members.items()
-        }
         attack_stream(
             notes,
             layer,
@@ -149,7 +152,6 @@ def audit(
             stream,
             replace(knows, candidates=ground.pool),
             ground,
-            own,
             progress,
         )
         if lies is not None:

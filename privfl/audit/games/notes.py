@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from privfl.attacks import Inference, Knowledge, NotApplicable, Result
+from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Targeted
 from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.core import Rows, View
@@ -42,9 +42,13 @@ def attacked(
     views: list[View] | str,
     knows: Knowledge,
     metric: str,
+    *,
+    rows: int = 0,
 ) -> tuple[Result, Finding]:
     """What an attack made of an adversary's views (or of the reason why it has none), and a finding
     that waits for its value; where the attack does not apply the finding is noted with the reason.
+    With ``rows``, an attack on single updates is run on so many rows of the first view, each by
+    itself.
     """
     began = time.perf_counter()
     name = name_of(attack)
@@ -55,7 +59,7 @@ def attacked(
         result = (
             replace(notes.told[seen], adversary=adversary)
             if seen in notes.told
-            else attack.run(views, knows)
+            else _run(attack, views, knows, rows)
         )
         if not isinstance(result, NotApplicable):  # whose reason names its adversary
             notes.told[seen] = result
@@ -69,8 +73,25 @@ def attacked(
         seconds=time.perf_counter() - began,
     )
     if isinstance(result, NotApplicable):
-        notes.findings.append(replace(finding, reason=result.reason))
+        verdict = "not applicable" if result.theorem else "not found"
+        notes.findings.append(
+            replace(finding, reason=result.reason, verdict=verdict, theorem=result.theorem)
+        )
     return result, finding
+
+
+def judged(finding: Finding) -> Finding:
+    """The finding with its verdict: "leaks" where its interval lies above the baseline."""
+    value, blind = finding.value, finding.baseline
+    if finding.verdict or value is None or blind is None:
+        return finding
+    return replace(finding, verdict="leaks" if value.low > blind.value else "not found")
+
+
+def _run(attack: Inference, views: list[View], knows: Knowledge, rows: int) -> Result:
+    if rows and isinstance(attack, Targeted) and not attack.takes_sum:
+        return attack.run_rows(views[0], knows, most=rows)
+    return attack.run(views, knows)
 
 
 def _eyes(views: list[View]) -> bytes:
