@@ -183,8 +183,7 @@ class _Walk:
             if dataclasses.is_dataclass(value):
                 held = field_values(value)
             else:
-                slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-                held = {name: vars_of[name] for vars_of in _held(value, slots) for name in vars_of}
+                held = _held(value)
             yield path, words
             yield from self._several(path, "", list(held.items()))
 
@@ -268,20 +267,17 @@ def _of_code(code: types.CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {plain} {inner}"
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-def _held(value: Any, slots: list[str]) -> Iterator[dict[str, Any]]:
-    if "__dict__" in dir(value):
-        yield dict(vars(value))
-    for name in slots:
-        if name not in ("__dict__", "__weakref__") and name in dir(value):
-            try:
-                yield {name: getattr(value, name)}
-            except AttributeError:  # a slot that was never filled
-                continue
+def _held(value: Any) -> dict[str, Any]:
+    """What an object that is no dataclass holds, in slots or not."""
+    held = dict(vars(value)) if "__dict__" in dir(value) else {}
+    for kind in type(value).__mro__:
+        for name, slot in vars(kind).items():
+            if isinstance(slot, types.MemberDescriptorType):
+                try:
+                    held[name] = slot.__get__(value, kind)
+                except AttributeError:  # a slot that was never filled
+                    continue
+    return held
 
 
 def _name(kind: type) -> str:
