@@ -4,6 +4,7 @@ key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -223,8 +224,15 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
         raise ConfigError(_sentence(error)) from None
 
 
-class _Unique(yaml.SafeLoader):
-    """A safe loader that refuses a key which stands twice, where YAML takes the last one."""
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key which stands twice, where YAML takes the last one, and reads
+    yes, no, on and off as words: they are labels of tables, and YAML 1.2 has true and false alone.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the name is PyYAML's
+        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool"]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, each key of it once."""
@@ -241,13 +249,18 @@ class _Unique(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 def _read(path: Path) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config '{path}': {error.strerror or error}.") from None
     try:
-        raw = yaml.load(text, _Unique)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         first = str(error).splitlines()
         raise ConfigError(
@@ -268,7 +281,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"'{override}' is no override: write a.b=c, as in data.clients=50.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError:
         raise ConfigError(f"'{override}': '{text}' is no YAML value.") from None
     here = raw

@@ -263,7 +263,12 @@ def _codes(column: Column, known: Sequence[str], name: str, first: int) -> npt.N
     found = [-1 if gone[row] else places.get(word, -1) for row, word in enumerate(words(column))]
     if -1 in found:
         row = found.index(-1)
-        why = "is missing" if gone[row] else f"is {column[row]!r}, which is none of those known"
+        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+        why = (
+            "is missing"
+            if gone[row]
+            else f"is {column[row]!r}, which is none of those known ({shown})"
+        )
         raise DataCorrupt(f"row {first + row}: '{name}' {why}: leave the row out, or mend it.")
     return np.array(found, dtype=np.int64)
 

@@ -40,6 +40,8 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataMissing(f"cannot read '{path}': {error.strerror or error}.") from None
+    except DataCorrupt:
+        raise
     except (UnicodeDecodeError, csv.Error, zipfile.BadZipFile, ValueError) as error:
         raise DataCorrupt(f"'{path}' is no whole {what}: {error}.") from None
 

@@ -139,6 +139,25 @@ def test_a_config_names_a_file_and_its_clients(table):
     assert len(Federation.from_config({**CONFIG, "data": dealt}).scenario.clients) == 3
 
 
+def test_labels_yes_and_no_of_a_config_file_are_words(table, tmp_path):
+    twice = table([[*line, line[-1]] for line in rows()], [*HEAD, "again"])
+    lines = [
+        f"rounds: 1\ndata: {{name: csv, path: {twice}, target: sick, client_column: ward,",
+        "  categories: {again: [no, yes]}, classes: [no, yes], drop: [dose]}",
+        "mechanism: {name: none}\nthreat: {sees_cohort: true}",
+    ]
+    path = tmp_path / "own.yaml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    made = Federation.from_config(path)
+    assert made.scenario.test.y.unique().tolist() == [0, 1]
+    assert made.config.data.model_extra["categories"] == {"again": ["no", "yes"]}
+    assert made.config.threat.sees_cohort is True
+    x, y = made.scenario.test.x, made.scenario.test.y
+    assert torch.equal(x[:, -2:].argmax(dim=1), y), "no and yes are found in the file"
+    again = Federation.from_config(path, overrides=["data.classes=[yes, no]"])
+    assert again.config.data.model_extra["classes"] == ["yes", "no"]
+
+
 def test_a_file_passes_the_checks_of_every_data_set(table):
     check_dataset(Csv(**own(table())))
 
@@ -148,7 +167,7 @@ def test_a_file_passes_the_checks_of_every_data_set(table):
     [
         (lambda lines: lines[7].__setitem__(4, ""), {}, DataCorrupt, "row 8: 'sick' is missing"),
         (lambda lines: lines[7].__setitem__(3, "NA"), {}, DataCorrupt, "row 8: 'ward' is missing"),
-        (lambda lines: lines[7].append("x"), {}, DataCorrupt, "line 9: 6 fields where 5 belong"),
+        (lambda lines: lines[7].append("x"), {}, DataCorrupt, r"^'[^']*', line 9: 6 fields"),
         (
             lambda lines: lines[7].__setitem__(0, "old"),
             {"bounds": {"age": [0, 100]}},
@@ -159,7 +178,7 @@ def test_a_file_passes_the_checks_of_every_data_set(table):
             lambda lines: lines[7].__setitem__(4, "perhaps"),
             {"classes": ["no", "yes"]},
             DataCorrupt,
-            "row 8: 'sick' is 'perhaps', which is none of those known",
+            r"row 8: 'sick' is 'perhaps', which is none of those known \(no, yes\)",
         ),
         (lambda lines: lines.clear(), {}, ConfigError, "two classes"),
         (None, {"target": "sik"}, ConfigError, "did you mean 'sick'"),
