@@ -62,7 +62,7 @@ def _differences(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return [
         {"part": key} | {str(f): one.get(key, "") for f, one in zip(folders, made, strict=True)}
         for key in keys
-        if len({one.get(key) for one in made}) > 1
+        if len({one.get(key) for one in made}) > 1 and "._" not in key
     ]
 
 

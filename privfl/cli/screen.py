@@ -94,7 +94,7 @@ def _paragraphs(
     """Each row as its first cell, and a line for every other one that says something."""
     for row in rows:
         first = row.get(columns[0])
-        lines = [first if isinstance(first, str) else f"{columns[0]}: {cell(first)}"]
+        lines = [f"{columns[0]}: {cell(first)}"]
         for name in columns[1:]:
             if row.get(name) not in (None, ""):
                 text = f"{name}: {cell(row[name])}"
