@@ -15,7 +15,8 @@ _ABOUT = (
     " told. Rates count rows over all rounds, with Wilson intervals of 95 %; an AUC compares rows"
     " of one round, and its interval resamples rounds. NA: nobody lied, nobody was dropped, or the"
     " seat selects a fixed number of rows and so accuses nobody; then the liars among the rows that"
-    " it selected are what counts. A row of a group is a liar's where one of the group lied."
+    " it selected are what counts. FPR without liars is of rounds in which nobody lied: `privfl"
+    " report RUN --honest` plays them. A row of a group is a liar's where one of the group lied."
 )
 _HEAD = (
     "seat",
