@@ -1,6 +1,8 @@
 """One-time-pad RLWE where two coefficients share a value, in whole rounds: exact at the extremes,
-and what a client can do that lies about one of the two.
+and what a client can do that lies about one of the two; and boxes that are sealed by pieces.
 """
+
+import itertools
 
 import numpy as np
 import pytest
@@ -9,11 +11,17 @@ import torch
 from privfl.core import Bounded, Faults, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import OneTimeRLWE
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.boxes import seal_into
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.onetime import message
 from privfl.crypto.he.onetime.dealing import Dealing
 from privfl.crypto.he.onetime.lies import _client
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
+from privfl.crypto.he.wire import Refused
+from privfl.crypto.primitives import Identity
+from privfl.crypto.primitives.pyca import Pyca
+from privfl.crypto.primitives.pycryptodome import Pycryptodome
+from privfl.crypto.primitives.sealed_box import OVERHEAD
 
 CLIENTS, POLYNOMIALS = 10, 7
 D = POLYNOMIALS * N - 1
@@ -128,3 +136,40 @@ def test_a_client_that_lies_about_half_a_value_shifts_it_alone_or_ends_the_round
         found.add(moved.sum())
     assert len(found) == 1, "the same in every world"
     assert found == ({1 << 20} if lie is both else {"closed"})
+
+
+def test_what_making_the_pieces_of_a_box_raises_is_not_put_on_its_receiver():
+    me = Identity.fresh("server")
+
+    def pieces():
+        yield b"one"
+        raise ValueError("out of range")
+
+    with pytest.raises(ValueError, match="out of range"):
+        seal_into(me.hello[32:], pieces(), b"purpose", memoryview(bytearray(6 + OVERHEAD)))
+    with pytest.raises(Refused, match="nobody can hold"):
+        seal_into(bytes(32), [b"three"], b"purpose", memoryview(bytearray(5 + OVERHEAD)))
+    for size in (4, 6):
+        with pytest.raises(ValueError):
+            seal_into(me.hello[32:], [b"th", b"ree"], b"p", memoryview(bytearray(size + OVERHEAD)))
+
+
+@pytest.mark.parametrize("library", [Pyca(), Pycryptodome()], ids=lambda library: library.name)
+def test_however_a_plaintext_is_cut_the_box_is_the_same_and_opens_whole_or_not_at_all(library):
+    key, nonce, plain = bytes(range(32)), bytes(12), bytes(range(256)) * 3
+    whole = library.seal(key, nonce, plain, b"bound")
+    for cuts in ([0], [1], [15, 31, 32, 33], [len(plain) - 1], [256, 512]):
+        edges = [0, *cuts, len(plain)]
+        out = bytearray(len(plain) + 16)
+        pieces = (plain[a:b] for a, b in itertools.pairwise(edges))
+        library.seal_into(key, nonce, pieces, b"bound", memoryview(out))
+        assert bytes(out) == whole
+    for wrong in (
+        whole[:-1],
+        whole[16:],
+        whole + bytes(16),
+        whole[16:32] + whole[:16] + whole[32:],
+        whole[:256] + whole[:256] + whole[512:],
+    ):
+        assert library.unseal(key, nonce, wrong, b"bound") is None
+    assert library.unseal(key, nonce, whole, b"bound to another") is None
