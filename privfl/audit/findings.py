@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from privfl.audit.score import Figure, Membership, Pictures
+from privfl.audit.threats import ThreatModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,14 @@ class Finding:
     ``value`` is in ``metric``; ``control`` the same scorer on random truth (membership),
     ``baseline`` what somebody scores who saw no view at all. ``reason`` says why the attack does
     not apply: then there is no value, which is not a value of zero.
+
+    ``verdict`` is "leaks" where the interval lies above the baseline, "not found" where it does not
+    or where the attack had no answer, "not applicable" where ``theorem`` proves from the view that
+    it can have none. ``baselines`` are blind scores by name, the strongest of them in ``baseline``;
+    ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
+    are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
+    resample. ``effort`` says what was tried. ``undone`` says why the attack did not come to an end
+    (its budget, an error): it says nothing about the layer, and no gate is green over it.
     """
 
     layer: str
@@ -31,6 +40,14 @@ class Finding:
     reason: str = ""
     knows: str = ""
     seconds: float = 0.0
+    verdict: str = ""
+    theorem: str = ""
+    baselines: Mapping[str, Figure] = field(default_factory=dict)
+    rates: Mapping[str, Figure] = field(default_factory=dict)
+    units: int = 0
+    clusters: int = 0
+    effort: str = ""
+    undone: str = ""
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -49,6 +66,14 @@ class Finding:
             "not applicable": self.reason,
             "knows": self.knows,
             "seconds": self.seconds,
+            "verdict": self.verdict,
+            "theorem": self.theorem,
+            "baselines": {name: figure.value for name, figure in self.baselines.items()},
+            "rates": {name: _number(figure.value) for name, figure in self.rates.items()},
+            "units": self.units,
+            "clusters": self.clusters,
+            "effort": self.effort,
+            "undone": self.undone,
         }
 
 
@@ -59,7 +84,9 @@ def _number(value: float) -> float | None:
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
-    ``galleries`` and ``curves`` are by finding.
+    ``galleries`` and ``curves`` are by finding; ``threats`` are the adversaries' threat models, by
+    layer and adversary; ``effort`` is how hard was tried; ``absent`` says of an asset why there is
+    none in these data.
     """
 
     findings: tuple[Finding, ...]
@@ -68,6 +95,9 @@ class AuditReport:
     curves: Mapping[tuple[str, str, str], Membership] = field(default_factory=dict, repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    threats: Mapping[tuple[str, str], ThreatModel] = field(default_factory=dict)
+    effort: str = "default"
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

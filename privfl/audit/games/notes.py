@@ -13,19 +13,22 @@ from torch import Tensor
 from privfl.attacks import Inference, Knowledge, NotApplicable, Result
 from privfl.audit import score
 from privfl.audit.findings import Finding
+from privfl.audit.games.guarded import Undone, guarded
 from privfl.core import Rows, View
 
 
 @dataclass(slots=True)
 class AuditNotes:
     """What was found so far. ``told`` are a stage's answers by attack and by what it saw: who has
-    the same eyes is told the same.
+    the same eyes is told the same. ``deadline`` is when no further attack begins, as
+    `time.perf_counter` counts.
     """
 
     findings: list[Finding]
     galleries: dict[tuple[str, str, str], score.Pictures]
     curves: dict[tuple[str, str, str], score.Membership]
     told: dict[tuple[int, bytes], Result] = field(default_factory=dict)
+    deadline: float | None = None
 
 
 def tell(progress: Callable[[str], None] | None, what: str) -> None:
@@ -55,7 +58,7 @@ def attacked(
         result = (
             replace(notes.told[seen], adversary=adversary)
             if seen in notes.told
-            else attack.run(views, knows)
+            else guarded(lambda: attack.run(views, knows), name, adversary, notes.deadline)
         )
         if not isinstance(result, NotApplicable):  # whose reason names its adversary
             notes.told[seen] = result
@@ -69,7 +72,8 @@ def attacked(
         seconds=time.perf_counter() - began,
     )
     if isinstance(result, NotApplicable):
-        notes.findings.append(replace(finding, reason=result.reason))
+        undone = result.reason if isinstance(result, Undone) else ""
+        notes.findings.append(replace(finding, reason=result.reason, undone=undone))
     return result, finding
 
 

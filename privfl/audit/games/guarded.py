@@ -1,0 +1,61 @@
+"""An attack that breaks off, or answers with what is no number, has found nothing: neither a leak
+nor that there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privfl.attacks import (
+    ClientScores,
+    NotApplicable,
+    PropertyScores,
+    Reconstruction,
+    Result,
+    Scores,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Undone(NotApplicable):
+    """The attack did not come to an end, as ``reason`` says."""
+
+    def claim(self) -> str:
+        """What came between."""
+        return f"undone: {self.reason}"
+
+    __str__ = Result.__str__
+
+
+def guarded(
+    run: Callable[[], Result], attack: str, adversary: str, deadline: float | None
+) -> Result:
+    """What an attack answers, or that it did not come to an end: it failed, the time was up
+    (``deadline``, as `time.perf_counter` counts) before it began, or its answer holds numbers that
+    are none.
+    """
+    if deadline is not None and time.perf_counter() > deadline:
+        return Undone(attack, adversary, "the budget was used up before it began.")
+    try:
+        result = run()
+    except Exception as fault:  # one attack that fails must not end an audit, nor look like safety
+        words = str(fault).strip() or "no further words"
+        return Undone(attack, adversary, f"it failed with {type(fault).__name__}: {words}")
+    values = _numbers(result)
+    broken = 0 if values is None else int((~torch.isfinite(values)).sum())
+    if values is None or not broken:
+        return result
+    return Undone(
+        attack, adversary, f"{broken:,} of the {values.numel():,} numbers that it answers are none."
+    )
+
+
+def _numbers(result: Result) -> Tensor | None:
+    if isinstance(result, Scores | ClientScores | PropertyScores):
+        return result.scores
+    return result.samples if isinstance(result, Reconstruction) else None
