@@ -10,12 +10,19 @@ import benchmarks
 
 SHARED = (
     "__main__",
+    "beside",
+    "breaching_env",
     "dp_lies",
+    "dp_lies_correlated",
+    "dp_lies_narrow",
+    "dp_lies_rules",
+    "flower_env",
     "harness",
     "peers",
-    "breaching_env",
-    "flower_env",
+    "pfl_peer",
+    "recipes",
     "scattering",
+    "tradeoff_figure",
 )
 
 

@@ -6,15 +6,15 @@ It pins an old torchvision, whose CPU operators the wheel lacks: two are declare
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
-HOME = Path(__file__).resolve().parent.parent / ".venv-breaching"
+from benchmarks.beside import lay_over
+
+FOLDER = ".venv-breaching"
 REQUIREMENTS = (
     "breaching==0.1.2",
     "lpips==0.1.4",
@@ -32,30 +32,10 @@ def breaching() -> Any:
     Raises:
         ImportError: it cannot be installed.
     """
-    stamp = HOME / ".installed"
-    wanted = "\n".join(REQUIREMENTS)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"breaching_env: creating {HOME.name} ...", file=sys.stderr, flush=True)
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "-qq",
-            "--upgrade",
-            "--no-deps",
-        ]
-        done = subprocess.run(
-            [*pip, "--target", str(HOME), *REQUIREMENTS], stdout=sys.stderr, check=False
-        )
-        if done.returncode:
-            raise ImportError("breaching could not be installed.")
-        stamp.write_text(wanted)
+    lay_over(FOLDER, REQUIREMENTS)
     if "breaching" not in sys.modules:
         for name in ("nms", "qnms"):
             _operators.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        sys.path.append(str(HOME))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import breaching as package

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from privfl.version import __version__
+
 if TYPE_CHECKING:
     from privfl.federation import Federation
     from privfl.wrapper import PrivateAggregation
 
-__version__ = "0.1.0"
 __all__ = ["Federation", "PrivateAggregation", "__version__"]
 
 

@@ -25,13 +25,13 @@ from privfl.core import (
     drive,
 )
 from privfl.crypto.enrolled import Enrolled
-from privfl.crypto.mpc.operations import Multiply, Open, OpenBits, OpenToFirst, ToNumbers
-from privfl.crypto.mpc.words import I64, U64, pack, ring_mask, signed, unpack
+from privfl.crypto.mpc.words import I64, U64, ring_mask, signed
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.client import integers
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.fixed_choice import HIDDEN
 from privfl.hybrid.two_server.forged import Forge, ForgesFrames
+from privfl.hybrid.two_server.frame_lies import FrameLie, notes
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.opened_scores import SCORES
@@ -206,14 +206,7 @@ class Told:
 def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
     """Every frame that a server sends in an honest round: its step, and its bytes."""
     seen: list[tuple[Step, int]] = []
-
-    def note(
-        step: Step, machine: Machine, mine: bytes, theirs: bytes | None
-    ) -> tuple[bytes, bytes | None]:
-        seen.append((step, len(mine)))
-        return mine, theirs
-
-    Told(channel, liar, note)
+    Told(channel, liar, notes(seen))
     return seen
 
 
@@ -221,36 +214,8 @@ def adds(number: int, amount: int, draw: np.random.Generator) -> Forge:
     """A lie in one frame: an amount on one of its words; half of the time the liar believes it
     too.
     """
-    count = itertools.count()
-
-    def forge(
-        step: Step, machine: Machine, mine: bytes, theirs: bytes | None
-    ) -> tuple[bytes, bytes | None]:
-        if next(count) != number:
-            return mine, theirs
-        ring = machine.now.ring
-        at, both = draw.random(), draw.random() < 0.5 and theirs is not None
-        said = _added(step, mine, ring, at, amount)
-        return said, _added(step, theirs, ring, at, amount) if both and theirs else theirs
-
-    return forge
-
-
-def _added(step: Step, body: bytes, ring: int, at: float, amount: int) -> bytes:
-    if not body:
-        return amount.to_bytes(8, "little")
-    if isinstance(step, OpenBits | ToNumbers):
-        made = bytearray(body)
-        made[int(at * len(made))] ^= amount % 255 + 1
-        return bytes(made)
-    whole = not isinstance(step, Open | OpenToFirst | Multiply) or (
-        isinstance(step, Multiply) and step.whole
-    )
-    ring = 64 if whole else ring
-    size = len(body) // (ring // 8)
-    words = unpack(body[: size * (ring // 8)], ring, size)
-    words[int(at * size) :][:1] += np.uint64(amount)
-    return pack(words, ring) + body[size * (ring // 8) :]
+    lie = FrameLie(number, "adds", amount, at=draw.random(), believed=draw.random() < 0.5)
+    return lie.forge()
 
 
 def fuzz(

@@ -4,6 +4,7 @@ nothing, what is claimed, and what to change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -15,7 +16,7 @@ from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.remedies import remedy
 from privfl.audit.score import Figure
 from privfl.audit.threats import ThreatModel
-from privfl.core import Adversary
+from privfl.core import OUTSIDER, Adversary
 
 Verdict: TypeAlias = Literal["leaks", "not found", "not applicable", "not asked"]
 WORDS: Mapping[Verdict, str] = {
@@ -59,16 +60,22 @@ class Line:
     def row(self) -> dict[str, Any]:
         """One row of a table on a terminal."""
         return {
-            "layer": self.layer,
             "asset": self.asset,
             "verdict": WORDS[self.verdict],
             "worst adversary": self.who,
             "attack": self.attack,
-            "figure": self.evidence or self.proof,
-            "blind": "; ".join(_both(name, value) for name, value in self._blind()),
+            "gets": self.evidence or self.proof,
             "claim": self.claimed,
             "change": self.change,
         }
+
+    @property
+    def brief(self) -> str:
+        """Verdict, who, and the first figure."""
+        if not self.figures:
+            return WORDS[self.verdict]
+        name, figure = next(iter(self.figures.items()))
+        return f"{WORDS[self.verdict]}: {self.adversaries[0]}, {SAID[name]} {shown(name, figure)}"
 
     @property
     def who(self) -> str:
@@ -76,13 +83,15 @@ class Line:
         if not self.adversaries:
             return ""
         others = len(self.adversaries) - 1
-        same = f" (and {others} other{'s' * (others > 1)} with equal eyes)" if others else ""
-        return f"{self.adversaries[0]}{same}"
+        return f"{self.adversaries[0]}{f' and {others} with equal eyes' if others else ''}"
 
     @property
     def evidence(self) -> str:
-        """The figures in words."""
-        return "; ".join(f"{SAID[name]} {figure}" for name, figure in self.figures.items())
+        """The figures in words, each beside what somebody has who saw nothing."""
+        return "; ".join(
+            f"{SAID[name]} {shown(name, figure)}{_beside_blind(name, self.blind.get(name))}"
+            for name, figure in self.figures.items()
+        )
 
     @property
     def claimed(self) -> str:
@@ -90,13 +99,10 @@ class Line:
         caps = ", ".join(f"{SAID[name]} at most {cap:.3f}" for name, cap in self.caps.items())
         return f"{self.claim}: {caps}" if caps else self.claim
 
-    def _blind(self) -> list[tuple[str, float]]:
-        return [(name, value) for name, value in self.blind.items() if value is not None]
-
 
 SAID: Mapping[str, str] = {
     "recognised": "recognised",
-    "psnr": "PSNR, dB",
+    "psnr": "PSNR",
     "tpr_at_.01": "TPR at 1 % FPR",
     "tpr_at_.001": "TPR at .1 % FPR",
     "auc": "AUC",
@@ -105,8 +111,27 @@ SAID: Mapping[str, str] = {
 """The figures as people read them."""
 
 
-def _both(name: str, value: float) -> str:
-    return f"{SAID[name]} {value:.3g}"
+def shown(name: str, figure: Figure) -> str:
+    """A figure as short as it can be read.
+
+    >>> shown("psnr", Figure(22.61, 20.0, 25.04)), shown("auc", Figure(0.5))
+    ('22.6 dB [20.0, 25.0]', '.50')
+    """
+    ends = [_short(name, end) for end in (figure.low, figure.high)]
+    interval = f" [{', '.join(ends)}]" if math.isfinite(figure.low) else ""
+    return f"{_short(name, figure.value)}{' dB' * (name == 'psnr')}{interval}"
+
+
+def _short(name: str, value: float) -> str:
+    if name == "psnr":
+        return f"{value:.1f}"
+    digits = 3 if 0 < value < 0.1 else 2
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("0") if value < 1 else text
+
+
+def _beside_blind(name: str, value: float | None) -> str:
+    return "" if value is None else f" (blind {shown(name, Figure(value))})"
 
 
 def card(report: AuditReport) -> tuple[Line, ...]:
@@ -195,8 +220,10 @@ def _strength(finding: Finding) -> tuple[float, ...]:
     )
 
 
-def _size(adversary: str) -> tuple[int, str]:
-    return len(Adversary.parse(adversary).parties), adversary
+def _size(adversary: str) -> tuple[int, bool, str]:
+    """The fewest parties first, and of one party alone a tap on the wires before all others."""
+    parties = Adversary.parse(adversary).parties
+    return len(parties), OUTSIDER not in parties, adversary
 
 
 def _claim(report: AuditReport, layer: str, threat: ThreatModel | None) -> Claimed | None:

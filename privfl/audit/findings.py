@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from privfl.audit.lying import LieFinding
 from privfl.audit.score import Figure, Membership, Pictures
 from privfl.audit.threats import ThreatModel
 
@@ -84,9 +85,9 @@ def _number(value: float) -> float | None:
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
-    ``galleries`` and ``curves`` are by finding; ``threats`` are the adversaries' threat models, by
-    layer and adversary; ``effort`` is how hard was tried; ``absent`` says of an asset why there is
-    none in these data.
+    ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told;
+    ``threats`` are the adversaries' threat models, by layer and adversary; ``effort`` is how hard
+    was tried; ``absent`` says of an asset why there is none in these data.
     """
 
     findings: tuple[Finding, ...]
@@ -95,6 +96,7 @@ class AuditReport:
     curves: Mapping[tuple[str, str, str], Membership] = field(default_factory=dict, repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    lies: tuple[LieFinding, ...] = ()
     threats: Mapping[tuple[str, str], ThreatModel] = field(default_factory=dict)
     effort: str = "default"
     absent: Mapping[str, str] = field(default_factory=dict)

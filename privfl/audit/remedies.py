@@ -6,26 +6,14 @@ from privfl.audit.assets import Asset
 from privfl.audit.threats import ThreatModel
 from privfl.core import Adversary
 
-_HIDE = (
-    "hide single updates: channel: secagg with bound: {name: clip, l2: 1.0}, or a robust channel"
-    " such as two_server"
-)
-_GROUPS = "sum over more clients: raise channel.size, or channel: secagg over the whole cohort"
-_NOISE = (
-    "add noise that is accounted for: training.gradient: {name: dp} at the clients, or mechanism:"
-    " distributed_discrete_gaussian under channel: secagg"
-)
-_MORE_NOISE = "claim a smaller epsilon: raise the noise, or play fewer rounds"
-_CLIENT_NOISE = (
-    "protect clients, not samples: bound: {name: clip}, mechanism: distributed_discrete_gaussian,"
-    " unit: client"
-)
-_SHARED_KEY = (
-    "let nobody hold the whole key: channel: secagg, or a channel whose key is shared among parties"
-    " that do not collude"
-)
-_APART = "put the parties that collude here under different owners, or let more of them share keys"
-_VOCABULARY = "train no embedding on clients' text: freeze it, or model.lora: 4; then add noise"
+_HIDE = "hide single updates, as channel: secagg does (with bound: clip)"
+_GROUPS = "sum over more clients: raise channel.size, or channel: secagg over the cohort"
+_NOISE = "add noise: training.gradient: dp, or mechanism: distributed_discrete_gaussian"
+_MORE_NOISE = "claim a smaller epsilon: more noise, or fewer rounds"
+_CLIENT_NOISE = "add noise that protects clients: mechanism: distributed_discrete_gaussian"
+_SHARED_KEY = "let nobody hold the whole key: channel: secagg"
+_APART = "keep these parties apart, or let more of them share the secret"
+_VOCABULARY = "train no embedding on clients' text (model.lora: 4), then add noise"
 
 
 def remedy(asset: Asset, adversary: str, who: ThreatModel | None, claimed: bool) -> str:
@@ -35,7 +23,7 @@ def remedy(asset: Asset, adversary: str, who: ThreatModel | None, claimed: bool)
         claimed: whether some claim of differential privacy holds against it already.
 
     >>> remedy("membership", "server", ThreatModel("D", "sum"), claimed=True)
-    'claim a smaller epsilon: raise the noise, or play fewer rounds'
+    'claim a smaller epsilon: more noise, or fewer rounds'
     """
     if who is None:
         return _HIDE

@@ -11,11 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from privfl.attacks import Forward, Knowledge
+from privfl.attacks import Forward, Inference, Knowledge
 from privfl.audit.claimed import claims_of
+from privfl.audit.completed import completed
 from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
+from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import Shadows
 from privfl.audit.threats import ThreatModel, threat_model
@@ -35,12 +37,16 @@ def audit(
     layers: Mapping[str, Federation] | Federation,
     *,
     adversaries: Sequence[str] | None = None,
+    stream: Sequence[Inference] | None = None,
+    probe: Sequence[Inference] | None = None,
+    properties: Sequence[Inference] | None = None,
     attacks: Attacks | None = None,
     effort: Effort = "default",
     held_out: float = 0.5,
     probe_samples: int = 1,
     budget: float | None = None,
     seed: int = 0,
+    lies: int | None = FRAMES,
     progress: Callable[[str], None] | None = None,
 ) -> AuditReport:
     """Run every layer's federation, attack it through every adversary's view, and score.
@@ -54,9 +60,16 @@ def audit(
             configured".
         adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party. None asks
             whom each layer's channel names in its record (`adversaries_of`).
-        attacks: which are played; None plays those of `attacks_of` at this ``effort``.
-        probe_samples: how many samples each client holds in the round that is attacked for them.
+        stream: attacks on the views of all rounds; ``probe``: attacks on one round in which each
+            client holds ``probe_samples``. None, here and of ``properties``, plays those of
+            ``attacks``.
+        properties: attacks on a run of images in which half of the clients have mirrored 30 % of
+            their own; other data has no such run.
+        attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
+            ``effort``.
         budget: seconds after which no further attack begins; those that are left out say so.
+        lies: beside the lies that a channel declares, how many in single frames of each of two
+            servers are told (`told_lies`); None tells no lies at all.
         progress: told what is attacked.
 
     Raises:
@@ -75,9 +88,18 @@ def audit(
     notes = AuditNotes([], {}, {})
     notes.deadline = None if budget is None else began + budget
     chosen = attacks_of(effort) if attacks is None else attacks
+    stream, probe, properties = (
+        usual if named is None else named
+        for usual, named in (
+            (chosen.stream, stream),
+            (chosen.probe, probe),
+            (chosen.properties, properties),
+        )
+    )
     about: dict[str, dict[str, Any]] = {}
     threats: dict[tuple[str, str], ThreatModel] = {}
     absent: dict[str, str] = {}
+    told_by_liars: list[LieFinding] = []
     for layer, federation in named.items():
         scenario = federation.scenario
         work = scenario.workload
@@ -94,12 +116,12 @@ def audit(
             if not isinstance(views, str):
                 threats[layer, adversary] = threat_model(views, knows)
         absent = dict(ABSENT) if work.data.x.is_floating_point() else {}
-        attack_probe(notes, layer, probed, asked, chosen.probe, knows, work.data, small, progress)
+        attack_probe(notes, layer, probed, asked, probe, knows, work.data, small, progress)
         work.model.write(start)
-        if chosen.properties and work.data.x.ndim == 4:
+        if properties and work.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
             notes.told.clear()
-            attack_property(notes, layer, federation, asked, chosen.properties, knows, ground, seed)
+            attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
             work.model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()
@@ -109,12 +131,15 @@ def audit(
             layer,
             run,
             asked,
-            chosen.stream,
+            stream,
             replace(knows, candidates=ground.pool),
             ground,
             {client: work.data.take(index) for client, index in ground.members.items()},
             progress,
         )
+        if lies is not None and not notes.late:
+            tell(progress, f"{layer}: liars")
+            told_by_liars += told_lies(layer, scenario, run, lies)
         work.model.write(start)
         about[layer] = {
             "accuracy": run.accuracy,
@@ -129,14 +154,15 @@ def audit(
         "probe": f"one round, {probe_samples} sample(s) a client",
     }
     return AuditReport(
-        tuple(notes.findings),
+        tuple(completed(one, notes) for one in notes.findings),
         about,
         notes.galleries,
         notes.curves,
         told,
         time.perf_counter() - began,
+        tuple(told_by_liars),
         threats,
-        effort if attacks is None else "as named",
+        effort,
         absent,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,14 +15,21 @@ SIGHTS: tuple[Sight, ...] = ("release", "sum", "rows of groups", "rows without n
 single updates, single updates with the names of their clients.
 """
 Letter: TypeAlias = Literal["A", "C", "D", "E", "F", "G", "H"]
-_MEANS: dict[Letter, str] = {
+_MEANS: Mapping[Letter, str] = {
     "A": "the view alone",
     "C": "the training recipe",
     "D": "the training recipe and samples of the same sources",
     "E": "the training recipe, samples of the same sources and facts about the clients' own data",
-    "F": "the training recipe; it deviates from the protocol",
-    "G": "the training recipe and samples of the same sources; it deviates from the protocol",
-    "H": "as G; it also chooses who takes part",
+    "F": "the training recipe",
+    "G": "the training recipe and samples of the same sources",
+    "H": "the training recipe and samples of the same sources, and chooses who takes part",
+}
+_SEEN: Mapping[Sight, str] = {
+    "release": "released models",
+    "sum": "a sum",
+    "rows of groups": "means of groups",
+    "rows without names": "single updates without names",
+    "rows": "single updates",
 }
 
 
@@ -47,18 +54,25 @@ class ThreatModel:
     active: bool = False
 
     def __str__(self) -> str:
-        seen = {
-            "release": "released models",
-            "sum": "a sum",
-            "rows of groups": "means of groups",
-            "rows without names": "single updates without names",
-            "rows": "single updates",
-        }[self.sees]
-        parts = [seen, *(f"'{name}'" for name in self.disclosed)]
+        return f"{self.letter}, {self.acts}: sees {self.sight}"
+
+    @property
+    def sight(self) -> str:
+        """What it sees, in words."""
+        parts = [_SEEN[self.sees], *(f"'{name}'" for name in self.disclosed)]
         if self.own:
             parts.append(f"the updates of {self.own} client{'s' * (self.own > 1)} of its own")
-        seen = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-        return f"{self.letter}, {self.acts}: sees {seen}"
+        return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+    @property
+    def sentence(self) -> str:
+        """The whole model as the end of a sentence.
+
+        >>> ThreatModel("D", "sum").sentence
+        'sees a sum, knows the training recipe and samples of the same sources, and only looks'
+        """
+        acts = "deviates from the protocol" if self.active else "only looks"
+        return f"sees {self.sight}, knows {self.knows}, and {acts}"
 
     @property
     def acts(self) -> str:

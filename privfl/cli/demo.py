@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from privfl.cli.screen import bar, say, table
+from privfl.core import RoundPlan
 from privfl.federation import Federation
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
@@ -100,6 +101,7 @@ def demo(as_json: Json = False, picture: Picture = None) -> None:
                     ),
                     "epsilon": next(iter(result.history[-1].epsilon.values()), None),
                     "the server reads": federation.scenario.facts["the server reads"],
+                    "one lying server": _one_liar(federation),
                     "kB a client and round": (
                         result.summary["bytes_sent"]
                         / 1e3
@@ -118,6 +120,14 @@ def demo(as_json: Json = False, picture: Picture = None) -> None:
         "privfl: epsilon is for one sample at delta 1e-5. Next: 'privfl run examples/train.yaml',"
         " 'privfl list'."
     )
+
+
+def _one_liar(federation: Federation) -> str:
+    """What one server or helper gets by lying, from the channel's record."""
+    scenario = federation.scenario
+    clients = tuple(scenario.clients)
+    plan = RoundPlan(0, clients, scenario.workload.model.d, l2=1.0)
+    return scenario.channel.guarantee.one_liar(plan)
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -39,7 +39,10 @@ def run(
     out: Out = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with the run in this folder; it ends with the same numbers."),
+        typer.Option(
+            help="Go on with the run in this folder. Where noise repeats, or there is none, it ends"
+            " with the same numbers."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

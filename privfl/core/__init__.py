@@ -50,6 +50,7 @@ from privfl.core.drive import (
 from privfl.core.errors import (
     BadUpdate,
     BudgetSpent,
+    CannotWrite,
     ConfigError,
     DataCorrupt,
     DataMissing,
@@ -195,6 +196,7 @@ __all__ = [
     "BudgetSpent",
     "Buffer",
     "Bundle",
+    "CannotWrite",
     "Carried",
     "CarriesNoise",
     "Cast",

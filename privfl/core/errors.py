@@ -42,6 +42,12 @@ class DataCorrupt(PrivflError, ValueError):
     """
 
 
+class CannotWrite(PrivflError, OSError):
+    """A file that the operating system does not let us write: a full disk, a folder that may only
+    be read.
+    """
+
+
 class UnsupportedModel(PrivflError, ValueError):
     """A module that cannot be trained federatedly or privately as it is, and why."""
 

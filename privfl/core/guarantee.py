@@ -260,6 +260,25 @@ class Guarantee(Generic[T]):
             if len(who.parties) == 1
         }
 
+    def one_liar(self, plan: RoundPlan) -> str:
+        """What the server or one helper gets of a round by lying alone, in words: the most that any
+        of them can do, and who.
+
+        >>> lie = Lie(Coalition.of("server"), "shift", "adds to the sum", lambda: Liars())
+        >>> said = Guarantee((Coalition.of("server", "dealer"),), (lie,), (), ())
+        >>> said.one_liar(RoundPlan(0, (1, 2), d=1, l2=1.0))
+        'can shift the result (server)'
+        """
+        if self.victims({"server"}, plan):
+            return "reads every update, without a lie"
+        told: dict[PartyId, Power] = {}
+        for lie in self.lies:
+            who = "".join(lie.who.parties) if len(lie.who.parties) == 1 else ""
+            if who and lie.who.some is None and client_of(who) is None:
+                told[who] = max(told.get(who, "nothing"), lie.can, key=POWERS.index)
+        most: Power = max(told.values(), key=POWERS.index, default="nothing")
+        return f"{_DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
+
     def server_reads(
         self, count: int | None = None, rows: int | None = None, disclosed: Iterable[str] = ()
     ) -> str:

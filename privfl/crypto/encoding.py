@@ -37,8 +37,14 @@ from privfl.crypto.primitives import backend, fresh_words
 from privfl.crypto.rotation import reach, rotate, unrotate
 
 Integers = npt.NDArray[np.int64]
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
 """Values at a time: their float64 copies stay in cache."""
+_WHOLE = 1.5 * 2.0**52
+"""Added to a double below 2^51, it leaves the nearest integer (of two the even one) in the low
+bits.
+"""
+_SHIFT = int(np.float64(_WHOLE).view(np.int64))
+"""What adding `_WHOLE` adds to the bits."""
 _WEIGHT_BITS = 30
 """What a weight in words of its own is rounded to, at least: a step of 2^-30 of the largest."""
 
@@ -173,15 +179,16 @@ class FixedPoint:
         for start in range(0, plan.d, _BLOCK):
             part = values[start : start + _BLOCK]
             exact = scratch[: len(part)]
-            np.multiply(part, factor, out=exact, dtype=np.float64)
-            if flips is None:
-                np.rint(exact, out=exact)
-            else:
+            exact[:] = part
+            exact *= factor
+            if flips is not None:
                 exact += np.multiply(flips(len(part)), 2.0**-32, out=chance[: len(part)])
                 np.floor(exact, out=exact)
             if longest > self.top - 1:
                 np.clip(exact, -self.top, self.top, out=exact)
-            integers[start : start + len(part)] = exact
+            exact += _WHOLE
+            whole = integers[start : start + len(part)]
+            np.subtract(exact.view(np.int64), _SHIFT, out=whole, casting="same_kind")
         weight = round(self._levels * share)
         for word in range(1, self.words + 1):
             integers[-word], weight = weight & self.top, weight >> self.bits - 1

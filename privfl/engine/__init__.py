@@ -7,7 +7,15 @@ from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
-from privfl.engine.folder import PUBLIC, RunFolder, read_ledger, start_ledger, tensors_of
+from privfl.engine.fingerprint import fingerprint, packages_of
+from privfl.engine.folder import (
+    PUBLIC,
+    RunFolder,
+    holds_run,
+    read_ledger,
+    start_ledger,
+    tensors_of,
+)
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
@@ -45,9 +53,12 @@ __all__ = [
     "check_declared",
     "check_scenario",
     "choose_clients",
+    "fingerprint",
     "forward_of",
+    "holds_run",
     "measures",
     "noise_for",
+    "packages_of",
     "pipeline_of",
     "read_ledger",
     "rounding_said",

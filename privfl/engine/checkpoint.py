@@ -1,131 +1,173 @@
 """State as files: anything made of dataclasses, mappings, sequences, numbers and tensors, written
-atomically and read back bit for bit.
+whole and read back bit for bit (`engine.packing`).
 
-Keys and other secrets never get here: whatever inherits `KeepsSecrets` is refused. A resumed run
-sets up a new session.
+A step lies in a folder of its own, with the SHA-256 of every file in its manifest, and that of the
+manifest in itself. The two newest are kept: where the last one is damaged, or was cut by a loss of
+power, the one before it counts. The hashes find damage; against who changes a file and its hash on
+purpose they promise nothing but that no code of theirs runs.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
-from privfl.core import DataCorrupt, KeepsSecrets, SecretsStay
-from privfl.core.field_values import field_values
+from privfl.core import DataCorrupt
+from privfl.engine.files import said, sync_folder, write_synced
+from privfl.engine.packing import pack, unpack
 
-_PLAIN = (str, bool, int, float, type(None))
-
-
-def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, KeepsSecrets):
-        raise SecretsStay(
-            f"{type(value).__name__} holds secrets and does not go into a checkpoint."
-        )
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, torch.Tensor):
-        name = f"t{len(tensors)}"
-        tensors[name] = value.detach().cpu().clone().contiguous()
-        return {"tensor": name}
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return {type(value).__name__: [_pack(item, tensors) for item in items]}
-    if isinstance(value, Mapping):
-        return {
-            "dict": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]
-        }
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        fields = {name: _pack(held, tensors) for name, held in field_values(value).items()}
-        return {"dataclass": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
-    raise TypeError(
-        f"a {type(value).__name__} cannot be checkpointed: make the state of dataclasses, mappings,"
-        " numbers and tensors."
-    )
+FORMAT = "privfl-checkpoint-2"
+KEPT = 2
+"""Generations of a checkpoint that stay on disk."""
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
-def _unpack(packed: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(packed, _PLAIN):
-        return packed
-    if "tensor" in packed:
-        return tensors[packed["tensor"]]
-    if "bytes" in packed:
-        return bytes.fromhex(packed["bytes"])
-    if "dict" in packed:
-        return {_unpack(key, tensors): _unpack(item, tensors) for key, item in packed["dict"]}
-    if "dataclass" in packed:
-        module, _, name = packed["dataclass"].partition(":")
-        kind: Any = importlib.import_module(module)
-        for step in name.split("."):
-            kind = vars(kind)[step]
-        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-            raise DataCorrupt(
-                f"the checkpoint names '{packed['dataclass']}', which is no dataclass."
-            )
-        state = object.__new__(kind)  # as it was: no checks, no defaults, no side effects
-        for field, value in packed["fields"].items():
-            object.__setattr__(state, field, _unpack(value, tensors))
-        return state
-    kinds: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-    ((kind_name, items),) = packed.items()
-    return kinds[kind_name](_unpack(item, tensors) for item in items)
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A state as it was saved at ``step``, what was saved ``about`` it, and a sentence for each
+    newer step that was ``damaged``.
+    """
+
+    state: Any
+    step: int
+    about: Mapping[str, Any]
+    damaged: tuple[str, ...] = ()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: a reader, or a kill, sees the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    with draft.open("rb") as written:
-        os.fsync(written.fileno())
-    draft.replace(path)
-
-
-def save(folder: Path, step: int, state: Any) -> Path:
-    """Write ``state`` into ``folder/step-N``, then forget older steps. A kill at any moment leaves
-    a whole step behind.
+def save(folder: Path, step: int, state: Any, about: Mapping[str, Any] | None = None) -> Path:
+    """Write ``state`` into ``folder/step-N``, with plain data ``about`` it, then forget all but the
+    one before it. A kill or a loss of power at any moment leaves a whole step behind.
 
     Raises:
         SecretsStay: the state holds secrets.
-        TypeError: the state holds something that is no data.
+        TypeError: the state holds something that is no data, or of a class that nobody finds again.
+        CannotWrite: the operating system refuses; the steps before are as they were.
     """
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = _pack(state, tensors)
-    folder.mkdir(parents=True, exist_ok=True)
+    skeleton = pack(state, tensors)
+    files = {
+        _TENSORS: safetensors.torch.save(tensors),
+        _STATE: json.dumps(skeleton).encode(),
+    }
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[_MANIFEST] = _manifest({"step": step, "about": dict(about or {}), "files": hashes})
     draft, done = folder / f".draft-{os.getpid()}", folder / f"step-{step:08d}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    safetensors.torch.save_file(tensors, draft / "tensors.safetensors")
-    (draft / "state.json").write_text(json.dumps(skeleton), encoding="utf-8")
-    shutil.rmtree(done, ignore_errors=True)
-    draft.rename(done)
-    for old in folder.iterdir():
-        if old.name != done.name and (old.name.startswith(".draft-") or old.name < done.name):
-            shutil.rmtree(old, ignore_errors=True)
+    with said(folder):
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir()
+            for name, content in files.items():
+                write_synced(draft / name, content)
+            sync_folder(draft)
+            shutil.rmtree(done, ignore_errors=True)  # a step that is played again after damage
+            draft.rename(done)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        sync_folder(folder)
+    _forget(folder, done)
     return done
 
 
-def load(folder: Path) -> Any | None:
-    """The newest whole state in ``folder``, or None.
+def load(
+    folder: Path,
+    packages: Collection[str] = (),
+    fits: Callable[[Mapping[str, Any]], str] = lambda about: "",
+) -> Restored | None:
+    """The newest whole state in ``folder``, or None where there is no step at all.
+
+    Args:
+        folder: where `save` wrote.
+        packages: whose dataclasses it may hold beside those of privfl. Nothing is imported.
+        fits: why a step whose files are whole cannot be used, from what was saved about it; "" if
+            it can.
 
     Raises:
-        DataCorrupt: the files are damaged.
+        DataCorrupt: every step is damaged.
     """
-    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
-    if not steps:
-        return None
+    steps = sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+    damaged: list[str] = []
+    for path in steps:
+        try:
+            manifest = _checked(path)
+            why = fits(manifest["about"])
+            if why:
+                raise DataCorrupt(why)
+            return Restored(
+                _state(path, packages),
+                int(manifest["step"]),
+                manifest["about"],
+                tuple(damaged),
+            )
+        except DataCorrupt as error:
+            damaged.append(f"the checkpoint '{path}' is damaged: {error}")
+    if damaged:
+        raise DataCorrupt(f"{'; '.join(damaged)}. No whole one is left: begin the run anew.")
+    return None
+
+
+def _forget(folder: Path, done: Path) -> None:
+    """Remove all but a new step and the one before it; those after it were damaged."""
+    others = [path for path in folder.iterdir() if path.is_dir() and path != done]
+    older = sorted(path for path in others if path.name < done.name and path.name[0] != ".")
+    for path in others:
+        if path not in older[1 - KEPT :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest(body: Mapping[str, Any]) -> bytes:
+    content = {"format": FORMAT, **body}
+    return json.dumps({**content, "sha256": _digest(content)}).encode()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """A step's manifest, once every file is what it says."""
     try:
-        tensors = safetensors.torch.load_file(steps[-1] / "tensors.safetensors")
-        return _unpack(json.loads((steps[-1] / "state.json").read_text(encoding="utf-8")), tensors)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise DataCorrupt(f"the checkpoint '{steps[-1]}' cannot be read: {error}") from None
+        told = json.loads((path / _MANIFEST).read_bytes())
+        whole = told.pop("sha256") == _digest(told) and told["format"] == FORMAT
+    except FileNotFoundError:
+        raise DataCorrupt(f"it has no {_MANIFEST}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataCorrupt(f"its {_MANIFEST} cannot be read ({error})") from None
+    if not whole:
+        raise DataCorrupt(f"its {_MANIFEST} was changed, or is of another version")
+    for name in (_TENSORS, _STATE):
+        try:
+            content = (path / name).read_bytes()
+        except OSError as error:
+            raise DataCorrupt(f"its {name} cannot be read ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != told["files"].get(name):
+            raise DataCorrupt(f"its {name} is not what was written ({len(content):,} bytes)")
+    return dict(told)
+
+
+def _state(path: Path, packages: Collection[str]) -> Any:
+    try:
+        tensors = safetensors.torch.load_file(path / _TENSORS)
+        return unpack(json.loads((path / _STATE).read_bytes()), tensors, packages)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise DataCorrupt(f"its state cannot be read ({error})") from None

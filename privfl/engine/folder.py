@@ -4,24 +4,29 @@ that a kill leaves it whole.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
 import safetensors.torch
 
 from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Vector
 from privfl.engine import checkpoint
-from privfl.engine.checkpoint import write_atomically
+from privfl.engine.files import append_synced, said, sync_folder, write_atomically
+from privfl.engine.fingerprint import difference
 from privfl.engine.journal import Journal
 from privfl.engine.records import RoundRecord
 from privfl.engine.state import RunState
 
-JOURNAL = "ledger.jsonl"
+JOURNAL, CONFIG, FINGERPRINT = "ledger.jsonl", "config.yaml", "fingerprint.json"
+LOG, CHECKPOINT, LOCK = "rounds.jsonl", "checkpoint", ".lock"
 PUBLIC = "public"
 PRIVATE_README = f"""# A run that claims differential privacy
 
@@ -37,42 +42,125 @@ clients' data without noise, or shows who took part in a round:
 | `summary.json`, `report.html`, `*.png` | the same, and clients' accuracies and label counts |
 | `ledger.json`, `ledger.jsonl` | charges by round, with cohorts where a seed draws them |
 | `config.yaml` | the run's seed, from which cohorts can be drawn again unless they are secret |
+| `fingerprint.json` | hashes of the clients' data, from which small ones can be guessed |
 | `checkpoint/` | what clients and the server remember |
 | `dp_audit.json` | what an audit found by attacking the run |
 """
 
 
 class RunFolder:
-    """``config.yaml``, ``rounds.jsonl``, ``ledger.jsonl`` (where there is noise), ``checkpoint/``;
-    at the end ``ledger.json``, ``summary.json`` and ``model.safetensors``.
+    """``fingerprint.json``, ``config.yaml`` (where a config describes the run), ``rounds.jsonl``,
+    ``ledger.jsonl`` (where there is noise), ``checkpoint/``; at the end ``ledger.json``,
+    ``summary.json`` and ``model.safetensors``.
 
     The ``journal`` is ahead of all else: a round is charged in it before its first message. The
     folder of a run that claims privacy is readable by its owner alone, says so in ``README.md``,
     and has at the end ``public/``, all that may be published.
+
+    One process writes to it at a time: whoever `create`s or `lock`s it, until it ends or `close`s
+    it. To read it takes no lock.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = Journal(path / JOURNAL)
+        self.damaged: tuple[str, ...] = ()
+        self._lock: IO[bytes] | None = None
+        self._about: Mapping[str, Any] = {}
+        self._logged, self._log_hash = 0, hashlib.sha256()
 
     @classmethod
-    def create(cls, path: Path, config: str) -> RunFolder:
-        """A new run folder.
+    def create(
+        cls,
+        path: Path,
+        config: str | None,
+        fingerprint: Mapping[str, str] = MappingProxyType({}),
+        *,
+        private: bool = False,
+    ) -> RunFolder:
+        """A new run folder, locked; ``config`` None where no config describes the run. A
+        ``private`` one is its owner's before anything is written into it.
 
         Raises:
-            ConfigError: the folder holds something already, or cannot be made.
+            ConfigError: the folder holds something already, another process begins a run there, or
+                it cannot be kept from others.
+            CannotWrite: it cannot be made or written to.
         """
-        try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise ConfigError(
-                    f"'{path}' is not empty: give --out a new folder, or go on with the run in it"
-                    " by --resume."
-                )
+        _refuse_full(path)
+        with said(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder '{path}': {error.strerror}.") from None
-        write_atomically(path / "config.yaml", config)
-        return cls(path)
+        folder = cls(path)
+        folder.lock()
+        try:
+            _refuse_full(path)  # another one was faster
+            if private:
+                folder.keep_private()
+            if config is not None:
+                write_atomically(path / CONFIG, config)
+            write_atomically(path / FINGERPRINT, json.dumps(dict(fingerprint), indent=1))
+        except BaseException:
+            folder.close()
+            raise
+        folder._of(fingerprint)
+        return folder
+
+    def lock(self) -> None:
+        """Keep other processes from writing here.
+
+        Raises:
+            ConfigError: one does so.
+            CannotWrite: nothing can be locked here.
+        """
+        with said(self.path / LOCK):
+            file = (self.path / LOCK).open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise ConfigError(
+                    f"another process is writing to '{self.path}': wait until it has ended, or end"
+                    " it. One run has one writer."
+                ) from None
+            except BaseException:
+                file.close()
+                raise
+        self._lock = file
+
+    def close(self) -> None:
+        """Let others write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def refuse_another(self, fingerprint: Mapping[str, str]) -> None:
+        """Refuse to go on with another run than the one that began here.
+
+        Raises:
+            ConfigError: it is another one, or nobody knows which.
+            DataCorrupt: the fingerprint cannot be read.
+        """
+        if not (self.path / FINGERPRINT).exists():
+            raise ConfigError(
+                f"'{self.path}' holds no {FINGERPRINT}, so nobody can tell which run began there:"
+                " it was killed before it had begun, or is of an earlier version. Begin it anew in"
+                " another folder."
+            )
+        try:
+            began = dict(json.loads((self.path / FINGERPRINT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataCorrupt(f"'{self.path / FINGERPRINT}' cannot be read: {error}.") from None
+        differs = difference(began, fingerprint)
+        if differs:
+            raise ConfigError(
+                f"the run in '{self.path}' is another one, and going on with it would leave a"
+                f" record of neither: {differs}. Resume it with the parts that it began with, or"
+                " begin this one in a folder of its own."
+            )
+        self._of(fingerprint)
+
+    def _of(self, fingerprint: Mapping[str, str]) -> None:
+        whole = json.dumps(dict(fingerprint), sort_keys=True)
+        self._about = {"run": hashlib.sha256(whole.encode()).hexdigest()}
 
     def keep_private(self) -> None:
         """Let the owner alone read the folder, and say in it what of it may be published.
@@ -92,34 +180,71 @@ class RunFolder:
     def publish(self, files: Mapping[str, str | bytes]) -> None:
         """Make ``public/`` of these files, and of nothing that lay there before."""
         draft, done = self.path / f".{PUBLIC}-{os.getpid()}", self.path / PUBLIC
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        for name, content in files.items():
-            write_atomically(draft / name, content)
-        shutil.rmtree(done, ignore_errors=True)
-        draft.rename(done)
+        with said(done):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            for name, content in files.items():
+                write_atomically(draft / name, content)
+            shutil.rmtree(done, ignore_errors=True)
+            draft.rename(done)
+            sync_folder(self.path)
 
-    def restore(self) -> tuple[RunState | None, list[RoundRecord]]:
-        """The newest state and the rounds before it; rounds that were logged after it are forgotten
-        and played again. Their charges are not: what was sent cannot be taken back.
+    def restore(self, packages: Collection[str] = ()) -> tuple[RunState | None, list[RoundRecord]]:
+        """The newest whole state and the rounds before it; rounds that were logged after it are
+        forgotten and played again. Their charges are not: what was sent cannot be taken back.
+        ``damaged`` then says which newer states were lost; ``packages`` are those whose states the
+        run's parts leave beside privfl's.
 
         Raises:
-            DataCorrupt: the checkpoint is damaged.
+            DataCorrupt: no checkpoint is whole, or the log is not.
         """
+        found = checkpoint.load(self.path / CHECKPOINT, packages, self._why_not)
+        if found is not None and not isinstance(found.state, RunState):
+            raise DataCorrupt(f"the checkpoint in '{self.path}' holds no state of a run.")
+        log = self.path / LOG
+        kept = int(found.about.get("log", 0)) if found is not None else 0
+        content = log.read_bytes()[:kept] if log.exists() else b""
         (self.path / "ledger.json").unlink(missing_ok=True)  # of a run that ended, and goes on
-        state = checkpoint.load(self.path / "checkpoint")
-        if state is None:
-            (self.path / "rounds.jsonl").unlink(missing_ok=True)
+        if log.exists():
+            write_atomically(log, content)
+        self._logged, self._log_hash = len(content), hashlib.sha256(content)
+        if found is None:
             return None, []
-        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()[: state.round]
-        write_atomically(self.path / "rounds.jsonl", "".join(line + "\n" for line in lines))
-        return state, [RoundRecord.from_json(json.loads(line)) for line in lines]
+        self.damaged = found.damaged
+        lines = content.decode().splitlines()
+        return found.state, [RoundRecord.from_json(json.loads(line)) for line in lines]
+
+    def _why_not(self, about: Mapping[str, Any]) -> str:
+        """Why a checkpoint is not one of this run and its log."""
+        if self._about and about.get("run") != self._about["run"]:
+            return "it is another run's"
+        length, log = int(about.get("log", 0)), self.path / LOG
+        content = log.read_bytes()[:length] if log.exists() else b""
+        if len(content) < length or hashlib.sha256(content).hexdigest() != about.get("log sha256"):
+            return f"the rounds before it are not in {LOG} as they were written"
+        return ""
+
+    def begin(self, state: RunState) -> None:
+        """Write the state before the first round, so that even a run that is killed in it goes on
+        from where it began.
+        """
+        self._save(state)
 
     def add(self, record: RoundRecord, state: RunState) -> None:
-        """Log a round and make its state the one to resume from."""
-        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record.to_json()) + "\n")
-        checkpoint.save(self.path / "checkpoint", state.round, state)
+        """Log a round and make its state the one to resume from.
+
+        Raises:
+            CannotWrite: the disk is full, say; the state before is the one to resume from.
+        """
+        line = (json.dumps(record.to_json()) + "\n").encode()
+        append_synced(self.path / LOG, line)
+        self._logged += len(line)
+        self._log_hash.update(line)
+        self._save(state)
+
+    def _save(self, state: RunState) -> None:
+        log = {"log": self._logged, "log sha256": self._log_hash.hexdigest()}
+        checkpoint.save(self.path / CHECKPOINT, state.round, state, {**self._about, **log})
 
     def finish(self, state: RunState, model: bytes, summary: Mapping[str, Any]) -> None:
         """Write the model (as `tensors_of` makes it), the ledger and the summary."""
@@ -129,6 +254,22 @@ class RunFolder:
         )
         write_atomically(self.path / "model.safetensors", model)
         write_atomically(self.path / "summary.json", json.dumps(dict(summary), indent=1))
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a run began in a folder."""
+    return (path / FINGERPRINT).is_file() or (path / CONFIG).is_file()
+
+
+def _refuse_full(path: Path) -> None:
+    full = path.exists() and (
+        not path.is_dir() or any(inside.name != LOCK for inside in path.iterdir())
+    )
+    if full:
+        raise ConfigError(
+            f"'{path}' is not empty: give --out a new folder, or go on with the run in it by"
+            " --resume."
+        )
 
 
 def tensors_of(parameters: Vector, names: Mapping[str, Vector]) -> bytes:

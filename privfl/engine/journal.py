@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import Charge, ConfigError, DataCorrupt, Ledger
-from privfl.engine.checkpoint import write_atomically
+from privfl.engine.files import write_atomically
 
 _VERSION = b"privfl/1/ledger"
 _LINK = ', "chain": "'
@@ -145,11 +145,11 @@ class Journal:
                     os.fsync(file.fileno())
                     self._head, self._size = head, self._size + len(line)
                     self._seen = _stamp(self.path)
-                    write_atomically(_head_file(self.path), head)
+                    write_atomically(_head_file(self.path), head)  # and a new ledger's own name
             except OSError as error:
                 raise ConfigError(
                     f"cannot write the ledger '{self.path}', so no round may begin:"
-                    f" {error.strerror}."
+                    f" {error.strerror or error}."
                 ) from None
         new = name not in self._entries
         self._entries[name] = charges

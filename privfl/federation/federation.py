@@ -39,7 +39,7 @@ from privfl.core import (
     WithMemory,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, delta_protects_nobody, of_anybody
+from privfl.dp import NoBound
 from privfl.engine import (
     MAIL,
     All,
@@ -48,20 +48,22 @@ from privfl.engine import (
     Engine,
     MailMode,
     RoundRecord,
+    RunFolder,
     RunState,
     Sampler,
     Scenario,
     check_scenario,
+    fingerprint,
     forward_of,
-    tensors_of,
+    packages_of,
 )
-from privfl.engine.before import carried_on
 from privfl.federation.clients import joined
-from privfl.federation.folder import opened
+from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
-from privfl.federation.public import claims_privacy, public_files
+from privfl.federation.public import claims_privacy
+from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
-from privfl.federation.start import before_the_start, start_of
+from privfl.federation.start import begun, start_of
 from privfl.federation.summary import record_of, summary_of
 from privfl.federation.threads import torch_threads
 from privfl.training import (
@@ -183,7 +185,7 @@ class Federation:
                 "there is a budget, and this run adds no noise: it would spend without end. Set a"
                 " mechanism, or leave budget out."
             )
-        _refuse_delta(scenario, audit.delta)
+        refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)
         work = scenario.workload
@@ -253,13 +255,19 @@ class Federation:
 
         Args:
             out: a folder for the run, new unless ``resume``; None keeps everything in memory.
-            resume: go on with the run in ``out``; it ends with the same numbers as if it had never
-                stopped.
+            resume: go on with the run in ``out``, of these same parts. Where all noise repeats, it
+                ends with the same numbers as if it had never stopped (of the same versions, on the
+                same kind of processor); a round that is played again with fresh noise has other
+                noise, and is charged again.
             progress: called after every round.
             faults: what goes wrong on the wire, in every round.
 
         Raises:
-            ConfigError: ``out`` is not empty, or ``resume`` without a run in it.
+            ConfigError: ``out`` is not empty, or another process writes to it; ``resume`` without a
+                run in it, or with another run.
+            CannotWrite: the folder cannot be written to, or the disk is full. What was written is
+                whole, and ``resume`` goes on from there.
+            DataCorrupt: no checkpoint of the run in ``out`` is whole.
             RoundFailed: training failed at every client of a round.
             BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
@@ -276,20 +284,42 @@ class Federation:
     def _run(
         self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None
     ) -> Run:
-        scenario = self.scenario
-        executor, picked = self._pick(None) if not resume else (None, "")
+        executor = None if resume else self._pick(None)
         folder, state, records = opened(
-            out, self.config, resume=resume, private=self.claims_privacy
+            out,
+            self.config,
+            {} if out is None else self._fingerprint(faults),
+            packages_of(self.scenario),
+            resume=resume,
+            private=self.claims_privacy,
         )
-        if executor is None:
-            executor, picked = self._pick(state)
+        try:
+            started = executor or self._pick(state)
+            return self._play(folder, state, records, started, progress, faults)
+        finally:
+            if folder is not None:
+                folder.close()
+
+    def _play(
+        self,
+        folder: RunFolder | None,
+        state: RunState | None,
+        records: list[RoundRecord],
+        started: tuple[Executor, str],
+        progress: Progress | None,
+        faults: Faults | None,
+    ) -> Run:
+        scenario, (executor, picked) = self.scenario, started
         journal = None if folder is None else folder.journal
         engine = Engine(scenario, executor, faults, journal, self._budget)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
         size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
         try:
-            state = state or self._begun(engine.begin(picked))
+            if state is None:
+                state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
+                if folder is not None:
+                    folder.begin(state)
             while state.round < scenario.rounds:
                 keep = kept(self.audit.keep, state.round, size, budget)
                 try:
@@ -322,13 +352,7 @@ class Federation:
         summary = summary_of(scenario, self.audit, records, state, picked, plan)
         summary["warnings"] += [ended] if ended else []
         if folder is not None:
-            model = tensors_of(state.parameters, scenario.workload.model.parts(state.parameters))
-            folder.finish(state, model, summary)
-            if self.claims_privacy:
-                files = public_files(
-                    scenario, self.audit, self.config, state.ledger, summary, model, ended
-                )
-                folder.publish(files)
+            leave(folder, scenario, self.audit, self.config, state, summary, ended)
         return Run(
             tuple(records),
             state,
@@ -338,32 +362,22 @@ class Federation:
             folder.path if folder else None,
         )
 
-    def _begun(self, state: RunState) -> RunState:
-        """The first state, with all that was charged for the model that it starts from."""
-        if state.ledger.charges:  # of a journal that took them over before the run was killed
-            return state
-        start, spent = self.scenario.start, self._spent
-        if not spent.charges and isinstance(start, Ledger):
-            whole = of_anybody(start, tuple(self.scenario.clients), self.audit.delta)
-            spent = carried_on(whole, self.scenario.noised_units)
-        return replace(state, ledger=before_the_start(spent))
+    def _fingerprint(self, faults: Faults | None) -> Mapping[str, str]:
+        """What this run is made of."""
+        return fingerprint(
+            self.scenario,
+            faults,
+            audit={"delta": self.audit.delta, "evaluate_every": self.audit.evaluate_every},
+            executor=self._executor,
+            threads=self._thread_count,
+            device=self.scenario.workload.model.flat.device,
+        )
 
     def _pick(self, state: RunState | None) -> tuple[Executor, str]:
         wanted = self._executor if state is None else state.executor
         return executors(
             self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
         )
-
-
-def _refuse_delta(scenario: Scenario, delta: float) -> None:
-    """Refuse a delta that protects nobody whose privacy the run claims."""
-    groups = [scenario.people or len(scenario.clients)] if scenario.pipeline().private else []
-    if scenario.workload.method.gradient.private:
-        groups.append(max(len(index) for index in scenario.clients.values()))
-    for population in groups:
-        refused = delta_protects_nobody(delta, population)
-        if refused is not None:
-            raise ConfigError(f"audit.{refused}")
 
 
 def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from privfl.core import ConfigError, Ledger
-from privfl.engine import Journal, start_ledger
+from privfl.dp import of_anybody
+from privfl.engine import Journal, RunState, Scenario, holds_run, start_ledger
+from privfl.engine.before import carried_on
 
 
 def start_of(
@@ -28,7 +30,7 @@ def start_of(
     if start == "public":
         return "public"
     path = Path(start)
-    if path.is_dir() and (path / "config.yaml").exists():
+    if path.is_dir() and holds_run(path):
         return start_ledger(path)
     if not path.is_file():
         raise ConfigError(
@@ -36,6 +38,18 @@ def start_of(
             " neither."
         )
     return Journal(path).ledger()
+
+
+def begun(state: RunState, scenario: Scenario, spent: Ledger, delta: float) -> RunState:
+    """The first state of a run, with all that was charged for the model that it starts from: by a
+    run of the same federation (``spent``), or by those before.
+    """
+    if state.ledger.charges:  # of a journal that took them over before the run was killed
+        return state
+    if not spent.charges and isinstance(scenario.start, Ledger):
+        whole = of_anybody(scenario.start, tuple(scenario.clients), delta)
+        spent = carried_on(whole, scenario.noised_units)
+    return replace(state, ledger=before_the_start(spent))
 
 
 def before_the_start(ledger: Ledger) -> Ledger:

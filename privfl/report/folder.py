@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from privfl.core import ConfigError
-from privfl.engine import PUBLIC
-from privfl.engine.checkpoint import write_atomically
-from privfl.engine.folder import JOURNAL
+from privfl.engine import PUBLIC, holds_run
+from privfl.engine.files import write_atomically
+from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS, png_of
@@ -22,9 +22,14 @@ def config_in(folder: Path) -> Path:
     """The config of a run folder.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or one that no config describes.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG
+    if not path.is_file() and holds_run(folder):
+        raise ConfigError(
+            f"the run in '{folder}' was put together in Python, and no config describes it: go on"
+            " with it there, by run(..., resume=True) on the same parts."
+        )
     if not path.is_file():
         raise ConfigError(
             f"'{folder}' holds no run: it has no config.yaml. A run folder is what 'privfl run"

@@ -14,10 +14,7 @@ from privfl.testing.check import Check, ConformanceError
 from privfl.testing.datasets import check_dataset, dataset_checks
 from privfl.testing.defences import check_defence, defence_checks
 from privfl.testing.guarantees import (
-    Contributions,
-    PlayedRound,
     check_guarantee,
-    contributions,
     what_it_does,
     what_noise_is_left,
     who_reads,
@@ -25,14 +22,18 @@ from privfl.testing.guarantees import (
 from privfl.testing.inference import check_inference_attack, inference_attack_checks
 from privfl.testing.mechanisms import check_mechanism, mechanism_checks
 from privfl.testing.models import check_model, model_checks
+from privfl.testing.played_rounds import Contributions, PlayedRound, contributions
 from privfl.testing.rules import check_rule, rule_checks
+from privfl.testing.told_lies import LiesTold, ToldLie
 from privfl.testing.votes import check_vote, vote_checks
 
 __all__ = [
     "Check",
     "ConformanceError",
     "Contributions",
+    "LiesTold",
     "PlayedRound",
+    "ToldLie",
     "attack_checks",
     "channel_checks",
     "check_attack",

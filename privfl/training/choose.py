@@ -23,9 +23,15 @@ from privfl.training.executor import Executor, Sequential
 from privfl.training.processes import Processes
 from privfl.training.sgd import LocalSGD
 from privfl.training.stacked import Stacked
-from privfl.training.task import Task, Workload
+from privfl.training.task import IMAGES, Task, Workload
 
 NAMES = ("auto", "sequential", "stacked", "processes")
+CHANNELS_LAST = "channels-last"
+LAID_OUT = f"sequential/{CHANNELS_LAST}"
+WORTH_LAYOUT = 1.2
+"""How many times faster batches with their channels last must be: a smaller gain is not worth sums
+that round differently from run to run, as measurements fall.
+"""
 SAMPLE, STEPS = 32, 4
 """Clients and steps of the measurement."""
 WORTH_WORKERS = 5.0
@@ -46,25 +52,41 @@ def executors(
     is itself a valid ``wanted``.
 
     ``wanted`` is ``auto``, ``sequential``, ``stacked``, or ``processes`` (``processes/4`` for four
-    workers; else one for each core). Executors round differently, so a run that goes on passes the
-    text that it was given, and trains the same way again.
+    workers; else one for each core); ``sequential/channels-last`` and ``processes/4/channels-last``
+    lay out batches of images so. Executors round differently, so a run that goes on passes the text
+    that it was given, and trains the same way again.
 
     Raises:
         ConfigError: no such executor.
         UnsupportedModel: ``stacked`` was asked for and does not apply.
     """
-    name, _, count = wanted.partition(":")[0].strip().partition("/")
-    if name not in NAMES or (count and not (name == "processes" and count.isdigit())):
-        raise ConfigError(unknown("executor", wanted, NAMES))
-    cores = int(count) if count else workers or os.cpu_count() or 1
+    name, count, last = _asked(wanted)
+    cores = count or workers or os.cpu_count() or 1
     reason = wanted.partition(":")[2].strip() or "asked for"
+    laid = f"/{CHANNELS_LAST}" if last else ""
     if name == "sequential":
-        return Sequential(workload), f"sequential: {reason}"
+        return Sequential(workload, channels_last=last), f"sequential{laid}: {reason}"
     if name == "stacked":
         return Stacked(workload), f"stacked: {reason}"
     if name == "processes":
-        return Processes(workload, cores), f"processes/{cores}: {reason}"
+        made = Processes(workload, cores, channels_last=last)
+        return made, f"processes/{cores}{laid}: {reason}"
     return _measured(workload, clients, cores, seed)
+
+
+def _asked(wanted: str) -> tuple[str, int | None, bool]:
+    """The name, how many workers were asked for, and whether channels come last.
+
+    Raises:
+        ConfigError: no such executor.
+    """
+    name, *options = wanted.partition(":")[0].strip().split("/")
+    last = options[-1:] == [CHANNELS_LAST] and name in ("sequential", "processes")
+    counts = options[:-1] if last else options
+    workers = name == "processes" and len(counts) == 1 and counts[0].isdigit()
+    if name not in NAMES or (counts and not workers):
+        raise ConfigError(unknown("executor", wanted, NAMES))
+    return name, int(counts[0]) if counts else None, last
 
 
 def _measured(
@@ -75,27 +97,20 @@ def _measured(
         return Sequential(workload), f"sequential: a {type(method).__name__} cannot be stacked."
     plan = LocalPlan(method.plan.batch_size, steps=min(STEPS, method.plan.steps or STEPS))
     short = replace(workload, method=replace(method, plan=plan))
+    sample = [Task(client, index) for client, index in list(clients.items())[:SAMPLE]]
     before = workload.model.read()
+    workers: Processes | None = None
     try:
-        one = Sequential(short)
-        seconds = {"sequential": 0.0}
-        why_not = ""
-        try:
-            stacked: Stacked | None = Stacked(short)
-        except UnsupportedModel as refused:
-            stacked, why_not = None, str(refused)
-        sample = [Task(client, index) for client, index in list(clients.items())[:SAMPLE]]
-        few = sample if stacked is not None else sample[:2]
-        seconds["sequential"] = _seconds(one, short, few, seed) / len(few)
-        if stacked is not None:
-            seconds["stacked"] = _seconds(stacked, short, few, seed) / len(few)
-        whole = _steps(method, clients) / (plan.steps or 1) * min(seconds.values())
-        workers: Processes | None = None
+        seconds, why_not = _in_one_process(short, sample, seed)
+        best = min(seconds, key=lambda name: seconds[name])
+        whole = _steps(method, clients) / (plan.steps or 1) * seconds[best]
         if cores > 1 and workload.model.flat.device.type == "cpu" and whole > WORTH_WORKERS:
+            last = best == LAID_OUT
             try:
-                workers = Processes(workload, cores)
+                workers = Processes(workload, cores, channels_last=last)
                 tasks = [replace(task, method=short.method) for task in sample[: 2 * cores]]
-                seconds[f"processes/{cores}"] = _seconds(workers, short, tasks, seed) / len(tasks)
+                name = f"processes/{cores}/{CHANNELS_LAST}" if last else f"processes/{cores}"
+                seconds[name] = _seconds(workers, short, tasks, seed) / len(tasks)
             except ConfigError as refused:
                 why_not = why_not or str(refused)
         best = min(seconds, key=lambda name: seconds[name])
@@ -110,7 +125,30 @@ def _measured(
     reason = f"measured a step of a client at {said}." if len(seconds) > 1 else why_not
     if workers is not None and best.startswith("processes"):
         return workers, f"{best}: {reason}"
-    return (Stacked(workload) if best == "stacked" else Sequential(workload)), f"{best}: {reason}"
+    if best == "stacked":
+        return Stacked(workload), f"{best}: {reason}"
+    return Sequential(workload, channels_last=best == LAID_OUT), f"{best}: {reason}"
+
+
+def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dict[str, float], str]:
+    """Seconds a client by name, of the ways that apply; and why clients cannot be stacked, or
+    nothing.
+    """
+    try:
+        stacked = Stacked(short)
+    except UnsupportedModel as refused:
+        few = sample[:2]
+        seconds = {"sequential": _seconds(Sequential(short), short, few, seed) / len(few)}
+        if short.data.x.dim() == IMAGES:
+            laid_out = Sequential(short, channels_last=True)
+            took = _seconds(laid_out, short, few, seed) / len(few)
+            if took * WORTH_LAYOUT < seconds["sequential"]:
+                seconds[LAID_OUT] = took
+        return seconds, str(refused)
+    ways: dict[str, Executor] = {"sequential": Sequential(short), "stacked": stacked}
+    return {
+        name: _seconds(way, short, sample, seed) / len(sample) for name, way in ways.items()
+    }, ""
 
 
 def _seconds(executor: Executor, workload: Workload, tasks: list[Task], seed: int) -> float:

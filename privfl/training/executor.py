@@ -73,6 +73,9 @@ def fits(broadcast: Broadcast, tasks: Sequence[Task], out: Tensor) -> None:
 class Sequential:
     """One client after the other in one model: works for every module, method and seat.
 
+    ``channels_last`` lays batches of images out with their channels together: convolutions and
+    pooling are often faster on them, other layers slower, and sums round differently.
+
     >>> from torch import nn
     >>> from privfl.core import Dataset, FlatModel
     >>> from privfl.training import LocalSGD, cross_entropy
@@ -87,9 +90,9 @@ class Sequential:
     (3, 4.0)
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, channels_last: bool = False) -> None:
         keep_freed_pages()
-        self.workload = workload
+        self.workload, self.channels_last = workload, channels_last
         self.trainer = workload.method.on(workload.model, workload.loss)
 
     def train(
@@ -115,6 +118,7 @@ class Sequential:
                 self.workload,
                 out,
                 seeds.generator("training", broadcast.version, task.client),
+                self.channels_last,
             )
         except Exception as error:
             out.fill_(float("nan"))
@@ -131,9 +135,11 @@ def _fit(
     workload: Workload,
     out: Vector,
     rng: torch.Generator,
+    channels_last: bool,
 ) -> Trained:
     if isinstance(trainer, FittingTraining):
-        return trainer.fit(task.client, sent, task.samples(workload.data), task.state, rng, out)
+        samples = task.samples(workload.data, channels_last)
+        return trainer.fit(task.client, sent, samples, task.state, rng, out)
     data = task.data or workload.data
     update, state, noisy = trainer(
         task.client, sent, data if task.index is None else data.take(task.index), task.state, rng

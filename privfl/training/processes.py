@@ -34,7 +34,7 @@ from privfl.training.worker import (
 
 class Processes:
     """Workers with one thread each that train whichever client is next; the same bits as
-    `Sequential` on one thread.
+    `Sequential` on one thread with the same ``channels_last``.
 
     Model, method and data travel once, when the workers start (which takes seconds); a round sends
     each worker the broadcast, a client its positions. Deltas come back through a file that all of
@@ -50,7 +50,9 @@ class Processes:
             to another process.
     """
 
-    def __init__(self, workload: Workload, workers: int = 2) -> None:
+    def __init__(
+        self, workload: Workload, workers: int = 2, *, channels_last: bool = False
+    ) -> None:
         require.at_least(1, workers=workers)
         if workload.model.flat.device.type != "cpu":
             raise ConfigError(
@@ -74,6 +76,7 @@ class Processes:
                     x,
                     y,
                     data.classes,
+                    channels_last,
                 )
             )
         except Exception as error:

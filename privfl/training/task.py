@@ -34,15 +34,21 @@ can hold it.
 """
 
 
+IMAGES = 4
+"""Axes of a batch of images: samples, channels, height, width."""
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """A client's samples: the rows ``index`` of ``x`` and ``y`` (None: all of them). Nothing is
-    copied until a batch is drawn.
+    copied until a batch is drawn. ``channels_last``: images [n, c, h, w] lie in batches with their
+    channels together, which many convolutions are faster on; their values are the same.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor | None = None
+    channels_last: bool = False
 
     @property
     def n(self) -> int:
@@ -53,7 +59,13 @@ class Samples:
         """Features [b, ...] and labels [b, ...] at these positions [b] of the client's samples."""
         at = positions if self.index is None else self.index.index_select(0, positions)
         at = at.to(self.x.device)
-        return self.x.index_select(0, at), self.y.index_select(0, at)
+        if not (self.channels_last and self.x.dim() == IMAGES):
+            return self.x.index_select(0, at), self.y.index_select(0, at)
+        (_, c, h, w), like = self.x.shape, self.x  # by strides: one channel has both memory formats
+        laid = torch.empty_strided(
+            (len(at), c, h, w), (c * h * w, 1, w * c, c), dtype=like.dtype, device=like.device
+        )
+        return torch.index_select(like, 0, at, out=laid), self.y.index_select(0, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +194,10 @@ class Task:
     broadcast: Broadcast | None = None
     method: Trains | None = None
 
-    def samples(self, shared: Dataset) -> Samples:
+    def samples(self, shared: Dataset, channels_last: bool = False) -> Samples:
         """Its samples."""
         data = self.data or shared
-        return Samples(data.x, data.y, self.index)
+        return Samples(data.x, data.y, self.index, channels_last)
 
 
 @dataclass(frozen=True, slots=True)

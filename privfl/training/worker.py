@@ -50,6 +50,7 @@ class Job:
     x: Mapped
     y: Mapped
     classes: int
+    channels_last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def work(connection: Connection, job: bytes) -> None:
         sequential = Sequential(
             Workload(
                 model, told.loss, told.method, Dataset(told.x.open(), told.y.open(), told.classes)
-            )
+            ),
+            channels_last=told.channels_last,
         )
     except Exception as error:
         connection.send_bytes(packed(f"{type(error).__name__}: {error}"))

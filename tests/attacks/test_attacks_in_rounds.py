@@ -285,7 +285,7 @@ def test_what_attackers_remember_survives_a_checkpoint(digits, clients, tmp_path
     for _ in range(2):
         state = engine.play(state).state
     checkpoint.save(tmp_path, 2, state)
-    restored = checkpoint.load(tmp_path)
+    restored = checkpoint.load(tmp_path, [__name__.partition(".")[0]]).state
     ahead, again = (engine.play(engine.play(s).state).state for s in (state, restored))
     assert torch.equal(ahead.parameters, again.parameters)
     assert ahead.attacks[0][8].chosen == again.attacks[0][8].chosen is not None

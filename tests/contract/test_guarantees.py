@@ -429,3 +429,19 @@ def test_an_audits_adversaries_are_the_records_parties_and_least_coalitions():
         else:
             with pytest.raises(NotVisible):
                 _ = view.rows
+
+
+def test_what_one_liar_gets_is_in_words_the_gravest_of_what_servers_and_helpers_can_do_alone():
+    plan = RoundPlan(0, (3, 4, 5), d=4, l2=1.0)
+    said = {
+        "reads every update, without a lie": Plain(),
+        "can read a single update (server)": SecAgg(),
+        "can shift the result (server, server/1)": AdditiveSharing(),
+        "can shift the result (server)": TwoServer(Krum(f=1, m=2), reveal="scores"),
+        "can read a single update (server, server/1)": TwoServer(FLTrust(root), reveal="scores"),
+    }
+    assert {words: channel.guarantee.one_liar(plan) for words, channel in said.items()} == {
+        words: words for words in said
+    }
+    enforced = TwoServer(FLTrust(root), reveal="scores", security="malicious")
+    assert "read" not in enforced.guarantee.one_liar(plan)

@@ -6,7 +6,7 @@ import itertools
 import math
 import pickle
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -223,21 +223,27 @@ def stops_after(rounds):
 
 def test_a_killed_round_stays_charged_and_the_next_block_adds_to_it(federation, tmp_path):
     made = parts()
+    faults = Faults(byzantine={"client/1": Kills})
+    Kills.kills[0] = 1
     with pytest.raises(KeyboardInterrupt):
-        federation(rows(), **made).run(
-            tmp_path / "run", faults=Faults(byzantine={"client/1": Kills})
-        )
+        federation(rows(), **made).run(tmp_path / "run", faults=faults)
     assert [(c.round, c.last) for c in read_ledger(tmp_path / "run").charges] == [(0, 1)]
-    run = federation(rows(), **made).run(tmp_path / "run", resume=True)
+    run = federation(rows(), **made).run(tmp_path / "run", resume=True, faults=faults)
     assert [(c.round, c.last) for c in run.ledger.charges] == [(0, 1), (1, 5)]
 
 
 @dataclass
 class Kills:
+    """A party in whose step the run is interrupted, as often as there are ``kills``."""
+
     honest: Any
+    kills: ClassVar = [0]
 
     def step(self, mail):
-        raise KeyboardInterrupt
+        if self.kills[0]:
+            self.kills[0] -= 1
+            raise KeyboardInterrupt
+        return self.honest.step(mail)
 
 
 def test_an_older_ledger_beside_a_newer_checkpoint_is_refused(federation, tmp_path):
@@ -312,12 +318,11 @@ def test_turns_amplify_nothing_for_who_sees_them(federation):
 
 
 def test_blocks_that_share_a_drawn_cohort_are_not_amplified(federation, tmp_path):
+    faults = Faults(byzantine={f"client/{i}": Kills for i in range(1, N, 2)})
+    Kills.kills[0] = 1
     with pytest.raises(KeyboardInterrupt):
-        federation(rows(), **turns()).run(
-            tmp_path / "run",
-            faults=Faults(byzantine={f"client/{i}": Kills for i in range(1, N, 2)}),
-        )
-    run = federation(rows(), **turns()).run(tmp_path / "run", resume=True)
+        federation(rows(), **turns()).run(tmp_path / "run", faults=faults)
+    run = federation(rows(), **turns()).run(tmp_path / "run", resume=True, faults=faults)
     assert [charge.cohort_hidden and charge.sampling.rate < 1 for charge in run.ledger.charges] == [
         False,
         False,

@@ -3,7 +3,7 @@ retries, resumed runs, or older copies of a ledger.
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -53,11 +53,15 @@ class Killed(BaseException):
 
 @dataclass
 class Dies(Rule[Rows]):
-    """The unweighted mean, until the process is killed in the call of this number."""
+    """The unweighted mean, until the process is killed in the call of this number (0: never). The
+    number is no field: it is the same rule whether it is killed or not.
+    """
 
-    at: int
-    calls: list = field(default_factory=list)
+    at: InitVar[int] = 0
     reads: ClassVar = "rows"
+
+    def __post_init__(self, at):
+        self.at, self.calls = at, []
 
     def __call__(self, opened):
         self.calls.append(opened.n)
@@ -203,7 +207,7 @@ def test_a_run_is_not_resumed_with_another_runs_longer_ledger(tmp_path):
     ledger = tmp_path / "run" / "ledger.jsonl"
     ledger.write_bytes((tmp_path / "longer" / "ledger.jsonl").read_bytes())
     with pytest.raises(ConfigError, match="another run's"):
-        federation(mechanism=Gaussian(1.0)).run(tmp_path / "run", resume=True)
+        federation(mechanism=Gaussian(1.0), aggregator=Dies()).run(tmp_path / "run", resume=True)
 
 
 def test_no_round_begins_where_the_ledger_cannot_be_written(tmp_path):
@@ -224,7 +228,7 @@ def test_a_killed_round_is_charged_and_charged_again_when_it_is_played_again(
     with pytest.raises(Killed):
         federation(mechanism=mechanism, aggregator=Dies(at)).run(tmp_path / "run")
     assert rounds_of(read_ledger(tmp_path / "run")) == list(range(at))
-    resumed = federation(mechanism=mechanism).run(tmp_path / "run", resume=True)
+    resumed = federation(mechanism=mechanism, aggregator=Dies()).run(tmp_path / "run", resume=True)
     assert rounds_of(resumed.ledger) == sorted([*range(3), at - 1])
     assert read_ledger(tmp_path / "run") == resumed.ledger
     assert RunFolder(tmp_path / "run").journal.ledger() == resumed.ledger
@@ -243,12 +247,16 @@ def test_a_killed_round_of_private_training_charges_the_samples_too(tmp_path):
 
 @dataclass
 class Dying:
-    """A party in whose first step the process ends."""
+    """A party in whose first step the process ends, as often as there are ``kills``."""
 
     honest: Any
+    kills: ClassVar = [0]
 
     def step(self, mail):
-        raise Killed
+        if self.kills[0]:
+            self.kills[0] -= 1
+            raise Killed
+        return self.honest.step(mail)
 
 
 @pytest.mark.parametrize("kills", [1, 2])
@@ -256,15 +264,15 @@ def test_a_round_that_is_played_again_draws_no_second_sample_and_is_not_charged_
     tmp_path, kills
 ):
     rule = {"aggregator": Mean(weighted=False, denominator=2.0), "sampler": Poisson(0.8)}
+    faults = Faults(byzantine={f"client/{i}": Dying for i in range(5)})
+    Dying.kills[0] = kills
     for _ in range(kills):
         fed = federation(mechanism=Gaussian(1.0), rounds=1, **rule)
         with pytest.raises(Killed):
-            fed.run(
-                tmp_path / "run",
-                resume=(tmp_path / "run").exists(),
-                faults=Faults(byzantine={f"client/{i}": Dying for i in range(5)}),
-            )
-    run = federation(mechanism=Gaussian(1.0), rounds=1, **rule).run(tmp_path / "run", resume=True)
+            fed.run(tmp_path / "run", resume=(tmp_path / "run").exists(), faults=faults)
+    run = federation(mechanism=Gaussian(1.0), rounds=1, **rule).run(
+        tmp_path / "run", resume=True, faults=faults
+    )
     [spent] = spend(run.ledger, 1e-5)
     once = epsilon(noise_multiplier=(kills + 1) ** -0.5, sample_rate=0.8, steps=1, delta=1e-5)
     assert spent.rdp == pytest.approx(once, rel=1e-6)
@@ -277,7 +285,9 @@ def test_batches_that_are_drawn_again_are_not_charged_as_others(tmp_path):
     )
     with pytest.raises(Killed):
         federation(training=private, aggregator=Dies(1), rounds=1).run(tmp_path / "run")
-    run = federation(training=private, rounds=1).run(tmp_path / "run", resume=True)
+    run = federation(training=private, aggregator=Dies(), rounds=1).run(
+        tmp_path / "run", resume=True
+    )
     once = epsilon(noise_multiplier=2**-0.5, sample_rate=1 / 3, steps=2, delta=1e-5)
     for spent in spend(run.ledger, 1e-5):
         assert spent.rdp == pytest.approx(once, rel=1e-6)

@@ -3,6 +3,7 @@ that ended goes on.
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -39,11 +40,15 @@ def federation(rounds):
 
 
 class Breaks(Mean):
-    def judge(self, what):
-        raise KeyboardInterrupt
+    """A rule in which the run is interrupted, as often as there are ``kills``."""
 
-    def __call__(self, what):
-        raise KeyboardInterrupt
+    kills: ClassVar = [0]
+
+    def __call__(self, opened):
+        if self.kills[0]:
+            self.kills[0] -= 1
+            raise KeyboardInterrupt
+        return super().__call__(opened)
 
 
 def told(coins):
@@ -86,14 +91,11 @@ def test_an_interrupted_run_is_charged_in_the_run_after_it():
 
 
 def test_a_run_that_was_interrupted_in_its_first_round_goes_on_in_the_same_process(tmp_path):
-    interrupted = federation(2)
-    aggregate = interrupted.scenario.aggregator
-    broken = interrupted.with_scenario(
-        replace(interrupted.scenario, aggregator=Breaks(weighted=False))
-    )
+    whole = federation(2)
+    broken = whole.with_scenario(replace(whole.scenario, aggregator=Breaks(weighted=False)))
+    Breaks.kills[0] = 1
     with pytest.raises(KeyboardInterrupt):
         broken.run(tmp_path / "run")
-    broken.scenario = replace(broken.scenario, aggregator=aggregate)
     assert len(broken.run(tmp_path / "run", resume=True).ledger.charges) == 1 + 2
 
 
@@ -102,11 +104,13 @@ def test_a_run_that_ended_and_was_killed_as_it_went_on_is_read_with_all_its_char
         pass
 
     def kill(record, rounds):
-        if record.round == 4:
+        if record.round == 2:
             raise Killed
 
-    federation(2).run(tmp_path / "run")
-    assert len(read_ledger(tmp_path / "run").charges) == 2
+    federation(3).run(tmp_path / "run")
+    assert len(read_ledger(tmp_path / "run").charges) == 3
+    last = max((tmp_path / "run" / "checkpoint").iterdir())
+    (last / "state.json").write_bytes(b"")  # its last round is played again
     with pytest.raises(Killed):
-        federation(8).run(tmp_path / "run", resume=True, progress=kill)
-    assert len(read_ledger(tmp_path / "run").charges) == 5
+        federation(3).run(tmp_path / "run", resume=True, progress=kill)
+    assert len(read_ledger(tmp_path / "run").charges) == 4

@@ -27,8 +27,7 @@ from privfl.hybrid.two_server.rushing import (
     opens,
     spoils_rows,
 )
-from privfl.testing import PlayedRound
-from privfl.testing.guarantees import Contributions
+from privfl.testing import Contributions, PlayedRound
 
 N, D = 9, 20
 

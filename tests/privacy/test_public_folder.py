@@ -250,7 +250,7 @@ def test_the_folder_of_a_private_run_is_its_owners_and_says_what_may_leave(tmp_p
     assert all(
         f"`{path.name}`" in said or f"`{path.name}/`" in said or path.suffix in (".png", ".head")
         for path in (tmp_path / "run").iterdir()
-        if path.name not in ("README.md", "model.safetensors")
+        if path.name not in ("README.md", "model.safetensors", ".lock")
     )
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.index("no epsilon of it covers this page") < page.index("test accuracy")
@@ -289,12 +289,18 @@ def test_a_run_that_was_killed_has_published_nothing_and_publishes_once_it_ends(
 
 def test_publishing_again_leaves_nothing_of_the_first_time(tmp_path):
     folder = RunFolder.create(tmp_path / "run", "")
+    folder.close()
     folder.publish({"a": "1", "b": "2"})
     folder.publish({"b": "3"})
     assert [(path.name, path.read_text()) for path in (folder.path / PUBLIC).iterdir()] == [
         ("b", "3")
     ]
-    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", PUBLIC}
+    assert {path.name for path in folder.path.iterdir()} == {
+        ".lock",
+        "config.yaml",
+        "fingerprint.json",
+        PUBLIC,
+    }
 
 
 def test_a_folder_that_is_not_ours_is_refused(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ cohorts, and clients that collude subtract their shares.
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -197,12 +197,16 @@ class Killed(BaseException):
 
 @dataclass
 class Dying:
-    """A party in whose first step the process ends."""
+    """A party in whose first step the process ends, as often as there are ``kills``."""
 
     honest: Any
+    kills: ClassVar = [0]
 
     def step(self, mail):
-        raise Killed
+        if self.kills[0]:
+            self.kills[0] -= 1
+            raise Killed
+        return self.honest.step(mail)
 
 
 @pytest.mark.parametrize("threat", [SECRET, Threat()], ids=["secret", "public"])
@@ -211,9 +215,10 @@ def test_a_killed_round_draws_another_cohort_with_secret_coins_and_is_charged_as
 ):
     parts = {**SAMPLED, "rounds": 1, "threat": threat, "sampler": Poisson(0.8)}
     faults = Faults(byzantine={f"client/{i}": Dying for i in range(N)})
+    Dying.kills[0] = 1
     with pytest.raises(Killed):
         federation(camps(5), **parts).run(tmp_path / "run", faults=faults)
-    run = federation(camps(5), **parts).run(tmp_path / "run", resume=True)
+    run = federation(camps(5), **parts).run(tmp_path / "run", resume=True, faults=faults)
     multipliers = [c.event.parameters["noise_multiplier"] for c in run.ledger.charges]
     assert multipliers == ([1.0, 1.0] if threat is SECRET else [pytest.approx(2**-0.5)])
     assert read_ledger(tmp_path / "run") == run.ledger

@@ -33,7 +33,7 @@ state = st.recursive(
 def test_plain_states_come_back_equal_with_their_types(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("state")
     checkpoint.save(folder, 1, value)
-    back = checkpoint.load(folder)
+    back = checkpoint.load(folder).state
     assert back == value
     assert type(back) is type(value)
 
@@ -44,7 +44,7 @@ def test_tensors_and_dataclasses_come_back_bit_for_bit(tmp_path):
         "half": torch.ones(2, dtype=torch.float16),
     }
     checkpoint.save(tmp_path, 1, value)
-    back = checkpoint.load(tmp_path)
+    back = checkpoint.load(tmp_path).state
     assert isinstance(back[3], ClientState)
     assert (
         back[3].vectors["control"].view(torch.int32).tolist()
@@ -53,14 +53,14 @@ def test_tensors_and_dataclasses_come_back_bit_for_bit(tmp_path):
     assert back["half"].dtype == torch.float16
 
 
-def test_the_newest_whole_step_counts_and_older_ones_go(tmp_path):
+def test_the_newest_whole_step_counts_and_all_but_the_one_before_it_go(tmp_path):
+    checkpoint.save(tmp_path, 0, "older")
     checkpoint.save(tmp_path, 1, "old")
     checkpoint.save(tmp_path, 2, "new")
     (tmp_path / ".draft-99").mkdir()
-    assert checkpoint.load(tmp_path) == "new"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("step")] == [
-        "step-00000002"
-    ]
+    assert checkpoint.load(tmp_path).state == "new"
+    checkpoint.save(tmp_path, 3, "newest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
 def test_an_empty_folder_has_no_state(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from privfl.core import Bounded, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.boxes import letter
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import opened_answer
 from privfl.crypto.he.lattice import frames
@@ -17,7 +18,7 @@ from privfl.crypto.he.lattice.keys import LatticeSecret
 from privfl.crypto.he.lattice.parameters import plain_modulus
 from privfl.crypto.he.lattice.residues import body_of, chunks_of
 from privfl.crypto.he.lattice.seal import context, encoders, passage
-from privfl.crypto.he.wire import SignedMessage, letter, unpack_numbers
+from privfl.crypto.he.wire import SignedMessage, unpack_numbers
 
 CLIENTS, LIAR, TOP, HALF = 5, 4, (1 << 15) - 1, 0.5
 

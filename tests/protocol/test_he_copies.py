@@ -8,11 +8,12 @@ import torch
 from privfl.core import Bounded, Liars, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.boxes import letter
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import CIPHERTEXT
 from privfl.crypto.he.paillier import PaillierPublic
-from privfl.crypto.he.wire import Refused, SignedMessage, letter, unpack
-from privfl.testing.guarantees import PlayedRound, contributions
+from privfl.crypto.he.wire import Refused, SignedMessage, unpack
+from privfl.testing import PlayedRound, contributions
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}
 CHANNELS = {

@@ -26,12 +26,13 @@ from privfl.core import (
 from privfl.crypto import BFV, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.he import keyfile
+from privfl.crypto.he.boxes import letter, seal, unsealed
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, partial, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
 from privfl.crypto.he.paillier import from_phe
-from privfl.crypto.he.wire import Refused, SignedMessage, letter, pack, seal, unpack, unsealed
+from privfl.crypto.he.wire import Refused, SignedMessage, pack, unpack
 from privfl.crypto.primitives import Identity
 
 SMALL = {"key_bits": 512, "insecure_for_tests": True}

@@ -28,9 +28,10 @@ from privfl.core import (
 )
 from privfl.crypto import BFV, CKKS, MultiPartyRLWE, Paillier
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.boxes import letter
 from privfl.crypto.he.decryption_policy import SUM, forwarded, opened_answer, request
 from privfl.crypto.he.mprlwe.keys import add_c0
-from privfl.crypto.he.wire import SignedMessage, letter, pack, unpack_numbers
+from privfl.crypto.he.wire import SignedMessage, pack, unpack_numbers
 from privfl.dp import AdaptiveClip, Clip
 from privfl.training import LocalSGD
 

@@ -12,6 +12,7 @@ import torch
 from privfl.core import Abort, Bounded, Faults, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import MultiPartyRLWE, OneTimeRLWE
 from privfl.crypto.enrolled import Enrolled
+from privfl.crypto.he.boxes import letter
 from privfl.crypto.he.client import posted
 from privfl.crypto.he.mprlwe.keys import TernaryPart, partial, plain_bits, to_bytes
 from privfl.crypto.he.mprlwe.ring import LIMBS, N
@@ -31,7 +32,7 @@ from privfl.crypto.he.onetime.message import (
 )
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
-from privfl.crypto.he.wire import SignedMessage, letter, pack, unpack
+from privfl.crypto.he.wire import SignedMessage, pack, unpack
 from privfl.crypto.primitives import Identity
 
 CLIENTS = 5

@@ -27,6 +27,7 @@ from privfl.core import (
     Update,
 )
 from privfl.core.local import LocalRecipe
+from privfl.models import cnn, resnet20
 from privfl.training import (
     Failed,
     FedNova,
@@ -44,6 +45,7 @@ from privfl.training import (
     cross_entropy,
     executors,
 )
+from privfl.training.task import Samples
 
 
 def run(executor, broadcast, tasks, seed=0, out=None):
@@ -467,3 +469,63 @@ def test_processes_refuse_parts_that_cannot_travel(workload, digits):
         Processes(load)
     with pytest.raises(ConfigError, match="workers must be at least 1"):
         Processes(workload(LocalSGD()), workers=0)
+
+
+IMAGE_NETS = {
+    "cnn": lambda: cnn((3, 8, 8), 4, channels=4),
+    "one colour": lambda: cnn((1, 8, 8), 4, channels=4),
+    "resnet20": lambda: resnet20((3, 8, 8), 4),
+}
+
+
+@pytest.mark.parametrize("net", IMAGE_NETS)
+def test_batches_with_channels_last_train_alike(net, cohort, sent):
+    x = torch.randn(60, 1 if net == "one colour" else 3, 8, 8)
+    data = Dataset(x, torch.arange(60) % 4, classes=4)
+    load = Workload(FlatModel(IMAGE_NETS[net]()), cross_entropy, LocalSGD(lr=0.05), data)
+    tasks = [Task(0, torch.arange(0, 30)), Task(1, torch.arange(30, 60))]
+    broadcast = sent(load, tasks)
+    one, _ = run(Sequential(load), broadcast, tasks)
+    laid_out, results = run(Sequential(load, channels_last=True), broadcast, tasks)
+    torch.testing.assert_close(laid_out, one, rtol=1e-3, atol=2e-5)
+    assert [done.weight for done in results] == [30.0, 30.0]
+
+
+def test_a_batch_lies_as_it_was_asked_for_with_the_same_values():
+    x, y = torch.randn(9, 1, 4, 5), torch.arange(9)
+    at = torch.tensor([7, 0, 3])
+    plain, labels = Samples(x, y).batch(at)
+    laid_out, same = Samples(x, y, channels_last=True).batch(at)
+    assert torch.equal(plain, laid_out)
+    assert torch.equal(labels, same)
+    assert laid_out.stride() == (20, 1, 5, 1)
+    assert torch.equal(Samples(y[:, None], y, channels_last=True).batch(at)[0], y[at][:, None])
+
+
+def test_a_layout_that_was_asked_for_is_written_down_and_misspelt_ones_are_refused(cohort):
+    data = Dataset(torch.randn(8, 3, 8, 8), torch.arange(8) % 4, classes=4)
+    load = Workload(FlatModel(cnn((3, 8, 8), 4, channels=4)), cross_entropy, LocalSGD(), data)
+    executor, why = executors(load, {0: torch.arange(8)}, "sequential/channels-last")
+    assert isinstance(executor, Sequential)
+    assert executor.channels_last
+    assert why == "sequential/channels-last: asked for"
+    again, same = executors(load, {0: torch.arange(8)}, why)
+    assert again.channels_last
+    assert same == why
+    for wrong in ("sequential/2", "stacked/channels-last", "processes/two", "processes/2/2"):
+        with pytest.raises(ConfigError, match="executor"):
+            executors(load, {0: torch.arange(8)}, wrong)
+
+
+def test_worker_processes_lay_batches_out_as_they_are_told(sent):
+    data = Dataset(torch.randn(20, 3, 8, 8), torch.arange(20) % 4, classes=4)
+    load = Workload(FlatModel(cnn((3, 8, 8), 4, channels=4)), cross_entropy, LocalSGD(), data)
+    tasks = [Task(0, torch.arange(20))]
+    broadcast = sent(load, tasks)
+    expected, _ = run(Sequential(load, channels_last=True), broadcast, tasks)
+    executor = Processes(load, workers=1, channels_last=True)
+    try:
+        out, _ = run(executor, broadcast, tasks)
+    finally:
+        executor.close()
+    assert torch.equal(out, expected)

@@ -30,6 +30,11 @@ class AuditNotes:
     told: dict[tuple[int, bytes], Result] = field(default_factory=dict)
     deadline: float | None = None
 
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.perf_counter() > self.deadline
+
 
 def tell(progress: Callable[[str], None] | None, what: str) -> None:
     """Say what is going on, to whoever asked."""
@@ -73,7 +78,16 @@ def attacked(
     )
     if isinstance(result, NotApplicable):
         undone = result.reason if isinstance(result, Undone) else ""
-        notes.findings.append(replace(finding, reason=result.reason, undone=undone))
+        absent = isinstance(views, str)  # there is no such party, and so no view of its own
+        notes.findings.append(
+            replace(
+                finding,
+                reason=result.reason,
+                undone=undone,
+                verdict="not applicable" if absent else "not found",
+                theorem=result.reason if absent else "",
+            )
+        )
     return result, finding
 
 

@@ -34,7 +34,7 @@ def attack_property(
     and without such clients.
     """
     data, held = federation.scenario.workload.data, ground.auxiliary
-    marked = sorted(ground.members)[1::2]
+    marked = sorted(ground.members)[1::2] or sorted(ground.members)
     some = torch.cat(
         [ground.members[c][: max(1, round(MIRRORED * len(ground.members[c])))] for c in marked]
     )
@@ -63,7 +63,7 @@ def attack_property(
             result, finding = attacked(notes, layer, adversary, attack, views, informed, "AUC")
             if not isinstance(result, PropertyScores):
                 continue
-            if result.clients == (None,):
+            if result.clients == (None,) or set(result.clients) <= set(marked):
                 other = attack.run(views_of(without, adversary), informed)  # type: ignore[arg-type]
                 if not isinstance(other, PropertyScores):
                     continue

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from privfl.core import Bounded, KeepsSecrets, Mail, RoundPlan
+from privfl.crypto.he.boxes import sealed_letter
 from privfl.crypto.he.decryption_policy import CIPHERTEXT, admit_sum, once
 from privfl.crypto.he.decryptor import opened_sum
 from privfl.crypto.he.keyring import Keyring
-from privfl.crypto.he.wire import Parts, SignedMessage, sealed_letter
+from privfl.crypto.he.wire import Parts, SignedMessage
 
 
 class ClientRound(KeepsSecrets):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privfl.core import Abort, Buffer, PartyId, RoundPlan, client_of
+from privfl.crypto.he.boxes import letter, seal, sealed_letter, unsealed
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.wire import (
     Parts,
@@ -16,12 +17,8 @@ from privfl.crypto.he.wire import (
     Topic,
     braid,
     digest,
-    letter,
     pack,
-    seal,
-    sealed_letter,
     unpack,
-    unsealed,
 )
 
 CIPHERTEXT, SUM, ANSWER = b"ENCR", b"SUM ", b"OPEN"

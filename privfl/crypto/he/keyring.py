@@ -16,6 +16,7 @@ from privfl.core import (
     PartyKeys,
     RoundPlan,
 )
+from privfl.crypto.he.boxes import seal, unsealed
 from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import (
     DealtScheme,
@@ -25,16 +26,7 @@ from privfl.crypto.he.scheme import (
     SecretKey,
     ThresholdScheme,
 )
-from privfl.crypto.he.wire import (
-    Refused,
-    Topic,
-    digest,
-    is_known,
-    pack,
-    seal,
-    unpack,
-    unsealed,
-)
+from privfl.crypto.he.wire import Refused, Topic, digest, is_known, pack, unpack
 
 _SECRET, _SHARE = b"secret key", b"key share"
 

@@ -16,19 +16,12 @@ from privfl.core import (
     Total,
     client_party,
 )
+from privfl.crypto.he.boxes import is_sealed, letter
 from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer, request
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.scheme import ThresholdScheme
-from privfl.crypto.he.wire import (
-    Numbers,
-    Parts,
-    Refused,
-    SignedMessage,
-    is_sealed,
-    letter,
-    unpack_numbers,
-)
+from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack_numbers
 
 READERS = 3
 """How many clients the server asks where clients hold the key: what more than half of those who

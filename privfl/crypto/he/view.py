@@ -8,20 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from privfl.core import Buffer, KeepsSecrets, PartyId, Received, RoundPlan, Rows, Total, client_of
+from privfl.crypto.he.boxes import is_sealed, letter
 from privfl.crypto.he.decryption_policy import ANSWER, CIPHERTEXT, SUM, opened_answer
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import PublicKey, Scheme, SecretKey, ThresholdScheme
-from privfl.crypto.he.wire import (
-    Numbers,
-    Parts,
-    Refused,
-    SignedMessage,
-    is_sealed,
-    letter,
-    unpack,
-    unpack_numbers,
-)
+from privfl.crypto.he.wire import Numbers, Parts, Refused, SignedMessage, unpack, unpack_numbers
 
 
 def opened(

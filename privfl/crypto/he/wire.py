@@ -1,5 +1,5 @@
-"""What homomorphic channels say to each other: signed messages bound to a round and a key, boxes
-sealed to one receiver, arrays.
+"""What homomorphic channels say to each other: signed messages bound to a round and a key, lists of
+byte strings, arrays. Boxes sealed to one receiver are in `boxes`.
 
 A message is a head, the SHA-256 digest of each of its parts, one Ed25519 signature over both, and
 the parts themselves. A part can be left out on the way without breaking the signature, so that a
@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.core import Buffer, KnownKeys, PartyId, PartyKeys, RoundPlan
-from privfl.crypto.primitives import backend, seal_box
-from privfl.crypto.primitives.sealed_box import seal_box_into
+from privfl.crypto.primitives import backend
 
 Parts: TypeAlias = tuple[Buffer, ...]
 """The body of one message. A ciphertext has one part, or several where decryptors need only some of
@@ -31,11 +30,8 @@ Numbers: TypeAlias = npt.NDArray[Any]
 """What is encrypted: int64 [d + 1] of a fixed-point code, or float64 [d + 1]."""
 
 _DOMAIN = b"privfl/he/message/1\x00"
-_DOMAIN_OF_BOXES = b"privfl/he/box/1\x00"
 _HEAD = struct.Struct("<4s4s16s16sQQddI32sB")
 _MAGIC = b"PFH\x01"
-_SEALED = b"PFS\x01"
-_LETTER = b"letter of "
 _MOST_PARTS = 32
 _MOST_CLIENTS = 1 << 20
 
@@ -87,73 +83,6 @@ class Topic:
 def digest(data: Buffer) -> bytes:
     """SHA-256."""
     return hashlib.sha256(data).digest()
-
-
-def seal(receiver: bytes, plain: Buffer, purpose: bytes) -> bytes:
-    """Seal to the holder of an X25519 key (`crypto.primitives.seal_box`), for one purpose.
-
-    Raises:
-        Refused: that is nobody's key.
-
-    >>> from privfl.crypto.primitives import Identity
-    >>> me = Identity.fresh("client/1")
-    >>> unsealed(me, seal(me.hello[32:], b"for me", b"greeting"), b"greeting")
-    b'for me'
-    """
-    try:
-        return seal_box(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend())
-    except ValueError:
-        raise Refused("nobody can hold this public key") from None
-
-
-def seal_into(receiver: bytes, plain: Buffer, purpose: bytes, out: memoryview) -> None:
-    """`seal`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
-
-    Raises:
-        Refused: that is nobody's key.
-    """
-    try:
-        seal_box_into(receiver, plain, _DOMAIN_OF_BOXES + purpose, backend(), out)
-    except ValueError:
-        raise Refused("nobody can hold this public key") from None
-
-
-def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:
-    """What was sealed to this party.
-
-    Raises:
-        Refused: sealed to somebody else or for another purpose, or changed.
-    """
-    plain = keys.unseal(box, _DOMAIN_OF_BOXES + purpose)
-    if plain is None:
-        raise Refused("a sealed box does not open")
-    return plain
-
-
-def sealed_letter(receiver: bytes, plain: bytes, sender: PartyId) -> bytes:
-    """A letter that its receiver alone can read: who taps the wire sees no ciphertext in it, and
-    nobody can pass it off as another sender's.
-
-    Raises:
-        Refused: that is nobody's key.
-    """
-    return _SEALED + seal(receiver, plain, _LETTER + sender.encode("ascii"))
-
-
-def is_sealed(body: Buffer) -> bool:
-    """Whether this is a sealed letter."""
-    return bytes(body[: len(_SEALED)]) == _SEALED
-
-
-def letter(keys: PartyKeys, body: Buffer, sender: PartyId) -> bytes:
-    """What is in a letter that was sealed to this party.
-
-    Raises:
-        Refused: it is no sealed letter of this sender's to this party.
-    """
-    if not is_sealed(body):
-        raise Refused("a letter that is not sealed")
-    return unsealed(keys, memoryview(body)[len(_SEALED) :], _LETTER + sender.encode("ascii"))
 
 
 def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 
 from privfl.core import Buffer, KeepsSecrets, PartyId, RoundPlan, Total
-from privfl.crypto.he.wire import (
-    Parts,
-    Refused,
-    SignedMessage,
-    Topic,
-    pack,
-    seal,
-    unpack,
-    unsealed,
-)
+from privfl.crypto.he.boxes import seal, unsealed
+from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, pack, unpack
 from privfl.hybrid.encrypted_cosine.keys import Ring
 from privfl.hybrid.encrypted_cosine.parameters import CosineParameters, Integers
 from privfl.hybrid.encrypted_cosine.products import uniform, values

@@ -16,6 +16,7 @@ from privfl.crypto.mpc.preprocessing import (
 from privfl.crypto.mpc.words import U64, pack
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import unusable
 from privfl.hybrid.two_server.bits import dealt_flips
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
@@ -87,6 +88,4 @@ class Dealer(KeepsSecrets):
             size = SEED_SIZE if who == "server" else SEED_SIZE * (1 + len(members))
             return members, open_one(sealed_boxes, size, self.identity, now.bound_to("deal", who))
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of {who} cannot be used: {malformed}", who
-            ) from None
+            raise unusable("deal", who, malformed) from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import Cast, KeepsSecrets, Liars, Mail, Party, RoundPlan
+from privfl.core import Cast, KeepsSecrets, Liars, Mail, Party, RoundPlan, client_of
 from privfl.crypto.mpc.operations import Open
 from privfl.crypto.mpc.words import U64, pack, unpack
 from privfl.crypto.primitives import fields, seal_to
@@ -29,10 +29,13 @@ Target = Callable[[Machine, U64], U64]
 
 
 def forges(forge: Forge) -> Liars:
-    """One server as `ForgesFrames`."""
+    """One server as `ForgesFrames`; clients that collude with it follow the protocol."""
 
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
-        return {w: ForgesFrames(server_of(party), forge) for w, party in honest.items()}
+        return {
+            who: party if client_of(who) is not None else ForgesFrames(server_of(party), forge)
+            for who, party in honest.items()
+        }
 
     return Liars(enter=enter)
 
@@ -78,6 +81,29 @@ def chooses_others(count: int) -> Liars:
         return picked
 
     return opens("chosen", target)
+
+
+def chooses_with_friends(count: int) -> Liars:
+    """A rushing server that opens a selection of its own of so many rows: those of clients that
+    collude with it, which it takes from the sum, then those that the rule did not choose.
+    """
+    friends: set[int] = set()
+
+    def target(machine: Machine, honest: U64) -> U64:
+        chosen = honest & np.uint64((1 << machine.now.ring) - 1)
+        others = np.array([machine.positions[i] not in friends for i in machine.valid])
+        picked = np.zeros(len(others), dtype=np.uint64)
+        picked[np.argsort(others + chosen[: len(others)] * others, kind="stable")[:count]] = 1
+        return picked
+
+    lying = opens("chosen", target)
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        clients = {c for c in map(client_of, honest) if c is not None}
+        friends.update(plan.cohort.index(c) for c in clients)
+        return lying.enter(plan, honest)
+
+    return Liars(enter=enter)
 
 
 def forges_scores(dots: Sequence[int], norms: Sequence[int]) -> Liars:

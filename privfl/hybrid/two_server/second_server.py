@@ -13,16 +13,21 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.preprocessing import second_preprocessing
 from privfl.crypto.mpc.words import U64
-from privfl.crypto.primitives import fields, open_one, seal_to
+from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_seeds,
+    read_frames,
+    tell_held,
+    unusable,
+)
 from privfl.hybrid.two_server.bits import BitSeeds, received_flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
     DEAL,
     DEALT,
-    HELD,
     MASKED,
-    SEED,
     SERVERS,
     Direction,
     TwoServerParameters,
@@ -35,9 +40,7 @@ from privfl.hybrid.two_server.sealing import (
     UNKNOWN,
     coin_of,
     open_masked,
-    open_steps,
     read_direction,
-    seal_steps,
     unseal_dealt,
 )
 
@@ -79,29 +82,20 @@ class SecondServer(KeepsSecrets):
 
     def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
         now = self.now
-        for who, body in heard.items():
-            try:
-                position, content = now.sender(who, body, SEED)
-                context = now.bound_to("seed", str(position))
-                self.seeds[position] = open_one(content, SEED_SIZE, self.identity, context)
-            except Malformed as malformed:
-                self.excluded[who] = f"stage share: {malformed}"
+        self.seeds |= hear_seeds(now, heard, self.identity, SEED_SIZE, self.excluded)
         self.half = secrets.token_bytes(SEED_SIZE)
-        held, reasons = fields.bit_set(self.seeds, now.plan.n), now.reasons(self.excluded)
-        return {"server": now.write(HELD, 0, held, self.half, reasons)}
+        return tell_held(now, self.seeds, self.half, self.excluded)
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
         try:
             if not self.asked:
                 return self._survey(*now.read(body, MASKED))
-            if now.repeats(body, MASKED):
-                return {}
-            content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server cannot be used: {malformed}", "server"
-            ) from None
+            raise unusable("compute", "server", malformed) from None
+        if now.repeats(body, MASKED):
+            return {}
+        content = read_frames(now, self.key, "server", body)
         if self.machine is None:
             self.waiting.append(content)
             return {}
@@ -145,9 +139,7 @@ class SecondServer(KeepsSecrets):
                 self.own, words[: 8 * demand.dealt], demand, now.library
             )
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
-            ) from None
+            raise unusable("deal", "dealer", malformed) from None
         machine = Machine(
             first=False,
             names=SERVERS,
@@ -175,7 +167,7 @@ class SecondServer(KeepsSecrets):
         if not frames:
             return {}
         self.sent += 1
-        return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+        return {"server": frames_letter(self.now, self.key, "server/1", self.sent, frames)}
 
 
 def checked_direction(

@@ -16,6 +16,14 @@ from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import U64, signed, unpack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_vector,
+    key_and_head,
+    read_frames,
+    read_held,
+    unusable,
+)
 from privfl.hybrid.two_server.bits import BitRows, Flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
@@ -30,18 +38,7 @@ from privfl.hybrid.two_server.parameters import (
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS, SUM
 from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
-from privfl.hybrid.two_server.sealing import (
-    DIRECTED,
-    DIRECTION_HEAD,
-    NOBODY,
-    SEED_SIZE,
-    UNKNOWN,
-    coin_of,
-    open_steps,
-    read_vector,
-    seal_steps,
-    unseal_dealt,
-)
+from privfl.hybrid.two_server.sealing import coin_of, unseal_dealt
 from privfl.hybrid.two_server.tags import check_tags
 
 
@@ -113,40 +110,22 @@ class FirstServer(KeepsSecrets):
             return self._ask(body)
         if self.now.repeats(body, HELD):
             return {}
-        try:
-            content = open_steps(self.now, self.key, b"2", body)
-        except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        content = read_frames(self.now, self.key, "server/1", body)
         frames = self.machine.advance(content)
         if not frames:
             return {}
         self.sent += 1
-        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+        return {"server/1": frames_letter(self.now, self.key, "server", self.sent, frames)}
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
-        try:
-            position, packed = read_vector(self.now, who, body)
-            self.bodies.setdefault(position, np.frombuffer(packed, dtype=np.uint8))
-        except Malformed as malformed:
-            self.excluded.setdefault(who, f"stage share: {malformed}")
+        if found := hear_vector(self.now, who, body, self.excluded):
+            self.bodies.setdefault(found[0], np.frombuffer(found[1], dtype=np.uint8))
 
     def _ask(self, body: Buffer) -> Mail:
         now, half, seed = self.now, self.half, self.seed
         if self.refused is not None:
             raise StageAbort("enter", self.refused, "server")
-        try:
-            _, content = now.read(body, HELD)
-            held, rest = fields.read_bit_set(content, now.plan.n)
-            if len(rest) < SEED_SIZE:
-                raise Malformed("its half of the coin is cut off")
-            theirs = bytes(rest[:SEED_SIZE])
-            said = now.reasons_in(rest[SEED_SIZE:], held, "server/1")
-        except Malformed as malformed:
-            raise StageAbort(
-                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        held, theirs, said = read_held(now, body)
         self.excluded = {**said, **self.excluded}
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
@@ -185,13 +164,7 @@ class FirstServer(KeepsSecrets):
             machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
         self.machine, self.bodies = machine, {}
         members = fields.bit_set(left, now.plan.n)
-        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
-        head = now.library.seal(
-            self.key,
-            bytes(12),
-            half + direction_head(self.direction, self.unknown),
-            now.bound_to("head"),
-        )
+        keys, head = key_and_head(now, self.second, self.key, half, self.direction, self.unknown)
         sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
         return {
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
@@ -203,22 +176,12 @@ class FirstServer(KeepsSecrets):
             _, content = self.now.read(body, DEALT)
             return unpack(unseal_dealt(self.now, self.seed, bytes(content)), 64, machine.n)
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
-            ) from None
+            raise unusable("deal", "dealer", malformed) from None
 
     def _conclude(self, machine: Machine) -> None:
         if self.recipe.tagged:
             check_tags(machine)
         self.result = concluded(machine, self.excluded)
-
-
-def direction_head(direction: Direction | None, unknown: bool) -> bytes:
-    """What the first server tells the second of the direction."""
-    if direction is None:
-        return DIRECTION_HEAD.pack(UNKNOWN if unknown else NOBODY, 0.0)
-    head = DIRECTION_HEAD.pack(DIRECTED, direction.length)
-    return head + direction.values.astype("<i4").tobytes()
 
 
 def without_values(direction: Direction | None) -> Direction | None:

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from privfl.core import Abort, Buffer, KeepsSecrets, Mail, PartyId
+from privfl.crypto.he.boxes import seal, unsealed
 from privfl.crypto.he.keyring import Keyring
 from privfl.crypto.he.mprlwe.keys import JointPublic, TernaryPart, from_bytes, pieces, to_bytes
 from privfl.crypto.he.mprlwe.ring import Words, summed
-from privfl.crypto.he.wire import Refused, digest, pack, seal, unpack, unsealed
+from privfl.crypto.he.wire import Refused, digest, pack, unpack
 
 COMMIT, COINS, PIECES, CONTRIBUTIONS, KEY = b"1", b"2", b"3", b"4", b"5"
 Stage: TypeAlias = dict[int, list[bytes]]

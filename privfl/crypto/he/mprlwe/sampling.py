@@ -19,9 +19,6 @@ ERROR = 24
 at most 24.
 """
 _STEP, _AT_ONCE = 28, 16
-_PAIRS, _FOURS, _EIGHTS = (
-    np.uint64(x) for x in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
-)
 _TRIT = (np.arange(256) % 3 - 1).astype(np.int8)
 
 
@@ -47,10 +44,11 @@ class Stream(KeepsSecrets):
 
     def error(self, k: int) -> Small:
         """Centred binomial, [k, N]."""
-        raw = np.frombuffer(self.bytes(6 * k * N), dtype="<u8").reshape(6, -1)
-        counts = _set_bits(raw)
-        plus, minus = counts[0] + counts[1] + counts[2], counts[3] + counts[4] + counts[5]
-        errors: Small = (plus.view(np.int8) - minus.view(np.int8)).reshape(k, N)
+        counts = np.bitwise_count(np.frombuffer(self.bytes(6 * k * N), dtype=np.uint8))
+        plus, minus = counts.view(np.int8).reshape(2, 3, k, N)
+        errors: Small = plus[0] + plus[1] + plus[2]
+        for some in minus:
+            errors -= some
         return errors
 
     def smudge(self, k: int, bits: int) -> Words:
@@ -81,14 +79,6 @@ class Stream(KeepsSecrets):
         radius = np.sqrt(-2 * np.log(uniform))
         angle = (turn >> np.uint64(11)).astype(np.float64) * (2 * np.pi * 2.0**-53)
         return radius * np.cos(angle), radius * np.sin(angle)
-
-
-def _set_bits(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The number of set bits of every byte, in place of that byte."""
-    pairs = words - ((words >> np.uint64(1)) & _PAIRS)
-    fours = (pairs & _FOURS) + ((pairs >> np.uint64(2)) & _FOURS)
-    eights: npt.NDArray[np.uint64] = (fours + (fours >> np.uint64(4))) & _EIGHTS
-    return eights
 
 
 def uniform_from(seed: bytes) -> Words:

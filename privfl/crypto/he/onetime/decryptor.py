@@ -16,12 +16,13 @@ from privfl.core import (
     RoundPlan,
     client_of,
 )
+from privfl.crypto.he.boxes import seal
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message
 from privfl.crypto.he.onetime.message import CHECKED, DEALT, OPEN, SHARE, id_of, ids_bytes, ids_in
 from privfl.crypto.he.onetime.parameters import OneTimeSettings, P
 from privfl.crypto.he.onetime.set_up import SessionMemory
-from privfl.crypto.he.wire import Refused, SignedMessage, digest, seal, unpack
+from privfl.crypto.he.wire import Refused, SignedMessage, digest, unpack
 
 HERE = b"here"
 

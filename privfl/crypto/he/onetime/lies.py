@@ -23,6 +23,7 @@ from privfl.core import (
     Vector,
     client_of,
 )
+from privfl.crypto.he.boxes import unsealed
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, view
 from privfl.crypto.he.onetime.client import OneTimeClientParty
@@ -33,7 +34,7 @@ from privfl.crypto.he.onetime.message import CHECKED, OPEN, id_of, ids_bytes
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import P
 from privfl.crypto.he.onetime.server import OneTimeServerParty
-from privfl.crypto.he.wire import SignedMessage, unsealed
+from privfl.crypto.he.wire import SignedMessage
 
 
 def _decryptor(party: Party) -> OneTimeDecryptorParty:

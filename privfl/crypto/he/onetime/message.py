@@ -17,9 +17,10 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from privfl.core import Abort, Buffer, KnownKeys, PartyId, PartyKeys
+from privfl.crypto.he.boxes import seal, seal_into, unsealed
 from privfl.crypto.he.onetime import dealing
 from privfl.crypto.he.onetime.dealing import REPS, ROWS, Dealing, Values
-from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic, seal, seal_into, unsealed
+from privfl.crypto.he.wire import Parts, Refused, SignedMessage, Topic
 from privfl.crypto.primitives.sealed_box import OVERHEAD
 
 DEALT, CHECKED, OPEN, SHARE = b"DEAL", b"CHCK", b"ASK ", b"SHAR"

@@ -20,6 +20,7 @@ from privfl.core import (
     Total,
     client_party,
 )
+from privfl.crypto.he.boxes import unsealed
 from privfl.crypto.he.collecting import collect, enough
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, opening, pad
@@ -38,7 +39,7 @@ from privfl.crypto.he.onetime.message import (
 )
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.parked import Parked
-from privfl.crypto.he.wire import Refused, Rope, SignedMessage, braid, pack, unpack, unsealed
+from privfl.crypto.he.wire import Refused, Rope, SignedMessage, braid, pack, unpack
 
 
 class OneTimeServerParty(KeepsSecrets):

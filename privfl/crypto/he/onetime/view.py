@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from privfl.core import ConfigError, Member, PartyId, PartyKeys, Received, Rows, Total
+from privfl.crypto.he.boxes import unsealed
 from privfl.crypto.he.mprlwe.ring import N
 from privfl.crypto.he.onetime import dealing, message, pad
 from privfl.crypto.he.onetime.members import OneTimeClient, OneTimeDecryptor, OneTimeServer
 from privfl.crypto.he.onetime.message import CONTRIBUTION, DEALT, SHARE, id_of, ids_in
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.view import messages_in, rows_of
-from privfl.crypto.he.wire import Refused, SignedMessage, unsealed
+from privfl.crypto.he.wire import Refused, SignedMessage
 
 Shares = dict[int, dealing.Values]
 

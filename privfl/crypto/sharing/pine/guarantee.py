@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie, Party, PartyId
+from privfl.core import Buffer, Coalition, ConfigError, Guarantee, Liars, Lie, Party, PartyId
 from privfl.crypto import lies
 from privfl.crypto.primitives import fields
 from privfl.crypto.sharing.guarantee import SHIFT
@@ -57,18 +57,13 @@ def adds(honest: Party) -> Party:
     Raises:
         ConfigError: it stands in for another party than the second server.
     """
-    now = _round_of(honest)
 
-    def change(to: PartyId, body: bytes) -> bytes:
-        if not now.repeats(body, SUM):
-            return body
-        _, content = now.read(body, SUM)
-        summed, packed = fields.read_bit_set(content, now.plan.n)
+    def change(now: PineParameters, summed: bytes, packed: memoryview) -> tuple[Buffer, ...]:
         total = decode(packed, now.length)
         total[:1] = add(total[:1], np.array([SHIFT], dtype=np.uint64))
-        return now.write(SUM, 0, fields.bit_set(summed, now.plan.n), encode(total))
+        return summed, encode(total)
 
-    return lies.Alters(honest, change)
+    return _altered(honest, SUM, change)
 
 
 def rejects(honest: Party) -> Party:
@@ -77,22 +72,33 @@ def rejects(honest: Party) -> Party:
     Raises:
         ConfigError: it stands in for another party than the second server.
     """
-    now = _round_of(honest)
 
-    def change(to: PartyId, body: bytes) -> bytes:
-        if not now.repeats(body, HELD):
-            return body
-        _, content = now.read(body, HELD)
-        held, rest = fields.read_bit_set(content, now.plan.n)
+    def change(now: PineParameters, held: bytes, rest: memoryview) -> tuple[Buffer, ...]:
         table, reasons = fields.read_table(rest, now.said, now.plan.n)
         said = {place: bytes(row) for place, row in table.items()}
         said[max(said)] = bytes(now.said)
-        return now.write(HELD, 0, fields.bit_set(held, now.plan.n), fields.table(said), reasons)
+        return held, fields.table(said), reasons
 
-    return lies.Alters(honest, change)
+    return _altered(honest, HELD, change)
 
 
-def _round_of(party: Party) -> PineParameters:
-    if not isinstance(party, PineHelperParty):
-        raise ConfigError(f"{type(party).__name__} is no second server of additive sharing.")
-    return party.round
+def _altered(
+    honest: Party,
+    kind: int,
+    change: Callable[[PineParameters, bytes, memoryview], tuple[Buffer, ...]],
+) -> Party:
+    """A second server whose letters of one kind say what ``change`` makes of their set of clients
+    and of the rest.
+    """
+    if not isinstance(honest, PineHelperParty):
+        raise ConfigError(f"{type(honest).__name__} is no second server of additive sharing.")
+    now = honest.round
+
+    def altered(to: PartyId, body: bytes) -> bytes:
+        if not now.repeats(body, kind):
+            return body
+        _, content = now.read(body, kind)
+        named, rest = fields.read_bit_set(content, now.plan.n)
+        return now.write(kind, 0, *change(now, fields.bit_set(named, now.plan.n), rest))
+
+    return lies.Alters(honest, altered)

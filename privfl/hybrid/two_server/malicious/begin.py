@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from privfl.core import Buffer
-from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.preprocessing import first_preprocessing
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import unusable
 from privfl.hybrid.two_server.fixed_dealing import Own, received
 from privfl.hybrid.two_server.fixed_rows import FixedRows, surveyed
 from privfl.hybrid.two_server.machine import Machine
@@ -60,9 +60,7 @@ def begin(
         own = Own(seed, now, recipe.extent(now, len(left)))
         dealt, tags = received(own, first, bytes(words))
     except Malformed as malformed:
-        raise StageAbort(
-            "deal", f"the message of dealer cannot be used: {malformed}", "dealer"
-        ) from None
+        raise unusable("deal", "dealer", malformed) from None
     values = None
     if recipe.traits.directed:
         known = direction is not None and len(direction.values)

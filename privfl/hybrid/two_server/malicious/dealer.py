@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
-from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import unusable
 from privfl.hybrid.two_server.fixed_dealing import FixedDealing
 from privfl.hybrid.two_server.malicious.letters import fitting, read_named
 from privfl.hybrid.two_server.parameters import DEAL, DEALT, SEED, SERVERS, TwoServerParameters
@@ -83,6 +83,4 @@ class FixedDealer(KeepsSecrets):
             _, content = self.now.read(body, DEAL)
             return read_named(self.now, who, content, self.identity)
         except Malformed as malformed:
-            raise StageAbort(
-                "deal", f"the message of {who} cannot be used: {malformed}", who
-            ) from None
+            raise unusable("deal", who, malformed) from None

@@ -11,8 +11,15 @@ import numpy as np
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc.authentication import Ending, FailedMac
-from privfl.crypto.primitives import fields, open_one, seal_to
+from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_seeds,
+    read_frames,
+    tell_held,
+    unusable,
+)
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.malicious.begin import begin
 from privfl.hybrid.two_server.malicious.letters import (
@@ -23,9 +30,7 @@ from privfl.hybrid.two_server.malicious.letters import (
 )
 from privfl.hybrid.two_server.parameters import (
     DEAL,
-    HELD,
     MASKED,
-    SEED,
     Direction,
     TwoServerParameters,
 )
@@ -35,8 +40,6 @@ from privfl.hybrid.two_server.sealing import (
     SEED_SIZE,
     UNKNOWN,
     coin_of,
-    open_steps,
-    seal_steps,
 )
 from privfl.hybrid.two_server.second_server import checked_direction
 
@@ -93,29 +96,20 @@ class FixedSecondServer(KeepsSecrets):
 
     def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
         now = self.now
-        for who, body in heard.items():
-            try:
-                position, content = now.sender(who, body, SEED)
-                context = now.bound_to("seed", str(position))
-                self.seeds[position] = open_one(content, 2 * SEED_SIZE, self.identity, context)
-            except Malformed as malformed:
-                self.excluded[who] = f"stage share: {malformed}"
+        self.seeds |= hear_seeds(now, heard, self.identity, 2 * SEED_SIZE, self.excluded)
         self.half = secrets.token_bytes(SEED_SIZE)
-        held, reasons = fields.bit_set(self.seeds, now.plan.n), now.reasons(self.excluded)
-        return {"server": now.write(HELD, 0, held, self.half, reasons)}
+        return tell_held(now, self.seeds, self.half, self.excluded)
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
         try:
             if not self.rows:
                 return self._agree(*now.read(body, MASKED))
-            if now.repeats(body, MASKED):
-                return {}
-            content = open_steps(now, self.key, b"1", body)
         except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server cannot be used: {malformed}", "server"
-            ) from None
+            raise unusable("compute", "server", malformed) from None
+        if now.repeats(body, MASKED):
+            return {}
+        content = read_frames(now, self.key, "server", body)
         if self.machine is None:
             self.waiting.append(content)
             return {}
@@ -173,4 +167,4 @@ class FixedSecondServer(KeepsSecrets):
         if not frames:
             return {}
         self.sent += 1
-        return {"server": seal_steps(self.now, self.key, b"2", self.sent, frames)}
+        return {"server": frames_letter(self.now, self.key, "server/1", self.sent, frames)}

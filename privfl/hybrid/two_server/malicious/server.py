@@ -13,7 +13,13 @@ from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.authentication import Ending, FailedMac
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
-from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.between_servers import (
+    frames_letter,
+    hear_vector,
+    key_and_head,
+    read_frames,
+    read_held,
+)
 from privfl.hybrid.two_server.fixed_rows import FixedRows
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin
@@ -28,14 +34,8 @@ from privfl.hybrid.two_server.parameters import (
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows
-from privfl.hybrid.two_server.sealing import (
-    SEED_SIZE,
-    coin_of,
-    open_steps,
-    read_vector,
-    seal_steps,
-)
-from privfl.hybrid.two_server.server import concluded, direction_head, without_values
+from privfl.hybrid.two_server.sealing import SEED_SIZE, coin_of
+from privfl.hybrid.two_server.server import concluded, without_values
 from privfl.hybrid.two_server.tags import check_tags
 
 
@@ -117,23 +117,15 @@ class FixedFirstServer(KeepsSecrets):
         return out
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
-        try:
-            position, packed = read_vector(self.now, who, body)
-            self.bodies.setdefault(position, bytes(packed))
-        except Malformed as malformed:
-            self.excluded.setdefault(who, f"stage share: {malformed}")
+        if found := hear_vector(self.now, who, body, self.excluded):
+            self.bodies.setdefault(found[0], bytes(found[1]))
 
     def _from_second(self, body: Buffer) -> Mail:
         if not self.asked:
             return self._ask(body)
         if self.now.repeats(body, HELD):
             return {}
-        try:
-            content = open_steps(self.now, self.key, b"2", body)
-        except Malformed as malformed:
-            raise StageAbort(
-                "compute", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        content = read_frames(self.now, self.key, "server/1", body)
         if self.machine is None:
             self.waiting.append(content)
             return {}
@@ -143,25 +135,15 @@ class FixedFirstServer(KeepsSecrets):
         now = self.now
         if self.refused is not None:
             raise StageAbort("enter", self.refused, "server")
-        try:
-            _, content = now.read(body, HELD)
-            held, rest = fields.read_bit_set(content, now.plan.n)
-            if len(rest) < SEED_SIZE:
-                raise Malformed("its half of the coin is cut off")
-            self.theirs = bytes(rest[:SEED_SIZE])
-            said = now.reasons_in(rest[SEED_SIZE:], held, "server/1")
-        except Malformed as malformed:
-            raise StageAbort(
-                "agree", f"the message of server/1 cannot be used: {malformed}", "server/1"
-            ) from None
+        held, self.theirs, said = read_held(now, body)
         self.excluded = {**said, **self.excluded}
         left = sorted(held & self.bodies.keys())
         now.enough("agree", left)
         self.asked = tuple(left)
         members = fields.bit_set(left, now.plan.n)
-        keys = seal_to(self.second, self.key, now.bound_to("key"), now.library)
-        told = self.half + direction_head(self.direction, self.unknown)
-        head = now.library.seal(self.key, bytes(12), told, now.bound_to("head"))
+        keys, head = key_and_head(
+            now, self.second, self.key, self.half, self.direction, self.unknown
+        )
         rows = [self.bodies[i][SEED_SIZE:] for i in left]
         seeds = {i: self.bodies[i][:SEED_SIZE] for i in left}
         named = seal_to(
@@ -209,7 +191,7 @@ class FixedFirstServer(KeepsSecrets):
         if not frames:
             return {}
         self.sent += 1
-        return {"server/1": seal_steps(self.now, self.key, b"1", self.sent, frames)}
+        return {"server/1": frames_letter(self.now, self.key, "server", self.sent, frames)}
 
 
 def _array(packed: memoryview) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,81 @@
+"""Files that a kill, a full disk or a loss of power leaves whole: the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from privfl.core import CannotWrite
+
+
+@contextmanager
+def said(path: Path) -> Iterator[None]:
+    """What the operating system refuses inside, in one sentence.
+
+    Raises:
+        CannotWrite: it refused to write ``path``.
+    """
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write '{path}': {error.strerror or error}. What was written before is whole:"
+            " make room or give permission, and go on with the run (resume)."
+        ) from error
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file whose content is on the disk when this returns; its name may not be, before its
+    folder is synced.
+    """
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_synced(path: Path, content: bytes) -> None:
+    """Add to a file; on the disk when this returns, and the name of a new file with it.
+
+    Raises:
+        CannotWrite: the operating system refuses.
+    """
+    with said(path):
+        new = not path.exists()
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a rename is lost with the power until then."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: a reader, a kill, or a loss of power sees the old one or the new
+    one, and when this returns it is the new one.
+
+    Raises:
+        CannotWrite: the operating system refuses; the old one stays.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with said(path):
+        try:
+            write_synced(draft, content.encode() if isinstance(content, str) else content)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)

@@ -1,0 +1,292 @@
+"""What a run is made of, in words and hashes: every part with all its fields, the data, the model's
+layers, the versions of what computes.
+
+Two scenarios with the same fingerprint compute the same from the same state; a run that is resumed
+must have the one that it began with. What the model holds before the first round is in the run's
+first checkpoint, and not here. It holds hashes of clients' data, so it stays on the private side of
+a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import platform
+import types
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privfl.core import Faults, FlatModel, KeepsSecrets, SeededNoise
+from privfl.core.field_values import field_values
+from privfl.engine.scenario import Scenario
+from privfl.version import __version__
+
+_MANY = 24
+"""Collections of more items stand as one hash."""
+_DEEP = 16
+_LIBRARIES = ("builtins", "numpy", "privfl", "torch")
+"""Packages whose code the versions stand for; that of other classes is hashed."""
+_NAMES = {"workload.model": "model", "workload.data": "data", "workload.method": "training"}
+
+
+def fingerprint(
+    scenario: Scenario, faults: Faults | None = None, **settings: Any
+) -> dict[str, str]:
+    """What a run is made of, by the path of each part and field, with ``settings`` of the run
+    beside the scenario.
+
+    >>> sorted(versions())
+    ['numpy', 'privfl', 'python', 'torch']
+    """
+    parts = {name: held for name, held in field_values(scenario).items() if name != "facts"}
+    whole = {**parts, "faults": faults or Faults(), **settings, "versions": versions()}
+    found: dict[str, str] = {}
+    walk = _Walk()
+    for name, value in whole.items():
+        for path, words in walk.leaves(name, value):
+            found[_renamed(path)] = words
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what computes a run's numbers."""
+    return {
+        "privfl": __version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """What differs between the fingerprint of a run and that of another, in words; "" if nothing.
+
+    >>> difference({"rounds": "3", "seed": "0"}, {"rounds": "4", "seed": "0"})
+    'rounds is 3 there and 4 here'
+    """
+    keys = (*there, *(key for key in here if key not in there))
+    differing = [key for key in keys if there.get(key) != here.get(key)]
+    if not differing:
+        return ""
+    # where a part is another one, its own fields say nothing more
+    first = [
+        key for key in differing if not any(key.startswith(f"{above}.") for above in differing)
+    ]
+    shown = [
+        f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} here"
+        for key in first[:3]
+    ]
+    more = len(first) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def packages_of(scenario: Scenario) -> frozenset[str]:
+    """The packages that a run's parts come from: whose state its checkpoint may hold."""
+    walk = _Walk()
+    parts = [
+        scenario.channel,
+        scenario.aggregator,
+        scenario.bound,
+        scenario.sampler,
+        scenario.mechanism,
+        scenario.server_optimizer,
+        scenario.workload.method,
+        *scenario.defences,
+        *(attacker.attack for attacker in scenario.attackers),
+    ]
+    for part in parts:
+        for _ in walk.leaves("", part):
+            pass
+    return frozenset(walk.packages)
+
+
+def _renamed(path: str) -> str:
+    for long, short in _NAMES.items():
+        if path == long or path.startswith(f"{long}."):
+            return short + path[len(long) :]
+    return path.removeprefix("workload.")
+
+
+class _Walk:
+    """A walk over parts, which notes whose classes it met, and hashes a tensor once."""
+
+    def __init__(self) -> None:
+        self.packages: set[str] = set()
+        self._tensors: dict[int, tuple[Tensor, str]] = {}
+        self._above: list[int] = []
+
+    def leaves(self, path: str, value: Any) -> Iterator[tuple[str, str]]:
+        """Path and words of everything that a value is made of."""
+        if value is None or isinstance(value, bool | int | float | str | complex):
+            yield path, repr(value)
+        elif isinstance(value, bytes | bytearray | memoryview):
+            yield path, f"{len(value)} bytes {_hash(bytes(value))}"
+        elif isinstance(value, Tensor):
+            yield path, self._tensor(value)
+        elif isinstance(value, np.ndarray):
+            yield path, self._tensor(torch.from_numpy(np.ascontiguousarray(value)))
+        elif isinstance(value, np.generic):
+            yield path, repr(value.item())
+        elif isinstance(value, Enum | torch.device | torch.dtype | PurePath | range):
+            yield path, str(value)
+        elif id(value) in self._above or len(self._above) > _DEEP:
+            yield path, f"{_name(type(value))} again"
+        else:
+            self._above.append(id(value))
+            yield from self._composite(path, value)
+            self._above.pop()
+
+    def _composite(self, path: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            keys = [str(key) for key in value]
+            yield from self._several(path, "mapping", list(zip(keys, value.values(), strict=True)))
+        elif isinstance(value, set | frozenset):
+            yield path, f"{{{', '.join(sorted(self._words(item) for item in value))}}}"
+        elif isinstance(value, list | tuple):
+            yield from self._several(path, "list", [(str(i), v) for i, v in enumerate(value)])
+        elif isinstance(value, type):
+            yield path, self._class(value)
+        elif isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            yield path, self._function(value)
+        elif isinstance(value, types.MethodType):
+            yield path, self._function(value.__func__)
+            yield from self.leaves(f"{path}.self", value.__self__)
+        elif isinstance(value, functools.partial):
+            held = {"of": value.func, "arguments": value.args, "named": value.keywords}
+            yield from self._several(path, "partial", list(held.items()))
+        elif isinstance(value, torch.Generator):
+            yield path, _hash(value.get_state().numpy().tobytes())
+        else:
+            yield from self._object(path, value)
+
+    def _object(self, path: str, value: Any) -> Iterator[tuple[str, str]]:
+        words = self._class(type(value))
+        if isinstance(value, SeededNoise):
+            yield path, f"{words} {value.digest}"
+        elif isinstance(value, KeepsSecrets):
+            yield path, words
+        elif isinstance(value, FlatModel):
+            yield from self._module(path, value.module)
+            yield f"{path}.parameters", str(value.d)
+        elif isinstance(value, nn.Module):
+            yield from self._module(path, value)
+            trained = {name: one for name, one in value.named_parameters() if one.requires_grad}
+            yield from self._several(f"{path}.parameters", "mapping", list(trained.items()))
+        else:
+            if dataclasses.is_dataclass(value):
+                held = field_values(value)
+            else:
+                slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+                held = {name: vars_of[name] for vars_of in _held(value, slots) for name in vars_of}
+            yield path, words
+            yield from self._several(path, "", list(held.items()))
+
+    def _module(self, path: str, module: nn.Module) -> Iterator[tuple[str, str]]:
+        """A torch module: its layers, their code where it is not torch's, and what is not trained
+        of it.
+        """
+        layers = "; ".join(
+            f"{name} {self._class(type(layer))}({layer.extra_repr()}, {layer.training})"
+            for name, layer in module.named_modules()
+        )
+        held = [*module.named_buffers(), *module.named_parameters()]
+        fixed = [(name, self._tensor(one)) for name, one in held if not one.requires_grad]
+        yield path, f"{_name(type(module))} {_hash(f'{layers} {fixed}'.encode())}"
+
+    def _several(
+        self, path: str, what: str, items: list[tuple[str, Any]]
+    ) -> Iterator[tuple[str, str]]:
+        if len(items) > _MANY:
+            each = "\n".join(
+                f"{at} {words}" for key, v in items for at, words in self.leaves(key, v)
+            )
+            yield path, f"{len(items)} items {_hash(each.encode())}"
+            return
+        if what:
+            yield path, f"{what} of {', '.join(key for key, _ in items) or 'nothing'}"
+        for key, v in items:
+            yield from self.leaves(f"{path}.{key}", v)
+
+    def _words(self, value: Any) -> str:
+        return ", ".join(words for _, words in self.leaves("", value))
+
+    def _tensor(self, value: Tensor) -> str:
+        if id(value) not in self._tensors:  # held, so that nobody else gets its id
+            plain = value.detach().cpu().contiguous()
+            content = plain.reshape(-1).view(torch.uint8) if plain.numel() else plain
+            words = f"{str(plain.dtype).removeprefix('torch.')} {list(plain.shape)}"
+            self._tensors[id(value)] = value, f"{words} {_hash(content.numpy().data)}"
+        return self._tensors[id(value)][1]
+
+    def _class(self, kind: type) -> str:
+        package = kind.__module__.partition(".")[0]
+        self.packages.add(package)
+        if package in _LIBRARIES:
+            return _name(kind)
+        codes = [
+            _code(member)
+            for one in kind.__mro__
+            if one.__module__.partition(".")[0] not in _LIBRARIES
+            for member in vars(one).values()
+            if isinstance(member, types.FunctionType)
+        ]
+        return f"{_name(kind)} {_hash(''.join(codes).encode())}"
+
+    def _function(self, function: Any) -> str:
+        package = str(function.__module__ or "builtins").partition(".")[0]
+        self.packages.add(package)
+        name = f"{function.__module__}:{function.__qualname__}"
+        if package in _LIBRARIES or not isinstance(function, types.FunctionType):
+            return name
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+        bound = self._words([*cells, *(function.__defaults__ or ())])
+        return f"{name} {_hash(f'{_code(function)} {bound}'.encode())}"
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _code(function: types.FunctionType) -> str:
+    return _of_code(function.__code__)
+
+
+def _of_code(code: types.CodeType) -> str:
+    inner = "".join(_of_code(one) for one in code.co_consts if isinstance(one, types.CodeType))
+    plain = [repr(one) for one in code.co_consts if not isinstance(one, types.CodeType | frozenset)]
+    return f"{code.co_code.hex()} {code.co_names} {plain} {inner}"
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _held(value: Any, slots: list[str]) -> Iterator[dict[str, Any]]:
+    if "__dict__" in dir(value):
+        yield dict(vars(value))
+    for name in slots:
+        if name not in ("__dict__", "__weakref__") and name in dir(value):
+            try:
+                yield {name: getattr(value, name)}
+            except AttributeError:  # a slot that was never filled
+                continue
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()[:32]}"

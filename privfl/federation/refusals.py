@@ -1,0 +1,22 @@
+"""What a run refuses of its settings beside those of its scenario."""
+
+from __future__ import annotations
+
+from privfl.core import ConfigError
+from privfl.dp import delta_protects_nobody
+from privfl.engine import Scenario
+
+
+def refuse_delta(scenario: Scenario, delta: float) -> None:
+    """Refuse a delta that protects nobody whose privacy the run claims.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    groups = [scenario.people or len(scenario.clients)] if scenario.pipeline().private else []
+    if scenario.workload.method.gradient.private:
+        groups.append(max(len(index) for index in scenario.clients.values()))
+    for population in groups:
+        refused = delta_protects_nobody(delta, population)
+        if refused is not None:
+            raise ConfigError(f"audit.{refused}")
