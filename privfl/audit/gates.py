@@ -35,10 +35,9 @@ class Limit:
 
         >>> Limit.parse("membership.tpr_at_.01=.05")
         Limit(asset='membership', metric='tpr_at_.01', most=0.05)
-        >>> Limit.parse("membership.tpr_at_.1=.05")
+        >>> Limit.parse("membership.tpr_at_.1=.05")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        privfl.core.errors.ConfigError: unknown figure 'tpr_at_.1'; did you mean 'tpr_at_.01'? Known: \
-auc, tpr_at_.001, tpr_at_.01.
+        privfl.core.errors.ConfigError: unknown figure 'tpr_at_.1'; did you mean 'tpr_at_.01'? ...
         """
         key, equals, number = text.rpartition("=")
         asset, dot, metric = key.partition(".")
