@@ -17,6 +17,9 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, require
 from privfl.core.geometry import gram
 
+_BLOCKED = 3.0
+"""The suspicion of a blocked client: more than 1 minus any cosine."""
+
 
 @dataclass(frozen=True, slots=True)
 class AFAState:
@@ -51,6 +54,8 @@ class AFA(MemoryRule[AFAState]):
     'dropped 1 of 7: 6; scaled 2 of 7: 1, 2'
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PSR"
     needs_ids: ClassVar[bool] = True
 
@@ -129,4 +134,8 @@ class AFA(MemoryRule[AFAState]):
         )
         quality = torch.tensor([p for p, _ in records], dtype=torch.float64)
         scores = {"cosine": similar, "quality": quality, "norm": norms}
-        return Verdict(out, kept=good, scale=scale, scores=scores), after
+        suspicion = torch.where(allowed, 1 - similar, _BLOCKED)
+        return (
+            Verdict(out, kept=good, scale=scale, suspicion=suspicion, scores=scores),
+            after,
+        )

@@ -4,10 +4,12 @@ is usual.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.base import Before, finite_rows
@@ -44,6 +46,8 @@ class AnomalyScore(Before[AnomalyScoreState]):
     'dropped 1 of 6: 5'
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     k: float = 2.0
 
     def __post_init__(self) -> None:
@@ -85,6 +89,18 @@ class AnomalyScore(Before[AnomalyScoreState]):
         kept = finite.clone()
         kept[finite] = normal
         verdict = Verdict(
-            there.take(normal.nonzero().flatten()), kept=kept, scores={"score": scores}
+            there.take(normal.nonzero().flatten()),
+            kept=kept,
+            suspicion=_spread_out(scores, finite, math.inf),
+            scores={"score": _spread_out(scores, finite, math.nan)},
         )
         return verdict, AnomalyScoreState(torch.cat([state.scores, scores[normal]]))
+
+
+def _spread_out(
+    scores: Float[Tensor, " m"], finite: Bool[Tensor, " n"], otherwise: float
+) -> Float[Tensor, " n"]:
+    """The scores of finite rows among all n."""
+    wide = torch.full((len(finite),), otherwise, dtype=torch.float64)
+    wide[finite] = scores
+    return wide

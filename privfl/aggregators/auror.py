@@ -35,6 +35,8 @@ class Auror(InHull, RowRule):
     tensor([0.1000, 0.1000])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"alpha": 0.5}}
     symmetries: ClassVar[str] = "P"
 
@@ -76,6 +78,7 @@ class Auror(InHull, RowRule):
             mean_of(rows.values, kept),
             kept=kept,
             scale=cut.scale,
+            suspicion=minor / max(indicative, 1),
             scores={"minority": minor, "indicative": torch.tensor(indicative), "norm": norms},
         )
 

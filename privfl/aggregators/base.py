@@ -90,6 +90,10 @@ class ToleratesByzantine(ABC):
     needs_ids: ClassVar[bool] = False
     needs: ClassVar[Needs] = {}
     judges: ClassVar[bool] = True
+    accuses: ClassVar[bool] = False
+    told_f: ClassVar[bool] = False
+    suspects: ClassVar[bool] = False
+    """What it drops by, and whether its verdicts say how bad a row looked (`verdict.Accuses`)."""
     symmetries: ClassVar[str] = "PTSR"
     """The result does not depend on the order of rows (P), moves along with a translation (T), a
     positive scale (S), a rotation (R).
@@ -213,6 +217,9 @@ class Before(ABC, Generic[S]):
     seats: ClassVar[frozenset[DefenceSeat]] = frozenset({"before"})
     needs: ClassVar[Needs] = {}
     judges: ClassVar[bool] = True
+    accuses: ClassVar[bool] = False
+    told_f: ClassVar[bool] = False
+    suspects: ClassVar[bool] = False
     keeps_ids: ClassVar[bool] = True
     """Whether the rows that come out still belong to one client each."""
     memory: ClassVar[Memory] = "private"

@@ -67,6 +67,10 @@ class Bucketing(Before[None]):
         else:  # in a product, 0 times NaN would spoil every bucket
             means = torch.stack([rows.values[bucket].mean(dim=0) for bucket in buckets])
         return (
-            Verdict(Rows(means, torch.ones(len(buckets))), touched=rows.d if self.size > 1 else 0),
+            Verdict(
+                Rows(means, torch.ones(len(buckets))),
+                touched=rows.d if self.size > 1 else 0,
+                members=tuple(tuple(bucket.tolist()) for bucket in buckets),
+            ),
             None,
         )

@@ -35,6 +35,8 @@ class Bulyan(RowRule):
     True
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PTS"
 
@@ -75,4 +77,6 @@ class Bulyan(RowRule):
         out = torch.empty(rows.d, dtype=rows.values.dtype, device=rows.values.device)
         for where, columns in sorted_columns(rows.values, chosen.sort().values):
             out[where] = nearest_middle_mean(columns, len(chosen) - 2 * f)
-        return Verdict(out, kept=mask(rows.n, chosen), touched=rows.d if f else 0)
+        late = torch.full((rows.n,), float(len(chosen)), dtype=torch.float64)
+        late[chosen] = torch.arange(len(chosen), dtype=torch.float64)
+        return Verdict(out, kept=mask(rows.n, chosen), touched=rows.d if f else 0, suspicion=late)

@@ -32,6 +32,8 @@ class CAF(InHull, RowRule):
     True
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
@@ -66,5 +68,6 @@ class CAF(InHull, RowRule):
             combine(rows.values, best),
             kept=best > 0,
             scale=(best * n).clamp(max=1).round(decimals=9),
+            suspicion=1 - best * n,
             scores={"weight": best},
         )

@@ -59,6 +59,7 @@ class CenteredClipping(MemoryRule[None]):
     tensor([True])
     """
 
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {
         "": {"tau": 3.0},
         "adaptive": {},
@@ -87,7 +88,7 @@ class CenteredClipping(MemoryRule[None]):
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
         centre = context.last
-        scale = torch.ones(rows.n, dtype=torch.float64)
+        scale, away = torch.ones(rows.n, dtype=torch.float64), torch.zeros(rows.n).double()
         for _ in range(self.iterations):
             away = squared_norms(rows.values, centre).sqrt().cpu()
             tau = _SHARE * midpoint(away) if self.tau is None else self.tau
@@ -97,7 +98,7 @@ class CenteredClipping(MemoryRule[None]):
                 moved if centre is None else moved + centre.to(moved) * (1 - float(scale.mean()))
             )
         out = centre if centre is not None else torch.zeros_like(rows.values[0])
-        return Verdict(out, scale=scale), None
+        return Verdict(out, scale=scale, suspicion=away), None
 
     def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
         """At most iterations * min(total, 2 tau for each row that moves) / n, around the centre

@@ -26,6 +26,8 @@ class CGE(InHull, RowRule):
     tensor([0.5000, 0.5000])
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3}}
     symmetries: ClassVar[str] = "PSR"
 
@@ -43,5 +45,8 @@ class CGE(InHull, RowRule):
         norms = squared_norms(rows.values).sqrt()
         chosen = norms.argsort(stable=True)[: rows.n - max(self.f - lost, 0)].cpu()
         return Verdict(
-            mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"norm": norms}
+            mean_of(rows.values, chosen),
+            kept=mask(rows.n, chosen),
+            suspicion=norms.cpu(),
+            scores={"norm": norms},
         )

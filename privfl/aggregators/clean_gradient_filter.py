@@ -40,6 +40,8 @@ class CleanGradientFilter(MemoryRule[None]):
     tensor([1.2500])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
     memory: ClassVar[Memory] = "none"
@@ -69,4 +71,4 @@ class CleanGradientFilter(MemoryRule[None]):
         kept = away <= self.xi * length
         count = int(kept.sum())
         out = combine(rows.values, kept / (count + 1)) + root.to(rows.values) / (count + 1)
-        return Verdict(out, kept=kept, scores={"distance": away}), None
+        return Verdict(out, kept=kept, suspicion=away, scores={"distance": away}), None

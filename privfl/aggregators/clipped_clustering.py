@@ -43,6 +43,8 @@ class ClippedClustering(MemoryRule[NormHistory]):
     (3,)
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PSR"
 
     def init(self) -> NormHistory:
@@ -60,7 +62,7 @@ class ClippedClustering(MemoryRule[NormHistory]):
         norms = inner.diagonal().clamp(min=0).sqrt()
         seen = torch.cat([state.norms, norms])
         scale, bound = shortening(norms, midpoint(seen))
-        kept = torch.ones(rows.n, dtype=torch.bool)
+        kept, suspicion = torch.ones(rows.n, dtype=torch.bool), torch.zeros_like(norms)
         if rows.n > 2:
             unit = torch.where(norms > 0, 1 / norms.clamp(min=1e-300), torch.zeros(()).to(norms))
             apart = (1 - unit[:, None] * inner * unit).clamp(0, 2).fill_diagonal_(0)
@@ -70,7 +72,9 @@ class ClippedClustering(MemoryRule[NormHistory]):
             sizes = np.bincount(labels, minlength=3)
             if sizes[1] != sizes[2]:
                 kept = torch.from_numpy(np.asarray(labels == sizes.argmax()))
+            others = (kept.sum() - kept.to(torch.int64)).clamp(min=1)
+            suspicion = apart[:, kept].sum(dim=1) / others
         out = combine(rows.values, scale * kept / int(kept.sum()))
-        return Verdict(
-            out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(bound)}
-        ), NormHistory(seen)
+        scores = {"norm": norms, "bound": torch.tensor(bound)}
+        verdict = Verdict(out, kept=kept, scale=scale, suspicion=suspicion, scores=scores)
+        return verdict, NormHistory(seen)

@@ -48,6 +48,8 @@ class CosineFilter(InHull, MemoryRule[None]):
     tensor([1., 0.])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "uncut": {"bound": math.inf}}
     symmetries: ClassVar[str] = "PS"
     memory: ClassVar[Memory] = "none"
@@ -91,4 +93,7 @@ class CosineFilter(InHull, MemoryRule[None]):
         scale, _ = shortening(norms, self.bound)
         out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
         scores = {"cosine": similar, "norm": norms}
-        return Verdict(out, kept=kept, scale=scale, scores=scores), None
+        return (
+            Verdict(out, kept=kept, scale=scale, suspicion=1 - similar, scores=scores),
+            None,
+        )

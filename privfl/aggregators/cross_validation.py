@@ -47,6 +47,8 @@ class CrossValidation(MemoryRule[None]):
     tensor([2.])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"votes": Oracle.VOTES}
@@ -85,4 +87,4 @@ class CrossValidation(MemoryRule[None]):
             if bool(kept.any())
             else torch.zeros_like(rows.values[0])
         )
-        return Verdict(out, kept=kept, scores={"accepted": share}), None
+        return Verdict(out, kept=kept, suspicion=1 - share, scores={"accepted": share}), None

@@ -41,6 +41,9 @@ class DnC(InHull, MemoryRule[None]):
     tensor([1.])
     """
 
+    accuses: ClassVar[bool] = True
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {
         "": {"f": 3},
         "drawn": {"f": 3, "coordinates": 3},
@@ -93,7 +96,7 @@ class DnC(InHull, MemoryRule[None]):
     ) -> tuple[Verdict[Tensor], None]:
         f = max(self.f - lost, 0)
         out = math.floor(self.c * f)
-        kept = torch.ones(rows.n, dtype=torch.bool)
+        kept, suspicion = torch.ones(rows.n, dtype=torch.bool), torch.zeros(rows.n).double()
         whole = centred_gram(rows.values).cpu()
         for _ in range(self.iterations):
             inner = whole
@@ -104,13 +107,15 @@ class DnC(InHull, MemoryRule[None]):
             along = (
                 torch.linalg.eigh(around).eigenvectors[:, -1] ** 2
             )  # the left singular vector: projections up to one factor
+            suspicion = torch.maximum(suspicion, along)
             kept[along.argsort(stable=True)[rows.n - out :]] = False
         if not self.draw_in:
-            return Verdict(mean_of(rows.values, kept), kept=kept), None
+            return Verdict(mean_of(rows.values, kept), kept=kept, suspicion=suspicion), None
         middle, scale = nearness(whole, f)
         share = kept.to(scale) / kept.sum()
         at = share * scale + float(share @ (1 - scale)) * middle
-        return Verdict(combine(rows.values, at), kept=kept, scale=scale), None
+        mean = combine(rows.values, at)
+        return Verdict(mean, kept=kept, scale=scale, suspicion=suspicion), None
 
 
 def nearness(

@@ -49,6 +49,8 @@ class FAIR(MemoryRule[None]):
     tensor([3.])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"losses": Oracle.LOSSES}
@@ -89,4 +91,5 @@ class FAIR(MemoryRule[None]):
             if bool(kept.any())
             else torch.zeros_like(rows.values[0])
         )
-        return Verdict(out, kept=kept, scores={"quality": quality}), None
+        suspicion = (-quality).nan_to_num(nan=torch.inf)
+        return Verdict(out, kept=kept, suspicion=suspicion, scores={"quality": quality}), None

@@ -9,6 +9,8 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.cluster.hierarchy import cophenet, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
@@ -36,6 +38,8 @@ class FLAME(InHull, MemoryRule[None]):
     (3,)
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"noise": 0.0}, "noisy": {}}
     symmetries: ClassVar[str] = "P"
     memory: ClassVar[Memory] = "none"
@@ -62,7 +66,8 @@ class FLAME(InHull, MemoryRule[None]):
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
-        kept = majority_component(cosine_distances_of_models(rows.values, context.parameters))
+        apart = cosine_distances_of_models(rows.values, context.parameters)
+        kept = majority_component(apart)
         norms = squared_norms(rows.values).sqrt().cpu()
         scale, middle = shortening(norms)
         out = combine(rows.values, scale * kept / int(kept.sum()))
@@ -70,7 +75,11 @@ class FLAME(InHull, MemoryRule[None]):
             out = out + torch.randn(rows.d, generator=context.rng).to(out) * (self.noise * middle)
         return (
             Verdict(
-                out, kept=kept, scale=scale, scores={"norm": norms, "bound": torch.tensor(middle)}
+                out,
+                kept=kept,
+                scale=scale,
+                suspicion=linkage_heights(apart, kept),
+                scores={"norm": norms, "bound": torch.tensor(middle)},
             ),
             None,
         )
@@ -127,3 +136,16 @@ def majority_component(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:
         if a != b:
             owner = torch.where(owner == b, a, owner)
     return owner == owner.bincount(minlength=n).argmax()
+
+
+def linkage_heights(
+    distances: Float[Tensor, "n n"], kept: Bool[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The height at which single linkage joins each row to another one that is kept."""
+    n = len(distances)
+    if n < 2:
+        return torch.zeros(n, dtype=torch.float64)
+    flat = squareform(distances.numpy(), checks=False)
+    joined = torch.from_numpy(squareform(cophenet(linkage(flat, "single"))))
+    joined.fill_diagonal_(torch.inf)
+    return joined[:, kept].min(dim=1).values

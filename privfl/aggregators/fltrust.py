@@ -53,6 +53,8 @@ class FLTrust(MemoryRule[None]):
     tensor([1., 0.])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {
         "": {},
         "fixed": {"fixed": True, "root_l2": 1.0},
@@ -84,7 +86,8 @@ class FLTrust(MemoryRule[None]):
         length = norm(root)
         if not length < math.inf:
             raise BadUpdate("FLTrust: the root update holds NaN or infinite values.")
-        trusted = cosines_to(rows.values, root).clamp(min=0)
+        cosines = cosines_to(rows.values, root)
+        trusted = cosines.clamp(min=0)
         lengths = squared_norms(rows.values).sqrt().cpu()
         stretch = torch.where(
             lengths > 0,
@@ -97,7 +100,16 @@ class FLTrust(MemoryRule[None]):
             if total > 0
             else torch.zeros_like(rows.values[0])
         )
-        return Verdict(out, kept=trusted > 0, scale=stretch, scores={"trust": trusted}), None
+        return (
+            Verdict(
+                out,
+                kept=trusted > 0,
+                scale=stretch,
+                suspicion=1 - cosines,
+                scores={"trust": trusted},
+            ),
+            None,
+        )
 
     def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
         """With ``fixed`` root_l2 / n for each row that moves; else 2 root_l2. The root data are

@@ -77,6 +77,8 @@ class FoolsGold(MemoryRule[UpdateHistory]):
     tensor([0.5000, 0.5000])
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PSR"
     needs_ids: ClassVar[bool] = True
 
@@ -126,6 +128,7 @@ class FoolsGold(MemoryRule[UpdateHistory]):
             combine(cut, alpha / total),
             kept=alpha > 0,
             scale=scale * alpha,
+            suspicion=1 - alpha,
             scores={"trust": alpha, "norm": norms},
         )
         return verdict, UpdateHistory(tuple(known), sums)

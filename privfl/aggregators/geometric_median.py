@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,7 @@ class GeometricMedian(InHull, RowRule):
     tensor([1., 1.])
     """
 
+    suspects: ClassVar[bool] = True
     tolerance: float = 1e-9
     weighted: bool = True
     max_iterations: int = 10_000
@@ -118,11 +119,13 @@ class GeometricMedian(InHull, RowRule):
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         weights = (rows.weights if self.weighted else torch.ones(rows.n)).to(torch.float64).cpu()
-        at = geometric_median(
-            centred_gram(rows.values).cpu(), weights, self.tolerance, self.max_iterations
-        )
+        inner = centred_gram(rows.values).cpu()
+        at = geometric_median(inner, weights, self.tolerance, self.max_iterations)
         return Verdict(
-            combine(rows.values, at), scale=trust(at, weights), scores={"coefficient": at}
+            combine(rows.values, at),
+            scale=trust(at, weights),
+            suspicion=torch.from_numpy(distances_from(inner.numpy(), at.numpy())),
+            scores={"coefficient": at},
         )
 
 

@@ -25,6 +25,8 @@ class GreedyMDA(InHull, RowRule):
     7.0
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
@@ -42,4 +44,9 @@ class GreedyMDA(InHull, RowRule):
         balls = squared.argsort(dim=1, stable=True)[:, : rows.n - max(self.f - lost, 0)]
         inside = [squared[ball][:, ball] for ball in balls]
         best = min(range(rows.n), key=lambda i: (float(inside[i].max()), float(inside[i].sum())))
-        return Verdict(mean_of(rows.values, balls[best]), kept=mask(rows.n, balls[best]))
+        chosen = balls[best]
+        return Verdict(
+            mean_of(rows.values, chosen),
+            kept=mask(rows.n, chosen),
+            suspicion=squared[:, chosen].max(dim=1).values.sqrt(),
+        )

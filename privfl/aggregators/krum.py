@@ -41,6 +41,8 @@ class Krum(InHull, RowRule):
     tensor(True)
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {
         "": {"f": 3},
         "multi": {"f": 3, "m": 4},
@@ -83,5 +85,6 @@ class Krum(InHull, RowRule):
         return Verdict(
             mean_of(rows.values, chosen.cpu()),
             kept=mask(rows.n, chosen.cpu()),
+            suspicion=scores.cpu(),
             scores={"score": scores},
         )

@@ -109,6 +109,8 @@ class MDA(InHull, RowRule):
     7.0
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3}}
 
     f: int = 1
@@ -122,7 +124,10 @@ class MDA(InHull, RowRule):
         return self.f
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        chosen = torch.tensor(
-            least_diameter(squared_distances(rows.values).cpu(), max(self.f - lost, 0))
+        squared = squared_distances(rows.values).cpu()
+        chosen = torch.tensor(least_diameter(squared, max(self.f - lost, 0)))
+        return Verdict(
+            mean_of(rows.values, chosen),
+            kept=mask(rows.n, chosen),
+            suspicion=squared[:, chosen].max(dim=1).values.sqrt(),
         )
-        return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen))

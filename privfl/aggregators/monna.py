@@ -26,6 +26,8 @@ class MoNNA(InHull, RowRule):
     7.0
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3, "pivot": 0}}
     needs_ids: ClassVar[bool] = True
 
@@ -65,5 +67,8 @@ class MoNNA(InHull, RowRule):
         away = squared_norms(rows.values, rows.values[rows.ids.index(self.pivot)]).sqrt()
         chosen = away.argsort(stable=True)[: rows.n - max(self.f - lost, 0)].cpu()
         return Verdict(
-            mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"distance": away}
+            mean_of(rows.values, chosen),
+            kept=mask(rows.n, chosen),
+            suspicion=away.cpu(),
+            scores={"distance": away},
         )

@@ -61,6 +61,7 @@ class ResidualReweighting(RowRule):
     tensor([True])
     """
 
+    suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "PTS"
 
     lam: float = 2.0
@@ -79,7 +80,7 @@ class ResidualReweighting(RowRule):
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
         n, d = rows.n, rows.d
         if n < 3:
-            return Verdict(rows.values.mean(dim=0))
+            return Verdict(rows.values.mean(dim=0), suspicion=torch.zeros(n).double())
         earned = torch.zeros(n, dtype=torch.float64)
         restricted = torch.empty(n, d, dtype=rows.values.dtype)
         replaced = 0
@@ -93,7 +94,9 @@ class ResidualReweighting(RowRule):
             restricted[:, start : start + block] = torch.where(off, line, part).T.to(restricted)
         share = (earned / earned.max()) ** 2 if float(earned.max()) > 0 else torch.ones_like(earned)
         out = combine(restricted, share / share.sum()).to(rows.values.device)
-        return Verdict(out, scale=share, touched=replaced, scores={"weight": share})
+        return Verdict(
+            out, scale=share, touched=replaced, suspicion=1 - share, scores={"weight": share}
+        )
 
     def _weigh(
         self, part: Float[Tensor, "b n"]

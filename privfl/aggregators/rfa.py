@@ -46,6 +46,7 @@ class RFA(InHull, RowRule):
     tensor([1.])
     """
 
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "converged": {"iterations": 60}}
 
     iterations: int = 3
@@ -70,5 +71,8 @@ class RFA(InHull, RowRule):
             at = beta / beta.sum()
         share = torch.from_numpy(at)
         return Verdict(
-            combine(rows.values, share), scale=trust(share, weights), scores={"coefficient": share}
+            combine(rows.values, share),
+            scale=trust(share, weights),
+            suspicion=torch.from_numpy(distances_from(inner, at)),
+            scores={"coefficient": share},
         )

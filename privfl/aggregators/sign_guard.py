@@ -43,6 +43,8 @@ class SignGuard(InHull, MemoryRule[None]):
     (3, 4)
     """
 
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"share": 1.0}}
     symmetries: ClassVar[str] = "PS"
     memory: ClassVar[Memory] = "none"
@@ -88,4 +90,5 @@ class SignGuard(InHull, MemoryRule[None]):
         kept = ordinary & alike
         out = combine(rows.values, scale * kept / max(int(kept.sum()), 1))
         scores = {"norm": norms, "ordinary_norm": ordinary, "ordinary_signs": alike}
-        return Verdict(out, kept=kept, scale=scale, scores=scores), None
+        failed = (~ordinary).double() + (~alike).double()
+        return Verdict(out, kept=kept, scale=scale, suspicion=failed, scores=scores), None

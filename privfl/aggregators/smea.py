@@ -31,6 +31,8 @@ class SMEA(InHull, RowRule):
     7.0
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 2}}
 
     f: int = 1
@@ -44,8 +46,11 @@ class SMEA(InHull, RowRule):
         return self.f
 
     def _decide(self, rows: Rows, lost: int) -> Verdict[Tensor]:
-        chosen = torch.tensor(least_spread(centred_gram(rows.values).cpu(), max(self.f - lost, 0)))
-        return Verdict(mean_of(rows.values, chosen), kept=mask(rows.n, chosen))
+        inner = centred_gram(rows.values).cpu()
+        chosen = torch.tensor(least_spread(inner, max(self.f - lost, 0)))
+        kept = mask(rows.n, chosen)
+        away = about(inner, kept.to(inner) / len(chosen)).diagonal().clamp(min=0).sqrt()
+        return Verdict(mean_of(rows.values, chosen), kept=kept, suspicion=away)
 
 
 def top_eigenvalue(inner: Float[Tensor, "n n"], rows: list[int]) -> float:

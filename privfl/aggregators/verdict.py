@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,8 +39,11 @@ class Verdict(Generic[Out_co]):
 
     ``kept`` [n]: False where a row was dropped. ``scale`` [n]: what a row was multiplied by or
     trusted with, relative to an untouched one (1). ``touched`` counts coordinates of the result
-    that the defence changed on their own (trimmed, flipped, pruned, noised). ``scores`` are the
-    numbers it judged by, by name. ``refused`` says why it threw the whole aggregate away.
+    that the defence changed on their own (trimmed, flipped, pruned, noised). ``suspicion`` [n]: how
+    bad a row looked to it, higher is worse. ``scores`` are the numbers it judged by, by name; those
+    with one for each row go into the record of the round. ``members``: of which rows that went in
+    each row that comes out is made, where that is not one each. ``refused`` says why it threw the
+    whole aggregate away.
 
     >>> Verdict(torch.zeros(2), kept=torch.tensor([True, False, True])).words((7, 8, 9))
     'dropped 1 of 3: 8'
@@ -50,7 +53,9 @@ class Verdict(Generic[Out_co]):
     kept: Bool[Tensor, " n"] | None = None
     scale: Float[Tensor, " n"] | None = None
     touched: int = 0
+    suspicion: Float[Tensor, " n"] | None = None
     scores: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple[tuple[int, ...], ...] | None = None
     refused: str = ""
 
     @property
@@ -94,26 +99,49 @@ class Verdict(Generic[Out_co]):
 
     def among(self, finite: Bool[Tensor, " n"]) -> Verdict[Out_co]:
         """The same verdict told of all n rows, where it was reached on the finite ones: the others
-        count as dropped.
+        count as dropped and as suspicious as can be, and have no scores.
         """
         if bool(finite.all()):
             return self
         kept = finite.clone()
         if self.kept is not None:
             kept[finite] = self.kept
+        there = int(finite.sum())
+        scores = {
+            name: _spread(one.double(), finite, torch.nan) if one.shape == (there,) else one
+            for name, one in self.scores.items()
+        }
+        scale, suspicion = self.scale, self.suspicion
         return replace(
-            self, kept=kept, scale=None if self.scale is None else _spread(self.scale, finite)
+            self,
+            kept=kept,
+            scale=None if scale is None else _spread(scale, finite, 0.0),
+            suspicion=None if suspicion is None else _spread(suspicion, finite, torch.inf),
+            scores=scores,
         )
 
 
-def _spread(values: Tensor, over: Tensor) -> Tensor:
-    wide = torch.zeros(len(over), dtype=values.dtype)
-    wide[over] = values
+def _spread(values: Tensor, over: Tensor, otherwise: float) -> Tensor:
+    wide = torch.full((len(over),), otherwise, dtype=values.dtype)
+    wide[over] = values.cpu()
     return wide
 
 
+class Accuses(Protocol):
+    """What every seat that tells what it did declares on its class.
+
+    ``accuses``: whether it drops as many rows as look bad to it, and so accuses those whose rows
+    they are; a seat that selects a fixed number accuses nobody. ``told_f``: whether it is told how
+    many lie. ``suspects``: whether its verdicts say how bad each row looked (`Verdict.suspicion`).
+    """
+
+    accuses: ClassVar[bool]
+    told_f: ClassVar[bool]
+    suspects: ClassVar[bool]
+
+
 @runtime_checkable
-class Judges(Protocol):
+class Judges(Accuses, Protocol):
     """A rule without memory that can tell what it did."""
 
     def judge(self, opened: Rows) -> Verdict[Vector]:
@@ -122,7 +150,7 @@ class Judges(Protocol):
 
 
 @runtime_checkable
-class JudgesWithMemory(Protocol[S]):
+class JudgesWithMemory(Accuses, Protocol[S]):
     """A rule with memory that can tell what it did."""
 
     def judge_step(self, opened: Rows, state: S, context: Context) -> tuple[Verdict[Vector], S]:
@@ -131,7 +159,7 @@ class JudgesWithMemory(Protocol[S]):
 
 
 @runtime_checkable
-class JudgesBefore(Protocol[S]):
+class JudgesBefore(Accuses, Protocol[S]):
     """A seat before the rule that can tell what it did."""
 
     def judge_before(self, rows: Rows, state: S, context: Context) -> tuple[Verdict[Rows], S]:

@@ -44,6 +44,8 @@ class Zeno(InHull, MemoryRule[None]):
     tensor([0.7500])
     """
 
+    told_f: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"f": 3, "rho": 0.01}}
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"loss": Oracle.LOSS}
@@ -77,7 +79,10 @@ class Zeno(InHull, MemoryRule[None]):
         chosen = scores.argsort(descending=True, stable=True)[: rows.n - max(self.f - lost, 0)]
         return (
             Verdict(
-                mean_of(rows.values, chosen), kept=mask(rows.n, chosen), scores={"score": scores}
+                mean_of(rows.values, chosen),
+                kept=mask(rows.n, chosen),
+                suspicion=-scores,
+                scores={"score": scores},
             ),
             None,
         )

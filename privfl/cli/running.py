@@ -14,7 +14,7 @@ from privfl.core import ConfigError, Ledger
 from privfl.dp import above, over_runs, sentence, spend
 from privfl.engine import PUBLIC
 from privfl.federation import Federation, Run
-from privfl.report import config_in, write_report
+from privfl.report import config_in, play_honest, write_report
 
 _NOT_COVERED = (
     "this run claims privacy, and what is shown here is not covered by it: accuracy and loss are of"
@@ -139,8 +139,18 @@ def _together(ledgers: list[Ledger], delta: float) -> list[str]:
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
+    honest: Annotated[
+        bool,
+        typer.Option(
+            "--honest",
+            help="Play the run again without its attackers first, and show whom its defences accuse"
+            " where nobody lies.",
+        ),
+    ] = False,
 ) -> None:
     """Draw the report of a run again."""
+    if honest:
+        play_honest(Federation.from_config(config_in(folder)), folder)
     say(f"privfl: wrote {write_report(folder)}")
 
 

@@ -82,6 +82,7 @@ from privfl.core.guarantee import (
     Some,
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
+from privfl.core.judgement import Judgement
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -233,6 +234,7 @@ __all__ = [
     "HelperMember",
     "Incident",
     "InformedServer",
+    "Judgement",
     "KeepsSecrets",
     "KnownKeys",
     "Knows",

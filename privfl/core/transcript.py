@@ -12,6 +12,7 @@ from torch import Tensor
 from privfl.core.channel import Channel
 from privfl.core.drive import Carried, Message
 from privfl.core.errors import ConfigError, NotVisible
+from privfl.core.judgement import Judgement
 from privfl.core.opened import Rows, Total
 from privfl.core.privacy import Charge
 from privfl.core.protocol import Member
@@ -124,7 +125,9 @@ class Transcript:
 
     ``updates`` is what training handed out (empty unless the round was kept whole), ``carried``
     what came of its protocol runs, by part, ``seconds`` wall time by stage, ``charges`` what the
-    round spent, ``incidents`` what went wrong, ``fired`` what the defences did.
+    round spent, ``incidents`` what went wrong, ``fired`` what the defences did, in words,
+    ``judgements`` what they made of each client. ``liars`` are the clients through which an
+    attacker acted: scorers hold judgements against them, and no rule is told.
     """
 
     plan: RoundPlan
@@ -136,6 +139,8 @@ class Transcript:
     charges: tuple[Charge, ...] = ()
     incidents: tuple[Incident, ...] = ()
     fired: Mapping[str, str] = field(default_factory=dict)
+    judgements: tuple[Judgement, ...] = ()
+    liars: tuple[ClientId, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     channel: Channel[Any] | None = field(default=None, repr=False)
     members: Mapping[PartyId, Member] = field(default_factory=dict, repr=False)

@@ -51,11 +51,15 @@ OWN_SAMPLES = 512
 
 @dataclass(slots=True)
 class AttackEffects:
-    """What attackers did in a round: which parties lie, what they remember, and a word on each."""
+    """What attackers did in a round: which parties lie, what they remember, a word on each, and
+    through which clients they acted. An attacker that changes what its clients are sent is the
+    server: they are its victims.
+    """
 
     byzantine: dict[str, Any] = field(default_factory=dict)
     memory: dict[int, dict[ClientId, Any]] = field(default_factory=dict)
     fired: dict[str, str] = field(default_factory=dict)
+    liars: set[ClientId] = field(default_factory=set)
 
 
 class Adversaries:
@@ -124,6 +128,8 @@ class Adversaries:
                 except ConfigError as impossible:
                     done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
                     continue
+            if attacker.attack.seats != {"broadcast"}:
+                done.liars |= set(mine)
             for client in mine:
                 attack = attacker.at(client)
                 if poisons_party(attack):

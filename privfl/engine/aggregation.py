@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import torch
 
 from privfl.aggregators import Verdict, judges, judges_after, judges_before, judges_with_memory
+from privfl.aggregators.verdict import Accuses
 from privfl.core import (
     Charge,
     Context,
+    Judgement,
     Opened,
     Released,
     Rows,
@@ -26,6 +28,7 @@ from privfl.core import (
 from privfl.dp.memory import NoiseMemory
 from privfl.dp.pipeline import Made, post_processed
 from privfl.engine.client import BITS
+from privfl.engine.judging import Whose, disclosed_by, handed_on, judged, whose
 from privfl.engine.order import Order
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
@@ -38,7 +41,7 @@ class Aggregate:
     """What was released by part, the parts of those that carry something (noise alone, where that
     hides that nobody came), the parts that the channel opened, the change of the model [d]
     that seats after it made of the delta, the server-side memory after it, what was charged, where
-    an adaptive bound has got to, and what fired.
+    an adaptive bound has got to, what fired, and what defences made of each client.
     """
 
     released: Mapping[str, Released] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class Aggregate:
     seats: dict[int, Any] = field(default_factory=dict)
     charges: tuple[Charge, ...] = ()
     fired: dict[str, str] = field(default_factory=dict)
+    judgements: list[Judgement] = field(default_factory=list)
     bound: float | None = None
 
     @property
@@ -84,9 +88,10 @@ def aggregate(
         if part == BITS:
             vector = _sum(main.what)
         elif part == "delta":
-            vector = _decide(scenario, part, _before(scenario, main.what, here, done), here, done)
+            what, clients = _before(scenario, main, here, done)
+            vector = _decide(scenario, what, clients, here, done)
         else:
-            vector = _decide(scenario, part, main.what, here, done)
+            vector = _decide(scenario, main.what, whose(plan, main), here, done)
         rows = main.what.n if isinstance(main.what, Rows) else len(main.survivors)
         made[part] = Made(vector, rows, len(main.survivors))
     done.made = tuple(made)
@@ -101,35 +106,61 @@ def _sum(what: Rows | Total) -> Vector:
     return what.weights.to(what.values) @ what.values if isinstance(what, Rows) else what.value
 
 
-def _before(scenario: Scenario, what: Any, context: Context, done: Aggregate) -> Any:
+def _before(
+    scenario: Scenario, opened: Opened[Any], context: Context, done: Aggregate
+) -> tuple[Any, Whose | None]:
+    """What the rule is given, and whose rows these are."""
     inside, n = scenario.channel.able.hosts, context.plan.n
-    if isinstance(what, Total) and inside is not None and what.count < n:
-        done.fired[f"{type(inside).__name__} inside the channel"] = (
-            f"counted {what.count} of {n} updates"
-        )
+    what, clients = opened.what, whose(context.plan, opened)
+    if inside is not None:
+        if isinstance(what, Total) and what.count < n:
+            done.fired[f"{type(inside).__name__} inside the channel"] = (
+                f"counted {what.count} of {n} updates"
+            )
+        hidden = disclosed_by(inside, opened, context.plan.part)
+        done.judgements += [] if hidden is None else [hidden]
     for i, defence in enumerate(scenario.defences):
         if not before_the_rule(defence):
             continue
         if judges_before(defence):
             verdict, done.seats[i] = defence.judge_before(what, done.seats[i], context)
+            _judged(done, defence, verdict, clients)
+            clients = handed_on(verdict, clients)
             what = _told(done, defence, verdict, what)
         else:
             what, done.seats[i] = defence.before(what, done.seats[i], context)
-    return what
+            clients = whose(context.plan, replace(opened, what=what, disclosed={}))
+    return what, clients
 
 
-def _decide(scenario: Scenario, part: str, what: Any, context: Context, done: Aggregate) -> Vector:
-    rule = scenario.aggregator
+def _decide(
+    scenario: Scenario, what: Any, clients: Whose | None, context: Context, done: Aggregate
+) -> Vector:
+    rule, part = scenario.aggregator, context.plan.part
     if rule.remembers:
         if judges_with_memory(rule):
             verdict, done.rules[part] = rule.judge_step(what, done.rules[part], context)
+            _judged(done, rule, verdict, clients, part)
             return _told(done, rule, verdict, what, part)
         vector, done.rules[part] = rule.step(what, done.rules[part], context)
         return vector
     if judges(rule):
-        return _told(done, rule, rule.judge(what), what, part)
+        verdict = rule.judge(what)
+        _judged(done, rule, verdict, clients, part)
+        return _told(done, rule, verdict, what, part)
     plain: Vector = rule(what)
     return plain
+
+
+def _judged(
+    done: Aggregate,
+    seat: Accuses,
+    verdict: Verdict[Any],
+    clients: Whose | None,
+    part: str = "delta",
+) -> None:
+    one = judged(seat, verdict, clients, part)
+    done.judgements += [] if one is None else [one]
 
 
 def _told(

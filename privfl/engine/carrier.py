@@ -108,6 +108,7 @@ class Simulated(Generic[O]):
         with notes.stage("attack"):
             effects = self.adversaries.apply_attacks(order, prepared, state)
             notes.fired |= effects.fired
+            notes.liars |= effects.liars
             liars = {**self.faults.byzantine, **effects.byzantine}
         with notes.stage("bound"):
             bounded = self._bounded(order, told, prepared, frames, notes)

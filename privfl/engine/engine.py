@@ -187,6 +187,7 @@ class Engine:
             notes.wrong("aggregate", f"{refused} The model stays as it was.")
             return None
         notes.fired |= done.fired
+        notes.judgements += done.judgements
         done.bound = adapted(order, state.bound, done, notes)
         return done
 

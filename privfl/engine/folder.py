@@ -38,7 +38,8 @@ clients' data without noise, or shows who took part in a round:
 
 | file | shows |
 | --- | --- |
-| `rounds.jsonl` | cohort sizes, drop-outs, training losses, traffic, times, test accuracy |
+| `rounds.jsonl` | cohort sizes, drop-outs, training losses, traffic, times, test accuracy; what \
+defences made of each client that was drawn, from its row without noise |
 | `summary.json`, `report.html`, `*.png` | the same, and clients' accuracies and label counts |
 | `ledger.json`, `ledger.jsonl` | charges by round, with cohorts where a seed draws them |
 | `config.yaml` | the run's seed, from which cohorts can be drawn again unless they are secret |

@@ -54,6 +54,8 @@ def transcript_of(
         charges=tuple(charges),
         incidents=tuple(notes.incidents),
         fired=notes.fired,
+        judgements=tuple(notes.judgements),
+        liars=tuple(sorted(notes.liars)),
         facts=order.scenario.facts,
         channel=order.scenario.channel if keep else None,
         members=session.members if keep else {},

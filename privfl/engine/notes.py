@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from privfl.core import ClientId, Incident
+from privfl.core import ClientId, Incident, Judgement
 
 
 @dataclass(slots=True)
 class Notes:
-    """The notes of one round, filled in as it goes."""
+    """The notes of one round, filled in as it goes; ``liars`` are the clients through which an
+    attacker acted.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     incidents: list[Incident] = field(default_factory=list)
     fired: dict[str, str] = field(default_factory=dict)
+    judgements: list[Judgement] = field(default_factory=list)
+    liars: set[ClientId] = field(default_factory=set)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

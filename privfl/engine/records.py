@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from privfl.core import ClientId, Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +16,10 @@ class RoundRecord:
 
     ``train_losses`` are the clients' mean training losses (their spread is the report's band),
     ``seconds`` wall time by stage, ``epsilon`` what has been spent so far by subject, ``fired``
-    what defences did, ``incidents`` what went wrong, in words. Where the channel ran as an ideal
-    functionality, ``bytes_sent`` is None and ``seconds`` have no stage of the channel: they would
-    say nothing about the protocol.
+    what defences did and ``incidents`` what went wrong, in words, ``judgements`` what defences made
+    of every client. ``liars`` are the clients through which an attacker acted, which no defence is
+    told. Where the channel ran as an ideal functionality, ``bytes_sent`` is None and ``seconds``
+    have no stage of the channel: they would say nothing about the protocol.
     """
 
     round: int
@@ -31,10 +34,13 @@ class RoundRecord:
     fired: Mapping[str, str] = field(default_factory=dict)
     incidents: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
+    judgements: tuple[Judgement, ...] = ()
+    liars: tuple[ClientId, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in ``rounds.jsonl``."""
-        return asdict(self)
+        plain = asdict(replace(self, judgements=()))
+        return {**plain, "judgements": [one.to_json() for one in self.judgements]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RoundRecord:
@@ -44,5 +50,7 @@ class RoundRecord:
                 **data,
                 "train_losses": tuple(data["train_losses"]),
                 "incidents": tuple(data["incidents"]),
+                "judgements": tuple(map(Judgement.from_json, data.get("judgements", ()))),
+                "liars": tuple(data.get("liars", ())),
             }
         )

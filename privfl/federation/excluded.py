@@ -7,7 +7,8 @@ from privfl.engine import Scenario
 
 BESIDE = (
     "all that the run shows or keeps beside public/: test accuracy, training losses, accuracies and"
-    " label counts of clients, cohorts, drop-outs, what went wrong and what defences did, traffic,"
+    " label counts of clients, cohorts, drop-outs, what went wrong and what defences did, their"
+    " judgements of single clients (made of rows without noise, of those who were drawn), traffic,"
     " times, the log, checkpoints and charges by round"
 )
 CHOSEN = (

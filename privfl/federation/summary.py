@@ -57,6 +57,8 @@ def record_of(
         fired=dict(transcript.fired),
         incidents=tuple(incident.what for incident in transcript.incidents),
         measures=measured,
+        judgements=transcript.judgements,
+        liars=transcript.liars,
     )
 
 

@@ -13,6 +13,7 @@ from privfl.engine import PUBLIC, holds_run
 from privfl.engine.files import write_atomically
 from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
+from privfl.report.honest import honest_rounds
 from privfl.report.page import page_of
 from privfl.report.plots import PLOTS, png_of
 from privfl.report.public import public_page
@@ -75,7 +76,16 @@ def write_report(folder: Path) -> Path:
     page = folder / "report.html"
     claimed = bool(summary.get("privacy")) or (folder / JOURNAL).exists()
     write_atomically(
-        page, page_of(folder.name, config, records, summary, pictures, claimed=claimed)
+        page,
+        page_of(
+            folder.name,
+            config,
+            records,
+            summary,
+            pictures,
+            claimed=claimed,
+            honest=honest_rounds(folder),
+        ),
     )
     if (folder / PUBLIC / "statement.json").exists():
         write_public_report(folder)

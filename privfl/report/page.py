@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from privfl.engine.records import RoundRecord
+from privfl.report.detection import detected
 from privfl.report.privacy import claims, spent
 from privfl.report.tables import table
 
@@ -55,9 +56,11 @@ def page_of(
     pictures: Sequence[tuple[str, str, bytes]],
     *,
     claimed: bool = False,
+    honest: Sequence[RoundRecord] = (),
 ) -> str:
     """One self-contained HTML page; ``pictures`` are name, caption and PNG. Where the run claims
-    privacy (``claimed``) the page says first that the claim does not cover it.
+    privacy (``claimed``) the page says first that the claim does not cover it. ``honest`` are the
+    rounds of the same run without its attackers, where it was played.
     """
     say = html.escape
     seconds = sum(sum(r.seconds.values()) for r in records)
@@ -87,6 +90,7 @@ def page_of(
         )
         parts.append(f"<h2>What ran, and who sees what</h2>{table(rows)}")
     parts += _guarantees(summary.get("guarantees", {}))
+    parts += detected(records, honest)
     parts.append("<h2>Pictures</h2>")
     parts += [_picture(*picture) for picture in pictures]
     incidents = [(r.round + 1, what) for r in records for what in r.incidents]

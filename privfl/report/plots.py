@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from privfl.engine.records import RoundRecord
+from privfl.report import detection_plots
+from privfl.report.canvas import BLUE, GREEN, ORANGE, SOFT, axes_of, figure_of
 
-INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
-BLUE, ORANGE, GREEN = "#2f6fb3", "#d9772b", "#3d9361"
 STAGES = (
     BLUE,
     ORANGE,
@@ -29,28 +28,6 @@ STAGES = (
 )
 
 
-def _axes(figure: Figure, title: str, x: str, y: str, place: Any = 111) -> Any:
-    axes = figure.add_subplot(place)
-    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
-    axes.set_xlabel(x, color=SOFT, fontsize=9)
-    axes.set_ylabel(y, color=SOFT, fontsize=9)
-    axes.tick_params(colors=SOFT, labelsize=8)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GRID)
-    return axes
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def png_of(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file, the same for the same figure."""
     out = io.BytesIO()
@@ -62,9 +39,9 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
     seen = [r for r in records if r.accuracy is not None]
     if not seen:
         return None
-    figure = _figure(9, 3.2)
+    figure = figure_of(9, 3.2)
     rounds = [r.round + 1 for r in seen]
-    left = _axes(figure, "Test accuracy", "round", "%", 121)
+    left = axes_of(figure, "Test accuracy", "round", "%", (1, 2, 1))
     left.plot(
         rounds,
         [100 * (r.accuracy or 0.0) for r in seen],
@@ -83,7 +60,7 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
         color=BLUE,
         fontsize=9,
     )
-    right = _axes(figure, "Loss", "round", "cross-entropy", 122)
+    right = axes_of(figure, "Loss", "round", "cross-entropy", (1, 2, 2))
     right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label="test")
     trained = [(r.round + 1, np.asarray(r.train_losses)) for r in records if r.train_losses]
     if trained:
@@ -110,8 +87,8 @@ def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
     if not accuracies:
         return None
     values = 100 * np.sort(np.asarray(accuracies, dtype=float))
-    figure = _figure(9, 2.8)
-    axes = _axes(
+    figure = figure_of(9, 2.8)
+    axes = axes_of(
         figure, "The final model on each client's own data", "clients, worst to best", "accuracy, %"
     )
     axes.bar(
@@ -133,8 +110,8 @@ def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
 
 def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
     stages = list(dict.fromkeys(stage for r in records for stage in r.seconds))
-    figure = _figure(9, 3.2)
-    left = _axes(figure, "Time by stage", "round", "seconds", 121)
+    figure = figure_of(9, 3.2)
+    left = axes_of(figure, "Time by stage", "round", "seconds", (1, 2, 1))
     rounds = [r.round + 1 for r in records]
     series = [[r.seconds.get(stage, 0.0) for r in records] for stage in stages]
     totals = [sum(s) for s in series]
@@ -157,7 +134,7 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure 
     left.set_ylim(0, 1.35 * max(sum(r.seconds.values()) for r in records) or 1)
     sent = [r.bytes_sent / 1e6 for r in records if r.bytes_sent is not None]
     if len(sent) == len(rounds):  # an ideal functionality sends nothing that a protocol would
-        right = _axes(figure, "Bytes sent by everybody", "round", "MB", 122)
+        right = axes_of(figure, "Bytes sent by everybody", "round", "MB", (1, 2, 2))
         right.bar(rounds, sent, color=GREEN, width=0.85 if len(rounds) < 60 else 1.0)
     return figure
 
@@ -166,8 +143,8 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figu
     subjects = list(dict.fromkeys(subject for r in records for subject in r.epsilon))
     if not subjects:
         return None
-    figure = _figure(9, 2.8)
-    axes = _axes(figure, "Privacy spent", "round", "epsilon")
+    figure = figure_of(9, 2.8)
+    axes = axes_of(figure, "Privacy spent", "round", "epsilon")
     for subject, colour in zip(subjects[:6], STAGES, strict=False):
         axes.plot(
             [r.round + 1 for r in records],
@@ -186,11 +163,11 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
         return None
     table = np.asarray(counts, dtype=float)
     shown = table[:120]
-    figure = _figure(9, min(1.6 + 0.13 * len(shown), 8))
+    figure = figure_of(9, min(1.6 + 0.13 * len(shown), 8))
     title = "Who holds which labels" + (
         f" (the first {len(shown)} of {len(table)} clients)" if len(table) > len(shown) else ""
     )
-    axes = _axes(figure, title, "label", "client")
+    axes = axes_of(figure, title, "label", "client")
     axes.grid(visible=False)
     picture = axes.imshow(shown, aspect="auto", cmap="Blues", interpolation="nearest")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -214,5 +191,19 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
     ("privacy", "What the ledger has charged so far, by RDP: an upper bound.", _privacy),
     ("clients", "A model that is good on average can be poor for some.", _spread),
     ("cost", "Where the time went, and what travelled.", _cost),
+    (
+        "detection",
+        (
+            "What each defence made of each client. Darker: more suspicious in that round; a cross:"
+            " dropped; a ring: an attacker acted through it."
+        ),
+        detection_plots.clients_by_rounds,
+    ),
+    (
+        "detection_rates",
+        "How many liars and honest clients each defence dropped, and how suspicion tells them.",
+        detection_plots.rates,
+    ),
+    ("detection_scores", "What the defences judged by.", detection_plots.score_histograms),
     ("labels", "How differently the clients see the world: samples per client and label.", _labels),
 )

@@ -113,7 +113,9 @@ def _checks(subject: Subject) -> Iterator[Check]:
 
 
 def _declares(rule: AnyRule) -> None:
-    missing = [name for name in _DECLARED if name not in set(dir(rule))]
+    there = set(dir(rule))
+    told = _TOLD if "judges" in there and rule.judges else ()
+    missing = [name for name in (*_DECLARED, *told) if name not in there]
     expect(
         not missing,
         f"it declares no {', '.join(missing)}",
@@ -147,6 +149,8 @@ def _declares(rule: AnyRule) -> None:
 
 
 _DECLARED = ("seats", "reads", "needs_ids", "needs", "judges", "remembers", "public_denominator")
+_TOLD = ("accuses", "told_f", "suspects")
+"""What a rule declares beside, where it tells what it did."""
 
 
 def _typed_reads(method: Callable[..., Any]) -> Reads:
@@ -342,12 +346,48 @@ def _tells(rule: AnyRule) -> None:
             f"row 3 was NaN, and the verdict says: {verdict.words(rows.ids)}",
             "name dropped rows in kept (Verdict.among)",
         )
-    for name, column in (("kept", verdict.kept), ("scale", verdict.scale)):
+    for name, column in (
+        ("kept", verdict.kept),
+        ("scale", verdict.scale),
+        ("suspicion", verdict.suspicion),
+    ):
         expect(
             column is None or len(column) == N,
             f"{name} has {0 if column is None else len(column)} entries for {N} rows",
             "tell of every row that went in",
         )
+    _suspects(rule, verdict, rows)
+
+
+def _suspects(rule: Any, verdict: Verdict[Vector], rows: Rows) -> None:
+    suspicion, kept = verdict.suspicion, verdict.kept
+    expect(
+        rule.suspects == (suspicion is not None),
+        f"suspects is {rule.suspects}, and its verdict's suspicion is {suspicion}",
+        "declare suspects as it is",
+    )
+    expect(
+        not rule.accuses or _verdict(rule, of(crowd())).kept is not None,
+        "accuses is True, and its verdict does not say which rows were kept",
+        "declare accuses = False, or fill kept",
+    )
+    if suspicion is None:
+        return
+    finite = torch.isfinite(rows.values).all(dim=1)
+    expect(
+        bool(torch.isfinite(suspicion[finite]).all() & (suspicion[~finite] == torch.inf).all()),
+        f"its suspicion is {suspicion.tolist()}",
+        "give every finite row a finite suspicion; Verdict.among gives the others infinity",
+    )
+    if kept is None or bool(kept[finite].all()) or not bool(kept.any()):
+        return
+    out, stay = (suspicion[finite & chosen].double().mean() for chosen in (~kept, kept))
+    expect(
+        bool(out >= stay),
+        f"rows that it drops have a mean suspicion of {float(out):.3g}, those that it keeps of"
+        f" {float(stay):.3g}",
+        "turn it around: higher is worse",
+    )
 
 
 def _verdict(rule: Any, rows: Rows) -> Verdict[Vector]:

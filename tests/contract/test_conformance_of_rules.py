@@ -90,6 +90,27 @@ class Silent(Turned):
         return Verdict(super().judge(opened).out + 1)
 
 
+class Backwards(Average):
+    """It suspects the rows that it keeps."""
+
+    accuses: ClassVar[bool] = True
+    suspects: ClassVar[bool] = True
+
+    def _decide(self, rows, lost):
+        middle = rows.values.median(dim=0).values
+        away = (rows.values - middle).norm(dim=1)
+        kept = away <= away.median()
+        return Verdict(rows.values[kept].mean(dim=0), kept=kept, suspicion=-away)
+
+
+class KeepsItToItself(Turned):
+    suspects: ClassVar[bool] = True
+
+
+class AccusesNobodyByName(Turned):
+    accuses: ClassVar[bool] = True
+
+
 class ReadsTotals(Median):
     reads = "total"
 
@@ -119,6 +140,9 @@ PLANTED = {
     Modest: 'add "[TS]" to symmetries',
     LetsNaNThrough: "not finite",
     Silent: "read beside the result",
+    Backwards: "turn it around",
+    KeepsItToItself: "declare suspects as it is",
+    AccusesNobodyByName: "declare accuses = False",
     ReadsTotals: "make the two equal",
     NeedsNothingOfTheKind: "cannot be built|refuses its example",
     Wants: 'nothing is known of power; declare examples: ClassVar.Examples. = .*"power"',

@@ -1,0 +1,38 @@
+"""Figures and axes that all pictures of a report are drawn on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
+BLUE, ORANGE, GREEN = "#2f6fb3", "#d9772b", "#3d9361"
+
+
+def axes_of(
+    figure: Figure, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)
+) -> Any:
+    """Axes at a place (rows, columns, number) of a figure."""
+    axes = figure.add_subplot(*place)
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_xlabel(x, color=SOFT, fontsize=9)
+    axes.set_ylabel(y, color=SOFT, fontsize=9)
+    axes.tick_params(colors=SOFT, labelsize=8)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+    return axes
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
