@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.harness import Case, main
 from benchmarks.privacy_attacks.membership import stream, writers
+from benchmarks.privacy_attacks.nulls import nulls
 from benchmarks.privacy_attacks.reconstruction import (
     adaptive,
     closed_form,
@@ -22,6 +23,7 @@ CASES: dict[str, Case] = {
     "stream": stream,
     "writers": writers,
     "shadows": shadows,
+    "nulls": nulls,
 }
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from privfl.attacks.byzantine import (
     ZeroWeights,
 )
 from privfl.attacks.families import family_of, seats_of
-from privfl.attacks.inference import Family, Inference, Lacking
+from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
     DLG,
     IDLG,
@@ -84,9 +84,11 @@ from privfl.attacks.membership import (
 from privfl.attacks.poisoning import BackGradient, FeatureNoise, LabelFlip, OptimalPoints
 from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
+    ByRow,
     ClientScores,
     Counts,
     NotApplicable,
+    NotFound,
     PropertyScores,
     Reconstruction,
     Result,
@@ -104,6 +106,7 @@ __all__ = [
     "AttackTraining",
     "BackGradient",
     "Boosting",
+    "ByRow",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",
@@ -144,6 +147,7 @@ __all__ = [
     "NextTokenBackdoor",
     "NotApplicable",
     "NotFinite",
+    "NotFound",
     "OptimalPoints",
     "PixelPattern",
     "ProjectedGradient",
@@ -160,6 +164,7 @@ __all__ = [
     "SkipClip",
     "SourceInference",
     "SubjectMembership",
+    "Targeted",
     "Tokens",
     "TrainAndScale",
     "Trainer",

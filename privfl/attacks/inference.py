@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 from privfl.attacks.knowledge import Forward, Knowledge
-from privfl.attacks.result import NotApplicable, Result
+from privfl.attacks.result import ByRow, NotApplicable, NotFound, Result
+from privfl.attacks.rows import contributors, proof, readable, single_row, told_apart
 from privfl.core import (
     Attack,
     ClientId,
@@ -32,8 +33,9 @@ class Lacking(PrivflError):
 
 
 class Inference(Attack, ABC):
-    """An attack that only looks: `run` never raises where the view hides what it needs, and answers
-    `NotApplicable` with the reason.
+    """An attack that only looks: `run` never raises where the view hides what it needs. It answers
+    `NotApplicable` with the sentence that proves it where the view is proved to hold nothing, and
+    `NotFound` with the reason where it lacks something or came to its limit.
     """
 
     family: ClassVar[Family]
@@ -45,10 +47,13 @@ class Inference(Attack, ABC):
             if not views:
                 raise Lacking("there are no views to attack: keep rounds with audit.keep.")
             return self.infer(views, knowledge or Knowledge())
-        except (NotVisible, Lacking) as reason:
-            return NotApplicable(
-                type(self).__name__, views[0].adversary if views else "nobody", str(reason)
-            )
+        except NotVisible as reason:
+            theorem = proof(views)
+            kind = NotApplicable if theorem else NotFound
+            return kind(type(self).__name__, views[0].adversary, str(reason), theorem)
+        except Lacking as reason:
+            who = views[0].adversary if views else "nobody"
+            return NotFound(type(self).__name__, who, str(reason))
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -85,14 +90,35 @@ class Targeted(Inference):
         """Whether ``target`` is the sum."""
         return self.target == "sum"
 
+    def run_rows(
+        self, view: View, knowledge: Knowledge | None = None, most: int | None = None
+    ) -> Result:
+        """Attack every row that a round's view shows (``most`` of them, spread evenly), each by
+        itself; the reason of the first where none has an answer.
+        """
+        try:
+            rows = readable(view)
+        except NotVisible:
+            return self.run(view, knowledge)
+        shown = replace(view, opened={**view.opened, "delta": rows})
+        whose = contributors(shown)
+        step = 1 if most is None else max(1, -(-rows.n // most))
+        answers = [
+            (whose[at], self.run(single_row(shown, at), knowledge)) for at in range(0, rows.n, step)
+        ]
+        told = [answer for _, answer in answers if not isinstance(answer, NotApplicable)]
+        if not told and answers and isinstance(answers[0][1], NotApplicable):
+            return answers[0][1]
+        return ByRow(type(self).__name__, view.adversary, tuple(answers))
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One contribution as the adversary reads it: the mean change [d] of ``clients`` clients with
     ``samples`` samples together.
 
-    ``samples`` is None where it is not public; ``client`` None where it is a sum; ``noise`` the
-    deviation of the noise in each entry.
+    ``samples`` is None where it is not public; ``client`` None where it is a sum or a group's mean;
+    ``noise`` the deviation of the noise in each entry.
     """
 
     view: View
@@ -121,7 +147,8 @@ def recipe(view: View, knowledge: Knowledge) -> Forward:
 def observe(
     view: View, knowledge: Knowledge, target: Target, client: ClientId | None = None
 ) -> Observed:
-    """The contribution of one client (the first one unless said), or the mean of all of them.
+    """The contribution of one client (the first row's unless said; the mean of a group where rows
+    are of groups), or the mean of all of them.
 
     Raises:
         NotVisible: the view shows no such contribution.
@@ -132,10 +159,14 @@ def observe(
         count = round(total.weight) if forward.weighted and "delta" in view.opened else None
         noise = forward.local_noise / max(total.count, 1) ** 0.5
         return Observed(view, total.mean(), total.count, knowledge.samples or count, None, noise)
-    rows = view.rows
+    rows = readable(view)
     at = 0 if client is None else _position(view, rows, client)
+    if rows.ids is None:  # a group's mean, whose weight counts clients and no samples
+        among = len(contributors(view)[at]) if told_apart(view) else 1
+        noise = forward.local_noise / max(among, 1) ** 0.5
+        return Observed(view, rows.values[at], max(among, 1), knowledge.samples, None, noise)
     count = round(float(rows.weights[at])) if forward.weighted else None
-    who = None if rows.ids is None else rows.ids[at]
+    who = rows.ids[at]
     return Observed(view, rows.values[at], 1, knowledge.samples or count, who, forward.local_noise)
 
 

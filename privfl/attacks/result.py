@@ -35,18 +35,36 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class NotApplicable(Result):
-    """The view hides what the attack needs, or the adversary lacks knowledge. It says nothing about
-    success: it never ran.
+    """The view holds nothing for the attack: ``theorem`` is the sentence that proves it from the
+    view. It says nothing about success: it never ran.
 
     >>> str(NotApplicable("DLG", "server", "it reads only a sum."))
     'DLG by server: not applicable: it reads only a sum.'
     """
 
     reason: str
+    theorem: str = ""
 
     def claim(self) -> str:
         """Why it does not apply."""
         return f"not applicable: {self.reason}"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound(NotApplicable):
+    """The attack has no answer, and nothing proves that there is none: it lacked something, or came
+    to its limit, as ``reason`` says. Another attack, or the same one with more effort, may find
+    what it did not.
+
+    >>> str(NotFound("LinearLeakage", "server", "the first layer is a convolution."))
+    'LinearLeakage by server: not found: the first layer is a convolution.'
+    """
+
+    def claim(self) -> str:
+        """What it lacked, or where its limit is."""
+        return f"not found: {self.reason}"
 
     __str__ = Result.__str__
 
@@ -141,5 +159,19 @@ class PropertyScores(Result):
     def claim(self) -> str:
         """How many updates were scored."""
         return f"scores of {len(self.rounds)} rounds x {len(self.clients)} contributors"
+
+    __str__ = Result.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class ByRow(Result):
+    """An attack's answer to each row of a view, beside the clients who may be in that row."""
+
+    answers: tuple[tuple[tuple[ClientId, ...], Result], ...]
+
+    def claim(self) -> str:
+        """How many rows were attacked, and how many had an answer."""
+        told = sum(not isinstance(answer, NotApplicable) for _, answer in self.answers)
+        return f"answers for {told} of {len(self.answers)} rows"
 
     __str__ = Result.__str__

@@ -161,7 +161,8 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
     rows = merged(asked)
     measured = [row for row in rows if figures(row.finding)]
     if not measured:
-        return _unmeasured(layer, asset, rows, doubts)
+        absent = all((layer, who) not in report.threats for row in rows for who in row.adversaries)
+        return _unmeasured(layer, asset, rows, doubts, absent)
     found = [row for row in measured if clears(row.finding, len(measured))]
     top = max(found or measured, key=lambda row: _strength(row.finding))
     finding = top.finding
@@ -198,8 +199,13 @@ def _unasked(report: AuditReport, layer: str, asset: Asset) -> Line:
     return Line(layer, asset, "not asked")
 
 
-def _unmeasured(layer: str, asset: Asset, rows: Sequence[Shared], doubts: tuple[str, ...]) -> Line:
-    proved = all(row.finding.verdict == "not applicable" for row in rows)
+def _unmeasured(
+    layer: str, asset: Asset, rows: Sequence[Shared], doubts: tuple[str, ...], absent: bool
+) -> Line:
+    """The line of an asset of which no attack has a figure. That one kind of attack is proved to
+    get nothing proves nothing of the asset, unless nobody is there to look.
+    """
+    proved = absent and all(row.finding.verdict == "not applicable" for row in rows)
     sentences = tuple(dict.fromkeys(row.finding.theorem or row.finding.reason for row in rows))
     return Line(
         layer,

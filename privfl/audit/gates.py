@@ -90,7 +90,8 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
     Red: the lower end of some finding's interval is over the limit. Green: of every adversary under
     every layer the figure was measured, no attack on the asset broke off, and the upper end of
     every interval is at the limit or under it. Everything else is inconclusive: the audit could not
-    have told the limit from more. What is not applicable (proved) counts as nothing.
+    have told the limit from more. An attack that is proved not to apply asks for nothing, but
+    whoever has a view must have been measured by another one.
     """
     about = [row for row in rows_of(held) if row.asset == limit.asset]
     seen = [(row, row.figures[limit.metric]) for row in about if limit.metric in row.figures]
@@ -98,7 +99,7 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
     if above:
         row, told = max(above, key=lambda one: one[1].low)
         return Gate("red", str(limit), f"{_said(told.value, told.low, told.high)}, {row}")
-    open_ = [row for row in about if row.verdict != "not applicable"]
+    open_ = [row for row in about if row.verdict != "not applicable" or row.looks]
     if not seen and about and not open_:
         return Gate("green", str(limit), "not applicable to any adversary")
     if not seen:

@@ -37,7 +37,7 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One finding as a record has it: who attacked what with what, the figures by name, whether it
-    leaks, and why it did not come to an end.
+    leaks, why it did not come to an end, and whether the adversary has a view at all (``looks``).
     """
 
     layer: str
@@ -47,6 +47,7 @@ class Row:
     verdict: str
     figures: Mapping[str, Measured]
     undone: str
+    looks: bool
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -106,6 +107,7 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
                     for name, told in one["figures"].items()
                 },
                 one["undone"],
+                one["threat"] is not None,
             )
             for one in held["findings"]
         )

@@ -17,42 +17,59 @@ from privfl.federation import Federation, Run
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The truth, and what the adversaries are given of it. Only scorers read the first two."""
+    """The truth, and what the adversaries are given of it: the pool and the auxiliary samples.
+
+    ``members`` are each client's positions in the training data. Each client has others of its own
+    in the pool that nobody trained on: ``owner`` says whose a sample of the pool is, ``inside``
+    whether it was trained on. ``auxiliary`` are samples of the same sources that are neither.
+    """
 
     members: Mapping[ClientId, Tensor]
     inside: Tensor
+    owner: Tensor
     pool: Dataset
     auxiliary: Dataset
 
 
 def divide(scenario: Scenario, held_out: float, seed: int) -> Ground:
-    """Members, a pool in an order that tells nothing, and auxiliary samples, all disjoint.
+    """Each client's samples dealt into members, candidates that are no members, and auxiliary
+    samples, to which the test set is added; the pool in an order that tells nothing.
+
+    Members and candidates of one client are exchangeable: what tells them apart was learnt from
+    training, and not from what the client is like.
 
     Raises:
         ConfigError: fewer than 30 samples are outside of training.
     """
+    data, seeds = scenario.workload.data, Seeds(seed)
     members: dict[ClientId, Tensor] = {}
+    others: list[Tensor] = []
+    whose: list[int] = []
     spare: list[Tensor] = []
     for client, index in scenario.clients.items():
-        order = index[
-            torch.randperm(len(index), generator=Seeds(seed).generator("audit", int(client)))
-        ]
+        order = index[torch.randperm(len(index), generator=seeds.generator("audit", int(client)))]
         kept = max(1, round(len(order) * (1 - held_out)))
+        asked = min(kept, -(-(len(order) - kept) // 2))
         members[client] = order[:kept]
-        spare.append(order[kept:])
-    data = scenario.workload.data
-    outside = _joined(data.take(torch.cat(spare)), scenario.test)
-    inside = data.take(torch.cat(list(members.values())))
-    mixed = torch.randperm(outside.n, generator=Seeds(seed).generator("audit outside"))
-    n = min(inside.n, outside.n // 3)
-    if n < 10:
+        others.append(order[kept : kept + asked])
+        whose += [int(client)] * asked
+        spare.append(order[kept + asked :])
+    outside = sum(len(part) for part in others) + sum(len(part) for part in spare) + scenario.test.n
+    if outside < 30 or not whose:
         raise ConfigError(
-            f"an audit needs at least 30 samples outside of training, and there are {outside.n}:"
+            f"an audit needs at least 30 samples outside of training, and there are {outside}:"
             " raise held_out."
         )
-    shown = torch.randperm(inside.n + n, generator=Seeds(seed).generator("audit pool"))
-    pool = _joined(inside, outside.take(mixed[:n]))
-    return Ground(members, shown < inside.n, pool.take(shown), outside.take(mixed[n:]))
+    inside = torch.cat(list(members.values()))
+    owner = torch.cat(
+        [torch.full((len(index),), int(client)) for client, index in members.items()]
+        + [torch.tensor(whose)]
+    )
+    n = len(inside)
+    shown = torch.randperm(len(owner), generator=seeds.generator("audit pool"))
+    pool = data.take(torch.cat([inside, *others])[shown])
+    auxiliary = _joined(data.take(torch.cat(spare)), scenario.test)
+    return Ground(members, shown < n, owner[shown], pool, auxiliary)
 
 
 def _joined(a: Dataset, b: Dataset) -> Dataset:
@@ -64,11 +81,15 @@ def rehearse(
     clients: Mapping[ClientId, Tensor],
     rounds: int,
     data: Dataset | None = None,
+    seed: int | None = None,
 ) -> Run:
-    """The same federation with other samples at its clients, all rounds kept."""
+    """The same federation with other samples at its clients (and with another seed, where one is
+    given), all rounds kept.
+    """
     work = federation.scenario.workload
     work = work if data is None else replace(work, data=data)
     scenario = replace(federation.scenario, clients=dict(clients), rounds=rounds, workload=work)
+    scenario = scenario if seed is None else replace(scenario, seed=seed)
     kept = federation.audit.model_copy(update={"keep": "all"})
     return federation.with_scenario(scenario, audit=kept).run()
 

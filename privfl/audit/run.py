@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from privfl.attacks import Forward, Inference, Knowledge
 from privfl.audit.claimed import claims_of
-from privfl.audit.completed import completed
 from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
-from privfl.audit.games import AuditNotes, attack_probe, attack_property, attack_stream, tell
+from privfl.audit.games import (
+    AuditNotes,
+    Truth,
+    attack_probe,
+    attack_property,
+    attack_stream,
+    tell,
+)
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import Shadows
@@ -116,7 +122,8 @@ def audit(
             if not isinstance(views, str):
                 threats[layer, adversary] = threat_model(views, knows)
         absent = dict(ABSENT) if work.data.x.is_floating_point() else {}
-        attack_probe(notes, layer, probed, asked, probe, knows, work.data, small, progress)
+        truth = Truth(small, work.data, ground)
+        attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
         work.model.write(start)
         if properties and work.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
@@ -134,7 +141,6 @@ def audit(
             stream,
             replace(knows, candidates=ground.pool),
             ground,
-            {client: work.data.take(index) for client, index in ground.members.items()},
             progress,
         )
         if lies is not None and not notes.late:
@@ -154,7 +160,7 @@ def audit(
         "probe": f"one round, {probe_samples} sample(s) a client",
     }
     return AuditReport(
-        tuple(completed(one, notes) for one in notes.findings),
+        tuple(notes.findings),
         about,
         notes.galleries,
         notes.curves,

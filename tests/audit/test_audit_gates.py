@@ -10,6 +10,7 @@ from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.gates import EXIT, Limit, against, light_of, over
 from privfl.audit.record import SCHEMA, read_record, record, write_record
 from privfl.audit.score import Figure
+from privfl.audit.threats import ThreatModel
 from privfl.core import ConfigError
 
 LIMIT = Limit.parse("membership.tpr_at_.01=.05")
@@ -27,9 +28,14 @@ def finding(rate, who="server", **more):
     return Finding("l", who, "membership", "LossThreshold", "AUC", **settings)
 
 
-def held(*findings):
+SEES = {("l", who): ThreatModel("D", "sum") for who in ("server", "dealer")}
+
+
+def held(*findings, threats=SEES):
     layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
-    return json.loads(json.dumps(record(AuditReport(findings, layers)), allow_nan=False))
+    return json.loads(
+        json.dumps(record(AuditReport(findings, layers, threats=threats)), allow_nan=False)
+    )
 
 
 NAN = float("nan")
@@ -49,16 +55,24 @@ BROKE = {"value": None, "rates": {}, "verdict": "not found"}
         (
             [
                 finding((0.01, 0.0, 0.03)),
-                finding((0, 0, 0), "dealer", **BROKE | {"verdict": "not applicable"}),
+                finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"}),
             ],
             "green",
+        ),
+        (
+            [
+                finding((0.01, 0.0, 0.03)),
+                finding((0, 0, 0), "dealer", **BROKE | {"verdict": "not applicable"}),
+            ],
+            "inconclusive",
         ),
         (
             [finding((0.01, 0.0, 0.03)), finding((0, 0, 0), undone="the budget", **BROKE)],
             "inconclusive",
         ),
         ([finding((0.2, 0.15, 0.25)), finding((0, 0, 0), undone="the budget", **BROKE)], "red"),
-        ([finding((0, 0, 0), **BROKE | {"verdict": "not applicable"})], "green"),
+        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "green"),
+        ([finding((0, 0, 0), **BROKE | {"verdict": "not applicable"})], "inconclusive"),
     ],
     ids=[
         "surely over",
@@ -69,9 +83,11 @@ BROKE = {"value": None, "rates": {}, "verdict": "not found"}
         "nobody asked",
         "an adversary without a figure",
         "an adversary that is none",
+        "an adversary of whom one attack alone is disproved",
         "an attack broke off",
         "red beats an attack that broke off",
-        "proved for all",
+        "nobody there",
+        "one attack disproved, and no other asked",
     ],
 )
 def test_a_gate_is_green_only_where_the_audit_would_have_seen_the_limit(findings, light):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Inference, Lacking, observe, recipe
-from privfl.attacks.inversion.linear import first_layer
+from privfl.attacks.inversion.first_layer import first_layer
 from privfl.attacks.inversion.matching import GradientInversion, problem
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.attacks.inference import Family, Target, Targeted, observe, recipe
+from privfl.attacks.inference import Family, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.matching import Problem, _start, problem
-from privfl.attacks.knowledge import Knowledge
+from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
 
@@ -49,6 +50,11 @@ class GaussNewton(Targeted):
         view = views[0]
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
+        return tried(
+            observed, forward, knowledge, lambda sized: self._solve(sized, forward, knowledge)
+        )
+
+    def _solve(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
         posed = problem(
             observed,
             forward,
@@ -67,7 +73,7 @@ class GaussNewton(Targeted):
             if least < 1e-9 or time.monotonic() > until:
                 break
         return Reconstruction(
-            type(self).__name__, view.adversary, best.float(), posed.labels, least
+            type(self).__name__, observed.view.adversary, best.float(), posed.labels, least
         )
 
     def _descend(self, posed: Problem, x: Tensor, until: float) -> tuple[Tensor, float]:

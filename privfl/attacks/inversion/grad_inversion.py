@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.matching import Problem, _start, problem, total_variation
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -54,6 +55,11 @@ class GradInversion(Targeted):
         observed = observe(view, knowledge, self.target, self.client)
         if self.seeds < 1:
             raise Lacking("GradInversion needs seeds of at least 1.")
+        return tried(
+            observed, forward, knowledge, lambda sized: self._solve(sized, forward, knowledge)
+        )
+
+    def _solve(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
         y = (
             knowledge.labels
             if knowledge.labels is not None
@@ -87,7 +93,12 @@ class GradInversion(Targeted):
         remembered.forget()
         notes = {"seeds": self.seeds, "layers with statistics": len(remembered.layers)}
         return Reconstruction(
-            type(self).__name__, view.adversary, best, posed.labels, least, notes=notes
+            type(self).__name__,
+            observed.view.adversary,
+            best,
+            posed.labels,
+            least,
+            notes=notes,
         )
 
     def _objective(

@@ -14,12 +14,15 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.batch_size import sizes
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Counts
 from privfl.core import ClientId, View
 
 _BATCH = 512
+_AS_GOOD = 1.5
+"""Counts explain a gradient as well as others that leave so many times less of it."""
 
 
 def last_bias(forward: Forward) -> tuple[int, int]:
@@ -71,8 +74,8 @@ class LabelCounts(Targeted):
         """Counts from the first view.
 
         Raises:
-            Lacking: the number of samples or the architecture is not known, or samples are text
-                and there are no auxiliary ones.
+            Lacking: the architecture is not known, or samples are text and there are no auxiliary
+                ones.
         """
         forward = recipe(views[0], knowledge)
         observed = observe(views[0], knowledge, self.target, self.client)
@@ -80,18 +83,30 @@ class LabelCounts(Targeted):
 
 
 def counts(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Tensor, " C"]:
-    """Label counts [C] that sum to the number of samples.
+    """Label counts [C] that sum to the number of samples; where that is not known, the least one
+    whose counts explain the gradient about as well as any other's.
 
     Raises:
-        Lacking: the number of samples is not known, or the model has no last bias.
+        Lacking: the model has no last bias.
     """
-    if observed.samples is None:
-        raise Lacking("the number of samples is not public here: give Knowledge(samples=...).")
     start, stop = last_bias(forward)
-    n = observed.samples
+    P = class_outputs(forward, observed, knowledge).double()
+    if observed.samples is None:
+        tried = sizes(observed, forward)
+        told = [_counted(observed, forward, P, n, start, stop) for n in tried]
+        least = min(off for _, off in told)
+        return next(found for found, off in told if off <= _AS_GOOD * least + 1e-12)
+    return _counted(observed, forward, P, observed.samples, start, stop)[0]
+
+
+def _counted(
+    observed: Observed, forward: Forward, P: Float[Tensor, "C C"], n: int, start: int, stop: int
+) -> tuple[Int[Tensor, " C"], float]:
+    """Label counts that sum to n, and how far what they explain is from what was seen, relative to
+    it.
+    """
     mean = mean_gradient(observed, forward)[start:stop].double()
     mean = mean / forward.steps_on(max(1, n // observed.clients))
-    P = class_outputs(forward, observed, knowledge).double()
     A = (
         P - torch.eye(forward.classes, dtype=torch.float64)
     ).T  # column c: what a sample of class c adds
@@ -99,7 +114,11 @@ def counts(observed: Observed, forward: Forward, knowledge: Knowledge) -> Int[Te
         observed.clients > 1 or float(observed.delta.norm()) >= forward.l2 * 0.999
     )
     shares = _shares(A, mean, free_scale=clipped)
-    return _rounded(shares * n, n)
+    found = _rounded(shares * n, n)
+    explained = A @ (found / n).double()
+    if clipped:
+        explained = explained * (explained @ mean / explained.square().sum().clamp(min=1e-30))
+    return found, float((explained - mean).norm() / mean.norm().clamp(min=1e-30))
 
 
 def class_outputs(

@@ -5,17 +5,19 @@ factor that we look for sparse.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inference import Family, Lacking, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.batch_size import rank
 from privfl.attacks.inversion.cone import cone_directions, slopes
+from privfl.attacks.inversion.first_layer import first_layer
 from privfl.attacks.inversion.labels import labels
-from privfl.attacks.knowledge import Forward, Knowledge
+from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, View
 
@@ -70,7 +72,9 @@ class LinearLeakage(Targeted):
         observed = observe(view, knowledge, self.target, self.client)
         weight, bias, rectified = first_layer(observed, forward)
         m, inputs = weight.shape
-        b = observed.samples if observed.samples is not None else _rank(weight)
+        b = observed.samples
+        if b is None:
+            b, _ = rank(weight, observed.noise * sum(side**0.5 for side in weight.shape))
         if b > 1 and not rectified:
             raise Lacking(
                 "batches are told apart by the zeros of a ReLU after the first layer, and there is"
@@ -94,7 +98,7 @@ class LinearLeakage(Targeted):
         low, high = forward.span(weight)
         samples = x.float().reshape(b, *forward.shape).clamp(low, high)
         try:
-            y = labels(observed, forward, knowledge)
+            y = labels(replace(observed, samples=b), forward, knowledge)
         except Lacking:
             y = torch.full((b,), -1)
         return Reconstruction(
@@ -105,44 +109,6 @@ class LinearLeakage(Targeted):
             1 - sure / b,
             notes={"surely right": f"{sure} of {b}"},
         )
-
-
-def first_layer(
-    observed: Observed, forward: Forward
-) -> tuple[Float[Tensor, "m inputs"], Float[Tensor, " m"], bool]:
-    """The change of the first layer's weights and biases, and whether a ReLU follows it.
-
-    Raises:
-        Lacking: the first layer is not linear on the whole sample, or has no bias.
-    """
-    layers = [
-        layer
-        for layer in forward.module.modules()
-        if not isinstance(layer, nn.Flatten) and not list(layer.children())
-    ]
-    first = layers[0] if layers else None
-    if (
-        not isinstance(first, nn.Linear)
-        or first.bias is None
-        or first.in_features != math.prod(forward.shape)
-    ):
-        raise Lacking(
-            "the closed form needs a linear first layer with a bias, and this model begins with"
-            " another one."
-        )
-    m, inputs = first.weight.shape
-    weight = observed.delta[: m * inputs].view(m, inputs)
-    return (
-        weight,
-        observed.delta[m * inputs : m * inputs + m],
-        len(layers) > 1 and isinstance(layers[1], nn.ReLU),
-    )
-
-
-def _rank(weight: Tensor) -> int:
-    """The number of singular values before the widest gap."""
-    values = torch.linalg.svdvals(weight.double()).clamp(min=1e-30)
-    return int((values[:-1] / values[1:]).argmax()) + 1
 
 
 def _factor(

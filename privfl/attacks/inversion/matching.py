@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
+from privfl.attacks.inversion.batch_size import tried
 from privfl.attacks.inversion.labels import labels
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
@@ -171,16 +172,20 @@ class GradientInversion(Targeted):
 
         Raises:
             NotVisible: the view shows no such contribution.
-            Lacking: the recipe, the labels or their number are not known.
+            Lacking: the recipe or the labels are not known.
         """
         view = views[0]
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
-        posed = problem(
-            observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
-        )
-        x, mismatch = self.descend(posed, knowledge.generator(1))
-        return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+
+        def solve(sized: Observed) -> Reconstruction:
+            posed = problem(
+                sized, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
+            )
+            x, mismatch = self.descend(posed, knowledge.generator(1))
+            return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+
+        return tried(observed, forward, knowledge, solve)
 
     def descend(self, posed: Problem, rng: torch.Generator) -> tuple[Tensor, float]:
         """Samples that solve a posed problem, and the objective there."""
@@ -252,18 +257,22 @@ class DLG(Targeted):
         view = views[0]
         forward = recipe(view, knowledge)
         observed = observe(view, knowledge, self.target, self.client)
+        if self.restarts < 1:
+            raise Lacking("DLG needs restarts of at least 1.")
+        return tried(
+            observed, forward, knowledge, lambda sized: self._solve(sized, forward, knowledge)
+        )
+
+    def _solve(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
         posed = problem(observed, forward, knowledge, adaptive=self.adaptive, scale_free=False)
         rng = knowledge.generator(2)
-        best: tuple[Tensor, Tensor, float] | None = None
-        for _ in range(self.restarts):
-            found = self._descend(posed, _start(posed, rng), forward.classes, rng)
-            if best is None or found[2] < best[2]:
-                best = found
+        best = self._descend(posed, _start(posed, rng), forward.classes, rng)
+        for _ in range(self.restarts - 1):
             if best[2] < 1e-9:
                 break
-        if best is None:
-            raise Lacking("DLG needs restarts of at least 1.")
-        return Reconstruction(type(self).__name__, view.adversary, *best)
+            found = self._descend(posed, _start(posed, rng), forward.classes, rng)
+            best = min(best, found, key=lambda told: told[2])
+        return Reconstruction(type(self).__name__, observed.view.adversary, *best)
 
     def _descend(
         self, posed: Problem, start: Tensor, classes: int, rng: torch.Generator

@@ -4,7 +4,7 @@ sent, round after round.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
 from privfl.attacks.result import ClientScores, Scores
+from privfl.attacks.rows import contributors, readable, told_apart
 from privfl.core import ClientId, Dataset, View
 
 Statistic: TypeAlias = Literal["whitened", "cosine"]
@@ -28,16 +29,27 @@ class UpdateMembership(Targeted):
 
     ``statistic="cosine"`` is the mean cosine of a candidate's gradient g and minus the update u
     (after Li, Li, Ribeiro 2023, who count how nearly gradients of strangers are orthogonal).
-    ``"whitened"`` is the matched filter g' S^-1 u / sqrt(g' S^-1 g), the best linear detector of g
-    in the noise of other samples' gradients, whose covariance S is estimated from auxiliary
-    samples; what the channel adds (``noise`` deviations) is part of S. It wants more parameters
-    than samples in the update, and auxiliary samples of the same distribution. Over rounds,
-    numerators and powers are summed before they are divided, so that rounds in which a candidate
-    would show weigh more; a client that is absent in a round has no part in it.
+    ``"whitened"`` is a matched filter, the best linear detector of g in the noise of other samples'
+    gradients and of what was added: -u = w sum g_i + e with n samples of weight w and noise e of
+    deviation s a value, so that u has covariance w^2 n (C + r I), with C the second moment of
+    auxiliary gradients and r = s^2 / (w^2 n), and the score of rounds t is
+
+        sum_t (w / w^2 n) g' (C + r)^-1 u  /  sqrt(sum_t (w^2 / w^2 n) g' (C + r)^-1 g).
+
+    w^2 n is measured from the power of the updates, which absorbs clips; w is known up to a factor.
+    r is at least ``ridge``, because C is estimated. It wants more parameters than samples in the
+    update, and auxiliary samples of the same distribution. Gradients are taken half-way between the
+    broadcast and the mean of what came back, and at the broadcast where noise moved what came back.
+    Rounds in which a candidate would show weigh more; a client that is absent in a round has no
+    part in it.
+
+    Where rows are means of groups and it is disclosed who is in which, a client's score is summed
+    over its group's row in every round. Of rows that nobody can name, the best one of each round
+    counts, for no client in particular.
 
     Args:
-        ridge: added to the spectrum of S, as a fraction of its mean eigenvalue in the span of the
-            auxiliary gradients.
+        ridge: least r, as a fraction of the mean eigenvalue of C in the span of the auxiliary
+            gradients.
 
     >>> UpdateMembership(target="sum").statistic
     'whitened'
@@ -66,69 +78,132 @@ class UpdateMembership(Targeted):
         held = (
             auxiliary(knowledge, type(self).__name__, 50) if self.statistic == "whitened" else None
         )
-        sums: dict[ClientId, Tensor] = {}
         power: dict[ClientId, Tensor] = {}
+        sums: dict[ClientId, Tensor] = {}
+        best = torch.zeros(pool.n)
         for view in views:
-            updates, ids = _updates(view, self.target)
-            cross, own = self._round(view, forward, pool, held, -updates)
-            for row, client in enumerate(ids):
-                sums[client] = sums.get(client, torch.zeros(pool.n)) + cross[row]
-                power[client] = power.get(client, torch.zeros(pool.n)) + own
+            seen = _seen(view, self.target, forward)
+            cross, own = self._round(view, forward, pool, held, seen)
+            if seen.whose is None:
+                best += (cross / own.clamp(min=1e-30).sqrt()).max(dim=0).values
+                continue
+            for row, clients in enumerate(seen.whose):
+                for client in clients:
+                    sums[client] = sums.get(client, torch.zeros(pool.n)) + cross[row]
+                    power[client] = power.get(client, torch.zeros(pool.n)) + own[row]
+        notes = {"rounds": len(views), "statistic": self.statistic}
+        if not sums:
+            return Scores(type(self).__name__, views[0].adversary, best, notes=notes)
         clients = tuple(sorted(sums))
         table = torch.stack(
             [sums[client] / power[client].clamp(min=1e-30).sqrt() for client in clients]
         )
-        notes = {"rounds": len(views), "statistic": self.statistic}
         if self.target == "sum":
             return Scores(type(self).__name__, views[0].adversary, table[0], notes=notes)
         return ClientScores(type(self).__name__, views[0].adversary, table, clients, notes=notes)
 
     def _round(
-        self, view: View, forward: Forward, pool: Dataset, held: Dataset | None, updates: Tensor
-    ) -> tuple[Float[Tensor, "k n"], Float[Tensor, " n"]]:
+        self, view: View, forward: Forward, pool: Dataset, held: Dataset | None, seen: _Seen
+    ) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
         """The statistic's numerator for each update and candidate, and its power, to be summed over
         rounds.
         """
-        middle = (
-            view.before - updates.mean(dim=0) / 2
-        )  # local steps walk on from the broadcast: half-way is nearer to all of them
+        moved = seen.updates.mean(dim=0)
+        noisy = bool((seen.noise > 0).any())
+        middle = view.before if noisy and held is not None else view.before + moved / 2
         simulator = Simulator(forward, middle, round=view.plan.number)
-        G = per_sample(simulator, pool)
+        G, U = per_sample(simulator, pool), -seen.updates
         if held is None:
-            U = updates / updates.norm(dim=1, keepdim=True).clamp(min=1e-30)
+            U = U / U.norm(dim=1, keepdim=True).clamp(min=1e-30)
             cosines: Tensor = U @ (G / G.norm(dim=1, keepdim=True).clamp(min=1e-30)).T
-            return cosines, torch.ones(pool.n)
-        return matched_filter(G, updates, per_sample(simulator, held), self.ridge)
+            return cosines, torch.ones_like(cosines)
+        return whitened(G, U, Spectrum.of(per_sample(simulator, held)), seen, self.ridge)
 
 
-def matched_filter(
-    G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], A: Float[Tensor, "m d"], ridge: float
-) -> tuple[Float[Tensor, "k n"], Float[Tensor, " n"]]:
-    """G' S^-1 u and g' S^-1 g with S = A'A / m + ridge, by the Woodbury identity: nothing of size d
-    x d is made.
-
-    >>> cross, own = matched_filter(
-    ...     torch.eye(3),
-    ...     torch.eye(3)[:1],
-    ...     torch.randn(8, 3, generator=torch.Generator().manual_seed(0)),
-    ...     1.0,
-    ... )
-    >>> (cross / own.sqrt()).argmax()
-    tensor(0)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Updates [k, d] of a round, who may be in each (None: nobody can say), the noise's deviation
+    in a value of each, and the weight of one sample in each up to a factor of all rounds.
     """
-    m = len(A)
-    K = (A @ A.T).double() / m
-    r = ridge * float(K.diagonal().sum()) / m + 1e-30
-    factor = torch.linalg.cholesky(K + r * torch.eye(m, dtype=torch.float64))
-    inner = torch.linalg.solve_triangular(factor, (A @ G.T).double(), upper=False)
-    other = torch.linalg.solve_triangular(factor, (A @ U.T).double(), upper=False)
-    cross = ((U @ G.T).double() - other.T @ inner / m) / r
-    own = (G.square().sum(dim=1).double() - inner.square().sum(dim=0) / m) / r
-    return cross.float(), own.clamp(min=0).float()
+
+    updates: Float[Tensor, "k d"]
+    whose: tuple[tuple[ClientId, ...], ...] | None
+    noise: Float[Tensor, " k"]
+    weight: Float[Tensor, " k"]
 
 
-def _updates(view: View, target: Target) -> tuple[Tensor, tuple[ClientId, ...]]:
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The second moment C = A'A / m of gradients A [m, d] by the eigenvalues [m] of AA' / m, so
+    that (C + r)^-1 costs two products for any r.
+
+    >>> told = Spectrum.of(torch.eye(3))
+    >>> told.solve(torch.eye(3)[:1], torch.eye(3)[:1], torch.tensor([1.0]))[0].round(decimals=3)
+    tensor([0.7500], dtype=torch.float64)
+    """
+
+    gradients: Float[Tensor, "m d"]
+    values: Float[Tensor, " m"]
+    vectors: Float[Tensor, "m m"]
+
+    @classmethod
+    def of(cls, gradients: Float[Tensor, "m d"]) -> Spectrum:
+        """One decomposition."""
+        K = (gradients @ gradients.T).double() / len(gradients)
+        values, vectors = torch.linalg.eigh(K)
+        return cls(gradients, values.clamp(min=0), vectors)
+
+    @property
+    def trace(self) -> float:
+        """The trace of C."""
+        return max(float(self.values.sum()), 1e-30)
+
+    def solve(
+        self, G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], r: Float[Tensor, " k"]
+    ) -> Float[Tensor, "k n"]:
+        """U' (C + r_k)^-1 g for each row u of U, with its own r, and each g; by the Woodbury
+        identity.
+        """
+        m = len(self.gradients)
+        left = (U @ self.gradients.T).double() @ self.vectors
+        right = (G @ self.gradients.T).double() @ self.vectors
+        damped = left / (m * (r.double()[:, None] + self.values))
+        out: Tensor = ((U @ G.T).double() - damped @ right.T) / r.double()[:, None]
+        return out
+
+    def own(self, G: Float[Tensor, "n d"], r: Float[Tensor, " k"]) -> Float[Tensor, "k n"]:
+        """The power g' (C + r_k)^-1 g for each r and each g."""
+        m = len(self.gradients)
+        right = ((G @ self.gradients.T).double() @ self.vectors).square()
+        shrunk = 1 / (m * (r.double()[:, None] + self.values))
+        out: Tensor = (G.square().sum(dim=1).double() - shrunk @ right.T) / r.double()[:, None]
+        return out.clamp(min=0)
+
+
+def whitened(
+    G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], C: Spectrum, seen: _Seen, ridge: float
+) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
+    """Numerators and powers of the matched filter for one round's minus updates U."""
+    power, d = U.square().sum(dim=1).double(), U.shape[1]
+    noise = seen.noise.double().square()
+    clean = (power.mean() - d * noise).clamp(min=0)
+    spread = torch.maximum(clean, 1e-3 * power.mean()).clamp(min=1e-30) / C.trace
+    r = torch.clamp(noise / spread, min=ridge * C.trace / len(C.values) + 1e-30)
+    w = seen.weight.double()
+    cross = (w / spread)[:, None] * C.solve(G, U, r)
+    return cross.float(), ((w.square() / spread)[:, None] * C.own(G, r)).float()
+
+
+def _seen(view: View, target: Target, forward: Forward) -> _Seen:
+    rate = forward.rate(view.plan.number)
     if target == "sum":
-        return summed(view).mean()[None], (-1,)
-    rows = view.rows
-    return rows.values, rows.ids if rows.ids is not None else tuple(range(rows.n))
+        total = summed(view)
+        n = max(total.count, 1)
+        released = forward.central_noise if "delta" not in view.opened else 0.0
+        noise = (forward.local_noise**2 / n + released**2) ** 0.5
+        return _Seen(total.mean()[None], ((-1,),), torch.tensor([noise]), torch.tensor([rate / n]))
+    rows = readable(view)
+    shown = replace(view, opened={**view.opened, "delta": rows})
+    whose = contributors(shown) if rows.ids is not None or told_apart(shown) else None
+    among = torch.tensor([1.0] * rows.n if whose is None else [max(1, len(c)) for c in whose])
+    return _Seen(rows.values, whose, forward.local_noise / among.sqrt(), rate / among)

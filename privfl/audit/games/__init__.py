@@ -3,6 +3,6 @@
 from privfl.audit.games.membership import attack_stream
 from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.property import attack_property
-from privfl.audit.games.reconstruction import attack_probe
+from privfl.audit.games.reconstruction import Truth, attack_probe
 
-__all__ = ["AuditNotes", "attack_probe", "attack_property", "attack_stream", "tell"]
+__all__ = ["AuditNotes", "Truth", "attack_probe", "attack_property", "attack_stream", "tell"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from privfl.attacks import (
+    ByRow,
     ClientScores,
     NotApplicable,
     PropertyScores,
@@ -46,16 +47,18 @@ def guarded(
     except Exception as fault:  # one attack that fails must not end an audit, nor look like safety
         words = str(fault).strip() or "no further words"
         return Undone(attack, adversary, f"it failed with {type(fault).__name__}: {words}")
-    values = _numbers(result)
-    broken = 0 if values is None else int((~torch.isfinite(values)).sum())
-    if values is None or not broken:
+    values = torch.cat([torch.zeros(0), *(part.flatten().float() for part in _numbers(result))])
+    broken = int((~torch.isfinite(values)).sum())
+    if not broken:
         return result
     return Undone(
-        attack, adversary, f"{broken:,} of the {values.numel():,} numbers that it answers are none."
+        attack, adversary, f"{broken:,} of the {len(values):,} numbers that it answers are none."
     )
 
 
-def _numbers(result: Result) -> Tensor | None:
+def _numbers(result: Result) -> list[Tensor]:
+    if isinstance(result, ByRow):
+        return [part for _, answer in result.answers for part in _numbers(answer)]
     if isinstance(result, Scores | ClientScores | PropertyScores):
-        return result.scores
-    return result.samples if isinstance(result, Reconstruction) else None
+        return [result.scores]
+    return [result.samples] if isinstance(result, Reconstruction) else []

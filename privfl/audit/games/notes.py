@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from privfl.attacks import Inference, Knowledge, NotApplicable, Result
+from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Targeted
 from privfl.audit import score
 from privfl.audit.findings import Finding
 from privfl.audit.games.guarded import Undone, guarded
@@ -50,9 +50,13 @@ def attacked(
     views: list[View] | str,
     knows: Knowledge,
     metric: str,
+    *,
+    rows: int = 0,
 ) -> tuple[Result, Finding]:
     """What an attack made of an adversary's views (or of the reason why it has none), and a finding
     that waits for its value; where the attack does not apply the finding is noted with the reason.
+    With ``rows``, an attack on single updates is run on so many rows of the first view, each by
+    itself.
     """
     began = time.perf_counter()
     name = name_of(attack)
@@ -63,7 +67,7 @@ def attacked(
         result = (
             replace(notes.told[seen], adversary=adversary)
             if seen in notes.told
-            else guarded(lambda: attack.run(views, knows), name, adversary, notes.deadline)
+            else guarded(lambda: _run(attack, views, knows, rows), name, adversary, notes.deadline)
         )
         if not isinstance(result, NotApplicable):  # whose reason names its adversary
             notes.told[seen] = result
@@ -77,18 +81,32 @@ def attacked(
         seconds=time.perf_counter() - began,
     )
     if isinstance(result, NotApplicable):
-        undone = result.reason if isinstance(result, Undone) else ""
         absent = isinstance(views, str)  # there is no such party, and so no view of its own
+        theorem = result.reason if absent else result.theorem
         notes.findings.append(
             replace(
                 finding,
                 reason=result.reason,
-                undone=undone,
-                verdict="not applicable" if absent else "not found",
-                theorem=result.reason if absent else "",
+                undone=result.reason if isinstance(result, Undone) else "",
+                verdict="not applicable" if theorem else "not found",
+                theorem=theorem,
             )
         )
     return result, finding
+
+
+def judged(finding: Finding) -> Finding:
+    """The finding with its verdict: "leaks" where its interval lies above the baseline."""
+    value, blind = finding.value, finding.baseline
+    if finding.verdict or value is None or blind is None:
+        return finding
+    return replace(finding, verdict="leaks" if value.low > blind.value else "not found")
+
+
+def _run(attack: Inference, views: list[View], knows: Knowledge, rows: int) -> Result:
+    if rows and isinstance(attack, Targeted) and not attack.takes_sum:
+        return attack.run_rows(views[0], knows, most=rows)
+    return attack.run(views, knows)
 
 
 def _eyes(views: list[View]) -> bytes:

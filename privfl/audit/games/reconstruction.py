@@ -5,12 +5,15 @@ features.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from privfl.attacks import (
+    ByRow,
     Counts,
     Forward,
     Inference,
@@ -18,12 +21,55 @@ from privfl.attacks import (
     LabelCounts,
     NotApplicable,
     Reconstruction,
+    Result,
 )
 from privfl.audit import score
-from privfl.audit.games.notes import AuditNotes, attacked, name_of, tell
-from privfl.audit.rehearsal import views_of
+from privfl.audit.findings import Finding
+from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
+from privfl.audit.intervals import Floats, clustered_mean
+from privfl.audit.rehearsal import Ground, views_of
 from privfl.core import ClientId, Dataset
 from privfl.federation import Run
+
+RECOGNISED = 20.0
+"""PSNR in dB above which a picture counts as recognised, by convention."""
+ROWS = 60
+"""So many rows of a view are attacked at most, spread evenly over it."""
+PERMUTED = 1000
+"""Deals of claims to rows in a permutation test."""
+DECOYS = 20
+"""So many sets of decoys are held against each claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What clients held in the probed round, and as many other samples of theirs that they did not
+    hold (``decoys``), which say what a guess at such a client is worth.
+    """
+
+    held: Mapping[ClientId, Tensor]
+    data: Dataset
+    ground: Ground
+
+    def of(self, clients: Sequence[ClientId]) -> Dataset:
+        """All samples that were really held."""
+        return self.data.take(torch.cat([self.held[client] for client in clients]))
+
+    def decoys(self, clients: Sequence[ClientId], draw: int = 0) -> Dataset:
+        """For each client as many of its own candidates that were not; auxiliary samples where it
+        has too few. Each ``draw`` takes others.
+        """
+        pool, held = self.ground.pool, self.ground.auxiliary
+        x: list[Tensor] = []
+        y: list[Tensor] = []
+        for client in clients:
+            want = len(self.held[client])
+            at = ((self.ground.owner == client) & ~self.ground.inside).nonzero().squeeze(1)
+            at = at[draw * want :][:want]
+            more = (draw * want + torch.arange(want - len(at)) + int(client)) % held.n
+            x.append(torch.cat([pool.x[at], held.x[more]]))
+            y.append(torch.cat([pool.y[at], held.y[more]]))
+        return Dataset(torch.cat(x), torch.cat(y), pool.classes)
 
 
 def attack_probe(
@@ -33,12 +79,16 @@ def attack_probe(
     adversaries: Sequence[str],
     attacks: Sequence[Inference],
     knows: Knowledge,
-    data: Dataset,
-    held: Mapping[ClientId, Tensor],
+    truth: Truth,
     progress: Callable[[str], None] | None,
 ) -> None:
     """How many labels are right, and how close pictures come, from one round in which each client
-    held the samples ``held``; beside what somebody guesses who saw nothing.
+    held few samples; beside what somebody guesses who saw nothing, and beside the same claims held
+    against other samples of the same clients.
+
+    An attack on single updates is run on every row of the view, and each row scored against the
+    clients in it. Label counts of a row are held against the labels of other rows too, which says
+    what they tell of this one.
     """
     forward = knows.forward
     for adversary in adversaries:
@@ -46,57 +96,183 @@ def attack_probe(
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
             metric = "share of labels" if isinstance(attack, LabelCounts) else "PSNR, dB"
-            result, finding = attacked(notes, layer, adversary, attack, views, knows, metric)
+            result, finding = attacked(
+                notes, layer, adversary, attack, views, knows, metric, rows=ROWS
+            )
             if isinstance(result, NotApplicable) or isinstance(views, str) or forward is None:
                 continue
-            rows = None if attack.takes_sum else views[0].rows.ids
-            clients = (
-                tuple(run.transcript(views[0].plan.number).clients_seen())
-                if rows is None
-                else rows[:1]
+            everybody = tuple(run.transcript(views[0].plan.number).clients_seen())
+            answers = result.answers if isinstance(result, ByRow) else ((everybody, result),)
+            finding = replace(finding, effort=f"{len(answers)} rows attacked")
+            if isinstance(attack, LabelCounts):
+                _labels(notes, finding, answers, everybody, truth, knows)
+            else:
+                _pictures(notes, finding, answers, everybody, truth, knows, forward)
+
+
+Answers = Sequence[tuple[tuple[ClientId, ...], Result]]
+
+
+def _grouped(
+    answers: Answers, everybody: tuple[ClientId, ...]
+) -> dict[tuple[ClientId, ...], list[Result]]:
+    """Answers by the clients who may be in the row: rows that nobody can tell apart go together."""
+    groups: dict[tuple[ClientId, ...], list[Result]] = {}
+    for clients, answer in answers:
+        there = tuple(client for client in clients if client in everybody)
+        if there:
+            groups.setdefault(there, []).append(answer)
+    return groups
+
+
+def _labels(
+    notes: AuditNotes,
+    finding: Finding,
+    answers: Answers,
+    everybody: tuple[ClientId, ...],
+    truth: Truth,
+    knows: Knowledge,
+) -> None:
+    classes = truth.data.classes
+    share = torch.ones(classes) / classes
+    if knows.auxiliary is not None:
+        share = torch.bincount(knows.auxiliary.y, minlength=classes) / knows.auxiliary.n
+    counts: list[Tensor] = []
+    there: list[Tensor] = []
+    for clients, told in _grouped(answers, everybody).items():
+        true = truth.of(clients)
+        counted = [answer.counts.float() for answer in told if isinstance(answer, Counts)]
+        counts.append(torch.stack(counted).sum(dim=0) if counted else share * true.n)
+        there.append(torch.bincount(true.y, minlength=classes).float())
+    size = torch.stack(there).sum(dim=1).tolist()
+    table = np.array([[_overlap(guess, labels) for labels in there] for guess in counts])
+    weights = np.array(size, dtype=np.float64)
+    right, blind = table.diagonal(), np.array([_overlap(share, labels) for labels in there])
+    value, prior = (_share(part, weights, knows.seed) for part in (right, blind))
+    gap = _above_others(table, weights, knows.seed)
+    control = score.Figure(value.value - gap.value)
+    clear = gap.low > 0 if len(size) > 1 else value.low > prior.value
+    notes.findings.append(
+        replace(
+            finding,
+            value=value,
+            baseline=score.Figure(prior.value),
+            control=control,
+            rates={"gap to other rows": gap} if len(size) > 1 else {},
+            units=int(sum(size)),
+            clusters=len(size),
+            verdict="leaks" if clear else "not found",
+        )
+    )
+
+
+def _above_others(table: Floats, weights: Floats, seed: int) -> score.Figure:
+    """By how much more claims have right of their own rows than of rows dealt to them at random;
+    the interval holds zero where a permutation test at 5 % lets it stand.
+    """
+    rng, k = np.random.default_rng(seed), len(table)
+    share = weights / weights.sum()
+    own = float(share @ table.diagonal())
+    dealt = np.array([share @ table[rng.permutation(k), np.arange(k)] for _ in range(PERMUTED)])
+    gap, reach = own - float(dealt.mean()), 1.96 * float(dealt.std())
+    return score.Figure(gap, gap - reach, gap + reach)
+
+
+def _overlap(guess: Tensor, labels: Tensor) -> float:
+    """The share of a row's labels that a guess at their histogram has right, at the row's size."""
+    n = float(labels.sum())
+    scaled = guess * (n / max(float(guess.sum()), 1e-12))
+    return float(torch.minimum(scaled, labels).sum()) / n
+
+
+def _share(values: Floats, weights: Floats, seed: int) -> score.Figure:
+    """A share of labels with rows as clusters; of one row alone, labels count as independent."""
+    told = clustered_mean(values, weights, seed=seed)
+    if len(values) > 1:
+        return score.Figure(told.value, max(0.0, told.low), min(1.0, told.high))
+    return score.proportion(round(told.value * float(weights[0])), int(weights[0]))
+
+
+def _pictures(
+    notes: AuditNotes,
+    finding: Finding,
+    answers: Answers,
+    everybody: tuple[ClientId, ...],
+    truth: Truth,
+    knows: Knowledge,
+    forward: Forward,
+) -> None:
+    shown: list[score.Pictures] = []
+    blind: list[score.Pictures] = []
+    chances: list[Tensor] = []
+    home: list[int] = []
+    for number, (clients, group) in enumerate(_grouped(answers, everybody).items()):
+        true = truth.of(clients)
+        held = knows.auxiliary.x if knows.auxiliary is not None else true.x
+        guess = _unit(held.mean(dim=0, keepdim=True), forward)
+        found = [answer.samples for answer in group if isinstance(answer, Reconstruction)]
+        claimed = _unit(torch.cat(found), forward) if found else guess
+        shown.append(score.pictures(claimed, _unit(true.x, forward)))
+        blind.append(score.prior(guess, _unit(true.x, forward)))
+        chances.append(
+            torch.stack(
+                [
+                    score.pictures(claimed, _unit(truth.decoys(clients, draw).x, forward)).psnr
+                    for draw in range(DECOYS)
+                ]
             )
-            true = data.take(torch.cat([held[client] for client in clients]))
-            if isinstance(result, Counts):
-                right = torch.minimum(
-                    result.counts, torch.bincount(true.y, minlength=data.classes)
-                ).sum()
-                blind = (
-                    torch.bincount(knows.auxiliary.y, minlength=data.classes)
-                    if knows.auxiliary is not None
-                    else right
-                )
-                guess = (
-                    torch.minimum(
-                        blind / blind.sum() * true.n, torch.bincount(true.y, minlength=data.classes)
-                    ).sum()
-                    / true.n
-                )
-                value = score.proportion(int(right), true.n)
-                notes.findings.append(
-                    replace(finding, value=value, baseline=score.Figure(float(guess)))
-                )
-            elif isinstance(result, Reconstruction):
-                found, original = _unit(result.samples, forward), _unit(true.x, forward)
-                told = score.pictures(found, original)
-                blind_guess = (
-                    score.prior(_unit(knows.auxiliary.x, forward), original)
-                    if knows.auxiliary is not None
-                    else told
-                )
-                more = (
-                    f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f};"
-                    f" over 20 dB {told.over_20}"
-                )
-                notes.galleries[layer, adversary, finding.attack] = told
-                value = score.Figure(float(told.psnr.mean()))
-                notes.findings.append(
-                    replace(
-                        finding,
-                        value=value,
-                        baseline=score.Figure(float(blind_guess.psnr.mean())),
-                        more=more,
-                    )
-                )
+        )
+        one = len(answers) == 1  # of a sum each client's samples are a cluster
+        home += [
+            who if one else number
+            for who, client in enumerate(clients)
+            for _ in truth.held[client].tolist()
+        ]
+    told, prior = score.joined(shown), score.joined(blind)
+    decoy = torch.cat(chances, dim=1)
+    at = torch.tensor(home)
+    value, baseline, control, gap = (
+        _by_cluster(values, at, knows.seed)
+        for values in (told.psnr, prior.psnr, decoy.mean(dim=0), told.psnr - decoy.mean(dim=0))
+    )
+    sharp, chance = (int((psnr > RECOGNISED).sum()) for psnr in (told.psnr, decoy))
+    n, m = len(told.psnr), decoy.numel()
+    luck = fisher_exact([[sharp, n - sharp], [chance, m - chance]], alternative="greater")[1]
+    leaks = gap.low > 0 or float(luck) < 0.025
+    recognised = score.proportion(sharp, n)
+    more = (
+        f"best {float(told.psnr.max()):.1f} dB; SSIM {float(told.ssim.mean()):.3f}; over"
+        f" {RECOGNISED:.0f} dB {recognised}"
+    )
+    notes.galleries[finding.layer, finding.adversary, finding.attack] = told
+    notes.findings.append(
+        judged(
+            replace(
+                finding,
+                value=value,
+                baseline=score.Figure(baseline.value),
+                control=control,
+                rates={
+                    "recognised": recognised,
+                    "recognised, decoys": score.proportion(chance, m),
+                    "best": score.Figure(float(told.psnr.max())),
+                    "gap to decoys": gap,
+                },
+                units=n,
+                clusters=len(set(home)),
+                more=more,
+                verdict="leaks" if leaks else "not found",
+            )
+        )
+    )
+
+
+def _by_cluster(values: Tensor, at: Tensor, seed: int) -> score.Figure:
+    """The mean over samples, with the samples of a cluster drawn together."""
+    _, place = torch.unique(at, return_inverse=True)
+    count = torch.bincount(place).double()
+    mean = torch.zeros(len(count), dtype=torch.float64).index_add(0, place, values.double()) / count
+    return clustered_mean(mean.numpy(), count.numpy(), seed=seed)
 
 
 def _unit(x: Tensor, forward: Forward) -> Tensor:

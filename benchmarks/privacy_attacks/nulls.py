@@ -1,0 +1,159 @@
+"""Whether intervals hold the truth where there is nothing to find: what was never trained on is
+claimed to have been, and nobody mirrors anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from benchmarks.harness import Row, gain
+from privfl import Federation
+from privfl.attacks import (
+    Forward,
+    GradientInversion,
+    Knowledge,
+    LabelCounts,
+    LinearLeakage,
+    LossThreshold,
+    PropertyInference,
+    UpdateMembership,
+)
+from privfl.audit import Shadows
+from privfl.audit.games import (
+    AuditNotes,
+    Truth,
+    attack_probe,
+    attack_property,
+    attack_stream,
+)
+from privfl.audit.intervals import Figure
+from privfl.audit.rehearsal import Ground, rehearse
+from privfl.config import AuditConfig
+from privfl.core import Dataset
+from privfl.data import load
+from privfl.models import initialised, mlp
+from privfl.training import LocalSGD
+
+CLIENTS, EACH = 12, 8
+MEMBERSHIP = (
+    LossThreshold(),
+    UpdateMembership(statistic="cosine"),
+    UpdateMembership(),
+    UpdateMembership(target="sum"),
+)
+PROPERTY = (PropertyInference(shadows=12), PropertyInference(shadows=12, target="sum"))
+PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))
+
+
+def federation(seed: int, alpha: float | None = None) -> tuple[Federation, Ground, Knowledge]:
+    """A small federation whose clients train on samples that nobody is asked about: of each client
+    as many others are claimed to be members, and as many are not.
+
+    With ``alpha`` clients differ in their labels as under a Dirichlet partition.
+    """
+    split = load("digits")
+    data, rng = split.train, torch.Generator().manual_seed(seed)
+    order = torch.randperm(data.n, generator=rng)
+    if alpha is not None:  # each client draws its labels from its own shares of the classes
+        shares = torch.distributions.Dirichlet(torch.full((10,), alpha))
+        torch.manual_seed(seed)
+        left = {c: order[data.y[order] == c].tolist() for c in range(10)}
+        taken: list[int] = []
+        for _ in range(CLIENTS):
+            wanted = torch.multinomial(shares.sample(), 3 * EACH, replacement=True)
+            for c in wanted.tolist():
+                pick = left[c] or max(left.values(), key=len)
+                taken.append(pick.pop())
+            tail = torch.tensor(taken[-3 * EACH :])
+            taken[-3 * EACH :] = tail[torch.randperm(3 * EACH, generator=rng)].tolist()
+        rest = [i for part in left.values() for i in part]
+        order = torch.tensor(taken + rest)
+    each = order[: 3 * CLIENTS * EACH].view(CLIENTS, 3, EACH)
+    trained = {k: each[k, 0] for k in range(CLIENTS)}
+    inside = each[:, 1].reshape(-1)
+    outside = each[:, 2].reshape(-1)
+    whose = torch.arange(CLIENTS).repeat_interleave(EACH)
+    auxiliary = data.take(order[3 * CLIENTS * EACH :][:200])
+    ground = Ground(
+        {k: each[k, 1] for k in range(CLIENTS)},
+        torch.arange(2 * len(inside)) < len(inside),
+        torch.cat([whose, whose]),
+        data.take(torch.cat([inside, outside])),
+        auxiliary,
+    )
+    net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(16,))
+    training = LocalSGD(lr=0.3)
+    small = Federation(
+        net,
+        [Dataset(data.x, data.y, 10)] * CLIENTS,
+        split.test.take(range(50)),
+        rounds=2,
+        training=training,
+        executor="stacked",
+        audit=AuditConfig(keep="all"),
+        seed=seed,
+    )
+    scenario = replace(
+        small.scenario,
+        workload=replace(small.scenario.workload, data=data),
+        clients=trained,
+    )
+    forward = scenario.facts["forward"]
+    knows = Knowledge(
+        forward=forward if isinstance(forward, Forward) else None,
+        auxiliary=auxiliary,
+        trainer=Shadows(net, training),
+        seed=seed,
+    )
+    return small.with_scenario(scenario), ground, knows
+
+
+def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dict[str, bool]:
+    """Whether each attack's interval holds what blind guesses score, in one null run."""
+    played, ground, knows = federation(seed, alpha)
+    holds: dict[str, bool] = {}
+    start = played.scenario.workload.model.read()
+    for family in families:
+        notes = AuditNotes([], {}, {})
+        played.scenario.workload.model.write(start)
+        if family == "membership":
+            run = rehearse(played, played.scenario.clients, 2)
+            pool = replace(knows, candidates=ground.pool)
+            attack_stream(notes, "null", run, ["server"], MEMBERSHIP, pool, ground, None)
+        elif family == "property":
+            attack_property(
+                notes, "null", played, ["server"], PROPERTY, knows, ground, seed, share=0.0
+            )
+        else:
+            few = {k: index[:1] for k, index in played.scenario.clients.items()}
+            claimed = {k: index[:1] for k, index in ground.members.items()}
+            run = rehearse(played, few, 1)
+            truth = Truth(claimed, played.scenario.workload.data, ground)
+            attack_probe(notes, "null", run, ["server"], PROBE, knows, truth, None)
+        for one in notes.findings:
+            gap = next((one.rates[name] for name in one.rates if name.startswith("gap")), None)
+            if gap is not None:
+                holds[one.attack] = gap.holds(0.0)
+            elif isinstance(one.value, Figure):
+                holds[one.attack] = one.value.holds(0.5)
+    return holds
+
+
+def nulls(quick: bool) -> Iterable[Row]:
+    """The share of null runs whose nominal 95 % interval holds the null, for every family."""
+    for family, alpha in (
+        ("membership", None),
+        ("membership", 0.1),
+        ("property", None),
+        ("reconstruction", None),
+    ):
+        runs = [found(seed, [family], alpha) for seed in range(20 if quick else 200)]
+        for name in runs[0]:
+            share = sum(run[name] for run in runs) / len(runs)
+            kind = family if alpha is None else f"{family}, labels by Dirichlet {alpha}"
+            case = f"{kind}: {name}, {len(runs)} null runs"
+            yield gain(case, "at least .90", "share of intervals", share, 0.9, 1.0)
+            yield gain(case, "at most .98", "share of intervals", 0.98, share, 1.0)

@@ -1,0 +1,195 @@
+"""How well scores rank members above others: areas, rates and their intervals, where the samples of
+one client hang together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from privfl.audit.intervals import (
+    FEW,
+    Figure,
+    Floats,
+    auc_figure,
+    clustered_mean,
+    multiplicities,
+    proportion,
+    stretched,
+)
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How well scores tell members: AUC, balanced accuracy at the best threshold, true positives at
+    1 % and 0.1 % false ones (NaN under 100 and 1,000 non-members: nothing smaller can be seen), the
+    ROC; over how many samples (``units``) of how many clusters.
+    """
+
+    auc: Figure
+    balanced: float
+    at_hundredth: Figure
+    at_thousandth: Figure
+    false_positives: Float[Tensor, " t"]
+    true_positives: Float[Tensor, " t"]
+    units: int = 0
+    clusters: int = 0
+
+
+def membership(
+    scores: Float[Tensor, " n"],
+    members: Bool[Tensor, " n"],
+    *,
+    clusters: Int[Tensor, " n"] | None = None,
+    seed: int = 0,
+    draws: int = 1000,
+) -> Membership:
+    """Figures of scores against the truth.
+
+    Args:
+        clusters: which samples hang together (those of one client). Members are compared with the
+            others of their own cluster only (clusters weighted as in van Elteren's test, 1960), so
+            that what makes a cluster differ from others decides nothing, and intervals resample
+            clusters. None: samples are independent; where all samples of a cluster have the same
+            truth, reduce it to one number first (`reduced`).
+
+    Raises:
+        ValueError: a score is no number, or there are no members or no others.
+
+    >>> told = membership(torch.tensor([0.9, 0.8, 0.1]), torch.tensor([True, True, False]))
+    >>> told.auc.value, str(told.at_hundredth)
+    (1.0, 'too few samples')
+    """
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are no numbers.")
+    if not bool(members.any()) or bool(members.all()):
+        raise ValueError(
+            f"{int(members.sum())} of {len(members)} are members: nothing is ranked without both."
+        )
+    inside, outside = scores[members].double().numpy(), scores[~members].double().numpy()
+    fpr, tpr = _roc(inside, outside)
+    if clusters is None:
+        auc = auc_figure(_auc(inside, outside), len(inside), len(outside))
+        drawn, k = None, len(scores)
+    else:
+        names, at = torch.unique(clusters, return_inverse=True)
+        ins, outs = at[members].numpy(), at[~members].numpy()
+        k = len(names)
+        auc = _clustered_auc(inside, outside, ins, outs, k, seed, draws)
+        drawn = (multiplicities(k, seed + 1, draws), ins, outs) if k >= FEW else None
+    return Membership(
+        auc=auc,
+        balanced=float(np.max((tpr + 1 - fpr) / 2)),
+        at_hundredth=_at(0.01, inside, outside, drawn),
+        at_thousandth=_at(0.001, inside, outside, drawn),
+        false_positives=torch.from_numpy(np.append(0.0, fpr)).float(),
+        true_positives=torch.from_numpy(np.append(0.0, tpr)).float(),
+        units=len(scores),
+        clusters=k,
+    )
+
+
+def null_membership(
+    scores: Float[Tensor, " n"],
+    members: Bool[Tensor, " n"],
+    *,
+    clusters: Int[Tensor, " n"] | None = None,
+    seed: int = 0,
+) -> Membership:
+    """The control: the same scores against memberships dealt out at random (within each cluster),
+    which must score chance.
+    """
+    rng = torch.Generator().manual_seed(seed + 7919)
+    order = torch.randperm(len(members), generator=rng)
+    if clusters is not None:  # a permutation that keeps to the clusters
+        shuffled = order[clusters[order].argsort(stable=True)]
+        home = clusters.argsort(stable=True)
+        order = torch.empty_like(order).scatter_(0, home, shuffled)
+    return membership(scores, members[order], clusters=clusters, seed=seed)
+
+
+def reduced(
+    scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"], clusters: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
+    """One mean score and one truth for each cluster whose scores all have the same truth: several
+    looks at one client, or at one run, are no several clients.
+
+    >>> looks = torch.tensor([1.0, 3.0, 5.0])
+    >>> reduced(looks, torch.tensor([True, True, False]), torch.tensor([7, 7, 8]))
+    (tensor([2., 5.]), tensor([ True, False]))
+    """
+    names, at = torch.unique(clusters, return_inverse=True)
+    count = torch.bincount(at, minlength=len(names))
+    mean = torch.zeros(len(names), dtype=scores.dtype).index_add(0, at, scores) / count
+    of = torch.zeros(len(names)).index_add(0, at, truth.float()) / count
+    return mean, of > 0.5
+
+
+def _auc(inside: Floats, outside: Floats) -> float:
+    """The chance that a member scores above a non-member, ties by half."""
+    return float(_wins(inside, np.sort(outside)).mean() / len(outside))
+
+
+def _wins(inside: Floats, ordered: Floats) -> Floats:
+    """How many of the ordered non-members each member beats, ties by half."""
+    below = np.searchsorted(ordered, inside, side="left")
+    upto = np.searchsorted(ordered, inside, side="right")
+    wins: Floats = (below + upto) / 2
+    return wins
+
+
+def _roc(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    tpr = np.searchsorted(np.sort(-inside), -thresholds, side="right") / len(inside)
+    fpr = np.searchsorted(np.sort(-outside), -thresholds, side="right") / len(outside)
+    return fpr, tpr
+
+
+def _clustered_auc(
+    inside: Floats, outside: Floats, ins: Ints, outs: Ints, k: int, seed: int, draws: int
+) -> Figure:
+    m, n = (np.bincount(of, minlength=k).astype(np.float64) for of in (ins, outs))
+    at = ((m > 0) & (n > 0)).nonzero()[0]
+    if not len(at):
+        return Figure(float("nan"))
+    each = np.array([_auc(inside[ins == c], outside[outs == c]) for c in at])
+    found = clustered_mean(each, (m * n / (m + n + 1))[at], seed=seed, draws=draws)
+    alone = auc_figure(found.value, float(m[at].sum()), float(n[at].sum()))
+    low, high = found.low, found.high
+    if high - low < (alone.high - alone.low) / 2:  # clusters that agree, as all do at an AUC of 1
+        low, high = min(low, alone.low), max(high, alone.high)
+    return Figure(found.value, max(0.0, low), min(1.0, high))
+
+
+def _at(
+    rate: float,
+    inside: Floats,
+    outside: Floats,
+    drawn: tuple[Floats, Ints, Ints] | None,
+) -> Figure:
+    """True positives where at most ``rate`` of the others are taken for members; with clusters, the
+    threshold is found anew in each draw.
+    """
+    if len(outside) * rate < 1:
+        return Figure(float("nan"))
+    threshold = np.sort(outside)[::-1][int(rate * len(outside))]
+    alone = proportion(int((inside > threshold).sum()), len(inside))
+    if drawn is None:
+        return alone
+    times, ins, outs = drawn
+    order = np.argsort(-outside, kind="stable")
+    behind = np.cumsum(times[:, outs[order]], axis=1)
+    first = (behind > rate * behind[:, -1:]).argmax(axis=1)
+    weight = times[:, ins]
+    above = inside[None, :] > outside[order][first][:, None]
+    rates = (weight * above).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
+    low, high = stretched(rates, alone.value, times.shape[1])
+    return Figure(alone.value, min(low, alone.low), max(high, alone.high))
