@@ -73,6 +73,15 @@ def figures(finding: Finding) -> dict[str, Figure]:
     return {name: named[name] for name in METRICS[asset] if name in named and _known(named[name])}
 
 
+def unseen(finding: Finding) -> tuple[str, ...]:
+    """The figures that a finding would have, were there samples enough to see them."""
+    return tuple(
+        name
+        for name in METRICS[asset_of(finding)]
+        if name in finding.rates and not _known(finding.rates[name])
+    )
+
+
 def blind(finding: Finding, metric: str) -> float | None:
     """What a figure is for somebody who saw nothing: chance, the prior, or the same claims held
     against samples that the client did not hold.

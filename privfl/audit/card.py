@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from privfl.audit.assets import ASSETS, CHANCE, Asset, asset_of, blind, clears, figures
+from privfl.audit.assets import ASSETS, CHANCE, Asset, asset_of, blind, clears, figures, unseen
 from privfl.audit.claimed import Claimed
 from privfl.audit.equal_eyes import Shared, merged
 from privfl.audit.findings import AuditReport, Finding
@@ -34,7 +34,8 @@ class Line:
 
     ``adversaries`` are those who got exactly this, the fewest parties first; ``threat`` is the
     first one's. ``figures`` and ``blind`` are by the names of `assets.METRICS`, and ``caps`` the
-    most that the claim against this adversary allows of them. ``looks`` is of how many different
+    most that the claim against this adversary allows of them; ``unseen`` are those for which there
+    were too few samples. ``looks`` is of how many different
     findings it is the worst: the verdict is corrected for so many. ``proof`` is the sentence of
     what is not applicable; ``doubts`` say which attacks did not come to an end. ``change`` is what
     to change, and ``elsewhere`` what the audit measured of the same asset under its other layers.
@@ -56,6 +57,7 @@ class Line:
     doubts: tuple[str, ...] = ()
     change: str = ""
     elsewhere: str = ""
+    unseen: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """One row of a table on a terminal."""
@@ -88,10 +90,11 @@ class Line:
     @property
     def evidence(self) -> str:
         """The figures in words, each beside what somebody has who saw nothing."""
-        return "; ".join(
+        told = [
             f"{SAID[name]} {shown(name, figure)}{_beside_blind(name, self.blind.get(name))}"
             for name, figure in self.figures.items()
-        )
+        ]
+        return "; ".join([*told, *(f"{SAID[name]}: too few samples" for name in self.unseen)])
 
     @property
     def claimed(self) -> str:
@@ -189,6 +192,7 @@ def _line(report: AuditReport, layer: str, asset: Asset) -> Line:
         len(measured),
         doubts=doubts,
         change=remedy(asset, adversaries[0], threat, claim is not None) if found else "",
+        unseen=unseen(finding),
     )
 
 

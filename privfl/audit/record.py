@@ -187,6 +187,7 @@ def _line(line: Line) -> dict[str, Any]:
         "doubts": list(line.doubts),
         "change": line.change,
         "elsewhere": line.elsewhere,
+        "unseen": list(line.unseen),
     }
 
 

@@ -201,6 +201,7 @@ def test_the_record_keeps_its_schema(tmp_path):
         "doubts",
         "change",
         "elsewhere",
+        "unseen",
     }
     assert told["findings"][0]["figures"] == {"auc": {"value": 0.6, "low": 0.55, "high": 0.65}}
 
