@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from privfl.core import ConfigError, in_words, unknown, wrong_value
 
@@ -51,6 +58,9 @@ class DataConfig(_Strict):
     """Which data, among how many clients, split how; other keys go to the loader. ``clients`` None:
     20, or all natural ones.
 
+    A ``client_column`` among them deals the data out by its values, unless ``partition`` says
+    otherwise.
+
     ``root`` is how many training samples the server keeps clean for itself, out of everybody's
     data, for defences that need some.
     """
@@ -60,6 +70,13 @@ class DataConfig(_Strict):
     clients: Annotated[int, Field(ge=1)] | None = None
     partition: Part = {"name": "dirichlet", "alpha": 1.0}
     root: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_clients(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("client_column") is not None:
+            return {"partition": {"name": "natural"}, **given}
+        return given
 
     @property
     def options(self) -> dict[str, Any]:
@@ -144,8 +161,8 @@ class Config(_Strict):
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
-    ``noise_seed`` repeats the noise on aggregates, and voids its guarantee; noise that clients draw
-    (DP-SGD, shares) never repeats, and the two together are refused.
+    ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
+    DP-SGD never repeats, and the two together are refused.
     """
 
     data: DataConfig = DataConfig()

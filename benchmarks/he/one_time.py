@@ -4,17 +4,21 @@ random sums.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, cost, gain, say
+from benchmarks.harness import KEPT, Row, cost, gain, say
 from privfl.core import (
     Bounded,
     Faults,
@@ -49,63 +53,100 @@ class Played:
         return self.client + self.server + self.helpers
 
 
-def rounds(channel: Any, n: int, repeats: int) -> Played:
-    """The cheapest of some rounds of a million values, with the channel's defaults."""
-    everybody: Enrolled[Any] = Enrolled.fresh(channel, range(n))
-    members = everybody.members
-    drive_all({who: member.set_up() for who, member in members.items()})
-    row = torch.rand(D, generator=torch.Generator().manual_seed(0)) - 0.5
-    row = 0.9 * row / row.norm()
-    played = []
-    for number in range(repeats):
-        plan = RoundPlan(number, tuple(range(n)), D, l2=1.0, session=b"benchmark")
+class Rounds:
+    """The members of a channel for ``n`` clients, set up, and the cheapest of the rounds of a
+    million values that they played.
+    """
+
+    def __init__(self, channel: Any, n: int) -> None:
+        self.channel, self.n, self.number = channel, n, 0
+        self.everybody: Enrolled[Any] = Enrolled.fresh(channel, range(n))
+        drive_all({who: member.set_up() for who, member in self.everybody.members.items()})
+        row = torch.rand(D, generator=torch.Generator().manual_seed(0)) - 0.5
+        self.row = 0.9 * row / row.norm()
+        self.best: Played | None = None
+
+    def play(self) -> None:
+        """One round."""
+        plan = RoundPlan(self.number, tuple(range(self.n)), D, l2=1.0, session=b"benchmark")
+        self.number += 1
+        everybody = self.everybody
         others: dict[PartyId, Party] = {
-            client_party(i): everybody.clients[i].enter(plan, Bounded(i, row, 1.0))
-            for i in range(n)
+            client_party(i): everybody.clients[i].enter(plan, Bounded(i, self.row, 1.0))
+            for i in range(self.n)
         }
         others |= {who: member.enter(plan) for who, member in everybody.helpers.items()}
         outcome = drive(everybody.server.enter(plan), others)
         if outcome.opened is None:
             raise RuntimeError(f"a round of the benchmark opened nothing: {outcome.aborts}")
         clients = sum(s for who, s in outcome.seconds.items() if client_of(who) is not None)
-        helpers = sum(outcome.seconds.get(who, 0.0) for who in channel.helpers)
-        played.append(
-            Played(clients, outcome.seconds["server"], helpers, outcome.bytes_sent(client_party(0)))
+        helpers = sum(outcome.seconds.get(who, 0.0) for who in self.channel.helpers)
+        played = Played(
+            clients, outcome.seconds["server"], helpers, outcome.bytes_sent(client_party(0))
         )
-    return min(played, key=lambda one: one.total)
+        if self.best is None or played.total < self.best.total:
+            self.best = played
+
+
+CHANNELS: dict[str, Any] = {
+    "one_time_rlwe": OneTimeRLWE(),
+    "secagg, active": SecAgg(mode="active"),
+    "secagg": SecAgg(),
+    "mp_rlwe": MultiPartyRLWE(),
+}
+
+
+def cheapest(n: int, repeats: int) -> dict[str, Played]:
+    """The cheapest round of every channel, played in turn, so that a busy machine is as unfair to
+    one as to the other.
+
+    Not mp_rlwe at 100: 1.6 GB of ciphertexts, and no more than at 10 is to be learnt from it.
+    """
+    sides = {name: Rounds(c, n) for name, c in CHANNELS.items() if n <= 10 or name != "mp_rlwe"}
+    for _ in range(repeats):
+        for side in sides.values():
+            side.play()
+    return {name: side.best for name, side in sides.items() if side.best is not None}
+
+
+def kept(n: int, repeats: int) -> dict[str, Played]:
+    """`cheapest` in a process that keeps its memory, as a client's does, which holds one message: a
+    process with a hundred clients in it gives their messages back to the system after every round,
+    and pays for the pages again.
+    """
+    command = [sys.executable, "-m", "benchmarks.he.one_time", str(n), str(repeats)]
+    done = subprocess.run(
+        command, env={**os.environ, **KEPT}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return {name: Played(**one) for name, one in json.loads(done.stdout).items()}
+
+
+def told(n: int, found: dict[str, Played], how: str = "") -> None:
+    for name, one in found.items():
+        say(
+            f"{name}, {n} clients{how}: clients {one.client:.3f} s, server {one.server:.3f} s,"
+            f" helpers {one.helpers:.3f} s, in all {one.total:.3f}; {one.up / D:.2f} bytes a value"
+            " up"
+        )
 
 
 def one_time_rlwe(quick: bool) -> Iterator[Row]:
     """Whole rounds of a million values, CPU seconds of all roles and bytes up."""
-    repeats = 1 if quick else 3
-    found: dict[tuple[str, int], Played] = {}
-    cases = {
-        "one_time_rlwe": OneTimeRLWE(),
-        "secagg, active": SecAgg(mode="active"),
-        "secagg": SecAgg(),
-        "mp_rlwe": MultiPartyRLWE(),
-    }
-    for n in (10, 100):
-        for name, channel in cases.items():
-            if n == 100 and name == "mp_rlwe":
-                continue  # 1.6 GB of ciphertexts, and no more than at 10 is to be learnt from it
-            one = found[name, n] = rounds(channel, n, repeats)
-            say(
-                f"{name}, {n} clients: clients {one.client:.2f} s, server {one.server:.2f} s,"
-                f" helpers {one.helpers:.2f} s, {one.up / D:.2f} bytes a value up"
-            )
-    ours = found["one_time_rlwe", 10]
-    against = found["mp_rlwe", 10]
-    case = "one-time-rlwe"
+    repeats = 2 if quick else 5
+    few, many, fresh = kept(10, repeats), kept(100, repeats), cheapest(100, repeats)
+    told(10, few)
+    told(100, many)
+    told(100, fresh, ", fresh memory")
+    ours, against, case = few["one_time_rlwe"], few["mp_rlwe"], "one-time-rlwe"
     yield cost(case, "mp_rlwe", "round of 10, CPU s", ours.total, against.total, 4)
     yield cost(case, "mp_rlwe", "bytes up", ours.up, against.up, 4)
     yield cost(case, "3.1 B a value and 26 kB", "bytes up", ours.up, 3.1 * D + 26_000, 1)
-    big = found["one_time_rlwe", 100]
     for name in ("secagg, active", "secagg"):
-        few, many = found[name, 10], found[name, 100]
-        yield cost(case, name, "round of 10, CPU s", ours.total, few.total)
-        yield cost(case, name, "round of 100, CPU s", big.total, many.total, 1)
-        yield cost(case, name, "bytes up, 100 clients", big.up, many.up)
+        yield cost(case, name, "round of 10, CPU s", ours.total, few[name].total)
+        for what, sides in (("", many), (" in fresh memory", fresh)):
+            big, peer = sides["one_time_rlwe"], sides[name]
+            yield cost(case, name, f"round of 100{what}, CPU s", big.total, peer.total, 1)
+        yield cost(case, name, "bytes up, 100 clients", many["one_time_rlwe"].up, many[name].up)
     held = {n: server_memory(n) for n in (10, 100)}
     what = "server's memory at 100, MB"
     yield cost(case, "10 of a cohort of 100", what, held[100], held[10], 0.95)
@@ -204,3 +245,9 @@ def one_time_sums(quick: bool) -> Iterator[Row]:
         say(said)
     exact = float(count - len(wrong))
     yield gain("one-time-rlwe", "all", "random sums that are exact", exact, float(count), 1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cheapest_rounds = cheapest(*map(int, sys.argv[1:]))
+    print(json.dumps({name: asdict(one) for name, one in cheapest_rounds.items()}))

@@ -16,6 +16,7 @@ from privfl.assembly.data import data_set, deal, of_users, taken_from
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
+    refuse_fitted,
     refuse_idle_noise_seed,
     refuse_in_the_wrong_place,
     refuse_other_unit,
@@ -118,7 +119,7 @@ def _scenario(config: Config) -> Scenario:
     noised = ring_noise or mechanism is not None
     trained = _secretly(config.training) if config.threat.sampling == "secret" else config.training
     method = training(_uniform(trained) if noised else trained)
-    refuse_idle_noise_seed(config, method, ring_noise)
+    refuse_idle_noise_seed(config, method)
     bound_part = dict(config.bound)
     bounds = part_bounds(bound_part.pop("parts", {}), config.training["name"])
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
@@ -129,6 +130,7 @@ def _scenario(config: Config) -> Scenario:
     refuse_device(config.device)
     refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
     split = data_set(config)
+    refuse_fitted(split, noised=noised or is_private(method.gradient))
     clients, root = deal(config, split, seeds)
     users = None if config.users is None else UserBounds(**config.users.model_dump())
     kept: dict[str, str] = {}
@@ -243,8 +245,10 @@ def _with_noise(channel: Channel[Any], noise: RingNoise, config: Config) -> Chan
             f"mechanism '{config.mechanism['name']}' is noise on the integers of a summing channel,"
             f" and channel '{config.channel['name']}' takes none: use {' or '.join(able)}."
         )
-    field = {channel.kind.noise_field: noise}
-    noised: Channel[Any] = dataclasses.replace(channel, **field)  # type: ignore[type-var]
+    fields: dict[str, Any] = {channel.kind.noise_field: noise}
+    if config.noise_seed is not None:
+        fields[channel.kind.source_field] = SeededNoise(config.noise_seed)
+    noised: Channel[Any] = dataclasses.replace(channel, **fields)  # type: ignore[type-var]
     return noised
 
 

@@ -10,27 +10,32 @@ from torch import Tensor
 from privfl import catalog
 from privfl.config import Config, DataConfig
 from privfl.core import ClientId, ConfigError, Dataset, Seeds, UserBounds, unknown
-from privfl.data import DATASETS, Split, load, within_bounds
+from privfl.data import DATASETS, Split, load, split_of, within_bounds
 
 DEFAULT_CLIENTS = 20
 
 
 def data_set(config: Config) -> Split:
-    """The data set, with its options: one of privfl's, or a plug-in's.
+    """The data set, with its options: one of privfl's, a file of somebody's own, a plug-in's, or
+    what a function ``module:load`` returns.
 
     Raises:
-        ConfigError: a key that the data set has not.
+        ConfigError: a key that the data set has not; a function that gives no data.
     """
     name, options = config.data.name, config.data.options
+    if name in catalog.DATA_FILES.built_in:
+        part = {"name": name, **options}
+        own: Split = catalog.build("data set", catalog.DATA_FILES, part)(None)
+        return own
     if name in DATASETS or name not in catalog.DATASETS:
-        own = catalog.fields_of(DATASETS[name], ())[0] if name in DATASETS else options
+        known = catalog.fields_of(DATASETS[name], ())[0] if name in DATASETS else options
         for key in options:
-            if key not in own:
-                keys = (*DataConfig.model_fields, *own)
+            if key not in known:
+                keys = (*DataConfig.model_fields, *known)
                 raise ConfigError(f"data set '{name}': {unknown('key', key, keys)}")
         return load(name, **options)
-    split: Split = catalog.build("data set", catalog.DATASETS, {"name": name, **options})(None)
-    return split
+    made = catalog.build("data set", catalog.DATASETS, {"name": name, **options})
+    return split_of(made(None) if callable(made) else made, name)
 
 
 def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:
@@ -79,6 +84,8 @@ def of_users(
 
 def taken_from(split: Split) -> tuple[str, ...]:
     """What the loader took from the training data itself."""
+    if split.fitted is not None:
+        return (f"{', '.join(split.fitted)}, taken from the rows",) if split.fitted else ()
     if split.kind == "text":
         return ("the vocabulary, taken from the text itself",) if split.vocabulary else ()
     if not split.mean:

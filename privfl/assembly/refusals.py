@@ -7,6 +7,7 @@ import torch
 from privfl import catalog
 from privfl.config import Config
 from privfl.core import ConfigError, is_private, unknown
+from privfl.data import Split
 from privfl.training import Method
 
 
@@ -63,20 +64,17 @@ def refuse_in_the_wrong_place(seam: str, name: str) -> None:
         )
 
 
-def refuse_idle_noise_seed(config: Config, method: Method, ring_noise: bool) -> None:
-    """A noise seed has streams for the server's noise alone: it would not repeat the run.
+def refuse_idle_noise_seed(config: Config, method: Method) -> None:
+    """A noise seed has streams for the noise on aggregates and on what is summed, and none for that
+    of training: it would not repeat the run.
 
     Raises:
-        ConfigError: clients draw noise of their own.
+        ConfigError: training draws noise of its own.
     """
-    if config.noise_seed is None:
+    if config.noise_seed is None or not is_private(method.gradient):
         return
-    private = is_private(method.gradient)
-    if not private and not ring_noise:
-        return
-    whose = "DP-SGD" if private else config.mechanism["name"]
     raise ConfigError(
-        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of {whose} is"
+        f"noise_seed={config.noise_seed} repeats the noise on aggregates, and that of DP-SGD is"
         " drawn at the clients from the operating system, whatever the seed: leave noise_seed out."
     )
 
@@ -102,6 +100,20 @@ def refuse_other_unit(config: Config, *, private: bool, noised: bool) -> None:
         raise ConfigError(
             "unit is client, and nothing noises what clients send: set mechanism, or leave unit"
             " out."
+        )
+
+
+def refuse_fitted(split: Split, *, noised: bool) -> None:
+    """Refuse to claim privacy of rows from which something was taken before any noise.
+
+    Raises:
+        ConfigError: it was.
+    """
+    if noised and split.fitted:
+        raise ConfigError(
+            f"data set '{split.name}': {', '.join(split.fitted)} would be taken from clients' rows,"
+            " and no noise counts that: give data.bounds, data.categories and data.classes, which"
+            " are public, or leave such columns out with data.drop."
         )
 
 

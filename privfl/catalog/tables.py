@@ -249,6 +249,8 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
 audit``.
 """
 DATASETS: PluggedTable[Callable[..., Any]] = PluggedTable(data.DATASETS, "privfl.datasets")
+DATA_FILES: PluggedTable[Callable[..., Any]] = PluggedTable(data.FILES, "privfl.data_files")
+"""Somebody's own data, by the format of the file."""
 PARTITIONERS: PluggedTable[Callable[..., Any]] = PluggedTable(
     data.PARTITIONERS, "privfl.partitions"
 )
@@ -292,7 +294,7 @@ SEAMS: Mapping[str, Table] = {
     "attacks": JoinedTable((ATTACKS, INFERENCE)),
     "bounds": BOUNDS,
     "channels": CHANNELS,
-    "datasets": DATASETS,
+    "datasets": JoinedTable((DATASETS, DATA_FILES)),
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,

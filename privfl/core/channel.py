@@ -90,7 +90,8 @@ class ChannelKind:
     ``named``: rows carry client ids. ``groups``: rows are means of groups of clients, so fewer than
     contributions. ``runs``: the rules that its own servers can run on data that nobody reads; the
     constructor takes one as ``rule_field``. ``takes_noise``: whether clients' integers can carry
-    shares of noise; the constructor takes it as ``noise_field``.
+    shares of noise; the constructor takes it as ``noise_field``, and where it comes from as
+    ``source_field``.
 
     >>> ChannelKind("total").runs
     ()
@@ -103,6 +104,7 @@ class ChannelKind:
     takes_noise: bool = False
     rule_field: str = "rule"
     noise_field: str = "noise"
+    source_field: str = "noise_source"
 
 
 def anybody(n: int) -> int:
@@ -120,8 +122,9 @@ class Able:
     alone, because everybody sees whether a round opens. ``groups``: how rows become fewer rows.
     ``hosts`` is the rule that its servers run inside the protocol; ``informed`` whether the
     server's member is told the model before a round (`InformedServer`). ``noise`` accounts for the
-    noise in what it opens. ``sums`` is how many sums one key opens (None: no limit). ``told`` are
-    the parties that learn what an outcome discloses, ``key_holders`` who can decrypt in a cohort.
+    noise in what it opens, and ``seeded`` says that a seed repeats that noise. ``sums`` is how many
+    sums one key opens (None: no limit). ``told`` are the parties that learn what an outcome
+    discloses, ``key_holders`` who can decrypt in a cohort.
     ``approximate``: sums carry noise of the scheme's own, with this standard deviation in one value
     of the weighted sum of a plan's whole cohort. ``rounds_off``: how far a value of the update of a
     client of this weight can be rounded off. ``keyed``: its members use their own keys and the
@@ -138,6 +141,7 @@ class Able:
     groups: Grouping | None = None
     hosts: Rule[Any] | RuleWithMemory[Any, Any] | None = None
     noise: CarriesNoise | None = None
+    seeded: bool = False
     sums: int | None = None
     told: tuple[PartyId, ...] = ("server",)
     key_holders: Callable[[Collection[ClientId]], Collection[PartyId]] | None = None

@@ -43,13 +43,7 @@ class FlatModel:
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
-        for name, layer in module.named_modules():
-            if isinstance(layer, _NormBase) and layer.track_running_stats:
-                raise UnsupportedModel(
-                    f"layer '{name}' is a {type(layer).__name__}: its running statistics are no"
-                    " parameters, so federated averaging loses them, and it mixes the samples of a"
-                    " batch, so per-sample privacy is impossible. Use GroupNorm."
-                )
+        refuse_running_statistics(module)
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise UnsupportedModel("the model has no trainable parameters.")
@@ -88,3 +82,20 @@ class FlatModel:
     def parts(self, vector: Vector) -> dict[str, Tensor]:
         """Views of a flat vector, by parameter name, in the parameters' shapes."""
         return {slot.name: vector[slot.start : slot.stop].view(slot.shape) for slot in self.slots}
+
+
+def refuse_running_statistics(module: nn.Module) -> None:
+    """Refuse layers that train through buffers, by name.
+
+    Raises:
+        UnsupportedModel: there is one.
+
+    >>> refuse_running_statistics(nn.Sequential(nn.Linear(2, 2), nn.GroupNorm(1, 2)))
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _NormBase) and layer.track_running_stats:
+            raise UnsupportedModel(
+                f"layer '{name}' is a {type(layer).__name__}: its running statistics are no"
+                " parameters, so federated averaging loses them, and it mixes the samples of a"
+                " batch, so per-sample privacy is impossible. Use GroupNorm."
+            )

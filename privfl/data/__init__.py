@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,48 @@ from privfl.data.heart_disease import HeartDisease
 from privfl.data.mnist import Mnist
 from privfl.data.nsl_kdd import NslKdd
 from privfl.data.origins import ORIGINS, Origin, Remote
+from privfl.data.own import FILES, Csv, Npz, Parquet
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
+from privfl.data.samples import Samples, dataset_of, split_of, spooled
 from privfl.data.shakespeare import Shakespeare
-from privfl.data.split import Split
+from privfl.data.split import ByClient, Split
 from privfl.data.users import within_bounds
 
 __all__ = [
     "DATASETS",
+    "FILES",
     "IID",
     "ORIGINS",
     "PARTITIONERS",
     "Adult",
+    "ByClient",
     "Cifar10",
+    "Csv",
     "Digits",
     "Dirichlet",
     "FashionMnist",
     "HeartDisease",
     "Mnist",
     "Natural",
+    "Npz",
     "NslKdd",
     "Origin",
+    "Parquet",
     "Partitioner",
     "Progress",
     "Remote",
+    "Samples",
     "Shakespeare",
     "Shards",
     "Split",
     "data_folder",
+    "dataset_of",
     "fetch",
     "label_counts",
     "load",
     "present",
+    "split_of",
+    "spooled",
     "within_bounds",
 ]
 
@@ -72,7 +84,7 @@ PARTITIONERS: Mapping[str, Callable[..., Partitioner]] = {
 
 def load(name: str, folder: Path | None = None, **options: Any) -> Split:
     """A data set by name, with its options (the fields of its class), from a folder or from
-    `data_folder`.
+    `data_folder`; `FILES` are somebody's own, and have a ``path``.
 
     Raises:
         ConfigError: an unknown data set or option.
@@ -82,10 +94,12 @@ def load(name: str, folder: Path | None = None, **options: Any) -> Split:
     >>> load("digits").train.n
     1442
     """
-    if name not in DATASETS:
-        raise ConfigError(unknown("data set", name, DATASETS))
-    description = DATASETS[name]
-    known = {field.name for field in dataclasses.fields(description)}  # type: ignore[arg-type]
+    made: Mapping[str, Callable[..., Callable[..., Split]]] = {**DATASETS, **FILES}
+    if name not in made:
+        raise ConfigError(unknown("data set", name, made))
+    description = made[name]
+    fields = dataclasses.fields(description)  # type: ignore[arg-type]
+    known = {field.name for field in fields}
     for option in options:
         if option not in known:
             raise ConfigError(
@@ -93,4 +107,8 @@ def load(name: str, folder: Path | None = None, **options: Any) -> Split:
                 if known
                 else f"data set '{name}': unknown option '{option}'; it has none."
             )
+    for field in fields:
+        needed = field.default is MISSING and field.default_factory is MISSING
+        if needed and field.name not in options:
+            raise ConfigError(f"data set '{name}' needs the option '{field.name}'.")
     return description(**options)(folder)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from privfl.core import Dataset
+from privfl.core import ConfigError, Dataset
 
 Kind: TypeAlias = Literal["image", "tabular", "text"]
 
@@ -21,7 +23,9 @@ class Split:
     ``shape`` is one sample's, without the batch: (1, 28, 28), (108,), (80,). ``mean`` and ``std``
     undo the scaling: one number a channel (images, back to pixels in [0, 1]) or a feature (tables,
     back to the file's units); empty for text. ``natural`` names the attribute whose values are
-    natural clients, where there is one. ``about`` is a sentence for people on what was read.
+    natural clients, where there is one. ``about`` is a sentence for people on what was read,
+    ``fitted`` what was taken from the training samples for want of something public (None: what a
+    data set of its kind takes).
 
     >>> samples = Dataset(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), classes=2)
     >>> split = Split(
@@ -51,6 +55,7 @@ class Split:
     std: tuple[float, ...] = ()
     natural: str | None = None
     about: str = ""
+    fitted: tuple[str, ...] | None = None
 
     def original(self, x: Tensor) -> Tensor:
         """Samples [n, ...] in their original units: pixels in [0, 1], years, dollars. Text is as it
@@ -64,3 +69,46 @@ class Split:
             for value in (self.mean, self.std)
         )
         return x * std + mean
+
+    def by_client(self) -> Mapping[str, Dataset]:
+        """The training samples of each natural client, by its name; each is read when it is asked
+        for.
+
+        Raises:
+            ConfigError: there are no natural clients.
+        """
+        if self.natural is None:
+            raise ConfigError(
+                f"data set '{self.name}' does not say whose a sample is: name a client_column, or"
+                " deal it out by a partition."
+            )
+        owners = self.train.attributes[self.natural]
+        names, known = self.train.groups.get(self.natural, ()), owners
+        if not names:
+            values, index = np.unique(owners.numpy(), return_inverse=True)
+            names, known = tuple(map(str, values.tolist())), torch.from_numpy(index)
+        sizes = torch.bincount(known, minlength=len(names)).tolist()
+        places = torch.split(known.argsort(stable=True), sizes)
+        return ByClient(self.train, dict(zip(names, places, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByClient(Mapping[str, Dataset]):
+    """Clients' samples by name, each taken when it is asked for; clients without any are none.
+
+    >>> samples = Dataset(torch.zeros(3, 1), torch.tensor([0, 1, 0]), classes=2)
+    >>> ByClient(samples, {"a": torch.tensor([0, 2])})["a"].n
+    2
+    """
+
+    samples: Dataset
+    places: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Dataset:
+        return self.samples.take(self.places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, places in self.places.items() if len(places))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from privfl.core import DataCorrupt
-from privfl.engine.files import said, sync_folder, write_synced
+from privfl.engine.files import make_folder, said, sync_folder, write_synced
 from privfl.engine.packing import pack, unpack
 
 FORMAT = "privfl-checkpoint-2"
@@ -62,9 +62,7 @@ def save(folder: Path, step: int, state: Any, about: Mapping[str, Any] | None = 
     files[_MANIFEST] = _manifest({"step": step, "about": dict(about or {}), "files": hashes})
     draft, done = folder / f".draft-{os.getpid()}", folder / f"step-{step:08d}"
     with said(folder):
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            sync_folder(folder.parent)
+        make_folder(folder)
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir()

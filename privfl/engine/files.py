@@ -63,6 +63,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, with their names on the disk."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole: a reader, a kill, or a loss of power sees the old one or the new
     one, and when this returns it is the new one.

@@ -19,7 +19,7 @@ import safetensors.torch
 
 from privfl.core import Charge, ConfigError, DataCorrupt, Ledger, Vector
 from privfl.engine import checkpoint
-from privfl.engine.files import append_synced, said, sync_folder, write_atomically
+from privfl.engine.files import append_synced, make_folder, said, sync_folder, write_atomically
 from privfl.engine.fingerprint import difference
 from privfl.engine.journal import Journal
 from privfl.engine.records import RoundRecord
@@ -89,7 +89,7 @@ class RunFolder:
         """
         _refuse_full(path)
         with said(path):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         folder = cls(path)
         folder.lock()
         try:

@@ -136,7 +136,7 @@ def pipeline_of(
         against=against,
         colluders=threat.colluders,
         samples=Neighbours("sample" if users is None else "user", "zero_out"),
-        repeatable=repeatable,
+        repeatable=repeatable or able.seeded,
         void=void,
         opens=opens,
         users=users,

@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from privfl.core import ClientId, Dataset
+from privfl.core import ClientId, ConfigError, Dataset
+from privfl.data import ByClient, Samples, spooled
 
 
-def joined(held: Mapping[ClientId, Dataset]) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
-    """All samples in one data set, and by client the positions [n_i] of its own."""
+def joined(held: Mapping[ClientId, Samples]) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
+    """All samples in one data set, and by client the positions [n_i] of its own: in memory where
+    privfl's own data sets are given, else on disk, read client by client.
+    """
+    own = {client: data for client, data in held.items() if isinstance(data, Dataset)}
+    return _in_memory(own) if len(own) == len(held) else spooled(held)
+
+
+def numbered(
+    clients: Mapping[Any, Samples] | Sequence[Samples],
+) -> tuple[Dataset, dict[ClientId, torch.Tensor], dict[str, str]]:
+    """As `joined`, and whose each number is where clients have other names than whole numbers from
+    0 on. Of a split's clients (`Split.by_client`) nothing is read yet.
+
+    Raises:
+        ConfigError: there are no clients.
+
+    >>> one = Dataset(torch.zeros(2, 1), torch.tensor([0, 1]), classes=2)
+    >>> numbered({"ward 1": one, "ward 2": one})[2]
+    {'names': '0: ward 1, 1: ward 2'}
+    """
+    if not isinstance(clients, Mapping):
+        clients = dict(enumerate(clients))
+    if not clients:
+        raise ConfigError("there are no clients: give at least one data set.")
+    names = tuple(clients)
+    own = all(isinstance(name, int) and name >= 0 for name in names)
+    ids = names if own else range(len(names))
+    said = {} if own else {"names": ", ".join(f"{i}: {name}" for i, name in enumerate(names))}
+    if isinstance(clients, ByClient):
+        return (
+            clients.samples,
+            {i: clients.places[n] for i, n in zip(ids, names, strict=True)},
+            said,
+        )
+    data, places = joined(dict(zip(ids, clients.values(), strict=True)))
+    return data, places, said
+
+
+def _in_memory(
+    held: Mapping[ClientId, Dataset],
+) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
     x = torch.cat([data.x for data in held.values()])
     y = torch.cat([data.y for data in held.values()])
     positions: dict[ClientId, torch.Tensor] = {}

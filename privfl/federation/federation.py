@@ -17,9 +17,7 @@ from privfl.core import (
     Bound,
     BudgetSpent,
     Channel,
-    ClientId,
     ConfigError,
-    Dataset,
     Defence,
     Faults,
     FlatModel,
@@ -39,6 +37,7 @@ from privfl.core import (
     WithMemory,
 )
 from privfl.crypto import Plain
+from privfl.data import Samples, dataset_of
 from privfl.dp import NoBound
 from privfl.engine import (
     MAIL,
@@ -57,7 +56,7 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
-from privfl.federation.clients import joined
+from privfl.federation.clients import numbered
 from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
 from privfl.federation.public import claims_privacy
@@ -87,7 +86,9 @@ class Federation:
 
     Args:
         model: any torch module without BatchNorm-like layers.
-        clients: each client's data, by id or as a list.
+        clients: each client's data, by id or as a list: features and labels as a pair of arrays,
+            torch data sets or loaders (which are read once, to disk, and from there in each round),
+            or data sets of `core`.
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
@@ -111,8 +112,8 @@ class Federation:
     def __init__(
         self,
         model: nn.Module,
-        clients: Mapping[ClientId, Dataset] | Sequence[Dataset],
-        test: Dataset,
+        clients: Mapping[Any, Samples] | Sequence[Samples],
+        test: Samples,
         *,
         rounds: int = 20,
         training: Method | None = None,
@@ -139,16 +140,13 @@ class Federation:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        held = dict(clients) if isinstance(clients, Mapping) else dict(enumerate(clients))
-        if not held:
-            raise ConfigError("there are no clients: give at least one data set.")
-        data, positions = joined(held)
+        data, positions, named = numbered(clients)
         scenario = Scenario(
             workload=Workload(
                 FlatModel(model, device), loss, training or LocalSGD(), data.to(device)
             ),
             clients=positions,
-            test=test.to(device),
+            test=dataset_of(test).to(device),
             bound=bound or NoBound(),
             channel=channel or Plain(),
             aggregator=aggregator or Mean(),
@@ -166,7 +164,7 @@ class Federation:
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
-            facts=_facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named | _facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
         self._begin(scenario, executor, audit or AuditConfig(), None, threads, budget)
 

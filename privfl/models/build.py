@@ -12,7 +12,12 @@ from torch import nn
 from privfl.core import ConfigError, unknown
 
 Builder: TypeAlias = Callable[..., nn.Module]
-"""(shape of one sample, classes, **options) -> a module with fresh weights."""
+"""(shape of one sample, classes, **options) -> a module with fresh weights. One that takes no
+argument called shape or classes is given none: somebody's own class of a network.
+"""
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def initialised(
@@ -27,17 +32,16 @@ def initialised(
     >>> bool((make().weight == make().weight).all())
     True
     """
-    known = [
-        name
-        for name, p in inspect.signature(builder).parameters.items()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    taken = inspect.signature(builder).parameters
+    facts = {"shape": shape, "classes": classes}
+    known = [name for name, p in taken.items() if name not in facts and p.kind not in _ANY]
     for option in options:
         if option not in known:
             raise ConfigError(unknown("model option", option, known))
+    told = {name: fact for name, fact in facts.items() if name in taken}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return builder(shape, classes, **options)
+        return builder(**told, **options)
 
 
 def build(

@@ -40,6 +40,7 @@ class Asked:
     epsilon: float
     rounds: int
     found: Noised | None = field(default=None, init=False)
+    multiplier: float | None = field(default=None, init=False)
     planned: tuple[Charge, ...] = field(default=(), init=False)
 
     def noised(self, noise_multiplier: float) -> Noised:
@@ -72,8 +73,15 @@ class Asked:
                 once = costs(*self.noised(noise_multiplier))
                 return Ledger(tuple(replace(one, count=self.rounds * one.count) for one in once))
 
-            self.found = self.noised(least_noise(self.epsilon, delta, charged))
+            self.multiplier = least_noise(self.epsilon, delta, charged)
+            self.found = self.noised(self.multiplier)
             self.planned = tuple(replace(one, cohort=None) for one in costs(*self.found))
+        return self.found
+
+    def restored(self, multiplier: float, planned: tuple[Charge, ...]) -> Noised:
+        """With the noise that was found before, and what a round was planned to cost."""
+        self.multiplier, self.planned = multiplier, planned
+        self.found = self.noised(multiplier)
         return self.found
 
     def refuse_beyond(

@@ -1,21 +1,22 @@
-"""The layer: it keeps a session, a journal and what failed from round to round."""
+"""The layer: it keeps a session, its clients' names and what it has spent from round to round."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 import torch
+from torch import nn
 
 from privfl.aggregators import Mean
 from privfl.core import (
     BadUpdate,
     Bound,
     Bounded,
+    Broadcast,
     Channel,
     Charge,
     ClientId,
@@ -26,29 +27,37 @@ from privfl.core import (
     NeighbourRelation,
     NoiseSource,
     OsNoise,
-    PrivflError,
+    Outcome,
     RoundFailed,
     RoundPlan,
     Rows,
     Rule,
     Sampling,
     Threat,
+    Vector,
 )
 from privfl.crypto import Plain
-from privfl.dp import NoBound, delta_protects_nobody
-from privfl.dp.charges import played_again
-from privfl.dp.pipeline import Made, Pipeline
-from privfl.engine import MAIL, Budget, MailMode, Session, rule_reads_channel, too_few, unreadable
+from privfl.dp import NoBound
+from privfl.dp.pipeline import Pipeline
+from privfl.engine import MAIL, Budget, MailMode, Session, too_few
 from privfl.engine.journal import Journal
-from privfl.engine.releases import pipeline_of, refuse_asking
+from privfl.wrapper import saved
 from privfl.wrapper.asked import Noises, asked_of, expected, require_mechanism
-from privfl.wrapper.receipt import Receipt, of_nobody, of_round
-from privfl.wrapper.refusals import refuse_parts, refuse_unbounded
-from privfl.wrapper.sampled import require_drawn, require_known
+from privfl.wrapper.given import Given, given_of
+from privfl.wrapper.model import parameters_of, require_model
+from privfl.wrapper.names import Names
+from privfl.wrapper.parts import Parts
+from privfl.wrapper.receipt import Receipt, of_round
+from privfl.wrapper.refusals import refuse_parts
+from privfl.wrapper.round import bounded, ruled
+from privfl.wrapper.sampled import Turns, require_drawn
+from privfl.wrapper.spending import LayerSpending
 from privfl.wrapper.spent import spent_of, statement_of
-from privfl.wrapper.updates import V, finite, flat_vector, like, require_real
+from privfl.wrapper.tree import Float64, UpdateLayout
+from privfl.wrapper.weights import RoundWeights, weights_of
 
 O = TypeVar("O")
+V = TypeVar("V")
 
 
 class PrivateAggregation(Generic[O]):
@@ -69,6 +78,11 @@ class PrivateAggregation(Generic[O]):
     operating system unless ``noise`` says otherwise. ``mail="signed"`` signs and seals every letter
     between the parties (`crypto.post`), all in this process.
 
+    Clients have any names that can be hashed (`Names`), updates any shape (`UpdateLayout`).
+    ``max_weight`` is a public bound on a weight: what weighs more counts as that; None: a round's
+    largest, which its plan then tells everybody. ``float64="round"`` takes float64 values and
+    rounds them to float32, in which a round computes.
+
     ``epsilon`` with ``rounds`` stands in place of a noise multiplier: ``mechanism`` is then its
     class (or a function of a multiplier), the noise the least with which so many rounds claim at
     most that much at ``delta``, and what would pass it is refused. Receipts then state the smaller
@@ -82,11 +96,13 @@ class PrivateAggregation(Generic[O]):
         ConfigError: a rule that reads what the channel hides, noise without a finite bound, a
             denominator beside a rule, mail that is neither "bare" nor "signed".
 
-    >>> import numpy as np
     >>> layer = PrivateAggregation(channel=Plain())
-    >>> mean, receipt = layer.aggregate({1: np.array([1.0, 2.0]), 2: np.array([3.0, 4.0])})
+    >>> mean, receipt = layer.aggregate(
+    ...     {"ward 1": [torch.tensor([1.0, 2.0])], "ward 2": [torch.tensor([3.0, 8.0])]},
+    ...     weights={"ward 1": 20, "ward 2": 10},
+    ... )
     >>> mean, receipt.server_reads
-    (array([2., 3.]), 'every update')
+    ([tensor([1.6667, 4.0000])], 'every update')
     """
 
     @overload
@@ -108,6 +124,8 @@ class PrivateAggregation(Generic[O]):
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
+        max_weight: float | None = None,
+        float64: Float64 = "refuse",
     ) -> None: ...
 
     @overload
@@ -129,6 +147,8 @@ class PrivateAggregation(Generic[O]):
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
+        max_weight: float | None = None,
+        float64: Float64 = "refuse",
     ) -> None: ...
 
     def __init__(
@@ -149,237 +169,231 @@ class PrivateAggregation(Generic[O]):
         ledger_file: Path | str | None = None,
         noise: NoiseSource | None = None,
         mail: MailMode = "bare",
+        max_weight: float | None = None,
+        float64: Float64 = "refuse",
     ) -> None:
-        refuse_parts(bound, rule, denominator)
-        self.bound = bound or NoBound()
-        self.channel: Channel[Any] = channel or Plain()
-        self._asked = asked_of(mechanism, self.channel, epsilon, rounds)
-        if self._asked is not None:  # until the first round says how long updates are
-            mechanism, self.channel = self._asked.noised(1.0)
-        self.mechanism: Mechanism | None = require_mechanism(mechanism)
-        able = self.channel.able
-        grouped = able.groups is not None  # its rows weigh as many clients as they stand for
-        self.rule: Rule[Any] = rule or Mean(
-            weighted=grouped or able.hosts is not None, denominator=denominator
+        refuse_parts(bound, rule, denominator, max_weight, float64)
+        carrier: Channel[Any] = channel or Plain()
+        asked = asked_of(mechanism, carrier, epsilon, rounds)
+        if asked is not None:  # until the first round says how long updates are
+            mechanism, carrier = asked.noised(1.0)
+        hosted = carrier.able.groups is not None or carrier.able.hosts is not None
+        self.parts = Parts(  # rows of groups weigh as many clients as they stand for
+            bound=bound or NoBound(),
+            channel=carrier,
+            rule=rule or Mean(weighted=hosted, denominator=denominator),
+            mechanism=require_mechanism(mechanism),
+            sampling=sampling,
+            delta=delta,
+            relation=relation,
+            threat=threat or Threat(),
+            noise=noise or OsNoise(),
+            max_weight=max_weight,
+            float64=float64,
+            own_rule=rule is not None,
         )
-        self.sampling, self.denominator, self.delta = sampling, denominator, delta
-        self.noise = noise or OsNoise()
-        self.relation, self.threat = relation, threat or Threat()
-        self._local = self.mechanism is not None and self.mechanism.local
+        self._made_of = {**self.parts.described(), "epsilon": repr(epsilon), "rounds": repr(rounds)}
         if budget is not None:
             budget.require_delta("delta", delta)
-        self._account = None if budget is None else budget.opened()
-        self._held: dict[frozenset[ClientId], str] = {}
-        self._journal = Journal(None if ledger_file is None else Path(ledger_file))
-        if grouped and denominator is not None:
-            raise ConfigError(
-                "a mean over groups divides by the clients in them: leave denominator out, or use a"
-                " channel that sums."
-            )
-        if not rule_reads_channel(self.rule, self.channel):
-            raise ConfigError(
-                f"{unreadable(self.rule, self.channel)} Use Mean, the plain channel, or a hybrid."
-                " See 'privfl list --compat'."
-            )
-        refuse_unbounded(self.bound, self.channel, noised=self.mechanism is not None)
-        self._session: Session[Any] = Session(self.channel, mail)
+        self._lasting = "" if budget is None else "a budget"
+        self._lasting = self._lasting if ledger_file is None else "a ledger file"
+        journal = Journal(None if ledger_file is None else Path(ledger_file))
+        account = None if budget is None else budget.opened()
+        self._spending = LayerSpending(journal, delta, account, asked)
+        self._session: Session[Any] = Session(carrier, mail)
         self._id = secrets.token_bytes(16)
-        self._failed: dict[frozenset[ClientId], tuple[str, tuple[Charge, ...]]] = {}
-        self._seen: set[ClientId] = set()
+        self._names, self._turns = Names(), Turns()
         self._round = 0
-        self._last: Any = None
+        self._last: UpdateLayout[Any] | None = None
 
     def aggregate(
-        self, updates: Mapping[ClientId, V], example: V | None = None
+        self,
+        updates: Mapping[Any, V],
+        example: V | None = None,
+        *,
+        weights: Mapping[Any, float] | None = None,
+        dropped: Collection[Any] = (),
+        model: V | nn.Module | None = None,
     ) -> tuple[V, Receipt]:
-        """One round, in float32: the aggregate, of the kind and type of the updates (float32 where
-        they are whole numbers: a mean is none), and the receipt.
+        """One round, in float32: the aggregate, in the shape and types of the updates, and the
+        receipt.
 
         Args:
-            updates: flat vectors [d] by client, numpy or torch, all of one kind, length and type;
-                none where a Poisson sample has nobody in it.
-            example: a vector of that kind, length and type, for a first round of nobody.
+            updates: by client: flat vectors, state_dicts, lists or nested mappings of numpy arrays
+                or torch tensors, all of one shape and type; none where a Poisson sample has nobody
+                in it.
+            example: an update of that shape and type, for a first round of nobody.
+            weights: by client; None weighs all alike. Under noise they need ``max_weight`` and
+                ``denominator``, and a weight of 0 counts as nothing.
+            dropped: clients that were drawn and sent nothing.
+            model: what clients started from, a module or in the shape of updates: plans name its
+                digest, and rules inside a channel may read it.
 
         Raises:
-            BadUpdate: no updates, where that is no round of noise alone; different lengths, values
-                or names of clients that are no numbers, NaN where nothing is claimed (else zero).
-            ConfigError: more clients than ``sampling`` draws, in this round or in all together.
+            BadUpdate: no updates, where that is no round of noise alone; different shapes, values
+                that float32 does not hold, NaN where nothing is claimed (else zero); names or
+                weights that are none.
+            ConfigError: another number of clients than ``sampling`` draws; weights where no claim
+                can be made of them.
+            UnsupportedModel: a model with running statistics.
             BudgetSpent: the round would pass the budget; nothing was sent.
             RoundFailed: the protocol opened nothing. Its charge stays: another try with the same
                 clients is no fresh draw of a sample, and is charged so.
         """
-        if not isinstance(updates, Mapping):
-            raise BadUpdate(
-                "updates are vectors by client, as in {0: vector, 1: vector}, and these are a"
-                f" {type(updates).__name__}."
-            )
-        if not updates:
-            return self._of_nobody(self._last if example is None else example)
-        began = time.perf_counter()
-        first = self._last = next(iter(updates.values()))
-        vectors = {
-            client: flat_vector(client, update, len(first)) for client, update in updates.items()
-        }
-        d, cohort = len(first), tuple(updates)
-        pipeline = self._pipeline(d, cohort)  # refuses before anything is sent
-        self._seen |= set(cohort)
-        why_not = too_few(self.channel, len(cohort))
-        sent_l2 = float("inf") if self._local else self.bound.l2
-        bounded: dict[ClientId, Bounded] = {}
-        for client, vector in vectors.items():
-            delta = finite(client, self.bound(vector), pipeline.private)
-            if self.mechanism is not None and self._local:
-                Bounded(client, delta, self.bound.l2)  # refuse NaN before noise hides it
-                far = pipeline.norms("delta", d)
-                delta, _ = self.mechanism.share(delta, far, len(cohort), self.noise)
-            bounded[client] = Bounded(client, delta, sent_l2)
-        plan = RoundPlan(self._round, cohort, d, sent_l2, session=self._id)
-        plans = {"delta": plan}
+        began, parts = time.perf_counter(), self.parts
+        known = (
+            self._last if example is None else UpdateLayout.of(example, "example", parts.float64)
+        )
+        given: Given[V] = given_of(updates, dropped, self._names, known, parts.float64)
+        if self._lasting:
+            self._names.require_lasting(self._lasting)
+        weighed = self._weights(weights, given)
+        rule = parts.rule if weighed is None else weighed.rule(parts.mean())
+        again = frozenset(given.cohort) in self._spending.failed
+        pipeline = self._pipeline(given, rule, again=again)  # refuses before anything is sent
+        if model is None:
+            require_model(parts.channel)
+        start = None if model is None else parameters_of(model, given.layout)
+        plan = self._plan(given, weighed, start)
+        sent = bounded(given, weighed, plan, pipeline, parts, self._names)
+        self._last = given.layout
         self._round += 1  # a round that fails has used its number up
-        again, failed = self._failed.get(frozenset(cohort), ("", ()))
-        before = [replace(charge, round=plan.number) for charge in failed]
-        charged = played_again(before, pipeline.charges(plans, released=not why_not))
-        if self._asked is not None:
-            self._asked.refuse_beyond(self._journal, charged, again, self.delta)
-        if self._account is not None:
-            held = self._account.hold(charged, self._held.get(frozenset(cohort), ""))
-            self._held[frozenset(cohort)] = held
-        entry = self._journal.enter(charged, again)
-        self._failed[frozenset(cohort)] = entry, charged  # until this round has ended well
+        if not again:
+            self._turns.count(plan.cohort)
+        why_not = too_few(self.parts.channel, plan.n) if plan.n else ""
+        entered = self._spending.enter(pipeline, {"delta": plan}, opens=not why_not)
         if why_not:
             raise RoundFailed(f"round {plan.number} opened nothing: {why_not}")
-        self._session.enrol(cohort)
-        self._session.inform(
-            Context(plan, torch.zeros(d), torch.Generator().manual_seed(plan.number))
-        )
-        outcome = self._session.play(plan, bounded)
-        opened = outcome.opened
-        if opened is None:
-            why = (
-                "; ".join(f"{who}: {abort}" for who, abort in outcome.aborts.items())
-                or "too few clients answered"
-            )
-            raise RoundFailed(f"round {plan.number} opened nothing: {why}.")
-        rows = opened.what.n if isinstance(opened.what, Rows) else len(opened.survivors)
-        try:
-            made = Made(self.rule(opened.what), rows, len(opened.survivors))
-        except PrivflError:
-            untold = pipeline.charges(plans, released=False)
-            if untold:
-                self._failed[frozenset(cohort)] = entry, played_again(before, untold)
-                self._journal.settle(entry, played_again(before, untold))
-            raise
-        released, spent = pipeline.release(plans, {"delta": made}, self.noise)
-        self._journal.settle(entry, played_again(before, spent))
-        if self._account is not None:
-            self._account.settle(self._held.pop(frozenset(cohort)), played_again(before, spent))
-        del self._failed[frozenset(cohort)]
+        outcome = self._played(plan, sent, start) if plan.n else None
+        made = ruled(plan, pipeline, rule, outcome, entered, self._names)
+        released, spent = pipeline.release({"delta": plan}, {"delta": made}, parts.noise)
+        entered.settle(spent)
+        tight = self._spending.asked is not None
         receipt = of_round(
             plan,
-            self.channel.guarantee,
+            self.parts.channel.guarantee,
             MAIL[self._session.mail],
             outcome,
-            opened,
+            self._names,
             seconds=time.perf_counter() - began,
             event=spent[0].event if spent else None,
-            epsilon=self._spent(),
-            statement=self._statement(),
+            epsilon=spent_of(self.ledger, parts.delta, tight=tight),
+            statement=statement_of(self.ledger, parts.delta, tight=tight),
         )
-        return like(first, released["delta"].vector), receipt
+        return given.layout.write(released["delta"].vector), receipt
 
-    def _of_nobody(self, example: V | None) -> tuple[V, Receipt]:
-        """A round of a Poisson sample with nobody in it: noise alone, and what rounds cost."""
-        drawn = self.sampling is not None and self.sampling.scheme == "poisson"
-        if not drawn or self.mechanism is None or self._local:
-            raise BadUpdate("there are no updates to aggregate: give at least one client's vector.")
-        if example is None:
-            raise BadUpdate(
-                "nobody was drawn, and no round before says what updates look like: give"
-                " example=..., a vector of their kind and length."
-            )
-        require_real("example", example)
-        d = len(example)
-        pipeline = self._pipeline(d, ())
-        if not pipeline.noise_alone(0):
-            raise BadUpdate(
-                "there are no updates, and no round of nobody here: channel or rule need some."
-            )
-        plan = RoundPlan(self._round, (), d, self.bound.l2, session=self._id)
-        self._round += 1
-        charged = pipeline.charges({"delta": plan})
-        if self._asked is not None:
-            self._asked.refuse_beyond(self._journal, charged, "", self.delta)
-        held = "" if self._account is None else self._account.hold(charged)
-        entry = self._journal.enter(charged)
-        nothing = {"delta": Made(torch.zeros(d), rows=0, survivors=0)}
-        released, spent = pipeline.release({"delta": plan}, nothing, self.noise)
-        self._journal.settle(entry, spent)
-        if self._account is not None:
-            self._account.settle(held, spent)
-        receipt = of_nobody(
-            plan,
-            self.channel.guarantee,
-            MAIL[self._session.mail],
-            event=spent[0].event,
-            epsilon=self._spent(),
-            statement=self._statement(),
-        )
-        return like(example, released["delta"].vector), receipt
+    def _weights(self, weights: Mapping[Any, float] | None, given: Given[V]) -> RoundWeights | None:
+        """The weights of a round's updates, folded into rows where noise covers them."""
+        parts, names = self.parts, self._names
+        if weights is None:
+            return None
+        parts.mean()  # refuses
+        return weights_of(weights, given.rows, names, top=parts.max_weight, folded=parts.noised)
 
-    def _rows(self, contributions: int) -> int:
-        groups = self.channel.able.groups
-        return contributions if groups is None else groups.rows(contributions)
-
-    def _pipeline(self, d: int, cohort: Sequence[ClientId]) -> Pipeline:
-        """How this round's vector leaves, with the noise that was asked for.
+    def _pipeline(self, given: Given[V], rule: Rule[Any], *, again: bool) -> Pipeline:
+        """How this round's vector leaves, with the noise that was asked for; ``again``: a cohort
+        that failed before is no fresh draw.
 
         Raises:
+            BadUpdate: nobody's updates, where that is no round of noise alone.
             ConfigError: noise that cannot be calibrated, or accounted for; a cohort that cannot
                 have been drawn as ``sampling`` says.
         """
-        if self.sampling is not None:
-            require_drawn(len(cohort), self.sampling)
-            require_known(self._seen | set(cohort), self.sampling)
-        if self._asked is not None and self._asked.found is None:
-            n = len(cohort) if self.sampling is None else expected(self.sampling)
-            plans = {"delta": RoundPlan(0, tuple(range(n)), d, self.bound.l2)}
-            self.mechanism, self.channel = self._asked.settled(
-                lambda *noised: self._noised(d, n, *noised).charges(plans), self.delta
-            )
-            self._session = Session(self.channel, self._session.mail)
-        pipeline = self._noised(d, len(cohort), self.mechanism, self.channel)
-        if pipeline.private:
-            refuse_asking((self.rule,))
-            refused = delta_protects_nobody(self.delta, pipeline.sampling.population)
-            if refused is not None:
-                raise ConfigError(refused)
-        pipeline.check(max(self._rows(len(cohort)), 1))
+        sampling, asked, cohort = self.parts.sampling, self._spending.asked, given.cohort
+        d, nobody = given.layout.d, "there are no updates to aggregate: give at least one client's."
+        if not cohort and (sampling is None or sampling.scheme != "poisson"):
+            raise BadUpdate(nobody)
+        if sampling is not None:
+            require_drawn(len(cohort), sampling)
+            self._turns.require_known(cohort, sampling)
+            if not again:
+                self._turns.require_chance(cohort, sampling, self._names)
+        if asked is not None and asked.found is None:
+            n = len(cohort) if sampling is None else expected(sampling)
+            plans = {"delta": RoundPlan(0, tuple(range(n)), d, self.parts.bound.l2)}
+
+            def costs(mechanism: Mechanism | None, channel: Channel[Any]) -> tuple[Charge, ...]:
+                return self.parts.noised_by(mechanism, channel).pipeline(d, n, rule).charges(plans)
+
+            self._noise(*asked.settled(costs, self.parts.delta))
+        pipeline = self.parts.checked(d, cohort, rule)
+        if not cohort and not pipeline.noise_alone(0):
+            raise BadUpdate(nobody)
         return pipeline
 
-    def _noised(
-        self, d: int, n: int, mechanism: Mechanism | None, channel: Channel[Any]
-    ) -> Pipeline:
-        """The pipeline of a cohort of n, with this noise on the aggregate or in shares."""
-        sampling = self.sampling or Sampling("all", 1.0, n)
-        return pipeline_of(
-            {"delta": self.bound},
-            {"delta": d},
-            channel=channel,
-            rule=self.rule,
-            sampling=sampling,
-            mechanism=mechanism,
-            relation=self.relation,
-            threat=self.threat,
-            repeatable=self.noise.repeatable,
+    def _noise(self, mechanism: Mechanism | None, channel: Channel[Any]) -> None:
+        """Take the noise that was found for the epsilon that was asked for."""
+        self.parts = self.parts.noised_by(mechanism, channel)
+        self._session = Session(channel, self._session.mail)
+
+    def _plan(
+        self, given: Given[V], weighed: RoundWeights | None, start: Vector | None
+    ) -> RoundPlan:
+        """The public facts of the round."""
+        own = self.parts.local and given.cohort  # what clients noise has no bound
+        return RoundPlan(
+            self._round,
+            given.cohort,
+            given.layout.d,
+            float("inf") if own else self.parts.bound.l2,
+            1.0 if weighed is None else weighed.most,
+            session=self._id,
+            models=() if start is None else (Broadcast(self._round, start).digest,),
         )
+
+    def _played(
+        self, plan: RoundPlan, sent: Mapping[ClientId, Bounded], start: Vector | None
+    ) -> Outcome[Any]:
+        """The protocol run; those of the cohort who send nothing do not show up in it."""
+        self._session.enrol(plan.cohort)
+        parameters = torch.zeros(plan.d) if start is None else start
+        rng = torch.Generator().manual_seed(plan.number)
+        self._session.inform(Context(plan, parameters, rng))
+        return self._session.play(plan, sent)
+
+    def save(self, path: Path | str) -> None:
+        """Write what the layer has spent, whom it knows and where it has got to. Keys are not in
+        it, and neither is what is played after it was saved: save after each round, or give a
+        ``ledger_file``, which is written before each.
+
+        Raises:
+            ConfigError: it cannot be written; a client has a name that ends with this process.
+        """
+        self._names.require_lasting("a saved layer")
+        body = {
+            "parts": self._made_of,
+            "round": self._round,
+            "turns": self._turns.to_json(),
+            "names": self._names.to_json(),
+            **self._spending.to_json(),
+        }
+        saved.write(Path(path), body)
+
+    def load(self, path: Path | str) -> None:
+        """Go on from what `save` wrote, in a layer of the same parts that has played no round. The
+        next round sets up new keys.
+
+        Raises:
+            ConfigError: other parts, rounds that were played, a ledger file that lacks charges.
+            DataCorrupt: the file is damaged.
+        """
+        if self._round:
+            raise ConfigError("load comes before the first round: begin a layer anew for it.")
+        body = saved.read(Path(path), self._made_of)
+        found = self._spending.take(body)
+        if found is not None:
+            self._noise(*found)
+        self._names.take(body["names"])
+        self._turns, self._round = Turns.from_json(body["turns"]), int(body["round"])
 
     @property
     def ledger(self) -> Ledger:
-        """All that was charged, rounds that failed included."""
-        return self._journal.ledger()
+        """All that was charged, rounds that failed included. Clients are numbers in it: `clients`
+        says whose each is.
+        """
+        return self._spending.ledger
 
-    def _spent(self) -> tuple[float | None, str]:
-        return spent_of(self.ledger, self.delta, tight=self._asked is not None)
-
-    def _statement(self) -> str:
-        return statement_of(self.ledger, self.delta, tight=self._asked is not None)
+    @property
+    def clients(self) -> Mapping[Any, ClientId]:
+        """The number that stands for each client in the ledger, by the client's name."""
+        return self._names.known

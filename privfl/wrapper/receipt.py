@@ -11,7 +11,6 @@ from privfl.core import (
     DpEvent,
     Fidelity,
     Guarantee,
-    Opened,
     Outcome,
     PartyId,
     Power,
@@ -20,16 +19,19 @@ from privfl.core import (
     client_party,
     dropped,
 )
+from privfl.wrapper.names import Names
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What one aggregation cost and showed.
 
-    ``server_reads`` says what the server could read if it followed the protocol: every update, or
-    only a sum; ``read_by`` which coalitions read single updates; ``liars`` the most that one lying
-    party can do (the channel's ``guarantee`` says how); ``mail`` whether
-    the parties' letters were signed; ``settings`` what else the guarantee hangs on, for a cohort of
+    ``survivors`` and ``dropped`` are clients by the names that they were given; in ``excluded`` and
+    ``read_by`` they are parties, as ``client/NAME``. ``server_reads`` says what the server could
+    read if it followed the protocol: every update, or only a sum; ``read_by`` which coalitions read
+    single updates; ``liars`` the most that one lying party can do (the channel's ``guarantee`` says
+    how); ``mail`` whether the parties' letters were signed; ``settings`` what else the guarantee
+    hangs on, for a cohort of
     this size (mode, quorum, threshold, who may be corrupt). Where ``fidelity`` is ideal no protocol
     ran, and ``bytes_sent``, ``exchanges`` and ``seconds`` are None. ``event`` is the noisy release,
     ``epsilon`` all that this layer has spent so far (at its ``delta``), None with the reason in
@@ -37,8 +39,8 @@ class Receipt:
     """
 
     round: int
-    survivors: tuple[ClientId, ...]
-    dropped: tuple[ClientId, ...]
+    survivors: tuple[Any, ...]
+    dropped: tuple[Any, ...]
     excluded: Mapping[PartyId, str]
     server_reads: str
     mail: str
@@ -59,70 +61,42 @@ def of_round(
     plan: RoundPlan,
     said: Guarantee[Any],
     mail: str,
-    outcome: Outcome[Any],
-    opened: Opened[Any],
+    outcome: Outcome[Any] | None,
+    names: Names,
     *,
     seconds: float,
     event: DpEvent | None,
     epsilon: tuple[float | None, str],
     statement: str,
 ) -> Receipt:
-    """The receipt of a round that opened; ``said`` is what its channel guarantees, ``seconds`` how
-    long it took, ``epsilon`` what is spent so far, with the reason where that is None.
+    """The receipt of a round that was released; ``said`` is what its channel guarantees,
+    ``outcome`` None where nobody was drawn, ``seconds`` how long it took, ``epsilon`` what is spent
+    so far, with the reason where that is None.
     """
-    lost = dropped(plan, opened.survivors)
-    return Receipt(
-        round=plan.number,
-        survivors=opened.survivors,
-        dropped=tuple(c for c in lost if client_party(c) not in opened.excluded),
-        excluded=opened.excluded,
-        mail=mail,
-        server_reads=said.server_reads(
-            len(opened.survivors),
-            opened.what.n if isinstance(opened.what, Rows) else None,
-            opened.disclosed,
-        ),
-        read_by=said.read_by(plan),
-        liars=said.liars(),
-        fidelity=said.fidelity,
-        settings=said.settings(plan.n),
-        bytes_sent=outcome.bytes_sent() if said.measured else None,
-        exchanges=outcome.exchanges if said.measured else None,
-        seconds=seconds if said.measured else None,
-        event=event,
-        epsilon=epsilon[0],
-        epsilon_note=epsilon[1],
-        statement=statement,
-    )
-
-
-def of_nobody(
-    plan: RoundPlan,
-    said: Guarantee[Any],
-    mail: str,
-    *,
-    event: DpEvent,
-    epsilon: tuple[float | None, str],
-    statement: str,
-) -> Receipt:
-    """The receipt of a round for which nobody was drawn; ``said`` is what its channel guarantees,
-    ``epsilon`` what is spent so far, with the reason where that is None.
-    """
+    opened = None if outcome is None else outcome.opened
+    reads = "nothing: nobody came"
+    survivors: tuple[ClientId, ...] = ()
+    excluded: Mapping[PartyId, str] = {}
+    if opened is not None:
+        survivors, excluded = opened.survivors, opened.excluded
+        rows = opened.what.n if isinstance(opened.what, Rows) else None
+        reads = said.server_reads(len(survivors), rows, opened.disclosed)
+    lost = [c for c in dropped(plan, survivors) if client_party(c) not in excluded]
     ran = said.measured
     return Receipt(
         round=plan.number,
-        survivors=(),
-        dropped=(),
-        excluded={},
-        server_reads="nothing: nobody was drawn",
+        survivors=tuple(map(names.name, survivors)),
+        dropped=tuple(map(names.name, lost)),
+        excluded={names.party(who): names.said(why) for who, why in excluded.items()},
+        server_reads="nothing: nobody was drawn" if outcome is None else reads,
         mail=mail,
-        read_by=said.read_by(plan),
+        read_by=names.said(said.read_by(plan)),
         liars=said.liars(),
         fidelity=said.fidelity,
-        settings={},
-        bytes_sent=0 if ran else None,
-        exchanges=0 if ran else None,
-        seconds=0.0 if ran else None,
+        settings=said.settings(plan.n) if plan.n else {},
+        bytes_sent=(0 if outcome is None else outcome.bytes_sent()) if ran else None,
+        exchanges=(0 if outcome is None else outcome.exchanges) if ran else None,
+        seconds=(0.0 if outcome is None else seconds) if ran else None,
         event=event,
         epsilon=epsilon[0],
         epsilon_note=epsilon[1],

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from privfl.core import Bound, Channel, ConfigError
+from privfl.core import Bound, Channel, ConfigError, require, unknown
+from privfl.wrapper.tree import Float64
 
 
-def refuse_parts(bound: object, rule: object, denominator: float | None) -> None:
-    """Refuse what is no bound, and a denominator beside a rule.
+def refuse_parts(
+    bound: object,
+    rule: object,
+    denominator: float | None,
+    max_weight: float | None,
+    float64: str,
+) -> None:
+    """Refuse what is no bound, a denominator beside a rule, and numbers that bound no weight.
 
     Raises:
         ConfigError: there is one.
     """
+    if max_weight is not None:
+        require.positive(max_weight=max_weight)
+        require.finite(max_weight=max_weight)
+    if float64 not in get_args(Float64):
+        raise ConfigError(unknown("float64", str(float64), get_args(Float64)))
     if rule is not None and denominator is not None:
         raise ConfigError(
             "denominator goes with the mean; a rule of your own divides as it says: leave one of"

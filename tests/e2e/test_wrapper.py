@@ -17,7 +17,7 @@ from privfl.dp import Clip, Gaussian
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_numpy_in_numpy_out(dtype):
-    mean, receipt = PrivateAggregation().aggregate(
+    mean, receipt = PrivateAggregation(float64="round").aggregate(
         {3: np.array([1, 2], dtype), 5: np.array([3, 6], dtype)}
     )
     assert mean.dtype == dtype
@@ -31,7 +31,8 @@ def test_numpy_in_numpy_out(dtype):
 def test_torch_in_torch_out_of_the_same_type_and_the_callers_tensors_stay():
     updates = {i: torch.randn(5, dtype=torch.float64) * 10 for i in range(3)}
     copies = {i: u.clone() for i, u in updates.items()}
-    mean, receipt = PrivateAggregation(bound=Clip(l2=1.0)).aggregate(updates)
+    layer = PrivateAggregation(bound=Clip(l2=1.0), float64="round")
+    mean, receipt = layer.aggregate(updates)
     assert mean.dtype == torch.float64
     assert mean.norm() <= 1
     assert receipt.server_reads == "every update"
@@ -56,37 +57,6 @@ def test_bad_updates_are_refused_with_the_client_named():
         layer.aggregate({1: torch.ones(3), 2: torch.tensor([0.0, float("nan"), 0.0])})
 
 
-KINDS = """
-import numpy as np, torch
-from privfl import PrivateAggregation
-
-for kind in (np.asarray, torch.as_tensor):
-    for dtype in ("int32", "int64", "uint8", "bool", "complex64", "object"):
-        if kind is torch.as_tensor and dtype == "object":
-            continue
-        updates = {c: kind(np.array([c, 1 - c]).astype(dtype)) for c in (0, 1)}
-        try:
-            mean, _ = PrivateAggregation().aggregate(updates)
-            print(str(mean.dtype).split(".")[-1], mean.tolist())
-        except Exception as error:
-            print(type(error).__name__, error)
-"""
-
-
-def test_whole_numbers_come_back_with_a_fraction_and_what_is_not_real_is_refused():
-    """In a process of its own, because types are checked here before the layer sees a value."""
-    done = subprocess.run(
-        [sys.executable, "-c", KINDS], capture_output=True, text=True, check=True, timeout=300
-    )
-    said = done.stdout.splitlines()
-    whole, no_reals = ["float32 [0.5, 0.5]"] * 4, "BadUpdate client 0: values of type"
-    assert said[:4] == said[6:10] == whole
-    assert said[4].startswith(f"{no_reals} complex64 are no real numbers")
-    assert said[5].startswith(f"{no_reals} object are no real numbers")
-    assert said[10].startswith(f"{no_reals} torch.complex64 are no real numbers")
-    assert len(said) == 11
-
-
 def test_more_clients_over_time_than_the_population_are_refused():
     layer = PrivateAggregation(
         bound=Clip(1.0),
@@ -105,7 +75,7 @@ def test_more_clients_over_time_than_the_population_are_refused():
 
 def test_a_public_denominator_divides_instead_of_the_number_present():
     mean, _ = PrivateAggregation(bound=Clip(l2=10.0), denominator=4).aggregate(
-        {1: np.array([2.0]), 2: np.array([6.0])}
+        {1: np.array([2.0], np.float32), 2: np.array([6.0], np.float32)}
     )
     assert mean.tolist() == [2.0]
     with pytest.raises(ConfigError, match="leave one of the two"):
@@ -150,7 +120,7 @@ for wrong, updates in (
     ({"mechanism": "gaussian"}, rows),
     ({"relation": "replace-one"}, rows),
     ({}, list(rows.values())),
-    ({}, {"a": torch.ones(3)}),
+    ({}, {"a": "ones"}),
     ({"budget": lambda: Budget("3", 1e-5, Path("x"))}, rows),
     ({"budget": lambda: Budget(3.0, None, Path("x"))}, rows),
     ({"budget": lambda: Budget(3.0, 1e-5, "x")}, rows),
@@ -175,8 +145,8 @@ def test_what_is_of_another_type_is_refused_with_its_value():
             "ConfigError bound must be one of privfl.dp, as in Clip(l2=1.0), and is 1.0.",
             "ConfigError mechanism 'gaussian' is no noise on an aggregate",
             "ConfigError unknown relation 'replace-one'; did you mean 'replace_one'?",
-            "BadUpdate updates are vectors by client, as in {0: vector, 1: vector}",
-            "BadUpdate client 'a': a client is named by a whole number",
+            "BadUpdate updates are given by client, as in {'ward 1': vector",
+            "BadUpdate client 'a': an update is made of numpy arrays or torch tensors",
             "ConfigError budget.epsilon must be a number, and is '3'.",
             "ConfigError budget.delta must be a number, and is None.",
             "ConfigError budget.ledger must be a Path, and is 'x'.",

@@ -17,11 +17,13 @@ from privfl.core import (
     BadUpdate,
     ConfigError,
     Dataset,
+    Faults,
     LocalPlan,
     Sampling,
     SeededNoise,
+    client_party,
 )
-from privfl.crypto import SecAgg
+from privfl.crypto import Plain, SecAgg
 from privfl.dp import (
     Clip,
     DistributedSkellam,
@@ -35,6 +37,8 @@ from privfl.dp import (
 from privfl.engine import FixedSize, Poisson
 from privfl.hybrid import BucketedSecAgg, TwoServer
 from privfl.training import LocalSGD
+from privfl.wrapper.names import Names
+from privfl.wrapper.sampled import Turns
 
 N = 10
 UNIFORM = Mean(weighted=False)
@@ -309,6 +313,156 @@ def test_a_client_that_diverges_counts_as_zero_so_that_the_round_is_released_all
     assert len(layer.ledger.charges) > 0
 
 
-def test_a_client_whose_name_is_negative_is_refused_and_not_left_out():
-    with pytest.raises(BadUpdate, match="from 0 on"):
-        PrivateAggregation(bound=Clip(1.0)).aggregate({-1: torch.ones(4), 5: torch.ones(4)})
+# ---- weights
+
+
+def weighed(**parts):
+    usual = {"bound": Clip(1.0), "denominator": 40.0, "max_weight": 10.0}
+    return PrivateAggregation(**{**usual, **parts})
+
+
+GONE, ZERO, FAR, OPPOSITE = {}, {0: torch.zeros(4)}, {0: torch.ones(4) * 9}, {0: -torch.ones(4) * 9}
+
+
+@pytest.mark.parametrize(
+    ("relation", "channel", "worlds"),
+    [
+        ("add_remove", Plain(), (GONE, FAR)),
+        ("zero_out", Plain(), (ZERO, FAR)),
+        ("zero_out", SecAgg(bits=24), (ZERO, OPPOSITE)),
+        ("replace_one", Plain(), (FAR, OPPOSITE)),
+        ("replace_one", SecAgg(bits=24), (FAR, OPPOSITE)),
+    ],
+)
+def test_no_client_moves_a_weighted_release_further_than_noise_covers_whatever_it_weighs(
+    relation, channel, worlds, tape
+):
+    other = {i: torch.eye(4)[i % 4] * 3 for i in range(1, 6)}
+    weights = dict.fromkeys(other, 7.5)
+    for heavy in (0.0, 3.0, 10.0, 1e6):
+        noted = tape()
+        for own in worlds:
+            layer = weighed(mechanism=noted, channel=channel, relation=relation)
+            layer.aggregate({**own, **other}, weights={**weights, 0: heavy})
+        (one, far), (another, _) = noted.seen
+        moved = float((one - another).norm())
+        assert moved <= far * (1 + 1e-6)
+        if heavy >= 10:
+            assert moved >= 0.99 * far, "the claim is no larger than it has to be"
+
+
+def test_weights_under_noise_are_of_the_sum_over_a_public_number(tape):
+    noted = tape()
+    rows = {i: torch.full((2,), 0.1 * i) for i in range(4)}
+    weighed(mechanism=noted).aggregate(rows, weights={i: float(i) for i in rows})
+    [(mean, far)] = noted.seen
+    assert mean.tolist() == pytest.approx([sum(0.1 * i * i for i in rows) / 40] * 2)
+    assert far == pytest.approx(10.0 / 40)
+
+
+def test_weights_change_nothing_of_what_a_round_is_charged():
+    for parts in (
+        {"mechanism": Gaussian(1.3)},
+        {"mechanism": LocalGaussian(3.0)},
+        {"channel": SecAgg(noise=SHARES, bits=20)},
+    ):
+        plain, heavy = weighed(**parts), weighed(**parts)
+        plain.aggregate(updates())
+        heavy.aggregate(updates(), weights={i: 1.0 + i for i in range(N)})
+        assert plain.ledger.charges == heavy.ledger.charges
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"denominator": None}, "max_weight=.*denominator="),
+        ({"max_weight": None}, "max_weight=.*denominator="),
+        ({"denominator": None, "rule": Krum(1)}, "weighted mean"),
+        ({"denominator": None, "channel": BucketedSecAgg(size=2)}, "counts every client alike"),
+    ],
+)
+def test_weights_that_noise_cannot_cover_are_refused_before_anything_is_sent(parts, words):
+    layer = weighed(mechanism=Gaussian(1.0), **parts)
+    with pytest.raises(ConfigError, match=words):
+        layer.aggregate(updates(), weights=dict.fromkeys(range(N), 2.0))
+    assert not layer.ledger.charges
+
+
+# ---- drop-outs
+
+
+@pytest.mark.parametrize("parts", [
+    {"mechanism": Gaussian(1.3)},
+    {"mechanism": LocalGaussian(3.0)},
+    {"channel": SecAgg(noise=SHARES, bits=20), "mechanism": None},
+])  # fmt: skip
+def test_the_engine_and_the_layer_charge_rounds_with_drop_outs_alike(parts, federation, camps):
+    rows, lost = camps(5), (2, 7)
+    how = {"relation": "zero_out", **parts}
+    rule = replace(UNIFORM, denominator=10.0)
+    faults = Faults(silent_from={client_party(client): 0 for client in lost})
+    run = federation(rows, aggregator=rule, **how).run(faults=faults)
+    around = PrivateAggregation(bound=Clip(1.0), rule=rule, **how)
+    came = {i: row for i, row in enumerate(rows) if i not in lost}
+    _, receipt = around.aggregate(came, dropped=lost)
+    assert receipt.dropped == lost
+    [one], [other] = run.ledger.charges, around.ledger.charges
+    named = [charge.cohort and sorted(charge.cohort) for charge in (one, other)]
+    assert replace(one, cohort=None) == replace(other, cohort=None)
+    assert named[0] == named[1]
+
+
+def test_nobody_of_those_who_were_drawn_comes_and_noise_alone_is_released():
+    layer = PrivateAggregation(
+        bound=Clip(1.0), mechanism=Gaussian(1.0), denominator=2.0, relation="add_remove",
+    )  # fmt: skip
+    mean, receipt = layer.aggregate({}, torch.zeros(30), dropped=["a", "b"])
+    assert mean.std() > 0.1
+    assert (receipt.survivors, receipt.dropped) == ((), ("a", "b"))
+    assert len(layer.ledger.charges) == 1
+
+
+# ---- how cohorts are drawn
+
+
+@pytest.mark.parametrize(
+    ("sampling", "n"),
+    [
+        (Sampling("poisson", 0.5, 1000), 300),
+        (Sampling("fixed_size", 0.1, 50), 4),
+        (Sampling("all", 1.0, 10), 9),
+    ],
+)
+def test_a_cohort_that_is_too_small_for_its_sampling_names_its_drop_outs_or_is_refused(sampling, n):
+    layer = PrivateAggregation(
+        bound=Clip(1.0), mechanism=Gaussian(1.0), denominator=10, sampling=sampling
+    )
+    with pytest.raises(ConfigError, match=r"does not draw so few.*dropped"):
+        layer.aggregate(updates(n))
+    assert not layer.ledger.charges
+    drawn = round(sampling.rate * sampling.population)
+    assert layer.aggregate(updates(n), dropped=range(n, drawn))[1].epsilon is not None
+
+
+def test_clients_who_always_come_are_no_sample():
+    layer = PrivateAggregation(
+        bound=Clip(1.0),
+        mechanism=Gaussian(4.0),
+        denominator=5,
+        sampling=Sampling("poisson", 0.1, 50),
+    )
+    for _ in range(10):
+        layer.aggregate(updates(5))
+    with pytest.raises(ConfigError, match=r"client 0 was drawn in \d+ of \d+ rounds"):
+        [layer.aggregate(updates(5)) for _ in range(30)]
+    assert len(layer.ledger.charges) < 20
+
+
+def test_coins_of_the_operating_system_are_a_sample():
+    turns, drawn = Turns(), Sampling("poisson", 0.2, 100)
+    rng = np.random.default_rng(7)
+    for _ in range(500):
+        cohort = np.flatnonzero(rng.random(100) < 0.2).tolist()
+        turns.require_known(cohort, drawn)
+        turns.require_chance(cohort, drawn, Names())
+        turns.count(cohort)

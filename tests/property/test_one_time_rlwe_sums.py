@@ -69,31 +69,46 @@ KEYS = {
 }
 
 
+def parts_of(numbers, layout):
+    """What every coefficient holds [blocks, N], by the definition: exact integers."""
+    digits = np.zeros((layout.slots, layout.blocks, N), dtype=object)
+    digits.reshape(-1)[: len(numbers)] = numbers[: digits.size]
+    out = sum((digits[slot] + layout.top) * layout.radix**slot for slot in range(layout.slots))
+    for i, number in enumerate(numbers[digits.size :]):
+        block, place = divmod(i, N)
+        high, low = divmod(int(number) + layout.top, 1 << layout.half_bits)
+        out[block, place] += low * layout.radix**layout.slots
+        out[block + layout.blocks // 2, place] += high * layout.radix**layout.slots
+    return out
+
+
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(("secrets", "most"), [("binomial", 24), ("gaussian", 57)])
-def test_a_contribution_is_a_times_s_and_a_small_error_and_its_digits(key, secrets, most):
+@pytest.mark.parametrize(("n", "polynomials"), [(20, 3), (100, 7)])
+def test_a_contribution_is_a_times_s_and_a_small_error_and_its_digits(
+    key, secrets, most, n, polynomials
+):
     rng = np.random.default_rng(0)
     channel = OneTimeRLWE(secrets=secrets)
-    plan = RoundPlan(1, tuple(range(20)), d=3 * N - 1, l2=1.0, session=b"x")
+    plan = RoundPlan(1, tuple(range(n)), d=polynomials * N - 1, l2=1.0, session=b"x")
     layout, topic = channel.layout(plan), channel.topic(plan)
-    numbers = rng.integers(-layout.top, layout.top + 1, 3 * N)
+    assert layout.halves == (n == 100)
+    numbers = rng.integers(-layout.top, layout.top + 1, polynomials * N)
+    numbers[-100:] = layout.top * (1 - 2 * rng.integers(0, 2, 100))
     short = KEYS[key](rng, most).astype(np.int8)
-    body = encrypted(numbers, short, secrets, topic, layout)
-    limbs = np.frombuffer(body, dtype="<u4").reshape(LIMBS, layout.blocks, N)
-    a = whole(PublicPolynomials(topic).take(1)[:, 0])
+    body = b"".join(encrypted(numbers, short, secrets, topic, layout))
+    assert len(body) == layout.size
+    limbs = np.frombuffer(body, dtype="<u4").reshape(layout.blocks, LIMBS, N).astype(object)
+    public = PublicPolynomials(topic).take(layout.blocks)
     by_degree = np.empty(N, dtype=np.int64)
     by_degree[DEGREES] = short
-    product = in_memory(times(a, by_degree))
-    digits = np.zeros((layout.slots, layout.blocks, N), dtype=object)
-    digits.reshape(-1)[: 3 * N] = numbers.astype(object)
-    seen = set()
-    for i in range(N):
-        value = sum(int(limbs[limb, 0, i]) << 32 * limb for limb in range(LIMBS))
-        plain = sum(
-            (digits[slot, 0, i] + layout.top) * layout.radix**slot for slot in range(layout.slots)
-        )
-        error = (value - product[i] - layout.step * plain) % Q
-        seen.add(error - Q if error > Q // 2 else error)
+    plain, seen = parts_of(numbers.astype(object), layout), set()
+    for block in range(layout.blocks):
+        product = in_memory(times(whole(public[:, block]), by_degree))
+        value = sum(limbs[block, limb] << 32 * limb for limb in range(LIMBS))
+        for i in range(N):
+            error = (value[i] - product[i] - layout.step * plain[block, i]) % Q
+            seen.add(error - Q if error > Q // 2 else error)
     assert max(map(abs, seen)) <= most
     assert len(seen) > 15
 
@@ -117,9 +132,9 @@ def test_a_sum_of_the_longest_keys_and_errors_of_the_largest_cohort_opens(key):
             plain = sum(int(digits[slot, i]) * layout.radix**slot for slot in range(layout.slots))
             value = (product[i] + int(errors[i]) + layout.step * plain) % Q
             for limb in range(LIMBS):
-                total[limb, 0, i] = value >> 32 * limb & 0xFFFFFFFF
+                total[0, limb, i] = value >> 32 * limb & 0xFFFFFFFF
         opened = unmasked(total, total_key, topic, layout)
-        assert (opened[:, 0] == digits).all()
+        assert (opened.reshape(layout.slots, N) == digits).all()
         wrong = total_key.copy()
         wrong[rng.integers(N)] += 1 if key != "all longest" else -1
         assert unmasked(total, wrong, topic, layout) is None
@@ -132,6 +147,38 @@ def test_no_more_digits_lie_in_a_coefficient_than_it_has_room_for(bits, n):
     assert layout.step > 2 * 2 * 24 * n, "an error and a hostile one are told apart"
     assert layout.step * layout.radix**layout.slots <= Q
     assert layout.step * layout.radix ** (layout.slots + 1) > Q
+    assert layout.step * layout.radix**layout.slots * layout.half_radix <= Q
+    if layout.half_bits:
+        low, high = (1 << layout.half_bits) - 1, 2 * layout.top >> layout.half_bits
+        assert layout.half_radix > n * max(low, high), "no sum of halves goes beyond its digit"
+
+
+@pytest.mark.parametrize("polynomials", range(1, 16))
+def test_sums_with_halves_are_exact_at_any_length_and_at_the_extremes(polynomials):
+    """Where low and high bits lie is not the same for every length."""
+    rng, d = np.random.default_rng(polynomials), polynomials * N - 1 - 13 * (polynomials % 2)
+    channel = OneTimeRLWE()
+    plan = RoundPlan(1, tuple(range(100)), d=d, l2=1.0)
+    layout, topic = channel.layout(plan), channel.topic(plan)
+    assert layout.half_bits == 8
+    assert layout.capacity > d >= layout.capacity - 4 * N
+    rows = rng.integers(-layout.top, layout.top + 1, (3, d + 1))
+    rows[:, ::2] = layout.top
+    rows[:, 1::4] = -layout.top
+    total, one, keys = empty(layout), empty(layout), rng.integers(-24, 25, (3, N))
+    bodies = [
+        b"".join(encrypted(row, key.astype(np.int8), "binomial", topic, layout))
+        for row, key in zip(rows, keys, strict=True)
+    ]
+    add(one, bodies[0])
+    for body in bodies:
+        add(total, body)
+    digits = unmasked(total, keys.sum(axis=0), topic, layout)
+    assert (integers(digits, 3, d + 1, layout) == rows.sum(axis=0)).all()
+    everybody = unmasked(one * np.uint64(100), 100 * keys[0], topic, layout)
+    assert (integers(everybody, 100, d + 1, layout) == 100 * rows[0]).all()
+    total[0, 2, 0] += np.uint64(1 << 31)
+    assert unmasked(total, keys.sum(axis=0), topic, layout) is None
 
 
 def test_what_is_taken_out_of_a_sum_again_was_never_in_it():
@@ -142,7 +189,8 @@ def test_what_is_taken_out_of_a_sum_again_was_never_in_it():
     rows = rng.integers(-layout.top, layout.top + 1, (3, 101))
     keys = rng.integers(-24, 25, (3, N)).astype(np.int8)
     bodies = [
-        encrypted(row, key, "binomial", topic, layout) for row, key in zip(rows, keys, strict=True)
+        b"".join(encrypted(row, key, "binomial", topic, layout))
+        for row, key in zip(rows, keys, strict=True)
     ]
     for body in bodies:
         add(total, body)

@@ -320,7 +320,7 @@ def test_no_two_contributions_share_a_key_and_no_two_rounds_a_public_polynomial(
     topics.append(scene.channel.topic(replace(scene.plan(1), session=b"another")))
     zero, layout = np.zeros(N, dtype=np.int64), scene.channel.layout(scene.plan(1))
     total = empty(layout)
-    total[1] += np.arange(layout.blocks * N, dtype=np.uint64).reshape(layout.blocks, N)
+    total[:, 1] += np.arange(layout.blocks * N, dtype=np.uint64).reshape(layout.blocks, N)
     plan, update = scene.plan(1), Bounded(0, scene.rows[0], 1.0)
     bodies = {
         bytes(scene.members["client/0"].enter(plan, update).step({})["server"])[-30_000:]

@@ -2,12 +2,14 @@
 parties, and what one lying client does to the multi-party scheme beside it.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from Crypto.Cipher import AES
 
 from privfl.core import Abort, Bounded, Faults, RoundPlan, client_party, drive, drive_all
 from privfl.crypto import MultiPartyRLWE, OneTimeRLWE
@@ -136,11 +138,22 @@ def parts_of(honest, body, short, kind=Dealing):
     """A well-formed dealing of any key beside any contribution."""
     topic, who = honest.settings.topic(honest.plan), honest.identity.who
     dealt = kind(np.asarray(short), honest.settings.threshold)
-    return dealt_parts(dealt, body, topic, who, honest.occasions.heard, honest.directory)
+    return dealt_parts(dealt, [body], topic, who, honest.occasions.heard, honest.directory)
 
 
 def as_body(limbs):
-    return np.asarray(limbs, dtype=np.uint64).astype("<u4").tobytes()
+    """Limbs [3, blocks, N] as a contribution."""
+    return np.asarray(limbs, dtype=np.uint64).astype("<u4").swapaxes(0, 1).tobytes()
+
+
+def limbs_of(body, layout):
+    """And back."""
+    return np.frombuffer(body, dtype="<u4").reshape(layout.blocks, LIMBS, N).swapaxes(0, 1)
+
+
+def whole(*what):
+    """An encrypted contribution in one piece."""
+    return b"".join(encrypted(*what))
 
 
 def layout_of(honest):
@@ -205,11 +218,11 @@ def test_the_same_client_learns_nothing_of_anybodys_key_here(where):
         short[0] = 24 if where != "contribution" else 0
         digits = np.zeros(honest.plan.d + 1, dtype=np.int64)
         digits[-1] = TOP
-        body = encrypted(digits, short, "binomial", topic, layout)
-        limbs = np.frombuffer(body, dtype="<u4").reshape(LIMBS, layout.blocks, N).copy()
+        body = whole(digits, short, "binomial", topic, layout)
+        limbs = limbs_of(body, layout).copy()
         if where != "key":
             limbs[0, 0, 0] += np.uint32(factor * layout.step % (1 << 32))
-        return signed(honest, parts_of(honest, limbs.tobytes(), short))
+        return signed(honest, parts_of(honest, as_body(limbs), short))
 
     deviations = set()
     for seed in range(5):
@@ -312,10 +325,9 @@ def test_a_copy_with_an_encryption_of_zero_added_is_a_copy():
             layout, topic = layout_of(honest), honest.settings.topic(honest.plan)
             short = ShortStream("binomial").take(1)[0]
             zero = -np.full(layout.slots * layout.blocks * N, layout.top)
-            body = encrypted(zero, short, "binomial", topic, layout)
-            shape = (LIMBS, layout.blocks, N)
+            body = whole(zero, short, "binomial", topic, layout)
             wide = [
-                [np.frombuffer(b, dtype="<u4").reshape(shape).astype(object)[limb] << 32 * limb]
+                [limbs_of(b, layout).astype(object)[limb] << 32 * limb]
                 for b in (body, opened_by_the_server(session, seen[0], honest))
                 for limb in range(LIMBS)
             ]
@@ -371,6 +383,19 @@ def test_fifty_of_fifty_shares_with_one_wrong_word_are_found():
         assert not dealing.fits(share, 4, proof, challenge)
 
 
+def test_a_challenge_is_the_words_in_the_field_of_aes_128_ctr_under_shake_256():
+    """By the definition, in another library; and uniform."""
+    key = hashlib.shake_256(b"privfl/onetime/challenge/2\x00root").digest(16)
+    cipher = AES.new(key, AES.MODE_CTR, nonce=bytes(12), initial_value=2)
+    stream = np.frombuffer(cipher.encrypt(bytes(100_000)), dtype="<u2")
+    found = dealing.challenge(b"root")
+    assert (found.reshape(-1) == stream[stream < P][: found.size]).all()
+    many = np.concatenate([dealing.challenge(bytes([i])).reshape(-1) for i in range(10)])
+    counts = np.bincount(many * 16 // P, minlength=16)
+    expected = len(many) / 16
+    assert ((counts - expected) ** 2 / expected).sum() < 45  # 15 degrees of freedom: p < 1e-4
+
+
 def test_one_share_fewer_than_the_threshold_is_uniform_whatever_the_key():
     for value in (0, 24):
         short = np.full(N, value, dtype=np.int8)
@@ -410,8 +435,8 @@ def honest_parts(honest, scale=0, error=0, key=None, where=slice(None)):
     numbers = np.zeros(honest.plan.d + 1, dtype=np.int64)
     numbers[-1] = TOP
     small = short.astype(np.int8)
-    body = encrypted(numbers, small, "binomial", topic, layout)
-    limbs = np.frombuffer(body, dtype="<u4").reshape(LIMBS, layout.blocks, N).astype(np.int64)
+    body = whole(numbers, small, "binomial", topic, layout)
+    limbs = limbs_of(body, layout).astype(np.int64)
     limbs[0, 0, where] += scale * layout.step + error
     for limb in range(LIMBS - 1):
         limbs[limb + 1] += limbs[limb] >> 32
@@ -572,7 +597,7 @@ def test_a_client_that_works_with_decryptors_has_nobody_honest_blamed_for_certai
         topic, layout = settings.topic(plan), settings.layout(plan)
         short = ShortStream("binomial").take(1)[0]
         numbers = settings.scheme.encode(honest.update, plan)
-        body = encrypted(numbers, (short + e).astype(np.int8), "binomial", topic, layout)
+        body = whole(numbers, (short + e).astype(np.int8), "binomial", topic, layout)
         return signed(honest, parts_of(honest, body, short))
 
     lying = {

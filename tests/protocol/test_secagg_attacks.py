@@ -62,8 +62,8 @@ def run(
 
 def survivors(body, listed):
     """The message that lists survivors, with others in it; what clients said stays."""
-    size = len(fields.bit_set((), N))
-    return rewritten(body, fields.bit_set(listed, N), body[fields.HEADER + size :])
+    _, rest = fields.read_most(memoryview(body)[fields.HEADER :], N)
+    return rewritten(body, fields.most(listed, N), bytes(rest))
 
 
 def unchanged(to, body, kind):

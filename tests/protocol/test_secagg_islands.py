@@ -10,6 +10,7 @@ from privfl.core import Bounded, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
+from privfl.crypto.secagg import boxes
 from privfl.crypto.secagg.stage import Kind
 
 D = 8
@@ -98,13 +99,14 @@ def test_nobody_opens_the_vector_of_a_client_that_was_told_others_shared_keys(se
     def edit(to, body, kind):
         if kind is not Kind.INBOX or to != "client/0":
             return body
-        sharing, rest = fields.read_bit_set(memoryview(body)[fields.HEADER :], n)
+        sharing, rest = fields.read_most(memoryview(body)[fields.HEADER :], n)
         out = next(h for h in parties["client/0"].holders if h != 0)
         left_out.append(out)
-        added = 32 if "graph" in settings and settings["graph"] == 8 else 0
-        rows, _ = fields.read_table(rest, added + 92, n)
-        rest = fields.table({p: r for p, r in rows.items() if p != out})
-        return bytes(body[: fields.HEADER]) + fields.bit_set(sharing - {out}, n) + rest
+        now, added = parties["client/0"].parameters, 32 if settings["graph"] == 8 else 0
+        rows, end = boxes.read(now, rest, added)
+        assert not end
+        rest = boxes.write(now, {p: r for p, r in rows.items() if p != out}, added)
+        return bytes(body[: fields.HEADER]) + fields.most(sharing - {out}, n) + rest
 
     outcome = drive(Edits(everybody.server.enter(plan), edit), parties, keep_bodies=True)
     assert left_out

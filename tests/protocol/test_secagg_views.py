@@ -14,7 +14,7 @@ from privfl.core import Bounded, Faults, RoundPlan, Rows, SecretsStay, Total, cl
 from privfl.crypto import SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
-from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg import boxes, keys, wire
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
@@ -90,8 +90,8 @@ class GoesOn:
             body = bytes(self.honest.step({})["server"])
             said = {"server": body[:60] + bytes(64) + body[124:]}
         if self.stage == 3:
-            boxes = {j: secrets.token_bytes(keys.SEALED) for j in holders}
-            said = {"server": self.written(Kind.SHARES, bytes(32), fields.table(boxes))}
+            rows = {j: secrets.token_bytes(keys.AGREED) for j in holders}
+            said = {"server": self.written(Kind.SHARES, bytes(32), boxes.write(now, rows))}
         if self.stage == 5:
             vector = bytes(now.length * now.ring // 8)
             words = bytes(keys.WORD * len(holders))

@@ -35,7 +35,7 @@ from privfl.dp import DistributedSkellam
 from privfl.hybrid.two_server import SignTwoServer, TwoServer
 from privfl.hybrid.two_server.checks import PASSED
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather
-from privfl.hybrid.two_server.parameters import DEALT, HELD, STEPS
+from privfl.hybrid.two_server.parameters import DEALT, HELD, MORE, PIECE, SERVERS, STEPS
 from privfl.hybrid.two_server.registers import WEIGHTS
 from privfl.hybrid.two_server.sealing import open_steps, seal_dealt, unseal_dealt
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
@@ -667,6 +667,63 @@ def test_every_party_can_sleep_between_exchanges(rule, reveal, restless):
     scene = Scene(TwoServer(rule, reveal=reveal))
     awake = opened(scene.run()).what
     assert torch.equal(opened(scene.run(wrap=restless)).what.value, awake.value)
+
+
+SEVERAL = pytest.mark.parametrize(
+    ("rule", "reveal"),
+    [
+        (Mean(), "selection"),
+        (Krum(f=1, m=2), "aggregate"),
+        (toward(torch.ones(9000)), "scores"),
+        (toward(torch.ones(9000)), "aggregate"),
+    ],
+    ids=["weighted mean", "krum hidden", "fltrust scores", "fltrust hidden"],
+)
+
+
+@SEVERAL
+def test_masked_rows_in_several_letters_open_the_same_also_doubled_and_asleep(
+    rule, reveal, monkeypatch, restless
+):
+    scene = Scene(TwoServer(rule, reveal=reveal, bits=10), n=5, d=9000)
+    whole = scene.run()
+    monkeypatch.setattr("privfl.hybrid.two_server.row_letters.LETTER", 1)
+    parted = scene.run(keep_bodies=True)
+    assert torch.equal(opened(parted).what.value, opened(whole).what.value)
+    assert [m.sender for m in parted.messages if m.body[4] in (PIECE, MORE)] == [*SERVERS[::-1]]
+    doubled = scene.run(Faults(duplicated={"server", "server/1", "dealer"}))
+    assert torch.equal(opened(doubled).what.value, opened(whole).what.value)
+    assert torch.equal(opened(scene.run(wrap=restless)).what.value, opened(whole).what.value)
+    parted = scene.run(keep_bodies=True)
+    members = {"server": scene.server, **scene.helpers}
+    for pair in (("server", "server/1"), ("server", "dealer"), ("server/1", "dealer")):
+        mine = {who: members[who] for who in pair}
+        rows = scene.channel.decode(parted.received(pair), mine)
+        assert isinstance(rows, Rows)
+        for who, row in zip(rows.ids, rows.values, strict=True):
+            assert torch.cosine_similarity(row, scene.updates[who].delta, dim=0) > 0.99
+    alone = scene.channel.decode(parted.received(["server"]), {"server": scene.server})
+    assert torch.equal(alone.value, opened(parted).what.value)
+
+
+@pytest.mark.parametrize("kind", [PIECE, MORE])
+def test_a_letter_of_masked_rows_out_of_order_ends_the_round(kind, monkeypatch):
+    monkeypatch.setattr("privfl.hybrid.two_server.row_letters.LETTER", 1)
+    scene = Scene(TwoServer(Mean(weighted=False), bits=10), n=3, d=25_000)
+    changed = []
+
+    def skips(body):
+        if body[4] != kind or changed:
+            return body
+        changed.append(True)
+        number, content = scene.channel.round(scene.plan).read(body, kind)
+        return scene.channel.round(scene.plan).write(kind, number + 1, content)
+
+    liar = "server" if kind == PIECE else "server/1"
+    outcome = scene.run(Faults(malformed={liar: skips}))
+    assert changed
+    assert outcome.opened is None
+    assert any("than the next" in str(abort) for abort in outcome.aborts.values())
 
 
 def test_no_party_or_member_prints_or_pickles_its_secrets():

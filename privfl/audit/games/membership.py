@@ -19,7 +19,7 @@ from privfl.federation import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Questions:
     """The questions of the game: scores [q], the truth [q], whose sample each is about [q], and its
     label [q].
     """
@@ -99,7 +99,7 @@ def scored(
     notes.findings.append(judged(found))
 
 
-def questions(result: Result, ground: Ground, took_part: set[ClientId]) -> Asked | None:
+def questions(result: Result, ground: Ground, took_part: set[ClientId]) -> Questions | None:
     """What a result is asked: of each client that took part, its own members and its own others;
     None where the result scores no candidates, or no client has both.
     """
@@ -119,10 +119,10 @@ def questions(result: Result, ground: Ground, took_part: set[ClientId]) -> Asked
     if not bool(here.any()):
         return None
     labels = ground.pool.y if ground.pool.y.ndim == 1 else ground.pool.y[:, -1]
-    return Asked(scores[here], ground.inside[here], ground.owner[here], labels[here])
+    return Questions(scores[here], ground.inside[here], ground.owner[here], labels[here])
 
 
-def label_guesses(asked: Asked) -> dict[str, Float[Tensor, " q"]]:
+def label_guesses(asked: Questions) -> dict[str, Float[Tensor, " q"]]:
     """Scores from labels alone, by client: "label prior", how common a label is among all of the
     client's candidates, which knows nothing of who is a member; "label histogram", the share of
     members among the client's candidates of that label, which is what exact label counts

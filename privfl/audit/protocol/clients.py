@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from privfl.core import Buffer, KeepsSecrets, Mail
 from privfl.crypto.primitives import fields
-from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg import boxes, wire
 from privfl.crypto.secagg.client import SecAggClientParty
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.sharing import shamir
@@ -52,16 +52,17 @@ class DealsWrongly(KeepsSecrets):
     def _dealt(self, body: Buffer) -> bytes:
         now = self.honest.parameters
         _, _, _, content = wire.read(body)
-        sealed, _ = fields.read_table(content[32:], keys.SEALED, now.n)
+        sealed, _ = boxes.read(now, content[32:])
         secrets = (self.honest.keys.b, self.honest.keys.s)
         own = self.honest.position
-        points = [holder + 1 for holder in (*sealed, own)]
-        split = [shamir.split(shamir.from_bytes(s), points, now.degree.t) for s in secrets]
+        points = now.points(own, self.honest.drawn or sealed)
+        places = [points[holder] for holder in (*sealed, own)]
+        split = [shamir.split(shamir.from_bytes(s), places, now.degree.t) for s in secrets]
         self.honest.seed_shares[own], self.honest.key_shares[own] = (
-            shamir.to_bytes(shares[own + 1]) for shares in split
+            shamir.to_bytes(shares[points[own]]) for shares in split
         )
         plain = {
-            holder: self.change(holder, b"".join(shamir.to_bytes(s[holder + 1]) for s in split))
+            holder: self.change(holder, b"".join(shamir.to_bytes(s[points[holder]]) for s in split))
             for holder in sealed
         }
         return wire.write(
@@ -70,7 +71,7 @@ class DealsWrongly(KeepsSecrets):
             own,
             now.tag,
             content[:32],
-            fields.table(self.honest.pairs.seal(plain)),
+            boxes.write(now, self.honest.pairs.seal(plain)),
         )
 
 

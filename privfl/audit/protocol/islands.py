@@ -37,7 +37,7 @@ class Island(KeepsSecrets):
     server: SecAggServerParty
     members: frozenset[PartyId]
     friends: Mapping[PartyId, Party]
-    padded: bytes
+    padded: frozenset[int]
     over: str = ""
 
     @classmethod
@@ -52,7 +52,7 @@ class Island(KeepsSecrets):
         others = [i for i in range(now.n) if i not in here]
         pad = others[: max(0, now.quorum - len(here))]
         server.parameters = replace(now, quorum=2)
-        return cls(server, names, own, fields.bit_set(pad, now.n))
+        return cls(server, names, own, frozenset(pad))
 
     def step(self, mail: Mail) -> Mail:
         """Play on with these letters, the friends' answers among them."""
@@ -67,11 +67,9 @@ class Island(KeepsSecrets):
     def _pad(self, body: Buffer) -> Buffer:
         if bytes(body[4:5])[0] not in (Kind.INBOX, Kind.SURVIVORS):
             return body
-        start, size = fields.HEADER, len(self.padded)
-        told = bytes(
-            a | b for a, b in zip(bytes(body[start : start + size]), self.padded, strict=True)
-        )
-        return bytes(body[:start]) + told + bytes(body[start + size :])
+        n = self.server.parameters.n
+        told, rest = fields.read_most(memoryview(body)[fields.HEADER :], n)
+        return b"".join((body[: fields.HEADER], fields.most(told | self.padded, n), rest))
 
 
 @dataclass(repr=False)

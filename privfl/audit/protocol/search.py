@@ -25,10 +25,10 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import backend, fields
-from privfl.crypto.secagg import graph, wire
+from privfl.crypto.secagg import boxes, graph, wire
 from privfl.crypto.secagg.channel import SecAgg
 from privfl.crypto.secagg.client import SecAggClientParty
-from privfl.crypto.secagg.keys import DEALT, SEALED, SIGNATURE, WORD, RoundKeys
+from privfl.crypto.secagg.keys import DEALT, SIGNATURE, WORD, RoundKeys
 from privfl.crypto.secagg.pairs import LastingPairs, Pairs
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.sharing import shamir
@@ -146,7 +146,7 @@ class LyingServer(KeepsSecrets):
 
     def _adverts(self, worlds: list[frozenset[int]], lives: Mapping[int, int]) -> None:
         """Tell everybody keys; some are the server's own."""
-        rng, n = self.rng, self.plan.n
+        rng = self.rng
         swaps, filters = rng.choice([0.0, 0.0, 0.0, 0.4]), rng.choice([0.0, 0.0, 0.0, 0.5])
         true = {one.place: one.party.keys.public for one in self.honest}
         true |= {i: self.own[i].public for i in self.friends}
@@ -160,7 +160,7 @@ class LyingServer(KeepsSecrets):
                     shown[other] = self.own[other].public if swapped else true[other]
             said = one.ask(rng, Kind.KEYS, fields.table(shown))
             if said is not None:
-                rows, _ = fields.read_table(said[32:], SEALED, n)
+                rows, _ = boxes.read(one.party.parameters, said[32:])
                 one.boxes = {i: bytes(row) for i, row in rows.items()}
 
     def _draw(self, one: HonestClient) -> Collection[int]:
@@ -183,14 +183,18 @@ class LyingServer(KeepsSecrets):
                     inbox[other.place] = public + other.boxes[one.place]
             for friend in self.friends:
                 self._hears(one, friend)
-                sealed = self.talks[friend, one.place].seal({one.place: self._junk()})
+                talk = self.talks[friend, one.place]
+                talk.reach([one.place])
+                sealed = talk.seal({one.place: self._junk()})
                 if one.place in sealed:
                     public = self.own[friend].public if added else b""
                     inbox[friend] = public + sealed[one.place]
             told = listed[lives[one.place]] | {one.place}
             inbox = {i: row for i, row in inbox.items() if i in told}
             mine = frozenset(inbox)
-            said = one.ask(self.rng, Kind.INBOX, fields.bit_set(told, n), fields.table(inbox))
+            now = one.party.parameters
+            rows = boxes.write(now, inbox, now.key_bytes if added else 0)
+            said = one.ask(self.rng, Kind.INBOX, fields.most(told, n), rows)
             if said is not None:
                 holders = told & set(one.party.holders) - {one.place}
                 one.partners = frozenset(holders | mine)
@@ -232,7 +236,7 @@ class LyingServer(KeepsSecrets):
             words = self._true(Kind.MASKED, one)
             words |= self._friendly("masked", one, one.party.masked)
             told = alive[lives[one.place]] | ({one.place} if rng.random() < 0.5 else set())
-            said = one.ask(rng, Kind.SURVIVORS, fields.bit_set(told, n), fields.table(words))
+            said = one.ask(rng, Kind.SURVIVORS, fields.most(told, n), fields.table(words))
             if said is not None:
                 self._words(one, Kind.CONSISTENCY, said, words)
         for one in self.honest:

@@ -66,5 +66,5 @@ class AsksEarly(KeepsSecrets):
 
 def told(body: bytes, listed: Collection[int], n: int) -> bytes:
     """A message that begins with a set of clients, with another set in its place."""
-    size = len(fields.bit_set((), n))
-    return body[: fields.HEADER] + fields.bit_set(listed, n) + body[fields.HEADER + size :]
+    _, rest = fields.read_most(memoryview(body)[fields.HEADER :], n)
+    return body[: fields.HEADER] + fields.most(listed, n) + bytes(rest)

@@ -314,7 +314,7 @@ def _early(scene: AttackedRound) -> Iterator[ScoredAttack]:
 
     def ask(to: PartyId) -> bytes:
         empty = fields.table({})
-        return wire.write(Kind.SURVIVORS, now.ring, 0, now.tag, fields.bit_set(range(n), n), empty)
+        return wire.write(Kind.SURVIVORS, now.ring, 0, now.tag, fields.most(range(n), n), empty)
 
     for kind in (Kind.KEYS, Kind.INBOX):
         yield scene.attacked(f"server: asks to unmask beside {kind.name}", _asks(kind, ask))

@@ -4,6 +4,8 @@ sender.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from privfl.core import Buffer, PartyId, PartyKeys
 from privfl.crypto.he.wire import Refused
 from privfl.crypto.primitives import backend, seal_box
@@ -31,8 +33,9 @@ def seal(receiver: bytes, plain: Buffer, purpose: bytes) -> bytes:
         raise Refused("nobody can hold this public key") from None
 
 
-def seal_into(receiver: bytes, plain: Buffer, purpose: bytes, out: memoryview) -> None:
-    """`seal`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
+def seal_into(receiver: bytes, plain: Iterable[Buffer], purpose: bytes, out: memoryview) -> None:
+    """`seal` of a plaintext in pieces, which are asked for one after the other; written to ``out``,
+    which is `OVERHEAD` bytes longer than all of them.
 
     Raises:
         Refused: that is nobody's key.

@@ -92,13 +92,14 @@ def is_known(directory: KnownKeys, who: PartyId, hello: bytes) -> bool:
 
 class RoomInFrame:
     """Room for a message of so many parts, the first of which, of ``size`` bytes, is written to
-    ``first``: a long part is in its place at once, and need not be copied there.
+    ``first``: a long part is in its place at once, and need not be copied there. ``rest``: bytes
+    of all other parts at most.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, rest: int) -> None:
         start = _HEAD.size + (32 + 8) * count + 64
-        self.whole = bytearray(start + size)
-        self.first = memoryview(self.whole)[start:]
+        self.whole = bytearray(start + size + rest)
+        self.first = memoryview(self.whole)[start : start + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +199,11 @@ class SignedMessage:
     def framed(self, frame: RoomInFrame) -> bytearray:
         """The message as it travels, of which the first part lies in its place already."""
         at = 1 + len(self.digests) + 2
-        rope, out = self.rope(), frame.whole
+        rope, out, size = self.rope(), frame.whole, len(frame.first)
         frame.first.release()
         head, rest = b"".join(rope[:at]), b"".join(rope[at + 1 :])
         out[: len(head)] = head
-        out += rest
+        out[len(head) + size :] = rest
         return out
 
     def without(self, left_out: Collection[int]) -> SignedMessage:

@@ -74,11 +74,17 @@ def signed(words: U64, ring: int) -> I64:
     return lifted
 
 
-def stream(seed: bytes, library: Backend) -> Keystream:
+def stream(seed: bytes, library: Backend, skip: int = 0) -> Keystream:
     """The keystream that a 32-byte seed stands for: AES-128-CTR under its first 16 bytes, from a
-    nonce of its next 12.
+    nonce of its next 12; without its first ``skip`` bytes, a multiple of 16.
+
+    >>> from privfl.crypto.primitives import backend
+    >>> whole, rest = draw(stream(bytes(32), backend()), 6), stream(bytes(32), backend(), 16)
+    >>> whole[2:].tolist() == draw(rest, 4).tolist()
+    True
     """
-    return library.keystream(seed[:16], seed[16:28] + (2).to_bytes(4, "big"))
+    counter = 2 + skip // 16
+    return library.keystream(seed[:16], seed[16:28] + counter.to_bytes(4, "big"))
 
 
 def draw(source: Keystream, length: int) -> U64:

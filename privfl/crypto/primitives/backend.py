@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Literal, Protocol, runtime_checkable
 
@@ -46,6 +46,10 @@ class Backend(Protocol):
         """
         ...
 
+    def pair(self, secret: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+        """`x25519_public` and `agreement` of a secret scalar, for less than both."""
+        ...
+
     def ed25519_public(self, secret: bytes) -> bytes:
         """The public key [32 bytes] of a signing seed [32 bytes]."""
         ...
@@ -69,9 +73,11 @@ class Backend(Protocol):
         ...
 
     def seal_into(
-        self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes, out: memoryview
+        self, key: bytes, nonce: bytes, plain: Iterable[Buffer], bound: bytes, out: memoryview
     ) -> None:
-        """The same, written to ``out``, which is 16 bytes longer than ``plain``."""
+        """The same of a plaintext in pieces, which are asked for one after the other; written to
+        ``out``, which is 16 bytes longer than all of them.
+        """
         ...
 
     def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
@@ -80,6 +86,10 @@ class Backend(Protocol):
 
     def keystream(self, key: bytes, counter: bytes) -> Keystream:
         """AES-CTR from an initial counter block [16 bytes] (SP 800-38A, section 6.5)."""
+        ...
+
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """The first ``n`` bytes of that keystream, 128 KiB at most, at once."""
         ...
 
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:

@@ -98,6 +98,39 @@ def _positions(packed: bytes, n: int) -> frozenset[int]:
     return frozenset(np.flatnonzero(bits).tolist())
 
 
+def most(members: Collection[int], n: int) -> bytes:
+    """A set that holds most of the n positions, in the shorter way of two: as n bits, or by the
+    numbers of those that are missing.
+
+    >>> len(most(range(10_000), 10_000)), len(most(range(5_000), 10_000))
+    (5, 1251)
+    """
+    missing = sorted(set(range(n)).difference(members))
+    if -(-n // 8) <= 4 + 4 * len(missing):
+        return b"\0" + bit_set(members, n)
+    return b"\1" + table(dict.fromkeys(missing, b""))
+
+
+def read_most(body: memoryview, n: int) -> tuple[frozenset[int], memoryview]:
+    """The set that `most` wrote, and what follows it.
+
+    Raises:
+        Malformed: it ends early, is written in neither way, or has positions that are not under
+            ``n``.
+    """
+    if not body or body[0] > 1:
+        raise Malformed("a set that is neither bits nor numbers")
+    if not body[0]:
+        return read_bit_set(body[1:], n)
+    rows, rest = read_table(body[1:], 0, n)
+    return _without(tuple(rows), n), rest
+
+
+@lru_cache(maxsize=8)
+def _without(missing: tuple[int, ...], n: int) -> frozenset[int]:
+    return frozenset(range(n)).difference(missing)
+
+
 def some(members: Collection[int], n: int) -> bytes:
     """A set of positions in the shorter way of two: as n bits, or each by its number.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
@@ -60,8 +60,15 @@ class Pyca:
 
     def agreement(self, secret: bytes) -> Callable[[bytes], bytes]:
         """As `Backend` says."""
+        return self.pair(secret)[1]
+
+    def pair(self, secret: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+        """As `Backend` says."""
         key = X25519PrivateKey.from_private_bytes(secret)
-        return lambda public: key.exchange(X25519PublicKey.from_public_bytes(public))
+        return (
+            key.public_key().public_bytes_raw(),
+            lambda public: key.exchange(X25519PublicKey.from_public_bytes(public)),
+        )
 
     def ed25519_public(self, secret: bytes) -> bytes:
         """As `Backend` says."""
@@ -88,12 +95,14 @@ class Pyca:
         return AESGCM(key).encrypt(nonce, plain, bound)
 
     def seal_into(
-        self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes, out: memoryview
+        self, key: bytes, nonce: bytes, plain: Iterable[Buffer], bound: bytes, out: memoryview
     ) -> None:
         """As `Backend` says."""
         cipher = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
         cipher.authenticate_additional_data(bound)
-        size = cipher.update_into(plain, out)
+        size = 0
+        for piece in plain:
+            size += cipher.update_into(piece, out[size:])
         cipher.finalize()
         out[size:] = cipher.tag
 
@@ -114,6 +123,16 @@ class Pyca:
             else modes.CTR(counter)
         )
         return _Stream(Cipher(algorithms.AES(key), mode).encryptor())
+
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """As `Backend` says; by AES-GCM as a whole, tag and all, where that is faster than the
+        keystream and what it takes to open one.
+        """
+        if counter[12:] == _GCM_FIRST and _gcm_is_faster():
+            return memoryview(AESGCM(key).encrypt(counter[:12], _ZEROS[:n], None))[:n]
+        out = np.empty(n + 16, dtype=np.uint8)
+        self.keystream(key, counter).fill(out, n)
+        return out.data[:n]
 
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
         """As `Backend` says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,11 @@ class Pycryptodome:
         """As `Backend` says."""
         return _native(secret) or (lambda public: x25519(secret, public))
 
+    def pair(self, secret: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+        """As `Backend` says."""
+        agree = self.agreement(secret)
+        return agree(_BASE), agree
+
     def ed25519_public(self, secret: bytes) -> bytes:
         """As `Backend` says."""
         return bytes(eddsa.import_private_key(secret).public_key().export_key(format="raw"))
@@ -91,13 +96,16 @@ class Pycryptodome:
         return bytes(body + tag)
 
     def seal_into(
-        self, key: bytes, nonce: bytes, plain: Buffer, bound: bytes, out: memoryview
+        self, key: bytes, nonce: bytes, plain: Iterable[Buffer], bound: bytes, out: memoryview
     ) -> None:
         """As `Backend` says."""
         cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
         cipher.update(bound)
-        cipher.encrypt(plain, output=out[: len(plain)])
-        out[len(plain) :] = cipher.digest()
+        size = 0
+        for piece in plain:
+            cipher.encrypt(piece, output=out[size : size + len(piece)])
+            size += len(piece)
+        out[size:] = cipher.digest()
 
     def unseal(self, key: bytes, nonce: bytes, sealed: Buffer, bound: bytes) -> bytes | None:
         """As `Backend` says."""
@@ -111,6 +119,12 @@ class Pycryptodome:
     def keystream(self, key: bytes, counter: bytes) -> _Stream:
         """As `Backend` says."""
         return _Stream(AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=counter))
+
+    def keystream_of(self, key: bytes, counter: bytes, n: int) -> memoryview:
+        """As `Backend` says."""
+        out = np.empty(n, dtype=np.uint8)
+        self.keystream(key, counter).fill(out, n)
+        return out.data
 
     def permutation(self, key: bytes) -> Callable[[bytes], bytes]:
         """As `Backend` says."""

@@ -33,8 +33,8 @@ class BoxKey(KeepsSecrets):
         Raises:
             ValueError: the receiver's key is a point of small order.
         """
-        ephemeral = secrets.token_bytes(32)
-        return cls(library.x25519_public(ephemeral), to, library.agreement(ephemeral)(to))
+        public, agree = library.pair(secrets.token_bytes(32))
+        return cls(public, to, agree(to))
 
     @classmethod
     def heard(cls, public: bytes, secret: bytes, to: bytes, library: Backend) -> BoxKey:
@@ -49,8 +49,10 @@ class BoxKey(KeepsSecrets):
         """Ciphertext and tag; ``context`` is authenticated."""
         return library.seal(self._key(context), _NONCE, plain, context)
 
-    def seal_into(self, plain: Buffer, context: bytes, library: Backend, out: memoryview) -> None:
-        """The same, written to ``out``."""
+    def seal_into(
+        self, plain: Iterable[Buffer], context: bytes, library: Backend, out: memoryview
+    ) -> None:
+        """The same of a plaintext in pieces, written to ``out``."""
         library.seal_into(self._key(context), _NONCE, plain, context, out)
 
     def unseal(self, sealed: Buffer, context: bytes, library: Backend) -> bytes | None:
@@ -78,9 +80,10 @@ def seal_box(to: bytes, plain: Buffer, context: bytes, library: Backend) -> byte
 
 
 def seal_box_into(
-    to: bytes, plain: Buffer, context: bytes, library: Backend, out: memoryview
+    to: bytes, plain: Iterable[Buffer], context: bytes, library: Backend, out: memoryview
 ) -> None:
-    """`seal_box`, written to ``out``, which is `OVERHEAD` bytes longer than ``plain``.
+    """`seal_box` of a plaintext in pieces, which are asked for one after the other; written to
+    ``out``, which is `OVERHEAD` bytes longer than all of them.
 
     Raises:
         ValueError: the receiver's key is a point of small order.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ _TAIL = 16
 _COUNTER = (2).to_bytes(4, "big")
 
 
-def _open(seed: bytes, library: Backend) -> Keystream:
+def _split(seed: bytes) -> tuple[bytes, bytes]:
     """A 32-byte seed is a key and a secret nonce (the last 4 bytes are spare): no table built
     against one nonce serves two seeds.
 
@@ -31,7 +31,26 @@ def _open(seed: bytes, library: Backend) -> Keystream:
     """
     if len(seed) != 32:
         raise ValueError(f"a mask seed has 32 bytes, and this has {len(seed)}.")
-    return library.keystream(seed[:16], seed[16:28] + _COUNTER)
+    return seed[:16], seed[16:28] + _COUNTER
+
+
+def _open(seed: bytes, library: Backend) -> Keystream:
+    return library.keystream(*_split(seed))
+
+
+def keystream(key: bytes, library: Backend) -> Keystream:
+    """AES-CTR under a key [16 or 32 bytes] that serves nothing else, from the counter that AES-GCM
+    begins with.
+    """
+    return library.keystream(key, bytes(12) + _COUNTER)
+
+
+def next_words(stream: Keystream, n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The next ``n`` words of a keystream."""
+    kind = np.dtype(dtype)
+    raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
+    stream.fill(raw, n * kind.itemsize)
+    return raw[:-_TAIL].view(kind)
 
 
 def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) -> None:
@@ -43,14 +62,21 @@ def mask(values: Words, seeds: Iterable[tuple[bytes, int]], library: Backend) ->
     >>> mask(x, [(b"k" * 32, 1)], backend()); mask(x, [(b"k" * 32, -1)], backend()); x
     array([0, 1, 2, 3, 4], dtype=uint32)
     """
+    if 0 < values.nbytes <= _BLOCK:
+        for seed, sign in seeds:
+            key, counter = _split(seed)
+            raw = library.keystream_of(key, counter, values.nbytes)
+            noise = np.frombuffer(raw, dtype=values.dtype)
+            (np.add if sign > 0 else np.subtract)(values, noise, out=values)
+        return
     streams = [(_open(seed, library), np.add if sign > 0 else np.subtract) for seed, sign in seeds]
     words = _BLOCK // values.itemsize
-    raw = np.empty(min(_BLOCK, values.nbytes) + _TAIL, dtype=np.uint8)
-    noise = raw[:-_TAIL].view(values.dtype)
+    block = np.empty(_BLOCK + _TAIL, dtype=np.uint8)
+    noise = block[:-_TAIL].view(values.dtype)
     for start in range(0, len(values), words):
         part = values[start : start + words]
         for stream, apply in streams:
-            stream.fill(raw, part.nbytes)
+            stream.fill(block, part.nbytes)
             apply(part, noise[: len(part)], out=part)
 
 
@@ -58,10 +84,7 @@ def keystream_words(
     seed: bytes, n: int, dtype: npt.DTypeLike, library: Backend
 ) -> npt.NDArray[np.generic]:
     """The first ``n`` words of a seed's expansion."""
-    kind = np.dtype(dtype)
-    raw = np.empty(n * kind.itemsize + _TAIL, dtype=np.uint8)
-    _open(seed, library).fill(raw, n * kind.itemsize)
-    return raw[:-_TAIL].view(kind)
+    return next_words(_open(seed, library), n, dtype)
 
 
 def fresh_words(library: Backend) -> Callable[[int], npt.NDArray[np.uint32]]:
@@ -71,8 +94,6 @@ def fresh_words(library: Backend) -> Callable[[int], npt.NDArray[np.uint32]]:
     stream = _open(secrets.token_bytes(32), library)
 
     def draw(n: int) -> npt.NDArray[np.uint32]:
-        raw = np.empty(4 * n + _TAIL, dtype=np.uint8)
-        stream.fill(raw, 4 * n)
-        return raw[:-_TAIL].view("<u4")
+        return next_words(stream, n, "<u4")
 
     return draw

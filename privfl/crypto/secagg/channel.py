@@ -115,6 +115,7 @@ class SecAgg(SecAggSettings):
             rounds_off=self.code.error,
             fewest=self.fewest,
             noise=None if self.noise is None else self,
+            seeded=self.noise is not None and self.noise_source.repeatable,
             keyed=self.active,
             joins=True,
         )

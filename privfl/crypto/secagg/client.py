@@ -5,6 +5,7 @@ survivors.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +21,12 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.own_noise import own_noise
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
-from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg import boxes, keys, wire
 from privfl.crypto.secagg.graph import pick
-from privfl.crypto.secagg.keys import SEALED, WORD, RoundKeys
+from privfl.crypto.secagg.keys import WORD, RoundKeys
 from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, unit_l2
 from privfl.crypto.secagg.stage import STAGE, Kind
@@ -44,9 +46,8 @@ def ring_vector(
         return narrow.view(np.uint32).astype(parameters.dtype, copy=False)
     wide = settings.code.encode(update, plan).astype(np.int64, copy=False)
     values = wide[: plan.d]
-    wide[: plan.d] = settings.noise.add(
-        values, unit_l2(settings, plan), parameters.quorum, settings.noise_source
-    )
+    source = own_noise(settings.noise_source, plan, client_party(update.client))
+    wide[: plan.d] = settings.noise.add(values, unit_l2(settings, plan), parameters.quorum, source)
     return wide.astype(parameters.dtype)
 
 
@@ -168,27 +169,46 @@ class SecAggClientParty(KeepsSecrets):
         self.pairs.meet(adverts)
         self.holders = tuple(sorted((*adverts, self.position)))
         self._enough(len(self.holders), "share_keys", "advertised keys")
-        points = [holder + 1 for holder in self.holders]
-        seeds = shamir.split(shamir.from_bytes(self.keys.b), points, parameters.degree.t)
-        secret = shamir.split(shamir.from_bytes(self.keys.s), points, parameters.degree.t)
-        plain = {
-            holder: shamir.to_bytes(seeds[holder + 1]) + shamir.to_bytes(secret[holder + 1])
-            for holder in self.holders
-        }
+        agreed: dict[int, tuple[int, int]] = {}
+        if parameters.active:
+            reached = self.pairs.reach(sorted(adverts))
+            self.holders = tuple(sorted((*reached, self.position)))
+            self._enough(len(self.holders), "share_keys", "are in the directory")
+            agreed = {i: self.pairs.common(i) for i in reached[: parameters.degree.t - 1]}
+        plain = self._dealt(agreed)
         self._keep(self.position, plain.pop(self.position))
-        sealed = self.pairs.seal(plain)
-        self.holders = tuple(sorted((*sealed, self.position)))
-        self._enough(len(self.holders), "share_keys", "are in the directory")
+        boxed = self.pairs.seal(plain, agreed)
         self.expects = Kind.INBOX
         bound = keys.commitment(parameters.tag, self.position, self.keys.b)
-        return self._write(Kind.SHARES, bound, fields.table(sealed))
+        return self._write(Kind.SHARES, bound, boxes.write(parameters, boxed))
+
+    def _dealt(self, agreed: Mapping[int, tuple[int, int]]) -> dict[int, bytes]:
+        """A share of the seed and one of the key for each holder: ``agreed`` ones, and the others
+        on the polynomials through these; without any, on polynomials that are drawn.
+        """
+        t, points = (
+            self.parameters.degree.t,
+            self.parameters.points(self.position, self.drawn or self.holders),
+        )
+        out = dict.fromkeys(self.holders, b"")
+        for i, secret in enumerate((self.keys.b, self.keys.s)):
+            whole, shares = shamir.from_bytes(secret), {}
+            known = {points[holder]: both[i] for holder, both in agreed.items()}
+            rest = [points[holder] for holder in self.holders if holder not in agreed]
+            if agreed:
+                shares = {**known, **shamir.through(whole, known, rest)}
+            else:
+                shares = shamir.split(whole, rest, t)
+            for holder in out:
+                out[holder] += shamir.to_bytes(shares[points[holder]])
+        return out
 
     def _masked(self, content: memoryview) -> bytes:
         """Open the shares of the others, and send the vector under all masks."""
         parameters = self.parameters
-        sharing, rest = fields.read_bit_set(content, parameters.n)
+        sharing, rest = fields.read_most(content, parameters.n)
         added = parameters.key_bytes if parameters.chosen else 0
-        inbox, rest = fields.read_table(rest, added + SEALED, parameters.n)
+        inbox, rest = boxes.read(parameters, rest, added)
         fields.ends(rest)
         if self.position not in sharing:
             raise StageAbort(
@@ -207,8 +227,8 @@ class SecAggClientParty(KeepsSecrets):
             )
         if parameters.chosen:
             self.pairs.meet({other: row[:added] for other, row in inbox.items()})
-        boxes = {other: row[added:] for other, row in inbox.items()}
-        for other, plain in self.pairs.open(boxes).items():
+        dealt = {other: row[added:] for other, row in inbox.items()}
+        for other, plain in self.pairs.open(dealt).items():
             self._keep(other, plain)
         seeds = [(keys.self_seed(self.keys.b, parameters.tag), 1)]
         masks = self.pairs.mask_seeds(sorted(expected | inbox.keys()))
@@ -235,7 +255,7 @@ class SecAggClientParty(KeepsSecrets):
 
     def _survivors(self, content: memoryview) -> bytes:
         parameters = self.parameters
-        survivors, rest = fields.read_bit_set(content, parameters.n)
+        survivors, rest = fields.read_most(content, parameters.n)
         words: dict[int, memoryview] = {}
         if parameters.active:
             words, rest = fields.read_table(rest, WORD, parameters.n)

@@ -32,7 +32,11 @@ each of them in a round, and must guess many to gain anything.
 DEALT = 8
 """Bytes of a commitment to one share: another share with the same one takes 2^63 tries."""
 SEALED = 2 * DEALT + 2 * shamir.SIZE + 16
-"""Commitments to a share of the seed and to one of the key, the two sealed, tag."""
+"""Semi-honest: commitments to a share of the seed and to one of the key, the two sealed, tag."""
+AGREED = 2 * DEALT
+"""Active: the commitments alone, where the shares are what owner and holder have in common."""
+MOVED = AGREED + 2 * shamir.SIZE
+"""Active: the commitments, and by how much the shares differ from that."""
 
 
 def _scalar() -> bytes:
@@ -103,18 +107,24 @@ def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
 
 def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, bytes]) -> bytes:
     """What two clients of an active round have in common and nobody else: from the agreement of
-    their fresh keys (``ends``, by position) and of their lasting ones.
+    their fresh keys (``ends``, by position) and of their lasting ones, by HMAC-SHA256 as in NIST SP
+    800-56C, section 4 (option 2: the lasting one is the salt).
 
     Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
     """
     named = b"".join([i.to_bytes(4, "little") + ends[i] for i in sorted(ends)])
-    return derive(shared + lasting, tag, "secagg/pair", named)
+    return hmac.digest(lasting, shared + b"privfl/2/secagg/pair" + tag + named, "sha256")
 
 
-def box_key(root: bytes, sender: int, receiver: int) -> bytes:
-    """The AES-256-GCM key from one client of an active round to another."""
-    ends = sender.to_bytes(4, "little") + receiver.to_bytes(4, "little")
-    return hmac.digest(root, b"privfl/1/secagg/box" + ends, "sha256")
+def agreed_shares(root: bytes, owner: int, holder: int) -> tuple[int, int]:
+    """Two elements of the shares' field that owner and holder have in common, for the owner's seed
+    and its key: HMAC-SHA512 in two halves, each modulo 2^255 - 19, of which 2^256 is 38 more than
+    twice: uniform but for 2^-249.
+    """
+    ends = owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
+    drawn = hmac.digest(root, b"privfl/1/secagg/agreed shares" + ends, "sha512")
+    seed, key = drawn[: shamir.SIZE], drawn[shamir.SIZE :]
+    return int.from_bytes(seed, "little") % shamir.P, int.from_bytes(key, "little") % shamir.P
 
 
 def said(root: bytes, what: Statement, sender: int, statement: bytes) -> bytes:

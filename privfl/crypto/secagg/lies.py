@@ -34,9 +34,9 @@ from privfl.crypto.frame import HEADER
 from privfl.crypto.lies import Alters, TakesNotes, each, victim
 from privfl.crypto.primitives import Words, backend, fields, mask
 from privfl.crypto.ring import lift
-from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg import boxes, keys, wire
 from privfl.crypto.secagg.client import SecAggClientParty
-from privfl.crypto.secagg.keys import SEALED, SIGNATURE, WORD, RoundKeys
+from privfl.crypto.secagg.keys import AGREED, SEALED, SIGNATURE, WORD, RoundKeys
 from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.server import SecAggServerParty
 from privfl.crypto.secagg.stage import Kind
@@ -95,18 +95,19 @@ class KeySwapper(KeepsSecrets):
             return self._write(Kind.KEYS, fields.table(adverts))
         if kind is Kind.SHARES:
             self._open(content)
+            size = AGREED if now.active else SEALED
             forged: dict[int, Buffer] = {
-                j: (mine.public if now.chosen else b"") + secrets.token_bytes(SEALED)
+                j: (mine.public if now.chosen else b"") + secrets.token_bytes(size)
                 for j, mine in self.own.items()
             }
-            everybody = fields.bit_set(range(now.n), now.n)
-            return self._write(Kind.INBOX, everybody, fields.table(forged))
+            everybody, added = fields.most(range(now.n), now.n), len(self.public) * now.chosen
+            return self._write(Kind.INBOX, everybody, boxes.write(now, forged, added))
         if kind is Kind.MASKED:
             packed = fields.after_facts(content, self.honest.facts)
             vector = fields.unpack(packed[: now.length * now.ring // 8], now.ring, now.length)
             self.vector = np.array(vector, dtype=now.dtype)
             words = [self._forged()] if now.active else []
-            return self._write(Kind.SURVIVORS, fields.bit_set(range(now.n), now.n), *words)
+            return self._write(Kind.SURVIVORS, fields.most(range(now.n), now.n), *words)
         if kind is Kind.CONSISTENCY:
             return self._write(Kind.SIGNATURES, self._forged())
         if kind is Kind.UNMASK:
@@ -120,10 +121,14 @@ class KeySwapper(KeepsSecrets):
         return fields.table({j: secrets.token_bytes(WORD) for j in self.own})
 
     def _open(self, content: memoryview) -> None:
-        """Shares of the client's seed, as it sealed them to its supposed neighbours."""
+        """Shares of the client's seed, as it sealed them to its supposed neighbours; in an active
+        round they are nothing to it without the neighbours' lasting keys.
+        """
         now, library = self.honest.parameters, backend(self.honest.library_name)
-        sealed, _ = fields.read_table(content[32:], SEALED, now.n)
+        sealed, _ = boxes.read(now, content[32:])
         self.own = {j: self.own[j] for j in sealed}
+        if now.active:
+            return
         for j, box in sealed.items():
             agreed = library.agreement(self.own[j].c)(self.public[:32])
             plain = library.unseal(
@@ -181,17 +186,31 @@ def swapper(server: Party, client: ClientId, took: Took) -> KeySwapper:
 
 
 def deals_wrong_shares() -> Liars:
-    """A client whose sealed shares are random bytes: it survives, and nobody can open its seed."""
+    """A client that deals random bytes: it survives, and nobody can open its seed.
 
-    def garbled(to: PartyId, body: bytes) -> bytes:
-        kind, _, _, content = wire.read(body)
-        if kind is not Kind.SHARES:
-            return body
-        sealed, _ = fields.read_table(content[32:], SEALED, 1 << 32)
-        wrong: dict[int, Buffer] = {j: secrets.token_bytes(SEALED) for j in sealed}
-        return body[: HEADER.size + 32] + fields.table(wrong)
+    Raises:
+        ConfigError: once it takes the place of a party that is no client of secure aggregation.
+    """
 
-    return each(lambda honest: Alters(honest, garbled))()
+    def lies(honest: Party) -> Alters:
+        if not isinstance(honest, SecAggClientParty):
+            raise ConfigError(f"{type(honest).__name__} is no client of secure aggregation.")
+        now = honest.parameters
+
+        def garbled(to: PartyId, body: bytes) -> bytes:
+            kind, _, _, content = wire.read(body)
+            if kind is not Kind.SHARES:
+                return body
+            rows, _ = boxes.read(now, content[32:])
+            # no row begins with a commitment that fits, and shares stay elements of the field
+            wrong: dict[int, Buffer] = {
+                j: secrets.token_bytes(AGREED) + bytes(row[AGREED:]) for j, row in rows.items()
+            }
+            return body[: HEADER.size + 32] + boxes.write(now, wrong)
+
+        return Alters(honest, garbled)
+
+    return each(lies)()
 
 
 def keeps_its_secrets(

@@ -5,7 +5,7 @@ against an active server words that nobody else can say.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from privfl.core import Buffer, KeepsSecrets, KnownKeys, PartyKeys, client_party
@@ -17,6 +17,8 @@ from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.sharing import shamir
 
 _LASTING = b"privfl/1/secagg/lasting"
+_BOXES, _MASKS = slice(None, 32), slice(-32, None)
+"""Which of a client's public keys: the one for boxes, or the one for masks."""
 
 
 class LastingPairs(KeepsSecrets):
@@ -50,8 +52,9 @@ class Pairs(KeepsSecrets):
     """One client's side of its pairs in one round; others are named by their position.
 
     Semi-honest: shares are sealed under the agreement of the fresh keys that the server hands out.
-    Active: under that and the agreement of the lasting keys that the directory knows, so that a
-    key in a client's name which is not its own opens nothing and says nothing.
+    Active: that and the agreement of the lasting keys that the directory knows give each pair a
+    root, so that a key in a client's name which is not its own opens nothing and says nothing. Most
+    shares are then what the two derive from it, and of the others travels the difference.
     """
 
     now: SecAggParameters
@@ -78,16 +81,34 @@ class Pairs(KeepsSecrets):
             if known != public:
                 raise StageAbort("masked_input", "one client has two keys", "server")
 
-    def seal(self, sealing: Mapping[int, bytes]) -> dict[int, Buffer]:
-        """A box for each of these others."""
-        agree, out = self._library.agreement(self.keys.c), dict[int, Buffer]()
-        for other, plain in sealing.items():
-            secret = next(iter(self._secrets(other, agree)), None)
-            if secret is None:
-                continue  # the directory knows no key of it: nobody can be it
-            if self.now.active:
-                self.roots[other] = secret
-            key = self._key(secret, self.position, other)
+    def reach(self, others: Collection[int]) -> list[int]:
+        """Find the root of each of these others, by the newest of its keys; those of them that
+        have one, because nobody can be whom the directory knows no key of.
+        """
+        shared = self._shared(self.keys.c, others, _BOXES)
+        for other in others:
+            root = next(iter(self._secrets(other, shared)), None)
+            if root is not None:
+                self.roots[other] = root
+        return [other for other in others if other in self.roots]
+
+    def common(self, other: int) -> tuple[int, int]:
+        """What this client and one that it reached have in common for its two secrets."""
+        return keys.agreed_shares(self.roots[other], self.position, other)
+
+    def seal(self, dealing: Mapping[int, bytes], agreed: Collection[int] = ()) -> dict[int, Buffer]:
+        """A box for each of these others; in an active round, where they have been reached, the
+        shares of those ``agreed`` are what they have in common with this client, and do not travel.
+        """
+        if self.now.active:
+            return {
+                other: self._dealt(self.position, other, plain)
+                + (b"" if other in agreed else _moved(plain, self.common(other), -1))
+                for other, plain in dealing.items()
+            }
+        shared, out = self._shared(self.keys.c, dealing, _BOXES), dict[int, Buffer]()
+        for other, plain in dealing.items():
+            key = keys.share_key(shared[other], self.now.tag, self.position, other)
             bound = keys.bound_to(self.now.tag, self.position, other)
             dealt = self._dealt(self.position, other, plain)
             # other shares have other commitments: no key seals two boxes under one nonce
@@ -95,26 +116,28 @@ class Pairs(KeepsSecrets):
         return out
 
     def open(self, boxes: Mapping[int, Buffer]) -> dict[int, bytes]:
-        """What these others sealed to this client; what does not open is left out."""
-        agree, out = self._library.agreement(self.keys.c), dict[int, bytes]()
+        """What these others dealt to this client; what does not open is left out."""
+        shared, out = self._shared(self.keys.c, boxes, _BOXES), dict[int, bytes]()
         for other, box in boxes.items():
-            bound = keys.bound_to(self.now.tag, other, self.position)
-            for secret in self._secrets(other, agree):
-                key = self._key(secret, other, self.position)
-                sealed = bytes(box[2 * keys.DEALT :])
-                plain = self._library.unseal(key, bytes(box[:12]), sealed, bound)
-                if plain is not None:
-                    if self._dealt(other, self.position, plain) == box[: 2 * keys.DEALT]:
-                        out[other] = plain
+            dealt, sealed = bytes(box[: keys.AGREED]), bytes(box[keys.AGREED :])
+            for secret in self._secrets(other, shared):
+                plain = self._plain(secret, other, dealt, sealed)
+                if plain is not None and self._dealt(other, self.position, plain) == dealt:
+                    out[other] = plain
                     if self.now.active:
                         self.roots[other] = secret
                     break
         return out
 
-    def _key(self, secret: bytes, sender: int, receiver: int) -> bytes:
+    def _plain(self, secret: bytes, owner: int, dealt: bytes, sealed: bytes) -> bytes | None:
         if self.now.active:
-            return keys.box_key(secret, sender, receiver)
-        return keys.share_key(secret, self.now.tag, sender, receiver)
+            common = keys.agreed_shares(secret, owner, self.position)
+            if not sealed:
+                return shamir.to_bytes(common[0]) + shamir.to_bytes(common[1])
+            return _moved(sealed, common, 1)
+        key = keys.share_key(secret, self.now.tag, owner, self.position)
+        bound = keys.bound_to(self.now.tag, owner, self.position)
+        return self._library.unseal(key, dealt[:12], sealed, bound)
 
     def _dealt(self, owner: int, holder: int, plain: bytes) -> bytes:
         seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
@@ -123,17 +146,11 @@ class Pairs(KeepsSecrets):
             tag, owner, holder, "key", key
         )
 
-    def mask_seeds(self, others: Iterable[int]) -> dict[int, bytes]:
+    def mask_seeds(self, others: Collection[int]) -> dict[int, bytes]:
         """The seeds of the masks that this client shares with these others."""
-        agree = self._library.agreement(self.keys.s)
+        shared, now = self._shared(self.keys.s, others, _MASKS), self.now
         return {
-            other: keys.pair_seed(
-                self._agree(agree, other, self.publics[other][-32:]),
-                self.now.tag,
-                self.position,
-                other,
-            )
-            for other in others
+            other: keys.pair_seed(shared[other], now.tag, self.position, other) for other in others
         }
 
     def say(self, what: Statement, others: Iterable[int], statement: bytes) -> dict[int, Buffer]:
@@ -151,32 +168,42 @@ class Pairs(KeepsSecrets):
             keys.said(root, what, other, statement), bytes(word)
         )
 
-    def _secrets(self, other: int, agree: Agreement) -> Iterable[bytes]:
-        """What boxes between the two may be sealed under, the newest of the other's keys first."""
-        shared = self._agree(agree, other, self.publics[other][:32])
+    def _secrets(self, other: int, shared: Mapping[int, bytes]) -> Iterable[bytes]:
+        """What boxes between the two may be under, the newest of the other's keys first."""
         if not self.now.active:
-            yield shared
+            yield shared[other]
             return
         if other in self.roots:
             yield self.roots[other]
         ends = {self.position: self.keys.public, other: self.publics[other]}
         for box in reversed(self.directory.boxes(client_party(self.cohort[other]))):
-            yield keys.pair_root(shared, self.lasting.agreed(box), self.now.tag, ends)
+            yield keys.pair_root(shared[other], self.lasting.agreed(box), self.now.tag, ends)
 
-    def _agree(self, agree: Callable[[bytes], bytes], other: int, public: bytes) -> bytes:
-        if not self.now.active:
-            return self._checked(agree, public)
-        if other not in self.fresh:  # one key for boxes and masks: one agreement
-            self.fresh[other] = self._checked(agree, public)
-        return self.fresh[other]
-
-    @staticmethod
-    def _checked(agree: Agreement, public: bytes) -> bytes:
-        try:
-            return agree(public)
-        except ValueError:
-            raise StageAbort("share_keys", "an unusable public key", "server") from None
+    def _shared(self, secret: bytes, others: Iterable[int], half: slice) -> Mapping[int, bytes]:
+        """The agreements of one of this client's fresh keys with these others'; against an active
+        server it is one key for boxes and masks, and one agreement.
+        """
+        known = self.fresh if self.now.active else {}
+        missing = [other for other in others if other not in known]
+        if not missing:
+            return known
+        agree = self._library.agreement(secret)
+        for other in missing:
+            try:
+                known[other] = agree(self.publics[other][half])
+            except ValueError:
+                raise StageAbort("share_keys", "an unusable public key", "server") from None
+        return known
 
     @property
     def _library(self) -> Backend:
         return backend(self.library_name)
+
+
+def _moved(shares: bytes, common: tuple[int, int], sign: int) -> bytes:
+    """Two field elements [64 bytes], each less or more what two clients have in common."""
+    raw = shares[: shamir.SIZE], shares[shamir.SIZE :]
+    return b"".join(
+        shamir.to_bytes((int.from_bytes(share, "little") + sign * agreed) % shamir.P)
+        for share, agreed in zip(raw, common, strict=True)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -124,6 +125,16 @@ class SecAggParameters:
     def dtype(self) -> type[np.unsignedinteger]:
         """The word that holds a ring element."""
         return word(self.ring)
+
+    def points(self, owner: int, holders: Collection[int]) -> dict[int, int]:
+        """Where on the polynomials of its secrets the shares of an owner's holders lie, and its
+        own. ``holders``: all that it drew, where clients draw them: the points are then their ranks
+        and the same for everybody.
+        """
+        if not self.chosen:
+            return {holder: holder + 1 for holder in (*holders, owner)}
+        ranks = {holder: rank for rank, holder in enumerate(sorted(holders), 1)}
+        return {**ranks, owner: self.degree.shares}
 
     def neighbours(self, position: int) -> tuple[int, ...]:
         """The clients that a client shares masks with, where the round's public facts decide it."""
@@ -255,7 +266,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
     quorum = quorum_of(settings, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/3/secagg",
+        b"privfl/4/secagg",
         plan.session,
         plan.part.encode(),
         settings.mode.encode(),

@@ -29,8 +29,8 @@ from privfl.crypto.primitives import Backend, BackendName, Words, backend, field
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.weak_keys import unusable
 from privfl.crypto.ring import add_up, lift
-from privfl.crypto.secagg import keys, wire
-from privfl.crypto.secagg.keys import SEALED, SIGNATURE, WORD
+from privfl.crypto.secagg import boxes, keys, wire
+from privfl.crypto.secagg.keys import SIGNATURE, WORD
 from privfl.crypto.secagg.parameters import SecAggParameters
 from privfl.crypto.secagg.stage import STAGE, Kind
 from privfl.crypto.secagg.unmask import Unmasking
@@ -73,6 +73,7 @@ class SecAggServerParty(KeepsSecrets):
     total: Words | None = None
     summed: set[int] = field(default_factory=set)
     drawn: dict[int, frozenset[int]] = field(default_factory=dict)
+    points: dict[int, dict[int, int]] = field(default_factory=dict)
     words: dict[int, dict[int, bytes]] = field(default_factory=dict)
     confirmed: dict[int, dict[int, bytes]] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
@@ -194,6 +195,7 @@ class SecAggServerParty(KeepsSecrets):
             if position in drawn:
                 raise Malformed("a client that drew itself")
             self.drawn[position] = drawn
+            self.points[position] = now.points(position, drawn)
         fields.ends(rest)
         self.adverts[position] = public
 
@@ -203,9 +205,13 @@ class SecAggServerParty(KeepsSecrets):
             return self.drawn[position].intersection(self.adverts)
         return frozenset(self.parameters.neighbours(position)).intersection(self.adverts)
 
+    def point(self, owner: int, holder: int) -> int:
+        """Where on its owner's polynomial a holder's share lies."""
+        return self.points[owner][holder] if self.parameters.chosen else holder + 1
+
     def _shares(self, position: int, content: memoryview) -> None:
         bound, rest = bytes(content[:32]), content[32:]
-        sealed, rest = fields.read_table(rest, SEALED, self.parameters.n)
+        sealed, rest = boxes.read(self.parameters, rest)
         fields.ends(rest)
         due = self._holders(position)
         enough = self.parameters.degree.t - 1 if self.parameters.active else len(due)
@@ -252,7 +258,7 @@ class SecAggServerParty(KeepsSecrets):
             self._dealt(owner, position, "key", bytes(share))
         for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
             for owner, share in shares.items():
-                known.setdefault(owner, {})[position + 1] = shamir.from_bytes(share)
+                known.setdefault(owner, {})[self.point(owner, position)] = shamir.from_bytes(share)
         self.answered.add(position)
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
@@ -305,7 +311,7 @@ class SecAggServerParty(KeepsSecrets):
             add_up(self.total, self.arrived, self.parameters.ring)
             self.arrived = []
             self.expects = Kind.CONSISTENCY if self.parameters.active else Kind.UNMASK
-            listed = fields.bit_set(self.summed, self.parameters.n)
+            listed = fields.most(self.summed, self.parameters.n)
             if not self.parameters.active:
                 message = self._write(Kind.SURVIVORS, listed)
                 return {self._name(i): message for i in sorted(self.summed)}
@@ -348,15 +354,16 @@ class SecAggServerParty(KeepsSecrets):
         }
 
     def _inboxes(self) -> Mail:
-        sharing = fields.bit_set(self.sealed, self.parameters.n)
-        inboxes: dict[int, dict[int, Buffer]] = {i: {} for i in self.sealed}
+        sharing = fields.most(self.sealed, self.parameters.n)
+        now, inboxes = self.parameters, {i: dict[int, Buffer]() for i in self.sealed}
+        added = now.key_bytes if now.chosen else 0
         for sender, sealed_boxes in self.sealed.items():
-            added = self.adverts[sender] if self.parameters.chosen else b""
+            public = self.adverts[sender][:added]
             for receiver, sealed_box in sealed_boxes.items():
                 if receiver in inboxes:
-                    inboxes[receiver][sender] = added + sealed_box
+                    inboxes[receiver][sender] = public + sealed_box
         return {
-            self._name(i): self._write(Kind.INBOX, sharing, fields.table(inbox))
+            self._name(i): self._write(Kind.INBOX, sharing, boxes.write(now, inbox, added))
             for i, inbox in sorted(inboxes.items())
         }
 

@@ -55,6 +55,7 @@ class SecAggCoalitionView(KeepsSecrets):
     vectors: dict[int, Words] = field(default_factory=dict)
     seeds: dict[int, dict[int, int]] = field(default_factory=dict)
     secrets: dict[int, dict[int, int]] = field(default_factory=dict)
+    points: dict[int, dict[int, int]] = field(default_factory=dict)
     total: Total | None = None
 
     @classmethod
@@ -117,7 +118,7 @@ class SecAggCoalitionView(KeepsSecrets):
                 packed = content[: length * self.ring // 8]
                 self.vectors[i] = fields.unpack(packed, self.ring, length)
         self.publics, self.sealed, self.commitments = party.adverts, party.sealed, party.commitments
-        self.seeds, self.secrets = party.seeds, party.secrets
+        self.seeds, self.secrets, self.points = party.seeds, party.secrets, party.points
         self.total = None if party.result is None else party.result.what
 
     def opened(self) -> Rows | Total | None:
@@ -181,7 +182,8 @@ class SecAggCoalitionView(KeepsSecrets):
                     (self.secrets, plain[shamir.SIZE :]),
                 ):
                     if shamir.in_range(raw):
-                        known.setdefault(sender, {})[receiver + 1] = shamir.from_bytes(raw)
+                        point = self.points.get(sender, {}).get(receiver, receiver + 1)
+                        known.setdefault(sender, {})[point] = shamir.from_bytes(raw)
 
     def _rows(
         self,

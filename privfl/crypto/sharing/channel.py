@@ -94,6 +94,7 @@ class AdditiveSharing(SharingSettings):
             rounds_off=self.code.error,
             fewest=self.quorum,
             noise=None if self.noise is None else self,
+            seeded=self.noise is not None and self.noise_source.repeatable,
             keyed=True,
             joins=True,
         )

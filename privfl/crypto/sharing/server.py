@@ -18,6 +18,7 @@ from privfl.core import (
     client_of,
 )
 from privfl.crypto.abort import StageAbort
+from privfl.crypto.own_noise import own_noise
 from privfl.crypto.primitives import Words, backend, fields, mask, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import lift, word
@@ -33,11 +34,11 @@ from privfl.crypto.sharing.parameters import (
 )
 
 
-def noise_words(now: SharingParameters) -> Words:
-    """One server's noise on the vector, none on the weight [d + words]; zeros if unset."""
+def noise_words(now: SharingParameters, who: PartyId) -> Words:
+    """A server's own noise on the vector, none on the weight [d + words]; zeros if unset."""
     total: Words = np.zeros(now.length, dtype=word(now.ring))
     if now.noise is not None:
-        drawn = now.noise.draw(now.plan.d, now.source)
+        drawn = now.noise.draw(now.plan.d, own_noise(now.source, now.plan, who))
         total[: now.plan.d] = drawn.astype(total.dtype)
     return total
 
@@ -96,7 +97,7 @@ class HelperParty(KeepsSecrets):
                 "sum", "the server lists clients that never reached this one", "server"
             )
         now.enough("sum", survivors)
-        total = noise_words(now)
+        total = noise_words(now, self.name)
         mask(total, [(self.seeds[i], 1) for i in sorted(survivors)], backend(now.library_name))
         self.done, self.seeds = True, {}
         return now.write(SUM, 0, fields.pack(total, now.ring))
@@ -175,7 +176,7 @@ class SharingServerParty(KeepsSecrets):
     def _open(self, reports: Mapping[PartyId, Buffer]) -> Mail:
         now = self.round
         self._all(reports, "sum")
-        total = noise_words(now)
+        total = noise_words(now, "server")
         for who, body in reports.items():
             try:
                 _, content = now.read(body, SUM)

@@ -98,6 +98,7 @@ class BucketedSecAgg(BucketedSettings):
             fewest=self.fewest,
             groups=self.buckets,
             noise=None if self.noise is None else self,
+            seeded=self.noise is not None and self.noise_source.repeatable,
             joins=True,
             keyed=self.mode == "active",
         )

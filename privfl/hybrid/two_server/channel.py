@@ -246,6 +246,7 @@ class TwoServer:
             fewest=self.quorum,
             hosts=self.rule,
             noise=None if self.noise is None else self,
+            seeded=self.noise is not None and self.noise_source.repeatable,
             told=("server", "server/1"),
             informed=True,
             keyed=True,

@@ -37,10 +37,12 @@ class FixedRows(KeepsSecrets):
     fixed: MaskedRows
     seeds: SeedRows
 
-    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
-        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+    def blocks(self, now: TwoServerParameters, first: int = 0) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block from the ``first`` on, in one buffer that
+        is used again.
+        """
         for (start, stop, fixed), (_, _, mask) in zip(
-            self.fixed.blocks(now), self.seeds.blocks(now), strict=True
+            self.fixed.blocks(now, first), self.seeds.blocks(now, first), strict=True
         ):
             np.add(fixed, mask, out=fixed)
             yield start, stop, fixed

@@ -34,7 +34,8 @@ from privfl.hybrid.two_server.registers import (
     SUM,
     WEIGHT,
 )
-from privfl.hybrid.two_server.rows import Veil, combined, unveiled
+from privfl.hybrid.two_server.row_letters import unveiled
+from privfl.hybrid.two_server.rows import Veil, combined
 
 TRUST = Shared("trust")
 """What each valid row is trusted, shared."""

@@ -13,20 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from privfl.core import BadUpdate, ConfigError, RoundPlan, Vector
+from privfl.core import BadUpdate, Buffer, ConfigError, RoundPlan, Vector
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import Backend, BackendName, backend
+from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.soundness import REACH, projections
 
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 SERVERS = ("server", "server/1")
 """Who computes, the first of them first."""
-VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS = range(7)
+VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS, PIECE, MORE = range(9)
 """Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it
 heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the
-seeds do not say. Between the servers: steps of the computation.
+seeds do not say. Between the servers: steps of the computation. Where the masked rows are more than
+one letter carries: server to server/1 the next piece of them, server/1 to server that it has room.
 """
 FIXED_HEAD = 32 + 16
 """Bytes before a fixed row: the seed of one mask, and the tag of the row."""
@@ -168,6 +170,14 @@ class TwoServerParameters(FramedRound):
     def width(self, n: int) -> int:
         """Columns at a time: n rows of them stay in cache."""
         return max(256, min(8192, (1 << 18) // max(n, 1) // 64 * 64))
+
+    def asked_before(self, body: Buffer, kind: int, last: int) -> bool:
+        """Whether it is a numbered message of this kind, up to the last one that came."""
+        try:
+            number, _ = self.read(body, kind)
+        except Malformed:
+            return False
+        return number <= last
 
     def bound_to(self, *names: str) -> bytes:
         """What a sealed box of this round is bound to."""

@@ -10,6 +10,7 @@ import numpy as np
 from privfl.core import NoiseSource, RingNoise
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc.words import U64, signed
+from privfl.crypto.own_noise import own_noise
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
 from privfl.hybrid.two_server.rows import row_sum
@@ -50,7 +51,8 @@ class PublicSum:
         total = row_sum(machine.now, machine.rows, weights)
         if self.noise is not None and self.source is not None:
             d, ring = machine.now.plan.d, machine.now.ring
-            noisy = self.noise.add(signed(total[:d], ring), self.unit_l2, 1, self.source)
+            source = own_noise(self.source, machine.now.plan, machine.names[1 - machine.first])
+            noisy = self.noise.add(signed(total[:d], ring), self.unit_l2, 1, source)
             total[:d] = noisy.astype(np.int64, copy=False).view(np.uint64)
         machine.shares[SUM] = total
 

@@ -18,14 +18,13 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.digits import gram, product, split, times, weighed
 from privfl.crypto.mpc.preprocessing import derived_words
-from privfl.crypto.mpc.words import I64, U64, draw, pack, packed_size, stream, unpack
+from privfl.crypto.mpc.words import I64, U64, draw, stream
 from privfl.crypto.primitives import derive
-from privfl.crypto.primitives.fields import Malformed
+from privfl.crypto.primitives.backend import Keystream
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.registers import CLAIMED, DOTS, INNER, TESTS
 
 _TAIL = 16
-_SEAL = 16
 _FOUR = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3
 _COINS = ((_FOUR & 1) - (_FOUR >> 1)).astype(np.int8).view(np.uint32).reshape(256)
 """A byte as four coins of {0, 1, -1, 0}."""
@@ -46,8 +45,10 @@ def cuts(now: TwoServerParameters, n: int) -> list[tuple[int, int]]:
 class RowBlocks(Protocol):
     """Rows that are handed out block by block."""
 
-    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
-        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+    def blocks(self, now: TwoServerParameters, first: int = 0) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block from the ``first`` on, in one buffer that
+        is used again.
+        """
         ...
 
 
@@ -57,8 +58,10 @@ class MaskedRows(KeepsSecrets):
 
     bodies: list[npt.NDArray[np.uint8]]
 
-    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
-        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+    def blocks(self, now: TwoServerParameters, first: int = 0) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block from the ``first`` on, in one buffer that
+        is used again.
+        """
         n, length = len(self.bodies), now.words
         low = (
             [body[: 4 * length].view("<u4") for body in self.bodies]
@@ -67,7 +70,7 @@ class MaskedRows(KeepsSecrets):
         )
         high = [body[4 * length :] for body in self.bodies] if now.ring == 40 else []
         room = np.empty(n * now.width(n), dtype=np.uint64)
-        for start, stop in cuts(now, n):
+        for start, stop in cuts(now, n)[first:]:
             block = room[: n * (stop - start)].reshape(n, stop - start)
             if high:
                 halves = block.view(np.uint32).reshape(n, stop - start, 2)
@@ -99,12 +102,15 @@ class SeedRows(KeepsSecrets):
 
     seeds: list[bytes]
 
-    def blocks(self, now: TwoServerParameters) -> Iterator[tuple[int, int, U64]]:
-        """Start, stop and words [n, width] of each block, in one buffer that is used again."""
+    def blocks(self, now: TwoServerParameters, first: int = 0) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block from the ``first`` on, in one buffer that
+        is used again.
+        """
         n = len(self.seeds)
-        streams = [stream(seed, now.library) for seed in self.seeds]
+        left = cuts(now, n)[first:]
+        streams = [stream(seed, now.library, 8 * left[0][0]) for seed in self.seeds]
         raw = np.empty(8 * n * now.width(n) + _TAIL, dtype=np.uint8)
-        for start, stop in cuts(now, n):
+        for start, stop in left:
             width = 8 * (stop - start)
             for i, source in enumerate(
                 streams
@@ -121,10 +127,13 @@ class Veil(KeepsSecrets):
 
     seed: bytes
 
-    def blocks(self, now: TwoServerParameters, n: int) -> Iterator[tuple[int, int, U64]]:
-        """Start, stop and words [n, width] of each block of values."""
-        source = stream(derive(self.seed, b"two-server", "veil"), now.library)
-        for start, stop in cuts(now, n):
+    def blocks(
+        self, now: TwoServerParameters, n: int, first: int = 0
+    ) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values from the ``first`` on."""
+        left = cuts(now, n)[first:]
+        source = stream(derive(self.seed, b"two-server", "veil"), now.library, 8 * n * left[0][0])
+        for start, stop in left:
             if start < now.plan.d:
                 yield start, stop, draw(source, n * (stop - start)).reshape(n, stop - start)
 
@@ -142,7 +151,7 @@ class Survey(KeepsSecrets):
 
     def __post_init__(self) -> None:
         now, n = self.now, self.n
-        self._coins = stream(self.coin, now.library)
+        self._coins: Keystream | None = None
         more = 0 if self.direction is None else DIRECTION_DIGITS
         self._parts = np.zeros((now.rows + more, now.digits * n), dtype=np.int64)
         self.inner: U64 = np.zeros((n, n) if self.all_pairs else n, dtype=np.uint64)
@@ -171,6 +180,8 @@ class Survey(KeepsSecrets):
         rows, width = self.now.rows, stop - start
         size = -(-rows * width // 4)
         raw = np.empty(size + _TAIL, dtype=np.uint8)
+        if self._coins is None:  # coins of whole blocks came before, four to a byte
+            self._coins = stream(self.coin, self.now.library, rows * start // 4)
         self._coins.fill(raw, size)
         coins = torch.from_numpy(
             _COINS[raw[:size]].view(np.int8)[: rows * width].reshape(rows, width)
@@ -179,6 +190,10 @@ class Survey(KeepsSecrets):
             return coins
         words = self.direction[None, start:stop].view(np.uint64)
         return torch.cat([coins, split(words, DIRECTION_DIGITS)[:, 0]])
+
+    def rest(self) -> None:
+        """Forget where the coins are read: a stream does not sleep between two letters."""
+        self._coins = None
 
     def shares(self) -> dict[Shared, U64]:
         """The own shares of every projection [rows, n], of the products with the direction [n]
@@ -195,75 +210,7 @@ class Survey(KeepsSecrets):
         }
 
 
-def veiled(
-    now: TwoServerParameters, rows: MaskedRows, veil: Veil, survey: Survey, key: bytes
-) -> Iterator[bytes]:
-    """The first server's pass: E = Y - A0 for the second server, sealed block by block, and its own
-    half of the survey.
-    """
-    covers = veil.blocks(now, survey.n)
-    for i, (start, stop, block) in enumerate(rows.blocks(now)):
-        survey.take(start, stop, block)
-        if start < now.plan.d:
-            _, _, cover = next(covers)
-            np.subtract(block, cover, out=cover)
-            yield now.library.seal(
-                key, _nonce(i), pack(cover.reshape(-1), now.ring), now.bound_to("masked")
-            )
-
-
-def veiled_size(now: TwoServerParameters, n: int) -> int:
-    """How many bytes `veiled` makes of n rows."""
-    if now.signs:
-        return 0
-    blocks = [stop - start for start, stop in cuts(now, n) if start < now.plan.d]
-    return packed_size(now.ring, n * sum(blocks)) + _SEAL * len(blocks)
-
-
-def unveiled(now: TwoServerParameters, sealed: memoryview, n: int, key: bytes) -> Iterator[U64]:
-    """The blocks [n, width] of E = Y - A0, as `veiled` sealed them, in one buffer that is used
-    again.
-
-    Raises:
-        Malformed: a block is not what was sealed.
-    """
-    at = 0
-    room = np.empty(n * now.width(n), dtype=np.uint64)
-    for i, (start, stop) in enumerate(cuts(now, n)):
-        if start < now.plan.d:
-            size = packed_size(now.ring, n * (stop - start)) + _SEAL
-            plain = now.library.unseal(
-                key, _nonce(i), bytes(sealed[at : at + size]), now.bound_to("masked")
-            )
-            if plain is None:
-                raise Malformed("its masked rows are not what the server sealed")
-            yield unpack(plain, now.ring, n * (stop - start), room[: n * (stop - start)]).reshape(
-                n, stop - start
-            )
-            at += size
-
-
-def _nonce(block: int) -> bytes:
-    return b"E" + block.to_bytes(11, "little")
-
-
-def crossed(
-    now: TwoServerParameters, rows: SeedRows, sealed: memoryview, survey: Survey, key: bytes
-) -> None:
-    """The second server's pass: its own half of the survey, with the products of E and its masks A
-    added to the inner products.
-
-    Raises:
-        Malformed: as `unveiled`.
-    """
-    pieces = unveiled(now, sealed, survey.n, key)
-    for start, stop, block in rows.blocks(now):
-        digits = survey.take(start, stop, block)
-        if digits is not None:
-            survey.inner += _twice(next(pieces), block, digits, now)
-
-
-def _twice(
+def twice(
     left: U64, right: U64, digits: Int8[Tensor, "digits n width"], now: TwoServerParameters
 ) -> U64:
     """Left right^T and its transpose, or twice the products row by row."""
@@ -290,7 +237,7 @@ def dealt(
     for start, stop, block in rows.blocks(now):
         if start < now.plan.d:
             _, _, cover = next(covers)
-            inner += _twice(
+            inner += twice(
                 cover,
                 block,
                 split(block, now.digits) if now.gram else torch.empty(0, 0, 0, dtype=torch.int8),

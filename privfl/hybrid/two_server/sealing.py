@@ -14,7 +14,7 @@ from privfl.crypto.primitives import derive, fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
 from privfl.hybrid.two_server.parameters import STEPS, VECTOR, Direction, TwoServerParameters
-from privfl.hybrid.two_server.rows import veiled_size
+from privfl.hybrid.two_server.row_letters import first_letter
 
 SEED_SIZE = 32
 NOBODY, DIRECTED, UNKNOWN = range(3)
@@ -83,7 +83,7 @@ def open_masked(
     members, rest = fields.read_bit_set(content, now.plan.n)
     sealed = (SEED_SIZE + OVERHEAD) * keys
     key = open_one(rest[:sealed], SEED_SIZE, identity, now.bound_to("key"))
-    rows = rest[sealed : sealed + veiled_size(now, len(members))]
+    rows = rest[sealed : sealed + first_letter(now, len(members))]
     head = now.library.unseal(
         key, bytes(12), bytes(rest[sealed + len(rows) :]), now.bound_to("head")
     )

@@ -28,12 +28,15 @@ from privfl.hybrid.two_server.parameters import (
     DEAL,
     DEALT,
     MASKED,
+    MORE,
+    PIECE,
     SERVERS,
     Direction,
     TwoServerParameters,
 )
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.rows import SeedRows, Survey, crossed
+from privfl.hybrid.two_server.row_letters import Crossing
+from privfl.hybrid.two_server.rows import SeedRows, Survey
 from privfl.hybrid.two_server.sealing import (
     NOBODY,
     SEED_SIZE,
@@ -66,6 +69,9 @@ class SecondServer(KeepsSecrets):
     direction: Direction | None = None
     opened: bytes = b""
     waiting: list[bytes] = field(default_factory=list)
+    crossing: Crossing | None = None
+    pieces: int = 0
+    letter: bytes = b""
     machine: Machine | None = None
 
     def step(self, mail: Mail) -> Mail:
@@ -77,7 +83,8 @@ class SecondServer(KeepsSecrets):
         if "server" in mail and self.half is not None:
             out |= self._from_server(mail["server"])
         if "dealer" in mail and self.asked and self.machine is None:
-            out |= self._begin(mail["dealer"])
+            self.letter = bytes(mail["dealer"])
+            out |= {} if self.crossing is not None else self._begin(self.letter)
         return out
 
     def _hold(self, heard: Mapping[PartyId, Buffer]) -> Mail:
@@ -93,8 +100,10 @@ class SecondServer(KeepsSecrets):
                 return self._survey(*now.read(body, MASKED))
         except Malformed as malformed:
             raise unusable("compute", "server", malformed) from None
-        if now.repeats(body, MASKED):
+        if now.repeats(body, MASKED) or now.asked_before(body, PIECE, self.pieces):
             return {}
+        if self.crossing is not None:
+            return self._piece(self.crossing, body)
         content = read_frames(now, self.key, "server", body)
         if self.machine is None:
             self.waiting.append(content)
@@ -113,16 +122,39 @@ class SecondServer(KeepsSecrets):
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.traits.hidden else b""
+        out: dict[PartyId, Buffer] = {}
         seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
         if not now.signs:
             values = None if self.direction is None else self.direction.values
             survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
-            crossed(now, SeedRows(seeds), masked, survey, self.key)
-            self.shares = survey.shares()
+            self.crossing = Crossing(now, SeedRows(seeds), survey, self.key)
+            out |= self._cross(self.crossing, masked)
         sealed_boxes = seal_to(
             self.dealer, b"".join((self.own, *seeds)), now.bound_to("deal", "server/1"), now.library
         )
-        return {"dealer": now.write(DEAL, 1, fields.bit_set(members, now.plan.n), sealed_boxes)}
+        listed = fields.bit_set(members, now.plan.n)
+        return {**out, "dealer": now.write(DEAL, 1, listed, sealed_boxes)}
+
+    def _cross(self, crossing: Crossing, masked: memoryview) -> Mail:
+        """Take a letter of masked rows; ask for the next one, if there is any."""
+        crossing.take(masked)
+        if crossing.left:
+            return {"server": self.now.write(MORE, self.pieces + 1)}
+        self.shares, self.crossing = crossing.survey.shares(), None
+        return {}
+
+    def _piece(self, crossing: Crossing, body: Buffer) -> Mail:
+        try:
+            number, masked = self.now.read(body, PIECE)
+            if number != self.pieces + 1:
+                raise Malformed("it is another piece than the next")
+            self.pieces += 1
+            if self.recipe.traits.hidden:
+                self.opened += masked
+            out = self._cross(crossing, masked)
+        except Malformed as malformed:
+            raise unusable("compute", "server", malformed) from None
+        return out if self.crossing is not None or not self.letter else self._begin(self.letter)
 
     def _begin(self, body: Buffer) -> Mail:
         now, n, recipe = self.now, len(self.positions), self.recipe

@@ -31,13 +31,16 @@ from privfl.hybrid.two_server.parameters import (
     DEALT,
     HELD,
     MASKED,
+    MORE,
+    PIECE,
     SERVERS,
     Direction,
     TwoServerParameters,
 )
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS, SUM
-from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil, veiled
+from privfl.hybrid.two_server.row_letters import Veiling
+from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil
 from privfl.hybrid.two_server.sealing import coin_of, unseal_dealt
 from privfl.hybrid.two_server.tags import check_tags
 
@@ -64,6 +67,8 @@ class FirstServer(KeepsSecrets):
     sent: int = 0
     bodies: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     excluded: dict[PartyId, str] = field(default_factory=dict)
+    veiling: Veiling | None = None
+    pieces: int = 0
     machine: Machine | None = None
     result: Opened[Total] | None = None
 
@@ -80,6 +85,8 @@ class FirstServer(KeepsSecrets):
             direction=without_values(self.direction),
             bodies={},
             excluded={},
+            veiling=None,
+            pieces=0,
             machine=None,
             result=None,
             sent=0,
@@ -108,8 +115,10 @@ class FirstServer(KeepsSecrets):
     def _from_second(self, body: Buffer) -> Mail:
         if self.machine is None:
             return self._ask(body)
-        if self.now.repeats(body, HELD):
+        if self.now.repeats(body, HELD) or self.now.asked_before(body, MORE, self.pieces):
             return {}
+        if self.veiling is not None:
+            return self._more(self.veiling, body)
         content = read_frames(self.now, self.key, "server/1", body)
         frames = self.machine.advance(content)
         if not frames:
@@ -150,6 +159,7 @@ class FirstServer(KeepsSecrets):
             memory=self.memory,
         )
         masked: list[bytes] = []
+        self.machine, self.bodies = machine, {}
         if now.signs:
             machine.bits, machine.flips = BitRows(bodies), Flips(seed)
         else:
@@ -159,10 +169,8 @@ class FirstServer(KeepsSecrets):
                 else self.direction.values
             )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
-            masked = list(veiled(now, MaskedRows(bodies), Veil(seed), survey, self.key))
-            shares = survey.shares()
-            machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
-        self.machine, self.bodies = machine, {}
+            self.veiling = Veiling(now, MaskedRows(bodies), Veil(seed), survey, self.key)
+            masked = self._next_letter(self.veiling)
         members = fields.bit_set(left, now.plan.n)
         keys, head = key_and_head(now, self.second, self.key, half, self.direction, self.unknown)
         sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
@@ -170,6 +178,26 @@ class FirstServer(KeepsSecrets):
             "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
             "dealer": now.write(DEAL, 0, members, sealed_boxes),
         }
+
+    def _next_letter(self, veiling: Veiling) -> list[bytes]:
+        masked = veiling.next_letter()
+        if not veiling.left and self.machine is not None:
+            shares = veiling.survey.shares()
+            self.machine.surveyed({**shares, DOTS: self.memory.setdefault(DOTS, shares[DOTS])})
+            self.veiling = None
+        return masked
+
+    def _more(self, veiling: Veiling, body: Buffer) -> Mail:
+        """The next piece of the masked rows, once the second server has room for it."""
+        try:
+            number, content = self.now.read(body, MORE)
+            if number != self.pieces + 1 or content:
+                raise Malformed("it asks for another piece than the next")
+        except Malformed as malformed:
+            raise unusable("agree", "server/1", malformed) from None
+        self.pieces += 1
+        piece = self.now.write(PIECE, self.pieces, *self._next_letter(veiling))
+        return {"server/1": piece}
 
     def _tags(self, machine: Machine, body: Buffer) -> U64:
         try:

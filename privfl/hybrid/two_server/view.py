@@ -24,11 +24,13 @@ from privfl.hybrid.two_server.parameters import (
     DEAL,
     FORMAT,
     MASKED,
+    PIECE,
     SEED,
     STEPS,
     TwoServerParameters,
 )
-from privfl.hybrid.two_server.rows import Veil, cuts, unveiled
+from privfl.hybrid.two_server.row_letters import unveiled
+from privfl.hybrid.two_server.rows import Veil, cuts
 from privfl.hybrid.two_server.rules.signs import step_of
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps, read_vector
 from privfl.hybrid.two_server.server import FirstServer
@@ -226,10 +228,19 @@ class TwoServerCoalitionView(KeepsSecrets):
                 members, key, _, rows = open_masked(now, self.second, keys, content)
                 if now.signs:
                     return self._flipped(now, sorted(members), key, veil)
-                return _unmasked(now, sorted(members), rows, veil, key)
+                whole = memoryview(b"".join([rows, *self._pieces(now)]))
+                return _unmasked(now, sorted(members), whole, veil, key)
             except Malformed:
                 continue
         return {}
+
+    def _pieces(self, now: TwoServerParameters) -> list[memoryview]:
+        """What of the masked rows came in letters after the first, in order."""
+        found: dict[int, memoryview] = {}
+        for sender, kind, number, tag, content in self._messages("server/1"):
+            if sender == "server" and kind == PIECE and tag == now.tag:
+                found.setdefault(number, content)
+        return [found[number] for number in sorted(found)]
 
     def _fixed(self, now: TwoServerParameters) -> dict[int, U64]:
         """The same where clients fixed the rows: from what the first server handed on, and the

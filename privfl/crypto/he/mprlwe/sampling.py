@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.he.mprlwe.ring import LIMBS, N, Small, Words, carried
+from privfl.crypto.primitives import backend
+from privfl.crypto.primitives.stream import keystream, next_words
 
 ERROR = 24
 """Errors are centred binomial of this parameter: standard deviation sqrt(24 / 2) = 3.46, magnitude
@@ -26,25 +28,25 @@ class Stream(KeepsSecrets):
     """Random bytes for one encryption or one decryption; it does not serialise and is not kept."""
 
     def __init__(self) -> None:
-        self._cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+        self._stream = keystream(os.urandom(32), backend())
 
-    def bytes(self, n: int) -> bytes:
-        """The next n bytes."""
-        return self._cipher.update(bytes(n))
+    def words(self, n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The next n words of a type, which nobody else holds."""
+        return next_words(self._stream, n, dtype)
 
     def ternary(self, k: int) -> Small:
         """Uniform in {-1, 0, 1}, [k, N]."""
-        raw = np.frombuffer(self.bytes(k * N), dtype=np.uint8).copy()
+        raw = self.words(k * N, np.uint8)
         while (
             again := np.flatnonzero(raw == 255)
         ).size:  # 255 of the 256 bytes split evenly in three
-            raw[again] = np.frombuffer(self.bytes(again.size), dtype=np.uint8)
+            raw[again] = self.words(again.size, np.uint8)
         trits: Small = _TRIT[raw].reshape(k, N)
         return trits
 
     def error(self, k: int) -> Small:
         """Centred binomial, [k, N]."""
-        counts = np.bitwise_count(np.frombuffer(self.bytes(6 * k * N), dtype=np.uint8))
+        counts = np.bitwise_count(self.words(6 * k * N, np.uint8))
         plus, minus = counts.view(np.int8).reshape(2, 3, k, N)
         errors: Small = plus[0] + plus[1] + plus[2]
         for some in minus:
@@ -74,7 +76,7 @@ class Stream(KeepsSecrets):
         """Two independent sets [n] of standard normal values (Box and Muller 1958), from a uniform
         number of 128 bits, which reaches 13 standard deviations, and an angle.
         """
-        high, low, turn = np.frombuffer(self.bytes(24 * n), dtype="<u8").reshape(3, n)
+        high, low, turn = self.words(3 * n, "<u8").reshape(3, n)
         uniform = (high.astype(np.float64) + (low.astype(np.float64) + 0.5) * 2.0**-64) * 2.0**-64
         radius = np.sqrt(-2 * np.log(uniform))
         angle = (turn >> np.uint64(11)).astype(np.float64) * (2 * np.pi * 2.0**-53)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from privfl.core import Abort, Bounded, KeepsSecrets, KnownKeys, Mail, PartyKeys, RoundPlan
 from privfl.crypto.he.onetime.dealing import Dealing
-from privfl.crypto.he.onetime.message import BOXES, dealt_message, dealt_parts
+from privfl.crypto.he.onetime.message import BOXES, dealt_message, dealt_parts, dealt_size
 from privfl.crypto.he.onetime.pad import ShortStream, encrypted
 from privfl.crypto.he.onetime.parameters import OneTimeSettings
 from privfl.crypto.he.onetime.set_up import Occasions
@@ -51,9 +51,7 @@ class OneTimeClientParty(KeepsSecrets):
         short = ShortStream(settings.secrets).take(1)[0]
         body = encrypted(numbers, short, settings.secrets, topic, layout)
         dealt = Dealing(short, settings.threshold)
-        heard, frame = (
-            self.occasions.heard,
-            RoomInFrame(BOXES + settings.holders, len(body) + OVERHEAD),
-        )
+        heard, rest = self.occasions.heard, dealt_size(settings.holders, settings.threshold)
+        frame = RoomInFrame(BOXES + settings.holders, layout.size + OVERHEAD, rest)
         parts = dealt_parts(dealt, body, topic, who, heard, self.directory, frame.first)
         return {"server": dealt_message(self.identity, topic, parts).framed(frame)}

@@ -15,17 +15,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.he.mprlwe.ring import N, Small
 from privfl.crypto.he.mprlwe.sampling import Stream
 from privfl.crypto.he.onetime.parameters import P
 from privfl.crypto.he.wire import Refused
+from privfl.crypto.primitives import backend
+from privfl.crypto.primitives.stream import keystream, next_words
 
 REPS = 10
 """How often the low-degree test is repeated."""
 ROWS = N + REPS
+_SPARE = 64
+"""Words beyond those that a challenge needs: nine of them are not in the field, on average."""
 Values = npt.NDArray[np.int64]
 """Elements of the field, in int64."""
 
@@ -54,11 +57,15 @@ def fits(share: Values, point: int, proof: Values, challenge: Values) -> bool:
 
 
 def challenge(root: bytes) -> Values:
-    """The coefficients R [REPS, N] that follow from the commitments."""
-    key = hashlib.shake_256(b"privfl/onetime/challenge/1\x00" + root).digest(16)
-    cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-    words = np.frombuffer(cipher.update(bytes(8 * REPS * N)), dtype="<u8")
-    return (words % np.uint64(P)).astype(np.int64).reshape(REPS, N)
+    """The coefficients R [REPS, N] that follow from the commitments: of a stream's words of 16 bits
+    the first that are in the field.
+    """
+    key = hashlib.shake_256(b"privfl/onetime/challenge/2\x00" + root).digest(16)
+    stream, found = keystream(key, backend()), np.empty(0, dtype="<u2")
+    while len(found) < REPS * N:
+        words = next_words(stream, REPS * N + _SPARE, "<u2")
+        found = np.concatenate([found, words[words < P]])
+    return found[: REPS * N].astype(np.int64).reshape(REPS, N)
 
 
 def _combined(challenge: Values, values: Values) -> Values:
@@ -106,9 +113,9 @@ def centred(values: Values) -> Values:
 
 def _uniform(count: int) -> Values:
     stream = Stream()
-    words = np.frombuffer(stream.bytes(2 * count), dtype="<u2").copy()
+    words = stream.words(count, "<u2")
     while (again := np.flatnonzero(words >= P)).size:
-        words[again] = np.frombuffer(stream.bytes(2 * again.size), dtype="<u2")
+        words[again] = stream.words(again.size, "<u2")
     return words.astype(np.int64)
 
 

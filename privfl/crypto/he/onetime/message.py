@@ -12,7 +12,7 @@ nobody else is ever handed the box; a digest of all its bytes would cost more th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -38,16 +38,17 @@ _TAG = 16
 
 def dealt_parts(
     dealt: Dealing,
-    body: Buffer,
+    body: Iterable[Buffer],
     topic: Topic,
     sender: PartyId,
     occasions: Mapping[PartyId, bytes],
     directory: KnownKeys,
     room: memoryview | None = None,
 ) -> tuple[Buffer, ...]:
-    """The parts of a client's message: contribution, proof, boxes. ``occasions``: what every
-    decryptor drew for this session, empty where it was not heard, and then its box is empty too.
-    ``room``: where the contribution's box is to lie.
+    """The parts of a client's message: contribution, proof, boxes. ``body``: the encrypted
+    contribution, in pieces. ``occasions``: what every decryptor drew for this session, empty where
+    it was not heard, and then its box is empty too. ``room``: where the contribution's box is to
+    lie.
 
     Raises:
         Abort: the directory knows no box of the server, or of a decryptor that was heard.
@@ -55,14 +56,16 @@ def dealt_parts(
     servers = directory.boxes("server")
     if not servers:
         raise Abort(f"{sender} sends nothing: the directory knows no box of the server")
-    contribution = memoryview(bytearray(len(body) + OVERHEAD)) if room is None else room
-    seal_into(servers[-1], body, contribution_purpose(topic, sender), contribution)
+    if room is None:
+        body = list(body)
+        room = memoryview(bytearray(sum(map(len, body)) + OVERHEAD))
+    seal_into(servers[-1], body, contribution_purpose(topic, sender), room)
     plains = [
         secrets.token_bytes(SALT) + dealing.to_bytes(dealt.share(1 + j))
         for j in range(len(occasions))
     ]
     commitments = [committed(plain) for plain in plains]
-    root = root_of(topic, sender, contribution_digest(contribution), commitments)
+    root = root_of(topic, sender, contribution_digest(room), commitments)
     proof = dealing.to_bytes(dealt.proof(dealing.challenge(root)))
     boxes: list[Buffer] = []
     for (who, occasion), plain in zip(occasions.items(), plains, strict=True):
@@ -71,7 +74,7 @@ def dealt_parts(
             raise Abort(f"{sender} cannot deal to {who}: the directory knows no box of it")
         purpose = purpose_of(topic, sender, who, occasion)
         boxes.append(seal(keys[-1], plain, purpose) if occasion else b"")
-    return (contribution, proof + b"".join(commitments), *boxes)
+    return (room, proof + b"".join(commitments), *boxes)
 
 
 def dealt_message(identity: PartyKeys, topic: Topic, parts: Parts) -> SignedMessage:
@@ -135,6 +138,11 @@ def answer_purpose(topic: Topic, sender: PartyId) -> bytes:
 def _scene(topic: Topic, sender: PartyId) -> bytes:
     number = topic.number.to_bytes(8, "little")
     return topic.key_id + topic.facts + number + sender.encode() + b"\x00"
+
+
+def dealt_size(holders: int, threshold: int) -> int:
+    """Bytes of the proof, the commitments and all boxes."""
+    return 2 * threshold * REPS + (32 + SALT + 2 * ROWS + OVERHEAD) * holders
 
 
 def proof_in(message: SignedMessage, holders: int, threshold: int) -> tuple[Values, list[bytes]]:

@@ -5,12 +5,13 @@ follows from the round, and s and e short, fresh, and used once.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.core import Buffer
 from privfl.crypto.he.mprlwe.ring import (
@@ -28,11 +29,13 @@ from privfl.crypto.he.mprlwe.ring import (
 from privfl.crypto.he.mprlwe.sampling import Stream
 from privfl.crypto.he.onetime.parameters import SIGMA, TAIL, Layout, Secrets
 from privfl.crypto.he.wire import Numbers, Topic
+from privfl.crypto.primitives import backend
+from privfl.crypto.primitives.stream import keystream, next_words
 
 Sum = npt.NDArray[np.int64]
 """A sum of short vectors [N]."""
 Running = npt.NDArray[np.uint64]
-"""A running sum of encrypted contributions: limbs [3, blocks, N], carries not yet moved up."""
+"""A running sum of encrypted contributions: limbs [blocks, 3, N], carries not yet moved up."""
 _LOW = np.int64(0xFFFF)
 
 
@@ -43,13 +46,12 @@ class PublicPolynomials:
 
     def __init__(self, topic: Topic) -> None:
         facts = topic.facts + topic.number.to_bytes(8, "little")
-        key = hashlib.shake_256(b"privfl/onetime/a/1\x00" + facts).digest(16)
-        self._cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        key = hashlib.shake_256(b"privfl/onetime/a/2\x00" + facts).digest(16)
+        self._stream = keystream(key, backend())
 
     def take(self, k: int) -> Words:
         """The next k of them, [3, k, N]."""
-        raw = self._cipher.update(bytes(4 * LIMBS * k * N))
-        words = np.frombuffer(raw, dtype="<u4").reshape(k, LIMBS, N)
+        words = next_words(self._stream, LIMBS * k * N, "<u4").reshape(k, LIMBS, N)
         return np.ascontiguousarray(words.swapaxes(0, 1))
 
 
@@ -65,7 +67,7 @@ class ShortStream:
         """Fresh ones [k, N]."""
         if self.secrets == "binomial":
             return self.stream.error(k)
-        words = np.frombuffer(self.stream.bytes(8 * k * N), dtype="<u8")
+        words = self.stream.words(k * N, "<u8")
         most = int(TAIL * SIGMA)
         values: Small = (np.searchsorted(_gaussian(), words, side="right") - most).astype(np.int8)
         return values.reshape(k, N)
@@ -84,28 +86,52 @@ def _gaussian() -> npt.NDArray[np.uint64]:
 
 def encrypted(
     numbers: Numbers, short: Small, secrets: Secrets, topic: Topic, layout: Layout
-) -> memoryview:
+) -> Iterator[memoryview]:
     """A contribution [d + 1] under the one-time key ``short`` [N], which must be fresh: limbs
-    [3, blocks, N] as they travel.
+    [blocks, 3, N] as they travel, some blocks after the others.
     """
-    out = np.empty((LIMBS, layout.blocks, N), dtype="<u4")
     public, errors, key = PublicPolynomials(topic), ShortStream(secrets), spectrum(short)
-    moved_up = layout.top * np.array(layout.weights, dtype=np.int64).sum(axis=0) - SHIFT
+    weights = layout.weights
+    moved_up = layout.top * np.array(weights[:-1], dtype=np.int64).sum(axis=0) - SHIFT
     for start in range(0, layout.blocks, BLOCK):
-        block = slice(start, min(start + BLOCK, layout.blocks))
-        here = block.stop - start
-        limbs = shifted_product(spectrum(public.take(here)), key)
-        limbs[0] += errors.take(here)
+        stop = min(start + BLOCK, layout.blocks)
+        limbs = shifted_product(spectrum(public.take(stop - start)), key)
+        limbs[0] += errors.take(stop - start)
         limbs += moved_up[:, None, None]
-        flat = torch.from_numpy(limbs).view(LIMBS, here * N)
-        for slot, weights in enumerate(layout.weights):
-            first = (slot * layout.blocks + start) * N
-            digits = torch.from_numpy(numbers[first : first + here * N])
-            for limb, weight in zip(flat, weights, strict=True):
-                if weight and len(digits):
-                    limb[: len(digits)].add_(digits, alpha=weight)
-        _settle(limbs, out[:, block])
-    return out.data.cast("B")
+        flat = torch.from_numpy(limbs).view(LIMBS, -1)
+        for first, digits, slot in _digits(numbers, start, stop, layout):
+            some = torch.from_numpy(digits)
+            for limb, weight in zip(flat, weights[slot], strict=True):
+                if weight and len(some):
+                    limb[first : first + len(some)].add_(some, alpha=weight)
+        out = np.empty((stop - start, LIMBS, N), dtype="<u4")
+        _settle(limbs, out.swapaxes(0, 1))
+        yield out.data.cast("B")
+
+
+def _digits(
+    numbers: Numbers, start: int, stop: int, layout: Layout
+) -> Iterator[tuple[int, Numbers, int]]:
+    """What lies in the coefficients of these blocks: from which on, digits, and in which slot."""
+    for slot in range(layout.slots):
+        first = slot * layout.blocks
+        yield 0, numbers[(first + start) * N : (first + stop) * N], slot
+    for half, blocks, place in _halves(start, stop, layout):
+        digits = numbers[layout.whole + place.start * N : layout.whole + place.stop * N]
+        digits = (digits + layout.top) >> layout.half_bits * half
+        digits &= (1 << layout.half_bits) - 1
+        yield (blocks.start - start) * N, digits, layout.slots
+
+
+def _halves(start: int, stop: int, layout: Layout) -> Iterator[tuple[int, slice, slice]]:
+    """Which halves the blocks from ``start`` to ``stop`` hold: the low (0) or the high ones (1), in
+    which blocks, and of which polynomials of those that lie in halves.
+    """
+    for half in (0, 1):
+        shift = half * layout.halves
+        first, last = max(start, shift), min(stop, shift + layout.halves)
+        if first < last:
+            yield half, slice(first, last), slice(first - shift, last - shift)
 
 
 def _settle(limbs: npt.NDArray[np.int64], out: Words) -> None:
@@ -119,7 +145,7 @@ def _settle(limbs: npt.NDArray[np.int64], out: Words) -> None:
 
 def empty(layout: Layout) -> Running:
     """The sum of nothing."""
-    return np.zeros((LIMBS, layout.blocks, N), dtype=np.uint64)
+    return np.zeros((layout.blocks, LIMBS, N), dtype=np.uint64)
 
 
 def add(total: Running, body: Buffer) -> None:
@@ -132,29 +158,42 @@ def subtract(total: Running, body: Buffer) -> None:
     total -= np.frombuffer(body, dtype="<u4").reshape(total.shape)
 
 
-def unmasked(
-    total: Running, short: Sum, topic: Topic, layout: Layout, blocks: int | None = None
-) -> Numbers | None:
-    """The sum of the digits [slots, blocks, N], from the running sum and the sum of the one-time
-    keys; None where what is left below a step is no sum of so many errors in some coefficient, or
-    the digits are more than there is room for. A wrong key leaves uniform numbers there.
+def fits(total: Running, short: Sum, topic: Topic, layout: Layout) -> bool:
+    """Whether the first blocks of a running sum open under a sum of one-time keys."""
+    some = replace(layout, blocks=1)
+    return unmasked(total[:1], short, topic, some) is not None
 
-    ``layout.reach`` bounds the errors; ``blocks``: only the first so many.
+
+def unmasked(total: Running, short: Sum, topic: Topic, layout: Layout) -> Numbers | None:
+    """The sums of the digits [capacity], from the running sum and the sum of the one-time keys;
+    None where what is left below a step is no sum of so many errors in some coefficient, or the
+    digits are more than there is room for. A wrong key leaves uniform numbers there.
+
+    ``layout.reach`` bounds the errors.
     """
-    count = layout.blocks if blocks is None else blocks
-    out = np.empty((layout.slots, count, N), dtype=np.int64)
+    out = np.empty(layout.capacity, dtype=np.int64)
+    whole = out[: layout.whole].reshape(layout.slots, layout.blocks, N)
+    split = out[layout.whole :].reshape(layout.halves, N)
     public, key = PublicPolynomials(topic), spectrum(short)
-    for start in range(0, count, BLOCK):
-        block = slice(start, min(start + BLOCK, count))
-        here = total[:, block].astype(np.int64)
-        here -= _long_product(public.take(block.stop - start), key)
+    for start in range(0, layout.blocks, BLOCK):
+        stop = min(start + BLOCK, layout.blocks)
+        here = total[start:stop].swapaxes(0, 1).astype(np.int64)
+        here -= _long_product(public.take(stop - start), key)
         here[0] += layout.step // 2
         digits, error = _divided(list(carried(*here)[::-1].astype(np.uint64)), layout.step)
         if (np.abs(error.astype(np.int64) - layout.step // 2) > layout.reach).any():
             return None
         for slot in range(layout.slots):
             digits, digit = _divided(digits, layout.radix)
-            out[slot, block] = digit
+            whole[slot, start:stop] = digit
+        if layout.half_bits:
+            digits, digit = _divided(digits, layout.half_radix)
+            for half, blocks, place in _halves(start, stop, layout):
+                bits = digit[blocks.start - start : blocks.stop - start].astype(np.int64)
+                if half:  # whose low ones lie in earlier blocks
+                    split[place] += bits << layout.half_bits
+                else:
+                    split[place] = bits
         if any(rest.any() for rest in digits):
             return None
     return out
@@ -190,5 +229,5 @@ def _divided(
 
 def integers(digits: Numbers, count: int, length: int, layout: Layout) -> Numbers:
     """The signed sums [d + 1] of ``count`` contributions."""
-    numbers: Numbers = digits.reshape(-1)[:length] - count * layout.top
+    numbers: Numbers = digits[:length] - count * layout.top
     return numbers

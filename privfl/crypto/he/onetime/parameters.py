@@ -5,7 +5,7 @@ integers lie in coefficients, how large sums of short vectors get, how many clie
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -38,11 +38,17 @@ class Layout:
     A coefficient holds ``step`` times the number whose digits to the base ``radix`` are ``slots``
     integers, each moved up by ``top`` so that it is not negative; below ``step`` there is room for
     the sum of all errors, at most ``reach`` long. ``blocks`` polynomials hold a contribution.
+
+    Where there is room above these digits for the sums of half an integer's bits, ``half_bits`` of
+    them, to the base ``half_radix``, two coefficients hold one integer more: the first ``halves``
+    polynomials its low bits, the next as many its high ones. Otherwise ``half_bits`` is 0.
     """
 
     top: int
     radix: int
     slots: int
+    half_bits: int
+    half_radix: int
     step: int
     reach: int
     blocks: int
@@ -53,9 +59,26 @@ class Layout:
         return 4 * LIMBS * self.blocks * N
 
     @property
+    def halves(self) -> int:
+        """How many polynomials of integers lie in halves."""
+        return self.blocks // 2 if self.half_bits else 0
+
+    @property
+    def whole(self) -> int:
+        """How many integers lie in one coefficient each."""
+        return self.slots * self.blocks * N
+
+    @property
+    def capacity(self) -> int:
+        """How many integers a contribution can hold."""
+        return self.whole + self.halves * N
+
+    @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
-        """For every slot the limbs, lowest first, of what a one in it adds to the coefficient."""
-        values = [self.step * self.radix**slot for slot in range(self.slots)]
+        """For every slot, and last for halves, the limbs, lowest first, of what a one in it adds to
+        the coefficient.
+        """
+        values = [self.step * self.radix**slot for slot in range(self.slots + 1)]
         return tuple(
             tuple(value >> 32 * limb & _WORD - 1 for limb in range(LIMBS)) for value in values
         )
@@ -152,8 +175,8 @@ class OneTimeSettings:
                 a digit, or no finite bound.
 
         >>> found = OneTimeSettings().layout(RoundPlan(0, tuple(range(100)), 1_000_000, 1.0))
-        >>> found.slots, found.blocks, found.step
-        (3, 82, 9602)
+        >>> found.slots, found.half_bits, found.blocks, found.step
+        (3, 8, 70, 9602)
         """
         self.code.scale(plan)
         n = plan.n
@@ -189,4 +212,13 @@ def _layout(settings: OneTimeSettings, n: int, length: int) -> Layout:
     slots = 0
     while step * radix ** (slots + 1) <= 1 << Q_BITS:
         slots += 1
-    return Layout(top, radix, slots, step, reach, -(-length // (slots * N)))
+    half_bits = (settings.bits + 1) // 2
+    half_radix = n * ((1 << half_bits) - 1) + 1
+    if step * radix**slots * half_radix > 1 << Q_BITS:
+        half_bits, half_radix = 0, 1
+    polynomials = -(-length // N)
+    twice = 2 * slots + (1 if half_bits else 0)
+    found = Layout(top, radix, slots, half_bits, half_radix, step, reach, 2 * polynomials // twice)
+    while found.capacity < length:
+        found = replace(found, blocks=found.blocks + 1)
+    return found

@@ -223,7 +223,7 @@ class OneTimeServerParty(KeepsSecrets):
         layout = replace(self.layout, reach=self.settings.reach(count))
 
         def right(short: pad.Sum) -> bool:
-            return pad.unmasked(self.total, short, self.topic, layout, blocks=1) is not None
+            return pad.fits(self.total, short, self.topic, layout)
 
         found = opening.solve(answers, self.settings.threshold, layout.reach, right)
         digits = None

@@ -24,6 +24,7 @@ from privfl.core import (
 from privfl.core.update import SLACK
 from privfl.crypto.encoding import FixedPoint, Rounded
 from privfl.crypto.frame import FramedRound, FrameFormat
+from privfl.crypto.own_noise import own_noise
 from privfl.crypto.sharing.noise import ServerNoise
 from privfl.crypto.sharing.parameters import SharingSettings, round_tag
 from privfl.crypto.sharing.pine.circuit import Circuit
@@ -135,11 +136,13 @@ class PineParameters(FramedRound):
         """What a client's sealed share is bound to."""
         return b"privfl/1/pine/share" + self.tag + position.to_bytes(4, "little")
 
-    def noise_words(self) -> Field64:
-        """One server's noise on the vector, none on the weight [d + 1]."""
+    def noise_words(self, role: str) -> Field64:
+        """The noise of the server in this role on the vector, none on the weight [d + 1]."""
         out: npt.NDArray[np.int64] = np.zeros(self.length, dtype=np.int64)
         if self.noise is not None:
-            out[:-1] = self.noise.draw(self.plan.d, self.source)
+            out[:-1] = self.noise.draw(
+                self.plan.d, own_noise(self.source, self.plan, f"server/{role}")
+            )
         return words(out)
 
     def integers(self, total: Field64) -> npt.NDArray[np.int64]:

@@ -123,7 +123,7 @@ class Verification(KeepsSecrets):
 
     def total(self, survivors: frozenset[int]) -> Field64:
         """The own share of the sum [d + 1], with its noise; everything else is forgotten."""
-        total = self.round.noise_words()
+        total = self.round.noise_words(str(self.role))
         for position in sorted(survivors):
             total = add(total, self.prepared[position].contribution)
         self.prepared, self.waiting, self.half, self.key = {}, {}, b"", None

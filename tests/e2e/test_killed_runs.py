@@ -1,0 +1,9 @@
+"""A sample of the runs that `python -m benchmarks.killed` kills and resumes."""
+
+from benchmarks.killed import killed
+
+
+def test_killed_runs_end_as_if_nobody_had_killed_them():
+    equal, kills = killed(3, seed=4)
+    assert equal == 3
+    assert kills > 0
