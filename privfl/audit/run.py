@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from privfl.attacks import Forward, Inference, Knowledge
+from privfl.attacks import Forward, Inference, Knowledge, LabelCounts
 from privfl.audit.claimed import claims_of
 from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
@@ -21,6 +21,7 @@ from privfl.audit.games import (
     attack_probe,
     attack_property,
     attack_stream,
+    attack_text,
     tell,
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
@@ -34,9 +35,8 @@ from privfl.training import LocalSGD, Method
 
 MARGIN = 0.1
 """By what share of the range of its own samples an attacker widens the range that it expects."""
-ABSENT: Mapping[str, str] = {
-    "text": "the samples are numbers and no tokens of a vocabulary: no text is in them."
-}
+_NO_TEXT = "the samples are numbers and no tokens of a vocabulary: no text is in them."
+_NO_LABELS = "each label is the next token of the text itself, which is asked under text."
 
 
 def audit(
@@ -104,7 +104,10 @@ def audit(
     )
     about: dict[str, dict[str, Any]] = {}
     threats: dict[tuple[str, str], ThreatModel] = {}
-    absent: dict[str, str] = {}
+    data = next(iter(named.values())).scenario.workload.data
+    absent = _absent(data)
+    if "labels" in absent:
+        probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
     for layer, federation in named.items():
         scenario = federation.scenario
@@ -121,9 +124,10 @@ def audit(
             views = views_of(probed, adversary)
             if not isinstance(views, str):
                 threats[layer, adversary] = threat_model(views, knows)
-        absent = dict(ABSENT) if work.data.x.is_floating_point() else {}
         truth = Truth(small, work.data, ground)
         attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
+        if not work.data.x.is_floating_point():
+            attack_text(notes, layer, probed, asked, chosen.text, knows, truth, progress)
         work.model.write(start)
         if properties and work.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
@@ -171,6 +175,12 @@ def audit(
         effort,
         absent,
     )
+
+
+def _absent(data: Dataset) -> dict[str, str]:
+    """The assets that such data do not have, each with the sentence that says why."""
+    absent = {"text": _NO_TEXT} if data.x.is_floating_point() else {}
+    return absent | ({"labels": _NO_LABELS} if data.y.ndim > 1 else {})
 
 
 def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:

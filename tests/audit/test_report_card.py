@@ -13,6 +13,7 @@ from privfl.audit.equal_eyes import merged
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.score import Figure
 from privfl.audit.threats import threat_model
+from privfl.config import AuditConfig
 from privfl.core import ConfigError, Dataset
 from privfl.engine import forward_of
 
@@ -288,3 +289,30 @@ def test_an_attackers_range_is_its_own_samples_and_somewhat_more():
     own = knows.auxiliary.x
     assert torch.tensor(knows.forward.low).lt(own.amin(dim=0) + 1e-6).all()
     assert len(knows.forward.low) == own.shape[1]
+
+
+def test_text_is_asked_and_what_a_client_typed_leaks_from_its_embedding():
+    rng = torch.Generator().manual_seed(0)
+    sentences = torch.randint(0, 60, (160, 7), generator=rng)
+    data = Dataset(sentences[:, :-1].clone(), sentences[:, 1:].clone(), 60)
+    parts = [data.take(range(i, 128, 4)) for i in range(4)]
+    model = torch.nn.Sequential(torch.nn.Embedding(60, 4), torch.nn.Linear(4, 60))
+    federation = Federation(model, parts, data.take(range(128, 160)), rounds=1)
+    report = audit(federation, adversaries=["server", "client(0)"], effort="low", lies=None)
+    assert not [finding.undone for finding in report.findings if finding.undone]
+    line = lines_of(report)["text"]
+    assert line.verdict == "leaks"
+    assert line.figures["right"].value > 0.9
+    assert line.blind["right"] < 0.5
+    assert lines_of(report)["labels"].verdict == "not applicable"
+    assert "embedding" in line.change or "single updates" in line.change
+
+
+def test_a_sample_beyond_an_unknown_range_is_read_off_exactly_and_not_cut():
+    x = torch.full((1, 5), 7.5)
+    parts = [Dataset(x, torch.zeros(1, dtype=torch.int64), 2) for _ in range(2)]
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    keep = AuditConfig(keep="all")
+    run = Federation(model, parts, parts[0], rounds=1, audit=keep, executor="sequential").run()
+    told = LinearLeakage().run(run.view("server", 0))
+    assert torch.allclose(told.samples, x, atol=1e-3)
