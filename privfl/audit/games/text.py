@@ -90,7 +90,7 @@ def _agreement(
 
 
 def _tokens(data: Dataset) -> set[int]:
-    return set(data.x.unique().tolist())
+    return set(data.x.flatten().tolist())
 
 
 def _shared(a: set[int], b: set[int]) -> float:
