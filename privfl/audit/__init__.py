@@ -20,7 +20,7 @@ from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
 from privfl.audit.record import record, write_record
 from privfl.audit.run import adversaries_of, audit
-from privfl.audit.shadows import Shadows
+from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "AuditReport",
     "Audited",
     "Claim",
+    "FederatedShadows",
     "Finding",
     "LieFinding",
     "Line",

@@ -59,12 +59,12 @@ def attacks_of(effort: Effort) -> Attacks:
     optimised: tuple[Inference, ...] = ()
     shadows: tuple[Inference, ...] = ()
     if effort == "default":
-        optimised = (GradientInversion(iterations=300),)
+        optimised = (GradientInversion(iterations=200, tune=True),)
         shadows = (ShadowMembership("lira_online"), ShadowMembership("rmia"))
     elif effort == "high":
         optimised = (
-            GradientInversion(iterations=2000, restarts=4),
-            GradientInversion(iterations=2000, restarts=4, target="sum"),
+            GradientInversion(iterations=2000, restarts=4, tune=True),
+            GradientInversion(iterations=2000, restarts=4, tune=True, target="sum"),
         )
         shadows = (
             ShadowMembership("lira_online", shadows=64),

@@ -26,7 +26,7 @@ from privfl.audit.games import (
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
 from privfl.audit.rehearsal import divide, rehearse, views_of
-from privfl.audit.shadows import Shadows
+from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
 from privfl.core import ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
 from privfl.engine import Scenario, forward_of
@@ -189,10 +189,15 @@ def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:
     forward = forward_of(
         work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
     )
+    trainer = _trainer(work.model.module, work.method, work.loss)
+    federated = None
+    if trainer is not None:
+        federated = FederatedShadows(trainer, float(scenario.bound.l2), forward.local_noise)
     return Knowledge(
         forward=_ranged(forward, auxiliary.x),
         auxiliary=auxiliary,
-        trainer=_trainer(work.model.module, work.method, work.loss),
+        trainer=trainer,
+        federated=federated,
         seed=seed,
     )
 

@@ -61,7 +61,7 @@ def attacked(
     began = time.perf_counter()
     name = name_of(attack)
     if isinstance(views, str):
-        result: Result = NotApplicable(name, adversary, views)
+        result: Result = NotApplicable(name, adversary, views, theorem=views)
     else:
         seen = (id(attack), _eyes(views))
         result = (
