@@ -256,11 +256,11 @@ def _beside(line: Line, lines: Sequence[Line]) -> Line:
     """The line with what the same asset came to under the other layers of the audit."""
     if line.verdict != "leaks":
         return line
-    others = [
-        other.layer
-        for other in lines
-        if other.asset == line.asset and other.layer != line.layer and other.verdict != "leaks"
-    ]
-    if not others:
-        return replace(line, elsewhere="untested")
-    return replace(line, elsewhere=f"measured: not found under {', '.join(others)}")
+    others = [one for one in lines if one.asset == line.asset and one.layer != line.layer]
+    better = [other.layer for other in others if other.verdict == "not found"]
+    worse = [other.layer for other in others if other.verdict == "leaks"]
+    if better:
+        said = f"measured: not found under {', '.join(better)}"
+    else:
+        said = f"measured: leaks under {', '.join(worse)} too" if worse else "not measured"
+    return replace(line, elsewhere=said)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from privfl.audit.assets import ASSETS, METRICS
+from privfl.audit.assets import METRICS
 from privfl.audit.record import Row, rows_of
 from privfl.core import ConfigError, unknown
 
@@ -46,13 +46,12 @@ class Limit:
                 f"--fail-over takes ASSET.FIGURE=LIMIT, as in membership.tpr_at_.01=.05, and got"
                 f" '{text}'."
             )
-        for name in ASSETS:
-            if name == asset:
-                break
-        else:
-            raise ConfigError(unknown("asset", asset, ASSETS))
-        if metric not in METRICS[name]:
-            raise ConfigError(unknown("figure", metric, METRICS[name]))
+        known: dict[str, tuple[str, ...]] = {"liars": ("read",)}
+        known.update(METRICS.items())
+        if asset not in known:
+            raise ConfigError(unknown("asset", asset, known))
+        if metric not in known[asset]:
+            raise ConfigError(unknown("figure", metric, known[asset]))
         try:
             most = float(number)
         except ValueError:
@@ -91,8 +90,11 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
     every layer the figure was measured, no attack on the asset broke off, and the upper end of
     every interval is at the limit or under it. Everything else is inconclusive: the audit could not
     have told the limit from more. An attack that is proved not to apply asks for nothing, but
-    whoever has a view must have been measured by another one.
+    whoever has a view must have been measured by another one. ``liars.read`` counts the lies after
+    which a client's update was read.
     """
+    if limit.asset == "liars":
+        return _lied(held, limit)
     about = [row for row in rows_of(held) if row.asset == limit.asset]
     seen = [(row, row.figures[limit.metric]) for row in about if limit.metric in row.figures]
     above = [(row, told) for row, told in seen if told.low > limit.most]
@@ -121,6 +123,20 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
     if not told.high <= limit.most:
         return Gate("inconclusive", str(limit), f"the interval reaches over the limit: {words}")
     return Gate("green", str(limit), f"at most {words}")
+
+
+def _lied(held: Mapping[str, Any], limit: Limit) -> Gate:
+    told = held["lies"]
+    read = [one for one in told if one["read"]]
+    if len(read) > limit.most:
+        one = read[0]
+        return Gate("red", str(limit), f"{one['liars']} under {one['layer']}: {one['lie']}")
+    silent = {layer["name"] for layer in held["layers"]} - {one["layer"] for one in told}
+    if silent:
+        return Gate(
+            "inconclusive", str(limit), f"no lie was told under {', '.join(sorted(silent))}"
+        )
+    return Gate("green", str(limit), f"{len(read)} of {len(told)} lies read an update")
 
 
 def against(held: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Gate, ...]:

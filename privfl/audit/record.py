@@ -76,7 +76,7 @@ def record(report: AuditReport) -> dict[str, Any]:
         ],
         "card": [_line(line) for line in card(report)],
         "findings": [_finding(report, one) for one in report.findings],
-        "lies": [one.row() for one in report.lies],
+        "lies": [{**one.row(), "letter": "G", "read": list(one.read)} for one in report.lies],
     }
 
 

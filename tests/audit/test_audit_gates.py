@@ -8,6 +8,7 @@ import pytest
 
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.gates import EXIT, Limit, against, light_of, over
+from privfl.audit.lying import LieFinding
 from privfl.audit.record import SCHEMA, read_record, record, write_record
 from privfl.audit.score import Figure
 from privfl.audit.threats import ThreatModel
@@ -211,3 +212,18 @@ def test_a_record_of_another_schema_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     with pytest.raises(ConfigError, match=r"schema|no JSON"):
         read_record(tmp_path / "old.json")
+
+
+def lie(read=()):
+    return LieFinding("l", "server", "swaps a key", "nothing", "read" if read else "abort", read)
+
+
+@pytest.mark.parametrize(
+    ("lies", "light"),
+    [((lie(),), "green"), ((lie(), lie((3,))), "red"), ((), "inconclusive")],
+    ids=["none read", "one read", "nobody lied"],
+)
+def test_liars_that_read_an_update_have_a_gate(lies, light):
+    layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
+    told = json.loads(json.dumps(record(AuditReport((), layers, lies=lies))))
+    assert over(told, Limit.parse("liars.read=0")).light == light

@@ -62,7 +62,7 @@ def report():
         probe=(LabelCounts(), LinearLeakage(), LinearLeakage(target="sum")),
         stream=(LossThreshold(),),
     )
-    return audit(layers, adversaries=WHO, attacks=few, lies=1)
+    return audit(layers, adversaries=WHO, attacks=few, lies=1, held_out=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,8 @@ def test_a_phone_needs_no_sideways_scroll(page):
     assert tables
     details = tags.all("table", **{"class": "rows"})
     cells = [attrs for tag, attrs, _ in tags.tags if tag == "td" and "data-h" in attrs]
-    assert len(cells) == 7 * page.count('data-h="adversaries"')
-    outside = [one for one in tables if one not in details]
-    assert len(outside) == page.count('<div class="wide"><table')
+    assert details == tables  # which a phone shows as blocks, each cell behind its name
+    assert len(cells) == len(tags.all("td"))
 
 
 def test_the_page_stands_alone(page):
@@ -125,3 +124,4 @@ def test_the_page_stands_alone(page):
 
 def test_liars_have_a_section_of_their_own(page):
     assert "<h2>Liars</h2>" in page
+    assert "and none read a client&#x27;s update" in page

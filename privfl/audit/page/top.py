@@ -11,6 +11,8 @@ from privfl.audit.assets import QUESTIONS
 from privfl.audit.card import Line, worst
 from privfl.audit.findings import AuditReport
 
+LIARS = "letter G, active"
+"""The threat model of parties that lie: they know what the others know, and deviate."""
 _HEADS = ("asset", "verdict", "worst adversary", "gets", "claim", "change")
 
 
@@ -64,6 +66,7 @@ def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Lin
     )
     head = "".join(f"<div>{name}</div>" for name in _HEADS)
     rows = "".join(_line(report, line) for line in lines if line.layer == layer)
+    rows += _liars(report, layer)
     return (
         f'<h2 id="{anchor(number)}">{_say(layer)} <span class="soft">{_say(about)}</span></h2>'
         f'<section class="card"><div class="line head">{head}</div>{rows}</section>'
@@ -90,6 +93,25 @@ def _line(report: AuditReport, line: Line) -> str:
         ("change", _say(line.change) + _elsewhere(line) + doubts),
     )
     return start + "".join(f'<div data-h="{name}">{text}</div>' for name, text in cells) + "</div>"
+
+
+def _liars(report: AuditReport, layer: str) -> str:
+    """What lying parties read, where lies were told."""
+    told = [one for one in report.lies if one.layer == layer]
+    if not told:
+        return ""
+    read = [one for one in told if one.read]
+    said = "; ".join(f"{one.liars}: {one.does}" for one in read[:2])
+    words = (
+        f"{len(read)} of {len(told)} lies read a client's update ({LIARS}): {said}."
+        if read
+        else f"{len(told)} lies were told ({LIARS}), and none read a client's update."
+    )
+    kind, verdict = ("leaks", "leaks") if read else ("", "not found")
+    return (
+        f'<div class="line {kind}"><div class="asset">liars</div><div><span class="badge {kind}">'
+        f'{verdict}</span></div><div class="spans">{_say(words)}</div></div>'
+    )
 
 
 def _tried(report: AuditReport, line: Line) -> str:
