@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.audit.assets import ASSETS, CHANCE, Asset, asset_of, blind, clears, figures, unseen
 from privfl.audit.claimed import Claimed
-from privfl.audit.equal_eyes import Shared, merged
+from privfl.audit.equal_eyes import EqualEyes, merged
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.remedies import remedy
 from privfl.audit.score import Figure
@@ -204,7 +204,7 @@ def _unasked(report: AuditReport, layer: str, asset: Asset) -> Line:
 
 
 def _unmeasured(
-    layer: str, asset: Asset, rows: Sequence[Shared], doubts: tuple[str, ...], absent: bool
+    layer: str, asset: Asset, rows: Sequence[EqualEyes], doubts: tuple[str, ...], absent: bool
 ) -> Line:
     """The line of an asset of which no attack has a figure. That one kind of attack is proved to
     get nothing proves nothing of the asset, unless nobody is there to look.

@@ -10,14 +10,14 @@ from privfl.audit.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class EqualEyes:
     """One finding, and all adversaries who have it."""
 
     finding: Finding
     adversaries: tuple[str, ...]
 
 
-def merged(findings: Sequence[Finding]) -> tuple[Shared, ...]:
+def merged(findings: Sequence[Finding]) -> tuple[EqualEyes, ...]:
     """Findings of one layer and attack that say the same of several adversaries, once, in the order
     of their first.
 
@@ -30,7 +30,7 @@ def merged(findings: Sequence[Finding]) -> tuple[Shared, ...]:
     for finding in findings:
         rows.setdefault(_says(finding), []).append(finding)
     return tuple(
-        Shared(alike[0], tuple(dict.fromkeys(one.adversary for one in alike)))
+        EqualEyes(alike[0], tuple(dict.fromkeys(one.adversary for one in alike)))
         for alike in rows.values()
     )
 

@@ -26,7 +26,7 @@ another meaning.
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RecordedFigure:
     """One figure of an audit as its record has it: value and ends of the 95 % interval."""
 
     value: float
@@ -45,7 +45,7 @@ class Row:
     asset: str
     attack: str
     verdict: str
-    figures: Mapping[str, Measured]
+    figures: Mapping[str, RecordedFigure]
     undone: str
     looks: bool
 
@@ -103,7 +103,7 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
                 one["attack"],
                 one["verdict"],
                 {
-                    name: Measured(told["value"], _end(told["low"]), _end(told["high"]))
+                    name: RecordedFigure(told["value"], _end(told["low"]), _end(told["high"]))
                     for name, told in one["figures"].items()
                 },
                 one["undone"],

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from privfl.audit.assets import ASSETS, asset_of
-from privfl.audit.equal_eyes import Shared, merged
+from privfl.audit.equal_eyes import EqualEyes, merged
 from privfl.audit.findings import AuditReport
 
 _HEADS = ("adversaries", "attack", "figure", "measured in", "blind", "control", "more")
@@ -31,7 +31,7 @@ def details(report: AuditReport) -> str:
     return "".join(parts)
 
 
-def _table(report: AuditReport, title: str, rows: Sequence[Shared]) -> str:
+def _table(report: AuditReport, title: str, rows: Sequence[EqualEyes]) -> str:
     head = "".join(f"<th>{name}</th>" for name in _HEADS)
     body = "".join(_row(report, row) for row in rows)
     leaks = sum(row.finding.verdict == "leaks" for row in rows)
@@ -42,7 +42,7 @@ def _table(report: AuditReport, title: str, rows: Sequence[Shared]) -> str:
     )
 
 
-def _row(report: AuditReport, row: Shared) -> str:
+def _row(report: AuditReport, row: EqualEyes) -> str:
     finding = row.finding
     threats = dict.fromkeys(
         str(report.threats[finding.layer, who])
