@@ -51,6 +51,7 @@ from privfl.attacks.byzantine import (
     RandomWeights,
     SignFlip,
     SkipClip,
+    Steady,
     Withhold,
     ZeroWeights,
 )
@@ -164,6 +165,7 @@ __all__ = [
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "Steady",
     "SubjectMembership",
     "Targeted",
     "Tokens",

@@ -37,6 +37,17 @@ def test_every_t_subset_reconstructs(data, secret, n):
         assert all(shamir.value_at(chosen, x) == y for x, y in shares.items())
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(0, shamir.P - 1), st.integers(2, 7))
+def test_shares_through_agreed_values_are_shares_with_these_among_them(data, secret, n):
+    t = data.draw(st.integers(2, n))
+    points = data.draw(st.lists(st.integers(1, 20_000), min_size=n, max_size=n, unique=True))
+    agreed = {x: data.draw(st.integers(0, shamir.P - 1)) for x in points[: t - 1]}
+    shares = agreed | shamir.through(secret, agreed, points[t - 1 :])
+    for some in itertools.combinations(points, t):
+        assert slow_value_at_zero({x: shares[x] for x in some}, shamir.P) == secret
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.binary(max_size=31), st.integers(1, 6), st.integers(0, 3))
 def test_bytes_of_any_length_come_back(secret, t, more):

@@ -11,8 +11,8 @@ from privfl.core import Bounded, Faults, RoundPlan, client_party, drive
 from privfl.crypto import SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import backend, fields
-from privfl.crypto.secagg import StageAbort
-from privfl.crypto.secagg.keys import advertisement
+from privfl.crypto.secagg import StageAbort, boxes
+from privfl.crypto.secagg.keys import AGREED, MOVED, advertisement
 from privfl.crypto.secagg.parameters import epoch
 from privfl.crypto.secagg.stage import Kind
 
@@ -117,6 +117,36 @@ def test_keys_of_the_servers_own_open_no_share_and_confirm_nothing(victims):
             content = memoryview(message.body)[fields.HEADER :]
             seeds, _ = fields.read_table(content, 32, N)
             assert not seeds.keys() & set(victims)
+
+
+def test_a_share_that_the_server_moves_on_its_way_is_nobodys_and_ends_nothing():
+    """Of some shares only a difference travels, in the server's hands: its holder sees by the
+    commitments that it was changed, keeps none, and blames nobody.
+    """
+    moved, last = [], client_party(N)
+
+    def edit(to, body, kind):
+        if kind is not Kind.INBOX or to != last:
+            return body
+        listed, rest = fields.read_most(memoryview(body)[fields.HEADER :], N)
+        rows, _ = boxes.read(now, rest)
+        changed = {p: bytes(row) for p, row in rows.items()}
+        for p, row in changed.items():
+            if len(row) == MOVED:
+                moved.append(p)
+                changed[p] = row[:AGREED] + bytes([row[AGREED] ^ 1]) + row[AGREED + 1 :]
+        return rewritten(body, fields.most(listed, N), boxes.write(now, changed))
+
+    plan = RoundPlan(0, tuple(range(1, N + 1)), d=8, l2=1.0, session=b"run")
+    now = SecAgg(mode="active", graph="complete").parameters(plan)
+    outcome, honest, *_ = run(edit, keep=True)
+    assert moved
+    assert honest.result.survivors == tuple(range(1, N + 1))
+    assert not honest.excluded
+    for message in outcome.messages:
+        if message.sender == last and message.body[4] == Kind.UNMASK:
+            seeds, _ = fields.read_table(memoryview(message.body)[fields.HEADER :], 32, N)
+            assert not seeds.keys() & set(moved)
 
 
 def test_a_client_that_the_directory_does_not_know_is_excluded_by_the_server():

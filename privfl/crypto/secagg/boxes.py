@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -48,6 +48,15 @@ def read(
         ):
             raise Malformed("a share that is no field element")
     return agreed | moved, rest
+
+
+def partners(dealt: Mapping[int, Collection[int]]) -> dict[int, frozenset[int]]:
+    """Who dealt to whom, seen from either end: the two mask with each other."""
+    toward = {owner: set(holders) for owner, holders in dealt.items()}
+    for owner, holders in dealt.items():
+        for holder in holders:
+            toward.setdefault(holder, set()).add(owner)
+    return {one: frozenset(others) for one, others in toward.items()}
 
 
 def _word(n: int) -> str:

@@ -185,10 +185,8 @@ class SecAggServerParty(KeepsSecrets):
             client = self.plan.cohort[position]
             statement = keys.advertisement(self.epoch, client, public)
             signature = bytes(content[now.key_bytes : now.key_bytes + signed])
-            if not any(
-                self._library.verify(key, statement, signature)
-                for key in reversed(self.directory.keys(client_party(client)))
-            ):
+            known = reversed(self.directory.keys(client_party(client)))
+            if not any(self._library.verify(key, statement, signature) for key in known):
                 raise Malformed("keys that its identity did not sign")
         if now.chosen:
             drawn, rest = fields.read_some(rest, now.degree.k, now.n)
@@ -294,12 +292,10 @@ class SecAggServerParty(KeepsSecrets):
             ]
             why = (
                 f"{len(here)} of {self.plan.n} clients are left, and the threshold is {least};"
-                f" lost: {', '.join(lost[:8])}"
+                f" lost: {', '.join(lost[:8])}" + (" ..." if len(lost) > 8 else "")
             )
             blamed = next(iter(self.excluded), None)
-            raise StageAbort(
-                STAGE[self.expects], why + (" ..." if len(lost) > 8 else ""), blamed, lost
-            )
+            raise StageAbort(STAGE[self.expects], why, blamed, lost)
         if self.expects is Kind.ADVERTISE:
             self.expects = Kind.SHARES
             return self._keys()
@@ -390,11 +386,8 @@ class SecAggServerParty(KeepsSecrets):
     def _partners(self) -> Callable[[int], frozenset[int]]:
         if not self.parameters.active:
             return lambda owner: frozenset(self.parameters.neighbours(owner))
-        toward = {i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()}
-        for sender, sealed_boxes in self.sealed.items():
-            for receiver in sealed_boxes:
-                toward.setdefault(receiver, set()).add(sender)
-        return lambda owner: frozenset(toward.get(owner, ()))
+        toward = boxes.partners(self.sealed)
+        return lambda owner: toward.get(owner, frozenset())
 
     def _name(self, position: int) -> PartyId:
         return client_party(self.plan.cohort[position])

@@ -25,7 +25,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives import Backend, Words, backend, fields, mask
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.ring import RINGS, lift
-from privfl.crypto.secagg import keys, wire
+from privfl.crypto.secagg import boxes, keys, wire
 from privfl.crypto.secagg.pairs import Pairs
 from privfl.crypto.secagg.parameters import SecAggParameters, SecAggSettings, degree_for
 from privfl.crypto.secagg.replay import KnownAhead, ToldOfKeys, replayed, rounds_in
@@ -171,12 +171,12 @@ class SecAggCoalitionView(KeepsSecrets):
     def _read_shares(self, own: Mapping[int, Pairs]) -> None:
         """Open every sealed share that is addressed to a member of the coalition."""
         for receiver, held in own.items():
-            boxes = {
+            dealt = {
                 sender: sealed_boxes[receiver]
                 for sender, sealed_boxes in self.sealed.items()
                 if receiver in sealed_boxes and sender in self.publics
             }
-            for sender, plain in held.open(boxes).items():
+            for sender, plain in held.open(dealt).items():
                 for known, raw in (
                     (self.seeds, plain[: shamir.SIZE]),
                     (self.secrets, plain[shamir.SIZE :]),
@@ -238,13 +238,7 @@ class SecAggCoalitionView(KeepsSecrets):
     def _partners(self, now: SecAggParameters) -> dict[int, frozenset[int]]:
         if not now.active:
             return {i: frozenset(now.neighbours(i)) for i in self.sealed}
-        toward: dict[int, set[int]] = {
-            i: set(sealed_boxes) for i, sealed_boxes in self.sealed.items()
-        }
-        for sender, sealed_boxes in self.sealed.items():
-            for receiver in sealed_boxes:
-                toward.setdefault(receiver, set()).add(sender)
-        return {i: frozenset(others) for i, others in toward.items()}
+        return boxes.partners(self.sealed)
 
     def _name(self, position: int) -> str:
         return client_party(self.ids[position])
