@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.harness import Case, main
 from benchmarks.privacy_attacks.federated import federated
+from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
 from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
@@ -26,6 +27,7 @@ CASES: dict[str, Case] = {
     "stream": stream,
     "writers": writers,
     "shadows": shadows,
+    "honest": honest,
     "nulls": nulls,
     "tuned": tuned,
     "federated": federated,
