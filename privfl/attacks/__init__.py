@@ -72,7 +72,7 @@ from privfl.attacks.inversion import (
     LinearLeakage,
     imprinted,
 )
-from privfl.attacks.knowledge import Forward, Knowledge, Trainer
+from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
     GradientAscent,
     LossThreshold,
@@ -119,6 +119,7 @@ __all__ = [
     "FangKrum",
     "FangTrimmedMean",
     "FeatureNoise",
+    "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
     "Forward",
