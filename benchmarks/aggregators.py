@@ -17,6 +17,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ import torch
 
 from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl import aggregators as ours
+from privfl.aggregators import Before
 from privfl.core import (
     Context,
     Released,
     RoundPlan,
     Rows,
 )
-from privfl.core.geometry import centred_gram
+from privfl.core.geometry import centred_gram, squared_norms
 
 N, D, F = 50, 1_000_000, 10
 TAU = 100.0
@@ -191,6 +193,32 @@ def mda(quick: bool) -> Iterator[Row]:
     yield from without_peer("mda", "MDA (exact)", ours.MDA(F), quick)
 
 
+def detectors(quick: bool) -> Iterator[Row]:
+    """Detectors beside one reading of their input, its norms, as often as their formulas read it:
+    twice where a row is compared with another of its client or a layer sorted, and for each row
+    where all pairs are.
+    """
+    data, here = rows(), context(D)
+    reading = interleaved({"ours": lambda: squared_norms(data.values)}, 5, clock=time.process_time)
+    found: dict[str, tuple[Any, int]] = {
+        "FreqFed": (ours.FreqFed(), 2),
+        "MultiMetrics": (ours.MultiMetrics(), N),
+        "RFLBAT": (ours.RFLBAT(), 3),
+        "LASA": (ours.LASA([D // 2, D // 4, D // 4]), 3),
+        "FLDetector": (ours.FLDetector(), 3),
+        "FLANDERS": (ours.FLANDERS(F), 2),
+    }
+    for name, (one, times) in found.items():
+        if isinstance(one, Before):
+            _, state = one.before(data, one.init(), here)
+            run = partial(one.before, data, state, here)
+        else:
+            run = partial(one.step, data, None, here)
+        seconds = interleaved({"ours": run}, 1 if quick else 3, clock=time.process_time)["ours"]
+        what = f"{name}: CPU seconds, n={N} d={D}"
+        yield cost("detectors", f"{times} readings", what, seconds, times * reading["ours"])
+
+
 MEASURED: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
     "multi_krum": (lambda: ours.Krum(F, m=N - F - 2), lambda: byzfl("aggregators").MultiKrum(F)),
     "trimmed_mean": (lambda: ours.TrimmedMean(F), lambda: byzfl("aggregators").TrMean(F)),
@@ -331,6 +359,7 @@ CASES = {
     "geometric_median": geometric_median,
     "bulyan": bulyan,
     "mda": mda,
+    "detectors": detectors,
     "memory": memory,
     "curve": curve,
 }

@@ -62,7 +62,9 @@ class DataConfig(_Strict):
     otherwise.
 
     ``root`` is how many training samples the server keeps clean for itself, out of everybody's
-    data, for defences that need some.
+    data, for defences that need some. ``validation`` is the share of the training samples on which
+    models are measured after each round, in the place of the test set, which is then read once, at
+    the end: what is chosen between runs and rounds is chosen on these.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -70,6 +72,7 @@ class DataConfig(_Strict):
     clients: Annotated[int, Field(ge=1)] | None = None
     partition: Part = {"name": "dirichlet", "alpha": 1.0}
     root: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[float, Field(ge=0, le=0.9)] = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -91,7 +94,8 @@ class AuditConfig(_Strict):
     ``evaluate_every`` is in rounds; ``delta`` is that of every epsilon shown. An audit attacks the
     run through the views of ``adversaries`` (empty: whom the channel's record names), under each of
     ``layers``: what a layer changes of this config, by name (empty: the config as it is); of every
-    client's samples the share ``held_out`` is kept from training.
+    client's samples the share ``held_out`` is kept from training. ``attacks`` names what is tried
+    (empty: the default attacks at that ``effort``); after ``budget`` seconds none begins any more.
     """
 
     keep: Literal["auto", "all", "none"] | list[int] = "auto"
@@ -100,6 +104,9 @@ class AuditConfig(_Strict):
     layers: dict[str, dict[str, Any]] = {}
     adversaries: list[str] = []
     held_out: Annotated[float, Field(ge=0.1, le=0.9)] = 0.5
+    attacks: Parts = []
+    effort: Literal["low", "default", "high"] = "default"
+    budget: Annotated[float, Field(gt=0)] | None = None
 
 
 class ThreatConfig(_Strict):
@@ -206,9 +213,12 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     Traceback (most recent call last):
     privfl.core.errors.ConfigError: unknown key 'roundz'; did you mean 'rounds'? Known: ...
     """
-    raw = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    raw: dict[Any, Any] = dict(source) if isinstance(source, Mapping) else _read(Path(source))
     for override in overrides:
         _override(raw, override)
+    words = [key for key in raw if not isinstance(key, str)]
+    if words:
+        raise ConfigError(f"keys of a config are words, and '{words[0]}' is none.")
     if isinstance(raw.get("data"), str):
         raw["data"] = {"name": raw["data"]}
     try:
@@ -217,13 +227,31 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
         raise ConfigError(_sentence(error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _Unique(yaml.SafeLoader):
+    """A safe loader that refuses a key which stands twice, where YAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, each key of it once."""
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{name}' stands there twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config '{path}': {error.strerror or error}.") from None
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Unique)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         first = str(error).splitlines()
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import main
+from benchmarks.hybrid.apart_servers import fltrust_blocks
 from benchmarks.hybrid.cosine import encrypted_cosine
 from benchmarks.hybrid.defence import defence, tailored
 from benchmarks.hybrid.groups import bucketed, groups
@@ -25,6 +26,7 @@ CASES = {
     "defence": defence,
     "tailored": tailored,
     "encrypted_cosine": encrypted_cosine,
+    "fltrust_blocks": fltrust_blocks,
     "two_server_fltrust": two_server_fltrust,
     "two_server_krum": two_server_krum,
     "two_server_malicious": two_server_malicious,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.federated import federated
+from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
+from benchmarks.privacy_attacks.noise import noise
 from benchmarks.privacy_attacks.nulls import nulls
 from benchmarks.privacy_attacks.reconstruction import (
     adaptive,
@@ -13,6 +16,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
     "closed_form": closed_form,
@@ -23,7 +27,11 @@ CASES: dict[str, Case] = {
     "stream": stream,
     "writers": writers,
     "shadows": shadows,
+    "honest": honest,
     "nulls": nulls,
+    "tuned": tuned,
+    "federated": federated,
+    "noise": noise,
 }
 
 if __name__ == "__main__":

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.harness import main
+from benchmarks.robustness.detectors import detectors, flanders
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
 from benchmarks.robustness.single_shot import single_shot
 
-CASES = {"fedsecurity": fedsecurity, "single_shot": single_shot, "grid": grid}
+CASES = {
+    "fedsecurity": fedsecurity,
+    "single_shot": single_shot,
+    "grid": grid,
+    "detectors": detectors,
+    "flanders": flanders,
+}
 
 if __name__ == "__main__":
     main("robustness", CASES)

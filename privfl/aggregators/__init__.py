@@ -20,24 +20,30 @@ from privfl.aggregators.cross_validation import CrossValidation
 from privfl.aggregators.dnc import DnC
 from privfl.aggregators.fair import FAIR
 from privfl.aggregators.federated_pruning import FederatedPruning
+from privfl.aggregators.fl_detector import FLDetector
 from privfl.aggregators.flame import FLAME
+from privfl.aggregators.flanders import FLANDERS
 from privfl.aggregators.fltrust import FLTrust
 from privfl.aggregators.flwbc import FLWBC
 from privfl.aggregators.foolsgold import FoolsGold
+from privfl.aggregators.freq_fed import FreqFed
 from privfl.aggregators.geometric_median import GeometricMedian
 from privfl.aggregators.greedy_mda import GreedyMDA
 from privfl.aggregators.krum import Krum
+from privfl.aggregators.lasa import LASA
 from privfl.aggregators.mda import MDA
 from privfl.aggregators.meamed import MeaMed
 from privfl.aggregators.mean import Mean
 from privfl.aggregators.median import Median
 from privfl.aggregators.median_of_means import MedianOfMeans
 from privfl.aggregators.monna import MoNNA
+from privfl.aggregators.multi_metrics import MultiMetrics
 from privfl.aggregators.nearest_neighbour_mixing import NearestNeighbourMixing
 from privfl.aggregators.norm_clipping import NormClipping
 from privfl.aggregators.quantise import Quantise
 from privfl.aggregators.residual_reweighting import ResidualReweighting
 from privfl.aggregators.rfa import RFA
+from privfl.aggregators.rflbat import RFLBAT
 from privfl.aggregators.robust_learning_rate import RobustLearningRate
 from privfl.aggregators.sign_guard import SignGuard
 from privfl.aggregators.sign_majority import SignMajority
@@ -65,9 +71,12 @@ __all__ = [
     "CRFL",
     "FAIR",
     "FLAME",
+    "FLANDERS",
     "FLWBC",
+    "LASA",
     "MDA",
     "RFA",
+    "RFLBAT",
     "SLSGD",
     "SMEA",
     "AdaptiveRobustClipping",
@@ -86,9 +95,11 @@ __all__ = [
     "CosineFilter",
     "CrossValidation",
     "DnC",
+    "FLDetector",
     "FLTrust",
     "FederatedPruning",
     "FoolsGold",
+    "FreqFed",
     "GeometricMedian",
     "GreedyMDA",
     "Judges",
@@ -102,6 +113,7 @@ __all__ = [
     "MedianOfMeans",
     "MemoryRule",
     "MoNNA",
+    "MultiMetrics",
     "NearestNeighbourMixing",
     "NormClipping",
     "Poisoner",

@@ -222,6 +222,8 @@ class Before(ABC, Generic[S]):
     suspects: ClassVar[bool] = False
     keeps_ids: ClassVar[bool] = True
     """Whether the rows that come out still belong to one client each."""
+    needs_ids: ClassVar[bool] = False
+    """Whether it must know whose row is whose."""
     memory: ClassVar[Memory] = "private"
 
     @abstractmethod

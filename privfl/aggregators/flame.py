@@ -15,9 +15,10 @@ from torch import Tensor
 
 from privfl.aggregators.base import InHull, MemoryRule, combine, majority
 from privfl.aggregators.clipping import shortening
+from privfl.aggregators.model_distances import cosine_distances_of_models
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Examples, Memory, Moves, Neighbours, Rows, require
-from privfl.core.geometry import BLOCK, centred_gram, squared_norms
+from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +84,6 @@ class FLAME(InHull, MemoryRule[None]):
             ),
             None,
         )
-
-
-def cosine_distances_of_models(
-    values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]
-) -> Float[Tensor, "n n"]:
-    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates: models lie so close that
-    their own inner products would blur it.
-    """
-    inner = centred_gram(values).cpu()
-    lengths = inner.diagonal()
-    apart = (lengths[:, None] + lengths - 2 * inner).clamp(min=0)
-    excess = torch.zeros(len(values), dtype=torch.float64)  # ||w + x||^2 - ||w||^2
-    base = 0.0
-    for start in range(0, values.shape[1], BLOCK):
-        w = parameters[start : start + BLOCK].to(torch.float64)
-        part = values[:, start : start + BLOCK].to(torch.float64)
-        base += float(w @ w)
-        excess += (2 * (part @ w) + part.square().sum(dim=1)).cpu()
-    norms = (base + excess).clamp(min=0).sqrt()
-    total = norms[:, None] + norms
-    difference = (excess[:, None] - excess) / total.clamp(min=1e-300)
-    product = 2 * norms[:, None] * norms
-    cosine_distance = (apart - difference**2).clamp(min=0) / product.clamp(min=1e-300)
-    return (
-        torch.where(product > 0, cosine_distance, torch.ones(()).to(product))
-        .clamp(max=2)
-        .fill_diagonal_(0)
-    )
 
 
 def majority_component(distances: Float[Tensor, "n n"]) -> Bool[Tensor, " n"]:

@@ -22,6 +22,7 @@ from privfl.assembly.refusals import (
     refuse_other_unit,
     refuse_unreadable,
 )
+from privfl.assembly.validation import set_aside
 from privfl.config import Config
 from privfl.core import (
     Channel,
@@ -131,6 +132,7 @@ def _scenario(config: Config) -> Scenario:
     refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
     split = data_set(config)
     refuse_fitted(split, noised=noised or is_private(method.gradient))
+    split, validation = set_aside(split, config.data.validation, seeds)
     clients, root = deal(config, split, seeds)
     users = None if config.users is None else UserBounds(**config.users.model_dump())
     kept: dict[str, str] = {}
@@ -138,9 +140,13 @@ def _scenario(config: Config) -> Scenario:
         dealt, clients = clients, of_users(clients, split, users, seeds)
         held, left = (sum(map(len, each.values())) for each in (dealt, clients))
         kept = {"users": f"{users.words}: {left:,} of {held:,} samples are kept"}
-    module: nn.Module = initialised(
-        builder, split.shape, split.classes, seed=seeds.derive("model"), **options
-    )
+    try:
+        module: nn.Module = initialised(
+            builder, split.shape, split.classes, seed=seeds.derive("model"), **options
+        )
+    except (RuntimeError, MemoryError) as error:  # as torch says that there is no room for it
+        why = (str(error) or "no memory").splitlines()[0]
+        raise ConfigError(f"model '{config.model['name']}' cannot be made: {why}.") from None
     workload = Workload(
         FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device)
     )
@@ -172,6 +178,7 @@ def _scenario(config: Config) -> Scenario:
         workload=workload,
         clients=clients,
         test=split.test.to(config.device),
+        validation=None if validation is None else validation.to(config.device),
         bound=bound,
         channel=channel,
         aggregator=aggregator,

@@ -51,6 +51,7 @@ from privfl.attacks.byzantine import (
     RandomWeights,
     SignFlip,
     SkipClip,
+    Steady,
     Withhold,
     ZeroWeights,
 )
@@ -71,7 +72,7 @@ from privfl.attacks.inversion import (
     LinearLeakage,
     imprinted,
 )
-from privfl.attacks.knowledge import Forward, Knowledge, Trainer
+from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
     GradientAscent,
     LossThreshold,
@@ -118,6 +119,7 @@ __all__ = [
     "FangKrum",
     "FangTrimmedMean",
     "FeatureNoise",
+    "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
     "Forward",
@@ -163,6 +165,7 @@ __all__ = [
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "Steady",
     "SubjectMembership",
     "Targeted",
     "Tokens",

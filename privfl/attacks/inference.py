@@ -46,7 +46,8 @@ class Inference(Attack, ABC):
         try:
             if not views:
                 raise Lacking("there are no views to attack: keep rounds with audit.keep.")
-            return self.infer(views, knowledge or Knowledge())
+            knows = knowledge or Knowledge()
+            return self.prepared(views, knows).infer(views, knows)
         except NotVisible as reason:
             theorem = proof(views)
             kind = NotApplicable if theorem else NotFound
@@ -54,6 +55,16 @@ class Inference(Attack, ABC):
         except Lacking as reason:
             who = views[0].adversary if views else "nobody"
             return NotFound(type(self).__name__, who, str(reason))
+
+    def prepared(self, views: tuple[View, ...], knowledge: Knowledge) -> Inference:
+        """The attack with its settings tuned on the adversary's own samples; itself where it has
+        none to tune.
+
+        Raises:
+            NotVisible: a view hides what it needs.
+            Lacking: the knowledge does not suffice.
+        """
+        return self
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -96,15 +107,17 @@ class Targeted(Inference):
         """Attack every row that a round's view shows (``most`` of them, spread evenly), each by
         itself; the reason of the first where none has an answer.
         """
+        knows = knowledge or Knowledge()
         try:
             rows = readable(view)
-        except NotVisible:
-            return self.run(view, knowledge)
+            attack = self.prepared((view,), knows)
+        except (NotVisible, Lacking):
+            return self.run(view, knows)
         shown = replace(view, opened={**view.opened, "delta": rows})
         whose = contributors(shown)
         step = 1 if most is None else max(1, -(-rows.n // most))
         answers = [
-            (whose[at], self.run(single_row(shown, at), knowledge)) for at in range(0, rows.n, step)
+            (whose[at], attack.run(single_row(shown, at), knows)) for at in range(0, rows.n, step)
         ]
         told = [answer for _, answer in answers if not isinstance(answer, NotApplicable)]
         if not told and answers and isinstance(answers[0][1], NotApplicable):

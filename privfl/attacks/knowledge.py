@@ -102,6 +102,27 @@ class Trainer(Protocol):
         ...
 
 
+@runtime_checkable
+class FederatedTrainer(Protocol):
+    """Whole federations as the adversary plays them on its own machine: what shadow models of a
+    federated model are.
+    """
+
+    def __call__(
+        self,
+        start: Vector,
+        data: Dataset,
+        dealt: Sequence[Sequence[Tensor]],
+        *,
+        rounds: int,
+        seed: int = 0,
+    ) -> Float[Tensor, "K d"]:
+        """The change of the flat parameters [d] from ``start`` after so many rounds of each of K
+        federations; ``dealt`` are their clients' positions in ``data``.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """All that an attack may use beside its view. A field that is None the adversary does not have.
@@ -110,8 +131,9 @@ class Knowledge:
     same distribution that nobody trained on; ``candidates`` the pool whose membership is asked, in
     an order that tells nothing; ``members`` samples that are known to have been trained on (a
     participant's own). ``labels`` and ``samples`` are those of the batch that is to be
-    reconstructed. ``trainer`` is the computing power for shadows. ``attribute`` names the fact that
-    a property attack asks about.
+    reconstructed. ``trainer`` is the computing power for shadows of one client, ``federated`` that
+    for shadows of the whole federation. ``attribute`` names the fact that a property attack asks
+    about.
 
     >>> Knowledge(samples=4).told()
     'samples of the target: 4'
@@ -124,6 +146,7 @@ class Knowledge:
     labels: Tensor | None = None
     samples: int | None = None
     trainer: Trainer | None = None
+    federated: FederatedTrainer | None = None
     attribute: str | None = None
     seed: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +168,8 @@ class Knowledge:
             has.append(f"samples of the target: {self.samples}")
         if self.trainer is not None:
             has.append("shadow training")
+        if self.federated is not None:
+            has.append("shadow federations")
         if self.attribute is not None:
             has.append(f"the attribute '{self.attribute}' of its auxiliary samples")
         return "; ".join(has) or "nothing beside its view"

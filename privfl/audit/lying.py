@@ -18,6 +18,7 @@ from privfl.core import (
     Channel,
     ClientId,
     Coalition,
+    ConfigError,
     Liars,
     Lie,
     Power,
@@ -107,7 +108,10 @@ def told_lies(
         return
     held, names = found
     told = LiesTold(channel, held)
-    if told.honest.mean is None:
+    try:
+        if told.honest.mean is None:
+            return
+    except (BadUpdate, ConfigError):  # of these clients, or of these rows, it opens none
         return
     for lie in channel.guarantee.lies:
         yield _finding(layer, lie, told.most(lie, tries=1), names, told)

@@ -68,3 +68,43 @@ class Shadows:
         out = torch.empty(len(tasks), workload.model.d)
         executor.train(Broadcast(0, start), tasks, out, Seeds(seed))
         return out
+
+
+@dataclass(frozen=True)
+class FederatedShadows:
+    """A `FederatedTrainer` (privfl.attacks): federated averaging (McMahan et al. 2017) of shadow
+    clients, with the clip and each client's noise of the run's recipe.
+
+    >>> data = Dataset(torch.randn(8, 4), torch.tensor([0, 1] * 4), classes=2)
+    >>> shadows = Shadows(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), LocalSGD(lr=0.1))
+    >>> deal = [[torch.arange(4), torch.arange(4, 8)], [torch.arange(8)]]
+    >>> FederatedShadows(shadows)(torch.zeros(10), data, deal, rounds=2).shape
+    torch.Size([2, 10])
+    """
+
+    shadows: Shadows
+    l2: float = float("inf")
+    noise: float = 0.0
+
+    def __call__(
+        self,
+        start: Vector,
+        data: Dataset,
+        dealt: Sequence[Sequence[Tensor]],
+        *,
+        rounds: int,
+        seed: int = 0,
+    ) -> Float[Tensor, "K d"]:
+        """The changes of the flat parameters [K, d] from ``start``."""
+        rng = torch.Generator().manual_seed(seed)
+        models = start.expand(len(dealt), -1).clone()
+        for number in range(rounds):
+            for k, clients in enumerate(dealt):
+                there = [index for index in clients if len(index)]
+                rows = self.shadows(models[k], data, there, seed=seed * 1009 + number)
+                norms = rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+                rows = rows * (self.l2 / norms).clamp(max=1)
+                rows += self.noise * torch.randn(rows.shape, generator=rng)
+                weights = torch.tensor([float(len(index)) for index in there])
+                models[k] += weights @ rows / weights.sum()
+        return models - start

@@ -1,36 +1,107 @@
 """The commands, and what they share: one clear sentence on an error, exit code 2 for a config that
 cannot be.
+
+A command's module, and torch with it, is imported when the command runs: until then this file knows
+its name and what it is for.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import typer
 
-from privfl.cli import auditing, data, demo, listing, running
+from privfl.cli.remembered import remembered
 from privfl.cli.screen import complain
-from privfl.core import ConfigError, PrivflError
+from privfl.version import __version__
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Federated learning with privacy layers.",
-)
-app.command("run")(running.run)
-app.command("sweep")(running.sweep)
-app.command("audit")(auditing.audit)
-app.command("report")(running.report)
-app.command("list")(listing.show)
-app.add_typer(data.app, name="data")
-app.command("demo")(demo.demo)
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": (
+        "running:run",
+        "Train federatedly as a config says; leaves a run folder with a report.",
+    ),
+    "sweep": (
+        "sweeping:sweep",
+        "Run a config for every combination of some keys' values, and print one row for each.",
+    ),
+    "compare": ("comparing:compare", "Show runs beside each other, and in what they differ."),
+    "audit": (
+        "auditing:audit",
+        "Attack a run through every adversary's view, under each of its layers; prints the table"
+        " and writes a page.",
+    ),
+    "report": ("running:report", "Draw the report of a run again."),
+    "list": (
+        "listing:show",
+        "Show what can be named in a config, its keys, and what channels promise.",
+    ),
+    "data": ("data:app", "Data sets: what is here, and how to get the rest."),
+    "demo": (
+        "demo:demo",
+        "Train 20 clients on real digits under each privacy layer, all honest and with Byzantine"
+        " clients; needs no download and under 3 minutes.",
+    ),
+}
+"""Where each command is, under ``privfl.cli``, and what it is for."""
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        print(f"privfl {__version__}")  # noqa: T201
+        raise typer.Exit
+    return wanted
+
+
+def made(words: Sequence[str]) -> typer.Typer:
+    """The commands, the one that these words name with all that it needs imported."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Federated learning with privacy layers.",
+    )
+    app.callback()(_options)
+    named = next((word for word in words if not word.startswith("-")), "")
+    for name, (where, purpose) in COMMANDS.items():
+        if name != named:
+            app.command(name, help=purpose)(_stub)
+            continue
+        module, _, attribute = where.partition(":")
+        real = vars(importlib.import_module(f"privfl.cli.{module}"))[attribute]
+        if isinstance(real, typer.Typer):
+            app.add_typer(real, name=name)
+        else:
+            app.command(name)(real)
+    return app
+
+
+def _stub() -> None:
+    """A command's place in the help."""
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Federated learning with privacy layers."""
 
 
 def main() -> None:
     """The entry point of the ``privfl`` command."""
+    words = sys.argv[1:] or os.environ.get("COMP_WORDS", "").split()[1:]  # a shell completes them
     try:
-        app()
-    except PrivflError as error:
+        with remembered(sys.argv[1:]) as known:
+            if not known:
+                made(words)()
+    except Exception as error:
+        from privfl.core import ConfigError, PrivflError
+
+        if not isinstance(error, PrivflError):
+            raise
         complain(error)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

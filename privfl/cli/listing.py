@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -13,15 +14,43 @@ from privfl.core import ConfigError, unknown
 from privfl.report import guarantees
 
 GUARANTEES, KEYS = "guarantees", "keys"
+Rows = Sequence[Mapping[str, Any]]
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
+
+
+def _rules() -> Rows:
+    return [row for row in catalog.describe("aggregators") if "rule" in row.get("seat", "")]
+
+
+def _defences() -> Rows:
+    return [row for row in catalog.describe("aggregators") if row.get("seat") != "rule"]
+
+
+def _inference() -> Rows:
+    return [row for row in catalog.describe("attacks") if row["name"] in catalog.INFERENCE]
+
+
+ALSO: Mapping[str, tuple[str, Callable[[], Rows]]] = {
+    "rules": ("Aggregators that can be named in aggregator", _rules),
+    "defences": ("What can be named in defences: it acts beside the aggregator", _defences),
+    "inference": ("Attacks that only look: privfl audit plays them", _inference),
+}
+"""Parts of a list that people ask for by a name of their own."""
 
 
 def show(
     what: Annotated[
-        str | None, typer.Argument(help=f"One of: {', '.join((*catalog.SEAMS, GUARANTEES, KEYS))}.")
+        str | None,
+        typer.Argument(
+            help=f"One of: {', '.join((*catalog.SEAMS, *ALSO, GUARANTEES, KEYS))}; with --compat a"
+            " rule or a channel."
+        ),
     ] = None,
     compat: Annotated[
-        bool, typer.Option("--compat", help="Which rule works over which channel, and why not.")
+        bool,
+        typer.Option(
+            "--compat", help="Which rule works over which channel, and why not; WHAT picks one."
+        ),
     ] = False,
     page: Annotated[
         bool, typer.Option("--page", help="All of it, or all guarantees, as a page of Markdown.")
@@ -30,12 +59,7 @@ def show(
 ) -> None:
     """Show what can be named in a config, its keys, and what channels promise."""
     if compat:
-        if not as_json:
-            print(compatible.page(catalog.compatibility()))  # noqa: T201
-            return
-        said = {name: guarantees.short(name) for name in catalog.CHANNELS.usable()}
-        rows = [{**row, **said[row["channel"]]} for row in catalog.compatibility()]
-        table("Rules over channels", rows, as_json)
+        _compat(what, as_json)
         return
     if what == GUARANTEES:
         if page:
@@ -56,9 +80,41 @@ def show(
         ]
         table("What there is (privfl list WHAT for more)", rows, as_json)
         return
+    if what in ALSO:
+        title, chosen = ALSO[what]
+        table(title, chosen(), as_json)
+        return
     if what not in catalog.SEAMS:
-        raise ConfigError(unknown("list", what, (*catalog.SEAMS, GUARANTEES, KEYS)))
+        raise ConfigError(unknown("list", what, (*catalog.SEAMS, *ALSO, GUARANTEES, KEYS)))
     described = catalog.describe(what)
     if what == "channels":
         described = [{**row, **guarantees.short(row["name"])} for row in described]
     table(what, described, as_json)
+
+
+def _compat(name: str | None, as_json: bool) -> None:
+    """The pairs of rules and channels, or those of one of them."""
+    pairs = catalog.compatibility()
+    if name is None and not as_json:
+        print(compatible.page(pairs))  # noqa: T201
+        return
+    if name is not None:
+        known = sorted({row[side] for row in pairs for side in ("rule", "channel")})
+        if name not in known:
+            raise ConfigError(unknown("rule or channel", name, known))
+        pairs = [row for row in pairs if name in (row["rule"], row["channel"])]
+    said = {channel: guarantees.short(channel) for channel in catalog.CHANNELS.usable()}
+    if as_json:
+        table("", [{**row, **said[row["channel"]]} for row in pairs], as_json)
+        return
+    shown = [
+        {
+            ("channel" if row["rule"] == name else "rule"): row[
+                "channel" if row["rule"] == name else "rule"
+            ],
+            "verdict": row["verdict"],
+            "why": row["because"] or row["through"],
+        }
+        for row in pairs
+    ]
+    table(f"Where {name} works", shown, as_json)

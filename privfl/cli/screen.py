@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -22,9 +22,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from privfl.engine import RoundRecord
+if TYPE_CHECKING:  # torch is imported when a command needs it
+    from privfl.engine import RoundRecord
 
-_WIDE = 160
+_WIDE = 100
 
 
 def say(words: str) -> None:
@@ -38,7 +39,7 @@ def complain(error: Exception) -> None:
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Rows of one shape, as a table of 160 columns away from a terminal, or as one JSON array; as
+    """Rows of one shape, as a table of 100 columns away from a terminal, or as one JSON array; as
     one paragraph a row where that is too narrow for a table that can be read.
     """
     if as_json:

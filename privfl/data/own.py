@@ -290,7 +290,7 @@ class Csv(OwnTable):
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet(OwnTable):
-    """A Parquet file (`OwnTable`), read by pyarrow: ``pip install 'privfl[parquet]'``."""
+    """A Parquet file (`OwnTable`), read by pyarrow, which the extra ``parquet`` brings."""
 
     def source(self, path: Path) -> Source:
         """The table in a file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -163,19 +164,19 @@ def split_of(made: Any, name: str) -> Split:
         for number, index in enumerate(places.values()):
             owners[index] = number
         natural, names = "client", tuple(map(str, places))
-        side = Dataset(whole.x, whole.y, whole.classes, {natural: owners}, {natural: names})
+        side = replace(whole, attributes={natural: owners}, groups={natural: names})
     else:
         side = dataset_of(train, "train")
     other = dataset_of(test)
     classes = max(side.classes, other.classes)
-    train_side = Dataset(side.x, side.y, classes, side.attributes, side.groups)
+    train_side = replace(side, classes=classes)
     shape = tuple(train_side.x.shape[1:])
     tokens = not train_side.x.is_floating_point()
     kind: Kind = "text" if tokens else "image" if len(shape) > 1 else "tabular"
     return Split(
         name=name,
         train=train_side,
-        test=Dataset(other.x, other.y, classes),
+        test=replace(other, classes=classes),
         kind=kind,
         shape=shape,
         classes=classes,

@@ -14,6 +14,11 @@ from torch import Tensor
 
 from privfl.core import DataCorrupt
 
+_PIECE = 1 << 14
+"""Bytes written at a time. What Linux writes at once it keeps together, and maps as a whole where
+one row of it is read: megabytes for one client.
+"""
+
 
 class Spool:
     """Rows of one shape and type, written one after the other to a file without a name in the
@@ -46,7 +51,10 @@ class Spool:
                 f"samples {self.n} and later have shape {rows.shape[1:]} and type {rows.dtype}, and"
                 f" those before {self._shape} and {self._dtype}: they must be alike."
             )
-        self._file.write(np.ascontiguousarray(rows).data)
+        data = np.ascontiguousarray(rows).data.cast("B") if rows.size else b""
+        for start in range(0, len(data), _PIECE):
+            self._file.write(data[start : start + _PIECE])
+            self._file.flush()
         self.n += len(rows)
 
     def tensor(self) -> Tensor:

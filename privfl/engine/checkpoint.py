@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from privfl.core import DataCorrupt
-from privfl.engine.files import make_folder, said, sync_folder, write_synced
+from privfl.engine.files import make_folder, said, sync_folder, write_all_synced
 from privfl.engine.packing import pack, unpack
 
 FORMAT = "privfl-checkpoint-2"
@@ -66,9 +66,7 @@ def save(folder: Path, step: int, state: Any, about: Mapping[str, Any] | None = 
         shutil.rmtree(draft, ignore_errors=True)
         try:
             draft.mkdir()
-            for name, content in files.items():
-                write_synced(draft / name, content)
-            sync_folder(draft)
+            write_all_synced(draft, files)
             shutil.rmtree(done, ignore_errors=True)  # a step that is played again after damage
             draft.rename(done)
         except BaseException:

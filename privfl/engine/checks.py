@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from privfl.aggregators import ToleratesByzantine
+from privfl.aggregators import Before, ToleratesByzantine
 from privfl.core import (
     ConfigError,
     Guarantee,
@@ -242,12 +242,19 @@ def _check_rule(scenario: Scenario) -> None:
     """
     sampling = scenario.sampler.sampling(len(scenario.clients))
     seats = [defence for defence in scenario.defences if before_the_rule(defence)]
+    nameless = "" if scenario.channel.kind.named else f"the rows of {name_of(scenario.channel)} are"
     for seat in seats:
+        if isinstance(seat, Before) and seat.needs_ids and nameless:
+            raise ConfigError(
+                f"{name_of(seat)} needs to know whose row is whose, and {nameless} anonymous."
+            )
         if not seat.keeps_ids and scenario.aggregator.needs_ids:
             raise ConfigError(
                 f"{name_of(scenario.aggregator)} needs to know whose row is whose, and"
                 f" {name_of(seat)} makes rows anonymous."
             )
+        if not seat.keeps_ids:
+            nameless = f"rows after {name_of(seat)} are"
     deciding: tuple[object, ...] = (scenario.aggregator, scenario.channel.able.hosts)
     rules = [rule for rule in deciding if isinstance(rule, ToleratesByzantine)]
     for rule in rules:

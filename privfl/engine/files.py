@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from privfl.core import CannotWrite
@@ -36,6 +36,22 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_all_synced(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder; with their names on the disk when this returns. They are all
+    written before the first is synced, which takes most of the others along.
+    """
+    with ExitStack() as held:
+        opened = []
+        for name, content in files.items():
+            file = held.enter_context((folder / name).open("wb"))
+            file.write(content)
+            file.flush()
+            opened.append(file)
+        for file in opened:
+            os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def append_synced(path: Path, content: bytes) -> None:

@@ -180,11 +180,7 @@ class _Walk:
             trained = {name: one for name, one in value.named_parameters() if one.requires_grad}
             yield from self._several(f"{path}.parameters", "mapping", list(trained.items()))
         else:
-            if dataclasses.is_dataclass(value):
-                held = field_values(value)
-            else:
-                slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-                held = {name: vars_of[name] for vars_of in _held(value, slots) for name in vars_of}
+            held = field_values(value) if dataclasses.is_dataclass(value) else _held(value)
             yield path, words
             yield from self._several(path, "", list(held.items()))
 
@@ -268,20 +264,19 @@ def _of_code(code: types.CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {plain} {inner}"
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-def _held(value: Any, slots: list[str]) -> Iterator[dict[str, Any]]:
-    if "__dict__" in dir(value):
-        yield dict(vars(value))
-    for name in slots:
-        if name not in ("__dict__", "__weakref__") and name in dir(value):
-            try:
-                yield {name: getattr(value, name)}
-            except AttributeError:  # a slot that was never filled
-                continue
+def _held(value: Any) -> dict[str, Any]:
+    """The attributes that an object itself holds: in its dictionary, and in the slots of its class
+    and those before it that were filled.
+    """
+    held = dict(vars(value)) if "__dict__" in dir(value) else {}
+    for kind in type(value).__mro__:
+        for name, slot in vars(kind).items():
+            if isinstance(slot, types.MemberDescriptorType):
+                try:
+                    held[name] = slot.__get__(value, kind)
+                except AttributeError:  # it was never filled
+                    continue
+    return held
 
 
 def _name(kind: type) -> str:

@@ -205,7 +205,8 @@ class RunFolder:
         log = self.path / LOG
         kept = int(found.about.get("log", 0)) if found is not None else 0
         content = log.read_bytes()[:kept] if log.exists() else b""
-        (self.path / "ledger.json").unlink(missing_ok=True)  # of a run that ended, and goes on
+        for ended in ("ledger.json", "summary.json"):  # of a run that ended, and goes on
+            (self.path / ended).unlink(missing_ok=True)
         if log.exists():
             write_atomically(log, content)
         self._logged, self._log_hash = len(content), hashlib.sha256(content)

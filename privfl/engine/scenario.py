@@ -58,6 +58,9 @@ class Scenario:
     of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
     names what was taken from clients' data before the run, which no epsilon counts. With ``users``
     privacy is claimed for each of them, with all its samples, instead of for clients or samples.
+
+    With ``validation`` data models are measured on these after each round, and on ``test`` once, at
+    the end.
     """
 
     workload: Workload
@@ -83,6 +86,7 @@ class Scenario:
     start: Literal["public"] | Ledger | None = None
     uncharged: Sequence[str] = ()
     users: UserBounds | None = None
+    validation: Dataset | None = None
 
     @cached_property
     def people(self) -> int | None:
@@ -91,6 +95,11 @@ class Scenario:
         if ids is None:
             return None
         return len({user for index in self.clients.values() for user in ids[index.cpu()].tolist()})
+
+    @property
+    def measured_on(self) -> Dataset:
+        """What a round's model is measured on."""
+        return self.test if self.validation is None else self.validation
 
     @property
     def user_ids(self) -> Tensor | None:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from privfl.core import ClientId, ConfigError, Dataset
 from privfl.data import ByClient, Samples, spooled
+from privfl.engine import Scenario
 
 
 def joined(held: Mapping[ClientId, Samples]) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
@@ -53,6 +55,22 @@ def numbered(
 def _in_memory(
     held: Mapping[ClientId, Dataset],
 ) -> tuple[Dataset, dict[ClientId, torch.Tensor]]:
+    """All samples in one data set, and by client the positions [n_i] of its own.
+
+    Raises:
+        ConfigError: clients' samples or labels are not of one shape and type.
+    """
+    first = next(iter(held))
+    for client, data in held.items():
+        for what, own, theirs in (
+            ("samples", data.x, held[first].x),
+            ("labels", data.y, held[first].y),
+        ):
+            if own.shape[1:] != theirs.shape[1:] or own.dtype != theirs.dtype:
+                raise ConfigError(
+                    f"the {what} of client {client} are {_kind(own)} each, and those of client"
+                    f" {first} {_kind(theirs)}: one model trains on all, so give all the same."
+                )
     x = torch.cat([data.x for data in held.values()])
     y = torch.cat([data.y for data in held.values()])
     positions: dict[ClientId, torch.Tensor] = {}
@@ -65,7 +83,32 @@ def _in_memory(
         name for name in parts[0].attributes if all(name in data.attributes for data in parts)
     ]
     attributes = {name: torch.cat([data.attributes[name] for data in parts]) for name in shared}
-    return (
-        Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups),
-        positions,
-    )
+    spans = {data.span for data in parts}
+    span = parts[0].span if len(spans) == 1 else None
+    classes = max(data.classes for data in parts)
+    return Dataset(x, y, classes, attributes, parts[0].groups, span), positions
+
+
+def refuse_labels(scenario: Scenario) -> None:
+    """Refuse labels that are no class, before anybody trains on them.
+
+    Raises:
+        ConfigError: a label is below 0, or not below the number of classes.
+    """
+    data = scenario.workload.data
+    whose = {
+        f"client {client}": data.y[i.to(data.y.device)] for client, i in scenario.clients.items()
+    }
+    for who, labels in {**whose, "the test set": scenario.test.y}.items():
+        if labels.is_floating_point() or not labels.numel():
+            continue
+        least, most = int(labels.min()), int(labels.max())
+        if data.classes > 0 and not 0 <= least <= most < data.classes:
+            raise ConfigError(
+                f"{who} has a label {least if least < 0 else most}, and with {data.classes} classes"
+                f" labels are 0 to {data.classes - 1}: number them so, or give more classes."
+            )
+
+
+def _kind(values: Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape[1:])}"

@@ -16,6 +16,9 @@ CHOSEN = (
     " they were chosen on these data"
 )
 ROOT = "the samples that the server keeps itself (data.root)"
+VALIDATION = (
+    "the samples on which models are measured (data.validation), and what is chosen by them"
+)
 SIZES = (
     "how many samples each client holds, from which the rates of its batches and its epsilon follow"
 )
@@ -41,6 +44,8 @@ def excluded_from(scenario: Scenario) -> tuple[str, ...]:
     needs += [defence.needs for defence in scenario.defences]
     if any(oracle in kept for each in needs for oracle in each.values()):
         found.append(ROOT)
+    if scenario.validation is not None:
+        found.append(VALIDATION)
     if scenario.workload.method.gradient.private:
         found += [SIZES, FAILED]
     if scenario.workload.method.weighting != "uniform":

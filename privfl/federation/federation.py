@@ -12,6 +12,7 @@ from torch import nn
 
 from privfl import assembly
 from privfl.aggregators import Mean
+from privfl.assembly.refusals import refuse_device
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
@@ -56,7 +57,7 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
-from privfl.federation.clients import numbered
+from privfl.federation.clients import numbered, refuse_labels
 from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
 from privfl.federation.public import claims_privacy
@@ -64,7 +65,7 @@ from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
 from privfl.federation.summary import record_of, summary_of
-from privfl.federation.threads import torch_threads
+from privfl.federation.threads import refuse_threads, torch_threads
 from privfl.training import (
     Executor,
     FedAvg,
@@ -140,6 +141,7 @@ class Federation:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
+        refuse_device(device)
         data, positions, named = numbered(clients)
         scenario = Scenario(
             workload=Workload(
@@ -178,6 +180,8 @@ class Federation:
         budget: Budget | None,
     ) -> None:
         check_scenario(scenario)
+        refuse_labels(scenario)
+        refuse_threads(threads)
         if budget is not None and not claims_privacy(scenario):
             raise ConfigError(
                 "there is a budget, and this run adds no noise: it would spend without end. Set a"

@@ -41,8 +41,10 @@ def record_of(
     if number % audit.evaluate_every == 0 or number == last:
         began = time.perf_counter()
         scenario.workload.model.write(state.parameters)
-        accuracy, loss = evaluate(scenario.workload.model.module, scenario.test)
-        measured = measures(scenario.attackers, scenario.workload.model.module, scenario.test)
+        accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
+        measured = measures(
+            scenario.attackers, scenario.workload.model.module, scenario.measured_on
+        )
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -78,9 +80,15 @@ def summary_of(
     own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
+    accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
+    validated = {}
+    if scenario.validation is not None:
+        validated = {"validation": {"accuracy": accuracy, "loss": loss}}
+        accuracy, loss = evaluate(workload.model.module, scenario.test)
     return {
-        "accuracy": last[-1].accuracy if last else None,
-        "loss": last[-1].loss if last else None,
+        "accuracy": accuracy,
+        "loss": loss,
+        **validated,
         "rounds": len(records),
         "clients": len(clients),
         "parameters": workload.model.d,

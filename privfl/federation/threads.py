@@ -7,6 +7,21 @@ from contextlib import contextmanager
 
 import torch
 
+from privfl.core import ConfigError
+
+MOST = 1024
+"""Threads beyond any machine's: OpenMP ends the process where it cannot have so many."""
+
+
+def refuse_threads(count: int) -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        ConfigError: it is below 1 or above `MOST`.
+    """
+    if not 1 <= count <= MOST:
+        raise ConfigError(f"threads must lie between 1 and {MOST}, and is {count}.")
+
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:

@@ -1,6 +1,19 @@
 """The report of a run: plots a person would want, as PNG files and as one self-contained page."""
 
-from privfl.report.folder import config_in, read_run, write_public_report, write_report
+from privfl.report.folder import (
+    config_in,
+    read_records,
+    read_run,
+    write_public_report,
+    write_report,
+)
 from privfl.report.honest import play_honest
 
-__all__ = ["config_in", "play_honest", "read_run", "write_public_report", "write_report"]
+__all__ = [
+    "config_in",
+    "play_honest",
+    "read_records",
+    "read_run",
+    "write_public_report",
+    "write_report",
+]

@@ -46,6 +46,17 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
         ConfigError: the folder holds no run.
     """
     config = yaml.safe_load(config_in(folder).read_text(encoding="utf-8"))
+    return config, *read_records(folder)
+
+
+def read_records(folder: Path) -> tuple[list[RoundRecord], dict[str, Any]]:
+    """A run folder's rounds and summary (empty where the run has not ended).
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    if not holds_run(folder):
+        config_in(folder)
     log = folder / "rounds.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     records = [RoundRecord.from_json(json.loads(line)) for line in lines if line.endswith("}")]
@@ -53,7 +64,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[RoundRecord], dict[str,
     summary = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
     if audited.exists():
         summary["dp audit"] = json.loads(audited.read_text(encoding="utf-8"))
-    return config, records, summary
+    return records, summary
 
 
 def write_report(folder: Path) -> Path:

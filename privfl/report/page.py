@@ -66,7 +66,7 @@ def page_of(
     seconds = sum(sum(r.seconds.values()) for r in records)
     best = [r for r in records if r.accuracy is not None]
     tiles = [
-        ("test accuracy", f"{100 * (best[-1].accuracy or 0):.2f} %" if best else "not measured"),
+        ("test accuracy", _accuracy(summary, best)),
         ("rounds", f"{len(records)} of {config['rounds']}"),
         ("clients a round, mean", f"{np.mean([r.survivors for r in records]):.4g}"),
         ("sent a round, by all", _traffic(records)),
@@ -183,6 +183,13 @@ def _picture(title: str, caption: str, png: bytes) -> str:
         f'<figure><img alt="{html.escape(title)}"'
         f' src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
     )
+
+
+def _accuracy(summary: Mapping[str, Any], measured: Sequence[RoundRecord]) -> str:
+    """On the test set; rounds of runs with validation data were measured on those."""
+    if "validation" in summary:
+        return f"{100 * summary['accuracy']:.2f} %"
+    return f"{100 * (measured[-1].accuracy or 0):.2f} %" if measured else "not measured"
 
 
 def _title(config: Mapping[str, Any]) -> str:

@@ -146,7 +146,7 @@ class PlayedRound:
                 server.inform(Context(plan, model, torch.Generator().manual_seed(0)))
         parties: dict[PartyId, Party] = {w: helper.enter(plan) for w, helper in helpers.items()}
         for c in plan.cohort:
-            update = Bounded(c, held.rows[c].clone(), plan.l2)
+            update = Bounded(c, held.rows[c].clone(), plan.l2, plan.max_weight)
             if client_party(c) in who:
                 update = liars.update(update)
             party = clients[client_party(c)].enter(plan, update)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from privfl import Federation
+from privfl.attacks import LinearLeakage
 from privfl.audit import adversaries_of, audit, told_lies, write_page
 from privfl.audit.lying import last_contributions
 from privfl.audit.rehearsal import rehearse
@@ -131,3 +132,16 @@ def test_an_audit_asks_both_servers_and_the_dealer_alone_and_with_a_client():
 
 def test_an_ideal_run_has_no_parties_that_could_lie():
     assert played({"name": "secagg", "fidelity": "ideal"}) == []
+
+
+def test_the_closed_form_says_that_a_sum_under_trust_shows_nothing_and_the_audit_goes_on():
+    wide = {"model": {"name": "mlp", "hidden": [32]}, "data": {**BASE["data"], "clients": 8}}
+    federation = Federation.from_config(
+        {**BASE, **wide, "channel": OPEN, "aggregator": "fltrust", "rounds": 1}
+    )
+    closed = (LinearLeakage(target="sum"),)
+    found = audit(
+        federation, adversaries=["server"], stream=(), probe=closed, properties=(), lies=None
+    )
+    (row,) = found.rows
+    assert "nothing above noise" in row["not applicable"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
 
@@ -102,12 +101,12 @@ def test_a_channel_whose_fields_are_called_like_abilities_is_the_plain_channel(d
 
 
 def test_the_wrapper_takes_no_field_for_an_ability():
-    updates = {client: np.array([float(client), 1.0]) for client in range(4)}
+    updates = {client: torch.tensor([float(client), 1.0]) for client in range(4)}
     unlucky = PrivateAggregation(channel=UnluckyChannel())
     mean, receipt = unlucky.aggregate(updates)
     assert mean.tolist() == [1.5, 1.0]
     assert receipt.server_reads == "every update"
-    assert unlucky.rule.weighted is False
+    assert unlucky.parts.rule.weighted is False
 
 
 @dataclass(frozen=True, slots=True)

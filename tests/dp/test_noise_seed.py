@@ -18,6 +18,7 @@ SMALL = {
     "training": {"name": "sgd", "steps": 1, "batch_size": 8},
     "rounds": 2,
     "noise_seed": 5,
+    "executor": "sequential",
 }
 DP = {"name": "dp", "l2": 1.0, "noise_multiplier": 1.0}
 CLIP = {"name": "clip", "l2": 0.5}

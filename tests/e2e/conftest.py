@@ -19,6 +19,7 @@ def privfl(tmp_path, monkeypatch, capsys):
     def run(*words, env=()):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         for name, value in dict(env).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["privfl", *map(str, words)])

@@ -87,6 +87,27 @@ def test_training_learns(privfl, config, tmp_path):
         ("data: 3", ["'data' must be a mapping of keys (it is 3)"]),
         ("[1, 2]", ["mapping"]),
         ("a: b: c", ["YAML"]),
+        ("rounds: 3\nseed: 1\nrounds: 4\n", ["'rounds' stands there twice", "line 3"]),
+        ("model: {name: mlp, hidden: [3], hidden: [4]}", ["'hidden' stands there twice"]),
+        ("3: 4", ["keys of a config are words", "'3'"]),
+        ("threads: 1000000000", ["threads", "1024"]),
+        ("model: {name: mlp, hidden: [1000000000000]}", ["model 'mlp' cannot be made"]),
+        ("data: {name: digits, validation: 0.00001}", ["data.validation", "0 of 1442"]),
+        ("data: {name: digits, validation: 2}", ["data.validation"]),
+        ("data: {name: digits, validation: 0.9, root: 500}", ["data.root", "144"]),
+        ("data: {name: digits, clients: 5000, partition: iid}", ["5000 clients", "1442"]),
+        ("data: {name: digits, clients: 5000, partition: shards}", ["5000 clients", "1442"]),
+        ("start: /nowhere", ["'/nowhere' holds no model"]),
+        ("seed: x", ["seed", "whole number"]),
+        ("aggregator: os:system", ["os:system"]),
+        ("aggregator: nowhere.at.all:X", ["nowhere.at.all"]),
+        ("attacks: [{name: sign_flip, clients: [99]}]", ["no client 99"]),
+        ("attacks: [{name: sign_flip, fraction: 7}]", ["fraction"]),
+        ("training: {name: sgd, lr: .nan}", ["lr"]),
+        ("training: {name: sgd, batch_size: 0}", ["batch_size"]),
+        ("bound: {name: clip, l2: .nan}", ["l2"]),
+        ("rounds: .inf", ["rounds"]),
+        ("audit: {delta: 2}", ["audit.delta"]),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_in_one_sentence_with_exit_code_2(
@@ -220,7 +241,8 @@ def test_a_sweep_has_one_row_for_each_combination(privfl, config, tmp_path):
     rows = json.loads(done.stdout)
     assert len(rows) == 4
     assert len({row["accuracy"] for row in rows}) > 1
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["000", "001", "002", "003"]
+    runs = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
+    assert runs == ["000", "001", "002", "003"]
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(privfl, config, tmp_path, same_model, rounds_of):
@@ -248,3 +270,47 @@ def killed(command, folder, log, after):
         time.sleep(0.001)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
+
+
+AUDITED = (
+    "data: {name: digits, clients: 4, partition: iid}\n"
+    "model: {name: mlp, hidden: [8]}\n"
+    "rounds: 1\n"
+    "training: {name: sgd, batch_size: 16, steps: 2}\n"
+    "audit: {adversaries: [server], attacks: [linear_leakage, loss_threshold]}\n"
+)
+
+
+def test_an_audit_gates_with_its_exit_code_and_against_an_older_one(privfl, config, tmp_path):
+    source = config(AUDITED)
+    red = privfl("audit", source, "--out", tmp_path / "a", "--fail-over", "samples.recognised=.01")
+    assert red.returncode == 1, red.stderr
+    assert "red" in red.stdout
+    assert "leaks" in red.stdout
+    old = tmp_path / "a" / "audit.json"
+    gates = ("--against", old, "--fail-over", "samples.recognised=1", "--json")
+    same = privfl("audit", source, "--out", tmp_path / "b", *gates)
+    assert same.returncode == 0, same.stderr
+    told = json.loads(same.stdout)
+    assert (told["schema"], told["light"]) == ("privfl.audit/1", "green")
+    words = ("--budget", ".000001s", "--against", old)
+    late = privfl("audit", source, "--out", tmp_path / "c", *words)
+    assert late.returncode == 3, late.stderr
+    assert "inconclusive" in late.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--effort", "heroic"), "'audit.effort' must be 'low', 'default' or 'high'"),
+        (("--budget", "soon"), "--budget takes seconds or minutes"),
+        (("--fail-over", "samples=.1"), "takes ASSET.FIGURE=LIMIT"),
+        (("--against", "no.json"), "cannot read the audit 'no.json'"),
+        (("--set", "audit.attacks=[dlgg]"), "did you mean 'dlg'"),
+    ],
+)
+def test_an_audit_refuses_before_it_trains(privfl, config, tmp_path, words, said):
+    done = privfl("audit", config(AUDITED), "--out", tmp_path / "a", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "a").exists()

@@ -26,7 +26,10 @@ LOUD = {
     "federated_pruning": {"tolerance": 1.0},
     "arc": {"f": 2},
 }
-LATE = {"baffle": "votes once its history is full"}
+LATE = {
+    "baffle": "votes once its history is full",
+    "fl_detector": "bans once scores cover its window: contract/test_detectors_reference.py",
+}
 TRAINING = {"epochs": 1, "lr": 0.1}
 SQUARE = {"name": "pixel_pattern", "target": 2, "boxes": [[0, 0, 2, 2]]}
 CORNER = {"name": "pixel_pattern", "target": 3, "boxes": [[6, 6, 2, 2]], "fraction": 0.2}

@@ -164,6 +164,23 @@ def test_a_rule_whose_code_is_another_one_is_another_rule(tmp_path):
     federation(aggregator=first()).run(tmp_path / "run", resume=True)
 
 
+class Plainly:
+    """A loss that is an object of a class of its own."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, module, x, y):
+        return self.factor * nn.functional.cross_entropy(module(x), y)
+
+
+def test_what_a_loss_of_ones_own_holds_is_part_of_the_run(tmp_path):
+    cut(tmp_path / "run", loss=Plainly(1.0))
+    with pytest.raises(ConfigError, match=r"loss\.factor is 1\.0 there and 2\.0 here"):
+        federation(loss=Plainly(2.0)).run(tmp_path / "run", resume=True)
+    federation(loss=Plainly(1.0)).run(tmp_path / "run", resume=True)
+
+
 # ---- one writer
 
 

@@ -180,3 +180,52 @@ def test_perfect_scores_of_few_clients_have_an_interval_with_a_width():
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="1 scores are no numbers"):
         membership(torch.tensor([0.0, float("nan")]), torch.tensor([True, False]))
+
+
+def test_shadow_federations_tell_more_than_shadows_trained_in_one_place():
+    """A federated model is out of step with single samples as no model trained in one place is."""
+    from privfl.attacks import ShadowMembership
+    from privfl.audit.shadows import FederatedShadows, Shadows
+    from privfl.config import AuditConfig
+    from privfl.core import LocalPlan
+    from privfl.training import LocalSGD
+
+    digits = load("digits")
+    order = torch.randperm(digits.train.n, generator=torch.Generator().manual_seed(0))
+    data = digits.train.take(order)
+    training = LocalSGD(lr=0.1, plan=LocalPlan(batch_size=16, epochs=2))
+    net = perceptron(64)
+    clients = [data.take(range(50 * k, 50 * k + 50)) for k in range(6)]
+    run = Federation(
+        net,
+        clients,
+        digits.test,
+        rounds=15,
+        training=training,
+        executor="stacked",
+        audit=AuditConfig(keep="all"),
+    ).run()
+    views = [run.view("client(0)", number) for number in range(15)]
+    shadows = Shadows(net, training)
+    knows = Knowledge(
+        candidates=data.take(range(600)),
+        auxiliary=data.take(range(600, data.n)),
+        trainer=shadows,
+        federated=FederatedShadows(shadows),
+    )
+    areas = []
+    for train in ("federated", "central"):
+        told = ShadowMembership("rmia", train=train).run(views, knows)
+        areas.append(membership(told.scores, torch.arange(600) < 300).auc.value)
+    assert areas[0] > areas[1] + 0.03
+
+
+def test_a_filter_that_knows_the_noise_beats_the_cosine():
+    from benchmarks.privacy_attacks.noise import noisy_views, scored
+
+    played = noisy_views(0.02, seed=0, rounds=4)
+    aware, plain = (
+        scored(*played, UpdateMembership(statistic=statistic))
+        for statistic in ("whitened", "cosine")
+    )
+    assert aware > plain + 0.05

@@ -215,7 +215,8 @@ def test_two_runs_with_one_key_file_never_share_a_session(tmp_path):
     seen = set()
     for _ in range(2):
         layer = PrivateAggregation(bound=Clip(l2=1.0), channel=channel)
-        mean, _ = layer.aggregate({0: np.full(3, 0.25), 1: np.full(3, 0.25)})
+        quarter = np.full(3, 0.25, np.float32)
+        mean, _ = layer.aggregate({0: quarter, 1: quarter})
         assert mean == pytest.approx(np.full(3, 0.25), abs=1e-4)
         seen.add(layer._id)
     assert len(seen) == 2
@@ -224,8 +225,8 @@ def test_two_runs_with_one_key_file_never_share_a_session(tmp_path):
 def test_a_round_that_failed_has_used_its_number_up_in_the_wrapper():
     layer = PrivateAggregation(bound=Clip(l2=1.0), channel=BFV(min_clients=3))
     with pytest.raises(RoundFailed, match=r"round 0 opened nothing.*fewer than 3"):
-        layer.aggregate({0: np.ones(3), 1: np.ones(3)})
-    _, receipt = layer.aggregate({i: np.ones(3) for i in range(3)})
+        layer.aggregate({0: torch.ones(3), 1: torch.ones(3)})
+    _, receipt = layer.aggregate({i: torch.ones(3) for i in range(3)})
     assert receipt.round == 1
 
 

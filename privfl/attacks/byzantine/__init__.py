@@ -11,6 +11,7 @@ from privfl.attacks.byzantine.mimic import Mimic
 from privfl.attacks.byzantine.min_max import MinMax, MinSum
 from privfl.attacks.byzantine.noise import ConstantUpdate, GaussianUpdate, NotFinite
 from privfl.attacks.byzantine.sign_flip import SignFlip
+from privfl.attacks.byzantine.steady import Steady
 from privfl.attacks.byzantine.weights import FlippedWeights, RandomWeights, ZeroWeights
 from privfl.attacks.byzantine.wire import SkipClip, Withhold
 
@@ -32,6 +33,7 @@ __all__ = [
     "RandomWeights",
     "SignFlip",
     "SkipClip",
+    "Steady",
     "Withhold",
     "ZeroWeights",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from privfl.attacks.inference import Lacking, Observed
 from privfl.attacks.inversion.first_layer import first_layer
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.rehearsal import victims
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 
@@ -110,20 +110,10 @@ def _expected(
     """The objective that the attack ends with on updates of ``size`` auxiliary samples, at worst;
     minus infinity where there are none.
     """
-    held = knowledge.auxiliary
-    if held is None or held.n < size:
-        return -float("inf")
-    rng = knowledge.generator(31 + size)
-    view = observed.view
-    simulator = Simulator(forward, view.before, round=view.plan.number, clients=observed.clients)
     worst = -float("inf")
-    for _ in range(_SHADOWS):
-        pick = torch.randperm(held.n, generator=rng)[:size]
-        delta = simulator.update(held.x[pick], held.y[pick]).detach()
-        delta = delta + observed.noise * torch.randn(delta.shape, generator=rng)
+    for shadow in victims(observed, forward, knowledge, size, _SHADOWS):
         try:
-            shadow = attack(replace(observed, delta=delta, samples=size))
+            worst = max(worst, attack(shadow.observed).mismatch)
         except Lacking:
             continue
-        worst = max(worst, shadow.mismatch)
     return worst

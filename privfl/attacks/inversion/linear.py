@@ -64,8 +64,8 @@ class LinearLeakage(Targeted):
 
         Raises:
             NotVisible: the view shows no such contribution.
-            Lacking: the first layer is not linear, or not followed by a ReLU, or the batch is too
-                large.
+            Lacking: the first layer is not linear, not followed by a ReLU, or shows nothing; or the
+                batch is too large.
         """
         view = views[0]
         forward = recipe(view, knowledge)
@@ -75,6 +75,8 @@ class LinearLeakage(Targeted):
         b = observed.samples
         if b is None:
             b, _ = rank(weight, observed.noise * sum(side**0.5 for side in weight.shape))
+        if b < 1:
+            raise Lacking("the first layer's gradient shows nothing above noise and rounding.")
         if b > 1 and not rectified:
             raise Lacking(
                 "batches are told apart by the zeros of a ReLU after the first layer, and there is"
@@ -95,8 +97,9 @@ class LinearLeakage(Targeted):
             self.starts,
             self.tries,
         )
-        low, high = forward.span(weight)
-        samples = x.float().reshape(b, *forward.shape).clamp(low, high)
+        samples = x.float().reshape(b, *forward.shape)
+        if forward.low:
+            samples = samples.clamp(*forward.span(weight))
         try:
             y = labels(replace(observed, samples=b), forward, knowledge)
         except Lacking:

@@ -4,7 +4,7 @@ Gradients).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
@@ -13,14 +13,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from privfl.attacks.inference import Family, Lacking, Observed, Target, Targeted, observe, recipe
-from privfl.attacks.inversion.batch_size import tried
+from privfl.attacks.inversion.batch_size import sizes, tried
 from privfl.attacks.inversion.labels import labels
+from privfl.attacks.inversion.rehearsal import best, victims
 from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import ClientId, Examples, View
 
 Objective: TypeAlias = Literal["cosine", "l2"]
+TVS = (0.0, 1e-3, 1e-2, 0.1, 0.3)
+"""Weights of the total variation that a rehearsal tries."""
+RATES = (1.0, 0.3, 3.0)
+"""Multiples of the step that it tries then."""
+VICTIMS = 4
+"""Shadow victims in a rehearsal."""
 _SPARSE = 0.5
 """An update with more zeros than this was pruned: only what is left is matched."""
 _SPARSE_LAYER = 0.3
@@ -150,8 +157,10 @@ class GradientInversion(Targeted):
         iterations: of each start; ``restarts`` starts race over the first tenth of them, and the
             best goes on.
         lr: in units of the features' range; divided by 10 after 3/8, 5/8 and 7/8 of the iterations.
-        tv: weight of the total variation; ten times the default suits photographs, a tenth strokes
-            on paper.
+        tv: weight of the total variation.
+        tune: choose ``tv`` of `TVS`, and then ``lr``, before the target is looked at, by how well
+            each rebuilds auxiliary samples from updates that the adversary makes of them as the
+            deployment would (without auxiliary samples the given ones are kept).
 
     >>> GradientInversion(iterations=100).adaptive
     True
@@ -166,6 +175,33 @@ class GradientInversion(Targeted):
     target: Target = "client"
     client: ClientId | None = None
     adaptive: bool = True
+    tune: bool = False
+
+    def prepared(self, views: tuple[View, ...], knowledge: Knowledge) -> GradientInversion:
+        """The attack with its prior tuned for the first view.
+
+        Raises:
+            NotVisible: the view shows no such contribution.
+            Lacking: the recipe or the labels are not known.
+        """
+        if not self.tune or not self.adaptive:
+            return self
+        forward = recipe(views[0], knowledge)
+        observed = observe(views[0], knowledge, self.target, self.client)
+        size = sizes(observed, forward)[0]
+        low, high = forward.span(observed.delta)
+        practice = victims(observed, forward, knowledge, size, VICTIMS)
+        known = replace(knowledge, labels=None)
+        span = (high - low).clamp(min=1e-9)
+
+        def solve(attack: GradientInversion, seen: Observed) -> Reconstruction:
+            return attack.solved(seen, forward, known)
+
+        plain = replace(self, tune=False)
+        tvs = [replace(plain, tv=tv) for tv in dict.fromkeys((self.tv, *TVS))]
+        chosen = best(tvs, practice, solve, span)
+        rates = [replace(chosen, lr=rate * self.lr) for rate in RATES]
+        return best(rates, practice[:2], solve, span)
 
     def infer(self, views: tuple[View, ...], knowledge: Knowledge) -> Reconstruction:
         """Samples from the first view.
@@ -174,18 +210,26 @@ class GradientInversion(Targeted):
             NotVisible: the view shows no such contribution.
             Lacking: the recipe or the labels are not known.
         """
-        view = views[0]
-        forward = recipe(view, knowledge)
-        observed = observe(view, knowledge, self.target, self.client)
+        forward = recipe(views[0], knowledge)
+        observed = observe(views[0], knowledge, self.target, self.client)
+        return tried(
+            observed, forward, knowledge, lambda sized: self.solved(sized, forward, knowledge)
+        )
 
-        def solve(sized: Observed) -> Reconstruction:
-            posed = problem(
-                sized, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
-            )
-            x, mismatch = self.descend(posed, knowledge.generator(1))
-            return Reconstruction(type(self).__name__, view.adversary, x, posed.labels, mismatch)
+    def solved(self, observed: Observed, forward: Forward, knowledge: Knowledge) -> Reconstruction:
+        """Samples from one contribution of known size.
 
-        return tried(observed, forward, knowledge, solve)
+        Raises:
+            Lacking: the labels are not known.
+        """
+        posed = problem(
+            observed, forward, knowledge, adaptive=self.adaptive, scale_free=self.adaptive
+        )
+        x, mismatch = self.descend(posed, knowledge.generator(1))
+        notes = {"tv": self.tv}
+        return Reconstruction(
+            type(self).__name__, observed.view.adversary, x, posed.labels, mismatch, notes=notes
+        )
 
     def descend(self, posed: Problem, rng: torch.Generator) -> tuple[Tensor, float]:
         """Samples that solve a posed problem, and the objective there."""

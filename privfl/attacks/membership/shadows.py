@@ -41,7 +41,11 @@ class ShadowMembership(Inference):
 
     Args:
         shadows: K, an even number: every candidate is in half of them.
-        epochs: of each shadow's training; as many as the target had in all.
+        epochs: of each shadow's training in one place; as many as the target had in all.
+        train: "federated" plays shadow federations of as many clients and rounds as the views show
+            (Knowledge.federated), whose models are out of step with single samples as the target's
+            is; "central" trains each shadow in one place (Knowledge.trainer), which fits closer
+            than a federation does. Without shadow federations central ones are taken.
 
     >>> ShadowMembership("rmia").shadows
     16
@@ -51,6 +55,7 @@ class ShadowMembership(Inference):
     statistic: Statistic = "lira_online"
     shadows: int = 16
     epochs: int = 30
+    train: Literal["federated", "central"] = "federated"
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -70,7 +75,8 @@ class ShadowMembership(Inference):
         held = auxiliary(knowledge, type(self).__name__, 20)
         if pool.y.ndim > 1:
             raise Lacking("shadows are scored on one label a sample, and these have one a token.")
-        if knowledge.trainer is None or self.shadows < 4:
+        no_power = knowledge.trainer is None and not self._federated(knowledge)
+        if no_power or self.shadows < 4:
             raise Lacking(
                 "shadow models must be trained, 4 at least: give Knowledge(trainer=...) and shadows"
                 " >= 4."
@@ -80,13 +86,7 @@ class ShadowMembership(Inference):
         inside[:, pool.n :] = (
             False  # shadows of the target's size, and a population that no model has seen
         )
-        deltas = knowledge.trainer(
-            views[0].before,
-            both,
-            [row.nonzero().squeeze(1) for row in inside],
-            epochs=self.epochs,
-            seed=knowledge.seed,
-        )
+        deltas = self._trained(views, both, inside, knowledge)
         margins = torch.stack(
             [_margins(forward, views[0].before + delta, both) for delta in deltas]
         )
@@ -96,8 +96,35 @@ class ShadowMembership(Inference):
             type(self).__name__,
             view.adversary,
             scores,
-            notes={"shadows": self.shadows, "statistic": self.statistic},
+            notes={
+                "shadows": self.shadows,
+                "statistic": self.statistic,
+                "trained": "as a federation" if self._federated(knowledge) else "in one place",
+            },
         )
+
+    def _federated(self, knowledge: Knowledge) -> bool:
+        return knowledge.federated is not None and self.train != "central"
+
+    def _trained(
+        self,
+        views: tuple[View, ...],
+        both: Dataset,
+        inside: Bool[Tensor, "K all"],
+        knowledge: Knowledge,
+    ) -> Float[Tensor, "K d"]:
+        """The changes that shadow training makes, from the model before the first view."""
+        members = [row.nonzero().squeeze(1) for row in inside]
+        start, seed = views[0].before, knowledge.seed
+        if knowledge.federated is not None and self.train != "central":
+            rng, n = knowledge.generator(22), max(1, views[0].plan.n)
+            dealt = [
+                list(index[torch.randperm(len(index), generator=rng)].chunk(n)) for index in members
+            ]
+            return knowledge.federated(start, both, dealt, rounds=len(views), seed=seed)
+        if knowledge.trainer is None:
+            raise Lacking("shadow models must be trained: give Knowledge(trainer=...).")
+        return knowledge.trainer(start, both, members, epochs=self.epochs, seed=seed)
 
 
 def halves(K: int, n: int, rng: torch.Generator) -> Bool[Tensor, "K n"]:

@@ -117,7 +117,7 @@ class UpdateMembership(Targeted):
             U = U / U.norm(dim=1, keepdim=True).clamp(min=1e-30)
             cosines: Tensor = U @ (G / G.norm(dim=1, keepdim=True).clamp(min=1e-30)).T
             return cosines, torch.ones_like(cosines)
-        return whitened(G, U, Spectrum.of(per_sample(simulator, held)), seen, self.ridge)
+        return whitened(G, U, per_sample(simulator, held), seen, self.ridge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,66 +132,54 @@ class _Seen:
     weight: Float[Tensor, " k"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """The second moment C = A'A / m of gradients A [m, d] by the eigenvalues [m] of AA' / m, so
-    that (C + r)^-1 costs two products for any r.
-
-    >>> told = Spectrum.of(torch.eye(3))
-    >>> told.solve(torch.eye(3)[:1], torch.eye(3)[:1], torch.tensor([1.0]))[0].round(decimals=3)
-    tensor([0.7500], dtype=torch.float64)
-    """
-
-    gradients: Float[Tensor, "m d"]
-    values: Float[Tensor, " m"]
-    vectors: Float[Tensor, "m m"]
-
-    @classmethod
-    def of(cls, gradients: Float[Tensor, "m d"]) -> Spectrum:
-        """One decomposition."""
-        K = (gradients @ gradients.T).double() / len(gradients)
-        values, vectors = torch.linalg.eigh(K)
-        return cls(gradients, values.clamp(min=0), vectors)
-
-    @property
-    def trace(self) -> float:
-        """The trace of C."""
-        return max(float(self.values.sum()), 1e-30)
-
-    def solve(
-        self, G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], r: Float[Tensor, " k"]
-    ) -> Float[Tensor, "k n"]:
-        """U' (C + r_k)^-1 g for each row u of U, with its own r, and each g; by the Woodbury
-        identity.
-        """
-        m = len(self.gradients)
-        left = (U @ self.gradients.T).double() @ self.vectors
-        right = (G @ self.gradients.T).double() @ self.vectors
-        damped = left / (m * (r.double()[:, None] + self.values))
-        out: Tensor = ((U @ G.T).double() - damped @ right.T) / r.double()[:, None]
-        return out
-
-    def own(self, G: Float[Tensor, "n d"], r: Float[Tensor, " k"]) -> Float[Tensor, "k n"]:
-        """The power g' (C + r_k)^-1 g for each r and each g."""
-        m = len(self.gradients)
-        right = ((G @ self.gradients.T).double() @ self.vectors).square()
-        shrunk = 1 / (m * (r.double()[:, None] + self.values))
-        out: Tensor = (G.square().sum(dim=1).double() - shrunk @ right.T) / r.double()[:, None]
-        return out.clamp(min=0)
-
-
 def whitened(
-    G: Float[Tensor, "n d"], U: Float[Tensor, "k d"], C: Spectrum, seen: _Seen, ridge: float
+    G: Float[Tensor, "n d"],
+    U: Float[Tensor, "k d"],
+    A: Float[Tensor, "m d"],
+    seen: _Seen,
+    ridge: float,
 ) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
-    """Numerators and powers of the matched filter for one round's minus updates U."""
-    power, d = U.square().sum(dim=1).double(), U.shape[1]
-    noise = seen.noise.double().square()
-    clean = (power.mean() - d * noise).clamp(min=0)
-    spread = torch.maximum(clean, 1e-3 * power.mean()).clamp(min=1e-30) / C.trace
-    r = torch.clamp(noise / spread, min=ridge * C.trace / len(C.values) + 1e-30)
-    w = seen.weight.double()
-    cross = (w / spread)[:, None] * C.solve(G, U, r)
-    return cross.float(), ((w.square() / spread)[:, None] * C.own(G, r)).float()
+    """Numerators and powers of the matched filter for one round's minus updates U, with C of the
+    auxiliary gradients A.
+    """
+    K = (A @ A.T).double() / len(A)
+    trace = max(float(K.diagonal().sum()), 1e-30)
+    power = U.square().sum(dim=1).double().mean()
+    noise, w = seen.noise.double().square(), seen.weight.double()
+    clean = (power - U.shape[1] * noise).clamp(min=0)
+    spread = torch.maximum(clean, 1e-3 * power).clamp(min=1e-30) / trace
+    r = torch.clamp(noise / spread, min=ridge * trace / len(A) + 1e-30)
+    cross = torch.empty(len(U), len(G), dtype=torch.float64)
+    own = torch.empty_like(cross)
+    for value in r.unique().tolist():  # type: ignore[no-untyped-call]
+        rows = r == value
+        cross[rows], own[rows] = matched_filter(G, U[rows], A, K, value)
+    return ((w / spread)[:, None] * cross).float(), ((w.square() / spread)[:, None] * own).float()
+
+
+def matched_filter(
+    G: Float[Tensor, "n d"],
+    U: Float[Tensor, "k d"],
+    A: Float[Tensor, "m d"],
+    K: Float[Tensor, "m m"],
+    r: float,
+) -> tuple[Float[Tensor, "k n"], Float[Tensor, " n"]]:
+    """G' (C + r)^-1 u and g' (C + r)^-1 g with C = A'A / m, by the Woodbury identity and K = AA' /
+    m: nothing of size d x d is made.
+
+    >>> A = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    >>> G = torch.eye(3)
+    >>> cross, own = matched_filter(G, G[:1], A, (A @ A.T).double() / 8, 1.0)
+    >>> (cross / own.sqrt()).argmax()
+    tensor(0)
+    """
+    m = len(A)
+    factor = torch.linalg.cholesky(K + r * torch.eye(m, dtype=torch.float64))
+    inner = torch.linalg.solve_triangular(factor, (A @ G.T).double(), upper=False)
+    other = torch.linalg.solve_triangular(factor, (A @ U.T).double(), upper=False)
+    cross = ((U @ G.T).double() - other.T @ inner / m) / r
+    own = (G.square().sum(dim=1).double() - inner.square().sum(dim=0) / m) / r
+    return cross, own.clamp(min=0)
 
 
 def _seen(view: View, target: Target, forward: Forward) -> _Seen:

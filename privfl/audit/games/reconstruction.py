@@ -37,8 +37,10 @@ ROWS = 60
 """So many rows of a view are attacked at most, spread evenly over it."""
 PERMUTED = 1000
 """Deals of claims to rows in a permutation test."""
-DECOYS = 20
-"""So many sets of decoys are held against each claim."""
+DECOYS = 400
+"""So many decoys are held against an audit's claims, or 20 sets of them where that is more: enough
+for one exact sample to stand out.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +206,12 @@ def _pictures(
 ) -> None:
     shown: list[score.Pictures] = []
     blind: list[score.Pictures] = []
+    groups = _grouped(answers, everybody)
+    size = sum(len(truth.held[client]) for clients in groups for client in clients)
+    draws = max(20, -(-DECOYS // max(size, 1)))
     chances: list[Tensor] = []
     home: list[int] = []
-    for number, (clients, group) in enumerate(_grouped(answers, everybody).items()):
+    for number, (clients, group) in enumerate(groups.items()):
         true = truth.of(clients)
         held = knows.auxiliary.x if knows.auxiliary is not None else true.x
         guess = _unit(held.mean(dim=0, keepdim=True), forward)
@@ -218,7 +223,7 @@ def _pictures(
             torch.stack(
                 [
                     score.pictures(claimed, _unit(truth.decoys(clients, draw).x, forward)).psnr
-                    for draw in range(DECOYS)
+                    for draw in range(draws)
                 ]
             )
         )

@@ -180,10 +180,11 @@ class Pairs(KeepsSecrets):
             yield keys.pair_root(shared[other], self.lasting.agreed(box), self.now.tag, ends)
 
     def _shared(self, secret: bytes, others: Iterable[int], half: slice) -> Mapping[int, bytes]:
-        """The agreements of one of this client's fresh keys with these others'; against an active
-        server it is one key for boxes and masks, and one agreement.
+        """The agreements of one of this client's fresh keys with these others'. Those for boxes are
+        kept: what goes to a client and what comes from it is under one. Against an active server
+        it is one key for boxes and masks, and one agreement.
         """
-        known = self.fresh if self.now.active else {}
+        known = self.fresh if self.now.active or half == _BOXES else {}
         missing = [other for other in others if other not in known]
         if not missing:
             return known

@@ -18,17 +18,21 @@ from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, cuts, twice
 
 LETTER = 1 << 26
-"""Bytes of masked rows in one letter, about: what no server needs room for beside its own rows."""
+"""Bytes of masked rows that travel in one letter; more travel in letters of a quarter of that, so
+that no server needs room for them beside its own rows.
+"""
 _SEAL = 16
 
 
 def letters(now: TwoServerParameters, n: int) -> list[int]:
     """How many blocks of n masked rows travel in each letter."""
-    found, room = [0], LETTER
-    for size in _sealed_sizes(now, n):
+    sizes, found, room = _sealed_sizes(now, n), [0], LETTER // 4
+    if sum(sizes) <= LETTER:
+        return [len(sizes)]
+    for size in sizes:
         if found[-1] and size > room:
             found.append(0)
-            room = LETTER
+            room = LETTER // 4
         found[-1] += 1
         room -= size
     return found

@@ -144,7 +144,7 @@ class FixedFirstServer(KeepsSecrets):
         keys, head = key_and_head(
             now, self.second, self.key, self.half, self.direction, self.unknown
         )
-        rows = [self.bodies[i][SEED_SIZE:] for i in left]
+        rows = [memoryview(self.bodies[i])[SEED_SIZE:] for i in left]
         seeds = {i: self.bodies[i][:SEED_SIZE] for i in left}
         named = seal_to(
             self.dealer,

@@ -1,0 +1,44 @@
+"""How far clients' models w + x_i are apart, right although they lie so close together that their
+own inner products would blur it.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from privfl.core.geometry import BLOCK, centred_gram
+
+
+def cosine_distances_of_models(
+    values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]
+) -> Float[Tensor, "n n"]:
+    """1 - cos(w + x_i, w + x_j) in float64, from distances of updates."""
+    inner = centred_gram(values).cpu()
+    lengths = inner.diagonal()
+    apart = (lengths[:, None] + lengths - 2 * inner).clamp(min=0)
+    norms, difference = norms_of_models(values, parameters)
+    product = 2 * norms[:, None] * norms
+    cosine_distance = (apart - difference**2).clamp(min=0) / product.clamp(min=1e-300)
+    return (
+        torch.where(product > 0, cosine_distance, torch.ones(()).to(product))
+        .clamp(max=2)
+        .fill_diagonal_(0)
+    )
+
+
+def norms_of_models(
+    values: Float[Tensor, "n d"], parameters: Float[Tensor, " d"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """||w + x_i|| in float64, and the differences of all pairs of these."""
+    excess = torch.zeros(len(values), dtype=torch.float64)  # ||w + x||^2 - ||w||^2
+    base = 0.0
+    for start in range(0, values.shape[1], BLOCK):
+        w = parameters[start : start + BLOCK].to(torch.float64)
+        part = values[:, start : start + BLOCK].to(torch.float64)
+        base += float(w @ w)
+        excess += (2 * (part @ w) + part.square().sum(dim=1)).cpu()
+    norms = (base + excess).clamp(min=0).sqrt()
+    total = norms[:, None] + norms
+    return norms, (excess[:, None] - excess) / total.clamp(min=1e-300)

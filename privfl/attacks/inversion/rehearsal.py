@@ -1,0 +1,85 @@
+"""An attack tuned where the truth is known: on updates that the adversary makes of its own samples
+as the deployment would, at the model that was broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from privfl.attacks.inference import Observed
+from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.knowledge import Forward, Knowledge
+from privfl.attacks.result import Reconstruction
+
+Setting = TypeVar("Setting")
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """An update that the adversary made itself, and the samples [n, ...] in it."""
+
+    observed: Observed
+    samples: Tensor
+
+
+def victims(
+    observed: Observed, forward: Forward, knowledge: Knowledge, size: int, count: int
+) -> list[Victim]:
+    """So many shadow victims of ``size`` auxiliary samples: through the recipe's local steps, clip
+    and noise, from the broadcast model; none where there are too few samples.
+    """
+    held = knowledge.auxiliary
+    if held is None or held.n < size or forward.tokens:
+        return []
+    rng = knowledge.generator(41)
+    view = observed.view
+    simulator = Simulator(forward, view.before, round=view.plan.number, clients=observed.clients)
+    made = []
+    for _ in range(count):
+        pick = torch.randperm(held.n, generator=rng)[:size]
+        delta = simulator.update(held.x[pick], held.y[pick]).detach()
+        delta = delta + observed.noise * torch.randn(delta.shape, generator=rng)
+        made.append(Victim(replace(observed, delta=delta, samples=size), held.x[pick]))
+    return made
+
+
+def best(
+    settings: Sequence[Setting],
+    practice: Sequence[Victim],
+    attack: Callable[[Setting, Observed], Reconstruction],
+    span: Float[Tensor, "..."],
+) -> Setting:
+    """The setting with the greatest mean PSNR over the shadow victims: the worse half of what is
+    left is dropped after each of them, until two are (successive halving, Jamieson and Talwalkar
+    2016).
+    """
+    told: dict[int, list[float]] = {at: [] for at in range(len(settings))}
+    left = list(told)
+    for victim in practice:
+        for at in left:
+            found = attack(settings[at], victim.observed).samples
+            told[at].append(psnr(found / span, victim.samples / span))
+        left.sort(key=lambda at: -sum(told[at]) / len(told[at]))
+        left = left[: max(2, -(-len(left) // 2))]
+    return settings[left[0]] if practice else settings[0]
+
+
+def psnr(found: Tensor, true: Tensor) -> float:
+    """Mean PSNR in dB at a peak of 1 after matching (Hungarian, on squared error).
+
+    >>> round(psnr(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]])), 3)
+    20.0
+    """
+    if len(found) < len(true):
+        found = torch.cat([found, found[-1:].expand(len(true) - len(found), *found.shape[1:])])
+    errors = torch.cdist(true.flatten(1).double(), found.flatten(1).double()).square()
+    rows, columns = linear_sum_assignment(errors.numpy())
+    mse = errors[torch.from_numpy(rows), torch.from_numpy(columns)] / true[0].numel()
+    return float(-10 * mse.clamp(min=1e-14).log10().mean())

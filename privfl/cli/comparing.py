@@ -1,0 +1,94 @@
+"""``privfl compare``: runs beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from privfl.cli.rows import as_csv, result_row
+from privfl.cli.screen import say, table
+from privfl.core import ConfigError
+from privfl.engine import RoundRecord
+from privfl.engine.files import make_folder, said, write_atomically
+from privfl.report import read_records
+from privfl.report.plots import png_of
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
+_COLOURS = ("#2f6fb3", "#c2571a", "#3d9361", "#8a4fa3", "#b59a1f", "#555555")
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders that ended.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for compare.csv, differences.csv and curves.png."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show runs beside each other, and in what they differ."""
+    if len(folders) < 2:
+        raise ConfigError("compare needs two run folders or more.")
+    rows = [result_row(folder, as_json) for folder in folders]
+    names = [str(folder) for folder in folders]
+    differing = _differences(folders)
+    table("Runs", [{"run": name, **row} for name, row in zip(names, rows, strict=True)], as_json)
+    if not as_json:
+        print()  # noqa: T201
+        table("In what they differ", differing or [{"part": "nothing"}], as_json)
+    if out is None:
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"'{out}' is not empty: give --out a new folder.")
+    with said(out):
+        make_folder(out)
+    exact = [result_row(folder, as_json=True) for folder in folders]
+    write_atomically(out / "compare.csv", as_csv(exact))
+    write_atomically(out / "differences.csv", as_csv(differing))
+    curves = {name: read_records(folder)[0] for name, folder in zip(names, folders, strict=True)}
+    write_atomically(out / "curves.png", _curves(curves))
+    say(f"privfl: the table, the differences and the curves are in {out}")
+
+
+def _differences(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Of all that the runs are made of, what is not the same in all."""
+    made = [_made_of(folder) for folder in folders]
+    keys = list(dict.fromkeys(key for one in made for key in one))
+    return [
+        {"part": key} | {str(f): one.get(key, "") for f, one in zip(folders, made, strict=True)}
+        for key in keys
+        if len({one.get(key) for one in made}) > 1
+    ]
+
+
+def _made_of(folder: Path) -> Mapping[str, str]:
+    try:
+        return dict(json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> bytes:
+    """Accuracy by round, one line a run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    for i, (name, records) in enumerate(runs.items()):
+        measured = [(one.round + 1, one.accuracy) for one in records if one.accuracy is not None]
+        axes.plot(
+            [at for at, _ in measured],
+            [accuracy for _, accuracy in measured],
+            color=_COLOURS[i % len(_COLOURS)],
+            linestyle=("-", "--", ":")[i // len(_COLOURS) % 3],
+            label=name,
+        )
+    axes.set_xlabel("round")
+    axes.set_ylabel("accuracy")
+    axes.legend(fontsize=8, frameon=False)
+    return png_of(figure)

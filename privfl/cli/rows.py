@@ -1,0 +1,62 @@
+"""A finished run as one row of a table, read from its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from privfl.cli.screen import strict
+from privfl.core import ConfigError
+from privfl.dp import above
+from privfl.report import read_records
+
+
+def result_row(folder: Path, as_json: bool) -> dict[str, Any]:
+    """A row; people read an epsilon that is never less than it is, as in the sentences below.
+
+    Raises:
+        ConfigError: the run in the folder has not ended.
+    """
+    records, summary = read_records(folder)
+    if not summary:
+        raise ConfigError(f"the run in '{folder}' has not ended: privfl run --resume {folder}")
+    row = {
+        "accuracy": summary["accuracy"],
+        "loss": summary["loss"],
+        "rounds": summary["rounds"],
+        "clients": summary["clients"],
+        "parameters": summary["parameters"],
+        "fidelity": summary["guarantees"]["channel"]["fidelity"],
+        "MB sent": None if summary["bytes_sent"] is None else summary["bytes_sent"] / 1e6,
+        "seconds": summary["seconds"],
+    }
+    if "validation" in summary:
+        row = {"validation accuracy": summary["validation"]["accuracy"], **row}
+    for line in summary["privacy"]:
+        secret = "" if line["as_drawn"] is None else ", with secret coins"
+        row[f"epsilon ({line['unit']} level{secret})"] = _bound(line["epsilon"], as_json)
+        if secret:
+            row[f"epsilon ({line['unit']} level, seed known)"] = _bound(line["as_drawn"], as_json)
+    incidents = sum(len(record.incidents) for record in records)
+    return {**row, "incidents": incidents, "folder": str(folder)}
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""Rows as a table that other programs read, with a column for every key of any row.
+
+    >>> as_csv([{"a": 1}, {"a": 2.5, "b": "x, y"}])
+    'a,b\n1,\n2.5,"x, y"\n'
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(strict(list(rows)))
+    return text.getvalue()
+
+
+def _bound(epsilon: Any, as_json: bool) -> Any:
+    return above(epsilon) if isinstance(epsilon, float) and not as_json else epsilon

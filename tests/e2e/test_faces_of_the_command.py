@@ -1,0 +1,96 @@
+"""The command is there at once, and knows what people ask it by other words."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+from privfl import __version__, catalog
+from privfl.cli import app, auditing, comparing, demo, listing, running, screen, sweeping
+
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pandas", "opacus")
+
+
+@pytest.mark.parametrize("words", ["['--help']", "['--version']", "[]"])
+def test_the_help_imports_nothing_heavy(words):
+    script = (
+        f"import sys; sys.argv = ['privfl', *{words}]\n"
+        "from privfl.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    script = f"import privfl, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_is_said_to_be_what_it_says_it_is():
+    real = {
+        "run": running.run,
+        "sweep": sweeping.sweep,
+        "compare": comparing.compare,
+        "audit": auditing.audit,
+        "report": running.report,
+        "list": listing.show,
+        "demo": demo.demo,
+    }
+    assert real.keys() | {"data"} == app.COMMANDS.keys()
+    for name, function in real.items():
+        first = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        assert first.startswith(app.COMMANDS[name][1].rstrip(".")), name
+
+
+def test_the_version_is_told(privfl):
+    assert privfl("--version").stdout == f"privfl {__version__}\n"
+
+
+def test_a_list_that_was_shown_is_shown_again_word_for_word(privfl, monkeypatch):
+    first = privfl("list", "samplers").stdout
+    assert "poisson" in first
+    monkeypatch.setattr(listing.catalog, "describe", lambda what: [])  # it is not asked again
+    assert privfl("list", "samplers").stdout == first
+    monkeypatch.setattr("privfl.cli.remembered._plugged", lambda: True)
+    assert "poisson" not in privfl("list", "samplers").stdout, "plug-ins may change their words"
+
+
+def test_a_list_that_fails_is_not_remembered(privfl):
+    for _ in range(2):
+        done = privfl("list", "aggregatorz")
+        assert done.returncode == 2
+        assert "aggregators" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "table"),
+    [("defences", catalog.DEFENCES), ("inference", catalog.INFERENCE)],
+)
+def test_parts_of_a_list_have_names_of_their_own(privfl, what, table):
+    names = {row["name"] for row in json.loads(privfl("list", what, "--json").stdout)}
+    assert names == set(table)
+
+
+def test_compat_shows_one_rule_or_one_channel(privfl):
+    rows = json.loads(privfl("list", "--compat", "krum", "--json").stdout)
+    assert {row["rule"] for row in rows} == {"krum"}
+    assert {row["channel"] for row in rows} == set(catalog.CHANNELS.usable())
+    shown = privfl("list", "--compat", "secagg").stdout
+    assert "Where secagg works" in shown
+    assert "did you mean 'krum'" in privfl("list", "--compat", "krumm").stderr
+
+
+@pytest.mark.parametrize("what", ["aggregators", "channels", "datasets"])
+def test_tables_fit_a_pipe(capsys, monkeypatch, what):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    screen.table(what, catalog.describe(what), as_json=False)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
