@@ -105,18 +105,18 @@ def test_a_sum_at_the_extremes_is_exact_and_no_alarm_rings(played, kind, gone):
 
 def low_half_alone(limbs, layout):
     """A step of a value in one of its coefficients, so that the two contradict each other."""
-    limbs[0, 2, 5] += np.uint32(1 << 32 - layout.half_bits)
+    limbs[0, 2, 5:6] += np.uint32(1 << 32 - layout.half_bits)
 
 
 def high_half_alone(limbs, layout):
     """The same in the other."""
-    limbs[layout.halves, 2, 5] += np.uint32(1 << 32 - layout.sum_bits)
+    limbs[layout.halves, 2, 5:6] += np.uint32(1 << 32 - layout.sum_bits)
 
 
 def both(limbs, layout):
     """A larger value than a client may send, in both coefficients."""
     for block, bits in ((0, layout.half_bits), (layout.halves, layout.sum_bits)):
-        limbs[block, 2, 5] += np.uint32(((1 << 20) << 32 - bits) & 0xFFFFFFFF)
+        limbs[block, 2, 5:6] += np.uint32(((1 << 20) << 32 - bits) & 0xFFFFFFFF)
 
 
 @pytest.mark.parametrize("lie", [low_half_alone, high_half_alone, both])
