@@ -31,8 +31,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("comparing:compare", "Show runs beside each other, and in what they differ."),
     "audit": (
         "auditing:audit",
-        "Attack a run through every adversary's view, under each of its layers; prints the table"
-        " and writes a page.",
+        "Attack a run through every adversary's view, under each of its layers; prints the"
+        " report card, and writes a page and audit.json.",
     ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
