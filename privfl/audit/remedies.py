@@ -24,18 +24,20 @@ def remedy(asset: Asset, adversary: str, who: ThreatModel | None, claimed: bool)
 
     >>> remedy("membership", "server", ThreatModel("D", "sum"), claimed=True)
     'claim a smaller epsilon: more noise, or fewer rounds'
+    >>> remedy("samples", "server", ThreatModel("A", "rows"), claimed=False)
+    'hide single updates, as channel: secagg does (with bound: clip)'
     """
+    noise = _CLIENT_NOISE if asset in ("properties", "presence") else _NOISE
+    hide = _HIDE if asset in ("samples", "text") else f"{_HIDE}; a sum still tells, so then {noise}"
     if who is None:
-        return _HIDE
+        return hide
     parties = Adversary.parse(adversary).parties
     if who.sees in ("rows", "rows without names"):
         if "key_holder" in parties:
             return _SHARED_KEY
-        return _APART if len(parties) > 1 else _HIDE
+        return _APART if len(parties) > 1 else hide
     if who.sees == "rows of groups":
         return _GROUPS
     if asset == "text":
         return _VOCABULARY
-    if asset in ("properties", "presence") and not claimed:
-        return _CLIENT_NOISE
-    return _MORE_NOISE if claimed else _NOISE
+    return _MORE_NOISE if claimed else noise
