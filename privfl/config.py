@@ -94,7 +94,8 @@ class AuditConfig(_Strict):
     ``evaluate_every`` is in rounds; ``delta`` is that of every epsilon shown. An audit attacks the
     run through the views of ``adversaries`` (empty: whom the channel's record names), under each of
     ``layers``: what a layer changes of this config, by name (empty: the config as it is); of every
-    client's samples the share ``held_out`` is kept from training.
+    client's samples the share ``held_out`` is kept from training. ``attacks`` names what is tried
+    (empty: the default attacks at that ``effort``); after ``budget`` seconds none begins any more.
     """
 
     keep: Literal["auto", "all", "none"] | list[int] = "auto"
@@ -103,6 +104,9 @@ class AuditConfig(_Strict):
     layers: dict[str, dict[str, Any]] = {}
     adversaries: list[str] = []
     held_out: Annotated[float, Field(ge=0.1, le=0.9)] = 0.5
+    attacks: Parts = []
+    effort: Literal["low", "default", "high"] = "default"
+    budget: Annotated[float, Field(gt=0)] | None = None
 
 
 class ThreatConfig(_Strict):

@@ -1,5 +1,6 @@
 """Audits: what adversaries really get from a run, and lower bounds beside claimed privacy."""
 
+from privfl.audit.card import Line, card
 from privfl.audit.dp import (
     Audited,
     Claim,
@@ -13,31 +14,42 @@ from privfl.audit.dp import (
     one_run,
     one_run_f_dp,
 )
+from privfl.audit.effort import Attacks, attacks_of, named_attacks
 from privfl.audit.findings import AuditReport, Finding
 from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
+from privfl.audit.record import record, write_record
 from privfl.audit.run import adversaries_of, audit
 from privfl.audit.shadows import FederatedShadows, Shadows
+from privfl.audit.threats import ThreatModel
 
 __all__ = [
+    "Attacks",
     "AuditReport",
     "Audited",
     "Claim",
     "FederatedShadows",
     "Finding",
     "LieFinding",
+    "Line",
     "Settings",
     "Shadows",
+    "ThreatModel",
     "adversaries_of",
+    "attacks_of",
     "audit",
     "audit_claims",
     "audit_scores",
+    "card",
     "client_scores",
     "clopper_pearson",
     "gaussian_trade_off",
     "gradient_scores",
+    "named_attacks",
     "one_run",
     "one_run_f_dp",
+    "record",
     "told_lies",
     "write_page",
+    "write_record",
 ]

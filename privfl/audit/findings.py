@@ -9,6 +9,7 @@ from typing import Any
 
 from privfl.audit.lying import LieFinding
 from privfl.audit.score import Figure, Membership, Pictures
+from privfl.audit.threats import ThreatModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Finding:
     it can have none. ``baselines`` are blind scores by name, the strongest of them in ``baseline``;
     ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
     are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
-    resample. ``effort`` says what was tried.
+    resample. ``effort`` says what was tried. ``undone`` says why the attack did not come to an end
+    (its budget, an error): it says nothing about the layer, and no gate is green over it.
     """
 
     layer: str
@@ -46,6 +48,7 @@ class Finding:
     units: int = 0
     clusters: int = 0
     effort: str = ""
+    undone: str = ""
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""
@@ -71,6 +74,7 @@ class Finding:
             "units": self.units,
             "clusters": self.clusters,
             "effort": self.effort,
+            "undone": self.undone,
         }
 
 
@@ -81,7 +85,9 @@ def _number(value: float) -> float | None:
 @dataclass(frozen=True, slots=True)
 class AuditReport:
     """All findings of an audit. ``layers`` has each layer's utility and what it claims;
-    ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told.
+    ``galleries`` and ``curves`` are by finding; ``lies`` are what came of each lie that was told;
+    ``threats`` are the adversaries' threat models, by layer and adversary; ``effort`` is how hard
+    was tried; ``absent`` says of an asset why there is none in these data.
     """
 
     findings: tuple[Finding, ...]
@@ -91,6 +97,9 @@ class AuditReport:
     about: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     lies: tuple[LieFinding, ...] = ()
+    threats: Mapping[tuple[str, str], ThreatModel] = field(default_factory=dict)
+    effort: str = "default"
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

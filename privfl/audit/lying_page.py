@@ -29,8 +29,8 @@ def lies_section(findings: Sequence[LieFinding]) -> str:
     for (layer, liars), alike in groupby(framed, key=lambda one: (one.layer, one.liars)):
         rows.append(_together(layer, liars, list(alike)))
     return (
-        f'<h2>Liars</h2><p>{_READ}</p><div class="wide"><table><tr>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
+        f'<h2>Liars</h2><p class="soft">{_READ}</p><div class="wide"><table class="rows"><thead>'
+        f"<tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -57,5 +57,8 @@ def _together(layer: str, liars: str, alike: list[LieFinding]) -> str:
 
 
 def _cells(hot: bool, *texts: str) -> str:
-    cells = "".join(f"<td>{html.escape(text)}</td>" for text in texts)
+    cells = "".join(
+        f'<td data-h="{name}">{html.escape(text)}</td>'
+        for name, text in zip(_HEADS, texts, strict=True)
+    )
     return f"<tr{' class=hot' if hot else ''}>{cells}</tr>"

@@ -9,17 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from privfl.attacks import (
-    GradientInversion,
-    Inference,
-    Knowledge,
-    LabelCounts,
-    LinearLeakage,
-    LossThreshold,
-    PropertyInference,
-    ShadowMembership,
-    UpdateMembership,
-)
+from torch import Tensor, nn
+
+from privfl.attacks import Forward, Inference, Knowledge, LabelCounts
+from privfl.audit.claimed import claims_of
+from privfl.audit.effort import Attacks, Effort, attacks_of
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
@@ -27,50 +21,36 @@ from privfl.audit.games import (
     attack_probe,
     attack_property,
     attack_stream,
+    attack_text,
     tell,
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
-from privfl.audit.rehearsal import divide, rehearse
+from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
-from privfl.core import ConfigError, NotVisible, RoundPlan, require
-from privfl.engine import forward_of
+from privfl.audit.threats import ThreatModel, threat_model
+from privfl.core import ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
+from privfl.engine import Scenario, forward_of
 from privfl.federation import Federation, Run
-from privfl.training import LocalSGD
+from privfl.training import LocalSGD, Method
 
-STREAM: tuple[Inference, ...] = (
-    LossThreshold(),
-    ShadowMembership("lira_online"),
-    ShadowMembership("rmia"),
-    UpdateMembership(statistic="cosine"),
-    UpdateMembership(),
-    UpdateMembership(statistic="cosine", target="sum"),
-    UpdateMembership(target="sum"),
-)
-"""Attacks on the whole run."""
-PROBE: tuple[Inference, ...] = (
-    LabelCounts(),
-    LabelCounts(target="sum"),
-    LinearLeakage(),
-    LinearLeakage(target="sum"),
-    GradientInversion(iterations=200, tune=True),
-)
-"""Attacks on the first round of a run whose clients hold few samples: the worst case of the same
-layers.
-"""
-
-PROPERTY: tuple[Inference, ...] = (PropertyInference(), PropertyInference(target="sum"))
-"""Attacks on a run in which half of the clients hold mirrored images."""
+MARGIN = 0.1
+"""By what share of the range of its own samples an attacker widens the range that it expects."""
+_NO_TEXT = "the samples are numbers and no tokens of a vocabulary: no text is in them."
+_NO_LABELS = "each label is the next token of the text itself, which is asked under text."
 
 
 def audit(
     layers: Mapping[str, Federation] | Federation,
     *,
     adversaries: Sequence[str] | None = None,
-    stream: Sequence[Inference] = STREAM,
-    probe: Sequence[Inference] = PROBE,
-    properties: Sequence[Inference] = PROPERTY,
+    stream: Sequence[Inference] | None = None,
+    probe: Sequence[Inference] | None = None,
+    properties: Sequence[Inference] | None = None,
+    attacks: Attacks | None = None,
+    effort: Effort = "default",
     held_out: float = 0.5,
     probe_samples: int = 1,
+    budget: float | None = None,
     seed: int = 0,
     lies: int | None = FRAMES,
     progress: Callable[[str], None] | None = None,
@@ -78,8 +58,8 @@ def audit(
     """Run every layer's federation, attack it through every adversary's view, and score.
 
     Nothing that an audit trains is released, so it may split the data as it needs: ``held_out`` of
-    every client's samples stay outside of training and are, half and half with the test set,
-    candidates that are no members and the adversaries' auxiliary data.
+    every client's samples stay outside of training; they are candidates that are no members, and
+    with the test set the adversaries' auxiliary data.
 
     Args:
         layers: federations by name, one for each set of defences; one federation is the layer "as
@@ -87,9 +67,13 @@ def audit(
         adversaries: as in `Run.view`; `NotApplicable` where a layer has no such party. None asks
             whom each layer's channel names in its record (`adversaries_of`).
         stream: attacks on the views of all rounds; ``probe``: attacks on one round in which each
-            client holds ``probe_samples``.
-        properties: attacks on a run of images in which every second client has mirrored 30 % of its
-            own; other data has no such run.
+            client holds ``probe_samples``. None, here and of ``properties``, plays those of
+            ``attacks``.
+        properties: attacks on a run of images in which half of the clients have mirrored 30 % of
+            their own; other data has no such run.
+        attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
+            ``effort``.
+        budget: seconds after which no further attack begins; those that are left out say so.
         lies: beside the lies that a channel declares, how many in single frames of each of two
             servers are told (`told_lies`); None tells no lies at all.
         progress: told what is attacked.
@@ -104,54 +88,52 @@ def audit(
         raise ConfigError("an audit needs at least one layer.")
     require.within(0.1, 0.9, held_out=held_out)
     require.at_least(1, probe_samples=probe_samples)
+    if budget is not None:
+        require.positive(budget=budget)
     began = time.perf_counter()
     notes = AuditNotes([], {}, {})
+    notes.deadline = None if budget is None else began + budget
+    chosen = attacks_of(effort) if attacks is None else attacks
+    stream, probe, properties = (
+        usual if named is None else named
+        for usual, named in (
+            (chosen.stream, stream),
+            (chosen.probe, probe),
+            (chosen.properties, properties),
+        )
+    )
     about: dict[str, dict[str, Any]] = {}
+    threats: dict[tuple[str, str], ThreatModel] = {}
+    data = next(iter(named.values())).scenario.workload.data
+    absent = _absent(data)
+    if "labels" in absent:
+        probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
     for layer, federation in named.items():
         scenario = federation.scenario
+        work = scenario.workload
         asked = adversaries_of(federation) if adversaries is None else adversaries
-        model = scenario.workload.model
-        start = model.read()
+        start = work.model.read()
         ground = divide(scenario, held_out, seed)
-        forward = forward_of(
-            model,
-            scenario.workload.loss,
-            scenario.workload.method,
-            scenario.workload.data,
-            scenario.bound,
-            scenario.mechanism,
-        )
-        method = scenario.workload.method
-        trainer = (
-            Shadows(model.module, method, scenario.workload.loss)
-            if isinstance(method, LocalSGD)
-            else None
-        )
-        federated = (
-            None
-            if trainer is None
-            else FederatedShadows(trainer, float(scenario.bound.l2), forward.local_noise)
-        )
-        knows = Knowledge(
-            forward=forward,
-            auxiliary=ground.auxiliary,
-            trainer=trainer,
-            federated=federated,
-            seed=seed,
-        )
+        knows = _knowledge(scenario, ground.auxiliary, seed)
         small = {client: index[:probe_samples] for client, index in ground.members.items()}
         tell(progress, f"{layer}: probe")
         notes.told.clear()
         probed = rehearse(federation, small, rounds=1)
-        truth = Truth(small, scenario.workload.data, ground)
+        for adversary in asked:
+            views = views_of(probed, adversary)
+            if not isinstance(views, str):
+                threats[layer, adversary] = threat_model(views, knows)
+        truth = Truth(small, work.data, ground)
         attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
-        model.write(start)
-        if properties and scenario.workload.data.x.ndim == 4:
+        if not work.data.x.is_floating_point():
+            attack_text(notes, layer, probed, asked, chosen.text, knows, truth, progress)
+        work.model.write(start)
+        if properties and work.data.x.ndim == 4:
             tell(progress, f"{layer}: property")
             notes.told.clear()
             attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
-            model.write(start)
+            work.model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()
         run = rehearse(federation, ground.members, rounds=scenario.rounds)
@@ -165,16 +147,16 @@ def audit(
             ground,
             progress,
         )
-        if lies is not None:
+        if lies is not None and not notes.late:
             tell(progress, f"{layer}: liars")
             told_by_liars += told_lies(layer, scenario, run, lies)
-        model.write(start)
-        epsilon = dict(run.history[-1].epsilon)
+        work.model.write(start)
         about[layer] = {
             "accuracy": run.accuracy,
-            "claimed epsilon": epsilon or None,
+            "claimed epsilon": dict(run.history[-1].epsilon) or None,
             "the server reads": _reads(run),
             "fidelity": scenario.channel.guarantee.fidelity,
+            "claims": claims_of(run.ledger, federation.audit.delta),
         }
     told = {
         "split": f"{held_out:.0%} of every client's samples were held out of training",
@@ -189,7 +171,65 @@ def audit(
         told,
         time.perf_counter() - began,
         tuple(told_by_liars),
+        threats,
+        effort,
+        absent,
     )
+
+
+def _absent(data: Dataset) -> dict[str, str]:
+    """The assets that such data do not have, each with the sentence that says why."""
+    absent = {"text": _NO_TEXT} if data.x.is_floating_point() else {}
+    return absent | ({"labels": _NO_LABELS} if data.y.ndim > 1 else {})
+
+
+def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:
+    """What the adversaries know: the public recipe, their own samples, and how to train."""
+    work = scenario.workload
+    forward = forward_of(
+        work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
+    )
+    trainer = _trainer(work.model.module, work.method, work.loss)
+    federated = None
+    if trainer is not None:
+        federated = FederatedShadows(trainer, float(scenario.bound.l2), forward.local_noise)
+    return Knowledge(
+        forward=_ranged(forward, auxiliary.x),
+        auxiliary=auxiliary,
+        trainer=trainer,
+        federated=federated,
+        seed=seed,
+    )
+
+
+def _ranged(forward: Forward, own: Tensor) -> Forward:
+    """The recipe with a range of features: the public one, else that of the adversary's own samples
+    by channel, somewhat wider.
+    """
+    if forward.low or not own.is_floating_point() or own.ndim < 2:
+        return forward
+    by_channel = own.transpose(0, 1).flatten(1)
+    low, high = by_channel.amin(dim=1), by_channel.amax(dim=1)
+    more = MARGIN * (high - low)
+    return replace(forward, low=tuple((low - more).tolist()), high=tuple((high + more).tolist()))
+
+
+def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
+    """Shadow training by the run's own method; of one that needs more of a server than the model
+    (control variates), by plain steps of the same recipe.
+    """
+    if not isinstance(method, LocalSGD):
+        return None
+    if method.parts(1):
+        method = LocalSGD(
+            method.lr,
+            method.plan,
+            weight_decay=method.weight_decay,
+            decay=method.decay,
+            weighting=method.weighting,
+            gradient=method.gradient,
+        )
+    return Shadows(module, method, loss)
 
 
 def adversaries_of(federation: Federation) -> tuple[str, ...]:

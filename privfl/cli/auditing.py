@@ -15,7 +15,7 @@ from privfl.core import Adversary, ConfigError
 from privfl.federation import Federation
 from privfl.report import config_in, write_report
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")]
 MOST_SHOWN = 200
 
 
@@ -69,13 +69,44 @@ def audit(
             " many clients (3 or more), and nothing else.",
         ),
     ] = 0,
+    effort: Annotated[
+        str | None,
+        typer.Option("--effort", help="low, default or high, over the config's audit.effort."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="90s|3m", help="No attack begins after this; what is left says so."
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-over",
+            metavar="ASSET.FIGURE=LIMIT",
+            help="Exit 1 where a figure is surely over a limit, and 3 where it is not surely under"
+            " it; repeatable. As in membership.tpr_at_.01=.05.",
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="OLD.json",
+            help="Exit 1 where a figure is surely worse than in an older audit.json, 3 where that"
+            " cannot be told.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Attack a run through every adversary's view, under each of its layers; prints the table and
-    writes a page.
+    """Attack a run through every adversary's view, under each of its layers; prints the report
+    card, and writes a page and audit.json.
 
     The run is trained again with some of every client's data held out, because membership needs
-    samples that are no members. With --dp, canaries go through the run's own code instead: every
+    samples that are no members. Exit codes: 0, all gates are green, or there are none; 1, a gate is
+    red; 3, none is red and one is inconclusive; 2, a config or an argument that cannot be.
+
+    With --dp, canaries go through the run's own code instead: every
     claim is searched for neighbours that lie too far apart, every value of its noise is looked at,
     its sampler replayed, its accountant held against drawn losses; exit code 1 where one alarms. An
     alarm is no epsilon, and no alarm proves nothing.
@@ -89,13 +120,35 @@ def audit(
     if dp:
         _claims(source, settings or (), out, (canaries, pairs, values), as_json)
         return
+    _attacked(source, settings or (), out, (effort, budget), (fail_over or (), compare), as_json)
+
+
+def _attacked(
+    source: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    tries: tuple[str | None, str | None],
+    gates: tuple[Sequence[str], Path | None],
+    as_json: bool,
+) -> None:
+    """Attack all layers of a config, print the card and the gates, write the page and the record;
+    everything that can be refused is refused before anything trains.
+    """
     from privfl.audit import audit as attack
-    from privfl.audit import write_page
+    from privfl.audit import card, named_attacks, record, write_page, write_record
+    from privfl.audit.gates import EXIT, Limit, against, light_of, over
+    from privfl.audit.record import read_record
+    from privfl.cli.audit_card import print_card
 
     path = config_in(source) if source.is_dir() else source
-    config = load(path, settings or ())
+    given = [f"audit.effort={tries[0]}"] if tries[0] is not None else []
+    given += [f"audit.budget={_seconds(tries[1])}"] if tries[1] is not None else []
+    config = load(path, [*overrides, *given])
     for adversary in config.audit.adversaries:
         Adversary.parse(adversary)
+    limits = [Limit.parse(text) for text in gates[0]]
+    old = None if gates[1] is None else read_record(gates[1])
+    named = named_attacks(config.audit.attacks) if config.audit.attacks else None
     layers = config.audit.layers or {"as configured": {}}
     base = {key: value for key, value in config.model_dump().items() if key != "audit"}
     keep = {"audit": {"keep": "all", "delta": config.audit.delta}}
@@ -111,17 +164,47 @@ def audit(
         report = attack(
             federations,
             adversaries=config.audit.adversaries or None,
+            attacks=named,
+            effort=config.audit.effort,
+            budget=config.audit.budget,
             held_out=config.audit.held_out,
             seed=config.seed,
             progress=shown.step,
         )
-    table("What each adversary gets", report.rows, as_json)
-    if report.lies and not as_json:
-        declared = [one.row() for one in report.lies if not one.framed or one.alarming or one.read]
-        table("What liars get", declared, as_json)
-    say(f"privfl: the page is {write_page(report, folder)}")
+    held = record(report)
+    said = [over(held, limit) for limit in limits]
+    said += [] if old is None else against(held, old)
+    if as_json:
+        held = {**held, "gates": [gate.row() for gate in said], "light": light_of(said)}
+        print(json.dumps(held, allow_nan=False))  # noqa: T201
+    else:
+        print_card(card(report))
+        if report.lies:
+            told = [one.row() for one in report.lies if not one.framed or one.alarming or one.read]
+            table("What liars get", told, False)
+        if said:
+            table("Gates", [gate.row() for gate in said], False)
+    write_record(report, folder)
+    say(f"privfl: the page is {write_page(report, folder)}, its figures are in audit.json")
     if any(federation.claims_privacy for federation in federations.values()):
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
+    if EXIT[light_of(said)]:
+        raise typer.Exit(EXIT[light_of(said)])
+
+
+def _seconds(text: str) -> float:
+    """A time as people write it: 90, 90s, 3m.
+
+    >>> _seconds("3m")
+    180.0
+    """
+    unit = {"s": 1, "m": 60}.get(text[-1:], 0)
+    try:
+        return float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        raise ConfigError(
+            f"--budget takes seconds or minutes, as 90s or 3m, not '{text}'."
+        ) from None
 
 
 def _protocol(source: Path, overrides: Sequence[str], n: int, as_json: bool) -> None:

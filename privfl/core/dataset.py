@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from privfl.core.errors import DataCorrupt
+
+Span: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""The least and the greatest value of each channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,9 @@ class Dataset:
 
     ``attributes`` are per-sample facts [n] that nobody trains on: who wrote a digit, a sex, a
     hospital. Natural partitions and property attacks read them. ``groups`` names the values of an
-    attribute where they have names. ``ranges`` are the least and the largest feature of each
-    channel (axis 1), where that is known without reading all samples.
+    attribute where they have names. ``span`` is the least and the greatest value that each channel
+    can have, where everybody knows that without the data (pixels have a range, columns of a table
+    none): attackers are told it.
 
     Raises:
         DataCorrupt: features, labels and attributes are not of one length.
@@ -33,7 +38,7 @@ class Dataset:
     classes: int
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ranges: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    span: Span | None = None
 
     def __post_init__(self) -> None:
         lengths = {"labels": len(self.y)} | {
@@ -52,7 +57,9 @@ class Dataset:
         """The samples at these positions, in this order."""
         chosen = torch.as_tensor(index, dtype=torch.int64)
         attributes = {name: column[chosen] for name, column in self.attributes.items()}
-        return Dataset(self.x[chosen], self.y[chosen], self.classes, attributes, self.groups)
+        return Dataset(
+            self.x[chosen], self.y[chosen], self.classes, attributes, self.groups, self.span
+        )
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same samples with features and labels on a device."""

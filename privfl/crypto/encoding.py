@@ -74,9 +74,10 @@ class FixedPoint:
 
     ``words`` integers hold the weight, as digits to the base 2^(bits-1): one of 16 bits rounds it
     to 2^-15 of the plan's ``max_weight``, and a client that weighs less than half of that to
-    nothing; `weight_words` are enough for 2^-30. Values are rounded as finely as for a client of
-    the largest weight, so a light client's error is as much longer as it is lighter: `error` says
-    how long.
+    nothing; `weight_words` are enough for 2^-30. Of several words the sum of each opens, which says
+    beside the sum of the weights how often their lower digits carry. Values are rounded as finely
+    as for a client of the largest weight, so a light client's error is as much longer as it is
+    lighter: `error` says how long.
 
     Raises:
         ConfigError: fewer than 2 or more than 31 bits, or no word for the weight.

@@ -32,6 +32,8 @@ from privfl.core import (
     client_party,
 )
 
+DIGITS = "where clients weigh differently, the sum of each digit of their weights"
+"""More than the weights' sum says: how often low digits carry."""
 LAST = "the sum itself: who knows all contributions but one reads that one"
 CHOSEN = "which clients are summed, a set that the server can pick anew in every round"
 ENTERED = "every party enters a round and part once"

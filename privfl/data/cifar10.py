@@ -70,7 +70,8 @@ class Cifar10:
 def _read(batches: list[Path]) -> Dataset:
     records: npt.NDArray[np.uint8] = np.concatenate([_records(path) for path in batches])
     x = scale.images(records[:, 1:].reshape(-1, 3, 32, 32), MEAN, STD)
-    return Dataset(x, torch.from_numpy(records[:, 0].astype(np.int64)), 10)
+    y = torch.from_numpy(records[:, 0].astype(np.int64))
+    return Dataset(x, y, 10, span=scale.span(MEAN, STD))
 
 
 def _records(path: Path) -> npt.NDArray[np.uint8]:

@@ -40,7 +40,7 @@ class Digits:
             scale.images(pixels, MEAN, STD, top=16.0),
             torch.from_numpy(scans.target.astype(np.int64)),
         )
-        samples = Dataset(x, y, classes=10)
+        samples = Dataset(x, y, classes=10, span=scale.span(MEAN, STD))
         seen_before = (y[:, None] == torch.arange(10)).cumsum(0).gather(1, y[:, None]).squeeze(
             1
         ) - 1  # how many of its digit

@@ -61,4 +61,5 @@ def _part(part: str, folder: Path | None) -> Dataset:
         f"fashion-mnist/{part}-labels-idx1-ubyte",
     )
     pixels, y = idx.load_images("fashion_mnist", images, labels, folder, classes=10)
-    return Dataset(scale.images(pixels[:, None], MEAN, STD), torch.from_numpy(y), 10)
+    x = scale.images(pixels[:, None], MEAN, STD)
+    return Dataset(x, torch.from_numpy(y), 10, span=scale.span(MEAN, STD))

@@ -68,7 +68,8 @@ def _part(part: str, writers: str, folder: Path | None) -> Dataset:
         (folder or files.data_folder()) / f"qmnist-writers/qmnist-{writers}-labels-idx2-int"
     )
     attributes = {} if beside is None else _writers(beside, y)
-    return Dataset(x, torch.from_numpy(y), 10, attributes, GROUPS if attributes else {})
+    groups = GROUPS if attributes else {}
+    return Dataset(x, torch.from_numpy(y), 10, attributes, groups, scale.span(MEAN, STD))
 
 
 def _writers(path: Path, y: npt.NDArray[np.int64]) -> dict[str, Tensor]:

@@ -229,8 +229,7 @@ class _Reading:
         name = self.table.client_column
         owners = {} if name is None else {name: part.owners.tensor()}
         groups = {} if name is None else {name: clients}
-        x, y = part.x.tensor(), part.y.tensor()
-        return Dataset(x, y, classes, owners, groups, part.x.ranges)
+        return Dataset(part.x.tensor(), part.y.tensor(), classes, owners, groups)
 
 
 class _Part:

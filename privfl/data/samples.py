@@ -126,7 +126,7 @@ def spooled(held: Mapping[Any, Any]) -> tuple[Dataset, dict[Any, Tensor]]:
             y.add(labels)
             most = max(most, int(labels.max()) if labels.size else 0)
         places[client] = torch.arange(start, x.n)
-    return Dataset(x.tensor(), y.tensor(), most + 1, ranges=x.ranges), places
+    return Dataset(x.tensor(), y.tensor(), most + 1), places
 
 
 def dataset_of(samples: Any, whose: str = "test") -> Dataset:

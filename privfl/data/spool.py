@@ -37,8 +37,6 @@ class Spool:
         self._shape: tuple[int, ...] | None = None
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
         self.n = 0
-        self._low: npt.NDArray[Any] | None = None
-        self._high: npt.NDArray[Any] | None = None
 
     def add(self, rows: npt.NDArray[Any]) -> None:
         """Write rows [k, ...].
@@ -58,18 +56,6 @@ class Spool:
             self._file.write(data[start : start + _PIECE])
             self._file.flush()
         self.n += len(rows)
-        if rows.ndim > 1 and rows.dtype.kind == "f" and rows.size:
-            others = (0, *range(2, rows.ndim))
-            low, high = rows.min(axis=others), rows.max(axis=others)
-            self._low = low if self._low is None else np.minimum(low, self._low)
-            self._high = high if self._high is None else np.maximum(high, self._high)
-
-    @property
-    def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """The least and the largest value of each channel (axis 1); None where there are none."""
-        if self._low is None or self._high is None:
-            return None
-        return tuple(map(float, self._low)), tuple(map(float, self._high))
 
     def tensor(self) -> Tensor:
         """All rows [n, ...]: a private map of the file, whose rows are read where they are used."""

@@ -18,19 +18,13 @@ def forward_of(
     bound: Bound,
     mechanism: Mechanism | WithMemory | None,
 ) -> Forward:
-    """The forward model of a run. Features' range is that of the data set by channel, which is
-    public (pixels, scaled columns).
+    """The forward model of a run. Features' range is that which the data set says is public
+    (`Dataset.span`), and unknown where it says none: the data themselves are not looked at.
 
     Noise that each client adds is known by its mechanism and the clip.
     """
     recipe = method.recipe
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    if data.ranges is not None:
-        low, high = data.ranges
-    elif data.x.is_floating_point() and data.n:
-        by_channel = data.x.transpose(0, 1).flatten(1) if data.x.ndim > 1 else data.x[None]
-        low, high = tuple(by_channel.amin(dim=1).tolist()), tuple(by_channel.amax(dim=1).tolist())
+    low, high = data.span or ((), ())
     local = 0.0
     if mechanism is not None and not mechanism.remembers and bound.l2 < float("inf"):
         local = mechanism.local_deviation(Sensitivity(2 * bound.l2))

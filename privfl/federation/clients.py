@@ -103,10 +103,10 @@ def _in_memory(
         name for name in parts[0].attributes if all(name in data.attributes for data in parts)
     ]
     attributes = {name: torch.cat([data.attributes[name] for data in parts]) for name in shared}
-    return (
-        Dataset(x, y, max(data.classes for data in parts), attributes, parts[0].groups),
-        positions,
-    )
+    spans = {data.span for data in parts}
+    span = parts[0].span if len(spans) == 1 else None
+    classes = max(data.classes for data in parts)
+    return Dataset(x, y, classes, attributes, parts[0].groups, span), positions
 
 
 def refuse_labels(scenario: Scenario) -> None:

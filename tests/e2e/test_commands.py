@@ -270,3 +270,47 @@ def killed(command, folder, log, after):
         time.sleep(0.001)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
+
+
+AUDITED = (
+    "data: {name: digits, clients: 4, partition: iid}\n"
+    "model: {name: mlp, hidden: [8]}\n"
+    "rounds: 1\n"
+    "training: {name: sgd, batch_size: 16, steps: 2}\n"
+    "audit: {adversaries: [server], attacks: [linear_leakage, loss_threshold]}\n"
+)
+
+
+def test_an_audit_gates_with_its_exit_code_and_against_an_older_one(privfl, config, tmp_path):
+    source = config(AUDITED)
+    red = privfl("audit", source, "--out", tmp_path / "a", "--fail-over", "samples.recognised=.01")
+    assert red.returncode == 1, red.stderr
+    assert "red" in red.stdout
+    assert "leaks" in red.stdout
+    old = tmp_path / "a" / "audit.json"
+    gates = ("--against", old, "--fail-over", "samples.recognised=1", "--json")
+    same = privfl("audit", source, "--out", tmp_path / "b", *gates)
+    assert same.returncode == 0, same.stderr
+    told = json.loads(same.stdout)
+    assert (told["schema"], told["light"]) == ("privfl.audit/1", "green")
+    words = ("--budget", ".000001s", "--against", old)
+    late = privfl("audit", source, "--out", tmp_path / "c", *words)
+    assert late.returncode == 3, late.stderr
+    assert "inconclusive" in late.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--effort", "heroic"), "'audit.effort' must be 'low', 'default' or 'high'"),
+        (("--budget", "soon"), "--budget takes seconds or minutes"),
+        (("--fail-over", "samples=.1"), "takes ASSET.FIGURE=LIMIT"),
+        (("--against", "no.json"), "cannot read the audit 'no.json'"),
+        (("--set", "audit.attacks=[dlgg]"), "did you mean 'dlg'"),
+    ],
+)
+def test_an_audit_refuses_before_it_trains(privfl, config, tmp_path, words, said):
+    done = privfl("audit", config(AUDITED), "--out", tmp_path / "a", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "a").exists()

@@ -70,16 +70,20 @@ KEYS = {
 
 
 def parts_of(numbers, layout):
-    """What every coefficient holds [blocks, N], by the definition: exact integers."""
+    """What every coefficient holds but for errors [blocks, N], by the definition: exact integers
+    mod 2^96.
+    """
     digits = np.zeros((layout.slots, layout.blocks, N), dtype=object)
     digits.reshape(-1)[: len(numbers)] = numbers[: digits.size]
     out = sum((digits[slot] + layout.top) * layout.radix**slot for slot in range(layout.slots))
+    out *= layout.step
+    bits = (layout.radix - 1).bit_length()
     for i, number in enumerate(numbers[digits.size :]):
         block, place = divmod(i, N)
-        high, low = divmod(int(number) + layout.top, 1 << layout.half_bits)
-        out[block, place] += low * layout.radix**layout.slots
-        out[block + layout.blocks // 2, place] += high * layout.radix**layout.slots
-    return out
+        moved_up = int(number) + layout.top
+        out[block, place] += moved_up << 96 - layout.half_bits
+        out[block + layout.blocks // 2, place] += moved_up << 96 - bits
+    return out % Q
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -107,7 +111,7 @@ def test_a_contribution_is_a_times_s_and_a_small_error_and_its_digits(
         product = in_memory(times(whole(public[:, block]), by_degree))
         value = sum(limbs[block, limb] << 32 * limb for limb in range(LIMBS))
         for i in range(N):
-            error = (value[i] - product[i] - layout.step * plain[block, i]) % Q
+            error = (value[i] - product[i] - plain[block, i]) % Q
             seen.add(error - Q if error > Q // 2 else error)
     assert max(map(abs, seen)) <= most
     assert len(seen) > 15
@@ -147,10 +151,10 @@ def test_no_more_digits_lie_in_a_coefficient_than_it_has_room_for(bits, n):
     assert layout.step > 2 * 2 * 24 * n, "an error and a hostile one are told apart"
     assert layout.step * layout.radix**layout.slots <= Q
     assert layout.step * layout.radix ** (layout.slots + 1) > Q
-    assert layout.step * layout.radix**layout.slots * layout.half_radix <= Q
+    assert layout.step * layout.radix**layout.slots << layout.half_bits <= Q
     if layout.half_bits:
-        low, high = (1 << layout.half_bits) - 1, 2 * layout.top >> layout.half_bits
-        assert layout.half_radix > n * max(low, high), "no sum of halves goes beyond its digit"
+        assert 2 * n * layout.top < 1 << layout.sum_bits, "no sum of halves goes beyond its bits"
+        assert layout.half_bits < layout.sum_bits <= 2 * layout.half_bits
 
 
 @pytest.mark.parametrize("polynomials", range(1, 16))
@@ -160,7 +164,7 @@ def test_sums_with_halves_are_exact_at_any_length_and_at_the_extremes(polynomial
     channel = OneTimeRLWE()
     plan = RoundPlan(1, tuple(range(100)), d=d, l2=1.0)
     layout, topic = channel.layout(plan), channel.topic(plan)
-    assert layout.half_bits == 8
+    assert layout.half_bits == 12
     assert layout.capacity > d >= layout.capacity - 4 * N
     rows = rng.integers(-layout.top, layout.top + 1, (3, d + 1))
     rows[:, ::2] = layout.top
@@ -197,3 +201,35 @@ def test_what_is_taken_out_of_a_sum_again_was_never_in_it():
     subtract(total, bodies[1])
     digits = unmasked(total, keys[0].astype(np.int64) + keys[2], topic, layout)
     assert (integers(digits, 2, 101, layout) == rows[0] + rows[2]).all()
+
+
+@pytest.mark.parametrize("polynomials", [7, 9])
+def test_what_opens_to_the_server_follows_from_the_sum_and_not_from_who_added_what(polynomials):
+    """Two clients whose updates cancel, and two that send zeros: what is left of the running sum
+    when the keys are taken out differs by errors alone, also where two coefficients share a value.
+    A client's low bits and its high ones would tell how often they carry, and so, around zero, how
+    many clients have a positive value.
+    """
+    rng, d = np.random.default_rng(polynomials), polynomials * N - 1
+    channel = OneTimeRLWE()
+    plan = RoundPlan(1, tuple(range(100)), d=d, l2=1.0)
+    layout, topic = channel.layout(plan), channel.topic(plan)
+    assert layout.half_bits
+    moves = rng.integers(-300, 301, d + 1)
+    moves[::3] = rng.integers(-layout.top, layout.top + 1, len(moves[::3]))
+    keys = rng.integers(-24, 25, (2, N)).astype(np.int8)
+    left = []
+    for rows in ((moves, -moves), (0 * moves, 0 * moves)):
+        total = empty(layout)
+        for row, key in zip(rows, keys, strict=True):
+            add(total, b"".join(encrypted(row, key, "binomial", topic, layout)))
+        pads = empty(layout)
+        for key in keys:
+            add(pads, b"".join(encrypted(0 * moves, key, "binomial", topic, layout)))
+        values = sum(
+            (total[:, limb].astype(object) - pads[:, limb].astype(object)) << 32 * limb
+            for limb in range(LIMBS)
+        )
+        left.append(values % Q)
+    apart = (left[0] - left[1] + Q // 2) % Q - Q // 2
+    assert abs(apart).max() <= 2 * 4 * 24

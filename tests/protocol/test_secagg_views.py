@@ -15,6 +15,7 @@ from privfl.crypto import SecAgg
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.primitives import fields
 from privfl.crypto.secagg import boxes, keys, wire
+from privfl.crypto.secagg.parameters import degree_for
 from privfl.crypto.secagg.stage import Kind
 from privfl.crypto.secagg.view import SecAggCoalitionView
 
@@ -208,3 +209,38 @@ def test_what_a_view_and_an_unmasking_know_is_not_printed():
     for way in (dataclasses.asdict, pickle.dumps, copy.copy):
         with pytest.raises(SecretsStay):
             way(view)
+
+
+def test_a_liars_facts_name_no_million_clients_to_who_looks(monkeypatch):
+    """In a round that did not finish nobody's facts are known, and a liar's are tried as well."""
+    large = fields.facts(RoundPlan(0, tuple(range(1 << 20)), d=D, l2=1.0, session=b"views"))
+
+    def spoil(body):
+        body = bytes(body)
+        return body[:12] + bytes(16) + large + bytes(99) if body[4] == Kind.MASKED else body
+
+    channel, everybody, plan = _scene({"mode": "active"})
+    parties = {
+        client_party(c): m.enter(plan, Bounded(c, torch.zeros(D), 1.0))
+        for c, m in everybody.clients.items()
+    }
+    faults = Faults(
+        malformed={"client/0": spoil}, silent_from={client_party(c): 6 for c in range(1, N)}
+    )
+    outcome = drive(everybody.server.enter(plan), parties, faults, keep_bodies=True)
+    assert outcome.opened is None
+    asked = []
+
+    def counted(settings, n):
+        asked.append(n)
+        return degree_for(settings, n if n <= N else 2)
+
+    monkeypatch.setattr("privfl.crypto.secagg.view.degree_for", counted)
+    assert channel.decode(outcome.received({"server"}), {"server": everybody.server}) is None
+    assert max(asked) == N
+
+
+def _scene(settings):
+    channel = SecAgg(corrupt=0.0, **settings)
+    plan = RoundPlan(0, tuple(range(N)), d=D, l2=1.0, session=b"views")
+    return channel, Enrolled.fresh(channel, plan.cohort), plan

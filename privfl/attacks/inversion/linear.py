@@ -97,8 +97,9 @@ class LinearLeakage(Targeted):
             self.starts,
             self.tries,
         )
-        low, high = forward.span(weight)
-        samples = x.float().reshape(b, *forward.shape).clamp(low, high)
+        samples = x.float().reshape(b, *forward.shape)
+        if forward.low:
+            samples = samples.clamp(*forward.span(weight))
         try:
             y = labels(replace(observed, samples=b), forward, knowledge)
         except Lacking:

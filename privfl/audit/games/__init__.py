@@ -4,5 +4,14 @@ from privfl.audit.games.membership import attack_stream
 from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.property import attack_property
 from privfl.audit.games.reconstruction import Truth, attack_probe
+from privfl.audit.games.text import attack_text
 
-__all__ = ["AuditNotes", "Truth", "attack_probe", "attack_property", "attack_stream", "tell"]
+__all__ = [
+    "AuditNotes",
+    "Truth",
+    "attack_probe",
+    "attack_property",
+    "attack_stream",
+    "attack_text",
+    "tell",
+]

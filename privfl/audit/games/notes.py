@@ -13,19 +13,27 @@ from torch import Tensor
 from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Targeted
 from privfl.audit import score
 from privfl.audit.findings import Finding
+from privfl.audit.games.guarded import Undone, guarded
 from privfl.core import Rows, View
 
 
 @dataclass(slots=True)
 class AuditNotes:
     """What was found so far. ``told`` are a stage's answers by attack and by what it saw: who has
-    the same eyes is told the same.
+    the same eyes is told the same. ``deadline`` is when no further attack begins, as
+    `time.perf_counter` counts.
     """
 
     findings: list[Finding]
     galleries: dict[tuple[str, str, str], score.Pictures]
     curves: dict[tuple[str, str, str], score.Membership]
     told: dict[tuple[int, bytes], Result] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.perf_counter() > self.deadline
 
 
 def tell(progress: Callable[[str], None] | None, what: str) -> None:
@@ -59,7 +67,7 @@ def attacked(
         result = (
             replace(notes.told[seen], adversary=adversary)
             if seen in notes.told
-            else _run(attack, views, knows, rows)
+            else guarded(lambda: _run(attack, views, knows, rows), name, adversary, notes.deadline)
         )
         if not isinstance(result, NotApplicable):  # whose reason names its adversary
             notes.told[seen] = result
@@ -73,9 +81,16 @@ def attacked(
         seconds=time.perf_counter() - began,
     )
     if isinstance(result, NotApplicable):
-        verdict = "not applicable" if result.theorem else "not found"
+        absent = isinstance(views, str)  # there is no such party, and so no view of its own
+        theorem = result.reason if absent else result.theorem
         notes.findings.append(
-            replace(finding, reason=result.reason, verdict=verdict, theorem=result.theorem)
+            replace(
+                finding,
+                reason=result.reason,
+                undone=result.reason if isinstance(result, Undone) else "",
+                verdict="not applicable" if theorem else "not found",
+                theorem=theorem,
+            )
         )
     return result, finding
 

@@ -35,7 +35,8 @@ class Garbles(KeepsSecrets):
 @dataclass(repr=False)
 class DealsWrongly(KeepsSecrets):
     """A client that deals other shares than those of its secrets: ``change`` is given a holder's
-    position and its two shares [64 bytes], and returns what the holder is sealed instead.
+    position and its two shares [64 bytes], and returns what the holder is sealed instead. What it
+    does not change is dealt as the honest client deals it.
     """
 
     honest: SecAggClientParty
@@ -53,25 +54,22 @@ class DealsWrongly(KeepsSecrets):
         now = self.honest.parameters
         _, _, _, content = wire.read(body)
         sealed, _ = boxes.read(now, content[32:])
-        secrets = (self.honest.keys.b, self.honest.keys.s)
-        own = self.honest.position
-        points = now.points(own, self.honest.drawn or sealed)
-        places = [points[holder] for holder in (*sealed, own)]
-        split = [shamir.split(shamir.from_bytes(s), places, now.degree.t) for s in secrets]
-        self.honest.seed_shares[own], self.honest.key_shares[own] = (
-            shamir.to_bytes(shares[points[own]]) for shares in split
-        )
-        plain = {
-            holder: self.change(holder, b"".join(shamir.to_bytes(s[points[holder]]) for s in split))
-            for holder in sealed
-        }
+        own, pairs, agreed = self.honest.position, self.honest.pairs, dict[int, tuple[int, int]]()
+        if now.active:
+            agreed = {i: pairs.common(i) for i in sorted(sealed)[: now.degree.t - 1]}
+        true = self.honest.dealing(agreed)
+        mine = true.pop(own)
+        self.honest.seed_shares[own] = mine[: shamir.SIZE]
+        self.honest.key_shares[own] = mine[shamir.SIZE :]
+        plain = {holder: self.change(holder, both) for holder, both in true.items()}
+        kept = [holder for holder in agreed if plain[holder] == true[holder]]
         return wire.write(
             Kind.SHARES,
             now.ring,
             own,
             now.tag,
             content[:32],
-            boxes.write(now, self.honest.pairs.seal(plain)),
+            boxes.write(now, pairs.seal(plain, kept)),
         )
 
 

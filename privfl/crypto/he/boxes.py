@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from privfl.core import Buffer, PartyId, PartyKeys
 from privfl.crypto.he.wire import Refused
 from privfl.crypto.primitives import backend, seal_box
-from privfl.crypto.primitives.sealed_box import seal_box_into
+from privfl.crypto.primitives.sealed_box import BoxKey
 
 _DOMAIN = b"privfl/he/box/1\x00"
 _SEALED = b"PFS\x01"
@@ -39,11 +39,15 @@ def seal_into(receiver: bytes, plain: Iterable[Buffer], purpose: bytes, out: mem
 
     Raises:
         Refused: that is nobody's key.
+        ValueError: ``out`` has another length.
     """
+    library = backend()
     try:
-        seal_box_into(receiver, plain, _DOMAIN + purpose, backend(), out)
+        key = BoxKey.fresh(receiver, library)
     except ValueError:
         raise Refused("nobody can hold this public key") from None
+    out[:32] = key.public  # what making the pieces raises says nothing of the receiver's key
+    key.seal_into(plain, _DOMAIN + purpose, library, out[32:])
 
 
 def unsealed(keys: PartyKeys, box: Buffer, purpose: bytes) -> bytes:

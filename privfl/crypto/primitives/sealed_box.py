@@ -79,20 +79,6 @@ def seal_box(to: bytes, plain: Buffer, context: bytes, library: Backend) -> byte
     return key.public + key.seal(plain, context, library)
 
 
-def seal_box_into(
-    to: bytes, plain: Iterable[Buffer], context: bytes, library: Backend, out: memoryview
-) -> None:
-    """`seal_box` of a plaintext in pieces, which are asked for one after the other; written to
-    ``out``, which is `OVERHEAD` bytes longer than all of them.
-
-    Raises:
-        ValueError: the receiver's key is a point of small order.
-    """
-    key = BoxKey.fresh(to, library)
-    out[:32] = key.public
-    key.seal_into(plain, context, library, out[32:])
-
-
 def open_box(
     secret: bytes,
     sealed_box: Buffer,

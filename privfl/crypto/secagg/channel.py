@@ -92,7 +92,9 @@ class SecAgg(SecAggSettings):
         fidelity: ``"ideal"`` sums the same integers at a trusted party, for large sweeps: the same
             total, bit for bit, no cryptography.
         forward_secrecy: clients forget a round's secrets when its party is made. False keeps them,
-            as a curious client would: then a view of colluding clients computes what they read.
+            as a curious client would: then a view of colluding clients computes what they read. In
+            active mode it covers no client that was counted out: the server learns its key of the
+            round, and who takes its identity key as well reads a vector of its that came too late.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, a sum that could leave the

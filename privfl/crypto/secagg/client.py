@@ -175,14 +175,14 @@ class SecAggClientParty(KeepsSecrets):
             self.holders = tuple(sorted((*reached, self.position)))
             self._enough(len(self.holders), "share_keys", "are in the directory")
             agreed = {i: self.pairs.common(i) for i in reached[: parameters.degree.t - 1]}
-        plain = self._dealt(agreed)
+        plain = self.dealing(agreed)
         self._keep(self.position, plain.pop(self.position))
         boxed = self.pairs.seal(plain, agreed)
         self.expects = Kind.INBOX
         bound = keys.commitment(parameters.tag, self.position, self.keys.b)
         return self._write(Kind.SHARES, bound, boxes.write(parameters, boxed))
 
-    def _dealt(self, agreed: Mapping[int, tuple[int, int]]) -> dict[int, bytes]:
+    def dealing(self, agreed: Mapping[int, tuple[int, int]]) -> dict[int, bytes]:
         """A share of the seed and one of the key for each holder: ``agreed`` ones, and the others
         on the polynomials through these; without any, on polynomials that are drawn.
         """

@@ -21,7 +21,7 @@ from privfl.core import (
     client_party,
 )
 from privfl.crypto import lies
-from privfl.crypto.lies import CHOSEN, ENTERED, LAST, MAIL
+from privfl.crypto.lies import CHOSEN, DIGITS, ENTERED, LAST, MAIL
 from privfl.crypto.secagg.graph import Degree
 from privfl.crypto.secagg.lies import deals_wrong_shares, keeps_its_secrets, swaps_keys
 from privfl.crypto.secagg.pairs import Pairs
@@ -70,7 +70,7 @@ def secagg_guarantee(
     return Guarantee(
         reads=() if forgets else (holders,),
         lies=tuple(told),
-        leaks=("who takes part", LAST, CHOSEN),
+        leaks=("who takes part", DIGITS, LAST, CHOSEN),
         assumes=(
             *((TRUE_KEYS,) if active else ("a server that follows the protocol",)),
             ENTERED,
@@ -100,7 +100,7 @@ def ideal_guarantee(
             lies.skips_its_clip("shift", "nobody checks a single input"),
             lies.sends_garbage(),
         ),
-        leaks=("who takes part", LAST),
+        leaks=("who takes part", DIGITS, LAST),
         assumes=("a trusted party, which only a simulator has",),
         shows="only the sum of {count} updates",
         fidelity="ideal",

@@ -111,6 +111,8 @@ def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, byte
     800-56C, section 4 (option 2: the lasting one is the salt).
 
     Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
+    The fresh one of a client that drops out is the server's when the round ends: what the two had
+    in common then hangs on their lasting keys alone.
     """
     named = b"".join([i.to_bytes(4, "little") + ends[i] for i in sorted(ends)])
     return hmac.digest(lasting, shared + b"privfl/2/secagg/pair" + tag + named, "sha256")

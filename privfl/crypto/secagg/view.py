@@ -34,6 +34,10 @@ from privfl.crypto.sharing import shamir
 
 Kept = Mapping[bytes, Pairs]
 NOTHING = KnownAhead()
+_SILENT = 100
+"""How many clients a round may have for each that spoke: a liar's facts name any number, and to
+look for the share holders of a million takes a minute.
+"""
 
 
 @dataclass(repr=False)
@@ -89,6 +93,9 @@ class SecAggCoalitionView(KeepsSecrets):
         received: Received,
     ) -> None:
         said, _ = fields.read_facts(memoryview(facts))
+        senders = {who for mail in mails for who in mail if who != "server"}
+        if said.n > _SILENT * len(senders):
+            raise Malformed("a cohort of whom hardly anybody spoke")
         frames = [
             wire.FORMAT.read(body)
             for mail in mails

@@ -31,7 +31,7 @@ def sharing_guarantee(
             lies.skips_its_clip("shift", "nobody sees a single input"),
             lies.sends_garbage(),
         ),
-        leaks=("who takes part", lies.LAST, lies.CHOSEN),
+        leaks=("who takes part", lies.DIGITS, lies.LAST, lies.CHOSEN),
         assumes=("a directory with the other servers' true keys", lies.ENTERED, lies.MAIL),
         shows="only the sum of {count} updates",
         settings=lambda n: {

@@ -82,29 +82,37 @@ def value_at(shares: Mapping[int, int], x: int) -> int:
     return combine(dict(zip(moved, shares.values(), strict=True)))
 
 
-@lru_cache(maxsize=64)
-def weights_at(points: tuple[int, ...], at: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Lagrange's weights [len(at), len(points)] for the values at other points from those at
-    distinct ones, by the second form of its formula: one inversion for all.
+def through(secret: int, agreed: Mapping[int, int], at: Sequence[int]) -> dict[int, int]:
+    """The shares at other points of the polynomial through ``secret`` at 0 and through values that
+    are given at some points: where these are uniform, it is as random as `split` draws it with a
+    threshold of one more than they are.
 
-    >>> shares = split(7, [1, 2, 3, 4], t=3)
-    >>> ((a, b, c),) = weights_at((1, 2, 3), (4,))
-    >>> (a * shares[1] + b * shares[2] + c * shares[3]) % P == shares[4]
-    True
+    >>> through(7, {1: 10, 2: 13}, [3])
+    {3: 16}
     """
-    bottoms = [math.prod([x - other for other in points if other != x]) for x in points]
-    gaps = sorted({x - point for x in at for point in points})
-    inverse = dict(zip([*bottoms, *gaps], _inverses([*bottoms, *gaps]), strict=True))
-    rows = []
-    for x in at:
-        whole = math.prod([x - point for point in points])
-        rows.append(
-            tuple(
-                whole * (inverse[bottom] * inverse[x - point] % P) % P
-                for point, bottom in zip(points, bottoms, strict=True)
-            )
-        )
-    return tuple(rows)
+    points, values = (0, *agreed), (secret, *agreed.values())
+    bottoms, wholes, inverse = _second_form(points, tuple(at))
+    parts = [bottom * value % P for bottom, value in zip(bottoms, values, strict=True)]
+    return {
+        x: whole * sum(map(operator.mul, parts, [inverse[x - point] for point in points])) % P
+        for x, whole in zip(at, wholes, strict=True)
+    }
+
+
+@lru_cache(maxsize=64)
+def _second_form(
+    points: tuple[int, ...], at: tuple[int, ...]
+) -> tuple[list[int], list[int], dict[int, int]]:
+    """What Lagrange's formula in its second form asks of the points alone: weights of the given
+    ones, the product of distances from each other one, and inverses of all distances. As many
+    numbers as there are points, not one for each pair, and one inversion for all.
+    """
+    bottoms = [math.prod([x - other for other in points if other != x]) % P for x in points]
+    distances = sorted({x - point for x in at for point in points})
+    inverses = _inverses([*bottoms, *distances])
+    wholes = [math.prod([x - point for point in points]) % P for x in at]
+    inverse = dict(zip(distances, inverses[len(points) :], strict=True))
+    return inverses[: len(points)], wholes, inverse
 
 
 def _inverses(values: Sequence[int]) -> list[int]:
@@ -117,19 +125,6 @@ def _inverses(values: Sequence[int]) -> list[int]:
         out[i] = rest * before[i] % P
         rest = rest * values[i] % P
     return out
-
-
-def through(secret: int, agreed: Mapping[int, int], at: Sequence[int]) -> dict[int, int]:
-    """The shares at other points of the polynomial through ``secret`` at 0 and through values that
-    are given at some points: where these are uniform, it is as random as `split` draws it with a
-    threshold of one more than they are.
-
-    >>> through(7, {1: 10, 2: 13}, [3])
-    {3: 16}
-    """
-    values = [secret, *agreed.values()]
-    rows = weights_at((0, *agreed), tuple(at))
-    return {x: sum(map(operator.mul, row, values)) % P for x, row in zip(at, rows, strict=True)}
 
 
 def to_bytes(element: int) -> bytes:

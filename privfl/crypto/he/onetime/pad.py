@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -92,35 +91,28 @@ def encrypted(
     """
     public, errors, key = PublicPolynomials(topic), ShortStream(secrets), spectrum(short)
     weights = layout.weights
-    moved_up = layout.top * np.array(weights[:-1], dtype=np.int64).sum(axis=0) - SHIFT
+    moved_up = layout.top * np.array(weights, dtype=np.int64).sum(axis=0) - SHIFT
     for start in range(0, layout.blocks, BLOCK):
         stop = min(start + BLOCK, layout.blocks)
         limbs = shifted_product(spectrum(public.take(stop - start)), key)
         limbs[0] += errors.take(stop - start)
         limbs += moved_up[:, None, None]
         flat = torch.from_numpy(limbs).view(LIMBS, -1)
-        for first, digits, slot in _digits(numbers, start, stop, layout):
-            some = torch.from_numpy(digits)
+        for slot in range(layout.slots):
+            first = slot * layout.blocks
+            digits = torch.from_numpy(numbers[(first + start) * N : (first + stop) * N])
             for limb, weight in zip(flat, weights[slot], strict=True):
-                if weight and len(some):
-                    limb[first : first + len(some)].add_(some, alpha=weight)
+                if weight and len(digits):
+                    limb[: len(digits)].add_(digits, alpha=weight)
+        for half, blocks, place in _halves(start, stop, layout):
+            some = numbers[layout.whole + place.start * N : layout.whole + place.stop * N]
+            digits = torch.from_numpy(some + layout.top)
+            first = (blocks.start - start) * N
+            weight = 1 << 32 - (layout.sum_bits if half else layout.half_bits)
+            flat[-1, first : first + len(digits)].add_(digits, alpha=weight)
         out = np.empty((stop - start, LIMBS, N), dtype="<u4")
         _settle(limbs, out.swapaxes(0, 1))
         yield out.data.cast("B")
-
-
-def _digits(
-    numbers: Numbers, start: int, stop: int, layout: Layout
-) -> Iterator[tuple[int, Numbers, int]]:
-    """What lies in the coefficients of these blocks: from which on, digits, and in which slot."""
-    for slot in range(layout.slots):
-        first = slot * layout.blocks
-        yield 0, numbers[(first + start) * N : (first + stop) * N], slot
-    for half, blocks, place in _halves(start, stop, layout):
-        digits = numbers[layout.whole + place.start * N : layout.whole + place.stop * N]
-        digits = (digits + layout.top) >> layout.half_bits * half
-        digits &= (1 << layout.half_bits) - 1
-        yield (blocks.start - start) * N, digits, layout.slots
 
 
 def _halves(start: int, stop: int, layout: Layout) -> Iterator[tuple[int, slice, slice]]:
@@ -160,43 +152,57 @@ def subtract(total: Running, body: Buffer) -> None:
 
 def fits(total: Running, short: Sum, topic: Topic, layout: Layout) -> bool:
     """Whether the first blocks of a running sum open under a sum of one-time keys."""
-    some = replace(layout, blocks=1)
-    return unmasked(total[:1], short, topic, some) is not None
+    return unmasked(total, short, topic, layout, blocks=1) is not None
 
 
-def unmasked(total: Running, short: Sum, topic: Topic, layout: Layout) -> Numbers | None:
+def unmasked(
+    total: Running, short: Sum, topic: Topic, layout: Layout, blocks: int | None = None
+) -> Numbers | None:
     """The sums of the digits [capacity], from the running sum and the sum of the one-time keys;
     None where what is left below a step is no sum of so many errors in some coefficient, or the
     digits are more than there is room for. A wrong key leaves uniform numbers there.
 
-    ``layout.reach`` bounds the errors.
+    ``layout.reach`` bounds the errors; ``blocks``: look into the first so many alone.
     """
     out = np.empty(layout.capacity, dtype=np.int64)
     whole = out[: layout.whole].reshape(layout.slots, layout.blocks, N)
     split = out[layout.whole :].reshape(layout.halves, N)
     public, key = PublicPolynomials(topic), spectrum(short)
-    for start in range(0, layout.blocks, BLOCK):
-        stop = min(start + BLOCK, layout.blocks)
+    last = layout.blocks if blocks is None else blocks
+    for start in range(0, last, BLOCK):
+        stop = min(start + BLOCK, last)
         here = total[start:stop].swapaxes(0, 1).astype(np.int64)
         here -= _long_product(public.take(stop - start), key)
         here[0] += layout.step // 2
-        digits, error = _divided(list(carried(*here)[::-1].astype(np.uint64)), layout.step)
+        left = carried(*here)
+        _take_halves(left[-1], split, start, stop, layout)
+        digits, error = _divided(list(left[::-1].astype(np.uint64)), layout.step)
         if (np.abs(error.astype(np.int64) - layout.step // 2) > layout.reach).any():
             return None
         for slot in range(layout.slots):
             digits, digit = _divided(digits, layout.radix)
             whole[slot, start:stop] = digit
-        if layout.half_bits:
-            digits, digit = _divided(digits, layout.half_radix)
-            for half, blocks, place in _halves(start, stop, layout):
-                bits = digit[blocks.start - start : blocks.stop - start].astype(np.int64)
-                if half:  # whose low ones lie in earlier blocks
-                    split[place] += bits << layout.half_bits
-                else:
-                    split[place] = bits
         if any(rest.any() for rest in digits):
             return None
     return out
+
+
+def _take_halves(
+    highest: npt.NDArray[np.uint32], split: Numbers, start: int, stop: int, layout: Layout
+) -> None:
+    """Move what lies in halves in these blocks from the highest limbs [blocks, N] to where it
+    belongs [halves, N].
+    """
+    for half, blocks, place in _halves(start, stop, layout):
+        limb = highest[blocks.start - start : blocks.stop - start]
+        if half:  # whose low bits are known from earlier blocks
+            limb -= (split[place] << 32 - layout.sum_bits).astype(np.uint32)
+            rest = 32 - layout.sum_bits + layout.half_bits
+            split[place] += (limb >> rest).astype(np.int64) << layout.half_bits
+        else:
+            rest = 32 - layout.half_bits
+            split[place] = limb >> rest
+        limb &= (1 << rest) - 1
 
 
 def _long_product(polynomials: Words, key: object) -> npt.NDArray[np.int64]:

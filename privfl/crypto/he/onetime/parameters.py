@@ -39,16 +39,18 @@ class Layout:
     integers, each moved up by ``top`` so that it is not negative; below ``step`` there is room for
     the sum of all errors, at most ``reach`` long. ``blocks`` polynomials hold a contribution.
 
-    Where there is room above these digits for the sums of half an integer's bits, ``half_bits`` of
-    them, to the base ``half_radix``, two coefficients hold one integer more: the first ``halves``
-    polynomials its low bits, the next as many its high ones. Otherwise ``half_bits`` is 0.
+    Where there is room above these digits for half the bits of a sum, two coefficients hold one
+    integer v more, moved up as well: one of the first ``halves`` polynomials 2^(96 - half_bits) v,
+    whose upper bits are cut off, and one of the next as many 2^(96 - sum_bits) v, whose low bits
+    lie among the digits and are known from the first. Otherwise ``half_bits`` is 0. Both are linear
+    in v, so that a sum shows of them what follows from the sum of all v: sums of low bits and of
+    high ones, each by itself, would tell how often clients' low bits carry.
     """
 
     top: int
     radix: int
     slots: int
     half_bits: int
-    half_radix: int
     step: int
     reach: int
     blocks: int
@@ -57,6 +59,11 @@ class Layout:
     def size(self) -> int:
         """Bytes of an encrypted contribution."""
         return 4 * LIMBS * self.blocks * N
+
+    @property
+    def sum_bits(self) -> int:
+        """How many bits a sum of moved-up integers has."""
+        return (self.radix - 1).bit_length()
 
     @property
     def halves(self) -> int:
@@ -75,10 +82,8 @@ class Layout:
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
-        """For every slot, and last for halves, the limbs, lowest first, of what a one in it adds to
-        the coefficient.
-        """
-        values = [self.step * self.radix**slot for slot in range(self.slots + 1)]
+        """For every slot the limbs, lowest first, of what a one in it adds to the coefficient."""
+        values = [self.step * self.radix**slot for slot in range(self.slots)]
         return tuple(
             tuple(value >> 32 * limb & _WORD - 1 for limb in range(LIMBS)) for value in values
         )
@@ -165,7 +170,7 @@ class OneTimeSettings:
         words = f"{self.bits} {self.holders} {self.threshold} {self.secrets} {self.quorum(plan.n)}"
         if self.committee == "clients":
             words += " clients"
-        return Topic.of(plan, digest(b"privfl/onetime/settings/1\x00" + words.encode())[:16])
+        return Topic.of(plan, digest(b"privfl/onetime/settings/2\x00" + words.encode())[:16])
 
     def layout(self, plan: RoundPlan) -> Layout:
         """How a round's integers lie in coefficients, with the room proved.
@@ -176,7 +181,7 @@ class OneTimeSettings:
 
         >>> found = OneTimeSettings().layout(RoundPlan(0, tuple(range(100)), 1_000_000, 1.0))
         >>> found.slots, found.half_bits, found.blocks, found.step
-        (3, 8, 70, 9602)
+        (3, 12, 70, 9602)
         """
         self.code.scale(plan)
         n = plan.n
@@ -212,13 +217,12 @@ def _layout(settings: OneTimeSettings, n: int, length: int) -> Layout:
     slots = 0
     while step * radix ** (slots + 1) <= 1 << Q_BITS:
         slots += 1
-    half_bits = (settings.bits + 1) // 2
-    half_radix = n * ((1 << half_bits) - 1) + 1
-    if step * radix**slots * half_radix > 1 << Q_BITS:
-        half_bits, half_radix = 0, 1
+    half_bits = ((radix - 1).bit_length() + 1) // 2
+    if step * radix**slots > 1 << Q_BITS - half_bits:
+        half_bits = 0
     polynomials = -(-length // N)
     twice = 2 * slots + (1 if half_bits else 0)
-    found = Layout(top, radix, slots, half_bits, half_radix, step, reach, 2 * polynomials // twice)
+    found = Layout(top, radix, slots, half_bits, step, reach, 2 * polynomials // twice)
     while found.capacity < length:
         found = replace(found, blocks=found.blocks + 1)
     return found

@@ -1,0 +1,128 @@
+"""What an audit protects: the assets, in which figures each is measured, and how sure a finding
+is where it is the greatest of many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+from scipy.stats import fisher_exact, norm
+
+from privfl.audit.findings import Finding
+from privfl.audit.score import Figure
+
+Asset: TypeAlias = Literal["samples", "membership", "properties", "labels", "text", "presence"]
+ASSETS: tuple[Asset, ...] = get_args(Asset)
+QUESTIONS: Mapping[Asset, str] = {
+    "samples": "can a client's samples be reconstructed?",
+    "membership": "can it be told whether a sample was trained on?",
+    "properties": "can it be told what a client's data are like?",
+    "labels": "can it be told which labels a client holds?",
+    "text": "can it be told which words a client typed?",
+    "presence": "can it be told whether a client's data are in the model?",
+}
+METRICS: Mapping[Asset, tuple[str, ...]] = {
+    "samples": ("recognised", "psnr"),
+    "membership": ("tpr_at_.01", "tpr_at_.001", "auc"),
+    "properties": ("auc",),
+    "labels": ("right",),
+    "text": ("right",),
+    "presence": ("auc",),
+}
+"""The figures of each asset: the share of samples that are recognised and the mean PSNR in dB; true
+positives at 1 % and .1 % false ones and the area under the ROC curve; the share of labels or tokens
+that are right.
+"""
+_MAIN: Mapping[Asset, str] = {
+    "samples": "psnr",
+    "membership": "auc",
+    "properties": "auc",
+    "labels": "right",
+    "text": "right",
+    "presence": "auc",
+}
+CHANCE: Mapping[str, float] = {"tpr_at_.01": 0.01, "tpr_at_.001": 0.001}
+"""What somebody has who saw nothing, where it does not depend on the data."""
+
+
+def asset_of(finding: Finding) -> Asset:
+    """The asset that a finding is about.
+
+    >>> asset_of(Finding("none", "server", "inversion", "LabelCounts", "share of labels"))
+    'labels'
+    """
+    if finding.family == "inversion":
+        if finding.metric == "share of tokens":
+            return "text"
+        return "labels" if finding.metric == "share of labels" else "samples"
+    if finding.family == "property":
+        return "properties"
+    return "presence" if finding.metric == "AUC of clients" else "membership"
+
+
+def figures(finding: Finding) -> dict[str, Figure]:
+    """A finding's figures by the names of `METRICS`; those that were not measured, or of too few
+    samples to be seen, are left out.
+    """
+    asset = asset_of(finding)
+    named = {name: finding.rates[name] for name in METRICS[asset] if name in finding.rates}
+    if finding.value is not None:
+        named[_MAIN[asset]] = finding.value
+    return {name: named[name] for name in METRICS[asset] if name in named and _known(named[name])}
+
+
+def unseen(finding: Finding) -> tuple[str, ...]:
+    """The figures that a finding would have, were there samples enough to see them."""
+    return tuple(
+        name
+        for name in METRICS[asset_of(finding)]
+        if name in finding.rates and not _known(finding.rates[name])
+    )
+
+
+def blind(finding: Finding, metric: str) -> float | None:
+    """What a figure is for somebody who saw nothing: chance, the prior, or the same claims held
+    against samples that the client did not hold.
+    """
+    if metric in CHANCE:
+        return CHANCE[metric]
+    if metric == _MAIN[asset_of(finding)]:
+        return None if finding.baseline is None else finding.baseline.value
+    decoys = finding.rates.get(f"{metric}, decoys")
+    return None if decoys is None else decoys.value
+
+
+def clears(finding: Finding, looks: int) -> bool:
+    """Whether a finding leaks although it is the greatest of so many ``looks``: its interval, as
+    much wider as Bonferroni's correction asks for, still lies above what is blind.
+    """
+    if finding.verdict != "leaks":
+        return False
+    if looks <= 1:
+        return True
+    wider = float(norm.isf(0.025 / looks) / norm.isf(0.025))
+    for name, figure in figures(finding).items():
+        beside = blind(finding, name)
+        if beside is not None and figure.value - wider * (figure.value - figure.low) > beside:
+            return True
+    gap = finding.rates.get("gap to decoys")
+    if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
+        return True
+    return _luck(finding) * looks < 0.025
+
+
+def _luck(finding: Finding) -> float:
+    """How likely so many more samples than decoys are recognised by chance (Fisher 1922)."""
+    hits, decoys = finding.rates.get("recognised"), finding.rates.get("recognised, decoys")
+    if hits is None or decoys is None or not _known(hits) or not _known(decoys):
+        return 1.0
+    n = finding.units
+    of = [round(part.value * n) for part in (hits, decoys)]
+    table = [[of[0], n - of[0]], [of[1], n - of[1]]]
+    return float(fisher_exact(table, alternative="greater")[1])
+
+
+def _known(figure: Figure) -> bool:
+    return math.isfinite(figure.value)

@@ -1,0 +1,117 @@
+"""Which attacks an audit plays, and how hard each of them tries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from privfl.attacks import (
+    EmbeddingLeakage,
+    GradientDisaggregation,
+    GradientInversion,
+    Inference,
+    LabelCounts,
+    LinearLeakage,
+    LossThreshold,
+    PropertyInference,
+    SelectionProfile,
+    ShadowMembership,
+    SubjectMembership,
+    UpdateMembership,
+)
+from privfl.catalog import INFERENCE, build
+from privfl.core import ConfigError
+
+Effort: TypeAlias = Literal["low", "default", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attacks:
+    """The attacks of an audit, by the run that they look at.
+
+    ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
+    of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
+    images, ``stream`` at all rounds.
+    """
+
+    probe: tuple[Inference, ...] = ()
+    text: tuple[Inference, ...] = ()
+    properties: tuple[Inference, ...] = ()
+    stream: tuple[Inference, ...] = ()
+
+
+def attacks_of(effort: Effort) -> Attacks:
+    """The default attacks: ``low`` leaves out what optimises or trains shadows, ``high`` gives it
+    several times as much.
+
+    >>> len(attacks_of("low").stream) < len(attacks_of("default").stream)
+    True
+    """
+    counted: tuple[Inference, ...] = (LabelCounts(), LabelCounts(target="sum"))
+    closed: tuple[Inference, ...] = (LinearLeakage(), LinearLeakage(target="sum"))
+    updates: tuple[Inference, ...] = (
+        UpdateMembership(statistic="cosine"),
+        UpdateMembership(),
+        UpdateMembership(statistic="cosine", target="sum"),
+        UpdateMembership(target="sum"),
+    )
+    optimised: tuple[Inference, ...] = ()
+    shadows: tuple[Inference, ...] = ()
+    if effort == "default":
+        optimised = (GradientInversion(iterations=200, tune=True),)
+        shadows = (ShadowMembership("lira_online"), ShadowMembership("rmia"))
+    elif effort == "high":
+        optimised = (
+            GradientInversion(iterations=2000, restarts=4, tune=True),
+            GradientInversion(iterations=2000, restarts=4, tune=True, target="sum"),
+        )
+        shadows = (
+            ShadowMembership("lira_online", shadows=64),
+            ShadowMembership("rmia", shadows=64),
+        )
+    return Attacks(
+        probe=(*counted, *closed, *optimised),
+        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
+        properties=(PropertyInference(), PropertyInference(target="sum")),
+        stream=(LossThreshold(), *shadows, *updates),
+    )
+
+
+_UNSCORED: tuple[type[Inference], ...] = (
+    GradientDisaggregation,
+    SelectionProfile,
+    SubjectMembership,
+)
+"""Attacks whose claims no game of the audit scores."""
+
+
+def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
+    """The attacks that a config names under ``audit.attacks``, each with its keys.
+
+    Raises:
+        ConfigError: an unknown name or key, or an attack that an audit cannot score.
+
+    >>> named_attacks([{"name": "label_counts"}]).probe
+    (LabelCounts(target='client', client=None),)
+    """
+    probe: list[Inference] = []
+    text: list[Inference] = []
+    properties: list[Inference] = []
+    stream: list[Inference] = []
+    for part in parts:
+        attack = build("audit.attacks", INFERENCE, part)
+        if isinstance(attack, _UNSCORED):
+            raise ConfigError(
+                f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
+                " view, as in attack.run(run.view('server', 0))."
+            )
+        if isinstance(attack, EmbeddingLeakage):
+            text.append(attack)
+        elif attack.family == "inversion":
+            probe.append(attack)
+        elif attack.family == "property":
+            properties.append(attack)
+        else:
+            stream.append(attack)
+    return Attacks(tuple(probe), tuple(text), tuple(properties), tuple(stream))

@@ -1,0 +1,129 @@
+"""The report card as it stands at the top of the page: the worst leak, then a line for each asset
+under each layer.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from privfl.audit.assets import QUESTIONS
+from privfl.audit.card import Line, worst
+from privfl.audit.findings import AuditReport
+
+LIARS = "letter G, active"
+"""The threat model of parties that lie: they know what the others know, and deviate."""
+_HEADS = ("asset", "verdict", "worst adversary", "gets", "claim", "change")
+
+
+def anchor(layer: int) -> str:
+    """The name of a layer's place on the page."""
+    return f"layer-{layer}"
+
+
+def headline(lines: Sequence[Line], picture: str) -> str:
+    """The worst leak of all: who, what, the evidence, and what to change; ``picture`` is shown
+    beside it.
+    """
+    top = worst(lines)
+    if top is None:
+        return (
+            '<section class="worst none"><div class="say"><p><b>No leak was found, with this'
+            " effort.</b> That is no proof that there is none: what was tried is below.</p></div>"
+            "</section>"
+        )
+    parts = [
+        f"<p><b>Worst leak: {_say(top.asset)}</b> under layer <b>{_say(top.layer)}</b>:"
+        f" {_say(QUESTIONS[top.asset])} Yes, by {_say(top.who)}.</p>",
+        f"<p><b>Evidence:</b> {_say(top.attack)}: {_say(top.evidence)}, of {top.units:,} samples."
+        f"{f' The adversary {_say(top.threat.sentence)}.' if top.threat else ''}</p>",
+        f"<p><b>Change:</b> {_say(top.change)}{_elsewhere(top)}.</p>",
+    ]
+    return f'<section class="worst"><div class="say">{"".join(parts)}</div>{picture}</section>'
+
+
+def chips(report: AuditReport, lines: Sequence[Line]) -> str:
+    """A link to each layer, with how many assets leak under it."""
+    if len(report.layers) < 2:
+        return ""
+    links = []
+    for number, layer in enumerate(report.layers):
+        bad = sum(line.verdict == "leaks" for line in lines if line.layer == layer)
+        links.append(
+            f'<li><a href="#{anchor(number)}"{" class=bad" if bad else ""}>{_say(layer)}:'
+            f" {bad} of 6 leak</a></li>"
+        )
+    return f'<ul class="chips">{"".join(links)}</ul>'
+
+
+def layer_card(report: AuditReport, number: int, layer: str, lines: Sequence[Line]) -> str:
+    """A layer's card: what it is, and its six lines."""
+    facts = report.layers[layer]
+    claims = "; ".join(str(claim) for claim in facts.get("claims", ())) or "no claim"
+    about = (
+        f"test accuracy {100 * facts['accuracy']:.1f} %; {claims}; the server reads"
+        f" {facts['the server reads']}; fidelity {facts['fidelity']}"
+    )
+    head = "".join(f"<div>{name}</div>" for name in _HEADS)
+    rows = "".join(_line(report, line) for line in lines if line.layer == layer)
+    rows += _liars(report, layer)
+    return (
+        f'<h2 id="{anchor(number)}">{_say(layer)} <span class="soft">{_say(about)}</span></h2>'
+        f'<section class="card"><div class="line head">{head}</div>{rows}</section>'
+    )
+
+
+def _line(report: AuditReport, line: Line) -> str:
+    kind = "line leaks" if line.verdict == "leaks" else "line"
+    badge = "badge leaks" if line.verdict == "leaks" else "badge"
+    start = (
+        f'<div class="{kind}" data-asset="{line.asset}" data-verdict="{line.verdict}">'
+        f'<div class="asset">{line.asset}</div><div><span class="{badge}">'
+        f"{line.verdict}</span>{_tried(report, line)}</div>"
+    )
+    doubts = f" Not brought to an end: {_say('; '.join(line.doubts))}" if line.doubts else ""
+    if not line.figures:
+        said = line.proof or "no attack of this audit asks for it."
+        return f'{start}<div class="spans">{_say(said)}{doubts}</div></div>'
+    threat = f"<br>{_say(str(line.threat))}" if line.threat else ""
+    cells = (
+        ("worst adversary", f"{_say(line.who)}{threat}"),
+        ("gets", f"{_say(line.evidence)}<br>{_say(line.attack)}, {line.units:,} samples"),
+        ("claim", _say(line.claimed)),
+        ("change", _say(line.change) + _elsewhere(line) + doubts),
+    )
+    return start + "".join(f'<div data-h="{name}">{text}</div>' for name, text in cells) + "</div>"
+
+
+def _liars(report: AuditReport, layer: str) -> str:
+    """What lying parties read, where lies were told."""
+    told = [one for one in report.lies if one.layer == layer]
+    if not told:
+        return ""
+    read = [one for one in told if one.read]
+    said = "; ".join(f"{one.liars}: {one.does}" for one in read[:2])
+    words = (
+        f"{len(read)} of {len(told)} lies read a client's update ({LIARS}): {said}."
+        if read
+        else f"{len(told)} lies were told ({LIARS}), and none read a client's update."
+    )
+    kind, verdict = ("leaks", "leaks") if read else ("", "not found")
+    return (
+        f'<div class="line {kind}"><div class="asset">liars</div><div><span class="badge {kind}">'
+        f'{verdict}</span></div><div class="spans">{_say(words)}</div></div>'
+    )
+
+
+def _tried(report: AuditReport, line: Line) -> str:
+    """With how much effort nothing was found."""
+    if line.verdict != "not found":
+        return ""
+    return f'<br><span class="soft">with this effort ({_say(report.effort)})</span>'
+
+
+def _elsewhere(line: Line) -> str:
+    return f" ({_say(line.elsewhere)})" if line.elsewhere else ""
+
+
+def _say(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,239 @@
+"""The audit as data: ``audit.json`` in the schema ``privfl.audit/1``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from privfl.audit.assets import asset_of, blind, figures
+from privfl.audit.card import Line, card
+from privfl.audit.claimed import Claimed
+from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.score import Figure
+from privfl.audit.threats import ThreatModel
+from privfl.core import ConfigError
+
+SCHEMA = "privfl.audit/1"
+"""The schema's name and version. Keys are added within a version, and never taken away or given
+another meaning.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFigure:
+    """One figure of an audit as its record has it: value and ends of the 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finding as a record has it: who attacked what with what, the figures by name, whether it
+    leaks, why it did not come to an end, and whether the adversary has a view at all (``looks``).
+    """
+
+    layer: str
+    adversary: str
+    asset: str
+    attack: str
+    verdict: str
+    figures: Mapping[str, RecordedFigure]
+    undone: str
+    looks: bool
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells it from the others of a record."""
+        return self.layer, self.adversary, self.asset, self.attack
+
+    def __str__(self) -> str:
+        return f"{self.attack} by {self.adversary} under {self.layer}"
+
+
+def record(report: AuditReport) -> dict[str, Any]:
+    """The whole report as plain values that JSON has words for; what is not known is null."""
+    return {
+        "schema": SCHEMA,
+        "effort": report.effort,
+        "seconds": report.seconds,
+        "about": dict(report.about),
+        "versions": _versions(),
+        "layers": [
+            {
+                "name": name,
+                **{key: _plain(value) for key, value in facts.items() if key != "claims"},
+                "claims": [_claimed(claim) for claim in facts.get("claims", ())],
+            }
+            for name, facts in report.layers.items()
+        ],
+        "card": [_line(line) for line in card(report)],
+        "findings": [_finding(report, one) for one in report.findings],
+        "lies": [{**one.row(), "letter": "G", "read": list(one.read)} for one in report.lies],
+    }
+
+
+def write_record(report: AuditReport, folder: Path) -> Path:
+    """Write ``audit.json`` into a folder, which is made if it is not there; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "audit.json"
+    path.write_text(json.dumps(record(report), indent=1, allow_nan=False), encoding="utf-8")
+    return path
+
+
+def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The findings of a record.
+
+    Raises:
+        ConfigError: the record lacks what the schema promises.
+    """
+    try:
+        return tuple(
+            Row(
+                one["layer"],
+                one["adversary"],
+                one["asset"],
+                one["attack"],
+                one["verdict"],
+                {
+                    name: RecordedFigure(told["value"], _end(told["low"]), _end(told["high"]))
+                    for name, told in one["figures"].items()
+                },
+                one["undone"],
+                one["threat"] is not None,
+            )
+            for one in held["findings"]
+        )
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise ConfigError(
+            f"this is no record in the schema {SCHEMA}: its findings lack {fault}."
+        ) from None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that an audit wrote.
+
+    Raises:
+        ConfigError: no such file, no JSON, or another schema.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the audit '{path}': {error.strerror or error}.") from None
+    except ValueError:
+        raise ConfigError(f"'{path}' is no JSON: give the audit.json of another audit.") from None
+    schema = held.get("schema") if isinstance(held, dict) else None
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"'{path}' has the schema '{schema}', and '{SCHEMA}' is read: audit again with this"
+            " version."
+        )
+    return dict(held)
+
+
+def _end(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:
+    threat = report.threats.get((one.layer, one.adversary))
+    return {
+        "layer": one.layer,
+        "adversary": one.adversary,
+        "threat": None if threat is None else _threat(threat),
+        "asset": asset_of(one),
+        "family": one.family,
+        "attack": one.attack,
+        "verdict": one.verdict,
+        "metric": one.metric,
+        "figures": {name: _figure(told) for name, told in figures(one).items()},
+        "blind": {name: _number(blind(one, name)) for name in figures(one)},
+        "baselines": {name: _number(told.value) for name, told in one.baselines.items()},
+        "control": None if one.control is None else _figure(one.control),
+        "units": one.units,
+        "clusters": one.clusters,
+        "theorem": one.theorem,
+        "reason": one.reason,
+        "undone": one.undone,
+        "knows": one.knows,
+        "effort": one.effort,
+        "seconds": one.seconds,
+        "more": one.more,
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "layer": line.layer,
+        "asset": line.asset,
+        "verdict": line.verdict,
+        "adversaries": list(line.adversaries),
+        "threat": None if line.threat is None else _threat(line.threat),
+        "attack": line.attack,
+        "figures": {name: _figure(told) for name, told in line.figures.items()},
+        "blind": {name: _number(value) for name, value in line.blind.items()},
+        "caps": dict(line.caps),
+        "claim": line.claim,
+        "units": line.units,
+        "looks": line.looks,
+        "proof": line.proof,
+        "doubts": list(line.doubts),
+        "change": line.change,
+        "elsewhere": line.elsewhere,
+        "unseen": list(line.unseen),
+    }
+
+
+def _threat(who: ThreatModel) -> dict[str, Any]:
+    return {
+        "letter": who.letter,
+        "sees": who.sees,
+        "disclosed": list(who.disclosed),
+        "own": who.own,
+        "acts": who.acts,
+        "knows": who.knows,
+    }
+
+
+def _claimed(claim: Claimed) -> dict[str, Any]:
+    return {
+        "unit": claim.unit,
+        "epsilon": claim.epsilon,
+        "delta": claim.delta,
+        "relation": claim.relation,
+        "against": claim.against,
+        "colluders": claim.colluders,
+    }
+
+
+def _figure(told: Figure) -> dict[str, float | None]:
+    return {"value": _number(told.value), "low": _number(told.low), "high": _number(told.high)}
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value
+
+
+def _versions() -> dict[str, str]:
+    known = {"python": platform.python_version()}
+    for name in ("privfl", "torch", "numpy"):
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            known[name] = "not installed as a package"
+    return known

@@ -1,0 +1,41 @@
+"""What to change against a leak, by rule from what the adversary sees, as keys of a config."""
+
+from __future__ import annotations
+
+from privfl.audit.assets import Asset
+from privfl.audit.threats import ThreatModel
+from privfl.core import Adversary
+
+_HIDE = "hide single updates, as channel: secagg does (with bound: clip)"
+_GROUPS = "sum over more clients: raise channel.size, or channel: secagg over the cohort"
+_NOISE = "add noise: training.gradient: dp, or mechanism: distributed_discrete_gaussian"
+_MORE_NOISE = "claim a smaller epsilon: more noise, or fewer rounds"
+_CLIENT_NOISE = "add noise that protects clients: mechanism: distributed_discrete_gaussian"
+_SHARED_KEY = "let nobody hold the whole key: channel: secagg"
+_APART = "keep these parties apart, or let more of them share the secret"
+_VOCABULARY = "train no embedding on clients' text (model.lora: 4), then add noise"
+
+
+def remedy(asset: Asset, adversary: str, who: ThreatModel | None, claimed: bool) -> str:
+    """The first thing to change so that this adversary does not get this asset.
+
+    Args:
+        claimed: whether some claim of differential privacy holds against it already.
+
+    >>> remedy("membership", "server", ThreatModel("D", "sum"), claimed=True)
+    'claim a smaller epsilon: more noise, or fewer rounds'
+    """
+    if who is None:
+        return _HIDE
+    parties = Adversary.parse(adversary).parties
+    if who.sees in ("rows", "rows without names"):
+        if "key_holder" in parties:
+            return _SHARED_KEY
+        return _APART if len(parties) > 1 else _HIDE
+    if who.sees == "rows of groups":
+        return _GROUPS
+    if asset == "text":
+        return _VOCABULARY
+    if asset in ("properties", "presence") and not claimed:
+        return _CLIENT_NOISE
+    return _MORE_NOISE if claimed else _NOISE

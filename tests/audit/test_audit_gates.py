@@ -1,0 +1,229 @@
+"""Gates: red where a limit is surely passed, green where it surely is not, and inconclusive where
+the audit could not have told; the record that they read; exit codes.
+"""
+
+import json
+
+import pytest
+
+from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.gates import EXIT, Limit, against, light_of, over
+from privfl.audit.lying import LieFinding
+from privfl.audit.record import SCHEMA, read_record, record, write_record
+from privfl.audit.score import Figure
+from privfl.audit.threats import ThreatModel
+from privfl.core import ConfigError
+
+LIMIT = Limit.parse("membership.tpr_at_.01=.05")
+
+
+def finding(rate, who="server", **more):
+    settings = {
+        "value": Figure(0.6, 0.55, 0.65),
+        "baseline": Figure(0.5),
+        "rates": {"tpr_at_.01": Figure(*rate)},
+        "verdict": "leaks",
+        "units": 800,
+        **more,
+    }
+    return Finding("l", who, "membership", "LossThreshold", "AUC", **settings)
+
+
+SEES = {("l", who): ThreatModel("D", "sum") for who in ("server", "dealer")}
+
+
+def held(*findings, threats=SEES):
+    layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
+    return json.loads(
+        json.dumps(record(AuditReport(findings, layers, threats=threats)), allow_nan=False)
+    )
+
+
+NAN = float("nan")
+BROKE = {"value": None, "rates": {}, "verdict": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("findings", "light"),
+    [
+        ([finding((0.2, 0.15, 0.25))], "red"),
+        ([finding((0.01, 0.0, 0.03))], "green"),
+        ([finding((0.04, 0.02, 0.08))], "inconclusive"),
+        ([finding((NAN, NAN, NAN))], "inconclusive"),
+        ([finding((0.01, NAN, NAN))], "inconclusive"),
+        ([], "inconclusive"),
+        ([finding((0.01, 0.0, 0.03)), finding((0, 0, 0), "dealer", **BROKE)], "inconclusive"),
+        (
+            [
+                finding((0.01, 0.0, 0.03)),
+                finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"}),
+            ],
+            "green",
+        ),
+        (
+            [
+                finding((0.01, 0.0, 0.03)),
+                finding((0, 0, 0), "dealer", **BROKE | {"verdict": "not applicable"}),
+            ],
+            "inconclusive",
+        ),
+        (
+            [finding((0.01, 0.0, 0.03)), finding((0, 0, 0), undone="the budget", **BROKE)],
+            "inconclusive",
+        ),
+        ([finding((0.2, 0.15, 0.25)), finding((0, 0, 0), undone="the budget", **BROKE)], "red"),
+        ([finding((0, 0, 0), "nobody", **BROKE | {"verdict": "not applicable"})], "green"),
+        ([finding((0, 0, 0), **BROKE | {"verdict": "not applicable"})], "inconclusive"),
+    ],
+    ids=[
+        "surely over",
+        "surely under",
+        "reaches over",
+        "too few samples",
+        "no interval",
+        "nobody asked",
+        "an adversary without a figure",
+        "an adversary that is none",
+        "an adversary of whom one attack alone is disproved",
+        "an attack broke off",
+        "red beats an attack that broke off",
+        "nobody there",
+        "one attack disproved, and no other asked",
+    ],
+)
+def test_a_gate_is_green_only_where_the_audit_would_have_seen_the_limit(findings, light):
+    assert over(held(*findings), LIMIT).light == light
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "light"),
+    [
+        ([finding((0.02, 0.01, 0.03))], [finding((0.02, 0.01, 0.03))], "green"),
+        ([finding((0.02, 0.01, 0.03))], [finding((0.06, 0.04, 0.08))], "red"),
+        ([finding((0.02, 0.01, 0.03))], [], "inconclusive"),
+        ([finding((0.02, 0.01, 0.03))], [finding((0, 0, 0), **BROKE)], "inconclusive"),
+        ([finding((0.02, 0.01, 0.03))], [finding((0, 0, 0), undone="x", **BROKE)], "inconclusive"),
+        (
+            [finding((0.02, 0.01, 0.03), verdict="not found")],
+            [finding((0.02, 0.02, 0.04))],
+            "inconclusive",
+        ),
+        ([finding((0, 0, 0), **BROKE)], [finding((0.02, 0.01, 0.03))], "red"),
+        ([], [finding((0.02, 0.01, 0.03))], "inconclusive"),
+    ],
+    ids=[
+        "the same",
+        "intervals apart",
+        "vanished",
+        "no figure any more",
+        "broke off",
+        "leaks now",
+        "leaks where nothing was measured",
+        "leaks where nobody asked",
+    ],
+)
+def test_an_audit_is_held_against_an_older_one(before, after, light):
+    assert light_of(against(held(*after), held(*before))) == light
+
+
+def test_lights_together_are_red_before_inconclusive_and_each_has_its_exit_code():
+    gates = [over(held(one), LIMIT) for one in (finding((0.01, 0, 0.03)), finding((0.2, 0.1, 0.3)))]
+    assert light_of(gates) == "red"
+    assert EXIT == {"green": 0, "red": 1, "inconclusive": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("membership.tpr_at_.01", "takes ASSET.FIGURE=LIMIT"),
+        ("memberships.auc=.6", "did you mean 'membership'"),
+        ("samples.auc=.6", "unknown figure 'auc'.*psnr, recognised"),
+        ("samples.psnr=much", "'much' is no number"),
+    ],
+)
+def test_a_gate_that_asks_for_nothing_known_is_refused(text, words):
+    with pytest.raises(ConfigError, match=words):
+        Limit.parse(text)
+
+
+def test_the_record_keeps_its_schema(tmp_path):
+    layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
+    report = AuditReport((finding((NAN, NAN, NAN)),), layers)
+    told = read_record(write_record(report, tmp_path))
+    assert told["schema"] == SCHEMA == "privfl.audit/1"
+    assert set(told) == {
+        "schema",
+        "effort",
+        "seconds",
+        "about",
+        "versions",
+        "layers",
+        "card",
+        "findings",
+        "lies",
+    }
+    assert set(told["findings"][0]) == {
+        "layer",
+        "adversary",
+        "threat",
+        "asset",
+        "family",
+        "attack",
+        "verdict",
+        "metric",
+        "figures",
+        "blind",
+        "baselines",
+        "control",
+        "units",
+        "clusters",
+        "theorem",
+        "reason",
+        "undone",
+        "knows",
+        "effort",
+        "seconds",
+        "more",
+    }
+    assert set(told["card"][0]) == {
+        "layer",
+        "asset",
+        "verdict",
+        "adversaries",
+        "threat",
+        "attack",
+        "figures",
+        "blind",
+        "caps",
+        "claim",
+        "units",
+        "looks",
+        "proof",
+        "doubts",
+        "change",
+        "elsewhere",
+        "unseen",
+    }
+    assert told["findings"][0]["figures"] == {"auc": {"value": 0.6, "low": 0.55, "high": 0.65}}
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"schema": "privfl.audit/9"}'])
+def test_a_record_of_another_schema_is_refused(tmp_path, text):
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"schema|no JSON"):
+        read_record(tmp_path / "old.json")
+
+
+def lie(read=()):
+    return LieFinding("l", "server", "swaps a key", "nothing", "read" if read else "abort", read)
+
+
+@pytest.mark.parametrize(
+    ("lies", "light"),
+    [((lie(),), "green"), ((lie(), lie((3,))), "red"), ((), "inconclusive")],
+    ids=["none read", "one read", "nobody lied"],
+)
+def test_liars_that_read_an_update_have_a_gate(lies, light):
+    layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
+    told = json.loads(json.dumps(record(AuditReport((), layers, lies=lies))))
+    assert over(told, Limit.parse("liars.read=0")).light == light
