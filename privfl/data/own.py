@@ -39,7 +39,7 @@ class OwnTable:
     Rows are encoded once, to a file without a name, and read where they are used (`Spool`).
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, or classes that stand there twice.
     """
 
     path: str
@@ -277,6 +277,9 @@ def _codes(column: Column, known: Sequence[str], name: str, first: int) -> npt.N
 class Csv(OwnTable):
     r"""A CSV file (`OwnTable`), whose first line names the columns; ``delimiter`` stands between
     fields.
+
+    Raises:
+        ConfigError: a number out of range, or a delimiter that is not one character.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
