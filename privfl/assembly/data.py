@@ -83,7 +83,9 @@ def of_users(
 
 
 def taken_from(split: Split) -> tuple[str, ...]:
-    """What the loader took from the training data itself."""
+    """What the loader took from the training data itself, or may have taken."""
+    if split.untold:
+        return (split.untold,)
     if split.fitted is not None:
         return (f"{', '.join(split.fitted)}, taken from the rows",) if split.fitted else ()
     if split.kind == "text":

@@ -21,7 +21,7 @@ from privfl.data.nsl_kdd import NslKdd
 from privfl.data.origins import ORIGINS, Origin, Remote
 from privfl.data.own import FILES, Csv, Npz, Parquet
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
-from privfl.data.samples import Samples, dataset_of, split_of, spooled
+from privfl.data.samples import UNTOLD, Samples, dataset_of, split_of, spooled
 from privfl.data.shakespeare import Shakespeare
 from privfl.data.split import ByClient, Split
 from privfl.data.users import within_bounds
@@ -32,6 +32,7 @@ __all__ = [
     "IID",
     "ORIGINS",
     "PARTITIONERS",
+    "UNTOLD",
     "Adult",
     "ByClient",
     "Cifar10",

@@ -19,6 +19,7 @@ MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "<na>"})
 """What stands for a missing value, in small letters."""
 MOST = 1000
 """A column of text with more values than this is a name, and no category."""
+_LARGEST = 1e100
 Column = npt.NDArray[Any]
 
 
@@ -48,7 +49,7 @@ def words(column: Column) -> list[str]:
     (['1', '2.5'], ['b'])
     """
     return [
-        f"{one:g}" if isinstance(one, float) and one.is_integer() else str(one).strip()
+        str(int(one)) if isinstance(one, float) and one.is_integer() else str(one).strip()
         for one in column.tolist()
     ]
 
@@ -61,7 +62,7 @@ def numbers(name: str, column: Column, first: int) -> npt.NDArray[np.float64]:
         DataCorrupt: a value is no number.
     """
     if column.dtype.kind in "iubf":
-        return column.astype(np.float64)
+        return _moderate(name, column.astype(np.float64))
     gone = missing(column)
     found = np.full(len(column), math.nan)
     for row in np.flatnonzero(~gone).tolist():
@@ -72,13 +73,24 @@ def numbers(name: str, column: Column, first: int) -> npt.NDArray[np.float64]:
                 " in categories, or mend the row."
             )
         found[row] = value
-    return found
+    return _moderate(name, found)
+
+
+def _moderate(name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The values, if their squares can be summed: an infinite one would be the whole column."""
+    beyond = values[np.abs(values) > _LARGEST]
+    if len(beyond):
+        raise DataCorrupt(
+            f"column '{name}' holds {beyond[0]:g}, which is too large to compute with: mend the"
+            " row."
+        )
+    return values
 
 
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -39,7 +39,7 @@ class OwnTable:
     Rows are encoded once, to a file without a name, and read where they are used (`Spool`).
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, or classes that stand there twice.
     """
 
     path: str
@@ -55,6 +55,9 @@ class OwnTable:
 
     def __post_init__(self) -> None:
         require.at_least(2, test_every=self.test_every)
+        listed = words(np.array(list(self.classes or ()), dtype=object))
+        if len(set(listed)) != len(listed):
+            raise ConfigError(f"classes are different labels, and are {list(self.classes or ())}.")
 
     def source(self, path: Path) -> Source:
         """The table in a file."""
@@ -156,6 +159,9 @@ class _Reading:
         for one in (table.target, table.client_column):
             if one is not None and rows[one].ndim != 1:
                 raise ConfigError(f"'{table.path}': column '{one}' has several values a row.")
+        for name in self.columns:  # of the file before: a file of test rows has them too
+            if name not in rows:
+                raise ConfigError(f"'{table.test}': {unknown('column', name, rows)}")
         if not self.columns:
             chosen = rows if table.features is None else table.features
             left_out = {table.target, table.client_column, *table.drop}
@@ -277,6 +283,9 @@ class Csv(OwnTable):
     r"""A CSV file (`OwnTable`), whose first line names the columns; ``delimiter`` stands between
     fields.
 
+    Raises:
+        ConfigError: a number out of range, or a delimiter that is not one character.
+
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
     ...     _ = file.write("age,sick,ward\n" + "30,no,a\n50,yes,a\n40,no,b\n" * 4)
@@ -287,6 +296,11 @@ class Csv(OwnTable):
     """
 
     delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.delimiter) != 1:
+            raise ConfigError(f"delimiter is one character, and is {self.delimiter!r}.")
 
     def source(self, path: Path) -> Source:
         """The table in a file."""

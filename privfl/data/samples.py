@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -23,6 +24,11 @@ loaders read.
 """
 Batch: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 _AT_ONCE = 256
+UNTOLD = (
+    "what was taken from clients' samples before they came here, as means, spreads, categories and"
+    " how many classes there are"
+)
+"""What nobody knows of samples that are handed over in Python."""
 
 
 def batches(samples: Any, whose: str) -> Iterator[Batch]:
@@ -164,6 +170,12 @@ def split_of(made: Any, name: str) -> Split:
         for number, index in enumerate(places.values()):
             owners[index] = number
         natural, names = "client", tuple(map(str, places))
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
+            raise ConfigError(
+                f"'{name}' has several clients that are called '{twice}' as text: give each a name"
+                " of its own."
+            )
         side = replace(whole, attributes={natural: owners}, groups={natural: names})
     else:
         side = dataset_of(train, "train")
@@ -183,4 +195,5 @@ def split_of(made: Any, name: str) -> Split:
         natural=natural,
         about=f"{train_side.n + other.n:,} samples of '{name}'.",
         fitted=(),
+        untold=UNTOLD,
     )

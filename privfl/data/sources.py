@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,11 +39,19 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     """Errors of files and parsers as sentences."""
     try:
         yield
+    except (DataCorrupt, DataMissing):
+        raise
     except OSError as error:
         raise DataMissing(f"cannot read '{path}': {error.strerror or error}.") from None
-    except DataCorrupt:
-        raise
-    except (UnicodeDecodeError, csv.Error, zipfile.BadZipFile, ValueError) as error:
+    except (
+        csv.Error,
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        OverflowError,
+        RuntimeError,  # a zip with a password, or of a kind that Python does not read
+        EOFError,
+    ) as error:
         raise DataCorrupt(f"'{path}' is no whole {what}: {error}.") from None
 
 

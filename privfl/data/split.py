@@ -25,7 +25,7 @@ class Split:
     back to the file's units); empty for text. ``natural`` names the attribute whose values are
     natural clients, where there is one. ``about`` is a sentence for people on what was read,
     ``fitted`` what was taken from the training samples for want of something public (None: what a
-    data set of its kind takes).
+    data set of its kind takes), ``untold`` what a loader that is not privfl's may have taken.
 
     >>> samples = Dataset(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]), classes=2)
     >>> split = Split(
@@ -56,6 +56,7 @@ class Split:
     natural: str | None = None
     about: str = ""
     fitted: tuple[str, ...] | None = None
+    untold: str = ""
 
     def original(self, x: Tensor) -> Tensor:
         """Samples [n, ...] in their original units: pixels in [0, 1], years, dollars. Text is as it
@@ -89,12 +90,13 @@ class Split:
             names, known = tuple(map(str, values.tolist())), torch.from_numpy(index)
         sizes = torch.bincount(known, minlength=len(names)).tolist()
         places = torch.split(known.argsort(stable=True), sizes)
-        return ByClient(self.train, dict(zip(names, places, strict=True)))
+        return ByClient(self.train, dict(zip(names, places, strict=True)), self.fitted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByClient(Mapping[str, Dataset]):
     """Clients' samples by name, each taken when it is asked for; clients without any are none.
+    ``fitted`` is what their split took from them (`Split`).
 
     >>> samples = Dataset(torch.zeros(3, 1), torch.tensor([0, 1, 0]), classes=2)
     >>> ByClient(samples, {"a": torch.tensor([0, 2])})["a"].n
@@ -103,6 +105,7 @@ class ByClient(Mapping[str, Dataset]):
 
     samples: Dataset
     places: Mapping[str, Tensor]
+    fitted: tuple[str, ...] | None = None
 
     def __getitem__(self, name: str) -> Dataset:
         return self.samples.take(self.places[name])

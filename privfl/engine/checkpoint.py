@@ -137,18 +137,22 @@ def _checked(path: Path) -> dict[str, Any]:
     try:
         told = json.loads((path / _MANIFEST).read_bytes())
         whole = told.pop("sha256") == _digest(told) and told["format"] == FORMAT
+        hashes, _ = dict(told["files"]), dict(told["about"])
+        named = f"step-{int(told['step']):08d}" == path.name
     except FileNotFoundError:
         raise DataCorrupt(f"it has no {_MANIFEST}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataCorrupt(f"its {_MANIFEST} cannot be read ({error})") from None
     if not whole:
         raise DataCorrupt(f"its {_MANIFEST} was changed, or is of another version")
+    if not named:
+        raise DataCorrupt(f"its {_MANIFEST} is that of step {told['step']}")
     for name in (_TENSORS, _STATE):
         try:
             content = (path / name).read_bytes()
         except OSError as error:
             raise DataCorrupt(f"its {name} cannot be read ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != told["files"].get(name):
+        if hashlib.sha256(content).hexdigest() != hashes.get(name):
             raise DataCorrupt(f"its {name} is not what was written ({len(content):,} bytes)")
     return dict(told)
 

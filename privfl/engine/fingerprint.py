@@ -25,14 +25,13 @@ from torch import Tensor, nn
 
 from privfl.core import Faults, FlatModel, KeepsSecrets, SeededNoise
 from privfl.core.field_values import field_values
+from privfl.engine.foreign_code import Code, library
 from privfl.engine.scenario import Scenario
 from privfl.version import __version__
 
 _MANY = 24
 """Collections of more items stand as one hash."""
 _DEEP = 16
-_LIBRARIES = ("builtins", "numpy", "privfl", "torch")
-"""Packages whose code the versions stand for; that of other classes is hashed."""
 _NAMES = {"workload.model": "model", "workload.data": "data", "workload.method": "training"}
 
 
@@ -121,6 +120,7 @@ class _Walk:
         self.packages: set[str] = set()
         self._tensors: dict[int, tuple[Tensor, str]] = {}
         self._above: list[int] = []
+        self._code = Code(self._words)
 
     def leaves(self, path: str, value: Any) -> Iterator[tuple[str, str]]:
         """Path and words of everything that a value is made of."""
@@ -194,7 +194,15 @@ class _Walk:
         )
         held = [*module.named_buffers(), *module.named_parameters()]
         fixed = [(name, self._tensor(one)) for name, one in held if not one.requires_grad]
-        yield path, f"{_name(type(module))} {_hash(f'{layers} {fixed}'.encode())}"
+        own = [(name, self._settings(layer)) for name, layer in module.named_modules()]
+        yield path, f"{_name(type(module))} {_hash(f'{layers} {fixed} {own}'.encode())}"
+
+    def _settings(self, layer: nn.Module) -> str:
+        """What somebody's own layer computes with beside tensors: torch's say it themselves."""
+        if library(type(layer).__module__):
+            return ""
+        held = {name: one for name, one in vars(layer).items() if not name.startswith("_")}
+        return self._words({k: v for k, v in held.items() if not isinstance(v, Tensor)})
 
     def _several(
         self, path: str, what: str, items: list[tuple[str, Any]]
@@ -222,46 +230,18 @@ class _Walk:
         return self._tensors[id(value)][1]
 
     def _class(self, kind: type) -> str:
-        package = kind.__module__.partition(".")[0]
-        self.packages.add(package)
-        if package in _LIBRARIES:
+        self.packages.add(kind.__module__.partition(".")[0])
+        if library(kind.__module__):
             return _name(kind)
-        codes = [
-            _code(member)
-            for one in kind.__mro__
-            if one.__module__.partition(".")[0] not in _LIBRARIES
-            for member in vars(one).values()
-            if isinstance(member, types.FunctionType)
-        ]
-        return f"{_name(kind)} {_hash(''.join(codes).encode())}"
+        return f"{_name(kind)} {_hash(self._code.of_class(kind).encode())}"
 
     def _function(self, function: Any) -> str:
-        package = str(function.__module__ or "builtins").partition(".")[0]
-        self.packages.add(package)
-        name = f"{function.__module__}:{function.__qualname__}"
-        if package in _LIBRARIES or not isinstance(function, types.FunctionType):
+        module = str(function.__module__ or "builtins")
+        self.packages.add(module.partition(".")[0])
+        name = f"{module}:{function.__qualname__}"
+        if library(module) or not isinstance(function, types.FunctionType):
             return name
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-        bound = self._words([*cells, *(function.__defaults__ or ())])
-        return f"{name} {_hash(f'{_code(function)} {bound}'.encode())}"
-
-
-def _filled(cell: types.CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
-
-
-def _code(function: types.FunctionType) -> str:
-    return _of_code(function.__code__)
-
-
-def _of_code(code: types.CodeType) -> str:
-    inner = "".join(_of_code(one) for one in code.co_consts if isinstance(one, types.CodeType))
-    plain = [repr(one) for one in code.co_consts if not isinstance(one, types.CodeType | frozenset)]
-    return f"{code.co_code.hex()} {code.co_names} {plain} {inner}"
+        return f"{name} {_hash(self._code.of_function(function).encode())}"
 
 
 def _held(value: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return {"tensor": name}
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if type(value) in _SEQUENCES.values():
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return {type(value).__name__: [pack(item, tensors) for item in items]}
     if isinstance(value, Mapping):

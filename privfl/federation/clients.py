@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from privfl.core import ClientId, ConfigError, Dataset
-from privfl.data import ByClient, Samples, spooled
+from privfl.data import UNTOLD, ByClient, Samples, spooled
 from privfl.engine import Scenario
 
 
@@ -50,6 +50,26 @@ def numbered(
         )
     data, places = joined(dict(zip(ids, clients.values(), strict=True)))
     return data, places, said
+
+
+def taken_before(clients: object) -> tuple[str, ...]:
+    """What was, or may have been, taken from clients' samples before a federation had them."""
+    public = isinstance(clients, ByClient) and clients.fitted == ()
+    return () if public else (UNTOLD,)
+
+
+def refuse_taken(clients: object) -> None:
+    """Refuse to claim privacy of clients of a table from which something was taken.
+
+    Raises:
+        ConfigError: it was.
+    """
+    if isinstance(clients, ByClient) and clients.fitted:
+        raise ConfigError(
+            f"{', '.join(clients.fitted)} of these clients' table were taken from their rows, and"
+            " no noise counts that: load it with bounds, categories and classes, which are public,"
+            " or leave such columns out with drop."
+        )
 
 
 def _in_memory(

@@ -57,7 +57,7 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
-from privfl.federation.clients import numbered, refuse_labels
+from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
 from privfl.federation.public import claims_privacy
@@ -166,8 +166,11 @@ class Federation:
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
             noise=noise or OsNoise(),
+            uncharged=taken_before(clients),
             facts=named | _facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
+        if claims_privacy(scenario):
+            refuse_taken(clients)
         self._begin(scenario, executor, audit or AuditConfig(), None, threads, budget)
 
     def _begin(

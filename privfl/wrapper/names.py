@@ -10,6 +10,8 @@ from numbers import Integral
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from privfl.core import BadUpdate, ClientId, ConfigError, PartyId, client_of
 
 OWN = 1 << 31
@@ -42,7 +44,7 @@ class Names:
 
         Raises:
             BadUpdate: a name that is not equal to itself (NaN, as a table has for a missing one),
-                or that cannot be hashed.
+                or with such a part, or that cannot be hashed.
             ConfigError: another name has the same number.
         """
         try:
@@ -130,6 +132,8 @@ class Names:
 
 
 def _is_itself(name: Any) -> bool:
+    if isinstance(name, tuple):  # which Python holds for equal where a part is the same object
+        return all(map(_is_itself, name))
     try:
         return bool(name == name)  # noqa: PLR0124  NaN is not
     except TypeError:  # a table's missing value, which is neither equal nor not
@@ -138,7 +142,9 @@ def _is_itself(name: Any) -> bool:
 
 def _whole(name: Any) -> int | None:
     """A name that is a whole number, of whatever type."""
-    if isinstance(name, Integral) or (isinstance(name, float) and name.is_integer()):
+    if isinstance(name, Integral):
+        return int(name)
+    if isinstance(name, float | np.floating) and float(name) == name and float(name).is_integer():
         return int(name)
     return None
 
@@ -151,12 +157,14 @@ def _written(name: Any) -> Any:
     if whole is not None:
         return ["whole", whole]
     match name:
-        case float():
+        case float() | np.floating() if float(name) == name:
             return ["float", float(name).hex()]
-        case str():
-            return ["text", str(name)]
+        case str():  # an Enum of text says another text of itself, and is equal to this one
+            text = str.__str__(name)
+            return ["text", text] if name == text and hash(name) == hash(text) else None
         case bytes():
-            return ["bytes", name.hex()]
+            plain = bytes(name)
+            return ["bytes", plain.hex()] if name == plain and hash(name) == hash(plain) else None
         case UUID():
             return ["uuid", str(name)]
         case None:

@@ -49,7 +49,9 @@ class LayerSpending:
         plan = plans["delta"]
         cohort = frozenset(plan.cohort)
         last = self.failed.get(cohort, FailedRound())
-        before = tuple(replace(charge, round=plan.number) for charge in last.charges)
+        # what was saved of it may be older than its entry, which has all that it cost since
+        known = self.journal.entries().get(last.entry, last.charges)
+        before = tuple(replace(charge, round=plan.number) for charge in known)
         charged = played_again(before, pipeline.charges(plans, released=opens))
         if self.asked is not None:
             self.asked.refuse_beyond(self.journal, charged, last.entry, self.delta)

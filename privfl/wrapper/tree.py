@@ -51,7 +51,9 @@ class Leaf:
                 f"{_at(whose, self.path)}: {own} was expected, as the first client sent, and this"
                 f" is {_words(kind, shape, dtype)}."
             )
-        values = value.detach().cpu().to(torch.float32).numpy() if kind == "torch" else value
+        values = value
+        if kind == "torch":
+            values = value.detach().cpu().resolve_neg().to(torch.float32).numpy()
         with np.errstate(over="ignore"):  # what becomes infinite is refused, or counts as zero
             into[self.start : self.stop] = np.asarray(values, dtype=np.float32).reshape(-1)
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 from privfl.aggregators import Mean
-from privfl.core import BadUpdate, Channel, ClientId, ConfigError, Rule, Vector
+from privfl.core import BadUpdate, Channel, ClientId, ConfigError, RoundPlan, Rule, Vector
+from privfl.dp import PrivacyWarning
 from privfl.wrapper.names import Names
+
+_FINE = 16
+_LIGHT, _HEAVY = 2.0**-60, 2.0**60
+"""Weights whose sums and products float32 holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,30 @@ class RoundWeights:
         """The weight that travels with it."""
         return 1.0 if self.folded else self.by_client[client]
 
+    def refuse_coarse(self, channel: Channel[Any], plan: RoundPlan, names: Names) -> None:
+        """Refuse weights of which a channel that computes on integers would leave too little: it
+        rounds a row as finely as one of the largest weight. Under noise nobody may be told.
+
+        Raises:
+            ConfigError: clients with over a hundredth of all weight would be rounded by a 16th of
+                the bound, or more.
+        """
+        rounds_off = channel.able.rounds_off
+        if self.folded or rounds_off is None or not plan.l2 < math.inf:
+            return
+        coarse = [
+            client
+            for client, weight in self.by_client.items()
+            if rounds_off(plan, weight) > plan.l2 / _FINE
+        ]
+        if sum(self.by_client[client] for client in coarse) * 100 > sum(self.by_client.values()):
+            raise ConfigError(
+                f"client {names.name(coarse[0])!r} weighs {self.by_client[coarse[0]]:g} of"
+                f" max_weight {self.top:g}, and {type(channel).__name__} would round such rows off"
+                " to little or nothing: give a max_weight near the largest weight, weights that"
+                " are closer to each other, or a channel of more bits."
+            )
+
     @property
     def most(self) -> float:
         """The public bound on what travels beside a row."""
@@ -60,8 +90,9 @@ def weights_of(
     """The weights of these updates, None where none are given; ``top`` is the public bound on one.
 
     Raises:
-        BadUpdate: a client without a weight, or one that is no number above 0 (under noise 0 too:
-            the client's row is then zero).
+        BadUpdate: a client without a weight, or one that is no number above 0. Under noise a number
+            that weighs nothing (0, below it, NaN) makes the client's row zero: were it refused,
+            that no round is released would tell of this client.
     """
     if given is None:
         return None
@@ -75,21 +106,23 @@ def weights_of(
     for client in updates:
         if client not in found:
             raise BadUpdate(f"client {names.name(client)!r} has an update and no weight.")
-        weight = found[client]
-        if not _weighs(weight) or not (weight > 0 or folded):
+        weight: Any = found[client]
+        whose = f"client {names.name(client)!r}: a weight is a number"
+        number = isinstance(weight, Real) and not isinstance(weight, bool)
+        if not number or not (folded or 0 < weight < math.inf):
             raise BadUpdate(
-                f"client {names.name(client)!r}: a weight is a number above 0, and this is"
-                f" {weight!r}: leave a client without samples out, or name it in dropped."
+                f"{whose} above 0, and this is {weight!r}: leave a client without samples out, or"
+                " name it in dropped."
             )
-        weights[client] = float(weight)
+        if not folded and not _LIGHT <= weight <= _HEAVY:
+            raise BadUpdate(
+                f"{whose} from 2^-60 to 2^60, and this is {weight!r}: give weights in another unit."
+            )
+        if not weight >= 0:
+            warnings.warn(f"{whose}, and this is {weight!r}: it counts as 0.", PrivacyWarning, 4)
+        weights[client] = float(weight) if weight > 0 else 0.0
     most = top if top is not None else max(weights.values(), default=1.0)
     return RoundWeights({c: min(w, most) for c, w in weights.items()}, most, folded)
-
-
-def _weighs(weight: Any) -> bool:
-    """Whether it is a number from 0 on."""
-    number = isinstance(weight, Real) and not isinstance(weight, bool)
-    return number and bool(0 <= weight < math.inf)
 
 
 def weighable(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -352,6 +353,30 @@ def test_a_checkpoint_makes_dataclasses_of_this_run_and_nothing_else(tmp_path, n
     with pytest.raises(DataCorrupt, match="damaged"):
         federation().run(tmp_path / "run", resume=True)
     assert set(sys.modules) == loaded
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
+
+
+def test_what_would_not_come_back_as_it_was_is_refused_before_it_is_written(tmp_path):
+    with pytest.raises(TypeError, match="Pair cannot be checkpointed"):
+        checkpoint.save(tmp_path, 1, {"rule": Pair(1, 2)})
+    assert checkpoint.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("edit", [{"files": 5}, {"about": None}, {"step": "x"}, {"step": 7}])
+def test_a_manifest_that_was_written_anew_is_a_damaged_one(tmp_path, edit):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step})
+    path = tmp_path / "step-00000002" / "manifest.json"
+    told = {**json.loads(path.read_text()), **edit}
+    del told["sha256"]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**told, "sha256": digest}))
+    found = checkpoint.load(tmp_path)
+    assert (found.state, len(found.damaged)) == ({"step": 1}, 1)
 
 
 def test_a_whole_checkpoint_that_holds_no_state_of_a_run_is_refused(tmp_path):
