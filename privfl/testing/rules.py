@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from privfl.aggregators import ToleratesByzantine, Verdict
+from privfl.aggregators import ToleratesByzantine
 from privfl.core import (
     BadUpdate,
     NeighbourRelation,
@@ -25,7 +25,6 @@ from privfl.core import (
     RuleWithMemory,
     TooManyByzantine,
     Total,
-    Vector,
 )
 from privfl.engine.compatibility import AnyRule
 from privfl.testing.building import Subject, checks_of
@@ -44,6 +43,7 @@ from privfl.testing.rows import (
 from privfl.testing.rule_search import farthest, widest_gap
 from privfl.testing.rule_symmetries import all_declared, declared_symmetries, symmetries_hold
 from privfl.testing.stability import declared_sensitivity
+from privfl.testing.verdicts import told
 
 RELATIONS: tuple[NeighbourRelation, ...] = typing.get_args(NeighbourRelation)
 NEAR, FAR = 1.5, 100.0
@@ -100,7 +100,7 @@ def _checks(subject: Subject) -> Iterator[Check]:
         ("equal, zero and single rows give finite results", _degenerate),
         ("no rows at all are refused", _none),
         ("liars move it by a bounded distance, unless it says why not", _robust),
-        ("what it did can be read beside the result", _tells),
+        ("what it did can be read beside the result", told),
     ]
     for says, run in properties:
         yield Check(subject.name, says, partial(run, rule))
@@ -324,78 +324,6 @@ def _robust(rule: AnyRule) -> None:
         f"{f} liars of {N}, {where}, moved it {reached:.3g} times as far as honest rows reach",
         "lower max_byzantine, or say in breaks why it can be moved",
     )
-
-
-def _tells(rule: AnyRule) -> None:
-    if not rule.judges:
-        return
-    values = crowd()
-    if stands(rule, N):
-        values[3, 0] = math.nan
-    values[N - 1] = -1e4
-    rows = of(values)
-    verdict = _verdict(rule, rows)
-    expect(
-        torch.equal(verdict.out, aggregate(rule, rows)),
-        "its verdict's out is another vector than its result",
-        "compute both in one place",
-    )
-    if stands(rule, N):
-        expect(
-            3 in verdict.dropped and "3" in verdict.words(rows.ids),
-            f"row 3 was NaN, and the verdict says: {verdict.words(rows.ids)}",
-            "name dropped rows in kept (Verdict.among)",
-        )
-    for name, column in (
-        ("kept", verdict.kept),
-        ("scale", verdict.scale),
-        ("suspicion", verdict.suspicion),
-    ):
-        expect(
-            column is None or len(column) == N,
-            f"{name} has {0 if column is None else len(column)} entries for {N} rows",
-            "tell of every row that went in",
-        )
-    _suspects(rule, verdict, rows)
-
-
-def _suspects(rule: Any, verdict: Verdict[Vector], rows: Rows) -> None:
-    suspicion, kept = verdict.suspicion, verdict.kept
-    expect(
-        rule.suspects == (suspicion is not None),
-        f"suspects is {rule.suspects}, and its verdict's suspicion is {suspicion}",
-        "declare suspects as it is",
-    )
-    expect(
-        not rule.accuses or _verdict(rule, of(crowd())).kept is not None,
-        "accuses is True, and its verdict does not say which rows were kept",
-        "declare accuses = False, or fill kept",
-    )
-    if suspicion is None:
-        return
-    finite = torch.isfinite(rows.values).all(dim=1)
-    expect(
-        bool(torch.isfinite(suspicion[finite]).all() & (suspicion[~finite] == torch.inf).all()),
-        f"its suspicion is {suspicion.tolist()}",
-        "give every finite row a finite suspicion; Verdict.among gives the others infinity",
-    )
-    if kept is None or bool(kept[finite].all()) or not bool(kept.any()):
-        return
-    out, stay = (suspicion[finite & chosen].double().mean() for chosen in (~kept, kept))
-    expect(
-        bool(out >= stay),
-        f"rows that it drops have a mean suspicion of {float(out):.3g}, those that it keeps of"
-        f" {float(stay):.3g}",
-        "turn it around: higher is worse",
-    )
-
-
-def _verdict(rule: Any, rows: Rows) -> Verdict[Vector]:
-    if rule.remembers:
-        verdict: Verdict[Vector] = rule.judge_step(rows, rule.init(), context(D))[0]
-        return verdict
-    told: Verdict[Vector] = rule.judge(rows)
-    return told
 
 
 def _sensitivity(rule: AnyRule, relation: NeighbourRelation) -> None:

@@ -255,8 +255,6 @@ class PrivateAggregation(Generic[O]):
             require_model(parts.channel)
         start = None if model is None else parameters_of(model, given.layout)
         plan = self._plan(given, weighed, start)
-        if weighed is not None:
-            weighed.refuse_coarse(parts.channel, plan, self._names)
         sent = bounded(given, weighed, plan, pipeline, parts, self._names)
         self._last = given.layout
         self._round += 1  # a round that fails has used its number up

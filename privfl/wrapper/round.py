@@ -33,7 +33,14 @@ def bounded(
     parts: Parts,
     names: Names,
 ) -> dict[ClientId, Bounded]:
-    """What each client hands its party: its row within the bound, with its own noise."""
+    """What each client hands its party: its row within the bound, with its own noise.
+
+    Raises:
+        BadUpdate: a row is not finite, and no noise hides whose.
+        ConfigError: the channel would round away what clients of little weight send.
+    """
+    if weighed is not None:
+        weighed.refuse_coarse(parts.channel, plan, names)
     bound, mechanism = parts.bound, parts.mechanism
     sent: dict[ClientId, Bounded] = {}
     for client, row in given.rows.items():
