@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +115,24 @@ class Journal:
             if any(c.last is not None and c.round <= round <= c.last for c in charges)
         }
 
-    def enter(self, charges: Sequence[Charge], again: str = "") -> str:
+    def enter(
+        self,
+        charges: Sequence[Charge],
+        again: str = "",
+        permit: Callable[[], None] = lambda: None,
+    ) -> str:
         """Charge a round that is about to be played, in an entry of its own or in place of the
         charges of the entry ``again``; on disk when this returns. The entry's name.
+
+        ``permit`` is called once all that others have spent is known, and before anybody can spend
+        more; what it raises leaves the journal as it was.
 
         Raises:
             ConfigError: the file cannot be written, or holds less than was written to it.
         """
         name = again or secrets.token_hex(8)
         if charges:
-            self._append(name, tuple(charges))
+            self._append(name, tuple(charges), permit)
         return name
 
     def settle(self, name: str, charges: Sequence[Charge]) -> None:
@@ -132,12 +140,20 @@ class Journal:
         if self._entries.get(name, ()) != tuple(charges):
             self._append(name, tuple(charges))
 
-    def _append(self, name: str, charges: tuple[Charge, ...]) -> None:
-        if self.path is not None:
+    def _append(
+        self,
+        name: str,
+        charges: tuple[Charge, ...],
+        permit: Callable[[], None] = lambda: None,
+    ) -> None:
+        if self.path is None:
+            permit()
+        else:
             try:
                 with self.path.open("ab") as file:
                     fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
                     self._catch_up(self.path)
+                    permit()
                     file.truncate(self._size)  # drops what was not written to its end
                     head, line = _linked(self._head, name, charges)
                     file.write(line)

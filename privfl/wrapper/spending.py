@@ -45,6 +45,7 @@ class LayerSpending:
 
         Raises:
             BudgetSpent: the round would pass the budget, or the epsilon that was asked for.
+            ConfigError: another process tries the same round again.
         """
         plan = plans["delta"]
         cohort = frozenset(plan.cohort)
@@ -53,12 +54,22 @@ class LayerSpending:
         known = self.journal.entries().get(last.entry, last.charges)
         before = tuple(replace(charge, round=plan.number) for charge in known)
         charged = played_again(before, pipeline.charges(plans, released=opens))
-        if self.asked is not None:
-            self.asked.refuse_beyond(self.journal, charged, last.entry, self.delta)
+
+        def permit() -> None:
+            """Refuse where another process has since spent, or tried the same round again."""
+            if self.journal.entries().get(last.entry, last.charges) != known:
+                raise ConfigError(
+                    "another process that shares the ledger tries the same failed round again:"
+                    " nothing of this try was sent. Let one of them go on."
+                )
+            if self.asked is not None:
+                self.asked.refuse_beyond(self.journal, charged, last.entry, self.delta)
+
+        permit()  # before the budget holds anything, and again where nobody else can enter
         held = "" if self.account is None else self.account.hold(charged, last.held)
         if plan.n:
             self.failed[cohort] = replace(last, held=held)
-        entry = self.journal.enter(charged, last.entry)
+        entry = self.journal.enter(charged, last.entry, permit)
         if plan.n:  # until it has ended well; a round of nobody always does
             self.failed[cohort] = FailedRound(entry, charged, held)
         return EnteredRound(self, cohort, before, entry, held)

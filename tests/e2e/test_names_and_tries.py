@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from privfl import PrivateAggregation
-from privfl.core import BadUpdate, ConfigError
+from privfl.core import BadUpdate, BudgetSpent, ConfigError, Sampling
 from privfl.crypto import Plain, SecAgg
 from privfl.dp import Clip, Gaussian, PrivacyWarning
+from privfl.engine.journal import Journal
+from privfl.wrapper.asked import Asked
 from privfl.wrapper.names import Names
 
 
@@ -183,3 +185,54 @@ def test_an_old_save_takes_nothing_back_that_a_try_after_it_was_charged(tmp_path
     for _ in range(3):
         _, three = straight.aggregate(ROUND)
     assert receipt.epsilon == pytest.approx(three.epsilon)
+
+
+def test_two_layers_that_share_a_ledger_do_not_both_take_its_last_round(tmp_path, monkeypatch):
+    asked = {
+        "bound": Clip(1.0),
+        "mechanism": Gaussian,
+        "sampling": Sampling("all", 1.0, 4),
+        "denominator": 4.0,
+        "epsilon": 4.0,
+        "rounds": 1,
+        "ledger_file": tmp_path / "ledger.jsonl",
+    }
+    one, other = PrivateAggregation(**asked), PrivateAggregation(**asked)
+    allowed = Asked.refuse_beyond
+    looked = []
+
+    def slow(self, *args):
+        """What was asked allows the round, and the other layer plays one before it begins."""
+        allowed(self, *args)
+        looked.append(self)
+        if len(looked) == 1:
+            other.aggregate(ROUND)
+
+    monkeypatch.setattr(Asked, "refuse_beyond", slow)
+    with pytest.raises(BudgetSpent, match="nothing of it was sent"):
+        one.aggregate(ROUND)
+    assert len(PrivateAggregation(**asked).ledger.charges) == len(other.ledger.charges) == 1
+
+
+def test_two_layers_do_not_both_try_one_failed_round_again(tmp_path, monkeypatch):
+    shared = {"ledger_file": tmp_path / "ledger.jsonl"}
+    first = private(**shared, noise=MortalNoise(killed=True))
+    with pytest.raises(Killed):
+        first.aggregate(ROUND)
+    first.save(tmp_path / "saved")
+    one, other = private(**shared, noise=MortalNoise()), private(**shared, noise=MortalNoise())
+    one.load(tmp_path / "saved")
+    other.load(tmp_path / "saved")
+    enter = Journal.enter
+    came_before = []
+
+    def late(self, *args):
+        """The other layer's try is entered first."""
+        if not came_before:
+            came_before.append(True)
+            other.aggregate(ROUND)
+        return enter(self, *args)
+
+    monkeypatch.setattr(Journal, "enter", late)
+    with pytest.raises(ConfigError, match="the same failed round"):
+        one.aggregate(ROUND)
