@@ -122,6 +122,10 @@ def test_the_page_stands_alone(page):
     assert "<none>" not in page
 
 
+def test_a_layer_under_which_no_lie_was_told_says_so(page):
+    assert "No lie was told: an ideal run has no parties that could lie." in page
+
+
 def test_liars_have_a_section_of_their_own(page):
     assert "<h2>Liars</h2>" in page
     assert "and none read a client&#x27;s update" in page

@@ -96,10 +96,15 @@ def _line(report: AuditReport, line: Line) -> str:
 
 
 def _liars(report: AuditReport, layer: str) -> str:
-    """What lying parties read, where lies were told."""
+    """What lying parties read, or that no lie was told."""
     told = [one for one in report.lies if one.layer == layer]
     if not told:
-        return ""
+        ideal = report.layers[layer]["fidelity"] == "ideal"
+        why = "an ideal run has no parties that could lie" if ideal else "none in this audit"
+        return (
+            '<div class="line"><div class="asset">liars</div><div><span class="badge">not asked'
+            f'</span></div><div class="spans">No lie was told: {why}.</div></div>'
+        )
     read = [one for one in told if one.read]
     said = "; ".join(f"{one.liars}: {one.does}" for one in read[:2])
     words = (
