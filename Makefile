@@ -37,4 +37,4 @@ docs: $(STAMP)  ## Build the documentation site into site/
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove the environments and everything built
-	rm -rf .venv .venv-flower .venv-breaching site build *.egg-info
+	rm -rf .venv .venv-flower .venv-breaching .venv-pfl site build *.egg-info
