@@ -335,7 +335,8 @@ def attacks_flower(quick: bool) -> Iterator[Row]:
         refused = f"{mine['refused by']}, {mine['at']}"
         say(f"  {row['attack']}: {row['happened']}; ours: {mine['leaked']} ({refused})")
         if row["attack"].startswith("client"):
-            yield gain(row["attack"], PEER, "updates in the sum that opens", least, theirs)
+            ratio = max(least, 1.0) / max(theirs, 1.0)  # no sum counts as a sum of one
+            yield Row(row["attack"], PEER, "updates in the sum that opens", least, theirs, ratio)
         else:
             ratio = (least or 12) / (theirs or 12)
             yield Row(row["attack"], PEER, "updates in the smallest sum read", least, theirs, ratio)

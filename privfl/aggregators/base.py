@@ -210,6 +210,17 @@ class MemoryRule(ToleratesByzantine, Generic[S]):
         """The verdict on finite rows, and the state after it."""
 
 
+class Memoryless(MemoryRule[None]):
+    """A rule that draws chance or looks at the model, and remembers nothing."""
+
+    __slots__ = ()
+    memory: ClassVar[Memory] = "none"
+
+    def init(self) -> None:
+        """Nothing is remembered."""
+        return
+
+
 class Before(ABC, Generic[S]):
     """A seat between the channel and the rule. Subclasses write `judge_before`."""
 

@@ -8,13 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from privfl.aggregators.base import MemoryRule, combine
+from privfl.aggregators.base import Memoryless, combine
 from privfl.aggregators.fltrust import RootUpdate
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     BadUpdate,
     Context,
-    Memory,
     Needs,
     Oracle,
     Rows,
@@ -25,7 +24,7 @@ from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class CleanGradientFilter(MemoryRule[None]):
+class CleanGradientFilter(Memoryless):
     """Cao and Lai (2019): keep rows within xi ||g0|| of the server's clean update g0, and average
     them together with it.
 
@@ -44,17 +43,12 @@ class CleanGradientFilter(MemoryRule[None]):
     suspects: ClassVar[bool] = True
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
-    memory: ClassVar[Memory] = "none"
 
     root: RootUpdate
     xi: float = 1.0
 
     def __post_init__(self) -> None:
         require.positive(xi=self.xi)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """All but one."""

@@ -10,11 +10,12 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import InHull, combine
 from privfl.aggregators.clipping import shortening
+from privfl.aggregators.cut import CutInHull
 from privfl.aggregators.median import Median
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Moves, Neighbours, Rows, Vector, require
+from privfl.core import Context, Examples, Moves, Neighbours, Rows, Vector, require
 from privfl.core.geometry import squared_norms
 
 Reference: TypeAlias = Callable[[Rows, Context], Vector]
@@ -29,7 +30,7 @@ def median_of_rows(rows: Rows, context: Context) -> Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class CosineFilter(InHull, MemoryRule[None]):
+class CosineFilter(CutInHull):
     """Average the rows whose cosine with a reference direction is over ``threshold``; no paper is
     canonical for it.
 
@@ -52,7 +53,6 @@ class CosineFilter(InHull, MemoryRule[None]):
     suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "uncut": {"bound": math.inf}}
     symmetries: ClassVar[str] = "PS"
-    memory: ClassVar[Memory] = "none"
 
     threshold: float = 0.0
     reference: Reference = median_of_rows
@@ -60,21 +60,7 @@ class CosineFilter(InHull, MemoryRule[None]):
 
     def __post_init__(self) -> None:
         require.within(-1, 1, threshold=self.threshold)
-        if self.bound is not None:
-            require.positive(bound=self.bound)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
-
-    @property
-    def breaks(self) -> str:
-        """Where no length is cut, one aligned far row."""
-        return "lengths are not cut" if self.bound == math.inf else ""
-
-    def max_byzantine(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
+        self.require_bound()
 
     def sensitivity(self, moves: Moves, neighbours: Neighbours) -> float:
         """As any rule in the hull with the default reference; a reference of the caller's own may

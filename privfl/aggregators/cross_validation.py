@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from privfl.aggregators.base import (
-    MemoryRule,
+    Memoryless,
     combine,
     majority,
 )
@@ -19,7 +19,6 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     ConfigError,
     Context,
-    Memory,
     Needs,
     Oracle,
     Rows,
@@ -31,7 +30,7 @@ CrossVotes: TypeAlias = Callable[[Rows, Context], Bool[Tensor, "n n"]]
 
 
 @dataclass(frozen=True, slots=True)
-class CrossValidation(MemoryRule[None]):
+class CrossValidation(Memoryless):
     """Client-side cross-validation (Zhao et al. 2020): a row counts by the share of the other
     clients that accept it on their data.
 
@@ -52,17 +51,12 @@ class CrossValidation(MemoryRule[None]):
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"votes": Oracle.VOTES}
-    memory: ClassVar[Memory] = "none"
 
     votes: CrossVotes
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, mean_of
+from privfl.aggregators.base import InHull, Memoryless, combine, mean_of
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.geometric_median import geometric_median
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Rows, TooManyByzantine, require
+from privfl.core import Context, Examples, Rows, TooManyByzantine, require
 from privfl.core.geometry import centred_gram
 
 
 @dataclass(frozen=True, slots=True)
-class DnC(InHull, MemoryRule[None]):
+class DnC(InHull, Memoryless):
     """Divide and conquer (Shejwalkar, Houmansadr 2021, Algorithm 2): drop what sticks out along the
     top right singular vector.
 
@@ -50,7 +50,6 @@ class DnC(InHull, MemoryRule[None]):
         "as in the paper": {"f": 3, "coordinates": 3, "draw_in": False},
     }
     symmetries: ClassVar[str] = "PTS"
-    memory: ClassVar[Memory] = "none"
 
     f: int = 1
     c: float = 1.0
@@ -62,10 +61,6 @@ class DnC(InHull, MemoryRule[None]):
         require.at_least(0, f=self.f)
         require.positive(c=self.c)
         require.at_least(1, coordinates=self.coordinates, iterations=self.iterations)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     @property
     def breaks(self) -> str:

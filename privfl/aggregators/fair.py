@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.aggregators.base import (
-    MemoryRule,
+    Memoryless,
     combine,
     majority,
 )
@@ -19,7 +19,6 @@ from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     ConfigError,
     Context,
-    Memory,
     Needs,
     Oracle,
     Rows,
@@ -33,7 +32,7 @@ nobody checks it.
 
 
 @dataclass(frozen=True, slots=True)
-class FAIR(MemoryRule[None]):
+class FAIR(Memoryless):
     """FAIR (Deng et al. 2021): weigh rows by quality, their clients' reported loss reduction times
     their number of samples.
 
@@ -54,17 +53,12 @@ class FAIR(MemoryRule[None]):
     symmetries: ClassVar[str] = "PTSR"
     needs_ids: ClassVar[bool] = True
     needs: ClassVar[Needs] = {"losses": Oracle.LOSSES}
-    memory: ClassVar[Memory] = "none"
 
     losses: LossReduction
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
         require.at_least(0, threshold=self.threshold)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     @property
     def breaks(self) -> str:

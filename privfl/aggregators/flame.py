@@ -13,16 +13,16 @@ from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import InHull, Memoryless, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.model_distances import cosine_distances_of_models
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Moves, Neighbours, Rows, require
+from privfl.core import Context, Examples, Moves, Neighbours, Rows, require
 from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class FLAME(InHull, MemoryRule[None]):
+class FLAME(InHull, Memoryless):
     """Keep the majority cluster of the clients' models, clip their updates to the median norm,
     average, add noise (Algorithm 1).
 
@@ -43,16 +43,11 @@ class FLAME(InHull, MemoryRule[None]):
     suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {"noise": 0.0}, "noisy": {}}
     symmetries: ClassVar[str] = "P"
-    memory: ClassVar[Memory] = "none"
 
     noise: float = 0.001
 
     def __post_init__(self) -> None:
         require.at_least(0, noise=self.noise)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators.angles import cosines_to
-from privfl.aggregators.base import MemoryRule, combine
+from privfl.aggregators.base import Memoryless, combine
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     BadUpdate,
     Context,
     Examples,
-    Memory,
     Moves,
     Needs,
     Neighbours,
@@ -36,7 +35,7 @@ parameters.
 
 
 @dataclass(frozen=True, slots=True)
-class FLTrust(MemoryRule[None]):
+class FLTrust(Memoryless):
     """FLTrust (Cao, Fang, Liu, Gong 2021, Algorithm 2): rows count as far as they point where the
     server's own clean update g0 points.
 
@@ -62,7 +61,6 @@ class FLTrust(MemoryRule[None]):
     }
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"root": Oracle.ROOT}
-    memory: ClassVar[Memory] = "none"
 
     root: RootUpdate
     fixed: bool = False
@@ -70,10 +68,6 @@ class FLTrust(MemoryRule[None]):
 
     def __post_init__(self) -> None:
         require.positive(root_l2=self.root_l2)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """All but one."""

@@ -11,17 +11,18 @@ from jaxtyping import Float
 from scipy.fft import dct
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import combine
 from privfl.aggregators.clipping import shortening
+from privfl.aggregators.cut import CutInHull
 from privfl.aggregators.flame import linkage_heights, majority_component
 from privfl.aggregators.model_distances import cosine_distances_of_models
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Rows, require
+from privfl.core import Context, Examples, Rows
 from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class FreqFed(InHull, MemoryRule[None]):
+class FreqFed(CutInHull):
     """FreqFed (Fereidooni, Pegoraro, Rieger, Dmitrienko, Sadeghi 2024): average the updates of the
     majority cluster of models, compared by the low half of their discrete cosine transform.
 
@@ -46,26 +47,11 @@ class FreqFed(InHull, MemoryRule[None]):
     suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "uncut": {"bound": math.inf}}
     symmetries: ClassVar[str] = "P"
-    memory: ClassVar[Memory] = "none"
 
     bound: float | None = None
 
     def __post_init__(self) -> None:
-        if self.bound is not None:
-            require.positive(bound=self.bound)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
-
-    @property
-    def breaks(self) -> str:
-        """Where no length is cut, one aligned far row."""
-        return "lengths are not cut" if self.bound == math.inf else ""
-
-    def max_byzantine(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
+        self.require_bound()
 
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context

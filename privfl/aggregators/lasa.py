@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.aggregators.base import MemoryRule, combine, majority
+from privfl.aggregators.base import Memoryless, combine, majority
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Needs, Oracle, Rows, require
+from privfl.core import Context, Examples, Needs, Oracle, Rows, require
 from privfl.core.geometry import squared_norms
 
 
 @dataclass(frozen=True, slots=True)
-class LASA(MemoryRule[None]):
+class LASA(Memoryless):
     """LASA, layer-adaptive sparsified aggregation (Xu, Zhang, Hu 2025, Algorithm 1): in each layer
     average the rows whose length and signs there are ordinary.
 
@@ -47,7 +47,6 @@ class LASA(MemoryRule[None]):
     examples: ClassVar[Examples] = {"": {}, "dense": {"sparsity": 0.0}}
     symmetries: ClassVar[str] = "PS"
     needs: ClassVar[Needs] = {"layers": Oracle.LAYER_SIZES}
-    memory: ClassVar[Memory] = "none"
 
     layers: Sequence[int]
     sparsity: float = 0.3
@@ -57,10 +56,6 @@ class LASA(MemoryRule[None]):
     def __post_init__(self) -> None:
         require.within(0, 1, sparsity=self.sparsity)
         require.positive(norm=self.norm, sign=self.sign)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half."""

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, majority, products
+from privfl.aggregators.base import InHull, Memoryless, majority, products
 from privfl.aggregators.geometric_median import GeometricMedian
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Rows, TooManyByzantine, require
+from privfl.core import Context, Examples, Rows, TooManyByzantine, require
 
 
 def random_groups(n: int, groups: int, rng: torch.Generator) -> list[Tensor]:
@@ -28,7 +28,7 @@ def group_means(values: Tensor, groups: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class MedianOfMeans(InHull, MemoryRule[None]):
+class MedianOfMeans(InHull, Memoryless):
     """Split the rows into ``groups`` random groups, average each, take the means' geometric median
     (Chen et al. 2017, Algorithm 2).
 
@@ -44,16 +44,11 @@ class MedianOfMeans(InHull, MemoryRule[None]):
 
     examples: ClassVar[Examples] = {"": {"groups": 7}}
     symmetries: ClassVar[str] = "TSR"
-    memory: ClassVar[Memory] = "none"
 
     groups: int = 3
 
     def __post_init__(self) -> None:
         require.at_least(1, groups=self.groups)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """Fewer than half of the groups.

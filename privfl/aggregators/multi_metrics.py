@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority, mask
+from privfl.aggregators.base import combine, mask
 from privfl.aggregators.clipping import shortening
+from privfl.aggregators.cut import CutInHull
 from privfl.aggregators.model_distances import cosine_distances_of_models, norms_of_models
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Rows, require
+from privfl.core import Context, Examples, Rows, require
 from privfl.core.geometry import BLOCK, squared_norms
 
 _SINGULAR = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class MultiMetrics(InHull, MemoryRule[None]):
+class MultiMetrics(CutInHull):
     """Multi-metrics (Huang, Li, Chen, Shi, Xu 2023): average the floor(p n) models of least
     Mahalanobis length of three summed distances to all others.
 
@@ -44,7 +45,6 @@ class MultiMetrics(InHull, MemoryRule[None]):
     suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "half": {"p": 0.5}}
     symmetries: ClassVar[str] = "P"
-    memory: ClassVar[Memory] = "none"
 
     p: float = 0.3
     bound: float | None = None
@@ -52,21 +52,7 @@ class MultiMetrics(InHull, MemoryRule[None]):
     def __post_init__(self) -> None:
         require.positive(p=self.p)
         require.within(0, 1, p=self.p)
-        if self.bound is not None:
-            require.positive(bound=self.bound)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
-
-    @property
-    def breaks(self) -> str:
-        """Where no length is cut, far rows that lie together."""
-        return "lengths are not cut" if self.bound == math.inf else ""
-
-    def max_byzantine(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
+        self.require_bound()
 
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context

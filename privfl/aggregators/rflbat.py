@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, combine, majority
+from privfl.aggregators.base import combine
 from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
+from privfl.aggregators.cut import CutInHull
 from privfl.aggregators.gap import clusters_by_gap, k_means
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
-from privfl.core import Context, Examples, Memory, Rows, require
+from privfl.core import Context, Examples, Rows, require
 from privfl.core.geometry import centred_gram, gram
 
 _OUTLIER, _ODD = 3.0, 2.0
@@ -24,7 +25,7 @@ _OUTLIER, _ODD = 3.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class RFLBAT(InHull, MemoryRule[None]):
+class RFLBAT(CutInHull):
     """RFLBAT (Wang, Xu, Zhai, Zhu, Yi, Ren 2022): backdoored updates are more alike than honest
     ones.
 
@@ -51,7 +52,6 @@ class RFLBAT(InHull, MemoryRule[None]):
     suspects: ClassVar[bool] = True
     examples: ClassVar[Examples] = {"": {}, "few": {"most": 3, "references": 20}}
     symmetries: ClassVar[str] = "PSR"
-    memory: ClassVar[Memory] = "none"
 
     far: float = 10.0
     near: float = 4.0
@@ -62,21 +62,7 @@ class RFLBAT(InHull, MemoryRule[None]):
     def __post_init__(self) -> None:
         require.at_least(1, far=self.far, near=self.near, most=self.most)
         require.at_least(2, references=self.references)
-        if self.bound is not None:
-            require.positive(bound=self.bound)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
-
-    @property
-    def breaks(self) -> str:
-        """Where no length is cut, far rows that lie together."""
-        return "lengths are not cut" if self.bound == math.inf else ""
-
-    def max_byzantine(self, n: int) -> int:
-        """Fewer than half."""
-        return majority(n)
+        self.require_bound()
 
     def _decide(
         self, rows: Rows, lost: int, state: None, context: Context

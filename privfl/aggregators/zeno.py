@@ -10,12 +10,11 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from privfl.aggregators.base import InHull, MemoryRule, mask, mean_of
+from privfl.aggregators.base import InHull, Memoryless, mask, mean_of
 from privfl.aggregators.verdict import Verdict
 from privfl.core import (
     Context,
     Examples,
-    Memory,
     Needs,
     Oracle,
     Rows,
@@ -29,7 +28,7 @@ ValidationLoss: TypeAlias = Callable[[Vector, Context], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Zeno(InHull, MemoryRule[None]):
+class Zeno(InHull, Memoryless):
     """Zeno (Xie, Koyejo, Gupta 2019): average the n - f rows that lower a validation loss most,
     less a charge for length.
 
@@ -49,7 +48,6 @@ class Zeno(InHull, MemoryRule[None]):
     examples: ClassVar[Examples] = {"": {"f": 3, "rho": 0.01}}
     symmetries: ClassVar[str] = "P"
     needs: ClassVar[Needs] = {"loss": Oracle.LOSS}
-    memory: ClassVar[Memory] = "none"
 
     loss: ValidationLoss
     f: int = 1
@@ -59,10 +57,6 @@ class Zeno(InHull, MemoryRule[None]):
     def __post_init__(self) -> None:
         require.at_least(0, f=self.f, rho=self.rho)
         require.positive(gamma=self.gamma)
-
-    def init(self) -> None:
-        """Nothing is remembered."""
-        return
 
     def max_byzantine(self, n: int) -> int:
         """f, where n > f."""

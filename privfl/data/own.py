@@ -4,6 +4,7 @@ that says which client a row belongs to.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from privfl.data.spool import Spool
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTable:
+class OwnTable(ABC):
     """What `Csv`, `Parquet` and `Npz` have in common.
 
     ``target`` is the column of labels, ``client_column`` the one whose values are the clients (the
@@ -59,9 +60,9 @@ class OwnTable:
         if len(set(listed)) != len(listed):
             raise ConfigError(f"classes are different labels, and are {list(self.classes or ())}.")
 
+    @abstractmethod
     def source(self, path: Path) -> Source:
         """The table in a file."""
-        raise NotImplementedError
 
     def __call__(self, folder: Path | None = None) -> Split:
         """Read it; ``folder`` is not looked at.

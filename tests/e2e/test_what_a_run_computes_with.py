@@ -104,4 +104,5 @@ def test_a_setting_of_ones_own_model_is_part_of_the_run(begun, monkeypatch):
 
 
 def test_the_same_code_read_again_is_the_same_run(begun, monkeypatch):
-    made(begun, monkeypatch, f"# said\n{RULE}").run(begun / "run", resume=True)
+    again = made(begun, monkeypatch, f"# said\n{RULE}").run(begun / "run", resume=True)
+    assert len(again.history) == 1

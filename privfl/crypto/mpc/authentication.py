@@ -19,6 +19,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +59,20 @@ class Ending:
         """
         if self.why is not None:
             raise StageAbort("enter", f"this session ended when a proof failed ({self.why})")
+
+    @contextmanager
+    def stands(self) -> Iterator[None]:
+        """A step of the party, with which the session ends where a proof fails in it.
+
+        Raises:
+            StageAbort: the session has ended, or ends now.
+        """
+        self.check()
+        try:
+            yield
+        except FailedMac as failed:
+            self.why = str(failed)
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc.authentication import Ending, FailedMac
+from privfl.crypto.mpc.authentication import Ending
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.between_servers import (
@@ -76,12 +76,8 @@ class FixedSecondServer(KeepsSecrets):
         Raises:
             StageAbort: somebody's message is none, or a proof failed, now or before.
         """
-        self.ending.check()
-        try:
+        with self.ending.stands():
             return self._step(mail)
-        except FailedMac as failed:
-            self.ending.why = str(failed)
-            raise
 
     def _step(self, mail: Mail) -> Mail:
         heard = {who: body for who, body in mail.items() if client_of(who) is not None}

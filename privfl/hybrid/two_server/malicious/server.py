@@ -10,7 +10,7 @@ import numpy.typing as npt
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
-from privfl.crypto.mpc.authentication import Ending, FailedMac
+from privfl.crypto.mpc.authentication import Ending
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
 from privfl.hybrid.two_server.between_servers import (
@@ -92,12 +92,8 @@ class FixedFirstServer(KeepsSecrets):
         Raises:
             StageAbort: somebody's message is none, or a proof failed, now or before.
         """
-        self.ending.check()
-        try:
+        with self.ending.stands():
             return self._step(mail)
-        except FailedMac as failed:
-            self.ending.why = str(failed)
-            raise
 
     def _step(self, mail: Mail) -> Mail:
         for who, body in mail.items():
