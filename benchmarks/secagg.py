@@ -19,7 +19,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks import flower_env
-from benchmarks.harness import Row, cost, gain, interleaved, main, say
+from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl.core import (
     NO_FAULTS,
     Bounded,
