@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +22,7 @@ from privfl.report import read_records
 from privfl.report.plots import png_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
+_HASH = re.compile("sha256:[0-9a-f]+")
 _COLOURS = ("#2f6fb3", "#c2571a", "#3d9361", "#8a4fa3", "#b59a1f", "#555555")
 
 
@@ -56,14 +61,34 @@ def compare(
 
 
 def _differences(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Of all that the runs are made of, what is not the same in all."""
-    made = [_made_of(folder) for folder in folders]
-    keys = list(dict.fromkeys(key for one in made for key in one))
-    return [
-        {"part": key} | {str(f): one.get(key, "") for f, one in zip(folders, made, strict=True)}
-        for key in keys
-        if len({one.get(key) for one in made}) > 1 and "._" not in key
-    ]
+    """Of all that the runs are made of, what is not the same in all: of parts of different kinds
+    the kinds, and not each kind's settings. Hashes, from which small data can be guessed, are
+    letters, another one for each content.
+    """
+    made = [_folded(_made_of(folder)) for folder in folders]
+    rows = []
+    for key in dict.fromkeys(key for one in made for key in one):
+        held = [one.get(key) for one in made]
+        parent = key.rpartition(".")[0]
+        follows = None in held and len({one.get(parent) for one in made}) > 1
+        if len(set(held)) > 1 and "._" not in key and not follows:
+            letters: dict[str, str] = {}
+            shown = [_HASH.sub(partial(_letter, letters), value or "") for value in held]
+            rows.append({"part": key} | dict(zip(map(str, folders), shown, strict=True)))
+    return rows
+
+
+def _folded(made: Mapping[str, str]) -> dict[str, str]:
+    """With the clients' samples as one content."""
+    one_by_one = [f"{key} {value}" for key, value in made.items() if key.startswith("clients.")]
+    folded = {key: value for key, value in made.items() if not key.startswith("clients.")}
+    if one_by_one:
+        folded["clients' samples"] = f"sha256:{sha256(''.join(one_by_one).encode()).hexdigest()}"
+    return folded
+
+
+def _letter(known: dict[str, str], found: re.Match[str]) -> str:
+    return f"content {known.setdefault(found[0], ascii_uppercase[len(known) % 26])}"
 
 
 def _made_of(folder: Path) -> Mapping[str, str]:

@@ -92,6 +92,8 @@ def test_runs_are_compared_in_a_table_and_in_what_they_are_made_of(swept, privfl
     assert differ["seed"][str(folder / "000")] == "0"
     assert differ["seed"][str(folder / "001")] == "1"
     assert "rounds" not in differ
+    assert differ["clients' samples"][str(folder / "001")] == "content B"  # by chance dealt anew
+    assert "sha256" not in (tmp_path / "c" / "differences.csv").read_text(), "small data is guessed"
     assert len(list(csv.DictReader((tmp_path / "c" / "compare.csv").read_text().splitlines()))) == 2
     assert (tmp_path / "c" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert privfl("compare", folder / "000").returncode == 2
