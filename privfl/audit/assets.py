@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 from scipy.stats import fisher_exact, norm
 
-from privfl.audit.findings import Finding
+from privfl.audit.findings import LUCK, Finding
 from privfl.audit.score import Figure
 
 Asset: TypeAlias = Literal["samples", "membership", "properties", "labels", "text", "presence"]
@@ -110,7 +110,7 @@ def clears(finding: Finding, looks: int) -> bool:
     gap = finding.rates.get("gap to decoys")
     if gap is not None and gap.value - wider * (gap.value - gap.low) > 0:
         return True
-    return _luck(finding) * looks < 0.025
+    return finding.luck * looks < LUCK or _luck(finding) * looks < 0.025
 
 
 def _luck(finding: Finding) -> float:

@@ -11,6 +11,11 @@ from privfl.audit.lying import LieFinding
 from privfl.audit.score import Figure, Membership, Pictures
 from privfl.audit.threats import ThreatModel
 
+LUCK = 0.005
+"""Under so small a chance of being luck a figure leaks whatever its interval, which is wide where
+there are few clients, and of the area alone.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -26,7 +31,8 @@ class Finding:
     ``rates`` are further figures by name (``tpr_at_.01``, ``tpr_at_.001``, ``recognised``). Figures
     are of ``units`` samples in ``clusters`` clients (or rows, or runs), over which intervals
     resample. ``effort`` says what was tried. ``undone`` says why the attack did not come to an end
-    (its budget, an error): it says nothing about the layer, and no gate is green over it.
+    (its budget, an error): it says nothing about the layer, and no gate is green over it. ``luck``
+    is how likely figures so high are where nothing leaks, by a test beside the interval.
     """
 
     layer: str
@@ -49,6 +55,7 @@ class Finding:
     clusters: int = 0
     effort: str = ""
     undone: str = ""
+    luck: float = 1.0
 
     def row(self) -> dict[str, Any]:
         """One row of a table."""

@@ -5,12 +5,14 @@ and could it have seen it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from privfl.audit.assets import METRICS
-from privfl.audit.record import Row, rows_of
+from privfl.audit.effort import Effort
+from privfl.audit.record import RecordedFigure, Row, rows_of
 from privfl.core import ConfigError, unknown
 
 Light: TypeAlias = Literal["green", "red", "inconclusive"]
@@ -31,7 +33,8 @@ class Limit:
         """Read ``asset.metric=limit``.
 
         Raises:
-            ConfigError: an unknown asset or figure, or a limit that is no number.
+            ConfigError: an unknown asset or figure, or a limit that is no number, or one that the
+                figure passes always or never.
 
         >>> Limit.parse("membership.tpr_at_.01=.05")
         Limit(asset='membership', metric='tpr_at_.01', most=0.05)
@@ -58,6 +61,12 @@ class Limit:
             most = math.nan
         if not math.isfinite(most):
             raise ConfigError(f"--fail-over {key}: '{number}' is no number.")
+        share = metric not in ("psnr", "read")
+        if (metric != "psnr" and most < 0) or (share and most >= 1):
+            raise ConfigError(
+                f"--fail-over {key}: no figure is ever on the other side of {number}, so the gate"
+                f" would say nothing; give {'a share from 0 to below 1' if share else 'a count'}."
+            )
         return cls(asset, metric, most)
 
     def __str__(self) -> str:
@@ -88,7 +97,8 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
 
     Red: the lower end of some finding's interval is over the limit. Green: of every adversary under
     every layer the figure was measured, no attack on the asset broke off, and the upper end of
-    every interval is at the limit or under it. Everything else is inconclusive: the audit could not
+    every interval is at the limit or under it. Whoever had a view for any asset counts, and so does
+    every layer. Everything else is inconclusive: the audit could not
     have told the limit from more. An attack that is proved not to apply asks for nothing, but
     whoever has a view must have been measured by another one. ``liars.read`` counts the lies after
     which a client's update was read.
@@ -110,14 +120,22 @@ def over(held: Mapping[str, Any], limit: Limit) -> Gate:
         if row.undone:
             return Gate("inconclusive", str(limit), f"{row}: {row.undone}")
     parties = {(row.layer, row.adversary) for row, _ in seen}
-    for row in open_:
-        if (row.layer, row.adversary) not in parties:
+    looking = {(row.layer, row.adversary) for row in rows_of(held) if row.looks}
+    for layer, who in [*((row.layer, row.adversary) for row in open_), *sorted(looking)]:
+        if (layer, who) not in parties:
             return Gate(
                 "inconclusive",
                 str(limit),
-                f"{limit.metric} was not measured of {row.adversary} under {row.layer} (too few"
-                " samples, or no attack had an answer)",
+                f"{limit.metric} was not measured of {who} under {layer} (too few samples, or no"
+                " attack had an answer)",
             )
+    silent = {layer["name"] for layer in held["layers"]} - {row.layer for row in about}
+    if silent:
+        return Gate(
+            "inconclusive",
+            str(limit),
+            f"{limit.asset} was not asked under {', '.join(sorted(silent))}",
+        )
     row, told = max(seen, key=lambda one: _high(one[1].high))
     words = f"{_said(told.value, told.low, told.high)}, {row}"
     if not told.high <= limit.most:
@@ -143,22 +161,62 @@ def against(held: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[Gate, ...]
     """Whether an audit is worse than an older one, a gate for each finding of the older one that
     got worse or cannot be compared, and a green one where nothing did.
 
-    Red: the interval of a figure lies above the older interval. Inconclusive: a finding that was
-    measured has vanished or has no figure any more, an attack broke off, or something leaks now
-    that was not found to, and the intervals overlap.
+    Red: the interval of a figure lies above the older interval, or a lie reads an update that read
+    none. Inconclusive: a finding that was measured has vanished or has no figure any more, an
+    attack broke off, something leaks now that was not found to, and the intervals overlap, or an
+    interval that reaches above the older one is more than twice as wide, so that worse would not
+    have been seen; the older audit tried harder, told more lies, or measured nothing.
     """
-    now = {row.key: row for row in rows_of(held)}
-    before = rows_of(old)
-    gates = [gate for row in before for gate in _compared(row, now.get(row.key))]
-    names = {row.key for row in before}
+    now = _numbered(rows_of(held))
+    before = _numbered(rows_of(old))
+    gates = [gate for key, row in before.items() for gate in _compared(row, now.get(key))]
     gates += [
         Gate("inconclusive", f"new: {row}", "leaks, and the older audit did not ask")
-        for row in now.values()
-        if row.key not in names and row.verdict == "leaks"
+        for key, row in now.items()
+        if key not in before and row.verdict == "leaks"
     ]
+    gates += [*_less(held, old), *_lies_compared(held, old)]
+    if not any(row.figures for row in before.values()):
+        gates.append(Gate("inconclusive", "the older audit", "it measured nothing"))
     return tuple(gates) or (
         Gate("green", "the older audit", f"none of its {len(before)} findings got worse"),
     )
+
+
+def _numbered(rows: Sequence[Row]) -> dict[tuple[tuple[str, ...], int], Row]:
+    """Rows by their keys and, where an attack was played with several settings, by their order."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    numbered: dict[tuple[tuple[str, ...], int], Row] = {}
+    for row in rows:
+        numbered[row.key, seen[row.key]] = row
+        seen[row.key] += 1
+    return numbered
+
+
+def _less(held: Mapping[str, Any], old: Mapping[str, Any]) -> list[Gate]:
+    """Whether the older audit tried harder: what it found, less effort may miss."""
+    order = get_args(Effort)
+    now, before = held["effort"], old["effort"]
+    if now in order and before in order and order.index(now) >= order.index(before):
+        return []
+    return [Gate("inconclusive", "effort", f"{now}, and the older audit had {before}")]
+
+
+def _lies_compared(held: Mapping[str, Any], old: Mapping[str, Any]) -> list[Gate]:
+    """The lies that read an update and read none before, and those that are told no more."""
+    now = {(one["layer"], one["liars"], one["lie"]): one["read"] for one in held["lies"]}
+    before = {(one["layer"], one["liars"], one["lie"]): one["read"] for one in old["lies"]}
+    gates = [
+        Gate("red", f"{liars} under {layer}", f"{lie}: reads an update, and did not before")
+        for (layer, liars, lie), read in now.items()
+        if read and not before.get((layer, liars, lie))
+    ]
+    gone = [key for key in before if key not in now]
+    if gone:
+        layer, liars, lie = gone[0]
+        why = f"{len(gone)} lies of the older audit were not told, as: {lie}"
+        gates.append(Gate("inconclusive", f"{liars} under {layer}", why))
+    return gates
 
 
 def _compared(old: Row, new: Row | None) -> list[Gate]:
@@ -176,18 +234,24 @@ def _compared(old: Row, new: Row | None) -> list[Gate]:
         told = new.figures.get(name)
         if told is None:
             gates.append(Gate("inconclusive", asked, "it was measured, and has no figure now"))
-        elif told.low > was.high:
-            gates.append(
-                Gate(
-                    "red",
-                    asked,
-                    f"{_said(told.value, told.low, told.high)} after"
-                    f" {_said(was.value, was.low, was.high)}",
-                )
-            )
+            continue
+        words = (
+            f"{_said(told.value, told.low, told.high)} after {_said(was.value, was.low, was.high)}"
+        )
+        if told.low > was.high:
+            gates.append(Gate("red", asked, words))
+        elif not _would_show(was, told):
+            gates.append(Gate("inconclusive", asked, f"too wide to be held beside: {words}"))
     if not gates and new.verdict == "leaks" and old.verdict != "leaks":
         gates.append(Gate("inconclusive", str(old), "leaks now, and the intervals overlap"))
     return gates
+
+
+def _would_show(was: RecordedFigure, told: RecordedFigure) -> bool:
+    """Whether an interval that overlaps the older one says that nothing got worse: it reaches no
+    higher, or it is not much wider. No interval says nothing.
+    """
+    return told.high <= was.high or told.high - told.low <= 2 * (was.high - was.low)
 
 
 def _high(value: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.stats import hypergeom, norm
 from torch import Tensor
 
 from privfl.audit.intervals import (
@@ -25,13 +26,17 @@ from privfl.audit.intervals import (
 )
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+EVEN = 0.05
+"""How unlike the shares of members of clusters may be for a test over all samples together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
     """How well scores tell members: AUC, balanced accuracy at the best threshold, true positives at
     1 % and 0.1 % false ones (NaN under 100 and 1,000 non-members: nothing smaller can be seen), the
-    ROC; over how many samples (``units``) of how many clusters.
+    ROC; over how many samples (``units``) of how many clusters. ``luck`` is how likely the best of
+    area and rates would be if members of each cluster were drawn at random after the scores were
+    fixed (`luck`).
     """
 
     auc: Figure
@@ -42,6 +47,7 @@ class Membership:
     true_positives: Float[Tensor, " t"]
     units: int = 0
     clusters: int = 0
+    luck: float = 1.0
 
 
 def membership(
@@ -94,6 +100,7 @@ def membership(
         true_positives=torch.from_numpy(np.append(0.0, tpr)).float(),
         units=len(scores),
         clusters=k,
+        luck=_luck(scores, members, clusters),
     )
 
 
@@ -163,10 +170,60 @@ def _clustered_auc(
     each = np.array([_auc(inside[ins == c], outside[outs == c]) for c in at])
     found = clustered_mean(each, (m * n / (m + n + 1))[at], seed=seed, draws=draws)
     alone = auc_figure(found.value, float(m[at].sum()), float(n[at].sum()))
+    if len(at) == 1:  # of one cluster, samples are all that there is to draw from
+        return alone
     low, high = found.low, found.high
     if high - low < (alone.high - alone.low) / 2:  # clusters that agree, as all do at an AUC of 1
         low, high = min(low, alone.low), max(high, alone.high)
     return Figure(found.value, max(0.0, low), min(1.0, high))
+
+
+def _luck(
+    scores: Float[Tensor, " n"], members: Bool[Tensor, " n"], clusters: Int[Tensor, " n"] | None
+) -> float:
+    """How likely area and rates, the best of them, would be so high, if who is a member had been
+    drawn at random within each cluster: then nothing hangs on how scores of one cluster hang
+    together, nor on how many clusters there are.
+
+    Of the area it is van Elteren's test (1960), of a rate the hypergeometric one: of so many
+    samples above the threshold at most so few are others (where clusters have unlike shares of
+    members, in the whole only). Bonferroni's correction is for these three.
+    """
+    at = torch.zeros(len(scores), dtype=torch.int64)
+    if clusters is not None:
+        at = torch.unique(clusters, return_inverse=True)[1]
+    order, who, home = (part.numpy() for part in (scores.double(), members, at))
+    above = variance = 0.0
+    for number in range(int(home.max()) + 1):
+        here = home == number
+        inside, outside = order[here & who], order[here & ~who]
+        m, n = len(inside), len(outside)
+        if m and n:
+            above += (_auc(inside, outside) - 0.5) * m * n / (m + n + 1)
+            variance += m * n / (12 * (m + n + 1))
+    found = [float(norm.sf(above / variance**0.5))] if variance else []
+    inside, outside = order[who], order[~who]
+    shares = np.bincount(home, weights=who) / np.bincount(home)
+    even = clusters is None or float(shares.max() - shares.min()) < EVEN
+    for rate in (0.01, 0.001):
+        if even and len(outside) * rate >= 1:
+            among = int(rate * len(outside))
+            hits = int((inside > np.sort(outside)[::-1][among]).sum())
+            found.append(float(hypergeom.cdf(among, len(scores), len(outside), hits + among)))
+    return min([1.0, *(3 * chance for chance in found)])
+
+
+def _redrawn(rate: float, inside: Floats, outside: Floats) -> tuple[float, float]:
+    """The ends of a rate's interval where the threshold is not known either: so many of the others
+    are above the true one as a binomial law says.
+    """
+    rng = np.random.default_rng(0)
+    ordered = np.sort(outside)[::-1]
+    above = np.minimum(rng.binomial(len(outside), rate, size=4000), len(outside) - 1)
+    beaten = np.searchsorted(np.sort(-inside), -ordered, side="left") / len(inside)
+    rates = rng.binomial(len(inside), beaten[above]) / len(inside)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _at(
@@ -183,7 +240,8 @@ def _at(
     threshold = np.sort(outside)[::-1][int(rate * len(outside))]
     alone = proportion(int((inside > threshold).sum()), len(inside))
     if drawn is None:
-        return alone
+        low, high = _redrawn(rate, inside, outside)
+        return Figure(alone.value, min(low, alone.low), max(high, alone.high))
     times, ins, outs = drawn
     order = np.argsort(-outside, kind="stable")
     behind = np.cumsum(times[:, outs[order]], axis=1)

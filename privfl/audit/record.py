@@ -103,7 +103,7 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
                 one["attack"],
                 one["verdict"],
                 {
-                    name: RecordedFigure(told["value"], _end(told["low"]), _end(told["high"]))
+                    name: RecordedFigure(*(_end(told[end]) for end in ("value", "low", "high")))
                     for name, told in one["figures"].items()
                 },
                 one["undone"],
@@ -111,7 +111,7 @@ def rows_of(held: Mapping[str, Any]) -> tuple[Row, ...]:
             )
             for one in held["findings"]
         )
-    except (KeyError, TypeError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise ConfigError(
             f"this is no record in the schema {SCHEMA}: its findings lack {fault}."
         ) from None
@@ -121,7 +121,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """A record that an audit wrote.
 
     Raises:
-        ConfigError: no such file, no JSON, or another schema.
+        ConfigError: no such file, no JSON, another schema, or one that lacks what it promises.
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -135,11 +135,15 @@ def read_record(path: Path) -> dict[str, Any]:
             f"'{path}' has the schema '{schema}', and '{SCHEMA}' is read: audit again with this"
             " version."
         )
+    rows_of(held)
+    for key in ("layers", "lies", "effort"):
+        if key not in held:
+            raise ConfigError(f"'{path}' is no record in the schema {SCHEMA}: it lacks '{key}'.")
     return dict(held)
 
 
 def _end(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def _finding(report: AuditReport, one: Finding) -> dict[str, Any]:

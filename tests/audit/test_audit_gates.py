@@ -110,6 +110,16 @@ def test_a_gate_is_green_only_where_the_audit_would_have_seen_the_limit(findings
         ),
         ([finding((0, 0, 0), **BROKE)], [finding((0.02, 0.01, 0.03))], "red"),
         ([], [finding((0.02, 0.01, 0.03))], "inconclusive"),
+        ([], [], "inconclusive"),
+        ([finding((0.02, 0.01, 0.03))], [finding((0.2, 0.02, 0.4))], "inconclusive"),
+        ([finding((0.02, 0.01, 0.03))], [finding((0.02, NAN, NAN))], "inconclusive"),
+        ([finding((0.02, NAN, NAN))], [finding((0.9, 0.8, 0.95))], "inconclusive"),
+        ([finding((0.2, 0.1, 0.3))], [finding((0.05, 0.0, 0.25))], "green"),
+        (
+            [finding((0.02, 0.01, 0.03)), finding((0.02, 0.01, 0.03))],
+            [finding((0.6, 0.5, 0.7)), finding((0.02, 0.01, 0.03))],
+            "red",
+        ),
     ],
     ids=[
         "the same",
@@ -120,6 +130,12 @@ def test_a_gate_is_green_only_where_the_audit_would_have_seen_the_limit(findings
         "leaks now",
         "leaks where nothing was measured",
         "leaks where nobody asked",
+        "an older audit that measured nothing",
+        "an interval that would have hidden worse",
+        "no interval",
+        "no interval before",
+        "wider, and no higher",
+        "one attack with two settings",
     ],
 )
 def test_an_audit_is_held_against_an_older_one(before, after, light):
@@ -139,6 +155,11 @@ def test_lights_together_are_red_before_inconclusive_and_each_has_its_exit_code(
         ("memberships.auc=.6", "did you mean 'membership'"),
         ("samples.auc=.6", "unknown figure 'auc'.*psnr, recognised"),
         ("samples.psnr=much", "'much' is no number"),
+        ("samples.psnr=nan", "'nan' is no number"),
+        ("membership.tpr_at_.01=5", "from 0 to below 1"),
+        ("membership.auc=1", "from 0 to below 1"),
+        ("membership.auc=-.1", "from 0 to below 1"),
+        ("liars.read=-1", "a count"),
     ],
 )
 def test_a_gate_that_asks_for_nothing_known_is_refused(text, words):
@@ -227,3 +248,42 @@ def test_liars_that_read_an_update_have_a_gate(lies, light):
     layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
     told = json.loads(json.dumps(record(AuditReport((), layers, lies=lies))))
     assert over(told, Limit.parse("liars.read=0")).light == light
+
+
+def test_lies_are_held_against_those_of_an_older_audit():
+    layers = {"l": {"accuracy": 0.9, "the server reads": "rows", "fidelity": "real", "claims": ()}}
+    none, reads, silent = (
+        json.loads(
+            json.dumps(record(AuditReport((finding((0.02, 0.01, 0.03)),), layers, lies=lies)))
+        )
+        for lies in ((lie(),), (lie((3,)),), ())
+    )
+    assert light_of(against(none, none)) == light_of(against(reads, reads)) == "green"
+    assert light_of(against(reads, none)) == "red"
+    assert light_of(against(silent, none)) == "inconclusive"
+
+
+def test_an_audit_with_less_effort_is_not_held_against_one_with_more():
+    told = held(finding((0.02, 0.01, 0.03)))
+    assert light_of(against({**told, "effort": "low"}, told)) == "inconclusive"
+    assert light_of(against(told, {**told, "effort": "low"})) == "green"
+
+
+def test_a_gate_is_not_green_over_a_layer_or_an_adversary_of_whom_the_asset_was_not_asked():
+    low = finding((0.01, 0.0, 0.03))
+    assert over(held(low), LIMIT).light == "green"
+    other = held(low)
+    other["layers"].append({**other["layers"][0], "name": "m"})
+    assert over(other, LIMIT).light == "inconclusive"
+    seen = Finding("l", "dealer", "property", "P", "AUC", value=Figure(0.5, 0.4, 0.6))
+    gate = over(held(low, seen), LIMIT)
+    assert (gate.light, "dealer" in gate.why) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize("value", ["much", [], {}])
+def test_a_record_whose_figures_are_no_numbers_is_refused_when_it_is_read(tmp_path, value):
+    told = held(finding((0.02, 0.01, 0.03)))
+    told["findings"][0]["figures"]["auc"]["high"] = value
+    (tmp_path / "old.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="no record in the schema"):
+        read_record(tmp_path / "old.json")

@@ -94,6 +94,7 @@ def scored(
         rates=rates,
         units=told.units,
         clusters=told.clusters,
+        luck=told.luck,
         more=more,
     )
     notes.findings.append(judged(found))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Targeted
 from privfl.audit import score
-from privfl.audit.findings import Finding
+from privfl.audit.findings import LUCK, Finding
 from privfl.audit.games.guarded import Undone, guarded
 from privfl.core import Rows, View
 
@@ -96,11 +96,14 @@ def attacked(
 
 
 def judged(finding: Finding) -> Finding:
-    """The finding with its verdict: "leaks" where its interval lies above the baseline."""
+    """The finding with its verdict: "leaks" where its interval lies above the baseline, or where it
+    could hardly be so high by luck (`LUCK`).
+    """
     value, blind = finding.value, finding.baseline
     if finding.verdict or value is None or blind is None:
         return finding
-    return replace(finding, verdict="leaks" if value.low > blind.value else "not found")
+    clear = value.low > blind.value or finding.luck < LUCK
+    return replace(finding, verdict="leaks" if clear else "not found")
 
 
 def _run(attack: Inference, views: list[View], knows: Knowledge, rows: int) -> Result:
