@@ -501,6 +501,8 @@ def test_a_batch_lies_as_it_was_asked_for_with_the_same_values():
     assert torch.equal(labels, same)
     assert laid_out.stride() == (20, 1, 5, 1)
     assert torch.equal(Samples(y[:, None], y, channels_last=True).batch(at)[0], y[at][:, None])
+    learned = Samples(x.clone().requires_grad_(), y, channels_last=True)
+    assert torch.equal(learned.batch(at)[0], x[at])
 
 
 def test_a_layout_that_was_asked_for_is_written_down_and_misspelt_ones_are_refused(cohort):
