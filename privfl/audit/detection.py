@@ -51,14 +51,14 @@ class Confusion:
 
     @property
     def precision(self) -> Figure | None:
-        """Of the dropped rows, how many were liars'; None where none was dropped, or nobody lied:
-        then it says nothing about the defence.
+        """Of the dropped rows, how many were liars'; None where none was dropped, or no liar's row
+        was there: then it says nothing about the defence.
         """
         return wilson(self.tp, self.tp + self.fp) if self.tp + self.fn else None
 
     @property
     def among_kept(self) -> Figure | None:
-        """Of the rows that were kept, how many were liars'; None where nobody lied."""
+        """Of the rows that were kept, how many were liars'; None where no liar's row was there."""
         return wilson(self.fn, self.fn + self.tn) if self.tp + self.fn else None
 
 
@@ -84,12 +84,13 @@ def wilson(hits: int, of: int, confidence: float = 0.95) -> Figure | None:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """One judgement beside the truth of its round: ``lied`` [n] says of each row whether a liar is
-    in it.
+    in it, ``attacked`` whether anybody lied in the round: also one whose row did not get as far.
     """
 
     round: int
     judgement: Judgement
     lied: tuple[bool, ...]
+    attacked: bool
 
     @property
     def counts(self) -> Confusion:
@@ -211,7 +212,9 @@ def detections(records: Sequence[RoundRecord]) -> list[Detection]:
         liars = set(record.liars)
         for one in record.judgements:
             lied = tuple(not liars.isdisjoint(clients) for clients in one.ids)
-            by_seat.setdefault((one.seat, one.part), []).append(Judged(record.round, one, lied))
+            by_seat.setdefault((one.seat, one.part), []).append(
+                Judged(record.round, one, lied, bool(liars))
+            )
     return [_over_rounds(seat, part, rounds) for (seat, part), rounds in by_seat.items()]
 
 
@@ -258,8 +261,8 @@ def roc(detection: Detection) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
 
 
 def _over_rounds(seat: str, part: str, rounds: Sequence[Judged]) -> Detection:
-    attacked = [one for one in rounds if any(one.lied)]
-    quiet = [one for one in rounds if not any(one.lied)]
+    attacked = [one for one in rounds if one.attacked]
+    quiet = [one for one in rounds if not one.attacked]
     first = rounds[0].judgement
     return Detection(
         seat,

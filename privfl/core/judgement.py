@@ -17,7 +17,8 @@ class Judgement:
     """What one seat made of each of the n rows that it saw in a round. It is whole, and knows
     nothing of who lied.
 
-    ``seat`` is the class of the defence, ``part`` the vector of the round that it judged. ``ids``
+    ``seat`` is the class of the defence, numbered from the second of its class in a run on
+    (``"FLANDERS 2"``), ``part`` the vector of the round that it judged. ``ids``
     [n] are the clients of each row: one, or all of a group where rows are means of groups. ``kept``
     [n] is False where a row was dropped; ``scale`` [n] what it was multiplied by; ``suspicion`` [n]
     how bad it looked, higher is worse (infinite for rows that are not finite); ``scores`` the

@@ -146,24 +146,31 @@ class Update:
 
 
 def norm(vector: Float[Tensor, " d"]) -> float:
-    """L2 norm, within 5e-7 of the exact one, and not finite exactly where an entry is not.
+    """L2 norm, within 5e-7 of the exact one, and not finite exactly where an entry is not (or where
+    no float64 holds the norm).
 
-    Short vectors in float64. Of long ones, runs of a few numbers in the vector's own precision, for
-    which it is enough, summed in float64; those whose squares would overflow or vanish are looked
-    at again in float64.
+    Short vectors and those in half precision in float64. Of long ones, runs of a few numbers in the
+    vector's own precision, for which it is enough, summed in float64; those whose squares would
+    overflow or vanish are looked at again in float64, and where that is not enough in units of the
+    largest entry.
 
     >>> norm(torch.tensor([3.0, 4.0]))
     5.0
     """
-    if len(vector) <= _SHORT:
-        return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-    whole = len(vector) - len(vector) % _RUN
-    runs = torch.linalg.vector_norm(vector[:whole].reshape(-1, _RUN), dim=1).double()
-    rest = torch.linalg.vector_norm(vector[whole:]).double()
-    total = float(torch.dot(runs, runs) + rest.square())
-    if not 1e-30 < total < 1e37:
-        return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-    return math.sqrt(total)
+    if len(vector) > _SHORT and vector.dtype in (torch.float32, torch.float64):
+        whole = len(vector) - len(vector) % _RUN
+        runs = torch.linalg.vector_norm(vector[:whole].reshape(-1, _RUN), dim=1).double()
+        rest = torch.linalg.vector_norm(vector[whole:]).double()
+        total = float(torch.dot(runs, runs) + rest.square())
+        if 1e-30 < total < 1e37:
+            return math.sqrt(total)
+    length = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+    if vector.dtype != torch.float64 or 1e-140 < length < 1e150:
+        return length
+    most = float(vector.abs().max()) if len(vector) else 0.0
+    if not 0 < most < math.inf:
+        return length
+    return most * float(torch.linalg.vector_norm(vector / most))
 
 
 @dataclass(frozen=True, slots=True)

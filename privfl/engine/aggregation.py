@@ -124,9 +124,10 @@ def _before(
             continue
         if judges_before(defence):
             verdict, done.seats[i] = defence.judge_before(what, done.seats[i], context)
-            _judged(done, defence, verdict, clients)
+            name = _name(scenario, i)
+            _judged(done, defence, verdict, clients, name)
             clients = handed_on(verdict, clients)
-            what = _told(done, defence, verdict, what)
+            what = _told(done, name, verdict, what)
         else:
             what, done.seats[i] = defence.before(what, done.seats[i], context)
             clients = whose(context.plan, replace(opened, what=what, disclosed={}))
@@ -137,19 +138,29 @@ def _decide(
     scenario: Scenario, what: Any, clients: Whose | None, context: Context, done: Aggregate
 ) -> Vector:
     rule, part = scenario.aggregator, context.plan.part
+    name = _name(scenario, len(scenario.defences))
     if rule.remembers:
         if judges_with_memory(rule):
             verdict, done.rules[part] = rule.judge_step(what, done.rules[part], context)
-            _judged(done, rule, verdict, clients, part)
-            return _told(done, rule, verdict, what, part)
+            _judged(done, rule, verdict, clients, name, part)
+            return _told(done, name, verdict, what, part)
         vector, done.rules[part] = rule.step(what, done.rules[part], context)
         return vector
     if judges(rule):
         verdict = rule.judge(what)
-        _judged(done, rule, verdict, clients, part)
-        return _told(done, rule, verdict, what, part)
+        _judged(done, rule, verdict, clients, name, part)
+        return _told(done, name, verdict, what, part)
     plain: Vector = rule(what)
     return plain
+
+
+def _name(scenario: Scenario, seat: int) -> str:
+    """The class of a seat, by its place among the defences and the rule, which is last; numbered
+    from the second of its class on, so that no two seats are taken for one.
+    """
+    names = [type(one).__name__ for one in (*scenario.defences, scenario.aggregator)]
+    place = names[: seat + 1].count(names[seat])
+    return names[seat] if place == 1 else f"{names[seat]} {place}"
 
 
 def _judged(
@@ -157,18 +168,20 @@ def _judged(
     seat: Accuses,
     verdict: Verdict[Any],
     clients: Whose | None,
+    name: str,
     part: str = "delta",
 ) -> None:
-    one = judged(seat, verdict, clients, part)
+    one = judged(seat, verdict, clients, part, name)
     done.judgements += [] if one is None else [one]
 
 
 def _told(
-    done: Aggregate, who: object, verdict: Verdict[T], rows: Rows | None, part: str = "delta"
+    done: Aggregate, name: str, verdict: Verdict[T], rows: Rows | None, part: str = "delta"
 ) -> T:
     if verdict.fired:
-        name = type(who).__name__ if part == "delta" else f"{type(who).__name__} ({part})"
-        done.fired[name] = verdict.words(None if rows is None else rows.ids)
+        done.fired[name if part == "delta" else f"{name} ({part})"] = verdict.words(
+            None if rows is None else rows.ids
+        )
     return verdict.out
 
 
@@ -180,7 +193,7 @@ def _after(scenario: Scenario, context: Context, done: Aggregate) -> None:
             continue
         if judges_after(defence):
             verdict, done.seats[i] = defence.judge_after(change, done.seats[i], context)
-            vector = _told(done, defence, verdict, None)
+            vector = _told(done, _name(scenario, i), verdict, None)
         else:
             vector, done.seats[i] = defence.after(change, done.seats[i], context)
         change = post_processed(change, vector)

@@ -53,23 +53,26 @@ def handed_on(verdict: Verdict[Rows], before: Whose | None) -> Whose | None:
 
 
 def judged(
-    seat: Accuses, verdict: Verdict[Any], clients: Whose | None, part: str
+    seat: Accuses, verdict: Verdict[Any], clients: Whose | None, part: str, name: str = ""
 ) -> Judgement | None:
-    """What a seat made of these clients; None where it told of no row, or nobody says whose the
-    rows are.
+    """What a seat made of these clients, under its ``name`` (its class where that is empty); None
+    where it told of no row, or nobody says whose the rows are. A suspicion that is no number is
+    infinite.
     """
     if clients is None or (verdict.kept is None and verdict.suspicion is None):
         return None
-    scores = verdict.scores.items()
+    scores, suspicion = verdict.scores.items(), verdict.suspicion
     return Judgement(
-        seat=type(seat).__name__,
+        seat=name or type(seat).__name__,
         part=part,
         ids=clients,
         accuses=seat.accuses,
         told_f=seat.told_f,
         kept=None if verdict.kept is None else tuple(verdict.kept.tolist()),
         scale=_numbers(verdict.scale),
-        suspicion=_numbers(verdict.suspicion),
+        suspicion=None
+        if suspicion is None
+        else _numbers(suspicion.nan_to_num(torch.inf, torch.inf, -torch.inf)),
         scores={
             name: tuple(map(float, values.tolist()))
             for name, values in scores
@@ -99,7 +102,7 @@ def disclosed_by(inside: object, opened: Opened[Any], part: str) -> Judgement | 
     verdict = Verdict(
         torch.zeros(0),
         kept=passed if chosen is None else passed & chosen,
-        suspicion=None if good is None else (-good).nan_to_num(nan=torch.inf),
+        suspicion=None if good is None else -good,
         scores=scores,
     )
     if "gram" in told and isinstance(inside, RowRule):

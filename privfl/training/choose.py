@@ -23,7 +23,7 @@ from privfl.training.executor import Executor, Sequential
 from privfl.training.processes import Processes
 from privfl.training.sgd import LocalSGD
 from privfl.training.stacked import Stacked
-from privfl.training.task import IMAGES, Task, Workload
+from privfl.training.task import IMAGES, Failed, Task, Workload
 
 NAMES = ("auto", "sequential", "stacked", "processes")
 CHANNELS_LAST = "channels-last"
@@ -110,7 +110,9 @@ def _measured(
                 workers = Processes(workload, cores, channels_last=last)
                 tasks = [replace(task, method=short.method) for task in sample[: 2 * cores]]
                 name = f"processes/{cores}/{CHANNELS_LAST}" if last else f"processes/{cores}"
-                seconds[name] = _seconds(workers, short, tasks, seed) / len(tasks)
+                took, fail = _seconds(workers, short, tasks, seed)
+                if not fail:
+                    seconds[name] = took / len(tasks)
             except ConfigError as refused:
                 why_not = why_not or str(refused)
         best = min(seconds, key=lambda name: seconds[name])
@@ -134,37 +136,47 @@ def _in_one_process(short: Workload, sample: list[Task], seed: int) -> tuple[dic
     """Seconds a client by name, of the ways that apply; and why clients cannot be stacked, or
     nothing.
     """
+    base = Sequential(short)
     try:
         stacked = Stacked(short)
     except UnsupportedModel as refused:
         few = sample[:2]
-        seconds = {"sequential": _seconds(Sequential(short), short, few, seed) / len(few)}
+        took, fail = _seconds(base, short, few, seed)
+        seconds = {"sequential": took / len(few)}
         if short.data.x.dim() == IMAGES:
-            laid_out = Sequential(short, channels_last=True)
-            took = _seconds(laid_out, short, few, seed) / len(few)
-            if took * WORTH_LAYOUT < seconds["sequential"]:
-                seconds[LAID_OUT] = took
+            laid, fail_so = _seconds(Sequential(short, channels_last=True), short, few, seed)
+            if fail_so <= fail and laid * WORTH_LAYOUT < took:
+                seconds[LAID_OUT] = laid / len(few)
         return seconds, str(refused)
-    ways: dict[str, Executor] = {"sequential": Sequential(short), "stacked": stacked}
-    return {
-        name: _seconds(way, short, sample, seed) / len(sample) for name, way in ways.items()
-    }, ""
+    took, fail = _seconds(base, short, sample, seed)
+    seconds = {"sequential": took / len(sample)}
+    took, fail_so = _seconds(stacked, short, sample, seed)
+    if fail_so <= fail:
+        seconds["stacked"] = took / len(sample)
+        return seconds, ""
+    return seconds, "clients whose training is stacked fail."
 
 
-def _seconds(executor: Executor, workload: Workload, tasks: list[Task], seed: int) -> float:
-    """The faster of two runs over these clients, after one to warm up."""
+def _seconds(
+    executor: Executor, workload: Workload, tasks: list[Task], seed: int
+) -> tuple[float, frozenset[ClientId]]:
+    """The faster of two runs over these clients, after one to warm up; and who of them failed: to
+    fail is fast, and a way in which more of them fail than in another must not win by it.
+    """
     d = workload.model.d
     broadcast = Broadcast(
         0, workload.model.read(), workload.method.broadcast(workload.method.init(d))
     )
     out = torch.empty(len(tasks), d, device=workload.model.flat.device)
     taken: list[float] = []
+    fail = set[ClientId]()
     for _ in range(3):
         workload.model.write(broadcast.parameters)
         began = time.perf_counter()
-        executor.train(broadcast, tasks, out, Seeds(seed))
+        done = executor.train(broadcast, tasks, out, Seeds(seed))
         taken.append(time.perf_counter() - began)
-    return min(taken[1:])
+        fail |= {one.client for one in done if isinstance(one, Failed)}
+    return min(taken[1:]), frozenset(fail)
 
 
 def _steps(method: LocalSGD, clients: Mapping[ClientId, Tensor]) -> int:

@@ -61,7 +61,8 @@ class Samples:
         at = at.to(self.x.device)
         if not (self.channels_last and self.x.dim() == IMAGES):
             return self.x.index_select(0, at), self.y.index_select(0, at)
-        (_, c, h, w), like = self.x.shape, self.x  # by strides: one channel has both memory formats
+        (_, c, h, w), like = self.x.shape, self.x.detach()  # a batch written into has no gradient
+        # Strides are said in full: a tensor of one channel has both memory formats.
         laid = torch.empty_strided(
             (len(at), c, h, w), (c * h * w, 1, w * c, c), dtype=like.dtype, device=like.device
         )

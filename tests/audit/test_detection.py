@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from privfl import Federation
-from privfl.aggregators import CosineFilter, Krum
+from privfl.aggregators import CosineFilter, Krum, Verdict
 from privfl.audit.detection import Confusion, clients_of, detections, roc, wilson
 from privfl.core import Judgement, Rows
 from privfl.engine import RoundRecord
@@ -161,6 +161,40 @@ def test_a_seat_before_the_rule_and_the_rule_after_it_are_judged_each_on_the_row
         kept = tuple(ids for ids, stays in zip(before.ids, before.kept, strict=True) if stays)
         assert rule.ids == kept
     assert of(run.history, "AnomalyScore").tpr.value == 1.0
+
+
+def test_two_seats_of_one_class_are_two_and_no_client_is_seen_more_often_than_there_are_rounds():
+    follow = [{"name": "flanders", "f": 1, "forecast": how} for how in ("last", "global")]
+    run = played(defences=follow, attacks=[FLIP])
+    found = {one.seat: one for one in detections(run.history)}
+    assert list(found) == ["FLANDERS", "FLANDERS 2"]
+    for one, rows in zip(found.values(), (10, 9), strict=True):
+        assert [len(judged.lied) for judged in one.rounds] == [rows] * 3
+        assert max(client.seen for client in clients_of(one)) == 3
+    assert found["FLANDERS"].tpr.value == 0.5
+    assert found["FLANDERS 2"].tpr.value == 1.0
+    assert {"FLANDERS", "FLANDERS 2"} <= set(run.history[0].fired)
+
+
+def test_a_round_whose_liars_were_dropped_before_a_seat_is_no_honest_round_of_that_seat():
+    run = played(
+        defences=[{"name": "anomaly_score", "k": 1.2}],
+        aggregator="cosine_filter",
+        attacks=[{**FLIP, "scale": 500.0}],
+    )
+    assert of(run.history, "AnomalyScore").tpr.value == 1.0
+    behind = of(run.history, "CosineFilter")
+    assert behind.null_fpr is None
+    assert behind.counts.fp + behind.counts.tn == sum(len(one.lied) for one in behind.rounds)
+    assert (behind.tpr, behind.precision, behind.auc) == (None, None, None)
+
+
+def test_a_suspicion_that_is_no_number_is_the_worst_and_leaves_an_auc():
+    verdict = Verdict(torch.zeros(1), suspicion=torch.tensor([0.5, torch.nan, -torch.inf]))
+    one = judged(Krum(f=2), verdict, ((4,), (5,), (9,)), "delta")
+    assert one.suspicion == (0.5, np.inf, -np.inf)
+    (found,) = detections([record(0, one, (5,))])
+    assert found.auc.value == 1.0
 
 
 def test_of_groups_a_group_with_a_liar_is_guilty_and_the_channel_says_who_is_in_it():

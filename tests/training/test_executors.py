@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from privfl.core import (
     Broadcast,
@@ -500,6 +501,8 @@ def test_a_batch_lies_as_it_was_asked_for_with_the_same_values():
     assert torch.equal(labels, same)
     assert laid_out.stride() == (20, 1, 5, 1)
     assert torch.equal(Samples(y[:, None], y, channels_last=True).batch(at)[0], y[at][:, None])
+    learned = Samples(x.clone().requires_grad_(), y, channels_last=True)
+    assert torch.equal(learned.batch(at)[0], x[at])
 
 
 def test_a_layout_that_was_asked_for_is_written_down_and_misspelt_ones_are_refused(cohort):
@@ -529,3 +532,32 @@ def test_worker_processes_lay_batches_out_as_they_are_told(sent):
     finally:
         executor.close()
     assert torch.equal(out, expected)
+
+
+class Views(nn.Module):
+    """An image net that cannot view a batch whose channels lie together as rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(144, 4)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(x.view(len(x), -1))
+
+
+def test_a_way_in_which_clients_fail_is_not_the_fastest():
+    data = Dataset(torch.randn(32, 3, 8, 8), torch.arange(32) % 4, classes=4)
+    load = Workload(FlatModel(Views()), cross_entropy, LocalSGD(), data)
+    clients = {0: torch.arange(16), 1: torch.arange(16, 32)}
+    broadcast = Broadcast(0, load.model.read())
+    out = torch.empty(1, load.model.d)
+    (laid_out,) = Sequential(load, channels_last=True).train(
+        broadcast, [Task(0, clients[0])], out, Seeds(0)
+    )
+    assert isinstance(laid_out, Failed)  # and it fails at once, which a clock takes for speed
+    executor, why = executors(load, clients, workers=1)
+    assert isinstance(executor, Sequential)
+    assert not executor.channels_last, why
+    (done,) = executor.train(broadcast, [Task(0, clients[0])], out, Seeds(0))
+    assert isinstance(done, Trained)
