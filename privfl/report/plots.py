@@ -41,7 +41,8 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
         return None
     figure = figure_of(9, 3.2)
     rounds = [r.round + 1 for r in seen]
-    left = axes_of(figure, "Test accuracy", "round", "%", (1, 2, 1))
+    samples = "validation" if "validation" in summary else "test"
+    left = axes_of(figure, f"{samples.capitalize()} accuracy", "round", "%", (1, 2, 1))
     left.plot(
         rounds,
         [100 * (r.accuracy or 0.0) for r in seen],
@@ -61,7 +62,7 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
         fontsize=9,
     )
     right = axes_of(figure, "Loss", "round", "cross-entropy", (1, 2, 2))
-    right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label="test")
+    right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label=samples)
     trained = [(r.round + 1, np.asarray(r.train_losses)) for r in records if r.train_losses]
     if trained:
         xs = [x for x, _ in trained]
@@ -79,6 +80,26 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
             xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %"
         )
     right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+    names = list(dict.fromkeys(name for r in records for name in r.measures))
+    if not names:
+        return None
+    figure = figure_of(9, 2.8)
+    axes = axes_of(figure, "Attacks and further metrics", "round", "")
+    for i, name in enumerate(names[: len(STAGES)]):
+        axes.plot(
+            [r.round + 1 for r in records],
+            [r.measures.get(name, np.nan) for r in records],
+            color=STAGES[i],
+            linewidth=2,
+            marker="o" if len(records) < 30 else None,
+            markersize=3,
+            label=name,
+        )
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -187,6 +208,11 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
             " losses."
         ),
         _learning,
+    ),
+    (
+        "measures",
+        "How well attacks that measure themselves succeeded, and metrics that were asked for.",
+        _measures,
     ),
     ("privacy", "What the ledger has charged so far, by RDP: an upper bound.", _privacy),
     ("clients", "A model that is good on average can be poor for some.", _spread),
