@@ -19,7 +19,7 @@ from privfl.core import ConfigError
 from privfl.engine import RoundRecord
 from privfl.engine.files import make_folder, said, write_atomically
 from privfl.report import read_records
-from privfl.report.drawn import Drawn
+from privfl.report.charted import Charted
 from privfl.report.tables import csv_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
@@ -117,4 +117,4 @@ def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> bytes:
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy")
     axes.legend(fontsize=8, frameon=False)
-    return Drawn(figure, ()).png()
+    return Charted(figure, ()).png()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from privfl.audit.detection import Detection, clients_of, detections, roc
 from privfl.engine.records import RoundRecord
 from privfl.report.canvas import BLUE, GRID, ORANGE, SOFT, axes_of, figure_of
-from privfl.report.drawn import Drawn
+from privfl.report.charted import Charted
 
 _NAMED = 400
 """Clients up to which every one has its name on the picture."""
@@ -19,7 +19,7 @@ _HIGH = 60.0
 _CROSS = "#22262b"  # on cells that are light in every theme
 
 
-def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """Each client's rank by suspicion in each round, a cross where it was dropped, a ring where it
     lied; None where no defence judged.
     """
@@ -34,7 +34,7 @@ def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]
         title, place = f"{one.seat}: clients by rounds", (len(found), 1, number)
         axes = axes_of(figure, title, "round", "client", place)
         _heat(figure, axes, one, clients, last)
-    return Drawn(figure, [row for one in found for row in _told(one)])
+    return Charted(figure, [row for one in found for row in _told(one)])
 
 
 def _told(one: Detection) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def _heat(figure: Figure, axes: Any, one: Detection, clients: Sequence[int], las
     bar.ax.tick_params(colors=SOFT, labelsize=7)
 
 
-def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """True and false positive rates over the rounds, and the ROC of suspicion; None where there is
     neither.
     """
@@ -109,7 +109,7 @@ def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn |
         for one in found
         for judged in one.rounds
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
 def _over_rounds(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
@@ -137,7 +137,7 @@ def _curve(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
     axes.set_xticks([0, 0.5, 1])
 
 
-def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """Suspicion and scores of liars and of honest clients; None where nothing was scored."""
     drawn = [
         (one.seat, name, values, lied)
@@ -161,7 +161,7 @@ def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any])
         for seat, name, values, lied in drawn
         for value, lie in zip(values, lied, strict=True)
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
 def _numbers(one: Detection) -> list[tuple[str, Any, Any]]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from privfl.engine.records import RoundRecord
 from privfl.report import detection_plots
 from privfl.report.canvas import BLUE, GREEN, ORANGE, SOFT, axes_of, figure_of
-from privfl.report.drawn import Drawn
+from privfl.report.charted import Charted
 
 STAGES = (
     BLUE,
@@ -27,7 +27,7 @@ STAGES = (
 )
 
 
-def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     seen = [r for r in records if r.accuracy is not None]
     if not seen:
         return None
@@ -76,7 +76,7 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Dra
         {"round": r.round + 1, "accuracy": r.accuracy, "loss": r.loss, **_spread_of(r.train_losses)}
         for r in records
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
 def _spread_of(losses: Sequence[float]) -> dict[str, float]:
@@ -87,7 +87,7 @@ def _spread_of(losses: Sequence[float]) -> dict[str, float]:
     return dict(zip(names, map(float, (low, middle, high)), strict=True))
 
 
-def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     names = list(dict.fromkeys(name for r in records for name in r.measures))
     if not names:
         return None
@@ -104,10 +104,10 @@ def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Dra
             label=name,
         )
     axes.legend(frameon=False, fontsize=8)
-    return Drawn(figure, [{"round": r.round + 1, **r.measures} for r in records])
+    return Charted(figure, [{"round": r.round + 1, **r.measures} for r in records])
 
 
-def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     accuracies = summary.get("client_accuracy") or []
     if not accuracies:
         return None
@@ -130,12 +130,12 @@ def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn
         fontsize=9,
     )
     axes.set_ylim(0, 105)
-    return Drawn(
+    return Charted(
         figure, [{"place": i, "accuracy, %": float(v)} for i, v in enumerate(values, start=1)]
     )
 
 
-def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     stages = list(dict.fromkeys(stage for r in records for stage in r.seconds))
     figure = figure_of(9, 3.2)
     left = axes_of(figure, "Time by stage", "round", "seconds", (1, 2, 1))
@@ -168,10 +168,10 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn |
         {"round": r.round + 1, "bytes sent": r.bytes_sent, **spent}
         for r, spent in zip(records, timed, strict=True)
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
-def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     subjects = list(dict.fromkeys(subject for r in records for subject in r.epsilon))
     if not subjects:
         return None
@@ -186,10 +186,10 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Draw
             label=subject,
         )
     axes.legend(frameon=False, fontsize=8)
-    return Drawn(figure, [{"round": r.round + 1, **r.epsilon} for r in records])
+    return Charted(figure, [{"round": r.round + 1, **r.epsilon} for r in records])
 
 
-def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn | None:
+def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     counts = summary.get("label_counts") or []
     if not counts:
         return None
@@ -211,10 +211,10 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Drawn
         {"client": client, **{f"label {label}": int(n) for label, n in enumerate(row)}}
         for client, row in enumerate(table)
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
-Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Drawn | None]
+Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Charted | None]
 PLOTS: tuple[tuple[str, str, Draw], ...] = (
     (
         "learning",

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from privfl.report.canvas import BLUE, GREEN, ORANGE, axes_of, figure_of
-from privfl.report.drawn import Drawn
+from privfl.report.charted import Charted
 from privfl.report.page import document
 from privfl.report.tables import table
 
@@ -43,7 +43,7 @@ def _validated(row: Row) -> bool:
 
 def _pictures(
     chosen: Sequence[Row], results: Sequence[Row], accuracy: str, shown: str
-) -> list[tuple[str, Drawn]]:
+) -> list[tuple[str, Charted]]:
     found = []
     for key in chosen[0]:
         if key != "seed" and len({str(values[key]) for values in chosen}) > 1:
@@ -65,7 +65,7 @@ def _pictures(
 
 def _by_key(
     key: str, chosen: Sequence[Row], results: Sequence[Row], accuracy: str, shown: str
-) -> Drawn:
+) -> Charted:
     """Accuracy by the values of one key, all others mixed."""
     values = list(dict.fromkeys(str(one[key]) for one in chosen))
     numbers = [_number(value) for value in values]
@@ -88,12 +88,12 @@ def _by_key(
         {key: one[key], f"{accuracy}, %": 100 * row[accuracy]}
         for one, row in zip(chosen, results, strict=True)
     ]
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
 def _scatter(
     name: str, chosen: Sequence[Row], results: Sequence[Row], accuracy: str, shown: str
-) -> Drawn:
+) -> Charted:
     """Accuracy against another figure; a colour for each value of the first key that is no seed."""
     key = next((one for one in chosen[0] if one != "seed"), next(iter(chosen[0])))
     groups = list(dict.fromkeys(str(one[key]) for one in chosen))
@@ -112,7 +112,7 @@ def _scatter(
     xs = [row[name] for row in rows]
     if min(xs) > 0 and max(xs) > _WIDE * min(xs):
         axes.set_xscale("log")
-    return Drawn(figure, rows)
+    return Charted(figure, rows)
 
 
 def _number(text: str) -> float | None:

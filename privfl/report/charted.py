@@ -33,7 +33,7 @@ _LARGEST_TABLE = 200_000
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Charted:
     """A figure and the numbers that it shows, a row each."""
 
     figure: Figure
