@@ -56,6 +56,7 @@ def held(seed: int = 0) -> torch.Tensor:
 ALONG = torch.ones(D)
 FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
 ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
+STEEP = CosineFilter(0.3, lambda rows, context: ALONG)
 CHANNELS: Mapping[str, TwoServer] = {
     "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
     "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
@@ -75,6 +76,8 @@ ENFORCED: Mapping[str, TwoServer] = {
         ("cosine filter, scores", FILTER, "scores", 40),
         ("cosine filter, selection", ABOVE, "selection", 40),
         ("cosine filter, aggregate", ABOVE, "aggregate", 40),
+        ("cosine filter over -0.2, selection", FILTER, "selection", 40),
+        ("cosine filter over 0.3, aggregate", STEEP, "aggregate", 40),
     )
 }
 """Where the rule itself is enforced, not only the size of a sum."""

@@ -122,9 +122,9 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious": of Mean, of Krum and FLTrust under reveal "scores",
-            of CosineFilter under "scores" or with threshold 0, in rings of 32 and 40 bits. It takes
-            about twice the CPU and half of the exchanges; clients also write to the dealer.
+        security: "semi_honest", or "malicious": of Mean, of CosineFilter, and of Krum and FLTrust
+            under reveal "scores", in rings of 32 and 40 bits. It takes about twice the CPU and half
+            of the exchanges; clients also write to the dealer.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -186,9 +186,8 @@ class TwoServer:
             return
         if not self.recipe.traits.enforced:
             raise ConfigError(
-                "security 'malicious' is there for Mean, for Krum and FLTrust with reveal 'scores',"
-                " and for CosineFilter with reveal 'scores' or threshold 0, and the rule is"
-                f" {type(self.rule).__name__} with reveal"
+                "security 'malicious' is there for Mean and CosineFilter, and for Krum and FLTrust"
+                f" with reveal 'scores', and the rule is {type(self.rule).__name__} with reveal"
                 f" '{self.reveal}': set one of these, or security to 'semi_honest'."
             )
         if self.ring == 64:

@@ -72,11 +72,16 @@ class HiddenSum:
         machine.shares[SUM] = total & ring_mask(now.ring)
 
 
-OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), ChoiceKnown(), Chosen())
-"""The steps to weights that both servers know."""
+def open_choice(m: int = 0) -> tuple[Step, ...]:
+    """The steps from a choice to weights that both servers know; exactly ``m`` where that is not
+    0.
+    """
+    return (OpenChecked(CHOICE), ChoiceKnown(), Chosen(m))
 
 
-def hidden_choice(least: int) -> tuple[Step, ...]:
-    """The steps to a sum of rows that nobody knows, ``least`` or none at all."""
-    choose: tuple[Step, ...] = (Choose(), Mask(), OpenChecked(HIDDEN))
-    return (*choose, HiddenSum(), Counted(least), OpenToFirst(SUM))
+def hidden_choice(least: int, m: int = 0) -> tuple[Step, ...]:
+    """The steps from a choice to a sum of rows that nobody knows, ``least`` or none at all; exactly
+    ``m`` where that is not 0.
+    """
+    choose: tuple[Step, ...] = (Mask(), OpenChecked(HIDDEN), HiddenSum())
+    return (*choose, Counted(least, m), OpenToFirst(SUM))

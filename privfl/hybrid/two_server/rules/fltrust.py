@@ -17,6 +17,7 @@ from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
 from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
+from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
@@ -61,6 +62,11 @@ class FLTrustOnShares:
         """
         closed = self.reveal != "scores"
         return Traits(directed=True, normalised=closed, hidden=closed, enforced=not closed)
+
+    @property
+    def stock(self) -> Stock:
+        """Nothing."""
+        return Nothing()
 
     @property
     def leaks(self) -> str:
