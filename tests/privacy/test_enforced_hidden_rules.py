@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.hybrid.lying_servers import ALONG, ENFORCED, SERVERS, Told, frames, fuzz, held
-from privfl.aggregators import CosineFilter
+from privfl.aggregators import CosineFilter, FLTrust
 from privfl.crypto.mpc import Wide
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.wide import halves, numbers
@@ -18,6 +18,8 @@ HONEST = {"server": "server/1", "server/1": "server"}
 HIDDEN = [
     "cosine filter over -0.2, selection, malicious",
     "cosine filter over 0.3, aggregate, malicious",
+    "fltrust, selection, malicious",
+    "fltrust, aggregate, malicious",
 ]
 
 
@@ -28,7 +30,7 @@ def follows(step, machine, mine, theirs):
 def both(rule, reveal, rows, **more):
     """What both kinds of servers open of the same rows."""
     return [
-        Told(TwoServer(rule, reveal=reveal, bits=8, security=s, **more), "server", follows, rows)
+        Told(TwoServer(rule, reveal=reveal, security=s, **more), "server", follows, rows)
         for s in ("semi_honest", "malicious")
     ]
 
@@ -50,11 +52,19 @@ def over(threshold):
 @pytest.mark.parametrize("reveal", ["selection", "aggregate"])
 def test_a_threshold_on_hidden_cosines_lets_through_whom_it_does_without_proofs(reveal):
     counts = [
-        same(*both(over(threshold), reveal, sign * held(seed)))
+        same(*both(over(threshold), reveal, sign * held(seed), bits=8))
         for threshold in (-0.6, -0.2, 0.3, 0.6)
         for seed, sign in ((0, 1), (1, -1))
     ]
     assert len(set(counts)) > 3
+
+
+@pytest.mark.parametrize("reveal", ["selection", "aggregate"])
+@pytest.mark.parametrize(("bits", "fixed"), [(8, False), (16, False), (8, True)])
+def test_hidden_trust_weighs_rows_as_it_does_without_proofs(reveal, bits, fixed):
+    rule = FLTrust(lambda context: ALONG, fixed=fixed, root_l2=1.0)
+    for rows in (-held(0), -held(1)):
+        assert same(*both(rule, reveal, rows, bits=bits)) >= 2
 
 
 @pytest.mark.parametrize("name", HIDDEN)

@@ -65,11 +65,18 @@ class HiddenSum:
 
     def act(self, machine: Machine) -> None:
         """Fill the sum with the own share, reduced to the ring: its upper bits would tell more."""
-        now, own, opened = machine.now, fixed_of(machine), machine.public[HIDDEN]
-        machine.public[COUNT] = opened[-1:] & ring_mask(now.ring)
-        total = row_sum(now, machine.rows, opened[:-1]) + own.dealt.vector
-        total += row_sum(now, own.rows, own.dealt.weights[:, 0])
-        machine.shares[SUM] = total & ring_mask(now.ring)
+        opened = machine.public[HIDDEN]
+        machine.public[COUNT] = opened[-1:] & ring_mask(machine.ring)
+        machine.shares[SUM] = sum_under(machine, opened[:-1])
+
+
+def sum_under(machine: Machine, opened: U64) -> U64:
+    """The own share of the sum of rows, from their weights [n] less what the dealer knows."""
+    now, own = machine.now, fixed_of(machine)
+    total = row_sum(now, machine.rows, opened) + own.dealt.vector
+    total += row_sum(now, own.rows, own.dealt.weights[:, 0])
+    reduced: U64 = total & ring_mask(now.ring)
+    return reduced
 
 
 def open_choice(m: int = 0) -> tuple[Step, ...]:

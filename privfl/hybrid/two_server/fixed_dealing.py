@@ -129,6 +129,7 @@ class FixedDealing(KeepsSecrets):
             (one.announced + two.announced)[-1, : extent.n],
             lasts[0][-1] + lasts[1][-1],
             (products[0] + products[1]) & ring_mask(now.ring),
+            weights,
         )
         joint = Joint((self.first, self.second), now)
         more = deal(extent.stock, now, masks, alpha, one.wide_key + two.wide_key, joint)

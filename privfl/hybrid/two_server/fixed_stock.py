@@ -70,12 +70,13 @@ class Outcome(KeepsSecrets):
 class Masks(KeepsSecrets):
     """What the dealer knows, modulo the ring, of what both servers know: a product with the
     direction or of two rows, or a norm that a client dealt, is public plus its mask: ``dots`` [n],
-    ``norms`` [n], ``pairs`` [n, n].
+    ``norms`` [n], ``pairs`` [n, n]. ``weights`` [n] hide those of the sum, where they stay shared.
     """
 
     dots: U64
     norms: U64
     pairs: U64
+    weights: U64
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,9 +97,19 @@ class Joint(KeepsSecrets):
         """Uniform bits of one purpose."""
         return self.words(purpose, count) & _ONE
 
+    def of_first(self, purpose: str) -> int:
+        """A uniform integer of 128 bits that the first server knows."""
+        return blind_of(self.seeds[0], self.now, purpose)
+
     def integers(self, purpose: str, count: int) -> Integers:
         """Uniform integers of 128 bits of one purpose."""
         return numbers(self.words(purpose, 2 * count).reshape(count, 2))
+
+
+def blind_of(seed: bytes, now: TwoServerParameters, purpose: str) -> int:
+    """A uniform integer of 128 bits from a server's seed."""
+    words = derived_words(seed, f"blind {purpose}", 2, now.library)
+    return int(numbers(words[None])[0])
 
 
 Known = Mapping[str, U64 | Integers | Outcome]
