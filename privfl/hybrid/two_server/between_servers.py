@@ -31,8 +31,9 @@ _LABELS: Mapping[PartyId, bytes] = {"server": b"1", "server/1": b"2"}
 
 
 def unusable(stage: str, who: PartyId, malformed: Malformed) -> StageAbort:
-    """Why a round ends at a message that is none."""
-    return StageAbort(stage, f"the message of {who} cannot be used: {malformed}", who)
+    """Why a round ends at a message that is none: whose it is, is what its label says."""
+    why = f"a letter in the name of {who} cannot be used: {malformed}"
+    return StageAbort(stage, why, letter_of=who)
 
 
 def hear_seeds(

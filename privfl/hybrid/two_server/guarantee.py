@@ -73,6 +73,16 @@ def operators_of(run_by: tuple[str, ...]) -> str:
     return ", ".join(f"{part} by {who}" for part, who in zip(_PARTS, run_by, strict=True))
 
 
+def _unsigned(recipe: Recipe) -> str:
+    """What bare mail takes from it, if a server or anybody else carries it."""
+    lost = "security 'malicious' then promises nothing" if recipe.malicious else "no lie is needed"
+    return (
+        "Over unsigned mail whoever carries it, a server as well, writes in others' names: in those"
+        f" of all clients but one, and so reads that one ({lost}), and to the dealer in a server's;"
+        " what the dealer writes it can garble, and nobody is blamed. mail: signed stops it."
+    )
+
+
 def two_server_guarantee(
     recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
@@ -191,6 +201,7 @@ def _of_two(
             lies.MAIL,
         ),
         shows="the aggregate of {count} updates, and {disclosed}",
+        unsigned=_unsigned(recipe),
         settings=lambda n: {
             "reveal": recipe.rule.reveal,
             "quorum": f"{quorum(n)} clients, fewer are never summed",

@@ -114,9 +114,8 @@ class SecondServer(KeepsSecrets):
         now = self.now
         members, self.key, head, masked = open_masked(now, self.identity, keys, content)
         if not members <= self.seeds.keys():
-            raise StageAbort(
-                "agree", "the server lists clients that never reached this one", "server"
-            )
+            why = "the server lists clients that never reached this one"
+            raise StageAbort("agree", why, letter_of="server")
         now.enough("agree", members)
         told, self.direction = checked_direction(now, self.recipe, head)
         n = len(members)
@@ -219,7 +218,7 @@ def checked_direction(
         why = (
             "the server says that it knows no reference yet, and this rule's is known in any round"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     if direction is None or now.signs:
         return told, direction
     if np.linalg.norm(direction.values.astype(np.float64)) > now.steep:
@@ -227,11 +226,11 @@ def checked_direction(
             "the server's reference is longer than any, and products with it would be of its"
             " remainders"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     if np.count_nonzero(direction.values) < 2:
         why = (
             "the server's reference has a single coordinate, and comparing with it would tell"
             " that coordinate of every client"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     return told, direction
