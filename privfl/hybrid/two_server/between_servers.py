@@ -69,11 +69,17 @@ def hear_vector(
 
 
 def tell_held(
-    now: TwoServerParameters, held: Collection[int], half: bytes, excluded: Mapping[PartyId, str]
+    now: TwoServerParameters,
+    held: Collection[int],
+    half: bytes,
+    excluded: Mapping[PartyId, str],
+    dealing: int = 0,
 ) -> Mail:
-    """The second server's first letter: whom it heard, its half of the coin, whom it excludes."""
+    """The second server's first letter: whom it heard, its half of the coin, whom it excludes;
+    ``dealing``: which one it took, where the dealer dealt ahead.
+    """
     listed = fields.bit_set(held, now.plan.n)
-    return {"server": now.write(HELD, 0, listed, half, now.reasons(excluded))}
+    return {"server": now.write(HELD, dealing, listed, half, now.reasons(excluded))}
 
 
 def read_held(
