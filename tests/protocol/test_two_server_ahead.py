@@ -10,6 +10,10 @@ from privfl.core import Bounded, Context, Faults, RoundPlan
 from privfl.crypto.primitives import Identity
 from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
+from privfl.testing import check_guarantee, contributions
+from privfl.testing.played_rounds import D as LENGTH
+from privfl.testing.played_rounds import N as GUESTS
+from privfl.testing.played_rounds import plan_of
 
 N, D = 9, 300
 G = torch.Generator().manual_seed(3)
@@ -72,3 +76,22 @@ def test_a_round_whose_dealer_is_not_there_ends_with_the_same_bits(rule, reveal,
     later = replace(PLAN, number=1)
     gone = (2, 5)
     same(played(without, later, gone), played(with_it, later, gone))
+
+
+@pytest.mark.parametrize(
+    ("rule", "reveal"),
+    [("mean", "selection"), ("krum", "aggregate"), ("fltrust", "scores"), ("cosine", "selection")],
+)
+def test_the_record_of_a_channel_that_was_dealt_ahead_says_what_its_parties_do(
+    rule, reveal, tmp_path
+):
+    root = FLTrust(lambda context: contributions().together)
+    filters = CosineFilter(0.0, lambda plain, context: contributions().together)
+    kinds = {"krum": Krum(f=1, m=2), "fltrust": root, "cosine": filters, "mean": Mean()}
+    online = TwoServer(kinds[rule], reveal=reveal, bits=12)
+    online.deal(plan_of(GUESTS, LENGTH), tmp_path, 40, DEALER)
+    key = DEALER.public.signing.hex()
+    channel = replace(online, preprocessing=str(tmp_path), dealer_key=key)
+    assert "a dealer that dealt ahead" in channel.describe()
+    assert "dealer" not in channel.guarantee.read_by()
+    assert check_guarantee(channel) == []

@@ -297,7 +297,8 @@ class TwoServer:
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Two servers and a dealer run {type(self.rule).__name__} on shares."
+            f"Two servers and a dealer{' that dealt ahead' if self.preprocessing else ''} run"
+            f" {type(self.rule).__name__} on shares."
             f" {self.guarantee.describe()}"
         )
 

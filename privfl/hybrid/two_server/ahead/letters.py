@@ -4,7 +4,7 @@ the same dealing, for whom, and how the clients' masks differ from the dealt one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,17 +106,25 @@ def without(part: Part, claim: Claim) -> U64:
 
 def write_differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> bytes:
     """How the masks that clients drew differ from the dealt ones, sealed row by row."""
-    return part.now.write(DIFFERENCES, 0, *_differences(part, claim, seeds))
+    return write_rows(part, claim, _differences(part, claim, seeds))
 
 
-def _differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> Iterator[bytes]:
+def _differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> Iterator[U64]:
     now = part.now
     for place, dealt in zip(claim.places, part.rows(claim.places), strict=True):
         row = expand(seeds[place], now.words, now.library)
         row -= expand(dealt, now.words, now.library)
-        yield now.library.seal(
-            claim.key, _nonce(place), pack(row, now.ring), now.bound_to("differences")
-        )
+        yield row
+
+
+def write_rows(part: Part, claim: Claim, rows: Iterable[U64]) -> bytes:
+    """The letter of these differences."""
+    now = part.now
+    sealed = (
+        now.library.seal(claim.key, _nonce(place), pack(row, now.ring), now.bound_to("differences"))
+        for place, row in zip(claim.places, rows, strict=True)
+    )
+    return now.write(DIFFERENCES, 0, *sealed)
 
 
 def read_differences(
