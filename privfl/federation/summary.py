@@ -128,6 +128,7 @@ def summary_of(
         "privacy": [line.to_json() for line in told.lines],
         "warnings": [
             *channel.able.warnings,
+            *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
             *drowned(state.ledger, workload.model.d),
         ],
