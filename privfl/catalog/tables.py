@@ -211,6 +211,8 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "back_gradient": attacks.BackGradient,
         "pixel_pattern": attacks.PixelPattern,
         "dba": attacks.DBA,
+        "blended": attacks.Blended,
+        "sample_specific": attacks.SampleSpecific,
         "semantic": attacks.Semantic,
         "edge_case": attacks.EdgeCase,
         "next_token": attacks.NextTokenBackdoor,

@@ -1,6 +1,7 @@
 """Backdoors: what to plant, how to train and send it, and how to see whether it took."""
 
 from privfl.attacks.backdoor.backdoor import Backdoor
+from privfl.attacks.backdoor.blended import Blended
 from privfl.attacks.backdoor.boosting import Boosting
 from privfl.attacks.backdoor.measure import accuracy, confusion, predictions, success
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
@@ -15,6 +16,7 @@ from privfl.attacks.backdoor.replacement import (
     ModelReplacement,
     TrainAndScale,
 )
+from privfl.attacks.backdoor.sample_specific import SampleSpecific
 from privfl.attacks.backdoor.semantic import EdgeCase, Semantic
 from privfl.attacks.backdoor.training import AttackTraining, Crafting
 from privfl.attacks.backdoor.trigger import Trigger
@@ -23,6 +25,7 @@ __all__ = [
     "DBA",
     "AttackTraining",
     "Backdoor",
+    "Blended",
     "Boosting",
     "ConstrainAndScale",
     "Cosine",
@@ -35,6 +38,7 @@ __all__ = [
     "NextTokenBackdoor",
     "PixelPattern",
     "ProjectedGradient",
+    "SampleSpecific",
     "Semantic",
     "TrainAndScale",
     "Trigger",
