@@ -18,16 +18,21 @@ GradientInversion by server: ... samples of shape (1, 8, 8), mismatch ...
 """
 
 from privfl.attacks.backdoor import (
+    A3FL,
     DBA,
+    IBA,
+    LIRA,
     AttackTraining,
     Blended,
     Boosting,
     ConstrainAndScale,
     EdgeCase,
+    Generated,
     ModelReplacement,
     MultiBackdoor,
     Neurotoxin,
     NextTokenBackdoor,
+    Patch,
     PixelPattern,
     ProjectedGradient,
     SampleSpecific,
@@ -100,11 +105,14 @@ from privfl.attacks.result import (
 )
 
 __all__ = [
+    "A3FL",
     "ALIE",
     "DBA",
     "DLG",
+    "IBA",
     "IDLG",
     "IPM",
+    "LIRA",
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
@@ -129,6 +137,7 @@ __all__ = [
     "FreeRider",
     "GaussNewton",
     "GaussianUpdate",
+    "Generated",
     "GradInversion",
     "GradientAscent",
     "GradientDisaggregation",
@@ -154,6 +163,7 @@ __all__ = [
     "NotFinite",
     "NotFound",
     "OptimalPoints",
+    "Patch",
     "PixelPattern",
     "ProjectedGradient",
     "PropertyInference",

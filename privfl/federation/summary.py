@@ -43,7 +43,7 @@ def record_of(
         scenario.workload.model.write(state.parameters)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
         measured = measures(
-            scenario.attackers, scenario.workload.model.module, scenario.measured_on
+            scenario, state.clients, scenario.workload.model.module, scenario.measured_on
         )
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
