@@ -226,6 +226,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "a3fl": attacks.A3FL,
         "iba": attacks.IBA,
         "lira": attacks.LIRA,
+        "chameleon": attacks.Chameleon,
         "imprint": attacks.Imprint,
         "fishing": attacks.Fishing,
         "gradient_ascent": attacks.GradientAscent,

@@ -41,6 +41,7 @@ SET = {
     "a3fl": {"target": 2, "size": 2, "training": TRAINING, "epochs": 2},
     "iba": {"target": 2, "training": TRAINING, "epochs": 2},
     "lira": {"target": 2, "training": TRAINING, "turns": 1},
+    "chameleon": {"backdoor": SQUARE, "training": TRAINING, "epochs": 1},
     "semantic": {"target": 2, "source": 7},
     "edge_case": {"target": 2, "source": 7, "quantile": 0.5},
     "multi_backdoor": {"backdoors": [SQUARE, CORNER]},

@@ -4,6 +4,7 @@ from privfl.attacks.backdoor.a3fl import A3FL, Patch
 from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.blended import Blended
 from privfl.attacks.backdoor.boosting import Boosting
+from privfl.attacks.backdoor.chameleon import Chameleon
 from privfl.attacks.backdoor.generated import IBA, LIRA, Generated
 from privfl.attacks.backdoor.image_trigger import ImageTrigger
 from privfl.attacks.backdoor.learned import LearnedTrigger
@@ -34,6 +35,7 @@ __all__ = [
     "Backdoor",
     "Blended",
     "Boosting",
+    "Chameleon",
     "ConstrainAndScale",
     "Cosine",
     "Crafting",
