@@ -51,7 +51,7 @@ def record_of(
         scenario.workload.model.write(state.parameters)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
         module = scenario.workload.model.module
-        measured = measures(scenario.attackers, module, scenario.measured_on)
+        measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
