@@ -4,6 +4,7 @@ noise, apply, record.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,6 +109,7 @@ class Engine:
             seats={i: d.init() for i, d in seats if before_the_rule(d) or after_the_rule(d)},
             bound=None if adaptive is None else adaptive.init(),
             ledger=self.journal.ledger(),
+            name=secrets.token_bytes(16) if scenario.elsewhere else b"",
         )
 
     def play(self, state: RunState, *, keep: bool = False) -> RoundResult:

@@ -20,7 +20,8 @@ class RunState:
     position and client; ``attacks`` the attackers', by position and by the first client of a team;
     ``arrived`` is, by client, the last round whose extra vectors of it are in the model, and which:
     clients elsewhere are told with the next model. ``bound`` is where an adaptive L2 bound has got
-    to. ``executor`` is the way of training that was picked, and is used again.
+    to, ``name`` [16 bytes] under what clients elsewhere keep what they remember of the run (empty
+    where they are here). ``executor`` is the way of training that was picked, and is used again.
     """
 
     round: int
@@ -36,5 +37,6 @@ class RunState:
     last: Vector | None = None
     released: Mapping[str, Released] = field(default_factory=dict)
     arrived: Mapping[ClientId, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    name: bytes = b""
     bound: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
