@@ -177,6 +177,9 @@ class Config(_Strict):
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
+    ``max_weight`` is the public bound on what one client may weigh (None: the samples of the
+    largest one, which nobody knows where clients hold their data elsewhere).
+
     ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
     DP-SGD never repeats, and the two together are refused.
     """
@@ -206,6 +209,7 @@ class Config(_Strict):
     metrics: dict[str, str] = {}
     device: str = "cpu"
     executor: str = "auto"
+    max_weight: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     noise_seed: int | None = None

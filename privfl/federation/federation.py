@@ -59,6 +59,7 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
+from privfl.engine.carrier import Carrier
 from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
@@ -96,6 +97,8 @@ class Federation:
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
+        validation: samples of no client, on which rounds are measured in the place of the test set.
+        metrics: further figures of each measured round's model, by name.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -208,6 +211,7 @@ class Federation:
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
         self._spent, self._budget = Ledger(), budget
+        self._carrier: Carrier[Any] | None = None
 
     @classmethod
     def from_config(
@@ -231,6 +235,23 @@ class Federation:
         )
         return self
 
+    @classmethod
+    def elsewhere(
+        cls, scenario: Scenario, config: Config, carrier: Callable[[Scenario], Carrier[Any]]
+    ) -> Federation:
+        """A federation whose clients are on machines of their own (`Scenario.elsewhere`), reached
+        by what ``carrier`` makes of the scenario. No transcript is kept: nobody has seen it whole.
+
+        Raises:
+            ConfigError: parts that do not go together, or that need clients' data here.
+        """
+        self = object.__new__(cls)
+        audit = config.audit.model_copy(update={"keep": "none"})
+        budget = assembly.budget(config)
+        self._begin(scenario, "sequential", audit, config, config.threads, budget)
+        self._carrier = carrier(self.scenario)
+        return self
+
     def with_scenario(
         self,
         scenario: Scenario,
@@ -245,6 +266,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
+        other._carrier = None
         other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
@@ -325,7 +347,7 @@ class Federation:
     ) -> Run:
         scenario, (executor, picked) = self.scenario, started
         journal = None if folder is None else folder.journal
-        engine = Engine(scenario, executor, faults, journal, self._budget)
+        engine = Engine(scenario, executor, faults, journal, self._budget, self._carrier)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
         size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
