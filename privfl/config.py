@@ -165,6 +165,10 @@ class Config(_Strict):
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
+    ``repeatable``: over a network every party draws cohorts, batches and lots from the operating
+    system; with ``repeatable: true`` all of them are told ``seed`` and draw from it, as a
+    simulation does, and no claim is made that rests on coins: sampling amplifies nothing.
+
     ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
     DP-SGD never repeats, and the two together are refused.
     """
@@ -194,6 +198,7 @@ class Config(_Strict):
     executor: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
+    repeatable: bool = False
     noise_seed: int | None = None
 
     def to_yaml(self) -> str:

@@ -126,7 +126,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -209,6 +217,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -295,6 +304,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",

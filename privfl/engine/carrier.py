@@ -17,11 +17,11 @@ from privfl.core import (
     Carried,
     ClientId,
     ClientState,
+    CoinSource,
     Faults,
     NoisySteps,
     PlanRefused,
     RoundFailed,
-    Seeds,
     Update,
     Vector,
 )
@@ -90,7 +90,7 @@ class Simulated(Generic[O]):
         session: Session[O],
         executor: Executor,
         adversaries: Adversaries,
-        seeds: Seeds,
+        seeds: CoinSource,
         faults: Faults,
     ) -> None:
         self.session, self.executor = session, executor

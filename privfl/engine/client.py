@@ -17,13 +17,13 @@ from privfl.core import (
     Bounded,
     ClientMember,
     ClientSeat,
+    CoinSource,
     Context,
     Mechanism,
     NoiseSource,
     Party,
     PlanRefused,
     RoundPlan,
-    Seeds,
     Sensitivity,
     Update,
     Vector,
@@ -54,7 +54,7 @@ class ClientSide:
 
     seats: Mapping[int, ClientSeat[Any]]
     bounds: Mapping[str, Bound]
-    seeds: Seeds
+    seeds: CoinSource
     noise: NoiseSource
     local: Mechanism | None = None
     moved: Sensitivity = Sensitivity(float("inf"))

@@ -15,7 +15,6 @@ from privfl.core import (
     ConfigError,
     Faults,
     Opened,
-    Seeds,
     TooManyByzantine,
     Transcript,
     after_the_rule,
@@ -78,7 +77,7 @@ class Engine:
         self.planner = Planner(scenario)
         self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
-        seeds = Seeds(scenario.seed)
+        seeds = scenario.seeds
         self.adversaries = Adversaries(scenario, seeds)
         self.carrier = Simulated(
             self.session, executor, self.adversaries, seeds, faults or Faults()

@@ -15,7 +15,6 @@ from privfl.core import (
     ClientId,
     Context,
     RoundPlan,
-    Seeds,
     Sensitivity,
     Vector,
     at_the_client,
@@ -121,7 +120,7 @@ class Planner:
         if state.round < self._next:
             self.session = secrets.token_bytes(16)
         self._next = state.round + 1
-        base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
+        base, seeds = Broadcast(state.round, state.parameters, aux), self.scenario.seeds
         now, number = self.scenario.in_round(state.round, state.bound), state.round
         secret = now.threat.sampling == "secret"
         coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)

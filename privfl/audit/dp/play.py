@@ -25,9 +25,9 @@ from privfl.core import (
     Bounded,
     Broadcast,
     ClientId,
+    CoinSource,
     RingNoise,
     RoundPlan,
-    Seeds,
     Update,
     Vector,
 )
@@ -86,7 +86,7 @@ class _Hands:
         self.world = NeighbourWorld({})
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: CoinSource
     ) -> list[Result]:
         """Every task's row."""
         results: list[Result] = []
