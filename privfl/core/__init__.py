@@ -130,7 +130,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -215,6 +223,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -302,6 +311,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",

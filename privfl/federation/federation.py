@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +138,7 @@ class Federation:
         users: UserBounds | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
+        repeatable: bool = False,
         noise: NoiseSource | None = None,
         executor: str = "auto",
         audit: AuditConfig | None = None,
@@ -174,6 +175,7 @@ class Federation:
             users=users,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
+            repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
             facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
