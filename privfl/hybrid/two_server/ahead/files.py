@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from privfl.core import CannotWrite, ConfigError, PartyId, PartyKeys
+from privfl.core import CannotWrite, ConfigError, KeepsSecrets, PartyId, PartyKeys
 from privfl.crypto.mpc.stock import Stock, Writer, fresh_id
 from privfl.crypto.primitives.identity import refuse_signing
 from privfl.hybrid.two_server.ahead.dealing import Part, Reached, binding, deal, sizes
@@ -35,11 +35,39 @@ class DealtAhead:
         Raises:
             ConfigError: as `Stock.take`.
             UsedUp: no dealing is left.
+            CannotWrite: the operating system refuses.
         """
         stock = Stock(self.folder / FILES[who], who, self.dealer)
         taken = stock.take(binding(now, recipe), reached.next)
         reached.pass_by(taken.number)
         return Part(taken, now, recipe.demand(now, now.plan.n))
+
+
+@dataclass(repr=False)
+class FirstPart(KeepsSecrets):
+    """What the first server takes once the second has said which one it took: so that a crash
+    between the two loses no round. Whoever plays the round again, from what the server remembers of
+    it, is handed the same.
+    """
+
+    files: DealtAhead
+    now: TwoServerParameters
+    recipe: Recipe
+    reached: Reached
+    part: Part | None = None
+
+    def after(self, number: int) -> Part:
+        """Its part of the dealing of this number, or of a later one where it took that already.
+
+        Raises:
+            ConfigError: as `Stock.take`.
+            UsedUp: no dealing is left.
+            CannotWrite: the operating system refuses.
+        """
+        if self.part is None:
+            self.reached.pass_by(number - 1)
+            self.part = self.files.part("server", self.now, self.recipe, self.reached)
+        return self.part
 
 
 def where_dealt(folder: str, dealer: str) -> DealtAhead | None:
