@@ -39,6 +39,7 @@ from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.session import MailMode
+from privfl.engine.stopping import EarlyStopping, Metric
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 
@@ -59,8 +60,12 @@ class Scenario:
     names what was taken from clients' data before the run, which no epsilon counts. With ``users``
     privacy is claimed for each of them, with all its samples, instead of for clients or samples.
 
+    ``max_weight`` is the public bound on a contribution's weight (None: the most samples that a
+    client has). ``elsewhere``: clients hold their data on machines of their own, and their
+    positions here are empty.
+
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
-    the end.
+    the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
 
     workload: Workload
@@ -87,6 +92,10 @@ class Scenario:
     uncharged: Sequence[str] = ()
     users: UserBounds | None = None
     validation: Dataset | None = None
+    early_stopping: EarlyStopping | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    max_weight: float | None = None
+    elsewhere: bool = False
 
     @cached_property
     def people(self) -> int | None:
@@ -156,6 +165,15 @@ class Scenario:
     def sent_l2(self) -> float:
         """The bound on what clients send: infinite where they add noise of their own."""
         return float("inf") if self.local_noise else self.bound.l2
+
+    @property
+    def weighs_at_most(self) -> float:
+        """The public bound on a contribution's weight."""
+        if self.workload.method.weighting == "uniform":
+            return 1.0
+        if self.max_weight is not None:
+            return self.max_weight
+        return float(max(len(index) for index in self.clients.values()))
 
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""
