@@ -35,4 +35,4 @@ def round_ahead(scenario: Scenario) -> RoundPlan:
         )
     sampler = scenario.in_round(0, None).sampler
     cohort = sampler.draw(clients, Seeds(scenario.seed).generator("a cohort's size", 0))
-    return RoundPlan(0, cohort, scenario.workload.model.d, bounds.pop(), planner.max_weight)
+    return RoundPlan(0, cohort, scenario.workload.model.d, bounds.pop(), scenario.weighs_at_most)
