@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from privfl.crypto.mpc.stock import Stock
+from privfl.crypto.mpc.dealt_file import DealtFile
 from privfl.hybrid.two_server.ahead.files import FILES
 
 RUN = """
@@ -43,7 +43,7 @@ def test_a_run_that_was_dealt_ahead_ends_with_the_bits_of_one_whose_dealer_is_on
 def test_a_run_killed_between_its_servers_takes_none_twice_and_ends_with_the_same_bits(
     privfl, config, tmp_path, same_model, monkeypatch
 ):
-    settings, takes, real = dealt(privfl, config, tmp_path / "dealt"), [], Stock.take
+    settings, takes, real = dealt(privfl, config, tmp_path / "dealt"), [], DealtFile.take
 
     def take(self, *rest):
         if len(takes) == 3:  # one server took its dealing of the second round
@@ -52,7 +52,7 @@ def test_a_run_killed_between_its_servers_takes_none_twice_and_ends_with_the_sam
         return takes[-1][1]
 
     with monkeypatch.context() as killed:
-        killed.setattr(Stock, "take", take)
+        killed.setattr(DealtFile, "take", take)
         with pytest.raises(Killed):
             privfl("run", config(RUN), "--out", tmp_path / "run", *settings)
 
@@ -61,7 +61,7 @@ def test_a_run_killed_between_its_servers_takes_none_twice_and_ends_with_the_sam
         return takes[-1][1]
 
     with monkeypatch.context() as watched:
-        watched.setattr(Stock, "take", more)
+        watched.setattr(DealtFile, "take", more)
         resumed = privfl("run", "--resume", tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr
     assert [(who, taken.number) for who, taken in takes] == [

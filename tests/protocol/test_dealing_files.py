@@ -10,7 +10,7 @@ import pytest
 
 from privfl.core import ConfigError
 from privfl.crypto.mpc import UsedUp
-from privfl.crypto.mpc.stock import Stock, Writer, fresh_id, used_by
+from privfl.crypto.mpc.dealt_file import DealtFile, DealtFileWriter, fresh_id, used_by
 from privfl.crypto.primitives import Identity
 
 DEALER, BOUND, SIZE, COUNT = Identity.fresh("dealer"), bytes(range(32)), 40, 5
@@ -18,11 +18,11 @@ RECORDS = [bytes([i + 1]) * SIZE for i in range(COUNT)]
 
 
 def written(path, party="server", of=None):
-    writer = Writer(path, party, of or fresh_id(), BOUND, COUNT, SIZE)
+    writer = DealtFileWriter(path, party, of or fresh_id(), BOUND, COUNT, SIZE)
     for record in RECORDS:
         writer.add(record)
     writer.close(DEALER)
-    return Stock(path, party, DEALER.public.signing)
+    return DealtFile(path, party, DEALER.public.signing)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_copy_of_what_was_used_is_refused(stock, copied, tmp_path):
         other.mkdir()
         for path in (stock.path, used_by(stock.path)):
             shutil.copy2(path, other / path.name)
-        stock = Stock(other / stock.path.name, "server", stock.dealer)
+        stock = DealtFile(other / stock.path.name, "server", stock.dealer)
     else:
         path = stock.path if copied == "dealing" else used_by(stock.path)
         shutil.copy2(path, other)
@@ -137,12 +137,12 @@ def test_a_damaged_file_is_refused(stock, damage, said):
 
 def test_another_party_other_parameters_and_another_dealer_are_refused(stock):
     with pytest.raises(ConfigError, match="the files are swapped"):
-        Stock(stock.path, "server/1", stock.dealer).take(BOUND)
+        DealtFile(stock.path, "server/1", stock.dealer).take(BOUND)
     with pytest.raises(ConfigError, match="other parameters"):
         stock.take(bytes(32))
     stranger = Identity.fresh("dealer").public.signing
     with pytest.raises(ConfigError, match="was not signed by"):
-        Stock(stock.path, "server", stranger).take(BOUND)
+        DealtFile(stock.path, "server", stranger).take(BOUND)
     assert stock.take(BOUND).number == 0, "what is refused uses nothing up"
 
 
@@ -153,9 +153,9 @@ def test_a_file_that_others_may_read_and_a_link_are_refused(stock, tmp_path):
     stock.path.chmod(0o600)
     (tmp_path / "link").symlink_to(stock.path)
     with pytest.raises(ConfigError, match="cannot open"):
-        Stock(tmp_path / "link", "server", stock.dealer).take(BOUND)
+        DealtFile(tmp_path / "link", "server", stock.dealer).take(BOUND)
     with pytest.raises(ConfigError, match="cannot open"):
-        Stock(tmp_path / "nothing", "server", stock.dealer).take(BOUND)
+        DealtFile(tmp_path / "nothing", "server", stock.dealer).take(BOUND)
 
 
 def test_a_file_is_its_owners_alone_whole_or_not_there_and_never_overwritten(tmp_path):
@@ -168,7 +168,7 @@ def test_a_file_is_its_owners_alone_whole_or_not_there_and_never_overwritten(tmp
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     with pytest.raises(ConfigError, match="exists"):
         written(stock.path)
-    unfinished = Writer(tmp_path / "other", "server", fresh_id(), BOUND, COUNT, SIZE)
+    unfinished = DealtFileWriter(tmp_path / "other", "server", fresh_id(), BOUND, COUNT, SIZE)
     unfinished.add(RECORDS[0])
     assert not (tmp_path / "other").exists()
     unfinished.drop()

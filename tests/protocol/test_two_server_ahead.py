@@ -8,7 +8,7 @@ import torch
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import Bounded, ConfigError, Context, Faults, RoundPlan
 from privfl.crypto.mpc import UsedUp
-from privfl.crypto.mpc.stock import used_by
+from privfl.crypto.mpc.dealt_file import used_by
 from privfl.crypto.primitives import Identity
 from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
