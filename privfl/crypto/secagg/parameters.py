@@ -266,7 +266,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
     quorum = quorum_of(settings, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/4/secagg",
+        b"privfl/5/secagg",
         plan.session,
         plan.part.encode(),
         settings.mode.encode(),
