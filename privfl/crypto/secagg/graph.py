@@ -184,7 +184,7 @@ def degree(
     while k < (n - 2 if active else n - 1):
         t = threshold_for(n, k, corrupt, sigma, active)
         found = Degree(k, t)
-        if t <= k + 1 and _stand(fails(n, found, corrupt, drop, active), sigma, eta):
+        if t <= k and _stand(fails(n, found, corrupt, drop, active), sigma, eta):
             return found
         k += step * max(1, k // 80)
     return complete(n, corrupt=corrupt, active=active)
