@@ -34,6 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Attack a run through every adversary's view, under each of its layers; prints the"
         " report card, and writes a page and audit.json.",
     ),
+    "inspect": (
+        "inspecting:inspect",
+        "Look for a backdoor in a run's model: reversed triggers, and which class stands out.",
+    ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
         "listing:show",

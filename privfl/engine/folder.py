@@ -46,6 +46,7 @@ defences made of each client that was drawn, from its row without noise |
 | `fingerprint.json` | hashes of the clients' data, from which small ones can be guessed |
 | `checkpoint/` | what clients and the server remember |
 | `dp_audit.json` | what an audit found by attacking the run |
+| `inspect.json`, `inspect.html` | what an inspection of the model found, with clean samples |
 """
 
 
