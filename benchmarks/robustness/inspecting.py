@@ -13,7 +13,7 @@ from benchmarks.harness import Row, cost, gain
 from benchmarks.robustness.single_shot import SQUARE, seven_tail
 from benchmarks.robustness.workers import SEEDS, between, spread_out
 from privfl import Federation
-from privfl.audit.inspection import FLAGGED_OVER, inspect
+from privfl.audit.inspection import FLAGGED_OVER, SMALL_SHARE, inspect
 from privfl.config import AuditConfig
 from privfl.core import LocalPlan, Seeds
 from privfl.data import IID, Split, load
@@ -62,7 +62,10 @@ def inspected(kind: str, seed: int) -> Figures:
         "largest index": found.classes[0].index or 0.0,
         "second index": found.classes[1].index or 0.0,
         "flagged": float(found.verdict == "flagged"),
-        "flagged classes": float(sum(one.flagged for one in found.classes)),
+        "flagged by index alone": float(
+            any((one.index or 0.0) > FLAGGED_OVER for one in found.classes)
+        ),
+        "smallest mask, of the median": min(one.share or 1.0 for one in found.classes),
         "elevation on top": found.stimulated[0].elevation,
         "done": float(found.complete and all(one.index is not None for one in found.classes)),
     }
@@ -97,9 +100,12 @@ def inspecting(quick: bool) -> Iterable[Row]:
     least = min(one["planted index"] for one in pixel)
     what = "pixel pattern: least anomaly index of the planted class"
     yield gain("inspect", "flagged over", what, least, FLAGGED_OVER, target=1.0)
-    most = max(max(one["largest index"] for one in clean), 1e-2)
-    what = "clean: largest anomaly index of any class"
-    yield cost("inspect", "flagged over", what, most, FLAGGED_OVER, target=1.0)
+    least = min(one["smallest mask, of the median"] for one in clean)
+    what = "clean: smallest mask of any class, of the median"
+    yield gain("inspect", "flagged under", what, least, SMALL_SHARE, target=1.0)
+    most = max(one["smallest mask, of the median"] for one in pixel)
+    what = "pixel pattern: mask of the planted class, of the median, at most"
+    yield cost("inspect", "flagged under", what, most, SMALL_SHARE, target=1.0)
     escaped = n - sum(one["planted flagged"] for one in edge)
     what = "edge case: seeds whose planted class is not flagged"
     yield gain("inspect", "seeds", what, escaped, n)

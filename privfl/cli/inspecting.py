@@ -13,6 +13,7 @@ from privfl.audit.gates import EXIT, Light
 from privfl.audit.inspection import (
     FLAGGED,
     FLAGGED_OVER,
+    SMALL_SHARE,
     UNFLAGGED,
     InspectionVerdict,
     NeuralCleanse,
@@ -48,6 +49,15 @@ def inspect(
             " the paper's.",
         ),
     ] = FLAGGED_OVER,
+    smaller: Annotated[
+        float,
+        typer.Option(
+            "--smaller",
+            metavar="SHARE",
+            help="Only a class whose mask is less than this share of the median is flagged; 1 is"
+            " the paper's rule, which flags some clean models.",
+        ),
+    ] = SMALL_SHARE,
     samples: Annotated[
         int,
         typer.Option("--samples", min=1, help="How many clean images triggers are made on."),
@@ -85,6 +95,7 @@ def inspect(
         federation,
         run,
         limit=fail_over,
+        smaller=smaller,
         samples=samples,
         budget=None if budget is None else seconds_of("--budget", budget),
         seed=seed,

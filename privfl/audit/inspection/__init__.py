@@ -3,6 +3,7 @@
 from privfl.audit.inspection.inspection import (
     FLAGGED,
     FLAGGED_OVER,
+    SMALL_SHARE,
     UNFLAGGED,
     ClassTrigger,
     Inspection,
@@ -25,6 +26,7 @@ __all__ = [
     "FLAGGED",
     "FLAGGED_OVER",
     "INSPECT_SCHEMA",
+    "SMALL_SHARE",
     "UNFLAGGED",
     "ClassTrigger",
     "Inspection",

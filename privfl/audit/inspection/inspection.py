@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.attacks.backdoor.measure import success
-from privfl.audit.inspection.neural_cleanse import NeuralCleanse, Triggers, anomaly_index
+from privfl.audit.inspection.neural_cleanse import NeuralCleanse, Triggers, anomaly_index, median_of
 from privfl.audit.inspection.stimulation import Stimulated, Stimulation
-from privfl.core import ConfigError, Dataset, UnsupportedModel, require
+from privfl.core import ConfigError, Dataset, require
 
 InspectionVerdict: TypeAlias = Literal["flagged", "not flagged", "inconclusive"]
 FLAGGED_OVER = 2.0
 """The anomaly index above which Neural Cleanse calls a class infected."""
+SMALL_SHARE = 0.5
+"""The share of the median mask under which a flagged class's mask lies. The index alone flags clean
+models: the MAD of ten classes is small by chance now and then.
+"""
 FEWEST_CLASSES = 4
 """Among fewer, median and MAD say nothing of an outlier."""
 MOST_HELD = 1000
@@ -38,13 +42,15 @@ FLAGGED = (
 @dataclass(frozen=True, slots=True)
 class ClassTrigger:
     """What was found of one class: the L1 norm of its mask in pixels, its anomaly index (None where
-    no trigger reached the success that was asked for), whether it is flagged, the trigger's success
-    on the images that it was made on, and on others (None where there are no others).
+    no trigger reached the success that was asked for), its size as a share of the median
+    (``share``), whether it is flagged, the trigger's success on the images that it was made on, and
+    on others (None where there are no others).
     """
 
     target: int
     size: float
     index: float | None
+    share: float | None
     flagged: bool
     success: float
     held_out: float | None
@@ -55,8 +61,9 @@ class Inspection:
     """What an inspection found: classes from the largest anomaly index down, and the units that
     lift a class most, from the strongest down.
 
-    ``verdict``: flagged, where a class's index is over ``limit``; inconclusive, where none is and
-    the time was up or a class had no trigger; else not flagged, which proves nothing (`UNFLAGGED`).
+    ``verdict``: flagged, where a class's index is over ``limit`` and its mask less than ``smaller``
+    times the median; inconclusive, where none is and the time was up or a class had no
+    trigger; else not flagged, which proves nothing (`UNFLAGGED`).
     ``why`` says it in a sentence. ``span`` says where the range of pixels is from, ``data`` whose
     images were used; ``triggers`` and ``example`` [c, h, w], a clean image, are for pictures.
     """
@@ -66,6 +73,7 @@ class Inspection:
     classes: tuple[ClassTrigger, ...]
     stimulated: tuple[Stimulated, ...]
     limit: float
+    smaller: float
     images: int
     held_out: int
     seed: int
@@ -90,6 +98,7 @@ def inspect(
     clean: Dataset,
     *,
     limit: float = FLAGGED_OVER,
+    smaller: float = SMALL_SHARE,
     samples: int = 64,
     budget: float | None = None,
     seed: int = 0,
@@ -104,7 +113,8 @@ def inspect(
         module: images to logits [n, C]; it is left as it was.
         clean: images [n, c, h, w] or [n, h, w] with their classes, none of them poisoned: what the
             run is measured on, say. The inspector must be able to see them.
-        limit: a class is flagged where its anomaly index is over it.
+        limit: a class is flagged where its anomaly index is over it, and
+        smaller: its mask less than this share of the median; 1 is the paper's rule.
         samples: how many images triggers are made on; up to 1,000 others measure them.
         budget: seconds after which no further step is made; the inspection is then inconclusive.
         seed: of the choice of images and of the optimisation's start.
@@ -113,8 +123,8 @@ def inspect(
         data: whose images these are, for people.
 
     Raises:
-        ConfigError: there are too few classes or images, or a number out of range.
-        UnsupportedModel: the samples are no images.
+        ConfigError: the samples are no images, there are too few classes or images, or a number is
+            out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     >>> clean = Dataset(torch.rand(40, 1, 4, 4), torch.arange(40) % 5, 5)
@@ -123,6 +133,7 @@ def inspect(
     """
     refuse_no_images(clean)
     require.positive(limit=limit)
+    require.within(0, 1, smaller=smaller)
     require.at_least(1, samples=samples)
     began = time.perf_counter()
     deadline = float("inf") if budget is None else began + budget
@@ -142,20 +153,37 @@ def inspect(
         deadline=deadline,
     )
     index = anomaly_index(triggers.size, triggers.reached)
-    found = [
-        _class(looked, triggers, index, target, limit, x[held], clean.y[held])
-        for target in range(clean.classes)
-    ]
+    middle = median_of(triggers.size[triggers.reached])
+    found = []
+    for target in range(clean.classes):
+        reached = bool(triggers.reached[target])
+        size = float(triggers.size[target])
+        out = reached and float(index[target]) > limit and size < smaller * middle
+        unseen = x[held][clean.y[held] != target]
+        found.append(
+            ClassTrigger(
+                target=target,
+                size=size,
+                index=float(index[target]) if reached else None,
+                share=size / middle if reached else None,
+                flagged=out and triggers.complete,
+                success=float(triggers.success[target]),
+                held_out=success(looked, triggers.stamp(unseen, target), target)
+                if len(unseen)
+                else None,
+            )
+        )
     lifted: tuple[Stimulated, ...] = ()
     if triggers.complete:
         lifted = stimulation(looked, x[used], clean.y[used], clean.classes)
-    verdict, why = _verdict(found, triggers, limit)
+    verdict, why = _verdict(found, triggers, limit, smaller)
     return Inspection(
         verdict=verdict,
         why=why,
         classes=tuple(sorted(found, key=_suspicion)),
         stimulated=tuple(sorted(lifted, key=lambda one: -one.elevation)),
         limit=limit,
+        smaller=smaller,
         images=len(used),
         held_out=len(held),
         seed=seed,
@@ -175,17 +203,16 @@ def refuse_no_images(clean: Dataset) -> None:
     """Refuse what has no pixels to stamp, and classes too few for an outlier.
 
     Raises:
-        UnsupportedModel: these are texts or rows of a table.
-        ConfigError: there are fewer than four classes.
+        ConfigError: these are texts or rows of a table, or there are fewer than four classes.
     """
     shape = tuple(clean.x.shape[1:])
     if not clean.x.is_floating_point() or clean.y.ndim != 1:
-        raise UnsupportedModel(
+        raise ConfigError(
             f"an inspection looks for patches on images, and these samples {shape} are tokens of"
             " text: a trigger there is a word, which this cannot reverse."
         )
     if clean.x.ndim not in (3, 4):
-        raise UnsupportedModel(
+        raise ConfigError(
             f"an inspection looks for patches on images [c, h, w] or [h, w], and these samples"
             f" {shape} are rows of a table, whose columns have no size to compare: it takes models"
             " of images only."
@@ -197,29 +224,8 @@ def refuse_no_images(clean: Dataset) -> None:
         )
 
 
-def _class(
-    module: nn.Module,
-    triggers: Triggers,
-    index: Tensor,
-    target: int,
-    limit: float,
-    x: Shaped[Tensor, "n c h w"],
-    y: Tensor,
-) -> ClassTrigger:
-    reached = bool(triggers.reached[target])
-    others = x[y != target]
-    return ClassTrigger(
-        target=target,
-        size=float(triggers.size[target]),
-        index=float(index[target]) if reached else None,
-        flagged=reached and triggers.complete and float(index[target]) > limit,
-        success=float(triggers.success[target]),
-        held_out=success(module, triggers.stamp(others, target), target) if len(others) else None,
-    )
-
-
 def _verdict(
-    found: list[ClassTrigger], triggers: Triggers, limit: float
+    found: list[ClassTrigger], triggers: Triggers, limit: float, smaller: float
 ) -> tuple[InspectionVerdict, str]:
     if not triggers.complete:
         return "inconclusive", "the time was up before the triggers had become small"
@@ -231,7 +237,12 @@ def _verdict(
     if without:
         asked = "no patch had the success that was asked for, so nothing is known of them"
         return "inconclusive", f"classes {', '.join(without)}: {asked}"
-    return "not flagged", f"no anomaly index is over {limit:g}"
+    near = [str(one.target) for one in found if one.index is not None and one.index > limit]
+    over = f"; over {limit:g} by index alone: {', '.join(near)}" if near else ""
+    return "not flagged", (
+        f"no class has an anomaly index over {limit:g} and a mask under {smaller:g} of the"
+        f" median{over}"
+    )
 
 
 def _suspicion(one: ClassTrigger) -> float:

@@ -4,6 +4,7 @@ class at once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,13 +192,20 @@ def anomaly_index(size: Float[Tensor, " C"], reached: Bool[Tensor, " C"]) -> Flo
     >>> anomaly_index(torch.tensor([60.0, 62.0, 12.0, 58.0]), torch.ones(4, dtype=torch.bool))
     tensor([-0.3373, -1.0117, 15.8505,  0.3373])
     """
-    kept = size[reached].double()
-    if len(kept) == 0:
-        return torch.full_like(size, torch.nan)
-    middle = torch.quantile(kept, 0.5)
-    deviation = MAD_TO_DEVIATION * torch.quantile((kept - middle).abs(), 0.5)
-    index = (middle - size.double()) / deviation.clamp(min=1e-12)
+    kept = size[reached]
+    middle = median_of(kept)
+    deviation = max(MAD_TO_DEVIATION * median_of((kept - middle).abs()), 1e-12)
+    index = (middle - size) / deviation
     return torch.where(reached, index, torch.nan).to(size)
+
+
+def median_of(values: Float[Tensor, " k"]) -> float:
+    """The median, of an even number the mean of the two middle ones; NaN of none.
+
+    >>> median_of(torch.tensor([1.0, 2.0, 4.0, 9.0]))
+    3.0
+    """
+    return float(torch.quantile(values, 0.5)) if len(values) else math.nan
 
 
 def others(y: Int[Tensor, " n"], classes: int) -> Int[Tensor, "C k"]:

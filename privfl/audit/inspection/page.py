@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.audit.inspection.inspection import FLAGGED, UNFLAGGED, Inspection
-from privfl.audit.inspection.neural_cleanse import MAD_TO_DEVIATION
+from privfl.audit.inspection.neural_cleanse import MAD_TO_DEVIATION, median_of
 from privfl.audit.inspection.record import class_rows, unit_rows
 from privfl.engine.files import write_atomically
 
@@ -113,9 +113,9 @@ def _bars(found: Inspection) -> str:
     sizes = torch.tensor([one.size for one in found.classes if one.index is not None])
     if not len(sizes):
         return ""
-    middle = float(torch.quantile(sizes, 0.5))
-    mad = float(torch.quantile((sizes - middle).abs(), 0.5))
-    edge = middle - found.limit * MAD_TO_DEVIATION * mad
+    middle = median_of(sizes)
+    deviation = MAD_TO_DEVIATION * median_of((sizes - middle).abs())
+    edge = min(middle - found.limit * deviation, found.smaller * middle)
     rows, scale = len(found.classes), 560 / max(one.size for one in found.classes)
     parts = [
         f'<svg viewBox="0 0 720 {22 * rows + 34}" role="img" aria-label="mask sizes by class">'

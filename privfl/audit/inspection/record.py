@@ -24,6 +24,7 @@ def inspection_record(found: Inspection) -> dict[str, Any]:
         "why": found.why,
         "means": FLAGGED if found.verdict == "flagged" else UNFLAGGED,
         "limit": found.limit,
+        "smaller": found.smaller,
         "complete": found.complete,
         "seconds": found.seconds,
         "data": {
@@ -45,6 +46,7 @@ def class_rows(found: Inspection) -> list[dict[str, Any]]:
             "class": one.target,
             "mask": one.size,
             "index": one.index,
+            "share": one.share,
             "flagged": one.flagged,
             "success": one.success,
             "held_out": one.held_out,

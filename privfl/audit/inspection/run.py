@@ -52,8 +52,8 @@ def inspect_run(federation: Federation, folder: Path, **how: Any) -> Inspection:
     validation samples where it has such, else its test set. ``how`` are keys of `inspect`.
 
     Raises:
-        ConfigError: the folder holds no model, or there are too few classes or images.
-        UnsupportedModel: the samples are no images.
+        ConfigError: the folder holds no model, the samples are no images, or there are too few
+            classes or images.
         DataCorrupt: what the folder holds is damaged.
     """
     scenario = federation.scenario
