@@ -39,6 +39,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Deal ahead, as the dealer of a config: a file for each server, so that the dealer need not"
         " be online.",
     ),
+    "inspect": (
+        "inspecting:inspect",
+        "Look for a backdoor in a run's model: reversed triggers, and which class stands out.",
+    ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
         "listing:show",

@@ -47,6 +47,7 @@ counts |
 | `fingerprint.json` | hashes of the clients' data, from which small ones can be guessed |
 | `checkpoint/` | what clients and the server remember |
 | `dp_audit.json` | what an audit found by attacking the run |
+| `inspect.json`, `inspect.html` | what an inspection of the model found, with clean samples |
 """
 
 
