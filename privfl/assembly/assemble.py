@@ -13,6 +13,7 @@ from torch import nn
 from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.assembly.data import Held, held_by_all, held_by_server
+from privfl.assembly.measuring import early_stopping, metrics
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
@@ -175,6 +176,8 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         clients=clients,
         test=held.test.to(config.device),
         validation=None if held.validation is None else held.validation.to(config.device),
+        early_stopping=early_stopping(config),
+        metrics=metrics(config),
         bound=bound,
         channel=channel,
         aggregator=aggregator,

@@ -39,6 +39,7 @@ from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.session import MailMode
+from privfl.engine.stopping import EarlyStopping, Metric
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 
@@ -64,7 +65,7 @@ class Scenario:
     positions here are empty.
 
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
-    the end.
+    the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
 
     workload: Workload
@@ -93,6 +94,8 @@ class Scenario:
     validation: Dataset | None = None
     max_weight: float | None = None
     elsewhere: bool = False
+    early_stopping: EarlyStopping | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @cached_property
     def people(self) -> int | None:
