@@ -33,7 +33,7 @@ CASES = {
     "krum over two servers": {
         "data": {"name": "digits", "clients": 5},
         "channel": "two_server",
-        "aggregator": {"name": "krum", "f": 1},
+        "aggregator": {"name": "krum", "f": 1, "m": 2},
     },
 }
 
@@ -48,11 +48,10 @@ def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
     assert apart.accuracy == alone.accuracy
 
 
-@pytest.mark.parametrize("channel", ["ckks", "paillier"])
+@pytest.mark.parametrize("channel", ["ckks"])
 def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
     config = {**base, "rounds": 1, "channel": channel}
-    if channel == "paillier":
-        config["channel"] = {"name": "paillier", "bits": 1024}
+
     alone = Federation.from_config(config).run()
     apart = make(3).federation(config).run()
     assert (alone.parameters - apart.parameters).abs().max() < 1e-4
