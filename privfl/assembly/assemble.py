@@ -195,6 +195,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         part_bounds=bounds,
         mail=config.mail,
         seed=config.seed,
+        repeatable=config.repeatable,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         start=_start(config.start, workload.model),
         users=users,

@@ -71,6 +71,8 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
         where = "" if part == "delta" else f" ({part})"
         for who, abort in aborts.items():
             blamed = f" (blames {abort.blamed})" if abort.blamed else ""
+            if abort.letter_of and not abort.blamed:
+                blamed = " (blames nobody: whoever carries bare mail can write any name)"
             notes.wrong("channel", f"{who} gave up: {abort}{blamed}{where}", client_of(who))
     known = set[str]()
     for part, opened in sorted(returned.carried.opened.items(), key=lambda one: one[0] != "delta"):

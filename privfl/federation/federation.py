@@ -97,6 +97,8 @@ class Federation:
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
+        validation: samples of no client, on which rounds are measured in the place of the test set.
+        metrics: further figures of each measured round's model, by name.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -136,6 +138,7 @@ class Federation:
         users: UserBounds | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
+        repeatable: bool = False,
         noise: NoiseSource | None = None,
         executor: str = "auto",
         audit: AuditConfig | None = None,
@@ -172,6 +175,7 @@ class Federation:
             users=users,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
+            repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
             facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
