@@ -20,6 +20,7 @@ from privfl.flower.server import federation_over
 BASE = {
     "data": {"name": "digits", "clients": 3},
     "rounds": 2,
+    "repeatable": True,
     "executor": "sequential",
     "training": {"name": "sgd", "weighting": "uniform", "steps": 2},
     "bound": {"name": "clip", "l2": 1.0},
@@ -38,7 +39,7 @@ CHANNELS = [
     "one_time_rlwe",
     "encrypted_cosine",
 ]
-OPEN = Policy(channels=CHANNELS, training=["sgd", "scaffold", "fednova"], quorum=1)
+OPEN = Policy(channels=CHANNELS, training=["sgd", "scaffold", "fednova"], quorum=1, repeatable=True)
 
 
 def same(who, back, raw):

@@ -14,12 +14,13 @@ from privfl.flower.mail import Envelope, read
 from privfl.flower.policy import Policy
 from privfl.flower.server import federation_over
 
-ALL = {"channels": ["plain", "secagg"], "training": ["sgd"], "quorum": 1}
+ALL = {"channels": ["plain", "secagg"], "training": ["sgd"], "quorum": 1, "repeatable": True}
 STRICTER = {
     "channels": ({"channels": ["secagg"]}, {}, "'plain' is not in policy.channels"),
     "training": ({"training": ["fedprox"]}, {}, "'sgd' is not in policy.training"),
     "quorum": ({"quorum": 2}, {}, "policy.quorum is 2"),
     "l2": ({"l2": 0.5}, {}, "the bound is 1, and policy.l2 is 0.5"),
+    "repeatable": ({"repeatable": False}, {}, "policy.repeatable does not allow it"),
     "no noise": ({"epsilon": 3.0}, {}, "nothing in the run adds noise"),
     "epsilon": (
         {"epsilon": 0.01},
