@@ -145,6 +145,15 @@ class BudgetConfig(_Strict):
     ledger: str
 
 
+class EarlyStoppingConfig(_Strict):
+    """When a run ends before its last round (`engine.EarlyStopping`): ``patience`` measurements in
+    a row that did not raise the best accuracy on data.validation by more than ``least``.
+    """
+
+    patience: Annotated[int, Field(ge=1)] = 5
+    least: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
@@ -159,6 +168,9 @@ class Config(_Strict):
     by itself.
 
     ``budget``: what all runs on these data may spend; the round that would pass it is not played.
+    ``metrics`` are further figures of each measured round, by name: a function ``module:function``
+    of a torch module and a data set.
+
     ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
     and with whose ledger this one goes on.
 
@@ -194,6 +206,8 @@ class Config(_Strict):
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
+    early_stopping: EarlyStoppingConfig | None = None
+    metrics: dict[str, str] = {}
     device: str = "cpu"
     executor: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
@@ -313,6 +327,7 @@ _GROUPS: Mapping[str, type[_Strict]] = {
     "threat": ThreatConfig,
     "budget": BudgetConfig,
     "users": UsersConfig,
+    "early_stopping": EarlyStoppingConfig,
 }
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.assembly.data import data_set, deal, of_users, taken_from
+from privfl.assembly.measuring import early_stopping, metrics
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
@@ -179,6 +180,8 @@ def _scenario(config: Config) -> Scenario:
         clients=clients,
         test=split.test.to(config.device),
         validation=None if validation is None else validation.to(config.device),
+        early_stopping=early_stopping(config),
+        metrics=metrics(config),
         bound=bound,
         channel=channel,
         aggregator=aggregator,

@@ -67,6 +67,8 @@ from privfl.core.errors import (
 from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
+    DOES,
+    FOLLOWS,
     OUTSIDER,
     POWERS,
     TRUE_KEYS,
@@ -180,6 +182,8 @@ from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
+    "DOES",
+    "FOLLOWS",
     "FRAME_ROOM",
     "NO_FAULTS",
     "OUTSIDER",

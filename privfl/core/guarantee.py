@@ -18,6 +18,16 @@ the round, choose whose contributions count, shift the result by what nobody con
 single update.
 """
 POWERS: tuple[Power, ...] = ("nothing", "abort", "choose", "shift", "read")
+DOES: Mapping[Power, str] = {
+    "nothing": "nothing comes of it for the others",
+    "abort": "can end the round",
+    "choose": "can choose whose contributions count",
+    "shift": "can shift the result",
+    "read": "can read a single update",
+}
+"""What comes of a lie, in words."""
+FOLLOWS = "follows the protocol, and looks"
+"""What those do who read by no lie."""
 Fidelity: TypeAlias = Literal["real", "ideal"]
 """Whether the protocol runs, or a simulator's trusted party computes what it would."""
 UNFORGED = "mail that nobody forges on its way (mail: signed sees to it)"
@@ -211,7 +221,7 @@ class Lie(Generic[T]):
     def describe(self) -> str:
         """The lie in a sentence."""
         who = self.who.describe()
-        return f"{who[0].upper()}{who[1:]}, if it {self.does}: {_DOES[self.can]}."
+        return f"{who[0].upper()}{who[1:]}, if it {self.does}: {DOES[self.can]}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +287,7 @@ class Guarantee(Generic[T]):
             if who and lie.who.some is None and client_of(who) is None:
                 told[who] = max(told.get(who, "nothing"), lie.can, key=POWERS.index)
         most: Power = max(told.values(), key=POWERS.index, default="nothing")
-        return f"{_DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
+        return f"{DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
 
     def server_reads(
         self, count: int | None = None, rows: int | None = None, disclosed: Iterable[str] = ()
@@ -328,13 +338,13 @@ class Guarantee(Generic[T]):
         lines = [
             {
                 "who": coalition.describe(plan),
-                "does": "follows the protocol, and looks",
+                "does": FOLLOWS,
                 "can": f"read {self.hidden}",
             }
             for coalition in self.reads
         ]
         return lines + [
-            {"who": lie.who.describe(plan), "does": lie.does, "can": _DOES[lie.can]}
+            {"who": lie.who.describe(plan), "does": lie.does, "can": DOES[lie.can]}
             for lie in sorted(self.lies, key=lambda lie: -POWERS.index(lie.can))
         ]
 
@@ -381,10 +391,3 @@ IDEAL = (
     "IDEAL: no cryptography runs; a simulator's trusted party computes what the protocol would"
     " open, and costs measured of it say nothing about the protocol."
 )
-_DOES: Mapping[Power, str] = {
-    "nothing": "nothing comes of it for the others",
-    "abort": "can end the round",
-    "choose": "can choose whose contributions count",
-    "shift": "can shift the result",
-    "read": "can read a single update",
-}

@@ -28,6 +28,7 @@ from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
 from privfl.engine.state import RunState
+from privfl.engine.stopping import EarlyStopping, Metric, measured_by
 
 __all__ = [
     "MAIL",
@@ -37,10 +38,12 @@ __all__ = [
     "Attacker",
     "Budget",
     "CyclicPoisson",
+    "EarlyStopping",
     "Engine",
     "FixedSize",
     "Journal",
     "MailMode",
+    "Metric",
     "Poisson",
     "RoundRecord",
     "RoundResult",
@@ -58,6 +61,7 @@ __all__ = [
     "fingerprint",
     "forward_of",
     "holds_run",
+    "measured_by",
     "measures",
     "noise_for",
     "over_network",

@@ -25,6 +25,7 @@ from privfl.engine.opening import too_few
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
 from privfl.engine.scenario import Scenario
+from privfl.engine.stopping import refuse_early_stopping
 from privfl.engine.users import check_users
 
 _KNOWING = {
@@ -102,6 +103,11 @@ def check_scenario(scenario: Scenario) -> None:
     _check_noise(scenario)
     _check_rule(scenario)
     check_rounding(scenario)
+    if scenario.early_stopping is not None:
+        refuse_early_stopping(
+            validated=scenario.validation is not None,
+            private=scenario.pipeline().private or scenario.workload.method.gradient.private,
+        )
 
 
 def _check_enough(scenario: Scenario) -> None:

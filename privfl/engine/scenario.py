@@ -41,6 +41,7 @@ from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.session import MailMode
+from privfl.engine.stopping import EarlyStopping, Metric
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 
@@ -67,7 +68,7 @@ class Scenario:
     privacy is claimed for each of them, with all its samples, instead of for clients or samples.
 
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
-    the end.
+    the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
 
     workload: Workload
@@ -96,6 +97,8 @@ class Scenario:
     uncharged: Sequence[str] = ()
     users: UserBounds | None = None
     validation: Dataset | None = None
+    early_stopping: EarlyStopping | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     @property
     def seeds(self) -> CoinSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +45,10 @@ from privfl.engine import (
     All,
     Attacker,
     Budget,
+    EarlyStopping,
     Engine,
     MailMode,
+    Metric,
     RoundRecord,
     RunFolder,
     RunState,
@@ -64,8 +66,9 @@ from privfl.federation.public import claims_privacy
 from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
-from privfl.federation.summary import record_of, summary_of
+from privfl.federation.summary import facts_of, record_of, stopped_early, summary_of
 from privfl.federation.threads import refuse_threads, torch_threads
+from privfl.federation.tracking import Progress, Tracker, Watch
 from privfl.training import (
     Executor,
     FedAvg,
@@ -76,9 +79,6 @@ from privfl.training import (
     cross_entropy,
     executors,
 )
-
-Progress = Callable[[RoundRecord, int], None]
-"""Called after every round with its record and the number of rounds."""
 
 
 class Federation:
@@ -139,6 +139,9 @@ class Federation:
         noise: NoiseSource | None = None,
         executor: str = "auto",
         audit: AuditConfig | None = None,
+        early_stopping: EarlyStopping | None = None,
+        validation: Samples | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
@@ -150,6 +153,9 @@ class Federation:
             ),
             clients=positions,
             test=dataset_of(test).to(device),
+            validation=None if validation is None else dataset_of(validation).to(device),
+            early_stopping=early_stopping,
+            metrics=metrics or {},
             bound=bound or NoBound(),
             channel=channel or Plain(),
             aggregator=aggregator or Mean(),
@@ -169,7 +175,7 @@ class Federation:
             repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
-            facts=named | _facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
         if claims_privacy(scenario):
             refuse_taken(clients)
@@ -252,6 +258,7 @@ class Federation:
         *,
         resume: bool = False,
         progress: Progress | None = None,
+        trackers: Sequence[Tracker] = (),
         faults: Faults | None = None,
     ) -> Run:
         """All rounds, from the start or from a checkpoint. A federation that has run before starts
@@ -267,6 +274,7 @@ class Federation:
                 same kind of processor); a round that is played again with fresh noise has other
                 noise, and is charged again.
             progress: called after every round.
+            trackers: told of the run, as far as each may be (`privfl.trackers`).
             faults: what goes wrong on the wire, in every round.
 
         Raises:
@@ -279,7 +287,8 @@ class Federation:
             BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
         with torch_threads(self._thread_count):
-            return self._run(out, resume, progress, faults)
+            watch = Watch(self.scenario, self.audit, self.config, progress, trackers)
+            return self._run(out, resume, watch, faults)
 
     @property
     def claims_privacy(self) -> bool:
@@ -289,7 +298,7 @@ class Federation:
     # ---- inside
 
     def _run(
-        self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None
+        self, out: Path | str | None, resume: bool, watch: Watch, faults: Faults | None
     ) -> Run:
         executor = None if resume else self._pick(None)
         folder, state, records = opened(
@@ -302,7 +311,7 @@ class Federation:
         )
         try:
             started = executor or self._pick(state)
-            return self._play(folder, state, records, started, progress, faults)
+            return self._play(folder, state, records, started, watch, faults)
         finally:
             if folder is not None:
                 folder.close()
@@ -313,7 +322,7 @@ class Federation:
         state: RunState | None,
         records: list[RoundRecord],
         started: tuple[Executor, str],
-        progress: Progress | None,
+        watch: Watch,
         faults: Faults | None,
     ) -> Run:
         scenario, (executor, picked) = self.scenario, started
@@ -327,7 +336,11 @@ class Federation:
                 state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
                 if folder is not None:
                     folder.begin(state)
+            watch.begin(state.round)
             while state.round < scenario.rounds:
+                ended = stopped_early(scenario, records)
+                if ended:
+                    break
                 keep = kept(self.audit.keep, state.round, size, budget)
                 try:
                     played = engine.play(state, keep=keep)
@@ -346,11 +359,11 @@ class Federation:
                 records.append(record)
                 if folder is not None:
                     folder.add(record, state)
-                if progress is not None:
-                    progress(record, scenario.rounds)
+                watch.round(record)
         except BaseException:  # what was played is charged, in whatever run comes after
             if len(engine.journal):
                 self._spent = engine.journal.ledger()
+            watch.fail()
             raise
         finally:
             engine.close()
@@ -360,6 +373,7 @@ class Federation:
         summary["warnings"] += [ended] if ended else []
         if folder is not None:
             leave(folder, scenario, self.audit, self.config, state, summary, ended)
+        watch.end(state, summary)
         return Run(
             tuple(records),
             state,
@@ -385,12 +399,3 @@ class Federation:
         return executors(
             self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
         )
-
-
-def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:
-    return {
-        "training": repr(training),
-        "bound": repr(bound),
-        "channel": channel.describe(),
-        "the server reads": channel.guarantee.server_reads(),
-    }

@@ -9,13 +9,21 @@ from typing import Any
 import torch
 
 from privfl.config import AuditConfig
-from privfl.core import Guarantee, Liars, RoundPlan, Transcript
+from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
-from privfl.engine import RoundRecord, RunState, Scenario, measures, rounding_said, too_few
+from privfl.engine import (
+    RoundRecord,
+    RunState,
+    Scenario,
+    measured_by,
+    measures,
+    rounding_said,
+    too_few,
+)
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
-from privfl.training import Workload, evaluate
+from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
     "Everybody who takes part is told the seed (repeatable: true), and draws cohorts, batches and"
@@ -48,9 +56,9 @@ def record_of(
         began = time.perf_counter()
         scenario.workload.model.write(state.parameters)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
-        measured = measures(
-            scenario.attackers, scenario.workload.model.module, scenario.measured_on
-        )
+        module = scenario.workload.model.module
+        measured = measures(scenario.attackers, module, scenario.measured_on)
+        measured |= measured_by(scenario.metrics, module, scenario.measured_on)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -67,6 +75,18 @@ def record_of(
         measures=measured,
         judgements=transcript.judgements,
         liars=transcript.liars,
+    )
+
+
+def stopped_early(scenario: Scenario, records: Sequence[RoundRecord]) -> str:
+    """That a run ends after these rounds by its early stopping; empty where it goes on."""
+    stopping = scenario.early_stopping
+    if stopping is None or not stopping.ends([record.accuracy for record in records]):
+        return ""
+    return (
+        f"Ended after round {len(records)} of {scenario.rounds} by early_stopping:"
+        f" {stopping.patience} measurements in a row did not gain more than"
+        f" {100 * stopping.least:g} points of validation accuracy."
     )
 
 
@@ -186,3 +206,13 @@ def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
         return evaluate(workload.model.module, workload.data.take(index)).accuracy
     except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either
         return None
+
+
+def facts_of(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:
+    """Public facts about a run that was put together in Python."""
+    return {
+        "training": repr(training),
+        "bound": repr(bound),
+        "channel": channel.describe(),
+        "the server reads": channel.guarantee.server_reads(),
+    }

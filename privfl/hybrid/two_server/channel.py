@@ -122,9 +122,10 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious": of Mean, of Krum and FLTrust under reveal "scores",
-            of CosineFilter under "scores" or with threshold 0, in rings of 32 and 40 bits. It takes
-            about twice the CPU and half of the exchanges; clients also write to the dealer.
+        security: "semi_honest", or "malicious": of Mean, CosineFilter and FLTrust, and of Krum
+            under reveal "scores", in rings of 32 and 40 bits (FLTrust with hidden scores: of 64,
+            too). It takes about twice the CPU and half of the exchanges; clients also write to the
+            dealer.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -186,16 +187,20 @@ class TwoServer:
             return
         if not self.recipe.traits.enforced:
             raise ConfigError(
-                "security 'malicious' is there for Mean, for Krum and FLTrust with reveal 'scores',"
-                " and for CosineFilter with reveal 'scores' or threshold 0, and the rule is"
-                f" {type(self.rule).__name__} with reveal"
+                "security 'malicious' is there for Mean, CosineFilter and FLTrust, and for Krum"
+                f" with reveal 'scores', and the rule is {type(self.rule).__name__} with reveal"
                 f" '{self.reveal}': set one of these, or security to 'semi_honest'."
             )
-        if self.ring == 64:
+        if self.ring == 64 and not self._real_weights:
             raise ConfigError(
                 "security 'malicious' proves what is opened in the bits above the ring, and a ring"
-                " of 64 has none: set ring to 40, 32 or None."
+                " of 64 has none (but under FLTrust with hidden scores, whose weights are proved in"
+                " 128 bits): set ring to 40, 32 or None."
             )
+
+    @property
+    def _real_weights(self) -> bool:
+        return isinstance(self.rule, FLTrust) and self.reveal != "scores"
 
     def _check_rule(self) -> None:
         rule = self.rule

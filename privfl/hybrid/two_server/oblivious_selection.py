@@ -142,17 +142,22 @@ class Hide:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """So many rows were chosen; fewer than ``least`` are refused."""
+    """So many rows were chosen; fewer than ``least`` are refused, and another number than ``m``
+    where that is not 0.
+    """
 
     least: int
+    m: int = 0
 
     def act(self, machine: Machine) -> None:
         """Set what the sum weighs.
 
         Raises:
-            StageAbort: too few rows count.
+            StageAbort: too few rows count, or as `exactly`.
         """
-        _counts(machine, counted(machine, self.least))
+        count = counted(machine, self.least)
+        exactly(machine, count, self.m)
+        _counts(machine, count)
 
 
 def _counts(machine: Machine, count: int) -> None:

@@ -191,9 +191,11 @@ def fitting(
     noise: int,
     soundness: int,
     rings: Sequence[int],
+    wide: bool = False,
 ) -> tuple[int, int, int, int]:
     """The smallest ring that holds all sums, norms and products, the rows that prove norms in it,
-    the longest norm C, steps of a direction.
+    the longest norm C, steps of a direction. ``wide``: squares are of 64 bits whatever the ring,
+    and of products 40 bits are looked at.
 
     Raises:
         ConfigError: none of the ``rings`` does; too few bits for vectors of this length.
@@ -209,8 +211,10 @@ def fitting(
     for tried in rings:
         half = 1 << (tried - 1)
         steep = min(1 << 22, half // 2 // longest)
+        if wide:
+            steep = min(steep, (1 << (min(tried, 40) - 2)) // longest)
         if needs.squares:
-            steep = min(steep, math.isqrt(half // 4) // longest)
+            steep = min(steep, math.isqrt((1 << 61) if wide else half // 4) // longest)
         if needs.dot_weights:
             steep = min(steep, half // 2 // (plan.n * longest**2))
         rows = projections(longest, tried, plan.d, soundness)

@@ -15,7 +15,7 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import LARGEST_RING
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
-from privfl.hybrid.two_server.fixed_dealing import Extent
+from privfl.hybrid.two_server.fixed_masks import Extent
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
 from privfl.hybrid.two_server.public_sum import PublicSum
@@ -64,7 +64,8 @@ class Recipe:
     def extent(self, now: TwoServerParameters, n: int) -> Extent:
         """What n fixed rows take of the dealer."""
         traits, scored = self.traits, self.rule.reveal == "scores"
-        decided = traits.directed and not scored
+        stock = self.rule.stock
+        decided = traits.directed and not scored and not stock.items(now, n)
         return Extent(
             n=n,
             products=now.rows + traits.directed + n * traits.gram,
@@ -74,6 +75,7 @@ class Recipe:
             scores=(1 + traits.directed) if scored and not traits.gram else 0,
             pairs=n * n if traits.gram else 0,
             tagged=self.tagged,
+            stock=stock,
         )
 
     def demand(self, now: TwoServerParameters, n: int) -> Demand:
@@ -141,9 +143,9 @@ def round_of(
         0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
     )
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if traits.normalised else 0
-    most = LARGEST_RING if recipe.malicious else max(RINGS)
+    most = LARGEST_RING if recipe.malicious and not needs.dot_weights else max(RINGS)
     rings = [size for size in (RINGS if ring is None else (ring,)) if size <= most]
-    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings)
+    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings, recipe.malicious)
     quorum = quorum_of(recipe, plan, threshold)
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
     return TwoServerParameters(

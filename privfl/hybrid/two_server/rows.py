@@ -83,13 +83,15 @@ class MaskedRows(KeepsSecrets):
             yield start, stop, block
 
     def last(self, now: TwoServerParameters) -> U64:
-        """The words [words - d, n] that come after the values, in a ring under 64 bits."""
+        """The words [words - d, n] that come after the values."""
         whole = [_tail(now, body) for body in self.bodies]
         return np.stack(whole, axis=1)
 
 
 def _tail(now: TwoServerParameters, body: npt.NDArray[np.uint8]) -> U64:
-    """The last words of one packed row of 32 or 40 bits."""
+    """The last words of one packed row."""
+    if now.ring == 64:
+        return body.view("<u8")[now.plan.d :].astype(np.uint64)
     low = body[: 4 * now.words].view("<u4")[now.plan.d :].astype(np.uint64)
     if now.ring == 32:
         return low
