@@ -69,6 +69,8 @@ from privfl.core.errors import (
 from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
+    DOES,
+    FOLLOWS,
     OUTSIDER,
     POWERS,
     TRUE_KEYS,
@@ -128,7 +130,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -174,6 +184,8 @@ from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
+    "DOES",
+    "FOLLOWS",
     "FRAME_ROOM",
     "NO_FAULTS",
     "OUTSIDER",
@@ -211,6 +223,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -298,6 +311,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",

@@ -17,6 +17,7 @@ from privfl.core import (
     Bounded,
     ClientId,
     ClientState,
+    CoinSource,
     ConfigError,
     Dataset,
     Party,
@@ -24,7 +25,6 @@ from privfl.core import (
     RoundKnowledge,
     RoundPlan,
     Rows,
-    Seeds,
     Update,
     Vector,
     bends_loss,
@@ -68,7 +68,7 @@ class Adversaries:
     that they spoilt.
     """
 
-    def __init__(self, scenario: Scenario, seeds: Seeds) -> None:
+    def __init__(self, scenario: Scenario, seeds: CoinSource) -> None:
         self.scenario, self.seeds = scenario, seeds
         self._spoilt: dict[tuple[ClientId, tuple[int, ...]], Dataset] = {}
         for i, attacker in enumerate(scenario.attackers):
