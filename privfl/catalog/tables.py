@@ -205,6 +205,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
         "withhold": attacks.Withhold,
+        "lying_vote": attacks.LyingVote,
         "label_flip": attacks.LabelFlip,
         "feature_noise": attacks.FeatureNoise,
         "optimal_points": attacks.OptimalPoints,
