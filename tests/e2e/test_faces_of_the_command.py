@@ -41,6 +41,7 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "sweep": sweeping.sweep,
         "compare": comparing.compare,
         "audit": auditing.audit,
+        "inspect": inspecting.inspect,
         "report": running.report,
         "list": listing.show,
         "demo": demo.demo,
