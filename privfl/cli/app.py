@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "inspect": (
         "inspecting:inspect",
-        "Look for a backdoor in a run's model: reversed triggers, and which class stands out.",
+        "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
     ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
