@@ -13,6 +13,7 @@ from privfl.core.attack import (
     Divided,
     Knows,
     Measured,
+    MeasuredByClient,
     PartyPoison,
     Path,
     RememberingPoison,
@@ -24,6 +25,7 @@ from privfl.core.attack import (
     counts_itself,
     is_divided,
     is_measured,
+    is_measured_by_client,
     poisons_and_remembers,
     poisons_bounded,
     poisons_broadcast,
@@ -67,6 +69,8 @@ from privfl.core.errors import (
 from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
+    DOES,
+    FOLLOWS,
     OUTSIDER,
     POWERS,
     TRUE_KEYS,
@@ -126,7 +130,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -172,6 +184,8 @@ from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
+    "DOES",
+    "FOLLOWS",
     "FRAME_ROOM",
     "NO_FAULTS",
     "OUTSIDER",
@@ -209,6 +223,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -249,6 +264,7 @@ __all__ = [
     "Mail",
     "MalformedBundle",
     "Measured",
+    "MeasuredByClient",
     "Mechanism",
     "Member",
     "Memory",
@@ -295,6 +311,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",
@@ -335,6 +352,7 @@ __all__ = [
     "in_words",
     "is_divided",
     "is_measured",
+    "is_measured_by_client",
     "is_private",
     "keep_freed_pages",
     "no_helper",

@@ -26,8 +26,11 @@ U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
 _ONE, _MINUS = np.uint64(1), np.uint64((1 << 64) - 1)
-_SIDE = 3
-"""Blocks that a node makes for each of its children: the child's, and two of words."""
+
+
+def _side(w: int) -> int:
+    """Blocks that a node makes for each of its children: the child's, and those of w words."""
+    return 1 + -(-w // 2)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,17 +84,17 @@ def _grown(permute: Permutation, nodes: U64, which: U64) -> U64:
 
 
 def _parted(blocks: U64, w: int) -> Child:
-    """A child's node and control bit, and its words, from its three blocks [3, ..., 2]."""
+    """A child's node and control bit, and its words, from its blocks [1 + w / 2, ..., 2]."""
     node, control = blocks[0].copy(), blocks[0][..., 0] & _ONE
     node[..., 0] ^= control
-    return node, control, np.concatenate([blocks[1], blocks[2]], axis=-1)[..., :w]
+    return node, control, np.concatenate(list(blocks[1:]), axis=-1)[..., :w]
 
 
 def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
     """The words of a last node."""
-    numbers = np.array([2 * _SIDE, 2 * _SIDE + 1], dtype=np.uint64)
-    blocks = _grown(permute, nodes, numbers)
-    return np.concatenate([blocks[0], blocks[1]], axis=-1)[..., :w]
+    side = _side(w)
+    blocks = _grown(permute, nodes, np.arange(2 * side, 3 * side - 1, dtype=np.uint64))
+    return np.concatenate(list(blocks), axis=-1)[..., :w]
 
 
 def _chosen(sides: list[Child], right: npt.NDArray[np.bool_]) -> Child:
@@ -119,12 +122,13 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
         np.empty((levels, m), dtype=np.uint8),
         np.empty((m, w), dtype=np.uint64),
     )
-    numbers = np.arange(2 * _SIDE, dtype=np.uint64)
+    half = _side(w)
+    numbers = np.arange(2 * half, dtype=np.uint64)
     for level in range(levels):
         bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
         right = bit.astype(bool)
         blocks = _grown(permute, nodes, numbers)
-        sides = [_parted(blocks[:_SIDE], w), _parted(blocks[_SIDE:], w)]
+        sides = [_parted(blocks[:half], w), _parted(blocks[half:], w)]
         keep, lose = _chosen(sides, right), _chosen(sides, ~right)
         sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
         node = lose[0][0] ^ lose[0][1]
@@ -161,10 +165,11 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)
     total: U64 = np.zeros((*x.shape, w), dtype=np.uint64)
-    side = np.arange(_SIDE, dtype=np.uint64).reshape(_SIDE, *(1,) * x.ndim)
+    half = _side(w)
+    side = np.arange(half, dtype=np.uint64).reshape(half, *(1,) * x.ndim)
     for level in range(levels):
         bit = (x >> np.uint64(levels - 1 - level)) & _ONE
-        node, control, words = _parted(_grown(permute, nodes, side + bit * np.uint64(_SIDE)), w)
+        node, control, words = _parted(_grown(permute, nodes, side + bit * np.uint64(half)), w)
         total += words + controls[..., None] * keys.words[level]
         nodes = node ^ controls[..., None] * keys.nodes[level]
         controls = control ^ controls * ((keys.controls[level] >> bit) & _ONE)

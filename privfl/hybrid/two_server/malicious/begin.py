@@ -13,7 +13,8 @@ from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.between_servers import unusable
-from privfl.hybrid.two_server.fixed_dealing import Own, received
+from privfl.hybrid.two_server.fixed_dealing import received
+from privfl.hybrid.two_server.fixed_masks import Own
 from privfl.hybrid.two_server.fixed_rows import FixedRows, surveyed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
@@ -76,6 +77,7 @@ def begin(
         ring=now.ring,
         tag=now.tag,
         keys=dealt.keys,
+        wide_key=dealt.wide_key,
         now=now,
         positions=tuple(left),
         program=recipe.program(now, unknown),

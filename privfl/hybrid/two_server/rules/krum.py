@@ -23,6 +23,7 @@ from privfl.hybrid.two_server.fixed_checks import (
     SCORE_MASKS,
     fixed_of,
 )
+from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Chosen, hidden_sum, unnamed_sum
 from privfl.hybrid.two_server.opened_scores import possible, proved
@@ -65,6 +66,11 @@ class KrumOnShares:
             exact=self.m,
             enforced=self.reveal == "scores",
         )
+
+    @property
+    def stock(self) -> Stock:
+        """Nothing."""
+        return Nothing()
 
     @property
     def leaks(self) -> str:

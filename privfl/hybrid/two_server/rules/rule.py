@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand
+from privfl.hybrid.two_server.fixed_stock import Stock
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
 
@@ -58,6 +59,11 @@ class SharedRule(Protocol):
     @property
     def traits(self) -> Traits:
         """What the parties know of it beside its steps."""
+        ...
+
+    @property
+    def stock(self) -> Stock:
+        """What it takes of the dealer beyond its rows where it is enforced."""
         ...
 
     @property
