@@ -25,7 +25,9 @@ Permutation = Callable[[bytes], bytes]
 U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
-_ONE, _MINUS = np.uint64(1), np.uint64((1 << 64) - 1)
+_ONE = np.uint64(1)
+_AT_A_TIME = 4096
+"""Comparisons whose nodes stay in a processor's cache."""
 
 
 def _side(w: int) -> int:
@@ -49,6 +51,12 @@ class Corrections(KeepsSecrets):
         wide = (self.nodes, self.words, self.last)
         return b"".join(x.astype("<u8", copy=False).tobytes() for x in wide) + (
             self.controls.tobytes()
+        )
+
+    def of(self, part: slice) -> Corrections:
+        """Those of some comparisons, views of these."""
+        return Corrections(
+            self.nodes[:, part], self.words[:, part], self.controls[:, part], self.last[part]
         )
 
     @staticmethod
@@ -87,24 +95,14 @@ def _parted(blocks: U64, w: int) -> Child:
     """A child's node and control bit, and its words, from its blocks [1 + w / 2, ..., 2]."""
     node, control = blocks[0].copy(), blocks[0][..., 0] & _ONE
     node[..., 0] ^= control
-    return node, control, np.concatenate(list(blocks[1:]), axis=-1)[..., :w]
+    return node, control, _flat(blocks[1:], w)
 
 
 def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
     """The words of a last node."""
     side = _side(w)
     blocks = _grown(permute, nodes, np.arange(2 * side, 3 * side - 1, dtype=np.uint64))
-    return np.concatenate(list(blocks), axis=-1)[..., :w]
-
-
-def _chosen(sides: list[Child], right: npt.NDArray[np.bool_]) -> Child:
-    """Of each node [2, m] the right child where ``right`` [m], else the left one."""
-    left, other = sides
-    return (
-        np.where(right[:, None], other[0], left[0]),
-        np.where(right, other[1], left[1]),
-        np.where(right[:, None], other[2], left[2]),
-    )
+    return _flat(blocks, w)
 
 
 def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutation) -> Corrections:
@@ -112,41 +110,61 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
     [2, m, 2], uniform.
     """
     m, w = beta.shape
-    nodes: U64 = starts.astype(np.uint64).copy()
-    controls: U64 = np.zeros((2, m), dtype=np.uint64)
-    controls[1] = 1
-    total: U64 = np.zeros((m, w), dtype=np.uint64)
     found = Corrections(
         np.empty((levels, m, 2), dtype=np.uint64),
         np.empty((levels, m, w), dtype=np.uint64),
         np.empty((levels, m), dtype=np.uint8),
         np.empty((m, w), dtype=np.uint64),
     )
+    for start in range(0, m, _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        _generate(alpha[part], beta[part], starts[:, part], permute, found.of(part))
+    return found
+
+
+def _generate(alpha: U64, beta: U64, starts: U64, permute: Permutation, found: Corrections) -> None:
+    """The corrections of a few, filled in. Words are held two by two, as blocks are
+    [w / 2, m, 2].
+    """
+    (m, w), (levels, *_) = beta.shape, found.nodes.shape
     half = _side(w)
+    wide: U64 = np.zeros((m, 2 * half - 2), dtype=np.uint64)
+    wide[:, :w] = beta
+    value = np.ascontiguousarray(wide.reshape(m, half - 1, 2).transpose(1, 0, 2))
+    nodes: U64 = starts.astype(np.uint64)
+    controls: U64 = np.zeros((2, m), dtype=np.uint64)
+    controls[1] = 1
+    total: U64 = np.zeros_like(value)
     numbers = np.arange(2 * half, dtype=np.uint64)
     for level in range(levels):
         bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
-        right = bit.astype(bool)
+        right = (np.uint64(0) - bit)[:, None]
         blocks = _grown(permute, nodes, numbers)
-        sides = [_parted(blocks[:half], w), _parted(blocks[half:], w)]
-        keep, lose = _chosen(sides, right), _chosen(sides, ~right)
-        sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-        node = lose[0][0] ^ lose[0][1]
-        words = sign * (
-            lose[2][1] - lose[2][0] - total + np.where(right[:, None], beta, np.uint64(0))
-        )
-        total = total - keep[2][1] + keep[2][0] + sign * words
-        left_bit = sides[0][1][0] ^ sides[0][1][1] ^ bit ^ _ONE
-        right_bit = sides[1][1][0] ^ sides[1][1][1] ^ bit
-        kept_bit = np.where(right, right_bit, left_bit)
-        nodes = keep[0] ^ controls[..., None] * node
-        controls = keep[1] ^ controls * kept_bit
-        found.nodes[level], found.words[level] = node, words
+        grown = blocks[::half, ..., 0] & _ONE
+        blocks[::half, ..., 0] ^= grown
+        left_bit = grown[0, 0] ^ grown[0, 1] ^ bit ^ _ONE
+        right_bit = grown[1, 0] ^ grown[1, 1] ^ bit
+        swapped = (blocks[:half] ^ blocks[half:]) & right
+        keep, lose = blocks[:half] ^ swapped, blocks[half:] ^ swapped
+        kept = grown[0] ^ ((grown[0] ^ grown[1]) & right[:, 0])
+        minus = (np.uint64(0) - controls[1])[:, None]
+        node = lose[0, 0] ^ lose[0, 1]
+        words = lose[1:, 1] - lose[1:, 0] - total + (value & right)
+        words = (words ^ minus) - minus
+        total += keep[1:, 0] - keep[1:, 1] + ((words ^ minus) - minus)
+        nodes = keep[0] ^ ((np.uint64(0) - controls)[..., None] & node)
+        controls = kept ^ (controls & (left_bit ^ ((left_bit ^ right_bit) & right[:, 0])))
+        found.nodes[level], found.words[level] = node, _flat(words, w)
         found.controls[level] = (left_bit | right_bit << _ONE).astype(np.uint8)
-    ends = _converted(nodes, permute, w)
-    sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-    found.last[...] = sign * (ends[1] - ends[0] - total)
-    return found
+    ends = _grown(permute, nodes, np.arange(2 * half, 3 * half - 1, dtype=np.uint64))
+    minus = (np.uint64(0) - controls[1])[:, None]
+    last = ends[:, 1] - ends[:, 0] - total
+    found.last[...] = _flat((last ^ minus) - minus, w)
+
+
+def _flat(words: U64, w: int) -> U64:
+    """Words [..., w] from those that are held two by two [w / 2, ..., 2]."""
+    return np.concatenate(list(words), axis=-1)[..., :w]
 
 
 def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
@@ -161,6 +179,14 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     >>> (words[0] + words[1]).reshape(-1).tolist()
     [10, 0, 0]
     """
+    words: U64 = np.empty((*x.shape, keys.words.shape[2]), dtype=np.uint64)
+    for start in range(0, x.shape[1], _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        words[:, part] = _evaluate(party, starts[part], keys.of(part), x[:, part], permute)
+    return words
+
+
+def _evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
     levels, _, w = keys.words.shape
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)
