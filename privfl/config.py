@@ -180,6 +180,10 @@ class Config(_Strict):
     ``max_weight`` is the public bound on what one client may weigh (None: the samples of the
     largest one, which nobody knows where clients hold their data elsewhere).
 
+    ``repeatable``: over a network every party draws cohorts, batches and lots from the operating
+    system; with ``repeatable: true`` all of them are told ``seed`` and draw from it, as a
+    simulation does, and no claim is made that rests on coins: sampling amplifies nothing.
+
     ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
     DP-SGD never repeats, and the two together are refused.
     """
@@ -212,6 +216,7 @@ class Config(_Strict):
     max_weight: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
+    repeatable: bool = False
     noise_seed: int | None = None
 
     def to_yaml(self) -> str:

@@ -77,6 +77,8 @@ ENFORCED: Mapping[str, TwoServer] = {
         ("cosine filter, scores", FILTER, "scores", 40),
         ("cosine filter, selection", ABOVE, "selection", 40),
         ("cosine filter, aggregate", ABOVE, "aggregate", 40),
+        ("krum, selection", Krum(f=1, m=3), "selection", 40),
+        ("krum, aggregate", Krum(f=1, m=3), "aggregate", 40),
         ("fltrust, selection", TRUST, "selection", 64),
         ("fltrust, aggregate", TRUST, "aggregate", 64),
         ("cosine filter over -0.2, selection", FILTER, "selection", 40),

@@ -4,6 +4,7 @@ parties.
 
 from privfl.core import require
 from privfl.core.attack import (
+    AnswerPoison,
     Attack,
     AttackSeat,
     BoundPoison,
@@ -27,6 +28,7 @@ from privfl.core.attack import (
     is_measured,
     is_measured_by_client,
     poisons_and_remembers,
+    poisons_answers,
     poisons_bounded,
     poisons_broadcast,
     poisons_data,
@@ -130,7 +132,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -190,6 +200,7 @@ __all__ = [
     "Adversary",
     "AfterSeat",
     "Against",
+    "AnswerPoison",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -215,6 +226,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -302,6 +314,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",
@@ -349,6 +362,7 @@ __all__ = [
     "norm",
     "pack_parts",
     "poisons_and_remembers",
+    "poisons_answers",
     "poisons_bounded",
     "poisons_broadcast",
     "poisons_data",

@@ -6,6 +6,7 @@ from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
 from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
+from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.fingerprint import fingerprint, packages_of
@@ -57,18 +58,21 @@ __all__ = [
     "check_declared",
     "check_scenario",
     "choose_clients",
+    "coins_of",
     "fingerprint",
     "forward_of",
     "holds_run",
     "measured_by",
     "measures",
     "noise_for",
+    "over_network",
     "packages_of",
     "pipeline_of",
     "read_ledger",
     "round_ahead",
     "rounding_said",
     "rule_reads_channel",
+    "secret_batches",
     "start_ledger",
     "tensors_of",
     "too_few",

@@ -17,13 +17,13 @@ from privfl.core import (
     Carried,
     ClientId,
     ClientState,
+    CoinSource,
     Faults,
     Member,
     NoisySteps,
     PartyId,
     PlanRefused,
     RoundFailed,
-    Seeds,
     Update,
     Vector,
 )
@@ -107,7 +107,7 @@ class Simulated(Generic[O]):
         session: Session[O],
         executor: Executor,
         adversaries: Adversaries,
-        seeds: Seeds,
+        seeds: CoinSource,
         faults: Faults,
     ) -> None:
         self.session, self.executor = session, executor

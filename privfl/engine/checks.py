@@ -228,7 +228,9 @@ def _check_turns(scenario: Scenario) -> None:
 
 
 def _check_coins(scenario: Scenario) -> None:
-    """Refuse secret coins that somebody can draw again."""
+    """Refuse secret coins that somebody can draw again, and coins that are said to be both."""
+    if scenario.repeatable:
+        _check_repeatable(scenario)
     if scenario.threat.sampling != "secret":
         return
     if scenario.noise.repeatable:
@@ -241,6 +243,24 @@ def _check_coins(scenario: Scenario) -> None:
         raise ConfigError(
             "threat.sampling is secret, and the batches of private training are drawn from the"
             " run's seed: give its gradient sampling='secret'."
+        )
+
+
+def _check_repeatable(scenario: Scenario) -> None:
+    """Refuse coins that everybody is told and nobody knows."""
+    if scenario.threat.sampling == "secret":
+        raise ConfigError(
+            "repeatable is true, so that everybody is told the seed that draws the cohorts, and"
+            " threat.sampling is secret: leave one of them out."
+        )
+    if scenario.threat.sees_cohort is False:
+        raise ConfigError(
+            "repeatable is true, so that everybody is told the seed that draws the cohorts, and"
+            " threat.sees_cohort is false: leave one of them out."
+        )
+    if not scenario.seeds.repeatable:
+        raise ConfigError(
+            "repeatable is true, and the coins of this scenario repeat for nobody: leave coins out."
         )
 
 

@@ -18,13 +18,13 @@ from privfl.core import (
     ClientId,
     ClientMember,
     ClientSeat,
+    CoinSource,
     Context,
     Mechanism,
     NoiseSource,
     Party,
     PlanRefused,
     RoundPlan,
-    Seeds,
     Sensitivity,
     Update,
     Vector,
@@ -55,7 +55,7 @@ class ClientSide:
 
     seats: Mapping[int, ClientSeat[Any]]
     bounds: Mapping[str, Bound]
-    seeds: Seeds
+    seeds: CoinSource
     noise: NoiseSource
     local: Mechanism | None = None
     moved: Sensitivity = Sensitivity(float("inf"))

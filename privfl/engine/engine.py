@@ -16,7 +16,6 @@ from privfl.core import (
     ConfigError,
     Faults,
     Opened,
-    Seeds,
     TooManyByzantine,
     Transcript,
     after_the_rule,
@@ -80,7 +79,7 @@ class Engine:
         self.account = None if budget is None else budget.opened()
         self.planner = Planner(scenario)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
-        seeds = Seeds(scenario.seed)
+        seeds = scenario.seeds
         self.carrier: Carrier[Any] = carrier or Simulated(
             Session(scenario.channel, scenario.mail),
             executor,

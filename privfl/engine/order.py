@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from privfl.core import (
     Broadcast,
     ClientId,
+    CoinSource,
     Context,
     RoundPlan,
-    Seeds,
     Sensitivity,
     Vector,
     at_the_client,
@@ -113,7 +113,7 @@ class Planner:
         if state.round < self._next:
             self.session = secrets.token_bytes(16)
         self._next = state.round + 1
-        base, seeds = Broadcast(state.round, state.parameters, aux), Seeds(self.scenario.seed)
+        base, seeds = Broadcast(state.round, state.parameters, aux), self.scenario.seeds
         now, number = self.scenario.in_round(state.round, state.bound), state.round
         secret = now.threat.sampling == "secret"
         coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)
@@ -151,7 +151,7 @@ def plans_of(
 
 
 def side_of(
-    scenario: Scenario, l2: float | None, number: int, pipeline: Pipeline, seeds: Seeds
+    scenario: Scenario, l2: float | None, number: int, pipeline: Pipeline, seeds: CoinSource
 ) -> ClientSide:
     """The client half of a round; ``seeds`` are the client's simulation randomness."""
     now = scenario.in_round(number, l2)

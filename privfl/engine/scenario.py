@@ -13,6 +13,7 @@ from privfl.core import (
     Bound,
     Channel,
     ClientId,
+    CoinSource,
     ConfigError,
     Dataset,
     Defence,
@@ -25,6 +26,7 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
     RunNoise,
+    Seeds,
     Threat,
     Unit,
     UserBounds,
@@ -54,6 +56,11 @@ class Scenario:
     are public words and numbers about the run that views and reports show. ``mail`` says whether
     letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
     one process plays everybody.
+
+    ``coins`` are where batches and lots are drawn from (and cohorts, unless the threat says that
+    these are secret); None: from ``seed``, as one process that plays everybody draws them.
+    ``repeatable`` says that everybody is told that seed: then nothing is claimed that rests on
+    coins, and nothing is amplified.
 
     ``start`` is what is known of the model before the first round: "public", that it holds nothing
     of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
@@ -86,6 +93,8 @@ class Scenario:
     relation: NeighbourRelation | None = None
     threat: Threat = Threat()
     seed: int = 0
+    coins: CoinSource | None = None
+    repeatable: bool = False
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
     start: Literal["public"] | Ledger | None = None
@@ -96,6 +105,11 @@ class Scenario:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     max_weight: float | None = None
     elsewhere: bool = False
+
+    @property
+    def seeds(self) -> CoinSource:
+        """Where batches and lots are drawn from."""
+        return Seeds(self.seed) if self.coins is None else self.coins
 
     @cached_property
     def people(self) -> int | None:
@@ -221,6 +235,7 @@ class Scenario:
         return replace(
             made,
             void=void_start(self.start, made.neighbours.unit, self.users) or made.void,
+            knows_batches=self.repeatable,
             void_samples=void_start(self.start, made.samples.unit, self.users),
         )
 
@@ -255,14 +270,15 @@ class Scenario:
     @property
     def _threat(self) -> Threat:
         """The adversary; attackers among the clients know their own shares of distributed noise,
-        and whoever looks may be told.
+        and whoever looks may be told. Where a seed is everybody's, so is every cohort.
         """
+        threat = replace(self.threat, sees_cohort=True) if self.repeatable else self.threat
         liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
-        if self.channel.able.noise is None or liars <= self.threat.colluders:
-            return self.threat
-        recipients = self.threat.adversary == "model_recipients"
-        adversary = self.threat.adversary if recipients else "server_and_clients"
-        return replace(self.threat, adversary=adversary, colluders=liars)
+        if self.channel.able.noise is None or liars <= threat.colluders:
+            return threat
+        recipients = threat.adversary == "model_recipients"
+        adversary = threat.adversary if recipients else "server_and_clients"
+        return replace(threat, adversary=adversary, colluders=liars)
 
     @property
     def _void(self) -> str:

@@ -25,6 +25,12 @@ from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Method, Workload, evaluate
 
+REPEATABLE = (
+    "Everybody who takes part is told the seed (repeatable: true), and draws cohorts, batches and"
+    " lots from it: sampling amplifies nothing here, and nothing is claimed of rules, groups and"
+    " defences that holds only against those who do not know their lots. Leave repeatable out for"
+    " secret coins."
+)
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -131,6 +137,7 @@ def summary_of(
             *channel.able.warnings,
             *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
+            *([REPEATABLE] if scenario.repeatable else ()),
             *drowned(state.ledger, workload.model.d),
         ],
     }

@@ -52,6 +52,7 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "compare": comparing.compare,
         "audit": auditing.audit,
         "deal": dealing.deal,
+        "inspect": inspecting.inspect,
         "report": running.report,
         "list": listing.show,
         "demo": demo.demo,

@@ -25,11 +25,11 @@ from privfl.core import (
     Bounded,
     Broadcast,
     ClientId,
+    CoinSource,
     Member,
     PartyId,
     RingNoise,
     RoundPlan,
-    Seeds,
     Update,
     Vector,
 )
@@ -88,7 +88,7 @@ class _Hands:
         self.world = NeighbourWorld({})
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: Seeds
+        self, broadcast: Broadcast, tasks: Sequence[Task], out: Tensor, seeds: CoinSource
     ) -> list[Result]:
         """Every task's row."""
         results: list[Result] = []

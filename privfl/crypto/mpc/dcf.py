@@ -25,9 +25,9 @@ Permutation = Callable[[bytes], bytes]
 U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
+_AT_ONCE = 4096
+"""Comparisons that are made, or evaluated, together: what is computed of them stays in cache."""
 _ONE = np.uint64(1)
-_AT_A_TIME = 4096
-"""Comparisons whose nodes stay in a processor's cache."""
 
 
 def _side(w: int) -> int:
@@ -46,12 +46,11 @@ class Corrections(KeepsSecrets):
     controls: U8
     last: U64
 
-    def to_bytes(self) -> bytes:
-        """All of it, as it travels."""
+    def pieces(self) -> list[Buffer]:
+        """All of it, as it travels, one piece after the other."""
         wide = (self.nodes, self.words, self.last)
-        return b"".join(x.astype("<u8", copy=False).tobytes() for x in wide) + (
-            self.controls.tobytes()
-        )
+        little = [np.ascontiguousarray(x, dtype="<u8") for x in wide]
+        return [x.reshape(-1).view(np.uint8).data for x in (*little, self.controls)]
 
     def of(self, part: slice) -> Corrections:
         """Those of some comparisons, views of these."""
@@ -95,14 +94,30 @@ def _parted(blocks: U64, w: int) -> Child:
     """A child's node and control bit, and its words, from its blocks [1 + w / 2, ..., 2]."""
     node, control = blocks[0].copy(), blocks[0][..., 0] & _ONE
     node[..., 0] ^= control
-    return node, control, _flat(blocks[1:], w)
+    return node, control, np.concatenate(list(blocks[1:]), axis=-1)[..., :w]
 
 
 def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
     """The words of a last node."""
     side = _side(w)
     blocks = _grown(permute, nodes, np.arange(2 * side, 3 * side - 1, dtype=np.uint64))
-    return _flat(blocks, w)
+    return np.concatenate(list(blocks), axis=-1)[..., :w]
+
+
+def _by(bits: U64) -> U64:
+    """All ones where a bit is 1."""
+    return np.uint64(0) - bits
+
+
+def _kept(left: U64, right: U64, turn: U64) -> tuple[U64, U64]:
+    """The right one where ``turn`` is all ones, else the left one; then the other."""
+    apart = (left ^ right) & turn
+    return left ^ apart, right ^ apart
+
+
+def _negated(words: U64, turn: U64) -> U64:
+    """The negative words where ``turn`` is all ones."""
+    return (words ^ turn) - turn
 
 
 def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutation) -> Corrections:
@@ -116,55 +131,43 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
         np.empty((levels, m), dtype=np.uint8),
         np.empty((m, w), dtype=np.uint64),
     )
-    for start in range(0, m, _AT_A_TIME):
-        part = slice(start, start + _AT_A_TIME)
+    for at in range(0, m, _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
         _generate(alpha[part], beta[part], starts[:, part], permute, found.of(part))
     return found
 
 
 def _generate(alpha: U64, beta: U64, starts: U64, permute: Permutation, found: Corrections) -> None:
-    """The corrections of a few, filled in. Words are held two by two, as blocks are
-    [w / 2, m, 2].
-    """
-    (m, w), (levels, *_) = beta.shape, found.nodes.shape
-    half = _side(w)
-    wide: U64 = np.zeros((m, 2 * half - 2), dtype=np.uint64)
-    wide[:, :w] = beta
-    value = np.ascontiguousarray(wide.reshape(m, half - 1, 2).transpose(1, 0, 2))
-    nodes: U64 = starts.astype(np.uint64)
+    """Fill the corrections of some comparisons."""
+    m, w = beta.shape
+    levels = len(found.nodes)
+    nodes: U64 = starts.astype(np.uint64).copy()
     controls: U64 = np.zeros((2, m), dtype=np.uint64)
     controls[1] = 1
-    total: U64 = np.zeros_like(value)
+    total: U64 = np.zeros((m, w), dtype=np.uint64)
+    half = _side(w)
     numbers = np.arange(2 * half, dtype=np.uint64)
     for level in range(levels):
         bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
-        right = (np.uint64(0) - bit)[:, None]
+        right = _by(bit)
         blocks = _grown(permute, nodes, numbers)
-        grown = blocks[::half, ..., 0] & _ONE
-        blocks[::half, ..., 0] ^= grown
-        left_bit = grown[0, 0] ^ grown[0, 1] ^ bit ^ _ONE
-        right_bit = grown[1, 0] ^ grown[1, 1] ^ bit
-        swapped = (blocks[:half] ^ blocks[half:]) & right
-        keep, lose = blocks[:half] ^ swapped, blocks[half:] ^ swapped
-        kept = grown[0] ^ ((grown[0] ^ grown[1]) & right[:, 0])
-        minus = (np.uint64(0) - controls[1])[:, None]
-        node = lose[0, 0] ^ lose[0, 1]
-        words = lose[1:, 1] - lose[1:, 0] - total + (value & right)
-        words = (words ^ minus) - minus
-        total += keep[1:, 0] - keep[1:, 1] + ((words ^ minus) - minus)
-        nodes = keep[0] ^ ((np.uint64(0) - controls)[..., None] & node)
-        controls = kept ^ (controls & (left_bit ^ ((left_bit ^ right_bit) & right[:, 0])))
-        found.nodes[level], found.words[level] = node, _flat(words, w)
+        sides = [_parted(blocks[:half], w), _parted(blocks[half:], w)]
+        keep, lose = _kept(sides[0][0], sides[1][0], right[:, None])
+        kept_words, lost_words = _kept(sides[0][2], sides[1][2], right[:, None])
+        kept_controls, _ = _kept(sides[0][1], sides[1][1], right)
+        turn = _by(controls[1])[:, None]
+        node = lose[0] ^ lose[1]
+        words = _negated(lost_words[1] - lost_words[0] - total + (beta & right[:, None]), turn)
+        total += kept_words[0] - kept_words[1] + _negated(words, turn)
+        left_bit = sides[0][1][0] ^ sides[0][1][1] ^ bit ^ _ONE
+        right_bit = sides[1][1][0] ^ sides[1][1][1] ^ bit
+        kept_bit, _ = _kept(left_bit, right_bit, right)
+        nodes = keep ^ (_by(controls)[..., None] & node)
+        controls = kept_controls ^ (controls & kept_bit)
+        found.nodes[level], found.words[level] = node, words
         found.controls[level] = (left_bit | right_bit << _ONE).astype(np.uint8)
-    ends = _grown(permute, nodes, np.arange(2 * half, 3 * half - 1, dtype=np.uint64))
-    minus = (np.uint64(0) - controls[1])[:, None]
-    last = ends[:, 1] - ends[:, 0] - total
-    found.last[...] = _flat((last ^ minus) - minus, w)
-
-
-def _flat(words: U64, w: int) -> U64:
-    """Words [..., w] from those that are held two by two [w / 2, ..., 2]."""
-    return np.concatenate(list(words), axis=-1)[..., :w]
+    ends = _converted(nodes, permute, w)
+    found.last[...] = _negated(ends[1] - ends[0] - total, _by(controls[1])[:, None])
 
 
 def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
@@ -180,13 +183,14 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     [10, 0, 0]
     """
     words: U64 = np.empty((*x.shape, keys.words.shape[2]), dtype=np.uint64)
-    for start in range(0, x.shape[1], _AT_A_TIME):
-        part = slice(start, start + _AT_A_TIME)
+    for at in range(0, x.shape[1], _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
         words[:, part] = _evaluate(party, starts[part], keys.of(part), x[:, part], permute)
     return words
 
 
 def _evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
+    """The words of some comparisons."""
     levels, _, w = keys.words.shape
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.dcf import Corrections, evaluate, generate
 from privfl.crypto.mpc.preprocessing import derived_words
@@ -119,6 +119,11 @@ Known = Mapping[str, U64 | Integers | Outcome]
 class Stock(Protocol):
     """What a rule takes of the dealer beyond its rows."""
 
+    @property
+    def most(self) -> int:
+        """The most rows for which there is so much; 0: any number."""
+        ...
+
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """What there is for n rows, by name."""
         ...
@@ -131,6 +136,11 @@ class Stock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Nothing:
     """A rule that needs nothing but its rows (a `Stock`)."""
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """None."""
@@ -214,16 +224,16 @@ def _starts(now: TwoServerParameters, seed: bytes, name: str, item: Comparisons)
 
 def deal(
     stock: Stock, now: TwoServerParameters, masks: Masks, keys: U64, wide_key: int, joint: Joint
-) -> tuple[bytes, bytes]:
-    """What the dealer sends to the first server, and to the second: ``keys`` [K] and ``wide_key``
-    are whole here.
+) -> tuple[list[Buffer], list[Buffer]]:
+    """What the dealer sends to both servers, and more to the second, piece by piece: ``keys`` [K]
+    and ``wide_key`` are whole here.
     """
     n = len(masks.norms)
     items = stock.items(now, n)
     known = stock.known(now, n, masks, joint) if items else {}
     first, second = joint.seeds
-    both: list[bytes] = []
-    theirs: list[bytes] = []
+    both: list[Buffer] = []
+    theirs: list[Buffer] = []
     for name, item in items.items():
         told, own = known[name], _drawn(now, first, name, *_shape(item))
         values = np.concatenate([[_ONE], keys])[: own.shape[1]]
@@ -233,7 +243,7 @@ def deal(
             starts = np.stack([_starts(now, seed, name, item) for seed in (first, second)])
             payload = (told.scale * (_ONE - _TWO * told.flip))[:, None] * values
             permute = now.library.permutation(comparison_key(now))
-            both.append(generate(told.alpha, payload, starts, item.levels, permute).to_bytes())
+            both += generate(told.alpha, payload, starts, item.levels, permute).pieces()
             rest = (told.scale * told.flip)[:, None] * values - own
         elif isinstance(item, WideWords):
             whole = np.stack([told, told.astype(object) * wide_key], axis=1)
@@ -241,8 +251,7 @@ def deal(
         else:
             rest = told.astype(np.uint64)[:, None] * values - own
         theirs.append(rest.astype("<u8", copy=False).tobytes())
-    corrections = b"".join(both)
-    return corrections, corrections + b"".join(theirs)
+    return both, theirs
 
 
 def receive(

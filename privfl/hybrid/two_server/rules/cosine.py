@@ -94,7 +94,6 @@ class CosineOnShares:
             hidden=hidden,
             proved=hidden,
             capped=True,
-            enforced=True,
         )
 
     @property
@@ -267,6 +266,11 @@ class Squares:
     """What it takes to compare dot^2 with T norm, T = round(threshold^2 square), in 64 bits, and to
     join that with the product's sign (a `Stock`).
     """
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """Two lifted values a row; the words that their margin is linear in, and its blind; its

@@ -90,7 +90,7 @@ class FLTrustOnShares:
         their weights stay shared. Weights are any numbers.
         """
         closed = self.reveal != "scores"
-        return Traits(directed=True, normalised=closed, hidden=closed, enforced=True)
+        return Traits(directed=True, normalised=closed, hidden=closed)
 
     @property
     def stock(self) -> Stock:
@@ -260,6 +260,11 @@ class Trusts:
     """
 
     named: bool
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """A lifted value a row, the sign's bit, and the words that a weight is linear in; the

@@ -32,7 +32,7 @@ class MeanOnShares:
     @property
     def traits(self) -> Traits:
         """Sums of whole rows, under weights that both servers know."""
-        return Traits(weighted=self.weighted, capped=True, enforced=True)
+        return Traits(weighted=self.weighted, capped=True)
 
     @property
     def stock(self) -> Stock:
