@@ -14,6 +14,7 @@ from privfl.cli import (
     comparing,
     dealing,
     demo,
+    inspecting,
     listing,
     running,
     screen,
