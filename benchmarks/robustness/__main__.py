@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from benchmarks.harness import main
 from benchmarks.robustness.detectors import detectors, flanders
+from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
+from benchmarks.robustness.heterogeneity import heterogeneity
+from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
 
 CASES = {
@@ -14,6 +17,9 @@ CASES = {
     "grid": grid,
     "detectors": detectors,
     "flanders": flanders,
+    "semantic": semantic,
+    "devices": devices,
+    "heterogeneity": heterogeneity,
 }
 
 if __name__ == "__main__":
