@@ -1,7 +1,12 @@
-"""Flower's own environment, `.venv-flower` at the root of the checkout: it needs pycryptodome < 4,
-which ours does not have.
+"""Flower's own environment, `.venv-flower` at the root of the checkout: Flower 1.41 needs
+pycryptodome < 4, typer < 0.21, rich < 15 and packaging < 26, which ours does not have.
 
-Both sides of a comparison with Flower run in it: theirs installed, ours by PYTHONPATH.
+`make test` runs tests/flower in it, and both sides of a comparison with Flower. What it holds is
+what privfl needs, the extras flower and ray, and what tests need, in the versions of
+constraints-flower.txt.
+
+    python -m benchmarks.flower_env                     its interpreter, made first if need be
+    python -m benchmarks.flower_env -m pytest ...       runs that with these arguments
 """
 
 from __future__ import annotations
@@ -14,21 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-flower"
+CONSTRAINTS = ROOT / "constraints-flower.txt"
 REQUIREMENTS = (
-    "flwr[simulation]>=1.41,<1.42",
-    "torch==2.13.0",
-    "numpy>=1.26",
-    "scipy>=1.11",
-    "scikit-learn>=1.4",
-    "jaxtyping>=0.2.36",
-    "safetensors>=0.4.3",
-    "pydantic>=2.7",
-    "PyYAML>=6.0",
-    "rich>=13.7",
-    "psutil>=5.9",
-    "gmpy2>=2.1.5",
-    "tenseal>=0.3.15",
-    "zstandard>=0.22",
+    ("torch",),  # first, so that nothing else chooses its build
+    ("--editable", f"{ROOT}[flower,ray]", "pytest", "beartype", "sybil", "psutil"),
 )
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -41,27 +35,23 @@ leave this machine.
 
 
 def python() -> Path:
-    """The interpreter of Flower's environment, which is created first if it is not there; progress
-    goes to stderr.
+    """The interpreter of Flower's environment, which is created first if it is not there, or not
+    what pyproject.toml and the constraints say; progress goes to stderr.
     """
     interpreter = HOME / "bin" / "python"
     stamp = HOME / ".installed"
-    wanted = "\n".join(REQUIREMENTS)
-    if stamp.exists() and stamp.read_text() == wanted:
+    files = (Path(__file__), CONSTRAINTS, ROOT / "pyproject.toml")
+    wanted = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return interpreter
     print(f"flower_env: creating {HOME.name} (a few minutes) ...", file=sys.stderr, flush=True)
-    venv.create(HOME, with_pip=True)
-    pip = [
-        str(interpreter),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "-qq",
-        *REQUIREMENTS,
-    ]
-    subprocess.run(pip, check=True, stdout=sys.stderr)
-    stamp.write_text(wanted)
+    if not interpreter.exists():
+        venv.create(HOME, with_pip=True, symlinks=True)
+    pip = [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", "-qq"]
+    for some in REQUIREMENTS:
+        command = [*pip, "--constraint", str(CONSTRAINTS), *some]
+        subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+    stamp.write_text(wanted, encoding="utf-8")
     return interpreter
 
 
@@ -80,4 +70,7 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        command = [str(python()), *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env=environment(), cwd=ROOT, check=False).returncode)
     print(python())

@@ -145,6 +145,15 @@ class BudgetConfig(_Strict):
     ledger: str
 
 
+class EarlyStoppingConfig(_Strict):
+    """When a run ends before its last round (`engine.EarlyStopping`): ``patience`` measurements in
+    a row that did not raise the best accuracy on data.validation by more than ``least``.
+    """
+
+    patience: Annotated[int, Field(ge=1)] = 5
+    least: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class Config(_Strict):
     """A whole run. An empty file is a run: digits, 20 clients, federated averaging.
 
@@ -159,11 +168,21 @@ class Config(_Strict):
     by itself.
 
     ``budget``: what all runs on these data may spend; the round that would pass it is not played.
+    ``metrics`` are further figures of each measured round, by name: a function ``module:function``
+    of a torch module and a data set.
+
     ``start``: public, a model that is drawn from the seed; or the folder of a run, from whose model
     and with whose ledger this one goes on.
 
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
+
+    ``max_weight`` is the public bound on what one client may weigh (None: the samples of the
+    largest one, which nobody knows where clients hold their data elsewhere).
+
+    ``repeatable``: over a network every party draws cohorts, batches and lots from the operating
+    system; with ``repeatable: true`` all of them are told ``seed`` and draw from it, as a
+    simulation does, and no claim is made that rests on coins: sampling amplifies nothing.
 
     ``noise_seed`` repeats the noise on aggregates and of shares, and voids its guarantee; that of
     DP-SGD never repeats, and the two together are refused.
@@ -190,10 +209,14 @@ class Config(_Strict):
     attackers_know: Literal["nothing", "own", "benign", "rule"] = "rule"
     server_optimizer: Part = {"name": "fedavg"}
     audit: AuditConfig = AuditConfig()
+    early_stopping: EarlyStoppingConfig | None = None
+    metrics: dict[str, str] = {}
     device: str = "cpu"
     executor: str = "auto"
+    max_weight: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
+    repeatable: bool = False
     noise_seed: int | None = None
 
     def to_yaml(self) -> str:
@@ -308,6 +331,7 @@ _GROUPS: Mapping[str, type[_Strict]] = {
     "threat": ThreatConfig,
     "budget": BudgetConfig,
     "users": UsersConfig,
+    "early_stopping": EarlyStoppingConfig,
 }
 
 

@@ -37,6 +37,7 @@ from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
 from privfl.hybrid.two_server.opened_scores import SCORES
 from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
 from privfl.hybrid.two_server.registers import WEIGHTS
+from privfl.hybrid.two_server.rules.fltrust import MASKED_TRUST
 from privfl.hybrid.two_server.rules.krum import GRAM
 from privfl.hybrid.two_server.tampering import server_of
 
@@ -56,6 +57,7 @@ def held(seed: int = 0) -> torch.Tensor:
 ALONG = torch.ones(D)
 FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
 ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
+STEEP = CosineFilter(0.3, lambda rows, context: ALONG)
 CHANNELS: Mapping[str, TwoServer] = {
     "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
     "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
@@ -75,6 +77,12 @@ ENFORCED: Mapping[str, TwoServer] = {
         ("cosine filter, scores", FILTER, "scores", 40),
         ("cosine filter, selection", ABOVE, "selection", 40),
         ("cosine filter, aggregate", ABOVE, "aggregate", 40),
+        ("krum, selection", Krum(f=1, m=3), "selection", 40),
+        ("krum, aggregate", Krum(f=1, m=3), "aggregate", 40),
+        ("fltrust, selection", TRUST, "selection", 64),
+        ("fltrust, aggregate", TRUST, "aggregate", 64),
+        ("cosine filter over -0.2, selection", FILTER, "selection", 40),
+        ("cosine filter over 0.3, aggregate", STEEP, "aggregate", 40),
     )
 }
 """Where the rule itself is enforced, not only the size of a sum."""
@@ -126,9 +134,11 @@ class Told:
             return np.zeros(0, dtype=np.uint64)
         if WEIGHTS in honest.public:
             return honest.public[WEIGHTS]
-        if HIDDEN in honest.public:
+        if HIDDEN in honest.public or MASKED_TRUST in honest.public:
             known = sum(m.fixed.dealt.weights[:, 0] for m in both if m and m.fixed)
-            return (honest.public[HIDDEN][:-1] + known) & ring_mask(honest.now.ring)
+            proved = HIDDEN in honest.public
+            told = honest.public[HIDDEN][:-1] if proved else honest.public[MASKED_TRUST][:, 0]
+            return (told[: honest.n] + known) & ring_mask(honest.now.ring)
         dealt = sum(m.preprocessing.weights for m in both if m is not None)
         return (honest.public[MASKED_WEIGHTS] + dealt) & ring_mask(honest.now.ring)
 
@@ -178,6 +188,10 @@ class Told:
         weights = self.weights().view(np.int64)
         if not self._weighs(weights[valid], scores[-1][valid], scores[0][valid], exact, machine):
             return True
+        if self.liar == "server/1" and MASKED_TRUST in machine.public and self.opened is not None:
+            mass = float(weights.sum()) * machine.trust_unit or 1.0
+            if self.opened.what.weight != mass:
+                return True
         if self.opened is None or self.liar == "server" or self.channel.recipe.traits.hidden:
             return bool(set(np.flatnonzero(weights)) - set(valid))  # that share nothing tags
         total = weights @ rows
@@ -199,6 +213,8 @@ class Told:
         cosines = dots / np.sqrt(squares * float(machine.direction.square))
         if isinstance(rule, CosineFilter):
             return bool((weights == (cosines > rule.threshold)).all())
+        if self.channel.recipe.traits.hidden:
+            return bool((weights == np.maximum(dots, 0)).all())
         trust = np.maximum(cosines, 0) * machine.now.longest / np.sqrt(squares) * machine.now.fine
         return bool((np.abs(weights - trust) <= 2).all())
 

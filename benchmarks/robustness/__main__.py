@@ -8,6 +8,7 @@ from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
 from benchmarks.robustness.heterogeneity import heterogeneity
+from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
 
@@ -20,6 +21,7 @@ CASES = {
     "semantic": semantic,
     "devices": devices,
     "heterogeneity": heterogeneity,
+    "inspect": inspecting,
 }
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from privfl.cli.rows import as_csv, result_row
+from privfl.cli.rows import result_row
 from privfl.cli.screen import say, table
 from privfl.core import ConfigError
 from privfl.engine import RoundRecord
 from privfl.engine.files import make_folder, said, write_atomically
 from privfl.report import read_records
-from privfl.report.plots import png_of
+from privfl.report.charted import Charted
+from privfl.report.tables import csv_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")]
 _HASH = re.compile("sha256:[0-9a-f]+")
@@ -53,8 +54,8 @@ def compare(
     with said(out):
         make_folder(out)
     exact = [result_row(folder, as_json=True) for folder in folders]
-    write_atomically(out / "compare.csv", as_csv(exact))
-    write_atomically(out / "differences.csv", as_csv(differing))
+    write_atomically(out / "compare.csv", csv_of(exact))
+    write_atomically(out / "differences.csv", csv_of(differing))
     curves = {name: read_records(folder)[0] for name, folder in zip(names, folders, strict=True)}
     write_atomically(out / "curves.png", _curves(curves))
     say(f"privfl: the table, the differences and the curves are in {out}")
@@ -116,4 +117,4 @@ def _curves(runs: Mapping[str, Sequence[RoundRecord]]) -> bytes:
     axes.set_xlabel("round")
     axes.set_ylabel("accuracy")
     axes.legend(fontsize=8, frameon=False)
-    return png_of(figure)
+    return Charted(figure, ()).png()

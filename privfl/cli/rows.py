@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privfl.cli.screen import strict
 from privfl.core import ConfigError
 from privfl.dp import above
 from privfl.report import read_records
@@ -42,20 +38,6 @@ def result_row(folder: Path, as_json: bool) -> dict[str, Any]:
             row[f"epsilon ({line['unit']} level, seed known)"] = _bound(line["as_drawn"], as_json)
     incidents = sum(len(record.incidents) for record in records)
     return {**row, "incidents": incidents, "folder": str(folder)}
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    r"""Rows as a table that other programs read, with a column for every key of any row.
-
-    >>> as_csv([{"a": 1}, {"a": 2.5, "b": "x, y"}])
-    'a,b\n1,\n2.5,"x, y"\n'
-    """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(strict(list(rows)))
-    return text.getvalue()
 
 
 def _bound(epsilon: Any, as_json: bool) -> Any:

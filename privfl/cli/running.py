@@ -12,8 +12,9 @@ from privfl.cli.rows import result_row
 from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.engine import PUBLIC
-from privfl.federation import Federation
+from privfl.federation import Federation, Tracker
 from privfl.report import config_in, play_honest, write_report
+from privfl.trackers import MLflow, TensorBoard
 
 NOT_COVERED = (
     "this run claims privacy, and what is shown here is not covered by it: accuracy and loss are of"
@@ -43,6 +44,20 @@ def run(
             " with the same numbers."
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write TensorBoard's event files, too.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="Tell an MLflow server or store, too.")
+    ] = None,
+    private_trackers: Annotated[
+        bool,
+        typer.Option(
+            "--private-trackers",
+            help="Of a run that claims privacy trackers get what may be published, once it has"
+            " ended; with this, everything: who sees them is who sees the run folder.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train federatedly as a config says; leaves a run folder with a report."""
@@ -59,11 +74,14 @@ def run(
             Federation.from_config(config, settings or ()),
             out or fresh(config.stem),
         )
+    told = _trackers(tensorboard, mlflow, private_trackers)
     say(f"privfl: {_about(federation)}")
     if federation.claims_privacy:
         say(f"privfl: {NOT_COVERED}")
     with bar(f"run {folder.name}", federation.scenario.rounds) as shown:
-        result = federation.run(folder, resume=resume is not None, progress=shown.round)
+        result = federation.run(
+            folder, resume=resume is not None, progress=shown.round, trackers=told
+        )
     for line in (one for one in result.summary["warnings"] if "is damaged" in one):
         say(f"privfl: {line}")
     page = write_report(folder)
@@ -104,6 +122,15 @@ def fresh(name: str) -> Path:
         if not folder.exists():
             return folder
     raise ConfigError("runs/ holds a hundred runs of this second: give --out.")
+
+
+def _trackers(tensorboard: Path | None, mlflow: str | None, private: bool) -> list[Tracker]:
+    found: list[Tracker] = []
+    if tensorboard is not None:
+        found.append(TensorBoard(tensorboard, private=private))
+    if mlflow is not None:
+        found.append(MLflow(mlflow, private=private))
+    return found
 
 
 def _about(federation: Federation) -> str:

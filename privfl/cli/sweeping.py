@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from privfl.cli.rows import as_csv, result_row
+from privfl.cli.rows import result_row
 from privfl.cli.running import NOT_COVERED, Json, Settings, fresh
 from privfl.cli.screen import bar, say, table
 from privfl.config import load
@@ -23,7 +23,9 @@ from privfl.dp import over_runs, sentence, spend
 from privfl.engine import holds_run, read_ledger
 from privfl.engine.files import make_folder, said, write_atomically
 from privfl.federation import Federation
-from privfl.report import config_in, write_report
+from privfl.report import config_in, read_records, write_report
+from privfl.report.sweep_page import sweep_page
+from privfl.report.tables import csv_of
 
 PLAN = "sweep.json"
 
@@ -54,8 +56,9 @@ def sweep(
 ) -> None:
     """Run a config for every combination of some keys' values, and print one row for each.
 
-    The rows are in sweep.csv as well. With data.validation the best run is named, by its validation
-    accuracy; without it none is, because a run that is chosen on the test set says nothing there.
+    The rows are in sweep.csv as well, pictures in sweep.html. With data.validation the best run is
+    named, by its validation accuracy; without it none is, because a run that is chosen on the test
+    set says nothing there.
     """
     if resume is not None:
         if config is not None or out is not None or settings or over:
@@ -72,7 +75,8 @@ def sweep(
     federations = [Federation.from_config(one) for one in plan["configs"]]  # refuse before any run
     if resume is None:
         _begin(folder, plan)
-    if any(federation.claims_privacy for federation in federations):
+    claims = any(federation.claims_privacy for federation in federations)
+    if claims:
         say(f"privfl: {NOT_COVERED}")
     delta = max(one.audit.delta for one in federations)
     del federations
@@ -88,12 +92,22 @@ def sweep(
         {**keys, **result_row(path, as_json=True)}
         for keys, (path, _) in zip(plan["chosen"], todo, strict=True)
     ]
-    write_atomically(folder / "sweep.csv", as_csv(exact))
+    write_atomically(folder / "sweep.csv", csv_of(exact))
     table("Sweep", exact if as_json else rows, as_json)
-    for line in _together([read_ledger(path) for path, _ in todo], delta):
+    lines = [*_together([read_ledger(path) for path, _ in todo], delta), _best(exact)]
+    for line in lines:
         say(f"privfl: {line}")
-    say(f"privfl: {_best(exact)}")
-    say(f"privfl: the runs are in {folder}, the rows in {folder / 'sweep.csv'}")
+    measured = [
+        {**row, "measures": read_records(path)[0][-1].measures}
+        for row, (path, _) in zip((result_row(p, as_json=True) for p, _ in todo), todo, strict=True)
+    ]
+    private = [NOT_COVERED] if claims else []
+    page = sweep_page(folder.name, plan["chosen"], measured, [*private, *lines])
+    write_atomically(folder / "sweep.html", page)
+    say(
+        f"privfl: the runs are in {folder}, the rows in {folder / 'sweep.csv'}, the pictures in"
+        f" {folder / 'sweep.html'}"
+    )
 
 
 def _plan(config: Path, settings: Sequence[str], over: Sequence[str]) -> dict[str, Any]:

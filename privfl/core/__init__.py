@@ -4,6 +4,7 @@ parties.
 
 from privfl.core import require
 from privfl.core.attack import (
+    AnswerPoison,
     Attack,
     AttackSeat,
     BoundPoison,
@@ -13,6 +14,7 @@ from privfl.core.attack import (
     Divided,
     Knows,
     Measured,
+    MeasuredByClient,
     PartyPoison,
     Path,
     RememberingPoison,
@@ -24,7 +26,9 @@ from privfl.core.attack import (
     counts_itself,
     is_divided,
     is_measured,
+    is_measured_by_client,
     poisons_and_remembers,
+    poisons_answers,
     poisons_bounded,
     poisons_broadcast,
     poisons_data,
@@ -67,6 +71,8 @@ from privfl.core.errors import (
 from privfl.core.examples import Examples
 from privfl.core.flat import FlatModel, Slot
 from privfl.core.guarantee import (
+    DOES,
+    FOLLOWS,
     OUTSIDER,
     POWERS,
     TRUE_KEYS,
@@ -126,7 +132,15 @@ from privfl.core.protocol import (
     ServerMember,
     Silent,
 )
-from privfl.core.randomness import NoiseSource, OsNoise, SeededNoise, Seeds, secret_generator
+from privfl.core.randomness import (
+    CoinSource,
+    NoiseSource,
+    OsNoise,
+    SecretCoins,
+    SeededNoise,
+    Seeds,
+    secret_generator,
+)
 from privfl.core.rule import (
     AfterSeat,
     BeforeSeat,
@@ -172,6 +186,8 @@ from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
 
 __all__ = [
+    "DOES",
+    "FOLLOWS",
     "FRAME_ROOM",
     "NO_FAULTS",
     "OUTSIDER",
@@ -184,6 +200,7 @@ __all__ = [
     "Adversary",
     "AfterSeat",
     "Against",
+    "AnswerPoison",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -209,6 +226,7 @@ __all__ = [
     "ClientSeat",
     "ClientState",
     "Coalition",
+    "CoinSource",
     "Coins",
     "ConfigError",
     "Context",
@@ -249,6 +267,7 @@ __all__ = [
     "Mail",
     "MalformedBundle",
     "Measured",
+    "MeasuredByClient",
     "Mechanism",
     "Member",
     "Memory",
@@ -295,6 +314,7 @@ __all__ = [
     "Sampling",
     "Scheme",
     "SealedState",
+    "SecretCoins",
     "SecretsStay",
     "SeededNoise",
     "Seeds",
@@ -335,12 +355,14 @@ __all__ = [
     "in_words",
     "is_divided",
     "is_measured",
+    "is_measured_by_client",
     "is_private",
     "keep_freed_pages",
     "no_helper",
     "norm",
     "pack_parts",
     "poisons_and_remembers",
+    "poisons_answers",
     "poisons_bounded",
     "poisons_broadcast",
     "poisons_data",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,11 @@ class FlatModel:
 
     Reading or writing the whole model is one copy. Buffers are not part of it, so layers that train
     through buffers are refused.
+
+    A copy, a pickle and what `torch.save` wrote are flat models of their own, with a gradient of
+    zero. Views do not outlive copying or pickling, so the module travels, as large as it is, and is
+    made flat again. Who pickles the module beside it gets that twice; in a deep copy the two stay
+    one.
 
     Raises:
         UnsupportedModel: no trainable parameters, or BatchNorm-like running statistics, which
@@ -62,6 +69,12 @@ class FlatModel:
             start = stop
         self.slots = tuple(slots)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _flat_again, (type(self), copy.deepcopy(self.module))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FlatModel:
+        return _flat_again(type(self), copy.deepcopy(self.module, memo))
+
     def read(self) -> Vector:
         """A copy of the parameters."""
         return self.flat.clone()
@@ -82,6 +95,11 @@ class FlatModel:
     def parts(self, vector: Vector) -> dict[str, Tensor]:
         """Views of a flat vector, by parameter name, in the parameters' shapes."""
         return {slot.name: vector[slot.start : slot.stop].view(slot.shape) for slot in self.slots}
+
+
+def _flat_again(kind: type[FlatModel], module: nn.Module) -> FlatModel:
+    """The flat model of a module that was copied, on the device where the copy's parameters are."""
+    return kind(module, next(p for p in module.parameters() if p.requires_grad).device)
 
 
 def refuse_running_statistics(module: nn.Module) -> None:

@@ -18,6 +18,16 @@ the round, choose whose contributions count, shift the result by what nobody con
 single update.
 """
 POWERS: tuple[Power, ...] = ("nothing", "abort", "choose", "shift", "read")
+DOES: Mapping[Power, str] = {
+    "nothing": "nothing comes of it for the others",
+    "abort": "can end the round",
+    "choose": "can choose whose contributions count",
+    "shift": "can shift the result",
+    "read": "can read a single update",
+}
+"""What comes of a lie, in words."""
+FOLLOWS = "follows the protocol, and looks"
+"""What those do who read by no lie."""
 Fidelity: TypeAlias = Literal["real", "ideal"]
 """Whether the protocol runs, or a simulator's trusted party computes what it would."""
 UNFORGED = "mail that nobody forges on its way (mail: signed sees to it)"
@@ -211,7 +221,7 @@ class Lie(Generic[T]):
     def describe(self) -> str:
         """The lie in a sentence."""
         who = self.who.describe()
-        return f"{who[0].upper()}{who[1:]}, if it {self.does}: {_DOES[self.can]}."
+        return f"{who[0].upper()}{who[1:]}, if it {self.does}: {DOES[self.can]}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +234,8 @@ class Guarantee(Generic[T]):
     ``assumes``: what must hold, in words. ``shows``: what the server reads in an honest round,
     where "{count}" stands for how many updates, "{rows}" for how many rows and "{disclosed}" for
     what is disclosed by name. ``tapped``: whether mail to the server can be read on its way.
+    ``unsigned``: what whoever carries the mail can do by writing in others' names where letters are
+    not signed, where a claim about lying parties would be nothing without signatures.
     ``settings``: the mode, and the numbers that a cohort of n makes of
     thresholds and quorums, by name.
 
@@ -243,6 +255,7 @@ class Guarantee(Generic[T]):
         default=lambda n: {}, repr=False, compare=False
     )
     tapped: bool = True
+    unsigned: str = ""
 
     def victims(self, who: Collection[PartyId], plan: RoundPlan) -> frozenset[ClientId]:
         """Whose single updates a coalition reads in a round that all follow; `OUTSIDER` in it
@@ -277,7 +290,7 @@ class Guarantee(Generic[T]):
             if who and lie.who.some is None and client_of(who) is None:
                 told[who] = max(told.get(who, "nothing"), lie.can, key=POWERS.index)
         most: Power = max(told.values(), key=POWERS.index, default="nothing")
-        return f"{_DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
+        return f"{DOES[most]} ({', '.join(who for who, can in told.items() if can == most)})"
 
     def server_reads(
         self, count: int | None = None, rows: int | None = None, disclosed: Iterable[str] = ()
@@ -310,7 +323,7 @@ class Guarantee(Generic[T]):
         ("a directory with everybody's true keys", 'a clip')
         """
         held = [TRUE_KEYS if assumed == UNFORGED else assumed for assumed in self.assumes]
-        return replace(self, assumes=tuple(dict.fromkeys(held)))
+        return replace(self, assumes=tuple(dict.fromkeys(held)), unsigned="")
 
     @property
     def measured(self) -> bool:
@@ -328,13 +341,13 @@ class Guarantee(Generic[T]):
         lines = [
             {
                 "who": coalition.describe(plan),
-                "does": "follows the protocol, and looks",
+                "does": FOLLOWS,
                 "can": f"read {self.hidden}",
             }
             for coalition in self.reads
         ]
         return lines + [
-            {"who": lie.who.describe(plan), "does": lie.does, "can": _DOES[lie.can]}
+            {"who": lie.who.describe(plan), "does": lie.does, "can": DOES[lie.can]}
             for lie in sorted(self.lies, key=lambda lie: -POWERS.index(lie.can))
         ]
 
@@ -347,6 +360,7 @@ class Guarantee(Generic[T]):
             "in sentences": self.describe(),
             "leaks": list(self.leaks),
             "assumes": list(self.assumes),
+            **({"over unsigned mail": self.unsigned} if self.unsigned else {}),
         }
 
     def adversaries(self, plan: RoundPlan) -> tuple[frozenset[PartyId], ...]:
@@ -374,6 +388,8 @@ class Guarantee(Generic[T]):
         said += [lie.describe() for lie in sorted(self.lies, key=lambda l: -POWERS.index(l.can))]
         said.append(f"Leaks: {', '.join(self.leaks) or 'nothing'}.")
         said.append(f"Assumes: {', '.join(self.assumes) or 'nothing'}.")
+        if self.unsigned:
+            said.append(self.unsigned)
         return " ".join(said)
 
 
@@ -381,10 +397,3 @@ IDEAL = (
     "IDEAL: no cryptography runs; a simulator's trusted party computes what the protocol would"
     " open, and costs measured of it say nothing about the protocol."
 )
-_DOES: Mapping[Power, str] = {
-    "nothing": "nothing comes of it for the others",
-    "abort": "can end the round",
-    "choose": "can choose whose contributions count",
-    "shift": "can shift the result",
-    "read": "can read a single update",
-}

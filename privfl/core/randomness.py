@@ -16,6 +16,24 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from privfl.core.sealed_state import KeepsSecrets
 
 
+@runtime_checkable
+class CoinSource(Protocol):
+    """Where cohorts, batches and the lots of rules and defences are drawn from."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether somebody who knows a seed can draw the same again."""
+        ...
+
+    def derive(self, purpose: str, *indices: int) -> int:
+        """A 63-bit number for this purpose and these indices."""
+        ...
+
+    def generator(self, purpose: str, *indices: int) -> torch.Generator:
+        """A generator for this purpose and these indices, to be used and forgotten."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Seeds:
     """One seed, and a generator of its own for every purpose, round and client: no draw depends on
@@ -27,6 +45,11 @@ class Seeds:
     """
 
     seed: int
+
+    @property
+    def repeatable(self) -> bool:
+        """Always."""
+        return True
 
     def derive(self, purpose: str, *indices: int) -> int:
         """A 63-bit number that belongs to this purpose and these indices."""
@@ -105,6 +128,34 @@ def secret_generator(noise: NoiseSource) -> torch.Generator:
     state[_HEADER : _HEADER + 8 * _WORDS] = words
     generator.set_state(state)
     return generator
+
+
+@dataclass(frozen=True, slots=True)
+class SecretCoins:
+    """Every draw from the operating system's CSPRNG, and forgotten after it: nobody draws the same
+    again, whoever draws them included.
+
+    So each party on a network draws what is its own to draw: the server cohorts and lots, a client
+    its batches. Nothing is kept from which they follow, so who takes a machine over later does not
+    learn what was drawn before.
+
+    >>> coins = SecretCoins()
+    >>> coins.derive("cohort", 0) == coins.derive("cohort", 0), coins.repeatable
+    (False, False)
+    """
+
+    @property
+    def repeatable(self) -> bool:
+        """Never."""
+        return False
+
+    def derive(self, purpose: str, *indices: int) -> int:
+        """Another 63-bit number at every call."""
+        return int.from_bytes(os.urandom(8), "big") >> 1
+
+    def generator(self, purpose: str, *indices: int) -> torch.Generator:
+        """Another generator at every call; its whole state is random (`secret_generator`)."""
+        return secret_generator(OsNoise())
 
 
 class SeededNoise(KeepsSecrets):

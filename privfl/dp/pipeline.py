@@ -74,10 +74,11 @@ class Pipeline:
     ``samples`` are the neighbours of what training does to a client's own samples, of which it has
     as many in both worlds. ``repeatable`` says that the noise comes from a seed, which voids the
     claim; ``void`` says what else voids it, and ``void_samples`` what voids that of ``samples``.
-    ``opens`` says which rounds are released at all. ``users`` are the bounds on what one of them
-    has a part in, where neighbours are users: one who is at several clients moves so many rows,
-    each as far as a client's own, and the vector so many times as far, by one client after the
-    other (``sampling.group``), and in rows that are noised each on its own so many times
+    ``knows_batches``: the adversary knows the batches of private training too where a seed draws
+    them. ``opens`` says which rounds are released at all. ``users`` are the bounds on what one of
+    them has a part in, where neighbours are users: one who is at several clients moves so many
+    rows, each as far as a client's own, and the vector so many times as far, by one client after
+    the other (``sampling.group``), and in rows that are noised each on its own so many times
     (``copies``).
 
     >>> from privfl.aggregators import Mean
@@ -99,6 +100,7 @@ class Pipeline:
     repeatable: bool = False
     void: str = ""
     void_samples: str = ""
+    knows_batches: bool = False
     opens: Opens = always
     users: UserBounds | None = None
     copies: int = 1
@@ -307,7 +309,14 @@ class Pipeline:
         """
         subject = f"{self.samples.unit} of client {client}"
         charged = stepped(round, steps, self.samples, subject, against="server_and_clients")
-        charged = tuple(replace(one, void=self.void_samples) for one in charged)
+        charged = tuple(
+            replace(
+                one,
+                void=self.void_samples,
+                cohort_hidden=not (self.knows_batches and one.coins == "public"),
+            )
+            for one in charged
+        )
         if self.users is None or not charged:
             return charged
         own = self.users.max_records_per_user

@@ -1,10 +1,12 @@
 """The round engine: sample, train, bound, send, open, aggregate, record."""
 
 from privfl.engine.adversaries import measures
+from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
 from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
+from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
 from privfl.engine.fingerprint import fingerprint, packages_of
@@ -27,6 +29,7 @@ from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
 from privfl.engine.state import RunState
+from privfl.engine.stopping import EarlyStopping, Metric, measured_by
 
 __all__ = [
     "MAIL",
@@ -36,10 +39,12 @@ __all__ = [
     "Attacker",
     "Budget",
     "CyclicPoisson",
+    "EarlyStopping",
     "Engine",
     "FixedSize",
     "Journal",
     "MailMode",
+    "Metric",
     "Poisson",
     "RoundRecord",
     "RoundResult",
@@ -53,16 +58,21 @@ __all__ = [
     "check_declared",
     "check_scenario",
     "choose_clients",
+    "coins_of",
     "fingerprint",
     "forward_of",
     "holds_run",
+    "measured_by",
     "measures",
     "noise_for",
+    "over_network",
     "packages_of",
     "pipeline_of",
     "read_ledger",
+    "round_ahead",
     "rounding_said",
     "rule_reads_channel",
+    "secret_batches",
     "start_ledger",
     "tensors_of",
     "too_few",

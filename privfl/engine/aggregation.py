@@ -19,7 +19,6 @@ from privfl.core import (
     Opened,
     Released,
     Rows,
-    Seeds,
     Total,
     Vector,
     after_the_rule,
@@ -74,7 +73,7 @@ def aggregate(
         BadUpdate: rows that the rule cannot use.
     """
     scenario, number = order.scenario, order.plan.number
-    rng = Seeds(scenario.seed).generator("rule", number)
+    rng = scenario.seeds.generator("rule", number)
     context = Context(order.plan, state.parameters, rng, state.released)
     done = Aggregate(rules=dict(state.rules), seats=dict(state.seats))
     made: dict[str, Made] = {}

@@ -25,6 +25,7 @@ from privfl.engine.opening import too_few
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
 from privfl.engine.scenario import Scenario
+from privfl.engine.stopping import refuse_early_stopping
 from privfl.engine.users import check_users
 
 _KNOWING = {
@@ -46,7 +47,9 @@ def check_scenario(scenario: Scenario) -> None:
     if not scenario.clients:
         raise ConfigError("there are no clients: the split left nobody with data.")
     empty = [client for client, index in scenario.clients.items() if len(index) == 0]
-    if empty:
+    if scenario.elsewhere:
+        _check_elsewhere(scenario)
+    elif empty:
         raise ConfigError(
             f"client {empty[0]} has no data; give the split fewer clients or a min_size."
         )
@@ -102,6 +105,40 @@ def check_scenario(scenario: Scenario) -> None:
     _check_noise(scenario)
     _check_rule(scenario)
     check_rounding(scenario)
+    if scenario.early_stopping is not None:
+        refuse_early_stopping(
+            validated=scenario.validation is not None,
+            private=scenario.pipeline().private or scenario.workload.method.gradient.private,
+        )
+
+
+def _check_elsewhere(scenario: Scenario) -> None:
+    """Refuse what needs clients' data at the server, where they are on other machines."""
+    if scenario.attackers:
+        raise ConfigError(
+            f"attack '{scenario.attackers[0].name}' is played by the simulator, and these clients"
+            " are on machines of their own: leave attacks out, or run the config by itself."
+        )
+    if scenario.users is not None:
+        raise ConfigError(
+            "privacy is claimed for users, whose samples are counted over all clients, and these"
+            " clients hold theirs elsewhere: leave users out."
+        )
+    if scenario.workload.method.weighting != "uniform" and scenario.max_weight is None:
+        raise ConfigError(
+            "clients weigh by their numbers of samples, which nobody else knows where they hold"
+            " their data elsewhere: set max_weight to the most that one may count, or"
+            " training.weighting to uniform."
+        )
+    hosted = scenario.channel.able.hosts
+    rules = (scenario.aggregator, *(() if hosted is None else (hosted,)), *scenario.defences)
+    for part in (*rules, scenario.bound):
+        for oracle in part.needs.values():
+            if oracle.asks_clients:
+                raise ConfigError(
+                    f"{name_of(part)} asks clients about their own data ({oracle.value}), which"
+                    " only the simulator does: leave it out."
+                )
 
 
 def _check_enough(scenario: Scenario) -> None:
@@ -191,7 +228,9 @@ def _check_turns(scenario: Scenario) -> None:
 
 
 def _check_coins(scenario: Scenario) -> None:
-    """Refuse secret coins that somebody can draw again."""
+    """Refuse secret coins that somebody can draw again, and coins that are said to be both."""
+    if scenario.repeatable:
+        _check_repeatable(scenario)
     if scenario.threat.sampling != "secret":
         return
     if scenario.noise.repeatable:
@@ -204,6 +243,24 @@ def _check_coins(scenario: Scenario) -> None:
         raise ConfigError(
             "threat.sampling is secret, and the batches of private training are drawn from the"
             " run's seed: give its gradient sampling='secret'."
+        )
+
+
+def _check_repeatable(scenario: Scenario) -> None:
+    """Refuse coins that everybody is told and nobody knows."""
+    if scenario.threat.sampling == "secret":
+        raise ConfigError(
+            "repeatable is true, so that everybody is told the seed that draws the cohorts, and"
+            " threat.sampling is secret: leave one of them out."
+        )
+    if scenario.threat.sees_cohort is False:
+        raise ConfigError(
+            "repeatable is true, so that everybody is told the seed that draws the cohorts, and"
+            " threat.sees_cohort is false: leave one of them out."
+        )
+    if not scenario.seeds.repeatable:
+        raise ConfigError(
+            "repeatable is true, and the coins of this scenario repeat for nobody: leave coins out."
         )
 
 

@@ -15,15 +15,16 @@ import torch
 from privfl.core import (
     Bound,
     Bounded,
+    ClientId,
     ClientMember,
     ClientSeat,
+    CoinSource,
     Context,
     Mechanism,
     NoiseSource,
     Party,
     PlanRefused,
     RoundPlan,
-    Seeds,
     Sensitivity,
     Update,
     Vector,
@@ -54,7 +55,7 @@ class ClientSide:
 
     seats: Mapping[int, ClientSeat[Any]]
     bounds: Mapping[str, Bound]
-    seeds: Seeds
+    seeds: CoinSource
     noise: NoiseSource
     local: Mechanism | None = None
     moved: Sensitivity = Sensitivity(float("inf"))
@@ -164,3 +165,9 @@ class ClientSide:
     ) -> Mapping[str, Party]:
         """The client's parties, by part, from what it hands them."""
         return {part: member.enter(plans[part], bounded) for part, bounded in sent.items()}
+
+
+def nothing_of(plans: Mapping[str, RoundPlan], client: ClientId) -> Update:
+    """What a client sends whose training came to nothing that can be sent: zero."""
+    extra = {part: torch.zeros(plan.d) for part, plan in plans.items() if part != "delta"}
+    return Update(client, torch.zeros(plans["delta"].d), aux=extra)

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from privfl.core import (
+    CoinSource,
     ConfigError,
     Context,
     Rows,
-    Seeds,
     Vector,
     before_the_rule,
 )
@@ -32,7 +32,7 @@ class RealPath:
 
     order: Order
     state: RunState
-    seeds: Seeds
+    seeds: CoinSource
     knows_rule: bool
 
     def sent(self, rows: Float[Tensor, "f d"]) -> Float[Tensor, "f d"]:

@@ -13,6 +13,7 @@ from privfl.core import (
     Bound,
     Channel,
     ClientId,
+    CoinSource,
     ConfigError,
     Dataset,
     Defence,
@@ -25,6 +26,7 @@ from privfl.core import (
     Rule,
     RuleWithMemory,
     RunNoise,
+    Seeds,
     Threat,
     Unit,
     UserBounds,
@@ -39,6 +41,7 @@ from privfl.engine.releases import pipeline_of
 from privfl.engine.samplers import All, Sampler
 from privfl.engine.seams import AdaptiveBound, adapts
 from privfl.engine.session import MailMode
+from privfl.engine.stopping import EarlyStopping, Metric
 from privfl.training import FedAvg, ServerOptimizer, Workload
 
 
@@ -54,13 +57,22 @@ class Scenario:
     letters are signed and sealed (`crypto.post`) or believed by their label, as they may be where
     one process plays everybody.
 
+    ``coins`` are where batches and lots are drawn from (and cohorts, unless the threat says that
+    these are secret); None: from ``seed``, as one process that plays everybody draws them.
+    ``repeatable`` says that everybody is told that seed: then nothing is claimed that rests on
+    coins, and nothing is amplified.
+
     ``start`` is what is known of the model before the first round: "public", that it holds nothing
     of these clients; a ledger, all that was charged for it; None, nothing was said. ``uncharged``
     names what was taken from clients' data before the run, which no epsilon counts. With ``users``
     privacy is claimed for each of them, with all its samples, instead of for clients or samples.
 
+    ``max_weight`` is the public bound on a contribution's weight (None: the most samples that a
+    client has). ``elsewhere``: clients hold their data on machines of their own, and their
+    positions here are empty.
+
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
-    the end.
+    the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
 
     workload: Workload
@@ -81,12 +93,23 @@ class Scenario:
     relation: NeighbourRelation | None = None
     threat: Threat = Threat()
     seed: int = 0
+    coins: CoinSource | None = None
+    repeatable: bool = False
     noise: NoiseSource = field(default_factory=OsNoise)
     facts: Mapping[str, Any] = field(default_factory=dict)
     start: Literal["public"] | Ledger | None = None
     uncharged: Sequence[str] = ()
     users: UserBounds | None = None
     validation: Dataset | None = None
+    early_stopping: EarlyStopping | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    max_weight: float | None = None
+    elsewhere: bool = False
+
+    @property
+    def seeds(self) -> CoinSource:
+        """Where batches and lots are drawn from."""
+        return Seeds(self.seed) if self.coins is None else self.coins
 
     @cached_property
     def people(self) -> int | None:
@@ -157,6 +180,15 @@ class Scenario:
         """The bound on what clients send: infinite where they add noise of their own."""
         return float("inf") if self.local_noise else self.bound.l2
 
+    @property
+    def weighs_at_most(self) -> float:
+        """The public bound on a contribution's weight."""
+        if self.workload.method.weighting == "uniform":
+            return 1.0
+        if self.max_weight is not None:
+            return self.max_weight
+        return float(max(len(index) for index in self.clients.values()))
+
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""
         groups = self.channel.able.groups
@@ -203,6 +235,7 @@ class Scenario:
         return replace(
             made,
             void=void_start(self.start, made.neighbours.unit, self.users) or made.void,
+            knows_batches=self.repeatable,
             void_samples=void_start(self.start, made.samples.unit, self.users),
         )
 
@@ -237,14 +270,15 @@ class Scenario:
     @property
     def _threat(self) -> Threat:
         """The adversary; attackers among the clients know their own shares of distributed noise,
-        and whoever looks may be told.
+        and whoever looks may be told. Where a seed is everybody's, so is every cohort.
         """
+        threat = replace(self.threat, sees_cohort=True) if self.repeatable else self.threat
         liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
-        if self.channel.able.noise is None or liars <= self.threat.colluders:
-            return self.threat
-        recipients = self.threat.adversary == "model_recipients"
-        adversary = self.threat.adversary if recipients else "server_and_clients"
-        return replace(self.threat, adversary=adversary, colluders=liars)
+        if self.channel.able.noise is None or liars <= threat.colluders:
+            return threat
+        recipients = threat.adversary == "model_recipients"
+        adversary = threat.adversary if recipients else "server_and_clients"
+        return replace(threat, adversary=adversary, colluders=liars)
 
     @property
     def _void(self) -> str:

@@ -2,7 +2,8 @@
 folder that a person can read.
 """
 
-from privfl.federation.federation import Federation, Progress
+from privfl.federation.federation import Federation
 from privfl.federation.run import Run
+from privfl.federation.tracking import Progress, Tracker
 
-__all__ = ["Federation", "Progress", "Run"]
+__all__ = ["Federation", "Progress", "Run", "Tracker"]

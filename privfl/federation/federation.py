@@ -45,8 +45,10 @@ from privfl.engine import (
     All,
     Attacker,
     Budget,
+    EarlyStopping,
     Engine,
     MailMode,
+    Metric,
     RoundRecord,
     RunFolder,
     RunState,
@@ -57,6 +59,7 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
+from privfl.engine.carrier import Carrier
 from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
@@ -64,8 +67,9 @@ from privfl.federation.public import claims_privacy
 from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
-from privfl.federation.summary import record_of, summary_of
+from privfl.federation.summary import facts_of, record_of, stopped_early, summary_of
 from privfl.federation.threads import refuse_threads, torch_threads
+from privfl.federation.tracking import Progress, Tracker, Watch
 from privfl.training import (
     Executor,
     FedAvg,
@@ -76,9 +80,6 @@ from privfl.training import (
     cross_entropy,
     executors,
 )
-
-Progress = Callable[[RoundRecord, int], None]
-"""Called after every round with its record and the number of rounds."""
 
 
 class Federation:
@@ -96,6 +97,8 @@ class Federation:
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
+        validation: samples of no client, on which rounds are measured in the place of the test set.
+        metrics: further figures of each measured round's model, by name.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -135,9 +138,13 @@ class Federation:
         users: UserBounds | None = None,
         server_optimizer: ServerOptimizer | None = None,
         seed: int = 0,
+        repeatable: bool = False,
         noise: NoiseSource | None = None,
         executor: str = "auto",
         audit: AuditConfig | None = None,
+        early_stopping: EarlyStopping | None = None,
+        validation: Samples | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
@@ -149,6 +156,9 @@ class Federation:
             ),
             clients=positions,
             test=dataset_of(test).to(device),
+            validation=None if validation is None else dataset_of(validation).to(device),
+            early_stopping=early_stopping,
+            metrics=metrics or {},
             bound=bound or NoBound(),
             channel=channel or Plain(),
             aggregator=aggregator or Mean(),
@@ -165,9 +175,10 @@ class Federation:
             users=users,
             server_optimizer=server_optimizer or FedAvg(),
             seed=seed,
+            repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
-            facts=named | _facts(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
         )
         if claims_privacy(scenario):
             refuse_taken(clients)
@@ -202,6 +213,7 @@ class Federation:
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
         self._spent, self._budget = Ledger(), budget
+        self._carrier: Carrier[Any] | None = None
 
     @classmethod
     def from_config(
@@ -225,6 +237,23 @@ class Federation:
         )
         return self
 
+    @classmethod
+    def elsewhere(
+        cls, scenario: Scenario, config: Config, carrier: Callable[[Scenario], Carrier[Any]]
+    ) -> Federation:
+        """A federation whose clients are on machines of their own (`Scenario.elsewhere`), reached
+        by what ``carrier`` makes of the scenario. No transcript is kept: nobody has seen it whole.
+
+        Raises:
+            ConfigError: parts that do not go together, or that need clients' data here.
+        """
+        self = object.__new__(cls)
+        audit = config.audit.model_copy(update={"keep": "none"})
+        budget = assembly.budget(config)
+        self._begin(scenario, "sequential", audit, config, config.threads, budget)
+        self._carrier = carrier(self.scenario)
+        return self
+
     def with_scenario(
         self,
         scenario: Scenario,
@@ -239,6 +268,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
+        other._carrier = None
         other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
@@ -250,6 +280,7 @@ class Federation:
         *,
         resume: bool = False,
         progress: Progress | None = None,
+        trackers: Sequence[Tracker] = (),
         faults: Faults | None = None,
     ) -> Run:
         """All rounds, from the start or from a checkpoint. A federation that has run before starts
@@ -265,6 +296,7 @@ class Federation:
                 same kind of processor); a round that is played again with fresh noise has other
                 noise, and is charged again.
             progress: called after every round.
+            trackers: told of the run, as far as each may be (`privfl.trackers`).
             faults: what goes wrong on the wire, in every round.
 
         Raises:
@@ -277,7 +309,8 @@ class Federation:
             BudgetSpent: the first round would pass the budget; a later one ends the run before it.
         """
         with torch_threads(self._thread_count):
-            return self._run(out, resume, progress, faults)
+            watch = Watch(self.scenario, self.audit, self.config, progress, trackers)
+            return self._run(out, resume, watch, faults)
 
     @property
     def claims_privacy(self) -> bool:
@@ -287,7 +320,7 @@ class Federation:
     # ---- inside
 
     def _run(
-        self, out: Path | str | None, resume: bool, progress: Progress | None, faults: Faults | None
+        self, out: Path | str | None, resume: bool, watch: Watch, faults: Faults | None
     ) -> Run:
         executor = None if resume else self._pick(None)
         folder, state, records = opened(
@@ -300,7 +333,7 @@ class Federation:
         )
         try:
             started = executor or self._pick(state)
-            return self._play(folder, state, records, started, progress, faults)
+            return self._play(folder, state, records, started, watch, faults)
         finally:
             if folder is not None:
                 folder.close()
@@ -311,12 +344,12 @@ class Federation:
         state: RunState | None,
         records: list[RoundRecord],
         started: tuple[Executor, str],
-        progress: Progress | None,
+        watch: Watch,
         faults: Faults | None,
     ) -> Run:
         scenario, (executor, picked) = self.scenario, started
         journal = None if folder is None else folder.journal
-        engine = Engine(scenario, executor, faults, journal, self._budget)
+        engine = Engine(scenario, executor, faults, journal, self._budget, self._carrier)
         transcripts: dict[int, Transcript] = {}
         plan: RoundPlan | None = None
         size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
@@ -325,7 +358,11 @@ class Federation:
                 state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
                 if folder is not None:
                     folder.begin(state)
+            watch.begin(state.round)
             while state.round < scenario.rounds:
+                ended = stopped_early(scenario, records)
+                if ended:
+                    break
                 keep = kept(self.audit.keep, state.round, size, budget)
                 try:
                     played = engine.play(state, keep=keep)
@@ -344,11 +381,11 @@ class Federation:
                 records.append(record)
                 if folder is not None:
                     folder.add(record, state)
-                if progress is not None:
-                    progress(record, scenario.rounds)
+                watch.round(record)
         except BaseException:  # what was played is charged, in whatever run comes after
             if len(engine.journal):
                 self._spent = engine.journal.ledger()
+            watch.fail()
             raise
         finally:
             engine.close()
@@ -358,6 +395,7 @@ class Federation:
         summary["warnings"] += [ended] if ended else []
         if folder is not None:
             leave(folder, scenario, self.audit, self.config, state, summary, ended)
+        watch.end(state, summary)
         return Run(
             tuple(records),
             state,
@@ -383,12 +421,3 @@ class Federation:
         return executors(
             self.scenario.workload, self.scenario.clients, wanted, seed=self.scenario.seed
         )
-
-
-def _facts(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:
-    return {
-        "training": repr(training),
-        "bound": repr(bound),
-        "channel": channel.describe(),
-        "the server reads": channel.guarantee.server_reads(),
-    }

@@ -55,7 +55,7 @@ def public_files(
     test set shows are left out: they hang on who is there, on who was drawn, or on data of which
     nobody has said that they are public.
     """
-    said = _statement(scenario, audit, ledger, summary)
+    said = statement_in_public(scenario, audit, ledger, summary)
     if ended:
         said["warnings"] = [line for line in said["warnings"] if line != ended] + [_ENDED]
     facts = {
@@ -66,14 +66,14 @@ def public_files(
         **said,
     }
     return {
-        "config.yaml": _recipe(config),
+        "config.yaml": _recipe(scenario, config),
         "model.safetensors": model,
         "statement.json": json.dumps(facts, indent=1),
         "README.md": _readme(said["privacy"]),
     }
 
 
-def _statement(
+def statement_in_public(
     scenario: Scenario, audit: AuditConfig, ledger: Ledger, summary: Mapping[str, Any]
 ) -> dict[str, list[Any]]:
     """The lines and warnings that say nothing of a hidden cohort.
@@ -117,11 +117,17 @@ def _facts(scenario: Scenario) -> dict[str, str]:
     }
 
 
-def _recipe(config: Config | None) -> str:
+def public_recipe(scenario: Scenario, config: Config | None) -> Mapping[str, Any]:
+    """The config without its seeds, or the recipe in words for a run that has none."""
+    if config is None:
+        return _facts(scenario)
+    return config.model_dump(exclude={"seed": True, "noise_seed": True, "budget": {"ledger"}})
+
+
+def _recipe(scenario: Scenario, config: Config | None) -> str:
     if config is None:
         return _IN_PYTHON
-    known = config.model_dump(exclude={"seed": True, "noise_seed": True, "budget": {"ledger"}})
-    return _WITHOUT_SEEDS + yaml.safe_dump(known, sort_keys=False)
+    return _WITHOUT_SEEDS + yaml.safe_dump(public_recipe(scenario, config), sort_keys=False)
 
 
 def _readme(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -9,14 +9,28 @@ from typing import Any
 import torch
 
 from privfl.config import AuditConfig
-from privfl.core import Guarantee, Liars, RoundPlan, Transcript
+from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
-from privfl.engine import RoundRecord, RunState, Scenario, measures, rounding_said, too_few
+from privfl.engine import (
+    RoundRecord,
+    RunState,
+    Scenario,
+    measured_by,
+    measures,
+    rounding_said,
+    too_few,
+)
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
-from privfl.training import Workload, evaluate
+from privfl.training import Method, Workload, evaluate
 
+REPEATABLE = (
+    "Everybody who takes part is told the seed (repeatable: true), and draws cohorts, batches and"
+    " lots from it: sampling amplifies nothing here, and nothing is claimed of rules, groups and"
+    " defences that holds only against those who do not know their lots. Leave repeatable out for"
+    " secret coins."
+)
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -42,9 +56,9 @@ def record_of(
         began = time.perf_counter()
         scenario.workload.model.write(state.parameters)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
-        measured = measures(
-            scenario.attackers, scenario.workload.model.module, scenario.measured_on
-        )
+        module = scenario.workload.model.module
+        measured = measures(scenario, state.clients, module, scenario.measured_on)
+        measured |= measured_by(scenario.metrics, module, scenario.measured_on)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -64,6 +78,18 @@ def record_of(
     )
 
 
+def stopped_early(scenario: Scenario, records: Sequence[RoundRecord]) -> str:
+    """That a run ends after these rounds by its early stopping; empty where it goes on."""
+    stopping = scenario.early_stopping
+    if stopping is None or not stopping.ends([record.accuracy for record in records]):
+        return ""
+    return (
+        f"Ended after round {len(records)} of {scenario.rounds} by early_stopping:"
+        f" {stopping.patience} measurements in a row did not gain more than"
+        f" {100 * stopping.least:g} points of validation accuracy."
+    )
+
+
 def summary_of(
     scenario: Scenario,
     audit: AuditConfig,
@@ -77,7 +103,8 @@ def summary_of(
     ``picked`` is the executor, ``plan`` the last round's.
     """
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
-    own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
+    here = () if scenario.elsewhere else tuple(clients.values())
+    own = [_own_accuracy(workload, index) for index in here[:500]]
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
     accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
@@ -96,19 +123,21 @@ def summary_of(
         "seconds": sum(sum(record.seconds.values()) for record in records),
         "executor": picked,
         "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
-        "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
+        "label_counts": label_counts(workload.data, here).tolist() if here else [],
         "facts": {
             **{k: v for k, v in scenario.facts.items() if k != "forward"},
             "channel": _described(scenario),
             **_error(scenario, plan),
             **rounding_said(scenario),
-            "trained by": picked,
+            "trained by": "clients elsewhere" if scenario.elsewhere else picked,
         },
         "guarantees": guarantees_of(scenario),
         "privacy": [line.to_json() for line in told.lines],
         "warnings": [
             *channel.able.warnings,
+            *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
+            *([REPEATABLE] if scenario.repeatable else ()),
             *drowned(state.ledger, workload.model.d),
         ],
     }
@@ -179,3 +208,13 @@ def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
         return evaluate(workload.model.module, workload.data.take(index)).accuracy
     except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either
         return None
+
+
+def facts_of(training: Method, bound: Bound, channel: Channel[Any]) -> dict[str, Any]:
+    """Public facts about a run that was put together in Python."""
+    return {
+        "training": repr(training),
+        "bound": repr(bound),
+        "channel": channel.describe(),
+        "the server reads": channel.guarantee.server_reads(),
+    }

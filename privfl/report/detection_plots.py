@@ -10,14 +10,16 @@ from matplotlib.figure import Figure
 
 from privfl.audit.detection import Detection, clients_of, detections, roc
 from privfl.engine.records import RoundRecord
-from privfl.report.canvas import BLUE, GRID, INK, ORANGE, SOFT, axes_of, figure_of
+from privfl.report.canvas import BLUE, GRID, ORANGE, SOFT, axes_of, figure_of
+from privfl.report.charted import Charted
 
 _NAMED = 400
 """Clients up to which every one has its name on the picture."""
 _HIGH = 60.0
+_CROSS = "#22262b"  # on cells that are light in every theme
 
 
-def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """Each client's rank by suspicion in each round, a cross where it was dropped, a ring where it
     lied; None where no defence judged.
     """
@@ -32,7 +34,24 @@ def clients_by_rounds(records: Sequence[RoundRecord], summary: Mapping[str, Any]
         title, place = f"{one.seat}: clients by rounds", (len(found), 1, number)
         axes = axes_of(figure, title, "round", "client", place)
         _heat(figure, axes, one, clients, last)
-    return figure
+    return Charted(figure, [row for one in found for row in _told(one)])
+
+
+def _told(one: Detection) -> list[dict[str, Any]]:
+    """Every client's judgement in every round."""
+    rows = []
+    for judged in one.rounds:
+        ranks, kept = judged.ranks, judged.judgement.kept
+        for row, ids in enumerate(judged.judgement.ids):
+            told = {
+                "round": judged.round + 1,
+                "seat": one.seat,
+                "rank by suspicion": "" if ranks is None else float(ranks[row]),
+                "dropped": "" if kept is None else int(not kept[row]),
+                "lied": int(judged.lied[row]),
+            }
+            rows += [{**told, "client": client} for client in ids]
+    return rows
 
 
 def _heat(figure: Figure, axes: Any, one: Detection, clients: Sequence[int], last: int) -> None:
@@ -56,7 +75,7 @@ def _heat(figure: Figure, axes: Any, one: Detection, clients: Sequence[int], las
     size = float(np.clip(2600 / max(len(clients) * last, 1), 2, 30))
     if dropped:
         xs, ys = zip(*dropped, strict=True)
-        axes.scatter(xs, ys, s=size, marker="x", linewidths=0.8, color=INK, label="dropped")
+        axes.scatter(xs, ys, s=size, marker="x", linewidths=0.8, color=_CROSS, label="dropped")
     if lied:
         xs, ys = zip(*lied, strict=True)
         axes.scatter(xs, ys, s=2 * size, facecolors="none", edgecolors=ORANGE, label="lied")
@@ -69,7 +88,7 @@ def _heat(figure: Figure, axes: Any, one: Detection, clients: Sequence[int], las
     bar.ax.tick_params(colors=SOFT, labelsize=7)
 
 
-def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """True and false positive rates over the rounds, and the ROC of suspicion; None where there is
     neither.
     """
@@ -80,7 +99,17 @@ def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure 
     for number, one in enumerate(found):
         _over_rounds(figure, one, (len(found), 2, 2 * number + 1))
         _curve(figure, one, (len(found), 2, 2 * number + 2))
-    return figure
+    rows = [
+        {
+            "seat": one.seat,
+            "round": judged.round + 1,
+            "TPR": "" if judged.counts.tpr is None else judged.counts.tpr.value,
+            "FPR": "" if judged.counts.fpr is None else judged.counts.fpr.value,
+        }
+        for one in found
+        for judged in one.rounds
+    ]
+    return Charted(figure, rows)
 
 
 def _over_rounds(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
@@ -108,7 +137,7 @@ def _curve(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
     axes.set_xticks([0, 0.5, 1])
 
 
-def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     """Suspicion and scores of liars and of honest clients; None where nothing was scored."""
     drawn = [
         (one.seat, name, values, lied)
@@ -127,7 +156,12 @@ def score_histograms(records: Sequence[RoundRecord], summary: Mapping[str, Any])
             axes.hist(values[lied], bins=edges, color=ORANGE, alpha=0.7, label="lied")
         axes.legend(frameon=False, fontsize=7)
         axes.xaxis.get_major_locator().set_params(integer=False, nbins=4)
-    return figure
+    rows = [
+        {"seat": seat, "score": name, "value": float(value), "lied": int(lie)}
+        for seat, name, values, lied in drawn
+        for value, lie in zip(values, lied, strict=True)
+    ]
+    return Charted(figure, rows)
 
 
 def _numbers(one: Detection) -> list[tuple[str, Any, Any]]:

@@ -15,7 +15,7 @@ from privfl.engine.folder import CONFIG, JOURNAL
 from privfl.engine.records import RoundRecord
 from privfl.report.honest import honest_rounds
 from privfl.report.page import page_of
-from privfl.report.plots import PLOTS, png_of
+from privfl.report.plots import PLOTS
 from privfl.report.public import public_page
 
 
@@ -68,8 +68,8 @@ def read_records(folder: Path) -> tuple[list[RoundRecord], dict[str, Any]]:
 
 
 def write_report(folder: Path) -> Path:
-    """Draw the plots of a run folder into it, and ``report.html`` around them; in a ``public/``
-    another one, of what lies there alone.
+    """Draw the plots of a run folder into it, with their numbers, and ``report.html`` around them;
+    in a ``public/`` another one, of what lies there alone.
 
     Raises:
         ConfigError: the folder holds no run, or no round of it is finished.
@@ -77,13 +77,14 @@ def write_report(folder: Path) -> Path:
     config, records, summary = read_run(folder)
     if not records:
         raise ConfigError(f"the run in '{folder}' has not finished a round yet.")
-    pictures: list[tuple[str, str, bytes]] = []
+    pictures: list[str] = []
     for name, caption, draw in PLOTS:
-        figure = draw(records, summary)
-        if figure is not None:
-            png = png_of(figure)
-            write_atomically(folder / f"{name}.png", png)
-            pictures.append((name, caption, png))
+        drawn = draw(records, summary)
+        if drawn is not None:
+            svg = drawn.svg(name)
+            write_atomically(folder / f"{name}.svg", svg)
+            write_atomically(folder / f"{name}.csv", drawn.csv())
+            pictures.append(drawn.framed(name, caption, svg))
     page = folder / "report.html"
     claimed = bool(summary.get("privacy")) or (folder / JOURNAL).exists()
     write_atomically(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 import yaml
 
 from privfl.engine.records import RoundRecord
+from privfl.report.card import card
 from privfl.report.detection import detected
 from privfl.report.privacy import claims, spent
+from privfl.report.style import STYLE
 from privfl.report.tables import table
 
 NOT_COVERED = (
@@ -21,31 +22,6 @@ NOT_COVERED = (
     " who took part. What may be published is in public/, with a report of its own, once the run"
     " has ended."
 )
-_STYLE = """
-:root{color-scheme:light}
-body{margin:0;background:#f6f7f9;color:#1b1f24;
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:980px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;margin:0 0 4px}
-h2{font-size:17px;margin:36px 0 10px}
-.soft{color:#6a737d}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:22px 0}
-.tile{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:12px 16px}
-.tile b{display:block;font-size:22px}
-.tile span{color:#6a737d;font-size:13px}
-figure{margin:0 0 18px;background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px}
-img{width:100%;height:auto;display:block}figcaption{color:#6a737d;font-size:13px;margin-top:6px}
-.wide{overflow-x:auto;background:#fff;border:1px solid #e3e6ea;border-radius:10px;
-margin:0 0 12px}
-table{border-collapse:collapse;width:100%;font-size:14px}
-tr:last-child td,tr:last-child th{border-bottom:0}.long{min-width:180px}
-td,th{padding:6px 12px;border-bottom:1px solid #eef0f2;text-align:left;vertical-align:top}
-th{color:#6a737d;font-weight:500}
-pre{background:#fff;border:1px solid #e3e6ea;border-radius:10px;padding:14px;overflow:auto;
-font-size:13px;margin:0}
-ul{margin:0;padding-left:20px}
-.warn{background:#fff6e5;border:1px solid #f0d9a8;border-radius:10px;padding:10px 16px;
-margin:0 0 10px}
-"""
 
 
 def page_of(
@@ -53,12 +29,12 @@ def page_of(
     config: Mapping[str, Any],
     records: Sequence[RoundRecord],
     summary: Mapping[str, Any],
-    pictures: Sequence[tuple[str, str, bytes]],
+    pictures: Sequence[str],
     *,
     claimed: bool = False,
     honest: Sequence[RoundRecord] = (),
 ) -> str:
-    """One self-contained HTML page; ``pictures`` are name, caption and PNG. Where the run claims
+    """One self-contained HTML page; ``pictures`` are framed figures. Where the run claims
     privacy (``claimed``) the page says first that the claim does not cover it. ``honest`` are the
     rounds of the same run without its attackers, where it was played.
     """
@@ -77,6 +53,7 @@ def page_of(
         f"<h1>{say(name)}</h1>",
         f'<div class="soft">{say(_title(config))}</div>',
         *([f'<div class="warn">{say(NOT_COVERED)}</div>'] if claimed else []),
+        card(records, summary),
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{say(v)}</b><span>{say(k)}</span></div>' for k, v in tiles)
         + "</div>",
@@ -92,7 +69,7 @@ def page_of(
     parts += _guarantees(summary.get("guarantees", {}))
     parts += detected(records, honest)
     parts.append("<h2>Pictures</h2>")
-    parts += [_picture(*picture) for picture in pictures]
+    parts += pictures
     incidents = [(r.round + 1, what) for r in records for what in r.incidents]
     if incidents:
         shown = "".join(
@@ -124,7 +101,7 @@ def document(title: str, parts: Sequence[str]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
         ' content="width=device-width,initial-scale=1">'
         f"<title>{html.escape(title)} ·"
-        f" privfl</title><style>{_STYLE}</style></head>"
+        f" privfl</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>"
     )
 
@@ -175,14 +152,6 @@ def _short(facts: Mapping[str, Any], guarantees: Mapping[str, Mapping[str, Any]]
 def _row(first: str, other: str, name: object, *values: object) -> str:
     cells = "".join(f"<{other}>{html.escape(str(value))}</{other}>" for value in values)
     return f"<tr><{first}>{html.escape(str(name))}</{first}>{cells}</tr>"
-
-
-def _picture(title: str, caption: str, png: bytes) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return (
-        f'<figure><img alt="{html.escape(title)}"'
-        f' src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
 
 
 def _accuracy(summary: Mapping[str, Any], measured: Sequence[RoundRecord]) -> str:

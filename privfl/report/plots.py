@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from privfl.engine.records import RoundRecord
 from privfl.report import detection_plots
 from privfl.report.canvas import BLUE, GREEN, ORANGE, SOFT, axes_of, figure_of
+from privfl.report.charted import Charted
 
 STAGES = (
     BLUE,
@@ -28,20 +27,14 @@ STAGES = (
 )
 
 
-def png_of(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file, the same for the same figure."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
-
-
-def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     seen = [r for r in records if r.accuracy is not None]
     if not seen:
         return None
     figure = figure_of(9, 3.2)
     rounds = [r.round + 1 for r in seen]
-    left = axes_of(figure, "Test accuracy", "round", "%", (1, 2, 1))
+    samples = "validation" if "validation" in summary else "test"
+    left = axes_of(figure, f"{samples.capitalize()} accuracy", "round", "%", (1, 2, 1))
     left.plot(
         rounds,
         [100 * (r.accuracy or 0.0) for r in seen],
@@ -61,7 +54,7 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
         fontsize=9,
     )
     right = axes_of(figure, "Loss", "round", "cross-entropy", (1, 2, 2))
-    right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label="test")
+    right.plot(rounds, [r.loss for r in seen], color=BLUE, linewidth=2, label=samples)
     trained = [(r.round + 1, np.asarray(r.train_losses)) for r in records if r.train_losses]
     if trained:
         xs = [x for x, _ in trained]
@@ -79,10 +72,42 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Fig
             xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %"
         )
     right.legend(frameon=False, fontsize=8)
-    return figure
+    rows = [
+        {"round": r.round + 1, "accuracy": r.accuracy, "loss": r.loss, **_spread_of(r.train_losses)}
+        for r in records
+    ]
+    return Charted(figure, rows)
 
 
-def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def _spread_of(losses: Sequence[float]) -> dict[str, float]:
+    if not losses:
+        return {}
+    low, middle, high = np.nanquantile(np.asarray(losses), (0.1, 0.5, 0.9))
+    names = ("clients' loss, 10 %", "clients' loss, median", "clients' loss, 90 %")
+    return dict(zip(names, map(float, (low, middle, high)), strict=True))
+
+
+def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
+    names = list(dict.fromkeys(name for r in records for name in r.measures))
+    if not names:
+        return None
+    figure = figure_of(9, 2.8)
+    axes = axes_of(figure, "Attacks and further metrics", "round", "")
+    for i, name in enumerate(names[: len(STAGES)]):
+        axes.plot(
+            [r.round + 1 for r in records],
+            [r.measures.get(name, np.nan) for r in records],
+            color=STAGES[i],
+            linewidth=2,
+            marker="o" if len(records) < 30 else None,
+            markersize=3,
+            label=name,
+        )
+    axes.legend(frameon=False, fontsize=8)
+    return Charted(figure, [{"round": r.round + 1, **r.measures} for r in records])
+
+
+def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     accuracies = summary.get("client_accuracy") or []
     if not accuracies:
         return None
@@ -105,10 +130,12 @@ def _spread(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
         fontsize=9,
     )
     axes.set_ylim(0, 105)
-    return figure
+    return Charted(
+        figure, [{"place": i, "accuracy, %": float(v)} for i, v in enumerate(values, start=1)]
+    )
 
 
-def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     stages = list(dict.fromkeys(stage for r in records for stage in r.seconds))
     figure = figure_of(9, 3.2)
     left = axes_of(figure, "Time by stage", "round", "seconds", (1, 2, 1))
@@ -136,10 +163,15 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure 
     if len(sent) == len(rounds):  # an ideal functionality sends nothing that a protocol would
         right = axes_of(figure, "Bytes sent by everybody", "round", "MB", (1, 2, 2))
         right.bar(rounds, sent, color=GREEN, width=0.85 if len(rounds) < 60 else 1.0)
-    return figure
+    timed = [{f"seconds, {stage}": spent for stage, spent in r.seconds.items()} for r in records]
+    rows = [
+        {"round": r.round + 1, "bytes sent": r.bytes_sent, **spent}
+        for r, spent in zip(records, timed, strict=True)
+    ]
+    return Charted(figure, rows)
 
 
-def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     subjects = list(dict.fromkeys(subject for r in records for subject in r.epsilon))
     if not subjects:
         return None
@@ -154,10 +186,10 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figu
             label=subject,
         )
     axes.legend(frameon=False, fontsize=8)
-    return figure
+    return Charted(figure, [{"round": r.round + 1, **r.epsilon} for r in records])
 
 
-def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figure | None:
+def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
     counts = summary.get("label_counts") or []
     if not counts:
         return None
@@ -175,10 +207,14 @@ def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Figur
     bar.set_label("samples", color=SOFT, fontsize=9)
     bar.ax.tick_params(colors=SOFT, labelsize=8)
     bar.outline.set_visible(False)
-    return figure
+    rows = [
+        {"client": client, **{f"label {label}": int(n) for label, n in enumerate(row)}}
+        for client, row in enumerate(table)
+    ]
+    return Charted(figure, rows)
 
 
-Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Figure | None]
+Draw = Callable[[Sequence[RoundRecord], Mapping[str, Any]], Charted | None]
 PLOTS: tuple[tuple[str, str, Draw], ...] = (
     (
         "learning",
@@ -187,6 +223,11 @@ PLOTS: tuple[tuple[str, str, Draw], ...] = (
             " losses."
         ),
         _learning,
+    ),
+    (
+        "measures",
+        "How well attacks that measure themselves succeeded, and metrics that were asked for.",
+        _measures,
     ),
     ("privacy", "What the ledger has charged so far, by RDP: an upper bound.", _privacy),
     ("clients", "A model that is good on average can be poor for some.", _spread),

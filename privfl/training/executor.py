@@ -12,10 +12,10 @@ from torch import Tensor
 from privfl.core import (
     Broadcast,
     ClientState,
+    CoinSource,
     ConfigError,
     Dataset,
     LocalTraining,
-    Seeds,
     Vector,
     keep_freed_pages,
 )
@@ -38,7 +38,11 @@ class Executor(Protocol):
     """
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+        self,
+        broadcast: Broadcast,
+        tasks: Sequence[Task],
+        out: Float[Tensor, "n d"],
+        seeds: CoinSource,
     ) -> list[Result]:
         """Train every task's client and write its delta into its row of ``out``, whose rows may lie
         apart.
@@ -77,7 +81,7 @@ class Sequential:
     pooling are often faster on them, other layers slower, and sums round differently.
 
     >>> from torch import nn
-    >>> from privfl.core import Dataset, FlatModel
+    >>> from privfl.core import Dataset, FlatModel, Seeds
     >>> from privfl.training import LocalSGD, cross_entropy
     >>> data = Dataset(torch.eye(4), torch.tensor([0, 1, 0, 1]), classes=2)
     >>> model = FlatModel(nn.Linear(4, 2))
@@ -96,13 +100,17 @@ class Sequential:
         self.trainer = workload.method.on(workload.model, workload.loss)
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+        self,
+        broadcast: Broadcast,
+        tasks: Sequence[Task],
+        out: Float[Tensor, "n d"],
+        seeds: CoinSource,
     ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
         return [self.train_one(broadcast, task, out[row], seeds) for row, task in enumerate(tasks)]
 
-    def train_one(self, broadcast: Broadcast, task: Task, out: Vector, seeds: Seeds) -> Result:
+    def train_one(self, broadcast: Broadcast, task: Task, out: Vector, seeds: CoinSource) -> Result:
         """Train one client; whatever it raises is its `Failed`."""
         sent = task.broadcast or broadcast
         try:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from privfl.core import Broadcast, ConfigError, Seeds, require
+from privfl.core import Broadcast, CoinSource, ConfigError, require
 from privfl.training.executor import fits
 from privfl.training.task import Failed, Result, Task, Workload, failed
 from privfl.training.worker import (
@@ -92,7 +92,11 @@ class Processes:
             raise
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+        self,
+        broadcast: Broadcast,
+        tasks: Sequence[Task],
+        out: Float[Tensor, "n d"],
+        seeds: CoinSource,
     ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privfl.core import Broadcast, Dataset, Seeds, UnsupportedModel, cross_entropy
+from privfl.core import Broadcast, CoinSource, Dataset, UnsupportedModel, cross_entropy
 from privfl.training.executor import Sequential, fits
 from privfl.training.gradient import PlainGradient
 from privfl.training.layers import Scratch, Stack, bytes_per_copy, fits_samples, layers_of
@@ -103,7 +103,11 @@ class Stacked:
         return None
 
     def train(
-        self, broadcast: Broadcast, tasks: Sequence[Task], out: Float[Tensor, "n d"], seeds: Seeds
+        self,
+        broadcast: Broadcast,
+        tasks: Sequence[Task],
+        out: Float[Tensor, "n d"],
+        seeds: CoinSource,
     ) -> list[Result]:
         """Train every task's client; see `Executor.train`."""
         fits(broadcast, tasks, out)
@@ -127,7 +131,7 @@ class Stacked:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _plan(self, broadcast: Broadcast, row: int, task: Task, seeds: Seeds) -> _Client:
+    def _plan(self, broadcast: Broadcast, row: int, task: Task, seeds: CoinSource) -> _Client:
         samples = task.samples(self.workload.data)
         rng = seeds.generator("training", broadcast.version, task.client)
         passes = list(self.gradient.passes(samples.n, self.method.plan, rng))
@@ -147,7 +151,7 @@ class Stacked:
         broadcast: Broadcast,
         group: list[_Client],
         out: Tensor,
-        seeds: Seeds,
+        seeds: CoinSource,
         results: dict[int, Result],
     ) -> None:
         """Clients that share a data set: those of like length together, longest first, in blocks

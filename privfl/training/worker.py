@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privfl.core import Broadcast, ClientState, Dataset, FlatModel, Loss, Seeds
+from privfl.core import Broadcast, ClientState, CoinSource, Dataset, FlatModel, Loss
 from privfl.training.executor import Sequential
 from privfl.training.task import Method, Task, Workload
 
@@ -58,7 +58,7 @@ class WorkerRound:
     """What a worker is told once a round."""
 
     broadcast: Broadcast
-    seeds: Seeds
+    seeds: CoinSource
     rows: Mapped
 
 

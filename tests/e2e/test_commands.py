@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,8 +44,8 @@ def test_an_empty_config_is_a_run_and_leaves_a_folder_that_a_person_can_read(con
     } <= files
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["rounds"] == 2
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 4
-    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<svg ") >= 4
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
 
 
 def test_training_learns(privfl, config, tmp_path):
@@ -288,8 +289,7 @@ def test_an_audit_gates_with_its_exit_code_and_against_an_older_one(privfl, conf
     assert "red" in red.stdout
     assert "leaks" in red.stdout
     old = tmp_path / "a" / "audit.json"
-    gates = ("--against", old, "--fail-over", "samples.recognised=1", "--json")
-    same = privfl("audit", source, "--out", tmp_path / "b", *gates)
+    same = privfl("audit", source, "--out", tmp_path / "b", "--against", old, "--json")
     assert same.returncode == 0, same.stderr
     told = json.loads(same.stdout)
     assert (told["schema"], told["light"]) == ("privfl.audit/1", "green")

@@ -4,6 +4,8 @@ each other.
 
 import csv
 import json
+import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -98,3 +100,31 @@ def test_runs_are_compared_in_a_table_and_in_what_they_are_made_of(swept, privfl
     assert (tmp_path / "c" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert privfl("compare", folder / "000").returncode == 2
     assert privfl("compare", folder / "000", tmp_path).returncode == 2
+
+
+def test_a_sweeps_page_shows_utility_privacy_and_robustness_of_every_run(privfl, config, tmp_path):
+    text = DIGITS + (
+        "bound: {name: clip, l2: 1.0}\nstart: public\n"
+        "mechanism: {name: gaussian, noise_multiplier: 1.0}\n"
+        "attacks: [{name: label_flip, fraction: 0.25}]\n"
+    )
+    words = ("--over", "mechanism.noise_multiplier=0.1,4", "--over", "seed=0,1")
+    done = privfl("sweep", config(text), *words, "--out", tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "s" / "sweep.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?) <a", page)
+    assert [caption.split(":")[0] for caption in captions] == [
+        "Test accuracy by mechanism.noise_multiplier",
+        "Privacy and utility",
+        "Robustness and utility",
+    ]
+    assert "what is shown here is not covered" in page
+    assert "runs together" in page
+    rows = list(csv.DictReader((tmp_path / "s" / "sweep.csv").read_text().splitlines()))
+    (drawn,) = re.findall(
+        r'download="sweep-1.csv" href="data:text/csv;charset=utf-8,([^"]*)"', page
+    )
+    shown = list(csv.DictReader(unquote(drawn).splitlines()))
+    assert [float(row["epsilon (client level)"]) for row in shown] == [
+        float(row["epsilon (client level)"]) for row in rows
+    ]

@@ -13,6 +13,7 @@ from privfl.crypto.mpc.machine import (
     SharedBits,
     Step,
     TwoPartyMachine,
+    Wide,
 )
 from privfl.crypto.mpc.preprocessing import Demand, Preprocessing
 
@@ -32,4 +33,5 @@ __all__ = [
     "Triple",
     "TwoPartyMachine",
     "UsedUp",
+    "Wide",
 ]

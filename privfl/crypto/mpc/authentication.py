@@ -8,6 +8,9 @@ r_1) for random r_b. The labels stop a copy. Without r_b a party that opened y o
 hears a hash first finds by 2^50 more of them what it should have said. Nothing that was opened is
 used before it is checked. Who opens values of a smaller ring masks the bits above it.
 
+Values that are compared in a few bits, ranks, carry one key: an error in their low 8 bits passes it
+with a chance of 2^-57. Values of 64 bits have words and a key of 128 (`wide`).
+
 An error that is not 0 modulo 2^ring passes one key only by guessing 65 - ring bits of it, also when
 earlier errors in higher bits told some of them (the chance of having got away with these is the
 same factor). In a ring of 40 bits two keys make it 2^-50. There is no second try: `FailedMac` ends
@@ -26,8 +29,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine
-from privfl.crypto.mpc.words import pack, unpack
+from privfl.crypto.mpc.machine import Authenticated, TwoPartyMachine, Wide
+from privfl.crypto.mpc.wide import off_key, opposite, plus
+from privfl.crypto.mpc.words import U64, pack, unpack
 from privfl.crypto.primitives.fields import Malformed
 
 KEYS = 2
@@ -77,16 +81,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class OpenChecked:
-    """Both parties learn an authenticated register [n], and each proves its share: three messages,
-    the share, a commitment to the proof, and what opens it.
+    """Both parties learn an authenticated register [n], or halves [n, 2] of a wide one, and each
+    proves its share: three messages, the share, a commitment to the proof, and what opens it.
     """
 
-    what: Authenticated
+    what: Authenticated | Wide
 
     def say(self, machine: TwoPartyMachine) -> bytes:
         """The own share, all 64 bits; then the own commitment; then its nonce."""
         if machine.unchecked is None:
-            return pack(machine.shares[self.what][:, 0], 64)
+            return pack(machine.shares[self.what][:, 0].reshape(-1), 64)
         if _THEIRS in machine.sealed:
             return machine.sealed[_MINE]
         nonce = machine.sealed[_MINE] = secrets.token_bytes(_NONCE)
@@ -99,9 +103,7 @@ class OpenChecked:
             FailedMac: the share is not the other's.
         """
         if machine.unchecked is None:
-            mine = machine.shares[self.what]
-            values = mine[:, 0] + unpack(theirs, 64, len(mine))
-            machine.unchecked = (values, mine[:, 1:] - values[:, None] * machine.keys)
+            machine.unchecked = self._opened(machine, theirs)
             return False
         if _THEIRS not in machine.sealed:
             machine.sealed[_THEIRS] = bytes(theirs)
@@ -121,11 +123,21 @@ class OpenChecked:
         machine.public[self.what] = values
         return True
 
+    def _opened(self, machine: TwoPartyMachine, theirs: memoryview) -> tuple[U64, U64]:
+        """What the register opens to, and the own shares of what its MACs are off by."""
+        mine = machine.shares[self.what]
+        if isinstance(self.what, Wide):
+            values = plus(mine[:, 0], unpack(theirs, 64, 2 * len(mine)).reshape(-1, 2))
+            return values, off_key(values, mine[:, 1], machine.wide_key)
+        values = mine[:, 0] + unpack(theirs, 64, len(mine))
+        return values, mine[:, 1:] - values[:, None] * machine.keys[: mine.shape[1] - 1]
+
     def _proof(self, machine: TwoPartyMachine, first: bool, nonce: bytes) -> bytes:
         if machine.unchecked is None:
             raise Malformed("it is out of order")
         off = machine.unchecked[1]
-        words = off if machine.first else np.uint64(0) - off
+        negative = opposite(off) if isinstance(self.what, Wide) else np.uint64(0) - off
+        words = off if machine.first else negative
         label = machine.names[not first].encode()
         told = b"privfl/1/mpc/opened/" + machine.tag + label + b"/" + self.what.name.encode()
         body = machine.at.to_bytes(4, "little") + nonce + words.astype("<u8", copy=False).tobytes()

@@ -25,9 +25,14 @@ Permutation = Callable[[bytes], bytes]
 U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
-_ONE, _MINUS = np.uint64(1), np.uint64((1 << 64) - 1)
-_SIDE = 3
-"""Blocks that a node makes for each of its children: the child's, and two of words."""
+_AT_ONCE = 4096
+"""Comparisons that are made together: what is computed of them stays in cache."""
+_ONE = np.uint64(1)
+
+
+def _side(w: int) -> int:
+    """Blocks that a node makes for each of its children: the child's, and those of w words."""
+    return 1 + -(-w // 2)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,12 +46,11 @@ class Corrections(KeepsSecrets):
     controls: U8
     last: U64
 
-    def to_bytes(self) -> bytes:
-        """All of it, as it travels."""
+    def pieces(self) -> list[Buffer]:
+        """All of it, as it travels, one piece after the other."""
         wide = (self.nodes, self.words, self.last)
-        return b"".join(x.astype("<u8", copy=False).tobytes() for x in wide) + (
-            self.controls.tobytes()
-        )
+        little = [np.ascontiguousarray(x, dtype="<u8") for x in wide]
+        return [x.reshape(-1).view(np.uint8).data for x in (*little, self.controls)]
 
     @staticmethod
     def size(levels: int, m: int, w: int) -> int:
@@ -81,27 +85,33 @@ def _grown(permute: Permutation, nodes: U64, which: U64) -> U64:
 
 
 def _parted(blocks: U64, w: int) -> Child:
-    """A child's node and control bit, and its words, from its three blocks [3, ..., 2]."""
+    """A child's node and control bit, and its words, from its blocks [1 + w / 2, ..., 2]."""
     node, control = blocks[0].copy(), blocks[0][..., 0] & _ONE
     node[..., 0] ^= control
-    return node, control, np.concatenate([blocks[1], blocks[2]], axis=-1)[..., :w]
+    return node, control, np.concatenate(list(blocks[1:]), axis=-1)[..., :w]
 
 
 def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
     """The words of a last node."""
-    numbers = np.array([2 * _SIDE, 2 * _SIDE + 1], dtype=np.uint64)
-    blocks = _grown(permute, nodes, numbers)
-    return np.concatenate([blocks[0], blocks[1]], axis=-1)[..., :w]
+    side = _side(w)
+    blocks = _grown(permute, nodes, np.arange(2 * side, 3 * side - 1, dtype=np.uint64))
+    return np.concatenate(list(blocks), axis=-1)[..., :w]
 
 
-def _chosen(sides: list[Child], right: npt.NDArray[np.bool_]) -> Child:
-    """Of each node [2, m] the right child where ``right`` [m], else the left one."""
-    left, other = sides
-    return (
-        np.where(right[:, None], other[0], left[0]),
-        np.where(right, other[1], left[1]),
-        np.where(right[:, None], other[2], left[2]),
-    )
+def _by(bits: U64) -> U64:
+    """All ones where a bit is 1."""
+    return np.uint64(0) - bits
+
+
+def _kept(left: U64, right: U64, turn: U64) -> tuple[U64, U64]:
+    """The right one where ``turn`` is all ones, else the left one; then the other."""
+    apart = (left ^ right) & turn
+    return left ^ apart, right ^ apart
+
+
+def _negated(words: U64, turn: U64) -> U64:
+    """The negative words where ``turn`` is all ones."""
+    return (words ^ turn) - turn
 
 
 def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutation) -> Corrections:
@@ -109,40 +119,52 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
     [2, m, 2], uniform.
     """
     m, w = beta.shape
-    nodes: U64 = starts.astype(np.uint64).copy()
-    controls: U64 = np.zeros((2, m), dtype=np.uint64)
-    controls[1] = 1
-    total: U64 = np.zeros((m, w), dtype=np.uint64)
     found = Corrections(
         np.empty((levels, m, 2), dtype=np.uint64),
         np.empty((levels, m, w), dtype=np.uint64),
         np.empty((levels, m), dtype=np.uint8),
         np.empty((m, w), dtype=np.uint64),
     )
-    numbers = np.arange(2 * _SIDE, dtype=np.uint64)
+    for at in range(0, m, _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        here = Corrections(
+            found.nodes[:, part], found.words[:, part], found.controls[:, part], found.last[part]
+        )
+        _generate(alpha[part], beta[part], starts[:, part], permute, here)
+    return found
+
+
+def _generate(alpha: U64, beta: U64, starts: U64, permute: Permutation, found: Corrections) -> None:
+    """Fill the corrections of some comparisons."""
+    m, w = beta.shape
+    levels = len(found.nodes)
+    nodes: U64 = starts.astype(np.uint64).copy()
+    controls: U64 = np.zeros((2, m), dtype=np.uint64)
+    controls[1] = 1
+    total: U64 = np.zeros((m, w), dtype=np.uint64)
+    half = _side(w)
+    numbers = np.arange(2 * half, dtype=np.uint64)
     for level in range(levels):
         bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
-        right = bit.astype(bool)
+        right = _by(bit)
         blocks = _grown(permute, nodes, numbers)
-        sides = [_parted(blocks[:_SIDE], w), _parted(blocks[_SIDE:], w)]
-        keep, lose = _chosen(sides, right), _chosen(sides, ~right)
-        sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-        node = lose[0][0] ^ lose[0][1]
-        words = sign * (
-            lose[2][1] - lose[2][0] - total + np.where(right[:, None], beta, np.uint64(0))
-        )
-        total = total - keep[2][1] + keep[2][0] + sign * words
+        sides = [_parted(blocks[:half], w), _parted(blocks[half:], w)]
+        keep, lose = _kept(sides[0][0], sides[1][0], right[:, None])
+        kept_words, lost_words = _kept(sides[0][2], sides[1][2], right[:, None])
+        kept_controls, _ = _kept(sides[0][1], sides[1][1], right)
+        turn = _by(controls[1])[:, None]
+        node = lose[0] ^ lose[1]
+        words = _negated(lost_words[1] - lost_words[0] - total + (beta & right[:, None]), turn)
+        total += kept_words[0] - kept_words[1] + _negated(words, turn)
         left_bit = sides[0][1][0] ^ sides[0][1][1] ^ bit ^ _ONE
         right_bit = sides[1][1][0] ^ sides[1][1][1] ^ bit
-        kept_bit = np.where(right, right_bit, left_bit)
-        nodes = keep[0] ^ controls[..., None] * node
-        controls = keep[1] ^ controls * kept_bit
+        kept_bit, _ = _kept(left_bit, right_bit, right)
+        nodes = keep ^ (_by(controls)[..., None] & node)
+        controls = kept_controls ^ (controls & kept_bit)
         found.nodes[level], found.words[level] = node, words
         found.controls[level] = (left_bit | right_bit << _ONE).astype(np.uint8)
     ends = _converted(nodes, permute, w)
-    sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-    found.last[...] = sign * (ends[1] - ends[0] - total)
-    return found
+    found.last[...] = _negated(ends[1] - ends[0] - total, _by(controls[1])[:, None])
 
 
 def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
@@ -161,10 +183,11 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)
     total: U64 = np.zeros((*x.shape, w), dtype=np.uint64)
-    side = np.arange(_SIDE, dtype=np.uint64).reshape(_SIDE, *(1,) * x.ndim)
+    half = _side(w)
+    side = np.arange(half, dtype=np.uint64).reshape(half, *(1,) * x.ndim)
     for level in range(levels):
         bit = (x >> np.uint64(levels - 1 - level)) & _ONE
-        node, control, words = _parted(_grown(permute, nodes, side + bit * np.uint64(_SIDE)), w)
+        node, control, words = _parted(_grown(permute, nodes, side + bit * np.uint64(half)), w)
         total += words + controls[..., None] * keys.words[level]
         nodes = node ^ controls[..., None] * keys.nodes[level]
         controls = control ^ controls * ((keys.controls[level] >> bit) & _ONE)

@@ -54,7 +54,16 @@ class Authenticated:
     name: str
 
 
-Register = Shared | SharedBits | Known | Authenticated
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """A register of authenticated words of which 64 bits count: shares [n, 2, 2] of each and of its
+    product with a key that nobody knows, in halves (`wide`).
+    """
+
+    name: str
+
+
+Register = Shared | SharedBits | Known | Authenticated | Wide
 
 M = TypeVar("M", bound="TwoPartyMachine")
 M_contra = TypeVar("M_contra", bound="TwoPartyMachine", contravariant=True)
@@ -100,8 +109,9 @@ class TwoPartyMachine(KeepsSecrets):
     ``shares`` are the own ones, ``public`` what both know: a shared register's name there is what
     it opened to. ``ring``: values count modulo 2^ring. ``tag`` is what commitments are bound to,
     ``names`` are the parties, the first of them first; ``sealed`` holds commitments and what they
-    open to. ``keys`` are shares of what authenticates words; ``unchecked`` is what was opened and
-    is not proved yet, with what its proof is made of.
+    open to. ``keys`` are shares of what authenticates words, ``wide_key`` of what authenticates
+    wide ones; ``unchecked`` is what was opened and is not proved yet, with what its proof is made
+    of.
     """
 
     first: bool
@@ -109,7 +119,7 @@ class TwoPartyMachine(KeepsSecrets):
     ring: int
     tag: bytes
     preprocessing: Preprocessing
-    shares: dict[Shared | SharedBits | Authenticated, U64] = field(default_factory=dict)
+    shares: dict[Shared | SharedBits | Authenticated | Wide, U64] = field(default_factory=dict)
     public: dict[Register, U64] = field(default_factory=dict)
     at: int = 0
     frame: int = 0
@@ -122,6 +132,7 @@ class TwoPartyMachine(KeepsSecrets):
     folding: U64 | None = None
     sealed: dict[str, bytes] = field(default_factory=dict)
     keys: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    wide_key: int = 0
     unchecked: tuple[U64, U64] | None = None
 
     @property
@@ -167,9 +178,8 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
             machine.frame += 1
             machine.at += done
     except Malformed as malformed:
-        raise StageAbort(
-            "compute", f"the message of {machine.other} cannot be used: {malformed}", machine.other
-        ) from None
+        why = f"a letter in the name of {machine.other} cannot be used: {malformed}"
+        raise StageAbort("compute", why, letter_of=machine.other) from None
     return out
 
 

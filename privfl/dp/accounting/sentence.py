@@ -32,6 +32,8 @@ def who(charges: Sequence[Charge]) -> str:
 def unknown_to(charges: Sequence[Charge]) -> str:
     """What the adversary must not learn beside what is released."""
     if _of_training(charges):
+        if not any(charge.cohort_hidden for charge in charges):
+            return "who may know each batch, and learn no seed of the noise"
         return "who learns no batch, coin or seed"
     if all(charge.cohort_hidden for charge in charges):
         return "who learns no cohort, coin or seed"

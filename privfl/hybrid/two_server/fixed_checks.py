@@ -20,8 +20,9 @@ from privfl.crypto.mpc.authentication import WORDS, FailedMac, OpenChecked
 from privfl.crypto.mpc.dcf import evaluate
 from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.fixed_dealing import comparison_key, tagged
+from privfl.hybrid.two_server.fixed_dealing import tagged
 from privfl.hybrid.two_server.fixed_rows import Fixed
+from privfl.hybrid.two_server.fixed_stock import comparison_key
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.opened_scores import SCORES
 

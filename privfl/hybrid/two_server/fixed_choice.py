@@ -65,18 +65,30 @@ class HiddenSum:
 
     def act(self, machine: Machine) -> None:
         """Fill the sum with the own share, reduced to the ring: its upper bits would tell more."""
-        now, own, opened = machine.now, fixed_of(machine), machine.public[HIDDEN]
-        machine.public[COUNT] = opened[-1:] & ring_mask(now.ring)
-        total = row_sum(now, machine.rows, opened[:-1]) + own.dealt.vector
-        total += row_sum(now, own.rows, own.dealt.weights[:, 0])
-        machine.shares[SUM] = total & ring_mask(now.ring)
+        opened = machine.public[HIDDEN]
+        machine.public[COUNT] = opened[-1:] & ring_mask(machine.ring)
+        machine.shares[SUM] = sum_under(machine, opened[:-1])
 
 
-OPEN_CHOICE: tuple[Step, ...] = (Choose(), OpenChecked(CHOICE), ChoiceKnown(), Chosen())
-"""The steps to weights that both servers know."""
+def sum_under(machine: Machine, opened: U64) -> U64:
+    """The own share of the sum of rows, from their weights [n] less what the dealer knows."""
+    now, own = machine.now, fixed_of(machine)
+    total = row_sum(now, machine.rows, opened) + own.dealt.vector
+    total += row_sum(now, own.rows, own.dealt.weights[:, 0])
+    reduced: U64 = total & ring_mask(now.ring)
+    return reduced
 
 
-def hidden_choice(least: int) -> tuple[Step, ...]:
-    """The steps to a sum of rows that nobody knows, ``least`` or none at all."""
-    choose: tuple[Step, ...] = (Choose(), Mask(), OpenChecked(HIDDEN))
-    return (*choose, HiddenSum(), Counted(least), OpenToFirst(SUM))
+def open_choice(m: int = 0) -> tuple[Step, ...]:
+    """The steps from a choice to weights that both servers know; exactly ``m`` where that is not
+    0.
+    """
+    return (OpenChecked(CHOICE), ChoiceKnown(), Chosen(m))
+
+
+def hidden_choice(least: int, m: int = 0) -> tuple[Step, ...]:
+    """The steps from a choice to a sum of rows that nobody knows, ``least`` or none at all; exactly
+    ``m`` where that is not 0.
+    """
+    choose: tuple[Step, ...] = (Mask(), OpenChecked(HIDDEN), HiddenSum())
+    return (*choose, Counted(least, m), OpenToFirst(SUM))

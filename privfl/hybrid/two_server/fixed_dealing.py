@@ -12,47 +12,36 @@ announces anything else must know R_b times the difference; the pad hides all el
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS, WORDS
 from privfl.crypto.mpc.dcf import Corrections, generate
 from privfl.crypto.mpc.digits import gram, split
-from privfl.crypto.mpc.preprocessing import derived_words
-from privfl.crypto.mpc.words import U64, draw, stream
-from privfl.crypto.primitives import derive
+from privfl.crypto.mpc.words import U64, ring_mask
 from privfl.crypto.primitives.fields import Malformed
+from privfl.hybrid.two_server.fixed_masks import (
+    Extent,
+    Own,
+    masks_of_compared,
+    masks_of_pairs,
+    masks_of_scores,
+    pad_blocks,
+)
+from privfl.hybrid.two_server.fixed_stock import (
+    Joint,
+    Masks,
+    Stocked,
+    comparison_key,
+    deal,
+    receive,
+)
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, cuts, tag_keys
+from privfl.hybrid.two_server.rows import SeedRows, blinds, combined, tag_keys
 
 _ONE, _TWO = np.uint64(1), np.uint64(2)
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much a round of n rows takes: ``products`` with public vectors a row, ``compared`` values
-    a row, ``scores`` a row that are opened; ``pairs`` of rows whose products are opened (all, or
-    none; the fixed rows are then the last of the public vectors); ``decided``: the last compared
-    value is the product with the direction; ``tagged``: the second server's sum is tagged;
-    ``hidden``: weights of the sum stay shared.
-    """
-
-    n: int
-    products: int
-    compared: int
-    scores: int
-    pairs: int
-    decided: bool
-    tagged: bool
-    hidden: bool
-
-    @property
-    def comparisons(self) -> int:
-        """Of all rows."""
-        return self.compared * self.n
 
 
 @dataclass(repr=False)
@@ -66,6 +55,7 @@ class Dealt(KeepsSecrets):
     opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m, 2], ``corrections``
     and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>. ``weights``
     [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where weights stay shared.
+    ``stock`` is of the rule, ``wide_key`` a share of what authenticates its wide words.
     """
 
     announced: U64
@@ -86,135 +76,8 @@ class Dealt(KeepsSecrets):
     weights: U64
     vector: U64
     decided: bool
-
-
-@dataclass(repr=False)
-class Own(KeepsSecrets):
-    """What one server draws from its seed."""
-
-    seed: bytes
-    now: TwoServerParameters
-    extent: Extent
-
-    def words(self, purpose: str, *shape: int) -> U64:
-        """Uniform words of one purpose."""
-        length = int(np.prod(shape))
-        return derived_words(self.seed, purpose, length, self.now.library).reshape(shape)
-
-    @property
-    def keys(self) -> U64:
-        """Shares of what authenticates."""
-        return self.words("mac keys", KEYS)
-
-    @property
-    def row_keys(self) -> U64:
-        """The keys of the other server's rows."""
-        return self.words("row keys", KEYS, self.extent.n)
-
-    @property
-    def announced(self) -> U64:
-        """The masks of what it announces."""
-        return self.words("announced", self.extent.products, self.extent.n + KEYS)
-
-    @property
-    def starts(self) -> U64:
-        """Where its comparisons start."""
-        return self.words("starts", self.extent.comparisons, 2)
-
-    @property
-    def pads(self) -> bytes:
-        """The seed of its pads."""
-        return derive(self.seed, b"two-server", "pads")
-
-    def above(self) -> U64:
-        """Its shares of what hides the carries of scores."""
-        return self.words("above", self.extent.scores, self.extent.n)
-
-    def score_macs(self) -> U64:
-        """The first server's shares of their products with the keys."""
-        return self.words("score macs", self.extent.scores, self.extent.n, KEYS)
-
-    @property
-    def hidden(self) -> tuple[int, int]:
-        """How many weights stay shared, in a sum of how many words."""
-        return (self.extent.n, self.now.length) if self.extent.hidden else (0, 0)
-
-    def weights(self) -> U64:
-        """Its part of the weights that the dealer knows."""
-        return self.words("weights", self.hidden[0])
-
-    def weight_macs(self) -> U64:
-        """The first server's shares of their products with the keys."""
-        return self.words("weight macs", self.hidden[0], KEYS)
-
-    def vector(self) -> U64:
-        """The first server's share of the masks' sum under them."""
-        return self.words("vector", self.hidden[1])
-
-    @property
-    def side(self) -> int:
-        """How many rows are multiplied with how many."""
-        return self.extent.n if self.extent.pairs else 0
-
-    def pairs(self) -> U64:
-        """The first server's shares of all products of masks."""
-        return self.words("pairs", self.side, self.side)
-
-    def pairs_above(self) -> U64:
-        """Its shares of what hides the carries of products of rows."""
-        return self.words("pairs above", self.side, self.side)
-
-    def pair_macs(self) -> U64:
-        """The first server's shares of the masks of these products, times the keys."""
-        return self.words("pair macs", self.side, self.side, KEYS)
-
-    def constants(self) -> U64:
-        """The first server's shares of what is added to comparisons."""
-        return self.words("constants", self.extent.comparisons, WORDS)
-
-    def inner(self) -> U64:
-        """The first server's shares of the masks' inner products."""
-        return self.words("inner", self.extent.n)
-
-
-def pad_blocks(now: TwoServerParameters, seed: bytes, n: int) -> Iterator[U64]:
-    """The pads [K, width], block by block of n rows."""
-    source = stream(seed, now.library)
-    for start, stop in cuts(now, n):
-        if start < now.plan.d:
-            yield draw(source, KEYS * (stop - start)).reshape(KEYS, stop - start)
-
-
-def masks_of_scores(announced: U64, last: U64, above: U64, ring: int) -> U64:
-    """One server's shares [scores, n] of the masks of what is opened of each row: of its product
-    with the direction, which is announced last, where there are two; of its squared norm. What is
-    ``above`` [scores, n] hides the carries.
-    """
-    scores, n = above.shape
-    masks = np.stack([announced[-1, :n], last[-1]])[2 - scores :]
-    hidden: U64 = masks + (above << np.uint64(ring))
-    return hidden
-
-
-def masks_of_pairs(announced: U64, pairs: U64, above: U64, ring: int) -> U64:
-    """One server's shares [n, n] of the masks of all products of rows; none where none are opened.
-
-    With fixed rows E, x = E + A and what is announced, <E_i, x_j> less a mask m_ij: <x_i, x_j> is
-    that of ij and of ji, less <E_i, E_j>, and m_ij + m_ji + <A_i, A_j>.
-    """
-    n = len(pairs)
-    own = announced[len(announced) - n :, :n]
-    masks: U64 = own + own.T + pairs + (above << np.uint64(ring))
-    return masks
-
-
-def masks_of_compared(own: Own, last: U64) -> U64:
-    """One server's shares of the masks of what is compared: projections, norm, weight, and the
-    product with the direction where the rule decides by it [*, n].
-    """
-    told = own.announced[:, : last.shape[1]]
-    decided = told[len(told) - own.extent.decided :]
-    return np.concatenate([told[: own.now.rows], last[::-1], decided])
+    stock: Stocked
+    wide_key: int
 
 
 @dataclass(repr=False)
@@ -227,8 +90,8 @@ class FixedDealing(KeepsSecrets):
     second: bytes
     seeds: tuple[list[bytes], list[bytes]]
 
-    def letters(self) -> tuple[bytes, bytes]:
-        """What goes to the first server and to the second."""
+    def letters(self) -> tuple[list[Buffer], list[Buffer]]:
+        """What goes to the first server and to the second, piece by piece."""
         now, extent = self.now, self.extent
         one, two = Own(self.first, now, extent), Own(self.second, now, extent)
         alpha = one.keys + two.keys
@@ -261,8 +124,17 @@ class FixedDealing(KeepsSecrets):
             weights[:, None] * alpha - one.weight_macs(),
             vector - one.vector(),
         )
-        told = corrections.to_bytes()
-        return _bytes(*to_first) + told, _bytes(*to_second) + told
+        told = corrections.pieces()
+        masks = Masks(
+            (one.announced + two.announced)[-1, : extent.n],
+            lasts[0][-1] + lasts[1][-1],
+            (products[0] + products[1]) & ring_mask(now.ring),
+            weights,
+        )
+        joint = Joint((self.first, self.second), now)
+        both, theirs = deal(extent.stock, now, masks, alpha, one.wide_key + two.wide_key, joint)
+        one_letter = [_bytes(*to_first), *told, *both]
+        return one_letter, [_bytes(*to_second), *told, *both, *theirs]
 
     def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
         """A value x is public as P = x - mask: it is compared as P with r = -mask."""
@@ -322,11 +194,6 @@ def tagged(keys: U64, block: U64) -> U64:
     return np.stack([combined(key, block) for key in keys])
 
 
-def comparison_key(now: TwoServerParameters) -> bytes:
-    """The public key of the permutation that comparisons are made with in this round."""
-    return derive(now.tag, b"two-server", "comparisons")[:16]
-
-
 def _offsets(row_keys: U64, announced: U64) -> U64:
     n = row_keys.shape[1]
     of_rows = np.stack([combined(key, announced[:, :n].T) for key in row_keys], axis=1)
@@ -337,7 +204,7 @@ def _bytes(*parts: U64) -> bytes:
     return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)
 
 
-def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
+def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, U64]:
     """One server's part, from its seed and the dealer's letter; and, for the first server, the tags
     [n] of the sum.
 
@@ -351,7 +218,7 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
     of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
     of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
     shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
-    view, found = memoryview(raw), []
+    view, found = raw, []
     for shape in shapes:
         size = 8 * int(np.prod(shape))
         if len(view) < size:
@@ -363,6 +230,7 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
     summed = (own.weight_macs, own.vector)
     rest = [draw_it() for draw_it in (*drawn, *summed)] if first else found[2:]
     macs, constants, inner, pairs, pair_macs, weight_macs, vector = rest
+    size = Corrections.size(now.ring - 1, m, WORDS)
     dealt = Dealt(
         announced=own.announced,
         row_keys=own.row_keys,
@@ -376,11 +244,13 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
         pairs_above=own.pairs_above(),
         pair_macs=pair_macs,
         starts=own.starts,
-        corrections=Corrections.from_bytes(view, now.ring - 1, m, WORDS),
+        corrections=Corrections.from_bytes(view[:size], now.ring - 1, m, WORDS),
         constants=constants,
         inner=inner,
         weights=np.concatenate([own.weights()[:, None], weight_macs], axis=1),
         vector=vector,
         decided=extent.decided,
+        stock=receive(extent.stock, now, n, own.seed, first, view[size:]),
+        wide_key=own.wide_key,
     )
     return dealt, found[2] if first else np.zeros(0, dtype=np.uint64)

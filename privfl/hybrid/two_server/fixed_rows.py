@@ -15,13 +15,8 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.digits import gram, product, split
 from privfl.crypto.mpc.words import I64, U64
-from privfl.hybrid.two_server.fixed_dealing import (
-    Dealt,
-    masks_of_pairs,
-    masks_of_scores,
-    pad_blocks,
-    tagged,
-)
+from privfl.hybrid.two_server.fixed_dealing import Dealt, tagged
+from privfl.hybrid.two_server.fixed_masks import masks_of_pairs, masks_of_scores, pad_blocks
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER, TESTS
 from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey

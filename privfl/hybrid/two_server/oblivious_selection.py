@@ -35,7 +35,7 @@ from privfl.hybrid.two_server.registers import (
     WEIGHT,
 )
 from privfl.hybrid.two_server.row_letters import unveiled
-from privfl.hybrid.two_server.rows import Veil, combined
+from privfl.hybrid.two_server.rows import Covers, combined
 
 TRUST = Shared("trust")
 """What each valid row is trusted, shared."""
@@ -142,17 +142,22 @@ class Hide:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """So many rows were chosen; fewer than ``least`` are refused."""
+    """So many rows were chosen; fewer than ``least`` are refused, and another number than ``m``
+    where that is not 0.
+    """
 
     least: int
+    m: int = 0
 
     def act(self, machine: Machine) -> None:
         """Set what the sum weighs.
 
         Raises:
-            StageAbort: too few rows count.
+            StageAbort: too few rows count, or as `exactly`.
         """
-        _counts(machine, counted(machine, self.least))
+        count = counted(machine, self.least)
+        exactly(machine, count, self.m)
+        _counts(machine, count)
 
 
 def _counts(machine: Machine, count: int) -> None:
@@ -236,7 +241,7 @@ class ObliviousSum:
         return True
 
 
-def _veil(machine: Machine) -> Veil:
+def _veil(machine: Machine) -> Covers:
     if machine.veil is None:
         raise Malformed("the first server has no mask of its own")
     return machine.veil

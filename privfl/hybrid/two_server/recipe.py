@@ -15,7 +15,7 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.authentication import LARGEST_RING
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.primitives import BackendName
-from privfl.hybrid.two_server.fixed_dealing import Extent
+from privfl.hybrid.two_server.fixed_masks import Extent
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import TwoServerParameters, fitting
 from privfl.hybrid.two_server.public_sum import PublicSum
@@ -34,7 +34,7 @@ class Recipe:
     ``least``: the fewest rows that a sum may be of. ``colluders``: how many clients may collude
     with a server that lies; a quorum has two more. ``malicious``: one server may lie, and then gets
     what the rule says or an abort. ``noisy``: there is noise in the sum, though
-    perhaps not of whoever follows this recipe.
+    perhaps not of whoever follows this recipe. ``ahead``: the dealer dealt before the round.
     """
 
     rule: SharedRule
@@ -44,6 +44,7 @@ class Recipe:
     noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
+    ahead: bool = False
 
     @property
     def traits(self) -> Traits:
@@ -64,7 +65,8 @@ class Recipe:
     def extent(self, now: TwoServerParameters, n: int) -> Extent:
         """What n fixed rows take of the dealer."""
         traits, scored = self.traits, self.rule.reveal == "scores"
-        decided = traits.directed and not scored
+        stock = self.rule.stock
+        decided = traits.directed and not scored and not stock.items(now, n)
         return Extent(
             n=n,
             products=now.rows + traits.directed + n * traits.gram,
@@ -74,6 +76,7 @@ class Recipe:
             scores=(1 + traits.directed) if scored and not traits.gram else 0,
             pairs=n * n if traits.gram else 0,
             tagged=self.tagged,
+            stock=stock,
         )
 
     def demand(self, now: TwoServerParameters, n: int) -> Demand:
@@ -135,15 +138,22 @@ def round_of(
         )
     code = FixedPoint(bits)
     code.scale(plan)
+    proved = recipe.rule.stock.most if recipe.malicious else 0
+    if proved and plan.n > proved:
+        raise ConfigError(
+            f"round {plan.number}: under security 'malicious' {recipe.rule.kind} with reveal"
+            f" '{recipe.rule.reveal}' is proved for at most {proved} rows, and {plan.n} are asked:"
+            " ask fewer clients, or set reveal: scores, or security: semi_honest."
+        )
     needs, traits = recipe.rule.needs(plan), recipe.traits
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
     noise = (
         0 if recipe.noise is None else 2 * recipe.noise.reach(math.ceil(longest * (1 + 1e-6)), 1, 1)
     )
     shortest = max(math.floor(code.top - math.sqrt(plan.d) / 2 - 1), 1) if traits.normalised else 0
-    most = LARGEST_RING if recipe.malicious else max(RINGS)
+    most = LARGEST_RING if recipe.malicious and not needs.dot_weights else max(RINGS)
     rings = [size for size in (RINGS if ring is None else (ring,)) if size <= most]
-    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings)
+    found, rows, top, steep = fitting(code, plan, needs, noise, soundness, rings, recipe.malicious)
     quorum = quorum_of(recipe, plan, threshold)
     numbers = struct.pack("<HHHQQ", bits, found, rows, top, steep)
     return TwoServerParameters(
@@ -173,6 +183,7 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
         repr(
             (recipe.rule, recipe.least, recipe.colluders, recipe.malicious, recipe.noise)
         ).encode(),
+        *([b"dealt ahead"] if recipe.ahead else []),
     ]
     facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
     digest = hashlib.sha256(

@@ -52,6 +52,17 @@ class RowBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class Covers(Protocol):
+    """The mask of the first server's rows, block by block."""
+
+    def blocks(
+        self, now: TwoServerParameters, n: int, first: int = 0
+    ) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values from the ``first`` on."""
+        ...
+
+
 @dataclass(repr=False)
 class MaskedRows(KeepsSecrets):
     """The first server's: each client's vector minus its mask, packed as it came."""
@@ -83,13 +94,15 @@ class MaskedRows(KeepsSecrets):
             yield start, stop, block
 
     def last(self, now: TwoServerParameters) -> U64:
-        """The words [words - d, n] that come after the values, in a ring under 64 bits."""
+        """The words [words - d, n] that come after the values."""
         whole = [_tail(now, body) for body in self.bodies]
         return np.stack(whole, axis=1)
 
 
 def _tail(now: TwoServerParameters, body: npt.NDArray[np.uint8]) -> U64:
-    """The last words of one packed row of 32 or 40 bits."""
+    """The last words of one packed row."""
+    if now.ring == 64:
+        return body.view("<u8")[now.plan.d :].astype(np.uint64)
     low = body[: 4 * now.words].view("<u4")[now.plan.d :].astype(np.uint64)
     if now.ring == 32:
         return low
@@ -136,6 +149,23 @@ class Veil(KeepsSecrets):
         for start, stop in left:
             if start < now.plan.d:
                 yield start, stop, draw(source, n * (stop - start)).reshape(n, stop - start)
+
+
+@dataclass(repr=False)
+class VeilOfSlots(KeepsSecrets):
+    """The same mask where it was dealt ahead: a seed for each slot, so that any of them can be left
+    out.
+    """
+
+    seeds: list[bytes]
+
+    def blocks(
+        self, now: TwoServerParameters, n: int, first: int = 0
+    ) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values from the ``first`` on."""
+        for start, stop, block in SeedRows(self.seeds).blocks(now, first):
+            if start < now.plan.d:
+                yield start, stop, block
 
 
 @dataclass(repr=False)
@@ -222,7 +252,7 @@ def twice(
 
 
 def dealt(
-    now: TwoServerParameters, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64
+    now: TwoServerParameters, rows: SeedRows, veil: Covers, v0: U64, v1: U64, key: U64
 ) -> tuple[U64, U64, U64]:
     """The dealer's pass: what A0 and A make of inner products, v1^T A0 + v0^T A where weights are
     hidden, A's products with a key.

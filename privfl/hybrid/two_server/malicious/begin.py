@@ -13,7 +13,8 @@ from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.between_servers import unusable
-from privfl.hybrid.two_server.fixed_dealing import Own, received
+from privfl.hybrid.two_server.fixed_dealing import received
+from privfl.hybrid.two_server.fixed_masks import Own
 from privfl.hybrid.two_server.fixed_rows import FixedRows, surveyed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
@@ -51,14 +52,14 @@ def begin(
     """
     try:
         _, content = now.read(body, DEALT)
-        plain = memoryview(unseal_dealt(now, seed, bytes(content)))
+        plain = memoryview(unseal_dealt(now, seed, content))
         members, words = fields.read_bit_set(plain, now.plan.n)
         if not members <= set(listed):
             raise Malformed("it names clients that this server did not")
         left = sorted(members)
         now.enough("deal", left)
         own = Own(seed, now, recipe.extent(now, len(left)))
-        dealt, tags = received(own, first, bytes(words))
+        dealt, tags = received(own, first, words)
     except Malformed as malformed:
         raise unusable("deal", "dealer", malformed) from None
     values = None
@@ -76,6 +77,7 @@ def begin(
         ring=now.ring,
         tag=now.tag,
         keys=dealt.keys,
+        wide_key=dealt.wide_key,
         now=now,
         positions=tuple(left),
         program=recipe.program(now, unknown),

@@ -4,6 +4,7 @@ squares in the open or on shares.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
@@ -12,11 +13,44 @@ import numpy as np
 import torch
 
 from privfl.core import RoundPlan
-from privfl.crypto.mpc import Demand, Shared
+from privfl.crypto.mpc import Demand, Shared, Wide
+from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
+from privfl.crypto.mpc.wide import halves, numbers
+from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
-from privfl.hybrid.two_server.fixed_choice import OPEN_CHOICE, hidden_choice
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_choice import CHOICE, Choose, hidden_choice, open_choice
+from privfl.hybrid.two_server.fixed_stock import (
+    Comparisons,
+    Item,
+    Joint,
+    Known,
+    Masks,
+    Nothing,
+    Stock,
+    WideWords,
+    Words,
+    both_outcomes,
+    outcome_of,
+    turned,
+)
+from privfl.hybrid.two_server.lifting import (
+    SIGNS,
+    WRAPS,
+    Lifting,
+    comparisons,
+    half,
+    lifted,
+    lifted_bits,
+    open_bits,
+    opened_bits,
+    public_dots,
+    public_norms,
+    signs,
+    wide_one,
+    wraps,
+)
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
@@ -54,15 +88,24 @@ class CosineOnShares:
     def traits(self) -> Traits:
         """Rows are compared with a direction; sums are of whole rows."""
         hidden = self.reveal == "aggregate"
-        enforced = self.reveal == "scores" or self.threshold == 0
         return Traits(
             directed=True,
             late=self.late,
             hidden=hidden,
             proved=hidden,
             capped=True,
-            enforced=enforced,
         )
+
+    @property
+    def stock(self) -> Stock:
+        """Where a threshold is compared on shares, what lifts products and norms and compares
+        squares.
+        """
+        return Squares() if self._squared else Nothing()
+
+    @property
+    def _squared(self) -> bool:
+        return self.reveal != "scores" and self.threshold != 0
 
     @property
     def leaks(self) -> str:
@@ -73,7 +116,7 @@ class CosineOnShares:
 
     def needs(self, plan: RoundPlan) -> Needs:
         """Products with the direction, and their squares where these are compared on shares."""
-        return Needs(dots=True, squares=self.reveal != "scores" and self.threshold != 0)
+        return Needs(dots=True, squares=self._squared)
 
     def preprocessing(self, now: TwoServerParameters, n: int) -> Demand:
         """The checks, and on shares two comparisons and two products a row."""
@@ -87,12 +130,12 @@ class CosineOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
-        if now.malicious and self.reveal == "aggregate":
-            return (*FIXED_CHECKS, *hidden_choice(least))
-        if now.malicious and self.reveal == "selection":
-            return (*FIXED_CHECKS, *OPEN_CHOICE, *close)
-        if now.malicious:
+        if now.malicious and self.reveal == "scores":
             return (*FIXED_CHECKS, *open_scores(dots=True), OpenCosine(self.threshold), *close)
+        if now.malicious:
+            choose = proved_angle(self.threshold) if self._squared else (Choose(),)
+            end = hidden_choice(least) if self.traits.hidden else (*open_choice(), *close)
+            return (*FIXED_CHECKS, *choose, *end)
         if self.reveal == "scores":
             return (*CHECKS, Gather(), Open(SCORES), OpenCosine(self.threshold), *close)
         choice = (*CHECKS, *along(self.threshold))
@@ -206,3 +249,117 @@ def along(threshold: float) -> tuple[Step, ...]:
         Multiply(_BY_ANGLE, _BY_SQUARE, _BOTH, whole=True),
         Through(threshold),
     )
+
+
+# ---- from squares that are compared with proofs
+
+_LATE = "squares"
+_KNOWN = "products and norms"
+_SIGN_BITS = "sign bits"
+_BLIND = Wide("blinded margin")
+"""Each valid row's margin of squares, under a word that the dealer knows [v]."""
+_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Squares:
+    """What it takes to compare dot^2 with T norm, T = round(threshold^2 square), in 64 bits, and to
+    join that with the product's sign (a `Stock`).
+    """
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
+
+    def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
+        """Two lifted values a row; the words that their margin is linear in, and its blind; its
+        comparison, once more times the sign's bit.
+        """
+        return {
+            **comparisons(now, n, 2),
+            _SIGN_BITS: Words(n),
+            _KNOWN: WideWords(7 * n),
+            _LATE: Comparisons(2 * n, _BITS - 1),
+        }
+
+    def known(self, now: TwoServerParameters, n: int, masks: Masks, joint: Joint) -> Known:
+        """What the dealer knows of each."""
+        dots = Lifting.of(now, masks.dots, joint, "dots")
+        norms = Lifting.of(now, masks.norms, joint, "norms")
+        bits, blind = joint.bits("signs", n), joint.integers("blinds", n)
+        r, rho = dots.r.astype(object), dots.rho.astype(object)
+        of_norms = (norms.r.astype(object), norms.rho.astype(object))
+        low = halves(blind)[:, 0]
+        late = [outcome_of(low, _BITS, scale=scale) for scale in (np.ones_like(bits), bits)]
+        return {
+            WRAPS: wraps([dots, norms]),
+            SIGNS: signs(now, dots, bits),
+            _SIGN_BITS: bits,
+            _KNOWN: np.concatenate([r, r * r, rho, rho * r, *of_norms, blind]),
+            _LATE: both_outcomes(*late),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BlindMargin:
+    """T norm - dot^2 of the valid rows, or its negative where the threshold is under 0, each under
+    a word that the dealer knows.
+    """
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Fill the shares, halves [v, 2, 2]."""
+        now, steep, valid = machine.now, self.threshold, list(machine.valid)
+        square = 0 if machine.direction is None else machine.direction.square
+        needed = round(steep * steep * square)
+        bits = lifted_bits(now.ring)
+        of_dots, of_norms, _ = opened_bits(machine, 3)
+        x = lifted(public_dots(machine)[valid], half(bits), of_dots, bits)
+        norm = lifted(public_norms(machine)[valid], 0, of_norms, bits)
+        stock = numbers(fixed_of(machine).dealt.stock.words[_KNOWN])
+        shares = stock.reshape(7, machine.n, 2)[:, valid]
+        r, r_square, rho, rho_r, of_norm, wraps_of_norm, blind = shares
+        k, s = x.known[:, None], x.step[:, None]
+        own = wide_one(machine)
+        dot_square = k * k * own - 2 * k * r + r_square
+        dot_square += (2 * k * s + s * s) * rho - 2 * s * rho_r
+        times = norm.known[:, None] * own - of_norm + norm.step[:, None] * wraps_of_norm
+        margin = needed * times - dot_square
+        machine.shares[_BLIND] = halves((margin if steep > 0 else -margin) + blind)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSigns:
+    """Who passes, from the signs of the product and of the margin."""
+
+    threshold: float
+
+    def act(self, machine: Machine) -> None:
+        """Fill the choice [v, WORDS]."""
+        now, valid = machine.now, list(machine.valid)
+        stock, one = fixed_of(machine).dealt.stock, machine.one
+        points: U64 = np.zeros(machine.n, dtype=np.uint64)
+        points[valid] = machine.public[_BLIND][:, 0]
+        told = stock.compare[_LATE].at(now, machine.first, np.tile(points, 2))
+        bits = stock.words[_SIGN_BITS]
+        below = turned(told[: machine.n], points, _BITS, one)[valid]
+        with_bit = turned(told[machine.n :], points, _BITS, bits)[valid]
+        opened = opened_bits(machine, 3)[2].astype(np.uint64)[:, None]
+        sign = np.uint64(1) - np.uint64(2) * opened
+        angle = opened * one + sign * bits[valid]
+        both = opened * below + sign * with_bit
+        if self.threshold > 0:  # the bit says: not above zero
+            machine.shares[CHOICE] = below - both
+        else:
+            machine.shares[CHOICE] = one - angle + both
+
+
+def proved_angle(threshold: float) -> tuple[Step, ...]:
+    """Steps to the authenticated choice of each valid row: whether its cosine is over the
+    threshold.
+    """
+    least = 1 if threshold > 0 else 0
+    margin: tuple[Step, ...] = (BlindMargin(threshold), OpenChecked(_BLIND), JoinSigns(threshold))
+    return (*open_bits(True, least), *margin)

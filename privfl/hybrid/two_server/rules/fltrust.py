@@ -5,6 +5,7 @@ scores or on shares.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,11 +13,40 @@ import numpy as np
 import torch
 
 from privfl.core import RoundPlan
-from privfl.crypto.mpc import Demand
+from privfl.crypto.mpc import Authenticated, Demand, Wide
+from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
-from privfl.crypto.mpc.words import U64
+from privfl.crypto.mpc.wide import halves, numbers
+from privfl.crypto.mpc.words import U64, ring_mask, signed
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_choice import sum_under
+from privfl.hybrid.two_server.fixed_stock import (
+    Item,
+    Joint,
+    Known,
+    Masks,
+    Nothing,
+    Stock,
+    WideWords,
+    Words,
+    blind_of,
+)
+from privfl.hybrid.two_server.lifting import (
+    SIGNS,
+    WRAPS,
+    Lifting,
+    comparisons,
+    half,
+    lifted,
+    lifted_bits,
+    open_bits,
+    opened_bits,
+    public_dots,
+    signs,
+    wide_one,
+    wraps,
+)
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
     ABOVE_ZERO,
@@ -60,7 +90,12 @@ class FLTrustOnShares:
         their weights stay shared. Weights are any numbers.
         """
         closed = self.reveal != "scores"
-        return Traits(directed=True, normalised=closed, hidden=closed, enforced=not closed)
+        return Traits(directed=True, normalised=closed, hidden=closed)
+
+    @property
+    def stock(self) -> Stock:
+        """Where weights stay shared, what lifts products and makes weights of them."""
+        return Nothing() if self.reveal == "scores" else Trusts(self.reveal == "selection")
 
     @property
     def leaks(self) -> str:
@@ -86,14 +121,17 @@ class FLTrustOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open scores, or on shares with the choice opened or not."""
-        if now.malicious:
+        named = self.reveal == "selection"
+        if now.malicious and self.reveal == "scores":
             return (*FIXED_CHECKS, *open_scores(dots=True), OpenTrust(self.fixed), *close)
+        if now.malicious:
+            return (*FIXED_CHECKS, *proved_trust(least, self.fixed, named))
         if self.reveal == "scores":
             return (*CHECKS, Gather(), Open(SCORES), OpenTrust(self.fixed), *close)
         return (
             *CHECKS,
             *ABOVE_ZERO,
-            *trusted_sum(least, self.fixed, self.reveal == "selection"),
+            *trusted_sum(least, self.fixed, named),
         )
 
 
@@ -155,22 +193,34 @@ class ObliviousTrust:
         Raises:
             StageAbort: too few rows count.
         """
-        now, shares, direction = machine.now, machine.shares, machine.direction
+        shares = machine.shares
         if self.named:
-            picked, bits = chosen_rows(machine), machine.public[CHOSEN]
-            enough(len(picked), self.least)
-            machine.count = len(picked)
-            machine.disclosed["selected"] = mask_of(machine, picked)
+            bits = machine.public[CHOSEN]
+            _named(machine, self.least)
             shares[WEIGHT] = spread(machine, shares[ALONG] * bits)
         else:
             counted(machine, self.least)
             shares[WEIGHT] = spread(machine, shares[TRUST])
         shares[MASS] = shares[WEIGHT].sum(keepdims=True, dtype=np.uint64)
-        square = now.code.top**2 + now.plan.d / 12  # of a row of the common length, rounded
-        steep = 0.0 if direction is None else math.sqrt(direction.square)
-        machine.unit = direction.length / (square * steep) if direction is not None else 0.0
-        machine.trust_unit = 1 / (math.sqrt(square) * steep) if steep else 0.0
-        machine.weight = float(machine.n) if self.fixed else 0.0
+        _units(machine, self.fixed)
+
+
+def _named(machine: Machine, least: int) -> None:
+    """It is known who is trusted."""
+    picked = chosen_rows(machine)
+    enough(len(picked), least)
+    machine.count = len(picked)
+    machine.disclosed["selected"] = mask_of(machine, picked)
+
+
+def _units(machine: Machine, fixed: bool) -> None:
+    """What the sum and the trust count in, with rows of one common length."""
+    now, direction = machine.now, machine.direction
+    square = now.code.top**2 + now.plan.d / 12  # of a row of the common length, rounded
+    steep = 0.0 if direction is None else math.sqrt(direction.square)
+    machine.unit = direction.length / (square * steep) if direction is not None else 0.0
+    machine.trust_unit = 1 / (math.sqrt(square) * steep) if steep else 0.0
+    machine.weight = float(machine.n) if fixed else 0.0
 
 
 def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
@@ -187,4 +237,142 @@ def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
         ObliviousSum(WEIGHT),
         *end,
         OpenToFirst(SUM),
+    )
+
+
+# ---- from weights that are lifted with proofs
+
+_KNOWN = "products"
+_SIGN_BITS = "sign bits"
+_MASS = "mass"
+_COUNTED = Authenticated("counted")
+"""How many rows are trusted [1]."""
+MASKED_TRUST = Wide("masked weights")
+"""Each row's weight less what the dealer knows of it [n], and the sum of all, under a word that the
+first server knows [1].
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trusts:
+    """What it takes to make a weight of each product that is above zero (a `Stock`); ``named``: who
+    is trusted becomes known.
+    """
+
+    named: bool
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
+
+    def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
+        """A lifted value a row, the sign's bit, and the words that a weight is linear in; the
+        mask of their sum.
+        """
+        return {
+            **comparisons(now, n, 1),
+            _SIGN_BITS: Words(n),
+            _KNOWN: WideWords(6 * n),
+            _MASS: WideWords(1),
+        }
+
+    def known(self, now: TwoServerParameters, n: int, masks: Masks, joint: Joint) -> Known:
+        """What the dealer knows of each."""
+        dots = Lifting.of(now, masks.dots, joint, "dots")
+        bits = joint.bits("signs", n) * np.uint64(not self.named)
+        r, rho, sign = (words.astype(object) for words in (dots.r, dots.rho, bits))
+        above = joint.words("above weights", n).astype(object) * (1 << 64)
+        hidden = masks.weights.astype(object) + above
+        return {
+            WRAPS: wraps([dots]),
+            SIGNS: signs(now, dots, bits),
+            _SIGN_BITS: bits,
+            _KNOWN: np.concatenate([r, rho, sign, sign * r, sign * rho, hidden]),
+            _MASS: np.array([joint.of_first(_MASS)], dtype=object),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CountTrusted:
+    """How many rows are trusted, to be opened; or who, which is open already."""
+
+    named: bool
+    least: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill the count, or the choice.
+
+        Raises:
+            StageAbort: it is known already that too few rows count.
+        """
+        above = np.uint64(1) - opened_bits(machine, 2)[1].astype(np.uint64)
+        if self.named:
+            machine.public[CHOSEN] = above
+            return _named(machine, self.least)
+        bits = fixed_of(machine).dealt.stock.words[_SIGN_BITS][list(machine.valid)]
+        each = above[:, None] * machine.one + (np.uint64(1) - np.uint64(2) * above)[:, None] * bits
+        machine.shares[_COUNTED] = each.sum(axis=0, keepdims=True, dtype=np.uint64)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskWeights:
+    """The weights of all rows, 0 where they failed, less what the dealer knows; their sum."""
+
+    least: int
+    fixed: bool
+    named: bool
+
+    def act(self, machine: Machine) -> None:
+        """Fill the shares, halves [n + 1, 2, 2].
+
+        Raises:
+            StageAbort: too few rows count.
+        """
+        if not self.named:
+            machine.public[COUNT] = machine.public[_COUNTED] & ring_mask(machine.ring)
+            counted(machine, self.least)
+        n, valid, bits = machine.n, list(machine.valid), lifted_bits(machine.ring)
+        of_dots, below = opened_bits(machine, 2)
+        dots = lifted(public_dots(machine)[valid], half(bits), of_dots, bits)
+        k, t = dots.known[:, None], dots.step[:, None]
+        stock = fixed_of(machine).dealt.stock.words
+        shares = numbers(stock[_KNOWN]).reshape(6, n, 2)
+        r, rho, sign, sign_r, sign_rho, _ = shares[:, valid]
+        c = (1 - below)[:, None]
+        weights = c * (k * wide_one(machine) - r + t * rho)
+        weights += (1 - 2 * c) * (k * sign - sign_r + t * sign_rho)
+        masked = -shares[5]
+        masked[valid] += weights
+        if not self.fixed:
+            mass = weights.sum(axis=0, keepdims=True) + numbers(stock[_MASS])
+            masked = np.concatenate([masked, mass])
+        machine.shares[MASKED_TRUST] = halves(masked)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedTrust:
+    """The sum under these weights; to the first server, the sum of the trust."""
+
+    fixed: bool
+
+    def act(self, machine: Machine) -> None:
+        """Fill the sum with the own share."""
+        opened = machine.public[MASKED_TRUST]
+        _units(machine, self.fixed)
+        machine.shares[SUM] = sum_under(machine, opened[: machine.n, 0])
+        if machine.first and not self.fixed:
+            mass = numbers(opened[-1:]) - blind_of(machine.seed, machine.now, _MASS)
+            trust = signed(halves(mass)[:, 0], machine.ring)
+            machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+
+
+def proved_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from the checks to FLTrust's sum, as `trusted_sum`."""
+    count: tuple[Step, ...] = () if named else (OpenChecked(_COUNTED),)
+    return (
+        *(*open_bits(False, 1), CountTrusted(named, least), *count),
+        *(MaskWeights(least, fixed, named), OpenChecked(MASKED_TRUST)),
+        *(ProvedTrust(fixed), OpenToFirst(SUM)),
     )

@@ -23,6 +23,7 @@ from privfl.crypto.mpc.operations import Multiply, Negative, Open, OpenToFirst, 
 from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
+from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import TRUST, Count, Mass, counted, spread
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
@@ -58,6 +59,11 @@ class SignsOnShares:
     def traits(self) -> Traits:
         """Rows are compared with a direction; weights are any numbers."""
         return Traits(directed=True, hidden=self.reveal != "scores")
+
+    @property
+    def stock(self) -> Stock:
+        """Nothing."""
+        return Nothing()
 
     @property
     def leaks(self) -> str:

@@ -1,0 +1,167 @@
+"""Products and norms of fixed rows as integers, where rules multiply them on: from what both
+servers know modulo the ring to words of which all 64 bits count.
+
+A value x is P + m, where both servers know P and the dealer m, modulo 2^k; k is less than the ring,
+and 40 bits are all that tags prove. With Y = P + shift and R = -m modulo 2^k, and x + shift in [0,
+2^k), x = Y - shift - R + 2^k w, where w = (Y < R) comes of a comparison and is opened as w xor rho.
+Then x is linear in R and rho, which the dealer knows, and its square in R^2, rho R, rho, R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from privfl.crypto.mpc import Authenticated
+from privfl.crypto.mpc.authentication import FailedMac, OpenChecked
+from privfl.crypto.mpc.wide import Integers
+from privfl.crypto.mpc.words import U64
+from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of
+from privfl.hybrid.two_server.fixed_stock import (
+    Comparisons,
+    Item,
+    Joint,
+    Outcome,
+    outcome_of,
+    turned,
+)
+from privfl.hybrid.two_server.machine import Machine, Step
+from privfl.hybrid.two_server.parameters import TwoServerParameters
+
+PROVED = 40
+"""Bits of a product that tags prove, whatever the ring."""
+MASKED_BITS = Authenticated("masked bits")
+"""Outcomes of comparisons of each valid row, each xor a dealt bit."""
+WRAPS, SIGNS = "wraps", "signs"
+
+
+def lifted_bits(ring: int) -> int:
+    """In how many bits a value is looked at before it is lifted."""
+    return min(ring, PROVED) - 1
+
+
+def residue(words: U64, bits: int) -> U64:
+    """The low bits."""
+    return words & np.uint64((1 << bits) - 1)
+
+
+def half(bits: int) -> int:
+    """What is added to a product, which may be below zero, so that it is not."""
+    return 1 << (bits - 1)
+
+
+def comparisons(now: TwoServerParameters, n: int, values: int) -> dict[str, Item]:
+    """What it takes to lift so many values of each row, and to tell the sign of the product with
+    the direction.
+    """
+    bits = lifted_bits(now.ring)
+    return {WRAPS: Comparisons(values * n, bits), SIGNS: Comparisons(n, bits - 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Lifting:
+    """What the dealer knows of values [n] to be lifted: R, and the bits ``rho`` of their wraps."""
+
+    r: U64
+    rho: U64
+
+    @classmethod
+    def of(cls, now: TwoServerParameters, masks: U64, joint: Joint, name: str) -> Lifting:
+        """For values of these masks."""
+        r = residue(np.uint64(0) - masks, lifted_bits(now.ring))
+        return cls(r, joint.bits(f"{name} wraps", len(r)))
+
+
+def wraps(liftings: Sequence[Lifting]) -> Outcome:
+    """The comparisons of all these values."""
+    r, rho = (
+        np.concatenate(parts)
+        for parts in zip(*((lifting.r, lifting.rho) for lifting in liftings), strict=True)
+    )
+    return Outcome(r, rho, np.ones_like(r))
+
+
+def signs(now: TwoServerParameters, dots: Lifting, rho: U64) -> Outcome:
+    """The comparisons with zero of products with the direction, xor ``rho``."""
+    return outcome_of(dots.r, lifted_bits(now.ring), rho)
+
+
+# ---- the servers
+
+
+def public_dots(machine: Machine) -> U64:
+    """What both know of products with the direction [n], in the bits that are looked at."""
+    return residue(machine.public[ANNOUNCED][-1], lifted_bits(machine.now.ring))
+
+
+def public_norms(machine: Machine) -> U64:
+    """What both know of squared norms [n], in the same bits."""
+    return residue(fixed_of(machine).last[-1], lifted_bits(machine.now.ring))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedBits:
+    """Whether values of the valid rows wrap around: their products, with ``norms`` their norms,
+    too; and whether the product less ``least`` is below zero; each xor a dealt bit.
+    """
+
+    norms: bool
+    least: int
+
+    def act(self, machine: Machine) -> None:
+        """Fill the bits [(2 or 3) v], the signs last."""
+        now, stock = machine.now, fixed_of(machine).dealt.stock
+        bits, valid = lifted_bits(now.ring), list(machine.valid)
+        dots = public_dots(machine)
+        points = [residue(dots + np.uint64(half(bits)), bits)]
+        if self.norms:
+            points.append(public_norms(machine))
+        outcomes = stock.compare[WRAPS].at(now, machine.first, np.concatenate(points))
+        found = list(outcomes.reshape(len(points), machine.n, -1)[:, valid])
+        signed = residue(dots - np.uint64(self.least % (1 << 64)), bits)
+        told = stock.compare[SIGNS].at(now, machine.first, signed)
+        below = turned(told, signed, bits, machine.one)
+        machine.shares[MASKED_BITS] = np.concatenate([*found, below[valid]])
+
+
+def opened_bits(machine: Machine, kinds: int) -> Integers:
+    """The opened bits [kinds, v].
+
+    Raises:
+        FailedMac: one is no bit.
+    """
+    opened = machine.public[MASKED_BITS]
+    if (opened > 1).any():
+        raise FailedMac(
+            "compare",
+            f"an opened outcome is neither 0 nor 1: {machine.other} or the dealer lied",
+            who=(machine.other, "dealer"),
+        )
+    found: Integers = opened.astype(object).reshape(kinds, -1)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """Values x = ``known`` - R + ``step`` rho [v], of which the dealer knows R and rho."""
+
+    known: Integers
+    step: Integers
+
+
+def lifted(points: U64, shift: int, wraps: Integers, bits: int) -> Lifted:
+    """Values of public P [v], from the opened bits of their wraps."""
+    y = residue(points + np.uint64(shift), bits).astype(object) - shift
+    return Lifted(y + wraps * (1 << bits), (1 - 2 * wraps) * (1 << bits))
+
+
+def wide_one(machine: Machine) -> Integers:
+    """The own share [2] of the public number 1 as a wide word."""
+    return np.array([int(machine.first), machine.wide_key], dtype=object)
+
+
+def open_bits(norms: bool, least: int) -> tuple[Step, ...]:
+    """The steps to opened bits."""
+    return (MaskedBits(norms, least), OpenChecked(MASKED_BITS))

@@ -1,0 +1,10 @@
+"""Tests that need Flower run in an environment of their own: `python -m benchmarks.flower_env -m
+pytest tests/flower`, which `make test` does.
+"""
+
+
+def pytest_configure(config):
+    """Flower and Ray warn of their own dependencies, which is nothing of ours."""
+    for ours in ("flwr", "click", "ray", "starlette", "google", "typer"):
+        config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{ours}")
+    config.addinivalue_line("filterwarnings", "ignore::FutureWarning:ray")
