@@ -31,8 +31,8 @@ from privfl.core import (
     at_the_client,
     before_the_rule,
 )
-from privfl.dp.part_release import PartRelease
 from privfl.dp.made import Made
+from privfl.dp.part_release import PartRelease
 from privfl.dp.pipeline import Pipeline
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Check, expect, run_all
