@@ -165,8 +165,8 @@ class Networked(Generic[O]):
         lost = [who for who in self.channel.helpers if who not in self._sessions]
         if lost or not any(client_of(who) is not None for who in self._sessions):
             raise RoundFailed(
-                f"{lost[0] if lost else 'no client'} answered the key set-up: {_said(notes)}Start"
-                " its node, and go on with the run (resume)."
+                f"{lost[0] if lost else 'every client'} is missing from the key set-up."
+                f" {_said(notes)}Start its node, and go on with the run (resume)."
             )
 
     def _set_up(self, asked: Sequence[PartyId], notes: Notes, *, anew: bool) -> None:
@@ -384,10 +384,11 @@ class Networked(Generic[O]):
         said: dict[PartyId, Mail] = {}
         waiting = set(questions)
         while waiting:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
+            left = max(self._deadline - time.monotonic(), 0.0)
+            came = self.wire.collect(left)
+            if not came and not left:
                 break
-            for claimed, raw in self.wire.collect(left):
+            for claimed, raw in came:
                 try:
                     envelope = read(raw, SERVER, self.directory)
                 except BadEnvelope as bad:

@@ -30,13 +30,12 @@ from privfl.core import (
     PlanRefused,
     PrivflError,
     RoundPlan,
-    Seeds,
     client_of,
 )
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
 from privfl.dp.memory import NoiseMemory
-from privfl.engine import Budget, Journal, Scenario, check_scenario
+from privfl.engine import Budget, Journal, Scenario, check_scenario, over_network
 from privfl.engine.client import nothing_of
 from privfl.engine.order import Order, plans_of, side_of
 from privfl.engine.spending import Spending
@@ -168,7 +167,7 @@ class NodeParty:
         self.policy.admit_config(terms.config)
         own = self.own() if self.own is not None and self.client is not None else None
         held = assembly.held_by_one(terms.clients, terms.shape, terms.classes, self.client, own)
-        scenario = assembly.scenario(terms.config, held)
+        scenario = over_network(assembly.scenario(terms.config, held))
         check_scenario(scenario)
         self.policy.admit_scenario(scenario)
         self._work = _AtWork(terms, scenario)
@@ -299,7 +298,7 @@ class NodeParty:
         plans: Mapping[str, RoundPlan],
         base: Broadcast,
     ) -> Order:
-        number, seeds = told.number, Seeds(scenario.seed)
+        number, seeds = told.number, scenario.seeds
         pipeline = scenario.pipeline(number, told.l2)
         side = side_of(scenario, told.l2, number, pipeline, seeds)
         rng = seeds.generator("rule in channel", number)

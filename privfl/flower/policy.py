@@ -26,7 +26,8 @@ class Policy(BaseModel):
     is the fewest clients whose sum (or rows) a channel may open. ``l2`` is the largest bound on an
     update, ``epsilon`` the most that all runs on this node's data may spend at ``delta`` (None: no
     limit, and noise is not asked for). ``code`` are the names ``module:Class`` that a run may use:
-    the server's words run no other code here.
+    the server's words run no other code here. ``repeatable``: whether it takes part in runs whose
+    coins follow from a seed that everybody is told, which is for tests.
 
     >>> Policy(channels=["secagg"], training=["sgd"]).quorum
     2
@@ -40,6 +41,7 @@ class Policy(BaseModel):
     epsilon: Annotated[float, Field(gt=0)] | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     code: list[str] = []
+    repeatable: bool = False
 
     def admit_config(self, config: Config) -> None:
         """Refuse a run by its config, before a part of it is built or code of its imported.
@@ -60,6 +62,8 @@ class Policy(BaseModel):
             if name not in allowed:
                 listed = ", ".join(allowed) or "none"
                 raise PolicyRefused(f"'{name}' is not in policy.{key} ({listed}).")
+        if config.repeatable and not self.repeatable:
+            raise PolicyRefused("the run is repeatable, and policy.repeatable does not allow it.")
         if config.noise_seed is not None:
             raise PolicyRefused(
                 f"noise_seed is {config.noise_seed}: noise that a seed repeats protects nobody."

@@ -8,7 +8,7 @@ from privfl import assembly
 from privfl.config import Config
 from privfl.core import ConfigError
 from privfl.crypto.primitives import Directory, Identity
-from privfl.engine import Scenario
+from privfl.engine import Scenario, over_network
 from privfl.engine.carrier import Carrier
 from privfl.federation import Federation
 from privfl.flower.carrier import SERVER, Networked, Patience, Wire
@@ -23,7 +23,8 @@ def federation_over(
     *,
     patience: Patience | None = None,
 ) -> Federation:
-    """The federation that a config describes, over a network. Mail is signed, whatever it says.
+    """The federation that a config describes, over a network. Mail is signed, whatever it says,
+    and cohorts, batches and lots are drawn from secret coins unless it is ``repeatable``.
 
     Args:
         config: as `privfl run` has it; its data are the server's own: the test set, and samples
@@ -44,7 +45,7 @@ def federation_over(
             "noise_seed repeats noise, and over a network nothing stands in for it: leave it out."
         )
     signed = config.model_copy(update={"mail": "signed", "executor": "sequential"})
-    scenario = assembly.scenario(signed, "server")
+    scenario = over_network(assembly.scenario(signed, "server"))
 
     def carried(made: Scenario) -> Carrier[Any]:
         terms = Terms(signed, tuple(made.test.x.shape[1:]), made.test.classes)
