@@ -4,6 +4,7 @@ parties.
 
 from privfl.core import require
 from privfl.core.attack import (
+    AnswerPoison,
     Attack,
     AttackSeat,
     BoundPoison,
@@ -27,6 +28,7 @@ from privfl.core.attack import (
     is_measured,
     is_measured_by_client,
     poisons_and_remembers,
+    poisons_answers,
     poisons_bounded,
     poisons_broadcast,
     poisons_data,
@@ -198,6 +200,7 @@ __all__ = [
     "Adversary",
     "AfterSeat",
     "Against",
+    "AnswerPoison",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -359,6 +362,7 @@ __all__ = [
     "norm",
     "pack_parts",
     "poisons_and_remembers",
+    "poisons_answers",
     "poisons_bounded",
     "poisons_broadcast",
     "poisons_data",

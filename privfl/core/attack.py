@@ -38,9 +38,12 @@ Knows: TypeAlias = Literal["nothing", "own", "benign", "rule"]
 """What an attack needs: nothing, its own clients' honest updates, all benign updates, or also the
 server's rule.
 """
-AttackSeat: TypeAlias = Literal["data", "loss", "training", "update", "wire", "party", "broadcast"]
+AttackSeat: TypeAlias = Literal[
+    "data", "loss", "training", "update", "wire", "party", "broadcast", "answer"
+]
 """Where an attack acts: on its clients' data, their loss, their training, their updates, what they
-hand their own parties, their parties, or on the model that they are sent.
+hand their own parties, their parties, on the model that they are sent, or on what they answer where
+a defence asks them about models.
 """
 
 
@@ -320,6 +323,24 @@ class BroadcastPoison(Attack, Protocol):
         ...
 
 
+@runtime_checkable
+class AnswerPoison(Attack, Protocol):
+    """An attacker among the clients whom a defence asks how a model does on their data: it answers
+    what serves it.
+    """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"answer"})
+
+    def poison_errors(
+        self, honest: Float[Tensor, "models classes"]
+    ) -> Float[Tensor, "models classes"]:
+        """The error rates that its client reports, of the accepted models and the new one, which
+        comes last, in place of those on its data.
+        """
+        ...
+
+
 def poisons_data(attack: Attack) -> TypeGuard[DataPoison]:
     """Whether an attack declares the seat at its clients' data."""
     return "data" in attack.seats
@@ -348,6 +369,11 @@ def poisons_party(attack: Attack) -> TypeGuard[PartyPoison]:
 def poisons_broadcast(attack: Attack) -> TypeGuard[BroadcastPoison]:
     """Whether an attack declares that its clients are sent another model."""
     return "broadcast" in attack.seats
+
+
+def poisons_answers(attack: Attack) -> TypeGuard[AnswerPoison]:
+    """Whether an attack declares that its clients lie where a defence asks them."""
+    return "answer" in attack.seats
 
 
 def poisons_updates(attack: Attack) -> TypeGuard[UpdatePoison]:

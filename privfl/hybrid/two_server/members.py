@@ -30,7 +30,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.cohort import Entered
 from privfl.crypto.mpc.authentication import Ending
 from privfl.hybrid.two_server.ahead.dealing import Reached
-from privfl.hybrid.two_server.ahead.files import DealtAhead
+from privfl.hybrid.two_server.ahead.files import DealtAhead, FirstPart
 from privfl.hybrid.two_server.ahead.second_server import AheadSecondServer
 from privfl.hybrid.two_server.ahead.server import AheadFirstServer
 from privfl.hybrid.two_server.client import enter
@@ -197,12 +197,9 @@ class FirstMember(KeepsSecrets):
         )
         party: FirstServer | FixedFirstServer
         if channel.dealt_ahead is not None:
-            part = channel.dealt_ahead.part("server", now, recipe, self.reached)
-            known = (direction, unknown, refused)
             party = AheadFirstServer(
-                *(now, recipe, second, (), half, part.seed, key, *known),
-                part=part,
-                reached=self.reached,
+                *(now, recipe, second, (), half, b"", key, direction, unknown, refused),
+                file=FirstPart(channel.dealt_ahead, now, recipe, self.reached),
             )
             self.kept[now.tag] = party.anew()
             return party

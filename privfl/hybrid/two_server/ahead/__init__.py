@@ -15,10 +15,11 @@ hears nothing in a round; with either file and that server's mail it reads every
 dealer does with that server.
 
 THAT A MASK SERVES ONCE IS WHAT IT ALL RESTS ON: under one B_i, two rounds give ``server``
-Y' + D' - Y - D = X'_i - X_i. Each server takes a dealing out of its file before the round begins
-(`crypto.mpc.stock`), and ``server/1`` sends no D before ``server`` has said that it took the same
-one; where their numbers differ, nothing is sent and both go on with the next that neither had. So a
-server whose disk was put back alone uses nothing twice.
+Y' + D' - Y - D = X'_i - X_i. Each server takes its part out of its file before it says anything
+that hangs on it (`crypto.mpc.dealt_file`): ``server/1`` first, ``server`` the same one once it
+heard the number, and ``server/1`` sends no D before ``server`` has said that it took that one in
+this round. Where ``server`` took it before, it says which it took now, nothing is sent, and both go
+on with the next that neither had. So a server whose disk was put back alone uses nothing twice.
 
 A place whose client is not among those that both heard is dropped. Where a hidden sum was dealt of
 all places, ``server`` then tells ``server/1`` its own seeds of the dropped places, which serve

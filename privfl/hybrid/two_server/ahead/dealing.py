@@ -12,13 +12,13 @@ import numpy as np
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Demand, Preprocessing
+from privfl.crypto.mpc.dealt_file import Taken
 from privfl.crypto.mpc.preprocessing import (
     correct,
     derived_words,
     first_preprocessing,
     second_preprocessing,
 )
-from privfl.crypto.mpc.stock import Taken
 from privfl.crypto.mpc.words import U64, pack, unpack
 from privfl.crypto.primitives import derive
 from privfl.hybrid.two_server.parameters import TwoServerParameters

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from privfl.core import CannotWrite, ConfigError, PartyId, PartyKeys
-from privfl.crypto.mpc.stock import Stock, Writer, fresh_id
+from privfl.core import CannotWrite, ConfigError, KeepsSecrets, PartyId, PartyKeys
+from privfl.crypto.mpc.dealt_file import DealtFile, DealtFileWriter, fresh_id
 from privfl.crypto.primitives.identity import refuse_signing
 from privfl.hybrid.two_server.ahead.dealing import Part, Reached, binding, deal, sizes
 from privfl.hybrid.two_server.parameters import SERVERS, TwoServerParameters
@@ -33,13 +33,41 @@ class DealtAhead:
         """A server's part of the next dealing, which is gone from its file when this returns.
 
         Raises:
-            ConfigError: as `Stock.take`.
+            ConfigError: as `DealtFile.take`.
             UsedUp: no dealing is left.
+            CannotWrite: the operating system refuses.
         """
-        stock = Stock(self.folder / FILES[who], who, self.dealer)
+        stock = DealtFile(self.folder / FILES[who], who, self.dealer)
         taken = stock.take(binding(now, recipe), reached.next)
         reached.pass_by(taken.number)
         return Part(taken, now, recipe.demand(now, now.plan.n))
+
+
+@dataclass(repr=False)
+class FirstPart(KeepsSecrets):
+    """What the first server takes once the second has said which one it took: so that a crash
+    between the two loses no round. Whoever plays the round again, from what the server remembers of
+    it, is handed the same.
+    """
+
+    files: DealtAhead
+    now: TwoServerParameters
+    recipe: Recipe
+    reached: Reached
+    part: Part | None = None
+
+    def after(self, number: int) -> Part:
+        """Its part of the dealing of this number, or of a later one where it took that already.
+
+        Raises:
+            ConfigError: as `DealtFile.take`.
+            UsedUp: no dealing is left.
+            CannotWrite: the operating system refuses.
+        """
+        if self.part is None:
+            self.reached.pass_by(number - 1)
+            self.part = self.files.part("server", self.now, self.recipe, self.reached)
+        return self.part
 
 
 def where_dealt(folder: str, dealer: str) -> DealtAhead | None:
@@ -88,10 +116,10 @@ def write_dealings(
             f"cannot make '{folder}': {error.strerror or os.fspath(folder)}."
         ) from error
     of, bound = fresh_id(), binding(now, recipe)
-    writers: list[Writer] = []
+    writers: list[DealtFileWriter] = []
     try:
         for who, size in zip(SERVERS, sizes(now, recipe), strict=True):
-            writers.append(Writer(folder / FILES[who], who, of, bound, count, size))
+            writers.append(DealtFileWriter(folder / FILES[who], who, of, bound, count, size))
         for _ in range(count):
             for writer, record in zip(writers, deal(now, recipe), strict=True):
                 writer.add(record)

@@ -24,7 +24,7 @@ _TAG = 16
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Claim(KeepsSecrets):
+class FirstsClaim(KeepsSecrets):
     """What ``server`` took: of which set, its number, for which places; the key that both seal
     with, and of the places that are left out its seeds and weights, where a sum was dealt of all.
     No ``key``: it took another dealing than ``server/1``, and nothing follows.
@@ -63,7 +63,7 @@ def write_other(part: Part) -> bytes:
     return part.now.write(CLAIM, part.taken.number, part.taken.of)
 
 
-def read_claim(part: Part, body: Buffer, identity: PartyKeys, keys: int) -> Claim:
+def read_claim(part: Part, body: Buffer, identity: PartyKeys, keys: int) -> FirstsClaim:
     """What either wrote.
 
     Raises:
@@ -75,7 +75,7 @@ def read_claim(part: Part, body: Buffer, identity: PartyKeys, keys: int) -> Clai
     if len(of) < _ID:
         raise Malformed("it is cut off")
     if (of, number) != (part.taken.of, part.taken.number):
-        return Claim(of, number)
+        return FirstsClaim(of, number)
     places, rest = fields.read_bit_set(rest, now.plan.n)
     sealed = (SEED_SIZE + OVERHEAD) * keys
     key = open_one(rest[:sealed], SEED_SIZE, identity, now.bound_to("key"))
@@ -83,10 +83,10 @@ def read_claim(part: Part, body: Buffer, identity: PartyKeys, keys: int) -> Clai
     listed = tuple(sorted(places))
     if told is None or len(told) != (SEED_SIZE + 8) * len(left_out(part, listed)):
         raise Malformed("what it says of the places that are left out is not what was asked for")
-    return Claim(of, number, listed, key, told)
+    return FirstsClaim(of, number, listed, key, told)
 
 
-def without(part: Part, claim: Claim) -> U64:
+def without(part: Part, claim: FirstsClaim) -> U64:
     """What the places that are left out are in the second server's share of the masks' sum under
     hidden weights [d].
     """
@@ -104,12 +104,12 @@ def without(part: Part, claim: Claim) -> U64:
     return vector
 
 
-def write_differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> bytes:
+def write_differences(part: Part, claim: FirstsClaim, seeds: Mapping[int, bytes]) -> bytes:
     """How the masks that clients drew differ from the dealt ones, sealed row by row."""
     return write_rows(part, claim, _differences(part, claim, seeds))
 
 
-def _differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> Iterator[U64]:
+def _differences(part: Part, claim: FirstsClaim, seeds: Mapping[int, bytes]) -> Iterator[U64]:
     now = part.now
     for place, dealt in zip(claim.places, part.rows(claim.places), strict=True):
         row = expand(seeds[place], now.words, now.library)
@@ -117,7 +117,7 @@ def _differences(part: Part, claim: Claim, seeds: Mapping[int, bytes]) -> Iterat
         yield row
 
 
-def write_rows(part: Part, claim: Claim, rows: Iterable[U64]) -> bytes:
+def write_rows(part: Part, claim: FirstsClaim, rows: Iterable[U64]) -> bytes:
     """The letter of these differences."""
     now = part.now
     sealed = (

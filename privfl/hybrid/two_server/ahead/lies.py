@@ -10,7 +10,7 @@ import numpy as np
 
 from privfl.core import Cast, KeepsSecrets, Liars, Mail, Party, RoundPlan
 from privfl.crypto.mpc.words import expand
-from privfl.hybrid.two_server.ahead.letters import Claim, write_rows
+from privfl.hybrid.two_server.ahead.letters import FirstsClaim, write_rows
 from privfl.hybrid.two_server.ahead.second_server import AheadSecondServer
 from privfl.hybrid.two_server.parameters import DIFFERENCES
 
@@ -34,7 +34,7 @@ class MovesRows(KeepsSecrets):
             return out
         return {**out, "server": self._moved(claim, seeds)}
 
-    def _moved(self, claim: Claim, seeds: dict[int, bytes]) -> bytes:
+    def _moved(self, claim: FirstsClaim, seeds: dict[int, bytes]) -> bytes:
         part, now = self.honest.part, self.honest.now
         rows = []
         for place, dealt in zip(claim.places, part.rows(claim.places), strict=True):

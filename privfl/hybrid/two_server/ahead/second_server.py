@@ -10,7 +10,7 @@ from privfl.crypto.abort import StageAbort
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.ahead.dealing import Part, Reached
 from privfl.hybrid.two_server.ahead.letters import (
-    Claim,
+    FirstsClaim,
     read_claim,
     without,
     write_differences,
@@ -30,7 +30,7 @@ class AheadSecondServer(SecondServer):
     part: Part = field(kw_only=True)
     boxes: int = field(default=1, kw_only=True)
     reached: Reached = field(default_factory=Reached, kw_only=True)
-    claim: Claim | None = field(default=None, kw_only=True)
+    claim: FirstsClaim | None = field(default=None, kw_only=True)
 
     def step(self, mail: Mail) -> Mail:
         """Hear the clients once, then the first server; no dealer speaks in this round."""

@@ -51,8 +51,13 @@ class Taken(KeepsSecrets):
 
 
 @dataclass(repr=False)
-class Writer(KeepsSecrets):
-    """Makes the file of one party, record by record; it has its name once it is whole."""
+class DealtFileWriter(KeepsSecrets):
+    """Makes the file of one party, record by record; it has its name once it is whole.
+
+    Raises:
+        ConfigError: there is a file of this name, or a list of what was used of one.
+        CannotWrite: the operating system refuses.
+    """
 
     path: Path
     party: PartyId
@@ -108,7 +113,7 @@ class Writer(KeepsSecrets):
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class DealtFile:
     """The file of one party: what is left of it is on the disk, and nowhere else.
 
     ``dealer`` is the public Ed25519 key that must have signed it.
