@@ -177,6 +177,9 @@ class Config(_Strict):
     ``attackers_know`` is the most that an attack may know: nothing, its own updates, all honest
     updates (benign), or the server's rule.
 
+    ``max_weight`` is the public bound on what one client may weigh (None: the samples of the
+    largest one, which nobody knows where clients hold their data elsewhere).
+
     ``repeatable``: over a network every party draws cohorts, batches and lots from the operating
     system; with ``repeatable: true`` all of them are told ``seed`` and draw from it, as a
     simulation does, and no claim is made that rests on coins: sampling amplifies nothing.
@@ -210,6 +213,7 @@ class Config(_Strict):
     metrics: dict[str, str] = {}
     device: str = "cpu"
     executor: str = "auto"
+    max_weight: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
     repeatable: bool = False

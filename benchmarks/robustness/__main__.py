@@ -6,6 +6,7 @@ from benchmarks.harness import main
 from benchmarks.robustness.detectors import detectors, flanders
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
+from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.single_shot import single_shot
 
 CASES = {
@@ -14,6 +15,7 @@ CASES = {
     "grid": grid,
     "detectors": detectors,
     "flanders": flanders,
+    "inspect": inspecting,
 }
 
 if __name__ == "__main__":

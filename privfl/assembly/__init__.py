@@ -3,7 +3,15 @@ and dealt out.
 """
 
 from privfl.assembly.assemble import budget, scenario
-from privfl.assembly.data import deal
+from privfl.assembly.data import Held, data_set, deal, held_by_one
 from privfl.assembly.parts import training
 
-__all__ = ["budget", "deal", "scenario", "training"]
+__all__ = [
+    "Held",
+    "budget",
+    "data_set",
+    "deal",
+    "held_by_one",
+    "scenario",
+    "training",
+]

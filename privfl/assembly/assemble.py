@@ -12,18 +12,16 @@ from torch import nn
 
 from privfl import catalog
 from privfl.aggregators import Mean
-from privfl.assembly.data import data_set, deal, of_users, taken_from
+from privfl.assembly.data import Held, held_by_all, held_by_server
 from privfl.assembly.measuring import early_stopping, metrics
 from privfl.assembly.parts import attacker, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
-    refuse_fitted,
     refuse_idle_noise_seed,
     refuse_in_the_wrong_place,
     refuse_other_unit,
     refuse_unreadable,
 )
-from privfl.assembly.validation import set_aside
 from privfl.config import Config
 from privfl.core import (
     Channel,
@@ -53,8 +51,9 @@ from privfl.models import initialised
 from privfl.training import Workload, cross_entropy
 
 
-def scenario(config: Config) -> Scenario:
-    """The scenario that a config describes.
+def scenario(config: Config, held: Held | Literal["server"] | None = None) -> Scenario:
+    """The scenario that a config describes, on what this machine has ``held`` of the data: all
+    of it unless said, or what the server of a network holds.
 
     Raises:
         ConfigError: an unknown name or key, a value that cannot be, or parts that do not go
@@ -62,8 +61,8 @@ def scenario(config: Config) -> Scenario:
         DataMissing: the data set is not on this machine.
     """
     if "epsilon" in config.mechanism and _takes_noise(config.mechanism["name"]):
-        return _calibrated(config)
-    return _scenario(config)
+        return _calibrated(config, held)
+    return _scenario(config, held)
 
 
 def _takes_noise(mechanism: str) -> bool:
@@ -77,7 +76,7 @@ def _takes_noise(mechanism: str) -> bool:
     return "noise_multiplier" in keys and "epsilon" not in keys
 
 
-def _calibrated(config: Config) -> Scenario:
+def _calibrated(config: Config, held: Held | Literal["server"] | None) -> Scenario:
     """The scenario whose noise is the least that keeps to `mechanism.epsilon`."""
     part = dict(config.mechanism)
     epsilon = part.pop("epsilon")
@@ -93,7 +92,7 @@ def _calibrated(config: Config) -> Scenario:
         noisy = {**part, "noise_multiplier": noise_multiplier}
         return config.model_copy(update={"mechanism": noisy})
 
-    made = _scenario(settings(1.0))
+    made = _scenario(settings(1.0), held)
     check_scenario(made)
     ring_noise = catalog.RING_NOISE.holds(part["name"])
 
@@ -110,7 +109,7 @@ def _calibrated(config: Config) -> Scenario:
     return dataclasses.replace(found, facts=facts)
 
 
-def _scenario(config: Config) -> Scenario:
+def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario:
     refuse_unreadable(config)
     seeds = Seeds(config.seed)
     ring_noise = catalog.RING_NOISE.holds(config.mechanism["name"])
@@ -131,27 +130,25 @@ def _scenario(config: Config) -> Scenario:
     builder, options = _model(config.model)
     refuse_device(config.device)
     refuse_other_unit(config, private=is_private(method.gradient), noised=noised)
-    split = data_set(config)
-    refuse_fitted(split, noised=noised or is_private(method.gradient))
-    split, validation = set_aside(split, config.data.validation, seeds)
-    clients, root = deal(config, split, seeds)
+    claims = noised or is_private(method.gradient)
+    if held is None:
+        held = held_by_all(config, noised=claims)
+    elif held == "server":
+        held = held_by_server(config, noised=claims)
+    clients = held.clients
     users = None if config.users is None else UserBounds(**config.users.model_dump())
-    kept: dict[str, str] = {}
-    if users is not None:
-        dealt, clients = clients, of_users(clients, split, users, seeds)
-        held, left = (sum(map(len, each.values())) for each in (dealt, clients))
-        kept = {"users": f"{users.words}: {left:,} of {held:,} samples are kept"}
     try:
         module: nn.Module = initialised(
-            builder, split.shape, split.classes, seed=seeds.derive("model"), **options
+            builder, held.shape, held.classes, seed=seeds.derive("model"), **options
         )
     except (RuntimeError, MemoryError) as error:  # as torch says that there is no room for it
         why = (str(error) or "no memory").splitlines()[0]
         raise ConfigError(f"model '{config.model['name']}' cannot be made: {why}.") from None
     workload = Workload(
-        FlatModel(module, config.device), cross_entropy, method, split.train.to(config.device)
+        FlatModel(module, config.device), cross_entropy, method, held.train.to(config.device)
     )
-    oracles = ServerOracles(workload, clients, root)
+    attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
+    oracles = ServerOracles(workload, clients, held.root, attackers)
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups
@@ -178,8 +175,8 @@ def _scenario(config: Config) -> Scenario:
     return Scenario(
         workload=workload,
         clients=clients,
-        test=split.test.to(config.device),
-        validation=None if validation is None else validation.to(config.device),
+        test=held.test.to(config.device),
+        validation=None if held.validation is None else held.validation.to(config.device),
         early_stopping=early_stopping(config),
         metrics=metrics(config),
         bound=bound,
@@ -189,9 +186,7 @@ def _scenario(config: Config) -> Scenario:
         sampler=sampler,
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
-        attackers=[
-            attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
-        ],
+        attackers=attackers,
         attackers_know=config.attackers_know,
         relation=config.relation,
         threat=Threat(**config.threat.model_dump()),
@@ -203,12 +198,11 @@ def _scenario(config: Config) -> Scenario:
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
         start=_start(config.start, workload.model),
         users=users,
-        uncharged=taken_from(split),
+        uncharged=held.uncharged,
+        max_weight=config.max_weight,
+        elsewhere=held.elsewhere,
         facts={
-            "data": split.about or split.name,
-            "clients": f"{len(clients):,}",
-            "split by": config.data.partition["name"],
-            **kept,
+            **held.facts,
             "model": f"{config.model['name']}, {workload.model.d:,} parameters",
             "training": config.training["name"],
             "channel": channel.describe(),

@@ -16,6 +16,15 @@ from privfl.audit.dp import (
 )
 from privfl.audit.effort import Attacks, attacks_of, named_attacks
 from privfl.audit.findings import AuditReport, Finding
+from privfl.audit.inspection import (
+    Inspection,
+    NeuralCleanse,
+    Stimulation,
+    inspect,
+    inspect_run,
+    write_inspection,
+    write_inspection_page,
+)
 from privfl.audit.lying import LieFinding, told_lies
 from privfl.audit.page import write_page
 from privfl.audit.record import record, write_record
@@ -30,10 +39,13 @@ __all__ = [
     "Claim",
     "FederatedShadows",
     "Finding",
+    "Inspection",
     "LieFinding",
     "Line",
+    "NeuralCleanse",
     "Settings",
     "Shadows",
+    "Stimulation",
     "ThreatModel",
     "adversaries_of",
     "attacks_of",
@@ -45,11 +57,15 @@ __all__ = [
     "clopper_pearson",
     "gaussian_trade_off",
     "gradient_scores",
+    "inspect",
+    "inspect_run",
     "named_attacks",
     "one_run",
     "one_run_f_dp",
     "record",
     "told_lies",
+    "write_inspection",
+    "write_inspection_page",
     "write_page",
     "write_record",
 ]

@@ -34,12 +34,22 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Attack a run through every adversary's view, under each of its layers; prints the"
         " report card, and writes a page and audit.json.",
     ),
+    "deal": (
+        "dealing:deal",
+        "Deal ahead, as the dealer of a config: a file for each server, so that the dealer need not"
+        " be online.",
+    ),
+    "inspect": (
+        "inspecting:inspect",
+        "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
+    ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
         "listing:show",
         "Show what can be named in a config, its keys, and what channels promise.",
     ),
     "data": ("data:app", "Data sets: what is here, and how to get the rest."),
+    "net": ("network:app", "The same runs over a network, over Flower with TLS."),
     "demo": (
         "demo:demo",
         "Train 20 clients on real digits under each privacy layer, all honest and with Byzantine"

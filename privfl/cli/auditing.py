@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from privfl.cli.screen import bar, say, strict, table
+from privfl.cli.seconds import seconds_of
 from privfl.config import load
 from privfl.core import Adversary, ConfigError
 from privfl.federation import Federation
@@ -142,7 +143,7 @@ def _attacked(
 
     path = config_in(source) if source.is_dir() else source
     given = [f"audit.effort={tries[0]}"] if tries[0] is not None else []
-    given += [f"audit.budget={_seconds(tries[1])}"] if tries[1] is not None else []
+    given += [f"audit.budget={seconds_of('--budget', tries[1])}"] if tries[1] is not None else []
     config = load(path, [*overrides, *given])
     for adversary in config.audit.adversaries:
         Adversary.parse(adversary)
@@ -190,21 +191,6 @@ def _attacked(
         say("privfl: it attacks the clients' data themselves, so no claim of the run covers it")
     if EXIT[light_of(said)]:
         raise typer.Exit(EXIT[light_of(said)])
-
-
-def _seconds(text: str) -> float:
-    """A time as people write it: 90, 90s, 3m.
-
-    >>> _seconds("3m")
-    180.0
-    """
-    unit = {"s": 1, "m": 60}.get(text[-1:], 0)
-    try:
-        return float(text[:-1]) * unit if unit else float(text)
-    except ValueError:
-        raise ConfigError(
-            f"--budget takes seconds or minutes, as 90s or 3m, not '{text}'."
-        ) from None
 
 
 def _protocol(source: Path, overrides: Sequence[str], n: int, as_json: bool) -> None:

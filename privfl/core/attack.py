@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from privfl.core.dataset import Dataset
 from privfl.core.errors import ConfigError
 from privfl.core.flat import FlatModel
-from privfl.core.local import LocalTraining, Loss, Objective
+from privfl.core.local import ClientState, LocalTraining, Loss, Objective
 from privfl.core.opened import Rows
 from privfl.core.protocol import Party
 from privfl.core.types import ClientId, Vector
@@ -38,9 +38,12 @@ Knows: TypeAlias = Literal["nothing", "own", "benign", "rule"]
 """What an attack needs: nothing, its own clients' honest updates, all benign updates, or also the
 server's rule.
 """
-AttackSeat: TypeAlias = Literal["data", "loss", "training", "update", "wire", "party", "broadcast"]
+AttackSeat: TypeAlias = Literal[
+    "data", "loss", "training", "update", "wire", "party", "broadcast", "answer"
+]
 """Where an attack acts: on its clients' data, their loss, their training, their updates, what they
-hand their own parties, their parties, or on the model that they are sent.
+hand their own parties, their parties, on the model that they are sent, or on what they answer where
+a defence asks them about models.
 """
 
 
@@ -119,14 +122,16 @@ class Attack(Protocol):
 
     ``seats``: where it acts; none for one that only looks. ``remembers``: whether its memory goes
     in and out (`RememberingPoison`). ``measured``: whether it measures its own success
-    (`Measured`). ``divided``: whether its clients do different parts of it (`Divided`). ``counts``:
-    whether it works for some numbers of attackers only (`CountsItself`).
+    (`Measured`). ``by_client``: whether its success hangs on what a client of it holds or has
+    learnt (`MeasuredByClient`). ``divided``: whether its clients do different parts of it
+    (`Divided`). ``counts``: whether it works for some numbers of attackers only (`CountsItself`).
     """
 
     __slots__ = ()
     seats: ClassVar[frozenset[AttackSeat]] = frozenset()
     remembers: ClassVar[bool] = False
     measured: ClassVar[bool] = False
+    by_client: ClassVar[bool] = False
     divided: ClassVar[bool] = False
     counts: ClassVar[bool] = False
 
@@ -257,6 +262,24 @@ class Measured(Attack, Protocol):
 
 
 @runtime_checkable
+class MeasuredByClient(Attack, Protocol):
+    """An attack whose success is a number of a model and of what one of its clients holds or has
+    learnt: a trigger of its own, a sample that is to be misread.
+    """
+
+    __slots__ = ()
+    by_client: ClassVar[bool] = True
+
+    def measure_of(
+        self, own: Dataset, state: ClientState, module: nn.Module, test: Dataset
+    ) -> Mapping[str, float]:
+        """Success by name of the client with these data of its own and this memory; the module's
+        parameters and mode stay as they were.
+        """
+        ...
+
+
+@runtime_checkable
 class CountsItself(Attack, Protocol):
     """An attack that works for some numbers of attackers only."""
 
@@ -300,6 +323,24 @@ class BroadcastPoison(Attack, Protocol):
         ...
 
 
+@runtime_checkable
+class AnswerPoison(Attack, Protocol):
+    """An attacker among the clients whom a defence asks how a model does on their data: it answers
+    what serves it.
+    """
+
+    __slots__ = ()
+    seats: ClassVar[frozenset[AttackSeat]] = frozenset({"answer"})
+
+    def poison_errors(
+        self, honest: Float[Tensor, "models classes"]
+    ) -> Float[Tensor, "models classes"]:
+        """The error rates that its client reports, of the accepted models and the new one, which
+        comes last, in place of those on its data.
+        """
+        ...
+
+
 def poisons_data(attack: Attack) -> TypeGuard[DataPoison]:
     """Whether an attack declares the seat at its clients' data."""
     return "data" in attack.seats
@@ -330,6 +371,11 @@ def poisons_broadcast(attack: Attack) -> TypeGuard[BroadcastPoison]:
     return "broadcast" in attack.seats
 
 
+def poisons_answers(attack: Attack) -> TypeGuard[AnswerPoison]:
+    """Whether an attack declares that its clients lie where a defence asks them."""
+    return "answer" in attack.seats
+
+
 def poisons_updates(attack: Attack) -> TypeGuard[UpdatePoison]:
     """Whether an attack declares the update seat, without a memory."""
     return "update" in attack.seats and not attack.remembers
@@ -343,6 +389,11 @@ def poisons_and_remembers(attack: Attack) -> TypeGuard[RememberingPoison[Any]]:
 def is_measured(attack: Attack) -> TypeGuard[Measured]:
     """Whether an attack declares that it measures its own success."""
     return attack.measured
+
+
+def is_measured_by_client(attack: Attack) -> TypeGuard[MeasuredByClient]:
+    """Whether an attack declares that its success hangs on what a client holds or has learnt."""
+    return attack.by_client
 
 
 def is_divided(attack: Attack) -> TypeGuard[Divided]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
@@ -107,6 +108,20 @@ class ChannelKind:
     source_field: str = "noise_source"
 
 
+@runtime_checkable
+class DealsAhead(Protocol):
+    """A channel whose dealer can deal before the rounds, and then need not be online."""
+
+    def deal(self, plan: RoundPlan, folder: Path, count: int, dealer: PartyKeys) -> None:
+        """Make what ``count`` rounds like this one take, as files for each party in ``folder``.
+
+        Raises:
+            ConfigError: it cannot be dealt ahead, or files are there already.
+            CannotWrite: the operating system refuses.
+        """
+        ...
+
+
 def anybody(n: int) -> int:
     """The fewest contributions that a channel without a quorum opens: one."""
     return 1
@@ -129,8 +144,8 @@ class Able:
     of the weighted sum of a plan's whole cohort. ``rounds_off``: how far a value of the update of a
     client of this weight can be rounded off. ``keyed``: its members use their own keys and the
     directory, whether mail is signed or not. ``joins``: a client is set up later without a new key
-    set-up of the others, who keep their identities and what guards them from replays. ``warnings``
-    are sentences that a report must show.
+    set-up of the others, who keep their identities and what guards them from replays. ``deals``
+    makes what a dealer can make before rounds. ``warnings`` are sentences that a report must show.
 
     >>> Able().told
     ('server',)
@@ -150,6 +165,7 @@ class Able:
     informed: bool = False
     keyed: bool = False
     joins: bool = False
+    deals: DealsAhead | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -234,6 +234,8 @@ class Guarantee(Generic[T]):
     ``assumes``: what must hold, in words. ``shows``: what the server reads in an honest round,
     where "{count}" stands for how many updates, "{rows}" for how many rows and "{disclosed}" for
     what is disclosed by name. ``tapped``: whether mail to the server can be read on its way.
+    ``unsigned``: what whoever carries the mail can do by writing in others' names where letters are
+    not signed, where a claim about lying parties would be nothing without signatures.
     ``settings``: the mode, and the numbers that a cohort of n makes of
     thresholds and quorums, by name.
 
@@ -253,6 +255,7 @@ class Guarantee(Generic[T]):
         default=lambda n: {}, repr=False, compare=False
     )
     tapped: bool = True
+    unsigned: str = ""
 
     def victims(self, who: Collection[PartyId], plan: RoundPlan) -> frozenset[ClientId]:
         """Whose single updates a coalition reads in a round that all follow; `OUTSIDER` in it
@@ -320,7 +323,7 @@ class Guarantee(Generic[T]):
         ("a directory with everybody's true keys", 'a clip')
         """
         held = [TRUE_KEYS if assumed == UNFORGED else assumed for assumed in self.assumes]
-        return replace(self, assumes=tuple(dict.fromkeys(held)))
+        return replace(self, assumes=tuple(dict.fromkeys(held)), unsigned="")
 
     @property
     def measured(self) -> bool:
@@ -357,6 +360,7 @@ class Guarantee(Generic[T]):
             "in sentences": self.describe(),
             "leaks": list(self.leaks),
             "assumes": list(self.assumes),
+            **({"over unsigned mail": self.unsigned} if self.unsigned else {}),
         }
 
     def adversaries(self, plan: RoundPlan) -> tuple[frozenset[PartyId], ...]:
@@ -384,6 +388,8 @@ class Guarantee(Generic[T]):
         said += [lie.describe() for lie in sorted(self.lies, key=lambda l: -POWERS.index(l.can))]
         said.append(f"Leaks: {', '.join(self.leaks) or 'nothing'}.")
         said.append(f"Assumes: {', '.join(self.assumes) or 'nothing'}.")
+        if self.unsigned:
+            said.append(self.unsigned)
         return " ".join(said)
 
 

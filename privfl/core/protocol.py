@@ -15,11 +15,28 @@ O_co = TypeVar("O_co", covariant=True)
 
 
 class Abort(PrivflError):
-    """A party gives up. ``blamed``: whose message it could not accept, or None."""
+    """A party gives up. ``blamed``: whose message it could not accept, or None. ``letter_of``: in
+    whose name the letter came that it could not accept, where nothing but that name says who wrote
+    it: it convicts nobody, because whoever carries bare mail can write any.
+    """
 
-    def __init__(self, why: str, blamed: PartyId | None = None) -> None:
+    def __init__(
+        self, why: str, blamed: PartyId | None = None, letter_of: PartyId | None = None
+    ) -> None:
         super().__init__(why)
         self.blamed = blamed
+        self.letter_of = letter_of
+
+    def convict(self) -> None:
+        """Every letter was signed (`crypto.post`): it is by whoever it names.
+
+        >>> abort = Abort("a letter in the name of dealer is none", letter_of="dealer")
+        >>> abort.blamed
+        >>> abort.convict()
+        >>> abort.blamed
+        'dealer'
+        """
+        self.blamed = self.blamed or self.letter_of
 
 
 @runtime_checkable

@@ -13,8 +13,14 @@ class StageAbort(Abort):
     """
 
     def __init__(
-        self, stage: str, why: str, blamed: PartyId | None = None, who: Iterable[PartyId] = ()
+        self,
+        stage: str,
+        why: str,
+        blamed: PartyId | None = None,
+        who: Iterable[PartyId] = (),
+        letter_of: PartyId | None = None,
     ) -> None:
-        super().__init__(f"stage {stage}: {why}", blamed)
+        super().__init__(f"stage {stage}: {why}", blamed, letter_of)
         self.stage, self.why = stage, why
-        self.who = tuple(who) or ((blamed,) if blamed else ())
+        named = blamed or letter_of
+        self.who = tuple(who) or ((named,) if named else ())

@@ -1,6 +1,7 @@
 """The round engine: sample, train, bound, send, open, aggregate, record."""
 
 from privfl.engine.adversaries import measures
+from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
 from privfl.engine.calibration import noise_for
@@ -68,6 +69,7 @@ __all__ = [
     "packages_of",
     "pipeline_of",
     "read_ledger",
+    "round_ahead",
     "rounding_said",
     "rule_reads_channel",
     "secret_batches",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from privfl.attacks.backdoor.backdoor import Backdoor
+from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
     Attack,
     Bounded,
@@ -29,6 +30,7 @@ from privfl.core import (
     bends_loss,
     client_party,
     is_measured,
+    is_measured_by_client,
     poisons_and_remembers,
     poisons_bounded,
     poisons_broadcast,
@@ -37,7 +39,6 @@ from privfl.core import (
     poisons_training,
     poisons_updates,
 )
-from privfl.engine.attackers import Attacker
 from privfl.engine.client import Conduct
 from privfl.engine.order import Order
 from privfl.engine.path import RealPath
@@ -52,8 +53,8 @@ OWN_SAMPLES = 512
 @dataclass(slots=True)
 class AttackEffects:
     """What attackers did in a round: which parties lie, what they remember, a word on each, and
-    through which clients they acted. An attacker that changes what its clients are sent is the
-    server: they are its victims.
+    through which clients' updates they acted. An attacker that changes what its clients are sent is
+    the server: they are its victims. One that lies where a defence asks sends an honest update.
     """
 
     byzantine: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Adversaries:
                 attack = attacker.at(client)
                 if poisons_data(attack):
                     self._data(client, (i,))  # refuses what cannot be spoilt before any training
-                elif isinstance(attack, Backdoor):
+                elif isinstance(attack, Backdoor | LearnedTrigger):
                     attack.ready(self._honest_data(client))
 
     def task(self, client: ClientId, order: Order, state: RunState) -> Task:
@@ -96,6 +97,8 @@ class Adversaries:
                 rng = self.seeds.generator("broadcast", plan.number, client)
                 sent = attack.poison_broadcast(order.base, client, rng)
         data = self._data(client, tuple(spoilers)) if spoilers else None
+        if data is None and method is not None:  # with all that an attacker knows of its samples
+            data = self._honest_data(client)
         index = None if data is not None else self.scenario.clients[client]
         return Task(client, index, state.clients.get(client, ClientState()), data, sent, method)
 
@@ -128,7 +131,7 @@ class Adversaries:
                 except ConfigError as impossible:
                     done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
                     continue
-            if attacker.attack.seats != {"broadcast"}:
+            if attacker.attack.seats - {"broadcast", "answer"}:
                 done.liars |= set(mine)
             for client in mine:
                 attack = attacker.at(client)
@@ -243,17 +246,28 @@ class Adversaries:
 
 
 def measures(
-    attackers: Sequence[Attacker], module: torch.nn.Module, test: Dataset
+    scenario: Scenario,
+    states: Mapping[ClientId, ClientState],
+    module: torch.nn.Module,
+    test: Dataset,
 ) -> dict[str, float]:
-    """Every attack's success on a model, by attack and name."""
+    """Every attack's success on a model, by attack and name; of one that each of its clients
+    measures on its own, the mean over them.
+    """
     found: dict[str, float] = {}
-    for attacker in attackers:
+    for attacker in scenario.attackers:
         attack = attacker.attack
+        each: list[Mapping[str, float]] = []
         if is_measured(attack):
-            found |= {
-                f"{attacker.name}: {name}": value
-                for name, value in attack.measure(module, test).items()
-            }
+            each.append(attack.measure(module, test))
+        if is_measured_by_client(attack):
+            for client in sorted(attacker.clients):
+                own = scenario.workload.data.take(scenario.clients[client])
+                known = states.get(client, ClientState())
+                each.append(attack.measure_of(own, known, module, test))
+        for name in each[0] if each else ():
+            values = [one[name] for one in each]
+            found[f"{attacker.name}: {name}"] = sum(values) / len(values)
     return found
 
 

@@ -19,13 +19,16 @@ from privfl.core import (
     ClientState,
     CoinSource,
     Faults,
+    Member,
     NoisySteps,
+    PartyId,
     PlanRefused,
     RoundFailed,
     Update,
     Vector,
 )
 from privfl.engine.adversaries import Adversaries
+from privfl.engine.client import nothing_of
 from privfl.engine.notes import Notes
 from privfl.engine.order import Order, Told
 from privfl.engine.session import Session
@@ -68,6 +71,20 @@ class Returned(Generic[O_co]):
 class Carrier(Protocol[O_co]):
     """How a round gets to its clients and back."""
 
+    @property
+    def members(self) -> Mapping[PartyId, Member]:
+        """The members that are here, by party: everybody's in a simulation."""
+        ...
+
+    def ready(self, clients: Iterable[ClientId], notes: Notes) -> None:
+        """Make sure that these clients and all helpers have the keys of a session.
+
+        Raises:
+            Abort: a party gave up during the key set-up.
+            RoundFailed: nobody can take part.
+        """
+        ...
+
     def play(
         self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
     ) -> Returned[O_co]:
@@ -96,6 +113,18 @@ class Simulated(Generic[O]):
         self.session, self.executor = session, executor
         self.adversaries, self.seeds, self.faults = adversaries, seeds, faults
         self._matrix = torch.empty(0, 0)
+
+    @property
+    def members(self) -> Mapping[PartyId, Member]:
+        """Everybody's."""
+        return self.session.members
+
+    def ready(self, clients: Iterable[ClientId], notes: Notes) -> None:
+        """Set up whoever is not; see `Carrier.ready`."""
+        if not self.session.enrolled(clients):
+            with notes.stage("key set-up"):
+                self.session.enrol(clients)
+            notes.refused(self.session.setup_refused)
 
     def play(
         self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
@@ -226,7 +255,7 @@ class Simulated(Generic[O]):
         for client in order.plan.cohort if order.pipeline.private else ():
             if client not in sent and client not in refused_by:
                 plans, base = told.plans_of(client), told.models.get(client, sent_to_all)
-                sent[client] = order.side.bounded(plans, _nothing(order, client), base)
+                sent[client] = order.side.bounded(plans, nothing_of(order.plans, client), base)
         return sent
 
     def _rows(self, n: int, d: int) -> torch.Tensor:
@@ -237,9 +266,3 @@ class Simulated(Generic[O]):
 
 def _extra(parts: Mapping[str, Bounded]) -> Mapping[str, Vector]:
     return {part: one.delta for part, one in parts.items() if part != "delta"}
-
-
-def _nothing(order: Order, client: ClientId) -> Update:
-    """What a client sends whose training came to nothing that can be sent: zero."""
-    extra = {part: torch.zeros(plan.d) for part, plan in order.plans.items() if part != "delta"}
-    return Update(client, torch.zeros(order.plan.d), aux=extra)

@@ -47,7 +47,9 @@ def check_scenario(scenario: Scenario) -> None:
     if not scenario.clients:
         raise ConfigError("there are no clients: the split left nobody with data.")
     empty = [client for client, index in scenario.clients.items() if len(index) == 0]
-    if empty:
+    if scenario.elsewhere:
+        _check_elsewhere(scenario)
+    elif empty:
         raise ConfigError(
             f"client {empty[0]} has no data; give the split fewer clients or a min_size."
         )
@@ -108,6 +110,35 @@ def check_scenario(scenario: Scenario) -> None:
             validated=scenario.validation is not None,
             private=scenario.pipeline().private or scenario.workload.method.gradient.private,
         )
+
+
+def _check_elsewhere(scenario: Scenario) -> None:
+    """Refuse what needs clients' data at the server, where they are on other machines."""
+    if scenario.attackers:
+        raise ConfigError(
+            f"attack '{scenario.attackers[0].name}' is played by the simulator, and these clients"
+            " are on machines of their own: leave attacks out, or run the config by itself."
+        )
+    if scenario.users is not None:
+        raise ConfigError(
+            "privacy is claimed for users, whose samples are counted over all clients, and these"
+            " clients hold theirs elsewhere: leave users out."
+        )
+    if scenario.workload.method.weighting != "uniform" and scenario.max_weight is None:
+        raise ConfigError(
+            "clients weigh by their numbers of samples, which nobody else knows where they hold"
+            " their data elsewhere: set max_weight to the most that one may count, or"
+            " training.weighting to uniform."
+        )
+    hosted = scenario.channel.able.hosts
+    rules = (scenario.aggregator, *(() if hosted is None else (hosted,)), *scenario.defences)
+    for part in (*rules, scenario.bound):
+        for oracle in part.needs.values():
+            if oracle.asks_clients:
+                raise ConfigError(
+                    f"{name_of(part)} asks clients about their own data ({oracle.value}), which"
+                    " only the simulator does: leave it out."
+                )
 
 
 def _check_enough(scenario: Scenario) -> None:

@@ -15,6 +15,7 @@ import torch
 from privfl.core import (
     Bound,
     Bounded,
+    ClientId,
     ClientMember,
     ClientSeat,
     CoinSource,
@@ -164,3 +165,9 @@ class ClientSide:
     ) -> Mapping[str, Party]:
         """The client's parties, by part, from what it hands them."""
         return {part: member.enter(plans[part], bounded) for part, bounded in sent.items()}
+
+
+def nothing_of(plans: Mapping[str, RoundPlan], client: ClientId) -> Update:
+    """What a client sends whose training came to nothing that can be sent: zero."""
+    extra = {part: torch.zeros(plan.d) for part, plan in plans.items() if part != "delta"}
+    return Update(client, torch.zeros(plans["delta"].d), aux=extra)

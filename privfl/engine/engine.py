@@ -4,6 +4,7 @@ noise, apply, record.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,10 +26,10 @@ from privfl.engine.adapting import adapted
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.aggregation import Aggregate, aggregate, merged
 from privfl.engine.budget import Budget
-from privfl.engine.carrier import Returned, Simulated
+from privfl.engine.carrier import Carrier, Returned, Simulated
 from privfl.engine.checks import check_scenario
 from privfl.engine.journal import Journal
-from privfl.engine.keeping import note_losses, note_refused, transcript_of
+from privfl.engine.keeping import note_losses, transcript_of
 from privfl.engine.notes import Notes
 from privfl.engine.opening import too_few
 from privfl.engine.order import Order, Planner
@@ -52,7 +53,8 @@ class RoundResult:
 
 class Engine:
     """Plays rounds of one scenario. What lasts between rounds is the `RunState`; here are only
-    buffers, workers, the session's keys, what correlated noise remembers (a resumed run has lost
+    buffers, workers, the ``carrier`` (a simulation of all parties unless one is given) with the
+    session's keys, what correlated noise remembers (a resumed run has lost
     it, and begins anew at a price), the ``journal`` in which a round is charged before its first
     message (in memory unless one is given), and the ``budget`` that it must not pass.
 
@@ -67,6 +69,7 @@ class Engine:
         faults: Faults | None = None,
         journal: Journal | None = None,
         budget: Budget | None = None,
+        carrier: Carrier[Any] | None = None,
     ) -> None:
         check_scenario(scenario)
         self.scenario = scenario
@@ -75,12 +78,14 @@ class Engine:
         self.memory = NoiseMemory()
         self.account = None if budget is None else budget.opened()
         self.planner = Planner(scenario)
-        self.session: Session[Any] = Session(scenario.channel, scenario.mail)
         self.server = ServerHalf(scenario.workload.method, scenario.server_optimizer)
         seeds = scenario.seeds
-        self.adversaries = Adversaries(scenario, seeds)
-        self.carrier = Simulated(
-            self.session, executor, self.adversaries, seeds, faults or Faults()
+        self.carrier: Carrier[Any] = carrier or Simulated(
+            Session(scenario.channel, scenario.mail),
+            executor,
+            Adversaries(scenario, seeds),
+            seeds,
+            faults or Faults(),
         )
         most = scenario.channel.able.sums
         if most is not None and self.planner.sums > most:
@@ -103,6 +108,7 @@ class Engine:
             seats={i: d.init() for i, d in seats if before_the_rule(d) or after_the_rule(d)},
             bound=None if adaptive is None else adaptive.init(),
             ledger=self.journal.ledger(),
+            name=secrets.token_bytes(16) if scenario.elsewhere else b"",
         )
 
     def play(self, state: RunState, *, keep: bool = False) -> RoundResult:
@@ -115,10 +121,7 @@ class Engine:
         """
         notes = Notes()
         order = self.planner.order(state, self.server.broadcast(state.method))
-        if not self.session.enrolled(self.scenario.clients):
-            with notes.stage("key set-up"):
-                self.session.enrol(self.scenario.clients)
-            note_refused(self.session.setup_refused, notes)
+        self.carrier.ready(self.scenario.clients, notes)
         memory = self._noise_memory(order)
         spending = Spending(order, self.journal, state.ledger, memory, self.account)
         why_not = too_few(self.scenario.channel, order.plan.n)
@@ -143,10 +146,17 @@ class Engine:
             clients=self._remembering(returned, state, applied=done is not None),
             client_seats=returned.client_seats,
             attacks=returned.attacks,
+            arrived=self._arrived(order, returned, state, applied=done is not None),
             ledger=self.journal.ledger(),
         )
         transcript = transcript_of(
-            order, returned, after.parameters, spending.charges, notes, self.session, keep=keep
+            order,
+            returned,
+            after.parameters,
+            spending.charges,
+            notes,
+            self.carrier.members if keep else {},
+            keep=keep,
         )
         return RoundResult(after, transcript, returned.losses)
 
@@ -208,6 +218,23 @@ class Engine:
             known = after.get(client, ClientState())
             after[client] = self.scenario.workload.method.arrived(known, sent)
         return after
+
+    def _arrived(
+        self, order: Order, returned: Returned[Any], state: RunState, *, applied: bool
+    ) -> Mapping[ClientId, tuple[int, tuple[str, ...]]]:
+        """Which extra vectors of whom are in what the server applied, beside those of before, where
+        clients are elsewhere and must be told.
+        """
+        if not self.scenario.elsewhere:
+            return state.arrived
+        opened = returned.carried.opened if applied else {}
+        came: dict[ClientId, tuple[str, ...]] = {}
+        for part in self.planner.extra:
+            got = opened.get(part)
+            for client in () if got is None else got.survivors:
+                came[client] = (*came.get(client, ()), part)
+        number = order.plan.number
+        return {**state.arrived, **{client: (number, parts) for client, parts in came.items()}}
 
     def _came(self, opened: Mapping[str, Opened[Any] | None]) -> int:
         """Whose extra vectors, or deltas where there are none, are in what was aggregated."""

@@ -40,12 +40,14 @@ clients' data without noise, or shows who took part in a round:
 | --- | --- |
 | `rounds.jsonl` | cohort sizes, drop-outs, training losses, traffic, times, test accuracy; what \
 defences made of each client that was drawn, from its row without noise |
-| `summary.json`, `report.html`, `*.png` | the same, and clients' accuracies and label counts |
+| `summary.json`, `report.html`, `*.svg`, `*.csv` | the same, and clients' accuracies and label \
+counts |
 | `ledger.json`, `ledger.jsonl` | charges by round, with cohorts where a seed draws them |
 | `config.yaml` | the run's seed, from which cohorts can be drawn again unless they are secret |
 | `fingerprint.json` | hashes of the clients' data, from which small ones can be guessed |
 | `checkpoint/` | what clients and the server remember |
 | `dp_audit.json` | what an audit found by attacking the run |
+| `inspect.json`, `inspect.html` | what an inspection of the model found, with clean samples |
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from privfl.core import (
     Carried,
     Charge,
+    Member,
     Opened,
-    Refusal,
+    PartyId,
     RoundPlan,
     Rows,
     Transcript,
@@ -24,7 +25,6 @@ from privfl.core import (
 from privfl.engine.carrier import Returned
 from privfl.engine.notes import Notes
 from privfl.engine.order import Order
-from privfl.engine.session import Session
 
 
 def transcript_of(
@@ -33,7 +33,7 @@ def transcript_of(
     after: Vector,
     charges: Sequence[Charge],
     notes: Notes,
-    session: Session[Any],
+    members: Mapping[PartyId, Member],
     *,
     keep: bool,
 ) -> Transcript:
@@ -58,7 +58,7 @@ def transcript_of(
         liars=tuple(sorted(notes.liars)),
         facts=order.scenario.facts,
         channel=order.scenario.channel if keep else None,
-        members=session.members if keep else {},
+        members=members if keep else {},
     )
 
 
@@ -66,11 +66,13 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
     """Whose name was on letters that were refused, who was excluded, who gave up, and who did not
     get through, from whichever part each is missing.
     """
-    note_refused(returned.carried.refused, notes)
+    notes.refused(returned.carried.refused)
     for part, aborts in returned.carried.aborts.items():
         where = "" if part == "delta" else f" ({part})"
         for who, abort in aborts.items():
             blamed = f" (blames {abort.blamed})" if abort.blamed else ""
+            if abort.letter_of and not abort.blamed:
+                blamed = " (blames nobody: whoever carries bare mail can write any name)"
             notes.wrong("channel", f"{who} gave up: {abort}{blamed}{where}", client_of(who))
     known = set[str]()
     for part, opened in sorted(returned.carried.opened.items(), key=lambda one: one[0] != "delta"):
@@ -87,13 +89,6 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
             if what not in known:
                 notes.wrong("channel", what + where, client_id)
         known |= lost.keys()  # what is so in every part is said once
-
-
-def note_refused(refused: Sequence[Refusal], notes: Notes) -> None:
-    """Letters that were not taken for their sender's; not those that merely came twice."""
-    for refusal in refused:
-        if not refusal.again:
-            notes.wrong("mail", str(refusal), client_of(refusal.sender))
 
 
 def _with_own_rows(carried: Carried[Any]) -> Carried[Any]:

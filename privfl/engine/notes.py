@@ -5,11 +5,11 @@ did.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from privfl.core import ClientId, Incident, Judgement
+from privfl.core import ClientId, Incident, Judgement, Refusal, client_of
 
 
 @dataclass(slots=True)
@@ -34,3 +34,9 @@ class Notes:
     def wrong(self, stage: str, what: str, client: ClientId | None = None) -> None:
         """Something went wrong without ending the round."""
         self.incidents.append(Incident(stage, what, client))
+
+    def refused(self, refused: Sequence[Refusal]) -> None:
+        """Letters that were not taken for their sender's; not those that merely came twice."""
+        for refusal in refused:
+            if not refusal.again:
+                self.wrong("mail", str(refusal), client_of(refusal.sender))

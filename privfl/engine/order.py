@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from privfl.core import (
-    Bound,
     Broadcast,
     ClientId,
+    CoinSource,
     Context,
     RoundPlan,
     Sensitivity,
@@ -108,13 +108,6 @@ class Planner:
         bits = self.scenario.adaptive is not None
         return self.scenario.rounds * (1 + len(self.extra) + bits)
 
-    @property
-    def max_weight(self) -> float:
-        """The public bound on a contribution's weight."""
-        if self.scenario.workload.method.weighting == "uniform":
-            return 1.0
-        return float(max(len(index) for index in self.scenario.clients.values()))
-
     def order(self, state: RunState, aux: Mapping[str, Vector]) -> Order:
         """The round that comes next; ``aux`` is what the method's server half broadcasts."""
         if state.round < self._next:
@@ -125,33 +118,51 @@ class Planner:
         secret = now.threat.sampling == "secret"
         coins = secret_generator(now.noise) if secret else seeds.generator("sampling", number)
         cohort = now.sampler.draw(tuple(now.clients), coins)
-        d, pipeline = now.workload.model.d, self.scenario.pipeline(number, state.bound)
-        delta = RoundPlan(
-            number,
-            cohort,
-            d,
-            now.sent_l2,
-            self.max_weight,
-            session=self.session,
-            models=(base.digest,),
-        )
-        plans = {"delta": delta}
-        bounds: dict[str, Bound] = {"delta": now.bound}
-        for part, length in self.extra.items():
-            bounds[part] = now.part_bound(part)
-            plans[part] = replace(delta, d=length, l2=bounds[part].l2, part=part)
-        adaptive, local = self.scenario.adaptive, now.local_noise
-        if adaptive is not None:
-            plans[BITS] = replace(delta, d=1, l2=0.5, max_weight=1.0, part=BITS)
-        side = ClientSide(
-            {i: seat for i, seat in enumerate(now.defences) if at_the_client(seat)},
-            bounds,
-            seeds,
-            now.noise,
-            now.round_noise if local else None,
-            pipeline.norms("delta", d) if local else Sensitivity(float("inf")),
-            adaptive,
-        )
+        plans = plans_of(self.scenario, state.bound, number, cohort, self.session, (base.digest,))
+        pipeline = self.scenario.pipeline(number, state.bound)
+        side = side_of(self.scenario, state.bound, number, pipeline, seeds)
         rng = seeds.generator("rule in channel", number)
-        told = Context(delta, state.parameters, rng, state.released)
+        told = Context(plans["delta"], state.parameters, rng, state.released)
         return Order(plans, base, side, told, now, pipeline)
+
+
+def plans_of(
+    scenario: Scenario,
+    l2: float | None,
+    number: int,
+    cohort: tuple[ClientId, ...],
+    session: bytes,
+    models: tuple[str, ...],
+) -> dict[str, RoundPlan]:
+    """The plans of a round's parts; ``l2`` is where an adaptive bound has got to. Whoever has the
+    same scenario makes the same ones.
+    """
+    now = scenario.in_round(number, l2)
+    method, d = now.workload.method, now.workload.model.d
+    delta = RoundPlan(
+        number, cohort, d, now.sent_l2, now.weighs_at_most, session=session, models=models
+    )
+    plans = {"delta": delta}
+    for part, length in method.parts(d).items():
+        plans[part] = replace(delta, d=length, l2=now.part_bound(part).l2, part=part)
+    if scenario.adaptive is not None:
+        plans[BITS] = replace(delta, d=1, l2=0.5, max_weight=1.0, part=BITS)
+    return plans
+
+
+def side_of(
+    scenario: Scenario, l2: float | None, number: int, pipeline: Pipeline, seeds: CoinSource
+) -> ClientSide:
+    """The client half of a round; ``seeds`` are the client's simulation randomness."""
+    now = scenario.in_round(number, l2)
+    d, local = now.workload.model.d, now.local_noise
+    parts = now.workload.method.parts(d)
+    return ClientSide(
+        {i: seat for i, seat in enumerate(now.defences) if at_the_client(seat)},
+        {"delta": now.bound, **{part: now.part_bound(part) for part in parts}},
+        seeds,
+        now.noise,
+        now.round_noise if local else None,
+        pipeline.norms("delta", d) if local else Sensitivity(float("inf")),
+        scenario.adaptive,
+    )

@@ -13,7 +13,8 @@ def rounding_error(scenario: Scenario) -> tuple[float, float, float] | None:
     rounded.
     """
     rounds = scenario.channel.able.rounds_off
-    if rounds is None or scenario.workload.method.weighting == "uniform":
+    uniform = scenario.workload.method.weighting == "uniform"
+    if rounds is None or uniform or scenario.elsewhere:
         return None
     sizes = [len(index) for index in scenario.clients.values()]
     light, heavy = float(min(sizes)), float(max(sizes))

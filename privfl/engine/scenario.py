@@ -67,6 +67,10 @@ class Scenario:
     names what was taken from clients' data before the run, which no epsilon counts. With ``users``
     privacy is claimed for each of them, with all its samples, instead of for clients or samples.
 
+    ``max_weight`` is the public bound on a contribution's weight (None: the most samples that a
+    client has). ``elsewhere``: clients hold their data on machines of their own, and their
+    positions here are empty.
+
     With ``validation`` data models are measured on these after each round, and on ``test`` once, at
     the end; ``early_stopping`` chooses the end on these. ``metrics`` are further figures by name.
     """
@@ -99,6 +103,8 @@ class Scenario:
     validation: Dataset | None = None
     early_stopping: EarlyStopping | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    max_weight: float | None = None
+    elsewhere: bool = False
 
     @property
     def seeds(self) -> CoinSource:
@@ -173,6 +179,15 @@ class Scenario:
     def sent_l2(self) -> float:
         """The bound on what clients send: infinite where they add noise of their own."""
         return float("inf") if self.local_noise else self.bound.l2
+
+    @property
+    def weighs_at_most(self) -> float:
+        """The public bound on a contribution's weight."""
+        if self.workload.method.weighting == "uniform":
+            return 1.0
+        if self.max_weight is not None:
+            return self.max_weight
+        return float(max(len(index) for index in self.clients.values()))
 
     def rows(self, contributions: int) -> int:
         """How many rows the rule reads of so many contributions."""

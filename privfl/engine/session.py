@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from privfl.core import (
     NO_FAULTS,
+    Abort,
     Bounded,
     Carried,
     Channel,
@@ -156,9 +157,10 @@ class Session(Generic[O]):
         }
         parties |= {who: helper.enter(plan) for who, helper in now.helpers.items()}
         driver = self._driver([plan])
-        return drive(
-            now.server.enter(plan), parties, faults, keep_bodies=keep_bodies, driver=driver
-        )
+        server = now.server.enter(plan)
+        outcome = drive(server, parties, faults, keep_bodies=keep_bodies, driver=driver)
+        self._convict(outcome.aborts.values())
+        return outcome
 
     def play_parts(
         self,
@@ -181,7 +183,16 @@ class Session(Generic[O]):
             others[who] = {part: helper.enter(plan) for part, plan in plans.items()}
         openers = {part: now.server.enter(plan) for part, plan in plans.items()}
         driver = self._driver(plans.values(), plans_of or {})
-        return drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
+        carried = drive_parts(openers, others, faults, keep_bodies=keep_bodies, driver=driver)
+        for aborts in carried.aborts.values():
+            self._convict(aborts.values())
+        return carried
+
+    def _convict(self, aborts: Iterable[Abort]) -> None:
+        """Where mail is signed, who signed what a party could not accept is to blame."""
+        if self.mail == "signed":
+            for abort in aborts:
+                abort.convict()
 
     def member(self, client: ClientId) -> ClientMember:
         """A client's member."""

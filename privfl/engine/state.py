@@ -18,8 +18,10 @@ class RunState:
     change [d], ``released`` what left last of each part. ``rules`` is the rule's memory by part,
     ``seats`` the server-side defences' by position, ``client_seats`` the client-side ones' by
     position and client; ``attacks`` the attackers', by position and by the first client of a team;
-    ``bound`` is where an adaptive L2 bound has got to. ``executor`` is the way of training that was
-    picked, and is used again.
+    ``arrived`` is, by client, the last round whose extra vectors of it are in the model, and which:
+    clients elsewhere are told with the next model. ``bound`` is where an adaptive L2 bound has got
+    to, ``name`` [16 bytes] under what clients elsewhere keep what they remember of the run (empty
+    where they are here). ``executor`` is the way of training that was picked, and is used again.
     """
 
     round: int
@@ -34,5 +36,7 @@ class RunState:
     attacks: Mapping[int, Mapping[ClientId, Any]] = field(default_factory=dict)
     last: Vector | None = None
     released: Mapping[str, Released] = field(default_factory=dict)
+    arrived: Mapping[ClientId, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    name: bytes = b""
     bound: float | None = None
     ledger: Ledger = field(default_factory=Ledger)

@@ -48,6 +48,6 @@ def excluded_from(scenario: Scenario) -> tuple[str, ...]:
         found.append(VALIDATION)
     if scenario.workload.method.gradient.private:
         found += [SIZES, FAILED]
-    if scenario.workload.method.weighting != "uniform":
+    if scenario.workload.method.weighting != "uniform" and scenario.max_weight is None:
         found.append(LARGEST)
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,6 @@ from privfl.assembly.refusals import refuse_device
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
-    BudgetSpent,
     Channel,
     ConfigError,
     Defence,
@@ -29,11 +28,9 @@ from privfl.core import (
     NeighbourRelation,
     NoiseSource,
     OsNoise,
-    RoundPlan,
     Rule,
     RuleWithMemory,
     Threat,
-    Transcript,
     UserBounds,
     WithMemory,
 )
@@ -59,14 +56,15 @@ from privfl.engine import (
     forward_of,
     packages_of,
 )
+from privfl.engine.carrier import Carrier
 from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
-from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
+from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
 from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
-from privfl.federation.summary import facts_of, record_of, stopped_early, summary_of
+from privfl.federation.summary import facts_of, summary_of
 from privfl.federation.threads import refuse_threads, torch_threads
 from privfl.federation.tracking import Progress, Tracker, Watch
 from privfl.training import (
@@ -96,6 +94,8 @@ class Federation:
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
+        validation: samples of no client, on which rounds are measured in the place of the test set.
+        metrics: further figures of each measured round's model, by name.
 
     The other arguments are the parts of `engine.Scenario`.
 
@@ -210,6 +210,7 @@ class Federation:
         self.scenario, self.audit, self.config = scenario, audit, config
         self._executor, self._thread_count = executor, threads
         self._spent, self._budget = Ledger(), budget
+        self._carrier: Carrier[Any] | None = None
 
     @classmethod
     def from_config(
@@ -233,6 +234,23 @@ class Federation:
         )
         return self
 
+    @classmethod
+    def elsewhere(
+        cls, scenario: Scenario, config: Config, carrier: Callable[[Scenario], Carrier[Any]]
+    ) -> Federation:
+        """A federation whose clients are on machines of their own (`Scenario.elsewhere`), reached
+        by what ``carrier`` makes of the scenario. No transcript is kept: nobody has seen it whole.
+
+        Raises:
+            ConfigError: parts that do not go together, or that need clients' data here.
+        """
+        self = object.__new__(cls)
+        audit = config.audit.model_copy(update={"keep": "none"})
+        budget = assembly.budget(config)
+        self._begin(scenario, "sequential", audit, config, config.threads, budget)
+        self._carrier = carrier(self.scenario)
+        return self
+
     def with_scenario(
         self,
         scenario: Scenario,
@@ -247,6 +265,7 @@ class Federation:
         """
         other = copy.copy(self)
         other.scenario, other.config, other._spent = scenario, None, Ledger()
+        other._carrier = None
         other._budget = None  # nothing that an audit plays is published
         other.audit = audit or self.audit
         other._executor = executor or self._executor
@@ -327,39 +346,14 @@ class Federation:
     ) -> Run:
         scenario, (executor, picked) = self.scenario, started
         journal = None if folder is None else folder.journal
-        engine = Engine(scenario, executor, faults, journal, self._budget)
-        transcripts: dict[int, Transcript] = {}
-        plan: RoundPlan | None = None
-        size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
+        engine = Engine(scenario, executor, faults, journal, self._budget, self._carrier)
         try:
             if state is None:
                 state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
                 if folder is not None:
                     folder.begin(state)
             watch.begin(state.round)
-            while state.round < scenario.rounds:
-                ended = stopped_early(scenario, records)
-                if ended:
-                    break
-                keep = kept(self.audit.keep, state.round, size, budget)
-                try:
-                    played = engine.play(state, keep=keep)
-                except BudgetSpent as refused:
-                    if not records:
-                        raise
-                    ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"
-                    break
-                state, plan = played.state, played.transcript.plan
-                if keep:
-                    transcripts[played.transcript.plan.number] = played.transcript
-                    budget -= size
-                record = record_of(
-                    scenario, self.audit, played.transcript, played.train_losses, state
-                )
-                records.append(record)
-                if folder is not None:
-                    folder.add(record, state)
-                watch.round(record)
+            played = play_rounds(engine, scenario, self.audit, state, records, folder, watch)
         except BaseException:  # what was played is charged, in whatever run comes after
             if len(engine.journal):
                 self._spent = engine.journal.ledger()
@@ -367,9 +361,10 @@ class Federation:
             raise
         finally:
             engine.close()
+        state, ended = played.state, played.ended
         scenario.workload.model.write(state.parameters)
         self._spent = state.ledger
-        summary = summary_of(scenario, self.audit, records, state, picked, plan)
+        summary = summary_of(scenario, self.audit, records, state, picked, played.plan)
         summary["warnings"] += [ended] if ended else []
         if folder is not None:
             leave(folder, scenario, self.audit, self.config, state, summary, ended)
@@ -379,7 +374,7 @@ class Federation:
             state,
             scenario.workload.model.module,
             summary,
-            transcripts,
+            played.transcripts,
             folder.path if folder else None,
         )
 

@@ -14,7 +14,7 @@ def refuse_delta(scenario: Scenario, delta: float) -> None:
         ConfigError: it does not.
     """
     groups = [scenario.people or len(scenario.clients)] if scenario.pipeline().private else []
-    if scenario.workload.method.gradient.private:
+    if scenario.workload.method.gradient.private and not scenario.elsewhere:
         groups.append(max(len(index) for index in scenario.clients.values()))
     for population in groups:
         refused = delta_protects_nobody(delta, population)

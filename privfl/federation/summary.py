@@ -57,7 +57,7 @@ def record_of(
         scenario.workload.model.write(state.parameters)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
         module = scenario.workload.model.module
-        measured = measures(scenario.attackers, module, scenario.measured_on)
+        measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
@@ -103,7 +103,8 @@ def summary_of(
     ``picked`` is the executor, ``plan`` the last round's.
     """
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
-    own = [_own_accuracy(workload, index) for index in list(clients.values())[:500]]
+    here = () if scenario.elsewhere else tuple(clients.values())
+    own = [_own_accuracy(workload, index) for index in here[:500]]
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
     accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
@@ -122,18 +123,19 @@ def summary_of(
         "seconds": sum(sum(record.seconds.values()) for record in records),
         "executor": picked,
         "client_accuracy": [accuracy for accuracy in own if accuracy is not None],
-        "label_counts": label_counts(workload.data, tuple(clients.values())).tolist(),
+        "label_counts": label_counts(workload.data, here).tolist() if here else [],
         "facts": {
             **{k: v for k, v in scenario.facts.items() if k != "forward"},
             "channel": _described(scenario),
             **_error(scenario, plan),
             **rounding_said(scenario),
-            "trained by": picked,
+            "trained by": "clients elsewhere" if scenario.elsewhere else picked,
         },
         "guarantees": guarantees_of(scenario),
         "privacy": [line.to_json() for line in told.lines],
         "warnings": [
             *channel.able.warnings,
+            *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
             *([REPEATABLE] if scenario.repeatable else ()),
             *drowned(state.ledger, workload.model.d),

@@ -19,7 +19,7 @@ _CHANNEL = ("key set-up", "channel")
 Mark = Literal["", "bad", "good"]
 
 
-class Answer(NamedTuple):
+class CardLine(NamedTuple):
     """A question, its answer, and whether that is good, bad or neither."""
 
     asks: str
@@ -34,29 +34,29 @@ def card(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> str:
     return f'<div class="card"><dl>{"".join(map(_row, lines))}</dl></div>'
 
 
-def _row(line: Answer) -> str:
+def _row(line: CardLine) -> str:
     asks, says = html.escape(line.asks), html.escape(line.says)
     mark = f' class="{line.mark}"' if line.mark else ""
     return f"<div><dt>{asks}</dt><dd{mark}>{says}</dd></div>"
 
 
-def _who(summary: Mapping[str, Any]) -> Iterator[Answer]:
+def _who(summary: Mapping[str, Any]) -> Iterator[CardLine]:
     """Who reads what, and what comes of one lie, from the record of the run's channel."""
     record = summary.get("guarantees", {}).get("channel")
     if record is None:
-        yield Answer("Who reads what", "the run has not ended: its record is not written yet")
+        yield CardLine("Who reads what", "the run has not ended: its record is not written yet")
         return
     if record["fidelity"] == "ideal":
         told = "no cryptography ran: this is what a trusted party in the place of the channel gives"
-        yield Answer("Ideal", told, "bad")
+        yield CardLine("Ideal", told, "bad")
     reads = str(summary["facts"].get("the server reads", "what its record says below"))
     every = "every update" in reads
-    yield Answer("The server reads", reads, "bad" if every else "")
+    yield CardLine("The server reads", reads, "bad" if every else "")
     can = record["who can do what"]
     looks = [line["who"] for line in can if line["does"] == FOLLOWS]
     if not every:
         names = "; ".join(looks) or "nobody who follows the protocol"
-        yield Answer("Single updates are read by", names, "bad" if "server" in looks else "")
+        yield CardLine("Single updates are read by", names, "bad" if "server" in looks else "")
     lies = [line for line in can if line["does"] != FOLLOWS]
     together = [line for line in lies if " with " in line["who"]]
     clients = [line for line in lies if line["who"] == "a client"]
@@ -67,30 +67,30 @@ def _who(summary: Mapping[str, Any]) -> Iterator[Answer]:
         yield _worst("Several who lie together", together, "nothing more")
 
 
-def _worst(asks: str, lies: Sequence[Mapping[str, str]], none: str) -> Answer:
+def _worst(asks: str, lies: Sequence[Mapping[str, str]], none: str) -> CardLine:
     """The most that comes of one of these lies, and by whom."""
     for power in reversed(POWERS[1:]):
         who = list(dict.fromkeys(line["who"] for line in lies if line["can"] == DOES[power]))
         if who:
             named = "" if who == ["a client"] else f" ({'; '.join(who)})"
-            return Answer(
+            return CardLine(
                 asks, f"{DOES[power]}{named}", "bad" if power in ("shift", "read") else ""
             )
-    return Answer(asks, none, "good" if lies else "")
+    return CardLine(asks, none, "good" if lies else "")
 
 
-def _claims(lines: Sequence[Mapping[str, Any]] | None) -> Iterator[Answer]:
+def _claims(lines: Sequence[Mapping[str, Any]] | None) -> Iterator[CardLine]:
     """Epsilon with its unit, neighbours, delta and adversary, and what is left to a test."""
     if lines is None:
         return
     if not lines:
         says = "none: nothing bounds what the models tell of anybody's data"
-        yield Answer("Differential privacy", says, "bad")
+        yield CardLine("Differential privacy", says, "bad")
     for line in lines:
         asks = f"Privacy of one {line['unit']}"
         if not isinstance(line["epsilon"], float):
             why = line["refused"] or "the noise bounds nothing"
-            yield Answer(asks, f"no claim: {why}", "bad")
+            yield CardLine(asks, f"no claim: {why}", "bad")
             continue
         # the adversary, in the claim's own words; figures are in the claim below
         against = str(line["claim"]).split(": (")[0]
@@ -106,22 +106,22 @@ def _claims(lines: Sequence[Mapping[str, Any]] | None) -> Iterator[Answer]:
                 f" A test of membership finds {found:g} % at most, wrong about 1 % of those not"
                 " there."
             )
-        yield Answer(asks, says)
+        yield CardLine(asks, says)
 
 
 def _figure(value: Any) -> str:
     return above(value) if isinstance(value, float) else str(value)
 
 
-def _defended(records: Sequence[RoundRecord]) -> Iterator[Answer]:
+def _defended(records: Sequence[RoundRecord]) -> Iterator[CardLine]:
     """Whether anybody lied, whom the defences dropped, and what attacks measured of themselves."""
     liars = {liar for record in records for liar in record.liars}
     measured = [record.measures for record in records if record.measures]
     last = measured[-1] if measured else {}
     if not liars:
-        yield Answer("Robustness", "nobody lied in this run: it says nothing of lying clients")
+        yield CardLine("Robustness", "nobody lied in this run: it says nothing of lying clients")
     else:
-        yield Answer("Attacked through", f"{len(liars)} clients")
+        yield CardLine("Attacked through", f"{len(liars)} clients")
     for one in detections(records):
         if one.part != "delta" or not liars:
             continue
@@ -130,13 +130,13 @@ def _defended(records: Sequence[RoundRecord]) -> Iterator[Answer]:
             says = f"selects, accuses nobody; liars among what it kept: {among}"
         else:
             says = f"dropped {one.tpr} of the liars' rows and {one.fpr} of the honest ones"
-        yield Answer(f"Defence: {one.seat}", says)
+        yield CardLine(f"Defence: {one.seat}", says)
     if last:
         told = "; ".join(f"{name} {value:.3g}" for name, value in last.items())
-        yield Answer("Measured at the end", told)
+        yield CardLine("Measured at the end", told)
 
 
-def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Iterator[Answer]:
+def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Iterator[CardLine]:
     """What the layers cost beside sending plain updates, and beside training."""
     said = []
     d, sent = summary.get("parameters"), [record.bytes_sent for record in records]
@@ -149,4 +149,4 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Iterato
     if whole > 0:
         said.append(f"the channel takes {spent / whole:.0%} of {whole:.3g} s a round")
     if said:
-        yield Answer("Cost", "; ".join(said))
+        yield CardLine("Cost", "; ".join(said))

@@ -50,34 +50,39 @@ class Charted:
         return csv_of(self.rows)
 
     def svg(self, name: str) -> str:
-        """The figure as SVG for a page, in the variables of its style; ``name`` keeps its ids apart
-        from those of other figures.
-        """
+        """The figure as a file of vectors, the same for the same figure and name."""
         out = io.StringIO()
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             self.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-        text = out.getvalue()
-        text = text[text.index("<svg") :]
-        for colour, variable in _COLOURS.items():
-            text = text.replace(colour, f"var({variable})")
-        text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", text)
-        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+        return out.getvalue()
 
-    def framed(self, name: str, caption: str) -> str:
-        """The figure with its caption, its numbers to download, and a title for who cannot see."""
-        picture = self.svg(name)
-        if len(picture) > _LARGEST_VECTOR:
+    def framed(self, name: str, caption: str, svg: str | None = None) -> str:
+        """The figure in a page, with its caption and its numbers to download; ``svg`` is what `svg`
+        gave, where it was drawn before.
+        """
+        svg = svg or self.svg(name)
+        picture = _in_page(svg, name)
+        if len(svg) > _LARGEST_VECTOR:
             source = f"data:image/png;base64,{base64.b64encode(self.png()).decode()}"
             picture = f'<img class="raster" alt="{html.escape(name)}" src="{source}">'
-        else:
-            picture = picture.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
         table, file = self.csv(), f"{name}.csv"
-        link = (
-            file if len(table) > _LARGEST_TABLE else f"data:text/csv;charset=utf-8,{quote(table)}"
-        )
+        small = len(table) <= _LARGEST_TABLE
+        link = f"data:text/csv;charset=utf-8,{quote(table)}" if small else file
         return (
             f"<figure>{picture}<figcaption>{html.escape(caption)}"
             f' <a class="data" download="{file}" href="{link}">The numbers (CSV)</a>'
             "</figcaption></figure>"
         )
+
+
+def _in_page(text: str, name: str) -> str:
+    """In the variables of the page's style, with ids that no other figure has, as wide as there is
+    room.
+    """
+    text = text[text.index("<svg") :]
+    for colour, variable in _COLOURS.items():
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(name)}" ', 1)

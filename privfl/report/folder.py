@@ -81,9 +81,10 @@ def write_report(folder: Path) -> Path:
     for name, caption, draw in PLOTS:
         drawn = draw(records, summary)
         if drawn is not None:
-            write_atomically(folder / f"{name}.png", drawn.png())
+            svg = drawn.svg(name)
+            write_atomically(folder / f"{name}.svg", svg)
             write_atomically(folder / f"{name}.csv", drawn.csv())
-            pictures.append(drawn.framed(name, caption))
+            pictures.append(drawn.framed(name, caption, svg))
     page = folder / "report.html"
     claimed = bool(summary.get("privacy")) or (folder / JOURNAL).exists()
     write_atomically(

@@ -14,11 +14,13 @@ import torch
 from privfl.core import (
     Attack,
     AttackSeat,
+    ClientState,
     ConfigError,
     PrivflError,
     counts_itself,
     is_divided,
     is_measured,
+    is_measured_by_client,
 )
 from privfl.testing import attack_seats
 from privfl.testing import attack_world as world
@@ -35,6 +37,7 @@ METHODS: dict[AttackSeat, tuple[str, ...]] = {
     "wire": ("poison_bounded",),
     "party": ("poison_party",),
     "broadcast": ("poison_broadcast",),
+    "answer": ("poison_errors",),
 }
 """By seat, the methods one of which an attack in that seat has."""
 
@@ -79,13 +82,14 @@ def _checks(subject: Subject) -> Iterator[Check]:
         ("wire", "what it hands its party is of its own client", attack_seats.wire),
         ("party", "its party is a party, and nobody's round crashes", attack_seats.party),
         ("broadcast", "the model that it sends has the same length", attack_seats.broadcast),
+        ("answer", "what it answers are error rates", attack_seats.answer),
     ]
     says = "it declares its seats and what it knows, as its methods say"
     yield Check(subject.name, says, partial(_declares, attack))
     for seat, says, run in seats:
         if seat in attack.seats:
             yield Check(subject.name, says, partial(run, attack))
-    if attack.measured:
+    if attack.measured or attack.by_client:
         says = "measuring leaves the model as it was"
         yield Check(subject.name, says, partial(_measure, attack))
     if attack.divided or attack.counts:
@@ -96,7 +100,7 @@ def _checks(subject: Subject) -> Iterator[Check]:
 def _declares(attack: Any) -> None:
     expect(
         isinstance(attack, Attack) and isinstance(attack.seats, frozenset),
-        "it declares no seats, remembers, measured, divided, counts or knows",
+        "it declares no seats, remembers, measured, by_client, divided, counts or knows",
         "inherit the protocols of its seats in privfl.core, or declare them",
     )
     unknown = attack.seats - set(METHODS)
@@ -113,6 +117,7 @@ def _declares(attack: Any) -> None:
     for flag, method in (
         ("remembers", "poison_and_remember"),
         ("measured", "measure"),
+        ("by_client", "measure_of"),
         ("counts", "among"),
     ):
         said = bool(inspect.getattr_static(kind, flag))
@@ -134,14 +139,14 @@ def _declares(attack: Any) -> None:
 
 
 def _measure(attack: Any) -> None:
-    if not is_measured(attack):
-        return
     trained = world.model()
     module, before = trained.module, trained.read()
     module.train()
     test = next(world.data_sets())[1]
     try:
-        found = attack.measure(module, test)
+        found = attack.measure(module, test) if is_measured(attack) else {}
+        if is_measured_by_client(attack):
+            found = {**found, **attack.measure_of(test, ClientState(), module, test)}
     except PrivflError:
         return
     except (RuntimeError, ValueError) as unfit:

@@ -348,7 +348,7 @@ def test_the_page_names_fifty_clients_their_rates_and_the_null_rate_of_the_hones
     table = bare[bare.index("Clients under SignGuard") :]
     assert all(f"<tr><td>{client}</td><td>2</td>" in table for client in range(50))
     for name in ("detection", "detection_rates", "detection_scores"):
-        assert (tmp_path / "run" / f"{name}.png").stat().st_size > 5_000
+        assert (tmp_path / "run" / f"{name}.svg").stat().st_size > 5_000
     play_honest(federation, tmp_path / "run")
     (null,) = detections(honest_rounds(tmp_path / "run"))
     assert null.tpr is None
@@ -360,4 +360,4 @@ def test_the_page_names_fifty_clients_their_rates_and_the_null_rate_of_the_hones
 def test_a_run_whose_defences_judge_nobody_has_no_such_section(tmp_path):
     played(tmp_path, rounds=1)
     assert "Whom the defences accused" not in write_report(tmp_path / "run").read_text()
-    assert not (tmp_path / "run" / "detection.png").exists()
+    assert not (tmp_path / "run" / "detection.svg").exists()

@@ -8,7 +8,18 @@ import sys
 import pytest
 
 from privfl import __version__, catalog
-from privfl.cli import app, auditing, comparing, demo, listing, running, screen, sweeping
+from privfl.cli import (
+    app,
+    auditing,
+    comparing,
+    dealing,
+    demo,
+    inspecting,
+    listing,
+    running,
+    screen,
+    sweeping,
+)
 
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pandas", "opacus")
 
@@ -41,11 +52,13 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "sweep": sweeping.sweep,
         "compare": comparing.compare,
         "audit": auditing.audit,
+        "deal": dealing.deal,
+        "inspect": inspecting.inspect,
         "report": running.report,
         "list": listing.show,
         "demo": demo.demo,
     }
-    assert real.keys() | {"data"} == app.COMMANDS.keys()
+    assert real.keys() | {"data", "net"} == app.COMMANDS.keys()
     for name, function in real.items():
         first = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
         assert first.startswith(app.COMMANDS[name][1].rstrip(".")), name

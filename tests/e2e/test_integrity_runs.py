@@ -36,6 +36,12 @@ CORNER = {"name": "pixel_pattern", "target": 3, "boxes": [[6, 6, 2, 2]], "fracti
 SET = {
     "pixel_pattern": {"target": 2},
     "dba": {"target": 2, "boxes": [[0, 0, 1, 2], [0, 4, 1, 2]], "clients": [1, 2]},
+    "blended": {"target": 2},
+    "sample_specific": {"target": 2},
+    "a3fl": {"target": 2, "size": 2, "training": TRAINING, "epochs": 2},
+    "iba": {"target": 2, "training": TRAINING, "epochs": 2},
+    "lira": {"target": 2, "training": TRAINING, "turns": 1},
+    "chameleon": {"backdoor": SQUARE, "training": TRAINING, "epochs": 1},
     "semantic": {"target": 2, "source": 7},
     "edge_case": {"target": 2, "source": 7, "quantile": 0.5},
     "multi_backdoor": {"backdoors": [SQUARE, CORNER]},
@@ -52,7 +58,10 @@ SET = {
     "neurotoxin": {"backdoor": SQUARE, "training": TRAINING},
     "projected_gradient": {"backdoor": SQUARE, "training": TRAINING, "radius": 0.5},
 }
-ELSEWHERE = {"next_token": "needs text: tests/attacks/test_backdoors.py trains one"}
+ELSEWHERE = {
+    "next_token": "needs text: tests/attacks/test_backdoors.py trains one",
+    "injected_traffic": "needs records of attacks: tests/attacks/test_natural_backdoors.py",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(catalog.AGGREGATORS) - set(SILENT)))

@@ -115,7 +115,7 @@ def test_every_figure_has_its_numbers_in_the_page_and_beside_it(attacked):
     assert len(links) == page.count("<figure>")
     for name, data in links:
         assert unquote(data) == (folder / name).read_text()
-        assert (folder / name).with_suffix(".png").exists()
+        assert (folder / name).with_suffix(".svg").exists()
     records, _ = read_records(folder)
     rows = list(csv.DictReader(io.StringIO((folder / "learning.csv").read_text())))
     assert [float(row["accuracy"]) for row in rows] == [record.accuracy for record in records]

@@ -248,7 +248,9 @@ def test_the_folder_of_a_private_run_is_its_owners_and_says_what_may_leave(tmp_p
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
     said = (tmp_path / "run" / "README.md").read_text()
     assert all(
-        f"`{path.name}`" in said or f"`{path.name}/`" in said or path.suffix in (".png", ".head")
+        f"`{path.name}`" in said
+        or f"`{path.name}/`" in said
+        or path.suffix in (".svg", ".csv", ".head")
         for path in (tmp_path / "run").iterdir()
         if path.name not in ("README.md", "model.safetensors", ".lock")
     )

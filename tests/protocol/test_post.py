@@ -34,6 +34,7 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.post import Post, drive_signed, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
 from privfl.engine import Session
+from privfl.hybrid.two_server import TwoServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*2048.*")
 
@@ -357,10 +358,13 @@ def test_over_signed_mail_a_relay_that_enters_its_own_helpers_reads_nobody_and_i
     assert isinstance(seen, Total) if enough_left else seen is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+PROVED = "two_server whose proofs stop one lying server"
+
+
+@pytest.mark.parametrize("name", [*NAMES, PROVED])
 def test_over_bare_mail_a_relay_that_speaks_for_all_clients_but_one_reads_that_one(name):
     """But where clients sign what they send: the directory knows whose signature it is not."""
-    channel = channel_of(name)
+    channel = TwoServer(security="malicious") if name == PROVED else channel_of(name)
     session = Session(channel)
     relay = Relays(session, tuple(client_party(i) for i in HONEST if i != VICTIM))
     session.enrol(HONEST, relay.set_up())

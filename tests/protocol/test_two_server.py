@@ -834,7 +834,7 @@ def test_a_client_that_claims_anothers_place_hides_nothing_from_a_coalition():
 @pytest.mark.parametrize(
     "told", [b"client/99\tx", b"client/2\tx", b"client/5\t\x1b[2J", b"\xff\tx"]
 )
-def test_a_second_server_that_excludes_a_stranger_or_whom_it_heard_is_blamed(told):
+def test_a_second_server_that_excludes_a_stranger_or_whom_it_heard_ends_the_round(told):
     scene = Scene()
     silent = {"client/5": 0}
 
@@ -843,7 +843,7 @@ def test_a_second_server_that_excludes_a_stranger_or_whom_it_heard_is_blamed(tol
 
     outcome = scene.run(Faults(silent, malformed={"server/1": names}))
     assert outcome.opened is None
-    assert outcome.aborts["server"].blamed == "server/1"
+    assert outcome.aborts["server"].letter_of == "server/1"
     assert "reasons are no" in str(outcome.aborts["server"]) or "it excludes" in str(
         outcome.aborts["server"]
     )

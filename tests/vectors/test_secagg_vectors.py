@@ -34,7 +34,7 @@ from privfl.crypto.sharing import shamir
 
 HERE = Path(__file__).parent
 VECTORS = json.loads((HERE / "crypto_primitives.json").read_text())
-GOLDEN = json.loads((HERE / "secagg_wire_v4.json").read_text())
+GOLDEN = json.loads((HERE / "secagg_wire_v5.json").read_text())
 LIBRARIES = ["cryptography", "pycryptodome"]
 h = bytes.fromhex
 
@@ -235,7 +235,7 @@ def golden():
 
 
 @pytest.mark.parametrize("name", list(GOLDEN["vectors"]))
-def test_the_wire_format_of_version_4_does_not_change(name):
+def test_the_wire_format_of_version_5_does_not_change(name):
     assert golden()[name].hex() == GOLDEN["vectors"][name]
 
 

@@ -26,6 +26,7 @@ from privfl.core import (
     Measured,
     RoundKnowledge,
     TrainingPoison,
+    Trains,
     UpdatePoison,
     require,
 )
@@ -79,7 +80,7 @@ class Backdoor(TrainingPoison, UpdatePoison, Divided, Measured):
         for backdoor, samples in self.backdoor.pieces(dataset):
             backdoor.draw(samples, 1, torch.Generator())
 
-    def poison_training(self, knowledge: RoundKnowledge) -> Crafting:
+    def poison_training(self, knowledge: RoundKnowledge) -> Trains:
         """Training on benign and backdoor samples."""
         return Crafting(self.backdoor, self.training)
 

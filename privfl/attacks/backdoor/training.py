@@ -69,6 +69,16 @@ class AttackTraining:
         return float(self.lr * self.decay ** (0 if self.every is None else epoch // self.every))
 
 
+def mixed(pieces: list[tuple[Trigger, Dataset]], rng: torch.Generator, count: int) -> Dataset:
+    """Samples of every backdoor, as even as may be."""
+    drawn = [
+        b.draw(samples, (count + i) // len(pieces), rng) for i, (b, samples) in enumerate(pieces)
+    ]
+    return Dataset(
+        torch.cat([d.x for d in drawn]), torch.cat([d.y for d in drawn]), drawn[0].classes
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Crafting:
     """An attacker's local training in one round.
@@ -138,7 +148,7 @@ class Crafter:
                 torch.randperm(dataset.n, generator=rng), max(how.batch_size - how.poisoned, 1)
             ):
                 benign = dataset.take(positions[: how.batch_size - how.poisoned])
-                losses.append(self._gradient(benign, self._draw(pieces, rng, how.poisoned), start))
+                losses.append(self._gradient(benign, mixed(pieces, rng, how.poisoned), start))
                 velocity.mul_(how.momentum).add_(model.grad)
                 model.flat.add_(velocity, alpha=-how.rate(epoch))
                 steps += 1
@@ -146,17 +156,6 @@ class Crafter:
                     self._project(start)
             if sum(losses) / len(losses) < how.stop:
                 return
-
-    @staticmethod
-    def _draw(pieces: list[tuple[Trigger, Dataset]], rng: torch.Generator, count: int) -> Dataset:
-        """Samples of every backdoor, as even as may be."""
-        drawn = [
-            b.draw(samples, (count + i) // len(pieces), rng)
-            for i, (b, samples) in enumerate(pieces)
-        ]
-        return Dataset(
-            torch.cat([d.x for d in drawn]), torch.cat([d.y for d in drawn]), drawn[0].classes
-        )
 
     def _gradient(self, benign: Dataset, bad: Dataset, start: Tensor) -> float:
         """Write a batch's gradient into the model's; the backdoor samples' mean loss."""

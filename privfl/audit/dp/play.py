@@ -5,7 +5,7 @@ journal are the run's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ from privfl.core import (
     Broadcast,
     ClientId,
     CoinSource,
+    Member,
+    PartyId,
     RingNoise,
     RoundPlan,
     Update,
@@ -36,7 +38,7 @@ from privfl.dp.memory import NoiseMemory
 from privfl.dp.part_release import PartRelease
 from privfl.dp.pipeline import Pipeline
 from privfl.engine import Engine, RunState, Scenario
-from privfl.engine.carrier import Charging, Returned, Simulated
+from privfl.engine.carrier import Carrier, Charging, Returned
 from privfl.engine.client import BITS, ClientSide, Conduct
 from privfl.engine.journal import Journal
 from privfl.engine.notes import Notes
@@ -178,8 +180,17 @@ def _on_tape(pipeline: Pipeline, tape: Tape, number: int) -> Pipeline:
 class _TapedCarrier:
     """The carrier of a channel that carries noise: what it opens is on tape."""
 
-    inner: Simulated[Any]
+    inner: Carrier[Any]
     tape: Tape
+
+    @property
+    def members(self) -> Mapping[PartyId, Member]:
+        """The carrier's own."""
+        return self.inner.members
+
+    def ready(self, clients: Iterable[ClientId], notes: Notes) -> None:
+        """Set up whoever is not."""
+        self.inner.ready(clients, notes)
 
     def play(
         self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
@@ -229,7 +240,7 @@ class Stage:
         planner = _TapedPlanner(self.scenario, tape=tape, world=world, cohorts=cohorts)
         engine.planner = planner if session is None else replace(planner, session=session)
         if self.shares:
-            engine.carrier = _TapedCarrier(self.carrier, tape)  # type: ignore[assignment]
+            engine.carrier = _TapedCarrier(self.carrier, tape)
         state = engine.begin("an auditor's hands")
         states, cohort, beside = [], [], []
         for number in range(rounds):

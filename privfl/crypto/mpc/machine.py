@@ -178,9 +178,8 @@ def advance(machine: M, program: Sequence[Step[M]], mail: Buffer | None) -> list
             machine.frame += 1
             machine.at += done
     except Malformed as malformed:
-        raise StageAbort(
-            "compute", f"the message of {machine.other} cannot be used: {malformed}", machine.other
-        ) from None
+        why = f"a letter in the name of {machine.other} cannot be used: {malformed}"
+        raise StageAbort("compute", why, letter_of=machine.other) from None
     return out
 
 

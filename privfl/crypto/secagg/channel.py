@@ -73,7 +73,7 @@ class SecAgg(SecAggSettings):
         threshold: how many of the k + 1 shares of a secret open it, as a fraction or a number; None
             is the smallest safe number. The same fraction of the cohort is the quorum: fewer
             contributions are never summed. In active mode on a sparse graph the quorum is lower,
-            because a server can ask none but clients who drew each other: 54 of 100, not 69, with
+            because a server can ask none but clients who drew each other: 55 of 100, not 71, with
             5 % corrupt.
         graph: ``"complete"``; ``"k_regular"``, with a degree computed from the next four; or a
             degree.

@@ -278,11 +278,7 @@ class SecAggClientParty(KeepsSecrets):
         self.survivors = survivors
         if not parameters.active:
             return self._unmask()
-        self.vouched = {
-            owner
-            for owner, word in words.items()
-            if self.pairs.heard("masked", owner, self.masked, word)
-        }
+        self.vouched = self.pairs.heard("masked", words, self.masked)
         listed = fields.bit_set(survivors, parameters.n)
         self.agreed = self.masked + hashlib.sha256(listed).digest()
         self.expects = Kind.SIGNATURES
@@ -294,14 +290,10 @@ class SecAggClientParty(KeepsSecrets):
     def _signatures(self, content: memoryview) -> bytes:
         words, rest = fields.read_table(content, WORD, self.parameters.n)
         fields.ends(rest)
-        confirmed = 1 + sum(
-            other in self.holders
-            and other in self.survivors
-            and other != self.position
-            and self.pairs.heard("survivors", other, self.agreed, word)
-            for other, word in words.items()
-        )
-        self._enough(confirmed, "unmask", "confirmed the same sets")
+        asked = self.survivors.intersection(self.holders) - {self.position}
+        heard = {other: word for other, word in words.items() if other in asked}
+        confirmed = self.pairs.heard("survivors", heard, self.agreed)
+        self._enough(1 + len(confirmed), "unmask", "confirmed the same sets")
         return self._unmask()
 
     def _unmask(self) -> bytes:

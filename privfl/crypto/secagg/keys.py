@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,7 @@ _DEALT: Mapping[Secret, bytes] = {
     "seed": b"privfl/1/secagg/dealt seed",
     "key": b"privfl/1/secagg/dealt key",
 }
-_SAID: Mapping[Statement, bytes] = {
-    "masked": b"privfl/1/secagg/masked",
-    "survivors": b"privfl/1/secagg/survivors",
-}
+_SAID: Mapping[Statement, bytes] = {"masked": b"secagg/2/masked", "survivors": b"secagg/2/agreed"}
 SIGNATURE = 64
 WORD = 8
 """Bytes of what one client says to another so that the server cannot forge it: it has one guess at
@@ -98,6 +94,14 @@ def dealt(tag: bytes, owner: int, holder: int, what: Secret, share: bytes) -> by
     return hashlib.sha256(_DEALT[what] + tag + ends + share).digest()[:DEALT]
 
 
+def dealt_both(tag: bytes, owner: int, holder: int, plain: bytes) -> bytes:
+    """The commitments to a share of the seed and to one of the key, one after the other."""
+    round_and_ends = tag + owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
+    seed = hashlib.sha256(_DEALT["seed"] + round_and_ends + plain[: shamir.SIZE])
+    key = hashlib.sha256(_DEALT["key"] + round_and_ends + plain[shamir.SIZE :])
+    return seed.digest()[:DEALT] + key.digest()[:DEALT]
+
+
 def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
     """The AES-256-GCM key from one client to another in one round."""
     return derive(
@@ -106,44 +110,49 @@ def share_key(shared: bytes, tag: bytes, sender: int, receiver: int) -> bytes:
 
 
 def pair_root(shared: bytes, lasting: bytes, tag: bytes, ends: Mapping[int, bytes]) -> bytes:
-    """What two clients of an active round have in common and nobody else: from the agreement of
-    their fresh keys (``ends``, by position) and of their lasting ones, by HMAC-SHA256 as in NIST SP
-    800-56C, section 4 (option 2: the lasting one is the salt).
+    """What two clients of an active round have in common and nobody else [32 bytes]: from the
+    agreement of their fresh keys (``ends``, by position) and of their lasting ones, which keys the
+    hash.
 
     Without the lasting secret nobody can be one of the two; without the fresh one nobody can later.
     The fresh one of a client that drops out is the server's when the round ends: what the two had
     in common then hangs on their lasting keys alone.
     """
     named = b"".join([i.to_bytes(4, "little") + ends[i] for i in sorted(ends)])
-    return hmac.digest(lasting, shared + b"privfl/2/secagg/pair" + tag + named, "sha256")
+    return _prf(lasting, shared + tag + named, b"secagg/2/pair", 32)
+
+
+def _prf(key: bytes, data: bytes, purpose: bytes, size: int) -> bytes:
+    """BLAKE2b, keyed and with the purpose (16 bytes at most) in its parameters (RFC 7693, sections
+    2.5 and 2.8), which Luykx, Mennink and Neves (2016) prove to be a random function of both its
+    key and its data from an ideal cipher: a third of the time of HMAC, of which a round of a
+    thousand clients would take half a million.
+    """
+    return hashlib.blake2b(data, digest_size=size, key=key, person=purpose).digest()
 
 
 def agreed_shares(root: bytes, owner: int, holder: int) -> tuple[int, int]:
     """Two elements of the shares' field that owner and holder have in common, for the owner's seed
-    and its key: HMAC-SHA512 in two halves, each modulo 2^255 - 19, of which 2^256 is 38 more than
+    and its key: 64 bytes in two halves, each modulo 2^255 - 19, of which 2^256 is 38 more than
     twice: uniform but for 2^-249.
     """
     ends = owner.to_bytes(4, "little") + holder.to_bytes(4, "little")
-    drawn = hmac.digest(root, b"privfl/1/secagg/agreed shares" + ends, "sha512")
+    drawn = _prf(root, ends, b"secagg/2/shares", 2 * shamir.SIZE)
     seed, key = drawn[: shamir.SIZE], drawn[shamir.SIZE :]
     return int.from_bytes(seed, "little") % shamir.P, int.from_bytes(key, "little") % shamir.P
 
 
 def said(root: bytes, what: Statement, sender: int, statement: bytes) -> bytes:
-    """One of two clients' word to the other [WORD bytes]: HMAC-SHA256, cut."""
-    spoken = _SAID[what] + sender.to_bytes(4, "little") + statement
-    return hmac.digest(root, spoken, "sha256")[:WORD]
+    """One of two clients' word to the other [WORD bytes]."""
+    return _prf(root, sender.to_bytes(4, "little") + statement, _SAID[what], WORD)
 
 
 def pair_seed(shared: bytes, tag: bytes, a: int, b: int) -> bytes:
-    """The seed of the mask that two clients share in one round."""
-    return derive(
-        shared,
-        tag,
-        "secagg/pair mask",
-        min(a, b).to_bytes(4, "little"),
-        max(a, b).to_bytes(4, "little"),
-    )
+    """The seed of the mask that two clients share in one round: of what their keys agree on, under
+    the round's tag.
+    """
+    ends = min(a, b).to_bytes(4, "little") + max(a, b).to_bytes(4, "little")
+    return _prf(tag, shared + ends, b"secagg/2/mask", 32)
 
 
 def self_seed(b: bytes, tag: bytes) -> bytes:

@@ -5,8 +5,9 @@ against an active server words that nobody else can say.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from privfl.core import Buffer, KeepsSecrets, KnownKeys, PartyKeys, client_party
 from privfl.crypto.abort import StageAbort
@@ -47,6 +48,25 @@ class LastingPairs(KeepsSecrets):
         return self._with[box]
 
 
+class FreshPairs(KeepsSecrets):
+    """A round's key, ready to agree on something with others; at rest it is made ready again."""
+
+    def __init__(self) -> None:
+        self._ready: dict[bytes, Agreement] = {}
+
+    def __getstate__(self) -> tuple[()]:
+        return ()
+
+    def __setstate__(self, _: tuple[()]) -> None:
+        self._ready = {}
+
+    def of(self, secret: bytes, library: Backend) -> Agreement:
+        """What a secret key agrees on with public ones."""
+        if secret not in self._ready:
+            self._ready[secret] = library.agreement(secret)
+        return self._ready[secret]
+
+
 @dataclass(repr=False)
 class Pairs(KeepsSecrets):
     """One client's side of its pairs in one round; others are named by their position.
@@ -67,6 +87,7 @@ class Pairs(KeepsSecrets):
     publics: dict[int, bytes] = field(default_factory=dict)
     fresh: dict[int, bytes] = field(default_factory=dict)
     roots: dict[int, bytes] = field(default_factory=dict)
+    ready: FreshPairs = field(default_factory=FreshPairs)
 
     def meet(self, publics: Mapping[int, Buffer]) -> None:
         """Take note of others' public keys.
@@ -85,12 +106,12 @@ class Pairs(KeepsSecrets):
         """Find the root of each of these others, by the newest of its keys; those of them that
         have one, because nobody can be whom the directory knows no key of.
         """
-        shared = self._shared(self.keys.c, others, _BOXES)
+        shared, roots = self._shared(self.keys.c, others, _BOXES), self.roots
         for other in others:
-            root = next(iter(self._secrets(other, shared)), None)
+            root = next(self._found(other, shared), None)
             if root is not None:
-                self.roots[other] = root
-        return [other for other in others if other in self.roots]
+                roots[other] = root
+        return [other for other in others if other in roots]
 
     def common(self, other: int) -> tuple[int, int]:
         """What this client and one that it reached have in common for its two secrets."""
@@ -100,17 +121,18 @@ class Pairs(KeepsSecrets):
         """A box for each of these others; in an active round, where they have been reached, the
         shares of those ``agreed`` are what they have in common with this client, and do not travel.
         """
+        tag, position = self.now.tag, self.position
         if self.now.active:
             return {
-                other: self._dealt(self.position, other, plain)
+                other: keys.dealt_both(tag, position, other, plain)
                 + (b"" if other in agreed else _moved(plain, self.common(other), -1))
                 for other, plain in dealing.items()
             }
         shared, out = self._shared(self.keys.c, dealing, _BOXES), dict[int, Buffer]()
         for other, plain in dealing.items():
-            key = keys.share_key(shared[other], self.now.tag, self.position, other)
-            bound = keys.bound_to(self.now.tag, self.position, other)
-            dealt = self._dealt(self.position, other, plain)
+            key = keys.share_key(shared[other], tag, position, other)
+            bound = keys.bound_to(tag, position, other)
+            dealt = keys.dealt_both(tag, position, other, plain)
             # other shares have other commitments: no key seals two boxes under one nonce
             out[other] = dealt + self._library.seal(key, dealt[:12], plain, bound)
         return out
@@ -118,16 +140,24 @@ class Pairs(KeepsSecrets):
     def open(self, boxes: Mapping[int, Buffer]) -> dict[int, bytes]:
         """What these others dealt to this client; what does not open is left out."""
         shared, out = self._shared(self.keys.c, boxes, _BOXES), dict[int, bytes]()
+        active, known = self.now.active, self.roots
         for other, box in boxes.items():
-            dealt, sealed = bytes(box[: keys.AGREED]), bytes(box[keys.AGREED :])
-            for secret in self._secrets(other, shared):
-                plain = self._plain(secret, other, dealt, sealed)
-                if plain is not None and self._dealt(other, self.position, plain) == dealt:
+            some = self._found(other, shared) if active else (shared[other],)
+            for secret in chain((known[other],), some) if other in known else some:
+                plain = self._opened(secret, other, box)
+                if plain is not None:
                     out[other] = plain
-                    if self.now.active:
-                        self.roots[other] = secret
+                    if active:
+                        known[other] = secret
                     break
         return out
+
+    def _opened(self, secret: bytes, owner: int, box: Buffer) -> bytes | None:
+        """What an owner dealt to this client, if this secret is the one between the two."""
+        dealt, sealed = bytes(box[: keys.AGREED]), bytes(box[keys.AGREED :])
+        plain = self._plain(secret, owner, dealt, sealed)
+        right = plain and keys.dealt_both(self.now.tag, owner, self.position, plain) == dealt
+        return plain if right else None
 
     def _plain(self, secret: bytes, owner: int, dealt: bytes, sealed: bytes) -> bytes | None:
         if self.now.active:
@@ -139,13 +169,6 @@ class Pairs(KeepsSecrets):
         bound = keys.bound_to(self.now.tag, owner, self.position)
         return self._library.unseal(key, dealt[:12], sealed, bound)
 
-    def _dealt(self, owner: int, holder: int, plain: bytes) -> bytes:
-        seed, key = plain[: shamir.SIZE], plain[shamir.SIZE :]
-        tag = self.now.tag
-        return keys.dealt(tag, owner, holder, "seed", seed) + keys.dealt(
-            tag, owner, holder, "key", key
-        )
-
     def mask_seeds(self, others: Collection[int]) -> dict[int, bytes]:
         """The seeds of the masks that this client shares with these others."""
         shared, now = self._shared(self.keys.s, others, _MASKS), self.now
@@ -155,26 +178,22 @@ class Pairs(KeepsSecrets):
 
     def say(self, what: Statement, others: Iterable[int], statement: bytes) -> dict[int, Buffer]:
         """The same words to each of these others, as only the two could say them."""
+        roots, me = self.roots, self.position
+        return {i: keys.said(roots[i], what, me, statement) for i in others if i in roots}
+
+    def heard(self, what: Statement, words: Mapping[int, Buffer], statement: bytes) -> set[int]:
+        """Which of these others said this to this client."""
+        roots, alike = self.roots, hmac.compare_digest
         return {
-            other: keys.said(self.roots[other], what, self.position, statement)
-            for other in others
-            if other in self.roots
+            other
+            for other, word in words.items()
+            if other in roots and alike(keys.said(roots[other], what, other, statement), word)
         }
 
-    def heard(self, what: Statement, other: int, statement: bytes, word: Buffer) -> bool:
-        """Whether the other said this to this client."""
-        root = self.roots.get(other)
-        return root is not None and hmac.compare_digest(
-            keys.said(root, what, other, statement), bytes(word)
-        )
-
-    def _secrets(self, other: int, shared: Mapping[int, bytes]) -> Iterable[bytes]:
-        """What boxes between the two may be under, the newest of the other's keys first."""
-        if not self.now.active:
-            yield shared[other]
-            return
-        if other in self.roots:
-            yield self.roots[other]
+    def _found(self, other: int, shared: Mapping[int, bytes]) -> Iterator[bytes]:
+        """The roots that the two may have in an active round, the newest of the other's keys
+        first.
+        """
         ends = {self.position: self.keys.public, other: self.publics[other]}
         for box in reversed(self.directory.boxes(client_party(self.cohort[other]))):
             yield keys.pair_root(shared[other], self.lasting.agreed(box), self.now.tag, ends)
@@ -188,7 +207,7 @@ class Pairs(KeepsSecrets):
         missing = [other for other in others if other not in known]
         if not missing:
             return known
-        agree = self._library.agreement(secret)
+        agree = self.ready.of(secret, self._library)
         for other in missing:
             try:
                 known[other] = agree(self.publics[other][half])
@@ -203,8 +222,6 @@ class Pairs(KeepsSecrets):
 
 def _moved(shares: bytes, common: tuple[int, int], sign: int) -> bytes:
     """Two field elements [64 bytes], each less or more what two clients have in common."""
-    raw = shares[: shamir.SIZE], shares[shamir.SIZE :]
-    return b"".join(
-        shamir.to_bytes((int.from_bytes(share, "little") + sign * agreed) % shamir.P)
-        for share, agreed in zip(raw, common, strict=True)
-    )
+    seed = int.from_bytes(shares[: shamir.SIZE], "little") + sign * common[0]
+    key = int.from_bytes(shares[shamir.SIZE :], "little") + sign * common[1]
+    return shamir.to_bytes(seed % shamir.P) + shamir.to_bytes(key % shamir.P)

@@ -210,8 +210,8 @@ def _chance(log2: float) -> str:
 
 def _by_hand(settings: SecAggSettings, n: int) -> Degree:
     """The threshold for a degree that somebody set: the smallest safe one; against an active server
-    the smallest with which no part of the cohort keeps to itself but for 2^-sigma, or the one that
-    comes nearest.
+    the smallest with which no part of the cohort keeps to itself but for 2^-sigma and which opens
+    what a client leaves that goes, or the one that comes nearest.
     """
     corrupt, sigma, active = settings.corrupt, settings.sigma, settings.active
     k = graph.even(int(settings.graph), n)
@@ -220,7 +220,7 @@ def _by_hand(settings: SecAggSettings, n: int) -> Degree:
     safe = graph.threshold_for(n, k, corrupt, sigma, active)
     if not active or settings.threshold is not None:
         return Degree(k, safe)
-    some = [Degree(k, t) for t in range(safe, k + 2)] or [Degree(k, safe)]
+    some = [Degree(k, t) for t in range(safe, k + 1)] or [Degree(k, safe)]
     fails = [graph.fails(n, one, corrupt, settings.drop, active) for one in some]
     for one, (private, late) in zip(some, fails, strict=True):
         if private <= -sigma and late <= LEAST:
@@ -266,7 +266,7 @@ def parameters_of(settings: SecAggSettings, plan: RoundPlan) -> SecAggParameters
     quorum = quorum_of(settings, plan.n)
     ring = ring_for(settings.code, plan, noise_reach(settings, plan, quorum), settings.ring)
     words = [
-        b"privfl/4/secagg",
+        b"privfl/5/secagg",
         plan.session,
         plan.part.encode(),
         settings.mode.encode(),

@@ -250,33 +250,33 @@ class SecAggServerParty(KeepsSecrets):
             fields.ends(rest)
         if not seeds.keys() <= self.summed or not gone.keys() <= self.sealed.keys() - self.summed:
             raise Malformed("a seed's share of a dropped client, or a key's share of a survivor")
-        for owner, share in seeds.items():
-            self._dealt(owner, position, "seed", bytes(share))
-        for owner, share in gone.items():
-            self._dealt(owner, position, "key", bytes(share))
-        for known, shares in ((self.seeds, seeds), (self.secrets, gone)):
+        of_seeds = {i: self._dealt(i, position, "seed", bytes(s)) for i, s in seeds.items()}
+        of_keys = {i: self._dealt(i, position, "key", bytes(s)) for i, s in gone.items()}
+        for known, shares in ((self.seeds, of_seeds), (self.secrets, of_keys)):
             for owner, share in shares.items():
-                known.setdefault(owner, {})[self.point(owner, position)] = shamir.from_bytes(share)
+                known.setdefault(owner, {})[self.point(owner, position)] = share
         self.answered.add(position)
         if self.carry:
             self.collected[self.plan.cohort[position]] = bytes(rest)
 
-    def _dealt(self, owner: int, holder: int, what: keys.Secret, share: bytes) -> None:
-        """Refuse a share that its owner did not deal to its holder.
+    def _dealt(self, owner: int, holder: int, what: keys.Secret, share: bytes) -> int:
+        """The value of a share, as its owner dealt it to its holder.
 
         Raises:
             Malformed: it deals none to it, or dealt another; or it is no field element.
         """
         if not shamir.in_range(share):
             raise Malformed("a share that is no field element")
+        value = int.from_bytes(share, "little")
         if owner == holder:
-            return
+            return value
         box = self.sealed[owner].get(holder)
         if box is None:
             raise Malformed(f"a share of {self._name(owner)}, which it does not hold")
         at = 0 if what == "seed" else keys.DEALT
         if keys.dealt(self.parameters.tag, owner, holder, what, share) != box[at : at + keys.DEALT]:
             raise Malformed(f"another share of {self._name(owner)} than it was dealt")
+        return value
 
     def _advance(self) -> Mail:
         """Go on with whoever is left."""

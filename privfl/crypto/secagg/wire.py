@@ -1,4 +1,4 @@
-"""The wire format of secure aggregation, version 4: the shared frame, then fields."""
+"""The wire format of secure aggregation, version 5: the shared frame, then fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from privfl.crypto.frame import FrameFormat
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.secagg.stage import Kind
 
-FORMAT = FrameFormat(b"PSA\x04", "a secure aggregation message")
+FORMAT = FrameFormat(b"PSA\x05", "a secure aggregation message")
 
 
 def write(kind: Kind, ring: int, position: int, tag: bytes, *parts: Buffer) -> bytes:

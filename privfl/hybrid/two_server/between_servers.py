@@ -31,8 +31,9 @@ _LABELS: Mapping[PartyId, bytes] = {"server": b"1", "server/1": b"2"}
 
 
 def unusable(stage: str, who: PartyId, malformed: Malformed) -> StageAbort:
-    """Why a round ends at a message that is none."""
-    return StageAbort(stage, f"the message of {who} cannot be used: {malformed}", who)
+    """Why a round ends at a message that is none: whose it is, is what its label says."""
+    why = f"a letter in the name of {who} cannot be used: {malformed}"
+    return StageAbort(stage, why, letter_of=who)
 
 
 def hear_seeds(
@@ -68,11 +69,17 @@ def hear_vector(
 
 
 def tell_held(
-    now: TwoServerParameters, held: Collection[int], half: bytes, excluded: Mapping[PartyId, str]
+    now: TwoServerParameters,
+    held: Collection[int],
+    half: bytes,
+    excluded: Mapping[PartyId, str],
+    dealing: int = 0,
 ) -> Mail:
-    """The second server's first letter: whom it heard, its half of the coin, whom it excludes."""
+    """The second server's first letter: whom it heard, its half of the coin, whom it excludes;
+    ``dealing``: which one it took, where the dealer dealt ahead.
+    """
     listed = fields.bit_set(held, now.plan.n)
-    return {"server": now.write(HELD, 0, listed, half, now.reasons(excluded))}
+    return {"server": now.write(HELD, dealing, listed, half, now.reasons(excluded))}
 
 
 def read_held(

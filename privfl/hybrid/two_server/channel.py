@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
-from privfl.aggregators.cosine_filter import median_of_rows
 from privfl.core import (
     Able,
     ChannelKind,
@@ -40,16 +40,18 @@ from privfl.core import (
 )
 from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.primitives import BackendName, backend
+from privfl.hybrid.two_server.ahead.files import DealtAhead, where_dealt, write_dealings
 from privfl.hybrid.two_server.guarantee import check_operators, two_server_guarantee
 from privfl.hybrid.two_server.members import (
-    HELPERS,
     FirstMember,
     TwoServerClient,
     helper_of,
+    helpers_of,
 )
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
 from privfl.hybrid.two_server.recipe import Recipe, round_of, unit_l2
 from privfl.hybrid.two_server.row_encoding import RowEncoding
+from privfl.hybrid.two_server.rule_checks import check_rule
 from privfl.hybrid.two_server.rules import (
     CosineOnShares,
     FLTrustOnShares,
@@ -62,6 +64,10 @@ from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
 Security = Literal["semi_honest", "malicious"]
+CLIENTS_FIX = (
+    "under security 'malicious' clients tell the dealer the masks with which they fix their rows,"
+    " and what it deals hangs on them: leave preprocessing out, or set security to 'semi_honest'."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +128,13 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious": of Mean, CosineFilter and FLTrust, and of Krum
-            under reveal "scores", in rings of 32 and 40 bits (FLTrust with hidden scores: of 64,
-            too). It takes about twice the CPU and half of the exchanges; clients also write to the
-            dealer.
+        security: "semi_honest", or "malicious", in rings of 32 and 40 bits (FLTrust with hidden
+            scores: of 64, too); Krum with hidden scores of at most 64 rows. It takes 1.3 to 3 times
+            the CPU and half of the exchanges; clients also write to the dealer.
+        preprocessing: the folder with what the dealer dealt ahead (`deal`, ``privfl deal``), so
+            that it need not be online; each server needs its own file of it alone, and a dealing
+            serves one round. ``server/1`` then sends as many bytes again. Not under ``security:
+            malicious``. ``dealer_key``: the public key in hex that signed it.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, no ring that holds it, fewer
@@ -160,6 +169,8 @@ class TwoServer:
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
     security: Security = "semi_honest"
+    preprocessing: str = ""
+    dealer_key: str = ""
 
     def __post_init__(self) -> None:
         require.at_least(2, min_selected=self.min_selected)
@@ -175,8 +186,10 @@ class TwoServer:
             )
         backend(self.backend)
         check_operators(self.run_by)
-        self._check_rule()
+        check_rule(self)
         self._check_security()
+        if self.dealt_ahead is not None and self.security == "malicious":
+            raise ConfigError(CLIENTS_FIX)
 
     def _check_security(self) -> None:
         if self.security not in ("semi_honest", "malicious"):
@@ -185,12 +198,6 @@ class TwoServer:
             )
         if self.security == "semi_honest":
             return
-        if not self.recipe.traits.enforced:
-            raise ConfigError(
-                "security 'malicious' is there for Mean, CosineFilter and FLTrust, and for Krum"
-                f" with reveal 'scores', and the rule is {type(self.rule).__name__} with reveal"
-                f" '{self.reveal}': set one of these, or security to 'semi_honest'."
-            )
         if self.ring == 64 and not self._real_weights:
             raise ConfigError(
                 "security 'malicious' proves what is opened in the bits above the ring, and a ring"
@@ -201,45 +208,6 @@ class TwoServer:
     @property
     def _real_weights(self) -> bool:
         return isinstance(self.rule, FLTrust) and self.reveal != "scores"
-
-    def _check_rule(self) -> None:
-        rule = self.rule
-        if isinstance(rule, Krum) and rule.m < self.recipe.least:
-            raise ConfigError(
-                f"Krum with m={rule.m} opens the sum of {rule.m}, which is fewer than"
-                f" {self.recipe.least} (min_selected={self.min_selected}, and two more than"
-                f" colluders={self.colluders}): raise m (Multi-Krum)."
-            )
-        if self.reference not in ("rule", "previous"):
-            raise ConfigError(f"reference is 'rule' or 'previous', and is '{self.reference}'.")
-        if self.reference == "previous" and not isinstance(rule, CosineFilter):
-            raise ConfigError(
-                f"reference 'previous' is for cosine_filter, and the rule is {type(rule).__name__}."
-            )
-        if (
-            self.reference == "rule"
-            and isinstance(rule, CosineFilter)
-            and rule.reference is median_of_rows
-        ):
-            raise ConfigError(
-                "two_server: cosine_filter's own reference is the median of the rows, which nobody"
-                " here can read: set channel.reference to 'previous', or give the filter a"
-                " reference trained on the server's own data."
-            )
-        if isinstance(rule, CosineFilter) and rule.bound is not None:
-            raise ConfigError(
-                "two_server: cosine_filter's rows are as long as the clip that each is proved to"
-                f" keep, and nobody can cut them to bound={rule.bound:g}: leave it out, and set the"
-                " run's own bound."
-            )
-        if self.noise is not None and not (
-            isinstance(rule, Mean) and not rule.weighted and self.reveal != "scores"
-        ):
-            raise ConfigError(
-                "noise under two_server needs the rule Mean(weighted=False) and a reveal that opens"
-                " no norms: what else a rule lets through, and every exact score, has no proved"
-                " sensitivity."
-            )
 
     @property
     def able(self) -> Able:
@@ -255,6 +223,7 @@ class TwoServer:
             told=("server", "server/1"),
             informed=True,
             keyed=True,
+            deals=None if self.security == "malicious" else self,
         )
 
     @property
@@ -276,7 +245,25 @@ class TwoServer:
             noisy,
             self.noise,
             self.noise_source,
+            ahead=bool(self.preprocessing),
         )
+
+    @property
+    def dealt_ahead(self) -> DealtAhead | None:
+        """Where the dealer left what it dealt ahead; None where it is online."""
+        return where_dealt(self.preprocessing, self.dealer_key)
+
+    def deal(self, plan: RoundPlan, folder: Path, count: int, dealer: PartyKeys) -> None:
+        """Make dealings for ``count`` rounds like this one, as their dealer: a file for each server
+        in ``folder``.
+
+        Raises:
+            ConfigError: as the channel, a dealer that cannot deal ahead, or files that exist.
+            CannotWrite: the operating system refuses.
+        """
+        if self.security == "malicious":
+            raise ConfigError(CLIENTS_FIX)
+        write_dealings(self.round(plan), self.recipe, folder, count, dealer)
 
     @property
     def _on_shares(self) -> SharedRule:
@@ -308,14 +295,15 @@ class TwoServer:
     def describe(self) -> str:
         """Who can read what, who can lie, and what leaks, for the report."""
         return (
-            f"Two servers and a dealer run {type(self.rule).__name__} on shares."
+            f"Two servers and a dealer{' that dealt ahead' if self.preprocessing else ''} run"
+            f" {type(self.rule).__name__} on shares."
             f" {self.guarantee.describe()}"
         )
 
     @property
     def helpers(self) -> tuple[PartyId, ...]:
         """The second server and the dealer."""
-        return HELPERS
+        return helpers_of(self)
 
     def client(self, who: ClientId, identity: PartyKeys, directory: KnownKeys) -> ClientMember:
         """A client, which keeps nothing between rounds and seals to the second server's key in the

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
+from privfl.hybrid.two_server.ahead.lies import moves_rows
 from privfl.hybrid.two_server.fixed_lies import enforced_lies
 from privfl.hybrid.two_server.lies import (
     brings_one_near,
@@ -26,6 +27,10 @@ from privfl.hybrid.two_server.rushing import (
 
 _PARTS = (*SERVERS, "dealer")
 _DEALT = "deals words by which nearly all weight falls on some client, and looks at the result"
+_AHEAD = (
+    "a dealer that dealt as the protocol says before the round, and colludes with no server, then"
+    " or later: what it dealt reads every update with either server's mail"
+)
 _NEAR = "deals words by which rows fail their checks, or seem near"
 
 
@@ -73,6 +78,21 @@ def operators_of(run_by: tuple[str, ...]) -> str:
     return ", ".join(f"{part} by {who}" for part, who in zip(_PARTS, run_by, strict=True))
 
 
+def _unsigned(recipe: Recipe) -> str:
+    """What bare mail takes from it, if a server or anybody else carries it."""
+    lost = "security 'malicious' then promises nothing" if recipe.malicious else "no lie is needed"
+    dealer = (
+        "; what was dealt ahead is signed, whatever the mail"
+        if recipe.ahead
+        else ", and to the dealer in a server's; what the dealer writes it can garble, and nobody"
+        " is blamed"
+    )
+    return (
+        "Over unsigned mail whoever carries it, a server as well, writes in others' names: in those"
+        f" of all clients but one, and so reads that one ({lost}){dealer}. mail: signed stops it."
+    )
+
+
 def two_server_guarantee(
     recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
@@ -92,6 +112,15 @@ def two_server_guarantee(
             " opened of the row, is opened of the moved one",
             lambda: spoils_rows({0: (0, 1 << 30)}),
         ),
+        lies.skips_its_clip("nothing", "it is refused by name"),
+    ]
+    if recipe.ahead:
+        what = "says that clients drew other masks, which moves each row by what it likes, within"
+        told.append(
+            Lie(Coalition.of("server/1"), "shift", f"{what} its clip", lambda: moves_rows(1 / 64))
+        )
+        return _of_two(recipe, quorum, told, run_by)
+    told += [
         Lie(
             Coalition.of("server/1"),
             "shift" if recipe.traits.hidden else "choose",
@@ -105,7 +134,6 @@ def two_server_guarantee(
             _DEALT if recipe.traits.hidden and not named else _NEAR,
             deals_falsely,
         ),
-        lies.skips_its_clip("nothing", "it is refused by name"),
     ]
     return _of_two(recipe, quorum, told, run_by)
 
@@ -164,17 +192,15 @@ def _of_two(
     told: list[Lie[Liars]],
     run_by: tuple[str, ...],
 ) -> Guarantee[Liars]:
+    with_dealer = (Coalition.of("server", "dealer"), Coalition.of("server/1", "dealer"))
+    silent = [lies.falls_silent("dealer", "abort")]
     return Guarantee(
-        reads=(
-            Coalition.of("server", "server/1"),
-            Coalition.of("server", "dealer"),
-            Coalition.of("server/1", "dealer"),
-        ),
+        reads=(Coalition.of("server", "server/1"), *(() if recipe.ahead else with_dealer)),
         lies=(
             *told,
             lies.publishes_another(),
             lies.falls_silent("server/1", "abort"),
-            lies.falls_silent("dealer", "abort"),
+            *([] if recipe.ahead else silent),
             lies.sends_garbage(),
         ),
         leaks=(
@@ -185,12 +211,15 @@ def _of_two(
             lies.LAST,
         ),
         assumes=(
-            "a dealer that follows the protocol, and colludes with no server",
+            _AHEAD
+            if recipe.ahead
+            else "a dealer that follows the protocol, and colludes with no server",
             "a directory with their true keys",
             lies.ENTERED,
             lies.MAIL,
         ),
         shows="the aggregate of {count} updates, and {disclosed}",
+        unsigned=_unsigned(recipe),
         settings=lambda n: {
             "reveal": recipe.rule.reveal,
             "quorum": f"{quorum(n)} clients, fewer are never summed",

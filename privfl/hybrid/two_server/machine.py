@@ -20,7 +20,7 @@ from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
 from privfl.hybrid.two_server.fixed_rows import Fixed
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
-from privfl.hybrid.two_server.rows import RowBlocks, Veil
+from privfl.hybrid.two_server.rows import Covers, RowBlocks
 
 
 @dataclass(repr=False, kw_only=True)
@@ -33,14 +33,15 @@ class Machine(mpc.TwoPartyMachine):
     them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
     know the second's share of the sum by, ``memory`` what its member keeps of the direction's
     doing. ``fixed`` is what there is where clients fix their rows; ``unproved`` counts those that
-    were refused though nothing proved them wrong: the other server may have lied.
+    were refused though nothing proved them wrong: the other server may have lied. ``ahead``: the
+    dealer dealt before the round, for every place of its cohort.
     """
 
     now: TwoServerParameters
     positions: tuple[int, ...]
     program: Sequence[Step]
     rows: RowBlocks
-    veil: Veil | None = None
+    veil: Covers | None = None
     key: bytes = b""
     opened: bytes = b""
     direction: Direction | None = None
@@ -59,6 +60,7 @@ class Machine(mpc.TwoPartyMachine):
     flipped: Bits | None = None
     fixed: Fixed | None = None
     unproved: int = 0
+    ahead: bool = False
 
     def surveyed(self, shares: dict[mpc.Shared, U64]) -> None:
         """Begin with the own half of the survey, and the dealer's share of the inner products."""

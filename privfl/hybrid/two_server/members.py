@@ -29,6 +29,10 @@ from privfl.core import (
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.cohort import Entered
 from privfl.crypto.mpc.authentication import Ending
+from privfl.hybrid.two_server.ahead.dealing import Reached
+from privfl.hybrid.two_server.ahead.files import DealtAhead, FirstPart
+from privfl.hybrid.two_server.ahead.second_server import AheadSecondServer
+from privfl.hybrid.two_server.ahead.server import AheadFirstServer
 from privfl.hybrid.two_server.client import enter
 from privfl.hybrid.two_server.dealer import Dealer
 from privfl.hybrid.two_server.malicious.client import enter as enter_fixed
@@ -60,6 +64,11 @@ class TwoServerSetting(Protocol):
         """
         ...
 
+    @property
+    def dealt_ahead(self) -> DealtAhead | None:
+        """Where the dealer left what it dealt ahead; None where it is online."""
+        ...
+
     def direction_of(self, now: TwoServerParameters, reference: Vector) -> Direction | None:
         """The reference as integers; None where it is zero.
 
@@ -72,6 +81,11 @@ class TwoServerSetting(Protocol):
 HELPERS: tuple[PartyId, ...] = ("server/1", "dealer")
 
 
+def helpers_of(channel: TwoServerSetting) -> tuple[PartyId, ...]:
+    """The second server, and the dealer where it is online."""
+    return HELPERS if channel.dealt_ahead is None else HELPERS[:1]
+
+
 def helper_of(
     channel: TwoServerSetting, who: PartyId, identity: PartyKeys, directory: KnownKeys
 ) -> HelperMember:
@@ -80,8 +94,9 @@ def helper_of(
     Raises:
         ConfigError: no such helper, or another party's keys.
     """
-    if who not in HELPERS:
-        raise no_helper("two_server", who, HELPERS)
+    helpers = helpers_of(channel)
+    if who not in helpers:
+        raise no_helper("two_server", who, helpers)
     refuse_others_keys(who, identity)
     if who == "server/1":
         return SecondMember(channel, identity, directory)
@@ -139,6 +154,7 @@ class FirstMember(KeepsSecrets):
     before: Vector | None = None
     kept: dict[bytes, FirstServer | FixedFirstServer] = field(default_factory=dict)
     ending: Ending = field(default_factory=Ending)
+    reached: Reached = field(default_factory=Reached)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -175,14 +191,19 @@ class FirstMember(KeepsSecrets):
             except BadUpdate as bad:
                 refused = f"{recipe.rule.kind}: {bad}"
         half, seed, key = (secrets.token_bytes(32) for _ in range(3))
-        unknown, boxes = (
+        unknown, second = (
             recipe.traits.directed and self.reference is None,
-            (
-                _boxes(self.directory, "server/1"),
-                _boxes(self.directory, "dealer"),
-            ),
+            _boxes(self.directory, "server/1"),
         )
         party: FirstServer | FixedFirstServer
+        if channel.dealt_ahead is not None:
+            party = AheadFirstServer(
+                *(now, recipe, second, (), half, b"", key, direction, unknown, refused),
+                file=FirstPart(channel.dealt_ahead, now, recipe, self.reached),
+            )
+            self.kept[now.tag] = party.anew()
+            return party
+        boxes = (second, _boxes(self.directory, "dealer"))
         if now.malicious:
             party = FixedFirstServer(
                 now, recipe, *boxes, half, seed, key, direction, unknown, refused, self.ending
@@ -205,6 +226,7 @@ class SecondMember(KeepsSecrets):
     rounds: dict[bytes, TwoServerParameters] = field(default_factory=dict)
     entered: Entered = field(default_factory=Entered)
     ending: Ending = field(default_factory=Ending)
+    reached: Reached = field(default_factory=Reached)
 
     def set_up(self) -> Party:
         """Nothing to say: its public key is in the directory."""
@@ -222,6 +244,12 @@ class SecondMember(KeepsSecrets):
             raise StageAbort("enter", why, "server")
         fresh = all(known.plan.number == plan.number for known in self.rounds.values())
         self.rounds[now.tag] = now
+        if self.channel.dealt_ahead is not None:
+            part = self.channel.dealt_ahead.part("server/1", now, recipe, self.reached)
+            boxes = len(_boxes(self.directory, "server/1"))
+            return AheadSecondServer(
+                now, recipe, self.identity, (), part=part, boxes=boxes, reached=self.reached
+            )
         dealer = _boxes(self.directory, "dealer")
         if now.malicious:
             return FixedSecondServer(now, recipe, self.identity, dealer, self.ending, fresh)

@@ -35,7 +35,7 @@ from privfl.hybrid.two_server.registers import (
     WEIGHT,
 )
 from privfl.hybrid.two_server.row_letters import unveiled
-from privfl.hybrid.two_server.rows import Veil, combined
+from privfl.hybrid.two_server.rows import Covers, combined
 
 TRUST = Shared("trust")
 """What each valid row is trusted, shared."""
@@ -241,7 +241,7 @@ class ObliviousSum:
         return True
 
 
-def _veil(machine: Machine) -> Veil:
+def _veil(machine: Machine) -> Covers:
     if machine.veil is None:
         raise Malformed("the first server has no mask of its own")
     return machine.veil

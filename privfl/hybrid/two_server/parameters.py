@@ -24,11 +24,13 @@ from privfl.hybrid.two_server.soundness import REACH, projections
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 SERVERS = ("server", "server/1")
 """Who computes, the first of them first."""
-VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS, PIECE, MORE = range(9)
+VECTOR, SEED, HELD, MASKED, DEAL, DEALT, STEPS, PIECE, MORE, CLAIM, DIFFERENCES = range(11)
 """Client to server: its masked vector. Client to server/1: its seed. server/1 to server: whom it
 heard. server to server/1: the masked rows. Both to the dealer: seeds. Dealer to server/1: what the
 seeds do not say. Between the servers: steps of the computation. Where the masked rows are more than
 one letter carries: server to server/1 the next piece of them, server/1 to server that it has room.
+Where the dealer dealt ahead: server to server/1 which dealing it took, and for whom; server/1 to
+server how the clients' masks differ from the dealt ones.
 """
 FIXED_HEAD = 32 + 16
 """Bytes before a fixed row: the seed of one mask, and the tag of the row."""

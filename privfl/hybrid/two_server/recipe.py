@@ -34,7 +34,7 @@ class Recipe:
     ``least``: the fewest rows that a sum may be of. ``colluders``: how many clients may collude
     with a server that lies; a quorum has two more. ``malicious``: one server may lie, and then gets
     what the rule says or an abort. ``noisy``: there is noise in the sum, though
-    perhaps not of whoever follows this recipe.
+    perhaps not of whoever follows this recipe. ``ahead``: the dealer dealt before the round.
     """
 
     rule: SharedRule
@@ -44,6 +44,7 @@ class Recipe:
     noisy: bool = False
     noise: RingNoise | None = None
     source: NoiseSource = field(default_factory=OsNoise, compare=False)
+    ahead: bool = False
 
     @property
     def traits(self) -> Traits:
@@ -137,6 +138,13 @@ def round_of(
         )
     code = FixedPoint(bits)
     code.scale(plan)
+    proved = recipe.rule.stock.most if recipe.malicious else 0
+    if proved and plan.n > proved:
+        raise ConfigError(
+            f"round {plan.number}: under security 'malicious' {recipe.rule.kind} with reveal"
+            f" '{recipe.rule.reveal}' is proved for at most {proved} rows, and {plan.n} are asked:"
+            " ask fewer clients, or set reveal: scores, or security: semi_honest."
+        )
     needs, traits = recipe.rule.needs(plan), recipe.traits
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
     noise = (
@@ -175,6 +183,7 @@ def tag_of(recipe: Recipe, plan: RoundPlan, quorum: int, numbers: bytes) -> byte
         repr(
             (recipe.rule, recipe.least, recipe.colluders, recipe.malicious, recipe.noise)
         ).encode(),
+        *([b"dealt ahead"] if recipe.ahead else []),
     ]
     facts = struct.pack("<qQddI", plan.number, plan.d, plan.l2, plan.max_weight, quorum) + numbers
     digest = hashlib.sha256(

@@ -15,7 +15,7 @@ from privfl.core import KeepsSecrets
 from privfl.crypto.mpc.words import U64, pack, packed_size, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.parameters import TwoServerParameters
-from privfl.hybrid.two_server.rows import MaskedRows, SeedRows, Survey, Veil, cuts, twice
+from privfl.hybrid.two_server.rows import Covers, MaskedRows, SeedRows, Survey, cuts, twice
 
 LETTER = 1 << 26
 """Bytes of masked rows that travel in one letter; more travel in letters of a quarter of that, so
@@ -59,7 +59,7 @@ class Veiling(KeepsSecrets):
 
     now: TwoServerParameters
     rows: MaskedRows
-    veil: Veil
+    veil: Covers
     survey: Survey
     key: bytes
     done: int = 0

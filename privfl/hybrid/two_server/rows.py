@@ -52,6 +52,17 @@ class RowBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class Covers(Protocol):
+    """The mask of the first server's rows, block by block."""
+
+    def blocks(
+        self, now: TwoServerParameters, n: int, first: int = 0
+    ) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values from the ``first`` on."""
+        ...
+
+
 @dataclass(repr=False)
 class MaskedRows(KeepsSecrets):
     """The first server's: each client's vector minus its mask, packed as it came."""
@@ -141,6 +152,23 @@ class Veil(KeepsSecrets):
 
 
 @dataclass(repr=False)
+class VeilOfSlots(KeepsSecrets):
+    """The same mask where it was dealt ahead: a seed for each slot, so that any of them can be left
+    out.
+    """
+
+    seeds: list[bytes]
+
+    def blocks(
+        self, now: TwoServerParameters, n: int, first: int = 0
+    ) -> Iterator[tuple[int, int, U64]]:
+        """Start, stop and words [n, width] of each block of values from the ``first`` on."""
+        for start, stop, block in SeedRows(self.seeds).blocks(now, first):
+            if start < now.plan.d:
+                yield start, stop, block
+
+
+@dataclass(repr=False)
 class Survey(KeepsSecrets):
     """What one server computes of its own n rows in one pass: the joint coins' projections,
     products with a direction, inner products.
@@ -224,7 +252,7 @@ def twice(
 
 
 def dealt(
-    now: TwoServerParameters, rows: SeedRows, veil: Veil, v0: U64, v1: U64, key: U64
+    now: TwoServerParameters, rows: SeedRows, veil: Covers, v0: U64, v1: U64, key: U64
 ) -> tuple[U64, U64, U64]:
     """The dealer's pass: what A0 and A make of inner products, v1^T A0 + v0^T A where weights are
     hidden, A's products with a key.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from privfl.core import Buffer, KeepsSecrets, Mail, PartyId, PartyKeys, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
-from privfl.crypto.mpc.preprocessing import second_preprocessing
+from privfl.crypto.mpc.preprocessing import Preprocessing, second_preprocessing
 from privfl.crypto.mpc.words import U64
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
@@ -22,7 +22,7 @@ from privfl.hybrid.two_server.between_servers import (
     tell_held,
     unusable,
 )
-from privfl.hybrid.two_server.bits import BitSeeds, received_flips
+from privfl.hybrid.two_server.bits import BitSeeds, Flips, received_flips
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.parameters import (
     DEAL,
@@ -91,7 +91,11 @@ class SecondServer(KeepsSecrets):
         now = self.now
         self.seeds |= hear_seeds(now, heard, self.identity, SEED_SIZE, self.excluded)
         self.half = secrets.token_bytes(SEED_SIZE)
-        return tell_held(now, self.seeds, self.half, self.excluded)
+        return tell_held(now, self.seeds, self.half, self.excluded, self._dealing())
+
+    def _dealing(self) -> int:
+        """Which dealing it took, where the dealer dealt ahead."""
+        return 0
 
     def _from_server(self, body: Buffer) -> Mail:
         now = self.now
@@ -114,26 +118,30 @@ class SecondServer(KeepsSecrets):
         now = self.now
         members, self.key, head, masked = open_masked(now, self.identity, keys, content)
         if not members <= self.seeds.keys():
-            raise StageAbort(
-                "agree", "the server lists clients that never reached this one", "server"
-            )
+            why = "the server lists clients that never reached this one"
+            raise StageAbort("agree", why, letter_of="server")
         now.enough("agree", members)
         told, self.direction = checked_direction(now, self.recipe, head)
         n = len(members)
         self.positions, self.unknown, self.asked = tuple(sorted(members)), told == UNKNOWN, True
         self.opened = bytes(masked) if self.recipe.traits.hidden else b""
         out: dict[PartyId, Buffer] = {}
-        seeds, self.own = [self.seeds[i] for i in self.positions], secrets.token_bytes(SEED_SIZE)
+        seeds = [self.seeds[i] for i in self.positions]
         if not now.signs:
             values = None if self.direction is None else self.direction.values
             survey = Survey(now, n, coin_of(now, head[:SEED_SIZE], self.half or b""), values)
             self.crossing = Crossing(now, SeedRows(seeds), survey, self.key)
             out |= self._cross(self.crossing, masked)
+        return {**out, **self._ask_dealer(members, seeds)}
+
+    def _ask_dealer(self, members: Collection[int], seeds: list[bytes]) -> Mail:
+        """What it says once it knows who takes part: its seeds, to the dealer."""
+        now, self.own = self.now, secrets.token_bytes(SEED_SIZE)
         sealed_boxes = seal_to(
             self.dealer, b"".join((self.own, *seeds)), now.bound_to("deal", "server/1"), now.library
         )
         listed = fields.bit_set(members, now.plan.n)
-        return {**out, "dealer": now.write(DEAL, 1, listed, sealed_boxes)}
+        return {"dealer": now.write(DEAL, 1, listed, sealed_boxes)}
 
     def _cross(self, crossing: Crossing, masked: memoryview) -> Mail:
         """Take a letter of masked rows; ask for the next one, if there is any."""
@@ -158,7 +166,7 @@ class SecondServer(KeepsSecrets):
 
     def _begin(self, body: Buffer) -> Mail:
         now, n, recipe = self.now, len(self.positions), self.recipe
-        demand, seeds, flips = recipe.demand(now, n), [self.seeds[i] for i in self.positions], None
+        demand, flips = recipe.demand(now, n), None
         try:
             _, content = now.read(body, DEALT)
             words = memoryview(unseal_dealt(now, self.own, bytes(content)))
@@ -172,6 +180,13 @@ class SecondServer(KeepsSecrets):
             )
         except Malformed as malformed:
             raise unusable("deal", "dealer", malformed) from None
+        return self._compute(preprocessing, flips)
+
+    def _compute(
+        self, preprocessing: Preprocessing, flips: Flips | None = None, *, ahead: bool = False
+    ) -> Mail:
+        """Begin to compute, with its part of what was dealt."""
+        now, seeds = self.now, [self.seeds[i] for i in self.positions]
         machine = Machine(
             first=False,
             names=SERVERS,
@@ -179,13 +194,14 @@ class SecondServer(KeepsSecrets):
             tag=now.tag,
             now=now,
             positions=self.positions,
-            program=recipe.program(now, self.unknown),
+            program=self.recipe.program(now, self.unknown),
             rows=SeedRows(seeds),
             preprocessing=preprocessing,
             direction=self.direction,
             opened=self.opened,
             key=self.key,
             seed=self.own,
+            ahead=ahead,
         )
         if now.signs:
             machine.bits, machine.flips = BitSeeds(seeds), flips
@@ -219,7 +235,7 @@ def checked_direction(
         why = (
             "the server says that it knows no reference yet, and this rule's is known in any round"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     if direction is None or now.signs:
         return told, direction
     if np.linalg.norm(direction.values.astype(np.float64)) > now.steep:
@@ -227,11 +243,11 @@ def checked_direction(
             "the server's reference is longer than any, and products with it would be of its"
             " remainders"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     if np.count_nonzero(direction.values) < 2:
         why = (
             "the server's reference has a single coordinate, and comparing with it would tell"
             " that coordinate of every client"
         )
-        raise StageAbort("agree", why, "server")
+        raise StageAbort("agree", why, letter_of="server")
     return told, direction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 from privfl.core import Buffer, KeepsSecrets, Mail, Opened, PartyId, Total, client_of
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Shared
-from privfl.crypto.mpc.preprocessing import first_preprocessing
+from privfl.crypto.mpc.preprocessing import Preprocessing, first_preprocessing
 from privfl.crypto.mpc.words import U64, signed, unpack
 from privfl.crypto.primitives import fields, seal_to
 from privfl.crypto.primitives.fields import Malformed
@@ -40,7 +41,7 @@ from privfl.hybrid.two_server.parameters import (
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.registers import DOTS, SUM
 from privfl.hybrid.two_server.row_letters import Veiling
-from privfl.hybrid.two_server.rows import MaskedRows, Survey, Veil
+from privfl.hybrid.two_server.rows import Covers, MaskedRows, Survey, Veil
 from privfl.hybrid.two_server.sealing import coin_of, unseal_dealt
 from privfl.hybrid.two_server.tags import check_tags
 
@@ -72,7 +73,7 @@ class FirstServer(KeepsSecrets):
     machine: Machine | None = None
     result: Opened[Total] | None = None
 
-    def anew(self) -> FirstServer:
+    def anew(self) -> Self:
         """The same part with the same randomness, before it heard anything. Its own noise hides
         nothing from it, so there is none.
 
@@ -131,18 +132,38 @@ class FirstServer(KeepsSecrets):
             self.bodies.setdefault(found[0], np.frombuffer(found[1], dtype=np.uint8))
 
     def _ask(self, body: Buffer) -> Mail:
-        now, half, seed = self.now, self.half, self.seed
+        now, left, theirs = self.now, *self._agreed(body)
+        sealed_boxes = seal_to(self.dealer, self.seed, now.bound_to("deal", "server"), now.library)
+        members = fields.bit_set(left, now.plan.n)
+        return {
+            "server/1": self._begin(left, theirs),
+            "dealer": now.write(DEAL, 0, members, sealed_boxes),
+        }
+
+    def _agreed(self, body: Buffer) -> tuple[list[int], bytes]:
+        """Whom both servers heard, and the second's half of the coin."""
         if self.refused is not None:
             raise StageAbort("enter", self.refused, "server")
-        held, theirs, said = read_held(now, body)
+        held, theirs, said = read_held(self.now, body)
         self.excluded = {**said, **self.excluded}
         left = sorted(held & self.bodies.keys())
-        now.enough("agree", left)
+        self.now.enough("agree", left)
+        return left, theirs
+
+    def _prepared(self, left: list[int]) -> tuple[Preprocessing, Covers, U64 | None]:
+        """What the dealer's randomness is for these rows: shares, masks, and the tags of the sum
+        where they are here already.
+        """
+        demand = self.recipe.demand(self.now, len(left))
+        shares = first_preprocessing(self.seed, demand, self.now.library)
+        return shares, Veil(self.seed), None
+
+    def _begin(self, left: list[int], theirs: bytes) -> Buffer:
+        """Begin to compute; the masked rows for the second server."""
+        now, half, seed = self.now, self.half, self.seed
         bodies, n = [self.bodies[i] for i in left], len(left)
-        preprocessing, program = (
-            first_preprocessing(seed, self.recipe.demand(now, n), now.library),
-            self.recipe.program(now, self.unknown),
-        )
+        preprocessing, veil, tags = self._prepared(left)
+        program = self.recipe.program(now, self.unknown)
         machine = Machine(
             first=True,
             names=SERVERS,
@@ -153,9 +174,10 @@ class FirstServer(KeepsSecrets):
             program=program,
             rows=MaskedRows(bodies),
             preprocessing=preprocessing,
-            veil=Veil(seed),
+            veil=veil,
             direction=self.direction,
             seed=seed,
+            tags=tags,
             memory=self.memory,
         )
         masked: list[bytes] = []
@@ -169,15 +191,11 @@ class FirstServer(KeepsSecrets):
                 else self.direction.values
             )
             survey = Survey(now, n, coin_of(now, half, theirs), values)
-            self.veiling = Veiling(now, MaskedRows(bodies), Veil(seed), survey, self.key)
+            self.veiling = Veiling(now, MaskedRows(bodies), veil, survey, self.key)
             masked = self._next_letter(self.veiling)
         members = fields.bit_set(left, now.plan.n)
         keys, head = key_and_head(now, self.second, self.key, half, self.direction, self.unknown)
-        sealed_boxes = seal_to(self.dealer, seed, now.bound_to("deal", "server"), now.library)
-        return {
-            "server/1": now.write(MASKED, len(self.second), members, keys, *masked, head),
-            "dealer": now.write(DEAL, 0, members, sealed_boxes),
-        }
+        return now.write(MASKED, len(self.second), members, keys, *masked, head)
 
     def _next_letter(self, veiling: Veiling) -> list[bytes]:
         masked = veiling.next_letter()

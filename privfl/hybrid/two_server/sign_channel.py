@@ -176,6 +176,11 @@ class SignTwoServer:
         """
         return helper_of(self, who, identity, directory)
 
+    @property
+    def dealt_ahead(self) -> None:
+        """Its dealer is online: bits of rows are dealt for masks that clients draw."""
+        return None
+
     def reference_of(self, context: Context, before: Vector | None) -> Vector | None:
         """The root update."""
         return self.rule.root(context)

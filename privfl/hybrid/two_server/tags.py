@@ -10,7 +10,7 @@ import numpy as np
 
 from privfl.crypto.mpc import Shared
 from privfl.crypto.mpc.authentication import FailedMac
-from privfl.crypto.mpc.words import pack, signed, unpack
+from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.machine import Machine
 from privfl.hybrid.two_server.registers import SUM, WEIGHTS
@@ -37,7 +37,7 @@ class OpenTagged:
         if machine.first:
             return b""
         total, weights = machine.shares[SUM], machine.public[WEIGHTS]
-        blind = combined(weights, blinds(machine.now, machine.seed, machine.n).T)
+        blind = combined(weights, _own_blinds(machine).T)
         return pack(np.concatenate([total, blind]), 64)
 
     def hear(self, machine: Machine, theirs: memoryview) -> bool:
@@ -51,6 +51,13 @@ class OpenTagged:
         machine.shares[_SENT] = words
         machine.public[SUM] = machine.shares[SUM] + words[: now.length]
         return True
+
+
+def _own_blinds(machine: Machine) -> U64:
+    if not machine.ahead:
+        return blinds(machine.now, machine.seed, machine.n)
+    of_all = blinds(machine.now, machine.seed, machine.now.plan.n)
+    return of_all[:, list(machine.positions)]
 
 
 def check_tags(machine: Machine) -> None:

@@ -115,13 +115,12 @@ class FixedSecondServer(KeepsSecrets):
         now = self.now
         members, self.key, head, rows = read_rows(now, self.identity, keys, content)
         if not set(members) <= self.seeds.keys():
-            raise StageAbort(
-                "agree", "the server lists clients that never reached this one", "server"
-            )
+            why = "the server lists clients that never reached this one"
+            raise StageAbort("agree", why, letter_of="server")
         told, self.direction = checked_direction(now, self.recipe, head)
         if told == UNKNOWN and not self.fresh:
             why = "the server says that it knows no reference yet, and this is not the first round"
-            raise StageAbort("agree", why, "server")
+            raise StageAbort("agree", why, letter_of="server")
         for position, row in zip(members, rows, strict=True):
             tag, packed = parted_row(row)
             if is_tagged(now, self.seeds[position][SEED_SIZE:], position, tag, packed):

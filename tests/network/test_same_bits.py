@@ -1,0 +1,57 @@
+"""A run over bytes, everybody asleep between envelopes, ends with the bits of a simulated one."""
+
+import pytest
+import torch
+
+from privfl.federation import Federation
+
+FINER = {"name": "sgd", "weighting": "uniform", "steps": 2}
+SCAFFOLD = {"name": "scaffold", "steps": 2}
+CASES = {
+    "plain": {"channel": "plain"},
+    "plain, weighed by samples": {
+        "training": {"name": "sgd", "steps": 2},
+        "max_weight": 1200,
+    },
+    "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
+    "additive sharing": {"channel": "additive_sharing"},
+    "two servers": {"channel": "two_server"},
+    "bfv": {"channel": "bfv"},
+    "mp_rlwe": {"channel": "mp_rlwe"},
+    "one-time keys": {"channel": "one_time_rlwe"},
+    "SCAFFOLD over secagg": {
+        "training": SCAFFOLD,
+        "channel": "secagg",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
+        "rounds": 3,
+    },
+    "adaptive clip over bfv": {
+        "channel": "bfv",
+        "bound": {"name": "adaptive_clip"},
+        "rounds": 3,
+    },
+    "krum over two servers": {
+        "data": {"name": "digits", "clients": 5},
+        "channel": "two_server",
+        "aggregator": {"name": "krum", "f": 1, "m": 2},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
+    config = {**base, **CASES[name]}
+    alone = Federation.from_config(config).run()
+    apart = make(config["data"]["clients"]).federation(config).run()
+    assert [record.incidents for record in apart.history] == [()] * config["rounds"]
+    assert torch.equal(alone.parameters, apart.parameters)
+    assert apart.accuracy == alone.accuracy
+
+
+@pytest.mark.parametrize("channel", ["ckks"])
+def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
+    config = {**base, "rounds": 1, "channel": channel}
+
+    alone = Federation.from_config(config).run()
+    apart = make(3).federation(config).run()
+    assert (alone.parameters - apart.parameters).abs().max() < 1e-4
