@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import main
+from benchmarks.robustness.backdoors import backdoors
 from benchmarks.robustness.detectors import detectors, flanders
 from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
@@ -18,6 +19,7 @@ CASES = {
     "grid": grid,
     "detectors": detectors,
     "flanders": flanders,
+    "backdoors": backdoors,
     "semantic": semantic,
     "devices": devices,
     "heterogeneity": heterogeneity,
