@@ -33,7 +33,7 @@ from privfl.wrapper.round import bounded
 from privfl.wrapper.tree import UpdateLayout
 from privfl.wrapper.weights import RoundWeights
 
-IDENTITY, DIRECTORY = "identity.key", "directory.json"
+IDENTITY, DIRECTORY = "identity", "directory.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PrivateLayer:
 
     >>> from privfl.crypto import SecAgg
     >>> from privfl.dp import Clip
-    >>> PrivateLayer(SecAgg(), Clip(1.0)).plan(0, (0, 1), b"session", torch.zeros(3)).l2
+    >>> PrivateLayer(SecAgg(), Clip(1.0)).plan_of(0, (0, 1), b"session", 3, "0" * 64).l2
     1.0
     """
 
