@@ -221,6 +221,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "sample_specific": attacks.SampleSpecific,
         "semantic": attacks.Semantic,
         "edge_case": attacks.EdgeCase,
+        "injected_traffic": attacks.InjectedTraffic,
         "next_token": attacks.NextTokenBackdoor,
         "multi_backdoor": attacks.MultiBackdoor,
         "model_replacement": attacks.ModelReplacement,

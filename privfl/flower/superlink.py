@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from privfl.config import load
@@ -25,7 +26,8 @@ from privfl.crypto.primitives import Directory, Identity, private_file
 from privfl.flower.carrier import Patience
 
 LOG = logging.getLogger("privfl.network")
-POLL = 0.1
+POLL, IDLE, BUSY = 0.1, 0.5, 20.0
+"""Seconds from one look for mail to the next, so many seconds after an envelope, and later."""
 LARGE = 1 << 20
 """Bodies of so many bytes travel as an array, which Flower sends in chunks."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -136,15 +138,17 @@ class GridWire:
         if not envelopes.keys() <= self._nodes.keys():
             found = {_der(info.public_key): int(info.node_id) for info in self.grid.get_nodes()}
             self._nodes = {who: found[key] for key, who in self.keys.items() if key in found}
-        for who, raw in envelopes.items():
-            if who not in self._nodes:
-                LOG.warning("%s is not there", who)
-                continue
-            content, node = _content(raw), self._nodes[who]
-            message = Message(content, node, "query", ttl=max(seconds, 1.0))
-            for key in self.grid.push_messages([message]):
-                if key is not None:
-                    self._asked[key] = who, time.monotonic() + seconds + 60
+        there = [who for who in envelopes if who in self._nodes]
+        for who in envelopes.keys() - self._nodes.keys():
+            LOG.warning("%s is not there", who)
+        ttl = max(seconds, 1.0)
+        messages = [
+            Message(_content(envelopes[who]), self._nodes[who], "query", ttl=ttl) for who in there
+        ]
+        pushed = self.grid.push_messages(messages) if messages else ()
+        for who, key in zip(there, pushed, strict=False):
+            if key is not None:
+                self._asked[key] = who, time.monotonic() + seconds + 60
 
     def collect(self, seconds: float) -> Sequence[tuple[PartyId, bytes]]:
         """Pull until something has come, or the time is over."""
@@ -161,11 +165,53 @@ class GridWire:
         if not self._asked:
             return []
         answers = []
-        for message in self.grid.pull_messages(list(self._asked)):
+        for message in _pulled_from(self.grid, list(self._asked)):
             asked = self._asked.pop(message.metadata.reply_to_message_id, None)
             if asked is not None and not message.has_error():
                 answers.append((asked[0], _body(message.content)))
         return answers
+
+
+def _pulled_from(grid: Any, names: list[str]) -> list[Any]:
+    """The replies to messages of these names, as `HttpGrid.pull_messages` pulls them: but it waits
+    a second where it sees a reply before what is in it, and this does not.
+    """
+    from flwr.common.serde import message_from_proto
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+    from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+    from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+    from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+    from flwr.supercore.inflatable.inflatable_utils import (
+        ObjectPullError,
+        inflate_object_from_contents,
+        pull_objects,
+    )
+
+    client, node, run = grid._runtime_client, grid.node, grid.run.run_id
+    came = client.PullMessages(PullAppMessagesRequest(message_ids=names))
+    found: list[Any] = []
+    for told, tree in zip(came.messages_list, came.message_object_trees, strict=True):
+        if told.HasField("error"):
+            found.append(message_from_proto(told))
+            continue
+        name = told.metadata.message_id
+        pull = make_pull_object_fn_protobuf(
+            pull_object_protobuf=client.PullObject, node=node, run_id=run
+        )
+        try:
+            contents = pull_objects(
+                [one.object_id for one in iterate_object_tree(tree)],
+                pull_object_fn=pull,
+                initial_backoff=0.05,
+            )
+        except ObjectPullError as lost:
+            LOG.warning("a reply is lost: %s", lost)
+            continue
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=name)
+        )
+        found.append(inflate_object_from_contents(name, contents))
+    return found
 
 
 def _der(pem: bytes) -> bytes:
@@ -242,7 +288,7 @@ def serve(
     while not stopped.is_set():
         try:
             _serve(address, ca, key, answer, stopped)
-        except (Exception, SystemExit) as lost:  # Flower ends the process on what passes
+        except Exception as lost:
             LOG.warning("the SuperLink at %s is away: %r", address, lost)
             stopped.wait(1.0)
 
@@ -250,12 +296,17 @@ def serve(
 def _serve(
     address: str, ca: Path, key: Path, answer: Callable[[bytes], bytes], stop: threading.Event
 ) -> None:
+    import httpx
     from cryptography.hazmat.primitives import serialization
     from flwr.supercore.task_identity import TaskIdentity
-    from flwr.supernode.fleet_http_connection import http_request_response
+    from flwr.supernode import fleet_http_connection as fleet
 
+    # Flower ends the process where a SuperLink is away or does not know the node yet: by a thread
+    # that exits, and by a signal to itself. A resident node tries again instead.
+    fleet.flwr_exit = _raised
+    fleet.signal = SimpleNamespace(SIGINT=0)  # which signal 0 asks for: nothing
     private: Any = serialization.load_ssh_private_key(private_file.read(key), None)
-    with http_request_response(
+    with fleet.http_request_response(
         address,
         False,
         root_certificates=ca.read_bytes(),
@@ -264,15 +315,25 @@ def _serve(
     ) as (node, receive, send, _, _, pull, push, confirm):
         LOG.info("connected to %s", address)
         TaskIdentity.node_id, TaskIdentity.task_id = node, 0
+        last = time.monotonic()
         while not stop.is_set():
-            came = receive()
-            if came is None:
-                stop.wait(POLL)
+            try:
+                came = receive()
+            except httpx.TransportError:  # it may be back, and still know this node
+                stop.wait(IDLE)
                 continue
+            if came is None:
+                stop.wait(POLL if time.monotonic() - last < BUSY else IDLE)
+                continue
+            last = time.monotonic()
             try:
                 _answered(came, answer, send, pull, push, confirm)
             except Exception as lost:  # a run that ended meanwhile, say: there will be others
                 LOG.warning("an envelope is lost: %s: %s", type(lost).__name__, lost)
+
+
+def _raised(code: object, message: str | None = None, **_: object) -> None:
+    raise ConnectionError(f"{message or code}")
 
 
 def _answered(
@@ -395,7 +456,8 @@ def ended(address: str, ca: Path, run: int) -> str | None:
 
 def superlink_command(home: Path, host: str, port: int) -> list[str]:
     """The command that runs a SuperLink in the server's folder, with TLS and node authentication;
-    it listens on this machine alone where nodes reach it by 127.0.0.1.
+    it listens on this machine alone where nodes reach it by 127.0.0.1. It has no database: what
+    travels would stay in it, and a run goes on without.
     """
     local = host in ("127.0.0.1", "localhost")
     return [
@@ -407,7 +469,6 @@ def superlink_command(home: Path, host: str, port: int) -> list[str]:
         *("--ssl-keyfile", str(home / "server.key")),
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
-        *("--database", str(home / "superlink.db")),
     ]
 
 

@@ -76,7 +76,7 @@ def played(digits, attack, clients, rounds=6):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_stay_poisons_stay_in_their_box_and_the_victim_is_kept_out(kind, own):
-    attack = kind(source=3, base=8, epsilon=0.2, fraction=0.5, steps=5, surrogates=1)
+    attack = kind(source=3, base=8, epsilon=0.2, poisoned=0.5, steps=5, surrogates=1)
     victim, rest = attack.split(own)
     made = attack.poison_data(own, rng())
     assert victim.y.tolist() == [3]
@@ -206,7 +206,7 @@ def test_the_gradient_through_two_steps_of_training_is_that_of_finite_difference
 
 
 def test_a_network_that_is_trained_on_metapoisons_likes_the_victim_more_in_the_base_class(own):
-    attack = CheapMetaPoison(source=3, base=8, epsilon=0.3, fraction=1.0, steps=15)
+    attack = CheapMetaPoison(source=3, base=8, epsilon=0.3, poisoned=1.0, steps=15)
     victim, rest = attack.split(own)
     made = attack.poison_data(own, rng())
     each = [
@@ -220,7 +220,7 @@ def test_a_network_that_is_trained_on_metapoisons_likes_the_victim_more_in_the_b
 
 
 def test_label_consistent_data_are_hard_to_tell_in_their_box_stamped_and_rightly_labelled(own):
-    attack = LabelConsistent(target=2, fraction=0.5, boxes=((0, 0, 2, 2),), epsilon=0.1)
+    attack = LabelConsistent(target=2, poisoned=0.5, boxes=((0, 0, 2, 2),), epsilon=0.1)
     made = attack.poison_data(own, rng())
     assert torch.equal(made.y, own.y)
     changed = (made.x != own.x).flatten(1).any(dim=1)
@@ -246,7 +246,7 @@ def test_label_consistent_data_are_hard_to_tell_in_their_box_stamped_and_rightly
 
 @pytest.mark.parametrize("kind", [FeatureCollision, BullseyePolytope])
 def test_one_learner_misreads_the_victim_and_averaging_with_another_client_dilutes_it(kind, digits):
-    attack = kind(source=8, base=1, victim=1, epsilon=0.4, fraction=1.0, steps=50, surrogates=1)
+    attack = kind(source=8, base=1, victim=1, epsilon=0.4, poisoned=1.0, steps=50, surrogates=1)
     alone, averaged = played(digits, attack, 1), played(digits, attack, 3)
     assert alone["a: victim"] == 1.0
     assert averaged["a: probability"] < alone["a: probability"] - 0.4

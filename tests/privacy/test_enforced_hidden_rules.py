@@ -8,11 +8,12 @@ import torch
 
 from benchmarks.hybrid.lying_servers import ALONG, ENFORCED, SERVERS, Told, frames, fuzz, held
 from privfl.aggregators import CosineFilter, FLTrust, Krum
-from privfl.core import ConfigError, RoundPlan
+from privfl.core import Bounded, ConfigError, Context, RoundPlan
 from privfl.crypto import lies
 from privfl.crypto.mpc import Wide
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.wide import halves, numbers
+from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.fixed_lies import hides_a_norm
 from privfl.hybrid.two_server.frame_lies import FrameLie
@@ -178,6 +179,42 @@ def test_the_fuzz_finds_a_wide_word_that_is_opened_without_a_proof(monkeypatch, 
     lies = [FrameLie(number, "adds", 1 << 63, i / 7, believed=True) for i in range(7)]
     told = [Told(channel, liar, lie.forge(), -held(1)) for lie in lies]
     assert any(round_.passed and round_.wrong for round_ in told)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_promised_of_hidden_rules_is_the_rule_and_who_takes_part(name):
+    channel = ENFORCED[name]
+    said = channel.describe()
+    assert channel.guarantee.settings(7)["security"] == "malicious"
+    assert "to one server that lies: which clients take part, at least a quorum" in said
+    assert channel.recipe.rule.leaks in said
+    assert "any row" not in said
+    liars = channel.guarantee.liars()
+    assert not any("read" in liars[who] for who in ("server", "server/1"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_hidden_krum_of_a_few_rows_chooses_or_says_that_they_are_too_few(n):
+    rows = torch.eye(n)
+    channels = [
+        TwoServer(Krum(f=0, m=2), security=security, bits=8)
+        for security in ("semi_honest", "malicious")
+    ]
+    outcomes = [play(channel, {i: 0.9 * rows[i] for i in range(n)}) for channel in channels]
+    if n == 2:
+        assert all("n > 2f + 2" in str(o.aborts["server"]) for o in outcomes)
+    else:
+        one, other = (outcome.opened.what.value for outcome in outcomes)
+        assert torch.equal(one, other)
+
+
+def play(channel, sent):
+    session = Session(channel)
+    updates = {i: Bounded(i, row, 1.0) for i, row in sent.items()}
+    session.enrol(updates)
+    plan = RoundPlan(0, tuple(sent), len(sent), l2=1.0, session=b"few")
+    session.inform(Context(plan, torch.zeros(plan.d), torch.Generator()))
+    return session.play(plan, updates)
 
 
 def test_halves_are_integers_of_128_bits():

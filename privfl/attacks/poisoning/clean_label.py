@@ -60,7 +60,7 @@ def box_of(dataset: Dataset, epsilon: float) -> Box:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanLabel(DataPoison, MeasuredByClient, ABC):
-    """Change ``fraction`` of the client's samples of class ``base`` by at most ``epsilon`` of the
+    """Change ``poisoned`` of the client's samples of class ``base`` by at most ``epsilon`` of the
     range of features, so that whoever trains on them takes a victim of class ``source`` for
     ``base``. Labels stay.
 
@@ -76,7 +76,7 @@ class CleanLabel(DataPoison, MeasuredByClient, ABC):
 
     source: int
     base: int
-    fraction: float = 0.5
+    poisoned: float = 0.5
     epsilon: float = 0.1
     victim: int = 0
     steps: int = 100
@@ -85,7 +85,7 @@ class CleanLabel(DataPoison, MeasuredByClient, ABC):
 
     def __post_init__(self) -> None:
         require.at_least(0, source=self.source, base=self.base, victim=self.victim)
-        require.within(0, 1, fraction=self.fraction, epsilon=self.epsilon)
+        require.within(0, 1, poisoned=self.poisoned, epsilon=self.epsilon)
         require.at_least(1, steps=self.steps, surrogates=self.surrogates, width=self.width)
         if self.source == self.base:
             raise ConfigError(
@@ -119,7 +119,7 @@ class CleanLabel(DataPoison, MeasuredByClient, ABC):
         """The samples without the victim, some of the base class changed."""
         victim, rest = self.split(dataset)
         bases = (rest.y == self.base).nonzero().flatten()
-        count = max(1, round(self.fraction * len(bases)))
+        count = max(1, round(self.poisoned * len(bases)))
         chosen = bases[torch.randperm(len(bases), generator=rng)[:count]]
         crafted = self.craft(victim.x, rest, chosen, rng)
         x = rest.x.clone()

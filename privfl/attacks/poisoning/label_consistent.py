@@ -20,7 +20,7 @@ from privfl.core import ConfigError, DataPoison, Dataset, Examples, Measured, re
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConsistent(DataPoison, Measured):
-    """Perturb ``fraction`` of the client's samples of the TARGET class until they are hard to tell,
+    """Perturb ``poisoned`` of the client's samples of the TARGET class until they are hard to tell,
     stamp a pattern on them, and leave their labels (Turner, Tsipras, Madry 2019: Label-consistent
     backdoor attacks, section 4.2, adversarial perturbations).
 
@@ -43,7 +43,7 @@ class LabelConsistent(DataPoison, Measured):
     examples: ClassVar[Examples] = {"": {"target": 1, "steps": 2}}
 
     target: int
-    fraction: float = 1.0
+    poisoned: float = 1.0
     epsilon: float = 16 / 255
     steps: int = 20
     width: int = 64
@@ -51,7 +51,7 @@ class LabelConsistent(DataPoison, Measured):
     value: float | None = None
 
     def __post_init__(self) -> None:
-        require.within(0, 1, fraction=self.fraction, epsilon=self.epsilon)
+        require.within(0, 1, poisoned=self.poisoned, epsilon=self.epsilon)
         require.at_least(1, steps=self.steps, width=self.width)
         require.at_least(0, target=self.target)
 
@@ -74,7 +74,7 @@ class LabelConsistent(DataPoison, Measured):
                 " this client has none."
             )
         chosen = mine[
-            torch.randperm(len(mine), generator=rng)[: max(1, round(self.fraction * len(mine)))]
+            torch.randperm(len(mine), generator=rng)[: max(1, round(self.poisoned * len(mine)))]
         ]
         net = surrogate.fit(dataset, self.width, rng)
         hard = self.perturb(net, dataset, chosen)

@@ -26,7 +26,7 @@ U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
 _AT_ONCE = 4096
-"""Comparisons that are made together: what is computed of them stays in cache."""
+"""Comparisons that are made, or evaluated, together: what is computed of them stays in cache."""
 _ONE = np.uint64(1)
 
 
@@ -51,6 +51,12 @@ class Corrections(KeepsSecrets):
         wide = (self.nodes, self.words, self.last)
         little = [np.ascontiguousarray(x, dtype="<u8") for x in wide]
         return [x.reshape(-1).view(np.uint8).data for x in (*little, self.controls)]
+
+    def of(self, part: slice) -> Corrections:
+        """Those of some comparisons, views of these."""
+        return Corrections(
+            self.nodes[:, part], self.words[:, part], self.controls[:, part], self.last[part]
+        )
 
     @staticmethod
     def size(levels: int, m: int, w: int) -> int:
@@ -127,10 +133,7 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
     )
     for at in range(0, m, _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
-        here = Corrections(
-            found.nodes[:, part], found.words[:, part], found.controls[:, part], found.last[part]
-        )
-        _generate(alpha[part], beta[part], starts[:, part], permute, here)
+        _generate(alpha[part], beta[part], starts[:, part], permute, found.of(part))
     return found
 
 
@@ -179,6 +182,15 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     >>> (words[0] + words[1]).reshape(-1).tolist()
     [10, 0, 0]
     """
+    words: U64 = np.empty((*x.shape, keys.words.shape[2]), dtype=np.uint64)
+    for at in range(0, x.shape[1], _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        words[:, part] = _evaluate(party, starts[part], keys.of(part), x[:, part], permute)
+    return words
+
+
+def _evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
+    """The words of some comparisons."""
     levels, _, w = keys.words.shape
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)

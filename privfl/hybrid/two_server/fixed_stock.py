@@ -56,7 +56,7 @@ Item = Words | WideWords | Comparisons
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Outcome(KeepsSecrets):
+class Compared(KeepsSecrets):
     """What the dealer knows of comparisons [m]: public x gives ``scale`` times (x < ``alpha``, the
     other way round where ``flip`` is 1).
     """
@@ -112,11 +112,11 @@ def blind_of(seed: bytes, now: TwoServerParameters, purpose: str) -> int:
     return int(numbers(words[None])[0])
 
 
-Known = Mapping[str, U64 | Integers | Outcome]
+Known = Mapping[str, U64 | Integers | Compared]
 
 
 @runtime_checkable
-class Stock(Protocol):
+class RuleStock(Protocol):
     """What a rule takes of the dealer beyond its rows."""
 
     @property
@@ -135,7 +135,7 @@ class Stock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A rule that needs nothing but its rows (a `Stock`)."""
+    """A rule that needs nothing but its rows (a `RuleStock`)."""
 
     @property
     def most(self) -> int:
@@ -184,20 +184,20 @@ def comparison_key(now: TwoServerParameters) -> bytes:
     return derive(now.tag, b"two-server", "comparisons")[:16]
 
 
-def outcome_of(known: U64, ring: int, rho: U64 | None = None, scale: U64 | None = None) -> Outcome:
+def outcome_of(known: U64, ring: int, rho: U64 | None = None, scale: U64 | None = None) -> Compared:
     """What tells whether P - ``known`` is below zero in so many bits, for a P that is public later;
     xor ``rho``. The top bit of P turns it around (`turned`).
     """
     low = known & np.uint64((1 << (ring - 1)) - 1)
     top = (known >> np.uint64(ring - 1)) & _ONE
     flip = top if rho is None else top ^ rho
-    return Outcome(low, flip, np.ones_like(low) if scale is None else scale)
+    return Compared(low, flip, np.ones_like(low) if scale is None else scale)
 
 
-def both_outcomes(one: Outcome, other: Outcome) -> Outcome:
+def both_outcomes(one: Compared, other: Compared) -> Compared:
     """All of the one's comparisons, then all of the other's."""
     pairs = ((one.alpha, other.alpha), (one.flip, other.flip), (one.scale, other.scale))
-    return Outcome(*(np.concatenate(pair) for pair in pairs))
+    return Compared(*(np.concatenate(pair) for pair in pairs))
 
 
 def turned(outcomes: U64, points: U64, ring: int, one: U64) -> U64:
@@ -223,7 +223,7 @@ def _starts(now: TwoServerParameters, seed: bytes, name: str, item: Comparisons)
 
 
 def deal(
-    stock: Stock, now: TwoServerParameters, masks: Masks, keys: U64, wide_key: int, joint: Joint
+    stock: RuleStock, now: TwoServerParameters, masks: Masks, keys: U64, wide_key: int, joint: Joint
 ) -> tuple[list[Buffer], list[Buffer]]:
     """What the dealer sends to both servers, and more to the second, piece by piece: ``keys`` [K]
     and ``wide_key`` are whole here.
@@ -237,7 +237,7 @@ def deal(
     for name, item in items.items():
         told, own = known[name], _drawn(now, first, name, *_shape(item))
         values = np.concatenate([[_ONE], keys])[: own.shape[1]]
-        if isinstance(told, Outcome):
+        if isinstance(told, Compared):
             if not isinstance(item, Comparisons):
                 raise Malformed(f"{name} is no comparison")
             starts = np.stack([_starts(now, seed, name, item) for seed in (first, second)])
@@ -255,7 +255,7 @@ def deal(
 
 
 def receive(
-    stock: Stock, now: TwoServerParameters, n: int, seed: bytes, first: bool, raw: memoryview
+    stock: RuleStock, now: TwoServerParameters, n: int, seed: bytes, first: bool, raw: memoryview
 ) -> Stocked:
     """One server's part, from its seed and the dealer's letter.
 

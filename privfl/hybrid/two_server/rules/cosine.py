@@ -28,7 +28,7 @@ from privfl.hybrid.two_server.fixed_stock import (
     Known,
     Masks,
     Nothing,
-    Stock,
+    RuleStock,
     WideWords,
     Words,
     both_outcomes,
@@ -97,7 +97,7 @@ class CosineOnShares:
         )
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Where a threshold is compared on shares, what lifts products and norms and compares
         squares.
         """
@@ -264,7 +264,7 @@ _BITS = 64
 @dataclass(frozen=True, slots=True)
 class Squares:
     """What it takes to compare dot^2 with T norm, T = round(threshold^2 square), in 64 bits, and to
-    join that with the product's sign (a `Stock`).
+    join that with the product's sign (a `RuleStock`).
     """
 
     @property

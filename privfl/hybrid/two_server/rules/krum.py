@@ -23,7 +23,7 @@ from privfl.hybrid.two_server.fixed_checks import (
     fixed_of,
 )
 from privfl.hybrid.two_server.fixed_choice import hidden_choice, open_choice
-from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
+from privfl.hybrid.two_server.fixed_stock import Nothing, RuleStock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Chosen, hidden_sum, unnamed_sum
 from privfl.hybrid.two_server.opened_scores import possible, proved
@@ -69,7 +69,7 @@ class KrumOnShares:
         )
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Where scores stay hidden, what compares distances and scores."""
         return Nothing() if self.reveal == "scores" else Distances()
 

@@ -65,7 +65,7 @@ def _apart(inner: U64) -> U64:
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """What it takes to compare all distances of each row, then all scores (a `Stock`)."""
+    """What it takes to compare all distances of each row, then all scores (a `RuleStock`)."""
 
     @property
     def most(self) -> int:
@@ -201,7 +201,7 @@ class RankDistances:
 
 
 @dataclass(frozen=True, slots=True)
-class Nearest:
+class NearestProved:
     """Which distances are among a row's n - f - 2 smallest, to be opened xor a dealt bit."""
 
     f: int
@@ -265,7 +265,7 @@ class RankScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestProved:
     """Which rows are among the m of the smallest scores."""
 
     m: int
@@ -284,8 +284,8 @@ def proved_krum(f: int, m: int) -> tuple[Step, ...]:
     return (
         *(GatherTies(), OpenChecked(_TIES), SameNorms()),
         *(RankDistances(f, m), OpenChecked(_RANKS)),
-        *(Nearest(f, m), OpenChecked(_NEAR)),
+        *(NearestProved(f, m), OpenChecked(_NEAR)),
         *(SumNearest(), OpenChecked(_SCORES)),
         *(RankScores(), OpenChecked(_PLACES)),
-        Best(m),
+        BestProved(m),
     )

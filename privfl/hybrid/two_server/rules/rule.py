@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand
-from privfl.hybrid.two_server.fixed_stock import Stock
+from privfl.hybrid.two_server.fixed_stock import RuleStock
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
 
@@ -60,7 +60,7 @@ class SharedRule(Protocol):
         ...
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """What it takes of the dealer beyond its rows where it is enforced."""
         ...
 
