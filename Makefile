@@ -39,7 +39,7 @@ bench: $(STAMP)  ## Run every benchmark, quickly
 
 docs: $(DOCS_STAMP)  ## Build the documentation site into site/ (it reads without a server or a network)
 	$(BIN)/privfl list --page > docs/catalogue.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## Remove the environments and everything built
 	rm -rf .venv .venv-flower .venv-breaching .venv-pfl site build *.egg-info
