@@ -8,5 +8,5 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"]
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md", "docs/tutorials/*.md", "docs/layers/*.md"]
 ).pytest()
