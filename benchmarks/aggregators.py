@@ -27,6 +27,7 @@ import torch
 from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl import aggregators as ours
 from privfl.aggregators import Before
+from privfl.aggregators.freq_fed import low_frequencies
 from privfl.core import (
     Context,
     Released,
@@ -139,16 +140,20 @@ def geometric_median(quick: bool) -> Iterator[Row]:
 
 def nnm(quick: bool) -> Iterator[Row]:
     """Cold, the first call of a fresh process, and warm: the peer swings by its page faults.
-    Medians of three (the peer: one if quick).
+    Medians of three (the peer: one if quick). Where liars lie apart, honest rows have the same
+    neighbours, which are averaged once; amid them every row has neighbours of its own. Where rows
+    lie together far from zero, distances are computed again in float64.
     """
-    for state in ("cold", "warm"):
-        theirs = [child("measure_nnm", state, "theirs") for _ in range(1 if quick else 3)]
-        own = [child("measure_nnm", state, "ours") for _ in range(3)]
-        metric = f"CPU seconds (user + system), {state}, n={N} d={D} f={F}"
-        yield cost("nnm", "ByzFL", metric, statistics.median(own), statistics.median(theirs), 50.0)
+    for state, where in (("cold", ""), ("warm", ""), *(("warm", where) for where in PLACED)):
+        theirs = [child("measure_nnm", state, where, "theirs") for _ in range(1 if quick else 3)]
+        own = [child("measure_nnm", state, where, "ours") for _ in range(3)]
+        what = f"{state}, {where}" if where else state
+        metric = f"CPU seconds (user + system), {what}, n={N} d={D} f={F}"
+        goal = None if where else 50.0
+        yield cost("nnm", "ByzFL", metric, statistics.median(own), statistics.median(theirs), goal)
 
 
-def measure_nnm(state: str, side: str) -> None:
+def measure_nnm(state: str, where: str, side: str) -> None:
     """Print the seconds of one call, after another one of that size if warm."""
     torch.set_num_threads(1)
     mixing, peer = ours.NearestNeighbourMixing(F), byzfl("preaggregators").NNM(F)
@@ -158,11 +163,23 @@ def measure_nnm(state: str, side: str) -> None:
 
     call(rows(N, 1000))  # libraries load here
     data = rows()
+    if where:
+        PLACED[where](data.values)
     if state == "warm":
         call(data)
     began = time.process_time()
     call(data)
     print(time.process_time() - began)
+
+
+PLACED: dict[str, Callable[[torch.Tensor], object]] = {
+    "liars amid the others": lambda values: values[N - N // 5 :].normal_(
+        generator=torch.Generator().manual_seed(2)
+    ),
+    "shared offset of 30": lambda values: values.add_(30.0),
+    "liars 1,000 times as far": lambda values: values[N - N // 5 :].mul_(1000.0),
+}
+"""Where rows lie, if not around zero."""
 
 
 def child(function: str, *arguments: str) -> float:
@@ -193,30 +210,58 @@ def mda(quick: bool) -> Iterator[Row]:
     yield from without_peer("mda", "MDA (exact)", ours.MDA(F), quick)
 
 
+DETECTORS: dict[str, tuple[Callable[[], Any], float, str]] = {
+    "FreqFed": (ours.FreqFed, 22, "check, log2 d stages of the cosine transform, mean"),
+    "MultiMetrics": (ours.MultiMetrics, N, "each row beside each other one"),
+    "RFLBAT": (ours.RFLBAT, 3, "check, inner products, mean"),
+    "LASA": (
+        lambda: ours.LASA([D // 2, D // 4, D // 4]),
+        4,
+        "norms, least entries, what is left, mean",
+    ),
+    "FLDetector": (ours.FLDetector, 4, "rows, last rows, keeping them, 20 vectors thrice"),
+    "FLANDERS": (
+        lambda: ours.FLANDERS(F),
+        22,
+        "check, handing on, 10 fits of all pairs of 450 columns of 500 by 500",
+    ),
+    "FLANDERS, last": (
+        lambda: ours.FLANDERS(F, forecast="last"),
+        2,
+        "check, handing on",
+    ),
+}
+"""How often each must read its input, and for what. What is as large as the input counts as its
+reading: a stage of a fast transform, or for each row all others.
+"""
+
+
 def detectors(quick: bool) -> Iterator[Row]:
-    """Detectors beside one reading of their input, its norms, as often as their formulas read it:
-    twice where a row is compared with another of its client or a layer sorted, and for each row
-    where all pairs are.
+    """Detectors beside one reading of their input, its norms, as often as their formulas read it;
+    those that look back in their twelfth round.
     """
-    data, here = rows(), context(D)
+    data, rng = rows(), torch.Generator().manual_seed(1)
     reading = interleaved({"ours": lambda: squared_norms(data.values)}, 5, clock=time.process_time)
-    found: dict[str, tuple[Any, int]] = {
-        "FreqFed": (ours.FreqFed(), 2),
-        "MultiMetrics": (ours.MultiMetrics(), N),
-        "RFLBAT": (ours.RFLBAT(), 3),
-        "LASA": (ours.LASA([D // 2, D // 4, D // 4]), 3),
-        "FLDetector": (ours.FLDetector(), 3),
-        "FLANDERS": (ours.FLANDERS(F), 2),
-    }
-    for name, (one, times) in found.items():
+    for name, (make, times, reads) in DETECTORS.items():
+        one, here = make(), context(D)
         if isinstance(one, Before):
-            _, state = one.before(data, one.init(), here)
-            run = partial(one.before, data, state, here)
+            state = one.init()
+            for _ in range(12):
+                last = {"delta": Released(-0.1 * here.parameters)}
+                at = torch.randn(D, generator=rng)
+                here = replace(here, parameters=at, released=last)
+                before, state = state, one.before(data, state, here)[1]
+            run = partial(one.before, data, before, here)
         else:
             run = partial(one.step, data, None, here)
         seconds = interleaved({"ours": run}, 1 if quick else 3, clock=time.process_time)["ours"]
         what = f"{name}: CPU seconds, n={N} d={D}"
-        yield cost("detectors", f"{times} readings", what, seconds, times * reading["ours"])
+        peer = f"{times:g} readings: {reads}"
+        yield cost("detectors", peer, what, seconds, times * reading["ours"], target=1 / 3)
+    transforms = {"ours": partial(low_frequencies, data.values)}
+    alone = interleaved(transforms, 1 if quick else 3, clock=time.process_time)["ours"]
+    what = f"FreqFed's cosine transforms alone: CPU seconds, n={N} d={D}"
+    yield cost("detectors", "one reading", what, alone, reading["ours"])
 
 
 MEASURED: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness import Row, cost, interleaved
 from benchmarks.hybrid.rounds import bounded
-from privfl.aggregators import FLTrust, Krum, Mean
+from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import Bounded, Context, RoundPlan, Rows
 from privfl.crypto import AdditiveSharing
 from privfl.crypto.enrolled import Enrolled
@@ -151,10 +151,16 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
     """
     d = 100_000
     root = 0.01 * torch.randn(d, generator=torch.Generator().manual_seed(1))
-    rules: Mapping[str, tuple[Krum | Mean | FLTrust, Reveal, int, float | None]] = {
-        "fltrust, scores": (FLTrust(lambda context: root), "scores", 100, 1 / 3),
+    trust, near = FLTrust(lambda context: root), Krum(f=10, m=30)
+    along = CosineFilter(-0.001, lambda rows, context: root)
+    rules: Mapping[str, tuple[Krum | Mean | FLTrust | CosineFilter, Reveal, int, float | None]] = {
+        "fltrust, scores": (trust, "scores", 100, 1 / 3),
+        "fltrust, aggregate": (trust, "aggregate", 100, 1 / 3),
         "mean, selection": (Mean(weighted=False), "selection", 100, None),
-        "krum, scores": (Krum(f=10, m=30), "scores", 50, None),
+        "cosine_filter over -0.001, aggregate": (along, "aggregate", 100, None),
+        "krum, scores": (near, "scores", 50, None),
+        "krum, selection": (near, "selection", 50, 1 / 4),
+        "krum, aggregate": (near, "aggregate", 50, 1 / 4),
     }
     for name, (rule, reveal, n, target) in rules.items():
         sent = bounded(n, d)

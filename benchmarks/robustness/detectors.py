@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 from benchmarks.harness import Row, cost, gain
@@ -44,11 +45,16 @@ MADE_AGAINST: Mapping[str, str] = {
 """Which lie was made against which detector: it judges candidates by the detector itself, or moves
 as its forecast does.
 """
+LIE = NormalDist().cdf((100 - 51) / (100 - 20))
+"""z of 20 liars among 100 as the code of FLANDERS has it: Phi where Baruch et al. have Phi^-1."""
 SETTINGS: Mapping[str, tuple[int, Mapping[str, Any] | None]] = {
     "none": (0, None),
     "gaussian, f = 20": (20, {"name": "gaussian", "sigma": 10.0}),
     "gaussian, f = 60": (60, {"name": "gaussian", "sigma": 10.0}),
     "ALIE 1.5, f = 20": (20, {"name": "alie", "z": 1.5}),
+    "ALIE, f = 20": (20, {"name": "alie"}),
+    "LIE of FLANDERS' code, f = 20": (20, {"name": "alie", "z": LIE, "power": 0.5}),
+    "steady (made against it), f = 20": (20, {"name": "steady"}),
 }
 FORECASTS = ("off", "matrix", "last", "global")
 
@@ -144,6 +150,8 @@ def flanders(quick: bool) -> Iterable[Row]:
         mean, near = _mean(over_seeds, "accuracy"), 1 - 0.02 / plain
         goal = near if held else None
         yield gain("flanders", "no lie, no defence", f"{what}: accuracy", mean, plain, target=goal)
+        accuracy = [figures["accuracy"] for figures in over_seeds]
+        yield between("flanders", f"{what}: accuracy", accuracy)
         goal = 1.0 if held else None
         if all("TPR" in figures for figures in over_seeds):
             tpr, fpr = _mean(over_seeds, "TPR"), max(_mean(over_seeds, "FPR"), 1e-3)

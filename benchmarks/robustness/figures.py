@@ -102,3 +102,55 @@ def draw_grid(
     )
     figure.colorbar(shown, ax=axis, shrink=0.5, label="test accuracy, %")
     save(figure, "attack-grid.png")
+
+
+def draw_worst(
+    worst: Mapping[str, torch.Tensor], liars: Sequence[int], alphas: Sequence[float], seeds: int
+) -> None:
+    """For each rule the accuracy [liars, alphas] under its worst attack, as heat maps."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(worst), figsize=(3 * len(worst) + 1, 3.6), sharey=True, layout="constrained"
+    )
+    for axis, (rule, heat) in zip(axes, worst.items(), strict=True):
+        shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
+        for i, row in enumerate(heat.tolist()):
+            for j, value in enumerate(row):
+                axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center")
+        axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axis.set_yticks(range(len(liars)), liars)
+        axis.set(title=rule, xlabel="Dirichlet alpha")
+    axes[0].set_ylabel("liars of 20")
+    figure.colorbar(shown, ax=axes, label=f"accuracy, %, mean of {seeds} seeds")
+    save(figure, "worst-case.png")
+
+
+def draw_semantic(
+    each: Sequence[Mapping[str, Sequence[tuple[float, ...]]]], gammas: Sequence[float], quiet: int
+) -> None:
+    """The scale of a shot, and what quiet rounds leave of an early and a late one, with the spread
+    over seeds.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (scale, decay) = plt.subplots(
+        1, 2, figsize=(10, 3.8), sharey=True, layout="constrained"
+    )
+
+    def line(axis: Any, at: Sequence[float], values: torch.Tensor, label: str) -> None:
+        (drawn,) = axis.plot(at, values.mean(dim=0), marker="o", label=label)
+        low, high = values.amin(dim=0), values.amax(dim=0)
+        axis.fill_between(at, low, high, color=drawn.get_color(), alpha=0.15)
+
+    for which, task in enumerate(("backdoor", "main task")):
+        values = [[100 * found[f"gamma {g:g}"][1][which] for g in gammas] for found in each]
+        line(scale, gammas, torch.tensor(values), task)
+    for when in ("early", "late"):
+        values = [[100 * point[0] for point in found[when]] for found in each]
+        line(decay, range(-1, quiet + 1), torch.tensor(values), f"backdoor, {when} shot")
+    scale.set(xlabel="gamma (100 replaces the model)", ylabel="accuracy, %")
+    decay.set(xlabel="rounds after the shot (-1: before)")
+    for axis in (scale, decay):
+        axis.legend(fontsize=8)
+    save(figure, "semantic.png")

@@ -39,6 +39,7 @@ from privfl.core import (
     TooManyByzantine,
     Vector,
 )
+from privfl.core.geometry import BLOCK
 
 S = TypeVar("S")
 
@@ -298,14 +299,28 @@ def combine(values: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> Float
 def products(weights: Float[Tensor, "m n"], values: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     """Several linear combinations of the rows, in the rows' precision.
 
-    On a CPU the result lies in memory of numpy's, which asks for huge pages: fresh small ones cost
-    as much as the product itself.
+    On a CPU they are numpy's, block by block: its memory has huge pages, where fresh small ones
+    cost as much as the product itself. Combinations that are the same are computed once.
     """
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return weights.to(values) @ values
-    kind = np.float32 if values.dtype == torch.float32 else np.float64
-    out = torch.from_numpy(np.empty((len(weights), values.shape[1]), dtype=kind))
-    return torch.mm(weights.to(values), values, out=out)
+    distinct, which = torch.unique(weights.to(values).detach(), dim=0, return_inverse=True)
+    by, rows, repeated = distinct.numpy(), values.detach().numpy(), which.tolist()
+    out = np.empty((len(weights), rows.shape[1]), dtype=rows.dtype)
+    for start in range(0, rows.shape[1], BLOCK):
+        where = slice(start, start + BLOCK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            made = by @ rows[:, where]
+        for i, one in enumerate(repeated):
+            out[i, where] = made[one]
+    return torch.from_numpy(out)
+
+
+def copied(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """The rows in memory of their own, on a CPU in huge pages (`products`)."""
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.clone()
+    return torch.from_numpy(values.detach().numpy().copy())
 
 
 def mean_of(values: Float[Tensor, "n d"], chosen: Tensor) -> Float[Tensor, " d"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeAlias
 
@@ -14,13 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from privfl.aggregators.auror import split_in_two
-from privfl.aggregators.base import Before, finite_rows
+from privfl.aggregators.base import Before, copied, finite_rows
 from privfl.aggregators.verdict import Verdict
 from privfl.core import BadUpdate, ClientId, Context, Rows, Vector, require
-from privfl.core.geometry import BLOCK
+from privfl.core.geometry import gram
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+_BLOCK = 8192
+"""Columns at a time, which are gathered from vectors one by one."""
 _LEAST = 1e-12
+_LEAST_SQUARE, _MOST_SQUARE = 1e-30, 1e37
+"""Squares outside of these may have vanished or overflowed in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +121,14 @@ class FLDetector(Before[Consistency]):
         score = torch.tensor([_mean(distances.get(client, ())) for client in rows.ids]).double()
         out = torch.tensor([client in banned for client in rows.ids], dtype=torch.bool)
         verdict = Verdict(
-            rows.take((~out).nonzero().flatten()),
+            rows.take((~out).nonzero().flatten()) if bool(out.any()) else rows,
             kept=~out,
             suspicion=torch.where(finite, score + out, torch.inf),
             scores={"distance": score},
         )
+        copies = copied(rows.values)
         seen = {
-            client: rows.values[i].clone()
+            client: copies[i]
             for i, client in enumerate(rows.ids)
             if bool(finite[i]) and client not in banned
         }
@@ -141,12 +146,10 @@ class FLDetector(Before[Consistency]):
         known = [i for i, client in enumerate(ids) if bool(finite[i]) and client in state.rows]
         if not known:
             return {}
-        total = torch.zeros(len(known), dtype=torch.float64)
-        for start in range(0, rows.d, BLOCK):
-            where = slice(start, start + BLOCK)
-            now = rows.values[known, where].double()
-            before = torch.stack([state.rows[ids[i]][where] for i in known]).double()
-            total += (before - bend[where] - now).square().sum(dim=1)
+        last = [state.rows[ids[i]] for i in known]
+        total = _misses(rows.values, known, last, bend, rows.values.dtype)
+        if not bool(((total > _LEAST_SQUARE) & (total < _MOST_SQUARE)).all()):
+            total = _misses(rows.values, known, last, bend, torch.float64)
         return {ids[i]: math.sqrt(float(far)) for i, far in zip(known, total, strict=True)}
 
     def _guilty(
@@ -179,23 +182,69 @@ def hessian_product(pairs: Sequence[tuple[Vector, Vector]], v: Vector) -> Float[
     >>> hessian_product(pairs, torch.tensor([2.0, 0.0]))
     tensor([6., 0.], dtype=torch.float64)
     """
-    pairs = [(s, y) for s, y in pairs if float(s.double() @ y.double()) > 0]
     v = v.double()
     if not pairs:
         return torch.zeros_like(v)
-    S = torch.stack([s for s, _ in pairs], dim=1).double()
-    Y = torch.stack([y for _, y in pairs], dim=1).double()
-    products = S.T @ Y
-    lower, diagonal = products.tril(-1), torch.diag(products.diagonal())
-    sigma = float(products[-1, -1] / (S[:, -1] @ S[:, -1]))
-    middle = torch.cat(
-        [torch.cat([sigma * S.T @ S, lower], dim=1), torch.cat([lower.T, -diagonal], dim=1)]
-    )
-    right = torch.cat([sigma * (S.T @ v), Y.T @ v])
-    weights = torch.linalg.lstsq(middle, right[:, None], driver="gelsd").solution[:, 0]
+    vectors = [*(s for s, _ in pairs), *(y for _, y in pairs), v]
+    inner = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for _, block in _blocks(vectors):
+        inner += gram(block)
     k = len(pairs)
-    bent: Tensor = sigma * v - sigma * (S @ weights[:k]) - Y @ weights[k:]
+    good = (inner[:k, k:-1].diagonal() > 0).nonzero().flatten()
+    if not len(good):
+        return torch.zeros_like(v)
+    S, Y, own = good, good + k, 2 * k
+    products = inner[S][:, Y]
+    lower, diagonal = products.tril(-1), torch.diag(products.diagonal())
+    sigma = float(products[-1, -1] / inner[S[-1], S[-1]])
+    middle = torch.cat(
+        [
+            torch.cat([sigma * inner[S][:, S], lower], dim=1),
+            torch.cat([lower.T, -diagonal], dim=1),
+        ]
+    )
+    right = torch.cat([sigma * inner[S, own], inner[Y, own]])
+    solved = torch.linalg.lstsq(middle, right[:, None], driver="gelsd").solution[:, 0]
+    weights = torch.zeros(len(vectors), dtype=torch.float64)
+    weights[S], weights[Y], weights[own] = -sigma * solved[: len(S)], -solved[len(S) :], sigma
+    bent = torch.empty_like(v)
+    for where, block in _blocks(vectors):
+        torch.mv(block.T, weights, out=bent[where])
     return bent
+
+
+def _blocks(vectors: Sequence[Vector]) -> Iterator[tuple[slice, Float[Tensor, "m b"]]]:
+    """Blocks of vectors side by side in float64, in room that the next one takes."""
+    d = len(vectors[0])
+    room = torch.empty(len(vectors), min(_BLOCK, d), dtype=torch.float64, device=vectors[0].device)
+    for start in range(0, d, _BLOCK):
+        where = slice(start, min(start + _BLOCK, d))
+        block = room[:, : where.stop - start]
+        for i, vector in enumerate(vectors):
+            block[i] = vector[where]
+        yield where, block
+
+
+def _misses(
+    values: Float[Tensor, "n d"],
+    known: Sequence[int],
+    last: Sequence[Vector],
+    bend: Vector,
+    dtype: torch.dtype,
+) -> Float[Tensor, " k"]:
+    """Squared distances of the known rows from last + bend, differences in this precision."""
+    d = values.shape[1]
+    every = len(known) == len(values)
+    room = torch.empty(len(known), min(_BLOCK, d), dtype=dtype, device=values.device)
+    total = torch.zeros(len(known), dtype=torch.float64)
+    for start in range(0, d, _BLOCK):
+        where = slice(start, min(start + _BLOCK, d))
+        missed, turned = room[:, : where.stop - start], bend[where].to(dtype)
+        for i, before in enumerate(last):
+            torch.sub(before[where].to(dtype), turned, out=missed[i])
+        missed -= values[:, where] if every else values[known, where]
+        total += torch.linalg.vector_norm(missed, dim=1).double().cpu() ** 2
+    return total
 
 
 def upper_cluster(

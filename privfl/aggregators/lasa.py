@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,7 +18,11 @@ from privfl.aggregators.clipping import shortening
 from privfl.aggregators.columns import midpoint
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Examples, Needs, Oracle, Rows, require
-from privfl.core.geometry import squared_norms
+from privfl.core.geometry import BLOCK, squared_norms
+
+Floats: TypeAlias = npt.NDArray[Any]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+_SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +95,62 @@ class LASA(Memoryless):
     def _told(self, part: Float[Tensor, "n l"]) -> tuple[Tensor, Tensor]:
         """Each row's length and share of positive entries in a layer, of its largest entries."""
         least = math.floor(self.sparsity * part.shape[1])
-        if least == part.shape[1]:
-            none = torch.zeros(len(part), dtype=torch.float64)
-            return none, none + 0.5
-        if least > 0:
-            size = part.abs()
-            smallest = [float(np.partition(row.cpu().numpy(), least)[least]) for row in size]
-            part = part.masked_fill(size < size.new_tensor(smallest)[:, None], 0.0)
-        positive = (part > 0).sum(dim=1).double()
-        told = positive + (part < 0).sum(dim=1)
-        share = torch.where(told > 0, positive / told.clamp(min=1), 0.5)
-        return squared_norms(part).sqrt().cpu(), share.cpu()
+        rows = part.detach().cpu().numpy()
+        size, mask = np.empty_like(rows[0]), np.empty(len(rows[0]), dtype=bool)
+        told = [_of_largest(row, least, size, mask) for row in rows]
+        lengths, shares = torch.tensor(told, dtype=torch.float64).reshape(-1, 2).T
+        return lengths, shares
+
+
+def _of_largest(row: Floats, least: int, size: Floats, mask: Bools) -> tuple[float, float]:
+    """Length, and share of positive entries among those that are not zero (one half where there is
+    none), of a row without its ``least`` smallest entries; ``size`` and ``mask`` are room of its
+    length.
+    """
+    if least == len(row):
+        return 0.0, 0.5
+    np.abs(row, out=size)
+    cut = kth_smallest(size, least, mask) if least else 0.0
+    if cut > 0:
+        size *= np.greater_equal(size, cut, out=mask)
+        told = np.count_nonzero(mask)
+        positive = np.count_nonzero(np.greater_equal(row, cut, out=mask))
+    else:
+        told = np.count_nonzero(row)
+        positive = np.count_nonzero(np.greater(row, 0, out=mask))
+    return math.sqrt(_square(size)), positive / told if told else 0.5
+
+
+def _square(values: Floats) -> float:
+    """The sum of squares, by blocks."""
+    one = torch.from_numpy(values)
+    whole = len(one) // BLOCK * BLOCK
+    blocks = torch.linalg.vector_norm(one[:whole].view(-1, BLOCK), dim=1).double()
+    total = float(blocks @ blocks) + float(torch.linalg.vector_norm(one[whole:])) ** 2
+    return total if 1e-30 < total < 1e37 else float(np.square(values, dtype=np.float64).sum())
+
+
+def kth_smallest(values: Floats, k: int, mask: Bools) -> float:
+    """The value of rank ``k``, counted from 0, of values without NaN; ``mask`` is room of their
+    length.
+
+    A sample brackets it, and only what lies in the bracket is partitioned; where the sample misled,
+    all is.
+
+    >>> kth_smallest(np.array([3.0, 1.0, 2.0]), 1, np.empty(3, dtype=bool))
+    2.0
+    """
+    if len(values) > 4 * _SAMPLE:
+        sample = np.sort(values[:: len(values) // _SAMPLE])
+        at, reach = k / len(values) * len(sample), 2 * len(sample) ** 0.5
+        low = sample[max(math.floor(at - reach), 0)]
+        high = sample[min(math.ceil(at + reach), len(sample) - 1)]
+        under = np.count_nonzero(np.less(values, low, out=mask))
+        np.logical_or(mask, values > high, out=mask)
+        between = values[np.logical_not(mask, out=mask)]
+        if under <= k < under + len(between):
+            return float(np.partition(between, k - under)[k - under])
+    return float(np.partition(values, k)[k])
 
 
 def ordinary(scores: Float[Tensor, " n"], within: float) -> Bool[Tensor, " n"]:

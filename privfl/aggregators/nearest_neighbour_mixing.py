@@ -75,7 +75,7 @@ class NearestNeighbourMixing(Before[None]):
             TooManyByzantine: n <= 2f.
         """
         self.passes(rows.n)
-        squared = squared_distances(rows.values, exact=True)
+        squared = squared_distances(rows.values, alone=True)
         if rows.n > 1 and bool(torch.isfinite(squared).all()):  # then so are the rows
             mixed = products(self._near(squared, rows.n - self.f), rows.values)
         else:
@@ -84,7 +84,7 @@ class NearestNeighbourMixing(Before[None]):
             mixed = rows.values.clone()
             mixed[finite] = products(
                 self._near(
-                    squared_distances(values, exact=True), min(rows.n - self.f, len(values))
+                    squared_distances(values, alone=True), min(rows.n - self.f, len(values))
                 ),
                 values,
             )

@@ -18,7 +18,7 @@ from privfl.aggregators.gap import clusters_by_gap, k_means
 from privfl.aggregators.spectral import about
 from privfl.aggregators.verdict import Verdict
 from privfl.core import Context, Examples, Rows, require
-from privfl.core.geometry import centred_gram, gram
+from privfl.core.geometry import centred_gram, inner_products
 
 _OUTLIER, _ODD = 3.0, 2.0
 """Suspicion of rows that are dropped for their distance, first and last: over any cosine."""
@@ -68,11 +68,12 @@ class RFLBAT(CutInHull):
         self, rows: Rows, lost: int, state: None, context: Context
     ) -> tuple[Verdict[Tensor], None]:
         n = rows.n
-        inner = gram(rows.values, exact=True).cpu()
+        about_zero = inner_products(rows.values)
+        inner = about_zero.cpu()
         norms = inner.diagonal().clamp(min=0).sqrt()
         lengths = norms[:, None] * norms
         cosines = torch.where(lengths > 0, inner / lengths.clamp(min=1e-300), 0.0).clamp(-1, 1)
-        points = two_components(centred_gram(rows.values).cpu())
+        points = two_components(centred_gram(rows.values, about_zero).cpu())
         kept = within_reach(points, torch.ones(n, dtype=torch.bool), self.far)
         suspicion = torch.where(kept, 0.0, _OUTLIER).double()
         inside = kept.nonzero().flatten()

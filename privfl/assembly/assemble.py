@@ -147,7 +147,8 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     workload = Workload(
         FlatModel(module, config.device), cross_entropy, method, held.train.to(config.device)
     )
-    oracles = ServerOracles(workload, clients, held.root)
+    attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
+    oracles = ServerOracles(workload, clients, held.root, attackers)
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups
@@ -185,9 +186,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         sampler=sampler,
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
-        attackers=[
-            attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)
-        ],
+        attackers=attackers,
         attackers_know=config.attackers_know,
         relation=config.relation,
         threat=Threat(**config.threat.model_dump()),

@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "inspect": (
         "inspecting:inspect",
-        "Look for a backdoor in a run's model: reversed triggers, and which class stands out.",
+        "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
     ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Show what can be named in a config, its keys, and what channels promise.",
     ),
     "data": ("data:app", "Data sets: what is here, and how to get the rest."),
+    "net": ("network:app", "The same runs over a network, over Flower with TLS."),
     "demo": (
         "demo:demo",
         "Train 20 clients on real digits under each privacy layer, all honest and with Byzantine"

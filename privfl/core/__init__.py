@@ -4,6 +4,7 @@ parties.
 
 from privfl.core import require
 from privfl.core.attack import (
+    AnswerPoison,
     Attack,
     AttackSeat,
     BoundPoison,
@@ -21,12 +22,15 @@ from privfl.core.attack import (
     TrainingPoison,
     Trains,
     UpdatePoison,
+)
+from privfl.core.attack_seats import (
     bends_loss,
     counts_itself,
     is_divided,
     is_measured,
     is_measured_by_client,
     poisons_and_remembers,
+    poisons_answers,
     poisons_bounded,
     poisons_broadcast,
     poisons_data,
@@ -198,6 +202,7 @@ __all__ = [
     "Adversary",
     "AfterSeat",
     "Against",
+    "AnswerPoison",
     "Attack",
     "AttackSeat",
     "BadUpdate",
@@ -359,6 +364,7 @@ __all__ = [
     "norm",
     "pack_parts",
     "poisons_and_remembers",
+    "poisons_answers",
     "poisons_bounded",
     "poisons_broadcast",
     "poisons_data",

@@ -4,19 +4,20 @@ block and without the rows' copy.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 BLOCK = 4096
 """Columns at a time: 50 rows of them fit in a second-level cache."""
-_TILE = 16
-"""Rows that a matrix product computes at once: 50 rows cost it nearly as much as 64."""
 _FAR = 16.0
 _PLAIN = 0.2
 _ALIKE = 1e-5
 _PEEK = 16
 _BLURRED = 0.05
+_TINY, _HUGE = 1e-30, 1e37
+"""Sums of squares outside of these may have overflowed or vanished in float32."""
 
 
 def gram(
@@ -31,9 +32,6 @@ def gram(
     tensor([25.,  3.], dtype=torch.float64)
     """
     n, d = values.shape
-    over = (
-        n % _TILE if n > _TILE and n % _TILE <= _TILE // 4 else 0
-    )  # a few rows over whole tiles are multiplied on their own
     dtype = torch.float64 if exact or values.dtype == torch.float64 else torch.float32
     total = torch.zeros(n, n, dtype=torch.float64, device=values.device)
     room = torch.empty(n, min(BLOCK, d), dtype=dtype, device=values.device)
@@ -42,16 +40,22 @@ def gram(
         if centre is not None:
             middle = centre[start : start + BLOCK].to(dtype)
             part = torch.sub(part.to(dtype), middle, out=room[:, : part.shape[1]])
-        part = part.to(dtype)
-        tiles, rest = part[: n - over], part[n - over :]
-        total[: n - over, : n - over] += tiles @ tiles.T
-        if over:
-            total[n - over :] += rest @ part.T
-    total[: n - over, n - over :] = total[n - over :, : n - over].T
+        total += _with_themselves(part.to(dtype))
     return (total + total.T) / 2
 
 
-def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+def inner_products(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """`gram` of the rows, with float64 products where others would overflow or vanish."""
+    inner = gram(values)
+    lengths = inner.diagonal()
+    if bool(((lengths > _TINY) & (lengths < _HUGE)).all()):
+        return inner
+    return gram(values, exact=True)
+
+
+def centred_gram(
+    values: Float[Tensor, "n d"], inner: Float[Tensor, "n n"] | None = None
+) -> Float[Tensor, "n n"]:
     """Inner products [n, n] in float64 about some point: right to the rows' precision even for rows
     that lie close together.
 
@@ -60,9 +64,10 @@ def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     out of the crowd, a row of the crowd; in float64 products where two rows are so close, or rows
     so long, that float32 would blur or overflow. Copies of a row, as colluding Byzantine clients
     send them, are found out and blur nothing. O(n^2 d) flops, O(n^2 + n block) extra memory, one
-    pass over the rows (up to four in the bad cases).
+    pass over the rows (up to four in the bad cases), and one fewer where `gram` of them, about
+    zero, is handed in as ``inner``.
     """
-    inner = gram(values)
+    inner = gram(values) if inner is None else inner
     if not bool(torch.isfinite(inner).all()):
         apart = _apart(gram(values, values[0], exact=True))
         return gram(values, values[int(apart.median(dim=1).values.argmin())], exact=True)
@@ -83,18 +88,20 @@ def centred_gram(values: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return inner
 
 
-def squared_distances(values: Float[Tensor, "n d"], *, exact: bool = False) -> Float[Tensor, "n n"]:
+def squared_distances(values: Float[Tensor, "n d"], *, alone: bool = False) -> Float[Tensor, "n n"]:
     """Pairwise squared L2 distances [n, n] in float64, right even where the rows lie close together
     and far from zero.
 
     ``torch.cdist`` on rows of norm 100 that differ by 0.1 is off by a tenth; this is not. With
-    ``exact`` all products are in float64 and about zero: each distance is then a function of its
-    own two rows alone, bit for bit, so that no third row can turn a tie between two others.
+    ``alone`` each distance is a function of its own two rows alone, bit for bit, so that no third
+    row can turn a tie between two others: nothing is centred, and the pairs whose difference would
+    be lost in products of the rows' precision, copies excepted, have products in float64. Where
+    there is no such pair, that is one pass over the rows, else two.
 
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))[0, 1]
     tensor(25., dtype=torch.float64)
     """
-    return _apart(gram(values, exact=True) if exact else centred_gram(values))
+    return _alone(values) if alone else _apart(centred_gram(values))
 
 
 def squared_norms(
@@ -110,7 +117,7 @@ def squared_norms(
         values, centre, torch.float64 if values.dtype == torch.float64 else torch.float32
     )
     if not bool(
-        ((total > 1e-30) & (total < 1e37)).all()
+        ((total > _TINY) & (total < _HUGE)).all()
     ):  # squares that overflow or vanish in float32
         total = _squares(values, centre, torch.float64)
     return total
@@ -128,6 +135,31 @@ def _squares(values: Tensor, centre: Tensor | None, dtype: torch.dtype) -> Tenso
             )
         total += torch.linalg.vector_norm(part, dim=1).to(torch.float64) ** 2
     return total
+
+
+def _with_themselves(part: Tensor) -> Tensor:
+    """Inner products of a block's rows. numpy's matrix product sees that both sides are the same,
+    and computes half of them.
+    """
+    if part.device.type != "cpu":
+        return part @ part.T
+    block = part.detach().numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        return torch.from_numpy(block @ block.T)
+
+
+def _alone(values: Tensor) -> Tensor:
+    """Distances that hang on nothing but their own two rows."""
+    if values.dtype == torch.float64:
+        return _apart(gram(values))
+    inner = gram(values)
+    owner, lengths = _owners(values, inner), inner.diagonal()
+    copies = owner[:, None] == owner
+    apart, sums = _apart(inner).masked_fill_(copies, 0.0), lengths[:, None] + lengths
+    told = copies | ((apart > _PLAIN * sums) & (sums > _TINY) & (sums < _HUGE))
+    if bool(told.all()):
+        return apart
+    return torch.where(told, apart, _apart(gram(values, exact=True)))
 
 
 def _apart(inner: Tensor) -> Tensor:

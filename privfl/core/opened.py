@@ -73,7 +73,16 @@ class Rows:
         """The rows at these positions, in this order."""
         index = torch.as_tensor(chosen, dtype=torch.int64)
         ids = None if self.ids is None else tuple(self.ids[int(i)] for i in index)
-        return Rows(self.values[index], self.weights[index], ids)
+        return Rows(_taken(self.values, index), self.weights[index], ids)
+
+
+def _taken(values: Tensor, index: Tensor) -> Tensor:
+    """The rows at these positions. numpy's memory has huge pages: fresh small ones cost several
+    times the copy.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values[index]
+    return torch.from_numpy(values.detach().numpy()[index.numpy()])
 
 
 @dataclass(frozen=True, slots=True)

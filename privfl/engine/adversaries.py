@@ -53,8 +53,8 @@ OWN_SAMPLES = 512
 @dataclass(slots=True)
 class AttackEffects:
     """What attackers did in a round: which parties lie, what they remember, a word on each, and
-    through which clients they acted. An attacker that changes what its clients are sent is the
-    server: they are its victims.
+    through which clients' updates they acted. An attacker that changes what its clients are sent is
+    the server: they are its victims. One that lies where a defence asks sends an honest update.
     """
 
     byzantine: dict[str, Any] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Adversaries:
                 except ConfigError as impossible:
                     done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
                     continue
-            if attacker.attack.seats != {"broadcast"}:
+            if attacker.attack.seats - {"broadcast", "answer"}:
                 done.liars |= set(mine)
             for client in mine:
                 attack = attacker.at(client)

@@ -3,12 +3,12 @@ a validation loss, clients' votes.
 
 Rules take these as plain functions, so that they need to know neither models nor data; here they
 are made from a run's workload. Clients' answers are computed on their own data, as honest clients
-would; an attacker that lies in a vote is not simulated here.
+would; attackers in the seat of answers lie about error rates, and about nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,9 @@ from privfl.core import (
     Rows,
     UnsupportedModel,
     Vector,
+    poisons_answers,
 )
+from privfl.engine.attackers import Attacker
 from privfl.training import Workload, evaluate
 
 EVALUATORS = 10
@@ -43,6 +45,7 @@ class ServerOracles:
     workload: Workload
     clients: Mapping[ClientId, Tensor]
     root_data: Dataset
+    attackers: Sequence[Attacker] = ()
 
     def of(self, oracle: Oracle) -> object:
         """What an oracle stands for in this run.
@@ -116,7 +119,9 @@ class ServerOracles:
         return accepted
 
     def errors(self, models: list[Vector], context: Context) -> Tensor:
-        """Error rates [evaluators, models, classes] on the data of some clients of the cohort."""
+        """Error rates [evaluators, models, classes] on the data of some clients of the cohort, as
+        they report them.
+        """
         asked = context.plan.cohort[:EVALUATORS]
         rates = torch.zeros(len(asked), len(models), self.workload.data.classes)
         for i, client in enumerate(asked):
@@ -127,6 +132,10 @@ class ServerOracles:
                     wrong = (self.workload.model.module(own.x).argmax(dim=-1) != own.y).float()
                 for label in torch.unique(own.y).tolist():
                     rates[i, j, label] = wrong[own.y == label].mean()
+            for attacker in self.attackers:
+                attack = attacker.at(client) if client in attacker.clients else attacker.attack
+                if poisons_answers(attack) and attacker.acting((client,), context.plan.number):
+                    rates[i] = attack.poison_errors(rates[i].clone())
         return rates
 
     def activations(self, parameters: Vector, context: Context) -> Tensor:

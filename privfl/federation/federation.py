@@ -16,7 +16,6 @@ from privfl.assembly.refusals import refuse_device
 from privfl.config import AuditConfig, Config, load
 from privfl.core import (
     Bound,
-    BudgetSpent,
     Channel,
     ConfigError,
     Defence,
@@ -29,11 +28,9 @@ from privfl.core import (
     NeighbourRelation,
     NoiseSource,
     OsNoise,
-    RoundPlan,
     Rule,
     RuleWithMemory,
     Threat,
-    Transcript,
     UserBounds,
     WithMemory,
 )
@@ -62,12 +59,12 @@ from privfl.engine import (
 from privfl.engine.carrier import Carrier
 from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
 from privfl.federation.folder import leave, opened
-from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
+from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
 from privfl.federation.refusals import refuse_delta
 from privfl.federation.run import Run
 from privfl.federation.start import begun, start_of
-from privfl.federation.summary import facts_of, record_of, stopped_early, summary_of
+from privfl.federation.summary import facts_of, summary_of
 from privfl.federation.threads import refuse_threads, torch_threads
 from privfl.federation.tracking import Progress, Tracker, Watch
 from privfl.training import (
@@ -350,38 +347,13 @@ class Federation:
         scenario, (executor, picked) = self.scenario, started
         journal = None if folder is None else folder.journal
         engine = Engine(scenario, executor, faults, journal, self._budget, self._carrier)
-        transcripts: dict[int, Transcript] = {}
-        plan: RoundPlan | None = None
-        size, budget, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
         try:
             if state is None:
                 state = begun(engine.begin(picked), scenario, self._spent, self.audit.delta)
                 if folder is not None:
                     folder.begin(state)
             watch.begin(state.round)
-            while state.round < scenario.rounds:
-                ended = stopped_early(scenario, records)
-                if ended:
-                    break
-                keep = kept(self.audit.keep, state.round, size, budget)
-                try:
-                    played = engine.play(state, keep=keep)
-                except BudgetSpent as refused:
-                    if not records:
-                        raise
-                    ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"
-                    break
-                state, plan = played.state, played.transcript.plan
-                if keep:
-                    transcripts[played.transcript.plan.number] = played.transcript
-                    budget -= size
-                record = record_of(
-                    scenario, self.audit, played.transcript, played.train_losses, state
-                )
-                records.append(record)
-                if folder is not None:
-                    folder.add(record, state)
-                watch.round(record)
+            played = play_rounds(engine, scenario, self.audit, state, records, folder, watch)
         except BaseException:  # what was played is charged, in whatever run comes after
             if len(engine.journal):
                 self._spent = engine.journal.ledger()
@@ -389,9 +361,10 @@ class Federation:
             raise
         finally:
             engine.close()
+        state, ended = played.state, played.ended
         scenario.workload.model.write(state.parameters)
         self._spent = state.ledger
-        summary = summary_of(scenario, self.audit, records, state, picked, plan)
+        summary = summary_of(scenario, self.audit, records, state, picked, played.plan)
         summary["warnings"] += [ended] if ended else []
         if folder is not None:
             leave(folder, scenario, self.audit, self.config, state, summary, ended)
@@ -401,7 +374,7 @@ class Federation:
             state,
             scenario.workload.model.module,
             summary,
-            transcripts,
+            played.transcripts,
             folder.path if folder else None,
         )
 

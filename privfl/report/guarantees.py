@@ -102,12 +102,20 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
                 {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
             ),
             (
+                "krum, aggregate, malicious",
+                {"rule": Krum(f=1, m=2), "reveal": "aggregate", "security": "malicious"},
+            ),
+            (
                 "cosine_filter, aggregate, malicious",
                 {"rule": along, "reveal": "aggregate", "security": "malicious"},
             ),
             (
                 "fltrust, scores, malicious",
                 {"rule": trust, "reveal": "scores", "security": "malicious"},
+            ),
+            (
+                "fltrust, aggregate, malicious",
+                {"rule": trust, "reveal": "aggregate", "security": "malicious"},
             ),
         ),
         "sign_two_server": (

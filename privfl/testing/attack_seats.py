@@ -24,6 +24,7 @@ from privfl.core import (
     Silent,
     bends_loss,
     poisons_and_remembers,
+    poisons_answers,
     poisons_bounded,
     poisons_broadcast,
     poisons_data,
@@ -254,4 +255,21 @@ def broadcast(attack: Any) -> None:
         f"of a model of {len(kept)} parameters it sent {len(made.parameters)}, changed the honest"
         " one, or another the second time",
         "return a Broadcast with parameters of its own, drawn from rng",
+    )
+
+
+def answer(attack: Any) -> None:
+    """Reported error rates are rates of as many models and classes; the honest ones stay."""
+    if not poisons_answers(attack):
+        return
+    honest = torch.rand(6, 4, generator=world.rng())
+    kept = honest.clone()
+    made = attack.poison_errors(honest)
+    expect(
+        made.shape == honest.shape
+        and bool(((made >= 0) & (made <= 1)).all())
+        and torch.equal(honest, kept),
+        f"of rates {tuple(kept.shape)} it made {tuple(made.shape)}, some outside of [0, 1], or"
+        " changed the honest ones",
+        "return rates in [0, 1] of the same models and classes",
     )

@@ -37,6 +37,7 @@ METHODS: dict[AttackSeat, tuple[str, ...]] = {
     "wire": ("poison_bounded",),
     "party": ("poison_party",),
     "broadcast": ("poison_broadcast",),
+    "answer": ("poison_errors",),
 }
 """By seat, the methods one of which an attack in that seat has."""
 
@@ -81,6 +82,7 @@ def _checks(subject: Subject) -> Iterator[Check]:
         ("wire", "what it hands its party is of its own client", attack_seats.wire),
         ("party", "its party is a party, and nobody's round crashes", attack_seats.party),
         ("broadcast", "the model that it sends has the same length", attack_seats.broadcast),
+        ("answer", "what it answers are error rates", attack_seats.answer),
     ]
     says = "it declares its seats and what it knows, as its methods say"
     yield Check(subject.name, says, partial(_declares, attack))

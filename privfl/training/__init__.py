@@ -9,6 +9,7 @@ from privfl.training.executor import Executor, Sequential
 from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
 from privfl.training.processes import Processes
+from privfl.training.ray_actors import RayActors
 from privfl.training.scaffold import Scaffold
 from privfl.training.server import (
     FedAdagrad,
@@ -41,6 +42,7 @@ __all__ = [
     "Method",
     "PlainGradient",
     "Processes",
+    "RayActors",
     "Result",
     "Samples",
     "Scaffold",

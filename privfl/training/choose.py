@@ -21,11 +21,14 @@ from privfl.core import (
 )
 from privfl.training.executor import Executor, Sequential
 from privfl.training.processes import Processes
+from privfl.training.ray_actors import RayActors
 from privfl.training.sgd import LocalSGD
 from privfl.training.stacked import Stacked
 from privfl.training.task import IMAGES, Failed, Task, Workload
 
-NAMES = ("auto", "sequential", "stacked", "processes")
+NAMES = ("auto", "sequential", "stacked", "processes", "ray")
+WORKERS = ("processes", "ray")
+"""Those that may say how many workers they have."""
 CHANNELS_LAST = "channels-last"
 LAID_OUT = f"sequential/{CHANNELS_LAST}"
 WORTH_LAYOUT = 1.2
@@ -51,10 +54,11 @@ def executors(
     """The executor that was asked for, or the one that measured fastest; and ``"name: why"``, which
     is itself a valid ``wanted``.
 
-    ``wanted`` is ``auto``, ``sequential``, ``stacked``, or ``processes`` (``processes/4`` for four
-    workers; else one for each core); ``sequential/channels-last`` and ``processes/4/channels-last``
-    lay out batches of images so. Executors round differently, so a run that goes on passes the text
-    that it was given, and trains the same way again.
+    ``wanted`` is ``auto``, ``sequential``, ``stacked``, ``processes`` (``processes/4`` for four
+    workers; else one for each core) or ``ray`` (``ray/4``), which ``auto`` never picks;
+    ``sequential/channels-last`` and ``processes/4/channels-last`` lay out batches of images so.
+    Executors round differently, so a run that goes on passes the text that it was given, and trains
+    the same way again.
 
     Raises:
         ConfigError: no such executor.
@@ -71,6 +75,9 @@ def executors(
     if name == "processes":
         made = Processes(workload, cores, channels_last=last)
         return made, f"processes/{cores}{laid}: {reason}"
+    if name == "ray":
+        actors = RayActors(workload, cores, channels_last=last)
+        return actors, f"ray/{cores}{laid}: {reason}"
     return _measured(workload, clients, cores, seed)
 
 
@@ -81,9 +88,9 @@ def _asked(wanted: str) -> tuple[str, int | None, bool]:
         ConfigError: no such executor.
     """
     name, *options = wanted.partition(":")[0].strip().split("/")
-    last = options[-1:] == [CHANNELS_LAST] and name in ("sequential", "processes")
+    last = options[-1:] == [CHANNELS_LAST] and name in ("sequential", *WORKERS)
     counts = options[:-1] if last else options
-    workers = name == "processes" and len(counts) == 1 and counts[0].isdigit()
+    workers = name in WORKERS and len(counts) == 1 and counts[0].isdigit()
     if name not in NAMES or (counts and not workers):
         raise ConfigError(unknown("executor", wanted, NAMES))
     return name, int(counts[0]) if counts else None, last

@@ -92,6 +92,15 @@ def test_alie_sends_the_mean_less_z_population_deviations():
     np.testing.assert_allclose(sent_by(ALIE(), benign)[1].numpy(), expected, rtol=1e-5)
 
 
+def test_alie_to_the_power_of_a_half_shifts_by_roots_of_deviations_as_flanders_code_does():
+    benign = honest_rows()
+    expected = benign.numpy().mean(axis=0) - 0.7 * benign.numpy().std(axis=0) ** 0.5
+    sent = sent_by(ALIE(z=0.7, power=0.5), benign)[1].numpy()
+    np.testing.assert_allclose(sent, expected, rtol=1e-5)
+    with pytest.raises(ConfigError, match="power"):
+        ALIE(power=0.0)
+
+
 def test_alie_refuses_to_choose_z_for_a_majority():
     with pytest.raises(ConfigError, match="set z"):
         ALIE.largest(10, 6)

@@ -367,9 +367,12 @@ def test_distances_that_mixing_sorts_by_hang_on_their_own_two_rows_alone() -> No
     other = rows.clone()
     other[0] = rows[1] * 1.001
 
-    def others(exact: bool) -> list[torch.Tensor]:
-        return [squared_distances(world, exact=exact)[1:, 1:] for world in (rows, other)]
+    def others(alone: bool, spread: float = 1.0) -> list[torch.Tensor]:
+        worlds = ((world - spread * turn[-1]).float() for world in (rows, other))
+        return [squared_distances(world, alone=alone)[1:, 1:] for world in worlds]
 
-    assert torch.equal(*others(exact=True))
-    assert not torch.equal(*others(exact=False))
-    assert torch.allclose(others(exact=True)[0], others(exact=False)[0], atol=1e-5)
+    assert not torch.equal(*others(alone=False, spread=0.0))
+    for spread in (0.0, 0.7, 1.0):  # all pairs, some, none closer than they are long
+        assert torch.equal(*others(alone=True, spread=spread))
+        near, centred = (others(one, spread=spread)[0] for one in (True, False))
+        assert torch.allclose(near, centred, atol=1e-5)

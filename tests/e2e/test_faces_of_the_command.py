@@ -14,6 +14,7 @@ from privfl.cli import (
     comparing,
     dealing,
     demo,
+    inspecting,
     listing,
     running,
     screen,
@@ -52,11 +53,12 @@ def test_every_command_is_said_to_be_what_it_says_it_is():
         "compare": comparing.compare,
         "audit": auditing.audit,
         "deal": dealing.deal,
+        "inspect": inspecting.inspect,
         "report": running.report,
         "list": listing.show,
         "demo": demo.demo,
     }
-    assert real.keys() | {"data"} == app.COMMANDS.keys()
+    assert real.keys() | {"data", "net"} == app.COMMANDS.keys()
     for name, function in real.items():
         first = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
         assert first.startswith(app.COMMANDS[name][1].rstrip(".")), name

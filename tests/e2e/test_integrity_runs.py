@@ -58,7 +58,10 @@ SET = {
     "neurotoxin": {"backdoor": SQUARE, "training": TRAINING},
     "projected_gradient": {"backdoor": SQUARE, "training": TRAINING, "radius": 0.5},
 }
-ELSEWHERE = {"next_token": "needs text: tests/attacks/test_backdoors.py trains one"}
+ELSEWHERE = {
+    "next_token": "needs text: tests/attacks/test_backdoors.py trains one",
+    "injected_traffic": "needs records of attacks: tests/attacks/test_natural_backdoors.py",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(catalog.AGGREGATORS) - set(SILENT)))

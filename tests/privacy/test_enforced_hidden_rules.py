@@ -7,17 +7,24 @@ import pytest
 import torch
 
 from benchmarks.hybrid.lying_servers import ALONG, ENFORCED, SERVERS, Told, frames, fuzz, held
-from privfl.aggregators import CosineFilter, FLTrust
+from privfl.aggregators import CosineFilter, FLTrust, Krum
+from privfl.core import Bounded, ConfigError, Context, RoundPlan
+from privfl.crypto import lies
 from privfl.crypto.mpc import Wide
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.wide import halves, numbers
+from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server.fixed_lies import hides_a_norm
 from privfl.hybrid.two_server.frame_lies import FrameLie
+from privfl.testing import PlayedRound, contributions
 
 HONEST = {"server": "server/1", "server/1": "server"}
 HIDDEN = [
     "cosine filter over -0.2, selection, malicious",
     "cosine filter over 0.3, aggregate, malicious",
+    "krum, selection, malicious",
+    "krum, aggregate, malicious",
     "fltrust, selection, malicious",
     "fltrust, aggregate, malicious",
 ]
@@ -67,6 +74,64 @@ def test_hidden_trust_weighs_rows_as_it_does_without_proofs(reveal, bits, fixed)
         assert same(*both(rule, reveal, rows, bits=bits)) >= 2
 
 
+@pytest.mark.parametrize("reveal", ["selection", "aggregate"])
+@pytest.mark.parametrize(("f", "m", "bits"), [(1, 3, 8), (2, 2, 8), (0, 7, 8), (1, 6, 16)])
+def test_hidden_krum_chooses_whom_it_does_without_proofs(reveal, f, m, bits):
+    assert same(*both(Krum(f=f, m=m), reveal, held(f), bits=bits)) == m
+
+
+def test_hidden_krum_chooses_the_first_of_equal_rows_as_it_does_without_proofs():
+    rows = held(2)
+    rows[4], rows[6] = rows[1], rows[1]
+    assert same(*both(Krum(f=1, m=2), "selection", rows, bits=8)) == 2
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Krum(f=1, m=2),
+        FLTrust(lambda context: contributions().together),
+        CosineFilter(-0.5, lambda rows, context: contributions().together),
+    ],
+    ids=["krum", "fltrust", "cosine"],
+)
+def test_rows_that_were_refused_are_in_no_hidden_choice(rule):
+    long = lies.skips_its_clip("nothing", "").how
+    told = [
+        PlayedRound.play(
+            TwoServer(rule, reveal="aggregate", security=security, bits=8),
+            contributions(),
+            long(),
+            {"client/0"},
+        ).published
+        for security in ("semi_honest", "malicious")
+    ]
+    refused = set() if isinstance(rule, FLTrust) else {"client/0"}  # its rows have one length
+    assert told[0].excluded.keys() == told[1].excluded.keys() == refused
+    assert torch.equal(told[0].what.value, told[1].what.value)
+    assert told[0].what.count == told[1].what.count >= 2
+
+
+@pytest.mark.parametrize("liar", SERVERS)
+def test_a_row_of_a_colluding_client_with_another_norm_ends_the_round_of_hidden_krum(liar):
+    channel = TwoServer(Krum(f=1, m=3), reveal="aggregate", security="malicious", bits=8)
+    ended = 0
+    for _ in range(4):
+        told = PlayedRound.play(channel, contributions(), hides_a_norm(), {liar, "client/0"})
+        if told.published is None:
+            ended += "another norm than was proved" in str(told.outcome.aborts[HONEST[liar]])
+        else:  # coins by which the row is too long already
+            assert told.published.excluded == {"client/0": "its update failed the norm check"}
+    assert ended
+
+
+def test_hidden_krum_with_proofs_refuses_more_rows_than_it_deals_for_in_words():
+    channel = TwoServer(Krum(f=1, m=3), security="malicious")
+    with pytest.raises(ConfigError, match="at most 64 rows, and 65"):
+        channel.round(RoundPlan(0, tuple(range(65)), 10, l2=1.0))
+    TwoServer(Krum(f=1, m=3)).round(RoundPlan(0, tuple(range(65)), 10, l2=1.0))
+
+
 @pytest.mark.parametrize("name", HIDDEN)
 def test_lies_at_every_frame_get_nothing_but_the_rule_past_the_other(name):
     passed, wrong, places = fuzz(14, channels={name: ENFORCED[name]})
@@ -83,7 +148,7 @@ def opening_of(channel, liar, kind):
     )
 
 
-@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("name", [name for name in HIDDEN if "krum" not in name])
 @pytest.mark.parametrize("liar", SERVERS)
 def test_a_lie_in_the_highest_of_64_bits_ends_the_round_whatever_the_honest_rows_are(name, liar):
     """Under keys of 64 bits one in four would pass."""
@@ -114,6 +179,42 @@ def test_the_fuzz_finds_a_wide_word_that_is_opened_without_a_proof(monkeypatch, 
     lies = [FrameLie(number, "adds", 1 << 63, i / 7, believed=True) for i in range(7)]
     told = [Told(channel, liar, lie.forge(), -held(1)) for lie in lies]
     assert any(round_.passed and round_.wrong for round_ in told)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_is_promised_of_hidden_rules_is_the_rule_and_who_takes_part(name):
+    channel = ENFORCED[name]
+    said = channel.describe()
+    assert channel.guarantee.settings(7)["security"] == "malicious"
+    assert "to one server that lies: which clients take part, at least a quorum" in said
+    assert channel.recipe.rule.leaks in said
+    assert "any row" not in said
+    liars = channel.guarantee.liars()
+    assert not any("read" in liars[who] for who in ("server", "server/1"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_hidden_krum_of_a_few_rows_chooses_or_says_that_they_are_too_few(n):
+    rows = torch.eye(n)
+    channels = [
+        TwoServer(Krum(f=0, m=2), security=security, bits=8)
+        for security in ("semi_honest", "malicious")
+    ]
+    outcomes = [play(channel, {i: 0.9 * rows[i] for i in range(n)}) for channel in channels]
+    if n == 2:
+        assert all("n > 2f + 2" in str(o.aborts["server"]) for o in outcomes)
+    else:
+        one, other = (outcome.opened.what.value for outcome in outcomes)
+        assert torch.equal(one, other)
+
+
+def play(channel, sent):
+    session = Session(channel)
+    updates = {i: Bounded(i, row, 1.0) for i, row in sent.items()}
+    session.enrol(updates)
+    plan = RoundPlan(0, tuple(sent), len(sent), l2=1.0, session=b"few")
+    session.inform(Context(plan, torch.zeros(plan.d), torch.Generator()))
+    return session.play(plan, updates)
 
 
 def test_halves_are_integers_of_128_bits():

@@ -3,6 +3,7 @@ alone.
 """
 
 import gc
+import importlib.util
 import multiprocessing
 import os
 from pathlib import Path
@@ -561,3 +562,15 @@ def test_a_way_in_which_clients_fail_is_not_the_fastest():
     assert not executor.channels_last, why
     (done,) = executor.train(broadcast, [Task(0, clients[0])], out, Seeds(0))
     assert isinstance(done, Trained)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_ray_is_asked_for_by_name_and_refused_in_words_where_it_is_not_installed(workload):
+    with pytest.raises(ConfigError, match=r"pip install 'privfl\[ray\]'"):
+        executors(workload(LocalSGD()), {}, "ray/2")
+
+
+@pytest.mark.parametrize("wanted", ["ray/two", "ray/2/3", "ray/2/first", "rays"])
+def test_a_misspelt_ray_is_no_executor(workload, wanted):
+    with pytest.raises(ConfigError, match="executor"):
+        executors(workload(LocalSGD()), {}, wanted)

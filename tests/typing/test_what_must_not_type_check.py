@@ -1,6 +1,9 @@
-"""Illegal pairs are type errors, and the legal ones beside them are not."""
+"""Illegal pairs are type errors, and the legal ones beside them are not, nor are the README's
+examples, each by itself, for somebody who has the package installed.
+"""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +37,8 @@ def check(tmp_path: Path, **texts: str) -> list[str]:
         "--no-error-summary",
         *(f"{name}.py" for name in texts),
     ]
-    environment = {**os.environ, "MYPYPATH": str(Path(__file__).parents[2])}
+    # nothing says where the package is: it is installed, and its py.typed has to be seen
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -42,6 +46,15 @@ def check(tmp_path: Path, **texts: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if ": error: " in line]
 
 
+def examples(page: str) -> dict[str, str]:
+    """A page's blocks of Python, each as a file."""
+    text = (Path(__file__).parents[2] / page).read_text()
+    found = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    return {f"{Path(page).stem.lower()}_{number}": block for number, block in enumerate(found)}
+
+
 def test_a_rule_that_reads_rows_over_a_channel_that_sums_is_a_type_error(tmp_path):
-    (found,) = check(tmp_path, legal=LEGAL, illegal=ILLEGAL)
+    readme = examples("README.md")
+    assert len(readme) >= 4
+    (found,) = check(tmp_path, legal=LEGAL, illegal=ILLEGAL, **readme)
     assert found.startswith(f"illegal.py:{len(ILLEGAL.splitlines())}: error: ")

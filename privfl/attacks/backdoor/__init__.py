@@ -7,6 +7,7 @@ from privfl.attacks.backdoor.boosting import Boosting
 from privfl.attacks.backdoor.chameleon import Chameleon
 from privfl.attacks.backdoor.generated import IBA, LIRA, Generated
 from privfl.attacks.backdoor.image_trigger import ImageTrigger
+from privfl.attacks.backdoor.injected_traffic import InjectedTraffic
 from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.attacks.backdoor.measure import accuracy, confusion, predictions, success
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
@@ -43,6 +44,7 @@ __all__ = [
     "EdgeCase",
     "Generated",
     "ImageTrigger",
+    "InjectedTraffic",
     "LearnedTrigger",
     "ModelReplacement",
     "MultiBackdoor",

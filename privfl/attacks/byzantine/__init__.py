@@ -7,6 +7,7 @@ from privfl.attacks.byzantine.fang_trimmed_mean import FangTrimmedMean
 from privfl.attacks.byzantine.free_rider import FreeRider
 from privfl.attacks.byzantine.ipm import IPM
 from privfl.attacks.byzantine.linear_combination import LinearCombination
+from privfl.attacks.byzantine.lying_vote import LyingVote
 from privfl.attacks.byzantine.mimic import Mimic
 from privfl.attacks.byzantine.min_max import MinMax, MinSum
 from privfl.attacks.byzantine.noise import ConstantUpdate, GaussianUpdate, NotFinite
@@ -26,6 +27,7 @@ __all__ = [
     "FreeRider",
     "GaussianUpdate",
     "LinearCombination",
+    "LyingVote",
     "Mimic",
     "MinMax",
     "MinSum",

@@ -190,7 +190,7 @@ def anomaly_index(size: Float[Tensor, " C"], reached: Bool[Tensor, " C"]) -> Flo
     even number); NaN for the others. Above 2 the paper calls a class infected.
 
     >>> anomaly_index(torch.tensor([60.0, 62.0, 12.0, 58.0]), torch.ones(4, dtype=torch.bool))
-    tensor([-0.3373, -1.0117, 15.8505,  0.3373])
+    tensor([-0.3372, -1.0117, 15.8505,  0.3372])
     """
     kept = size[reached]
     middle = median_of(kept)

@@ -25,7 +25,9 @@ Permutation = Callable[[bytes], bytes]
 U8 = npt.NDArray[np.uint8]
 Child = tuple[U64, U64, U64]
 """A child's node [..., 2], its control bit [...] and its words [..., w]."""
-_ONE, _MINUS = np.uint64(1), np.uint64((1 << 64) - 1)
+_AT_ONCE = 4096
+"""Comparisons that are made, or evaluated, together: what is computed of them stays in cache."""
+_ONE = np.uint64(1)
 
 
 def _side(w: int) -> int:
@@ -44,11 +46,16 @@ class Corrections(KeepsSecrets):
     controls: U8
     last: U64
 
-    def to_bytes(self) -> bytes:
-        """All of it, as it travels."""
+    def pieces(self) -> list[Buffer]:
+        """All of it, as it travels, one piece after the other."""
         wide = (self.nodes, self.words, self.last)
-        return b"".join(x.astype("<u8", copy=False).tobytes() for x in wide) + (
-            self.controls.tobytes()
+        little = [np.ascontiguousarray(x, dtype="<u8") for x in wide]
+        return [x.reshape(-1).view(np.uint8).data for x in (*little, self.controls)]
+
+    def of(self, part: slice) -> Corrections:
+        """Those of some comparisons, views of these."""
+        return Corrections(
+            self.nodes[:, part], self.words[:, part], self.controls[:, part], self.last[part]
         )
 
     @staticmethod
@@ -97,14 +104,20 @@ def _converted(nodes: U64, permute: Permutation, w: int) -> U64:
     return np.concatenate(list(blocks), axis=-1)[..., :w]
 
 
-def _chosen(sides: list[Child], right: npt.NDArray[np.bool_]) -> Child:
-    """Of each node [2, m] the right child where ``right`` [m], else the left one."""
-    left, other = sides
-    return (
-        np.where(right[:, None], other[0], left[0]),
-        np.where(right, other[1], left[1]),
-        np.where(right[:, None], other[2], left[2]),
-    )
+def _by(bits: U64) -> U64:
+    """All ones where a bit is 1."""
+    return np.uint64(0) - bits
+
+
+def _kept(left: U64, right: U64, turn: U64) -> tuple[U64, U64]:
+    """The right one where ``turn`` is all ones, else the left one; then the other."""
+    apart = (left ^ right) & turn
+    return left ^ apart, right ^ apart
+
+
+def _negated(words: U64, turn: U64) -> U64:
+    """The negative words where ``turn`` is all ones."""
+    return (words ^ turn) - turn
 
 
 def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutation) -> Corrections:
@@ -112,41 +125,49 @@ def generate(alpha: U64, beta: U64, starts: U64, levels: int, permute: Permutati
     [2, m, 2], uniform.
     """
     m, w = beta.shape
-    nodes: U64 = starts.astype(np.uint64).copy()
-    controls: U64 = np.zeros((2, m), dtype=np.uint64)
-    controls[1] = 1
-    total: U64 = np.zeros((m, w), dtype=np.uint64)
     found = Corrections(
         np.empty((levels, m, 2), dtype=np.uint64),
         np.empty((levels, m, w), dtype=np.uint64),
         np.empty((levels, m), dtype=np.uint8),
         np.empty((m, w), dtype=np.uint64),
     )
+    for at in range(0, m, _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        _generate(alpha[part], beta[part], starts[:, part], permute, found.of(part))
+    return found
+
+
+def _generate(alpha: U64, beta: U64, starts: U64, permute: Permutation, found: Corrections) -> None:
+    """Fill the corrections of some comparisons."""
+    m, w = beta.shape
+    levels = len(found.nodes)
+    nodes: U64 = starts.astype(np.uint64).copy()
+    controls: U64 = np.zeros((2, m), dtype=np.uint64)
+    controls[1] = 1
+    total: U64 = np.zeros((m, w), dtype=np.uint64)
     half = _side(w)
     numbers = np.arange(2 * half, dtype=np.uint64)
     for level in range(levels):
         bit = (alpha >> np.uint64(levels - 1 - level)) & _ONE
-        right = bit.astype(bool)
+        right = _by(bit)
         blocks = _grown(permute, nodes, numbers)
         sides = [_parted(blocks[:half], w), _parted(blocks[half:], w)]
-        keep, lose = _chosen(sides, right), _chosen(sides, ~right)
-        sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-        node = lose[0][0] ^ lose[0][1]
-        words = sign * (
-            lose[2][1] - lose[2][0] - total + np.where(right[:, None], beta, np.uint64(0))
-        )
-        total = total - keep[2][1] + keep[2][0] + sign * words
+        keep, lose = _kept(sides[0][0], sides[1][0], right[:, None])
+        kept_words, lost_words = _kept(sides[0][2], sides[1][2], right[:, None])
+        kept_controls, _ = _kept(sides[0][1], sides[1][1], right)
+        turn = _by(controls[1])[:, None]
+        node = lose[0] ^ lose[1]
+        words = _negated(lost_words[1] - lost_words[0] - total + (beta & right[:, None]), turn)
+        total += kept_words[0] - kept_words[1] + _negated(words, turn)
         left_bit = sides[0][1][0] ^ sides[0][1][1] ^ bit ^ _ONE
         right_bit = sides[1][1][0] ^ sides[1][1][1] ^ bit
-        kept_bit = np.where(right, right_bit, left_bit)
-        nodes = keep[0] ^ controls[..., None] * node
-        controls = keep[1] ^ controls * kept_bit
+        kept_bit, _ = _kept(left_bit, right_bit, right)
+        nodes = keep ^ (_by(controls)[..., None] & node)
+        controls = kept_controls ^ (controls & kept_bit)
         found.nodes[level], found.words[level] = node, words
         found.controls[level] = (left_bit | right_bit << _ONE).astype(np.uint8)
     ends = _converted(nodes, permute, w)
-    sign = np.where(controls[1].astype(bool), _MINUS, _ONE)[:, None]
-    found.last[...] = sign * (ends[1] - ends[0] - total)
-    return found
+    found.last[...] = _negated(ends[1] - ends[0] - total, _by(controls[1])[:, None])
 
 
 def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
@@ -161,6 +182,15 @@ def evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permut
     >>> (words[0] + words[1]).reshape(-1).tolist()
     [10, 0, 0]
     """
+    words: U64 = np.empty((*x.shape, keys.words.shape[2]), dtype=np.uint64)
+    for at in range(0, x.shape[1], _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        words[:, part] = _evaluate(party, starts[part], keys.of(part), x[:, part], permute)
+    return words
+
+
+def _evaluate(party: int, starts: U64, keys: Corrections, x: U64, permute: Permutation) -> U64:
+    """The words of some comparisons."""
     levels, _, w = keys.words.shape
     nodes: U64 = np.broadcast_to(starts, (*x.shape, 2)).astype(np.uint64)
     controls: U64 = np.full(x.shape, party, dtype=np.uint64)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS, WORDS
 from privfl.crypto.mpc.dcf import Corrections, generate
 from privfl.crypto.mpc.digits import gram, split
@@ -90,8 +90,8 @@ class FixedDealing(KeepsSecrets):
     second: bytes
     seeds: tuple[list[bytes], list[bytes]]
 
-    def letters(self) -> tuple[bytes, bytes]:
-        """What goes to the first server and to the second."""
+    def letters(self) -> tuple[list[Buffer], list[Buffer]]:
+        """What goes to the first server and to the second, piece by piece."""
         now, extent = self.now, self.extent
         one, two = Own(self.first, now, extent), Own(self.second, now, extent)
         alpha = one.keys + two.keys
@@ -124,7 +124,7 @@ class FixedDealing(KeepsSecrets):
             weights[:, None] * alpha - one.weight_macs(),
             vector - one.vector(),
         )
-        told = corrections.to_bytes()
+        told = corrections.pieces()
         masks = Masks(
             (one.announced + two.announced)[-1, : extent.n],
             lasts[0][-1] + lasts[1][-1],
@@ -132,8 +132,9 @@ class FixedDealing(KeepsSecrets):
             weights,
         )
         joint = Joint((self.first, self.second), now)
-        more = deal(extent.stock, now, masks, alpha, one.wide_key + two.wide_key, joint)
-        return _bytes(*to_first) + told + more[0], _bytes(*to_second) + told + more[1]
+        both, theirs = deal(extent.stock, now, masks, alpha, one.wide_key + two.wide_key, joint)
+        one_letter = [_bytes(*to_first), *told, *both]
+        return one_letter, [_bytes(*to_second), *told, *both, *theirs]
 
     def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
         """A value x is public as P = x - mask: it is compared as P with r = -mask."""
@@ -203,7 +204,7 @@ def _bytes(*parts: U64) -> bytes:
     return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)
 
 
-def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
+def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, U64]:
     """One server's part, from its seed and the dealer's letter; and, for the first server, the tags
     [n] of the sum.
 
@@ -217,7 +218,7 @@ def received(own: Own, first: bool, raw: bytes) -> tuple[Dealt, U64]:
     of_second = [(extent.scores, n, KEYS), (m, WORDS), (n,), (side, side), (side, side, KEYS)]
     of_second += [(own.hidden[0], KEYS), (own.hidden[1],)]
     shapes += [(now.sum_tags * n * extent.tagged,)] if first else of_second
-    view, found = memoryview(raw), []
+    view, found = raw, []
     for shape in shapes:
         size = 8 * int(np.prod(shape))
         if len(view) < size:

@@ -15,7 +15,7 @@ from privfl.crypto.mpc.preprocessing import derived_words
 from privfl.crypto.mpc.wide import numbers
 from privfl.crypto.mpc.words import U64, draw, stream
 from privfl.crypto.primitives import derive
-from privfl.hybrid.two_server.fixed_stock import Stock
+from privfl.hybrid.two_server.fixed_stock import RuleStock
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.rows import cuts
 
@@ -37,7 +37,7 @@ class Extent:
     decided: bool
     tagged: bool
     hidden: bool
-    stock: Stock
+    stock: RuleStock
 
     @property
     def comparisons(self) -> int:

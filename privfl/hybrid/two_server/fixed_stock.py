@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from privfl.core import KeepsSecrets
+from privfl.core import Buffer, KeepsSecrets
 from privfl.crypto.mpc.authentication import KEYS
 from privfl.crypto.mpc.dcf import Corrections, evaluate, generate
 from privfl.crypto.mpc.preprocessing import derived_words
@@ -56,7 +56,7 @@ Item = Words | WideWords | Comparisons
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Outcome(KeepsSecrets):
+class Compared(KeepsSecrets):
     """What the dealer knows of comparisons [m]: public x gives ``scale`` times (x < ``alpha``, the
     other way round where ``flip`` is 1).
     """
@@ -112,12 +112,17 @@ def blind_of(seed: bytes, now: TwoServerParameters, purpose: str) -> int:
     return int(numbers(words[None])[0])
 
 
-Known = Mapping[str, U64 | Integers | Outcome]
+Known = Mapping[str, U64 | Integers | Compared]
 
 
 @runtime_checkable
-class Stock(Protocol):
+class RuleStock(Protocol):
     """What a rule takes of the dealer beyond its rows."""
+
+    @property
+    def most(self) -> int:
+        """The most rows for which there is so much; 0: any number."""
+        ...
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """What there is for n rows, by name."""
@@ -130,7 +135,12 @@ class Stock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A rule that needs nothing but its rows (a `Stock`)."""
+    """A rule that needs nothing but its rows (a `RuleStock`)."""
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """None."""
@@ -174,20 +184,20 @@ def comparison_key(now: TwoServerParameters) -> bytes:
     return derive(now.tag, b"two-server", "comparisons")[:16]
 
 
-def outcome_of(known: U64, ring: int, rho: U64 | None = None, scale: U64 | None = None) -> Outcome:
+def outcome_of(known: U64, ring: int, rho: U64 | None = None, scale: U64 | None = None) -> Compared:
     """What tells whether P - ``known`` is below zero in so many bits, for a P that is public later;
     xor ``rho``. The top bit of P turns it around (`turned`).
     """
     low = known & np.uint64((1 << (ring - 1)) - 1)
     top = (known >> np.uint64(ring - 1)) & _ONE
     flip = top if rho is None else top ^ rho
-    return Outcome(low, flip, np.ones_like(low) if scale is None else scale)
+    return Compared(low, flip, np.ones_like(low) if scale is None else scale)
 
 
-def both_outcomes(one: Outcome, other: Outcome) -> Outcome:
+def both_outcomes(one: Compared, other: Compared) -> Compared:
     """All of the one's comparisons, then all of the other's."""
     pairs = ((one.alpha, other.alpha), (one.flip, other.flip), (one.scale, other.scale))
-    return Outcome(*(np.concatenate(pair) for pair in pairs))
+    return Compared(*(np.concatenate(pair) for pair in pairs))
 
 
 def turned(outcomes: U64, points: U64, ring: int, one: U64) -> U64:
@@ -213,27 +223,27 @@ def _starts(now: TwoServerParameters, seed: bytes, name: str, item: Comparisons)
 
 
 def deal(
-    stock: Stock, now: TwoServerParameters, masks: Masks, keys: U64, wide_key: int, joint: Joint
-) -> tuple[bytes, bytes]:
-    """What the dealer sends to the first server, and to the second: ``keys`` [K] and ``wide_key``
-    are whole here.
+    stock: RuleStock, now: TwoServerParameters, masks: Masks, keys: U64, wide_key: int, joint: Joint
+) -> tuple[list[Buffer], list[Buffer]]:
+    """What the dealer sends to both servers, and more to the second, piece by piece: ``keys`` [K]
+    and ``wide_key`` are whole here.
     """
     n = len(masks.norms)
     items = stock.items(now, n)
     known = stock.known(now, n, masks, joint) if items else {}
     first, second = joint.seeds
-    both: list[bytes] = []
-    theirs: list[bytes] = []
+    both: list[Buffer] = []
+    theirs: list[Buffer] = []
     for name, item in items.items():
         told, own = known[name], _drawn(now, first, name, *_shape(item))
         values = np.concatenate([[_ONE], keys])[: own.shape[1]]
-        if isinstance(told, Outcome):
+        if isinstance(told, Compared):
             if not isinstance(item, Comparisons):
                 raise Malformed(f"{name} is no comparison")
             starts = np.stack([_starts(now, seed, name, item) for seed in (first, second)])
             payload = (told.scale * (_ONE - _TWO * told.flip))[:, None] * values
             permute = now.library.permutation(comparison_key(now))
-            both.append(generate(told.alpha, payload, starts, item.levels, permute).to_bytes())
+            both += generate(told.alpha, payload, starts, item.levels, permute).pieces()
             rest = (told.scale * told.flip)[:, None] * values - own
         elif isinstance(item, WideWords):
             whole = np.stack([told, told.astype(object) * wide_key], axis=1)
@@ -241,12 +251,11 @@ def deal(
         else:
             rest = told.astype(np.uint64)[:, None] * values - own
         theirs.append(rest.astype("<u8", copy=False).tobytes())
-    corrections = b"".join(both)
-    return corrections, corrections + b"".join(theirs)
+    return both, theirs
 
 
 def receive(
-    stock: Stock, now: TwoServerParameters, n: int, seed: bytes, first: bool, raw: memoryview
+    stock: RuleStock, now: TwoServerParameters, n: int, seed: bytes, first: bool, raw: memoryview
 ) -> Stocked:
     """One server's part, from its seed and the dealer's letter.
 

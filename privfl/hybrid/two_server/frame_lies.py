@@ -75,7 +75,8 @@ class FrameLie:
             return words.astype(np.uint8).tobytes()
         words[place : place + 1] += amount
         if self.kind == "selects":
-            words[(place + 1) % len(words)] -= amount
+            after = (place + 1) % len(words)
+            words[after : after + 1] -= amount
         return _packed(step, words, ring) + rest
 
     def _against(self, step: Step, other: bytes, ring: int) -> bytes:

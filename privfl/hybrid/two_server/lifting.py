@@ -20,10 +20,10 @@ from privfl.crypto.mpc.wide import Integers
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of
 from privfl.hybrid.two_server.fixed_stock import (
+    Compared,
     Comparisons,
     Item,
     Joint,
-    Outcome,
     outcome_of,
     turned,
 )
@@ -74,16 +74,16 @@ class Lifting:
         return cls(r, joint.bits(f"{name} wraps", len(r)))
 
 
-def wraps(liftings: Sequence[Lifting]) -> Outcome:
+def wraps(liftings: Sequence[Lifting]) -> Compared:
     """The comparisons of all these values."""
     r, rho = (
         np.concatenate(parts)
         for parts in zip(*((lifting.r, lifting.rho) for lifting in liftings), strict=True)
     )
-    return Outcome(r, rho, np.ones_like(r))
+    return Compared(r, rho, np.ones_like(r))
 
 
-def signs(now: TwoServerParameters, dots: Lifting, rho: U64) -> Outcome:
+def signs(now: TwoServerParameters, dots: Lifting, rho: U64) -> Compared:
     """The comparisons with zero of products with the direction, xor ``rho``."""
     return outcome_of(dots.r, lifted_bits(now.ring), rho)
 

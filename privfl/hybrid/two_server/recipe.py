@@ -138,6 +138,13 @@ def round_of(
         )
     code = FixedPoint(bits)
     code.scale(plan)
+    proved = recipe.rule.stock.most if recipe.malicious else 0
+    if proved and plan.n > proved:
+        raise ConfigError(
+            f"round {plan.number}: under security 'malicious' {recipe.rule.kind} with reveal"
+            f" '{recipe.rule.reveal}' is proved for at most {proved} rows, and {plan.n} are asked:"
+            " ask fewer clients, or set reveal: scores, or security: semi_honest."
+        )
     needs, traits = recipe.rule.needs(plan), recipe.traits
     longest = code.inflated(plan.l2, plan.d) * code.scale(plan)
     noise = (

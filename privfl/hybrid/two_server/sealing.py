@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,10 +14,11 @@ from privfl.core import Buffer, PartyId, PartyKeys
 from privfl.crypto.primitives import derive, fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
-from privfl.hybrid.two_server.parameters import STEPS, VECTOR, Direction, TwoServerParameters
+from privfl.hybrid.two_server.parameters import DEALT, STEPS, VECTOR, Direction, TwoServerParameters
 from privfl.hybrid.two_server.row_letters import first_letter
 
 SEED_SIZE = 32
+_TAG = 16
 NOBODY, DIRECTED, UNKNOWN = range(3)
 """What the first server says of the direction: there is none, or it is zero; here it is; none is
 known yet, so nobody is filtered.
@@ -122,7 +124,20 @@ def seal_dealt(now: TwoServerParameters, key: bytes, words: bytes) -> bytes:
     )
 
 
-def unseal_dealt(now: TwoServerParameters, key: bytes, sealed: bytes) -> bytes:
+def dealt_letter(now: TwoServerParameters, key: bytes, pieces: Sequence[Buffer]) -> Buffer:
+    """The dealer's whole message, sealed as by `seal_dealt` piece by piece: of many comparisons it
+    is long.
+    """
+    head = now.write(DEALT, 0)
+    letter = memoryview(bytearray(len(head) + sum(map(len, pieces)) + _TAG))
+    letter[: len(head)] = head
+    sealing = derive(key, now.tag, "two-server dealt")
+    body = letter[len(head) :]
+    now.library.seal_into(sealing, bytes(12), pieces, now.bound_to("dealt"), body)
+    return letter.toreadonly()
+
+
+def unseal_dealt(now: TwoServerParameters, key: bytes, sealed: Buffer) -> bytes:
     """What `seal_dealt` sealed.
 
     Raises:

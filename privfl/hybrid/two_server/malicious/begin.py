@@ -52,14 +52,14 @@ def begin(
     """
     try:
         _, content = now.read(body, DEALT)
-        plain = memoryview(unseal_dealt(now, seed, bytes(content)))
+        plain = memoryview(unseal_dealt(now, seed, content))
         members, words = fields.read_bit_set(plain, now.plan.n)
         if not members <= set(listed):
             raise Malformed("it names clients that this server did not")
         left = sorted(members)
         now.enough("deal", left)
         own = Own(seed, now, recipe.extent(now, len(left)))
-        dealt, tags = received(own, first, bytes(words))
+        dealt, tags = received(own, first, words)
     except Malformed as malformed:
         raise unusable("deal", "dealer", malformed) from None
     values = None

@@ -12,9 +12,9 @@ from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.between_servers import unusable
 from privfl.hybrid.two_server.fixed_dealing import FixedDealing
 from privfl.hybrid.two_server.malicious.letters import fitting, read_named
-from privfl.hybrid.two_server.parameters import DEAL, DEALT, SEED, SERVERS, TwoServerParameters
+from privfl.hybrid.two_server.parameters import DEAL, SEED, SERVERS, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
-from privfl.hybrid.two_server.sealing import SEED_SIZE, seal_dealt
+from privfl.hybrid.two_server.sealing import SEED_SIZE, dealt_letter
 
 
 @dataclass(repr=False)
@@ -45,8 +45,7 @@ class FixedDealer(KeepsSecrets):
         letters = zip(SERVERS, (dealing.first, dealing.second), dealing.letters(), strict=True)
         listed = fields.bit_set(members, now.plan.n)
         out: dict[PartyId, Buffer] = {
-            who: now.write(DEALT, 0, seal_dealt(now, seed, listed + words))
-            for who, seed, words in letters
+            who: dealt_letter(now, seed, [listed, *pieces]) for who, seed, pieces in letters
         }
         self.seeds, self.named = {}, {}
         return out

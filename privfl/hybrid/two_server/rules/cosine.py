@@ -28,7 +28,7 @@ from privfl.hybrid.two_server.fixed_stock import (
     Known,
     Masks,
     Nothing,
-    Stock,
+    RuleStock,
     WideWords,
     Words,
     both_outcomes,
@@ -94,11 +94,10 @@ class CosineOnShares:
             hidden=hidden,
             proved=hidden,
             capped=True,
-            enforced=True,
         )
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Where a threshold is compared on shares, what lifts products and norms and compares
         squares.
         """
@@ -265,8 +264,13 @@ _BITS = 64
 @dataclass(frozen=True, slots=True)
 class Squares:
     """What it takes to compare dot^2 with T norm, T = round(threshold^2 square), in 64 bits, and to
-    join that with the product's sign (a `Stock`).
+    join that with the product's sign (a `RuleStock`).
     """
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """Two lifted values a row; the words that their margin is linear in, and its blind; its

@@ -27,7 +27,7 @@ from privfl.hybrid.two_server.fixed_stock import (
     Known,
     Masks,
     Nothing,
-    Stock,
+    RuleStock,
     WideWords,
     Words,
     blind_of,
@@ -90,10 +90,10 @@ class FLTrustOnShares:
         their weights stay shared. Weights are any numbers.
         """
         closed = self.reveal != "scores"
-        return Traits(directed=True, normalised=closed, hidden=closed, enforced=True)
+        return Traits(directed=True, normalised=closed, hidden=closed)
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Where weights stay shared, what lifts products and makes weights of them."""
         return Nothing() if self.reveal == "scores" else Trusts(self.reveal == "selection")
 
@@ -255,11 +255,16 @@ first server knows [1].
 
 @dataclass(frozen=True, slots=True)
 class Trusts:
-    """What it takes to make a weight of each product that is above zero (a `Stock`); ``named``: who
-    is trusted becomes known.
+    """What it takes to make a weight of each product that is above zero (a `RuleStock`);
+    ``named``: who is trusted becomes known.
     """
 
     named: bool
+
+    @property
+    def most(self) -> int:
+        """Any number."""
+        return 0
 
     def items(self, now: TwoServerParameters, n: int) -> Mapping[str, Item]:
         """A lifted value a row, the sign's bit, and the words that a weight is linear in; the

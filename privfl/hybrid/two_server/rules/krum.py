@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from privfl.core import ConfigError, RoundPlan
-from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc import Demand, Shared
 from privfl.crypto.mpc.authentication import WORDS, OpenChecked
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
@@ -23,13 +22,16 @@ from privfl.hybrid.two_server.fixed_checks import (
     SCORE_MASKS,
     fixed_of,
 )
-from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
+from privfl.hybrid.two_server.fixed_choice import hidden_choice, open_choice
+from privfl.hybrid.two_server.fixed_stock import Nothing, RuleStock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import Chosen, hidden_sum, unnamed_sum
 from privfl.hybrid.two_server.opened_scores import possible, proved
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
 from privfl.hybrid.two_server.public_sum import accept
 from privfl.hybrid.two_server.registers import BIT, CHOSEN, INNER, MARGIN
+from privfl.hybrid.two_server.rules.krum_sizes import max_byzantine
+from privfl.hybrid.two_server.rules.proved_krum import Distances, proved_krum
 from privfl.hybrid.two_server.rules.rule import Reveal, Traits
 
 MOST_HIDDEN = 128
@@ -64,13 +66,12 @@ class KrumOnShares:
             proved=hidden,
             capped=True,
             exact=self.m,
-            enforced=self.reveal == "scores",
         )
 
     @property
-    def stock(self) -> Stock:
-        """Nothing."""
-        return Nothing()
+    def stock(self) -> RuleStock:
+        """Where scores stay hidden, what compares distances and scores."""
+        return Nothing() if self.reveal == "scores" else Distances()
 
     @property
     def leaks(self) -> str:
@@ -107,6 +108,10 @@ class KrumOnShares:
         self, now: TwoServerParameters, least: int, close: tuple[Step, ...]
     ) -> tuple[Step, ...]:
         """From open products, or on shares with the choice opened or not."""
+        if now.malicious and self.reveal != "scores":
+            hidden = self.reveal == "aggregate"
+            end = hidden_choice(least, self.m) if hidden else (*open_choice(self.m), *close)
+            return (*FIXED_CHECKS, *proved_krum(self.f, self.m), *end)
         if now.malicious:
             pairs = (GatherPairs(), OpenChecked(SCORE_MASKS), UnmaskPairs())
             return (*FIXED_CHECKS, *pairs, OpenKrum(self.f, self.m), *close)
@@ -116,29 +121,6 @@ class KrumOnShares:
         if self.reveal == "selection":
             return (*choice, Open(CHOSEN), Chosen(self.m), *close)
         return (*choice, *unnamed_sum(least, self.m))
-
-
-def max_byzantine(machine: Machine, f: int, m: int) -> int:
-    """How many Byzantine clients Krum must still count with, after those that failed the checks;
-    who was refused and not proved wrong takes no part.
-
-    Raises:
-        StageAbort: too few rows for f and m, or more than f failed.
-    """
-    n = machine.n - machine.unproved
-    lost = n - len(machine.valid)
-    if n <= 2 * f + 2 or m > n - f:
-        raise StageAbort(
-            "select",
-            f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f, and {n} rows are there",
-        )
-    if lost > f:
-        raise StageAbort(
-            "select",
-            f"Krum tolerates {f} Byzantine clients, and {lost} rows failed the norm check",
-            who=tuple(machine.excluded),
-        )
-    return f - lost
 
 
 # ---- from open inner products

@@ -10,7 +10,7 @@ from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Open
 from privfl.hybrid.two_server.checks import CHECKS, checking
 from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
-from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
+from privfl.hybrid.two_server.fixed_stock import Nothing, RuleStock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather, opened
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
@@ -32,10 +32,10 @@ class MeanOnShares:
     @property
     def traits(self) -> Traits:
         """Sums of whole rows, under weights that both servers know."""
-        return Traits(weighted=self.weighted, capped=True, enforced=True)
+        return Traits(weighted=self.weighted, capped=True)
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Nothing."""
         return Nothing()
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from privfl.core import RoundPlan
 from privfl.crypto.mpc import Demand
-from privfl.hybrid.two_server.fixed_stock import Stock
+from privfl.hybrid.two_server.fixed_stock import RuleStock
 from privfl.hybrid.two_server.machine import Step
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
 
@@ -24,8 +24,7 @@ class Traits:
     ``weighted``: each row carries its weight. ``hidden``: the weights of the sum are shared, so
     that no server knows them. ``proved``: hidden weights are proved to be 0 or 1. ``capped``: every
     sum is of whole rows, so many at least: rows that count by any other weight can be told apart in
-    the sum. ``exact``: of so many rows (0: of any number). ``enforced``: its function can be
-    enforced against a server that lies (``security: malicious``).
+    the sum. ``exact``: of so many rows (0: of any number).
     """
 
     gram: bool = False
@@ -37,7 +36,6 @@ class Traits:
     proved: bool = False
     capped: bool = False
     exact: int = 0
-    enforced: bool = False
 
 
 @runtime_checkable
@@ -62,7 +60,7 @@ class SharedRule(Protocol):
         ...
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """What it takes of the dealer beyond its rows where it is enforced."""
         ...
 

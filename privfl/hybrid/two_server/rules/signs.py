@@ -23,7 +23,7 @@ from privfl.crypto.mpc.operations import Multiply, Negative, Open, OpenToFirst, 
 from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
-from privfl.hybrid.two_server.fixed_stock import Nothing, Stock
+from privfl.hybrid.two_server.fixed_stock import Nothing, RuleStock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import TRUST, Count, Mass, counted, spread
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
@@ -61,7 +61,7 @@ class SignsOnShares:
         return Traits(directed=True, hidden=self.reveal != "scores")
 
     @property
-    def stock(self) -> Stock:
+    def stock(self) -> RuleStock:
         """Nothing."""
         return Nothing()
 
