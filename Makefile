@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@touch $(STAMP)
 
 $(DOCS_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable ".[docs]"
 	@touch $(DOCS_STAMP)
 
 demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and print the table (under 3 minutes)
