@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from benchmarks.harness import main
+from benchmarks.robustness.backdoors import backdoors
 from benchmarks.robustness.detectors import detectors, flanders
+from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
 from benchmarks.robustness.inspecting import inspecting
+from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
 
 CASES = {
@@ -15,6 +18,9 @@ CASES = {
     "grid": grid,
     "detectors": detectors,
     "flanders": flanders,
+    "backdoors": backdoors,
+    "semantic": semantic,
+    "devices": devices,
     "inspect": inspecting,
 }
 

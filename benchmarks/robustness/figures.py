@@ -102,3 +102,33 @@ def draw_grid(
     )
     figure.colorbar(shown, ax=axis, shrink=0.5, label="test accuracy, %")
     save(figure, "attack-grid.png")
+
+
+def draw_semantic(
+    each: Sequence[Mapping[str, Sequence[tuple[float, ...]]]], gammas: Sequence[float], quiet: int
+) -> None:
+    """The scale of a shot, and what quiet rounds leave of an early and a late one, with the spread
+    over seeds.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (scale, decay) = plt.subplots(
+        1, 2, figsize=(10, 3.8), sharey=True, layout="constrained"
+    )
+
+    def line(axis: Any, at: Sequence[float], values: torch.Tensor, label: str) -> None:
+        (drawn,) = axis.plot(at, values.mean(dim=0), marker="o", label=label)
+        low, high = values.amin(dim=0), values.amax(dim=0)
+        axis.fill_between(at, low, high, color=drawn.get_color(), alpha=0.15)
+
+    for which, task in enumerate(("backdoor", "main task")):
+        values = [[100 * found[f"gamma {g:g}"][1][which] for g in gammas] for found in each]
+        line(scale, gammas, torch.tensor(values), task)
+    for when in ("early", "late"):
+        values = [[100 * point[0] for point in found[when]] for found in each]
+        line(decay, range(-1, quiet + 1), torch.tensor(values), f"backdoor, {when} shot")
+    scale.set(xlabel="gamma (100 replaces the model)", ylabel="accuracy, %")
+    decay.set(xlabel="rounds after the shot (-1: before)")
+    for axis in (scale, decay):
+        axis.legend(fontsize=8)
+    save(figure, "semantic.png")

@@ -25,6 +25,7 @@ from privfl.dp.accounting import (
 )
 from privfl.dp.adaptive import AdaptiveClip
 from privfl.dp.clip import Clip, ClipByLayer, NoBound, Normalise
+from privfl.dp.made import Made
 from privfl.dp.mechanisms import (
     Correlated,
     DiscreteGaussian,
@@ -39,7 +40,7 @@ from privfl.dp.mechanisms import (
 )
 from privfl.dp.modular import ModularCode
 from privfl.dp.part_release import PartRelease, Sum, Weights
-from privfl.dp.pipeline import Made, Pipeline, post_processed
+from privfl.dp.pipeline import Pipeline, post_processed
 from privfl.dp.schedule import Constant, Decaying, PerRound, Schedule, Scheduled, ScheduledClip
 from privfl.dp.sgd import DPGradient, PrivacyWarning
 

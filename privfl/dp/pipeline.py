@@ -35,6 +35,7 @@ from privfl.core import (
 )
 from privfl.dp.charges import among_colluders, over_block, stepped
 from privfl.dp.joint import farther, together
+from privfl.dp.made import Made
 from privfl.dp.memory import NoiseMemory
 from privfl.dp.opening import Opens, always, for_everybody, hinges
 from privfl.dp.part_release import PartRelease, name_of
@@ -51,17 +52,6 @@ _POISSON = (
     "under Poisson sampling the number present varies, so noise needs the mean over a public"
     " denominator."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a rule made of one part: the vector [d], how many rows it read, and how many clients'
-    contributions are in them.
-    """
-
-    vector: Vector
-    rows: int
-    survivors: int
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from privfl.core import (
     after_the_rule,
     before_the_rule,
 )
+from privfl.dp.made import Made
 from privfl.dp.memory import NoiseMemory
-from privfl.dp.pipeline import Made, post_processed
+from privfl.dp.pipeline import post_processed
 from privfl.engine.client import BITS
 from privfl.engine.judging import Whose, disclosed_by, handed_on, judged, whose
 from privfl.engine.order import Order

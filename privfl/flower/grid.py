@@ -24,7 +24,6 @@ from privfl.core import (
     PartyId,
     RoundFailed,
     RoundPlan,
-    Rows,
     Seeds,
     ServerMember,
     client_of,
@@ -44,6 +43,7 @@ from privfl.flower.records import (
     record_of,
     require_flower,
 )
+from privfl.flower.strategies import refuse_strategy, weight_of
 from privfl.wrapper.names import Names
 from privfl.wrapper.receipt import Receipt, of_round
 from privfl.wrapper.round import ruled
@@ -55,8 +55,6 @@ LOG = logging.getLogger("privfl.flower")
 SERVER: PartyId = "server"
 MOST_EXCHANGES = 200
 POLL = 0.2
-STRATEGIES = ("FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
-"""Of flwr.serverapp.strategy, those whose result depends on the replies' weighted mean alone."""
 Evaluate: TypeAlias = Literal["refuse", "in the clear"]
 
 
@@ -218,7 +216,7 @@ class PrivateGrid:
             )
         )
         after = record_of(layout, start + released["delta"].vector)
-        weight = _weight(outcome, plan, noised=parts.noised)
+        weight = weight_of(outcome, plan, noised=parts.noised)
         metrics = MetricRecord({self.strategy.weighted_by_key: weight})
         return [Reply(RecordDict({name: after, "metrics": metrics}), reply_to=messages[0])]
 
@@ -358,7 +356,9 @@ class PrivateGrid:
                 talk.answered.add(who)
             except (Abort, BadEnvelope) as refused:
                 why = f"{who}: {refused}"
-                talk.aborts.setdefault(who, Abort(why, getattr(refused, "blamed", None)))
+                talk.aborts.setdefault(
+                    who, Abort(why, refused.blamed if isinstance(refused, Abort) else None)
+                )
         for who in questions:
             if who not in said:
                 talk.aborts.setdefault(who, Abort(f"{who} did not answer in time"))
@@ -409,37 +409,3 @@ class PrivateGrid:
                 break
             time.sleep(POLL)
         return found
-
-
-def refuse_strategy(strategy: Any) -> None:
-    """Refuse a strategy that does more with replies than take their weighted mean.
-
-    Raises:
-        ConfigError: it is not one of `STRATEGIES`, but perhaps made from one; or it aggregates
-            metrics of its own.
-    """
-    from flwr.serverapp import strategy as flowers
-    from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-
-    allowed = [getattr(flowers, name) for name in STRATEGIES]
-    if type(strategy) not in allowed:
-        raise ConfigError(
-            f"{type(strategy).__name__} may read more of clients' replies than their mean, which is"
-            f" all that a private round opens: use {', '.join(STRATEGIES)}. A robust rule is the"
-            " channel's (TwoServer, EncryptedCosine), and noise the layer's."
-        )
-    if strategy.train_metrics_aggr_fn is not aggregate_metricrecords:
-        raise ConfigError(
-            "train_metrics_aggr_fn reads each client's metrics, and none leave a private round:"
-            " leave it out."
-        )
-
-
-def _weight(outcome: Outcome[Any], plan: RoundPlan, *, noised: bool) -> float:
-    """What all who came weigh; of a noised round how many were asked."""
-    opened = outcome.opened
-    if noised or opened is None:
-        return float(plan.n)
-    what = opened.what
-    weight = float(what.weights.sum()) if isinstance(what, Rows) else float(what.weight)
-    return weight if weight > 0 else float(len(opened.survivors))

@@ -24,6 +24,7 @@ from privfl.core import (
     require,
 )
 from privfl.crypto.primitives import Directory, Identity
+from privfl.dp.pipeline import Pipeline
 from privfl.wrapper.given import Given
 from privfl.wrapper.names import Names
 from privfl.wrapper.parts import Parts
@@ -32,7 +33,7 @@ from privfl.wrapper.round import bounded
 from privfl.wrapper.tree import UpdateLayout
 from privfl.wrapper.weights import RoundWeights
 
-IDENTITY, DIRECTORY = "identity.key", "directory.json"
+IDENTITY, DIRECTORY = "identity", "directory.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PrivateLayer:
 
     >>> from privfl.crypto import SecAgg
     >>> from privfl.dp import Clip
-    >>> PrivateLayer(SecAgg(), Clip(1.0)).plan(0, (0, 1), b"session", torch.zeros(3)).l2
+    >>> PrivateLayer(SecAgg(), Clip(1.0)).plan_of(0, (0, 1), b"session", 3, "0" * 64).l2
     1.0
     """
 
@@ -134,6 +135,21 @@ class PrivateLayer:
             models=(model,),
         )
 
+    def admit(self, client: ClientId, plan: RoundPlan) -> Pipeline:
+        """How a round's vectors leave, of a round that a client takes part in.
+
+        Raises:
+            PlanRefused: a cohort that it is not in, or that is too small.
+            ConfigError: noise of which no claim can be made.
+        """
+        if client not in plan.cohort or plan.n < self.quorum:
+            raise PlanRefused(
+                f"round {plan.number}: {client_party(client)} takes part in no cohort of {plan.n}"
+                f" clients{'' if client in plan.cohort else ' that it is not in'}; its quorum is"
+                f" {self.quorum}."
+            )
+        return self.parts.checked(plan.d, plan.cohort, self.rule)
+
     def sent(
         self,
         client: ClientId,
@@ -145,17 +161,10 @@ class PrivateLayer:
         """What a client hands its party, of its update [d] as training made it.
 
         Raises:
-            PlanRefused: a cohort that it is not in, or that is too small.
+            PlanRefused, ConfigError: as `admit`.
             BadUpdate: the update is not finite, and no noise hides whose.
-            ConfigError: noise of which no claim can be made.
         """
-        if client not in plan.cohort or plan.n < self.quorum:
-            raise PlanRefused(
-                f"round {plan.number}: {client_party(client)} takes part in no cohort of {plan.n}"
-                f" clients{'' if client in plan.cohort else ' that it is not in'}; its quorum is"
-                f" {self.quorum}."
-            )
-        pipeline = self.parts.checked(plan.d, plan.cohort, self.rule)
+        pipeline = self.admit(client, plan)
         given = Given(layout, {client: update}, plan.cohort)
         weighed = self.weighed(client, weight)
         return bounded(given, weighed, plan, pipeline, self.parts, Names())[client]

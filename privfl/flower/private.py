@@ -37,6 +37,7 @@ from privfl.core import (
 )
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity, private_file
+from privfl.engine.files import append_synced
 from privfl.flower.grid import SERVER, PrivateGrid
 from privfl.flower.layer import PrivateLayer, make_keys, read_keys
 from privfl.flower.mail import BadEnvelope, Envelope, read
@@ -105,7 +106,7 @@ def private(
         envelope = read(raw, identity.who, directory)
         if envelope.sender != SERVER:
             raise BadEnvelope(f"{envelope.sender} asks, and only the server does.")
-        node = _Node(layer, identity, directory, _rest_key(folder), context)
+        node = _Node(layer, identity, directory, folder, context)
 
         def trained() -> Any:
             del message.content[NAME]
@@ -156,7 +157,7 @@ class _Node:
     layer: PrivateLayer
     identity: Identity
     directory: Directory
-    key: StateKey
+    folder: Path
     context: Any
 
     def answer(
@@ -199,6 +200,7 @@ class _Node:
                     f"round {number}: the plan is about another model than the one that came with"
                     " it, or another bound than this node's."
                 )
+            self.layer.admit(client, plan)  # before any training
             state.played = number
             self._sleep(state)  # whatever comes of the training, it is not done again
             reply = trained()
@@ -220,6 +222,7 @@ class _Node:
 
     def _set_up(self, envelope: Envelope) -> Envelope:
         """A member of a new session, which ends the one before."""
+        self._take_once(envelope.session)
         channel, who = self.layer.channel, self.identity.who
         client = client_of(who)
         member: Member
@@ -230,6 +233,19 @@ class _Node:
         scene = set_up_scene(envelope.session)
         party = Post(self.identity, self.directory, scene, member.set_up())
         return self._stepped(envelope, AtRest(envelope.session, member, party), {})
+
+    def _take_once(self, session: bytes) -> None:
+        """Note a session, on disk, before anything is said in it.
+
+        Raises:
+            PlanRefused: it was set up before, in this run of Flower's or another: who carries
+                letters could play it again, and have a round trained twice.
+        """
+        path = self.folder / "sessions"
+        known = path.read_text(encoding="ascii").split() if path.exists() else []
+        if session.hex() in known:
+            raise PlanRefused("this session was set up here before: another one has other keys.")
+        append_synced(path, f"{session.hex()}\n".encode())
 
     def _stepped(
         self, envelope: Envelope, state: AtRest, letters: Mapping[PartyId, Buffer]
@@ -248,7 +264,9 @@ class _Node:
     def _woken(self, session: bytes) -> AtRest:
         held = self.context.state.get(NAME, {}).get("sealed")
         if isinstance(held, bytes):
-            state = unseal_state(SealedState(held), self.key, AtRest, lent=self.directory)
+            state = unseal_state(
+                SealedState(held), _rest_key(self.folder), AtRest, lent=self.directory
+            )
             if state.session == session:
                 return state
         raise PlanRefused("this node has no keys of that session: it needs a key set-up.")
@@ -256,7 +274,7 @@ class _Node:
     def _sleep(self, state: AtRest) -> None:
         from flwr.app import ConfigRecord
 
-        sealed = seal_state(state, self.key).body
+        sealed = seal_state(state, _rest_key(self.folder)).body
         self.context.state[NAME] = ConfigRecord({"sealed": sealed})
 
 

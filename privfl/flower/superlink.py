@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from privfl.config import load
@@ -287,7 +288,7 @@ def serve(
     while not stopped.is_set():
         try:
             _serve(address, ca, key, answer, stopped)
-        except (Exception, SystemExit) as lost:  # Flower ends the process on what passes
+        except Exception as lost:
             LOG.warning("the SuperLink at %s is away: %r", address, lost)
             stopped.wait(1.0)
 
@@ -295,12 +296,18 @@ def serve(
 def _serve(
     address: str, ca: Path, key: Path, answer: Callable[[bytes], bytes], stop: threading.Event
 ) -> None:
+    import httpx
     from cryptography.hazmat.primitives import serialization
+    from flwr.supercore.retry import http_retry
     from flwr.supercore.task_identity import TaskIdentity
-    from flwr.supernode.fleet_http_connection import http_request_response
+    from flwr.supernode import fleet_http_connection as fleet
 
+    # Flower ends the process where a SuperLink is away or does not know the node yet: by a thread
+    # that exits, and by a signal to itself. A resident node tries again instead.
+    fleet.flwr_exit = _raised
+    fleet.signal = http_retry.signal = SimpleNamespace(SIGINT=0)  # signal 0 does nothing
     private: Any = serialization.load_ssh_private_key(private_file.read(key), None)
-    with http_request_response(
+    with fleet.http_request_response(
         address,
         False,
         root_certificates=ca.read_bytes(),
@@ -311,7 +318,11 @@ def _serve(
         TaskIdentity.node_id, TaskIdentity.task_id = node, 0
         last = time.monotonic()
         while not stop.is_set():
-            came = receive()
+            try:
+                came = receive()
+            except httpx.TransportError:  # it may be back, and still know this node
+                stop.wait(IDLE)
+                continue
             if came is None:
                 stop.wait(POLL if time.monotonic() - last < BUSY else IDLE)
                 continue
@@ -320,6 +331,10 @@ def _serve(
                 _answered(came, answer, send, pull, push, confirm)
             except Exception as lost:  # a run that ended meanwhile, say: there will be others
                 LOG.warning("an envelope is lost: %s: %s", type(lost).__name__, lost)
+
+
+def _raised(code: object, message: str | None = None, **_: object) -> None:
+    raise ConnectionError(f"{message or code}")
 
 
 def _answered(
@@ -442,7 +457,8 @@ def ended(address: str, ca: Path, run: int) -> str | None:
 
 def superlink_command(home: Path, host: str, port: int) -> list[str]:
     """The command that runs a SuperLink in the server's folder, with TLS and node authentication;
-    it listens on this machine alone where nodes reach it by 127.0.0.1.
+    it listens on this machine alone where nodes reach it by 127.0.0.1. It has no database: what
+    travels would stay in it, and a run goes on without.
     """
     local = host in ("127.0.0.1", "localhost")
     return [
@@ -454,7 +470,6 @@ def superlink_command(home: Path, host: str, port: int) -> list[str]:
         *("--ssl-keyfile", str(home / "server.key")),
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
-        *("--database", str(home / "superlink.db")),
     ]
 
 

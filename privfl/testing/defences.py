@@ -31,8 +31,9 @@ from privfl.core import (
     at_the_client,
     before_the_rule,
 )
+from privfl.dp.made import Made
 from privfl.dp.part_release import PartRelease
-from privfl.dp.pipeline import Made, Pipeline
+from privfl.dp.pipeline import Pipeline
 from privfl.testing.building import Subject, checks_of
 from privfl.testing.check import Check, expect, run_all
 from privfl.testing.rows import D, N, crowd, of

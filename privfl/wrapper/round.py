@@ -16,7 +16,8 @@ from privfl.core import (
     Rows,
     Rule,
 )
-from privfl.dp.pipeline import Made, Pipeline
+from privfl.dp.made import Made
+from privfl.dp.pipeline import Pipeline
 from privfl.wrapper.given import Given
 from privfl.wrapper.names import Names
 from privfl.wrapper.parts import Parts

@@ -1,5 +1,5 @@
 """An app as Flower's own template for PyTorch makes it: a net, its training, a ClientApp with train
-and evaluate, and the main of a ServerApp. Nothing here knows of privfl.
+and evaluate. Nothing here knows of privfl.
 """
 
 import torch
@@ -41,26 +41,29 @@ def train_fn(net, data, epochs, lr):
     return total / epochs
 
 
-def client_app(*mods, metrics=True, before=None):
-    """The template's ClientApp. Its train function is the template's own; only ``mods`` is new."""
+def template_train(msg, context):
+    """The body of the template's train function."""
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    data = load_data(context.node_config["partition-id"])
+    epochs, lr = context.run_config["local-epochs"], msg.content["config"].get("lr", 0.3)
+    train_loss = train_fn(model, data, epochs, lr)
+    model_record = ArrayRecord(model.state_dict())
+    metrics = {"train_loss": train_loss, "num-examples": len(data[0])}
+    content = RecordDict({"arrays": model_record, "metrics": MetricRecord(metrics)})
+    return Message(content=content, reply_to=msg)
+
+
+def client_app(*mods, before=lambda context: None):
+    """The template's ClientApp, of which only the ``mods`` are new; ``before`` is told that it
+    trains.
+    """
     app = ClientApp()
 
     @app.train(mods=list(mods))
     def train(msg, context):
-        model = Net()
-        model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
-        data = load_data(context.node_config["partition-id"])
-        if before is not None:
-            before(context)
-        epochs, lr = context.run_config["local-epochs"], msg.content["config"]["lr"]
-        train_loss = train_fn(model, data, epochs, lr)
-        measured = {"train_loss": train_loss, "num-examples": len(data[0])}
-        if not metrics:
-            del measured["train_loss"]
-        content = RecordDict(
-            {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord(measured)}
-        )
-        return Message(content=content, reply_to=msg)
+        before(context)
+        return template_train(msg, context)
 
     @app.evaluate()
     def evaluate(msg, context):

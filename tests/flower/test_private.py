@@ -4,11 +4,15 @@ changes.
 
 import copy
 import logging
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as flowers
 
 from privfl.aggregators import Krum
@@ -20,8 +24,9 @@ from privfl.flower.mail import read
 from privfl.flower.private import PrivateGrid, PrivateLayer, make_keys, private
 from privfl.hybrid import TwoServer
 from tests.flower.in_process import InProcess
-from tests.flower.pytorch_app import Net, client_app
+from tests.flower.pytorch_app import Net, client_app, template_train
 
+ROOT = Path(__file__).parents[2]
 CLIENTS = 4
 SECAGG = SecAgg(mode="active", bits=20)
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -103,7 +108,7 @@ def test_without_a_bound_on_weights_every_client_counts_alike(tmp_path):
     assert apart(made, openly(fedavg(), rounds=1)) > 1e-4
     even, _ = privately(fedavg(), PrivateLayer(Plain(), Clip(2.0)), tmp_path / "even", rounds=1)
     assert apart(made, even) < 1e-4
-    assert grid.receipts[0].survivors == (0, 1, 2, 3)
+    assert sorted(grid.receipts[0].survivors) == [0, 1, 2, 3]
 
 
 def test_a_rule_of_two_servers_leaves_out_who_lies(tmp_path):
@@ -331,31 +336,51 @@ def test_a_model_that_a_relay_put_in_the_place_of_the_servers_is_refused(tmp_pat
     with caplog.at_level("WARNING", "privfl.flower"):
         start(strategy, grid, rounds=1)
     assert sorted(trained) == [0, 2, 3]
-    assert grid.receipts[0].survivors == (0, 2, 3)
+    assert sorted(grid.receipts[0].survivors) == [0, 2, 3]
 
 
-def test_an_order_that_a_relay_brings_again_is_not_played_again(tmp_path):
+@pytest.mark.parametrize("in_another_run", [False, True])
+def test_what_a_relay_brings_again_is_not_played_again(tmp_path, in_another_run):
     held, answers, trained = [], [], []
 
     def tap(node, back, message, raw):
-        if not back and "arrays" in message.content and node == 101:
+        if node == 101 and not back and "envelope" in message.content["privfl"]:
             held.append(copy.deepcopy(message))
-        if back and answers is not None and node == 101:
+        if node == 101 and back:
             answers.append(message)
         return True
 
-    nodes = nodes_of(
-        LAYER, tmp_path, app=lambda mod: client_app(mod, before=lambda context: trained.append(1))
-    )
+    def app(mod):
+        return client_app(mod, before=lambda context: trained.append(1))
+
+    nodes = nodes_of(LAYER, tmp_path, app=app)
     wire, strategy = InProcess(nodes, tap), fedavg()
     start(strategy, PrivateGrid(wire, strategy, LAYER, tmp_path / "server"), rounds=1)
     assert len(trained) == 4
-    wire.push_messages([held[0]])
+    if in_another_run:  # Flower's context begins empty
+        wire = InProcess(nodes, tap)
+    set_up, order = held[:2]
+    wire.push_messages([order])
+    wire.push_messages([set_up, order])
     assert len(trained) == 4
     _, directory = read_keys(tmp_path / "server")
-    answer = read(answers[-1].content["privfl"]["envelope"], "server", directory)
-    assert answer.kind == "refusal"
-    assert "played in this session already" in answer.head["why"]
+    again = [read(one.content["privfl"]["envelope"], "server", directory) for one in answers[-3:]]
+    assert [one.kind for one in again] == ["refusal"] * 3
+    assert "was set up here before" in again[1].head["why"]
+
+
+def test_a_cohort_smaller_than_a_nodes_quorum_is_refused_before_any_training(tmp_path, caplog):
+    trained = []
+
+    def app(mod):
+        return client_app(mod, before=lambda context: trained.append(1))
+
+    strict, strategy = replace(LAYER, quorum=5), fedavg()
+    grid = InProcess(nodes_of(strict, tmp_path, app=app))
+    with caplog.at_level("WARNING", "privfl.flower"):
+        start(strategy, PrivateGrid(grid, strategy, LAYER, tmp_path / "server"), rounds=1)
+    assert not trained
+    assert "its quorum is 5" in caplog.text
 
 
 def test_what_a_node_keeps_between_messages_is_sealed(tmp_path):
@@ -368,3 +393,19 @@ def test_what_a_node_keeps_between_messages_is_sealed(tmp_path):
         assert identity.signing not in sealed
         assert identity.box not in sealed
         assert b"privfl.crypto" not in sealed
+
+
+def test_the_lines_of_the_page_make_the_template_private(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "flower-apps.md").read_text(encoding="utf-8")
+    layer, client, server = re.findall(r"```py\n(.*?)```", page, re.S)
+    app, strategy = ClientApp(), fedavg()
+    known = {"app": app, "strategy": strategy, "arrays": initial(), "trained": template_train}
+    exec(layer, known)  # noqa: S102 - our own page
+    exec(client.replace("    ...", "    return trained(msg, context)"), known)  # noqa: S102
+    make_keys(Path("keys"), known["LAYER"].channel, CLIENTS)
+    known["grid"] = InProcess({100 + i: (app, {"partition-id": i}) for i in range(CLIENTS)})
+    exec(server, known)  # noqa: S102
+    assert [len(receipt.survivors) for receipt in known["private_grid"].receipts] == [CLIENTS] * 3
+    made = {name: array.numpy() for name, array in known["result"].arrays.items()}
+    assert apart(made, openly(fedavg(), rounds=3)) < 5e-3

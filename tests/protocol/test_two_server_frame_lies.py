@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hybrid.lying_servers import CHANNELS, ENFORCED, Told, frames, held
+from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import Open
 from privfl.hybrid.two_server.frame_lies import KINDS, FrameLie, library
 from privfl.hybrid.two_server.rules.krum import GRAM
@@ -56,3 +57,11 @@ def test_a_library_spreads_over_the_frames_and_the_kinds_and_each_lie_is_told_an
     assert f"of {len(sent)} (" in said[0]
     few = list(library(who, "choose", frames(ENFORCED["mean, scores, malicious"], who), 1000))
     assert len(few) == 3 * len(frames(ENFORCED["mean, scores, malicious"], who))
+
+
+@SERVERS
+def test_who_moves_the_only_word_of_a_frame_against_itself_changes_nothing(who):
+    channel = ENFORCED["fltrust, aggregate, malicious"]
+    sizes = [(size, isinstance(step, OpenChecked)) for step, size in frames(channel, who)]
+    lie = FrameLie(sizes.index((8, True)), "selects")
+    assert told(channel, who, lie).passed

@@ -61,6 +61,10 @@ class FalseDealing(Recipe):
 def favours_a_trusted_row() -> Liars:
     """A dealer that deals another mask of the first row's weight than it counts with: by the
     difference that row weighs more than all others together.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer, or a rule without such
+            weights.
     """
 
     def change(now: TwoServerParameters, known: Known) -> Known:
