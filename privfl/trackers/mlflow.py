@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.util import find_spec
 from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from privfl.core import ConfigError
 
 _LONGEST = 500
 """What every version of MLflow takes as the value of a parameter, in characters."""
+_ANSWERS = 10.0
+"""Seconds within which a server answers."""
 
 
 @dataclass(eq=False)
@@ -32,7 +37,7 @@ class MLflow:
         run: the id of the run, once it has begun.
 
     Raises:
-        ConfigError: MLflow is not installed.
+        ConfigError: MLflow is not installed, or nothing answers at ``uri``.
     """
 
     uri: str | None = None
@@ -47,6 +52,8 @@ class MLflow:
             raise ConfigError(
                 "MLflow is not installed: pip install 'privfl[trackers]', or pip install mlflow."
             )
+        if self.uri is not None and self.uri.startswith(("http://", "https://")):
+            _refuse_silent(self.uri)
 
     def begin(self, facts: Mapping[str, str | int | float | bool], first: int) -> None:
         """A run begins; parameters of one that goes on stay as they are."""
@@ -70,6 +77,22 @@ class MLflow:
         for name, value in figures.items():
             self._client.log_metric(self.run, f"end/{_spelt(name)}", value)
         self._client.set_terminated(self.run, how.upper())
+
+
+def _refuse_silent(uri: str) -> None:
+    """Refuse a server that is not there: MLflow itself tries for minutes without a word, and a run
+    that claims privacy tells its trackers nothing before it has ended.
+    """
+    try:
+        with urlopen(uri, timeout=_ANSWERS):  # noqa: S310 - http or https
+            return
+    except HTTPError:  # somebody answers
+        return
+    except (OSError, ValueError, HTTPException) as error:
+        raise ConfigError(
+            f"no MLflow server answers at '{uri}' ({error}): start one (mlflow server), or give"
+            " another uri."
+        ) from None
 
 
 def _spelt(name: str) -> str:

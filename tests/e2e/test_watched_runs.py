@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 
 import pytest
 import torch
@@ -108,6 +109,14 @@ def test_a_tracker_that_cannot_begin_is_named_and_is_told_of_no_end():
     with pytest.raises(CannotWrite, match=r"tracker Unreached failed.*nobody answers"):
         Federation.from_config(BASE).run(trackers=[other, unreached])
     assert other.told[-1] == ("end", {}, "failed")
+
+
+def test_an_mlflow_server_that_is_not_there_is_said_before_anybody_trains():
+    with socket.socket() as held:  # a port that is taken, and at which nobody listens
+        held.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="no MLflow server answers"):
+            MLflow(uri)
 
 
 def test_tensorboard_reads_back_what_a_run_wrote_and_a_resumed_one_goes_on(tmp_path):
