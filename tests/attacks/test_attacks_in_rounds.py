@@ -193,7 +193,7 @@ def test_two_data_attacks_on_one_client_add_up(digits, clients):
     ]
     fed = federation(digits, clients, *attackers)
     engine = Engine(fed.scenario, Sequential(fed.scenario.workload))
-    data = engine.adversaries._data(0, (0, 1))
+    data = engine.carrier.adversaries._data(0, (0, 1))
     own = clients[0]
     assert not ((own.y == 0) & (data.y == 0)).any()
     assert (data.x != own.x).flatten(1).any(dim=1).sum() > 0.2 * own.n
