@@ -298,13 +298,14 @@ def _serve(
 ) -> None:
     import httpx
     from cryptography.hazmat.primitives import serialization
+    from flwr.supercore.retry import http_retry
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.supernode import fleet_http_connection as fleet
 
     # Flower ends the process where a SuperLink is away or does not know the node yet: by a thread
     # that exits, and by a signal to itself. A resident node tries again instead.
     fleet.flwr_exit = _raised
-    fleet.signal = SimpleNamespace(SIGINT=0)  # which signal 0 asks for: nothing
+    fleet.signal = http_retry.signal = SimpleNamespace(SIGINT=0)  # signal 0 does nothing
     private: Any = serialization.load_ssh_private_key(private_file.read(key), None)
     with fleet.http_request_response(
         address,
