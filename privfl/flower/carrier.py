@@ -47,6 +47,7 @@ from privfl.flower.heads import (
     Answer,
     RoundHead,
     Terms,
+    bound_to,
     frames_in,
     frames_out,
     model_bodies,
@@ -174,14 +175,18 @@ class Networked(Generic[O]):
         if anew:
             self._server, self._sessions = self.channel.server(self.identity, self.directory), {}
         member = self._here
-        post = Post(self.identity, self.directory, set_up_scene(session), member.set_up())
+        scene = bound_to(set_up_scene(session), self.terms.head())
+        post = Post(self.identity, self.directory, scene, member.set_up())
         first = {w: Envelope("set up", SERVER, w, session, 0, self.terms.head()) for w in asked}
         talk = self._drive(post, first, self.patience.joining, notes)
         notes.refused(talk.refused)
-        for aborts in talk.aborts.values():
+        for who, aborts in talk.aborts.items():
             for abort in aborts.values():
-                raise abort
-        self._sessions |= {who: session for who in asked if who in talk.answered}
+                if client_of(who) is None:
+                    raise abort
+                notes.wrong("channel", f"{who} gave up in the key set-up: {abort}", client_of(who))
+        there = talk.answered.keys() - talk.aborts.keys()
+        self._sessions |= {who: session for who in asked if who in there}
 
     @property
     def _here(self) -> ServerMember[O]:
@@ -230,7 +235,7 @@ class Networked(Generic[O]):
         openers = {part: self._here.enter(plan) for part, plan in order.plans.items()}
         self._inform(order)
         bundle: Party = Bundle(openers) if len(openers) > 1 else openers["delta"]
-        scene = round_scene(order.plans.values())
+        scene = bound_to(round_scene(order.plans.values()), self.terms.head())
         post = Post(self.identity, self.directory, scene, bundle)
         with notes.stage("channel"):
             wait = self.patience.mail if private else self.patience.training
@@ -274,7 +279,8 @@ class Networked(Generic[O]):
         noisy: dict[ClientId, tuple[object, ...]] = {}
         for who in answers:
             client, samples = client_of(who), talk.answered[who].samples
-            if client is None or samples is None or not is_private(gradient):
+            if client is None or not samples or not is_private(gradient):
+                notes.wrong("network", f"{who} claims no samples and is out of the round", client)
                 continue
             plan = method.recipe.plan
             noisy[client] = gradient.noisy(samples, plan, gradient.steps(samples, plan))
@@ -329,7 +335,11 @@ class Networked(Generic[O]):
                 talk.refused += post.refused
                 return talk
             seconds = self.patience.mail
-        raise RoundFailed(f"nodes were still talking after {MAX_EXCHANGES} exchanges.")
+        for who in {sender for inbox in arriving.values() for sender in inbox}:
+            without_end = Abort(f"{who} was still talking after {MAX_EXCHANGES} exchanges")
+            talk.aborts.setdefault(who, {}).setdefault("", without_end)
+        talk.refused += post.refused
+        return talk
 
     def _own_step(self, post: Post, inbox: Mail, talk: _Talk) -> Mail:
         if SERVER in talk.aborts:
@@ -386,8 +396,6 @@ class Networked(Generic[O]):
         while waiting:
             left = max(self._deadline - time.monotonic(), 0.0)
             came = self.wire.collect(left)
-            if not came and not left:
-                break
             for claimed, raw in came:
                 try:
                     envelope = read(raw, SERVER, self.directory)
@@ -402,6 +410,8 @@ class Networked(Generic[O]):
                 if who in waiting:
                     waiting.discard(who)
                     self._take(envelope, said, talk, notes)
+            if not left:  # whatever still comes: a relay could bring old answers for ever
+                break
         for who in sorted(waiting):
             self.silent.add(who)
             notes.wrong(
@@ -429,7 +439,8 @@ class Networked(Generic[O]):
         for note in answer.notes:
             notes.wrong("network", f"{who}: {note}", client)
         talk.refused += answer.refused
-        talk.aborts.setdefault(who, {}).update(answer.aborts)
+        if answer.aborts:
+            talk.aborts.setdefault(who, {}).update(answer.aborts)
         talk.answered[who] = answer
         said[who] = frames_in(envelope.bodies)
 

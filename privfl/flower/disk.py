@@ -4,8 +4,10 @@ what it has played. Everything that hangs on data or keys is sealed under the no
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +80,23 @@ class NodeDisk:
             private_file.write(key, secrets.token_bytes(32))
         self._key = StateKey(private_file.read(key))
         self._played: dict[str, int] | None = None
+
+    def hold(self) -> None:
+        """Keep other processes from this folder for as long as this object lives: two nodes with
+        one state would each play a round that may be played once.
+
+        Raises:
+            ConfigError: one works there.
+        """
+        file = (self.path / "lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise ConfigError(
+                f"another process works in '{self.path}': a node has one. End it first."
+            ) from None
+        weakref.finalize(self, file.close)
 
     # ---- the session
 

@@ -4,6 +4,8 @@ have written: field by field, each of its type and size.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,6 +123,18 @@ class Terms:
             raise ConfigError("a network plays no attacks and no users: run the config by itself.")
         classes = _whole(head, "classes", 1 << 24)
         return cls(config, tuple(shape), classes)
+
+
+def bound_to(scene: bytes, terms: Mapping[str, Any]) -> bytes:
+    """What letters are bound to, and the terms of their run with it (the head that `Terms.head`
+    made): parties that were told different terms take no letters of each other. A plan does not say
+    how much noise the others add, nor in which mode of its channel they are.
+
+    >>> bound_to(b"round", {"a": 1, "b": 2}) == bound_to(b"round", {"b": 2, "a": 1})
+    True
+    """
+    plain = json.dumps(json.loads(json.dumps(terms)), sort_keys=True)
+    return scene + b"terms" + hashlib.sha256(plain.encode()).digest()
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,8 @@ def _parsed(view: memoryview) -> Envelope:
                 raise BadEnvelope("an envelope is cut off.")
             texts.append(bytes(view[at : at + length]).decode())
             at += length
+        if not (texts[0] + texts[1]).isprintable():  # anybody may have written them: they are said
+            raise BadEnvelope("an envelope names parties that cannot be.")
         sizes: dict[str, int] = {}
         for _ in range(count):
             length, body = _ENTRY.unpack_from(view[:end], at)

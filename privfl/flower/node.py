@@ -76,7 +76,8 @@ def party_in(folder: Path, *, asleep: bool = False) -> tuple[NodeConfig, NodePar
     """The node of a folder, as `setup.set_up` makes it and its operator has changed it.
 
     Raises:
-        ConfigError: a file is missing or wrong; a client without data, or keys of another party.
+        ConfigError: a file is missing or wrong; a client without data, or keys of another party;
+            another process works in it.
     """
     config = NodeConfig.read(folder)
     identity = Identity.read(folder / "identity")
@@ -90,4 +91,5 @@ def party_in(folder: Path, *, asleep: bool = False) -> tuple[NodeConfig, NodePar
     own = None if data is None else (lambda: own_samples(data))
     directory = Directory.read(folder / "directory.json")
     disk = NodeDisk(folder / "state")
+    disk.hold()
     return config, NodeParty(identity, directory, config.policy, disk, own, asleep)

@@ -21,6 +21,7 @@ from privfl.core import (
     Bundle,
     ClientId,
     ClientMember,
+    ConfigError,
     Context,
     Dataset,
     HelperMember,
@@ -31,16 +32,26 @@ from privfl.core import (
     PrivflError,
     RoundPlan,
     client_of,
+    client_party,
+    is_private,
 )
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity
 from privfl.dp.memory import NoiseMemory
 from privfl.engine import Budget, Journal, Scenario, check_scenario, over_network
-from privfl.engine.client import nothing_of
+from privfl.engine.client import BITS, nothing_of
 from privfl.engine.order import Order, plans_of, side_of
 from privfl.engine.spending import Spending
 from privfl.flower.disk import Awake, NodeDisk, Remembered
-from privfl.flower.heads import Answer, RoundHead, Terms, frames_in, frames_out, read_model
+from privfl.flower.heads import (
+    Answer,
+    RoundHead,
+    Terms,
+    bound_to,
+    frames_in,
+    frames_out,
+    read_model,
+)
 from privfl.flower.mail import BadEnvelope, Envelope, read
 from privfl.flower.policy import Policy, PolicyRefused
 from privfl.training import Failed, Sequential, Task
@@ -157,7 +168,7 @@ class NodeParty:
             member = channel.client(self.client, self.identity, self.directory)
         else:
             member = channel.helper(self.who, self.identity, self.directory)
-        scene = set_up_scene(envelope.session)
+        scene = bound_to(set_up_scene(envelope.session), envelope.head)
         post = Post(self.identity, self.directory, scene, member.set_up())
         self.disk.play(envelope.session, 0)
         self._awake = Awake(envelope.session, dict(envelope.head), member, post, False)
@@ -166,6 +177,12 @@ class NodeParty:
     def _work_of(self, head: Mapping[str, Any]) -> _AtWork:
         """The run that these terms describe, once the policy allows it."""
         terms = Terms.read(head)
+        for client in range(terms.clients):
+            if not self.directory.keys(client_party(client)):
+                raise ConfigError(
+                    f"a run of {terms.clients} clients, and the directory does not know"
+                    f" {client_party(client)}: enter its keys, or ask for fewer clients."
+                )
         if self._work is not None and self._work.terms == terms:
             return self._work
         self.policy.admit_config(terms.config)
@@ -215,7 +232,13 @@ class NodeParty:
         scenario, number = work.scenario, told.number
         plans = plans_of(scenario, told.l2, number, told.cohort, told.session, told.models)
         plan = plans["delta"]
-        self.policy.admit_round(scenario, plan, scenario.in_round(number, told.l2).bound.l2)
+        bounds = {part: one.l2 for part, one in plans.items() if part not in ("delta", BITS)}
+        bounds["delta"] = scenario.in_round(number, told.l2).bound.l2
+        self.policy.admit_round(scenario, plan, bounds)
+        if not set(told.cohort) <= scenario.clients.keys():
+            raise PlanRefused(f"round {number}: somebody is in the cohort who is not in the run.")
+        if told.claims and not is_private(scenario.workload.method.gradient):
+            raise PlanRefused("how many samples a client has is claimed for its noise alone.")
         if self.disk.played(told.session) >= number + 1:
             raise PlanRefused(f"round {number} was played in this session already.")
         answer = Answer()
@@ -226,7 +249,7 @@ class NodeParty:
         else:
             parties = self._trained(self.client, awake, work, told, plans, envelope, answer)
         inner: Party = Bundle(parties) if len(parties) > 1 else parties["delta"]
-        scene = round_scene(plans.values())
+        scene = bound_to(round_scene(plans.values()), awake.terms)
         awake.party = Post(self.identity, self.directory, scene, inner)
         awake.begun, awake.told = False, 0
         if told.claims and self.client is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -12,8 +11,6 @@ from privfl.config import Config
 from privfl.core import PrivflError, RoundPlan
 from privfl.engine.scenario import Scenario
 
-_FOREIGN = re.compile(r"\s*[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\s*")
-
 
 class PolicyRefused(PrivflError):
     """A run or a round that the policy of this node does not allow, and the key that says so."""
@@ -22,7 +19,9 @@ class PolicyRefused(PrivflError):
 class Policy(BaseModel):
     """What a node takes part in; the section ``policy`` of its file.
 
-    ``channels`` and ``training`` are names that a run's channel and training may have. ``quorum``
+    ``channels`` and ``training`` are names that a run's channel and training may have; a channel
+    with settings (``{name: secagg, mode: active}``) is one that a run gives these very settings.
+    ``quorum``
     is the fewest clients whose sum (or rows) a channel may open. ``l2`` is the largest bound on an
     update, ``epsilon`` the most that all runs on this node's data may spend at ``delta`` (None: no
     limit, and noise is not asked for). ``code`` are the names ``module:Class`` that a run may use:
@@ -34,7 +33,7 @@ class Policy(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    channels: list[str]
+    channels: list[str | dict[str, Any]]
     training: list[str]
     quorum: Annotated[int, Field(ge=1)] = 2
     l2: Annotated[float, Field(gt=0)] | None = None
@@ -51,17 +50,19 @@ class Policy(BaseModel):
                 repeats; another delta.
         """
         for word in _texts(config.model_dump()):
-            if _FOREIGN.fullmatch(word) and word.strip() not in self.code:
+            if ":" in word and word not in self.code:  # as the catalog tells code from names
                 raise PolicyRefused(
-                    f"the run names the code '{word.strip()}', and policy.code does not list it."
+                    f"the run names the code '{word}', and policy.code does not list it."
                 )
-        for key, name, allowed in (
-            ("channels", config.channel["name"], self.channels),
-            ("training", config.training["name"], self.training),
+        for key, part, allowed in (
+            ("channels", config.channel, self.channels),
+            ("training", config.training, self.training),
         ):
-            if name not in allowed:
-                listed = ", ".join(allowed) or "none"
-                raise PolicyRefused(f"'{name}' is not in policy.{key} ({listed}).")
+            if not any(_meets(part, one) for one in allowed):
+                listed = ", ".join(map(_said, allowed)) or "none"
+                known = any(_meets(one, part["name"]) for one in allowed if isinstance(one, dict))
+                said = _said(part) if known else part["name"]
+                raise PolicyRefused(f"'{said}' is not in policy.{key} ({listed}).")
         if config.repeatable and not self.repeatable:
             raise PolicyRefused("the run is repeatable, and policy.repeatable does not allow it.")
         if config.noise_seed is not None:
@@ -85,14 +86,16 @@ class Policy(BaseModel):
                 f"policy.epsilon is {self.epsilon:g}, and nothing in the run adds noise."
             )
 
-    def admit_round(self, scenario: Scenario, plan: RoundPlan, l2: float) -> None:
-        """Refuse a round by its plan; ``l2`` is the bound on the update before noise.
+    def admit_round(self, scenario: Scenario, plan: RoundPlan, bounds: Mapping[str, float]) -> None:
+        """Refuse a round by its plan; ``bounds`` are those on each part before noise.
 
         Raises:
             PolicyRefused: it opens what too few clients sent, or lets them send too much.
         """
-        if self.l2 is not None and not l2 <= self.l2:
-            raise PolicyRefused(f"the bound is {l2:g}, and policy.l2 is {self.l2:g}.")
+        for part, l2 in bounds.items():
+            if self.l2 is not None and not l2 <= self.l2:
+                whose = "" if part == "delta" else f" on {part}"
+                raise PolicyRefused(f"the bound{whose} is {l2:g}, and policy.l2 is {self.l2:g}.")
         fewest = scenario.channel.able.fewest(plan.n)
         if plan.n < self.quorum or fewest < self.quorum:
             raise PolicyRefused(
@@ -112,3 +115,17 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _texts(item)
+
+
+def _meets(part: Mapping[str, Any], allowed: str | Mapping[str, Any]) -> bool:
+    """Whether a part has a name, or a name and these settings; what it leaves out it has not."""
+    due = {"name": allowed} if isinstance(allowed, str) else allowed
+    return "name" in due and all(key in part and part[key] == due[key] for key in due)
+
+
+def _said(part: str | Mapping[str, Any]) -> str:
+    """A part in a sentence: its name, and its settings where there are any."""
+    if isinstance(part, str):
+        return part
+    settings = ", ".join(f"{key}: {value}" for key, value in part.items() if key != "name")
+    return f"{part.get('name')}" + (f" {{{settings}}}" if settings else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from privfl.engine.files import make_folder, write_atomically
 
 SERVER = "server"
 DAYS = 825
+_HELPER = re.compile(r"(?!server\Z)[a-z][a-z_]*(/\d{1,4})?")
 _POLICY = """\
 # What this node takes part in; a run that asks for more is refused before it trains.
 """
@@ -57,6 +59,12 @@ def set_up(
     """
     if clients < 1 or not 0 < port < 1 << 16:
         raise ConfigError(f"a network has at least one client and a port, not {clients}, {port}.")
+    for who in helpers:
+        if not _HELPER.fullmatch(who) or who.partition("/")[0] == "client":
+            raise ConfigError(
+                f"'{who}' is no helper: name them as channels do, as in server/1, dealer,"
+                " decryptor/0."
+            )
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"'{folder}' is not empty: a key is never overwritten. Name another one.")
     parties = [*(f"client/{i}" for i in range(clients)), *dict.fromkeys(helpers)]
