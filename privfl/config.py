@@ -4,9 +4,8 @@ key.
 
 from __future__ import annotations
 
-import re
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from privfl.core import ConfigError, in_words, unknown, wrong_value
+from privfl.core import ConfigError, in_words, mapping_in, unknown, value_of, wrong_value
 
 
 def _as_part(value: Any) -> Any:
@@ -238,7 +237,7 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
     Traceback (most recent call last):
     privfl.core.errors.ConfigError: unknown key 'roundz'; did you mean 'rounds'? Known: ...
     """
-    raw: dict[Any, Any] = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    raw: dict[Any, Any] = dict(source) if isinstance(source, Mapping) else mapping_in(Path(source))
     for override in overrides:
         _override(raw, override)
     words = [key for key in raw if not isinstance(key, str)]
@@ -252,78 +251,12 @@ def load(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) 
         raise ConfigError(_sentence(error)) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key which stands twice, where YAML takes the last one, and reads
-    yes, no, on and off as words: they are labels of tables, and YAML 1.2 has true and false alone.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the name is PyYAML's
-        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool"]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, each key of it once."""
-        seen = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = self.construct_object(key, deep=True)
-            if not isinstance(name, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    "a key is a word, and this one is a list or a mapping",
-                    key.start_mark,
-                )
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{name}' stands there twice", key.start_mark
-                )
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the config '{path}': {error.strerror or error}.") from None
-    try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        first = str(error).splitlines()
-        raise ConfigError(
-            f"'{path}' is no YAML: {' '.join(line.strip() for line in first)}"
-        ) from None
-    except RecursionError:
-        raise ConfigError(
-            f"'{path}' is no config: its lists and mappings are nested too deeply to be read."
-        ) from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"'{path}' holds a {type(raw).__name__}, and a config is a mapping of keys, as in"
-            " rounds: 5."
-        )
-    return raw
-
-
 def _override(raw: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"'{override}' is no override: write a.b=c, as in data.clients=50.")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise ConfigError(f"'{override}': '{text}' is no YAML value.") from None
+    value = value_of(text, override)
     here = raw
     for key in keys[:-1]:
         below = here.get(key)

@@ -186,6 +186,7 @@ from privfl.core.types import (
 from privfl.core.update import FRAME_ROOM, Bounded, Broadcast, RoundPlan, Update, norm
 from privfl.core.users import UserBounds
 from privfl.core.with_memory import Participation, RunNoise, WithMemory
+from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
     "DOES",
@@ -360,6 +361,7 @@ __all__ = [
     "is_measured_by_client",
     "is_private",
     "keep_freed_pages",
+    "mapping_in",
     "no_helper",
     "norm",
     "pack_parts",
@@ -378,5 +380,6 @@ __all__ = [
     "unknown",
     "unpack_parts",
     "unseal_state",
+    "value_of",
     "wrong_value",
 ]
