@@ -3,7 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOURCES := privfl benchmarks tests examples
+DOCS_STAMP := .venv/.installed-docs
+SOURCES := privfl benchmarks tests examples docs/hooks
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -14,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable ".[dev,bench]"  # so that type checkers see the package
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps byzfl==0.0.11  # a peer of the benchmarks; its dependencies are not needed
 	@touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable ".[docs]"
+	@touch $(DOCS_STAMP)
 
 demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and print the table (under 3 minutes)
 	$(BIN)/privfl demo
@@ -42,10 +47,9 @@ wheels: $(STAMP)  ## Build the wheel and try it outside of the repository on eac
 bench: $(STAMP)  ## Run every benchmark, quickly
 	$(BIN)/python -m benchmarks --quick
 
-docs: $(STAMP)  ## Build the documentation site into site/
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[docs]"
+docs: $(DOCS_STAMP)  ## Build the documentation site into site/ (it reads without a server or a network)
 	$(BIN)/privfl list --page > docs/catalogue.md
-	$(BIN)/mkdocs build --strict
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## Remove the environments and everything built
 	rm -rf .venv .venv-flower .venv-breaching .venv-pfl site build *.egg-info

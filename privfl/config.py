@@ -5,7 +5,8 @@ key.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -268,6 +269,13 @@ class _Loader(yaml.SafeLoader):
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    "a key is a word, and this one is a list or a mapping",
+                    key.start_mark,
+                )
             if name in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{name}' stands there twice", key.start_mark
@@ -293,11 +301,16 @@ def _read(path: Path) -> dict[Any, Any]:
         raise ConfigError(
             f"'{path}' is no YAML: {' '.join(line.strip() for line in first)}"
         ) from None
+    except RecursionError:
+        raise ConfigError(
+            f"'{path}' is no config: its lists and mappings are nested too deeply to be read."
+        ) from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
         raise ConfigError(
-            f"'{path}' holds a {type(raw).__name__}, and a config is a mapping of keys."
+            f"'{path}' holds a {type(raw).__name__}, and a config is a mapping of keys, as in"
+            " rounds: 5."
         )
     return raw
 
@@ -333,6 +346,7 @@ _GROUPS: Mapping[str, type[_Strict]] = {
     "users": UsersConfig,
     "early_stopping": EarlyStoppingConfig,
 }
+_MODELS = (*_GROUPS.values(), DataConfig)
 
 
 def _sentence(error: ValidationError) -> str:
@@ -389,9 +403,14 @@ def _written(value: Any) -> str:
 def _meant(where: Sequence[str]) -> tuple[Any, list[str]]:
     """The type of the key that a path leads to, and the part of the path that names keys."""
     model: type[BaseModel] = Config
+    optional = False
     for depth, step in enumerate(where, start=1):
         hint = model.model_fields[step].annotation
-        if not (isinstance(hint, type) and issubclass(hint, BaseModel)):
-            return hint, list(where[:depth])
-        model = hint
-    return dict, list(where)
+        arms = typing.get_args(hint) or (hint,)
+        group = next((arm for arm in arms if arm in _MODELS), None)
+        if group is None:
+            of = typing.get_args(hint) if typing.get_origin(hint) is dict else ()
+            named = of[:1] == (str,) and of[1:] == (str,) and len(where) > depth
+            return (str, list(where[: depth + 1])) if named else (hint, list(where[:depth]))
+        model, optional = group, type(None) in arms
+    return (dict | None if optional else dict), list(where)

@@ -8,7 +8,6 @@ from benchmarks.robustness.detectors import detectors, flanders
 from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
-from benchmarks.robustness.heterogeneity import heterogeneity
 from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
@@ -22,7 +21,6 @@ CASES = {
     "backdoors": backdoors,
     "semantic": semantic,
     "devices": devices,
-    "heterogeneity": heterogeneity,
     "inspect": inspecting,
 }
 

@@ -12,7 +12,7 @@ from privfl import catalog
 from privfl.assembly.refusals import refuse_fitted
 from privfl.assembly.validation import set_aside
 from privfl.config import Config, DataConfig
-from privfl.core import ClientId, ConfigError, Dataset, Seeds, UserBounds, unknown
+from privfl.core import ClientId, ConfigError, Dataset, PrivflError, Seeds, UserBounds, unknown
 from privfl.data import DATASETS, Split, load, split_of, within_bounds
 
 DEFAULT_CLIENTS = 20
@@ -161,8 +161,21 @@ def data_set(config: Config) -> Split:
                 keys = (*DataConfig.model_fields, *known)
                 raise ConfigError(f"data set '{name}': {unknown('key', key, keys)}")
         return load(name, **options)
-    made = catalog.build("data set", catalog.DATASETS, {"name": name, **options})
-    return split_of(made(None) if callable(made) else made, name)
+    try:
+        made = catalog.build("data set", catalog.DATASETS, {"name": name, **options})
+        made = made(None) if callable(made) else made
+    except PrivflError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"data: '{name}' failed with {type(error).__name__}: {error}. It is called with the"
+            " other keys of data, and returns (train, test)."
+        ) from error
+    split = split_of(made, name)
+    for side, held in (("training", split.train), ("test", split.test)):
+        if held.n == 0:
+            raise ConfigError(f"data: '{name}' gave no {side} samples: it needs one at least.")
+    return split
 
 
 def deal(config: Config, split: Split, seeds: Seeds) -> tuple[dict[ClientId, Tensor], Dataset]:

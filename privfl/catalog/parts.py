@@ -108,7 +108,7 @@ def fields_of(
     ]
     described: Any = maker
     if isinstance(maker, type) and not dataclasses.is_dataclass(maker):
-        described = maker.__dict__["__init__"]
+        described = maker.__init__  # type: ignore[misc]
     hints = typing.get_type_hints(described)
     return {p.name: hints.get(p.name, Any) for p in parameters}, tuple(
         p.name for p in parameters if p.default is p.empty

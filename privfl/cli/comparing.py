@@ -49,7 +49,7 @@ def compare(
         table("In what they differ", differing or [{"part": "nothing"}], as_json)
     if out is None:
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"'{out}' is not empty: give --out a new folder.")
     with said(out):
         make_folder(out)

@@ -118,7 +118,7 @@ def on_this_machine(
     with tempfile.TemporaryDirectory(prefix="privfl-net-") as name:
         home = at or Path(name) / "fed"
         nodes = local.made(settled, home)
-        processes = local.Processes(home)
+        processes = local.LocalProcesses(home)
         try:
             processes.start("server", "server")
             for one in nodes:

@@ -68,8 +68,9 @@ class _Told(TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Pass it on."""
+        written = int(self.stream.write(text))  # first: who asks whether it takes bytes is refused
         self.parts.append(text)
-        return int(self.stream.write(text))
+        return written
 
     def flush(self) -> None:
         """Pass all of it on."""

@@ -28,6 +28,10 @@ from privfl.report.sweep_page import sweep_page
 from privfl.report.tables import csv_of
 
 PLAN = "sweep.json"
+CHOSEN = (
+    ". Which one it is was chosen on the validation samples, and no epsilon covers these: whoever"
+    " is told learns of them"
+)
 
 
 def sweep(
@@ -94,7 +98,7 @@ def sweep(
     ]
     write_atomically(folder / "sweep.csv", csv_of(exact))
     table("Sweep", exact if as_json else rows, as_json)
-    lines = [*_together([read_ledger(path) for path, _ in todo], delta), _best(exact)]
+    lines = [*_together([read_ledger(path) for path, _ in todo], delta), _best(exact, claims)]
     for line in lines:
         say(f"privfl: {line}")
     measured = [
@@ -186,7 +190,7 @@ def play(folder: Path, config: Mapping[str, Any]) -> None:
     write_report(folder)
 
 
-def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+def _best(rows: Sequence[Mapping[str, Any]], claims: bool) -> str:
     """Which run is the best by its validation accuracy."""
     measured = [row for row in rows if row.get("validation accuracy") is not None]
     if not measured:
@@ -198,6 +202,7 @@ def _best(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"the best by validation accuracy ({100 * best['validation accuracy']:.2f} %) is"
         f" {best['folder']}, with {100 * best['accuracy']:.2f} % on the test set"
+        f"{CHOSEN if claims else ''}"
     )
 
 

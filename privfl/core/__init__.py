@@ -22,6 +22,8 @@ from privfl.core.attack import (
     TrainingPoison,
     Trains,
     UpdatePoison,
+)
+from privfl.core.attack_seats import (
     bends_loss,
     counts_itself,
     is_divided,

@@ -42,6 +42,7 @@ from privfl.core import (
 from privfl.engine.client import Conduct
 from privfl.engine.order import Order
 from privfl.engine.path import RealPath
+from privfl.engine.records import ACTED, ATTACK
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
 from privfl.training import Task, evaluate
@@ -129,7 +130,7 @@ class Adversaries:
                         self._rewrite(order, updates, state, i, team, honest, done)
                 # with this cohort: what is impossible with every cohort was refused before
                 except ConfigError as impossible:
-                    done.fired[f"attack {attacker.name}"] = f"stood idle: {impossible}"
+                    done.fired[f"{ATTACK}{attacker.name}"] = f"stood idle: {impossible}"
                     continue
             if attacker.attack.seats - {"broadcast", "answer"}:
                 done.liars |= set(mine)
@@ -137,7 +138,7 @@ class Adversaries:
                 attack = attacker.at(client)
                 if poisons_party(attack):
                     done.byzantine[client_party(client)] = _liar(attack, plan, client)
-            done.fired[f"attack {attacker.name}"] = f"acted through {len(mine)} of {plan.n} clients"
+            done.fired[f"{ATTACK}{attacker.name}"] = f"{ACTED}{len(mine)} of {plan.n} clients"
         return done
 
     def conduct(self, client: ClientId, round: int) -> Conduct | None:

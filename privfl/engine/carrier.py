@@ -26,6 +26,7 @@ from privfl.core import (
     RoundFailed,
     Update,
     Vector,
+    client_party,
 )
 from privfl.engine.adversaries import Adversaries
 from privfl.engine.client import nothing_of
@@ -137,8 +138,9 @@ class Simulated(Generic[O]):
         with notes.stage("attack"):
             effects = self.adversaries.apply_attacks(order, prepared, state)
             notes.fired |= effects.fired
-            notes.liars |= effects.liars
             liars = {**self.faults.byzantine, **effects.byzantine}
+            notes.liars |= effects.liars
+            notes.liars |= {c for c in order.plan.cohort if client_party(c) in liars}
         with notes.stage("bound"):
             bounded = self._bounded(order, told, prepared, frames, notes)
             parties = {

@@ -8,6 +8,11 @@ from typing import Any
 
 from privfl.core import ClientId, Judgement
 
+ATTACK = "attack "
+"""Before an attack's name in what fired."""
+ACTED = "acted through "
+"""How the word on an attack begins that did not stand idle."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from privfl.core import ConfigError, Dataset
+from privfl.core import ConfigError, Dataset, PrivflError
 
 Metric = Callable[[nn.Module, Dataset], float]
 """A figure of a model on the data that rounds are measured on; the module is in evaluation mode."""
@@ -85,17 +85,26 @@ def measured_by(
     """Every metric's figure, by name.
 
     Raises:
-        ConfigError: a metric that gives no number.
+        ConfigError: a metric that raises, or gives no number.
     """
     training = module.training
     module.eval()
     try:
-        return {name: _number(name, metric(module, dataset)) for name, metric in metrics.items()}
+        return {name: _measured(name, metric, module, dataset) for name, metric in metrics.items()}
     finally:
         module.train(training)
 
 
-def _number(name: str, value: object) -> float:
+def _measured(name: str, metric: Metric, module: nn.Module, dataset: Dataset) -> float:
+    try:
+        value: object = metric(module, dataset)
+    except PrivflError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"metric '{name}' failed with {type(error).__name__}: {error}. It is called as"
+            " metric(module, dataset), and returns one number."
+        ) from error
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):

@@ -108,6 +108,8 @@ def summary_of(
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
     accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
+    if records and records[-1].accuracy is None:  # it ended before a round that is measured
+        accuracy, loss = evaluate(workload.model.module, scenario.measured_on)
     validated = {}
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}

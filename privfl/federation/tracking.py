@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal, Protocol, TypeAlias
 
 from privfl.config import AuditConfig, Config
+from privfl.core import CannotWrite, PrivflError
 from privfl.engine import RoundRecord, RunState, Scenario
 from privfl.federation.public import claims_privacy, public_recipe, statement_in_public
 
@@ -54,35 +56,41 @@ class Watch:
     config: Config | None
     progress: Progress | None = None
     trackers: Sequence[Tracker] = ()
-    _begun: bool = field(default=False, init=False)
+    _begun: list[Tracker] = field(default_factory=list, init=False)
 
     def begin(self, first: int) -> None:
         """The run begins, at this round."""
-        self._begun = True
+        whole = None if self.config is None else self.config.model_dump()
+        settings = flat(whole or public_recipe(self.scenario, None))
         for tracker in self._seeing():
-            whole = None if self.config is None else self.config.model_dump()
-            tracker.begin(flat(whole or public_recipe(self.scenario, None)), first)
+            with _named(type(tracker).__name__):
+                tracker.begin(settings, first)
+            self._begun.append(tracker)
 
     def round(self, record: RoundRecord) -> None:
         """A round has ended."""
         if self.progress is not None:
             self.progress(record, self.scenario.rounds)
         for tracker in self._seeing():
-            tracker.round(record.round, figures_of(record))
+            with _named(type(tracker).__name__):
+                tracker.round(record.round, figures_of(record))
 
     def end(self, state: RunState, summary: Mapping[str, Any]) -> None:
         """The run has ended, with this ledger and summary."""
         for tracker in self._seeing():
-            tracker.end({**_numbers(summary), **_claimed(summary["privacy"])}, "finished")
+            with _named(type(tracker).__name__):
+                tracker.end({**_numbers(summary), **_claimed(summary["privacy"])}, "finished")
         for tracker in self._shut_out():
             said = statement_in_public(self.scenario, self.audit, state.ledger, summary)
-            tracker.begin(flat(public_recipe(self.scenario, self.config)), 0)
-            tracker.end(_claimed(said["privacy"]), "finished")
+            with _named(type(tracker).__name__):
+                tracker.begin(flat(public_recipe(self.scenario, self.config)), 0)
+                tracker.end(_claimed(said["privacy"]), "finished")
 
     def fail(self) -> None:
-        """The run ended by an error."""
-        for tracker in self._seeing() if self._begun else ():
-            tracker.end({}, "failed")
+        """The run ended by an error, which those who watch do not get in the way of."""
+        for tracker in self._begun:
+            with suppress(Exception):
+                tracker.end({}, "failed")
 
     def _seeing(self) -> list[Tracker]:
         shut_out = self._shut_out()
@@ -92,6 +100,22 @@ class Watch:
         if not claims_privacy(self.scenario):
             return []
         return [tracker for tracker in self.trackers if not tracker.private]
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say which tracker failed."""
+    try:
+        yield
+    except PrivflError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise CannotWrite(
+            f"the tracker {name} failed with {type(error).__name__}: {first}."
+            " What was played is in the run's folder, if it has one: resume it once the tracker"
+            " works, or without it."
+        ) from error
 
 
 def figures_of(record: RoundRecord) -> dict[str, float]:

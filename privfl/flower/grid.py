@@ -356,7 +356,9 @@ class PrivateGrid:
                 talk.answered.add(who)
             except (Abort, BadEnvelope) as refused:
                 why = f"{who}: {refused}"
-                talk.aborts.setdefault(who, Abort(why, getattr(refused, "blamed", None)))
+                talk.aborts.setdefault(
+                    who, Abort(why, refused.blamed if isinstance(refused, Abort) else None)
+                )
         for who in questions:
             if who not in said:
                 talk.aborts.setdefault(who, Abort(f"{who} did not answer in time"))

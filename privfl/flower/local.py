@@ -33,7 +33,7 @@ class RunLost(PrivflError):
 
 
 @dataclass
-class Processes:
+class LocalProcesses:
     """The processes of one federation, by the folder that each works in."""
 
     folder: Path

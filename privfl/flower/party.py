@@ -106,9 +106,7 @@ class NodeParty:
     def answer(self, raw: Buffer) -> bytes:
         """The answer to an envelope; empty where it is none from the server to this node."""
         try:
-            envelope = read(raw, self.who, self.directory)
-            if envelope.sender != SERVER:
-                raise BadEnvelope(f"{envelope.sender} asks, and only the server does.")
+            envelope = self._question(raw)
         except BadEnvelope as bad:
             LOG.warning("refused an envelope: %s", bad)
             return b""
@@ -119,6 +117,12 @@ class NodeParty:
         finally:
             if self.asleep:
                 self._awake = self._work = None
+
+    def _question(self, raw: Buffer) -> Envelope:
+        envelope = read(raw, self.who, self.directory)
+        if envelope.sender != SERVER:
+            raise BadEnvelope(f"{envelope.sender} asks, and only the server does.")
+        return envelope
 
     def _refusal(self, envelope: Envelope, error: Exception) -> Envelope:
         """Why this node does not do what it was asked. What is not privfl's own sentence may tell

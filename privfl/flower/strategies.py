@@ -20,7 +20,7 @@ def refuse_strategy(strategy: Any) -> None:
     from flwr.serverapp import strategy as flowers
     from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-    allowed = [getattr(flowers, name) for name in STRATEGIES]
+    allowed = [vars(flowers)[name] for name in STRATEGIES]
     if type(strategy) not in allowed:
         raise ConfigError(
             f"{type(strategy).__name__} may read more of clients' replies than their mean, which is"

@@ -26,7 +26,7 @@ def initialised(
     """A module whose weights depend on ``seed`` alone; torch's global generator is left as it was.
 
     Raises:
-        ConfigError: the builder has no such option.
+        ConfigError: the builder has no such option, or makes no module.
 
     >>> make = lambda: initialised(lambda shape, classes: nn.Linear(2, 1), (2,), 2, seed=5)
     >>> bool((make().weight == make().weight).all())
@@ -41,7 +41,10 @@ def initialised(
     told = {name: fact for name, fact in facts.items() if name in taken}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return builder(**told, **options)
+        made: object = builder(**told, **options)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"model is a {type(made).__name__}, and must be a torch.nn.Module.")
+    return made
 
 
 def build(

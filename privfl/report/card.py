@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from privfl.audit.detection import detections
 from privfl.core import DOES, FOLLOWS, POWERS
 from privfl.dp import above
-from privfl.engine.records import RoundRecord
+from privfl.engine.records import ACTED, ATTACK, RoundRecord
 
 _CHANNEL = ("key set-up", "channel")
 Mark = Literal["", "bad", "good"]
@@ -29,7 +29,8 @@ class CardLine(NamedTuple):
 
 def card(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> str:
     """The card as HTML; of a run that has not ended what is known by then."""
-    lines = [*_who(summary), *_claims(summary.get("privacy")), *_defended(records)]
+    lines = [*_who(summary), *_claims(summary.get("privacy")), *_rests(summary)]
+    lines += _defended(records)
     lines += _cost(records, summary)
     return f'<div class="card"><dl>{"".join(map(_row, lines))}</dl></div>'
 
@@ -62,9 +63,15 @@ def _who(summary: Mapping[str, Any]) -> Iterator[CardLine]:
     clients = [line for line in lies if line["who"] == "a client"]
     single = [line for line in lies if line not in together and line not in clients]
     yield _worst("One lying server or helper", single, "nothing, by any lie that is known of it")
-    yield _worst("One lying client", clients, "nothing beyond its own bounded contribution")
+    lying = _worst("One lying client", clients, "nothing beyond its own bounded contribution")
+    if summary["facts"].get("bound") == "none" and lying.mark != "bad":
+        says = "moves the aggregate as far as the rule lets it: nothing bounds a contribution"
+        lying = CardLine(lying.asks, says, "bad")
+    yield lying
     if together:
         yield _worst("Several who lie together", together, "nothing more")
+    if "over unsigned mail" in record:
+        yield CardLine("Whoever carries the mail", record["over unsigned mail"], "bad")
 
 
 def _worst(asks: str, lies: Sequence[Mapping[str, str]], none: str) -> CardLine:
@@ -98,15 +105,29 @@ def _claims(lines: Sequence[Mapping[str, Any]] | None) -> Iterator[CardLine]:
             f"epsilon {above(line['epsilon'])} at delta {line['delta']:g}, neighbours by"
             f" {line['relation']}. {against}."
         )
-        if line["as_drawn"] is not None:
-            says += f" Where the seed is known: {_figure(line['as_drawn'])}."
         if line["risk"] is not None:
             found = math.ceil(1000 * line["risk"]["tpr_at_01"]) / 10
             says += (
-                f" A test of membership finds {found:g} % at most, wrong about 1 % of those not"
+                f" Their test of membership finds {found:g} % at most, wrong about 1 % of those not"
                 " there."
             )
+        if line["as_drawn"] is not None:
+            says += f" Against who knows the seed: epsilon {_figure(line['as_drawn'])}."
         yield CardLine(asks, says)
+
+
+def _rests(summary: Mapping[str, Any]) -> Iterator[CardLine]:
+    """Who reads what the noise should hide, and who takes the noise away by a lie."""
+    record = summary.get("guarantees", {}).get("mechanism")
+    if record is None or not summary.get("privacy"):
+        return
+    told = [
+        f"{line['who']} {line['does']}"
+        for line in record["who can do what"]
+        if line["does"] != FOLLOWS and line["can"] != DOES["nothing"]
+    ]
+    if told:
+        yield CardLine("No epsilon holds, if", "; ".join(told))
 
 
 def _figure(value: Any) -> str:
@@ -115,10 +136,22 @@ def _figure(value: Any) -> str:
 
 def _defended(records: Sequence[RoundRecord]) -> Iterator[CardLine]:
     """Whether anybody lied, whom the defences dropped, and what attacks measured of themselves."""
+    if not any(record.survivors for record in records):
+        says = "nothing: no client's update was used in any round"
+        yield CardLine("Learned from clients", says, "bad")
     liars = {liar for record in records for liar in record.liars}
     measured = [record.measures for record in records if record.measures]
     last = measured[-1] if measured else {}
-    if not liars:
+    acted = {
+        who.removeprefix(ATTACK)
+        for record in records
+        for who, what in record.fired.items()
+        if who.startswith(ATTACK) and what.startswith(ACTED)
+    }
+    if acted and not liars:
+        says = f"by {', '.join(sorted(acted))}; no client sent an update that was a lie"
+        yield CardLine("Attacked", says)
+    elif not liars:
         yield CardLine("Robustness", "nobody lied in this run: it says nothing of lying clients")
     else:
         yield CardLine("Attacked through", f"{len(liars)} clients")
@@ -144,9 +177,10 @@ def _cost(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Iterato
     if all(count is not None for count in sent) and any(plain):
         times = sum(count or 0 for count in sent) / sum(plain)
         said.append(f"{times:.3g} times the bytes of plain updates (4 a value)")
+    measured = all(count is not None for count in sent)  # an ideal functionality's are not
     whole = fmean(sum(record.seconds.values()) for record in records)
     spent = fmean(sum(record.seconds.get(stage, 0.0) for stage in _CHANNEL) for record in records)
-    if whole > 0:
+    if whole > 0 and measured:
         said.append(f"the channel takes {spent / whole:.0%} of {whole:.3g} s a round")
     if said:
         yield CardLine("Cost", "; ".join(said))

@@ -42,7 +42,10 @@ def page_of(
     seconds = sum(sum(r.seconds.values()) for r in records)
     best = [r for r in records if r.accuracy is not None]
     tiles = [
-        ("test accuracy", _accuracy(summary, best)),
+        (
+            "validation accuracy" if _on_validation(config, summary) else "test accuracy",
+            _accuracy(summary, best),
+        ),
         ("rounds", f"{len(records)} of {config['rounds']}"),
         ("clients a round, mean", f"{np.mean([r.survivors for r in records]):.4g}"),
         ("sent a round, by all", _traffic(records)),
@@ -152,6 +155,11 @@ def _short(facts: Mapping[str, Any], guarantees: Mapping[str, Mapping[str, Any]]
 def _row(first: str, other: str, name: object, *values: object) -> str:
     cells = "".join(f"<{other}>{html.escape(str(value))}</{other}>" for value in values)
     return f"<tr><{first}>{html.escape(str(name))}</{first}>{cells}</tr>"
+
+
+def _on_validation(config: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether the only accuracies that there are yet are of validation samples."""
+    return bool(config["data"].get("validation")) and "validation" not in summary
 
 
 def _accuracy(summary: Mapping[str, Any], measured: Sequence[RoundRecord]) -> str:

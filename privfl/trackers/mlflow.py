@@ -20,7 +20,8 @@ class MLflow:
 
     Args:
         uri: of the tracking server or store, as in ``http://localhost:5000`` or
-            ``sqlite:///runs.db``; None: MLflow's own setting.
+            ``sqlite:///runs.db`` (which the client alone cannot write: ``pip install mlflow``);
+            None: MLflow's own setting.
         experiment: its name there.
         name: of the run.
         run: an id of a run that goes on, as where privfl resumes.
@@ -57,7 +58,7 @@ class MLflow:
             at = found.experiment_id if found else self._client.create_experiment(self.experiment)
             self.run = str(self._client.create_run(at, run_name=self.name).info.run_id)
             for key, value in facts.items():
-                self._client.log_param(self.run, key, str(value)[:_LONGEST])
+                self._client.log_param(self.run, _spelt(key), str(value)[:_LONGEST])
 
     def round(self, number: int, figures: Mapping[str, float]) -> None:
         """A round's figures."""

@@ -62,6 +62,7 @@ class LocalSGD:
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr, decay=self.decay)
+        require.finite(lr=self.lr, decay=self.decay)
         require.at_least(0, weight_decay=self.weight_decay, prox=self.prox)
         require.within(0, 1, momentum=self.momentum)
         require.at_least(1, batch_size=self.plan.batch_size, epochs=self.plan.epochs)

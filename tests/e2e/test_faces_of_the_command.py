@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -107,3 +108,15 @@ def test_tables_fit_a_pipe(capsys, monkeypatch, what):
     monkeypatch.delenv("COLUMNS", raising=False)
     screen.table(what, catalog.describe(what), as_json=False)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_the_help_of_a_list_into_a_pipe_ends_well(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "privfl.cli", "list", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0
+    assert "Show what can be named in a config" in done.stdout
+    assert not done.stderr

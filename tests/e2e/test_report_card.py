@@ -4,16 +4,19 @@ import csv
 import html
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import pytest
 
 from privfl import Federation, catalog
-from privfl.core import DOES, FOLLOWS, POWERS
+from privfl.core import DOES, FOLLOWS, POWERS, Faults
 from privfl.engine import RoundRecord
+from privfl.hybrid import TwoServer
 from privfl.report import guarantees, read_records, write_report
 from privfl.report.card import card
+from privfl.training import evaluate
 
 RECORD = RoundRecord(0, 20, 20, 0.5, 1.0, (0.5,), 80_000, {"train": 1.0, "channel": 3.0})
 
@@ -61,6 +64,90 @@ def test_a_card_of_a_run_that_has_not_ended_claims_nothing():
     shown = answers(card([RECORD], {}))
     assert "has not ended" in shown["Who reads what"][0]
     assert "Differential privacy" not in shown
+
+
+def test_what_was_not_measured_costs_nothing_that_a_card_could_say():
+    ideal = replace(RECORD, bytes_sent=None, seconds={"train": 1.0})
+    assert "Cost" not in answers(card([ideal], summary(guarantees.default_guarantee("secagg"))))
+
+
+def test_a_lying_client_whom_nothing_bounds_is_not_called_harmless():
+    said = summary(guarantees.default_guarantee("plain"))
+    bounded, bare = ({**said["facts"], "bound": bound} for bound in ("L2 at most 1", "none"))
+    assert answers(card([RECORD], {**said, "facts": bounded}))["One lying client"][1] == "good"
+    assert answers(card([RECORD], {**said, "facts": bare}))["One lying client"][1] == "bad"
+
+
+def test_a_server_that_attacks_its_clients_is_on_the_card():
+    config = {
+        "data": {"name": "digits", "clients": 4, "partition": "iid"},
+        "model": {"name": "mlp", "hidden": [8]},
+        "rounds": 1,
+        "executor": "sequential",
+    }
+    acted = replace(RECORD, fired={"attack imprint": "acted through 1 of 20 clients"})
+    shown = answers(card([acted], summary(guarantees.default_guarantee("plain"))))
+    assert "Robustness" not in shown
+    assert "imprint" in shown["Attacked"][0]
+    idle = replace(RECORD, fired={"attack imprint": "stood idle: nobody was drawn"})
+    assert "Attacked" not in answers(card([idle], summary(guarantees.default_guarantee("plain"))))
+    lying = Faults(byzantine={"client/2": lambda honest: honest})
+    run = Federation.from_config(config).run(faults=lying)
+    assert run.history[0].liars == (2,), "who is replaced by code of its own has lied"
+
+
+def test_what_whoever_carries_unsigned_mail_can_do_is_on_the_card():
+    guarantee = TwoServer(security="malicious").guarantee
+    told = "Whoever carries the mail"
+    assert answers(card([RECORD], summary(guarantee)))[told][1] == "bad"
+    assert told not in answers(card([RECORD], summary(guarantee.signed())))
+
+
+def test_a_round_that_used_no_update_taught_nothing():
+    nobody = replace(RECORD, survivors=0)
+    shown = answers(card([nobody], summary(guarantees.default_guarantee("plain"))))
+    assert shown["Learned from clients"][1] == "bad"
+
+
+DRAWN = {
+    "data": {"name": "digits", "clients": 6, "partition": "iid"},
+    "bound": {"name": "clip", "l2": 1.0},
+    "mechanism": {"name": "gaussian", "noise_multiplier": 1.0},
+    "sampler": {"name": "poisson", "rate": 0.5},
+    "start": "public",
+    "rounds": 4,
+    "executor": "sequential",
+}
+
+
+def test_what_a_test_finds_is_said_of_those_of_whom_it_holds_and_the_noise_can_be_left_out():
+    run = Federation.from_config({**DRAWN, "rounds": 1}).run()
+    shown = answers(card(run.history, run.summary))
+    says = shown["Privacy of one client"][0]
+    assert says.index("test of membership") < says.index("Against who knows the seed")
+    assert "server adds no noise" in shown["No epsilon holds, if"][0]
+
+
+def test_a_run_that_a_budget_ends_tells_the_accuracy_of_its_last_model(tmp_path):
+    budget = {"epsilon": 12.0, "ledger": str(tmp_path / "spent.jsonl")}
+    config = {**DRAWN, "rounds": 30, "budget": budget, "audit": {"evaluate_every": 20}}
+    federation = Federation.from_config(config)
+    run = federation.run()
+    assert 1 < len(run.history) < 20
+    module, test = federation.scenario.workload.model.module, federation.scenario.test
+    assert run.accuracy == evaluate(module, test).accuracy
+
+
+def test_the_page_of_an_unfinished_run_calls_validation_accuracy_by_its_name(tmp_path):
+    def killed(record, rounds):
+        raise KeyboardInterrupt
+
+    config = {"data": {"name": "digits", "clients": 4, "validation": 0.2}, "rounds": 2}
+    with pytest.raises(KeyboardInterrupt):
+        Federation.from_config({**config, "executor": "sequential"}).run(tmp_path, progress=killed)
+    page = write_report(tmp_path).read_text()
+    assert "validation accuracy</span>" in page
+    assert "test accuracy</span>" not in page
 
 
 class Balanced(HTMLParser):

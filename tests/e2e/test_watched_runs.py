@@ -9,7 +9,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from privfl import Federation
-from privfl.core import ConfigError
+from privfl.core import CannotWrite, ConfigError
 from privfl.engine import EarlyStopping
 from privfl.trackers import MLflow, TensorBoard
 
@@ -96,6 +96,20 @@ def test_a_run_that_fails_is_told_as_failed():
     assert other.told[-1] == ("end", {}, "failed")
 
 
+def test_a_tracker_that_cannot_begin_is_named_and_is_told_of_no_end():
+    class Unreached(Noting):
+        def begin(self, facts, first):
+            raise ConnectionError("nobody answers")
+
+        def end(self, figures, how):
+            raise AttributeError("it never began")
+
+    unreached, other = Unreached(private=True), Noting(private=True)
+    with pytest.raises(CannotWrite, match=r"tracker Unreached failed.*nobody answers"):
+        Federation.from_config(BASE).run(trackers=[other, unreached])
+    assert other.told[-1] == ("end", {}, "failed")
+
+
 def test_tensorboard_reads_back_what_a_run_wrote_and_a_resumed_one_goes_on(tmp_path):
     def killed(record, rounds):
         if record.round == 1:
@@ -125,7 +139,9 @@ def test_mlflow_reads_back_what_a_run_wrote(tmp_path, monkeypatch):
 
     uri = f"file://{tmp_path / 'store'}"
     tracker = MLflow(uri, name="first")
-    run = Federation.from_config(BASE).run(trackers=[tracker])
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    told = {**BASE, "metrics": {"zeros (%) é": "test_watched_runs:least"}}
+    run = Federation.from_config(told).run(trackers=[tracker])
     client = MlflowClient(tracking_uri=uri)
     kept = client.get_run(tracker.run)
     assert kept.info.status == "FINISHED"
@@ -156,6 +172,22 @@ def test_metrics_of_a_config_are_measured_with_each_round(monkeypatch):
 def test_metrics_that_are_no_functions_are_refused(metrics, said):
     with pytest.raises(ConfigError, match=said):
         Federation.from_config({**BASE, "metrics": metrics})
+
+
+def failing(module, dataset):
+    raise ZeroDivisionError("no class 11")
+
+
+def without_arguments():
+    return 1.0
+
+
+@pytest.mark.parametrize("metric", [failing, without_arguments])
+def test_a_metric_that_fails_is_named(metric):
+    federation = Federation.from_config(BASE)
+    object.__setattr__(federation.scenario, "metrics", {"mood": metric})
+    with pytest.raises(ConfigError, match=r"metric 'mood' failed with .*metric\(module, dataset\)"):
+        federation.run()
 
 
 def test_a_metric_that_gives_no_number_is_named():

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from privfl.config import load
+from privfl.core import ConfigError
+from privfl.engine import RunFolder
 from privfl.federation import Federation
 from privfl.flower import local, setup
 from privfl.flower.carrier import Patience
@@ -44,7 +46,7 @@ def fed(tmp_path_factory):
     channels = ["plain", "secagg", "additive_sharing", "two_server", "bfv", "one_time_rlwe"]
     policy = {"channels": channels, "training": ["sgd"], "quorum": 1, "repeatable": True}
     at = setup.set_up(home, 3, HELPERS, local.HOST, local._free_port(), policy)
-    processes = local.Processes(home)
+    processes = local.LocalProcesses(home)
     processes.start("server", "server")
     local.wait_for(home / "server")
     for path in at[1:]:
@@ -69,6 +71,17 @@ def test_a_real_federation_ends_with_the_bits_of_the_simulation(name, fed, tmp_p
 def records(out):
     path = out / "rounds.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def free(out):
+    """Whether nobody writes to a run's folder any more."""
+    folder = RunFolder(out)
+    try:
+        folder.lock()
+    except ConfigError:
+        return False
+    folder.close()
+    return True
 
 
 def until(done, seconds=60.0):
@@ -109,6 +122,7 @@ def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
             run.result()
     played = len(records(out))
     assert played < 6
+    until(lambda: free(out))  # Flower's own processes notice a second later
     fed.start("server", "server")
     local.wait_for(home)
     local.play(home, None, out, resume=True, patience=PATIENCE)

@@ -2,13 +2,15 @@
 between servers that follow the protocol, and nothing else past a lie.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.hybrid.lying_servers import ALONG, ENFORCED, SERVERS, Told, frames, fuzz, held
 from privfl.aggregators import CosineFilter, FLTrust, Krum
-from privfl.core import Bounded, ConfigError, Context, RoundPlan
+from privfl.core import Bounded, ConfigError, Context, RoundPlan, SecretsStay
 from privfl.crypto import lies
 from privfl.crypto.mpc import Wide
 from privfl.crypto.mpc.authentication import OpenChecked
@@ -17,6 +19,7 @@ from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.fixed_lies import hides_a_norm
 from privfl.hybrid.two_server.frame_lies import FrameLie
+from privfl.hybrid.two_server.lifting import Lifting
 from privfl.testing import PlayedRound, contributions
 
 HONEST = {"server": "server/1", "server/1": "server"}
@@ -72,6 +75,21 @@ def test_hidden_trust_weighs_rows_as_it_does_without_proofs(reveal, bits, fixed)
     rule = FLTrust(lambda context: ALONG, fixed=fixed, root_l2=1.0)
     for rows in (-held(0), -held(1)):
         assert same(*both(rule, reveal, rows, bits=bits)) >= 2
+
+
+def test_hidden_trust_of_over_16_bits_differs_by_how_its_reference_is_rounded_and_no_more():
+    rule = FLTrust(lambda context: ALONG + held(1)[0], root_l2=1.0)
+    left, right = (told.opened.what for told in both(rule, "aggregate", -held(0), bits=20))
+    assert not torch.equal(left.value, right.value)
+    assert torch.allclose(left.value / left.weight, right.value / right.weight, atol=1e-5)
+    assert left.count == right.count
+
+
+def test_what_the_dealer_knows_of_lifted_values_is_in_nothing_that_is_printed():
+    words = np.array([1234567], dtype=np.uint64)
+    assert "1234567" not in repr(Lifting(words, words))
+    with pytest.raises(SecretsStay):
+        pickle.dumps(Lifting(words, words))
 
 
 @pytest.mark.parametrize("reveal", ["selection", "aggregate"])

@@ -51,6 +51,26 @@ def test_what_was_taken_is_on_the_disk_no_more_and_is_not_taken_again_without_it
         stock.take(BOUND)
 
 
+@pytest.mark.parametrize("lost", ["copied without its list", "list deleted", "list put back"])
+def test_a_used_dealing_whose_list_does_not_know_it_is_refused_however_often_one_tries(
+    stock, lost, tmp_path
+):
+    stock.take(BOUND)
+    before = used_by(stock.path).read_bytes()
+    stock.take(BOUND)
+    tried = stock
+    if lost == "copied without its list":
+        tried = DealtFile(tmp_path / "copy", "server", DEALER.public.signing)
+        shutil.copy(stock.path, tried.path)
+    elif lost == "list deleted":
+        used_by(stock.path).unlink()
+    else:
+        used_by(stock.path).write_bytes(before)
+    for _ in range(COUNT + 1):
+        with pytest.raises(ConfigError, match="was used before"):
+            tried.take(BOUND)
+
+
 @pytest.mark.parametrize("copied", ["folder", "dealing", "list"])
 def test_a_copy_of_what_was_used_is_refused(stock, copied, tmp_path):
     stock.take(BOUND)

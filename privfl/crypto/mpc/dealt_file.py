@@ -9,9 +9,10 @@ sealed: carry it as keys are carried.
 A record is taken out once. Before it is handed out, its number is on the disk in a list beside the
 file (``.used``, synced with its folder), and the record itself is overwritten; so neither a crash
 nor a list that is deleted brings it back. Numbers only go up. The list names the two files by their
-inodes, so that a copy of a folder that was used is refused. What no disk can tell alone is a file
-that was copied BEFORE its first use, or a disk put back whole to an earlier state: for these the
-parties compare numbers before they use what they took.
+inodes, so that a copy of a folder that was used is refused; a file with an overwritten record that
+its list does not have is refused for good, because another list may go on with what is left of it.
+What no disk can tell alone is a file that was copied BEFORE its first use, or a disk put back whole
+to an earlier state: for these the parties compare numbers before they use what they took.
 """
 
 from __future__ import annotations
@@ -136,20 +137,26 @@ class DealtFile:
         """
         with _held(self.path) as file:
             of, count, size, digests = self._read(file, bound_to)
-            number = max(least, _next_of(used_by(self.path), of, os.fstat(file).st_ino))
+            following = _next_of(used_by(self.path), of, os.fstat(file).st_ino)
+            number, start = max(least, following), _records_at(self.party, count)
             if number >= count:
                 raise UsedUp(
                     f"all {count} dealings of {self.path} are used up: have the dealer make more."
                 )
+            for one in range(following, number + 1):
+                record = _whole(file, size, start + one * size, self.path)
+                if not any(record):  # and not in the list: it is not this file's
+                    raise ConfigError(
+                        f"{self.path}: dealing {one} was used before, and {used_by(self.path)} does"
+                        " not know it: this is a copy, or its list was lost. Deal anew."
+                    )
             _note(used_by(self.path), of, number)
-            start = _records_at(self.party, count) + number * size
-            record = _whole(file, size, start, self.path)
             digest = hashlib.sha256(record).digest()
             if not hmac.compare_digest(digest, digests[number * _DIGEST : (number + 1) * _DIGEST]):
-                why = "was used before" if not any(record) else "is not what the dealer signed"
-                raise ConfigError(f"{self.path}: dealing {number} {why}; no other use is safe.")
+                why = "is not what the dealer signed; no other use is safe"
+                raise ConfigError(f"{self.path}: dealing {number} {why}.")
             with _told(self.path):
-                os.pwrite(file, bytes(size), start)
+                os.pwrite(file, bytes(size), start + number * size)
                 os.fsync(file)
             return Taken(of, number, record)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Authenticated
 from privfl.crypto.mpc.authentication import FailedMac, OpenChecked
 from privfl.crypto.mpc.wide import Integers
@@ -60,8 +61,8 @@ def comparisons(now: TwoServerParameters, n: int, values: int) -> dict[str, Item
     return {WRAPS: Comparisons(values * n, bits), SIGNS: Comparisons(n, bits - 1)}
 
 
-@dataclass(frozen=True, slots=True)
-class Lifting:
+@dataclass(frozen=True, slots=True, repr=False)
+class Lifting(KeepsSecrets):
     """What the dealer knows of values [n] to be lifted: R, and the bits ``rho`` of their wraps."""
 
     r: U64
