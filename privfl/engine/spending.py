@@ -25,6 +25,8 @@ class Spending:
     ``known`` are the charges of the state that the round starts from: a journal that knows of no
     round takes them over. ``memory`` is that of noise that hangs together over rounds: one charge
     then stands for all rounds of its block, in an entry of its own, and each round takes its place.
+    ``present``: this is what one client owes, in rounds that it knows it was in: what not being
+    drawn would save is not counted, for it has no charge for the other rounds.
     ``account`` is with the budget of the data, where there is one: it comes first, because a round
     that it refuses is not played, and each attempt is charged to it.
     """
@@ -34,6 +36,7 @@ class Spending:
     known: Ledger
     memory: NoiseMemory | None = None
     account: Account | None = None
+    present: bool = False
     held: str = field(default="", init=False)
     trained: tuple[Charge, ...] = field(default=(), init=False)
     released: tuple[Charge, ...] = field(default=(), init=False)
@@ -62,8 +65,12 @@ class Spending:
         self.journal.take_over(self.known)
         again, self.before = self.journal.played(number)
         if self.memory is not None:
+            self.memory.shared |= self.present
             self._share(self.memory)
-        self.released = pipeline.charges(self.order.plans, memory=self.memory, released=released)
+        found = pipeline.charges(self.order.plans, memory=self.memory, released=released)
+        if self.present:
+            found = tuple(replace(one, cohort_hidden=False) for one in found)
+        self.released = found
         if self.account is not None:
             self._hold(self.account)
         if self.memory is not None and self.released:

@@ -361,7 +361,7 @@ class NodeParty:
         if self.policy.epsilon is not None:
             ledger = self.disk.path / "budget.jsonl"
             account = Budget(self.policy.epsilon, self.policy.delta, ledger).opened()
-        return Spending(order, journal, Ledger(), memory, account)
+        return Spending(order, journal, Ledger(), memory, account, present=True)
 
 
 def _refuse_other_model(base: Broadcast, scenario: Scenario) -> None:

@@ -458,11 +458,12 @@ def ended(address: str, ca: Path, run: int) -> str | None:
 def superlink_command(home: Path, host: str, port: int) -> list[str]:
     """The command that runs a SuperLink in the server's folder, with TLS and node authentication;
     it listens on this machine alone where nodes reach it by 127.0.0.1. It has no database: what
-    travels would stay in it, and a run goes on without.
+    travels would stay in it, and a run goes on without. From other machines it answers nodes alone
+    (`flower.gate`).
     """
     local = host in ("127.0.0.1", "localhost")
     return [
-        str(Path(sys.executable).with_name("flower-superlink")),
+        *(sys.executable, "-m", "privfl.flower.gate"),
         *("--host", "127.0.0.1" if local else "0.0.0.0"),  # noqa: S104
         *("--port", str(port)),
         *("--ssl-ca-certfile", str(home / "ca.crt")),

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -126,6 +128,17 @@ def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
     local.play(home, None, out, resume=True, patience=PATIENCE)
     assert [record["round"] for record in records(out)] == list(range(6))
     assert torch.equal(model(out), Federation.from_config(config).run().parameters)
+
+
+def test_another_machine_starts_no_code_beside_the_servers_keys(fed):
+    """The SuperLink believes this machine who it speaks for, so a request can be another's."""
+    host, port = local.address_of(fed.folder / "server")
+    known = ssl.create_default_context(cafile=str(fed.folder / "server" / "ca.crt"))
+    other = {"X-Forwarded-For": "10.0.0.9"}
+    with httpx.Client(verify=known, headers=other, base_url=f"https://{host}:{port}") as client:
+        for path in ("control/start-run", "control/register-node", "runtime/acquire-task"):
+            assert client.post(f"/v1/{path}").status_code == 403
+        assert client.post("/v1/fleet/pull-messages").status_code != 403
 
 
 def test_nodes_keep_ledgers_of_their_own_and_fetch_no_app(fed):

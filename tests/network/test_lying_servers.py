@@ -8,6 +8,7 @@ import pytest
 
 from privfl.config import load
 from privfl.core import ConfigError, RoundFailed
+from privfl.engine import read_ledger
 from privfl.flower.carrier import Patience
 from privfl.flower.heads import Terms
 from privfl.flower.mail import Envelope, read
@@ -231,3 +232,28 @@ def test_a_channels_settings_can_be_asked_for(base):
     for weaker in ("plain", "secagg", {"name": "secagg", "mode": "semi_honest"}):
         with pytest.raises(PolicyRefused, match=r"policy\.channels"):
             policy.admit_config(load({**base, "channel": weaker}))
+
+
+def test_a_client_counts_no_hidden_cohort_in_the_rounds_that_it_was_in(make, base):
+    """It has no entry for rounds that it was not in, and the server draws who is."""
+    config = {
+        **base,
+        "rounds": 4,
+        "repeatable": False,
+        "data": {"name": "digits", "clients": 6},
+        "channel": "plain",
+        "sampler": {"name": "poisson", "rate": 0.5},
+        "mechanism": {"name": "gaussian", "noise_multiplier": 1.0},
+        "threat": {"adversary": "model_recipients"},
+    }
+    machines = make(6)
+    claimed = machines.federation(config).run().ledger.charges
+    assert all(one.cohort_hidden for one in claimed)
+    own = [
+        one
+        for i in range(6)
+        for path in machines.disks[f"client/{i}"].path.rglob("ledger.jsonl")
+        for one in read_ledger(path.parent).charges
+    ]
+    assert own
+    assert not any(one.cohort_hidden for one in own)
