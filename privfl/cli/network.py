@@ -17,8 +17,8 @@ from privfl.cli.screen import say, table
 from privfl.config import load
 from privfl.core import ConfigError
 from privfl.flower import local, setup, superlink
-from privfl.flower.carrier import Patience
 from privfl.flower.node import party_in
+from privfl.flower.wire import Patience
 
 app = typer.Typer(no_args_is_help=True, help="The same runs over a network, over Flower with TLS.")
 Home = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the server.")]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from dataclasses import replace
+from typing import Generic, TypeVar
 
 from privfl.core import (
     Abort,
     Buffer,
     Bundle,
-    Carried,
     Channel,
     ClientId,
     ConfigError,
@@ -26,10 +25,8 @@ from privfl.core import (
     Mail,
     Member,
     Message,
-    Opener,
     Party,
     PartyId,
-    Refusal,
     RoundFailed,
     ServerMember,
     client_of,
@@ -54,49 +51,11 @@ from privfl.flower.heads import (
     words,
 )
 from privfl.flower.mail import BadEnvelope, Envelope, read
+from privfl.flower.talk import SERVER, Talk, carried, gave_up, routed, so_far
+from privfl.flower.wire import Patience, Wire
 
 O = TypeVar("O")
-SERVER: PartyId = "server"
 MAX_EXCHANGES = 200
-
-
-class Wire(Protocol):
-    """What carries envelopes to nodes and back, and reads nothing of them. It may lose, delay,
-    double and change them.
-    """
-
-    def send(self, envelopes: Mapping[PartyId, bytes], seconds: float) -> None:
-        """Hand each node its envelope; one that takes longer than this need not be delivered."""
-        ...
-
-    def collect(self, seconds: float) -> Sequence[tuple[PartyId, bytes]]:
-        """The answers that have come, with the node that each is from as the wire says; waits at
-        most this long for the first.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds that the server waits for answers: to the key set-up, while nodes may still be
-    starting; to an order, while they train; and to mail.
-    """
-
-    joining: float = 120.0
-    training: float = 600.0
-    mail: float = 60.0
-
-
-@dataclass
-class _Talk:
-    """What came of one drive: messages, who gave up in which part, letters that were refused, and
-    answers to the first questions.
-    """
-
-    messages: list[Message] = field(default_factory=list)
-    aborts: dict[PartyId, dict[str, Abort]] = field(default_factory=dict)
-    refused: list[Refusal] = field(default_factory=list)
-    answered: dict[PartyId, Answer] = field(default_factory=dict)
 
 
 class Networked(Generic[O]):
@@ -167,7 +126,7 @@ class Networked(Generic[O]):
         if lost or not any(client_of(who) is not None for who in self._sessions):
             raise RoundFailed(
                 f"{lost[0] if lost else 'every client'} is missing from the key set-up."
-                f" {_said(notes)}Start its node, and go on with the run (resume)."
+                f" {so_far(notes)}Start its node, and go on with the run (resume)."
             )
 
     def _set_up(self, asked: Sequence[PartyId], notes: Notes, *, anew: bool) -> None:
@@ -241,10 +200,10 @@ class Networked(Generic[O]):
             wait = self.patience.mail if private else self.patience.training
             talk = self._drive(post, first, wait, notes)
         if not any(client_of(who) is not None for who in talk.answered) and cohort:
-            raise RoundFailed(f"round {order.plan.number}: no client took part. {_said(notes)}")
+            raise RoundFailed(f"round {order.plan.number}: no client took part. {so_far(notes)}")
         inner = bundle.aborts if isinstance(bundle, Bundle) else {}
-        aborts = {part: _of_part(talk.aborts, part, inner) for part in openers}
-        return Returned(_carried(openers, aborts, talk))
+        aborts = {part: gave_up(talk.aborts, part, inner) for part in openers}
+        return Returned(carried(openers, aborts, talk))
 
     def _orders(
         self, order: Order, state: RunState, asked: Collection[PartyId], *, private: bool
@@ -273,7 +232,7 @@ class Networked(Generic[O]):
         """
         method = self.scenario.workload.method
         gradient, clients = method.gradient, [w for w in orders if client_of(w) is not None]
-        talk = _Talk()
+        talk = Talk()
         answers = self._ask({w: orders[w] for w in clients}, self.patience.training, talk, notes)
         begin: dict[PartyId, Envelope] = {}
         noisy: dict[ClientId, tuple[object, ...]] = {}
@@ -303,11 +262,11 @@ class Networked(Generic[O]):
 
     def _drive(
         self, post: Post, first: Mapping[PartyId, Envelope], seconds: float, notes: Notes
-    ) -> _Talk:
+    ) -> Talk:
         """Carry mail until nobody has any; the first questions open the talk, and have these
         seconds.
         """
-        talk = _Talk()
+        talk = Talk()
         order = [*first, SERVER]
         arriving: dict[PartyId, dict[PartyId, Buffer]] = {who: {} for who in order}
         sessions = {who: one.session for who, one in first.items()}
@@ -330,7 +289,7 @@ class Networked(Generic[O]):
                 said[SERVER] = self._own_step(post, arriving[SERVER], talk)
             said |= self._await(questions, seconds, talk, notes)
             lost |= {who for who in questions if who not in said}
-            arriving = self._routed(said, order, lost, talk)
+            arriving = routed(said, order, lost, talk)
             if not arriving:
                 talk.refused += post.refused
                 return talk
@@ -341,7 +300,7 @@ class Networked(Generic[O]):
         talk.refused += post.refused
         return talk
 
-    def _own_step(self, post: Post, inbox: Mail, talk: _Talk) -> Mail:
+    def _own_step(self, post: Post, inbox: Mail, talk: Talk) -> Mail:
         if SERVER in talk.aborts:
             return {}
         try:
@@ -350,26 +309,8 @@ class Networked(Generic[O]):
             talk.aborts[SERVER] = {"": abort}
             return {}
 
-    def _routed(
-        self,
-        said: Mapping[PartyId, Mail],
-        order: Sequence[PartyId],
-        lost: Collection[PartyId],
-        talk: _Talk,
-    ) -> dict[PartyId, dict[PartyId, Buffer]]:
-        """Letters by receiver, in the order in which parties are named."""
-        arriving: dict[PartyId, dict[PartyId, Buffer]] = {}
-        for sender in order:
-            for to, body in said.get(sender, {}).items():
-                if to not in order:
-                    strange = Abort(f"{sender} wrote to {to}, who takes no part", blamed=sender)
-                    talk.aborts.setdefault(sender, {})[""] = strange
-                elif to not in lost:
-                    arriving.setdefault(to, {})[sender] = body
-        return arriving
-
     def _ask(
-        self, questions: Mapping[PartyId, Envelope], seconds: float, talk: _Talk, notes: Notes
+        self, questions: Mapping[PartyId, Envelope], seconds: float, talk: Talk, notes: Notes
     ) -> dict[PartyId, Mail]:
         self._send(questions, seconds)
         return self._await(questions, seconds, talk, notes)
@@ -388,7 +329,7 @@ class Networked(Generic[O]):
         return written
 
     def _await(
-        self, questions: Mapping[PartyId, Envelope], seconds: float, talk: _Talk, notes: Notes
+        self, questions: Mapping[PartyId, Envelope], seconds: float, talk: Talk, notes: Notes
     ) -> dict[PartyId, Mail]:
         """The letters of those who answered in time, by who they are; the others are silent."""
         said: dict[PartyId, Mail] = {}
@@ -422,7 +363,7 @@ class Networked(Generic[O]):
         return said
 
     def _take(
-        self, envelope: Envelope, said: dict[PartyId, Mail], talk: _Talk, notes: Notes
+        self, envelope: Envelope, said: dict[PartyId, Mail], talk: Talk, notes: Notes
     ) -> None:
         who, client = envelope.sender, client_of(envelope.sender)
         try:
@@ -443,28 +384,3 @@ class Networked(Generic[O]):
             talk.aborts.setdefault(who, {}).update(answer.aborts)
         talk.answered[who] = answer
         said[who] = frames_in(envelope.bodies)
-
-
-def _said(notes: Notes) -> str:
-    """What went wrong so far, in a word, for an error that ends the run."""
-    said = "; ".join(incident.what for incident in notes.incidents[:3])
-    return f"{said}. " if said else ""
-
-
-def _of_part(
-    aborts: Mapping[PartyId, Mapping[str, Abort]], part: str, own: Mapping[str, Abort]
-) -> dict[PartyId, Abort]:
-    """Who gave up in a part, or as a whole."""
-    found = {
-        who: told.get(part) or told[""]
-        for who, told in aborts.items()
-        if part in told or "" in told
-    }
-    return found | ({SERVER: own[part]} if part in own else {})
-
-
-def _carried(
-    openers: Mapping[str, Opener[O]], aborts: Mapping[str, Mapping[PartyId, Abort]], talk: _Talk
-) -> Carried[O]:
-    opened = {part: opener.result for part, opener in openers.items()}
-    return Carried(opened, aborts, tuple(talk.messages), {}, tuple(talk.refused))

@@ -20,13 +20,13 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 FLEET = "/v1/fleet/"
 
 
-class Gate:
+class NodeGate:
     """An ASGI app around another one; see the module.
 
     >>> own = {"client": ("10.0.0.5", 4000), "server": ("10.0.0.5", 9092)}
     >>> other = {**own, "client": ("10.0.0.9", 4000)}
     >>> paths = ("/v1/fleet/pull-messages", "/v1/control/start-run")
-    >>> [Gate.admits({"path": path, **who}) for who in (own, other) for path in paths]
+    >>> [NodeGate.admits({"path": path, **who}) for who in (own, other) for path in paths]
     [True, True, True, False]
     """
 
@@ -65,7 +65,7 @@ def main() -> None:
 
     def gated(*args: Any, **given: Any) -> Any:
         app = made(*args, **given)
-        app.add_middleware(Gate)  # the last to be added is the first to be asked
+        app.add_middleware(NodeGate)  # the last to be added is the first to be asked
         return app
 
     superlink.create_app = gated

@@ -41,6 +41,7 @@ from privfl.flower.records import (
     hello,
     only_arrays,
     record_of,
+    replies_to,
     require_flower,
 )
 from privfl.flower.strategies import refuse_strategy, weight_of
@@ -54,7 +55,6 @@ from privfl.wrapper.tree import UpdateLayout
 LOG = logging.getLogger("privfl.flower")
 SERVER: PartyId = "server"
 MOST_EXCHANGES = 200
-POLL = 0.2
 Evaluate: TypeAlias = Literal["refuse", "in the clear"]
 
 
@@ -139,7 +139,7 @@ class PrivateGrid:
         known = set(self._nodes.values())
         self._nodes = {who: node for who, node in self._nodes.items() if node in there}
         asked = [self._message(hello(), node, "train") for node in sorted(there - known)]
-        for reply in self._replies(asked, self.patience).values():
+        for reply in replies_to(self.grid, asked, self.patience).values():
             held = {} if reply.has_error() else reply.content.get(NAME, {})
             who, node = str(held.get("who", "")), reply.metadata.src_node_id
             if not self.directory.keys(who):
@@ -349,7 +349,7 @@ class PrivateGrid:
             messages.append(self._message(content, node, kind, seconds))
             due[node] = (who, sent)
         said: dict[PartyId, Mail] = {}
-        for node, reply in self._replies(messages, seconds).items():
+        for node, reply in replies_to(self.grid, messages, seconds).items():
             who, sent = due[node]
             try:
                 said[who] = self._read(reply, sent)
@@ -393,19 +393,3 @@ class PrivateGrid:
         from flwr.app import Message as Question
 
         return Question(content, dst_node_id=node, message_type=kind, ttl=ttl)
-
-    def _replies(self, messages: Sequence[Any], seconds: float | None) -> dict[int, Any]:
-        """Replies by node, as many as come in time."""
-        if not messages:
-            return {}
-        end = time.monotonic() + (float("inf") if seconds is None else seconds)
-        pending = set(self.grid.push_messages(messages))
-        found: dict[int, Any] = {}
-        while pending:
-            for reply in self.grid.pull_messages(list(pending)):
-                pending.discard(reply.metadata.reply_to_message_id)
-                found[reply.metadata.src_node_id] = reply
-            if not pending or time.monotonic() > end:
-                break
-            time.sleep(POLL)
-        return found

@@ -22,7 +22,7 @@ from privfl import assembly
 from privfl.config import Config
 from privfl.core import PrivflError, client_of
 from privfl.flower import setup, superlink
-from privfl.flower.carrier import Patience
+from privfl.flower.wire import Patience
 
 START = 90.0
 HOST = "127.0.0.1"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from privfl.core import BadUpdate, ConfigError, Vector
 from privfl.wrapper.tree import UpdateLayout
 
+POLL = 0.2
 NAME = "privfl"
 """The record in a message that is ours."""
 _LARGE = 1 << 20
@@ -120,3 +122,20 @@ def weight_in(content: Any, key: str, drop: Collection[str], whose: str) -> floa
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
         raise BadUpdate(f"{whose} holds no '{key}' above 0, which is its weight, but {weight!r}.")
     return float(weight)
+
+
+def replies_to(grid: Any, messages: Sequence[Any], seconds: float | None) -> dict[int, Any]:
+    """Replies by node, as many as come in time."""
+    if not messages:
+        return {}
+    end = time.monotonic() + (float("inf") if seconds is None else seconds)
+    pending = set(grid.push_messages(messages))
+    found: dict[int, Any] = {}
+    while pending:
+        for reply in grid.pull_messages(list(pending)):
+            pending.discard(reply.metadata.reply_to_message_id)
+            found[reply.metadata.src_node_id] = reply
+        if not pending or time.monotonic() > end:
+            break
+        time.sleep(POLL)
+    return found

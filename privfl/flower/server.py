@@ -11,8 +11,10 @@ from privfl.crypto.primitives import Directory, Identity
 from privfl.engine import Scenario, over_network
 from privfl.engine.carrier import Carrier
 from privfl.federation import Federation
-from privfl.flower.carrier import SERVER, Networked, Patience, Wire
+from privfl.flower.carrier import Networked
 from privfl.flower.heads import Terms
+from privfl.flower.talk import SERVER
+from privfl.flower.wire import Patience, Wire
 
 
 def federation_over(

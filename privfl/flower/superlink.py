@@ -23,7 +23,7 @@ from typing import Any
 from privfl.config import load
 from privfl.core import ConfigError, PartyId, PrivflError
 from privfl.crypto.primitives import Directory, Identity, private_file
-from privfl.flower.carrier import Patience
+from privfl.flower.wire import Patience
 
 LOG = logging.getLogger("privfl.network")
 POLL, IDLE, BUSY = 0.1, 0.5, 20.0

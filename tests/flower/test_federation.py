@@ -16,7 +16,7 @@ from privfl.core import ConfigError
 from privfl.engine import RunFolder
 from privfl.federation import Federation
 from privfl.flower import local, setup
-from privfl.flower.carrier import Patience
+from privfl.flower.wire import Patience
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE = {

@@ -10,12 +10,12 @@ from privfl import assembly
 from privfl.config import load
 from privfl.core import Seeds
 from privfl.crypto.primitives import Directory, Identity
-from privfl.flower.carrier import Patience
 from privfl.flower.disk import NodeDisk
 from privfl.flower.inprocess import InProcess
 from privfl.flower.party import NodeParty
 from privfl.flower.policy import Policy
 from privfl.flower.server import federation_over
+from privfl.flower.wire import Patience
 
 BASE = {
     "data": {"name": "digits", "clients": 3},

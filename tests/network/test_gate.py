@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from privfl.flower.gate import Gate
+from privfl.flower.gate import NodeGate
 
 
 def answered(path, client, kind="http"):
@@ -17,7 +17,7 @@ def answered(path, client, kind="http"):
         said.append(event.get("status", event.get("body")))
 
     scope = {"type": kind, "path": path, "client": client, "server": ("10.0.0.5", 9092)}
-    asyncio.run(Gate(app)(scope, None, send))
+    asyncio.run(NodeGate(app)(scope, None, send))
     return said
 
 

@@ -9,12 +9,12 @@ import pytest
 from privfl.config import load
 from privfl.core import ConfigError, RoundFailed
 from privfl.engine import read_ledger
-from privfl.flower.carrier import Patience
 from privfl.flower.heads import Terms
 from privfl.flower.mail import Envelope, read
 from privfl.flower.node import party_in
 from privfl.flower.policy import Policy, PolicyRefused
 from privfl.flower.setup import set_up
+from privfl.flower.wire import Patience
 
 MINE = {"channels": ["plain", "secagg"], "training": ["sgd", "scaffold"], "quorum": 1}
 

@@ -5,7 +5,7 @@ import torch
 
 from privfl.core import Faults, RoundFailed
 from privfl.federation import Federation
-from privfl.flower.carrier import Patience
+from privfl.flower.wire import Patience
 
 SECAGG = {"channel": {"name": "secagg", "mode": "active"}}
 SCAFFOLD = {
