@@ -25,7 +25,7 @@ demo: $(STAMP)  ## Train 20 clients on real digits under each privacy layer and 
 
 test: $(STAMP)  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal  # neighbours share their modules' fixtures
-	$(BIN)/python -m benchmarks.flower_env -m pytest --doctest-modules privfl/flower tests/flower
+	$(BIN)/python -m benchmarks.flower_env -m pytest -m "not long" --doctest-modules privfl/flower tests/flower
 
 check: $(STAMP)  ## Lint, format, types, architecture, and every example in the docs
 	$(BIN)/ruff check $(SOURCES)

@@ -31,11 +31,14 @@ HELPERS = ("server/1", "dealer", "decryptor/0", "decryptor/1", "decryptor/2")
 CASES = {
     "plain": {"channel": "plain"},
     "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
+    "one-time keys": {"channel": "one_time_rlwe"},
+}
+LONGER = {
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
-    "one-time keys": {"channel": "one_time_rlwe"},
 }
+PLAYED = [*CASES.items(), *(pytest.param(*one, marks=pytest.mark.long) for one in LONGER.items())]
 PATIENCE = Patience(60, 30, 30)
 
 
@@ -59,9 +62,9 @@ def model(out):
     return load_file(out / "model.safetensors")["parameters"]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_real_federation_ends_with_the_bits_of_the_simulation(name, fed, tmp_path):
-    config = {**BASE, **CASES[name]}
+@pytest.mark.parametrize(("name", "more"), PLAYED)
+def test_a_real_federation_ends_with_the_bits_of_the_simulation(name, more, fed, tmp_path):
+    config = {**BASE, **more}
     local.play(fed.folder / "server", load(config), tmp_path / "run", patience=PATIENCE)
     alone = Federation.from_config(config).run()
     assert torch.equal(model(tmp_path / "run"), alone.parameters)
@@ -95,6 +98,7 @@ LONG = {**BASE, "channel": {"name": "secagg", "mode": "active"}, "rounds": 4}
 SHORT = Patience(60, 5, 5)
 
 
+@pytest.mark.long
 def test_a_stopped_node_is_left_out_and_comes_back(fed, tmp_path):
     out = tmp_path / "run"
     with ThreadPoolExecutor() as pool:
@@ -111,6 +115,7 @@ def test_a_stopped_node_is_left_out_and_comes_back(fed, tmp_path):
     assert 2 in survivors
 
 
+@pytest.mark.long
 def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
     out, home = tmp_path / "run", fed.folder / "server"
     config = {**BASE, "rounds": 6}
@@ -149,6 +154,7 @@ def test_nodes_keep_ledgers_of_their_own_and_fetch_no_app(fed):
     assert list((fed.folder / "server" / "flwr").rglob("privfl_net"))
 
 
+@pytest.mark.long
 def test_a_killed_node_leaves_the_sum_of_the_others(fed, tmp_path):
     out = tmp_path / "run"
     with ThreadPoolExecutor() as pool:

@@ -153,6 +153,9 @@ def test_a_row_that_rounding_alone_can_make_has_no_trust():
 def test_who_spoils_all_rows_but_two_gets_no_sum_of_a_colluder_and_one_other(who, lie, colluders):
     channel = TwoServer(Mean(weighted=False), threshold=0.0, colluders=colluders)
     told = played(channel, lie(), who)
+    abort = told.outcome.aborts.get(HONEST[who])
+    if abort is not None and "dealer tagged" in str(abort):
+        return  # a spoilt row of 256 passes its check by chance, and its tag does not
     if colluders:
         refused(told, who, "2 of 9 clients are left, and the threshold is 3")
     else:  # two honest rows, if nobody is said to collude
