@@ -73,7 +73,7 @@ def release(quick: bool) -> Iterable[Row]:
             made.release(vector, far, state, noise)
         stream, unit = state.stream, made.unit
 
-        def step(stream=stream, unit=unit) -> None:  # type: ignore[no-untyped-def]
+        def step(stream=stream, unit=unit) -> None:
             from privfl.dp.noise import normals
 
             stream.next(normals(d, noise, torch.float32).mul_(unit))
@@ -177,7 +177,7 @@ def chosen(strategies: Iterable[Strategy], z: float) -> Recipe:
     for strategy, clip, epochs in product(strategies, CLIPS, EPOCHS):
         made = partial(Recipe, strategy, clip, epochs)
 
-        def score(rate: float, made=made) -> float:  # type: ignore[no-untyped-def]
+        def score(rate: float, made=made) -> float:
             model = trained(x[:kept], y[:kept], made(rate), z, 100)
             return accuracy(model, x[kept:], y[kept:])
 
@@ -260,7 +260,7 @@ def planned(strategy: Strategy, epsilon: float, clients: list[Dataset]) -> Plan:
     )
     for most in MOST:
 
-        def score(rate: float, most=most) -> float:  # type: ignore[no-untyped-def]
+        def score(rate: float, most=most) -> float:
             plan = Plan(strategy, most, rate)
             return federated(plan, epsilon, clients[:KEPT], held, seed=100)[0]
 

@@ -175,7 +175,7 @@ class _Unseen:
         self.inner.add(slot, factors)
 
     def dense(self, shape: torch.Size) -> Tensor:
-        return self.inner.dense(shape)  # type: ignore[no-any-return]
+        return self.inner.dense(shape)
 
 
 @contextmanager
@@ -297,7 +297,7 @@ def trained_by(kind: type[DPGradient]) -> Iterator[Federation]:
     with run(**SGD) as made:
         work = made.scenario.workload
         gradient = kind(l2=0.5, noise_multiplier=1.0, batch_size=32)
-        method = replace(work.method, gradient=gradient)  # type: ignore[type-var]
+        method = replace(work.method, gradient=gradient)
         lying = replace(work, method=method)
         yield made.with_scenario(replace(made.scenario, workload=lying))
 

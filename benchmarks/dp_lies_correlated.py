@@ -112,7 +112,7 @@ def _gradient(kind: type[DPGradient], strategy: Strategy) -> Iterator[Federation
     with run(**SGD) as made:
         work = made.scenario.workload
         gradient = kind(l2=0.5, noise_multiplier=1.0, batch_size=32, strategy=strategy)
-        method = replace(work.method, gradient=gradient)  # type: ignore[type-var]
+        method = replace(work.method, gradient=gradient)
         yield made.with_scenario(replace(made.scenario, workload=replace(work, method=method)))
 
 

@@ -54,12 +54,12 @@ def noise(quick: bool) -> Iterable[Row]:
                 result = attack.run(view, Knowledge(labels=small[0].y, seed=seed))
                 told[name].append(
                     float(pictures(result.samples, small[0].x, peak=HIGH - LOW).psnr.mean())
-                )  # type: ignore[attr-defined]
+                )
             counts = (
                 LabelCounts(target="sum")
                 .run(view, Knowledge(auxiliary=data.take(range(1200, 1700)), samples=40))
                 .counts
-            )  # type: ignore[attr-defined]
+            )
             true = torch.bincount(torch.cat([c.y for c in small]), minlength=10)
             told["labels"].append(float(torch.minimum(counts, true).sum()) / 40)
             net = initialised(mlp, (1, 8, 8), 10, seed=seed, hidden=(64,))
@@ -79,7 +79,7 @@ def noise(quick: bool) -> Iterable[Row]:
             )
             each = (
                 UpdateMembership().run([played.view("server", n) for n in range(12)], knows).scores
-            )  # type: ignore[attr-defined]
+            )
             owner = torch.arange(1000) // 50
             mine = owner == torch.arange(10)[:, None]
             asked = mine | (owner >= 10)

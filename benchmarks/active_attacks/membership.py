@@ -55,7 +55,7 @@ def pushing(quick: bool) -> Iterable[Row]:
                     by=by,
                     client=0 if by == "server" else None,
                     active=active,
-                )  # type: ignore[arg-type]
+                )
                 played = run(
                     net,
                     clients,
@@ -68,7 +68,7 @@ def pushing(quick: bool) -> Iterable[Row]:
                     for number in range(10)
                 ]
                 name = ("" if by == "server" else "in ") + ("active" if active else "passive")
-                told[name].append(auc(attack.run(views).scores, truth))  # type: ignore[attr-defined]
+                told[name].append(auc(attack.run(views).scores, truth))
                 if by == "server" and not active:
                     asked = torch.ones(100, dtype=torch.bool)
                     asked[0:50:2] = False
@@ -78,9 +78,9 @@ def pushing(quick: bool) -> Iterable[Row]:
                         members=data.take(range(0, 50, 2)),
                         auxiliary=data.take(range(600, 1000)),
                     )
-                    white = WhiteBoxMembership(client=0).run(views, knows).scores  # type: ignore[attr-defined]
+                    white = WhiteBoxMembership(client=0).run(views, knows).scores
                     told["white"].append(auc(white[asked], truth[asked]))
-                    told["loss"].append(auc(LossThreshold().run(views, knows).scores, truth))  # type: ignore[attr-defined]
+                    told["loss"].append(auc(LossThreshold().run(views, knows).scores, truth))
     yield gain(
         "white-box features, server, half of the members known",
         "loss threshold",
@@ -129,8 +129,8 @@ def whose(quick: bool) -> Iterable[Row]:
             candidates=train.take(torch.cat([index[:20] for index in own[:10]])), auxiliary=held
         )
         owner = torch.arange(200) // 20
-        told["source"].append(_named(SourceInference().run(views, members).scores, owner))  # type: ignore[attr-defined]
-        told["whitened"].append(_named(UpdateMembership().run(views, members).scores, owner))  # type: ignore[attr-defined]
+        told["source"].append(_named(SourceInference().run(views, members).scores, owner))
+        told["whitened"].append(_named(UpdateMembership().run(views, members).scores, owner))
         fresh = torch.cat([index[20:45] for index in own[:20]])
         people = torch.cat(
             [torch.full((len(index[20:45]),), k) for k, index in enumerate(own[:20])]
@@ -138,9 +138,9 @@ def whose(quick: bool) -> Iterable[Row]:
         asked = Dataset(train.x[fresh], train.y[fresh], 10, {"writer": people})
         knows = Knowledge(candidates=asked, auxiliary=held)
         truth = torch.unique(people) < 10
-        told["person"].append(auc(SubjectMembership().run(views, knows).scores, truth))  # type: ignore[attr-defined]
+        told["person"].append(auc(SubjectMembership().run(views, knows).scores, truth))
         summed = SubjectMembership(base=UpdateMembership(target="sum"))
-        told["person in the sum"].append(auc(summed.run(views, knows).scores, truth))  # type: ignore[attr-defined]
+        told["person in the sum"].append(auc(summed.run(views, knows).scores, truth))
     yield gain(
         "whose digit, by the least loss (Hu et al.)",
         "chance",

@@ -63,7 +63,7 @@ def properties(quick: bool) -> Iterable[Row]:
                 [played.view("server", number) for number in range(6, 10)], knows
             )
             truth = (torch.arange(10) % 2 == 1).repeat(4)
-            return auc(result.scores[:, :10].flatten(), truth)  # type: ignore[attr-defined]
+            return auc(result.scores[:, :10].flatten(), truth)
 
         told["30"].append(scored(0.3, False))
         told["passive"].append(scored(0.1, False))
@@ -104,7 +104,7 @@ def _appears(data: Dataset, held: Dataset, training: LocalSGD, seed: int) -> flo
             result = PropertyInference(share=0.5, target="sum").run(
                 played.view("server", number), knows
             )
-            scores.append(float(result.scores))  # type: ignore[attr-defined]
+            scores.append(float(result.scores))
     return auc(torch.tensor(scores), torch.tensor([False] * 3 + [True] * 3 + [False] * 3))
 
 
@@ -149,5 +149,5 @@ def _real(quick: bool) -> Iterable[Row]:
             result = PropertyInference(share=share, contrast=1 - share).run(
                 [played.view("server", n) for n in range(4)], knows
             )
-            told.append(auc(result.scores.flatten(), (torch.arange(10) % 2 == 1).repeat(4)))  # type: ignore[attr-defined]
+            told.append(auc(result.scores.flatten(), (torch.arange(10) % 2 == 1).repeat(4)))
         yield gain(f"{name}: {note}", "chance", "AUC", mean(told), 0.5)

@@ -35,10 +35,10 @@ def published(quick: bool) -> Iterable[Row]:
             result = attack.run(
                 view, Knowledge(forward=recipe(net, (1, 32, 32), ONE, scaled=False), seed=seed)
             )
-            quality.append(float(pictures(result.samples.clamp(0, 1), client.x).psnr.mean()))  # type: ignore[attr-defined]
+            quality.append(float(pictures(result.samples.clamp(0, 1), client.x).psnr.mean()))
             right.append(
                 float((result.labels.sort().values == client.y.sort().values).float().mean())
-            )  # type: ignore[attr-defined]
+            )
         yield gain(name, "shown", "PSNR, dB", mean(quality), 20.0)
         yield gain(name, "shown", "share of labels", mean(right), 1.0)
     for steps in (0, 50, 300):
@@ -50,7 +50,7 @@ def published(quick: bool) -> Iterable[Row]:
                 batch = torch.arange(step * 32, step * 32 + 32) % 1000 + 400
                 loss = nn.functional.cross_entropy(net(data.x[batch]), data.y[batch])
                 descent.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 descent.step()
             view = play(net, [client], ONE)[0]
             knows = Knowledge(forward=recipe(net, (1, 32, 32), ONE, scaled=False), seed=seed)

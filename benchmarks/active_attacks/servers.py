@@ -41,7 +41,7 @@ def active_server(quick: bool) -> Iterable[Row]:
         )
         found = pictures(
             attack.run(played.view("server", 0)).samples, data.x[index[:64]], peak=HIGH - LOW
-        )  # type: ignore[attr-defined]
+        )
         filled.append(float((found.psnr > 40).float().mean()))
         wanted = int((torch.bincount(clients[3].y, minlength=10) == 1).nonzero()[0])
         net = initialised(mlp, (1, 32, 32), 10, seed=seed, hidden=(64,))
@@ -55,7 +55,7 @@ def active_server(quick: bool) -> Iterable[Row]:
         true = clients[3].x[clients[3].y == wanted]
         caught.append(
             float(pictures(bait.run(played.view("server", 0)).samples, true, peak=HIGH - LOW).psnr)
-        )  # type: ignore[attr-defined]
+        )
     yield gain(
         "Robbing the Fed, SecAgg sum of 8 x 8, 1,024 bins",
         "shown",

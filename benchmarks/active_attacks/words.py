@@ -40,7 +40,7 @@ def words(quick: bool) -> Iterable[Row]:
         view = run(
             initialised(lstm, (10,), 3000, seed=0, hidden=32), clients, training, **options
         ).view("server", 0)
-        found = set(EmbeddingLeakage(target=target).run(view).tokens.tolist())  # type: ignore[arg-type,attr-defined]
+        found = set(EmbeddingLeakage(target=target).run(view).tokens.tolist())
         true = set(
             (clients[0].x if target == "client" else torch.cat([c.x for c in clients]))
             .flatten()

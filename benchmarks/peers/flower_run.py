@@ -25,9 +25,7 @@ final: dict[str, float] = {}
 class Timed(FedAvg):
     """FedAvg that notes when each round's aggregation is done."""
 
-    def aggregate_train(  # type: ignore[no-untyped-def]
-        self, server_round: int, replies: Iterable[Message]
-    ):
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]):
         result = super().aggregate_train(server_round, replies)
         stamps.append(time.perf_counter())
         return result

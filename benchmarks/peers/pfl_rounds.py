@@ -125,7 +125,7 @@ def pfl(work: Work) -> Callable[[int], tuple[list[float], float]]:
                 right = (found.argmax(1) == y).sum().item()
             return {"accuracy": Weighted(right, len(y))}
 
-    class Clock(TrainingProcessCallback):  # type: ignore[misc]
+    class Clock(TrainingProcessCallback):
         marks: list[float]
 
         def after_central_iteration(

@@ -48,7 +48,7 @@ def federated(quick: bool) -> Iterable[Row]:
         truth = torch.arange(2 * n) < n
         for train in ("federated", "central"):
             for statistic in ("rmia", "lira_online"):
-                attack = ShadowMembership(statistic, train=train, epochs=2 * ROUNDS)  # type: ignore[arg-type]
+                attack = ShadowMembership(statistic, train=train, epochs=2 * ROUNDS)
                 began = time.process_time()
                 told = attack.run(views, knows)
                 seconds[train].append(time.process_time() - began)

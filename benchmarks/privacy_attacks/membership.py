@@ -35,10 +35,10 @@ def stream(quick: bool) -> Iterable[Row]:
                 net, [data.take(range(50 * i, 50 * i + 50)) for i in range(10)], training, rounds=15
             )
             owner = torch.arange(1000) // 50
-            each = UpdateMembership().run(views, knows).scores  # type: ignore[attr-defined]
+            each = UpdateMembership().run(views, knows).scores
             mine = owner == torch.arange(10)[:, None]
             asked = mine | (owner >= 10)
-            whole = UpdateMembership(target="sum").run(views, knows).scores  # type: ignore[attr-defined]
+            whole = UpdateMembership(target="sum").run(views, knows).scores
             scores["client"].append(membership(each[asked], mine[asked]).auc.value)
             scores["sum"].append(membership(whole, owner < 10).auc.value)
             scores["control"] += chance(whole, owner < 10, seed)
@@ -108,8 +108,8 @@ def writers(quick: bool) -> Iterable[Row]:
             auxiliary=held,
         )
         views = play(net, [train.take(index) for index in member], training, rounds=12)
-        each = UpdateMembership().run(views, knows).scores  # type: ignore[attr-defined]
-        whole = UpdateMembership(target="sum").run(views, knows).scores  # type: ignore[attr-defined]
+        each = UpdateMembership().run(views, knows).scores
+        whole = UpdateMembership(target="sum").run(views, knows).scores
         mine = owner == torch.arange(10)[:, None]
         for kind in kinds:
             asked, some_of = mine | (owner == kind), (owner >= 0) | (owner == kind)

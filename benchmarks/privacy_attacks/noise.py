@@ -76,7 +76,7 @@ def noise(quick: bool) -> Iterable[Row]:
             aware, plain = (
                 mean(
                     [
-                        scored(*one, UpdateMembership(statistic=statistic, target=target))  # type: ignore[arg-type]
+                        scored(*one, UpdateMembership(statistic=statistic, target=target))
                         for one in played
                     ]
                 )

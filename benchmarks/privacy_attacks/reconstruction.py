@@ -41,7 +41,7 @@ def closed_form(quick: bool) -> Iterable[Row]:
             began = time.process_time()
             result = attack.run(view, Knowledge(forward=recipe(net, (1, 32, 32), FedSGD(lr=0.1))))
             seconds.append(time.process_time() - began)
-            found = pictures(result.samples, data.x[index], peak=HIGH - LOW)  # type: ignore[attr-defined]
+            found = pictures(result.samples, data.x[index], peak=HIGH - LOW)
             exact.append(float((found.psnr > 60).float().mean()))
         name = f"closed form, b={b}" + (f" as the sum of {clients}" if clients > 1 else "")
         yield gain(name, "must reach", "share exact", mean(exact), 1.0, 1.0)
@@ -111,7 +111,7 @@ def peers(quick: bool) -> Iterable[Row]:
         seconds["ours"].append(time.process_time() - began)
         quality["ours"].append(
             float(pictures(pixels(result.samples), pixels(client.x)).psnr.mean())
-        )  # type: ignore[attr-defined]
+        )
         model = FlatModel(convnet(seed, channels=3))
         model.write(view.before)
         parameters = [leaf.detach().clone() for leaf in model.module.parameters()]
@@ -155,7 +155,7 @@ def labels(quick: bool) -> Iterable[Row]:
                 Knowledge(forward=recipe(net, (1, 8, 8), FedSGD(lr=0.1)), auxiliary=split.test),
             )
             true = torch.bincount(client.y, minlength=10)
-            right.append(float(torch.minimum(true, result.counts).sum()) / b)  # type: ignore[attr-defined]
+            right.append(float(torch.minimum(true, result.counts).sum()) / b)
         yield gain(f"label counts, B={b}", "must reach", "share right", mean(right), 0.99, 1.0)
 
 

@@ -99,7 +99,7 @@ def decibels(attack: Inference, view: View, true: Tensor, knows: Knowledge) -> t
     began = time.process_time()
     result = attack.run(view, knows)
     seconds = time.process_time() - began
-    return float(pictures(result.samples, true).psnr.mean()), seconds  # type: ignore[attr-defined]
+    return float(pictures(result.samples, true).psnr.mean()), seconds
 
 
 def mean(values: list[float]) -> float:

@@ -45,11 +45,11 @@ def shadows(quick: bool) -> Iterable[Row]:
             seed=seed,
         )
         inside = torch.arange(1000) < 500
-        found = ShadowMembership(epochs=40).run(view, knows).scores  # type: ignore[attr-defined]
+        found = ShadowMembership(epochs=40).run(view, knows).scores
         ours.append(membership(found, inside).at_hundredth.value)
         theirs.append(
             membership(LossThreshold().run(view, knows).scores, inside).at_hundredth.value
-        )  # type: ignore[attr-defined]
+        )
     yield gain(
         "LiRA online, K=16, 500 digits, MLP of 128, 40 epochs",
         "loss threshold",

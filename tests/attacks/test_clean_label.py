@@ -110,7 +110,8 @@ def test_a_collision_step_is_the_papers_forward_backward_step_in_numpy(crafting)
     attack = FeatureCollision(
         source=3, base=8, epsilon=1.0, steps=3, width=32, beta=0.5, rate=0.02, watermark=0.3
     )
-    found = attack.collide(victim, rest, chosen, nets[:1]).flatten(1).double().numpy()
+    made = attack.craft(victim, rest, chosen, nets[:1], torch.Generator())
+    found = made.flatten(1).double().numpy()
     w, b = (one.double().numpy() for one in nets[0].weights[:2])
     t, bases = victim.flatten().double().numpy(), rest.x[chosen].flatten(1).double().numpy()
     marked = 0.7 * bases + 0.3 * t
@@ -130,11 +131,12 @@ def test_poisons_collide_with_the_victim_in_features_and_beta_holds_them_at_thei
 ):
     victim, rest, chosen, nets = crafting
     attack = FeatureCollision(source=3, base=8, epsilon=1.0, steps=200, width=32, rate=0.01)
-    made, net = attack.collide(victim, rest, chosen, nets[:1]), nets[0]
+    made, net = attack.craft(victim, rest, chosen, nets[:1], torch.Generator()), nets[0]
     aim = net.features(victim)
     was = (net.features(rest.x[chosen]) - aim).norm(dim=1)
     assert ((net.features(made) - aim).norm(dim=1) < 0.3 * was).all()
-    strict = dataclasses.replace(attack, beta=20.0).collide(victim, rest, chosen, nets[:1])
+    strong = dataclasses.replace(attack, beta=20.0)
+    strict = strong.craft(victim, rest, chosen, nets[:1], torch.Generator())
     held, free = ((x - rest.x[chosen]).flatten(1).norm(dim=1) for x in (strict, made))
     assert (held < 0.8 * free).all()
 
@@ -154,9 +156,9 @@ def test_bullseye_puts_the_victim_in_the_middle_of_the_poisons_and_the_polytope_
 ):
     victim, rest, chosen, nets = crafting
     common = {"source": 3, "base": 8, "epsilon": 0.6, "steps": 150, "step": 0.03}
-    middle = BullseyePolytope(**common).surround(victim, rest, chosen, nets)
+    middle = BullseyePolytope(**common).craft(victim, rest, chosen, nets, torch.Generator())
     convex = ConvexPolytope(**common)
-    inside = convex.surround(victim, rest, chosen, nets)
+    inside = convex.craft(victim, rest, chosen, nets, torch.Generator())
     for net in nets:
         begun = miss(net, victim, rest.x[chosen])
         assert miss(net, victim, middle) < 0.3 * begun

@@ -9,6 +9,7 @@ import pytest
 from privfl import catalog
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coverage.md").read_text()
+MODULES = sorted(set(re.findall(r"`(privfl(?:\.\w+)+)`", PAGE)))
 NAMED = sorted(set(re.findall(r"`(\w+)/(\w+)`", PAGE)))
 
 
@@ -22,9 +23,15 @@ def test_what_is_said_to_be_here_can_be_named_in_a_config(seam, name):
     assert any(name in table for table in tables)
 
 
-def test_modules_that_it_names_are_there():
-    for module in set(re.findall(r"`(privfl(?:\.\w+)+)`", PAGE)):
-        importlib.import_module(module)
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_that_it_names_is_there_and_says_what_it_is(name):
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    assert (module.__doc__ or "").strip()
+
+
+def test_the_page_names_modules():
+    assert len(MODULES) > 1
 
 
 def test_the_page_names_most_of_what_there_is():

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from privfl.attacks.backdoor.backdoor import Backdoor
 from privfl.attacks.backdoor.multi_backdoor import MultiBackdoor
-from privfl.attacks.backdoor.training import Crafting, mixed
+from privfl.attacks.backdoor.training import Crafting, begun, mixed, project
 from privfl.core import (
     Broadcast,
     ClientId,
@@ -153,20 +153,16 @@ class Peers:
             ConfigError: the attacker holds no samples, or no backdoor samples can be made of them.
         """
         attack, start = self.attack, broadcast.parameters
-        if dataset.n == 0:
-            raise ConfigError(f"client {client} holds no samples to train a backdoor on.")
-        self.model.write(start)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(rng.initial_seed())
+        with begun(self.model, client, start, dataset, rng):
             self.encode(dataset, rng)
-        self._project(start)
+        project(self.model, start, attack.radius)
         encoded = self.model.read()
         head = Crafting(attack.backdoor, attack.training, frozen=~self.head)
         trained, known, _ = head.on(self.model, self.loss)(
             client, replace(broadcast, parameters=encoded), dataset, state, rng
         )
         self.model.write(encoded + trained.delta)
-        self._project(start)
+        project(self.model, start, attack.radius)
         return Update(client, self.model.flat - start, trained.weight), known, ()
 
     def encode(self, dataset: Dataset, rng: torch.Generator) -> None:
@@ -204,9 +200,3 @@ class Peers:
         finally:
             hook.remove()
         return seen[0].flatten(1)
-
-    def _project(self, start: Float[Tensor, " d"]) -> None:
-        away = self.model.flat - start
-        length, radius = float(away.norm()), self.attack.radius
-        if radius is not None and length > radius:
-            self.model.write(start + away * (radius / length))

@@ -4,7 +4,8 @@ the model goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -79,6 +80,36 @@ def mixed(pieces: list[tuple[Trigger, Dataset]], rng: torch.Generator, count: in
     )
 
 
+@contextmanager
+def begun(
+    model: FlatModel,
+    client: ClientId,
+    start: Float[Tensor, " d"],
+    dataset: Dataset,
+    rng: torch.Generator,
+) -> Iterator[None]:
+    """An attacker's training from the broadcast: torch's own draws (as of dropout) repeat with the
+    client's generator, and go on afterwards as if nothing had been drawn.
+
+    Raises:
+        ConfigError: the attacker holds no samples.
+    """
+    if dataset.n == 0:
+        raise ConfigError(f"client {client} holds no samples to train a backdoor on.")
+    model.write(start)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(rng.initial_seed())
+        yield
+
+
+def project(model: FlatModel, start: Float[Tensor, " d"], radius: float | None) -> None:
+    """Put a model onto the nearest one within the radius of the broadcast; None: no bound."""
+    away = model.flat - start
+    length = float(away.norm())
+    if radius is not None and length > radius:
+        model.write(start + away * (radius / length))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Crafting:
     """An attacker's local training in one round.
@@ -124,15 +155,10 @@ class Crafter:
         Raises:
             ConfigError: the attacker holds no samples, or no backdoor samples can be made of them.
         """
-        if dataset.n == 0:
-            raise ConfigError(f"client {client} holds no samples to train a backdoor on.")
         how, start = self.crafting.training, broadcast.parameters
-        self.model.write(start)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(rng.initial_seed())
+        with begun(self.model, client, start, dataset, rng):
             self._train(dataset, start, rng, how)
-        if self.crafting.radius is not None:
-            self._project(start)
+        project(self.model, start, self.crafting.radius)
         delta = self.model.flat - start
         return Update(client, delta, float(dataset.n)), state, ()
 
@@ -152,8 +178,8 @@ class Crafter:
                 velocity.mul_(how.momentum).add_(model.grad)
                 model.flat.add_(velocity, alpha=-how.rate(epoch))
                 steps += 1
-                if self.crafting.radius is not None and steps % self.crafting.project_every == 0:
-                    self._project(start)
+                if steps % self.crafting.project_every == 0:
+                    project(model, start, self.crafting.radius)
             if sum(losses) / len(losses) < how.stop:
                 return
 
@@ -175,10 +201,3 @@ class Crafter:
         if crafting.frozen is not None:
             model.grad[crafting.frozen] = 0
         return float(wrong.detach())
-
-    def _project(self, start: Float[Tensor, " d"]) -> None:
-        """The nearest model within the radius of the broadcast."""
-        away = self.model.flat - start
-        length, radius = float(away.norm()), self.crafting.radius or 0.0
-        if length > radius:
-            self.model.write(start + away * (radius / length))

@@ -121,7 +121,7 @@ class CleanLabel(DataPoison, MeasuredByClient, ABC):
         bases = (rest.y == self.base).nonzero().flatten()
         count = max(1, round(self.poisoned * len(bases)))
         chosen = bases[torch.randperm(len(bases), generator=rng)[:count]]
-        crafted = self.craft(victim.x, rest, chosen, rng)
+        crafted = self.craft(victim.x, rest, chosen, self.trained(rest, rng), rng)
         x = rest.x.clone()
         x[chosen] = crafted.to(x)
         return replace(rest, x=x)
@@ -132,9 +132,12 @@ class CleanLabel(DataPoison, MeasuredByClient, ABC):
         victim: Float[Tensor, "1 ..."],
         rest: Dataset,
         chosen: Int[Tensor, " k"],
+        nets: list[Surrogate],
         rng: torch.Generator,
     ) -> Float[Tensor, "k ..."]:
-        """Poisons in place of the samples at positions ``chosen`` [k] of the attacker's rest."""
+        """Poisons, crafted on these networks, in place of the samples at positions ``chosen`` [k]
+        of the attacker's rest.
+        """
 
     def trained(self, rest: Dataset, rng: torch.Generator) -> list[Surrogate]:
         """The attacker's own networks."""

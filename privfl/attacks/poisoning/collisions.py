@@ -50,19 +50,10 @@ class FeatureCollision(CleanLabel):
         victim: Float[Tensor, "1 ..."],
         rest: Dataset,
         chosen: Int[Tensor, " k"],
+        nets: list[Surrogate],
         rng: torch.Generator,
     ) -> Float[Tensor, "k ..."]:
-        """Each poison for itself."""
-        return self.collide(victim, rest, chosen, self.trained(rest, rng))
-
-    def collide(
-        self,
-        victim: Float[Tensor, "1 ..."],
-        rest: Dataset,
-        chosen: Int[Tensor, " k"],
-        nets: list[Surrogate],
-    ) -> Float[Tensor, "k ..."]:
-        """Poisons that collide with the victim in these networks."""
+        """Poisons, each for itself, that collide with the victim in these networks."""
         box, begun = box_of(rest, self.epsilon), rest.x[chosen]
         base = (1 - self.watermark) * begun + self.watermark * victim
         pull = self.rate * self.beta * (self.width / victim[0].numel()) ** 2
@@ -108,19 +99,10 @@ class ConvexPolytope(CleanLabel):
         victim: Float[Tensor, "1 ..."],
         rest: Dataset,
         chosen: Int[Tensor, " k"],
+        nets: list[Surrogate],
         rng: torch.Generator,
     ) -> Float[Tensor, "k ..."]:
-        """All poisons together."""
-        return self.surround(victim, rest, chosen, self.trained(rest, rng))
-
-    def surround(
-        self,
-        victim: Float[Tensor, "1 ..."],
-        rest: Dataset,
-        chosen: Int[Tensor, " k"],
-        nets: list[Surrogate],
-    ) -> Float[Tensor, "k ..."]:
-        """Poisons around the victim in these networks; the best that were seen."""
+        """Poisons, all together, around the victim in these networks; the best that were seen."""
         box, begun = box_of(rest, self.epsilon), rest.x[chosen]
         aims = [net.features(victim)[0] for net in nets]
         shares = [torch.full((len(chosen),), 1 / len(chosen)) for _ in nets]

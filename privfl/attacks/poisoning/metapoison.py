@@ -57,6 +57,7 @@ class CheapMetaPoison(CleanLabel):
         victim: Float[Tensor, "1 ..."],
         rest: Dataset,
         chosen: Int[Tensor, " k"],
+        nets: list[Surrogate],
         rng: torch.Generator,
     ) -> Float[Tensor, "k ..."]:
         """All poisons together, by sign steps."""
@@ -64,8 +65,7 @@ class CheapMetaPoison(CleanLabel):
         others = torch.ones(rest.n, dtype=torch.bool)
         others[chosen] = False
         clean = rest.take(others.nonzero().flatten())
-        nets, poison = self.trained(rest, rng), begun.clone()
-        width = self.step * self.epsilon * (box.high - box.low)
+        poison, width = begun.clone(), self.step * self.epsilon * (box.high - box.low)
         for _ in range(self.steps):
             drawn = clean.take(torch.randperm(clean.n, generator=rng)[: self.batch])
             poison.requires_grad_(True)
