@@ -1,0 +1,1 @@
+"""Robust rules: CPU time, peak memory, and how both grow, beside ByzFL."""
