@@ -112,13 +112,14 @@ def test_a_stranger_and_a_changed_envelope_are_not_answered(make, base):
     machines = make(1)
     node = machines.started(base)["client/0"]
     asked = Envelope("ping", "server", "client/0", bytes(16), 1)
-    assert node.answer(asked.write(machines.keys["server"]))
+    sealed = asked.write(machines.keys["server"])
+    assert node.answer(sealed)
     for raw in (
         asked.write(Identity.fresh("server")),
         Envelope("ping", "client/1", "client/0", bytes(16), 1).write(machines.keys["dealer"]),
         Envelope("ping", "dealer", "client/0", bytes(16), 1).write(machines.keys["dealer"]),
         Envelope("ping", "server", "client/1", bytes(16), 1).write(machines.keys["server"]),
-        asked.write(machines.keys["server"])[:-1] + b"\0",
+        sealed[:-1] + bytes([sealed[-1] ^ 1]),
         b"",
     ):
         assert node.answer(raw) == b""
