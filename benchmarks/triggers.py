@@ -1,4 +1,5 @@
-"""What triggers and clean-label poisons do to a model of scikit-learn's digits.
+"""What triggers and clean-label poisons do to a model of scikit-learn's digits, and what injected
+traffic does to an intrusion detector.
 
 ``python -m benchmarks.triggers [--quick] [--json] [--only CASE]``.
 """
@@ -23,6 +24,7 @@ from privfl.attacks import (
     CheapMetaPoison,
     ConvexPolytope,
     FeatureCollision,
+    InjectedTraffic,
     LabelConsistent,
     ModelReplacement,
     PixelPattern,
@@ -116,6 +118,49 @@ def clean_label(quick: bool) -> Iterator[Row]:
                 yield gain("clean_label", "none", f"{name}, of {clients}, {what}", found, 1.0)
 
 
+TRAFFIC: dict[str, tuple[int, dict[int, float]]] = {
+    "nobody": (0, {0: 0.05}),
+    "3 gateways at 5 %": (3, {0: 0.05}),
+    "3 from 5 to 20 %": (3, {0: 0.05, 4: 0.1, 8: 0.2}),
+    "6 from 5 to 20 %": (6, {0: 0.05, 4: 0.1, 8: 0.2}),
+}
+"""How many of ten gateways record injected traffic, and its share from which round on."""
+
+
+def traffic(quick: bool) -> Iterator[Row]:
+    """NSL-KDD at 10 gateways, 12 rounds: how much of ``neptune`` passes as normal at the end."""
+    split = load("nsl_kdd")
+    gateways = [split.train.take(range(i, split.train.n, 10)) for i in range(10)]
+    for name, (liars, rates) in TRAFFIC.items():
+        ends = []
+        for seed in range(1 if quick else 3):
+            stages = [
+                Attacker(
+                    f"from {first}",
+                    InjectedTraffic(kind="neptune", poisoned=rate),
+                    frozenset(range(liars)),
+                    AttackSchedule(first=first, last=first + 3 if len(rates) > 1 else None),
+                )
+                for first, rate in rates.items()
+            ]
+            run = Federation(
+                initialised(mlp, split.shape, split.classes, seed=seed, hidden=(32,)),
+                gateways,
+                split.test,
+                rounds=12,
+                training=LocalSGD(lr=0.1, plan=LocalPlan(32, steps=40)),
+                attackers=stages,
+                seed=seed,
+                executor="sequential",
+                audit=AuditConfig(keep=[], evaluate_every=12),
+            ).run()
+            ends.append(run.history[-1].measures)
+        for what in ("backdoor", "main"):
+            found = [100 * end[f"from 0: {what}"] for end in ends]
+            for word, of in (("", statistics.mean), (", least", min), (", most", max)):
+                yield gain("traffic", "none", f"{name}, {what} %{word}", of(found), 100.0)
+
+
 def _rows(
     case: str, name: str, attack: Attack, liars: int, when: AttackSchedule, quick: bool
 ) -> Iterator[Row]:
@@ -133,7 +178,12 @@ def _rows(
             yield gain(case, "before", f"{what} %, {name}, {QUIET} rounds later", later, before)
 
 
-CASES = {"by_data": by_data, "by_training": by_training, "clean_label": clean_label}
+CASES = {
+    "by_data": by_data,
+    "by_training": by_training,
+    "clean_label": clean_label,
+    "traffic": traffic,
+}
 
 if __name__ == "__main__":
     main("triggers", CASES)
