@@ -15,7 +15,7 @@ class Square(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Squares of any shape."""
+        """Squares [...] of values [...] of any shape."""
         return x * x
 
 
