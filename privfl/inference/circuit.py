@@ -26,7 +26,7 @@ def _padded(width: int) -> int:
 
 
 @dataclass(frozen=True)
-class Stage:
+class PackedMap:
     """One affine map on packed values: vectors repeat themselves with period ``period``, the
     outputs with period ``rows``, both powers of two.
 
@@ -76,7 +76,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Circuit:
+class InferenceCircuit:
     """What a network's encrypted evaluation looks like from outside: the number of its inputs, then
     of each stage's outputs. It is public, and it is all that a client learns of a network beside
     its answers.
@@ -84,7 +84,7 @@ class Circuit:
     Raises:
         ConfigError: no stage, a width below 1, or one that no ring holds.
 
-    >>> circuit = Circuit((784, 256, 64, 10))
+    >>> circuit = InferenceCircuit((784, 256, 64, 10))
     >>> circuit.depth, circuit.lattice.degree, circuit.lattice.scale_bits, len(circuit.rotations)
     (5, 8192, 28, 35)
     """
@@ -99,9 +99,9 @@ class Circuit:
         self.lattice  # noqa: B018  refuses what no ring holds
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[PackedMap, ...]:
         """The affine maps."""
-        return tuple(Stage(i, o) for i, o in zip(self.widths, self.widths[1:], strict=False))
+        return tuple(PackedMap(i, o) for i, o in zip(self.widths, self.widths[1:], strict=False))
 
     @property
     def depth(self) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from privfl.core import Buffer
 from privfl.crypto.he.wire import Refused
-from privfl.inference.circuit import Circuit
+from privfl.inference.circuit import InferenceCircuit
 
 Kind: TypeAlias = Literal["keys", "query", "answer"]
 _KINDS: tuple[Kind, ...] = ("keys", "query", "answer")
@@ -17,12 +17,12 @@ _HEAD = struct.Struct("<4sBBH16s")
 _MAGIC, _VERSION = b"PFIN", 1
 
 
-def closed(circuit: Circuit, kind: Kind, body: Buffer) -> bytes:
+def closed(circuit: InferenceCircuit, kind: Kind, body: Buffer) -> bytes:
     """A message."""
     return _HEAD.pack(_MAGIC, _VERSION, _KINDS.index(kind), 0, circuit.digest) + bytes(body)
 
 
-def opened(circuit: Circuit, kind: Kind, data: Buffer) -> memoryview:
+def opened(circuit: InferenceCircuit, kind: Kind, data: Buffer) -> memoryview:
     """A message's body.
 
     Raises:

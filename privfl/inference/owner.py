@@ -13,7 +13,7 @@ from privfl.core import Buffer, ConfigError
 from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.lattice.seal import context, passage
 from privfl.inference import message
-from privfl.inference.circuit import LARGEST, Circuit, Stage
+from privfl.inference.circuit import LARGEST, InferenceCircuit, PackedMap
 from privfl.inference.diagonals import diagonals, packed_bias
 from privfl.inference.network import Affine, affine_stages, balanced
 
@@ -78,7 +78,7 @@ class EncryptedModel:
     def __init__(self, model: nn.Module, shape: Sequence[int], *, calibration: Tensor) -> None:
         network = balanced(affine_stages(model, shape), calibration)
         first, *_ = network.stages
-        self.circuit = Circuit(
+        self.circuit = InferenceCircuit(
             (first.weight.shape[1], *(len(stage.bias) for stage in network.stages))
         )
         most = max(network.inputs, network.outputs)
@@ -151,7 +151,9 @@ def _plain(encoder: Any, values: Any, level: Any, scale: float) -> Any:
     return plain
 
 
-def _product(evaluator: Any, stage: Stage, encoded: _Encoded, values: Any, rotations: Any) -> Any:
+def _product(
+    evaluator: Any, stage: PackedMap, encoded: _Encoded, values: Any, rotations: Any
+) -> Any:
     """W x + b, packed with the outputs' period; ``values`` is x, packed with the inputs'."""
     steps = range(1, stage.baby)
     turned = [values, *(_rotated(evaluator, values, step, rotations) for step in steps)]

@@ -13,7 +13,7 @@ from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.lattice.seal import context, encoders, passage
 from privfl.crypto.he.wire import Refused
 from privfl.inference import message
-from privfl.inference.circuit import HEADROOM, Circuit
+from privfl.inference.circuit import HEADROOM, InferenceCircuit
 from privfl.inference.diagonals import packed_input
 
 
@@ -30,12 +30,12 @@ class EncryptedQuerier(KeepsSecrets):
     Raises:
         ConfigError: this system has no memory files (it is not Linux).
 
-    >>> from privfl.inference import Circuit
-    >>> EncryptedQuerier(Circuit((4, 2)))
+    >>> from privfl.inference import InferenceCircuit
+    >>> EncryptedQuerier(InferenceCircuit((4, 2)))
     <EncryptedQuerier: holds secrets>
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: InferenceCircuit) -> None:
         self.circuit = circuit
         self._secret = frames.generate(circuit.lattice)[1]
 

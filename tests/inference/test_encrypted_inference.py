@@ -16,8 +16,8 @@ from privfl.cli.app import made
 from privfl.core import BadUpdate, ConfigError, SecretsStay, UnsupportedModel
 from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.wire import Refused
-from privfl.inference import Circuit, EncryptedModel, EncryptedQuerier, infer_encrypted
-from privfl.inference.circuit import Stage
+from privfl.inference import EncryptedModel, EncryptedQuerier, InferenceCircuit, infer_encrypted
+from privfl.inference.circuit import PackedMap
 from privfl.inference.diagonals import diagonals, packed_bias, packed_input
 from privfl.inference.network import affine_stages, balanced
 from privfl.models import Square, square_cnn
@@ -74,7 +74,7 @@ def test_products_with_diagonals_are_the_networks_maps(shape, layers):
     sample = torch.randn(1, *shape)
     slots, values = 64, None
     network = balanced(affine_stages(net, shape), sample)
-    circuit = Circuit(
+    circuit = InferenceCircuit(
         (sample.numel(), *(len(stage.bias) for stage in network.stages)),
     )
     for number, (stage, affine) in enumerate(zip(circuit.stages, network.stages, strict=True)):
@@ -95,7 +95,7 @@ def test_products_with_diagonals_are_the_networks_maps(shape, layers):
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (784, 256), (10, 64), (7, 7), (4096, 2)])
 def test_steps_cover_every_diagonal_and_every_rotation_has_a_key(inputs, outputs):
-    stage = Stage(inputs, outputs)
+    stage = PackedMap(inputs, outputs)
     assert stage.baby * stage.giant == stage.rows >= outputs
     assert stage.period >= inputs
     assert stage.rows << len(stage.folds) == stage.period
@@ -132,7 +132,7 @@ def test_secrets_stay(client):
 def test_foreign_bytes_are_refused_in_words(owner, client, keys, sent, x):
     query = client.query(x[0])
     answer = owner.answer(keys, query)
-    other = Circuit((6, 5, 4))
+    other = InferenceCircuit((6, 5, 4))
     for read, honest in (
         (owner.keys, sent),
         (lambda data: owner.answer(keys, data), query),
@@ -204,9 +204,9 @@ def test_values_that_the_modulus_does_not_hold_are_refused_before_anybody_asks()
     with pytest.raises(ConfigError, match="samples of 2 values"):
         EncryptedModel(net, (2,), calibration=torch.ones(0, 2))
     with pytest.raises(ConfigError, match="too deep or too wide"):
-        Circuit((2, *[2] * 9))
+        InferenceCircuit((2, *[2] * 9))
     with pytest.raises(ConfigError, match="too deep or too wide"):
-        Circuit((9000, 2))
+        InferenceCircuit((9000, 2))
 
 
 def test_activations_that_squares_blow_up_are_scaled_back():
