@@ -29,23 +29,17 @@ from privfl.hybrid.two_server.fixed_stock import (
     Nothing,
     RuleStock,
     WideWords,
-    Words,
     blind_of,
 )
 from privfl.hybrid.two_server.lifting import (
-    SIGNS,
-    WRAPS,
     Lifting,
-    comparisons,
-    half,
-    lifted,
-    lifted_bits,
+    lifted_dots,
+    lifting_items,
+    lifting_known,
     open_bits,
     opened_bits,
-    public_dots,
     signs,
     wide_one,
-    wraps,
 )
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
@@ -243,7 +237,6 @@ def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
 # ---- from weights that are lifted with proofs
 
 _KNOWN = "products"
-_SIGN_BITS = "sign bits"
 _MASS = "mass"
 _COUNTED = Authenticated("counted")
 """How many rows are trusted [1]."""
@@ -271,8 +264,7 @@ class Trusts:
         mask of their sum.
         """
         return {
-            **comparisons(now, n, 1),
-            _SIGN_BITS: Words(n),
+            **lifting_items(now, n, 1),
             _KNOWN: WideWords(6 * n),
             _MASS: WideWords(1),
         }
@@ -285,9 +277,7 @@ class Trusts:
         above = joint.words("above weights", n).astype(object) * (1 << 64)
         hidden = masks.weights.astype(object) + above
         return {
-            WRAPS: wraps([dots]),
-            SIGNS: signs(now, dots, bits),
-            _SIGN_BITS: bits,
+            **lifting_known(now, [dots], bits),
             _KNOWN: np.concatenate([r, rho, sign, sign * r, sign * rho, hidden]),
             _MASS: np.array([joint.of_first(_MASS)], dtype=object),
         }
@@ -306,12 +296,10 @@ class CountTrusted:
         Raises:
             StageAbort: it is known already that too few rows count.
         """
-        above = np.uint64(1) - opened_bits(machine, 2)[1].astype(np.uint64)
         if self.named:
-            machine.public[CHOSEN] = above
+            machine.public[CHOSEN] = np.uint64(1) - opened_bits(machine)[-1]
             return _named(machine, self.least)
-        bits = fixed_of(machine).dealt.stock.words[_SIGN_BITS][list(machine.valid)]
-        each = above[:, None] * machine.one + (np.uint64(1) - np.uint64(2) * above)[:, None] * bits
+        each = machine.one - signs(machine)
         machine.shares[_COUNTED] = each.sum(axis=0, keepdims=True, dtype=np.uint64)
         return None
 
@@ -333,9 +321,8 @@ class MaskWeights:
         if not self.named:
             machine.public[COUNT] = machine.public[_COUNTED] & ring_mask(machine.ring)
             counted(machine, self.least)
-        n, valid, bits = machine.n, list(machine.valid), lifted_bits(machine.ring)
-        of_dots, below = opened_bits(machine, 2)
-        dots = lifted(public_dots(machine)[valid], half(bits), of_dots, bits)
+        n, valid = machine.n, list(machine.valid)
+        dots, below = lifted_dots(machine), opened_bits(machine)[-1].astype(object)
         k, t = dots.known[:, None], dots.step[:, None]
         stock = fixed_of(machine).dealt.stock.words
         shares = numbers(stock[_KNOWN]).reshape(6, n, 2)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from privfl.crypto.mpc import Authenticated
 from privfl.crypto.mpc.authentication import FailedMac, OpenChecked
 from privfl.crypto.mpc.words import U64, ring_mask
-from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of
+from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of, opened_outcomes
 from privfl.hybrid.two_server.fixed_choice import CHOICE
 from privfl.hybrid.two_server.fixed_stock import (
     Comparisons,
@@ -225,19 +225,12 @@ class SumNearest:
         """Fill the scores.
 
         Raises:
-            FailedMac: an opened outcome is no bit.
+            FailedMac: as `opened_outcomes`.
         """
-        c, v = machine.public[_NEAR], len(machine.valid)
-        if (c > 1).any():
-            raise FailedMac(
-                "compare",
-                f"an opened outcome is neither 0 nor 1: {machine.other} or the dealer lied",
-                who=(machine.other, "dealer"),
-            )
+        c, v = opened_outcomes(machine, _NEAR)[:, None], len(machine.valid)
         stock, valid = fixed_of(machine).dealt.stock.words, _pairs(machine).reshape(-1)
         public = _apart(_public_products(machine)).reshape(-1)[valid, None]
         bits, masks, both = stock["distances"].reshape(3, len(valid), -1)[:, valid]
-        c = c[:, None]
         sign = _ONE - _TWO * c
         near = c * (public * machine.one + masks) + sign * (public * bits + both)
         scores = near.reshape(v, v - 1, -1).sum(axis=1, dtype=np.uint64)
