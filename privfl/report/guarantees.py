@@ -121,6 +121,8 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
         "sign_two_server": (
             ("aggregate", {"rule": trust}),
             ("scores", {"rule": trust, "reveal": "scores"}),
+            ("aggregate, malicious", {"rule": trust, "security": "malicious"}),
+            ("scores, malicious", {"rule": trust, "reveal": "scores", "security": "malicious"}),
         ),
         "encrypted_cosine": (("defaults", {}), ("fltrust", {"rule": trust})),
     }

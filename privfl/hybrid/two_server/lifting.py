@@ -40,9 +40,9 @@ MASKED_BITS = Authenticated("masked bits")
 WRAPS, SIGNS, SIGN_BITS = "wraps", "signs", "sign bits"
 
 
-def lifted_bits(ring: int) -> int:
-    """In how many bits a value is looked at before it is lifted."""
-    return min(ring, PROVED) - 1
+def lifted_bits(now: TwoServerParameters) -> int:
+    """In how many bits a value is looked at before it is lifted; of signs it is at most d."""
+    return now.plan.d.bit_length() + 1 if now.signs else min(now.ring, PROVED) - 1
 
 
 def residue(words: U64, bits: int) -> U64:
@@ -59,7 +59,7 @@ def lifting_items(now: TwoServerParameters, n: int, values: int) -> Mapping[str,
     """What it takes to lift so many values of each row, and to tell the sign of the product with
     the direction.
     """
-    bits = lifted_bits(now.ring)
+    bits = lifted_bits(now)
     return {
         WRAPS: Comparisons(values * n, bits),
         SIGNS: Comparisons(n, bits - 1),
@@ -77,7 +77,7 @@ class Lifting(KeepsSecrets):
     @classmethod
     def of(cls, now: TwoServerParameters, masks: U64, joint: Joint, name: str) -> Lifting:
         """For values of these masks."""
-        r = residue(np.uint64(0) - masks, lifted_bits(now.ring))
+        r = residue(np.uint64(0) - masks, lifted_bits(now))
         return cls(r, joint.bits(f"{name} wraps", len(r)))
 
 
@@ -89,7 +89,7 @@ def lifting_known(now: TwoServerParameters, liftings: Sequence[Lifting], bits: U
     rho = np.concatenate([lifting.rho for lifting in liftings])
     return {
         WRAPS: Compared(r, rho, np.ones_like(r)),
-        SIGNS: outcome_of(liftings[0].r, lifted_bits(now.ring), bits),
+        SIGNS: outcome_of(liftings[0].r, lifted_bits(now), bits),
         SIGN_BITS: bits,
     }
 
@@ -99,12 +99,12 @@ def lifting_known(now: TwoServerParameters, liftings: Sequence[Lifting], bits: U
 
 def _public_dots(machine: Machine) -> U64:
     """What both know of products with the direction [n], in the bits that are looked at."""
-    return residue(machine.public[ANNOUNCED][-1], lifted_bits(machine.now.ring))
+    return residue(machine.public[ANNOUNCED][-1], lifted_bits(machine.now))
 
 
 def _public_norms(machine: Machine) -> U64:
     """What both know of squared norms [n], in the same bits."""
-    return residue(fixed_of(machine).last[-1], lifted_bits(machine.now.ring))
+    return residue(fixed_of(machine).last[-1], lifted_bits(machine.now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ class MaskedBits:
 
     def act(self, machine: Machine) -> None:
         """Fill the bits [(2 or 3) v], the signs last."""
-        now, stock = machine.now, fixed_of(machine).dealt.stock
-        bits, valid = lifted_bits(now.ring), list(machine.valid)
+        now, stock = machine.now, machine.stock
+        bits, valid = lifted_bits(now), list(machine.valid)
         dots = _public_dots(machine)
         points = [residue(dots + np.uint64(half(bits)), bits)]
         if self.norms:
@@ -149,7 +149,7 @@ def signs(machine: Machine) -> U64:
         FailedMac: as `opened_outcomes`.
     """
     opened = opened_bits(machine)[-1][:, None]
-    bits = fixed_of(machine).dealt.stock.words[SIGN_BITS][list(machine.valid)]
+    bits = machine.stock.words[SIGN_BITS][list(machine.valid)]
     found: U64 = opened * machine.one + (np.uint64(1) - np.uint64(2) * opened) * bits
     return found
 
@@ -168,7 +168,7 @@ def lifted_dots(machine: Machine) -> Lifted:
     Raises:
         FailedMac: as `opened_outcomes`.
     """
-    bits = lifted_bits(machine.now.ring)
+    bits = lifted_bits(machine.now)
     return _lifted(machine, _public_dots(machine), half(bits), opened_bits(machine)[0])
 
 
@@ -183,7 +183,7 @@ def lifted_norms(machine: Machine) -> Lifted:
 
 def _lifted(machine: Machine, points: U64, shift: int, opened: U64) -> Lifted:
     """Values of public P [n], of the valid rows, from the opened bits [v] of their wraps."""
-    bits, wraps = lifted_bits(machine.now.ring), opened.astype(object)
+    bits, wraps = lifted_bits(machine.now), opened.astype(object)
     shifted = points[list(machine.valid)] + np.uint64(shift)
     y = residue(shifted, bits).astype(object) - shift
     return Lifted(y + wraps * (1 << bits), (1 - 2 * wraps) * (1 << bits))

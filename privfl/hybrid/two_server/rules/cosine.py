@@ -19,7 +19,7 @@ from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.crypto.mpc.wide import halves, numbers
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.fixed_choice import CHOICE, Choose, hidden_choice, open_choice
 from privfl.hybrid.two_server.fixed_stock import (
     Comparisons,
@@ -306,7 +306,7 @@ class BlindMargin:
         square = 0 if machine.direction is None else machine.direction.square
         needed = round(steep * steep * square)
         x, norm = lifted_dots(machine), lifted_norms(machine)
-        stock = numbers(fixed_of(machine).dealt.stock.words[_KNOWN])
+        stock = numbers(machine.stock.words[_KNOWN])
         shares = stock.reshape(7, machine.n, 2)[:, valid]
         r, r_square, rho, rho_r, of_norm, wraps_of_norm, blind = shares
         k, s = x.known[:, None], x.step[:, None]
@@ -327,7 +327,7 @@ class JoinSigns:
     def act(self, machine: Machine) -> None:
         """Fill the choice [v, WORDS]."""
         now, valid = machine.now, list(machine.valid)
-        stock, one = fixed_of(machine).dealt.stock, machine.one
+        stock, one = machine.stock, machine.one
         points: U64 = np.zeros(machine.n, dtype=np.uint64)
         points[valid] = machine.public[_BLIND][:, 0]
         told = stock.compare[_LATE].at(now, machine.first, np.tile(points, 2))

@@ -19,7 +19,7 @@ from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
 from privfl.crypto.mpc.wide import halves, numbers
 from privfl.crypto.mpc.words import U64, ring_mask, signed
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.fixed_choice import sum_under
 from privfl.hybrid.two_server.fixed_stock import (
     Item,
@@ -324,7 +324,7 @@ class MaskWeights:
         n, valid = machine.n, list(machine.valid)
         dots, below = lifted_dots(machine), opened_bits(machine)[-1].astype(object)
         k, t = dots.known[:, None], dots.step[:, None]
-        stock = fixed_of(machine).dealt.stock.words
+        stock = machine.stock.words
         shares = numbers(stock[_KNOWN]).reshape(6, n, 2)
         r, rho, sign, sign_r, sign_rho, _ = shares[:, valid]
         c = (1 - below)[:, None]
@@ -346,20 +346,32 @@ class ProvedTrust:
 
     def act(self, machine: Machine) -> None:
         """Fill the sum with the own share."""
-        opened = machine.public[MASKED_TRUST]
         _units(machine, self.fixed)
-        machine.shares[SUM] = sum_under(machine, opened[: machine.n, 0])
-        if machine.first and not self.fixed:
-            mass = numbers(opened[-1:]) - blind_of(machine.seed, machine.now, _MASS)
-            trust = signed(halves(mass)[:, 0], machine.ring)
-            machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+        machine.shares[SUM] = sum_under(machine, machine.public[MASKED_TRUST][: machine.n, 0])
+        if not self.fixed:
+            open_mass(machine)
 
 
-def proved_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
-    """Steps from the checks to FLTrust's sum, as `trusted_sum`."""
+def open_mass(machine: Machine) -> None:
+    """The sum of the trust, at the first server, whose word hides it: what the total weighs."""
+    if machine.first:
+        opened = machine.public[MASKED_TRUST][-1:]
+        mass = numbers(opened) - blind_of(machine.seed, machine.now, _MASS)
+        trust = signed(halves(mass)[:, 0], machine.ring)
+        machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+
+
+def masked_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from products that both servers know, less masks, to opened weights less what the
+    dealer knows of them; arguments as of `trusted_sum`.
+    """
     count: tuple[Step, ...] = () if named else (OpenChecked(_COUNTED),)
     return (
         *(*open_bits(False, 1), CountTrusted(named, least), *count),
         *(MaskWeights(least, fixed, named), OpenChecked(MASKED_TRUST)),
-        *(ProvedTrust(fixed), OpenToFirst(SUM)),
     )
+
+
+def proved_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from the checks to FLTrust's sum, as `trusted_sum`."""
+    return (*masked_trust(least, fixed, named), ProvedTrust(fixed), OpenToFirst(SUM))
