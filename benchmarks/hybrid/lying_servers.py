@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,13 +61,14 @@ ALONG = torch.ones(D)
 FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
 ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
 STEEP = CosineFilter(0.3, lambda rows, context: ALONG)
+FOLLOW = partial(TwoServer, bits=8, security="semi_honest")
 CHANNELS: Mapping[str, Servers] = {
-    "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
-    "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
-    "krum, selection": TwoServer(Krum(f=1, m=3), bits=8),
-    "krum, aggregate": TwoServer(Krum(f=1, m=3), reveal="aggregate", bits=8, ring=40),
-    "cosine filter, selection": TwoServer(FILTER, ring=64, bits=8),
-    "cosine filter, aggregate": TwoServer(FILTER, ring=64, reveal="aggregate", bits=8),
+    "mean, selection": FOLLOW(Mean(weighted=False), ring=40),
+    "krum, scores": FOLLOW(Krum(f=1, m=3), reveal="scores", ring=40),
+    "krum, selection": FOLLOW(Krum(f=1, m=3)),
+    "krum, aggregate": FOLLOW(Krum(f=1, m=3), reveal="aggregate", ring=40),
+    "cosine filter, selection": FOLLOW(FILTER, ring=64),
+    "cosine filter, aggregate": FOLLOW(FILTER, ring=64, reveal="aggregate"),
 }
 TRUST = FLTrust(lambda context: ALONG)
 NEAR = FLTrust(lambda context: held().mean(dim=0))

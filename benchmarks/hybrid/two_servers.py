@@ -121,7 +121,7 @@ def two_servers(
     session.enrol(sent)
     summed = session.play(context.plan, sent).exchanges
     for reveal in reveals:
-        hidden = Shared(TwoServer(rule, reveal=reveal), sent)
+        hidden = Shared(TwoServer(rule, reveal=reveal, security="semi_honest"), sent)
         found = interleaved(
             {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
             2 if quick else 5,
@@ -168,11 +168,11 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
         "krum, aggregate": (near, "aggregate", 50, 1 / 4),
     }
     kinds: dict[str, tuple[Callable[[Security], TwoServer | SignTwoServer], int, float | None]] = {
-        name: (partial(_enforced, rule, reveal), n, target)
+        name: (partial(_of_rows, rule, reveal), n, target)
         for name, (rule, reveal, n, target) in rules.items()
     }
     for shown in ("scores", "aggregate"):
-        kinds[f"signs, {shown}"] = (partial(_enforced_signs, trust, shown), 100, None)
+        kinds[f"signs, {shown}"] = (partial(_of_signs, trust, shown), 100, None)
     for name, (channel, n, target) in kinds.items():
         sent = bounded(n, d)
         both = {security: Shared(channel(security), sent) for security in SECURITIES}
@@ -196,11 +196,11 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
             )
 
 
-def _enforced(rule: Rule, reveal: Reveal, security: Security) -> TwoServer:
+def _of_rows(rule: Rule, reveal: Reveal, security: Security) -> TwoServer:
     return TwoServer(rule, reveal=reveal, security=security)
 
 
-def _enforced_signs(
+def _of_signs(
     rule: FLTrust, reveal: Literal["scores", "aggregate"], security: Security
 ) -> SignTwoServer:
     return SignTwoServer(rule, reveal=reveal, security=security)
@@ -234,8 +234,9 @@ def two_server_signs(quick: bool) -> Iterator[Row]:
         weights = np.maximum(d // 2 - distances, 0).astype(np.float32)
         (weights.sum() - 2 * (weights @ bits.astype(np.float32))) / max(weights.sum(), 1)
 
+    trust = FLTrust(lambda context: root)
     for reveal in ("scores", "aggregate"):
-        hidden = Shared(SignTwoServer(FLTrust(lambda context: root), reveal=reveal), sent)
+        hidden = Shared(_of_signs(trust, reveal, "semi_honest"), sent)
         found = interleaved(
             {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
             2 if quick else 5,

@@ -151,7 +151,7 @@ class TwoServer:
 
     examples: ClassVar[Examples] = {
         "": {"bits": 8},
-        "malicious": {"bits": 8, "security": "malicious"},
+        "semi_honest": {"bits": 8, "security": "semi_honest"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
         "fltrust": {"rule": FLTrust, "bits": 8},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
@@ -173,7 +173,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
-    security: Security = "semi_honest"
+    security: Security = "malicious"
     preprocessing: str = ""
     dealer_key: str = ""
 
@@ -204,7 +204,7 @@ class TwoServer:
             raise ConfigError(
                 "security 'malicious' proves what is opened in the bits above the ring, and a ring"
                 " of 64 has none (but under FLTrust with hidden scores, whose weights are proved in"
-                " 128 bits): set ring to 40, 32 or None."
+                " 128 bits): set ring to 40, 32 or None, or security: semi_honest."
             )
 
     @property

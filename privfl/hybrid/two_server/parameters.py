@@ -19,7 +19,7 @@ from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import Backend, BackendName, backend
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.soundness import REACH, projections
+from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
 
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 SERVERS = ("server", "server/1")
@@ -247,6 +247,8 @@ def fitting(
         else:
             return tried, rows, longest, steep
     way_out = "lower bits" if rings[-1] == 64 or len(rings) > 1 else "set ring=None, or lower bits"
+    if wide and rings[-1] < max(RINGS):
+        way_out += ", or set security: semi_honest, which has rings of 64"
     raise ConfigError(
         f"round {plan.number}: a ring of {rings[-1]} bits is too small for {plan.n} rows of norm"
         f" {longest}: {why}; {way_out}."

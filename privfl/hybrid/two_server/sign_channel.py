@@ -105,7 +105,7 @@ class SignTwoServer:
     quorum: float = 0.5
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
-    security: Security = "semi_honest"
+    security: Security = "malicious"
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
