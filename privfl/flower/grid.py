@@ -31,6 +31,7 @@ from privfl.core import (
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.engine import MAIL, too_few
 from privfl.engine.journal import Journal
+from privfl.flower.internals import require_flower
 from privfl.flower.layer import PrivateLayer, read_keys
 from privfl.flower.mail import BadEnvelope, Envelope, read
 from privfl.flower.records import (
@@ -42,7 +43,6 @@ from privfl.flower.records import (
     only_arrays,
     record_of,
     replies_to,
-    require_flower,
 )
 from privfl.flower.strategies import refuse_strategy, weight_of
 from privfl.wrapper.names import Names
