@@ -12,10 +12,11 @@ from typing import Any
 from privfl.core import PartyId
 from privfl.flower.internals import pulled_from
 from privfl.flower.records import content_of, envelope_in
+from privfl.flower.wire import pause
 
 LOG = logging.getLogger("privfl.network")
-POLL, LOOK = 0.05, 0.5
-"""Seconds from one look for answers to the next, and for nodes that are not there yet."""
+LOOK = 0.5
+"""Seconds from one look for nodes that are not there yet to the next."""
 
 
 class GridWire:
@@ -66,14 +67,16 @@ class GridWire:
 
     def collect(self, seconds: float) -> Sequence[tuple[PartyId, bytes]]:
         """Pull until something has come, or the time is over."""
-        until = time.monotonic() + seconds
+        began = time.monotonic()
+        until = began + seconds
         while True:
             if self._held and time.monotonic() - self._looked > LOOK:
                 self._push()
             answers = self._pulled()
             if answers or time.monotonic() >= until:
                 return answers
-            time.sleep(min(POLL, max(until - time.monotonic(), 0.0)))
+            now = time.monotonic()
+            time.sleep(max(min(pause(now - began), until - now), 0.0))
 
     def _pulled(self) -> list[tuple[PartyId, bytes]]:
         now = time.monotonic()

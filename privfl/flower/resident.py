@@ -12,10 +12,11 @@ from pathlib import Path
 
 from privfl.flower import internals
 from privfl.flower.records import content_of, envelope_in
+from privfl.flower.wire import pause
 
 LOG = logging.getLogger("privfl.network")
-POLL, IDLE, BUSY = 0.1, 0.5, 20.0
-"""Seconds from one look for mail to the next, so many seconds after an envelope, and later."""
+AWAY = 0.5
+"""Seconds until a SuperLink that does not answer is asked again."""
 
 
 def serve(
@@ -53,10 +54,10 @@ def _serve(fleet: internals.Fleet, answer: Callable[[bytes], bytes], stop: threa
         except Exception as error:
             if not internals.away(error):  # it has forgotten this node: connect anew
                 raise
-            stop.wait(IDLE)  # it may be back, and still know this node
+            stop.wait(AWAY)  # it may be back, and still know this node
             continue
         if came is None:
-            stop.wait(POLL if time.monotonic() - last < BUSY else IDLE)
+            stop.wait(pause(time.monotonic() - last))
             continue
         last = time.monotonic()
         try:
