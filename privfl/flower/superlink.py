@@ -24,7 +24,7 @@ LOG = logging.getLogger("privfl.network")
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 _LOOK = "0.25"
 """Seconds from one look for a run that was started to the next, where Flower looks every second."""
-_APP = {
+APP = {
     "pyproject.toml": """\
 [build-system]
 requires = ["hatchling"]
@@ -118,15 +118,15 @@ class RunLost(PrivflError):
     """A run that did not end well at the server, and what the SuperLink says of it."""
 
 
-def played(address: str, ca: Path, told: Mapping[str, Any]) -> None:
-    """Start the server's app with these settings, and wait until it has ended.
+def played(address: str, ca: Path, told: Mapping[str, Any], app: Mapping[str, str] = APP) -> None:
+    """Start the server's app (its files) with these settings, and wait until it has ended.
 
     Raises:
         RunLost: it does not start, or did not end well.
     """
     misses = 0
     with control(address, ca) as its:
-        run = its.start(_APP, told)
+        run = its.start(app, told)
         if run is None:
             raise RunLost("the SuperLink did not start the run; its log says why.")
         while True:
