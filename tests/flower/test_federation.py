@@ -28,10 +28,12 @@ BASE = {
     "bound": {"name": "clip", "l2": 1.0},
 }
 HELPERS = ("server/1", "dealer", "decryptor/0", "decryptor/1", "decryptor/2")
-SECAGG = {**BASE, "channel": {"name": "secagg", "mode": "active"}}
+LARGE = {"model": {"name": "mlp", "hidden": [4000]}}  # 300,000 parameters, 1.2 MB
+SECAGG = {**BASE, **LARGE, "channel": {"name": "secagg", "mode": "active"}}
 CASES = {"one-time keys": {"channel": "one_time_rlwe"}}
 LONGER = {
     "plain": {"channel": "plain"},
+    "in pieces of Flower's": {"channel": "plain", "model": {"name": "mlp", "hidden": [20_000]}},
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
@@ -42,8 +44,8 @@ PATIENCE = Patience(60, 30, 30)
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory):
-    """Everybody is running, and has played a run of SecAgg that began before one of
-    them was started: it is in ``first``. A new run needs nothing but a config.
+    """Everybody is running, and has played a run of SecAgg, with envelopes above 1 MB, that began
+    before one of them was started: it is in ``first``. A new run needs nothing but a config.
     """
     home = tmp_path_factory.mktemp("net") / "fed"
     channels = ["plain", "secagg", "additive_sharing", "two_server", "bfv", "one_time_rlwe"]
@@ -121,7 +123,7 @@ def until(done, seconds=60.0):
         time.sleep(0.05)
 
 
-LONG = {**SECAGG, "rounds": 4}
+LONG = {**BASE, "channel": {"name": "secagg", "mode": "active"}, "rounds": 4}
 SHORT = Patience(60, 5, 5)
 
 
