@@ -60,6 +60,7 @@ def inspection_page(found: Inspection, name: str) -> str:
         f'<section class="said{" bad" if bad else ""}"><p><b>{html.escape(found.verdict)}:</b>'
         f" {html.escape(found.why)}.</p><p>{html.escape(means)}</p></section>",
         "<h2>The smallest patch that takes images to a class (Neural Cleanse)</h2>",
+        f'<p class="soft">{html.escape(_rule(found))}</p>',
         _bars(found),
         _table(class_rows(found)),
         "<h2>The patches</h2>",
@@ -85,6 +86,19 @@ def write_inspection_page(found: Inspection, folder: Path) -> Path:
     path = folder / "inspect.html"
     write_atomically(path, inspection_page(found, folder.name))
     return path
+
+
+def _rule(found: Inspection) -> str:
+    """When a class is flagged, whose rule that is, and whom the paper's flags."""
+    alone = ", ".join(map(str, found.by_index_alone)) or "none"
+    own = (
+        "The index is the paper's condition, the median's share is this library's own: it was"
+        " added after the index alone had flagged a clean model, and it can let a backdoor pass."
+    )
+    return (
+        f"A class is flagged where its index is over {found.limit:g} and its mask under"
+        f" {found.smaller:g} of the median. {own} Over {found.limit:g} by index alone: {alone}."
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -116,7 +130,8 @@ def _bars(found: Inspection) -> str:
     middle = median_of(sizes)
     deviation = MAD_TO_DEVIATION * median_of((sizes - middle).abs())
     edge = min(middle - found.limit * deviation, found.smaller * middle)
-    rows, scale = len(found.classes), 560 / max(one.size for one in found.classes)
+    widest = max(one.size for one in found.classes)
+    rows, scale = len(found.classes), 560 / max(widest, 1e-12)
     parts = [
         f'<svg viewBox="0 0 720 {22 * rows + 34}" role="img" aria-label="mask sizes by class">'
     ]
