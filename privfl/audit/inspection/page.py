@@ -30,16 +30,17 @@ h2{font-size:17px;margin:26px 0 8px}.soft{color:var(--soft);font-size:13px}
 .said{background:var(--card);border:1px solid var(--line);border-left:6px solid var(--soft);
 border-radius:10px;padding:10px 14px;margin:12px 0}.said.bad{border-left-color:var(--bad)}
 .said p{margin:2px 0}.wide{overflow-x:auto;background:var(--card);border:1px solid var(--line);
-border-radius:10px}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{padding:5px 10px;border-top:1px solid var(--line);text-align:left}
+border-radius:10px;margin:8px 0;overflow-wrap:normal}
+table{border-collapse:collapse;width:100%;font-size:13px}
+td,th{padding:5px 10px;border-top:1px solid var(--line);text-align:left;white-space:nowrap}
 th{color:var(--soft);font-weight:500}tr.bad td{color:var(--bad);font-weight:600}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(210px,1fr));gap:10px}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px}
 figure.bad{border-color:var(--bad)}figure div{display:flex;gap:4px}
 figure img{width:33%;image-rendering:pixelated;display:block}
 figcaption{color:var(--soft);font-size:13px;margin-top:6px}
-svg{display:block;width:100%;height:auto;background:var(--card);border:1px solid var(--line);
-border-radius:10px}svg text{fill:var(--ink);font-size:12px}svg .bar{fill:var(--bar)}
+svg{display:block;width:100%;min-width:560px;height:auto}
+svg text{fill:var(--ink);font-size:12px}svg .bar{fill:var(--bar)}
 svg .bad{fill:var(--bad)}svg .mark{stroke:var(--soft);stroke-dasharray:4 3}
 svg .limit{stroke:var(--bad);stroke-dasharray:4 3}
 """
@@ -133,7 +134,8 @@ def _bars(found: Inspection) -> str:
     widest = max(one.size for one in found.classes)
     rows, scale = len(found.classes), 560 / max(widest, 1e-12)
     parts = [
-        f'<svg viewBox="0 0 720 {22 * rows + 34}" role="img" aria-label="mask sizes by class">'
+        f'<div class="wide"><svg viewBox="0 0 720 {22 * rows + 34}" role="img"'
+        ' aria-label="mask sizes by class">'
     ]
     for number, one in enumerate(found.classes):
         y, width = 8 + 22 * number, max(one.size * scale, 1)
@@ -150,7 +152,7 @@ def _bars(found: Inspection) -> str:
                 f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{bottom}"/>'
                 f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{words}</text>'
             )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg></div>"])
 
 
 def _card(found: Inspection, row: Mapping[str, Any]) -> str:
