@@ -52,8 +52,8 @@ def affine_stages(module: nn.Module, shape: Sequence[int]) -> tuple[Affine, ...]
     Layers between two squares become one map, so that they cost one multiplication of depth.
 
     Raises:
-        UnsupportedModel: no nn.Sequential, a layer that is neither affine nor a `Square`, or two
-            squares without a layer between them.
+        UnsupportedModel: no nn.Sequential, a layer that is neither affine nor a `Square`, two
+            squares without a layer between them, or weights that are all zero.
 
     >>> net = nn.Sequential(nn.Linear(3, 2), Square(), nn.Linear(2, 2), nn.Linear(2, 1))
     >>> [stage.weight.shape for stage in affine_stages(net, (3,))]
@@ -87,6 +87,11 @@ def affine_stages(module: nn.Module, shape: Sequence[int]) -> tuple[Affine, ...]
             at_zero = layers(torch.zeros_like(sample))
             columns = layers(basis) - at_zero
         weight = columns.reshape(inputs, -1).T.contiguous().numpy()
+        if not weight.any():
+            raise UnsupportedModel(
+                f"the layers {[type(layer).__name__ for layer in run]} have zero weights alone: the"
+                " network's answer does not hang on the sample, and there is nothing to encrypt."
+            )
         found.append(Affine(weight, at_zero.reshape(-1).numpy()))
         sample = at_zero
     return tuple(found)

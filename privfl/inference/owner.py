@@ -168,9 +168,6 @@ def _product(
             if giant:
                 part = _rotated(evaluator, part, giant * stage.baby, rotations)
             whole = _added(evaluator, whole, part)
-    if whole is None:  # a map to its bias alone: a product with zero would hide nothing
-        whole = seal.Ciphertext()
-        evaluator.sub(values, values, whole)
     evaluator.rescale_to_next_inplace(whole)
     for step in stage.folds:
         evaluator.add_inplace(whole, _rotated(evaluator, whole, step, rotations))

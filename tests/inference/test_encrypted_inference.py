@@ -28,6 +28,10 @@ def small(seed=0):
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), Square(), nn.Linear(5, 3))
 
 
+def zeroed(layer):
+    nn.init.zeros_(layer.weight)
+
+
 @pytest.fixture(scope="module")
 def x():
     return torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1))
@@ -187,6 +191,7 @@ def test_samples_that_cannot_be_are_refused(client):
         (nn.Sequential(nn.Linear(2, 2), Square()), "begins and ends"),
         (nn.Sequential(nn.Linear(2, 2), Square(), Square(), nn.Linear(2, 2)), "begins and ends"),
         (nn.Linear(2, 2), "only an nn.Sequential"),
+        (nn.Sequential(nn.Linear(2, 2).apply(zeroed)), "zero weights"),
     ],
 )
 def test_other_networks_are_refused_in_words(net, said):
