@@ -24,7 +24,7 @@ from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
-from privfl.hybrid.two_server.dealt_lies import favours_a_trusted_row
+from privfl.hybrid.two_server.dealer_guarantee import lies_of_dealer
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
@@ -259,7 +259,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "says that a client told it another seed, so that the client is left out",
             changes_first,
         ),
-        *_of_trust(recipe),
+        *lies_of_dealer(recipe),
         *_beyond(recipe),
         lies.skips_its_clip("nothing", "it is refused by name"),
         Lie(
@@ -270,14 +270,6 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
         ),
     ]
     return told
-
-
-def _of_trust(recipe: Recipe) -> list[Lie[Liars]]:
-    """What the dealer does to weights that stay shared and may be any number."""
-    if not recipe.traits.hidden or recipe.traits.proved:
-        return []
-    what = "deals words by which nearly all weight falls on some client, and looks at the result"
-    return [Lie(Coalition.of("dealer"), "read", what, favours_a_trusted_row)]
 
 
 def _beyond(recipe: Recipe) -> list[Lie[Liars]]:
