@@ -10,7 +10,7 @@ import torch
 
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.dealer_lies import deals
+from privfl.hybrid.two_server.dealer_lies import deals, deals_a_shorter_norm
 from privfl.hybrid.two_server.dealt_lies import (
     FalseFixedDealer,
     OtherWords,
@@ -66,12 +66,15 @@ def test_every_lie_of_the_dealer_does_what_the_record_says(name, security):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_dealer_alone_reads_a_row_where_hidden_weights_are_not_proved_to_it(name):
+def test_a_dealer_alone_reads_a_row_where_no_number_of_its_weights_is_opened(name):
     """It was said to shift the result under hidden Krum, where no count of weights is opened."""
     alone = {security: under(name, security).guarantee.liars()["dealer"] for security in SECURITIES}
     trusted = name == "fltrust, aggregate"
     assert (alone["semi_honest"] == "read") == (trusted or name == "krum, aggregate")
     assert (alone["malicious"] == "read") == (trusted or name == "fltrust, selection")
+    for security, power in alone.items():
+        said = "to a dealer that lies: any row" in under(name, security).describe()
+        assert said == (power == "read")
 
 
 @pytest.mark.parametrize("name", [name for name in HIDDEN if "fltrust" not in name])
@@ -80,6 +83,7 @@ def test_a_proved_choice_tells_a_lying_dealer_the_difference_of_two_rows(name):
     told = PlayedRound.play(channel, HELD, tells_a_difference(), {"dealer"}).published
     found = told.what.value / told.what.value.norm()
     apart = HELD.rows[0] - HELD.rows[1]
+    assert "the difference of any two rows" in channel.describe()
     assert float(found @ (apart / apart.norm())) > 0.9999
 
 
@@ -100,6 +104,7 @@ def as_if_longer(security):
 @pytest.mark.parametrize("security", SECURITIES)
 def test_who_is_refused_tells_a_lying_dealer_whether_a_norm_is_beyond_a_bound_of_its_own(security):
     channel = TwoServer(Mean(weighted=False), security=security)
+    assert "one bit a row and round (whether a norm is over its bound)" in channel.describe()
     for length, refused in ((0.45, False), (0.55, True)):
         told = PlayedRound.play(channel, lengths(length), as_if_longer(security), {"dealer"})
         assert ("client/0" in told.published.excluded) == refused
@@ -115,7 +120,8 @@ def test_a_row_that_a_lying_dealer_makes_short_weighs_nearly_all_where_its_cosin
     rows = signs[:6] + 0.02 * signs[6]
     held = Contributions(0.98 * rows / rows.norm(dim=1, keepdim=True))
     root = signs[6] + 0.1 * signs[7]
-    channel = TwoServer(FLTrust(lambda context: root), reveal="scores")
+    trust = FLTrust(lambda context: root)
+    channel = TwoServer(trust, reveal="scores", security="semi_honest")
 
     def short(dealing):
         norm = round((0.98 * dealing.now.code.top) ** 2)
@@ -123,9 +129,9 @@ def test_a_row_that_a_lying_dealer_makes_short_weighs_nearly_all_where_its_cosin
 
     told = PlayedRound.play(channel, held, deals(short), {"dealer"}).published.what.mean()
     assert torch.cosine_similarity(told, held.rows[0], dim=0) > 0.99
-    assert any("or short" in lie.does for lie in of_dealer(channel))
-    safe = dataclasses.replace(channel, security="malicious")
-    assert not any("or short" in lie.does for lie in of_dealer(safe))
+    assert "one of which may weigh nearly all" in channel.describe()
+    enforced = dataclasses.replace(channel, security="malicious")
+    assert "one of which may weigh nearly all" not in enforced.describe()
 
 
 def test_opened_scores_of_fixed_rows_are_words_that_the_dealer_cannot_move():
@@ -190,3 +196,12 @@ def test_a_dealer_that_lets_too_many_rows_fail_for_krum_is_among_those_who_may_h
     assert abort.blamed is None
     assert "dealer" in abort.who
     assert {"client/1", "client/2"} < set(abort.who)
+
+
+def test_a_long_row_of_a_client_that_a_dealer_lets_pass_has_products_that_no_row_can_have():
+    """Its product with another row is -1.16 of the largest square, whatever the dealer says."""
+    channel = under("krum, scores", "semi_honest")
+    told = PlayedRound.play(channel, HELD, deals_a_shorter_norm(), {"dealer", "client/0"})
+    assert told.published is None
+    (abort,) = told.outcome.aborts.values()
+    assert "larger than its two vectors' norms" in str(abort)

@@ -57,3 +57,26 @@ def _of_a_long_row(recipe: Recipe) -> list[Lie[Liars]]:
     with_client, pair = Coalition.of("dealer", "client/0"), recipe.traits.exact == 2
     beside = ", and one more is chosen beside it" if pair else ""
     return [Lie(with_client, "read" if pair else "shift", _LONG + beside, how)]
+
+
+def told_by_a_lying_dealer(recipe: Recipe) -> str:
+    """What the dealer learns by lying, from the result and from who was refused."""
+    traits, kind = recipe.traits, recipe.rule.kind
+    if kind == "signs":
+        return f"to a dealer that lies: {'any row' if traits.hidden else 'the result, shifted'}"
+    named = recipe.rule.reveal != "aggregate"
+    if recipe.malicious:
+        read = traits.hidden and not traits.proved
+    else:
+        read = traits.hidden and not named and (traits.gram or not traits.proved)
+    if read:
+        got = "any row"
+    elif traits.proved:
+        got = "the difference of any two rows"
+    elif kind == "fltrust" and not recipe.malicious and not traits.hidden:
+        got = "the sum of rows that it picks, one of which may weigh nearly all"
+    else:
+        got = "the sum of rows that it picks"
+    return (
+        f"to a dealer that lies: {got}, one bit a row and round (whether a norm is over its bound)"
+    )

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
 from privfl.hybrid.two_server.ahead.lies import moves_rows
-from privfl.hybrid.two_server.dealer_guarantee import NEARLY_ALL, lies_of_dealer
+from privfl.hybrid.two_server.dealer_guarantee import (
+    NEARLY_ALL,
+    lies_of_dealer,
+    told_by_a_lying_dealer,
+)
 from privfl.hybrid.two_server.dealer_lies import deals_falsely
 from privfl.hybrid.two_server.fixed_lies import enforced_lies
 from privfl.hybrid.two_server.lies import (
@@ -200,6 +204,7 @@ def _of_two(
             "which clients were refused",
             recipe.rule.leaks,
             told_by_lying(recipe),
+            told_by_a_lying_dealer(recipe),
             lies.LAST,
         ),
         assumes=(
