@@ -124,7 +124,7 @@ def test_a_rule_of_two_servers_leaves_out_who_lies(tmp_path):
 
         return client_app(mod, turned)
 
-    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20), Clip(2.0))
+    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20, security="semi_honest"), Clip(2.0))
     grid = InProcess(nodes_of(layer, tmp_path, clients=5, app=lying))
     strategy = fedavg()
     made = start(strategy, PrivateGrid(grid, strategy, layer, tmp_path / "server"), rounds=1)
