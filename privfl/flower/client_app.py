@@ -2,8 +2,7 @@ r"""A node for honest servers alone: a ClientApp that Flower's own SuperNode run
 such nodes already. `node` and ``privfl net node`` are the ones that hold against a SuperLink.
 
     flower-supernode --superlink HOST:PORT --root-certificates FOLDER/ca.crt \
-      --auth-supernode-private-key FOLDER/node.key --node-config 'home="FOLDER"' \
-      --disable-runtime-dependency-installation
+      --auth-supernode-private-key FOLDER/node.key --node-config 'home="FOLDER"'
 
 It answers what a resident node answers, from the same folder, under the same policy: every message
 wakes the party up from the disk, and puts it to rest there.

@@ -25,6 +25,7 @@ from privfl.flower.wire import Patience
 from tests.flower.in_process import over_the_wire
 from tests.flower.test_federation import BASE
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 CASES = {
     "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
     "additive sharing": {"channel": "additive_sharing"},
@@ -116,7 +117,7 @@ def fed(tmp_path_factory):
             *(f"{host}:{port}", "--root-certificates", str(path / "ca.crt")),
             *("--auth-supernode-private-key", str(path / "node.key")),
             *("--node-config", f"home={json.dumps(str(path))}"),
-            *("--port", str(local._free_port()), "--disable-runtime-dependency-installation"),
+            *("--port", str(local._free_port())),
         ]
         with (path.parent / f"{path.name}.log").open("ab") as log:
             env = superlink.environment(path)
