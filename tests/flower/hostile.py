@@ -32,9 +32,7 @@ def honest(who, back, raw):
 def tap_of(plan):
     """The tap that a plan asks for, with what it needs to know."""
     given = {
-        key: value
-        for key, value in plan.items()
-        if key not in ("relay", "folder", "record", "number")
+        key: value for key, value in plan.items() if key not in ("relay", "folder", "record", "run")
     }
     if plan["relay"] == "Impostor":
         folder = Path(plan["folder"])

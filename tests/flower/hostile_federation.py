@@ -63,7 +63,7 @@ class Federation(local.LocalProcesses):
     def play(self, config, out, patience=SHORT, **plan):
         """A run through a relay with this plan; its records and model, or RunLost."""
         self.number += 1
-        self.plan.write_text(json.dumps({**plan, "number": self.number} if plan else {}))
+        self.plan.write_text(json.dumps({**plan, "run": self.number} if plan else {}))
         local.play(self.home, load(config), out, patience=patience)
         return records(out), load_file(out / "model.safetensors")["parameters"]
 

@@ -23,6 +23,10 @@ ANYTHING = Policy(
 )
 
 
+LETTER = 8 + 64
+"""What a letter to the server has before its body: its number and signature."""
+
+
 def label(raw):
     """What an envelope says of itself, to somebody without any key; None where it is none."""
     try:
@@ -164,3 +168,24 @@ class Signals:
             if self.count == self.at:
                 os.killpg(self.pid, self.number)
         return raw
+
+
+def read_by_relay(exchanges):
+    """What is to be read, without any key, of a round's envelopes (those of each exchange, in a
+    list): the letters to the server without their signatures, by exchange; and how many bytes of
+    letters to others there are.
+    """
+    mail, others, playing = [], 0, False
+    for exchange in exchanges:
+        found = {}
+        for one in map(label, exchange):
+            playing = playing or one.kind == "order"
+            if playing and one.receiver == "server":
+                for name, body in one.bodies.items():
+                    if name == "to/server":
+                        found[one.sender] = bytes(body)[LETTER:]
+                    else:
+                        others += len(body)
+        if found:
+            mail.append(found)
+    return {"server": mail}, others
