@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -56,9 +57,19 @@ class Federation(local.LocalProcesses):
         local.wait_for(self.home)
 
     def restart(self, name):
-        """A node that was killed, as a new process on the same folder."""
-        if self.running[name].poll() is not None:
-            self.start(name, "node")
+        """A node that was killed, as a new process on the same folder, once it is there."""
+        if self.running[name].poll() is None:
+            return
+        before = self.connected(name)
+        self.start(name, "node")
+        until = time.monotonic() + 90
+        while self.connected(name) == before and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def connected(self, name):
+        """How often a node has reached the SuperLink."""
+        log = self.folder / f"{name}.log"
+        return log.read_text(errors="replace").count("connected to") if log.exists() else 0
 
     def play(self, config, out, patience=SHORT, **plan):
         """A run through a relay with this plan; its records and model, or RunLost."""

@@ -38,7 +38,8 @@ def test_a_client_that_is_killed_leaves_the_sum_of_the_others_and_one_sentence(
     channel, who, at, hostile, tmp_path
 ):
     name, config = who.replace("/", "-"), {**BASE, "channel": CHANNEL[channel]}
-    hostile.restart(name)
+    for one in hostile.names:
+        hostile.restart(one)
     plan = {"relay": "Signals", "pid": hostile.running[name].pid, "number": signal.SIGKILL}
     (told,), model = hostile.play(config, tmp_path / "run", who=who, at=at, **plan)
     assert hostile.running[name].wait(5) == -signal.SIGKILL
@@ -51,8 +52,8 @@ def test_a_client_that_is_killed_leaves_the_sum_of_the_others_and_one_sentence(
 @pytest.mark.parametrize(("channel", "who", "at"), HELPERS)
 def test_a_helper_that_is_killed_closes_the_round_and_is_named(channel, who, at, hostile, tmp_path):
     name, config = who.replace("/", "-"), {**BASE, "channel": CHANNEL[channel]}
-    hostile.restart(name)
-    hostile.restart("client-1")
+    for one in hostile.names:
+        hostile.restart(one)
     out = tmp_path / "run"
     plan = {"relay": "Signals", "pid": hostile.running[name].pid, "number": signal.SIGKILL}
     try:

@@ -404,7 +404,9 @@ def test_the_lines_of_the_page_make_the_template_private(tmp_path, monkeypatch):
     exec(layer, known)  # noqa: S102 - our own page
     exec(client.replace("    ...", "    return trained(msg, context)"), known)  # noqa: S102
     make_keys(Path("keys"), known["LAYER"].channel, CLIENTS)
-    known["grid"] = InProcess({100 + i: (app, {"partition-id": i}) for i in range(CLIENTS)})
+    known["grid"] = InProcess(
+        {100 + i: (app, {"partition-id": i, "party": f"client-{i}"}) for i in range(CLIENTS)}
+    )
     exec(server, known)  # noqa: S102
     assert [len(receipt.survivors) for receipt in known["private_grid"].receipts] == [CLIENTS] * 3
     made = {name: array.numpy() for name, array in known["result"].arrays.items()}
