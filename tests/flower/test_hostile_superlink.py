@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from privfl.core import Faults
+from privfl.core import Faults, Rows, Total
 from privfl.federation import Federation
 from privfl.flower.local import RunLost
 from tests.flower.hostile_federation import BASE, CHANNEL
+from tests.network.relays import read_by_relay
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 HELPER = {"two_server": "server/1", "one_time_rlwe": "decryptor/0", "bfv": "decryptor/0"}
@@ -78,3 +79,24 @@ def test_swapped_recipients_are_refused(channel, hostile, tmp_path):
     assert not blames(told)
     named = [what for what in told["incidents"] if "an answer in the name of client/" in what]
     assert named
+
+
+@pytest.mark.parametrize(
+    ("channel", "reads"),
+    [("plain", Rows), ("secagg", Total), ("two_server", None), ("bfv", None)],
+)
+def test_what_passed_the_relay_reads_as_the_page_says(channel, reads, hostile, tmp_path):
+    config, kept = {**BASE, "channel": CHANNEL[channel]}, tmp_path / "kept"
+    kept.mkdir()
+    (told,), _ = hostile.play(config, tmp_path / "run", relay="", record=str(kept))
+    assert told["survivors"] == 3
+    exchanges, answered = [[]], False
+    for path in sorted(kept.iterdir()):
+        back = " from " in path.name
+        if answered and not back:
+            exchanges.append([])
+        answered = back
+        exchanges[-1].append(path.read_bytes())
+    mail, _ = read_by_relay(exchanges)
+    seen = Federation.from_config(config).scenario.channel.decode(mail, {})
+    assert seen is None if reads is None else isinstance(seen, reads)
