@@ -117,13 +117,14 @@ class Hostile:
             content = self.objects.get(name, b"")
             if not content.startswith(b"ConfigRecord"):
                 continue
-            raw = ConfigRecord.inflate(content).get("body")
+            record = ConfigRecord.inflate(content)
+            key, raw = next(iter(record.items()), ("", None))
             found = relays.label(raw) if isinstance(raw, bytes) else None
             if found is None:
                 continue
             arrived = self.tapped(found.sender if back else found.receiver, back, raw)
             if arrived is not None:
-                self.given[name] = ConfigRecord({"body": arrived}).deflate()
+                self.given[name] = ConfigRecord({key: arrived}).deflate()
             self.judged[tree.object_id] = arrived is not None
             return arrived is not None
         return True

@@ -15,7 +15,7 @@ build-backend = "hatchling.build"
 name = "my-app"
 version = "1.0.0"
 description = ""
-license = "Apache-2.0"
+license = { file = "LICENSE" }
 dependencies = ["flwr>=1.41"]
 
 [tool.hatch.build.targets.wheel]
