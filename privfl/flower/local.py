@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,12 +34,21 @@ HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class _Process:
-    """One process, which leads a group of its own."""
+class _Fork:
+    """A forked process, with the face of a `subprocess.Popen`."""
 
-    pid: int
-    ended: Callable[[], bool]
-    wait: Callable[[], object]
+    process: BaseProcess
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
 
 
 @dataclass
@@ -48,7 +58,7 @@ class LocalProcesses:
     """
 
     folder: Path
-    running: dict[str, _Process] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen[bytes] | _Fork] = field(default_factory=dict)
 
     def start(self, name: str, kind: Literal["server", "node"]) -> None:
         """Start the SuperLink or a node on a folder of the federation; what it says is in
@@ -58,28 +68,25 @@ class LocalProcesses:
         if kind == "server":
             with log.open("ab") as told:
                 command = [sys.executable, "-m", "privfl.cli", "net", "server", str(home)]
-                started = subprocess.Popen(
+                self.running[name] = subprocess.Popen(
                     command,
                     stdout=told,
                     stderr=told,
                     env=superlink.environment(home),
                     start_new_session=True,
                 )
-            self.running[name] = _Process(
-                started.pid, lambda: started.poll() is not None, started.wait
-            )
             return
         os.environ.update(superlink.QUIET)  # before anything of Flower is imported
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload([__name__, *NODES])
         fork = forks.Process(target=_node, args=(home, log), daemon=True)
         fork.start()
-        self.running[name] = _Process(fork.pid or 0, lambda: fork.exitcode is not None, fork.join)
+        self.running[name] = _Fork(fork)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a process and all that it started."""
         process = self.running[name]
-        if not process.ended():
+        if process.poll() is None:
             try:
                 os.killpg(process.pid, how)
             except ProcessLookupError:  # it leads no group yet

@@ -124,7 +124,7 @@ def test_a_rule_of_two_servers_leaves_out_who_lies(tmp_path):
 
         return client_app(mod, turned)
 
-    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20), Clip(2.0))
+    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20, security="semi_honest"), Clip(2.0))
     grid = InProcess(nodes_of(layer, tmp_path, clients=5, app=lying))
     strategy = fedavg()
     made = start(strategy, PrivateGrid(grid, strategy, layer, tmp_path / "server"), rounds=1)
@@ -169,7 +169,7 @@ def test_noise_is_added_once_and_charged(tmp_path, parts, against):
 
 
 def test_lots_of_a_rule_follow_from_nothing_that_others_know(tmp_path, monkeypatch):
-    layer, seeds = PrivateLayer(TwoServer(Krum(f=1)), Clip(1.0)), []
+    layer, seeds = PrivateLayer(TwoServer(Krum(f=1, m=2)), Clip(1.0)), []
     nodes = nodes_of(layer, tmp_path)
     kind = type(layer.channel.server(*read_keys(tmp_path / "server")))
     informed = kind.inform
