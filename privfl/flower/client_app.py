@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from privfl.core import ConfigError
+from privfl.flower.internals import require_flower
 from privfl.flower.node import party_in
-from privfl.flower.superlink import _body, _content, require_flower
+from privfl.flower.records import content_of, envelope_in
 
 
 def client_app(home: Path | str | None = None) -> Any:
@@ -53,7 +54,8 @@ def client_app(home: Path | str | None = None) -> Any:
                 " 'home=\"FOLDER\"'."
             )
         _, party = party_in(Path(str(named)), asleep=True)
-        return Message(_content(party.answer(_body(message.content))), reply_to=message)
+        said = party.answer(envelope_in(message.content) or b"")
+        return Message(content_of(said), reply_to=message)
 
     app: Any = ClientApp()
     app.query()(answer)

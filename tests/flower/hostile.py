@@ -166,18 +166,8 @@ def _again(body):
 def main():
     from flwr.superlink import main as superlink
     from flwr.superlink.cli.flower_superlink import flower_superlink
-    from flwr.superlink.servicer.fleet import fleet_handlers
 
-    made, activate = superlink.create_app, fleet_handlers.activate_node
-
-    def again(request, state):
-        """A node that was killed is let in at once; Flower's own notices within a minute."""
-        node = state.get_node_id_by_public_key(request.public_key)
-        if node is not None:
-            state.deactivate_node(node)
-        return activate(request=request, state=state)
-
-    fleet_handlers.activate_node = again
+    made = superlink.create_app
 
     def taken_over(*args, **given):
         app = made(*args, **given)

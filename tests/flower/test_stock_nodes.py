@@ -20,6 +20,7 @@ from privfl.crypto.primitives import Directory, Identity
 from privfl.federation import Federation
 from privfl.flower import local, setup, superlink
 from privfl.flower.client_app import client_app
+from privfl.flower.records import content_of, envelope_in
 from privfl.flower.server import federation_over
 from privfl.flower.wire import Patience
 from tests.flower.in_process import over_the_wire
@@ -53,13 +54,13 @@ class StockNodes:
     def send(self, envelopes, seconds):
         for who, raw in envelopes.items():
             context = Context(1, 7, {"home": str(self.homes[who])}, RecordDict(), {})
-            message = Message(superlink._content(raw), dst_node_id=7, message_type="query")
+            message = Message(content_of(raw), dst_node_id=7, message_type="query")
             message.metadata.__dict__["_message_id"] = "m"
             over_the_wire(message, 1)
             reply = client_app()(message, context)
             assert not context.state  # what is there the SuperLink may come to see
             over_the_wire(reply, 7)
-            self.answers.append((who, superlink._body(reply.content)))
+            self.answers.append((who, envelope_in(reply.content)))
 
     def collect(self, seconds):
         answers, self.answers = self.answers, []
