@@ -21,6 +21,7 @@ from privfl.engine import (
     rounding_said,
     too_few,
 )
+from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Method, Workload, evaluate
@@ -119,6 +120,7 @@ def summary_of(
         "loss": loss,
         **validated,
         "rounds": len(records),
+        "diverged": diverged(state.parameters, records, loss, scenario.rounds),
         "clients": len(clients),
         "parameters": workload.model.d,
         "bytes_sent": _together([record.bytes_sent for record in records]),

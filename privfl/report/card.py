@@ -29,7 +29,12 @@ class CardLine(NamedTuple):
 
 def card(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> str:
     """The card as HTML; of a run that has not ended what is known by then."""
-    lines = [*_who(summary), *_claims(summary.get("privacy")), *_rests(summary)]
+    lines = [
+        *_diverged(summary),
+        *_who(summary),
+        *_claims(summary.get("privacy")),
+        *_rests(summary),
+    ]
     lines += _defended(records)
     lines += _cost(records, summary)
     return f'<div class="card"><dl>{"".join(map(_row, lines))}</dl></div>'
@@ -39,6 +44,12 @@ def _row(line: CardLine) -> str:
     asks, says = html.escape(line.asks), html.escape(line.says)
     mark = f' class="{line.mark}"' if line.mark else ""
     return f"<div><dt>{asks}</dt><dd{mark}>{says}</dd></div>"
+
+
+def _diverged(summary: Mapping[str, Any]) -> Iterator[CardLine]:
+    """That the model is of no use, first of all."""
+    if summary.get("diverged"):
+        yield CardLine("The model", summary["diverged"], "bad")
 
 
 def _who(summary: Mapping[str, Any]) -> Iterator[CardLine]:
