@@ -24,7 +24,7 @@ $(DOCS_STAMP): $(STAMP)
 	$(PIP) $(EDITABLE) ".[docs]"
 	@touch $(DOCS_STAMP)
 
-demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table (under 3 minutes)
+demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table
 	$(BIN)/privfl demo
 
 test: $(STAMP)  ## Run all tests

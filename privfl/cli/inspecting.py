@@ -26,6 +26,7 @@ from privfl.audit.inspection import (
 )
 from privfl.cli.screen import say, table
 from privfl.cli.seconds import seconds_of
+from privfl.core import PICTURES
 from privfl.federation import Federation
 from privfl.report import config_in
 
@@ -90,6 +91,7 @@ def inspect(
     Exit codes: 0, no class is flagged, which does not prove that there is no backdoor; 1, one is;
     3, inconclusive: the time was up, or a class had no trigger; 2, an argument that cannot be.
     """
+    PICTURES.require()
     federation = Federation.from_config(config_in(run))
     found = inspect_run(
         federation,

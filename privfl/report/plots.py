@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.ticker import MaxNLocator
 
 from privfl.engine.records import RoundRecord
 from privfl.report import detection_plots
@@ -195,6 +194,8 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Char
 
 
 def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
+    from matplotlib.ticker import MaxNLocator
+
     counts = summary.get("label_counts") or []
     if not counts:
         return None
