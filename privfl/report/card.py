@@ -34,6 +34,7 @@ def card(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> str:
         *_who(summary),
         *_claims(summary.get("privacy")),
         *_rests(summary),
+        *_shares(summary),
     ]
     lines += _defended(records)
     lines += _cost(records, summary)
@@ -139,6 +140,20 @@ def _rests(summary: Mapping[str, Any]) -> Iterator[CardLine]:
     ]
     if told:
         yield CardLine("No epsilon holds, if", "; ".join(told))
+
+
+def _shares(summary: Mapping[str, Any]) -> Iterator[CardLine]:
+    """What comes of clients that lie about their shares of the noise, and how many must not."""
+    record = summary.get("guarantees", {}).get("noise in shares")
+    if record is None:
+        return
+    told = [
+        f"{line['who']} {line['does']}: {line['can']}"
+        for line in record["who can do what"]
+        if line["does"] != FOLLOWS
+    ]
+    needs = "; ".join(record["assumes"])
+    yield CardLine("Noise in shares", f"{'; '.join(told)}. Its epsilon assumes {needs}")
 
 
 def _figure(value: Any) -> str:
