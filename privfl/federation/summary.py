@@ -12,6 +12,7 @@ from privfl.config import AuditConfig
 from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
+from privfl.dp.guarantee import distributed
 from privfl.engine import (
     RoundRecord,
     RunState,
@@ -21,6 +22,7 @@ from privfl.engine import (
     rounding_said,
     too_few,
 )
+from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Method, Workload, evaluate
@@ -31,6 +33,8 @@ REPEATABLE = (
     " defences that holds only against those who do not know their lots. Leave repeatable out for"
     " secret coins."
 )
+SHARES = "noise in shares"
+"""What the record of noise that a channel carries is under, beside that of the channel."""
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -119,6 +123,7 @@ def summary_of(
         "loss": loss,
         **validated,
         "rounds": len(records),
+        "diverged": diverged(state.parameters, records, loss, scenario.rounds),
         "clients": len(clients),
         "parameters": workload.model.d,
         "bytes_sent": _together([record.bytes_sent for record in records]),
@@ -155,6 +160,8 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
         said["mechanism"] = scenario.mechanism.guarantee.record(n)
+    if scenario.channel.able.noise is not None:
+        said[SHARES] = distributed().record(n)
     return said
 
 
