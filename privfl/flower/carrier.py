@@ -182,21 +182,22 @@ class Networked(Generic[O]):
         private = is_private(self.scenario.workload.method.gradient)
         cohort = [client_party(client) for client in order.plan.cohort]
         asked = [who for who in cohort if who in self._sessions and who not in self.silent]
+        told = {incident.client for incident in notes.incidents}  # in the key set-up, say
         for who in cohort:
-            if who not in asked:
+            if who not in asked and client_of(who) not in told:
                 notes.wrong("network", f"{who} is not there", client_of(who))
         first = self._orders(order, state, asked, private=private)
         noisy: Noisy = {}
         if private:
-            with notes.stage("train"):
+            with notes.stage("train", foreign=True):
                 first, noisy = self._claimed(first, notes)
         charge(noisy)
+        self._inform(order)  # a party may ask for it on entry
         openers = {part: self._here.enter(plan) for part, plan in order.plans.items()}
-        self._inform(order)
         bundle: Party = Bundle(openers) if len(openers) > 1 else openers["delta"]
         scene = bound_to(round_scene(order.plans.values()), self.terms.head())
         post = Post(self.identity, self.directory, scene, bundle)
-        with notes.stage("channel"):
+        with notes.stage("channel", foreign=True):
             wait = self.patience.mail if private else self.patience.training
             talk = self._drive(post, first, wait, notes)
         if not any(client_of(who) is not None for who in talk.answered) and cohort:

@@ -3,12 +3,15 @@
 import json
 import signal
 import ssl
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from privfl.config import load
@@ -21,22 +24,29 @@ from privfl.flower.wire import Patience
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE = {
     "data": {"name": "digits", "clients": 3},
-    "rounds": 2,
+    "rounds": 3,
     "repeatable": True,
     "executor": "sequential",
     "training": {"name": "sgd", "weighting": "uniform", "steps": 2},
     "bound": {"name": "clip", "l2": 1.0},
 }
 HELPERS = ("server/1", "dealer", "decryptor/0", "decryptor/1", "decryptor/2")
-CASES = {
+LARGE = {"model": {"name": "mlp", "hidden": [4000]}}  # 300,000 parameters, 1.2 MB
+SECAGG = {**BASE, **LARGE, "channel": {"name": "secagg", "mode": "active"}}
+CASES = {"one-time keys": {"channel": "one_time_rlwe"}}
+LONGER = {
     "plain": {"channel": "plain"},
     "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
-    "one-time keys": {"channel": "one_time_rlwe"},
-}
-LONGER = {
+    "in pieces of Flower's": {"channel": "plain", "model": {"name": "mlp", "hidden": [20_000]}},
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
+    "SCAFFOLD": {
+        "training": {"name": "scaffold", "steps": 2},
+        "channel": "secagg",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
+    },
+    "adaptive clip": {"channel": "bfv", "bound": {"name": "adaptive_clip"}},
 }
 PLAYED = [*CASES.items(), *(pytest.param(*one, marks=pytest.mark.long) for one in LONGER.items())]
 PATIENCE = Patience(60, 30, 30)
@@ -44,22 +54,52 @@ PATIENCE = Patience(60, 30, 30)
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory):
-    """Everybody is running; a new run needs nothing but a config."""
+    """Everybody is running, and has played a run of SecAgg, with envelopes above 1 MB, that began
+    before one of them was started: it is in ``first``. A new run needs nothing but a config.
+    """
     home = tmp_path_factory.mktemp("net") / "fed"
     channels = ["plain", "secagg", "additive_sharing", "two_server", "bfv", "one_time_rlwe"]
-    policy = {"channels": channels, "training": ["sgd"], "quorum": 1, "repeatable": True}
+    policy = {"channels": channels, "training": ["sgd", "scaffold"], "quorum": 1}
+    policy["repeatable"] = True
     at = setup.set_up(home, 3, HELPERS, local.HOST, local._free_port(), policy)
     processes = local.LocalProcesses(home)
     processes.start("server", "server")
-    local.wait_for(home / "server")
-    for path in at[1:]:
-        processes.start(path.name, "node")
-    yield processes
-    processes.end()
+    try:
+        local.wait_for(home / "server")
+        with ThreadPoolExecutor() as pool:
+            server, first = home / "server", home / "first"
+            run = pool.submit(local.play, server, load(SECAGG), first, patience=PATIENCE)
+            for path in at[2:]:
+                processes.start(path.name, "node")
+            set_up = home / "client-1" / "state" / "played.jsonl"
+            until(lambda: run.done() or set_up.exists())
+            processes.start("client-0", "node")
+            run.result()
+        yield processes
+    finally:
+        processes.end()
+
+
+def said(home, name):
+    return (home / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
 
 def model(out):
     return load_file(out / "model.safetensors")["parameters"]
+
+
+def test_a_run_that_begins_before_its_nodes_waits_for_them(fed):
+    assert [record["survivors"] for record in records(fed.folder / "first")] == [3, 3]
+    alone = Federation.from_config(SECAGG).run()
+    assert torch.equal(model(fed.folder / "first"), alone.parameters)
+
+
+def test_a_node_that_was_killed_is_known_again_as_soon_as_it_starts(fed):
+    """The SuperLink takes it for running for a minute more, and takes no node twice."""
+    before = said(fed.folder, "client-1").count("connected to")
+    fed.kill("client-1")
+    fed.start("client-1", "node")
+    until(lambda: said(fed.folder, "client-1").count("connected to") > before, 30)
 
 
 @pytest.mark.parametrize(("name", "more"), PLAYED)
@@ -116,9 +156,10 @@ def test_a_stopped_node_is_left_out_and_comes_back(fed, tmp_path):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
+@pytest.mark.parametrize("channel", ["plain", "secagg", "two_server", "bfv"])
+def test_a_run_goes_on_after_the_superlink_was_killed(channel, fed, tmp_path):
     out, home = tmp_path / "run", fed.folder / "server"
-    config = {**BASE, "rounds": 6}
+    config = {**BASE, "channel": channel, "rounds": 6}
     with ThreadPoolExecutor() as pool:
         run = pool.submit(local.play, home, load(config), out, patience=PATIENCE)
         until(lambda: len(records(out)) >= 2)
@@ -133,6 +174,18 @@ def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
     local.play(home, None, out, resume=True, patience=PATIENCE)
     assert [record["round"] for record in records(out)] == list(range(6))
     assert torch.equal(model(out), Federation.from_config(config).run().parameters)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["secagg active", "two servers"])
+def test_net_local_ends_with_the_bits_of_privfl_run(name, tmp_path):
+    """Both by their commands, of one file."""
+    told = tmp_path / "exp.yaml"
+    told.write_text(yaml.safe_dump({**BASE, **(CASES | LONGER)[name]}))
+    for words, out in ((["net", "local"], "net"), (["run"], "alone")):
+        command = [sys.executable, "-m", "privfl.cli", *words, str(told), "--out"]
+        subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
+    assert torch.equal(model(tmp_path / "net"), model(tmp_path / "alone"))
 
 
 def test_another_machine_starts_no_code_beside_the_servers_keys(fed):

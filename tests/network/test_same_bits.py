@@ -17,18 +17,26 @@ CASES = {
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
+    "paillier": {
+        "channel": {"name": "paillier", "key_bits": 512, "insecure_for_tests": True},
+        "rounds": 1,
+    },
     "mp_rlwe": {"channel": "mp_rlwe"},
     "one-time keys": {"channel": "one_time_rlwe"},
     "SCAFFOLD over secagg": {
         "training": SCAFFOLD,
         "channel": "secagg",
         "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
-        "rounds": 3,
     },
     "adaptive clip over bfv": {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},
-        "rounds": 3,
+    },
+    "fltrust over two servers": {
+        "data": {"name": "digits", "clients": 3, "root": 60},
+        "channel": "two_server",
+        "aggregator": "fltrust",
+        "rounds": 1,
     },
     "krum over two servers": {
         "data": {"name": "digits", "clients": 5},
@@ -40,7 +48,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
-    config = {**base, **CASES[name]}
+    config = {**base, "rounds": 3, **CASES[name]}
     alone = Federation.from_config(config).run()
     apart = make(config["data"]["clients"]).federation(config).run()
     assert [record.incidents for record in apart.history] == [()] * config["rounds"]
@@ -48,10 +56,20 @@ def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
     assert apart.accuracy == alone.accuracy
 
 
-@pytest.mark.parametrize("channel", ["ckks"])
-def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
-    config = {**base, "rounds": 1, "channel": channel}
+CLOSE = {
+    "ckks": {"channel": "ckks"},
+    "encrypted_cosine": {
+        "data": {"name": "digits", "clients": 3, "root": 60},
+        "channel": "encrypted_cosine",
+        "aggregator": "fltrust",
+    },
+}
 
+
+@pytest.mark.parametrize("channel", CLOSE)
+def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
+    config = {**base, "rounds": 1, **CLOSE[channel]}
     alone = Federation.from_config(config).run()
     apart = make(3).federation(config).run()
+    assert [record.incidents for record in apart.history] == [()]
     assert (alone.parameters - apart.parameters).abs().max() < 1e-4

@@ -48,7 +48,13 @@ from privfl.hybrid.two_server.members import (
     helper_of,
     helpers_of,
 )
-from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
+from privfl.hybrid.two_server.parameters import (
+    Direction,
+    Security,
+    TwoServerParameters,
+    check_security,
+    direct,
+)
 from privfl.hybrid.two_server.recipe import Recipe, round_of, unit_l2
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.rule_checks import check_rule
@@ -63,7 +69,6 @@ from privfl.hybrid.two_server.rules import (
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
-Security = Literal["semi_honest", "malicious"]
 CLIENTS_FIX = (
     "under security 'malicious' clients tell the dealer the masks with which they fix their rows,"
     " and what it deals hangs on them: leave preprocessing out, or set security to 'semi_honest'."
@@ -86,21 +91,22 @@ class TwoServer:
     dealer: nothing). Any two of the three read every update. Clients may lie in any way: one longer
     than C, the clip and what rounding adds to it, passes with chance 2^-soundness.
 
-    ONE SERVER THAT LIES, with up to ``colluders`` clients and an honest dealer, gets capped sums of
-    the mean, Krum and CosineFilter: the sum of one set of accepted rows OF ITS OWN CHOICE, of
-    exactly m rows (Krum) or at least ``colluders`` + 2, one bit a row (its norm check; one more for
-    an opened selection of CosineFilter) and one bit an abort, but with chance 2^-40; under
-    ``scores`` also what is opened of rows that it has moved (docs/hybrid.md, Theorem 1). The rule
-    itself is NOT enforced against it. UNDER FLTRUST IT READS ANY ROW: weights that are any number
-    tell rows apart in their sum. A lying dealer can move weights. Where the weights of the sum are
-    public and there is no noise, ``server/1`` cannot change its share of the sum (the dealer's
-    tags; chance 2^-24 at most up to 20 bits and 500 clients).
-
-    UNDER ``security: malicious`` it gets the declared function or an abort, but for a chance of
-    2^-48 a round: clients fix their rows, what is computed of them is tagged, what is opened is
-    proved, and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which
-    clients take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
+    UNDER ``security: malicious``, the default, one server that lies, with up to ``colluders``
+    clients and an honest dealer, gets the declared function or an abort, but for a chance of 2^-48
+    a round: clients fix their rows, what is computed of them is tagged, what is opened is proved,
+    and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which clients
+    take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
     ``server/1`` can add to a sum under noise or hidden weights.
+
+    UNDER ``security: semi_honest`` it gets capped sums of the mean, Krum and CosineFilter: the sum
+    of one set of accepted rows OF ITS OWN CHOICE, of exactly m rows (Krum) or at least
+    ``colluders`` + 2, one bit a row (its norm check; one more for an opened selection of
+    CosineFilter) and one bit an abort, but with chance 2^-40; under ``scores`` also what is opened
+    of rows that it has moved (docs/hybrid.md, Theorem 1). The rule itself is NOT enforced against
+    it. UNDER FLTRUST IT READS ANY ROW: weights that are any number tell rows apart in their sum. A
+    lying dealer can move weights. Where the weights of the sum are public and there is no noise,
+    ``server/1`` cannot change its share of the sum (the dealer's tags; chance 2^-24 at most up to
+    20 bits and 500 clients).
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
@@ -128,9 +134,10 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious", in rings of 32 and 40 bits (FLTrust with hidden
-            scores: of 64, too); Krum with hidden scores of at most 64 rows. It takes 1.3 to 3 times
-            the CPU and half of the exchanges; clients also write to the dealer.
+        security: "malicious", in rings of 32 and 40 bits, so up to 16 bits a value (FLTrust with
+            hidden scores: of 64, too), and of Krum with hidden scores at most 64 rows; or
+            "semi_honest", which takes all of these and ``preprocessing``, up to 3 times less CPU
+            and twice the exchanges. Under "malicious" clients also write to the dealer.
         preprocessing: the folder with what the dealer dealt ahead (`deal`, ``privfl deal``), so
             that it need not be online; each server needs its own file of it alone, and a dealing
             serves one round. ``server/1`` then sends as many bytes again. Not under ``security:
@@ -146,7 +153,7 @@ class TwoServer:
 
     examples: ClassVar[Examples] = {
         "": {"bits": 8},
-        "malicious": {"bits": 8, "security": "malicious"},
+        "semi_honest": {"bits": 8, "security": "semi_honest"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
         "fltrust": {"rule": FLTrust, "bits": 8},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
@@ -168,7 +175,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
-    security: Security = "semi_honest"
+    security: Security = "malicious"
     preprocessing: str = ""
     dealer_key: str = ""
 
@@ -192,17 +199,14 @@ class TwoServer:
             raise ConfigError(CLIENTS_FIX)
 
     def _check_security(self) -> None:
-        if self.security not in ("semi_honest", "malicious"):
-            raise ConfigError(
-                f"security is 'semi_honest' or 'malicious', and is '{self.security}'."
-            )
+        check_security(self.security)
         if self.security == "semi_honest":
             return
         if self.ring == 64 and not self._real_weights:
             raise ConfigError(
                 "security 'malicious' proves what is opened in the bits above the ring, and a ring"
                 " of 64 has none (but under FLTrust with hidden scores, whose weights are proved in"
-                " 128 bits): set ring to 40, 32 or None."
+                " 128 bits): set ring to 40, 32 or None, or security: semi_honest."
             )
 
     @property
