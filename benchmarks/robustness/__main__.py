@@ -11,6 +11,7 @@ from benchmarks.robustness.grid import grid
 from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
+from benchmarks.robustness.wider import wider
 
 CASES = {
     "fedsecurity": fedsecurity,
@@ -21,6 +22,7 @@ CASES = {
     "backdoors": backdoors,
     "semantic": semantic,
     "devices": devices,
+    "wider": wider,
     "inspect": inspecting,
 }
 
