@@ -191,8 +191,8 @@ class Networked(Generic[O]):
             with notes.stage("train", foreign=True):
                 first, noisy = self._claimed(first, notes)
         charge(noisy)
+        self._inform(order)  # a party may ask for it on entry
         openers = {part: self._here.enter(plan) for part, plan in order.plans.items()}
-        self._inform(order)
         bundle: Party = Bundle(openers) if len(openers) > 1 else openers["delta"]
         scene = bound_to(round_scene(order.plans.values()), self.terms.head())
         post = Post(self.identity, self.directory, scene, bundle)
