@@ -8,6 +8,7 @@ from benchmarks.robustness.detectors import detectors, flanders
 from benchmarks.robustness.devices import devices
 from benchmarks.robustness.fedsecurity import fedsecurity
 from benchmarks.robustness.grid import grid
+from benchmarks.robustness.heat import heat
 from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
@@ -16,6 +17,7 @@ CASES = {
     "fedsecurity": fedsecurity,
     "single_shot": single_shot,
     "grid": grid,
+    "heat": heat,
     "detectors": detectors,
     "flanders": flanders,
     "backdoors": backdoors,

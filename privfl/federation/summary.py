@@ -21,6 +21,7 @@ from privfl.engine import (
     rounding_said,
     too_few,
 )
+from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Method, Workload, evaluate
@@ -114,10 +115,12 @@ def summary_of(
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
         accuracy, loss = evaluate(workload.model.module, scenario.test)
+    certificate = certificate_of(scenario)
     return {
         "accuracy": accuracy,
         "loss": loss,
         **validated,
+        **({"certificate": {"says": said_of(certificate), **certificate}} if certificate else {}),
         "rounds": len(records),
         "clients": len(clients),
         "parameters": workload.model.d,
