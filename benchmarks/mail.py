@@ -38,7 +38,7 @@ def channels(names: Collection[str] | None = None) -> dict[str, Any]:
         "secagg": SecAgg(),
         "additive_sharing": AdditiveSharing(),
         "bfv": BFV(),
-        "two_server, krum": TwoServer(Krum(f=4, m=8)),
+        "two_server, krum": TwoServer(Krum(f=4, m=8), security="semi_honest"),
     }
     return {name: made for name, made in every.items() if names is None or name in names}
 

@@ -57,7 +57,7 @@ def leaks(quick: bool) -> Iterator[Row]:
     config = {
         **LEAKY,
         "rounds": 10,
-        "channel": "two_server",
+        "channel": {"name": "two_server", "security": "semi_honest"},
         "aggregator": {"name": "krum", "f": 4, "m": 10},
     }
     config |= {

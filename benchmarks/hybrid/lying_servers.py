@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.words import I64, U64, ring_mask, signed
-from privfl.hybrid.two_server import TwoServer
+from privfl.hybrid.two_server import SignTwoServer, TwoServer
 from privfl.hybrid.two_server.client import integers
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.fixed_choice import HIDDEN
@@ -39,8 +40,10 @@ from privfl.hybrid.two_server.proved_choice import MASKED_WEIGHTS
 from privfl.hybrid.two_server.registers import WEIGHTS
 from privfl.hybrid.two_server.rules.fltrust import MASKED_TRUST
 from privfl.hybrid.two_server.rules.krum import GRAM
+from privfl.hybrid.two_server.sign_rows import DISTANCE
 from privfl.hybrid.two_server.tampering import server_of
 
+Servers = TwoServer | SignTwoServer
 N, D = 7, 6
 SERVERS = ("server", "server/1")
 POWERS = (0, 20, 39, 63, None)
@@ -58,16 +61,18 @@ ALONG = torch.ones(D)
 FILTER = CosineFilter(-0.2, lambda rows, context: ALONG)
 ABOVE = CosineFilter(0.0, lambda rows, context: ALONG)
 STEEP = CosineFilter(0.3, lambda rows, context: ALONG)
-CHANNELS: Mapping[str, TwoServer] = {
-    "mean, selection": TwoServer(Mean(weighted=False), bits=8, ring=40),
-    "krum, scores": TwoServer(Krum(f=1, m=3), reveal="scores", bits=8, ring=40),
-    "krum, selection": TwoServer(Krum(f=1, m=3), bits=8),
-    "krum, aggregate": TwoServer(Krum(f=1, m=3), reveal="aggregate", bits=8, ring=40),
-    "cosine filter, selection": TwoServer(FILTER, ring=64, bits=8),
-    "cosine filter, aggregate": TwoServer(FILTER, ring=64, reveal="aggregate", bits=8),
+FOLLOW = partial(TwoServer, bits=8, security="semi_honest")
+CHANNELS: Mapping[str, Servers] = {
+    "mean, selection": FOLLOW(Mean(weighted=False), ring=40),
+    "krum, scores": FOLLOW(Krum(f=1, m=3), reveal="scores", ring=40),
+    "krum, selection": FOLLOW(Krum(f=1, m=3)),
+    "krum, aggregate": FOLLOW(Krum(f=1, m=3), reveal="aggregate", ring=40),
+    "cosine filter, selection": FOLLOW(FILTER, ring=64),
+    "cosine filter, aggregate": FOLLOW(FILTER, ring=64, reveal="aggregate"),
 }
 TRUST = FLTrust(lambda context: ALONG)
-ENFORCED: Mapping[str, TwoServer] = {
+NEAR = FLTrust(lambda context: held().mean(dim=0))
+ENFORCED: Mapping[str, Servers] = {
     f"{name}, malicious": TwoServer(rule, reveal=reveal, bits=8, security="malicious", ring=ring)
     for name, rule, reveal, ring in (
         ("mean, selection", Mean(weighted=False), "selection", 40),
@@ -84,6 +89,9 @@ ENFORCED: Mapping[str, TwoServer] = {
         ("cosine filter over -0.2, selection", FILTER, "selection", 40),
         ("cosine filter over 0.3, aggregate", STEEP, "aggregate", 40),
     )
+} | {
+    "signs, scores, malicious": SignTwoServer(NEAR, reveal="scores", security="malicious"),
+    "signs, aggregate, malicious": SignTwoServer(NEAR, security="malicious"),
 }
 """Where the rule itself is enforced, not only the size of a sum."""
 
@@ -94,7 +102,7 @@ class Told:
     what was opened.
     """
 
-    channel: TwoServer
+    channel: Servers
     liar: str
     forge: Forge
     rows: torch.Tensor = field(default_factory=held)
@@ -135,7 +143,11 @@ class Told:
         if WEIGHTS in honest.public:
             return honest.public[WEIGHTS]
         if HIDDEN in honest.public or MASKED_TRUST in honest.public:
-            known = sum(m.fixed.dealt.weights[:, 0] for m in both if m and m.fixed)
+            known = sum(
+                m.fixed.dealt.weights[:, 0] if m.fixed else m.preprocessing.weights
+                for m in both
+                if m is not None
+            )
             proved = HIDDEN in honest.public
             told = honest.public[HIDDEN][:-1] if proved else honest.public[MASKED_TRUST][:, 0]
             return (told[: honest.n] + known) & ring_mask(honest.now.ring)
@@ -172,6 +184,8 @@ class Told:
         if machine is None or len(machine.valid) < server.now.quorum:
             return True
         now = machine.now
+        if now.signs:
+            return self._another_of_signs(machine)
         whole = [integers(now, Bounded(i, self.rows[i], 1.0)) for i in range(N)]
         rows = np.stack(whole).view(np.int64)[list(machine.positions)]
         values, valid = rows[:, :D], list(machine.valid)
@@ -198,6 +212,20 @@ class Told:
         mean = torch.from_numpy((total[:D] * machine.unit).astype(np.float32))
         return not now.weighted and not torch.equal(self.opened.what.value, mean)
 
+    def _another_of_signs(self, machine: Machine) -> bool:
+        """The same of rows of signs, whose sum nothing tags."""
+        below = (self.rows.numpy() < 0)[list(machine.positions)]
+        if machine.direction is None:
+            return True
+        away = (below != machine.direction.values.astype(bool)).sum(axis=1)
+        if DISTANCE in machine.public and (machine.public[DISTANCE] != away).any():
+            return True
+        due = np.maximum(int(self.channel.threshold * D) - away, 0)
+        if (self.weights().view(np.int64) != due).any():
+            return True
+        mass = None if self.opened is None else self.opened.what.weight
+        return self.liar == "server/1" and mass != float(due.sum() or 1)
+
     def _weighs(self, weights: I64, squares: I64, dots: I64, inner: I64, machine: Machine) -> bool:
         """Whether the valid rows weigh what the rule says in the clear, from exact squared norms,
         products with the direction and with each other.
@@ -219,7 +247,7 @@ class Told:
         return bool((np.abs(weights - trust) <= 2).all())
 
 
-def frames(channel: TwoServer, liar: str) -> list[tuple[Step, int]]:
+def frames(channel: Servers, liar: str) -> list[tuple[Step, int]]:
     """Every frame that a server sends in an honest round: its step, and its bytes."""
     seen: list[tuple[Step, int]] = []
     Told(channel, liar, notes(seen))
@@ -235,7 +263,7 @@ def adds(number: int, amount: int, draw: np.random.Generator) -> Forge:
 
 
 def fuzz(
-    count: int, seed: int = 0, channels: Mapping[str, TwoServer] = CHANNELS
+    count: int, seed: int = 0, channels: Mapping[str, Servers] = CHANNELS
 ) -> tuple[int, int, int]:
     """So many lies, in turn at every frame of either server under every channel: how many results
     were let pass, how many of them were wrong, and how many frames there are.
@@ -259,7 +287,7 @@ def fuzz(
 
 
 def aborts(
-    channel: TwoServer,
+    channel: Servers,
     rows: torch.Tensor,
     liar: str,
     runs: int,

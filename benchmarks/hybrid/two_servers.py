@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +24,9 @@ from privfl.hybrid.two_server import Reveal, Security, SignTwoServer
 
 SERVERS = ("server", "server/1", "dealer")
 SECURITIES: Sequence[Security] = ("semi_honest", "malicious")
+
+
+Rule = Krum | Mean | FLTrust | CosineFilter
 
 
 @dataclass
@@ -116,7 +121,7 @@ def two_servers(
     session.enrol(sent)
     summed = session.play(context.plan, sent).exchanges
     for reveal in reveals:
-        hidden = Shared(TwoServer(rule, reveal=reveal), sent)
+        hidden = Shared(TwoServer(rule, reveal=reveal, security="semi_honest"), sent)
         found = interleaved(
             {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
             2 if quick else 5,
@@ -153,7 +158,7 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
     root = 0.01 * torch.randn(d, generator=torch.Generator().manual_seed(1))
     trust, near = FLTrust(lambda context: root), Krum(f=10, m=30)
     along = CosineFilter(-0.001, lambda rows, context: root)
-    rules: Mapping[str, tuple[Krum | Mean | FLTrust | CosineFilter, Reveal, int, float | None]] = {
+    rules: Mapping[str, tuple[Rule, Reveal, int, float | None]] = {
         "fltrust, scores": (trust, "scores", 100, 1 / 3),
         "fltrust, aggregate": (trust, "aggregate", 100, 1 / 3),
         "mean, selection": (Mean(weighted=False), "selection", 100, None),
@@ -162,12 +167,15 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
         "krum, selection": (near, "selection", 50, 1 / 4),
         "krum, aggregate": (near, "aggregate", 50, 1 / 4),
     }
-    for name, (rule, reveal, n, target) in rules.items():
+    kinds: dict[str, tuple[Callable[[Security], TwoServer | SignTwoServer], int, float | None]] = {
+        name: (partial(_of_rows, rule, reveal), n, target)
+        for name, (rule, reveal, n, target) in rules.items()
+    }
+    for shown in ("scores", "aggregate"):
+        kinds[f"signs, {shown}"] = (partial(_of_signs, trust, shown), 100, None)
+    for name, (channel, n, target) in kinds.items():
         sent = bounded(n, d)
-        both = {
-            security: Shared(TwoServer(rule, reveal=reveal, security=security), sent)
-            for security in SECURITIES
-        }
+        both = {security: Shared(channel(security), sent) for security in SECURITIES}
         interleaved(both, 2 if quick else 5, time.thread_time)
         before, after = both["semi_honest"], both["malicious"]
         case, peer = f"two_server, malicious: {name}, n={n}", "semi_honest"
@@ -186,6 +194,16 @@ def two_server_malicious(quick: bool) -> Iterator[Row]:
                 after.megabytes(senders, receivers),
                 before.megabytes(senders, receivers),
             )
+
+
+def _of_rows(rule: Rule, reveal: Reveal, security: Security) -> TwoServer:
+    return TwoServer(rule, reveal=reveal, security=security)
+
+
+def _of_signs(
+    rule: FLTrust, reveal: Literal["scores", "aggregate"], security: Security
+) -> SignTwoServer:
+    return SignTwoServer(rule, reveal=reveal, security=security)
 
 
 def two_server_krum(quick: bool) -> Iterator[Row]:
@@ -216,8 +234,9 @@ def two_server_signs(quick: bool) -> Iterator[Row]:
         weights = np.maximum(d // 2 - distances, 0).astype(np.float32)
         (weights.sum() - 2 * (weights @ bits.astype(np.float32))) / max(weights.sum(), 1)
 
+    trust = FLTrust(lambda context: root)
     for reveal in ("scores", "aggregate"):
-        hidden = Shared(SignTwoServer(FLTrust(lambda context: root), reveal=reveal), sent)
+        hidden = Shared(_of_signs(trust, reveal, "semi_honest"), sent)
         found = interleaved(
             {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
             2 if quick else 5,

@@ -148,7 +148,9 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         FlatModel(module, config.device), cross_entropy, method, held.train.to(config.device)
     )
     attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
-    oracles = ServerOracles(workload, clients, held.root, attackers)
+    oracles = ServerOracles(
+        workload, clients, held.root, attackers, elsewhere=held.server_elsewhere
+    )
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups

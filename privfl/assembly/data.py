@@ -26,7 +26,7 @@ class Held:
     ``train`` are the samples that ``clients`` have positions in; ``root`` the server's own;
     ``shape`` is one sample's. ``facts`` are words on the data for reports, ``uncharged`` what was
     taken from the samples before any noise, ``elsewhere`` whether other clients hold theirs on
-    machines of their own.
+    machines of their own, ``server_elsewhere`` whether the server does.
     """
 
     train: Dataset
@@ -39,6 +39,7 @@ class Held:
     facts: Mapping[str, str] = field(default_factory=dict)
     uncharged: tuple[str, ...] = ()
     elsewhere: bool = False
+    server_elsewhere: bool = False
 
 
 def held_by_all(config: Config, *, noised: bool) -> Held:
@@ -139,7 +140,7 @@ def held_by_one(
             )
         parts[who] = torch.arange(own.n)
     train = empty if own is None else own
-    return Held(train, parts, empty, empty, shape, classes, elsewhere=True)
+    return Held(train, parts, empty, empty, shape, classes, elsewhere=True, server_elsewhere=True)
 
 
 def data_set(config: Config) -> Split:

@@ -43,6 +43,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "inspecting:inspect",
         "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
     ),
+    "infer": (
+        "inferring:infer",
+        "Ask a run's model about encrypted samples, and compare with its answers in the clear.",
+    ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
         "listing:show",

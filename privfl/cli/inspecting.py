@@ -26,8 +26,9 @@ from privfl.audit.inspection import (
 )
 from privfl.cli.screen import say, table
 from privfl.cli.seconds import seconds_of
+from privfl.core import ConfigError, PrivflError
 from privfl.federation import Federation
-from privfl.report import config_in
+from privfl.report import config_in, refuse_in_public
 
 LIGHTS: Mapping[InspectionVerdict, Light] = {
     "flagged": "red",
@@ -88,19 +89,25 @@ def inspect(
     and takes models of images only.
 
     Exit codes: 0, no class is flagged, which does not prove that there is no backdoor; 1, one is;
-    3, inconclusive: the time was up, or a class had no trigger; 2, an argument that cannot be.
+    3, inconclusive: the time was up, or a class had no trigger; 2, an argument that cannot be, or a
+    run that cannot be inspected.
     """
-    federation = Federation.from_config(config_in(run))
-    found = inspect_run(
-        federation,
-        run,
-        limit=fail_over,
-        smaller=smaller,
-        samples=samples,
-        budget=None if budget is None else seconds_of("--budget", budget),
-        seed=seed,
-        cleanse=NeuralCleanse(steps=steps),
-    )
+    folder = out or run
+    refuse_in_public(folder, "page and record")
+    try:
+        federation = Federation.from_config(config_in(run))
+        found = inspect_run(
+            federation,
+            run,
+            limit=fail_over,
+            smaller=smaller,
+            samples=samples,
+            budget=None if budget is None else seconds_of("--budget", budget),
+            seed=seed,
+            cleanse=NeuralCleanse(steps=steps),
+        )
+    except PrivflError as error:  # 1 is a flagged class, and no damaged folder
+        raise ConfigError(str(error)) from error
     if as_json:
         print(json.dumps(inspection_record(found), allow_nan=False))  # noqa: T201
     else:
@@ -109,7 +116,6 @@ def inspect(
             table("The unit that lifts a class most (like ABS)", unit_rows(found), False)
     say(f"privfl: {found.verdict}: {found.why}.")
     say(f"privfl: {FLAGGED if found.verdict == 'flagged' else UNFLAGGED}")
-    folder = out or run
     write_inspection(found, folder)
     page = write_inspection_page(found, folder)
     say(f"privfl: the page is {page}, its figures are in inspect.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import tempfile
@@ -17,10 +16,14 @@ from privfl.cli.screen import say, table
 from privfl.config import load
 from privfl.core import ConfigError
 from privfl.flower import local, setup, superlink
-from privfl.flower.node import party_in
+from privfl.flower.internals import require_flower
+from privfl.flower.node import run_node
 from privfl.flower.wire import Patience
 
 app = typer.Typer(no_args_is_help=True, help="The same runs over a network, over Flower with TLS.")
+Joining = Annotated[float, typer.Option(help="Seconds for nodes to start in.")]
+Training = Annotated[float, typer.Option(help="Seconds for nodes to train in.")]
+Mail = Annotated[float, typer.Option(help="Seconds for nodes to answer in.")]
 Home = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the server.")]
 
 
@@ -42,7 +45,7 @@ def init(
 @app.command()
 def server(folder: Home) -> None:
     """Run the SuperLink of a federation, and tell it the keys of its nodes."""
-    superlink.require_flower()
+    require_flower()
     home = _home(folder)
     command = superlink.superlink_command(home, *local.address_of(home))
     process = subprocess.Popen(command, env=superlink.environment(home))
@@ -61,12 +64,8 @@ def node(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of one node.")],
 ) -> None:
     """Run one node: it takes part in what its policy allows, and runs no code of the SuperLink."""
-    superlink.require_flower()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    config, party = party_in(folder)
-    say(f"privfl: {config.party} answers to {config.superlink}")
-    superlink.serve(config.superlink, folder / "ca.crt", folder / "node.key", party.answer)
+    require_flower()
+    run_node(folder)
 
 
 @app.command()
@@ -78,13 +77,13 @@ def run(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", help="A new folder for the run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    joining: Annotated[float, typer.Option(help="Seconds for nodes to start in.")] = 120.0,
-    training: Annotated[float, typer.Option(help="Seconds for nodes to train in.")] = 600.0,
-    mail: Annotated[float, typer.Option(help="Seconds for nodes to answer in.")] = 60.0,
+    joining: Joining = 120.0,
+    training: Training = 600.0,
+    mail: Mail = 60.0,
     as_json: Json = False,
 ) -> None:
     """Play a config over a federation whose SuperLink and nodes are running."""
-    superlink.require_flower()
+    require_flower()
     patience = Patience(joining, training, mail)
     if resume is not None:
         if config is not None or out is not None or settings:
@@ -108,12 +107,15 @@ def on_this_machine(
         Path | None,
         typer.Option(help="A new folder for the federation; it is forgotten unless said."),
     ] = None,
+    joining: Joining = 120.0,
+    training: Training = 600.0,
+    mail: Mail = 60.0,
     as_json: Json = False,
 ) -> None:
     """Play a config over a whole federation on this machine: a SuperLink with TLS and node
     authentication, and a process for each client and helper.
     """
-    superlink.require_flower()
+    require_flower()
     settled, folder = load(config, settings or ()), out or fresh(config.stem)
     with tempfile.TemporaryDirectory(prefix="privfl-net-") as name:
         home = at or Path(name) / "fed"
@@ -125,7 +127,8 @@ def on_this_machine(
                 processes.start(one, "node")
             local.wait_for(home / "server")
             say(f"privfl: {len(nodes)} nodes on this machine, each a process of its own")
-            local.play(home / "server", settled, folder)
+            patience = Patience(joining, training, mail)
+            local.play(home / "server", settled, folder, patience=patience)
         finally:
             processes.end()
     _shown(folder, as_json)

@@ -62,13 +62,13 @@ def centred_gram(
     Forms a^T K b with coefficients that sum to zero do not depend on the point. It is zero where no
     two rows are much closer than they are long; otherwise the mean; where a few far rows drag that
     out of the crowd, a row of the crowd; in float64 products where two rows are so close, or rows
-    so long, that float32 would blur or overflow. Copies of a row, as colluding Byzantine clients
-    send them, are found out and blur nothing. O(n^2 d) flops, O(n^2 + n block) extra memory, one
-    pass over the rows (up to four in the bad cases), and one fewer where `gram` of them, about
-    zero, is handed in as ``inner``.
+    so long or so short, that float32 would blur, overflow or lose them. Copies of a row, as
+    colluding Byzantine clients send them, are found out and blur nothing. O(n^2 d) flops, O(n^2 +
+    n block) extra memory, one pass over the rows (up to four in the bad cases), and one fewer where
+    `gram` of them, about zero, is handed in as ``inner``, whatever the precision of its products.
     """
     inner = gram(values) if inner is None else inner
-    if not bool(torch.isfinite(inner).all()):
+    if not bool((inner.diagonal() < _HUGE).all()):
         apart = _apart(gram(values, values[0], exact=True))
         return gram(values, values[int(apart.median(dim=1).values.argmin())], exact=True)
     owner = _owners(values, inner)
@@ -186,9 +186,10 @@ def _owners(values: Tensor, inner: Tensor) -> Tensor:
 
 
 def _blurred(inner: Tensor, apart: Tensor, owner: Tensor, least: float) -> bool:
-    """Whether two rows that are no copies are so much closer than they are long that products of
-    their precision lost the difference.
+    """Whether two rows that are no copies are so much closer than they are long, or so short, that
+    products of their precision lost the difference.
     """
     lengths = inner.diagonal()
-    close = apart < least * (lengths[:, None] + lengths)
-    return bool((close & (owner[:, None] != owner)).any())
+    sums = lengths[:, None] + lengths
+    lost = (apart < least * sums) | (sums < _TINY)
+    return bool((lost & (owner[:, None] != owner)).any())

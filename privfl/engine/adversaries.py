@@ -49,6 +49,7 @@ from privfl.training import Task, evaluate
 
 OWN_SAMPLES = 512
 """On how many of their own samples at most attackers try a model."""
+_NEW = ClientState()
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Adversaries:
         if data is None and method is not None:  # with all that an attacker knows of its samples
             data = self._honest_data(client)
         index = None if data is not None else self.scenario.clients[client]
-        return Task(client, index, state.clients.get(client, ClientState()), data, sent, method)
+        return Task(client, index, state.clients.get(client, _NEW), data, sent, method)
 
     def obeys(self, client: ClientId, round: int) -> bool:
         """Whether a client runs the honest code up to its update, be it on bad data: attackers
@@ -264,7 +265,7 @@ def measures(
         if is_measured_by_client(attack):
             for client in sorted(attacker.clients):
                 own = scenario.workload.data.take(scenario.clients[client])
-                known = states.get(client, ClientState())
+                known = states.get(client, _NEW)
                 each.append(attack.measure_of(own, known, module, test))
         for name in each[0] if each else ():
             values = [one[name] for one in each]

@@ -133,9 +133,9 @@ class Simulated(Generic[O]):
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
             trained, frames, made, noisy, told = self._train(order, state, notes, charge)
-        with notes.stage("client seats"):
+        with notes.stage("client seats", foreign=bool(order.side.seats)):
             prepared, seats = self._prepare(order, state, trained, notes)
-        with notes.stage("attack"):
+        with notes.stage("attack", foreign=bool(order.scenario.attackers)):
             effects = self.adversaries.apply_attacks(order, prepared, state)
             notes.fired |= effects.fired
             liars = {**self.faults.byzantine, **effects.byzantine}
@@ -176,9 +176,10 @@ class Simulated(Generic[O]):
         nothing: Returned[O] = Returned(Carried({}, {}, (), {}))
         if not cohort:
             return {}, {}, nothing, {}, Told(order.plans)
-        tasks = [self.adversaries.task(client, order, state) for client in cohort]
         rows = self._rows(len(cohort), order.plan.d)
-        results = self.executor.train(order.base, tasks, rows, self.seeds)
+        with notes.resting.interrupted():
+            tasks = [self.adversaries.task(client, order, state) for client in cohort]
+            results = self.executor.train(order.base, tasks, rows, self.seeds)
         whole = self._matrix.numpy().data.cast("B")
         stride = 4 * self._matrix.shape[1]
         updates: dict[ClientId, Update] = {}

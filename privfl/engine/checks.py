@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import typing
 
 from privfl.aggregators import Before, ToleratesByzantine
+from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
     ConfigError,
     Guarantee,
     Knows,
     TooManyByzantine,
     before_the_rule,
+    bends_loss,
     counts_itself,
     is_private,
+    poisons_training,
 )
 from privfl.engine.attackers import Attacker
 from privfl.engine.compatibility import (
@@ -99,6 +103,8 @@ def check_scenario(scenario: Scenario) -> None:
         )
     for attacker in scenario.attackers:
         _check_attack(scenario, attacker)
+    for one, other in itertools.combinations(scenario.attackers, 2):
+        _check_pair(scenario, one, other)
     if scenario.bound.adaptive:
         _check_adaptive(scenario)
     check_users(scenario)
@@ -109,6 +115,28 @@ def check_scenario(scenario: Scenario) -> None:
         refuse_early_stopping(
             validated=scenario.validation is not None,
             private=scenario.pipeline().private or scenario.workload.method.gradient.private,
+        )
+
+
+def _check_pair(scenario: Scenario, one: Attacker, other: Attacker) -> None:
+    """Refuse two attacks of which one would undo the other."""
+    both = sorted(one.clients & other.clients)
+    trains = [
+        poisons_training(attacker.attack) or bends_loss(attacker.attack)
+        for attacker in (one, other)
+    ]
+    if not both or not all(trains):
+        return
+    learn = [isinstance(attacker.attack, LearnedTrigger) for attacker in (one, other)]
+    together = any(
+        one.schedule.active(round) and other.schedule.active(round)
+        for round in range(scenario.rounds)
+    )
+    if together or all(learn):  # a client remembers one trigger
+        raise ConfigError(
+            f"attacks '{one.name}' and '{other.name}' both train in place of client {both[0]}, and"
+            " only the last of them would: give them different clients"
+            f"{'' if all(learn) else ' or rounds'}."
         )
 
 

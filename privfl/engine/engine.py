@@ -120,6 +120,10 @@ class Engine:
             BudgetSpent: the round would pass the budget; nothing of it was sent.
         """
         notes = Notes()
+        with notes.resting:
+            return self._played(state, notes, keep=keep)
+
+    def _played(self, state: RunState, notes: Notes, *, keep: bool) -> RoundResult:
         order = self.planner.order(state, self.server.broadcast(state.method))
         self.carrier.ready(self.scenario.clients, notes)
         memory = self._noise_memory(order)
@@ -132,7 +136,7 @@ class Engine:
         else:
             returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
         note_losses(order.plan, returned, notes)
-        with notes.stage("aggregate"):
+        with notes.stage("aggregate", foreign=True):
             done = self._aggregated(order, returned, state, notes, memory)
         if done is None:
             spending.fail()

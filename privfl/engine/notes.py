@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from privfl.core import ClientId, Incident, Judgement, Refusal, client_of
+from privfl.engine.resting import Resting
 
 
 @dataclass(slots=True)
 class Notes:
     """The notes of one round, filled in as it goes; ``liars`` are the clients through which an
-    attacker acted.
+    attacker acted. ``resting`` is the rest that the garbage collector takes in it.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -23,12 +24,16 @@ class Notes:
     fired: dict[str, str] = field(default_factory=dict)
     judgements: list[Judgement] = field(default_factory=list)
     liars: set[ClientId] = field(default_factory=set)
+    resting: Resting = field(default_factory=Resting)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Wall time spent inside is this stage's."""
+    def stage(self, name: str, *, foreign: bool = False) -> Iterator[None]:
+        """Wall time spent inside is this stage's; in one whose code may be anybody's (``foreign``)
+        the garbage collector works.
+        """
         began = time.perf_counter()
-        yield
+        with self.resting.interrupted() if foreign else nullcontext():
+            yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
     def wrong(self, stage: str, what: str, client: ClientId | None = None) -> None:

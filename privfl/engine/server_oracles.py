@@ -38,14 +38,16 @@ EVALUATORS = 10
 class ServerOracles:
     """What rules, defences and bounds declare that they need (`of`).
 
-    ``root_data`` is clean data at the server. Whoever is asked sees the model in question, as in
-    the papers.
+    ``root_data`` is clean data at the server; ``elsewhere``: the server is another machine, so that
+    parts can be made here whose oracles answer there alone. Whoever is asked sees the model in
+    question, as in the papers.
     """
 
     workload: Workload
     clients: Mapping[ClientId, Tensor]
     root_data: Dataset
     attackers: Sequence[Attacker] = ()
+    elsewhere: bool = False
 
     def of(self, oracle: Oracle) -> object:
         """What an oracle stands for in this run.
@@ -54,7 +56,7 @@ class ServerOracles:
             ConfigError: it needs clean data at the server, and there is none.
             UnsupportedModel: it is about hidden units, and the model has none.
         """
-        if oracle in (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY):
+        if not self.elsewhere and oracle in (Oracle.ROOT, Oracle.LOSS, Oracle.ACCURACY):
             self._root()
         match oracle:
             case Oracle.ROOT:

@@ -188,15 +188,15 @@ class Networked(Generic[O]):
         first = self._orders(order, state, asked, private=private)
         noisy: Noisy = {}
         if private:
-            with notes.stage("train"):
+            with notes.stage("train", foreign=True):
                 first, noisy = self._claimed(first, notes)
         charge(noisy)
+        self._inform(order)  # a party may ask for it on entry
         openers = {part: self._here.enter(plan) for part, plan in order.plans.items()}
-        self._inform(order)
         bundle: Party = Bundle(openers) if len(openers) > 1 else openers["delta"]
         scene = bound_to(round_scene(order.plans.values()), self.terms.head())
         post = Post(self.identity, self.directory, scene, bundle)
-        with notes.stage("channel"):
+        with notes.stage("channel", foreign=True):
             wait = self.patience.mail if private else self.patience.training
             talk = self._drive(post, first, wait, notes)
         if not any(client_of(who) is not None for who in talk.answered) and cohort:

@@ -8,7 +8,6 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,13 +23,15 @@ from privfl.core import (
     PartyId,
     RoundFailed,
     RoundPlan,
-    Seeds,
+    SecretCoins,
     ServerMember,
     client_of,
 )
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.engine import MAIL, too_few
 from privfl.engine.journal import Journal
+from privfl.flower.heads import Answer
+from privfl.flower.internals import require_flower
 from privfl.flower.layer import PrivateLayer, read_keys
 from privfl.flower.mail import BadEnvelope, Envelope, read
 from privfl.flower.records import (
@@ -42,9 +43,9 @@ from privfl.flower.records import (
     only_arrays,
     record_of,
     replies_to,
-    require_flower,
 )
 from privfl.flower.strategies import refuse_strategy, weight_of
+from privfl.flower.talk import SERVER, Talk, gave_up, routed
 from privfl.wrapper.names import Names
 from privfl.wrapper.receipt import Receipt, of_round
 from privfl.wrapper.round import ruled
@@ -53,18 +54,8 @@ from privfl.wrapper.spent import spent_of, statement_of
 from privfl.wrapper.tree import UpdateLayout
 
 LOG = logging.getLogger("privfl.flower")
-SERVER: PartyId = "server"
 MOST_EXCHANGES = 200
 Evaluate: TypeAlias = Literal["refuse", "in the clear"]
-
-
-@dataclass
-class _Talk:
-    """What came of one drive."""
-
-    messages: list[Message] = field(default_factory=list)
-    aborts: dict[PartyId, Abort] = field(default_factory=dict)
-    answered: set[PartyId] = field(default_factory=set)
 
 
 class PrivateGrid:
@@ -242,11 +233,14 @@ class PrivateGrid:
         }
         member = self._server()
         if self.layer.channel.able.informed and isinstance(member, InformedServer):
-            member.inform(Context(plan, start, Seeds(plan.number).generator("rule in channel")))
+            coins = SecretCoins().generator("rule in channel")
+            member.inform(Context(plan, start, coins))
         opener = member.enter(plan)
         post = Post(self.identity, self.directory, round_scene([plan]), opener)
         talk = self._drive(post, first, kind, timeout)
-        return Outcome(opener.result, talk.aborts, tuple(talk.messages), {}, tuple(post.refused))
+        aborts = gave_up(talk.aborts, "delta", {})
+        refused = (*talk.refused, *post.refused)
+        return Outcome(opener.result, aborts, tuple(talk.messages), {}, refused)
 
     # ---- keys
 
@@ -278,7 +272,7 @@ class PrivateGrid:
         post = Post(self.identity, self.directory, scene, self._server().set_up())
         first = {who: (Envelope("set up", SERVER, who, session, 0), None) for who in wanted}
         talk = self._drive(post, first, kind, self.patience)
-        for abort in talk.aborts.values():
+        for abort in gave_up(talk.aborts, "delta", {}).values():
             LOG.warning("key set-up: %s", abort)
         self._sessions |= dict.fromkeys(talk.answered, session)
 
@@ -290,9 +284,9 @@ class PrivateGrid:
         first: Mapping[PartyId, tuple[Envelope, Any]],
         kind: str,
         seconds: float | None,
-    ) -> _Talk:
+    ) -> Talk:
         """Carry mail until nobody has any, as `core.drive_all` does."""
-        talk, order = _Talk(), [*first, SERVER]
+        talk, order = Talk(), [*first, SERVER]
         arriving: dict[PartyId, dict[PartyId, Buffer]] = {who: {} for who in order}
         lost: set[PartyId] = set()
         for exchange in range(MOST_EXCHANGES):
@@ -304,7 +298,7 @@ class PrivateGrid:
                 try:
                     said[SERVER] = post.step(arriving[SERVER])
                 except Abort as abort:
-                    talk.aborts[SERVER] = abort
+                    talk.aborts[SERVER] = {"": abort}
             questions = {
                 who: first[who]
                 if exchange == 0
@@ -313,11 +307,7 @@ class PrivateGrid:
             }
             said |= self._ask(questions, kind, seconds, talk)
             lost |= {who for who in asked if who not in said}
-            arriving = {}
-            for sender in order:
-                for to, body in said.get(sender, {}).items():
-                    if to in order and to not in lost:
-                        arriving.setdefault(to, {})[sender] = body
+            arriving = routed(said, order, lost, talk)
             if not arriving:
                 return talk
             seconds = self.patience
@@ -328,7 +318,7 @@ class PrivateGrid:
         questions: Mapping[PartyId, tuple[Envelope, Any]],
         kind: str,
         seconds: float | None,
-        talk: _Talk,
+        talk: Talk,
     ) -> dict[PartyId, Mail]:
         """What nodes answer in time; who refuses or gives up is in ``talk.aborts``."""
         messages, due = [], dict[int, tuple[PartyId, Envelope]]()
@@ -352,16 +342,13 @@ class PrivateGrid:
         for node, reply in replies_to(self.grid, messages, seconds).items():
             who, sent = due[node]
             try:
-                said[who] = self._read(reply, sent)
-                talk.answered.add(who)
+                said[who], talk.answered[who] = self._read(reply, sent), Answer()
             except (Abort, BadEnvelope) as refused:
-                why = f"{who}: {refused}"
-                talk.aborts.setdefault(
-                    who, Abort(why, refused.blamed if isinstance(refused, Abort) else None)
-                )
+                blamed = refused.blamed if isinstance(refused, Abort) else None
+                talk.aborts.setdefault(who, {"": Abort(f"{who}: {refused}", blamed)})
         for who in questions:
             if who not in said:
-                talk.aborts.setdefault(who, Abort(f"{who} did not answer in time"))
+                talk.aborts.setdefault(who, {"": Abort(f"{who} did not answer in time")})
         return said
 
     def _read(self, reply: Any, sent: Envelope) -> Mail:

@@ -5,6 +5,7 @@ the server, and a resident node for each client and helper.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,50 +14,83 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from privfl import assembly
 from privfl.config import Config
-from privfl.core import PrivflError, client_of
+from privfl.core import client_of
 from privfl.flower import setup, superlink
+from privfl.flower.internals import NODES
+from privfl.flower.node import run_node
+from privfl.flower.superlink import RunLost
 from privfl.flower.wire import Patience
 
 START = 90.0
 HOST = "127.0.0.1"
 
 
-class RunLost(PrivflError):
-    """A run that did not end well at the server, and what the SuperLink says of it."""
+@dataclass(frozen=True)
+class _Fork:
+    """A forked process, with the face of a `subprocess.Popen`."""
+
+    process: BaseProcess
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
 
 
 @dataclass
 class LocalProcesses:
-    """The processes of one federation, by the folder that each works in."""
+    """The processes of one federation, by the folder that each works in. Nodes are forked off a
+    process that has imported what they need, once for all of them.
+    """
 
     folder: Path
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen[bytes] | _Fork] = field(default_factory=dict)
 
-    def start(self, name: str, *words: str) -> None:
-        """Start one of privfl's commands on a folder of the federation, in a group of its own;
-        what it says is in ``NAME.log``.
+    def start(self, name: str, kind: Literal["server", "node"]) -> None:
+        """Start the SuperLink or a node on a folder of the federation; what it says is in
+        ``NAME.log``.
         """
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "privfl.cli", "net", *words, str(self.folder / name)],
-                stdout=log,
-                stderr=log,
-                env=superlink.environment(self.folder / name),
-                start_new_session=True,
-            )
+        home, log = self.folder / name, self.folder / f"{name}.log"
+        if kind == "server":
+            with log.open("ab") as told:
+                command = [sys.executable, "-m", "privfl.cli", "net", "server", str(home)]
+                self.running[name] = subprocess.Popen(
+                    command,
+                    stdout=told,
+                    stderr=told,
+                    env=superlink.environment(home),
+                    start_new_session=True,
+                )
+            return
+        os.environ.update(superlink.QUIET)  # before anything of Flower is imported
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload([__name__, *NODES])
+        fork = forks.Process(target=_node, args=(home, log), daemon=True)
+        fork.start()
+        self.running[name] = _Fork(fork)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a process and all that it started."""
         process = self.running[name]
         if process.poll() is None:
-            os.killpg(process.pid, how)
+            try:
+                os.killpg(process.pid, how)
+            except ProcessLookupError:  # it leads no group yet
+                os.kill(process.pid, how)
         if how in (signal.SIGKILL, signal.SIGTERM):
             process.wait()
 
@@ -64,6 +98,16 @@ class LocalProcesses:
         """End all of them."""
         for name in self.running:
             self.kill(name)
+
+
+def _node(home: Path, log: Path) -> None:
+    """What a forked process does: it is a node, and says what it says in its log."""
+    os.setsid()
+    with log.open("ab") as told:
+        for stream in (1, 2):
+            os.dup2(told.fileno(), stream)
+    os.environ.update(superlink.environment(home))
+    run_node(home)
 
 
 def made(config: Config, folder: Path) -> tuple[str, ...]:
@@ -149,26 +193,7 @@ def play(
         "resume": resume,
         **_floats(asdict(patience or Patience())),
     }
-    run = superlink.start_run(address, ca, told)
-    misses = 0
-    while True:
-        time.sleep(0.3)
-        try:
-            how = superlink.ended(address, ca, run)
-            misses = 0
-        except (Exception, SystemExit) as gone:
-            misses += 1
-            if misses > 10:
-                raise RunLost(
-                    f"the SuperLink at {address} is away ({type(gone).__name__}): start it again,"
-                    " and go on with the run (--resume)."
-                ) from None
-            continue
-        if how is None:
-            continue
-        if how:
-            raise RunLost(f"the run ended early: {how}. Go on with it (--resume).")
-        return
+    superlink.played(address, ca, told)
 
 
 def _floats(told: Mapping[str, Any]) -> dict[str, float]:

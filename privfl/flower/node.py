@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from privfl.crypto.primitives import Directory, Identity
 from privfl.flower.disk import NodeDisk
 from privfl.flower.party import NodeParty
 from privfl.flower.policy import Policy
+from privfl.flower.resident import serve
+
+LOG = logging.getLogger("privfl.network")
 
 
 class NodeConfig(BaseModel):
@@ -93,3 +97,16 @@ def party_in(folder: Path, *, asleep: bool = False) -> tuple[NodeConfig, NodePar
     disk = NodeDisk(folder / "state")
     disk.hold()
     return config, NodeParty(identity, directory, config.policy, disk, own, asleep)
+
+
+def run_node(folder: Path) -> None:
+    """Be the node of a folder, until the process ends.
+
+    Raises:
+        ConfigError: as `party_in`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config, party = party_in(folder)
+    LOG.info("%s answers to %s", config.party, config.superlink)
+    serve(config.superlink, folder / "ca.crt", folder / "node.key", party.answer)

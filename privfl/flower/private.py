@@ -38,7 +38,8 @@ from privfl.core import (
 from privfl.crypto.post import Post, round_scene, set_up_scene
 from privfl.crypto.primitives import Directory, Identity, private_file
 from privfl.engine.files import append_synced
-from privfl.flower.grid import SERVER, PrivateGrid
+from privfl.engine.journal import Journal
+from privfl.flower.grid import PrivateGrid
 from privfl.flower.layer import PrivateLayer, make_keys, read_keys
 from privfl.flower.mail import BadEnvelope, Envelope, read
 from privfl.flower.records import (
@@ -50,6 +51,7 @@ from privfl.flower.records import (
     only_arrays,
     weight_in,
 )
+from privfl.flower.talk import SERVER
 from privfl.wrapper.tree import UpdateLayout
 
 __all__ = ["PrivateGrid", "PrivateLayer", "make_keys", "private"]
@@ -71,7 +73,8 @@ def private(
     one. Nothing else in its reply leaves the client. It is not called unless the server of the
     directory signed the round, for this node, for the model that came with it, and never twice for
     one round. Between messages its party lies in ``context.state``, sealed under a key of this
-    machine (``rest.key`` beside the identity).
+    machine (``rest.key`` beside the identity). What each round that it takes part in may cost is in
+    a ledger of its own (``ledger.jsonl`` there) before it trains.
 
     Guarantee: that of ``layer.channel``, with signed mail, while this code runs at the node. A
     stock SuperNode runs whatever app the SuperLink ships: there it holds against an honest
@@ -200,7 +203,9 @@ class _Node:
                     f"round {number}: the plan is about another model than the one that came with"
                     " it, or another bound than this node's."
                 )
-            self.layer.admit(client, plan)  # before any training
+            pipeline = self.layer.admit(client, plan)  # before any training
+            charges = pipeline.charges({"delta": plan}, released=True)
+            Journal(self.folder / "ledger.jsonl").enter(charges)
             state.played = number
             self._sleep(state)  # whatever comes of the training, it is not done again
             reply = trained()

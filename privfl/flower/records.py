@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from privfl.core import BadUpdate, ConfigError, Vector
+from privfl.core import BadUpdate, Vector
 from privfl.wrapper.tree import UpdateLayout
 
 POLL = 0.2
@@ -16,20 +16,6 @@ NAME = "privfl"
 """The record in a message that is ours."""
 _LARGE = 1 << 20
 """From this many bytes on an envelope travels as an array, which Flower cuts into pieces."""
-
-
-def require_flower() -> None:
-    """Refuse to go on without Flower.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import flwr  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "a Flower app needs Flower, in an environment of its own: pip install 'privfl[flower]'."
-        ) from None
 
 
 def content_of(envelope: bytes, beside: Mapping[str, Any] | None = None) -> Any:
@@ -47,10 +33,14 @@ def content_of(envelope: bytes, beside: Mapping[str, Any] | None = None) -> Any:
 
 def envelope_in(content: Any) -> bytes | None:
     """The envelope that a content carries; None where there is none."""
-    held = content.get(NAME, {}).get("envelope")
-    if isinstance(held, bytes):
-        return held
-    return None if held is None or held.stype != "raw" else bytes(held.data)
+    from flwr.app import ArrayRecord, ConfigRecord
+
+    record = None if content is None else content.get(NAME)
+    if isinstance(record, ConfigRecord) and isinstance(record.get("envelope"), bytes):
+        return bytes(record["envelope"])
+    if isinstance(record, ArrayRecord) and "envelope" in record:
+        return bytes(record["envelope"].data)
+    return None
 
 
 def hello() -> Any:

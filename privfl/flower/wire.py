@@ -34,3 +34,13 @@ class Patience:
     joining: float = 120.0
     training: float = 600.0
     mail: float = 60.0
+
+
+def pause(quiet: float, least: float = 0.05, most: float = 0.5) -> float:
+    """Seconds from one look for mail to the next, where none has come for ``quiet`` seconds: a
+    tenth of them, so that looking costs little and adds little to what is waited for anyway.
+
+    >>> [pause(seconds) for seconds in (0.0, 2.0, 60.0)]
+    [0.05, 0.2, 0.5]
+    """
+    return min(max(quiet / 10, least), most)

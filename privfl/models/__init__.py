@@ -9,6 +9,7 @@ from privfl.models.lstm import lstm
 from privfl.models.mlp import mlp
 from privfl.models.resnet import resnet20
 from privfl.models.softmax import softmax
+from privfl.models.square import Square, square_cnn
 from privfl.models.tabular import tabular
 from privfl.models.tanh_cnn import tanh_cnn
 from privfl.models.transformer import adapted, transformer
@@ -20,6 +21,7 @@ MODELS: Mapping[str, Builder] = {
     "lenet": lenet,
     "cnn": cnn,
     "tanh_cnn": tanh_cnn,
+    "square_cnn": square_cnn,
     "resnet20": resnet20,
     "lstm": lstm,
     "transformer": transformer,
@@ -28,6 +30,7 @@ MODELS: Mapping[str, Builder] = {
 __all__ = [
     "MODELS",
     "Builder",
+    "Square",
     "adapted",
     "build",
     "cnn",
@@ -37,6 +40,7 @@ __all__ = [
     "mlp",
     "resnet20",
     "softmax",
+    "square_cnn",
     "tabular",
     "tanh_cnn",
     "transformer",

@@ -4,6 +4,7 @@ from privfl.report.folder import (
     config_in,
     read_records,
     read_run,
+    refuse_in_public,
     write_public_report,
     write_report,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "play_honest",
     "read_records",
     "read_run",
+    "refuse_in_public",
     "write_public_report",
     "write_report",
 ]

@@ -104,6 +104,19 @@ def write_report(folder: Path) -> Path:
     return page
 
 
+def refuse_in_public(folder: Path, what: str) -> None:
+    """Refuse to write what no claim covers beside what may be published.
+
+    Raises:
+        ConfigError: the folder is a run's ``public/``.
+    """
+    if (folder / "statement.json").exists():
+        raise ConfigError(
+            f"'{folder}' is what may be published of a run, and its statement covers nothing that"
+            f" is added: give another folder for {what} (--out FOLDER)."
+        )
+
+
 def write_public_report(folder: Path) -> Path:
     """Write the report of a run's ``public/``, of what lies there alone.
 

@@ -43,6 +43,7 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
     """
     trust = FLTrust(root)
     along = CosineFilter(0.0, lambda rows, context: root(context))
+    follows = {"security": "semi_honest"}
     listed: Mapping[str, Settings] = {
         "secagg": (
             ("semi_honest", {}),
@@ -90,37 +91,30 @@ def settings_of(name: str, root: Root = _as_informed) -> Settings:
         ),
         "two_server": (
             ("mean", {}),
-            ("mean, scores", {"rule": Mean(), "reveal": "scores"}),
-            ("krum, selection", {"rule": Krum(f=1, m=2)}),
+            ("krum, scores", {"rule": Krum(f=1, m=2), "reveal": "scores"}),
             ("krum, aggregate", {"rule": Krum(f=1, m=2), "reveal": "aggregate"}),
-            ("fltrust, scores", {"rule": trust, "reveal": "scores"}),
-            ("fltrust, selection", {"rule": trust}),
             ("cosine_filter, aggregate", {"rule": along, "reveal": "aggregate"}),
-            ("mean, malicious", {"security": "malicious"}),
+            ("fltrust, scores", {"rule": trust, "reveal": "scores"}),
+            ("fltrust, aggregate", {"rule": trust, "reveal": "aggregate"}),
+            ("mean, semi_honest", follows),
+            ("mean, scores, semi_honest", {"rule": Mean(), "reveal": "scores", **follows}),
+            ("krum, selection, semi_honest", {"rule": Krum(f=1, m=2), **follows}),
             (
-                "krum, scores, malicious",
-                {"rule": Krum(f=1, m=2), "reveal": "scores", "security": "malicious"},
+                "krum, aggregate, semi_honest",
+                {"rule": Krum(f=1, m=2), "reveal": "aggregate", **follows},
             ),
+            ("fltrust, scores, semi_honest", {"rule": trust, "reveal": "scores", **follows}),
+            ("fltrust, selection, semi_honest", {"rule": trust, **follows}),
             (
-                "krum, aggregate, malicious",
-                {"rule": Krum(f=1, m=2), "reveal": "aggregate", "security": "malicious"},
-            ),
-            (
-                "cosine_filter, aggregate, malicious",
-                {"rule": along, "reveal": "aggregate", "security": "malicious"},
-            ),
-            (
-                "fltrust, scores, malicious",
-                {"rule": trust, "reveal": "scores", "security": "malicious"},
-            ),
-            (
-                "fltrust, aggregate, malicious",
-                {"rule": trust, "reveal": "aggregate", "security": "malicious"},
+                "cosine_filter, aggregate, semi_honest",
+                {"rule": along, "reveal": "aggregate", **follows},
             ),
         ),
         "sign_two_server": (
             ("aggregate", {"rule": trust}),
             ("scores", {"rule": trust, "reveal": "scores"}),
+            ("aggregate, semi_honest", {"rule": trust, **follows}),
+            ("scores, semi_honest", {"rule": trust, "reveal": "scores", **follows}),
         ),
         "encrypted_cosine": (("defaults", {}), ("fltrust", {"rule": trust})),
     }

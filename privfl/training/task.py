@@ -77,7 +77,7 @@ class Trained:
 
     client: ClientId
     weight: float
-    state: ClientState = field(default_factory=ClientState)
+    state: ClientState = ClientState()
     aux: Mapping[str, Vector] = field(default_factory=dict)
     noisy: tuple[NoisySteps, ...] = ()
     loss: float = float("nan")
@@ -190,7 +190,7 @@ class Task:
 
     client: ClientId
     index: Tensor | None = None
-    state: ClientState = field(default_factory=ClientState)
+    state: ClientState = ClientState()
     data: Dataset | None = None
     broadcast: Broadcast | None = None
     method: Trains | None = None

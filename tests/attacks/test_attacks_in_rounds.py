@@ -9,6 +9,8 @@ from torch import nn
 from privfl import Federation, catalog
 from privfl.aggregators import Krum, Mean, Median, NearestNeighbourMixing, TrimmedMean
 from privfl.attacks import (
+    A3FL,
+    IBA,
     AGRTailored,
     AttackTraining,
     FreeRider,
@@ -265,6 +267,27 @@ def test_what_a_scenario_withholds_is_refused_before_training(digits, clients):
         federation(digits, clients, agr, attackers_know="own")
     with pytest.raises(ConfigError, match="fills none of the seats"):
         federation(digits, clients, Attacker("nothing", LossThreshold(), frozenset({0})))
+
+
+@pytest.mark.parametrize("rounds", [((0, 1), (1,)), ((0,), (1,))])
+def test_two_attacks_that_train_in_place_of_one_client_are_refused(digits, clients, rounds):
+    def pair(first, second, who):
+        return [
+            Attacker(name, attack, frozenset({client}), AttackSchedule(rounds=when))
+            for name, attack, client, when in zip("ab", (first, second), who, rounds, strict=True)
+        ]
+
+    learnt = A3FL(target=2, size=3), IBA(target=3)
+    replaced = [ModelReplacement(PixelPattern(target=t)) for t in (2, 3)]
+    with pytest.raises(ConfigError, match="'a' and 'b' both train in place of client 0"):
+        federation(digits, clients, *pair(*learnt, (0, 0)), rounds=2)
+    federation(digits, clients, *pair(*learnt, (0, 1)), rounds=2)
+    federation(digits, clients, *pair(*replaced, (0, 1)), rounds=2)
+    if rounds == ((0,), (1,)):
+        federation(digits, clients, *pair(*replaced, (0, 0)), rounds=2)
+    else:
+        with pytest.raises(ConfigError, match="different clients or rounds"):
+            federation(digits, clients, *pair(*replaced, (0, 0)), rounds=2)
 
 
 def test_mimic_remembers_between_rounds_in_the_runs_state(digits, clients):

@@ -23,7 +23,7 @@ BASE = {
     "executor": "stacked",
 }
 KRUM = {"name": "krum", "f": 1, "m": 3}
-OPEN = {"name": "two_server", "reveal": "scores", "soundness": 20}
+OPEN = {"name": "two_server", "reveal": "scores", "soundness": 20, "security": "semi_honest"}
 
 
 def played(channel, aggregator="mean", frames=2):
@@ -67,7 +67,7 @@ def test_where_the_rule_is_enforced_no_server_reads_and_lies_in_frames_end_the_r
 
 
 def test_a_server_with_a_client_is_played_too_where_both_servers_see_who_counts():
-    filtered = {"name": "two_server", "reference": "previous"}
+    filtered = {"name": "two_server", "reference": "previous", "security": "semi_honest"}
     (two,) = by(played(filtered, "cosine_filter"), "server with a client")
     assert (two.says, two.met) == (None, "read")
 

@@ -248,10 +248,10 @@ def test_a_wrong_part_of_a_threshold_decryption_is_left_out_by_name(threshold, p
 @pytest.mark.parametrize("who", ["server", "server/1"])
 def test_a_lying_one_of_two_servers_reads_where_weights_are_any_number_and_nowhere_else(who):
     """It was said to shift the result unnoticed, and to read nothing."""
-    trusting = TwoServer(FLTrust(root), reveal="scores")
+    trusting = TwoServer(FLTrust(root), reveal="scores", security="semi_honest")
     assert trusting.guarantee.liars()[who] == "read"
     for rule in (Mean(), Krum(f=1, m=2)):
-        assert TwoServer(rule).guarantee.liars()[who] != "read"
+        assert TwoServer(rule, security="semi_honest").guarantee.liars()[who] != "read"
 
 
 def test_a_dealer_that_keeps_the_key_reads_with_the_server():
@@ -438,10 +438,12 @@ def test_what_one_liar_gets_is_in_words_the_gravest_of_what_servers_and_helpers_
         "can read a single update (server)": SecAgg(),
         "can shift the result (server, server/1)": AdditiveSharing(),
         "can shift the result (server)": TwoServer(Krum(f=1, m=2), reveal="scores"),
-        "can read a single update (server, server/1)": TwoServer(FLTrust(root), reveal="scores"),
+        "can read a single update (server, server/1)": TwoServer(
+            FLTrust(root), reveal="scores", security="semi_honest"
+        ),
     }
     assert {words: channel.guarantee.one_liar(plan) for words, channel in said.items()} == {
         words: words for words in said
     }
-    enforced = TwoServer(FLTrust(root), reveal="scores", security="malicious")
+    enforced = TwoServer(FLTrust(root), reveal="scores")
     assert "read" not in enforced.guarantee.one_liar(plan)

@@ -12,7 +12,7 @@ data: {name: digits, clients: 8}
 rounds: 2
 executor: sequential
 bound: {name: clip, l2: 1.0}
-channel: {name: two_server, reveal: aggregate, bits: 12}
+channel: {name: two_server, reveal: aggregate, bits: 12, security: semi_honest}
 aggregator: {name: krum, f: 1, m: 3}
 """
 

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import safetensors.torch
+import torch
 
 from privfl import Federation
 
@@ -76,6 +78,39 @@ def test_a_run_that_was_killed_is_inspected_at_its_checkpoint(privfl, planted, t
         for run in (planted, killed)
     ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "not a number"])
+def test_a_damaged_model_is_no_flagged_one(privfl, planted, tmp_path, damage):
+    broken = tmp_path / "broken"
+    shutil.copytree(planted, broken)
+    file = broken / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        flat = safetensors.torch.load_file(file)["parameters"]
+        safetensors.torch.save_file({"parameters": flat * torch.nan}, file)
+    done = privfl("inspect", broken)
+    assert done.returncode == 2
+    assert ("cannot be read as a model" if damage == "cut" else "not finite") in done.stderr
+
+
+def test_nothing_is_added_to_what_may_be_published(privfl, planted, config, tmp_path):
+    text = PLANTED.split("attacks", maxsplit=1)[0].replace("rounds: 6", "rounds: 1")
+    text += "bound: {name: clip, l2: 1}\naggregator: {name: mean, weighted: false}\n"
+    text += "mechanism: {name: gaussian, noise_multiplier: 1}\n"
+    assert privfl("run", config(text), "--out", tmp_path / "run").returncode == 0
+    public = tmp_path / "run" / "public"
+    before = sorted(public.iterdir())
+    few = ("--steps", 5)
+    for words in ((public, *few), (tmp_path / "run", "--out", public, *few)):
+        done = privfl("inspect", *words)
+        assert done.returncode == 2
+        assert "may be published" in done.stderr
+    assert sorted(public.iterdir()) == before
+    done = privfl("inspect", public, "--out", tmp_path / "beside", *few)
+    assert done.returncode in (0, 1, 3)
+    assert (tmp_path / "beside" / "inspect.html").exists()
 
 
 def test_its_validation_samples_are_used_where_a_run_has_some(privfl, config, tmp_path):

@@ -28,12 +28,12 @@ BASE = {
     "bound": {"name": "clip", "l2": 1.0},
 }
 HELPERS = ("server/1", "dealer", "decryptor/0", "decryptor/1", "decryptor/2")
-CASES = {
-    "plain": {"channel": "plain"},
-    "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
-    "one-time keys": {"channel": "one_time_rlwe"},
-}
+LARGE = {"model": {"name": "mlp", "hidden": [4000]}}  # 300,000 parameters, 1.2 MB
+SECAGG = {**BASE, **LARGE, "channel": {"name": "secagg", "mode": "active"}}
+CASES = {"one-time keys": {"channel": "one_time_rlwe"}}
 LONGER = {
+    "plain": {"channel": "plain"},
+    "in pieces of Flower's": {"channel": "plain", "model": {"name": "mlp", "hidden": [20_000]}},
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
@@ -44,22 +44,51 @@ PATIENCE = Patience(60, 30, 30)
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory):
-    """Everybody is running; a new run needs nothing but a config."""
+    """Everybody is running, and has played a run of SecAgg, with envelopes above 1 MB, that began
+    before one of them was started: it is in ``first``. A new run needs nothing but a config.
+    """
     home = tmp_path_factory.mktemp("net") / "fed"
     channels = ["plain", "secagg", "additive_sharing", "two_server", "bfv", "one_time_rlwe"]
     policy = {"channels": channels, "training": ["sgd"], "quorum": 1, "repeatable": True}
     at = setup.set_up(home, 3, HELPERS, local.HOST, local._free_port(), policy)
     processes = local.LocalProcesses(home)
     processes.start("server", "server")
-    local.wait_for(home / "server")
-    for path in at[1:]:
-        processes.start(path.name, "node")
-    yield processes
-    processes.end()
+    try:
+        local.wait_for(home / "server")
+        with ThreadPoolExecutor() as pool:
+            server, first = home / "server", home / "first"
+            run = pool.submit(local.play, server, load(SECAGG), first, patience=PATIENCE)
+            for path in at[2:]:
+                processes.start(path.name, "node")
+            set_up = home / "client-1" / "state" / "played.jsonl"
+            until(lambda: run.done() or set_up.exists())
+            processes.start("client-0", "node")
+            run.result()
+        yield processes
+    finally:
+        processes.end()
+
+
+def said(home, name):
+    return (home / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
 
 def model(out):
     return load_file(out / "model.safetensors")["parameters"]
+
+
+def test_a_run_that_begins_before_its_nodes_waits_for_them(fed):
+    assert [record["survivors"] for record in records(fed.folder / "first")] == [3, 3]
+    alone = Federation.from_config(SECAGG).run()
+    assert torch.equal(model(fed.folder / "first"), alone.parameters)
+
+
+def test_a_node_that_was_killed_is_known_again_as_soon_as_it_starts(fed):
+    """The SuperLink takes it for running for a minute more, and takes no node twice."""
+    before = said(fed.folder, "client-1").count("connected to")
+    fed.kill("client-1")
+    fed.start("client-1", "node")
+    until(lambda: said(fed.folder, "client-1").count("connected to") > before, 30)
 
 
 @pytest.mark.parametrize(("name", "more"), PLAYED)

@@ -19,10 +19,12 @@ from privfl.aggregators import Krum
 from privfl.core import BadUpdate, ConfigError
 from privfl.crypto import BFV, AdditiveSharing, Plain, SecAgg
 from privfl.dp import Clip, DistributedSkellam, Gaussian, LocalGaussian
+from privfl.engine import Journal
 from privfl.flower.layer import read_keys
 from privfl.flower.mail import read
 from privfl.flower.private import PrivateGrid, PrivateLayer, make_keys, private
 from privfl.hybrid import TwoServer
+from privfl.wrapper.spent import spent_of
 from tests.flower.in_process import InProcess
 from tests.flower.pytorch_app import Net, client_app, template_train
 
@@ -122,7 +124,7 @@ def test_a_rule_of_two_servers_leaves_out_who_lies(tmp_path):
 
         return client_app(mod, turned)
 
-    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20), Clip(2.0))
+    layer = PrivateLayer(TwoServer(rule=Krum(f=1, m=2), bits=20, security="semi_honest"), Clip(2.0))
     grid = InProcess(nodes_of(layer, tmp_path, clients=5, app=lying))
     strategy = fedavg()
     made = start(strategy, PrivateGrid(grid, strategy, layer, tmp_path / "server"), rounds=1)
@@ -159,6 +161,28 @@ def test_noise_is_added_once_and_charged(tmp_path, parts, against):
     assert 0 < first.epsilon < second.epsilon < float("inf")
     assert against in second.statement
     assert len(grid.spending.ledger.charges) == 2
+    for client in range(CLIENTS):  # on its own disk, and not on the server's word
+        own = Journal(tmp_path / f"client-{client}" / "ledger.jsonl").ledger()
+        assert len(own.charges) == 2
+        spent, _ = spent_of(own, layer.delta, tight=False)
+        assert spent >= second.epsilon * 0.999
+
+
+def test_lots_of_a_rule_follow_from_nothing_that_others_know(tmp_path, monkeypatch):
+    layer, seeds = PrivateLayer(TwoServer(Krum(f=1)), Clip(1.0)), []
+    nodes = nodes_of(layer, tmp_path)
+    kind = type(layer.channel.server(*read_keys(tmp_path / "server")))
+    informed = kind.inform
+
+    def inform(member, context):
+        seeds.append(context.rng.initial_seed())
+        informed(member, context)
+
+    monkeypatch.setattr(kind, "inform", inform)
+    for _ in range(2):
+        strategy = fedavg()
+        start(strategy, PrivateGrid(InProcess(nodes), strategy, layer, tmp_path / "server"), 1)
+    assert len(set(seeds)) == 2
 
 
 # ---- what is refused

@@ -17,6 +17,10 @@ CASES = {
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
+    "paillier": {
+        "channel": {"name": "paillier", "key_bits": 512, "insecure_for_tests": True},
+        "rounds": 1,
+    },
     "mp_rlwe": {"channel": "mp_rlwe"},
     "one-time keys": {"channel": "one_time_rlwe"},
     "SCAFFOLD over secagg": {
@@ -29,6 +33,12 @@ CASES = {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},
         "rounds": 3,
+    },
+    "fltrust over two servers": {
+        "data": {"name": "digits", "clients": 3, "root": 60},
+        "channel": "two_server",
+        "aggregator": "fltrust",
+        "rounds": 1,
     },
     "krum over two servers": {
         "data": {"name": "digits", "clients": 5},
@@ -48,10 +58,20 @@ def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
     assert apart.accuracy == alone.accuracy
 
 
-@pytest.mark.parametrize("channel", ["ckks"])
-def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
-    config = {**base, "rounds": 1, "channel": channel}
+CLOSE = {
+    "ckks": {"channel": "ckks"},
+    "encrypted_cosine": {
+        "data": {"name": "digits", "clients": 3, "root": 60},
+        "channel": "encrypted_cosine",
+        "aggregator": "fltrust",
+    },
+}
 
+
+@pytest.mark.parametrize("channel", CLOSE)
+def test_channels_whose_sums_are_not_the_same_twice_come_close(channel, make, base):
+    config = {**base, "rounds": 1, **CLOSE[channel]}
     alone = Federation.from_config(config).run()
     apart = make(3).federation(config).run()
+    assert [record.incidents for record in apart.history] == [()]
     assert (alone.parameters - apart.parameters).abs().max() < 1e-4

@@ -29,7 +29,7 @@ SUMS = {
     "secagg, ideal": SecAgg(fidelity="ideal", bits=24),
     "additive_sharing": AdditiveSharing(bits=24),
     "bfv": BFV(bits=20),
-    "two_server": TwoServer(bits=20),
+    "two_server": TwoServer(bits=20, security="semi_honest"),
 }
 
 

@@ -3,16 +3,16 @@ updates while only clients were guarded against.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.hybrid.lying_servers import CHANNELS, Told, aborts, adds, frames, fuzz, held
-from privfl import Federation
+from privfl import Federation, hybrid
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import ConfigError
-from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.checks import PASSED
 from privfl.hybrid.two_server.lies import reads_a_weighted_row
 from privfl.hybrid.two_server.oblivious_selection import ObliviousSum
@@ -28,6 +28,8 @@ from privfl.hybrid.two_server.rushing import (
     spoils_rows,
 )
 from privfl.testing import Contributions, PlayedRound
+
+TwoServer = partial(hybrid.TwoServer, security="semi_honest")
 
 N, D = 9, 20
 

@@ -89,7 +89,7 @@ def test_a_planted_leak_is_found(planted):
     "changes",
     [
         {
-            "channel": {"name": "two_server", "reveal": "selection"},
+            "channel": {"name": "two_server", "reveal": "selection", "security": "semi_honest"},
             "aggregator": {"name": "krum", "f": 1, "m": 4},
         },
         {"channel": "encrypted_cosine", "aggregator": "fltrust"},

@@ -16,7 +16,7 @@ CONFIG = {
     "training": {"name": "sgd", "lr": 0.1, "epochs": 1, "weighting": "uniform"},
     "bound": {"name": "clip", "l2": 1.0},
     "rounds": 8,
-    "channel": "two_server",
+    "channel": {"name": "two_server", "security": "semi_honest"},
     "aggregator": {"name": "krum", "f": 4, "m": 10},
     "executor": "sequential",
     "audit": {"keep": "all", "evaluate_every": 8},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -15,7 +16,14 @@ from privfl.aggregators.base import finite_rows
 from privfl.aggregators.columns import middle, nearest_middle_mean, sorted_columns
 from privfl.aggregators.mean_shift import largest_cluster
 from privfl.core import Rows
-from privfl.core.geometry import BLOCK, centred_gram, gram, squared_distances, squared_norms
+from privfl.core.geometry import (
+    BLOCK,
+    centred_gram,
+    gram,
+    inner_products,
+    squared_distances,
+    squared_norms,
+)
 
 quick = settings(max_examples=40, deadline=None)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 12))
@@ -165,3 +173,49 @@ def test_rows_that_look_alike_are_the_largest_cluster_where_they_are_half() -> N
         False,
     ]
     assert largest_cluster(torch.tensor([[1.0]])).tolist() == [True]
+
+
+@quick
+@given(st.integers(2, 9), st.integers(0, 2**31), st.sampled_from([1e-18, 1e-22, 1e-25]))
+def test_rows_so_short_that_their_squares_vanish_in_float32_are_told_apart(
+    n: int, seed: int, scale: float
+) -> None:
+    values = (rows_of((n, 5), seed) * scale).float()
+    found, expected = squared_distances(values) / scale**2, exact(values) / scale**2
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    values[0] = 1.0
+    torch.testing.assert_close(
+        squared_distances(values)[1:, 1:] / scale**2, expected[1:, 1:], rtol=1e-6, atol=1e-9
+    )
+
+
+@quick
+@given(st.integers(3, 9), st.integers(0, 2**31), st.sampled_from([1e12, 3e18, 1e19, 1e25, 3e38]))
+def test_products_that_are_handed_in_change_nothing_of_what_far_rows_do(
+    n: int, seed: int, far: float
+) -> None:
+    values = rows_of((n, 5), seed).float()
+    values[0] = far
+    handed = centred_gram(values, inner_products(values))
+    assert torch.isfinite(handed).all()
+    lengths = handed.diagonal()
+    apart = lengths[:, None] + lengths - 2 * handed
+    torch.testing.assert_close(apart[1:, 1:], exact(values[1:]), rtol=2e-5, atol=1e-5)
+
+
+@quick
+@given(
+    st.integers(3, 9),
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 1e-25, 1.0, 1e3, 1e19, 3e38, math.inf, math.nan]),
+)
+def test_a_distance_of_two_rows_alone_keeps_its_bits_whatever_a_third_row_is(
+    n: int, seed: int, third: float
+) -> None:
+    values = (rows_of((n, 20), seed) * 1e-2 + 3).float()
+    values[-1] = values[0]
+    before = squared_distances(values, alone=True)
+    values[1] = third
+    after = squared_distances(values, alone=True)
+    kept = torch.arange(n) != 1
+    assert torch.equal(before[kept][:, kept], after[kept][:, kept])

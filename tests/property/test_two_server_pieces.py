@@ -3,6 +3,7 @@ words, checks, choices, streams.
 """
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -148,8 +149,8 @@ def test_dealt_randomness_adds_up_and_serves_once(signs, bits, triples, inner):
 @pytest.mark.parametrize("rule", ["mean", "krum"])
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (3, 255), (5, 8193), (300, 700)])
 def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
-    krum = TwoServer(Krum(f=0, m=2), reveal="scores")
-    channel = krum if rule == "krum" else TwoServer()
+    follow = partial(TwoServer, security="semi_honest")
+    channel = follow(Krum(f=0, m=2), reveal="scores") if rule == "krum" else follow()
     now = channel.round(RoundPlan(0, tuple(range(n)), d, l2=1.0))
     draw = np.random.default_rng(1)
     x = draw.integers(-1000, 1000, (n, now.length)).astype(np.int64)
@@ -184,7 +185,7 @@ def test_both_servers_surveys_add_up_over_blocks_of_any_shape(rule, n, d):
 
 
 def test_coins_are_balanced_and_differ_with_every_seed():
-    now = TwoServer().round(RoundPlan(0, (0, 1), 4096, l2=1.0))
+    now = TwoServer(security="semi_honest").round(RoundPlan(0, (0, 1), 4096, l2=1.0))
     one, other = (Survey(now, 1, bytes([i]) * 32, None)._left(0, 4096).numpy() for i in (1, 2))
     shares = [(one == value).mean() for value in (-1, 0, 1)]
     assert np.allclose(shares, [0.25, 0.5, 0.25], atol=0.01)
@@ -207,7 +208,7 @@ def test_no_honest_row_is_longer_than_what_is_accepted(values, bits):
     if length < 1e-6:
         return
     update = Bounded(0, (vector.double() / length).float() * (1 - 1e-6), l2=1.0)
-    channel = TwoServer(bits=bits)
+    channel = TwoServer(bits=bits, security="semi_honest")
     now = channel.round(RoundPlan(0, (0, 1), len(values), l2=1.0))
     integers = channel.code.encode(update, now.plan)[:-1].astype(object)
     assert sum(int(v) ** 2 for v in integers) <= now.longest**2

@@ -5,12 +5,14 @@ whoever lies, drops, or listens in.
 import itertools
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from privfl import hybrid
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import (
     Bounded,
@@ -32,7 +34,6 @@ from privfl.crypto.enrolled import Enrolled
 from privfl.crypto.mpc.operations import Open
 from privfl.crypto.mpc.words import ring_mask
 from privfl.dp import DistributedSkellam
-from privfl.hybrid.two_server import SignTwoServer, TwoServer
 from privfl.hybrid.two_server.checks import PASSED
 from privfl.hybrid.two_server.opened_scores import SCORES, Gather
 from privfl.hybrid.two_server.parameters import DEALT, HELD, MORE, PIECE, SERVERS, STEPS
@@ -41,6 +42,9 @@ from privfl.hybrid.two_server.sealing import open_steps, seal_dealt, unseal_deal
 from privfl.hybrid.two_server.soundness import RINGS, passes, projections
 from privfl.hybrid.two_server.tags import OpenTagged
 from privfl.hybrid.two_server.tampering import after, tampered
+
+TwoServer = partial(hybrid.TwoServer, security="semi_honest")
+SignTwoServer = partial(hybrid.SignTwoServer, security="semi_honest")
 
 CHANNEL: Channel[Total] = TwoServer()
 
@@ -61,7 +65,7 @@ def toward(vector):
 
 @dataclass
 class Scene:
-    channel: TwoServer = field(default_factory=TwoServer)
+    channel: Channel[Total] = field(default_factory=TwoServer)
     n: int = 9
     d: int = 130
     max_weight: float = 1.0

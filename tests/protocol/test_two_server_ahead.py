@@ -1,23 +1,26 @@
 """A dealer that dealt before the rounds, into a file for each server, and is not there in them."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from privfl import hybrid
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import Bounded, ConfigError, Context, Faults, RoundPlan
 from privfl.crypto.mpc import UsedUp
 from privfl.crypto.mpc.dealt_file import used_by
 from privfl.crypto.primitives import Identity
 from privfl.engine import Session
-from privfl.hybrid.two_server import TwoServer
 from privfl.hybrid.two_server.ahead.files import FILES
 from privfl.hybrid.two_server.parameters import CLAIM, DIFFERENCES, HELD, MASKED
 from privfl.testing import check_guarantee, contributions
 from privfl.testing.played_rounds import D as LENGTH
 from privfl.testing.played_rounds import N as GUESTS
 from privfl.testing.played_rounds import plan_of
+
+TwoServer = partial(hybrid.TwoServer, security="semi_honest")
 
 N, D = 9, 300
 G = torch.Generator().manual_seed(3)

@@ -4,14 +4,18 @@ results, recorded before a lying server was guarded against.
 
 import dataclasses
 import hashlib
+from functools import partial
 
 import pytest
 import torch
 
+from privfl import hybrid
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
 from privfl.core import Bounded, Context, RoundPlan, client_party, drive
 from privfl.crypto.enrolled import Enrolled
-from privfl.hybrid.two_server import SignTwoServer, TwoServer
+
+TwoServer = partial(hybrid.TwoServer, security="semi_honest")
+SignTwoServer = partial(hybrid.SignTwoServer, security="semi_honest")
 
 N, D = 9, 130
 

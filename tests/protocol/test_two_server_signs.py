@@ -24,7 +24,7 @@ from privfl.core import (
 )
 from privfl.crypto.enrolled import Enrolled
 from privfl.hybrid.two_server import SignTwoServer
-from privfl.hybrid.two_server.parameters import STEPS, VECTOR
+from privfl.hybrid.two_server.parameters import STEPS
 from privfl.hybrid.two_server.sealing import open_steps
 
 D = 203  # the last byte has five bits of padding
@@ -71,7 +71,10 @@ class Scene:
         return weights, torch.from_numpy(mean)
 
 
-REVEALS = pytest.mark.parametrize("reveal", ["scores", "aggregate"])
+REVEALS = pytest.mark.parametrize(
+    ("reveal", "security"),
+    [(r, s) for r in ("scores", "aggregate") for s in ("semi_honest", "malicious")],
+)
 
 
 def shown(reveal, **more):
@@ -80,8 +83,8 @@ def shown(reveal, **more):
 
 @REVEALS
 @pytest.mark.parametrize("threshold", [0.42, 0.5, 1.0])
-def test_the_result_is_the_plain_weighted_mean_of_signs(reveal, threshold):
-    scene = shown(reveal, threshold=threshold)
+def test_the_result_is_the_plain_weighted_mean_of_signs(reveal, security, threshold):
+    scene = shown(reveal, threshold=threshold, security=security)
     out = scene.run().opened
     weights, mean = scene.plain(scene.plan.cohort, threshold)
     assert torch.allclose(out.what.mean().double(), mean, atol=1e-7)
@@ -94,26 +97,25 @@ def test_the_result_is_the_plain_weighted_mean_of_signs(reveal, threshold):
 
 
 @REVEALS
-def test_bits_behind_the_last_sign_count_for_nothing(reveal):
-    scene = shown(reveal)
+def test_bits_behind_the_last_sign_count_for_nothing(reveal, security):
+    scene = shown(reveal, security=security)
     honest = scene.run().opened.what
 
     padded = []
 
-    def pad(body):
-        if body[4] != VECTOR:
-            return body
-        padded.append(True)
-        return bytes(body[:-1]) + bytes([body[-1] ^ 0b11111000])
+    def pad(party):
+        padded.append(party.who)
+        party.vector[-1] ^= 0b11111000
+        return party
 
-    lied = scene.run(Faults(malformed={"client/1": pad, "client/3": pad})).opened
+    lied = scene.run(Faults(byzantine={"client/1": pad, "client/3": pad})).opened
     assert torch.equal(lied.what.value, honest.value)
-    assert len(padded) == 2
+    assert padded == [1, 3]
 
 
 @REVEALS
-def test_a_liar_can_send_no_more_than_a_row_of_signs(reveal):
-    scene = shown(reveal)
+def test_a_liar_can_send_no_more_than_a_row_of_signs(reveal, security):
+    scene = shown(reveal, security=security)
     scene.updates[3] = Bounded.claimed(3, 1e6 * torch.sign(ROOT) * torch.arange(1, D + 1), 2.0)
     out = scene.run().opened
     _, mean = scene.plain(scene.plan.cohort)
@@ -122,8 +124,8 @@ def test_a_liar_can_send_no_more_than_a_row_of_signs(reveal):
 
 
 @REVEALS
-def test_dropouts_and_garbage_leave_out_their_clients_alone(reveal):
-    scene = shown(reveal)
+def test_dropouts_and_garbage_leave_out_their_clients_alone(reveal, security):
+    scene = shown(reveal, security=security)
     out = scene.run(
         Faults(silent_from={"client/5": 0}, malformed={"client/6": lambda b: bytes(b[:-1])})
     ).opened
@@ -133,8 +135,9 @@ def test_dropouts_and_garbage_leave_out_their_clients_alone(reveal):
     assert "client/6" in out.excluded
 
 
-def test_a_change_between_the_servers_ends_the_round():
-    scene = shown("aggregate")
+@pytest.mark.parametrize("security", ["semi_honest", "malicious"])
+def test_a_change_between_the_servers_ends_the_round(security):
+    scene = shown("aggregate", security=security)
     whole = scene.run().opened.what
     for sender in ("server", "server/1", "dealer"):
         outcome = scene.run(
@@ -145,14 +148,14 @@ def test_a_change_between_the_servers_ends_the_round():
 
 
 @REVEALS
-def test_every_party_can_sleep_between_exchanges(reveal, restless):
-    scene = shown(reveal)
+def test_every_party_can_sleep_between_exchanges(reveal, security, restless):
+    scene = shown(reveal, security=security)
     assert torch.equal(scene.run(wrap=restless).opened.what.value, scene.run().opened.what.value)
 
 
 @REVEALS
-def test_one_server_reads_the_result_alone_and_two_of_the_three_every_row_of_signs(reveal):
-    scene = shown(reveal)
+def test_one_server_reads_the_result_alone_and_two_of_three_every_row_of_signs(reveal, security):
+    scene = shown(reveal, security=security)
     outcome = scene.run(keep_bodies=True)
     members = {**scene.helpers, "server": scene.server}
 

@@ -48,7 +48,7 @@ def field(
     c = x.shape[1]
     sizes = [HIDDEN * c * _PATCH, HIDDEN, c * HIDDEN * _PATCH, c]
     first, bias, second, last = torch.split(weights.to(x), sizes)
-    around = 2 * (x - low) / (high - low) - 1
+    around = 2 * (x - low) / (high - low).clamp(min=1e-12) - 1  # a channel may be constant
     hidden = functional.conv2d(around, first.view(HIDDEN, c, 3, 3), bias, padding=1).relu()
     return functional.conv2d(hidden, second.view(c, HIDDEN, 3, 3), last, padding=1)
 

@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from privfl.attacks.backdoor.measure import success
-from privfl.audit.inspection.neural_cleanse import NeuralCleanse, Triggers, anomaly_index, median_of
+from privfl.audit.inspection.neural_cleanse import (
+    NeuralCleanse,
+    Triggers,
+    anomaly_index,
+    evaluating,
+    median_of,
+)
 from privfl.audit.inspection.stimulation import Stimulated, Stimulation
 from privfl.core import ConfigError, Dataset, require
 
@@ -23,7 +29,7 @@ SMALL_SHARE = 0.5
 models: the MAD of ten classes is small by chance now and then.
 """
 FEWEST_CLASSES = 4
-"""Among fewer, median and MAD say nothing of an outlier."""
+"""Among fewer (whose trigger was reached), median and MAD say nothing of an outlier."""
 MOST_HELD = 1000
 """Clean images on which a trigger is measured that was made on others."""
 UNFLAGGED = (
@@ -44,7 +50,7 @@ class ClassTrigger:
     """What was found of one class: the L1 norm of its mask in pixels, its anomaly index (None where
     no trigger reached the success that was asked for), its size as a share of the median
     (``share``), whether it is flagged, the trigger's success on the images that it was made on, and
-    on others (None where there are no others).
+    on others (None where there are no others, or the time was up).
     """
 
     target: int
@@ -62,8 +68,8 @@ class Inspection:
     lift a class most, from the strongest down.
 
     ``verdict``: flagged, where a class's index is over ``limit`` and its mask less than ``smaller``
-    times the median; inconclusive, where none is and the time was up or a class had no
-    trigger; else not flagged, which proves nothing (`UNFLAGGED`).
+    times the median, of four classes or more that had a trigger; inconclusive, where none is and
+    the time was up or a class had no trigger; else not flagged, which proves nothing (`UNFLAGGED`).
     ``why`` says it in a sentence. ``span`` says where the range of pixels is from, ``data`` whose
     images were used; ``triggers`` and ``example`` [c, h, w], a clean image, are for pictures.
     """
@@ -92,6 +98,15 @@ class Inspection:
         """Whether all steps were made."""
         return self.triggers.complete
 
+    @property
+    def by_index_alone(self) -> tuple[int, ...]:
+        """The classes whose index is over ``limit``, whatever the size of their mask: what the
+        paper's rule flags.
+        """
+        return tuple(
+            one.target for one in self.classes if one.index is not None and one.index > self.limit
+        )
+
 
 def inspect(
     module: nn.Module,
@@ -116,15 +131,16 @@ def inspect(
         limit: a class is flagged where its anomaly index is over it, and
         smaller: its mask less than this share of the median; 1 is the paper's rule.
         samples: how many images triggers are made on; up to 1,000 others measure them.
-        budget: seconds after which no further step is made; the inspection is then inconclusive.
+        budget: seconds after which no further step is made, no trigger measured on other images
+            and no unit lifted; the inspection is inconclusive where steps are left.
         seed: of the choice of images and of the optimisation's start.
         cleanse: how triggers are reversed.
         stimulation: how units are lifted.
         data: whose images these are, for people.
 
     Raises:
-        ConfigError: the samples are no images, there are too few classes or images, or a number is
-            out of range.
+        ConfigError: the samples are no images, there are too few classes or images, the model
+            gives no finite logit for each class, or a number is out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     >>> clean = Dataset(torch.rand(40, 1, 4, 4), torch.arange(40) % 5, 5)
@@ -133,6 +149,7 @@ def inspect(
     """
     refuse_no_images(clean)
     require.positive(limit=limit)
+    require.finite(limit=limit)
     require.within(0, 1, smaller=smaller)
     require.at_least(1, samples=samples)
     began = time.perf_counter()
@@ -143,6 +160,7 @@ def inspect(
     order = torch.randperm(clean.n, generator=torch.Generator().manual_seed(seed)).to(x.device)
     used, held = order[:samples], order[samples : samples + MOST_HELD]
     low, high = clean.span or _range(x[used])
+    _refuse_odd_answers(looked, x[used], clean.classes)
     triggers = cleanse(
         looked,
         x[used],
@@ -154,27 +172,29 @@ def inspect(
     )
     index = anomaly_index(triggers.size, triggers.reached)
     middle = median_of(triggers.size[triggers.reached])
+    decides = triggers.complete and int(triggers.reached.sum()) >= FEWEST_CLASSES
     found = []
     for target in range(clean.classes):
         reached = bool(triggers.reached[target])
         size = float(triggers.size[target])
         out = reached and float(index[target]) > limit and size < smaller * middle
         unseen = x[held][clean.y[held] != target]
+        measured = len(unseen) > 0 and time.perf_counter() < deadline
         found.append(
             ClassTrigger(
                 target=target,
                 size=size,
                 index=float(index[target]) if reached else None,
-                share=size / middle if reached else None,
-                flagged=out and triggers.complete,
+                share=(size / middle if middle > 0 else 1.0) if reached else None,
+                flagged=out and decides,
                 success=float(triggers.success[target]),
                 held_out=success(looked, triggers.stamp(unseen, target), target)
-                if len(unseen)
+                if measured
                 else None,
             )
         )
     lifted: tuple[Stimulated, ...] = ()
-    if triggers.complete:
+    if triggers.complete and time.perf_counter() < deadline:
         lifted = stimulation(looked, x[used], clean.y[used], clean.classes)
     verdict, why = _verdict(found, triggers, limit, smaller)
     return Inspection(
@@ -224,21 +244,46 @@ def refuse_no_images(clean: Dataset) -> None:
         )
 
 
+def _refuse_odd_answers(module: nn.Module, x: Float[Tensor, "n c h w"], classes: int) -> None:
+    """Refuse a model or images with which no trigger can be told from another.
+
+    Raises:
+        ConfigError: a logit or a pixel is not finite, or there is not one logit for each class.
+    """
+    if not bool(torch.isfinite(x).all()):
+        raise ConfigError(
+            "the clean images hold NaN or infinite pixels: an inspection needs finite ones."
+        )
+    with evaluating(module), torch.no_grad():
+        logits = module(x)
+    if logits.shape != (len(x), classes):
+        raise ConfigError(
+            f"the model gives {tuple(logits.shape[1:])} values for an image, and the clean images"
+            f" have {classes} classes: it takes one logit for each."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ConfigError(
+            "the model's logits of clean images are not finite, as after a training that diverged"
+            " or was destroyed: there is nothing to inspect."
+        )
+
+
 def _verdict(
     found: list[ClassTrigger], triggers: Triggers, limit: float, smaller: float
 ) -> tuple[InspectionVerdict, str]:
     if not triggers.complete:
         return "inconclusive", "the time was up before the triggers had become small"
-    flagged = [str(one.target) for one in sorted(found, key=_suspicion) if one.flagged]
+    ranked = sorted(found, key=_suspicion)
+    flagged = [str(one.target) for one in ranked if one.flagged]
+    near = [str(one.target) for one in ranked if not one.flagged and (one.index or 0.0) > limit]
+    over = f"; over {limit:g} by index alone: {', '.join(near)}" if near else ""
     if flagged:
         words = "classes" if len(flagged) > 1 else "class"
-        return "flagged", f"the mask of {words} {', '.join(flagged)} is an outlier"
+        return "flagged", f"the mask of {words} {', '.join(flagged)} is an outlier{over}"
     without = [str(one.target) for one in found if one.index is None]
     if without:
         asked = "no patch had the success that was asked for, so nothing is known of them"
         return "inconclusive", f"classes {', '.join(without)}: {asked}"
-    near = [str(one.target) for one in found if one.index is not None and one.index > limit]
-    over = f"; over {limit:g} by index alone: {', '.join(near)}" if near else ""
     return "not flagged", (
         f"no class has an anomaly index over {limit:g} and a mask under {smaller:g} of the"
         f" median{over}"

@@ -23,6 +23,8 @@ MAD_TO_DEVIATION = 1.4826
 """A normal distribution's standard deviation, in median absolute deviations."""
 BETAS = (0.5, 0.9)
 """Adam's, as in the authors' code."""
+MOST_AT_ONCE = 2048
+"""Images that go through the model together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class NeuralCleanse:
         optimiser = torch.optim.Adam([m, p], lr=self.lr, betas=BETAS)
         parameters = frozen(module)
 
-        def logits(index: Int[Tensor, "C b"], mask: Tensor, pattern: Tensor) -> Tensor:
+        def logits(index: Int[Tensor, "k b"], mask: Tensor, pattern: Tensor) -> Tensor:
             stamped = (1 - mask[:, None]) * x[index] + (mask * pattern)[:, None]
             out = functional_call(module, parameters, (stamped.flatten(0, 1),))
             return torch.unflatten(out, 0, index.shape)
@@ -136,19 +138,24 @@ class NeuralCleanse:
                     drawn = torch.rand(pools.shape, generator=rng).argsort(dim=1).to(x.device)
                     order, at = pools.gather(1, drawn), 0
                 index, at = order[:, at : at + batch], at + batch
-                mask, pattern = _made(m, p, low, high)
-                wanted = target[:, None].expand(index.shape).flatten()
-                out = logits(index, mask, pattern).flatten(0, 1)
-                loss = functional.cross_entropy(out, wanted, reduction="sum") / batch
                 optimiser.zero_grad()
-                torch.autograd.backward(loss + (penalty * mask.sum(dim=(1, 2, 3))).sum())
+                for some in torch.split(target, max(MOST_AT_ONCE // batch, 1)):
+                    mask, pattern = _made(m[some], p[some], low, high)
+                    wanted = some[:, None].expand(-1, batch).flatten()
+                    out = logits(index[some], mask, pattern).flatten(0, 1)
+                    loss = functional.cross_entropy(out, wanted, reduction="sum") / batch
+                    small = (penalty[some] * mask.sum(dim=(1, 2, 3))).sum()
+                    torch.autograd.backward(loss + small)
                 optimiser.step()
                 done += 1
                 if done % self.every == 0 or done == self.steps:
                     with torch.no_grad():
                         mask, pattern = _made(m, p, low, high)
-                        right = logits(pools, mask, pattern).argmax(dim=2) == target[:, None]
-                        share = right.float().mean(dim=1)
+                        found = [
+                            logits(pools[some], mask[some], pattern[some]).argmax(dim=2)
+                            for some in torch.split(target, max(MOST_AT_ONCE // pools.shape[1], 1))
+                        ]
+                        share = (torch.cat(found) == target[:, None]).float().mean(dim=1)
                         good = share >= self.success
                         best = best.or_smaller(mask, pattern, share, good)
                         penalty = torch.where(good, penalty * self.factor, penalty / self.factor)

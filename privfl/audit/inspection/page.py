@@ -30,16 +30,17 @@ h2{font-size:17px;margin:26px 0 8px}.soft{color:var(--soft);font-size:13px}
 .said{background:var(--card);border:1px solid var(--line);border-left:6px solid var(--soft);
 border-radius:10px;padding:10px 14px;margin:12px 0}.said.bad{border-left-color:var(--bad)}
 .said p{margin:2px 0}.wide{overflow-x:auto;background:var(--card);border:1px solid var(--line);
-border-radius:10px}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{padding:5px 10px;border-top:1px solid var(--line);text-align:left}
+border-radius:10px;margin:8px 0;overflow-wrap:normal}
+table{border-collapse:collapse;width:100%;font-size:13px}
+td,th{padding:5px 10px;border-top:1px solid var(--line);text-align:left;white-space:nowrap}
 th{color:var(--soft);font-weight:500}tr.bad td{color:var(--bad);font-weight:600}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(210px,1fr));gap:10px}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px}
 figure.bad{border-color:var(--bad)}figure div{display:flex;gap:4px}
 figure img{width:33%;image-rendering:pixelated;display:block}
 figcaption{color:var(--soft);font-size:13px;margin-top:6px}
-svg{display:block;width:100%;height:auto;background:var(--card);border:1px solid var(--line);
-border-radius:10px}svg text{fill:var(--ink);font-size:12px}svg .bar{fill:var(--bar)}
+svg{display:block;width:100%;min-width:560px;height:auto}
+svg text{fill:var(--ink);font-size:12px}svg .bar{fill:var(--bar)}
 svg .bad{fill:var(--bad)}svg .mark{stroke:var(--soft);stroke-dasharray:4 3}
 svg .limit{stroke:var(--bad);stroke-dasharray:4 3}
 """
@@ -60,6 +61,7 @@ def inspection_page(found: Inspection, name: str) -> str:
         f'<section class="said{" bad" if bad else ""}"><p><b>{html.escape(found.verdict)}:</b>'
         f" {html.escape(found.why)}.</p><p>{html.escape(means)}</p></section>",
         "<h2>The smallest patch that takes images to a class (Neural Cleanse)</h2>",
+        f'<p class="soft">{html.escape(_rule(found))}</p>',
         _bars(found),
         _table(class_rows(found)),
         "<h2>The patches</h2>",
@@ -85,6 +87,19 @@ def write_inspection_page(found: Inspection, folder: Path) -> Path:
     path = folder / "inspect.html"
     write_atomically(path, inspection_page(found, folder.name))
     return path
+
+
+def _rule(found: Inspection) -> str:
+    """When a class is flagged, whose rule that is, and whom the paper's flags."""
+    alone = ", ".join(map(str, found.by_index_alone)) or "none"
+    own = (
+        "The index is the paper's condition, the median's share is this library's own: it was"
+        " added after the index alone had flagged a clean model, and it can let a backdoor pass."
+    )
+    return (
+        f"A class is flagged where its index is over {found.limit:g} and its mask under"
+        f" {found.smaller:g} of the median. {own} Over {found.limit:g} by index alone: {alone}."
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -116,9 +131,11 @@ def _bars(found: Inspection) -> str:
     middle = median_of(sizes)
     deviation = MAD_TO_DEVIATION * median_of((sizes - middle).abs())
     edge = min(middle - found.limit * deviation, found.smaller * middle)
-    rows, scale = len(found.classes), 560 / max(one.size for one in found.classes)
+    widest = max(one.size for one in found.classes)
+    rows, scale = len(found.classes), 560 / max(widest, 1e-12)
     parts = [
-        f'<svg viewBox="0 0 720 {22 * rows + 34}" role="img" aria-label="mask sizes by class">'
+        f'<div class="wide"><svg viewBox="0 0 720 {22 * rows + 34}" role="img"'
+        ' aria-label="mask sizes by class">'
     ]
     for number, one in enumerate(found.classes):
         y, width = 8 + 22 * number, max(one.size * scale, 1)
@@ -135,7 +152,7 @@ def _bars(found: Inspection) -> str:
                 f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{bottom}"/>'
                 f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{words}</text>'
             )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg></div>"])
 
 
 def _card(found: Inspection, row: Mapping[str, Any]) -> str:

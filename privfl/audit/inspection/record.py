@@ -25,6 +25,7 @@ def inspection_record(found: Inspection) -> dict[str, Any]:
         "means": FLAGGED if found.verdict == "flagged" else UNFLAGGED,
         "limit": found.limit,
         "smaller": found.smaller,
+        "by_index_alone": list(found.by_index_alone),
         "complete": found.complete,
         "seconds": found.seconds,
         "data": {

@@ -12,11 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from privfl.audit.inspection.neural_cleanse import evaluating, frozen
+from privfl.audit.inspection.neural_cleanse import MOST_AT_ONCE, evaluating, frozen
 from privfl.core import require
-
-MOST_AT_ONCE = 2048
-"""Images that go through the model together."""
 
 
 @dataclass(frozen=True, slots=True)

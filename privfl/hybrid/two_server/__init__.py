@@ -2,7 +2,8 @@
 data.
 """
 
-from privfl.hybrid.two_server.channel import Security, TwoServer
+from privfl.hybrid.two_server.channel import TwoServer
+from privfl.hybrid.two_server.parameters import Security
 from privfl.hybrid.two_server.rules import Reveal
 from privfl.hybrid.two_server.sign_channel import SignTwoServer
 

@@ -62,12 +62,14 @@ class Flips(KeepsSecrets):
     seed, or as the dealer sent them.
 
     ``scaled`` are numbers too: the dealt bits times the dealt weights, row by row, where weights
-    stay hidden.
+    stay hidden. ``macs``, where rows are fixed, are shares of a key times what the two servers'
+    numbers add up to as integers.
     """
 
     seed: bytes
     numbers: U32 | None = None
     scaled: U32 | None = None
+    macs: U64 | None = None
 
     def bits(self, now: TwoServerParameters, n: int) -> Iterator[Bits]:
         """The packed bits, row by row."""
@@ -81,6 +83,14 @@ class Flips(KeepsSecrets):
         else:
             for raw in drawn(self.seed, purpose, n, 4 * now.plan.d, now.library):
                 yield raw.view("<u4")
+
+    def authenticated(self, now: TwoServerParameters, n: int) -> Iterator[U64]:
+        """The shares of the key's products, row by row."""
+        if self.macs is not None:
+            yield from self.macs
+        else:
+            for raw in drawn(self.seed, "flip macs", n, 8 * now.plan.d, now.library):
+                yield raw.view("<u8").astype(np.uint64, copy=False)
 
 
 def dealt_flips(

@@ -48,7 +48,13 @@ from privfl.hybrid.two_server.members import (
     helper_of,
     helpers_of,
 )
-from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters, direct
+from privfl.hybrid.two_server.parameters import (
+    Direction,
+    Security,
+    TwoServerParameters,
+    check_security,
+    direct,
+)
 from privfl.hybrid.two_server.recipe import Recipe, round_of, unit_l2
 from privfl.hybrid.two_server.row_encoding import RowEncoding
 from privfl.hybrid.two_server.rule_checks import check_rule
@@ -63,7 +69,6 @@ from privfl.hybrid.two_server.rules import (
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.view import opened_by
 
-Security = Literal["semi_honest", "malicious"]
 CLIENTS_FIX = (
     "under security 'malicious' clients tell the dealer the masks with which they fix their rows,"
     " and what it deals hangs on them: leave preprocessing out, or set security to 'semi_honest'."
@@ -146,7 +151,7 @@ class TwoServer:
 
     examples: ClassVar[Examples] = {
         "": {"bits": 8},
-        "malicious": {"bits": 8, "security": "malicious"},
+        "semi_honest": {"bits": 8, "security": "semi_honest"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
         "fltrust": {"rule": FLTrust, "bits": 8},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
@@ -168,7 +173,7 @@ class TwoServer:
     noise_source: NoiseSource = field(default_factory=OsNoise, compare=False)
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
-    security: Security = "semi_honest"
+    security: Security = "malicious"
     preprocessing: str = ""
     dealer_key: str = ""
 
@@ -192,17 +197,14 @@ class TwoServer:
             raise ConfigError(CLIENTS_FIX)
 
     def _check_security(self) -> None:
-        if self.security not in ("semi_honest", "malicious"):
-            raise ConfigError(
-                f"security is 'semi_honest' or 'malicious', and is '{self.security}'."
-            )
+        check_security(self.security)
         if self.security == "semi_honest":
             return
         if self.ring == 64 and not self._real_weights:
             raise ConfigError(
                 "security 'malicious' proves what is opened in the bits above the ring, and a ring"
                 " of 64 has none (but under FLTrust with hidden scores, whose weights are proved in"
-                " 128 bits): set ring to 40, 32 or None."
+                " 128 bits): set ring to 40, 32 or None, or security: semi_honest."
             )
 
     @property

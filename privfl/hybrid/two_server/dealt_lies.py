@@ -21,6 +21,7 @@ from privfl.hybrid.two_server.fixed_stock import (
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rules.proved_signs import DISTANCE_MASKS
 
 Change = Callable[[TwoServerParameters, Known], Known]
 
@@ -74,6 +75,25 @@ def favours_a_trusted_row() -> Liars:
         told = words.astype(object)
         told[5 * len(told) // 6] -= 1 << (now.ring - 2 - now.longest.bit_length())
         return {**known, "products": told}
+
+    return _deals(change)
+
+
+def moves_a_distance() -> Liars:
+    """A dealer by whose words the first row of signs opens as nearer by one than it is.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer, or a rule without
+            distances.
+    """
+
+    def change(now: TwoServerParameters, known: Known) -> Known:
+        words = known[DISTANCE_MASKS]
+        if isinstance(words, Compared):
+            raise ConfigError("there are no distances.")
+        told = words.copy()
+        told[0] += 1
+        return {**known, DISTANCE_MASKS: told}
 
     return _deals(change)
 

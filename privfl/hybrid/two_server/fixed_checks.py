@@ -22,7 +22,7 @@ from privfl.crypto.mpc.words import U64, pack, ring_mask, unpack
 from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.fixed_dealing import tagged
 from privfl.hybrid.two_server.fixed_rows import Fixed
-from privfl.hybrid.two_server.fixed_stock import comparison_key
+from privfl.hybrid.two_server.fixed_stock import comparison_key, turned
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.opened_scores import SCORES
 
@@ -36,7 +36,6 @@ ANNOUNCED = Known("announced")
 """What both servers know of every product [products, n]: it less its mask."""
 NORM_LIES = Known("norm lies")
 """The difference of a client's norm and the computed one [n]."""
-_ONE = np.uint64(1)
 
 
 def fixed_of(machine: Machine) -> Fixed:
@@ -48,6 +47,22 @@ def fixed_of(machine: Machine) -> Fixed:
     if machine.fixed is None:
         raise Malformed("rows are not fixed in this round")
     return machine.fixed
+
+
+def opened_outcomes(machine: Machine, register: Authenticated) -> U64:
+    """An opened register [m] of comparisons' outcomes, each xor a dealt bit.
+
+    Raises:
+        FailedMac: one is no bit.
+    """
+    opened = machine.public[register]
+    if (opened > 1).any():
+        raise FailedMac(
+            "compare",
+            f"an opened outcome is neither 0 nor 1: {machine.other} or the dealer lied",
+            who=(machine.other, "dealer"),
+        )
+    return opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +136,7 @@ def _negative(machine: Machine, points: U64) -> U64:
     low = points & np.uint64((1 << (ring - 1)) - 1)
     permute = machine.now.library.permutation(comparison_key(machine.now))
     borrow = evaluate(int(not machine.first), dealt.starts, dealt.corrections, low, permute)
-    bits = borrow + dealt.constants
-    top = (points >> np.uint64(ring - 1)) & _ONE
-    turned: U64 = np.where(top[..., None].astype(bool), machine.one - bits, bits)
-    return turned
+    return turned(borrow + dealt.constants, points, ring, machine.one)
 
 
 @dataclass(frozen=True, slots=True)

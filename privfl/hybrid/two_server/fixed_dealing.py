@@ -55,7 +55,7 @@ class Dealt(KeepsSecrets):
     opened, ``pairs`` [n, n], ``pairs_above`` and ``pair_macs``. ``starts`` [m, 2], ``corrections``
     and ``constants`` [m, WORDS] are of m comparisons; ``inner`` [n] is of 2 <A0, A1>. ``weights``
     [n, WORDS] are v, authenticated, and ``vector`` [d] of v (A0 + A1), where weights stay shared.
-    ``stock`` is of the rule, ``wide_key`` a share of what authenticates its wide words.
+    ``wide_key`` is a share of what authenticates wide words.
     """
 
     announced: U64
@@ -76,7 +76,6 @@ class Dealt(KeepsSecrets):
     weights: U64
     vector: U64
     decided: bool
-    stock: Stocked
     wide_key: int
 
 
@@ -204,9 +203,9 @@ def _bytes(*parts: U64) -> bytes:
     return b"".join(part.astype("<u8", copy=False).tobytes() for part in parts)
 
 
-def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, U64]:
-    """One server's part, from its seed and the dealer's letter; and, for the first server, the tags
-    [n] of the sum.
+def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, Stocked, U64]:
+    """One server's part, from its seed and the dealer's letter; the rule's; and, for the first
+    server, the tags [n] of the sum.
 
     Raises:
         Malformed: the letter is of another length.
@@ -250,7 +249,7 @@ def received(own: Own, first: bool, raw: memoryview) -> tuple[Dealt, U64]:
         weights=np.concatenate([own.weights()[:, None], weight_macs], axis=1),
         vector=vector,
         decided=extent.decided,
-        stock=receive(extent.stock, now, n, own.seed, first, view[size:]),
         wide_key=own.wide_key,
     )
-    return dealt, found[2] if first else np.zeros(0, dtype=np.uint64)
+    stock = receive(extent.stock, now, n, own.seed, first, view[size:])
+    return dealt, stock, found[2] if first else np.zeros(0, dtype=np.uint64)

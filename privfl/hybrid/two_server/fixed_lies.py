@@ -18,13 +18,14 @@ from privfl.core import (
     Lie,
     Mail,
     Party,
+    PartyId,
     RoundPlan,
 )
 from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
-from privfl.hybrid.two_server.dealt_lies import favours_a_trusted_row
+from privfl.hybrid.two_server.dealt_lies import favours_a_trusted_row, moves_a_distance
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
@@ -200,7 +201,7 @@ def compares_with_another() -> Liars:
             if not isinstance(party, FixedFirstServer) or party.direction is None:
                 raise ConfigError(f"{type(party).__name__} compares rows with nothing.")
             values = party.direction.values.copy()
-            values[1::2] *= -1
+            values[1::2] = 1 - values[1::2] if party.now.signs else -values[1::2]
             party.direction = Direction.of(values, party.direction.length)
         return honest
 
@@ -209,29 +210,13 @@ def compares_with_another() -> Liars:
 
 def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
     """What servers, dealer and clients can do by lying where the rule is enforced."""
+    signs = recipe.rule.kind == "signs"
     told: list[Lie[Liars]] = []
     for who in SERVERS:
+        opens = "opens another value than what is shared, which the dealer authenticated; the"
         told += [
-            Lie(
-                Coalition.of(who),
-                "abort",
-                "announces products of rows that are not its rows', which the dealer tagged; the"
-                " session ends",
-                announces_another,
-            ),
-            Lie(
-                Coalition.of(who),
-                "abort",
-                "opens another value than what is shared, which the dealer authenticated; the"
-                " session ends",
-                opens_another,
-            ),
-            Lie(
-                Coalition.of(who),
-                "choose",
-                "says that a client lied about its norm, so that the client is refused",
-                drops_by_norm,
-            ),
+            *([] if signs else _of_products(who)),
+            Lie(Coalition.of(who), "abort", f"{opens} session ends", opens_another),
         ]
     told += [
         Lie(
@@ -261,19 +246,39 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
         ),
         *_of_trust(recipe),
         *_beyond(recipe),
-        lies.skips_its_clip("nothing", "it is refused by name"),
-        Lie(
-            Coalition.of("client/0"),
-            "nothing",
-            "lies about its norm, and is refused by name",
-            lies_about_its_norm,
-        ),
+        *_of_clients(signs),
     ]
     return told
 
 
+def _of_products(who: PartyId) -> list[Lie[Liars]]:
+    """What a server does to what comes of its pass over the rows."""
+    what = "announces products of rows that are not its rows', which the dealer tagged; the session"
+    dropped = "says that a client lied about its norm, so that the client is refused"
+    return [
+        Lie(Coalition.of(who), "abort", f"{what} ends", announces_another),
+        Lie(Coalition.of(who), "choose", dropped, drops_by_norm),
+    ]
+
+
+def _of_clients(signs: bool) -> list[Lie[Liars]]:
+    """What a client alone gets."""
+    if signs:
+        return [lies.skips_its_clip("nothing", "whatever it sends is a row of signs")]
+    what = "lies about its norm, and is refused by name"
+    return [
+        lies.skips_its_clip("nothing", "it is refused by name"),
+        Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm),
+    ]
+
+
 def _of_trust(recipe: Recipe) -> list[Lie[Liars]]:
-    """What the dealer does to weights that stay shared and may be any number."""
+    """What the dealer does to weights that stay shared and may be any number, or to distances that
+    are opened.
+    """
+    if recipe.rule.kind == "signs" and not recipe.traits.hidden:
+        what = "deals words by which a client's distance, and so its weight, is another"
+        return [Lie(Coalition.of("dealer"), "choose", what, moves_a_distance)]
     if not recipe.traits.hidden or recipe.traits.proved:
         return []
     what = "deals words by which nearly all weight falls on some client, and looks at the result"
@@ -299,4 +304,5 @@ def _beyond(recipe: Recipe) -> list[Lie[Liars]]:
         "compares the rows with a reference of its own",
         compares_with_another,
     )
-    return long * (not recipe.traits.gram) + [another] * recipe.traits.directed
+    bounded = recipe.traits.gram or recipe.rule.kind == "signs"
+    return long * (not bounded) + [another] * recipe.traits.directed

@@ -201,9 +201,11 @@ def both_outcomes(one: Compared, other: Compared) -> Compared:
 
 
 def turned(outcomes: U64, points: U64, ring: int, one: U64) -> U64:
-    """The outcomes [m, 1 + keys] of `outcome_of` at these points; ``one``: their scale's shares."""
+    """The outcomes [..., 1 + keys] of `outcome_of` at these points [...]; ``one``: their scale's
+    shares.
+    """
     top = ((points >> np.uint64(ring - 1)) & _ONE).astype(bool)
-    found: U64 = np.where(top[:, None], one - outcomes, outcomes)
+    found: U64 = np.where(top[..., None], one - outcomes, outcomes)
     return found
 
 
@@ -227,6 +229,9 @@ def deal(
 ) -> tuple[list[Buffer], list[Buffer]]:
     """What the dealer sends to both servers, and more to the second, piece by piece: ``keys`` [K]
     and ``wide_key`` are whole here.
+
+    Raises:
+        Malformed: the rule knows a comparison where it takes words.
     """
     n = len(masks.norms)
     items = stock.items(now, n)

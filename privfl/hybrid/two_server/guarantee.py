@@ -37,10 +37,9 @@ _NEAR = "deals words by which rows fail their checks, or seem near"
 def told_by_lying(recipe: Recipe) -> str:
     """What one server learns by lying, alone or with as many clients as collude."""
     if recipe.malicious:
-        return (
-            "to one server that lies: which clients take part, at least a quorum, and of a refused"
-            " one how many of its checks failed"
-        )
+        who = "to one server that lies: which clients take part, at least a quorum"
+        checks = ", and of a refused one how many of its checks failed"
+        return who + checks * (recipe.rule.kind != "signs")
     if not recipe.traits.capped:
         return "to one server that lies: any row"
     who, m = "to one server that lies", recipe.traits.exact or recipe.least
@@ -162,6 +161,8 @@ def sign_guarantee(
     rule: SignsOnShares, recipe: Recipe, quorum: Callable[[int], int], run_by: tuple[str, ...] = ()
 ) -> Guarantee[Liars]:
     """The guarantee of rows of signs."""
+    if recipe.malicious:
+        return _of_two(recipe, quorum, enforced_lies(recipe), run_by)
     near = "takes from its share of a client's distance, so that nearly all weight falls on it"
     apart = "opens distances by which two rows can be told apart in the sum"
     hidden = recipe.traits.hidden

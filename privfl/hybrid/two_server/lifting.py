@@ -9,22 +9,24 @@ Then x is linear in R and rho, which the dealer knows, and its square in R^2, rh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Authenticated
-from privfl.crypto.mpc.authentication import FailedMac, OpenChecked
+from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.wide import Integers
 from privfl.crypto.mpc.words import U64
-from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of
+from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of, opened_outcomes
 from privfl.hybrid.two_server.fixed_stock import (
     Compared,
     Comparisons,
     Item,
     Joint,
+    Known,
+    Words,
     outcome_of,
     turned,
 )
@@ -35,12 +37,12 @@ PROVED = 40
 """Bits of a product that tags prove, whatever the ring."""
 MASKED_BITS = Authenticated("masked bits")
 """Outcomes of comparisons of each valid row, each xor a dealt bit."""
-WRAPS, SIGNS = "wraps", "signs"
+WRAPS, SIGNS, SIGN_BITS = "wraps", "signs", "sign bits"
 
 
-def lifted_bits(ring: int) -> int:
-    """In how many bits a value is looked at before it is lifted."""
-    return min(ring, PROVED) - 1
+def lifted_bits(now: TwoServerParameters) -> int:
+    """In how many bits a value is looked at before it is lifted; of signs it is at most d."""
+    return now.plan.d.bit_length() + 1 if now.signs else min(now.ring, PROVED) - 1
 
 
 def residue(words: U64, bits: int) -> U64:
@@ -53,12 +55,16 @@ def half(bits: int) -> int:
     return 1 << (bits - 1)
 
 
-def comparisons(now: TwoServerParameters, n: int, values: int) -> dict[str, Item]:
+def lifting_items(now: TwoServerParameters, n: int, values: int) -> Mapping[str, Item]:
     """What it takes to lift so many values of each row, and to tell the sign of the product with
     the direction.
     """
-    bits = lifted_bits(now.ring)
-    return {WRAPS: Comparisons(values * n, bits), SIGNS: Comparisons(n, bits - 1)}
+    bits = lifted_bits(now)
+    return {
+        WRAPS: Comparisons(values * n, bits),
+        SIGNS: Comparisons(n, bits - 1),
+        SIGN_BITS: Words(n),
+    }
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,35 +77,34 @@ class Lifting(KeepsSecrets):
     @classmethod
     def of(cls, now: TwoServerParameters, masks: U64, joint: Joint, name: str) -> Lifting:
         """For values of these masks."""
-        r = residue(np.uint64(0) - masks, lifted_bits(now.ring))
+        r = residue(np.uint64(0) - masks, lifted_bits(now))
         return cls(r, joint.bits(f"{name} wraps", len(r)))
 
 
-def wraps(liftings: Sequence[Lifting]) -> Compared:
-    """The comparisons of all these values."""
-    r, rho = (
-        np.concatenate(parts)
-        for parts in zip(*((lifting.r, lifting.rho) for lifting in liftings), strict=True)
-    )
-    return Compared(r, rho, np.ones_like(r))
-
-
-def signs(now: TwoServerParameters, dots: Lifting, rho: U64) -> Compared:
-    """The comparisons with zero of products with the direction, xor ``rho``."""
-    return outcome_of(dots.r, lifted_bits(now.ring), rho)
+def lifting_known(now: TwoServerParameters, liftings: Sequence[Lifting], bits: U64) -> Known:
+    """What the dealer knows of `lifting_items` for these values, products with the direction first;
+    their signs are opened xor ``bits`` [n].
+    """
+    r = np.concatenate([lifting.r for lifting in liftings])
+    rho = np.concatenate([lifting.rho for lifting in liftings])
+    return {
+        WRAPS: Compared(r, rho, np.ones_like(r)),
+        SIGNS: outcome_of(liftings[0].r, lifted_bits(now), bits),
+        SIGN_BITS: bits,
+    }
 
 
 # ---- the servers
 
 
-def public_dots(machine: Machine) -> U64:
+def _public_dots(machine: Machine) -> U64:
     """What both know of products with the direction [n], in the bits that are looked at."""
-    return residue(machine.public[ANNOUNCED][-1], lifted_bits(machine.now.ring))
+    return residue(machine.public[ANNOUNCED][-1], lifted_bits(machine.now))
 
 
-def public_norms(machine: Machine) -> U64:
+def _public_norms(machine: Machine) -> U64:
     """What both know of squared norms [n], in the same bits."""
-    return residue(fixed_of(machine).last[-1], lifted_bits(machine.now.ring))
+    return residue(fixed_of(machine).last[-1], lifted_bits(machine.now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,12 @@ class MaskedBits:
 
     def act(self, machine: Machine) -> None:
         """Fill the bits [(2 or 3) v], the signs last."""
-        now, stock = machine.now, fixed_of(machine).dealt.stock
-        bits, valid = lifted_bits(now.ring), list(machine.valid)
-        dots = public_dots(machine)
+        now, stock = machine.now, machine.stock
+        bits, valid = lifted_bits(now), list(machine.valid)
+        dots = _public_dots(machine)
         points = [residue(dots + np.uint64(half(bits)), bits)]
         if self.norms:
-            points.append(public_norms(machine))
+            points.append(_public_norms(machine))
         outcomes = stock.compare[WRAPS].at(now, machine.first, np.concatenate(points))
         found = list(outcomes.reshape(len(points), machine.n, -1)[:, valid])
         signed = residue(dots - np.uint64(self.least % (1 << 64)), bits)
@@ -127,20 +132,25 @@ class MaskedBits:
         machine.shares[MASKED_BITS] = np.concatenate([*found, below[valid]])
 
 
-def opened_bits(machine: Machine, kinds: int) -> Integers:
-    """The opened bits [kinds, v].
+def opened_bits(machine: Machine) -> U64:
+    """The opened bits [2 or 3, v], the signs last.
 
     Raises:
-        FailedMac: one is no bit.
+        FailedMac: as `opened_outcomes`.
     """
-    opened = machine.public[MASKED_BITS]
-    if (opened > 1).any():
-        raise FailedMac(
-            "compare",
-            f"an opened outcome is neither 0 nor 1: {machine.other} or the dealer lied",
-            who=(machine.other, "dealer"),
-        )
-    found: Integers = opened.astype(object).reshape(kinds, -1)
+    return opened_outcomes(machine, MASKED_BITS).reshape(-1, len(machine.valid))
+
+
+def signs(machine: Machine) -> U64:
+    """The own shares [v, WORDS] of whether the product with the direction less ``least`` is below
+    zero: what was opened, xor the dealt bit.
+
+    Raises:
+        FailedMac: as `opened_outcomes`.
+    """
+    opened = opened_bits(machine)[-1][:, None]
+    bits = machine.stock.words[SIGN_BITS][list(machine.valid)]
+    found: U64 = opened * machine.one + (np.uint64(1) - np.uint64(2) * opened) * bits
     return found
 
 
@@ -152,9 +162,30 @@ class Lifted:
     step: Integers
 
 
-def lifted(points: U64, shift: int, wraps: Integers, bits: int) -> Lifted:
-    """Values of public P [v], from the opened bits of their wraps."""
-    y = residue(points + np.uint64(shift), bits).astype(object) - shift
+def lifted_dots(machine: Machine) -> Lifted:
+    """The valid rows' products with the direction.
+
+    Raises:
+        FailedMac: as `opened_outcomes`.
+    """
+    bits = lifted_bits(machine.now)
+    return _lifted(machine, _public_dots(machine), half(bits), opened_bits(machine)[0])
+
+
+def lifted_norms(machine: Machine) -> Lifted:
+    """The valid rows' squared norms, where `MaskedBits` has them.
+
+    Raises:
+        FailedMac: as `opened_outcomes`.
+    """
+    return _lifted(machine, _public_norms(machine), 0, opened_bits(machine)[1])
+
+
+def _lifted(machine: Machine, points: U64, shift: int, opened: U64) -> Lifted:
+    """Values of public P [n], of the valid rows, from the opened bits [v] of their wraps."""
+    bits, wraps = lifted_bits(machine.now), opened.astype(object)
+    shifted = points[list(machine.valid)] + np.uint64(shift)
+    y = residue(shifted, bits).astype(object) - shift
     return Lifted(y + wraps * (1 << bits), (1 - 2 * wraps) * (1 << bits))
 
 

@@ -16,8 +16,10 @@ from privfl.core import Buffer, PartyId
 from privfl.crypto import mpc
 from privfl.crypto.mpc.machine import advance
 from privfl.crypto.mpc.words import U64
+from privfl.crypto.primitives.fields import Malformed
 from privfl.hybrid.two_server.bits import BitRows, Bits, BitSeeds, Flips
 from privfl.hybrid.two_server.fixed_rows import Fixed
+from privfl.hybrid.two_server.fixed_stock import Stocked
 from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
 from privfl.hybrid.two_server.registers import DOTS, INNER
 from privfl.hybrid.two_server.rows import Covers, RowBlocks
@@ -32,7 +34,8 @@ class Machine(mpc.TwoPartyMachine):
     ``unit``. ``bits`` are rows of signs, where there are any, ``flips`` the dealt bits that hide
     them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
     know the second's share of the sum by, ``memory`` what its member keeps of the direction's
-    doing. ``fixed`` is what there is where clients fix their rows; ``unproved`` counts those that
+    doing. ``fixed`` is what there is where clients fix their rows, ``stocked`` what
+    their rule has of the dealer; ``unproved`` counts those that
     were refused though nothing proved them wrong: the other server may have lied. ``ahead``: the
     dealer dealt before the round, for every place of its cohort.
     """
@@ -59,6 +62,7 @@ class Machine(mpc.TwoPartyMachine):
     flips: Flips | None = None
     flipped: Bits | None = None
     fixed: Fixed | None = None
+    stocked: Stocked | None = None
     unproved: int = 0
     ahead: bool = False
 
@@ -79,6 +83,17 @@ class Machine(mpc.TwoPartyMachine):
     def one(self) -> U64:
         """The own share [1 + keys] of the public number 1, authenticated."""
         return np.concatenate([[self.constant(1)], self.keys])
+
+    @property
+    def stock(self) -> Stocked:
+        """What a rule that is enforced has of the dealer.
+
+        Raises:
+            Malformed: this rule is not.
+        """
+        if self.stocked is None:
+            raise Malformed("rows are not fixed in this round")
+        return self.stocked
 
     def refuse(self, failed: npt.NDArray[np.bool_]) -> None:
         """Leave out, by name, the rows [n] that failed a check, and go on with the others.

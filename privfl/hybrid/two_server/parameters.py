@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from privfl.crypto.frame import FramedRound, FrameFormat
 from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import Backend, BackendName, backend
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.soundness import REACH, projections
+from privfl.hybrid.two_server.soundness import REACH, RINGS, projections
 
 FORMAT = FrameFormat(b"P2S\x01", "a two-server message")
 SERVERS = ("server", "server/1")
@@ -36,6 +36,19 @@ FIXED_HEAD = 32 + 16
 """Bytes before a fixed row: the seed of one mask, and the tag of the row."""
 _WEIGHT_BITS = 10
 """FLTrust's weights get at least so many bits after the point."""
+
+
+Security = Literal["semi_honest", "malicious"]
+
+
+def check_security(security: str) -> None:
+    """Refuse what is none.
+
+    Raises:
+        ConfigError: it is neither of the two.
+    """
+    if security not in ("semi_honest", "malicious"):
+        raise ConfigError(f"security is 'semi_honest' or 'malicious', and is '{security}'.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +154,12 @@ class TwoServerParameters(FramedRound):
     @property
     def body(self) -> int:
         """Bytes of a contribution on the wire."""
-        if self.signs:
-            return -(-self.plan.d // 8)
-        return packed_size(self.ring, self.words) + (FIXED_HEAD if self.malicious else 0)
+        return self.packed + (FIXED_HEAD if self.malicious else 0)
+
+    @property
+    def packed(self) -> int:
+        """Bytes of a row."""
+        return -(-self.plan.d // 8) if self.signs else packed_size(self.ring, self.words)
 
     @property
     def digits(self) -> int:
@@ -231,6 +247,8 @@ def fitting(
         else:
             return tried, rows, longest, steep
     way_out = "lower bits" if rings[-1] == 64 or len(rings) > 1 else "set ring=None, or lower bits"
+    if wide and rings[-1] < max(RINGS):
+        way_out += ", or set security: semi_honest, which has rings of 64"
     raise ConfigError(
         f"round {plan.number}: a ring of {rings[-1]} bits is too small for {plan.n} rows of norm"
         f" {longest}: {why}; {way_out}."

@@ -22,7 +22,7 @@ from privfl.hybrid.two_server.public_sum import PublicSum
 from privfl.hybrid.two_server.registers import SUM
 from privfl.hybrid.two_server.rules.mean import MeanOnShares
 from privfl.hybrid.two_server.rules.rule import SharedRule, Traits
-from privfl.hybrid.two_server.rules.signs import RING
+from privfl.hybrid.two_server.sign_rows import RING
 from privfl.hybrid.two_server.soundness import RINGS
 from privfl.hybrid.two_server.tags import OpenTagged
 
@@ -230,4 +230,5 @@ def sign_round(
         steep=1,
         library_name=library,
         signs=True,
+        malicious=recipe.malicious,
     )

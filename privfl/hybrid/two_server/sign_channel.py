@@ -45,7 +45,12 @@ from privfl.hybrid.two_server.members import (
     TwoServerClient,
     helper_of,
 )
-from privfl.hybrid.two_server.parameters import Direction, TwoServerParameters
+from privfl.hybrid.two_server.parameters import (
+    Direction,
+    Security,
+    TwoServerParameters,
+    check_security,
+)
 from privfl.hybrid.two_server.recipe import Recipe, sign_round
 from privfl.hybrid.two_server.row_encoding import SignEncoding
 from privfl.hybrid.two_server.rules import SignsOnShares
@@ -67,13 +72,18 @@ class SignTwoServer:
     ``reveal`` names: ``scores``, all Hamming distances; ``aggregate``, how many clients count, and
     to the first server the sum of their weights. Any two of the three read every row of signs. EACH
     OF THE THREE, IF IT LIES, READS: it puts nearly all weight on one client, and the result is that
-    client's row.
+    client's row. UNDER ``security: malicious`` one server that lies gets the rule's own weights or
+    an abort, but for a chance of 2^-(64 - k) a round, k bits of the number of values (2^-47 at
+    100k): clients fix their bits, and the dealer authenticates every bit that hides one. It still
+    chooses which clients take part, and ``server`` the signs that rows are compared with;
+    ``server/1`` can add a constant to the sum (docs/hybrid.md, Theorem 2).
 
     Args:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and
             ``root_l2`` stay at their defaults.
         threshold: tau over d: 0.5 is the distance of a row that has nothing to do with the root.
-        colluders, run_by: as of `TwoServer`.
+        colluders, run_by, security: as of `TwoServer`; with "malicious" the dealer sends 8 bytes a
+            value more.
 
     Raises:
         ConfigError: a setting that cannot be; and when a round begins, fewer than 2 clients, no
@@ -95,6 +105,7 @@ class SignTwoServer:
     quorum: float = 0.5
     backend: BackendName = "auto"
     run_by: tuple[str, ...] = ()
+    security: Security = "malicious"
 
     def __post_init__(self) -> None:
         require.within(0, 1, threshold=self.threshold, quorum=self.quorum)
@@ -107,6 +118,7 @@ class SignTwoServer:
                 "rows of signs have one length, so FLTrust's fixed and root_l2 do nothing here:"
                 " leave them out."
             )
+        check_security(self.security)
         backend(self.backend)
         check_operators(self.run_by)
 
@@ -114,7 +126,7 @@ class SignTwoServer:
     def recipe(self) -> Recipe:
         """The rule as numbers."""
         least = max(self.min_selected, self.colluders + 2)
-        return Recipe(self._on_shares, least, self.colluders)
+        return Recipe(self._on_shares, least, self.colluders, self.security == "malicious")
 
     @property
     def _on_shares(self) -> SignsOnShares:

@@ -31,9 +31,9 @@ from privfl.hybrid.two_server.parameters import (
 )
 from privfl.hybrid.two_server.row_letters import unveiled
 from privfl.hybrid.two_server.rows import Veil, cuts
-from privfl.hybrid.two_server.rules.signs import step_of
 from privfl.hybrid.two_server.sealing import SEED_SIZE, open_masked, open_steps, read_vector
 from privfl.hybrid.two_server.server import FirstServer
+from privfl.hybrid.two_server.sign_rows import step_of
 
 
 @dataclass(repr=False)
@@ -274,6 +274,9 @@ class TwoServerCoalitionView(KeepsSecrets):
 
 def with_first_mask(now: TwoServerParameters, seed: bytes, packed: memoryview) -> U64:
     """A fixed row with its first mask: what the second mask hides."""
+    if now.signs:
+        bits = np.frombuffer(packed, np.uint8) ^ next(BitSeeds([seed]).packed(now))
+        return bits.astype(np.uint64)
     masked = unpack(packed, now.ring, now.words) + expand(seed, now.words, now.library)
     return masked[: now.length]
 

@@ -136,6 +136,34 @@ def opened(lattice: Lattice, data: Buffer) -> Words:
     return words
 
 
+def _last(lattice: Lattice) -> Residues:
+    """How polynomials travel of ciphertexts that are left with the first prime alone."""
+    return Residues(lattice.degree, residues(lattice).primes[:1])
+
+
+def closed_last(file: Passage, lattice: Lattice, item: Any) -> bytes:
+    """A ciphertext that SEAL holds under the first prime alone, as it travels."""
+    body = unframed(file.out(item))
+    words = np.frombuffer(
+        body, dtype="<u8", offset=words_start() - _HEAD.size, count=2 * lattice.degree
+    )
+    return _last(lattice).packed(words.reshape(2, 1, lattice.degree))
+
+
+def opened_last(file: Passage, lattice: Lattice, data: Buffer, scale: float) -> Any:
+    """SEAL's ciphertext of one that travelled under the first prime alone.
+
+    Raises:
+        Refused: another length, a residue that is not below the prime, or a ciphertext that hides
+            nothing.
+    """
+    made, words = context(lattice), _last(lattice).unpacked(data, 2)
+    if not words[1].any():
+        raise Refused("a ciphertext that hides nothing")
+    head = _MEMBERS.pack(*made.last_parms_id(), True, 2, lattice.degree, 1, scale, 1)
+    return file.into(seal.Ciphertext(), made, framed(head + array(words)))
+
+
 def expanded(file: Passage, lattice: Lattice, data: Buffer) -> Any:
     """SEAL's ciphertext of a seeded one that travelled, its second polynomial drawn from the seed.
 
@@ -164,10 +192,21 @@ def public_key(file: Passage, lattice: Lattice, data: Buffer) -> Any:
     Raises:
         Refused: another length, or a residue that is not below its prime.
     """
-    made, words = context(lattice), residues(lattice, key=True).unpacked(data, 2)
-    parms_id, primes = made.key_parms_id(), words.shape[1]
-    head = _MEMBERS.pack(*parms_id, True, 2, lattice.degree, primes, 1.0, 1)
-    return file.into(seal.PublicKey(), made, framed(head + array(words)))
+    words = residues(lattice, key=True).unpacked(data, 2)
+    body = key_head(lattice) + array(words)
+    return file.into(seal.PublicKey(), context(lattice), framed(body))
+
+
+def key_head(lattice: Lattice) -> bytes:
+    """The members of a pair of polynomials of a key, without its words."""
+    return _MEMBERS.pack(
+        *context(lattice).key_parms_id(), True, 2, lattice.degree, len(lattice.primes), 1.0, 1
+    )
+
+
+def words_start() -> int:
+    """Where the words of a framed pair of polynomials begin."""
+    return _HEAD.size + _MEMBERS.size + _HEAD.size + 8
 
 
 def secret_words(lattice: Lattice, data: Buffer) -> Words:

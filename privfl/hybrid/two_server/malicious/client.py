@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from privfl.core import BadUpdate, Bounded, Buffer, ClientId, KeepsSecrets, Mail
 from privfl.crypto.abort import StageAbort
 from privfl.crypto.mpc.words import U64, expand, pack
 from privfl.crypto.primitives import fields, seal_to
-from privfl.hybrid.two_server.client import integers
+from privfl.hybrid.two_server.bits import Bits, BitSeeds
+from privfl.hybrid.two_server.client import integers, signs
 from privfl.hybrid.two_server.malicious.letters import row_tag
 from privfl.hybrid.two_server.parameters import SEED, VECTOR, TwoServerParameters
 
@@ -20,7 +22,8 @@ from privfl.hybrid.two_server.parameters import SEED, VECTOR, TwoServerParameter
 class FixedClientParty(KeepsSecrets):
     """A client in one round: E = x - A0 - A1 to the first server with the seed of A0, the seed of
     A1 and the key of E's tag, sealed, to the second, both seeds, sealed, to the dealer. The last
-    word of ``vector`` x is its squared norm.
+    word of ``vector`` x is its squared norm; rows of signs are packed bits, and masked by exclusive
+    or.
     """
 
     now: TwoServerParameters
@@ -28,7 +31,7 @@ class FixedClientParty(KeepsSecrets):
     position: int
     second: tuple[bytes, ...]
     dealer: tuple[bytes, ...]
-    vector: U64 | None
+    vector: U64 | Bits | None
     refused: str | None = None
 
     def step(self, mail: Mail) -> Mail:
@@ -37,11 +40,9 @@ class FixedClientParty(KeepsSecrets):
             raise StageAbort("enter", self.refused, client_party(self.who))
         if self.vector is None:
             return {}
-        now, whole = self.now, self.vector.copy()
+        now, vector = self.now, self.vector
         first, second, key = (secrets.token_bytes(32) for _ in range(3))
-        for seed in (first, second):
-            whole -= expand(seed, now.words, now.library)
-        packed = pack(whole, now.ring)
+        packed = fixed(now, vector, (first, second))
         self.vector = None
         tag = row_tag(now, key, self.position, packed)
         context = now.bound_to("seed", str(self.position))
@@ -55,6 +56,19 @@ class FixedClientParty(KeepsSecrets):
             ),
         }
         return out
+
+
+def fixed(now: TwoServerParameters, vector: U64 | Bits, seeds: Sequence[bytes]) -> bytes:
+    """A row under masks of these seeds, packed: E."""
+    if now.signs:
+        bits = vector.astype(np.uint8)
+        for mask in BitSeeds([*seeds]).packed(now):
+            bits ^= mask
+        return bits.tobytes()
+    whole = vector.astype(np.uint64)
+    for seed in seeds:
+        whole -= expand(seed, now.words, now.library)
+    return pack(whole, now.ring)
 
 
 def with_norm(now: TwoServerParameters, vector: U64) -> U64:
@@ -73,7 +87,7 @@ def enter(
     """The client's party with its update; one that cannot be encoded gives up by name."""
     position = now.plan.cohort.index(who)
     try:
-        vector = with_norm(now, integers(now, update))
+        vector = signs(now, update) if now.signs else with_norm(now, integers(now, update))
         return FixedClientParty(now, who, position, second, dealer, vector)
     except BadUpdate as bad:
         return FixedClientParty(now, who, position, second, dealer, None, str(bad))

@@ -15,6 +15,7 @@ from privfl.hybrid.two_server.malicious.letters import fitting, read_named
 from privfl.hybrid.two_server.parameters import DEAL, SEED, SERVERS, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 from privfl.hybrid.two_server.sealing import SEED_SIZE, dealt_letter
+from privfl.hybrid.two_server.sign_dealing import SignDealing
 
 
 @dataclass(repr=False)
@@ -50,7 +51,7 @@ class FixedDealer(KeepsSecrets):
         self.seeds, self.named = {}, {}
         return out
 
-    def _dealing(self) -> tuple[FixedDealing, list[int]]:
+    def _dealing(self) -> tuple[FixedDealing | SignDealing, list[int]]:
         now, left = self.now, set(self.seeds)
         for at, who in enumerate(SERVERS):
             members, _, said = self.named[who]
@@ -66,7 +67,8 @@ class FixedDealer(KeepsSecrets):
         )
         first, second = (self.named[who][1] for who in SERVERS)
         extent = self.recipe.extent(now, len(kept))
-        return FixedDealing(now, extent, first, second, seeds), kept
+        deals = SignDealing if now.signs else FixedDealing
+        return deals(now, extent, first, second, seeds), kept
 
     def _hear(self, who: PartyId, body: Buffer) -> None:
         try:

@@ -13,7 +13,6 @@ import hmac
 from collections.abc import Collection, Mapping, Sequence
 
 from privfl.core import Buffer, PartyId, PartyKeys
-from privfl.crypto.mpc.words import packed_size
 from privfl.crypto.primitives import fields, open_one
 from privfl.crypto.primitives.fields import Malformed
 from privfl.crypto.primitives.sealed_box import OVERHEAD
@@ -98,7 +97,7 @@ def read_rows(
         Malformed: this party's key opens nothing of it, or it is of another length.
     """
     members, rest = fields.read_bit_set(content, now.plan.n)
-    sealed, each = (SEED_SIZE + OVERHEAD) * keys, _TAG + packed_size(now.ring, now.words)
+    sealed, each = (SEED_SIZE + OVERHEAD) * keys, _TAG + now.packed
     key = open_one(rest[:sealed], SEED_SIZE, identity, now.bound_to("key"))
     end = sealed + each * len(members)
     rows = [rest[at : at + each] for at in range(sealed, end, each)]

@@ -21,7 +21,7 @@ from privfl.hybrid.two_server.between_servers import (
     unusable,
 )
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.malicious.begin import begin
+from privfl.hybrid.two_server.malicious.begin import begin, begin_signs
 from privfl.hybrid.two_server.malicious.letters import (
     digests,
     is_tagged,
@@ -138,13 +138,20 @@ class FixedSecondServer(KeepsSecrets):
         return {"dealer": now.write(DEAL, 1, fields.bit_set(self.rows, now.plan.n), named)}
 
     def _begin(self, body: Buffer) -> Mail:
+        now, recipe = self.now, self.recipe
+        if now.signs:
+            begun = begin_signs(
+                now, recipe, self.own, body, self.rows, False, self.direction, memory={}
+            )
+            return self._go(begun)
+
         def rows(left: list[int]) -> tuple[SeedRows, MaskedRows]:
             fixed = [np.frombuffer(self.rows[i], dtype=np.uint8) for i in left]
             return SeedRows([self.seeds[i][:SEED_SIZE] for i in left]), MaskedRows(fixed)
 
-        self.machine = begin(
-            self.now,
-            self.recipe,
+        begun = begin(
+            now,
+            recipe,
             self.own,
             body,
             sorted(self.rows),
@@ -154,7 +161,11 @@ class FixedSecondServer(KeepsSecrets):
             self.direction,
             self.unknown,
         )
-        self.machine.key, self.seeds = self.key, {}
+        return self._go(begun)
+
+    def _go(self, machine: Machine) -> Mail:
+        """Begin to compute."""
+        self.machine, machine.key, self.seeds = machine, self.key, {}
         return self._advance(b"".join(self.waiting))
 
     def _advance(self, content: Buffer) -> Mail:

@@ -22,7 +22,7 @@ from privfl.hybrid.two_server.between_servers import (
 )
 from privfl.hybrid.two_server.fixed_rows import FixedRows
 from privfl.hybrid.two_server.machine import Machine
-from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin
+from privfl.hybrid.two_server.malicious.begin import LEFT_OUT, begin, begin_signs
 from privfl.hybrid.two_server.malicious.letters import digests, parted
 from privfl.hybrid.two_server.parameters import (
     DEAL,
@@ -155,6 +155,10 @@ class FixedFirstServer(KeepsSecrets):
 
     def _begin(self, body: Buffer) -> Mail:
         now, recipe = self.now, self.recipe
+        if now.signs:
+            packed = {i: parted(memoryview(self.bodies[i]))[2] for i in self.asked}
+            known = (self.direction, self.memory)
+            return self._go(begin_signs(now, recipe, self.seed, body, packed, True, *known))
 
         def rows(left: list[int]) -> tuple[FixedRows, MaskedRows]:
             pieces = [parted(memoryview(self.bodies[i])) for i in left]
@@ -174,11 +178,15 @@ class FixedFirstServer(KeepsSecrets):
             self.unknown,
             self.memory.get(DOTS),
         )
-        machine = self.machine = begun
-        if recipe.traits.directed and machine.fixed is not None:
-            self.memory.setdefault(DOTS, machine.fixed.products.last_product())
+        if recipe.traits.directed and begun.fixed is not None:
+            self.memory.setdefault(DOTS, begun.fixed.products.last_product())
+        return self._go(begun)
+
+    def _go(self, machine: Machine) -> Mail:
+        """Begin to compute."""
+        self.machine = machine
         for i in set(self.asked) - set(machine.positions):
-            self.excluded.setdefault(now.name(i), LEFT_OUT)
+            self.excluded.setdefault(self.now.name(i), LEFT_OUT)
         self.bodies = {}
         return self._advance(b"".join(self.waiting))
 

@@ -19,7 +19,7 @@ from privfl.crypto.mpc.operations import Multiply, Negative, Open, ToNumbers
 from privfl.crypto.mpc.wide import halves, numbers
 from privfl.crypto.mpc.words import U64
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.fixed_choice import CHOICE, Choose, hidden_choice, open_choice
 from privfl.hybrid.two_server.fixed_stock import (
     Comparisons,
@@ -30,26 +30,21 @@ from privfl.hybrid.two_server.fixed_stock import (
     Nothing,
     RuleStock,
     WideWords,
-    Words,
     both_outcomes,
     outcome_of,
     turned,
 )
 from privfl.hybrid.two_server.lifting import (
-    SIGNS,
-    WRAPS,
+    SIGN_BITS,
     Lifting,
-    comparisons,
-    half,
-    lifted,
-    lifted_bits,
+    lifted_dots,
+    lifted_norms,
+    lifting_items,
+    lifting_known,
     open_bits,
     opened_bits,
-    public_dots,
-    public_norms,
     signs,
     wide_one,
-    wraps,
 )
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
@@ -255,7 +250,6 @@ def along(threshold: float) -> tuple[Step, ...]:
 
 _LATE = "squares"
 _KNOWN = "products and norms"
-_SIGN_BITS = "sign bits"
 _BLIND = Wide("blinded margin")
 """Each valid row's margin of squares, under a word that the dealer knows [v]."""
 _BITS = 64
@@ -277,8 +271,7 @@ class Squares:
         comparison, once more times the sign's bit.
         """
         return {
-            **comparisons(now, n, 2),
-            _SIGN_BITS: Words(n),
+            **lifting_items(now, n, 2),
             _KNOWN: WideWords(7 * n),
             _LATE: Comparisons(2 * n, _BITS - 1),
         }
@@ -293,9 +286,7 @@ class Squares:
         low = halves(blind)[:, 0]
         late = [outcome_of(low, _BITS, scale=scale) for scale in (np.ones_like(bits), bits)]
         return {
-            WRAPS: wraps([dots, norms]),
-            SIGNS: signs(now, dots, bits),
-            _SIGN_BITS: bits,
+            **lifting_known(now, [dots, norms], bits),
             _KNOWN: np.concatenate([r, r * r, rho, rho * r, *of_norms, blind]),
             _LATE: both_outcomes(*late),
         }
@@ -311,14 +302,11 @@ class BlindMargin:
 
     def act(self, machine: Machine) -> None:
         """Fill the shares, halves [v, 2, 2]."""
-        now, steep, valid = machine.now, self.threshold, list(machine.valid)
+        steep, valid = self.threshold, list(machine.valid)
         square = 0 if machine.direction is None else machine.direction.square
         needed = round(steep * steep * square)
-        bits = lifted_bits(now.ring)
-        of_dots, of_norms, _ = opened_bits(machine, 3)
-        x = lifted(public_dots(machine)[valid], half(bits), of_dots, bits)
-        norm = lifted(public_norms(machine)[valid], 0, of_norms, bits)
-        stock = numbers(fixed_of(machine).dealt.stock.words[_KNOWN])
+        x, norm = lifted_dots(machine), lifted_norms(machine)
+        stock = numbers(machine.stock.words[_KNOWN])
         shares = stock.reshape(7, machine.n, 2)[:, valid]
         r, r_square, rho, rho_r, of_norm, wraps_of_norm, blind = shares
         k, s = x.known[:, None], x.step[:, None]
@@ -339,21 +327,19 @@ class JoinSigns:
     def act(self, machine: Machine) -> None:
         """Fill the choice [v, WORDS]."""
         now, valid = machine.now, list(machine.valid)
-        stock, one = fixed_of(machine).dealt.stock, machine.one
+        stock, one = machine.stock, machine.one
         points: U64 = np.zeros(machine.n, dtype=np.uint64)
         points[valid] = machine.public[_BLIND][:, 0]
         told = stock.compare[_LATE].at(now, machine.first, np.tile(points, 2))
-        bits = stock.words[_SIGN_BITS]
+        bits = stock.words[SIGN_BITS]
         below = turned(told[: machine.n], points, _BITS, one)[valid]
         with_bit = turned(told[machine.n :], points, _BITS, bits)[valid]
-        opened = opened_bits(machine, 3)[2].astype(np.uint64)[:, None]
-        sign = np.uint64(1) - np.uint64(2) * opened
-        angle = opened * one + sign * bits[valid]
-        both = opened * below + sign * with_bit
+        opened = opened_bits(machine)[-1][:, None]
+        both = opened * below + (np.uint64(1) - np.uint64(2) * opened) * with_bit
         if self.threshold > 0:  # the bit says: not above zero
             machine.shares[CHOICE] = below - both
         else:
-            machine.shares[CHOICE] = one - angle + both
+            machine.shares[CHOICE] = one - signs(machine) + both
 
 
 def proved_angle(threshold: float) -> tuple[Step, ...]:

@@ -19,7 +19,7 @@ from privfl.crypto.mpc.operations import Multiply, Open, OpenToFirst
 from privfl.crypto.mpc.wide import halves, numbers
 from privfl.crypto.mpc.words import U64, ring_mask, signed
 from privfl.hybrid.two_server.checks import CHECKS, checking
-from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, fixed_of, open_scores
+from privfl.hybrid.two_server.fixed_checks import FIXED_CHECKS, open_scores
 from privfl.hybrid.two_server.fixed_choice import sum_under
 from privfl.hybrid.two_server.fixed_stock import (
     Item,
@@ -29,23 +29,17 @@ from privfl.hybrid.two_server.fixed_stock import (
     Nothing,
     RuleStock,
     WideWords,
-    Words,
     blind_of,
 )
 from privfl.hybrid.two_server.lifting import (
-    SIGNS,
-    WRAPS,
     Lifting,
-    comparisons,
-    half,
-    lifted,
-    lifted_bits,
+    lifted_dots,
+    lifting_items,
+    lifting_known,
     open_bits,
     opened_bits,
-    public_dots,
     signs,
     wide_one,
-    wraps,
 )
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import (
@@ -243,7 +237,6 @@ def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
 # ---- from weights that are lifted with proofs
 
 _KNOWN = "products"
-_SIGN_BITS = "sign bits"
 _MASS = "mass"
 _COUNTED = Authenticated("counted")
 """How many rows are trusted [1]."""
@@ -271,8 +264,7 @@ class Trusts:
         mask of their sum.
         """
         return {
-            **comparisons(now, n, 1),
-            _SIGN_BITS: Words(n),
+            **lifting_items(now, n, 1),
             _KNOWN: WideWords(6 * n),
             _MASS: WideWords(1),
         }
@@ -285,9 +277,7 @@ class Trusts:
         above = joint.words("above weights", n).astype(object) * (1 << 64)
         hidden = masks.weights.astype(object) + above
         return {
-            WRAPS: wraps([dots]),
-            SIGNS: signs(now, dots, bits),
-            _SIGN_BITS: bits,
+            **lifting_known(now, [dots], bits),
             _KNOWN: np.concatenate([r, rho, sign, sign * r, sign * rho, hidden]),
             _MASS: np.array([joint.of_first(_MASS)], dtype=object),
         }
@@ -306,12 +296,10 @@ class CountTrusted:
         Raises:
             StageAbort: it is known already that too few rows count.
         """
-        above = np.uint64(1) - opened_bits(machine, 2)[1].astype(np.uint64)
         if self.named:
-            machine.public[CHOSEN] = above
+            machine.public[CHOSEN] = np.uint64(1) - opened_bits(machine)[-1]
             return _named(machine, self.least)
-        bits = fixed_of(machine).dealt.stock.words[_SIGN_BITS][list(machine.valid)]
-        each = above[:, None] * machine.one + (np.uint64(1) - np.uint64(2) * above)[:, None] * bits
+        each = machine.one - signs(machine)
         machine.shares[_COUNTED] = each.sum(axis=0, keepdims=True, dtype=np.uint64)
         return None
 
@@ -333,11 +321,10 @@ class MaskWeights:
         if not self.named:
             machine.public[COUNT] = machine.public[_COUNTED] & ring_mask(machine.ring)
             counted(machine, self.least)
-        n, valid, bits = machine.n, list(machine.valid), lifted_bits(machine.ring)
-        of_dots, below = opened_bits(machine, 2)
-        dots = lifted(public_dots(machine)[valid], half(bits), of_dots, bits)
+        n, valid = machine.n, list(machine.valid)
+        dots, below = lifted_dots(machine), opened_bits(machine)[-1].astype(object)
         k, t = dots.known[:, None], dots.step[:, None]
-        stock = fixed_of(machine).dealt.stock.words
+        stock = machine.stock.words
         shares = numbers(stock[_KNOWN]).reshape(6, n, 2)
         r, rho, sign, sign_r, sign_rho, _ = shares[:, valid]
         c = (1 - below)[:, None]
@@ -359,20 +346,32 @@ class ProvedTrust:
 
     def act(self, machine: Machine) -> None:
         """Fill the sum with the own share."""
-        opened = machine.public[MASKED_TRUST]
         _units(machine, self.fixed)
-        machine.shares[SUM] = sum_under(machine, opened[: machine.n, 0])
-        if machine.first and not self.fixed:
-            mass = numbers(opened[-1:]) - blind_of(machine.seed, machine.now, _MASS)
-            trust = signed(halves(mass)[:, 0], machine.ring)
-            machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+        machine.shares[SUM] = sum_under(machine, machine.public[MASKED_TRUST][: machine.n, 0])
+        if not self.fixed:
+            open_mass(machine)
 
 
-def proved_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
-    """Steps from the checks to FLTrust's sum, as `trusted_sum`."""
+def open_mass(machine: Machine) -> None:
+    """The sum of the trust, at the first server, whose word hides it: what the total weighs."""
+    if machine.first:
+        opened = machine.public[MASKED_TRUST][-1:]
+        mass = numbers(opened) - blind_of(machine.seed, machine.now, _MASS)
+        trust = signed(halves(mass)[:, 0], machine.ring)
+        machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+
+
+def masked_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from products that both servers know, less masks, to opened weights less what the
+    dealer knows of them; arguments as of `trusted_sum`.
+    """
     count: tuple[Step, ...] = () if named else (OpenChecked(_COUNTED),)
     return (
         *(*open_bits(False, 1), CountTrusted(named, least), *count),
         *(MaskWeights(least, fixed, named), OpenChecked(MASKED_TRUST)),
-        *(ProvedTrust(fixed), OpenToFirst(SUM)),
     )
+
+
+def proved_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
+    """Steps from the checks to FLTrust's sum, as `trusted_sum`."""
+    return (*masked_trust(least, fixed, named), ProvedTrust(fixed), OpenToFirst(SUM))

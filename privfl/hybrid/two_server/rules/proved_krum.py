@@ -18,7 +18,7 @@ import numpy.typing as npt
 from privfl.crypto.mpc import Authenticated
 from privfl.crypto.mpc.authentication import FailedMac, OpenChecked
 from privfl.crypto.mpc.words import U64, ring_mask
-from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of
+from privfl.hybrid.two_server.fixed_checks import ANNOUNCED, fixed_of, opened_outcomes
 from privfl.hybrid.two_server.fixed_choice import CHOICE
 from privfl.hybrid.two_server.fixed_stock import (
     Comparisons,
@@ -130,7 +130,7 @@ class GatherTies:
 
     def act(self, machine: Machine) -> None:
         """Fill the masks of the differences."""
-        machine.shares[_TIES] = fixed_of(machine).dealt.stock.words["ties"][list(machine.valid)]
+        machine.shares[_TIES] = machine.stock.words["ties"][list(machine.valid)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class RankDistances:
             StageAbort: too few rows, or too many failed the checks.
         """
         max_byzantine(machine, self.f, self.m)
-        n, stock, reach = machine.n, fixed_of(machine).dealt.stock, _reach(machine.now)
+        n, stock, reach = machine.n, machine.stock, _reach(machine.now)
         apart, valid = _apart(_public_products(machine)), _pairs(machine)
         j, l = np.triu_indices(n - 1, 1)
         points = (apart[:, l] - apart[:, j]).reshape(-1)
@@ -213,7 +213,7 @@ class NearestProved:
         valid = _pairs(machine).reshape(-1)
         points: U64 = np.zeros(len(valid), dtype=np.uint64)
         points[valid] = machine.public[_RANKS] - np.uint64(near)
-        told = fixed_of(machine).dealt.stock.compare["near"].at(machine.now, machine.first, points)
+        told = machine.stock.compare["near"].at(machine.now, machine.first, points)
         machine.shares[_NEAR] = turned(told, points, _RANK, machine.one)[valid]
 
 
@@ -225,19 +225,12 @@ class SumNearest:
         """Fill the scores.
 
         Raises:
-            FailedMac: an opened outcome is no bit.
+            FailedMac: as `opened_outcomes`.
         """
-        c, v = machine.public[_NEAR], len(machine.valid)
-        if (c > 1).any():
-            raise FailedMac(
-                "compare",
-                f"an opened outcome is neither 0 nor 1: {machine.other} or the dealer lied",
-                who=(machine.other, "dealer"),
-            )
-        stock, valid = fixed_of(machine).dealt.stock.words, _pairs(machine).reshape(-1)
+        c, v = opened_outcomes(machine, _NEAR)[:, None], len(machine.valid)
+        stock, valid = machine.stock.words, _pairs(machine).reshape(-1)
         public = _apart(_public_products(machine)).reshape(-1)[valid, None]
         bits, masks, both = stock["distances"].reshape(3, len(valid), -1)[:, valid]
-        c = c[:, None]
         sign = _ONE - _TWO * c
         near = c * (public * machine.one + masks) + sign * (public * bits + both)
         scores = near.reshape(v, v - 1, -1).sum(axis=1, dtype=np.uint64)
@@ -251,7 +244,7 @@ class RankScores:
     def act(self, machine: Machine) -> None:
         """Fill the places."""
         n, valid = machine.n, list(machine.valid)
-        stock, counted = fixed_of(machine).dealt.stock, np.zeros((1, n), dtype=bool)
+        stock, counted = machine.stock, np.zeros((1, n), dtype=bool)
         counted[0, valid] = True
         scores: U64 = np.zeros(n, dtype=np.uint64)
         scores[valid] = machine.public[_SCORES]
@@ -275,7 +268,7 @@ class BestProved:
         valid = list(machine.valid)
         points: U64 = np.zeros(machine.n, dtype=np.uint64)
         points[valid] = machine.public[_PLACES] - np.uint64(self.m)
-        told = fixed_of(machine).dealt.stock.compare["best"].at(machine.now, machine.first, points)
+        told = machine.stock.compare["best"].at(machine.now, machine.first, points)
         machine.shares[CHOICE] = turned(told, points, _RANK, machine.one)[valid]
 
 

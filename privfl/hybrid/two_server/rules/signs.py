@@ -9,7 +9,6 @@ as v + (1 - 2 v)(R0 + R1). Bits need no range proof: whatever a client sends is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,12 +17,12 @@ import torch
 
 from privfl.core import RoundPlan
 from privfl.crypto.abort import StageAbort
-from privfl.crypto.mpc import Demand, Shared
+from privfl.crypto.mpc import Demand
 from privfl.crypto.mpc.operations import Multiply, Negative, Open, OpenToFirst, ToNumbers
 from privfl.crypto.mpc.words import U64, pack, signed, unpack
 from privfl.crypto.primitives.fields import Malformed
-from privfl.hybrid.two_server.bits import U32, Bits, opened_bits, size
-from privfl.hybrid.two_server.fixed_stock import Nothing, RuleStock
+from privfl.hybrid.two_server.bits import opened_bits, size
+from privfl.hybrid.two_server.fixed_stock import RuleStock
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.oblivious_selection import TRUST, Count, Mass, counted, spread
 from privfl.hybrid.two_server.parameters import Needs, TwoServerParameters
@@ -39,11 +38,16 @@ from privfl.hybrid.two_server.registers import (
     WEIGHT,
     WEIGHTS,
 )
+from privfl.hybrid.two_server.rules.proved_signs import OPEN_DISTANCES, Distances, proved_signs
 from privfl.hybrid.two_server.rules.rule import Reveal, Traits
-
-RING = 32
-DISTANCE = Shared("distance")
-"""Each row's Hamming distance to the direction's signs [n]."""
+from privfl.hybrid.two_server.sign_rows import (
+    DISTANCE,
+    RING,
+    flipped_rows,
+    packed_direction,
+    signed_sum,
+    step_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ class SignsOnShares:
 
     @property
     def stock(self) -> RuleStock:
-        """Nothing."""
-        return Nothing()
+        """What opens distances with proofs, and makes weights of them where they stay shared."""
+        return Distances(self.traits.hidden)
 
     @property
     def leaks(self) -> str:
@@ -86,6 +90,10 @@ class SignsOnShares:
     ) -> tuple[Step, ...]:
         """From masked signs to the first server's sum."""
         tau, last = math.floor(self.threshold * now.plan.d), OpenToFirst(SUM)
+        if now.malicious and self.reveal == "scores":
+            return (*OPEN_DISTANCES, OpenWeights(tau, least), SignSum(), last)
+        if now.malicious:
+            return proved_signs(tau, least)
         start: tuple[Step, ...] = (OpenFlips(), Hamming())
         if self.reveal == "scores":
             return (*start, Open(DISTANCE), OpenWeights(tau, least), SignSum(), last)
@@ -122,12 +130,6 @@ class OpenFlips:
         return True
 
 
-def _rows(machine: Machine, scaled: bool = False) -> Iterator[tuple[Bits, U32]]:
-    if machine.flips is None or machine.flipped is None:
-        raise Malformed("there are no signs in this round")
-    return zip(machine.flipped, machine.flips.rows(machine.now, machine.n, scaled), strict=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Hamming:
     """Shares of each row's Hamming distance to the direction's signs g: g ^ x is g ^ v where the
@@ -140,15 +142,9 @@ class Hamming:
         if DISTANCE in machine.memory:
             machine.shares[DISTANCE] = machine.memory[DISTANCE]
             return
-        d = machine.now.plan.d
-        signs = (
-            np.zeros(d, dtype=np.uint8)
-            if machine.direction is None
-            else machine.direction.values.astype(np.uint8)
-        )
-        packed = np.packbits(signs, bitorder="little")
+        d, packed = machine.now.plan.d, packed_direction(machine)
         distance: U64 = np.zeros(machine.n, dtype=np.uint64)
-        for i, (flipped, numbers) in enumerate(_rows(machine)):
+        for i, (flipped, numbers) in enumerate(flipped_rows(machine)):
             away = packed ^ flipped
             bits = opened_bits(away, d)
             over = numbers & (np.uint32(0) - bits.astype(np.uint32))  # all ones where the bit is 1
@@ -193,40 +189,6 @@ class OpenWeights:
         }
 
 
-def step_of(now: TwoServerParameters) -> float:
-    """What a sign stands for: rows of signs have the plan's length l2."""
-    return float(now.plan.l2 / np.sqrt(now.plan.d))
-
-
-def _signed_sum(machine: Machine, own: U64, public: U64, scaled: bool) -> U64:
-    """The own share of the sum of w_i (1 - 2 x_ij) over rows i.
-
-    With ``own`` the own share of w, and x = v + (1 - 2 v) r: sum of own_i (1 - 2 v_ij), minus twice
-    that of public_i (1 - 2 v_ij) R_ij and, where weights are hidden, of (1 - 2 v_ij) times the
-    dealt weight's part of r_ij.
-    """
-    d = machine.now.plan.d
-    total: U32 = np.zeros(d, dtype=np.uint32)
-    extra: Iterator[U32 | None] = (
-        (numbers for _, numbers in _rows(machine, scaled=True))
-        if scaled
-        else iter([None] * machine.n)
-    )
-    for i, ((flipped, numbers), more) in enumerate(zip(_rows(machine), extra, strict=True)):
-        part = numbers * np.uint32(public[i] & np.uint64(0xFFFFFFFF))
-        if more is not None:
-            part += more
-        np.left_shift(part, np.uint32(1), out=part)
-        np.subtract(
-            np.uint32(own[i] & np.uint64(0xFFFFFFFF)), part, out=part
-        )  # times 1 - 2 v: turned over where v is 1
-        turn = (np.uint32(0) - opened_bits(flipped, d).astype(np.uint32)).astype(np.uint32)
-        np.bitwise_xor(part, turn, out=part)
-        np.subtract(part, turn, out=part)
-        total += part
-    return total.astype(np.uint64)
-
-
 @dataclass(frozen=True, slots=True)
 class SignSum:
     """The rows' signs under weights that both servers know."""
@@ -235,7 +197,7 @@ class SignSum:
         """Fill the sum with the own share."""
         weights = machine.public[WEIGHTS]
         own = weights if machine.first else np.zeros_like(weights)
-        machine.shares[SUM] = _signed_sum(machine, own, weights, scaled=False)
+        machine.shares[SUM] = signed_sum(machine, own, weights, scaled=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,5 +246,5 @@ class HiddenSignSum:
         """Fill the sum with the own share."""
         own = machine.shares[WEIGHT]
         public = own - machine.preprocessing.weights + unpack(theirs, RING, machine.n)
-        machine.shares[SUM] = _signed_sum(machine, own, public, scaled=True)
+        machine.shares[SUM] = signed_sum(machine, own, public, scaled=True)
         return True
