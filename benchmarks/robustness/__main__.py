@@ -12,6 +12,7 @@ from benchmarks.robustness.heat import heat
 from benchmarks.robustness.inspecting import inspecting
 from benchmarks.robustness.semantic import semantic
 from benchmarks.robustness.single_shot import single_shot
+from benchmarks.robustness.words import words
 
 CASES = {
     "fedsecurity": fedsecurity,
@@ -22,6 +23,7 @@ CASES = {
     "flanders": flanders,
     "backdoors": backdoors,
     "semantic": semantic,
+    "words": words,
     "devices": devices,
     "inspect": inspecting,
 }
