@@ -71,7 +71,7 @@ class SignsOnShares:
 
     @property
     def leaks(self) -> str:
-        """SignDistances, or how many count and the sum of their weights."""
+        """Distances, or how many count and the sum of their weights."""
         if self.reveal == "scores":
             return "every Hamming distance to the root's signs"
         return "how many clients count, and the sum of their weights"
