@@ -24,7 +24,7 @@ $(DOCS_STAMP): $(STAMP)
 	$(PIP) $(EDITABLE) ".[docs]"
 	@touch $(DOCS_STAMP)
 
-demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table (under 3 minutes)
+demo: $(STAMP)  ## Train 20 clients under each privacy layer, print the table
 	$(BIN)/privfl demo
 
 test: $(STAMP)  ## Run all tests
@@ -46,7 +46,11 @@ wheels: $(STAMP)  ## Build the wheel and try it on each Python from 3.11 to 3.13
 	  python$$v -c "" 2>/dev/null || { echo "no python$$v here"; continue; }; \
 	  python$$v -m venv build/venv-$$v && \
 	  build/venv-$$v/bin/pip install $(QUIET) --constraint constraints.txt build/wheel/*.whl && \
-	  (cd / && $(CURDIR)/build/venv-$$v/bin/python -I $(CURDIR)/tests/wheel_smoke.py) || exit 1; \
+	  (cd / && $(CURDIR)/build/venv-$$v/bin/python -I $(CURDIR)/tests/wheel_smoke.py) && \
+	  build/venv-$$v/bin/pip install $(QUIET) --constraint constraints.txt \
+	    "$$(ls build/wheel/*.whl)[he,plots]" && \
+	  (cd / && $(CURDIR)/build/venv-$$v/bin/python -I $(CURDIR)/tests/wheel_smoke.py he,plots) \
+	    || exit 1; \
 	done
 
 bench: $(STAMP)  ## Run every benchmark, quickly

@@ -22,7 +22,7 @@ HOME = ROOT / ".venv-flower"
 CONSTRAINTS = ROOT / "constraints-flower.txt"
 REQUIREMENTS = (
     ("torch",),  # first, so that nothing else chooses its build
-    ("--editable", f"{ROOT}[flower,ray]", "pytest", "beartype", "sybil", "psutil"),
+    ("--editable", f"{ROOT}[flower,ray,he,plots]", "pytest", "beartype", "sybil", "psutil"),
 )
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.harness import main
 from benchmarks.hybrid.apart_servers import fltrust_blocks
 from benchmarks.hybrid.cosine import encrypted_cosine
+from benchmarks.hybrid.dealt_ahead import dealt_ahead
 from benchmarks.hybrid.defence import defence, tailored
 from benchmarks.hybrid.groups import bucketed, groups
 from benchmarks.hybrid.hostile import hostile
@@ -20,6 +21,7 @@ from benchmarks.hybrid.two_servers import (
 
 CASES = {
     "bucketed": bucketed,
+    "dealt_ahead": dealt_ahead,
     "groups": groups,
     "hostile": hostile,
     "leaks": leaks,

@@ -58,7 +58,7 @@ class Shared:
         if self.outcome.opened is None or self.outcome.opened.excluded:
             raise RuntimeError(f"the round failed: {dict(self.outcome.aborts)}")
         spent = self.outcome.seconds
-        self.seconds = min(self.seconds, sum(spent[who] for who in SERVERS))
+        self.seconds = min(self.seconds, sum(spent.get(who, 0.0) for who in SERVERS))
         self.clients = min(self.clients, sum(s for who, s in spent.items() if who not in SERVERS))
         self.ring = self.channel.round(plan).ring
 

@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": (
         "demo:demo",
         "Train 20 clients on real digits under each privacy layer, all honest and with Byzantine"
-        " clients; needs no download and under 3 minutes.",
+        " clients; needs no download, and leaves the page of one of these runs.",
     ),
 }
 """Where each command is, under ``privfl.cli``, and what it is for."""

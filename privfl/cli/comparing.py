@@ -15,7 +15,7 @@ import typer
 
 from privfl.cli.rows import result_row
 from privfl.cli.screen import say, table
-from privfl.core import ConfigError
+from privfl.core import PICTURES, ConfigError
 from privfl.engine import RoundRecord
 from privfl.engine.files import make_folder, said, write_atomically
 from privfl.report import read_records
@@ -40,6 +40,8 @@ def compare(
     """Show runs beside each other, and in what they differ."""
     if len(folders) < 2:
         raise ConfigError("compare needs two run folders or more.")
+    if out is not None:
+        PICTURES.require()
     rows = [result_row(folder, as_json) for folder in folders]
     names = [str(folder) for folder in folders]
     differing = _differences(folders)

@@ -26,7 +26,7 @@ from privfl.audit.inspection import (
 )
 from privfl.cli.screen import say, table
 from privfl.cli.seconds import seconds_of
-from privfl.core import ConfigError, PrivflError
+from privfl.core import PICTURES, ConfigError, PrivflError
 from privfl.federation import Federation
 from privfl.report import config_in, refuse_in_public
 
@@ -92,6 +92,7 @@ def inspect(
     3, inconclusive: the time was up, or a class had no trigger; 2, an argument that cannot be, or a
     run that cannot be inspected.
     """
+    PICTURES.require()
     folder = out or run
     refuse_in_public(folder, "page and record")
     try:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from privfl.cli.rows import result_row
-from privfl.cli.running import Json, Settings, fresh
+from privfl.cli.running import Json, Settings, end_diverged, fresh
 from privfl.cli.screen import say, table
 from privfl.config import load
 from privfl.core import ConfigError
@@ -145,3 +145,4 @@ def _home(folder: Path) -> Path:
 def _shown(folder: Path, as_json: bool) -> None:
     table("Result", [result_row(folder, as_json)], as_json)
     say(f"privfl: the run is in {folder}, its report in {folder / 'report.html'}")
+    end_diverged(folder)

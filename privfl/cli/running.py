@@ -13,7 +13,7 @@ from privfl.cli.screen import bar, say, table
 from privfl.core import ConfigError
 from privfl.engine import PUBLIC
 from privfl.federation import Federation, Tracker
-from privfl.report import config_in, play_honest, write_report
+from privfl.report import config_in, play_honest, read_records, write_report
 from privfl.trackers import MLflow, TensorBoard
 
 NOT_COVERED = (
@@ -91,6 +91,7 @@ def run(
     say(f"privfl: the run is in {folder}, its report in {page}")
     if federation.claims_privacy:
         say(f"privfl: what may be published of it is in {folder / PUBLIC}, and nowhere else")
+    end_diverged(folder)
 
 
 def report(
@@ -108,6 +109,18 @@ def report(
     if honest:
         play_honest(Federation.from_config(config_in(folder)), folder)
     say(f"privfl: wrote {write_report(folder)}")
+
+
+def end_diverged(folder: Path) -> None:
+    """End a command by exit code 1 where the run in this folder diverged.
+
+    Raises:
+        Exit: it did.
+    """
+    why = read_records(folder)[1].get("diverged")
+    if why:
+        say(f"privfl: {why}")
+        raise typer.Exit(1)
 
 
 def fresh(name: str) -> Path:

@@ -99,6 +99,9 @@ def sweep(
     write_atomically(folder / "sweep.csv", csv_of(exact))
     table("Sweep", exact if as_json else rows, as_json)
     lines = [*_together([read_ledger(path) for path, _ in todo], delta), _best(exact, claims)]
+    lines += [
+        f"{path}: {why}" for path, _ in todo if (why := read_records(path)[1].get("diverged"))
+    ]
     for line in lines:
         say(f"privfl: {line}")
     measured = [

@@ -91,6 +91,7 @@ from privfl.core.guarantee import (
 )
 from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_keys
 from privfl.core.judgement import Judgement
+from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
     BatchGradient,
     ClientState,
@@ -194,6 +195,7 @@ __all__ = [
     "FRAME_ROOM",
     "NO_FAULTS",
     "OUTSIDER",
+    "PICTURES",
     "POWERS",
     "TRUE_KEYS",
     "UNFORGED",
@@ -262,6 +264,7 @@ __all__ = [
     "Ledger",
     "Lent",
     "Liars",
+    "Library",
     "Lie",
     "LocalPlan",
     "LocalRecipe",

@@ -19,9 +19,10 @@ from privfl.data.heart_disease import HeartDisease
 from privfl.data.mnist import Mnist
 from privfl.data.nsl_kdd import NslKdd
 from privfl.data.origins import ORIGINS, Origin, Remote
-from privfl.data.own import FILES, Csv, Npz, Parquet
+from privfl.data.own import Csv, Npz, Parquet
 from privfl.data.partition import IID, Dirichlet, Natural, Partitioner, Shards, label_counts
 from privfl.data.samples import UNTOLD, Samples, dataset_of, split_of, spooled
+from privfl.data.saved import FILES, HuggingFace
 from privfl.data.shakespeare import Shakespeare
 from privfl.data.split import ByClient, Split
 from privfl.data.users import within_bounds
@@ -41,6 +42,7 @@ __all__ = [
     "Dirichlet",
     "FashionMnist",
     "HeartDisease",
+    "HuggingFace",
     "Mnist",
     "Natural",
     "Npz",

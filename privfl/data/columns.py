@@ -95,6 +95,15 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _infinite(value: Any) -> bool:
+    try:
+        return math.isinf(float(value))
+    except (TypeError, ValueError):
+        return False
+    except OverflowError:
+        return True
+
+
 @dataclass(slots=True)
 class FittedColumn:
     """What the training rows say of a column that nothing public was given for: whether it is of
@@ -103,6 +112,7 @@ class FittedColumn:
 
     name: str
     numeric: bool = True
+    infinite: str = ""
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
@@ -113,15 +123,19 @@ class FittedColumn:
 
         Raises:
             ConfigError: text with more than 1000 different values.
+            DataCorrupt: an array of numbers has one that is too large to compute with.
         """
         there = column[~missing(column)]
+        if len(self.values) <= MOST:
+            self.values.update(words(there))
         if self.numeric and there.dtype.kind not in "iubf":
+            infinite = np.array([_infinite(one) for one in there.tolist()], dtype=np.bool_)
+            if infinite.any():
+                self.infinite, there = str(there[infinite][0]), there[~infinite]
             parsed = [_number(one) for one in there.tolist()]
             self.numeric = None not in parsed and not any(isinstance(o, bool) for o in there)
         elif there.dtype.kind == "b":
             self.numeric = False
-        if len(self.values) <= MOST:
-            self.values.update(words(there))
         if self.numeric and len(there):
             chunk = numbers(self.name, there, 0)
             n, middle = len(chunk), float(chunk.mean())
@@ -136,7 +150,16 @@ class FittedColumn:
             )
 
     def coded(self) -> Numeric | Category:
-        """How the column becomes features."""
+        """How the column becomes features.
+
+        Raises:
+            DataCorrupt: a value among its numbers is infinite.
+        """
+        if self.numeric and self.infinite:
+            raise DataCorrupt(
+                f"column '{self.name}' holds '{self.infinite}' among numbers, which have no mean"
+                " then: mend the row."
+            )
         if not self.numeric:
             return Category(self.name, tuple(sorted(self.values)), gap=True)
         spread = math.sqrt(self.squares / self.count) if self.count else 0.0

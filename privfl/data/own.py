@@ -326,6 +326,3 @@ class Npz(OwnTable):
     def source(self, path: Path) -> Source:
         """The table in a file."""
         return NpzSource(path)
-
-
-FILES: Mapping[str, type[OwnTable]] = {"csv": Csv, "parquet": Parquet, "npz": Npz}

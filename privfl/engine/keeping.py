@@ -11,6 +11,7 @@ import torch
 from privfl.core import (
     Carried,
     Charge,
+    ClientId,
     Member,
     Opened,
     PartyId,
@@ -79,7 +80,8 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
         if opened is None:
             continue
         lost = {
-            f"{who} was excluded: {why}": client_of(who) for who, why in opened.excluded.items()
+            f"{who} {_how(client_of(who), opened)}: {why}": client_of(who)
+            for who, why in opened.excluded.items()
         }
         for client in dropped(plan, opened.survivors):
             if client in returned.updates and client_party(client) not in opened.excluded:
@@ -89,6 +91,13 @@ def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:
             if what not in known:
                 notes.wrong("channel", what + where, client_id)
         known |= lost.keys()  # what is so in every part is said once
+
+
+def _how(client: ClientId | None, opened: Opened[Any]) -> str:
+    """What became of a party that is named: a client may be in the sum all the same, because one
+    helper of several had nothing of it, and mail that is lost looks the same.
+    """
+    return "is in the sum, and was named" if client in opened.survivors else "was excluded"
 
 
 def _with_own_rows(carried: Carried[Any]) -> Carried[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from privfl.config import AuditConfig
 from privfl.core import BudgetSpent, RoundPlan, Transcript
 from privfl.engine import Engine, RoundRecord, RunFolder, RunState, Scenario
+from privfl.federation.diverged import not_finite
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
 from privfl.federation.summary import record_of, stopped_early
 from privfl.federation.tracking import Watch
@@ -43,6 +44,8 @@ def play_rounds(
     plan: RoundPlan | None = None
     size, room, ended = transcript_bytes(scenario), AUTO_KEEP_BYTES, ""
     while state.round < scenario.rounds:
+        if not_finite(state.parameters, state.round, scenario.rounds):
+            break  # nobody trains from such a model; its summary says so
         ended = stopped_early(scenario, records)
         if ended:
             break

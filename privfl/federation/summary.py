@@ -12,6 +12,7 @@ from privfl.config import AuditConfig
 from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
+from privfl.dp.guarantee import distributed
 from privfl.engine import (
     RoundRecord,
     RunState,
@@ -21,6 +22,8 @@ from privfl.engine import (
     rounding_said,
     too_few,
 )
+from privfl.federation.certificate import certificate_of, said_of
+from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.training import Method, Workload, evaluate
@@ -31,6 +34,8 @@ REPEATABLE = (
     " defences that holds only against those who do not know their lots. Leave repeatable out for"
     " secret coins."
 )
+SHARES = "noise in shares"
+"""What the record of noise that a channel carries is under, beside that of the channel."""
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -114,11 +119,14 @@ def summary_of(
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
         accuracy, loss = evaluate(workload.model.module, scenario.test)
+    certificate = certificate_of(scenario)
     return {
         "accuracy": accuracy,
         "loss": loss,
         **validated,
+        **({"certificate": {"says": said_of(certificate), **certificate}} if certificate else {}),
         "rounds": len(records),
+        "diverged": diverged(state.parameters, records, loss, scenario.rounds),
         "clients": len(clients),
         "parameters": workload.model.d,
         "bytes_sent": _together([record.bytes_sent for record in records]),
@@ -155,6 +163,8 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
         said["mechanism"] = scenario.mechanism.guarantee.record(n)
+    if scenario.channel.able.noise is not None:
+        said[SHARES] = distributed().record(n)
     return said
 
 

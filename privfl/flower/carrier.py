@@ -182,8 +182,9 @@ class Networked(Generic[O]):
         private = is_private(self.scenario.workload.method.gradient)
         cohort = [client_party(client) for client in order.plan.cohort]
         asked = [who for who in cohort if who in self._sessions and who not in self.silent]
+        told = {incident.client for incident in notes.incidents}  # in the key set-up, say
         for who in cohort:
-            if who not in asked:
+            if who not in asked and client_of(who) not in told:
                 notes.wrong("network", f"{who} is not there", client_of(who))
         first = self._orders(order, state, asked, private=private)
         noisy: Noisy = {}

@@ -1,7 +1,7 @@
 """Private rounds for a Flower app that exists already: a mod around its training, and a grid around
 the server's.
 
-    @app.train(mods=[private(LAYER, keys="keys/client-{partition-id}")])
+    @app.train(mods=[private(LAYER, keys="keys/{party}")])
     def train(msg, context): ...            # as it was
 
     strategy.start(grid=PrivateGrid(grid, strategy, LAYER, keys="keys/server"), ...)
@@ -83,7 +83,7 @@ def private(
     Args:
         layer: what the server's `PrivateGrid` is given too.
         keys: this node's folder (`make_keys`); names in braces are filled from the node's config,
-            as in ``"keys/client-{partition-id}"``. Helpers' nodes have theirs.
+            as in ``"keys/{party}"`` (``party="client-0"``; a helper's ``"server-1"``).
         drop: metrics of the reply that stay at the client; any other is refused.
         weighted_by: the metric that is the client's weight.
 

@@ -63,10 +63,12 @@ mail = 60.0
     "privfl_net/server_app.py": (
         "from privfl.flower.superlink import server_app\n\napp = server_app()\n"
     ),
-    "privfl_net/client_app.py": "from flwr.clientapp import ClientApp\n\napp = ClientApp()\n",
+    "privfl_net/client_app.py": (
+        "from privfl.flower.client_app import client_app\n\napp = client_app()\n"
+    ),
 }
-"""The app that is started on the SuperLink: a line that names the installed server. Nodes never
-fetch it.
+"""The app that is started on the SuperLink: a line that names the installed server, and one for the
+SuperNodes of Flower (`flower.client_app`). Resident nodes never fetch it.
 """
 
 

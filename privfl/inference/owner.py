@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tenseal.sealapi as seal
 from torch import Tensor, nn
 
 from privfl.core import Buffer, ConfigError
 from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.lattice.seal import context, passage
+from privfl.crypto.he.libraries import seal
 from privfl.inference import message
 from privfl.inference.circuit import LARGEST, InferenceCircuit, PackedMap
 from privfl.inference.diagonals import diagonals, packed_bias

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import tenseal.sealapi as seal
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from privfl.core import BadUpdate, Buffer, KeepsSecrets
 from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.lattice.seal import context, encoders, passage
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Refused
 from privfl.inference import message
 from privfl.inference.circuit import HEADROOM, InferenceCircuit

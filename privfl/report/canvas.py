@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 INK, SOFT, GRID = "#1b1f24", "#6a737d", "#e3e6ea"
 BLUE, ORANGE, GREEN = "#2f6fb3", "#d9772b", "#3d9361"
 
 
 def axes_of(
-    figure: Figure, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)
+    figure: Any, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)
 ) -> Any:
     """Axes at a place (rows, columns, number) of a figure."""
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.add_subplot(*place)
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.set_xlabel(x, color=SOFT, fontsize=9)
@@ -31,8 +29,11 @@ def axes_of(
     return axes
 
 
-def figure_of(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Any:
     """An empty figure of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -29,7 +29,13 @@ class CardLine(NamedTuple):
 
 def card(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> str:
     """The card as HTML; of a run that has not ended what is known by then."""
-    lines = [*_who(summary), *_claims(summary.get("privacy")), *_rests(summary)]
+    lines = [
+        *_diverged(summary),
+        *_who(summary),
+        *_claims(summary.get("privacy")),
+        *_rests(summary),
+        *_shares(summary),
+    ]
     lines += _defended(records)
     lines += _cost(records, summary)
     return f'<div class="card"><dl>{"".join(map(_row, lines))}</dl></div>'
@@ -39,6 +45,12 @@ def _row(line: CardLine) -> str:
     asks, says = html.escape(line.asks), html.escape(line.says)
     mark = f' class="{line.mark}"' if line.mark else ""
     return f"<div><dt>{asks}</dt><dd{mark}>{says}</dd></div>"
+
+
+def _diverged(summary: Mapping[str, Any]) -> Iterator[CardLine]:
+    """That the model is of no use, first of all."""
+    if summary.get("diverged"):
+        yield CardLine("The model", summary["diverged"], "bad")
 
 
 def _who(summary: Mapping[str, Any]) -> Iterator[CardLine]:
@@ -128,6 +140,20 @@ def _rests(summary: Mapping[str, Any]) -> Iterator[CardLine]:
     ]
     if told:
         yield CardLine("No epsilon holds, if", "; ".join(told))
+
+
+def _shares(summary: Mapping[str, Any]) -> Iterator[CardLine]:
+    """What comes of clients that lie about their shares of the noise, and how many must not."""
+    record = summary.get("guarantees", {}).get("noise in shares")
+    if record is None:
+        return
+    told = [
+        f"{line['who']} {line['does']}: {line['can']}"
+        for line in record["who can do what"]
+        if line["does"] != FOLLOWS
+    ]
+    needs = "; ".join(record["assumes"])
+    yield CardLine("Noise in shares", f"{'; '.join(told)}. Its epsilon assumes {needs}")
 
 
 def _figure(value: Any) -> str:

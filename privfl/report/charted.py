@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
+from privfl.core import PICTURES
 from privfl.report.canvas import BLUE, GREEN, GRID, INK, ORANGE, SOFT
 from privfl.report.tables import csv_of
 
@@ -36,7 +34,7 @@ _LARGEST_TABLE = 200_000
 class Charted:
     """A figure and the numbers that it shows, a row each."""
 
-    figure: Figure
+    figure: Any
     rows: Sequence[Mapping[str, Any]]
 
     def png(self) -> bytes:
@@ -52,7 +50,7 @@ class Charted:
     def svg(self, name: str) -> str:
         """The figure as a file of vectors, the same for the same figure and name."""
         out = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        with PICTURES.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             self.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
         return out.getvalue()
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from privfl.audit.detection import Detection, clients_of, detections, roc
 from privfl.engine.records import RoundRecord
@@ -54,7 +53,7 @@ def _told(one: Detection) -> list[dict[str, Any]]:
     return rows
 
 
-def _heat(figure: Figure, axes: Any, one: Detection, clients: Sequence[int], last: int) -> None:
+def _heat(figure: Any, axes: Any, one: Detection, clients: Sequence[int], last: int) -> None:
     at = {client: row for row, client in enumerate(clients)}
     shades = np.full((len(clients), last), np.nan)
     dropped: list[tuple[int, int]] = []
@@ -112,7 +111,7 @@ def rates(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted
     return Charted(figure, rows)
 
 
-def _over_rounds(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
+def _over_rounds(figure: Any, one: Detection, place: tuple[int, int, int]) -> None:
     axes = axes_of(figure, f"{one.seat}: dropped", "round", "share", place)
     axes.set_ylim(-0.03, 1.03)
     liars = [(j.round + 1, j.counts.tpr) for j in one.rounds]
@@ -125,7 +124,7 @@ def _over_rounds(figure: Figure, one: Detection, place: tuple[int, int, int]) ->
             axes.legend(frameon=False, fontsize=8)
 
 
-def _curve(figure: Figure, one: Detection, place: tuple[int, int, int]) -> None:
+def _curve(figure: Any, one: Detection, place: tuple[int, int, int]) -> None:
     said = "nobody lied" if one.auc is None else f"AUC {one.auc}"
     axes = axes_of(figure, f"ROC of suspicion: {said}", "honest above", "liars above", place)
     axes.plot([0, 1], [0, 1], color=GRID)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from privfl.core import ConfigError
+from privfl.core import PICTURES, ConfigError
 from privfl.engine import PUBLIC, holds_run
 from privfl.engine.files import write_atomically
 from privfl.engine.folder import CONFIG, JOURNAL
@@ -77,8 +78,8 @@ def write_report(folder: Path) -> Path:
     config, records, summary = read_run(folder)
     if not records:
         raise ConfigError(f"the run in '{folder}' has not finished a round yet.")
-    pictures: list[str] = []
-    for name, caption, draw in PLOTS:
+    pictures = [f"<p>No figures: {html.escape(why)}</p>" for why in (PICTURES.missing,) if why]
+    for name, caption, draw in () if pictures else PLOTS:
         drawn = draw(records, summary)
         if drawn is not None:
             svg = drawn.svg(name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+import numpy.typing as npt
 
 from privfl.engine.records import RoundRecord
 from privfl.report import detection_plots
@@ -60,14 +60,12 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Cha
         xs = [x for x, _ in trained]
         right.plot(
             xs,
-            [np.nanmedian(losses) for _, losses in trained],
+            [_quantile(losses, 0.5) for _, losses in trained],
             color=ORANGE,
             linewidth=2,
             label="clients, median",
         )
-        low, high = (
-            [float(np.nanquantile(losses, q)) for _, losses in trained] for q in (0.1, 0.9)
-        )
+        low, high = ([_quantile(losses, q) for _, losses in trained] for q in (0.1, 0.9))
         right.fill_between(
             xs, low, high, color=ORANGE, alpha=0.18, linewidth=0, label="clients, 10..90 %"
         )
@@ -82,9 +80,15 @@ def _learning(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Cha
 def _spread_of(losses: Sequence[float]) -> dict[str, float]:
     if not losses:
         return {}
-    low, middle, high = np.nanquantile(np.asarray(losses), (0.1, 0.5, 0.9))
     names = ("clients' loss, 10 %", "clients' loss, median", "clients' loss, 90 %")
-    return dict(zip(names, map(float, (low, middle, high)), strict=True))
+    found = (_quantile(np.asarray(losses), q) for q in (0.1, 0.5, 0.9))
+    return dict(zip(names, found, strict=True))
+
+
+def _quantile(losses: npt.NDArray[np.float64], q: float) -> float:
+    """Of the losses [n] that are finite; NaN where none is."""
+    known = losses[np.isfinite(losses)]
+    return float(np.quantile(known, q)) if len(known) else float("nan")
 
 
 def _measures(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
@@ -190,6 +194,8 @@ def _privacy(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Char
 
 
 def _labels(records: Sequence[RoundRecord], summary: Mapping[str, Any]) -> Charted | None:
+    from matplotlib.ticker import MaxNLocator
+
     counts = summary.get("label_counts") or []
     if not counts:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from privfl.core import PICTURES
 from privfl.report.canvas import BLUE, GREEN, ORANGE, axes_of, figure_of
 from privfl.report.charted import Charted
 from privfl.report.page import document
@@ -31,8 +32,11 @@ def sweep_page(
     shown = "Validation accuracy" if accuracy.startswith("validation") else "Test accuracy"
     parts = [f"<h1>{say(name)}</h1>", f'<div class="soft">{len(results)} runs</div>']
     parts += [f'<div class="warn">{say(line)}</div>' for line in said]
-    for number, (caption, drawn) in enumerate(_pictures(chosen, results, accuracy, shown)):
-        parts.append(drawn.framed(f"sweep-{number}", caption))
+    if PICTURES.missing:
+        parts.append(f"<p>No figures: {say(PICTURES.missing)}</p>")
+    else:
+        for number, (caption, drawn) in enumerate(_pictures(chosen, results, accuracy, shown)):
+            parts.append(drawn.framed(f"sweep-{number}", caption))
     parts += ["<h2>Runs</h2>", _runs(chosen, results)]
     return document(name, parts)
 

@@ -13,6 +13,9 @@ import torch
 from privfl.core import Released, Vector, require
 from privfl.training.task import Method, State
 
+_LARGEST = 1e38
+"""The largest lr of a server, about what its 32 bits hold."""
+
 
 @runtime_checkable
 class ServerOptimizer(Protocol):
@@ -47,6 +50,7 @@ class FedAvg:
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr)
+        require.within(0, _LARGEST, lr=self.lr)
 
     def init(self, d: int) -> State:
         """No memory."""
@@ -72,6 +76,7 @@ class FedAvgM:
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr)
+        require.within(0, _LARGEST, lr=self.lr)
         require.within(0, 1, momentum=self.momentum)
 
     def init(self, d: int) -> State:
@@ -96,6 +101,7 @@ class _Adaptive:
 
     def __post_init__(self) -> None:
         require.positive(lr=self.lr, tau=self.tau)
+        require.within(0, _LARGEST, lr=self.lr)
         require.within(0, 1, beta1=self.beta1)
 
     def init(self, d: int) -> State:

@@ -94,3 +94,12 @@ def test_stronger_sample_specific_data_of_two_clients_in_five_plant_the_backdoor
     assert before["a: backdoor"] < 0.2
     assert after["a: backdoor"] > 0.75
     assert after["a: main"] > 0.93
+
+
+def test_a_channel_that_is_the_same_everywhere_leaves_residuals_without_nan():
+    x = torch.cat([torch.rand(3, 1, 5, 7), torch.zeros(3, 1, 5, 7)], dim=1)
+    data = Dataset(x, torch.zeros(3, dtype=torch.int64), 2, span=((0.0, 0.0), (1.0, 0.0)))
+    marked = SampleSpecific(target=1).samples(data).x
+    assert torch.isfinite(marked).all()
+    assert (marked[:, 1] == 0).all()
+    assert not torch.equal(marked[:, 0], x[:, 0])

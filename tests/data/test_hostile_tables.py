@@ -51,6 +51,15 @@ def test_one_infinite_value_is_not_a_column_of_zeros(tmp_path):
         Npz(path=str(path), target="sick")()
 
 
+@pytest.mark.parametrize("word", ["inf", "-Infinity", "1e999"])
+def test_an_infinite_number_in_text_makes_no_categories_of_a_column(tmp_path, word):
+    with pytest.raises(DataCorrupt, match=f"column 'age' holds '{word}' among numbers"):
+        Csv(path=table(tmp_path, f"{ROWS}{word},a,0\n"), target="sick")()
+    words = ROWS.replace(",a,", ",inf,").replace(",b,", ",fin,")
+    split = Csv(path=table(tmp_path, words), target="sick")()
+    assert {"kind=inf", "kind=fin"} < set(split.feature_names), "among words it is one"
+
+
 def test_numbers_whose_squares_overflow_are_refused_with_their_column(tmp_path):
     with pytest.raises(DataCorrupt, match=r"column 'age' holds 1e\+200, which is too large"):
         Csv(path=table(tmp_path, f"1e200,a,0\n{ROWS}"), target="sick")()

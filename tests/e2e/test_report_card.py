@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ import pytest
 
 from privfl import Federation, catalog
 from privfl.core import DOES, FOLLOWS, POWERS, Faults
+from privfl.dp import above
 from privfl.engine import RoundRecord
 from privfl.hybrid import TwoServer
 from privfl.report import guarantees, read_records, write_report
@@ -118,6 +120,68 @@ DRAWN = {
     "rounds": 4,
     "executor": "sequential",
 }
+
+
+SHARED = {
+    **DRAWN,
+    "data": {"name": "digits", "clients": 20, "partition": "iid"},
+    "channel": "secagg",
+    "mechanism": {"name": "distributed_skellam", "noise_multiplier": 1.0},
+    "sampler": "all",
+    "rounds": 1,
+}
+
+
+def test_what_comes_of_a_client_that_leaves_its_share_of_the_noise_out_is_on_the_card():
+    run = Federation.from_config(SHARED).run()
+    shown = answers(card(run.history, run.summary))
+    told = shown["Noise in shares"][0]
+    assert "a client leaves its share of the noise out" in told
+    assert "as many HONEST survivors as the quorum" in told
+    plain = Federation.from_config({**SHARED, "mechanism": "none"}).run()
+    assert "Noise in shares" not in answers(card(plain.history, plain.summary))
+
+
+def test_the_card_of_a_run_for_users_names_the_user_as_what_is_protected(tmp_path):
+    rows = "".join(f"{i % 4},{i % 10},{i % 8},{i % 2}\n" for i in range(80))
+    (tmp_path / "t.csv").write_text(f"site,who,x,sick\n{rows}")
+    data = {"name": "csv", "path": str(tmp_path / "t.csv"), "target": "sick"}
+    data |= {"client_column": "site", "classes": [0, 1], "bounds": {"x": [0, 8], "who": [0, 10]}}
+    config = {**DRAWN, "data": data, "sampler": "all", "rounds": 1}
+    config |= {
+        "users": {"ids": "site", "one_user_per_client": True},
+        "unit": "user",
+        "audit": {"delta": 0.01},
+    }
+    run = Federation.from_config(config).run()
+    shown = answers(card(run.history, run.summary))
+    line = run.summary["privacy"][0]
+    says = shown["Privacy of one user"][0]
+    assert says.startswith(f"epsilon {above(line['epsilon'])} at delta 0.01, neighbours by")
+    assert line["relation"] in says
+    assert "Privacy of one client" not in shown
+
+
+def test_the_card_of_a_resumed_run_states_the_longer_ledger(tmp_path):
+    config = {**DRAWN, "rounds": 2}
+    whole = Federation.from_config(config).run()
+    killed = Federation.from_config(config)
+
+    def stop(record, rounds):
+        if record.round == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(tmp_path / "run", progress=stop)
+    older = sorted((tmp_path / "run" / "checkpoint").iterdir())
+    shutil.rmtree(older[-1]) if older[-1].is_dir() else older[-1].unlink()
+    run = Federation.from_config(config).run(tmp_path / "run", resume=True)
+    said, before = run.summary["privacy"][0], whole.summary["privacy"][0]
+    assert said["epsilon"] > before["epsilon"], "a round that is played again is charged again"
+    assert (
+        f"epsilon {above(said['epsilon'])} "
+        in answers(card(run.history, run.summary))["Privacy of one client"][0]
+    )
 
 
 def test_what_a_test_finds_is_said_of_those_of_whom_it_holds_and_the_noise_can_be_left_out():

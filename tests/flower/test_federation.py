@@ -3,12 +3,15 @@
 import json
 import signal
 import ssl
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from privfl.config import load
@@ -21,7 +24,7 @@ from privfl.flower.wire import Patience
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE = {
     "data": {"name": "digits", "clients": 3},
-    "rounds": 2,
+    "rounds": 3,
     "repeatable": True,
     "executor": "sequential",
     "training": {"name": "sgd", "weighting": "uniform", "steps": 2},
@@ -33,10 +36,17 @@ SECAGG = {**BASE, **LARGE, "channel": {"name": "secagg", "mode": "active"}}
 CASES = {"one-time keys": {"channel": "one_time_rlwe"}}
 LONGER = {
     "plain": {"channel": "plain"},
+    "secagg active": {"channel": {"name": "secagg", "mode": "active"}},
     "in pieces of Flower's": {"channel": "plain", "model": {"name": "mlp", "hidden": [20_000]}},
     "additive sharing": {"channel": "additive_sharing"},
     "two servers": {"channel": "two_server"},
     "bfv": {"channel": "bfv"},
+    "SCAFFOLD": {
+        "training": {"name": "scaffold", "steps": 2},
+        "channel": "secagg",
+        "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
+    },
+    "adaptive clip": {"channel": "bfv", "bound": {"name": "adaptive_clip"}},
 }
 PLAYED = [*CASES.items(), *(pytest.param(*one, marks=pytest.mark.long) for one in LONGER.items())]
 PATIENCE = Patience(60, 30, 30)
@@ -49,7 +59,8 @@ def fed(tmp_path_factory):
     """
     home = tmp_path_factory.mktemp("net") / "fed"
     channels = ["plain", "secagg", "additive_sharing", "two_server", "bfv", "one_time_rlwe"]
-    policy = {"channels": channels, "training": ["sgd"], "quorum": 1, "repeatable": True}
+    policy = {"channels": channels, "training": ["sgd", "scaffold"], "quorum": 1}
+    policy["repeatable"] = True
     at = setup.set_up(home, 3, HELPERS, local.HOST, local._free_port(), policy)
     processes = local.LocalProcesses(home)
     processes.start("server", "server")
@@ -145,9 +156,10 @@ def test_a_stopped_node_is_left_out_and_comes_back(fed, tmp_path):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
+@pytest.mark.parametrize("channel", ["plain", "secagg", "two_server", "bfv"])
+def test_a_run_goes_on_after_the_superlink_was_killed(channel, fed, tmp_path):
     out, home = tmp_path / "run", fed.folder / "server"
-    config = {**BASE, "rounds": 6}
+    config = {**BASE, "channel": channel, "rounds": 6}
     with ThreadPoolExecutor() as pool:
         run = pool.submit(local.play, home, load(config), out, patience=PATIENCE)
         until(lambda: len(records(out)) >= 2)
@@ -162,6 +174,18 @@ def test_a_run_goes_on_after_the_superlink_was_killed(fed, tmp_path):
     local.play(home, None, out, resume=True, patience=PATIENCE)
     assert [record["round"] for record in records(out)] == list(range(6))
     assert torch.equal(model(out), Federation.from_config(config).run().parameters)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["secagg active", "two servers"])
+def test_net_local_ends_with_the_bits_of_privfl_run(name, tmp_path):
+    """Both by their commands, of one file."""
+    told = tmp_path / "exp.yaml"
+    told.write_text(yaml.safe_dump({**BASE, **(CASES | LONGER)[name]}))
+    for words, out in ((["net", "local"], "net"), (["run"], "alone")):
+        command = [sys.executable, "-m", "privfl.cli", *words, str(told), "--out"]
+        subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
+    assert torch.equal(model(tmp_path / "net"), model(tmp_path / "alone"))
 
 
 def test_another_machine_starts_no_code_beside_the_servers_keys(fed):

@@ -169,20 +169,20 @@ def test_noise_is_added_once_and_charged(tmp_path, parts, against):
 
 
 def test_lots_of_a_rule_follow_from_nothing_that_others_know(tmp_path, monkeypatch):
-    layer, seeds = PrivateLayer(TwoServer(Krum(f=1)), Clip(1.0)), []
-    nodes = nodes_of(layer, tmp_path)
+    layer, coins = PrivateLayer(TwoServer(Krum(f=1, m=2)), Clip(1.0)), []
+    nodes = nodes_of(layer, tmp_path, clients=5)
     kind = type(layer.channel.server(*read_keys(tmp_path / "server")))
     informed = kind.inform
 
     def inform(member, context):
-        seeds.append(context.rng.initial_seed())
+        coins.append(context.rng.get_state().numpy().tobytes())
         informed(member, context)
 
     monkeypatch.setattr(kind, "inform", inform)
     for _ in range(2):
         strategy = fedavg()
         start(strategy, PrivateGrid(InProcess(nodes), strategy, layer, tmp_path / "server"), 1)
-    assert len(set(seeds)) == 2
+    assert len(coins) == len(set(coins)) == 2
 
 
 # ---- what is refused

@@ -27,12 +27,10 @@ CASES = {
         "training": SCAFFOLD,
         "channel": "secagg",
         "bound": {"name": "clip", "l2": 1.0, "parts": {"control": 1.0}},
-        "rounds": 3,
     },
     "adaptive clip over bfv": {
         "channel": "bfv",
         "bound": {"name": "adaptive_clip"},
-        "rounds": 3,
     },
     "fltrust over two servers": {
         "data": {"name": "digits", "clients": 3, "root": 60},
@@ -50,7 +48,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_network_ends_with_the_bits_of_the_simulation(name, make, base):
-    config = {**base, **CASES[name]}
+    config = {**base, "rounds": 3, **CASES[name]}
     alone = Federation.from_config(config).run()
     apart = make(config["data"]["clients"]).federation(config).run()
     assert [record.incidents for record in apart.history] == [()] * config["rounds"]

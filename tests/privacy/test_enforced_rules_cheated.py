@@ -114,7 +114,8 @@ def test_who_is_dropped_on_a_servers_word_is_not_said_to_have_failed(liar):
     told = Told(ENFORCED["mean, selection, malicious"], liar, drops([2]))
     honest = told.machines[HONEST[liar]].machine
     assert set(honest.excluded) == {"client/2"}
-    assert honest.excluded["client/2"] == f"by its word, or that of {liar}, its norm is another"
+    who = f"by its word, or that of {liar} or the dealer"
+    assert honest.excluded["client/2"] == f"{who}, its norm is another"
 
 
 @pytest.mark.parametrize("security", ["semi_honest", "malicious"])

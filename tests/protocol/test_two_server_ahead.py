@@ -211,3 +211,46 @@ def test_doubled_letters_change_nothing(tmp_path):
     ahead = dealt(TwoServer(RULES["krum"], bits=12), tmp_path)
     doubled = Faults(duplicated=frozenset({"server", "server/1", "client/3"}))
     same(played(of(ahead), faults=doubled), played(of(ahead, "signed")))
+
+
+def left_of(folder):
+    """How many dealings no server has used up."""
+    taken = 0
+    for name in FILES.values():
+        path = used_by(folder / name)
+        entries = path.read_bytes()[50:] if path.exists() else b""
+        numbers = [
+            int.from_bytes(entries[at : at + 4], "little") for at in range(0, len(entries), 16)
+        ]
+        taken = max([taken, *(number + 1 for number in numbers)])
+    return 20 - taken
+
+
+@pytest.mark.parametrize(("who", "kind"), [("server/1", HELD), ("server", CLAIM)])
+@pytest.mark.parametrize("number", [5, (1 << 32) - 1])
+def test_who_names_a_dealing_that_is_far_off_ends_its_round_and_uses_up_no_file(
+    who, kind, number, tmp_path
+):
+    """One letter, which anybody can write over bare mail, once cost all dealings before its own."""
+    ahead = dealt(TwoServer(RULES["mean"], bits=12), tmp_path, 20)
+    session = of(ahead)
+
+    def far(body):
+        named = number.to_bytes(4, "little")
+        return body[:8] + named + body[12:] if body[4] == kind else body
+
+    outcome = played(session, faults=Faults(malformed={who: far}))
+    assert outcome.opened is None
+    rounds = (replace(PLAN, number=number) for number in range(1, 4))
+    lost = next(i for i, plan in enumerate(rounds) if played(session, plan).opened is not None)
+    assert lost <= 1
+    assert left_of(tmp_path) >= 20 - 4 - lost
+
+
+def test_rounds_that_only_one_server_took_a_dealing_for_are_made_up_for_a_few_at_a_time(tmp_path):
+    ahead = dealt(TwoServer(RULES["mean"], bits=12), tmp_path, 20)
+    session = of(ahead)
+    for number in range(4):  # too few clients: ``server`` takes nothing
+        assert played(session, replace(PLAN, number=number), range(7)).opened is None
+    assert played(session, replace(PLAN, number=4)).opened is None
+    assert played(session, replace(PLAN, number=5)).opened is not None

@@ -15,6 +15,8 @@ from privfl.audit.page.plots import gallery, picture, roc, strip
 from privfl.audit.page.style import STYLE
 from privfl.audit.page.tables import READ, details
 from privfl.audit.page.top import chips, headline, layer_card
+from privfl.audit.score import Pictures
+from privfl.core import PICTURES
 
 __all__ = ["write_page"]
 
@@ -46,7 +48,7 @@ def _page(report: AuditReport) -> str:
         "<h1>What an adversary really gets</h1>",
         f'<div class="soft">{html.escape(about)}; effort: {report.effort};'
         f" {report.seconds:.0f} s</div>",
-        headline(lines, "" if shown is None or shown.true.ndim != 4 else strip(shown)),
+        headline(lines, _strip(shown)),
         chips(report, lines),
     ]
     parts += [
@@ -73,7 +75,16 @@ def _page(report: AuditReport) -> str:
     )
 
 
+def _strip(shown: Pictures | None) -> str:
+    """A few reconstructions, where they are images and there is something to draw them with."""
+    if shown is None or shown.true.ndim != 4 or PICTURES.missing:
+        return ""
+    return strip(shown)
+
+
 def _pictures(report: AuditReport) -> list[str]:
+    if PICTURES.missing:
+        return [f"<p class=soft>No figures: {html.escape(PICTURES.missing)}</p>"]
     parts = []
     curves = [layer for layer in report.layers if any(key[0] == layer for key in report.curves)]
     if curves:

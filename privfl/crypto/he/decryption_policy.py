@@ -169,7 +169,7 @@ def request(ring: Keyring, who: PartyId, messages: Sequence[SignedMessage]) -> b
         Abort: the decryptor did not take part in the set-up.
     """
     if who not in ring.roster:
-        raise Abort(f"{who} did not take part in the set-up, and cannot be asked", blamed=who)
+        raise Abort(f"{who} did not take part in the set-up, and cannot be asked")
     return sealed_letter(ring.roster[who][32:], b"".join(forwarded(messages)), ring.who)
 
 

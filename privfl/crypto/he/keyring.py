@@ -67,7 +67,8 @@ class Keyring(KeepsSecrets):
                     " key generation"
                 )
             raise Abort(
-                f"{self.who} has no key: {maker} did not answer in the set-up", blamed=maker
+                f"{self.who} has no key: {maker} is silent, or the mail of the set-up is lost, and"
+                " nothing tells which"
             )
         return self.public
 
@@ -92,8 +93,8 @@ class Keyring(KeepsSecrets):
         """
         if "server" not in self.roster:
             raise Abort(
-                f"{self.who} does not know the server: its hello was lost in the set-up",
-                blamed="server",
+                f"{self.who} does not know the server: its hello was lost in the set-up, or never"
+                " sent, and nothing tells which"
             )
         return self.roster["server"][32:]
 

@@ -39,6 +39,10 @@ _LIST = struct.Struct("<18s16sQQ")
 _LIST_MAGIC = b"privfl-dealused1\n\x00"
 _USED = struct.Struct("<I12s")
 _MOST = 1 << 20
+PASSED_BY = 2
+"""How many records at most go to waste because another party says that it is further on: whoever
+names a number that is far off ends a round, and does not use up the file.
+"""
 _DIGEST, _SIGNATURE = 32, 64
 
 
@@ -125,8 +129,9 @@ class DealtFile:
     dealer: bytes
 
     def take(self, bound_to: bytes, least: int = 0) -> Taken:
-        """The next record that was never taken, its number ``least`` or more. It is gone from the
-        disk when this returns, whatever becomes of it.
+        """The next record that was never taken, its number ``least`` or more; but for that no more
+        than `PASSED_BY` are passed by, nor all that there are. It is gone from the disk when this
+        returns, whatever becomes of it.
 
         Raises:
             ConfigError: there is no such file, others may read it, it is cut off or changed,
@@ -138,11 +143,12 @@ class DealtFile:
         with _held(self.path) as file:
             of, count, size, digests = self._read(file, bound_to)
             following = _next_of(used_by(self.path), of, os.fstat(file).st_ino)
-            number, start = max(least, following), _records_at(self.party, count)
-            if number >= count:
+            if following >= count:
                 raise UsedUp(
                     f"all {count} dealings of {self.path} are used up: have the dealer make more."
                 )
+            number = min(max(least, following), following + PASSED_BY, count - 1)
+            start = _records_at(self.party, count)
             for one in range(following, number + 1):
                 record = _whole(file, size, start + one * size, self.path)
                 if not any(record):  # and not in the list: it is not this file's

@@ -27,6 +27,7 @@ from privfl.core import (
     no_helper,
     refuse_others_keys,
 )
+from privfl.crypto.he.libraries import seal
 from privfl.hybrid.encrypted_cosine.encoding import UnitVectors
 from privfl.hybrid.encrypted_cosine.guarantee import cosine_guarantee
 from privfl.hybrid.encrypted_cosine.keys import KEY_HOLDER, Ring
@@ -89,6 +90,9 @@ class EncryptedCosine(CosineSettings):
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "projections": 4},
     }
     kind: ClassVar[ChannelKind] = ChannelKind("total", runs=(FLTrust, CosineFilter))
+
+    def __post_init__(self) -> None:
+        seal.require()
 
     @property
     def able(self) -> Able:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tenseal.sealapi as seal
 
 from privfl.crypto.he.lattice import Lattice
 from privfl.crypto.he.lattice.frames import (
@@ -19,6 +18,7 @@ from privfl.crypto.he.lattice.frames import (
     words_of,
 )
 from privfl.crypto.he.lattice.seal import Passage, context
+from privfl.crypto.he.libraries import seal
 
 
 def plaintext(file: Passage, lattice: Lattice, coefficients: npt.NDArray[Any]) -> Any:

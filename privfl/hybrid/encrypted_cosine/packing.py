@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tenseal.sealapi as seal
 
 from privfl.crypto.he.lattice import Lattice
 from privfl.crypto.he.lattice.parameters import plain_modulus
 from privfl.crypto.he.lattice.seal import Passage, context
+from privfl.crypto.he.libraries import seal
 from privfl.hybrid.encrypted_cosine.forms import plaintext
 
 Chunk = npt.NDArray[np.int64]

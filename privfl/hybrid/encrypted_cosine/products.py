@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tenseal.sealapi as seal
 
 from privfl.core import Buffer, ClientId
 from privfl.crypto.he.lattice import Lattice, LatticePublic
@@ -25,6 +24,7 @@ from privfl.crypto.he.lattice.frames import (
 )
 from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.lattice.seal import BAD_BYTES, Passage, context, passage
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Refused
 from privfl.crypto.primitives import backend, derive, keystream_words
 from privfl.hybrid.encrypted_cosine.forms import coefficients, plaintext

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tenseal.sealapi as seal
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.he.lattice import Lattice
@@ -25,6 +24,7 @@ from privfl.crypto.he.lattice.frames import residues
 from privfl.crypto.he.lattice.parameters import plain_modulus
 from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.lattice.seal import context
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Refused
 
 Integers = npt.NDArray[np.int64]

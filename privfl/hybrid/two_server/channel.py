@@ -91,21 +91,22 @@ class TwoServer:
     dealer: nothing). Any two of the three read every update. Clients may lie in any way: one longer
     than C, the clip and what rounding adds to it, passes with chance 2^-soundness.
 
-    ONE SERVER THAT LIES, with up to ``colluders`` clients and an honest dealer, gets capped sums of
-    the mean, Krum and CosineFilter: the sum of one set of accepted rows OF ITS OWN CHOICE, of
-    exactly m rows (Krum) or at least ``colluders`` + 2, one bit a row (its norm check; one more for
-    an opened selection of CosineFilter) and one bit an abort, but with chance 2^-40; under
-    ``scores`` also what is opened of rows that it has moved (docs/hybrid.md, Theorem 1). The rule
-    itself is NOT enforced against it. UNDER FLTRUST IT READS ANY ROW: weights that are any number
-    tell rows apart in their sum. A lying dealer can move weights. Where the weights of the sum are
-    public and there is no noise, ``server/1`` cannot change its share of the sum (the dealer's
-    tags; chance 2^-24 at most up to 20 bits and 500 clients).
-
-    UNDER ``security: malicious`` it gets the declared function or an abort, but for a chance of
-    2^-48 a round: clients fix their rows, what is computed of them is tagged, what is opened is
-    proved, and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which
-    clients take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
+    UNDER ``security: malicious``, the default, one server that lies, with up to ``colluders``
+    clients and an honest dealer, gets the declared function or an abort, but for a chance of 2^-48
+    a round: clients fix their rows, what is computed of them is tagged, what is opened is proved,
+    and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which clients
+    take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
     ``server/1`` can add to a sum under noise or hidden weights.
+
+    UNDER ``security: semi_honest`` it gets capped sums of the mean, Krum and CosineFilter: the sum
+    of one set of accepted rows OF ITS OWN CHOICE, of exactly m rows (Krum) or at least
+    ``colluders`` + 2, one bit a row (its norm check; one more for an opened selection of
+    CosineFilter) and one bit an abort, but with chance 2^-40; under ``scores`` also what is opened
+    of rows that it has moved (docs/hybrid.md, Theorem 1). The rule itself is NOT enforced against
+    it. UNDER FLTRUST IT READS ANY ROW: weights that are any number tell rows apart in their sum. A
+    lying dealer can move weights. Where the weights of the sum are public and there is no noise,
+    ``server/1`` cannot change its share of the sum (the dealer's tags; chance 2^-24 at most up to
+    20 bits and 500 clients).
 
     What leaks beside the result and the refused clients, by ``reveal``:
         ``scores``: norms; for Krum the Gram matrix, so that clients colluding with a server learn
@@ -133,9 +134,10 @@ class TwoServer:
             one honest server is enough, and the event counts one server's noise alone.
         run_by: who runs ``server``, ``server/1`` and the ``dealer``, three different names for the
             report; whoever ran two of them would read every update.
-        security: "semi_honest", or "malicious", in rings of 32 and 40 bits (FLTrust with hidden
-            scores: of 64, too); Krum with hidden scores of at most 64 rows. It takes 1.3 to 3 times
-            the CPU and half of the exchanges; clients also write to the dealer.
+        security: "malicious", in rings of 32 and 40 bits, so up to 16 bits a value (FLTrust with
+            hidden scores: of 64, too), and of Krum with hidden scores at most 64 rows; or
+            "semi_honest", which takes all of these and ``preprocessing``, up to 3 times less CPU
+            and twice the exchanges. Under "malicious" clients also write to the dealer.
         preprocessing: the folder with what the dealer dealt ahead (`deal`, ``privfl deal``), so
             that it need not be online; each server needs its own file of it alone, and a dealing
             serves one round. ``server/1`` then sends as many bytes again. Not under ``security:

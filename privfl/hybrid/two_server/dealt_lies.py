@@ -1,15 +1,24 @@
-"""A dealer that lies where clients fix their rows: what it authenticates is not what it should be,
-so a row of its choice weighs nearly everything in what is published.
+"""A dealer that lies where clients fix their rows. It knows every mask and every key, so what it
+deals authenticates: choices that are other numbers than 0 and 1, norms of rows that are too long,
+comparisons with bounds of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from privfl.core import Cast, ConfigError, Liars, RoundPlan
+import numpy as np
+
+from privfl.core import Cast, ConfigError, Liars, Party, RoundPlan
 from privfl.core.field_values import field_values
-from privfl.hybrid.two_server.fixed_masks import Extent
+from privfl.crypto.mpc.authentication import WORDS
+from privfl.crypto.mpc.dcf import Corrections
+from privfl.crypto.mpc.words import U64
+from privfl.hybrid.two_server.dealer_lies import LONGER, Beside, lengthened
+from privfl.hybrid.two_server.fixed_dealing import FixedDealing
+from privfl.hybrid.two_server.fixed_masks import Extent, Own
 from privfl.hybrid.two_server.fixed_stock import (
     Compared,
     Item,
@@ -18,12 +27,16 @@ from privfl.hybrid.two_server.fixed_stock import (
     Masks,
     RuleStock,
 )
+from privfl.hybrid.two_server.malicious.client import FixedClientParty
 from privfl.hybrid.two_server.malicious.dealer import FixedDealer
 from privfl.hybrid.two_server.parameters import TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
+from privfl.hybrid.two_server.rules import CosineOnShares, KrumOnShares
 from privfl.hybrid.two_server.rules.proved_signs import DISTANCE_MASKS
 
 Change = Callable[[TwoServerParameters, Known], Known]
+_TOP = np.uint64(63)
+_RANK_TOP = np.uint64(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +60,116 @@ class FalseStock:
         return self.change(now, self.honest.known(now, n, masks, joint))
 
 
+def _unchanged(now: TwoServerParameters, known: Known) -> Known:
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class FalseDealing(Recipe):
     """A recipe whose holder deals other words than it says."""
 
-    change: Change = lambda now, known: known
+    change: Change = _unchanged
 
     def extent(self, now: TwoServerParameters, n: int) -> Extent:
         """The honest one, with another stock."""
         honest = Recipe.extent(self, now, n)
         return replace(honest, stock=FalseStock(honest.stock, self.change))
+
+
+@dataclass(repr=False)
+class OtherWords(FixedDealing):
+    """A dealing by which rows have other squared norms by so much, their norms are compared as if
+    they were another by so much, and who is chosen by a single comparison is another number by so
+    much; by place.
+    """
+
+    norms: Mapping[int, int] = field(default_factory=dict)
+    compared: Mapping[int, int] = field(default_factory=dict)
+    chosen: Mapping[int, int] = field(default_factory=dict)
+
+    def _tags(
+        self, first: Own, second: Own, weights: U64
+    ) -> tuple[U64, U64, U64, U64, tuple[U64, U64], U64, U64]:
+        a0, a1, inner, sums, lasts, pairs, vector = FixedDealing._tags(self, first, second, weights)
+        for row, more in self.norms.items():
+            inner[row : row + 1] += np.uint64(more % (1 << 64))
+            if len(pairs):
+                pairs[row, row : row + 1] += np.uint64(more % (1 << 64))
+        return a0, a1, inner, sums, lasts, pairs, vector
+
+    def _comparisons(self, masks: U64, alpha: U64, one: Own, two: Own) -> tuple[Corrections, U64]:
+        n, told = self.extent.n, masks.copy()
+        for row, more in self.compared.items():
+            told[self.now.rows, row : row + 1] += np.uint64(more % (1 << 64))
+        corrections, constants = FixedDealing._comparisons(self, told, alpha, one, two)
+        last = constants.reshape(-1, n, WORDS)[-1]
+        for row, more in self.chosen.items():
+            top = (-int(masks[-1, row]) >> (self.now.ring - 1)) & 1
+            amount = np.uint64((more if top else -more) % (1 << 64))
+            last[row] += amount * np.concatenate([np.ones(1, dtype=np.uint64), alpha])
+        return corrections, constants
+
+
+@dataclass(repr=False)
+class FalseFixedDealer(FixedDealer):
+    """A dealer that deals `OtherWords`."""
+
+    norms: Mapping[int, int] = field(default_factory=dict)
+    compared: Mapping[int, int] = field(default_factory=dict)
+    chosen: Mapping[int, int] = field(default_factory=dict)
+
+    def _dealing(self) -> tuple[FixedDealing, list[int]]:
+        honest, kept = FixedDealer._dealing(self)
+        lies = (self.norms, self.compared, self.chosen)
+        parts = (honest.now, honest.extent, honest.first, honest.second, honest.seeds)
+        return OtherWords(*parts, *lies), kept
+
+
+def _false(
+    dealer: FixedDealer,
+    norms: Mapping[int, int] = MappingProxyType({}),
+    compared: Mapping[int, int] = MappingProxyType({}),
+    chosen: Mapping[int, int] = MappingProxyType({}),
+) -> FixedDealer:
+    return FalseFixedDealer(
+        dealer.now,
+        dealer.recipe,
+        dealer.identity,
+        norms=norms,
+        compared=compared,
+        chosen=chosen,
+    )
+
+
+def _dealer(party: Party) -> FixedDealer:
+    if not isinstance(party, FixedDealer):
+        raise ConfigError(f"{type(party).__name__} deals nothing to rows that are fixed.")
+    return party
+
+
+def _deals(change: Change) -> Liars:
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        return {"dealer": _changed(_dealer(honest["dealer"]), change)}
+
+    return Liars(enter=enter)
+
+
+def _changed(dealer: FixedDealer, change: Change) -> FixedDealer:
+    return replace(dealer, recipe=FalseDealing(**field_values(dealer.recipe), change=change))
+
+
+def _words(known: Known, name: str) -> U64:
+    words = known[name]
+    if isinstance(words, Compared):
+        raise ConfigError(f"'{name}' are comparisons here.")
+    return words.astype(np.uint64)
+
+
+def _comparisons(known: Known, name: str) -> Compared:
+    compared = known[name]
+    if not isinstance(compared, Compared):
+        raise ConfigError(f"'{name}' are no comparisons here.")
+    return Compared(compared.alpha.copy(), compared.flip.copy(), compared.scale.copy())
 
 
 def favours_a_trusted_row() -> Liars:
@@ -69,10 +182,7 @@ def favours_a_trusted_row() -> Liars:
     """
 
     def change(now: TwoServerParameters, known: Known) -> Known:
-        words = known["products"]
-        if isinstance(words, Compared):
-            raise ConfigError("there are no weights to be masked.")
-        told = words.astype(object)
+        told = np.array(known["products"], dtype=object)
         told[5 * len(told) // 6] -= 1 << (now.ring - 2 - now.longest.bit_length())
         return {**known, "products": told}
 
@@ -98,12 +208,130 @@ def moves_a_distance() -> Liars:
     return _deals(change)
 
 
-def _deals(change: Change) -> Liars:
+# ---- choices that are any numbers
+
+
+def _more(now: TwoServerParameters) -> int:
+    """How often the difference of two rows fits into the ring beside the sum."""
+    return 1 << (now.ring - 3 - now.longest.bit_length())
+
+
+def _krum(m: int, more: Callable[[TwoServerParameters], int]) -> Change:
+    """The first m rows are chosen; the first weighs so much more, the second so much less."""
+
+    def change(now: TwoServerParameters, known: Known) -> Known:
+        best, places = _comparisons(known, "best"), _words(known, "places")
+        n = len(places)
+        wanted = np.array([1 if i < m else 0 for i in range(n)], dtype=np.int64)
+        wanted[:2] += np.array([1, -1]) * more(now)
+        top = ((places + np.uint64(n // 2) - np.uint64(m)) >> _RANK_TOP) & np.uint64(1)
+        scale = np.where(top.astype(bool), 1 - wanted, wanted).astype(np.uint64)
+        always = Compared(np.zeros_like(best.alpha), np.ones_like(best.flip), scale)
+        return {**known, "best": always}
+
+    return change
+
+
+def _cosine(threshold: float) -> Change:
+    """The first two rows, which are chosen, weigh so much more and less."""
+
+    def change(now: TwoServerParameters, known: Known) -> Known:
+        late, bits = _comparisons(known, "squares"), _words(known, "sign bits")
+        blind = np.array(known["products and norms"], dtype=object)[-len(bits) :]
+        for row, more in ((0, _more(now)), (1, -_more(now))):
+            bit, top = int(bits[row]), int(blind[row]) >> int(_TOP) & 1
+            turned = (2 * bit - 1) * more if threshold > 0 else (1 - 2 * bit) * more
+            wanted = turned + (bit if threshold > 0 else 0)
+            at = len(bits) + row
+            late.alpha[at], late.flip[at] = np.uint64(0), np.uint64(1)
+            late.scale[at] = np.uint64((bit - wanted if top else wanted) % (1 << 64))
+        return {**known, "squares": late}
+
+    return change
+
+
+def _weighs_two(dealer: FixedDealer) -> FixedDealer:
+    """A dealer by whose words the difference of the first two rows, many times, is in the sum."""
+    rule, now = dealer.recipe.rule, dealer.now
+    if isinstance(rule, KrumOnShares):
+        return _changed(dealer, _krum(rule.m, _more))
+    if isinstance(rule, CosineOnShares) and rule.threshold:
+        return _changed(dealer, _cosine(rule.threshold))
+    chosen = {0: _more(now), 1: -_more(now)}
+    return _false(dealer, chosen=chosen)
+
+
+def tells_a_difference() -> Liars:
+    """A dealer that gives the first two rows weights of opposite signs, far above all others.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer.
+    """
+    return Liars(enter=lambda plan, honest: {"dealer": _weighs_two(_dealer(honest["dealer"]))})
+
+
+def tells_a_friends_difference() -> Liars:
+    """The same dealer with the second client, which knows its own row.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer.
+    """
+    beside = Beside()
+
     def enter(plan: RoundPlan, honest: Cast) -> Cast:
-        dealer = honest["dealer"]
-        if not isinstance(dealer, FixedDealer):
-            raise ConfigError(f"{type(dealer).__name__} deals nothing to rows that are fixed.")
-        dealer.recipe = FalseDealing(**field_values(dealer.recipe), change=change)
-        return honest
+        dealer = _dealer(honest["dealer"])
+        beside.other, beside.times = plan.cohort[0], _more(dealer.now)
+        return {**honest, "dealer": _weighs_two(dealer)}
+
+    return Liars(update=beside.update, enter=enter, took=beside.took)
+
+
+# ---- norms
+
+
+def asks_about_a_norm(more: Callable[[TwoServerParameters], int]) -> Liars:
+    """A dealer by whose words the first row's squared norm is compared as if it were so much more:
+    whether the client is refused tells whether it is beyond another bound.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer.
+    """
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        dealer = _dealer(honest["dealer"])
+        compared = {0: more(dealer.now)}
+        return {"dealer": _false(dealer, compared=compared)}
+
+    return Liars(enter=enter)
+
+
+def asks_whether_a_row_is_short() -> Liars:
+    """A dealer by whose words a client is refused unless its row is shorter than half of the clip.
+
+    Raises:
+        ConfigError: when the round begins, a party that is no such dealer.
+    """
+    return asks_about_a_norm(lambda now: now.longest**2 - now.longest**2 // 4)
+
+
+def lets_a_long_row_pass() -> Liars:
+    """A dealer with the first client: its row is longer than it may be beside the square of a
+    shorter one's norm, and what is dealt of the norm fits; Krum chooses it.
+
+    Raises:
+        ConfigError: when the round begins, parties that are no such two.
+    """
+
+    def enter(plan: RoundPlan, honest: Cast) -> Cast:
+        client = honest["client/0"]
+        vector = client.vector if isinstance(client, FixedClientParty) else None
+        if vector is None or vector.dtype != np.uint64:
+            raise ConfigError(f"{type(client).__name__} is no client that fixes a row of words.")
+        less = (1 - LONGER**2) * lengthened(vector.view(np.uint64), plan.d)
+        dealer = _dealer(honest["dealer"])
+        rule = dealer.recipe.rule
+        if isinstance(rule, KrumOnShares):
+            dealer = _changed(dealer, _krum(rule.m, lambda now: 0))
+        return {**honest, "dealer": _false(dealer, norms={0: less})}
 
     return Liars(enter=enter)

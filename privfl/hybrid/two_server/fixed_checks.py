@@ -163,7 +163,8 @@ class RefuseFailed:
         machine.unproved = int(said.sum())
         for i in np.flatnonzero(said).tolist():
             name = now.name(machine.positions[i])
-            machine.excluded[name] = f"by its word, or that of {machine.other}, its norm is another"
+            who = f"by its word, or that of {machine.other} or the dealer"
+            machine.excluded[name] = f"{who}, its norm is another"
 
 
 @dataclass(frozen=True, slots=True)

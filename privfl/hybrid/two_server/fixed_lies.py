@@ -25,7 +25,7 @@ from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.operations import OpenToFirst
 from privfl.crypto.mpc.words import pack, packed_size, unpack
-from privfl.hybrid.two_server.dealt_lies import favours_a_trusted_row, moves_a_distance
+from privfl.hybrid.two_server.dealer_guarantee import lies_of_dealer
 from privfl.hybrid.two_server.fixed_checks import Announce
 from privfl.hybrid.two_server.machine import Machine, Step
 from privfl.hybrid.two_server.malicious.client import FixedClientParty
@@ -244,7 +244,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
             "says that a client told it another seed, so that the client is left out",
             changes_first,
         ),
-        *_of_trust(recipe),
+        *lies_of_dealer(recipe),
         *_beyond(recipe),
         *_of_clients(signs),
     ]
@@ -270,19 +270,6 @@ def _of_clients(signs: bool) -> list[Lie[Liars]]:
         lies.skips_its_clip("nothing", "it is refused by name"),
         Lie(Coalition.of("client/0"), "nothing", what, lies_about_its_norm),
     ]
-
-
-def _of_trust(recipe: Recipe) -> list[Lie[Liars]]:
-    """What the dealer does to weights that stay shared and may be any number, or to distances that
-    are opened.
-    """
-    if recipe.rule.kind == "signs" and not recipe.traits.hidden:
-        what = "deals words by which a client's distance, and so its weight, is another"
-        return [Lie(Coalition.of("dealer"), "choose", what, moves_a_distance)]
-    if not recipe.traits.hidden or recipe.traits.proved:
-        return []
-    what = "deals words by which nearly all weight falls on some client, and looks at the result"
-    return [Lie(Coalition.of("dealer"), "read", what, favours_a_trusted_row)]
 
 
 def _beyond(recipe: Recipe) -> list[Lie[Liars]]:

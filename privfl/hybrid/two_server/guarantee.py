@@ -7,10 +7,15 @@ from collections.abc import Callable
 from privfl.core import Coalition, ConfigError, Guarantee, Liars, Lie
 from privfl.crypto import lies
 from privfl.hybrid.two_server.ahead.lies import moves_rows
+from privfl.hybrid.two_server.dealer_guarantee import (
+    NEARLY_ALL,
+    lies_of_dealer,
+    told_by_a_lying_dealer,
+)
+from privfl.hybrid.two_server.dealer_lies import deals_falsely
 from privfl.hybrid.two_server.fixed_lies import enforced_lies
 from privfl.hybrid.two_server.lies import (
     brings_one_near,
-    deals_falsely,
     reads_a_weighted_row,
     tells_signs_apart,
 )
@@ -26,12 +31,10 @@ from privfl.hybrid.two_server.rushing import (
 )
 
 _PARTS = (*SERVERS, "dealer")
-_DEALT = "deals words by which nearly all weight falls on some client, and looks at the result"
 _AHEAD = (
     "a dealer that dealt as the protocol says before the round, and colludes with no server, then"
     " or later: what it dealt reads every update with either server's mail"
 )
-_NEAR = "deals words by which rows fail their checks, or seem near"
 
 
 def told_by_lying(recipe: Recipe) -> str:
@@ -98,8 +101,6 @@ def two_server_guarantee(
     """The guarantee of rows whose norms are proved."""
     if recipe.malicious:
         return _of_two(recipe, quorum, enforced_lies(recipe), run_by)
-    named = recipe.rule.reveal == "selection"
-    free = recipe.traits.normalised and not named
     margins = "shifts the margins of a client's norm check, so that the client is refused"
     told = [Lie(Coalition.of(who), "choose", margins, shifts_margins) for who in SERVERS]
     told += _of_weights(recipe)
@@ -127,12 +128,7 @@ def two_server_guarantee(
             + (", and a hidden sum is moved by noise" if recipe.traits.hidden else ""),
             lambda: names_wrong_seeds((0,)),
         ),
-        Lie(
-            Coalition.of("dealer"),
-            "shift" if recipe.traits.proved else "read" if free else "choose",
-            _DEALT if recipe.traits.hidden and not named else _NEAR,
-            deals_falsely,
-        ),
+        *lies_of_dealer(recipe),
     ]
     return _of_two(recipe, quorum, told, run_by)
 
@@ -179,7 +175,7 @@ def sign_guarantee(
         Lie(
             Coalition.of("dealer"),
             "read" if hidden else "shift",
-            _DEALT if hidden else "deals words by which a client's distance is another",
+            NEARLY_ALL if hidden else "deals words by which a client's distance is another",
             deals_falsely,
         ),
         lies.skips_its_clip("nothing", "whatever it sends is a row of signs"),
@@ -209,6 +205,7 @@ def _of_two(
             "which clients were refused",
             recipe.rule.leaks,
             told_by_lying(recipe),
+            told_by_a_lying_dealer(recipe),
             lies.LAST,
         ),
         assumes=(

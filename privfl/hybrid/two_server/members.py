@@ -154,7 +154,6 @@ class FirstMember(KeepsSecrets):
     before: Vector | None = None
     kept: dict[bytes, FirstServer | FixedFirstServer] = field(default_factory=dict)
     ending: Ending = field(default_factory=Ending)
-    reached: Reached = field(default_factory=Reached)
 
     def set_up(self) -> Party:
         """Nothing to say."""
@@ -199,7 +198,7 @@ class FirstMember(KeepsSecrets):
         if channel.dealt_ahead is not None:
             party = AheadFirstServer(
                 *(now, recipe, second, (), half, b"", key, direction, unknown, refused),
-                file=FirstPart(channel.dealt_ahead, now, recipe, self.reached),
+                file=FirstPart(channel.dealt_ahead, now, recipe),
             )
             self.kept[now.tag] = party.anew()
             return party
@@ -245,7 +244,7 @@ class SecondMember(KeepsSecrets):
         fresh = all(known.plan.number == plan.number for known in self.rounds.values())
         self.rounds[now.tag] = now
         if self.channel.dealt_ahead is not None:
-            part = self.channel.dealt_ahead.part("server/1", now, recipe, self.reached)
+            part = self.channel.dealt_ahead.part("server/1", now, recipe, self.reached.next)
             boxes = len(_boxes(self.directory, "server/1"))
             return AheadSecondServer(
                 now, recipe, self.identity, (), part=part, boxes=boxes, reached=self.reached

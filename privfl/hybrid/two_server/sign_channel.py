@@ -70,13 +70,17 @@ class SignTwoServer:
     Guarantee (``guarantee`` says it whole): while ``server``, ``server/1`` and the ``dealer``, of
     whom no two collude, FOLLOW THE PROTOCOL, each, with any clients, learns the result and what
     ``reveal`` names: ``scores``, all Hamming distances; ``aggregate``, how many clients count, and
-    to the first server the sum of their weights. Any two of the three read every row of signs. EACH
-    OF THE THREE, IF IT LIES, READS: it puts nearly all weight on one client, and the result is that
-    client's row. UNDER ``security: malicious`` one server that lies gets the rule's own weights or
+    to the first server the sum of their weights. Any two of the three read every row of signs.
+
+    UNDER ``security: malicious``, the default, one server that lies gets the rule's own weights or
     an abort, but for a chance of 2^-(64 - k) a round, k bits of the number of values (2^-47 at
     100k): clients fix their bits, and the dealer authenticates every bit that hides one. It still
     chooses which clients take part, and ``server`` the signs that rows are compared with;
     ``server/1`` can add a constant to the sum (docs/hybrid.md, Theorem 2).
+
+    UNDER ``security: semi_honest`` EACH OF THE THREE, IF IT LIES, READS: it puts nearly all weight
+    on one client, and the result is that client's row (so does the dealer under "malicious", where
+    weights stay shared).
 
     Args:
         rule: FLTrust, for its ``root`` update, which both servers see the signs of; ``fixed`` and

@@ -13,6 +13,7 @@ from privfl.crypto.he.guarantee import CHOSEN, PICKS_C1, SchemeLies
 from privfl.crypto.he.lattice import frames, parameters
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.scheme import IntegerCode, no_room
 from privfl.crypto.he.wire import Refused, unpack
@@ -94,6 +95,7 @@ class BFV(HomomorphicChannel):
     key_file: str | None = None
 
     def __post_init__(self) -> None:
+        seal.require()
         check_lattice_keys("bfv", self.keys, self.encryption)
         require.at_least(1, workers=self.workers, max_clients=self.max_clients)
         parameters.bfv(FixedPoint(self.bits, self.rounding).bits, self.max_clients)

@@ -26,6 +26,7 @@ from privfl.crypto.he.lattice import flooding, frames, parameters
 from privfl.crypto.he.lattice.bfv import check_lattice_keys, lattice_lies
 from privfl.crypto.he.lattice.keys import Encryption, LatticePublic, LatticeSecret, fresh
 from privfl.crypto.he.lattice.parameters import Lattice
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.parameters import Arrangement
 from privfl.crypto.he.wire import Numbers, Refused, unpack
 
@@ -184,6 +185,7 @@ class CKKS(HomomorphicChannel):
     workers: int = 1
 
     def __post_init__(self) -> None:
+        seal.require()
         check_lattice_keys("ckks", self.keys, self.encryption)
         require.at_least(
             1,

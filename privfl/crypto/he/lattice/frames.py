@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tenseal.sealapi as seal
-import zstandard
 
 from privfl.core import Buffer, ConfigError
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.lattice.residues import SEED, Form, Residues, Words
 from privfl.crypto.he.lattice.seal import Passage, context, passage
+from privfl.crypto.he.libraries import seal, zstandard
 from privfl.crypto.he.wire import Refused
 
 _HEAD = struct.Struct("<HBBBBHQ")
@@ -72,7 +71,8 @@ def unframed(data: bytes) -> bytes:
     """
     *_, compression, _, _ = _HEAD.unpack_from(data)
     if compression == 2:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data[_HEAD.size :])
+        plain: bytes = zstandard.ZstdDecompressor().decompressobj().decompress(data[_HEAD.size :])
+        return plain
     if compression == 1:
         return zlib.decompress(data[_HEAD.size :])
     if compression == 0:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
-import tenseal.sealapi as seal
 
 from privfl.core import Buffer, KeepsSecrets, RoundPlan
 from privfl.crypto.he.lattice import frames
@@ -16,6 +15,7 @@ from privfl.crypto.he.lattice.flooding import deviation, gaussian, seed
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.lattice.residues import Form, body_of, chunks_of
 from privfl.crypto.he.lattice.seal import context, encoders, passage
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.scheme import key_id
 from privfl.crypto.he.wire import Numbers, Parts, Refused, pack, unpack
 from privfl.crypto.he.workers import isolated, spread

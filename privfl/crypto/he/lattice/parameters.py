@@ -8,9 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import gmpy2
-
 from privfl.core import ConfigError
+from privfl.crypto.he.libraries import gmpy2
 
 SIGMAS = 9
 """Headroom over the noise of a sum, in standard deviations: 2e-19 a coefficient."""

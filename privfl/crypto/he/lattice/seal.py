@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import tenseal.sealapi as seal
 
 from privfl.core import ConfigError
 from privfl.crypto.he.lattice.parameters import Lattice, plain_modulus
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Numbers, Refused
 
 BAD_BYTES = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tenseal.sealapi as seal
 
 from privfl.core import Buffer
 from privfl.crypto.he.lattice.frames import (
@@ -24,6 +23,7 @@ from privfl.crypto.he.lattice.frames import (
 from privfl.crypto.he.lattice.parameters import Lattice
 from privfl.crypto.he.lattice.residues import Words
 from privfl.crypto.he.lattice.seal import context, passage
+from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Refused
 
 _IDENTITY = 32

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import gmpy2
-
 from privfl.core import KeepsSecrets
+from privfl.crypto.he.libraries import gmpy2
 
 WINDOW = 8
 

@@ -12,6 +12,7 @@ from privfl.crypto.encoding import FixedPoint
 from privfl.crypto.he import keyfile
 from privfl.crypto.he.channel import HomomorphicChannel
 from privfl.crypto.he.guarantee import SchemeLies
+from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.lies import all_of_them, answers_anew, combined, two_sums
 from privfl.crypto.he.paillier import threshold as shamir
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, generate
@@ -166,6 +167,7 @@ class Paillier(HomomorphicChannel):
     insecure_for_tests: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        gmpy2.require()
         if self.key_bits % 2 or self.key_bits < self._least_bits:
             raise ConfigError(
                 f"key_bits={self.key_bits}: a Paillier modulus has an even number of bits, at least"

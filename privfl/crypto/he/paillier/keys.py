@@ -8,9 +8,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import gmpy2
-
 from privfl.core import ConfigError, KeepsSecrets, RoundPlan
+from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.paillier.blinding import BlindingPool, powers, short_powers
 from privfl.crypto.he.paillier.packing import Slots
 from privfl.crypto.he.paillier.safe_primes import safe_prime

@@ -7,10 +7,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import gmpy2
-
 from privfl.core import Cast, KeepsSecrets, Liars, RoundPlan
 from privfl.crypto.he.decryptor import DecryptorRound
+from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.lies import unexpected
 from privfl.crypto.he.paillier.threshold import PaillierShare, lagrange
 from privfl.crypto.he.wire import Parts

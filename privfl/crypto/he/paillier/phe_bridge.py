@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from privfl.crypto.he.libraries import phe
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, from_primes
 
 
@@ -18,15 +19,11 @@ def from_phe(private_key: Any, bits: int = 16) -> PaillierSecret:
 
 def public_to_phe(public: PaillierPublic) -> Any:
     """The ``phe.PaillierPublicKey`` of this key."""
-    from phe import PaillierPublicKey
-
-    return PaillierPublicKey(public.n)
+    return phe.PaillierPublicKey(public.n)
 
 
 def ciphertext_to_phe(public: PaillierPublic, ciphertext: int) -> Any:
     """One ciphertext as a ``phe.EncryptedNumber`` of exponent 0: its plaintext is one integer, or a
     packed row of them.
     """
-    from phe import EncryptedNumber
-
-    return EncryptedNumber(public_to_phe(public), ciphertext, exponent=0)
+    return phe.EncryptedNumber(public_to_phe(public), ciphertext, exponent=0)

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gmpy2
-
+from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.wire import Refused
 
 SECURITY = 128

@@ -10,11 +10,11 @@ from __future__ import annotations
 import secrets
 from functools import lru_cache
 
-import gmpy2
 import numpy as np
 import numpy.typing as npt
 
 from privfl.core import require
+from privfl.crypto.he.libraries import gmpy2
 
 ROUNDS = 40
 """Miller-Rabin tests of what a Fermat test lets pass."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-
-import gmpy2
+from typing import Any
 
 from privfl.core import ConfigError, KeepsSecrets, PartyId, RoundPlan
+from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.paillier.blinding import powers
 from privfl.crypto.he.paillier.keys import PaillierPublic, PaillierSecret, unpacked
 from privfl.crypto.he.paillier.proofs import SameExponent
@@ -81,8 +81,8 @@ class PaillierShare(KeepsSecrets):
 def _statement(
     public: PaillierPublic,
     index: int,
-    elements: Sequence[gmpy2.mpz],
-    parts: Sequence[gmpy2.mpz],
+    elements: Sequence[Any],
+    parts: Sequence[Any],
     plan: RoundPlan,
 ) -> SameExponent:
     topic = digest(plan.session) + digest(plan.part.encode()) + plan.number.to_bytes(8, "little")
@@ -150,7 +150,7 @@ def combine(
     Raises:
         Refused: a part has another form, or the outcome is no sum.
     """
-    by_index: dict[int, list[gmpy2.mpz]] = {}
+    by_index: dict[int, list[Any]] = {}
     holders = 0
     for part in partials:
         if len(part) != 3 or len(part[0]) != 2:

@@ -12,7 +12,7 @@ import numpy as np
 
 from privfl.core import KeepsSecrets
 from privfl.crypto.mpc import Demand, Preprocessing
-from privfl.crypto.mpc.dealt_file import Taken
+from privfl.crypto.mpc.dealt_file import PASSED_BY, Taken
 from privfl.crypto.mpc.preprocessing import (
     correct,
     derived_words,
@@ -143,12 +143,12 @@ class Part(KeepsSecrets):
 
 @dataclass
 class Reached:
-    """The next dealing that a server may take: more than its own disk says, where the other one is
-    further on.
+    """The next dealing that the second server may take: a little more than its own disk says, where
+    the other one is further on.
     """
 
     next: int = field(default=0)
 
-    def pass_by(self, number: int) -> None:
-        """The other server took this one."""
-        self.next = max(self.next, number + 1)
+    def other_took(self, theirs: int, own: int) -> None:
+        """The other server says that it took this one, where this server took its own."""
+        self.next = min(theirs, own + PASSED_BY) + 1

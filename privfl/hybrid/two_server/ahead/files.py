@@ -10,7 +10,7 @@ from pathlib import Path
 from privfl.core import CannotWrite, ConfigError, KeepsSecrets, PartyId, PartyKeys
 from privfl.crypto.mpc.dealt_file import DealtFile, DealtFileWriter, fresh_id
 from privfl.crypto.primitives.identity import refuse_signing
-from privfl.hybrid.two_server.ahead.dealing import Part, Reached, binding, deal, sizes
+from privfl.hybrid.two_server.ahead.dealing import Part, binding, deal, sizes
 from privfl.hybrid.two_server.parameters import SERVERS, TwoServerParameters
 from privfl.hybrid.two_server.recipe import Recipe
 
@@ -27,10 +27,9 @@ class DealtAhead:
     folder: Path
     dealer: bytes
 
-    def part(
-        self, who: PartyId, now: TwoServerParameters, recipe: Recipe, reached: Reached
-    ) -> Part:
-        """A server's part of the next dealing, which is gone from its file when this returns.
+    def part(self, who: PartyId, now: TwoServerParameters, recipe: Recipe, least: int) -> Part:
+        """A server's part of the next dealing, which is gone from its file when this returns; of
+        number ``least``, if that is near.
 
         Raises:
             ConfigError: as `DealtFile.take`.
@@ -38,8 +37,7 @@ class DealtAhead:
             CannotWrite: the operating system refuses.
         """
         stock = DealtFile(self.folder / FILES[who], who, self.dealer)
-        taken = stock.take(binding(now, recipe), reached.next)
-        reached.pass_by(taken.number)
+        taken = stock.take(binding(now, recipe), least)
         return Part(taken, now, recipe.demand(now, now.plan.n))
 
 
@@ -53,11 +51,11 @@ class FirstPart(KeepsSecrets):
     files: DealtAhead
     now: TwoServerParameters
     recipe: Recipe
-    reached: Reached
     part: Part | None = None
 
     def after(self, number: int) -> Part:
-        """Its part of the dealing of this number, or of a later one where it took that already.
+        """Its part of the dealing of this number; of a later one where it took that already, of an
+        earlier one where this is far off.
 
         Raises:
             ConfigError: as `DealtFile.take`.
@@ -65,8 +63,7 @@ class FirstPart(KeepsSecrets):
             CannotWrite: the operating system refuses.
         """
         if self.part is None:
-            self.reached.pass_by(number - 1)
-            self.part = self.files.part("server", self.now, self.recipe, self.reached)
+            self.part = self.files.part("server", self.now, self.recipe, number)
         return self.part
 
 

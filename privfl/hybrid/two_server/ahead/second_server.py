@@ -55,7 +55,7 @@ class AheadSecondServer(SecondServer):
             why = "the servers' files are not of one dealing: deal anew, for both"
             raise StageAbort("agree", why, who=("server", "server/1"))
         if not claim.key:
-            self.reached.pass_by(claim.number)
+            self.reached.other_took(claim.number, taken.number)
             why = (
                 f"this server took dealing {taken.number} and the other {claim.number}: both are"
                 " lost, and the next round takes one that neither had"

@@ -21,9 +21,11 @@ def max_byzantine(machine: Machine, f: int, m: int) -> int:
             f"Krum with f={f} and m={m} needs n > 2f + 2 and m <= n - f, and {n} rows are there",
         )
     if lost > f:
+        liars = ("dealer",) if machine.now.malicious else (machine.other, "dealer")
         raise StageAbort(
             "select",
-            f"Krum tolerates {f} Byzantine clients, and {lost} rows failed the norm check",
-            who=tuple(machine.excluded),
+            f"Krum tolerates {f} Byzantine clients, and {lost} rows failed the norm check, unless"
+            f" {' or the '.join(liars)} lied",
+            who=(*machine.excluded, *liars),
         )
     return f - lost
