@@ -105,11 +105,14 @@ def _where_they_lie(bodies: Sequence[Buffer], at: Sequence[int], d: int) -> torc
     None.
     """
     first = bodies[0]
-    whole = first.obj if isinstance(first, memoryview) else None
+    whole: object = first.obj if isinstance(first, memoryview) else None
     if not isinstance(whole, np.ndarray) or not whole.flags.c_contiguous:
         return None
     for body in bodies:  # what cannot be written was copied, so that its address is the copy's
-        if not isinstance(body, memoryview) or body.readonly or body.obj is not whole:
+        if not isinstance(body, memoryview) or body.readonly:
+            return None
+        owner: object = body.obj
+        if owner is not whole:
             return None
     step = at[1] - at[0] if len(at) > 1 else len(first)
     if step < len(first) or step % 4 or any(b - a != step for a, b in pairwise(at)):
