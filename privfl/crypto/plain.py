@@ -99,23 +99,25 @@ class _Client:
         return {"server": frame}
 
 
-def _where_they_lie(bodies: Sequence[Buffer], d: int) -> torch.Tensor | None:
-    """The vectors of these messages as one matrix [n, d] where they lie, if they lie in one
-    writable buffer and evenly apart, as those of an engine do; else None.
+def _where_they_lie(bodies: Sequence[Buffer], at: Sequence[int], d: int) -> torch.Tensor | None:
+    """The vectors of these messages, which begin at these addresses, as one matrix [n, d] where
+    they lie, if they lie in one writable buffer and evenly apart, as those of an engine do; else
+    None.
     """
     first = bodies[0]
-    if not isinstance(first, memoryview) or first.readonly:
-        return None
-    whole = first.obj
+    whole: object = first.obj if isinstance(first, memoryview) else None
     if not isinstance(whole, np.ndarray) or not whole.flags.c_contiguous:
         return None
-    if any(not isinstance(body, memoryview) or body.obj is not whole for body in bodies):
-        return None
-    at = [np.frombuffer(body, np.uint8).ctypes.data for body in bodies]
+    for body in bodies:  # what cannot be written was copied, so that its address is the copy's
+        if not isinstance(body, memoryview) or body.readonly:
+            return None
+        owner: object = body.obj
+        if owner is not whole:
+            return None
     step = at[1] - at[0] if len(at) > 1 else len(first)
     if step < len(first) or step % 4 or any(b - a != step for a, b in pairwise(at)):
         return None
-    offset = at[0] - whole.ctypes.data + FRAME_ROOM
+    offset = at[0] - whole.ctypes.data
     rows = np.ndarray((len(at), d), "<f4", buffer=whole.data, offset=offset, strides=(step, 4))
     return torch.from_numpy(rows)
 
@@ -128,6 +130,7 @@ class _Server:
     ids: list[ClientId] = field(default_factory=list)
     taken: set[ClientId] = field(default_factory=set)
     bodies: list[Buffer] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
     excluded: dict[PartyId, str] = field(default_factory=dict)
     opened: Rows | None = None
 
@@ -153,6 +156,7 @@ class _Server:
                 continue
             self.taken.add(client)
             self.bodies.append(body)
+            self.at.append(row.data_ptr())
             self.ids.append(client)
             self.weights.append(weight)
         self.opened = None
@@ -163,7 +167,7 @@ class _Server:
         if not self.ids:
             return None
         if self.opened is None:
-            values = _where_they_lie(self.bodies, self.plan.d)
+            values = _where_they_lie(self.bodies, self.at, self.plan.d)
             if values is None:
                 values = self.member.stacked(self.plan, self.bodies)
             self.opened = Rows(values, torch.tensor(self.weights), tuple(self.ids))
