@@ -89,7 +89,8 @@ def model(out):
 
 
 def test_a_run_that_begins_before_its_nodes_waits_for_them(fed):
-    assert [record["survivors"] for record in records(fed.folder / "first")] == [3, 3]
+    told = [record["survivors"] for record in records(fed.folder / "first")]
+    assert told == [3] * SECAGG["rounds"]
     alone = Federation.from_config(SECAGG).run()
     assert torch.equal(model(fed.folder / "first"), alone.parameters)
 
