@@ -107,6 +107,7 @@ class PrivateGrid:
         self._id, self._round, self._number = secrets.token_bytes(16), 0, 0
         self._nodes: dict[PartyId, int] = {}
         self._sessions: dict[PartyId, bytes] = {}
+        self._strangers: set[tuple[int, str]] = set()
         self._member: ServerMember[Any] | None = None
 
     # ---- what strategies call
@@ -131,7 +132,13 @@ class PrivateGrid:
         self._nodes = {who: node for who, node in self._nodes.items() if node in there}
         asked = [self._message(hello(), node, "train") for node in sorted(there - known)]
         for reply in replies_to(self.grid, asked, self.patience).values():
-            held = {} if reply.has_error() else reply.content.get(NAME, {})
+            if reply.has_error():  # a strategy may wait for ever for this node
+                told = (reply.metadata.src_node_id, reply.error.reason)
+                if told not in self._strangers:
+                    LOG.warning("node %s does not say who it is: %s", *told)
+                self._strangers.add(told)
+                continue
+            held = reply.content.get(NAME, {})
             who, node = str(held.get("who", "")), reply.metadata.src_node_id
             if not self.directory.keys(who):
                 continue

@@ -95,7 +95,7 @@ def private(
     def mod(message: Any, context: Any, call_next: Callable[[Any, Any], Any]) -> Any:
         from flwr.app import Message
 
-        folder = Path(str(keys).format_map(context.node_config))
+        folder = _filled(str(keys), context.node_config)
         identity, directory = read_keys(folder)
         held = message.content.get(NAME)
         if held is not None and "hello" in held:
@@ -124,6 +124,17 @@ def private(
         return Message(content_of(answer.write(identity)), reply_to=message)
 
     return mod
+
+
+def _filled(keys: str, config: Mapping[str, Any]) -> Path:
+    """A path with the names in its braces filled from a node's config."""
+    try:
+        return Path(keys.format_map(config))
+    except KeyError as missing:
+        raise ConfigError(
+            f"the keys are at '{keys}', and this node's config holds no {missing}: start it with"
+            f" --node-config '{missing.args[0]}=...'."
+        ) from None
 
 
 class _Failed(Exception):

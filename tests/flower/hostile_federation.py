@@ -51,17 +51,14 @@ class Federation(local.LocalProcesses):
         command[command.index("privfl.flower.gate")] = "tests.flower.hostile"
         env = {**superlink.environment(self.home), "HOSTILE_PLAN": str(self.plan)}
         with (self.folder / "superlink.log").open("ab") as log:
-            started = subprocess.Popen(
+            self.running["server"] = subprocess.Popen(
                 command, stdout=log, stderr=log, env=env, start_new_session=True
             )
-        self.running["server"] = local._Process(
-            started.pid, lambda: started.poll() is not None, started.wait
-        )
         local.wait_for(self.home)
 
     def restart(self, name):
         """A node that was killed, as a new process on the same folder, once it is there."""
-        if not self.running[name].ended():
+        if self.running[name].poll() is None:
             return
         before = self.connected(name)
         self.start(name, "node")

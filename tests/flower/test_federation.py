@@ -1,5 +1,6 @@
 """A real federation: a SuperLink with TLS and node authentication, and nodes as processes."""
 
+import base64
 import json
 import signal
 import ssl
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 import torch
 import yaml
@@ -89,7 +91,8 @@ def model(out):
 
 
 def test_a_run_that_begins_before_its_nodes_waits_for_them(fed):
-    assert [record["survivors"] for record in records(fed.folder / "first")] == [3, 3]
+    told = [record["survivors"] for record in records(fed.folder / "first")]
+    assert told == [3] * SECAGG["rounds"]
     alone = Federation.from_config(SECAGG).run()
     assert torch.equal(model(fed.folder / "first"), alone.parameters)
 
@@ -205,6 +208,36 @@ def test_nodes_keep_ledgers_of_their_own_and_fetch_no_app(fed):
         assert not (home / "flwr").exists() or not list((home / "flwr").rglob("*.fab"))
         assert not list(home.rglob("privfl_net"))
     assert list((fed.folder / "server" / "flwr").rglob("privfl_net"))
+
+
+def test_no_secret_is_in_a_log_in_a_process_list_or_in_what_a_run_writes(fed):
+    secrets = {}
+    for path in fed.folder.rglob("*"):
+        if path.name in ("identity", "rest.key"):
+            secrets[path] = path.read_bytes()[-32:], path.read_bytes()[-64:-32]
+        elif path.suffix == ".key":  # the lines of a PEM
+            secrets[path] = path.read_bytes().splitlines()[1:-1]
+    assert len(secrets) >= 9 * 2
+    forms = [form for many in secrets.values() for one in many if one for form in forms_of(one)]
+    shown = {path.name: path.read_bytes() for path in fed.folder.glob("*.log")}
+    assert len(shown) == 9
+    written = (path for path in (fed.folder / "first").rglob("*") if path.is_file())
+    shown |= {str(path): path.read_bytes() for path in written}
+    for process in map(psutil.Process, [one.pid for one in fed.running.values()]):
+        for one in (process, *process.children(recursive=True)):
+            shown[f"arguments of {one.pid}"] = " ".join(one.cmdline()).encode()
+    found = [where for where, what in shown.items() for form in forms if form in what]
+    assert not found
+
+
+def forms_of(secret):
+    """What bytes look like where somebody prints them."""
+    yield secret
+    yield repr(secret)[2:-1].encode()
+    yield secret.hex().encode()
+    for start in range(3):  # base64 of something longer that holds it, but for its ends
+        yield base64.b64encode(bytes(start) + secret)[4:-4]
+        yield base64.urlsafe_b64encode(bytes(start) + secret)[4:-4]
 
 
 @pytest.mark.long

@@ -296,6 +296,17 @@ def test_an_integer_buffer_of_the_model_is_refused_before_any_training(tmp_path)
         strategy.start(grid=grid, initial_arrays=counted, num_rounds=1)
 
 
+def test_a_node_whose_config_does_not_name_its_keys_is_told_of_once(tmp_path, caplog):
+    nodes = nodes_of(LAYER, tmp_path)
+    nodes[100] = (nodes[100][0], {"partition-id": 0})
+    grid = PrivateGrid(InProcess(nodes), fedavg(), LAYER, tmp_path / "server")
+    with caplog.at_level("WARNING", "privfl.flower"):
+        assert [sorted(grid.get_node_ids()) for _ in range(2)] == [[101, 102, 103]] * 2
+    (said,) = [r.getMessage() for r in caplog.records if "who it is" in r.getMessage()]
+    assert said.startswith("node 100 does not say who it is: ")
+    assert "this node's config holds no 'keys': start it with --node-config 'keys=...'" in said
+
+
 def test_a_node_does_not_train_for_a_server_that_plays_no_protocol(tmp_path):
     trained = []
     nodes = nodes_of(
@@ -428,7 +439,8 @@ def test_the_lines_of_the_page_make_the_template_private(tmp_path, monkeypatch):
     exec(layer, known)  # noqa: S102 - our own page
     exec(client.replace("    ...", "    return trained(msg, context)"), known)  # noqa: S102
     make_keys(Path("keys"), known["LAYER"].channel, CLIENTS)
-    known["grid"] = InProcess({100 + i: (app, {"partition-id": i}) for i in range(CLIENTS)})
+    told = [{"partition-id": i, "party": f"client-{i}"} for i in range(CLIENTS)]
+    known["grid"] = InProcess({100 + i: (app, config) for i, config in enumerate(told)})
     exec(server, known)  # noqa: S102
     assert [len(receipt.survivors) for receipt in known["private_grid"].receipts] == [CLIENTS] * 3
     made = {name: array.numpy() for name, array in known["result"].arrays.items()}

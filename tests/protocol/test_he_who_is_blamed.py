@@ -104,3 +104,32 @@ def test_a_server_whose_decryptors_answers_get_lost_asks_nobody_twice_for_one_pi
     outcome = drive(members["server"].enter(plan), parties, Faults(relayed=relayed))
     assert outcome.opened is None
     assert {abort.blamed for abort in outcome.aborts.values()} == {None}
+
+
+class HandsOut:
+    """A key maker that hands out something in the place of the key."""
+
+    def __init__(self, party, body):
+        self.party, self.body = party, body
+
+    def step(self, mail):
+        return dict.fromkeys(self.party.step(mail), self.body)
+
+
+@pytest.mark.parametrize("body", [b"junk", pack([b"x"] * 6)], ids=["no message", "no key"])
+@pytest.mark.parametrize("channel", [BFV(), Paillier(**SMALL)], ids=["bfv", "paillier"])
+def test_a_maker_that_hands_out_no_key_is_blamed_and_a_silent_one_is_not(channel, body):
+    members = dict(Enrolled.fresh(channel, range(3)).members)
+    maker = members["client/0"].ring.arrangement.maker
+    clients = [client_party(i) for i in range(3)]
+
+    def set_up(faults):
+        return drive_all({who: member.set_up() for who, member in members.items()}, faults)
+
+    lies = set_up(Faults(byzantine={maker: lambda party: HandsOut(party, body)})).aborts
+    assert {who: lies[who].blamed for who in clients} == dict.fromkeys(clients, maker)
+    assert not set_up(Faults(silent_from={maker: 0})).aborts
+    for who in clients:
+        with pytest.raises(Abort, match="is silent, or the mail of the set-up is lost") as told:
+            members[who].ring.key()
+        assert told.value.blamed is None
