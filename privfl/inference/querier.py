@@ -16,9 +16,10 @@ from privfl.inference import message
 from privfl.inference.circuit import HELD, InferenceCircuit
 from privfl.inference.diagonals import packed_input
 
-UNCLEAN = 1.0
-"""How far slots that are equal by the layout, or zero, may be from that: 20 times what noise gives.
-"""
+STRAY = 16.0
+"""How far one slot may be from the mean of its copies: noise gives up to .4 at logits of 500."""
+SPARE = 2.0**-4
+"""The largest mean of a spare slot's copies: noise gives 1e-5."""
 
 
 class EncryptedQuerier(KeepsSecrets):
@@ -79,8 +80,8 @@ class EncryptedQuerier(KeepsSecrets):
         An answer that overflowed differs from the network's by q/scale = 2^11 times an algebraic
         integer of a real field with one embedding for each of the layout's ``rows``. The product
         over these is at least 1, so what is small in the spare slots is large in others: with p
-        spare slots beside m outputs, a wrong answer passes only if a logit is beyond
-        2^11 (2^11 / `UNCLEAN`)^(p/m) - 2^10, and then by chance alone.
+        spare slots beside m outputs, an overflown answer passes only if a logit is beyond
+        2^11 (2^11 / `SPARE`)^(p/m) - 2^10, and then by chance alone.
 
         Raises:
             Refused: no answer for this circuit, or one that no network of it can have given:
@@ -95,8 +96,9 @@ class EncryptedQuerier(KeepsSecrets):
             seal.Decryptor(context(lattice), key).decrypt(opened, plain)
         copies = decode(plain).reshape(-1, stage.rows)
         values = copies.mean(axis=0)
-        off = max(np.abs(copies - values).max(), np.abs(values[stage.outputs :]).max())
-        if not (off <= UNCLEAN and np.abs(values).max() <= HELD):  # NaN passes neither
+        stray, spare = np.abs(copies - values).max(), np.abs(values[stage.outputs :]).max()
+        # written so that NaN is refused
+        if not (stray <= STRAY and spare <= SPARE and np.abs(values).max() <= HELD):
             raise Refused(
                 "the answer decrypts to values that no network can have given: another key's, or"
                 " the sample is far from those that the model was calibrated on, and overflowed"
