@@ -223,15 +223,7 @@ def overhead(quick: bool) -> Iterator[Row]:
     yield cost(
         "overhead", "three copies", f"seconds, {N} x {D:,}", min(spent), min(copies), target=0.667
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engine", "--memory"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    yield cost(
-        "overhead", "goal", "peak bytes of rounds", float(done.stdout), 2.5 * 4 * N * D, target=1
-    )
+    yield cost("overhead", "goal", "peak bytes of rounds", _peak(N, D), 2.5 * 4 * N * D, target=1)
 
 
 def plain_round(n: int, d: int) -> Callable[[], object]:
@@ -293,12 +285,26 @@ def engine_clients(quick: bool) -> Iterator[Row]:
     yield cost("engine clients", "goal", "CPU us a client of 100,000", 1e6 * most / 1e5, 80, 1)
 
 
-def memory() -> None:
-    """Peak memory of three bare rounds in a process of its own, beyond what it had before; printed
-    in bytes (Linux only).
+def peaks(quick: bool) -> Iterator[Row]:
+    """Peak memory of rounds whose updates have 10M values, over their rows, without training."""
+    d = 10_000_000
+    for n, most in ((10, None), (40, 1.2)):
+        goal = 4 * n * d * (most or 1.0)
+        peer = "goal" if most else "its rows"
+        yield cost("peaks", peer, f"peak bytes, {n} x {d:,}", _peak(n, d), goal, most and 1)
+
+
+def _peak(n: int, d: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.engine", "--memory", str(n), str(d)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def memory(n: int, d: int) -> None:
+    """Peak memory of three rounds without training in a process of its own, beyond what it had
+    before; printed in bytes (Linux only).
     """
     torch.set_num_threads(1)
-    engine = bare_engine()
+    engine = ready_engine(n, d)
     state = engine.begin("prefilled")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     before = _status("VmRSS")
@@ -349,8 +355,8 @@ def _plot(accuracies: Sequence[float], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--memory"]:
-        memory()
+    if sys.argv[1:2] == ["--memory"]:
+        memory(*map(int, sys.argv[2:]))
     else:
         main(
             "engine",
@@ -360,6 +366,7 @@ if __name__ == "__main__":
                 "overhead": overhead,
                 "many clients": many_clients,
                 "engine clients": engine_clients,
+                "peaks": peaks,
                 "pfl": against_pfl,
                 "writers": writers,
             },

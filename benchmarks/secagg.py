@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from benchmarks import flower_env
+from benchmarks import floors, flower_env
 from benchmarks.harness import Row, cost, interleaved, main, say
 from privfl.core import (
     NO_FAULTS,
@@ -99,7 +99,11 @@ def keystream(quick: bool) -> Iterator[Row]:
             stream.update_into(zeros[: values.nbytes - start], out)
 
     found = interleaved(
-        {"ours": lambda: mask(values, [(seed, 1)], library), "bare": bare},
+        {
+            "ours": lambda: mask(values, [(seed, 1)], library),
+            "bare": bare,
+            "keystream": floors.keystream(values.nbytes),
+        },
         20 if quick else 60,
         time.process_time,
     )
@@ -111,6 +115,8 @@ def keystream(quick: bool) -> Iterator[Row]:
         found["bare"],
         target=1 / 1.5,
     )
+    least = found["keystream"]
+    yield floors.floor("mask", "s for 1M values", "keystream as GCM has it", found["ours"], least)
     vector = torch.randn(1_000_000)
     update, plan = (
         Bounded(1, 0.9 * vector / vector.norm(), 1.0),
@@ -130,15 +136,12 @@ def keystream(quick: bool) -> Iterator[Row]:
         runs = {
             "ours": lambda code=code: code.encode(update, plan, dtype=np.int32),
             "theirs": theirs,
+            "copying": floors.copied(update.delta),
         }
         found = interleaved(runs, repeats, time.process_time)
-        yield cost(
-            "quantise",
-            "three lines of numpy",
-            f"s for 1M values, {rounding}",
-            found["ours"],
-            found["theirs"],
-        )
+        metric, mine = f"s for 1M values, {rounding}", found["ours"]
+        yield cost("quantise", "three lines of numpy", metric, mine, found["theirs"])
+        yield floors.floor("quantise", metric, "copying the values", mine, found["copying"])
 
 
 def _updates(n: int, d: int) -> dict[int, Bounded]:

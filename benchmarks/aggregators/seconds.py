@@ -5,12 +5,13 @@ time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from benchmarks import floors
 from benchmarks.aggregators.shared import TAU, D, F, N, byzfl, context, rows
 from benchmarks.harness import Row, cost, interleaved
 from privfl import aggregators as ours
@@ -27,13 +28,27 @@ def compared(
 ) -> Iterator[Row]:
     data = rows()
     seconds = interleaved(
-        {"ours": lambda: run(data), "theirs": lambda: peer(data.values)},
+        {"ours": lambda: run(data), "theirs": lambda: peer(data.values)} | at_least(case, data),
         2 if quick else 5,
         clock=time.process_time,
     )
-    yield cost(
-        case, "ByzFL", f"CPU seconds, n={N} d={D} f={F}", seconds["ours"], seconds["theirs"], target
-    )
+    metric = f"CPU seconds, n={N} d={D} f={F}"
+    yield cost(case, "ByzFL", metric, seconds["ours"], seconds["theirs"], target)
+    yield from distances(case, metric, seconds)
+
+
+def at_least(case: str, data: Rows) -> dict[str, Callable[[], object]]:
+    """The floors of a rule: it reads the rows; from distances, it multiplies them."""
+    floor: dict[str, Callable[[], object]] = {"reading the rows": floors.read(data.values)}
+    if case in ("multi_krum", "geometric_median", "bulyan", "mda"):
+        floor["inner products of the rows"] = floors.inner_products(data.values)
+    return floor
+
+
+def distances(case: str, metric: str, seconds: Mapping[str, float]) -> Iterator[Row]:
+    for what, least in seconds.items():
+        if what not in ("ours", "theirs"):
+            yield floors.floor(case, metric, what, seconds["ours"], least)
 
 
 def multi_krum(quick: bool) -> Iterator[Row]:
@@ -90,10 +105,11 @@ def geometric_median(quick: bool) -> Iterator[Row]:
 
 def without_peer(case: str, name: str, run: Callable[[Rows], object], quick: bool) -> Iterator[Row]:
     data = rows()
-    seconds = interleaved({"ours": lambda: run(data)}, 1 if quick else 3, clock=time.process_time)[
-        "ours"
-    ]
-    yield cost(case, "budget of 5 s", f"{name}: CPU seconds, n={N} d={D} f={F}", seconds, 5.0, 1.0)
+    runs = {"ours": lambda: run(data)} | at_least(case, data)
+    seconds = interleaved(runs, 1 if quick else 3, clock=time.process_time)
+    metric = f"{name}: CPU seconds, n={N} d={D} f={F}"
+    yield cost(case, "budget of 5 s", metric, seconds["ours"], 5.0, 1.0)
+    yield from distances(case, metric, seconds)
 
 
 def bulyan(quick: bool) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import floors
 from benchmarks.harness import Row, cost, gain
 from benchmarks.he.peer import Peer, nvflare
 from benchmarks.he.values import CLIENTS, SAMPLE, TOP, D, plan_of, rows, timed
@@ -40,6 +41,7 @@ def bfv(quick: bool) -> Iterator[Row]:
                 "peer add": lambda: [peer.add() for _ in range(8)],
                 "decrypt": lambda secret=secret, body=body: secret.decrypt(body, plan, 1),
                 "peer decrypt": peer.decrypt,
+                "transforms": floors.transforms(-(-D // 4096), 4096),
             },
         )
         case, targets = (
@@ -50,6 +52,9 @@ def bfv(quick: bool) -> Iterator[Row]:
                 "public": (None, None, None, 4.5),
             }[how],
         )
+        what = "the transforms of a ring product a block of 4096"
+        least = seconds["transforms"]
+        yield floors.floor(case, "encrypt 1M, s", what, seconds["encrypt"], least)
         yield cost(
             case,
             "NVFlare's CKKS",

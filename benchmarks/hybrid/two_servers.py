@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from benchmarks import floors
 from benchmarks.harness import Row, cost, interleaved
 from benchmarks.hybrid.rounds import bounded
 from privfl.aggregators import CosineFilter, FLTrust, Krum, Mean
@@ -123,12 +124,23 @@ def two_servers(
     for reveal in reveals:
         hidden = Shared(TwoServer(rule, reveal=reveal, security="semi_honest"), sent)
         found = interleaved(
-            {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
+            {
+                "ours": hidden,
+                "plain": plain,
+                "sharing": sharing(sent),
+                "keystream": floors.keystream(4 * rows.values.numel()),
+                "reading": floors.read(rows.values),
+            },
             2 if quick else 5,
             time.thread_time,
         )
         name = f"two_server_{type(rule).__name__.lower()}: {reveal}, n={n}, ring {hidden.ring}"
         yield from beside(name, hidden, found)
+        least, what = (
+            found["keystream"] + found["reading"],
+            "32 bits of AES a value, and reading it",
+        )
+        yield floors.floor(name, "CPU s, servers and dealer", what, hidden.seconds, least)
         upload = hidden.megabytes([f"client/{who}" for who in sent], SERVERS)
         yield cost(
             name,
@@ -238,7 +250,13 @@ def two_server_signs(quick: bool) -> Iterator[Row]:
     for reveal in ("scores", "aggregate"):
         hidden = Shared(_of_signs(trust, reveal, "semi_honest"), sent)
         found = interleaved(
-            {"ours": hidden, "plain": plain, "sharing": sharing(sent)},
+            {
+                "ours": hidden,
+                "plain": plain,
+                "sharing": sharing(sent),
+                "keystream": floors.keystream(4 * rows.values.numel()),
+                "reading": floors.read(rows.values),
+            },
             2 if quick else 5,
             time.thread_time,
         )

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from benchmarks.harness import Row, gain
 from benchmarks.robustness.workers import SEEDS, between, spread_out
 from privfl import Federation, aggregators, attacks
@@ -20,6 +22,7 @@ from privfl.models import initialised, mlp
 from privfl.training import LocalSGD
 
 N, LIARS, BEFORE, ROUNDS = 20, 2, 8, 14
+IMAGES, TEST_IMAGES = 10_000, 2_000
 Figures = Mapping[str, float]
 DETECTORS: Mapping[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
     "no defence": lambda: (aggregators.Mean(), ()),
@@ -30,6 +33,7 @@ DETECTORS: Mapping[str, Callable[[], tuple[Any, Sequence[Any]]]] = {
     "Multi-metrics": lambda: (aggregators.MultiMetrics(), ()),
 }
 HOW = attacks.AttackTraining(lr=0.1, epochs=2, batch_size=32, poisoned=10)
+LARGE = attacks.AttackTraining(lr=0.1, epochs=2, batch_size=128, poisoned=40)
 SQUARE = attacks.PixelPattern(target=2, boxes=((0, 0, 4, 4),))
 ADAPTIVE = "constrain-and-scale (adaptive)"
 BACKDOORS: Mapping[str, Callable[[], Any]] = {
@@ -38,33 +42,58 @@ BACKDOORS: Mapping[str, Callable[[], Any]] = {
     "blended": lambda: attacks.ModelReplacement(attacks.Blended(target=2), HOW),
     "sample-specific": lambda: attacks.ModelReplacement(attacks.SampleSpecific(target=2), HOW),
     "Neurotoxin": lambda: attacks.Neurotoxin(SQUARE, HOW),
+    "Chameleon": lambda: attacks.Chameleon(SQUARE, LARGE, epochs=2),
+    "A3FL": lambda: attacks.A3FL(
+        target=2, training=LARGE, size=4, top=0, left=0, epochs=4, renew=2, unlearning=1
+    ),
+    "IBA": lambda: attacks.IBA(target=2, training=LARGE, epsilon=0.1, epochs=1),
+    "LIRA": lambda: attacks.LIRA(target=2, training=LARGE, epsilon=0.1, turns=1),
     ADAPTIVE: lambda: attacks.ConstrainAndScale(SQUARE, HOW, gamma=1.0, alpha=0.3),
 }
+NOBODY = "nobody attacks"
+BY_DATA: Mapping[str, Any] = {
+    "square": SQUARE,
+    "distributed": attacks.DBA(target=2),
+    "blended": attacks.Blended(target=2),
+    "sample-specific": attacks.SampleSpecific(target=2),
+}
+"""Triggers whose base rate a model that nobody attacked tells."""
 
 
 def attacked(detector: str, backdoor: str, seed: int) -> Figures:
-    """Backdoor and main task after 14 rounds of which liars attack in the last 6, TPR and FPR:
-    Dirichlet 0.5, an MLP of 64, 10 steps of 32 at 0.1.
+    """Backdoor (or triggers' base rates) and main task after 14 rounds, TPR and FPR of the last 6,
+    in which liars attack: 10,000 images by Dirichlet 0.5, an MLP of 64, 10 steps of 32 at 0.1.
     """
     split, seeds = load("mnist"), Seeds(seed)
-    parts = Dirichlet(alpha=0.5, min_size=32)(split.train, N, seeds.generator("partition"))
+    train = split.train.take(torch.randperm(60_000, generator=seeds.generator("drawn"))[:IMAGES])
+    test = split.test.take(range(TEST_IMAGES))
+    parts = Dirichlet(alpha=0.5, min_size=32)(train, N, seeds.generator("partition"))
     model = initialised(mlp, split.shape, split.classes, seed=seed, hidden=(64,))
-    (rule, seats), attack = DETECTORS[detector](), BACKDOORS[backdoor]()
+    rule, seats = DETECTORS[detector]()
+    made = BACKDOORS.get(backdoor)
+    liars = frozenset(range(LIARS))
+    attackers = [] if made is None else [Attacker("a", made(), liars, AttackSchedule(BEFORE))]
     run = Federation(
         model,
-        [split.train.take(part) for part in parts],
-        split.test,
+        [train.take(part) for part in parts],
+        test,
         rounds=ROUNDS,
         training=LocalSGD(lr=0.1, plan=LocalPlan(32, steps=10), weighting="uniform"),
         aggregator=rule,
         defences=seats,
-        attackers=[Attacker("a", attack, frozenset(range(LIARS)), AttackSchedule(first=BEFORE))],
+        attackers=attackers,
         seed=seed,
         executor="stacked",
-        audit=AuditConfig(keep=[], evaluate_every=1000),
+        audit=AuditConfig(keep=[], evaluate_every=ROUNDS),
     ).run()
-    figures = dict(attack.measure(model, split.test))
+    measures = run.history[-1].measures
+    figures = {name: measures[f"a: {name}"] for name in ("backdoor", "main") if attackers}
+    if not attackers:
+        based = {how: one.measure(model, test)["backdoor"] for how, one in BY_DATA.items()}
+        figures = {"main": run.accuracy, **{f"base rate, {how}": r for how, r in based.items()}}
     for one in detections(run.history):
+        if one.null_fpr is not None and not attackers:
+            figures["FPR"] = one.null_fpr.value
         told = {"TPR": one.tpr, "FPR": one.fpr, "AUC": one.auc}
         figures |= {name: figure.value for name, figure in told.items() if figure is not None}
     return figures
@@ -73,18 +102,19 @@ def attacked(detector: str, backdoor: str, seed: int) -> Figures:
 def backdoors(quick: bool) -> Iterable[Row]:
     """Each detector under each backdoor, the one made to be inconspicuous among them."""
     seeds = SEEDS[:1] if quick else SEEDS
-    jobs = [(detector, how, seed) for detector in DETECTORS for how in BACKDOORS for seed in seeds]
+    ways = (*BACKDOORS, NOBODY)
+    jobs = [(detector, how, seed) for detector in DETECTORS for how in ways for seed in seeds]
     found: dict[tuple[str, str], list[Figures]] = {}
     for (detector, how, _), figures in spread_out(attacked, jobs):
         found.setdefault((detector, how), []).append(figures)
     for (detector, how), over_seeds in found.items():
         plain = found["no defence", how]
-        for name in ("backdoor", "main", "TPR", "FPR", "AUC"):
+        for name in dict.fromkeys(name for figures in over_seeds for name in figures):
             values = [figures[name] for figures in over_seeds if name in figures]
-            if not values:
-                continue
             beside = [figures[name] for figures in plain if name in figures] or [0.5]
             what = f"{detector}, {how}: {name}"
-            peer = "no defence" if name in ("backdoor", "main") else "chance"
-            yield gain("backdoors", peer, what, statistics.mean(values), statistics.mean(beside))
+            peer = "chance" if name in ("TPR", "FPR", "AUC") else "no defence"
+            yield gain(
+                "backdoors", peer, what, statistics.mean(values), statistics.mean(beside) or 1e-3
+            )
             yield between("backdoors", what, values)

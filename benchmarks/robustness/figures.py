@@ -104,6 +104,28 @@ def draw_grid(
     save(figure, "attack-grid.png")
 
 
+def draw_worst(
+    worst: Mapping[str, torch.Tensor], liars: Sequence[int], alphas: Sequence[float], seeds: int
+) -> None:
+    """For each rule the accuracy [liars, alphas] under its worst attack, as heat maps."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(worst), figsize=(3 * len(worst) + 1, 3.6), sharey=True, layout="constrained"
+    )
+    for axis, (rule, heat) in zip(axes, worst.items(), strict=True):
+        shown = axis.imshow(100 * heat, cmap="RdYlGn", vmin=10, vmax=100, aspect="auto")
+        for i, row in enumerate(heat.tolist()):
+            for j, value in enumerate(row):
+                axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center")
+        axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axis.set_yticks(range(len(liars)), liars)
+        axis.set(title=rule, xlabel="Dirichlet alpha")
+    axes[0].set_ylabel("liars of 20")
+    figure.colorbar(shown, ax=axes, label=f"accuracy, %, mean of {seeds} seeds")
+    save(figure, "worst-case.png")
+
+
 def draw_semantic(
     each: Sequence[Mapping[str, Sequence[tuple[float, ...]]]], gammas: Sequence[float], quiet: int
 ) -> None:

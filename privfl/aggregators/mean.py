@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
-from privfl.aggregators.base import cleaned
+from privfl.aggregators.base import cleaned, finite_rows
 from privfl.core import (
     BadUpdate,
     DefenceSeat,
@@ -72,7 +70,7 @@ class Mean:
             mean = (weights / (self.denominator or float(weights.sum()))).to(
                 opened.values.dtype
             ) @ opened.values
-            if not bool(torch.isfinite(mean).all()):
+            if not bool(finite_rows(mean[None])):
                 cleaned("Mean", opened, max_byzantine=0)  # names whose rows are not finite
             return mean
         if not self.weighted and abs(opened.weight - opened.count) > 1e-3 * opened.count:
@@ -81,7 +79,7 @@ class Mean:
                 f" {opened.weight}: send weights of 1."
             )
         mean = opened.value / self.denominator if self.denominator else opened.mean()
-        if not bool(torch.isfinite(mean).all()):
+        if not bool(finite_rows(mean[None])):
             raise BadUpdate("Mean: the total holds NaN or infinite values.")
         return mean
 

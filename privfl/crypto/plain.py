@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -98,14 +99,40 @@ class _Client:
         return {"server": frame}
 
 
+def _where_they_lie(bodies: Sequence[Buffer], at: Sequence[int], d: int) -> torch.Tensor | None:
+    """The vectors of these messages, which begin at these addresses, as one matrix [n, d] where
+    they lie, if they lie in one writable buffer and evenly apart, as those of an engine do; else
+    None.
+    """
+    first = bodies[0]
+    whole: object = first.obj if isinstance(first, memoryview) else None
+    if not isinstance(whole, np.ndarray) or not whole.flags.c_contiguous:
+        return None
+    for body in bodies:  # what cannot be written was copied, so that its address is the copy's
+        if not isinstance(body, memoryview) or body.readonly:
+            return None
+        owner: object = body.obj
+        if owner is not whole:
+            return None
+    step = at[1] - at[0] if len(at) > 1 else len(first)
+    if step < len(first) or step % 4 or any(b - a != step for a, b in pairwise(at)):
+        return None
+    offset = at[0] - whole.ctypes.data
+    rows = np.ndarray((len(at), d), "<f4", buffer=whole.data, offset=offset, strides=(step, 4))
+    return torch.from_numpy(rows)
+
+
 @dataclass
 class _Server:
     plan: RoundPlan
-    matrix: torch.Tensor
+    member: _ServerMember
     weights: list[float] = field(default_factory=list)
     ids: list[ClientId] = field(default_factory=list)
-    stacked: set[ClientId] = field(default_factory=set)
+    taken: set[ClientId] = field(default_factory=set)
+    bodies: list[Buffer] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
     excluded: dict[PartyId, str] = field(default_factory=dict)
+    opened: Rows | None = None
 
     def step(self, mail: Mail) -> Mail:
         if not mail:
@@ -116,7 +143,7 @@ class _Server:
             try:
                 if client is None or client not in expected:
                     raise _Refused("not in the cohort")
-                if client in self.stacked:
+                if client in self.taken:
                     raise _Refused("a second message")
                 row, weight = _read(body, self.plan)
                 length = norm(row)
@@ -127,18 +154,24 @@ class _Server:
             except _Refused as refused:
                 self.excluded.setdefault(who, str(refused))
                 continue
-            self.matrix[len(self.ids)].copy_(row)
-            self.stacked.add(client)
+            self.taken.add(client)
+            self.bodies.append(body)
+            self.at.append(row.data_ptr())
             self.ids.append(client)
             self.weights.append(weight)
+        self.opened = None
         return {}
 
     @property
     def result(self) -> Opened[Rows] | None:
         if not self.ids:
             return None
-        rows = Rows(self.matrix[: len(self.ids)], torch.tensor(self.weights), tuple(self.ids))
-        return Opened(rows, tuple(self.ids), excluded=dict(self.excluded))
+        if self.opened is None:
+            values = _where_they_lie(self.bodies, self.at, self.plan.d)
+            if values is None:
+                values = self.member.stacked(self.plan, self.bodies)
+            self.opened = Rows(values, torch.tensor(self.weights), tuple(self.ids))
+        return Opened(self.opened, tuple(self.ids), excluded=dict(self.excluded))
 
 
 class _ClientMember:
@@ -151,8 +184,8 @@ class _ClientMember:
 
 @dataclass
 class _ServerMember:
-    """Keeps a matrix for each part between rounds: fresh memory costs more than the copy into it,
-    and parts of one round must not share rows.
+    """Keeps a matrix for each part between rounds, where rows must be copied into one: fresh memory
+    costs more than the copy, and parts of one round must not share rows.
     """
 
     matrices: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -161,10 +194,17 @@ class _ServerMember:
         return Silent()
 
     def enter(self, plan: RoundPlan) -> _Server:
+        return _Server(plan, self)
+
+    def stacked(self, plan: RoundPlan, bodies: Sequence[Buffer]) -> torch.Tensor:
+        """The vectors of these messages, copied into one matrix [n, d]."""
         matrix = self.matrices.get(plan.part)
-        if matrix is None or matrix.shape[1] != plan.d or len(matrix) < plan.n:
-            matrix = self.matrices[plan.part] = torch.empty(plan.n, plan.d)
-        return _Server(plan, matrix)
+        if matrix is None or matrix.shape[1] != plan.d or len(matrix) < len(bodies):
+            matrix = self.matrices[plan.part] = torch.empty(len(bodies), plan.d)
+        rows = matrix[: len(bodies)]
+        for row, body in zip(rows.numpy(), bodies, strict=True):
+            row[:] = np.frombuffer(body, "<f4", offset=FRAME_ROOM)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +212,8 @@ class Plain:
     """Every update in clear: the server and anybody on the wire read every row.
 
     The server checks what it can see: shape, round, weight, norm and finiteness; what fails is
-    excluded by name. The rows that it opens are valid until its member enters the next round.
+    excluded by name. The rows that it opens are valid until its member enters the next round; those
+    that came in one buffer (`Bounded.frame`) are views of it, and all others are copied.
 
     >>> Plain().kind.opens
     'rows'

@@ -22,6 +22,7 @@ from privfl.engine import (
     rounding_said,
     too_few,
 )
+from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
@@ -118,10 +119,12 @@ def summary_of(
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
         accuracy, loss = evaluate(workload.model.module, scenario.test)
+    certificate = certificate_of(scenario)
     return {
         "accuracy": accuracy,
         "loss": loss,
         **validated,
+        **({"certificate": {"says": said_of(certificate), **certificate}} if certificate else {}),
         "rounds": len(records),
         "diverged": diverged(state.parameters, records, loss, scenario.rounds),
         "clients": len(clients),

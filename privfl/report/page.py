@@ -11,6 +11,7 @@ import yaml
 
 from privfl.engine.records import RoundRecord
 from privfl.report.card import card
+from privfl.report.certificate import certified
 from privfl.report.detection import detected
 from privfl.report.privacy import claims, spent
 from privfl.report.style import STYLE
@@ -71,6 +72,7 @@ def page_of(
         parts.append(f"<h2>What ran, and who sees what</h2>{table(rows)}")
     parts += _guarantees(summary.get("guarantees", {}))
     parts += detected(records, honest)
+    parts += certified(summary.get("certificate", {}))
     parts.append("<h2>Pictures</h2>")
     parts += pictures
     incidents = [(r.round + 1, what) for r in records for what in r.incidents]

@@ -49,7 +49,16 @@ from privfl.aggregators import (
     TrimmedMean,
     Zeno,
 )
-from privfl.core import ConfigError, Context, Moves, Neighbours, Rows, TooManyByzantine
+from privfl.core import (
+    BadUpdate,
+    ConfigError,
+    Context,
+    Moves,
+    Neighbours,
+    Rows,
+    TooManyByzantine,
+    Total,
+)
 from privfl.testing.rows import F, N, aggregate, crowd, far_rows, of
 
 
@@ -207,3 +216,18 @@ def test_a_line_of_repeated_medians_breaks_at_half_of_the_other_rows() -> None:
         assert ResidualReweighting().max_byzantine(n) == f - 1
         honest = torch.randn(n - f, 8, generator=torch.Generator(), dtype=torch.float64)
         assert _reached(ResidualReweighting(), honest, f, 1e9) > 1e6
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_mean_of_finite_entries_whose_sum_overflows_stands_and_one_that_is_not_finite_does_not(
+    bad: float,
+) -> None:
+    large = torch.full((3, 4), 1e38)
+    assert torch.allclose(Mean()(Rows.of(large)), large[0])
+    total = Total(3 * large[0], weight=3.0, count=3)
+    assert torch.allclose(Mean()(total), large[0])
+    large[1, 2] = bad
+    with pytest.raises(BadUpdate):
+        Mean()(Rows.of(large))
+    with pytest.raises(BadUpdate):
+        Mean()(Total(large.sum(dim=0), weight=3.0, count=3))

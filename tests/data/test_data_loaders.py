@@ -13,6 +13,7 @@ from privfl.data.nsl_kdd import COLUMNS, FAMILIES
 
 IMAGES = ("digits", "mnist", "fashion_mnist", "cifar10")
 TABLES = ("adult", "heart_disease", "nsl_kdd")
+WORDS = r"[a-z]+(?:'[a-z]+)*|[^a-z\s]"
 
 
 def counts(dataset):
@@ -164,6 +165,29 @@ def test_shakespeare_trains_on_what_each_role_says_first(real):
     share = train / (train + test)
     assert 0.75 < float(train.sum() / (train.sum() + test.sum())) < 0.85
     assert share.min() > 0.6
+
+
+def test_shakespeare_by_words_is_what_each_role_says_in_the_words_of_its_training_part(real):
+    split = real("shakespeare", length=16, unit="word", words=3000)
+    known = split.class_names
+    assert (split.classes, len(known), known[0]) == (3000, 3000, "<unknown>")
+    assert int(split.train.x.max()) == 2999
+    place, said = set(known), collections.defaultdict(list)
+    text = (data_folder() / "tinyshakespeare" / "input.txt").read_text().lower()
+    for speech in text.split("\n\n"):
+        role, _, body = speech.strip("\n").partition(":\n")
+        said[role] += [w if w in place else known[0] for w in re.findall(WORDS, body)]
+    joined = {role: f" {' '.join(words)} " for role, words in said.items()}
+    for part in (split.train, split.test):
+        assert torch.equal(part.x[:, 1:], part.y[:, :-1])
+        for i in range(0, part.n, part.n // 10):
+            role = split.train.groups["role"][int(part.attributes["role"][i])].lower()
+            window = [*part.x[i].tolist(), int(part.y[i, -1])]
+            assert f" {' '.join(known[c] for c in window)} " in joined[role]
+    counts = torch.bincount(split.train.x.flatten(), minlength=3000)
+    assert counts[1:].argmax() == 0  # the most frequent comes first
+    assert known[1] == ","
+    assert float(counts[0] / counts.sum()) < 0.12
 
 
 def test_adult_has_its_published_counts(real, published):
