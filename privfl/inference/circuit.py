@@ -16,6 +16,8 @@ HEADROOM = 11
 """Bits of the last prime over the scale: values and logits up to 2^10 fit, with their sign."""
 LARGEST = 2.0 ** (HEADROOM - 2)
 """The largest input or logit on the calibration samples: a factor 2 is left."""
+HELD = 2 * LARGEST
+"""The largest input or logit that an answer holds."""
 _BUDGETS = {8192: 218, 16384: 438}
 """Bits of the modulus at 128-bit security (Albrecht et al. 2018, table 1), by ring degree."""
 _MOST_SCALE, _LEAST_SCALE = 40, 25
@@ -32,16 +34,17 @@ class PackedMap:
 
     ``baby`` and ``giant`` steps share the ``rows`` diagonals among them (Halevi, Shoup 2018,
     section 4.1), and outputs are folded from ``period`` to ``rows`` (Juvekar et al. 2018, section
-    3.3, their hybrid).
+    3.3, their hybrid). At least ``spare`` of the outputs' slots are zero.
     """
 
     inputs: int
     outputs: int
+    spare: int = 0
 
     @property
     def rows(self) -> int:
         """The outputs' period."""
-        return _padded(self.outputs)
+        return _padded(self.outputs + self.spare)
 
     @property
     def period(self) -> int:
@@ -100,8 +103,9 @@ class InferenceCircuit:
 
     @property
     def stages(self) -> tuple[PackedMap, ...]:
-        """The affine maps."""
-        return tuple(PackedMap(i, o) for i, o in zip(self.widths, self.widths[1:], strict=False))
+        """The affine maps. The last leaves a slot that is zero unless an answer overflowed."""
+        *before, last = zip(self.widths, self.widths[1:], strict=False)
+        return (*(PackedMap(i, o) for i, o in before), PackedMap(*last, spare=1))
 
     @property
     def depth(self) -> int:
@@ -124,7 +128,8 @@ class InferenceCircuit:
                 return Lattice("ckks", degree, primes, scale_bits=scale)
         raise ConfigError(
             f"widths: {self.widths} is too deep or too wide for encrypted evaluation: at most"
-            f" {max(_BUDGETS) // 2} values a stage, and about {_deepest()} multiplications."
+            f" {max(_BUDGETS) // 2} values a stage (one less of the last), and about {_deepest()}"
+            " multiplications."
         )
 
     @property
@@ -136,7 +141,7 @@ class InferenceCircuit:
     def digest(self) -> bytes:
         """16 bytes that name it in every message."""
         text = ",".join(map(str, self.widths)).encode()
-        return hashlib.sha256(b"privfl/inference/circuit/1\x00" + text).digest()[:16]
+        return hashlib.sha256(b"privfl/inference/circuit/2\x00" + text).digest()[:16]
 
 
 def _deepest() -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.core import ConfigError, UnsupportedModel
+from privfl.inference.circuit import HELD
 from privfl.models import Square
 
 Matrix = npt.NDArray[np.float64]
@@ -53,7 +54,8 @@ def affine_stages(module: nn.Module, shape: Sequence[int]) -> tuple[Affine, ...]
 
     Raises:
         UnsupportedModel: no nn.Sequential, a layer that is neither affine nor a `Square`, two
-            squares without a layer between them, or weights that are all zero.
+            squares without a layer between them, weights that are all zero, or layers that do not
+            take this shape.
 
     >>> net = nn.Sequential(nn.Linear(3, 2), Square(), nn.Linear(2, 2), nn.Linear(2, 1))
     >>> [stage.weight.shape for stage in affine_stages(net, (3,))]
@@ -80,13 +82,7 @@ def affine_stages(module: nn.Module, shape: Sequence[int]) -> tuple[Affine, ...]
         raise UnsupportedModel("a network begins and ends with an affine layer, not with a square.")
     found, sample = [], torch.zeros(1, *shape, dtype=torch.float64)
     for run in runs:
-        layers = copy.deepcopy(nn.Sequential(*run)).double().eval()
-        with torch.no_grad():
-            inputs = math.prod(sample.shape[1:])
-            basis = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *sample.shape[1:])
-            at_zero = layers(torch.zeros_like(sample))
-            columns = layers(basis) - at_zero
-        weight = columns.reshape(inputs, -1).T.contiguous().numpy()
+        weight, at_zero = _as_matrix(run, sample)
         if not weight.any():
             raise UnsupportedModel(
                 f"the layers {[type(layer).__name__ for layer in run]} have zero weights alone: the"
@@ -95,6 +91,39 @@ def affine_stages(module: nn.Module, shape: Sequence[int]) -> tuple[Affine, ...]
         found.append(Affine(weight, at_zero.reshape(-1).numpy()))
         sample = at_zero
     return tuple(found)
+
+
+def _as_matrix(run: Sequence[nn.Module], sample: Tensor) -> tuple[Matrix, Tensor]:
+    """The map's matrix [outputs, inputs], and its value at zero; ``sample`` [1, ...] is of the
+    inputs' shape.
+
+    What the layers compute is compared with the matrix: a subclass, a hook, or batch normalization
+    by the batch's own statistics looks affine and need not be.
+    """
+    layers = copy.deepcopy(nn.Sequential(*run)).double().eval()
+    names = [type(layer).__name__ for layer in run]
+    inputs, shape = math.prod(sample.shape[1:]), sample.shape[1:]
+    basis = torch.eye(inputs, dtype=torch.float64)
+    probe = torch.randn(2, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    probe[0] *= HELD
+    try:
+        with torch.no_grad():
+            at_zero = layers(torch.zeros_like(sample))
+            columns = (layers(basis.reshape(inputs, *shape)) - at_zero).reshape(inputs, -1)
+            found = layers(probe.reshape(2, *shape)).reshape(2, -1)
+            due = probe @ columns + at_zero.reshape(1, -1)
+            size = float(due.abs().nan_to_num(posinf=0.0).max())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UnsupportedModel(
+            f"the layers {names} cannot evaluate one sample of shape {tuple(shape)}: {error}"
+        ) from error
+    if not torch.allclose(found, due, rtol=1e-6, atol=1e-8 * size, equal_nan=True):
+        raise UnsupportedModel(
+            f"the layers {names} compute another function than an affine one: only layers as torch"
+            " has them can be evaluated on encrypted inputs, batch normalization with running"
+            " statistics."
+        )
+    return columns.T.contiguous().numpy(), at_zero
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from privfl.core import Buffer, ConfigError
 from privfl.crypto.he.lattice import frames, switching
 from privfl.crypto.he.lattice.seal import context, passage
 from privfl.crypto.he.libraries import seal
+from privfl.crypto.he.wire import Refused
 from privfl.inference import message
 from privfl.inference.circuit import LARGEST, InferenceCircuit, PackedMap
 from privfl.inference.diagonals import diagonals, packed_bias
-from privfl.inference.network import Affine, affine_stages, balanced
+from privfl.inference.network import Affine, Matrix, affine_stages, balanced
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,14 @@ class EncryptedModel:
         model: an nn.Sequential of affine layers and `Square`.
         shape: one sample's.
         calibration: samples [B, ...] of the data that queries will be like. Values over what the
-            modulus holds would decrypt to noise: what is squared is scaled by what these samples
-            reach, and inputs and logits have to leave a factor 2. A sample far from these can
-            overflow, and its answer is then refused or wrong.
+            modulus holds would overflow: what is squared is scaled by what these samples reach, and
+            inputs and logits have to leave a factor 2. The answer to a sample that overflows is
+            refused by its client (`EncryptedQuerier.logits`).
 
     Raises:
-        UnsupportedModel: another layer.
-        ConfigError: inputs or logits that are too large on the calibration samples, or a network
-            that is too deep or too wide.
+        UnsupportedModel: another layer, or another shape.
+        ConfigError: inputs or logits that are too large on the calibration samples, weights that
+            are too small or too large beside them, or a network that is too deep or too wide.
 
     >>> import torch
     >>> from privfl.models import Square
@@ -101,10 +103,16 @@ class EncryptedModel:
             # The weights' scale is the prime that the product is divided by: it leaves no trace.
             prime, after = float(_prime(level)), level.next_context_data()
             plains = [
-                None if diagonal is None else _plain(encoder, diagonal, level, prime)
+                None if diagonal is None else _weights(encoder, diagonal, level, prime)
                 for diagonal in diagonals(stage, affine.weight, lattice.slots)
             ]
             bias = _plain(encoder, packed_bias(stage, affine, lattice.slots), after, scale)
+            if not any(plains):
+                raise ConfigError(
+                    f"calibration: stage {number + 1} of the network has weights below 2^-"
+                    f"{lattice.scale_bits} once its values are scaled to these samples, and nothing"
+                    " is left of them: calibrate on samples that queries will be like."
+                )
             found.append(_Encoded(plains, bias))
             level = after
         return found
@@ -122,22 +130,32 @@ class EncryptedModel:
         """The encrypted logits of an encrypted sample, under the smallest modulus.
 
         Raises:
-            Refused: no query for this circuit.
+            Refused: no query for this circuit, or keys with which its answer would hide nothing.
         """
         lattice = self.circuit.lattice
         body = message.opened(self.circuit, "query", query)
-        evaluator = seal.Evaluator(context(lattice))
         with passage() as file:
             values = frames.expanded(file, lattice, body)
-            for number, (stage, encoded) in enumerate(
-                zip(self.circuit.stages, self._encoded, strict=True)
-            ):
-                if number:
-                    evaluator.square_inplace(values)
-                    evaluator.relinearize_inplace(values, keys.products)
-                    evaluator.rescale_to_next_inplace(values)
-                values = _product(evaluator, stage, encoded, values, keys.rotations)
+            try:
+                values = self._evaluated(values, keys)
+            except (RuntimeError, ValueError) as error:
+                # SEAL throws at a ciphertext whose second polynomial is zero, as hostile keys make.
+                raise Refused(
+                    f"this client's keys and query cannot be evaluated: {error}"
+                ) from error
             return message.closed(self.circuit, "answer", frames.closed_last(file, lattice, values))
+
+    def _evaluated(self, values: Any, keys: ClientKeys) -> Any:
+        evaluator = seal.Evaluator(context(self.circuit.lattice))
+        for number, (stage, encoded) in enumerate(
+            zip(self.circuit.stages, self._encoded, strict=True)
+        ):
+            if number:
+                evaluator.square_inplace(values)
+                evaluator.relinearize_inplace(values, keys.products)
+                evaluator.rescale_to_next_inplace(values)
+            values = _product(evaluator, stage, encoded, values, keys.rotations)
+        return values
 
 
 def _prime(level: Any) -> int:
@@ -145,10 +163,23 @@ def _prime(level: Any) -> int:
     return found
 
 
-def _plain(encoder: Any, values: Any, level: Any, scale: float) -> Any:
+def _plain(encoder: Any, values: Matrix, level: Any, scale: float) -> Any:
     plain = seal.Plaintext()
-    encoder.encode(values.tolist(), level.parms_id(), scale, plain)
+    try:
+        encoder.encode(values.tolist(), level.parms_id(), scale, plain)
+    except ValueError as error:
+        raise ConfigError(
+            f"calibration: weights or biases reach {np.abs(values).max():.3g} once the network's"
+            " values are scaled to these samples, and the modulus does not hold them: calibrate on"
+            " samples that queries will be like, or train with weight decay."
+        ) from error
     return plain
+
+
+def _weights(encoder: Any, diagonal: Matrix, level: Any, scale: float) -> Any:
+    """None if they are too small for the scale: a product with zero would hide nothing."""
+    plain = _plain(encoder, diagonal, level, scale)
+    return None if plain.is_zero() else plain
 
 
 def _product(

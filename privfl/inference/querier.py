@@ -13,8 +13,13 @@ from privfl.crypto.he.lattice.seal import context, encoders, passage
 from privfl.crypto.he.libraries import seal
 from privfl.crypto.he.wire import Refused
 from privfl.inference import message
-from privfl.inference.circuit import HEADROOM, InferenceCircuit
+from privfl.inference.circuit import HELD, InferenceCircuit
 from privfl.inference.diagonals import packed_input
+
+STRAY = 16.0
+"""How far one slot may be from the mean of its copies: noise gives up to .4 at logits of 500."""
+SPARE = 2.0**-4
+"""The largest mean of a spare slot's copies: noise gives 1e-5."""
 
 
 class EncryptedQuerier(KeepsSecrets):
@@ -50,13 +55,13 @@ class EncryptedQuerier(KeepsSecrets):
 
         Raises:
             BadUpdate: another number of values than the network's inputs, or one that is not
-                finite.
+                finite or above 1024.
         """
         values = sample.detach().cpu().double().reshape(-1).numpy()
-        if len(values) != self.circuit.widths[0] or not np.isfinite(values).all():
+        if len(values) != self.circuit.widths[0] or not (np.abs(values) <= HELD).all():
             raise BadUpdate(
-                f"a sample of {self.circuit.widths[0]} finite values is due, and this one has"
-                f" {len(values)}, or NaN or infinity among them."
+                f"a sample of {self.circuit.widths[0]} finite values up to {HELD:.0f} is due, and"
+                f" this one has {len(values)}, or NaN, infinity or larger values among them."
             )
         lattice = self.circuit.lattice
         encode, _ = encoders(lattice)
@@ -70,10 +75,17 @@ class EncryptedQuerier(KeepsSecrets):
             )
 
     def logits(self, answer: Buffer) -> Float[Tensor, " classes"]:
-        """The network's outputs for the sample of a query.
+        """The network's outputs for the sample of a query: the mean of their copies in the slots.
+
+        An answer that overflowed differs from the network's by q/scale = 2^11 times an algebraic
+        integer of a real field with one embedding for each of the layout's ``rows``. The product
+        over these is at least 1, so what is small in the spare slots is large in others: with p
+        spare slots beside m outputs, an overflown answer passes only if a logit is beyond
+        2^11 (2^11 / `SPARE`)^(p/m) - 2^10, and then by chance alone.
 
         Raises:
-            Refused: no answer for this circuit, or one that no network of it can have given.
+            Refused: no answer for this circuit, or one that no network of it can have given:
+                decrypted with another key, or overflown.
         """
         lattice, stage = self.circuit.lattice, self.circuit.stages[-1]
         body = message.opened(self.circuit, "answer", answer)
@@ -82,10 +94,16 @@ class EncryptedQuerier(KeepsSecrets):
             opened, plain = frames.opened_last(file, lattice, body, self._scale()), seal.Plaintext()
             key = frames.secret_key(file, lattice, self._secret)
             seal.Decryptor(context(lattice), key).decrypt(opened, plain)
-        values = decode(plain)[: stage.outputs]
-        if not np.isfinite(values).all() or np.abs(values).max() > 2.0 ** (HEADROOM - 1):
-            raise Refused("the answer decrypts to values that no network can have given")
-        return torch.from_numpy(values).float()
+        copies = decode(plain).reshape(-1, stage.rows)
+        values = copies.mean(axis=0)
+        stray, spare = np.abs(copies - values).max(), np.abs(values[stage.outputs :]).max()
+        # written so that NaN is refused
+        if not (stray <= STRAY and spare <= SPARE and np.abs(values).max() <= HELD):
+            raise Refused(
+                "the answer decrypts to values that no network can have given: another key's, or"
+                " the sample is far from those that the model was calibrated on, and overflowed"
+            )
+        return torch.from_numpy(values[: stage.outputs]).float()
 
     def _scale(self) -> float:
         """Of the answer: as the owner's arithmetic leaves it."""

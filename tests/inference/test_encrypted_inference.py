@@ -4,6 +4,7 @@ refused or, where nothing can prove them wrong, said to be unproved.
 
 import json
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ from privfl.models import Square, square_cnn
 def small(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), Square(), nn.Linear(5, 3))
+
+
+class Rectified(nn.Linear):
+    """A subclass of an affine layer that is not affine."""
+
+    def forward(self, input):
+        return super().forward(input).relu()
 
 
 def zeroed(layer):
@@ -178,8 +186,68 @@ def test_a_keys_bit_that_was_flipped_spoils_answers_and_shows(owner, client, sen
         client.logits(owner.answer(owner.keys(changed), client.query(x[0])))
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_an_answer_that_overflows_is_refused_and_never_another_number(outputs):
+    """2^11 is what wraps around: a single output of 3000 used to be read as 952."""
+    net = nn.Sequential(nn.Linear(1, outputs))
+    with torch.no_grad():
+        net[0].weight[:, 0] = torch.tensor([1.0, -0.5, 0.25])[:outputs]
+    net[0].bias.data.fill_(0.5)
+    owner = EncryptedModel(net, (1,), calibration=torch.ones(1, 1))
+    net[0].weight.data.mul_(1000)
+    beyond = EncryptedModel(net, (1,), calibration=torch.ones(1, 1) / 100)
+    client = EncryptedQuerier(owner.circuit)
+    keys = owner.keys(client.keys())
+    for value in (-1000.0, 700.0, 1000.0):
+        answer = owner.answer(keys, client.query(torch.tensor([value])))
+        due = torch.tensor([1.0, -0.5, 0.25])[:outputs] * value + 0.5
+        torch.testing.assert_close(client.logits(answer), due, rtol=0, atol=1e-3)
+    for value in (-4.5, 2.0, 2.048, 3.0, 4.096, 40.96, 1000.0):
+        answer = beyond.answer(keys, client.query(torch.tensor([value])))
+        with pytest.raises(Refused, match="far from those"):
+            client.logits(answer)
+
+
+def test_keys_that_would_make_an_answer_hide_nothing_are_refused(owner, client, sent, x):
+    """SEAL throws in the middle of the evaluation."""
+    size = switching.key_bytes(owner.circuit.lattice)
+    for first, count in ((0, len(sent) // size), (1, 1)):
+        at = 24 + first * size
+        hollow = sent[:at] + bytes(count * size) + sent[at + count * size :]
+        with pytest.raises(Refused, match="cannot be evaluated"):
+            owner.answer(owner.keys(hollow), client.query(x[0]))
+
+
+def test_mutated_messages_are_refused_or_read_and_nothing_else(owner, client, keys, sent, x):
+    query = client.query(x[0])
+    answer = owner.answer(keys, query)
+    draw = np.random.default_rng(0)
+    for honest, read in (
+        (query, lambda data: client.logits(owner.answer(keys, data))),
+        (answer, client.logits),
+        (sent, owner.keys),
+    ):
+        for _ in range(10):
+            data, at = bytearray(honest), int(draw.integers(24, len(honest) - 64))
+            data[at : at + 64] = draw.bytes(64) if draw.random() < 0.5 else bytes(64)
+            with suppress(Refused):
+                read(bytes(data[: draw.integers(1, len(data))] if draw.random() < 0.3 else data))
+
+
+@pytest.mark.parametrize("depth", range(1, 8))
+def test_the_whole_modulus_is_within_the_standards_bound_for_128_bits(depth):
+    """Albrecht et al. 2018, table 1, ternary secrets; the special prime counts."""
+    lattice = InferenceCircuit((4,) * (depth + 1)).lattice
+    assert sum(lattice.primes) <= {8192: 218, 16384: 438}[lattice.degree]
+
+
 def test_samples_that_cannot_be_are_refused(client):
-    for sample in (torch.zeros(5), torch.full((6,), torch.nan), torch.full((6,), torch.inf)):
+    for sample in (
+        torch.zeros(5),
+        torch.full((6,), torch.nan),
+        torch.full((6,), torch.inf),
+        torch.full((6,), 1e30),
+    ):
         with pytest.raises(BadUpdate, match="finite values"):
             client.query(sample)
 
@@ -192,6 +260,9 @@ def test_samples_that_cannot_be_are_refused(client):
         (nn.Sequential(nn.Linear(2, 2), Square(), Square(), nn.Linear(2, 2)), "begins and ends"),
         (nn.Linear(2, 2), "only an nn.Sequential"),
         (nn.Sequential(nn.Linear(2, 2).apply(zeroed)), "zero weights"),
+        (nn.Sequential(Rectified(2, 2)), "another function than an affine one"),
+        (nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)), "cannot evaluate one sample"),
+        (nn.Sequential(nn.Linear(3, 2)), r"cannot evaluate one sample of shape \(2,\)"),
     ],
 )
 def test_other_networks_are_refused_in_words(net, said):
@@ -208,6 +279,11 @@ def test_values_that_the_modulus_does_not_hold_are_refused_before_anybody_asks()
         EncryptedModel(net, (2,), calibration=torch.full((1, 2), torch.nan))
     with pytest.raises(ConfigError, match="samples of 2 values"):
         EncryptedModel(net, (2,), calibration=torch.ones(0, 2))
+    bare = nn.Sequential(nn.Linear(2, 2, bias=False), Square(), nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="nothing is left"):
+        EncryptedModel(bare, (2,), calibration=torch.full((1, 2), 1e-30))
+    with pytest.raises(ConfigError, match="does not hold them"):
+        EncryptedModel(bare, (2,), calibration=torch.full((1, 2), 1e-200, dtype=torch.float64))
     with pytest.raises(ConfigError, match="too deep or too wide"):
         InferenceCircuit((2, *[2] * 9))
     with pytest.raises(ConfigError, match="too deep or too wide"):
