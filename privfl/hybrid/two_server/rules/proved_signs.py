@@ -44,7 +44,7 @@ _KEYS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Distances:
+class SignDistances:
     """What it takes to open distances (a `RuleStock`); ``hidden``: under words that stay unknown,
     and to make weights of them.
     """

@@ -38,7 +38,7 @@ from privfl.hybrid.two_server.registers import (
     WEIGHT,
     WEIGHTS,
 )
-from privfl.hybrid.two_server.rules.proved_signs import OPEN_DISTANCES, Distances, proved_signs
+from privfl.hybrid.two_server.rules.proved_signs import OPEN_DISTANCES, SignDistances, proved_signs
 from privfl.hybrid.two_server.rules.rule import Reveal, Traits
 from privfl.hybrid.two_server.sign_rows import (
     DISTANCE,
@@ -67,7 +67,7 @@ class SignsOnShares:
     @property
     def stock(self) -> RuleStock:
         """What opens distances with proofs, and makes weights of them where they stay shared."""
-        return Distances(self.traits.hidden)
+        return SignDistances(self.traits.hidden)
 
     @property
     def leaks(self) -> str:
@@ -183,6 +183,7 @@ class OpenWeights:
         machine.count, machine.weight = int((weights > 0).sum()), float(weights.sum()) or 1.0
         enough(machine.count, self.least)
         machine.unit = step_of(machine.now)
+        machine.reach = float(weights.sum()) * math.sqrt(machine.now.plan.d)
         machine.disclosed |= {
             "distances": torch.from_numpy(distance),
             "weights": torch.from_numpy(weights),
