@@ -17,7 +17,7 @@ from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.wide import halves, numbers
 from privfl.engine import Session
 from privfl.hybrid.two_server import TwoServer
-from privfl.hybrid.two_server.fixed_lies import hides_a_norm
+from privfl.hybrid.two_server.fixed_lies import hides_a_norm, moves_the_sum
 from privfl.hybrid.two_server.frame_lies import FrameLie
 from privfl.hybrid.two_server.lifting import Lifting
 from privfl.testing import PlayedRound, contributions
@@ -31,6 +31,11 @@ HIDDEN = [
     "fltrust, selection, malicious",
     "fltrust, aggregate, malicious",
 ]
+
+
+NEAR = CosineFilter(-0.6, lambda rows, context: torch.ones_like(context.parameters))
+TRUST = FLTrust(lambda context: 0.5 * torch.ones_like(context.parameters), root_l2=1.0)
+FIXED = FLTrust(TRUST.root, fixed=True, root_l2=1.0)
 
 
 def follows(step, machine, mine, theirs):
@@ -208,9 +213,18 @@ def test_what_is_promised_of_hidden_rules_is_the_rule_and_who_takes_part(name):
     assert channel.guarantee.settings(7)["security"] == "malicious"
     assert "to one server that lies: which clients take part, at least a quorum" in said
     assert channel.recipe.rule.leaks in said
-    assert "any row" not in said
+    assert "to one server that lies: any row" not in said
     liars = channel.guarantee.liars()
     assert not any("read" in liars[who] for who in ("server", "server/1"))
+
+
+@pytest.mark.parametrize("rule", [Krum(f=1, m=3), NEAR, TRUST, FIXED])
+def test_a_constant_in_the_sum_makes_the_result_no_longer_than_a_row(rule):
+    channel = TwoServer(rule, reveal="aggregate", bits=8)
+    lied = PlayedRound.play(channel, contributions(), moves_the_sum(), {"server/1"})
+    honest = PlayedRound.play(channel, contributions())
+    assert not torch.equal(honest.published.what.value, lied.published.what.value)
+    assert lied.published.what.mean().norm() <= 1.05 * lied.plan.l2
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])

@@ -12,7 +12,7 @@ from privfl.crypto import lies
 from privfl.crypto.mpc.authentication import OpenChecked
 from privfl.crypto.mpc.words import pack, unpack
 from privfl.hybrid import SignTwoServer
-from privfl.hybrid.two_server.fixed_lies import changes_first
+from privfl.hybrid.two_server.fixed_lies import changes_first, moves_the_sum
 from privfl.hybrid.two_server.lies import brings_one_near, tells_signs_apart
 from privfl.testing import PlayedRound, contributions
 
@@ -127,3 +127,12 @@ def test_a_client_that_skips_its_clip_sends_a_row_of_signs_all_the_same(reveal):
     skipped = lies.skips_its_clip("nothing", "").how()
     lied = PlayedRound.play(enforced(reveal), HELD, skipped, {"client/0"}).published.what
     assert torch.equal(honest.value, lied.value)
+
+
+@REVEALS
+def test_a_constant_in_the_sum_moves_the_result_and_makes_it_no_longer_than_a_row(reveal):
+    honest = PlayedRound.play(enforced(reveal), HELD).published.what
+    lied = PlayedRound.play(enforced(reveal), HELD, moves_the_sum(), {"server/1"}).published.what
+    l2 = PlayedRound.play(enforced(reveal), HELD).plan.l2
+    assert not torch.equal(honest.value, lied.value)
+    assert lied.mean().norm() <= 1.001 * l2

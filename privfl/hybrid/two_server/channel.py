@@ -96,7 +96,8 @@ class TwoServer:
     a round: clients fix their rows, what is computed of them is tagged, what is opened is proved,
     and a failed proof ends the session (docs/hybrid.md, Theorem 2). It still chooses which clients
     take part, a quorum at least; ``server`` chooses the reference, and what it publishes;
-    ``server/1`` can add to a sum under noise or hidden weights.
+    ``server/1`` can add a constant to a sum under noise (of any size) or hidden weights (the result
+    is cut to a row's length).
 
     UNDER ``security: semi_honest`` it gets capped sums of the mean, Krum and CosineFilter: the sum
     of one set of accepted rows OF ITS OWN CHOICE, of exactly m rows (Krum) or at least

@@ -49,7 +49,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class KnownDealing(KeepsSecrets):
+class DealtWords(KeepsSecrets):
     """What a dealer knows of one dealing: its round, for how many rows, both servers' seeds."""
 
     now: TwoServerParameters
@@ -126,7 +126,7 @@ class KnownDealing(KeepsSecrets):
         return derived_words(self.seeds[server], what, count, self.now.library)
 
 
-Change = Callable[[KnownDealing], Sequence[Added]]
+Change = Callable[[DealtWords], Sequence[Added]]
 
 
 def falsified(words: bytes, added: Sequence[Added]) -> bytes:
@@ -159,13 +159,13 @@ class DealsFalsely(KeepsSecrets):
         if "server/1" in out:
             first, own = (self.seeds[who] for who in SERVERS)
             sealed = bytes(now.read(out["server/1"], DEALT)[1])
-            added = self.change(KnownDealing(now, honest.recipe, self.n, (first, own)))
+            added = self.change(DealtWords(now, honest.recipe, self.n, (first, own)))
             words = falsified(unseal_dealt(now, own, sealed), added)
             out["server/1"] = now.write(DEALT, 0, seal_dealt(now, own, words))
         return out
 
 
-def favours(dealing: KnownDealing) -> list[Added]:
+def favours(dealing: DealtWords) -> list[Added]:
     """What makes one row count most, or not at all.
 
     A hidden choice is a bit turned into a number by a dealt word, hidden trust a product by one.
@@ -280,7 +280,7 @@ def deals_a_shorter_norm() -> Liars:
             raise ConfigError(f"{type(client).__name__} is no client with a row of words.")
         less = (LONGER**2 - 1) * lengthened(client.vector.view(np.uint64), plan.d)
 
-        def change(dealing: KnownDealing) -> list[Added]:
+        def change(dealing: DealtWords) -> list[Added]:
             return [dealing.norm(0, -less), *dealing.near()]
 
         return {**honest, "dealer": _false(honest["dealer"], change)}

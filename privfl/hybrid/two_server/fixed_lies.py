@@ -234,8 +234,7 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
         Lie(
             Coalition.of("server/1"),
             "abort" if recipe.tagged else "shift",
-            "adds to its share of the sum"
-            + (", which the dealer tagged" if recipe.tagged else ", which nothing tags"),
+            "adds to its share of the sum" + _of_a_moved_sum(recipe),
             moves_the_sum,
         ),
         Lie(
@@ -249,6 +248,15 @@ def enforced_lies(recipe: Recipe) -> list[Lie[Liars]]:
         *_of_clients(signs),
     ]
     return told
+
+
+def _of_a_moved_sum(recipe: Recipe) -> str:
+    """What comes of a constant that the second server adds."""
+    if recipe.tagged:
+        return ", which the dealer tagged"
+    if recipe.noisy:
+        return ", which nothing tags or bounds"
+    return ", which nothing tags; what is longer than rows of such weights can be is cut to that"
 
 
 def _of_products(who: PartyId) -> list[Lie[Liars]]:

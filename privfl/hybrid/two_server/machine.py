@@ -4,6 +4,7 @@ what comes of the round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,13 +32,13 @@ class Machine(mpc.TwoPartyMachine):
 
     ``disclosed`` is what the report must name, ``valid`` are the rows that passed the checks, by
     place among those that came. The sum opens to ``count`` rows of ``weight`` together, in steps of
-    ``unit``. ``bits`` are rows of signs, where there are any, ``flips`` the dealt bits that hide
-    them. ``seed`` is the server's own; ``tags`` are what the first server has from the dealer to
-    know the second's share of the sum by, ``memory`` what its member keeps of the direction's
-    doing. ``fixed`` is what there is where clients fix their rows, ``stocked`` what
-    their rule has of the dealer; ``unproved`` counts those that
-    were refused though nothing proved them wrong: the other server may have lied. ``ahead``: the
-    dealer dealt before the round, for every place of its cohort.
+    ``unit``; it is at most ``reach`` steps long, where that is known. ``bits`` are rows of signs,
+    where there are any, ``flips`` the dealt bits that hide them. ``seed`` is the server's own;
+    ``tags`` are what the first server has from the dealer to know the second's share of the sum by,
+    ``memory`` what its member keeps of the direction's doing. ``fixed`` is what there is where
+    clients fix their rows, ``stocked`` what their rule has of the dealer; ``unproved`` counts those
+    that were refused though nothing proved them wrong: the other server may have lied. ``ahead``:
+    the dealer dealt before the round, for every place of its cohort.
     """
 
     now: TwoServerParameters
@@ -53,6 +54,7 @@ class Machine(mpc.TwoPartyMachine):
     valid: tuple[int, ...] = ()
     unit: float = 0.0
     weight: float = 0.0
+    reach: float = math.inf
     count: int = 0
     trust_unit: float = 0.0
     seed: bytes = b""

@@ -163,6 +163,7 @@ class Counted:
 def _counts(machine: Machine, count: int) -> None:
     machine.count, machine.disclosed["count"] = count, torch.tensor(count)
     machine.unit, machine.weight = 1 / machine.now.scale, float(count) or 1.0
+    machine.reach = float(count * machine.now.longest)
 
 
 def counted(machine: Machine, least: int) -> int:

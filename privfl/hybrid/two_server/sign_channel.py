@@ -76,7 +76,8 @@ class SignTwoServer:
     an abort, but for a chance of 2^-(64 - k) a round, k bits of the number of values (2^-47 at
     100k): clients fix their bits, and the dealer authenticates every bit that hides one. It still
     chooses which clients take part, and ``server`` the signs that rows are compared with;
-    ``server/1`` can add a constant to the sum (docs/hybrid.md, Theorem 2).
+    ``server/1`` can add a constant to the sum, whose length is then cut to what rows of these
+    weights can have, so it may be any vector of up to a row's length (docs/hybrid.md, Theorem 2).
 
     UNDER ``security: semi_honest`` EACH OF THE THREE, IF IT LIES, READS: it puts nearly all weight
     on one client, and the result is that client's row (so does the dealer under "malicious", where

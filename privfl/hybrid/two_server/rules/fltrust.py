@@ -215,6 +215,8 @@ def _units(machine: Machine, fixed: bool) -> None:
     machine.unit = direction.length / (square * steep) if direction is not None else 0.0
     machine.trust_unit = 1 / (math.sqrt(square) * steep) if steep else 0.0
     machine.weight = float(machine.n) if fixed else 0.0
+    if fixed:  # no weight is over the product of a row and the direction
+        machine.reach = machine.n * now.longest**2 * steep
 
 
 def trusted_sum(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:
@@ -359,6 +361,8 @@ def open_mass(machine: Machine) -> None:
         mass = numbers(opened) - blind_of(machine.seed, machine.now, _MASS)
         trust = signed(halves(mass)[:, 0], machine.ring)
         machine.weight = float(trust[0]) * machine.trust_unit or 1.0
+        row = math.sqrt(machine.now.plan.d) if machine.now.signs else machine.now.longest
+        machine.reach = abs(float(trust[0])) * row
 
 
 def masked_trust(least: int, fixed: bool, named: bool) -> tuple[Step, ...]:

@@ -183,6 +183,7 @@ class OpenWeights:
         machine.count, machine.weight = int((weights > 0).sum()), float(weights.sum()) or 1.0
         enough(machine.count, self.least)
         machine.unit = step_of(machine.now)
+        machine.reach = float(weights.sum()) * math.sqrt(machine.now.plan.d)
         machine.disclosed |= {
             "distances": torch.from_numpy(distance),
             "weights": torch.from_numpy(weights),
