@@ -156,7 +156,7 @@ class TwoServer:
         "": {"bits": 8},
         "semi_honest": {"bits": 8, "security": "semi_honest"},
         "krum": {"rule": Krum(f=1, m=2), "bits": 8},
-        "fltrust": {"rule": FLTrust, "bits": 8},
+        "fltrust": {"rule": FLTrust},
         "cosine_filter": {"rule": CosineFilter, "reference": "previous", "bits": 8},
     }
     kind: ClassVar[ChannelKind] = ChannelKind(

@@ -6,7 +6,10 @@ from privfl.core import Coalition, Liars, Lie
 from privfl.hybrid.two_server import dealer_lies, dealt_lies
 from privfl.hybrid.two_server.recipe import Recipe
 
-NEARLY_ALL = "deals words by which nearly all weight falls on some client, and looks at the result"
+NEARLY_ALL = (
+    "deals words by which nearly all weight falls on some client (in rings under 64 bits several"
+    " times an honest one's), and looks at the result"
+)
 """What a dealer does of whom a result tells a row."""
 _DEALER = Coalition.of("dealer")
 _NEAR = "deals words by which rows fail their checks, or seem near or short"
