@@ -134,6 +134,11 @@ class _Server:
     excluded: dict[PartyId, str] = field(default_factory=dict)
     opened: Rows | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """A party that is put to rest leaves the engine's buffer behind: its rows are copied."""
+        rows = [bytes(body) for body in self.bodies]
+        return {**vars(self), "bodies": rows, "opened": None}
+
     def step(self, mail: Mail) -> Mail:
         if not mail:
             return {}

@@ -93,6 +93,7 @@ class EncryptedCosine(CosineSettings):
 
     def __post_init__(self) -> None:
         seal.require()
+        CosineSettings.__post_init__(self)
 
     @property
     def able(self) -> Able:
