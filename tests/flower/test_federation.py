@@ -103,6 +103,7 @@ def test_a_node_that_was_killed_is_known_again_as_soon_as_it_starts(fed):
     fed.kill("client-1")
     fed.start("client-1", "node")
     until(lambda: said(fed.folder, "client-1").count("connected to") > before, 30)
+    assert said(fed.folder, "client-1").count("connected to") == before + 1
 
 
 @pytest.mark.parametrize(("name", "more"), PLAYED)

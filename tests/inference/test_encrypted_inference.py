@@ -4,7 +4,6 @@ refused or, where nothing can prove them wrong, said to be unproved.
 
 import json
 import pickle
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -221,17 +220,21 @@ def test_keys_that_would_make_an_answer_hide_nothing_are_refused(owner, client, 
 def test_mutated_messages_are_refused_or_read_and_nothing_else(owner, client, keys, sent, x):
     query = client.query(x[0])
     answer = owner.answer(keys, query)
-    draw = np.random.default_rng(0)
-    for honest, read in (
-        (query, lambda data: client.logits(owner.answer(keys, data))),
-        (answer, client.logits),
-        (sent, owner.keys),
+    draw, refused = np.random.default_rng(0), {"query": 0, "answer": 0, "keys": 0}
+    for what, honest, read in (
+        ("query", query, lambda data: client.logits(owner.answer(keys, data))),
+        ("answer", answer, client.logits),
+        ("keys", sent, owner.keys),
     ):
         for _ in range(10):
             data, at = bytearray(honest), int(draw.integers(24, len(honest) - 64))
             data[at : at + 64] = draw.bytes(64) if draw.random() < 0.5 else bytes(64)
-            with suppress(Refused):
+            try:
                 read(bytes(data[: draw.integers(1, len(data))] if draw.random() < 0.3 else data))
+            except Refused:
+                refused[what] += 1
+    assert refused["query"] == refused["answer"] == 10  # nobody's words in the middle of ours
+    assert refused["keys"] > 0  # others are keys of somebody, and spoil answers
 
 
 @pytest.mark.parametrize("depth", range(1, 8))

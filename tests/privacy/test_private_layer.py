@@ -466,3 +466,4 @@ def test_coins_of_the_operating_system_are_a_sample():
         turns.require_known(cohort, drawn)
         turns.require_chance(cohort, drawn, Names())
         turns.count(cohort)
+    assert turns.rounds == 500
