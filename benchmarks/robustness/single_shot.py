@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import train_centrally
 from benchmarks.robustness.figures import draw_shots
 from benchmarks.robustness.workers import SEEDS, Point, between, spread_out
 from privfl import Federation, aggregators, attacks
@@ -88,17 +89,7 @@ def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any
     """A CNN of 20k weights after 4 central epochs and 5 federated rounds of 10."""
     model = initialised(cnn, split.shape, split.classes, seed=seed)
     central = LocalSGD(lr=0.05, plan=LocalPlan(64, epochs=4))
-    quiet = AuditConfig(keep=[], evaluate_every=100)
-    Federation(
-        model,
-        [split.train],
-        split.test,
-        rounds=1,
-        training=central,
-        seed=seed,
-        executor="sequential",
-        audit=quiet,
-    ).run()
+    train_centrally(model, split, central, seed)
     Federation(
         model,
         clients[:10],
@@ -107,7 +98,7 @@ def near_convergence(split: Split, clients: Sequence[Dataset], seed: int) -> Any
         training=HONEST,
         seed=seed,
         executor="sequential",
-        audit=quiet,
+        audit=AuditConfig(keep=[], evaluate_every=100),
     ).run()
     return model
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Row, cost, gain
+from benchmarks.robustness.central import train_centrally
 from benchmarks.robustness.workers import SEEDS, between, spread_out
 from privfl import Federation, attacks
 from privfl.config import AuditConfig
@@ -87,16 +88,7 @@ class Stage:
         seeds = Seeds(seed)
         model = initialised(lstm, split.shape, split.classes, seed=seed, embedding=32, hidden=32)
         central = LocalSGD(lr=5.0, plan=LocalPlan(20, epochs=EPOCHS))
-        Federation(
-            model,
-            [split.train],
-            split.test,
-            rounds=1,
-            training=central,
-            seed=seed,
-            executor="sequential",
-            audit=QUIET_RUN,
-        ).run()
+        train_centrally(model, split, central, seed)
         roles = list(split.by_client().values())
         order = torch.randperm(len(roles), generator=seeds.generator("cohorts")).tolist()
         drawn = torch.randperm(split.train.n, generator=seeds.generator("attacker"))[:SENTENCES]
