@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from privfl.aggregators import CRFL, Mean, Poisoner, certified_radius, certify
 from privfl.attacks.backdoor.trigger import Trigger
 from privfl.core import Seeds, cross_entropy
-from privfl.engine import All, Scenario
+from privfl.engine import All, RoundRecord, Scenario
 from privfl.training import FedAvg, LocalSGD
 
 VOTES, SAMPLES, ALPHA = 1000, 500, 0.001
@@ -23,7 +23,7 @@ LABEL = math.sqrt(2)
 """How far another label alone moves a sample whose label is a unit vector."""
 
 
-def certificate_of(scenario: Scenario) -> dict[str, Any]:
+def certificate_of(scenario: Scenario, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """Of each of the first test samples the radius within which no backdoor of the run's attackers
     changes what most noisy copies of its last model answer; or ``nothing``, why that is nothing.
     Empty where no seat is CRFL.
@@ -31,12 +31,13 @@ def certificate_of(scenario: Scenario) -> dict[str, Any]:
     A radius is the L2 length of what a backdoor adds to each poisoned sample and its label. The
     theorem is of attackers that poison data in one round, of convex losses with small steps, and
     asks for a Lipschitz constant of the gradient in the data, which is known of softmax regression
-    alone: everything else is refused with a sentence.
+    alone: everything else is refused with a sentence, as is a run that ended early, or in which a
+    client's update was lost or refused. ``records`` are of the rounds that were played.
     """
     seats = [seat for seat in scenario.defences if isinstance(seat, CRFL)]
     if not seats:
         return {}
-    why = _not_covered(scenario, seats)
+    why = _not_covered(scenario, seats) or _not_played(scenario, records)
     if why:
         return {"nothing": why}
     return _certified(scenario, seats[0])
@@ -73,13 +74,25 @@ def _not_covered(scenario: Scenario, seats: Sequence[CRFL]) -> str:
             "the Lipschitz constant of the gradient in the data is known of softmax regression"
             " under cross-entropy, and this is another model or loss."
         )
-    if any(not isinstance(one.attack, Trigger) for one in scenario.attackers):
-        return "the theorem is of backdoors in data, and an attacker lies in another way."
+    if not all(_replaces(one.attack) for one in scenario.attackers):
+        return (
+            "the theorem is of backdoors in data, without noise and of a known share, and an"
+            " attacker lies in another way."
+        )
     if len(rounds) != 1 or min(rounds) == 0:
         return (
             "the theorem is of attackers that act in one round and together, after a first one in"
             f" which CRFL has clipped the model; these act in {len(rounds)} rounds."
         )
+    return ""
+
+
+def _not_played(scenario: Scenario, records: Sequence[RoundRecord]) -> str:
+    """Why what was played is not what the theorem is of; empty where it is."""
+    if len(records) != scenario.rounds:
+        return f"{len(records)} of {scenario.rounds} rounds were played: the run ended early."
+    if any(record.survivors != len(scenario.clients) for record in records):
+        return "a client's update was lost or refused, so that the others weighed more."
     return ""
 
 
@@ -92,23 +105,35 @@ def _rounds_attacked(scenario: Scenario) -> set[int]:
     }
 
 
+def _replaces(attack: object) -> bool:
+    """Whether an attack replaces ``fraction`` of the samples by fixed ones, and does no more."""
+    return (
+        isinstance(attack, Trigger)
+        and type(attack).poison_data is Trigger.poison_data
+        and attack.noise == 0
+    )
+
+
 def _plain(method: LocalSGD) -> bool:
     return method == LocalSGD(lr=method.lr, plan=method.plan, weighting=method.weighting)
 
 
 def _linear(module: nn.Module) -> nn.Linear | None:
     """The one layer of softmax regression; None where the model is another one."""
-    parts = [part for part in module.modules() if not isinstance(part, nn.Sequential | nn.Flatten)]
-    return parts[0] if len(parts) == 1 and isinstance(parts[0], nn.Linear) else None
+    parts = [part for _, part in module.named_modules(remove_duplicate=False)]
+    layers = [part for part in parts if type(part) not in (nn.Sequential, nn.Flatten)]
+    return layers[0] if len(layers) == 1 and type(layers[0]) is nn.Linear else None
 
 
 def _poisoners(scenario: Scenario, method: LocalSGD) -> list[Poisoner]:
     """Each attacking client's strength: its part of the mean, scale 1, steps, rate, and at most so
     much poison in a batch, on average over its steps.
     """
+    most = math.inf if scenario.max_weight is None else scenario.max_weight
     sizes = {client: len(index) for client, index in scenario.clients.items()}
+    weighs = {client: min(float(n), most) for client, n in sizes.items()}
     uniform = method.weighting == "uniform"
-    everybody = len(sizes) if uniform else sum(sizes.values())
+    everybody = len(sizes) if uniform else sum(weighs.values())
     batch, found = method.plan.batch_size, []
     for attacker in scenario.attackers:
         if not isinstance(attacker.attack, Trigger):
@@ -121,7 +146,8 @@ def _poisoners(scenario: Scenario, method: LocalSGD) -> list[Poisoner]:
                 least = n % batch or min(batch, n)
                 bad = method.plan.epochs * round(attacker.attack.fraction * n)
                 share = min(bad / least / steps, 1.0)
-            found.append(Poisoner((1 if uniform else n) / everybody, 1.0, steps, method.lr, share))
+            weight = 1 if uniform else weighs[client]
+            found.append(Poisoner(weight / everybody, 1.0, steps, method.lr, share))
     return found
 
 
@@ -132,7 +158,14 @@ def _certified(scenario: Scenario, seat: CRFL) -> dict[str, Any]:
         return {}
     (attacked,) = _rounds_attacked(scenario)
     poisoners = _poisoners(scenario, method)
-    longest = max(_longest(workload.data.x), _longest(scenario.test.x))
+    data = workload.data
+    poison = [
+        _longest(one.attack.samples(data.take(scenario.clients[client])).x)
+        for one in scenario.attackers
+        if isinstance(one.attack, Trigger)
+        for client in one.clients
+    ]
+    longest = max(_longest(data.x), _longest(scenario.test.x), *poison)
     steps = max(one.steps for one in poisoners)
     d = workload.model.d
     weights = (
@@ -151,6 +184,9 @@ def _certified(scenario: Scenario, seat: CRFL) -> dict[str, Any]:
         "weights at most": weights,
         "Lipschitz constant": lipschitz,
     }
+    later = [(seat.bound(t), seat.sigma) for t in range(attacked + 1, scenario.rounds)]
+    if not (math.isfinite(lipschitz) and all(bound >= 0 for bound, _ in later)):
+        return {"nothing": "samples that are not finite, or bounds below 0, are no ground for it."}
     if method.lr > 4 / longest**2:
         return {
             "nothing": (
@@ -159,7 +195,6 @@ def _certified(scenario: Scenario, seat: CRFL) -> dict[str, Any]:
             ),
             "facts": facts,
         }
-    later = [(seat.bound(t), seat.sigma) for t in range(attacked + 1, scenario.rounds)]
     radii = []
     for votes in _votes(scenario, layer, seat.sigma):
         _, p_a, p_b = certify(votes, ALPHA)
@@ -186,7 +221,7 @@ def _votes(scenario: Scenario, layer: nn.Linear, sigma: float) -> Tensor:
 
 def _longest(x: Tensor) -> float:
     """The length of the longest sample with a 1 beside it, for the bias."""
-    return float((x.flatten(1).square().sum(dim=1).max() + 1).sqrt())
+    return float((x.flatten(1).square().sum(dim=1).amax() + 1).sqrt()) if len(x) else 1.0
 
 
 def said_of(certificate: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ def summary_of(
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
         accuracy, loss = evaluate(workload.model.module, scenario.test)
-    certificate = certificate_of(scenario)
+    certificate = certificate_of(scenario, records)
     return {
         "accuracy": accuracy,
         "loss": loss,

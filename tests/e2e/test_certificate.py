@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from privfl import Federation
-from privfl.federation.certificate import LABEL
+from privfl.federation.certificate import LABEL, _linear
 from privfl.report import write_report
 
 LIAR = {"name": "pixel_pattern", "target": 2, "boxes": [[0, 0, 2, 2]], "clients": [1]}
@@ -101,3 +101,43 @@ def test_the_report_says_what_is_certified(tmp_path):
     page = write_report(folder).read_text()
     assert "What CRFL certifies" in page
     assert "Lipschitz constant" in page
+
+
+def nothing(**other):
+    found = certificate(**other)
+    assert "radius" not in found
+    return found["nothing"]
+
+
+def test_a_run_that_ended_early_or_lost_an_update_is_certified_nothing():
+    early = nothing(
+        early_stopping={"patience": 1, "least": 0.9},
+        data={"name": "digits", "clients": 10, "validation": 0.2},
+        rounds=8,
+        defences=[{"name": "crfl", "rounds": 8, "sigma": 0.02}],
+        attacks=[{**LIAR, "rounds": [7]}],
+    )
+    assert "ended early" in early
+    federation = Federation.from_config(BASE)
+    index = federation.scenario.clients[5]
+    federation.scenario.workload.data.x[index] = math.nan
+    lost = federation.run().summary["certificate"]["nothing"]
+    assert "lost or refused" in lost
+
+
+def test_poison_that_is_longer_than_the_data_counts_and_noisy_poison_is_not_covered():
+    assert "another way" in nothing(attacks=[{**LIAR, "rounds": [2], "noise": 100.0}])
+    assert "the rate is" in nothing(attacks=[{**LIAR, "rounds": [2], "value": 1000.0}])
+
+
+def test_a_capped_weight_is_the_attackers_share():
+    weighted = {**BASE["training"], "weighting": "samples"}
+    capped = certificate(training=weighted, max_weight=5)
+    assert capped["facts"]["share of the mean, each at most"] == pytest.approx(0.1)
+
+
+def test_one_layer_that_is_used_twice_is_no_softmax_regression():
+    layer = torch.nn.Linear(3, 3)
+    assert _linear(torch.nn.Sequential(torch.nn.Flatten(), layer)) is layer
+    assert _linear(torch.nn.Sequential(layer, layer)) is None
+    assert _linear(type("Wave", (torch.nn.Sequential,), {})(layer)) is None
