@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -67,11 +68,14 @@ class Mean:
             if opened.n == 0:
                 raise BadUpdate("Mean got no rows at all.")
             weights = opened.weights if self.weighted else opened.weights.new_ones(opened.n)
-            mean = (weights / (self.denominator or float(weights.sum()))).to(
-                opened.values.dtype
-            ) @ opened.values
-            if not bool(finite_rows(mean[None])):
+            whole = self.denominator or float(weights.sum())
+            mean = (weights / whole).to(opened.values.dtype) @ opened.values
+            if not (math.isfinite(whole) and bool(finite_rows(mean[None]))):
                 cleaned("Mean", opened, max_byzantine=0)  # names whose rows are not finite
+                raise BadUpdate(
+                    "Mean: all rows are finite, and their mean is not: values or weights are too"
+                    " large; set bound to a clip, and max_weight."
+                )
             return mean
         if not self.weighted and abs(opened.weight - opened.count) > 1e-3 * opened.count:
             raise BadUpdate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ class Resting:
     of 20,000 clients pays two or three of these, a third of its time, for nothing. Training, seats
     and attacks may make cycles with whole vectors in them: there it works.
 
-    Where it is off already it stays off.
+    Where it is off already, or code inside turns it off, it stays off. It belongs to the whole
+    process, so only the main thread has it rest. A keyboard interrupt that lands in the instant of
+    entering or leaving can leave it off.
 
     >>> import gc
     >>> resting = Resting()
@@ -31,15 +34,19 @@ class Resting:
     """
 
     _was_on: bool = field(default=False, init=False)
+    _depth: int = field(default=0, init=False)
 
     def __enter__(self) -> None:
-        self._was_on = gc.isenabled()
-        gc.disable()
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+            self._was_on = gc.isenabled()
+            gc.disable()
 
     def __exit__(self, *_: object) -> None:
-        if self._was_on:
+        self._depth -= 1
+        if self._depth == 0 and self._was_on:
+            self._was_on = False
             gc.enable()
-        self._was_on = False
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
@@ -51,4 +58,5 @@ class Resting:
         try:
             yield
         finally:
+            self._was_on = gc.isenabled()
             gc.disable()

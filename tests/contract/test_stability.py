@@ -20,6 +20,7 @@ from privfl.aggregators import (
     TrimmedMean,
 )
 from privfl.core import (
+    BadUpdate,
     Context,
     Moves,
     NeighbourRelation,
@@ -376,3 +377,17 @@ def test_distances_that_mixing_sorts_by_hang_on_their_own_two_rows_alone() -> No
         assert torch.equal(*others(alone=True, spread=spread))
         near, centred = (others(one, spread=spread)[0] for one in (True, False))
         assert torch.allclose(near, centred, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "denominator"),
+    [
+        ([[3.4028234e38] * 3] * 10, [1.0] * 10, None),
+        ([[3e38] * 4], [1.0], 0.5),
+        ([[1.0], [1.0]], [3e38, 3e38], None),
+    ],
+)
+def test_a_mean_that_overflows_is_refused_and_not_returned(rows, weights, denominator):
+    opened = Rows(torch.tensor(rows), torch.tensor(weights))
+    with pytest.raises(BadUpdate, match="all rows are finite, and their mean is not"):
+        Mean(denominator=denominator)(opened)

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from privfl.core import Bounded, Dataset, FlatModel, RoundPlan, client_of
 from privfl.crypto import Plain
 from privfl.dp import NoBound
 from privfl.engine import Engine, Scenario, Session
+from privfl.engine.resting import Resting
 from privfl.training import LocalSGD, Trained, Workload, cross_entropy
 
 COMPARED = 0
@@ -143,3 +145,29 @@ def test_a_round_leaves_nothing_to_the_collector_that_rests_in_it():
         assert gc.collect() < 50  # cycles: fewer than one a client
     finally:
         gc.enable()
+
+
+def test_the_collector_is_as_it_was_found_whatever_happens_inside():
+    resting = Resting()
+    with resting, resting:
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyboardInterrupt), resting, resting.interrupted():
+        raise KeyboardInterrupt
+    assert gc.isenabled()
+    try:
+        with resting, resting.interrupted():
+            gc.disable()  # as training of somebody's own may
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    seen = []
+
+    def beside():
+        with resting:
+            seen.append(gc.isenabled())
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    thread.join()
+    assert seen == [True]
