@@ -127,7 +127,8 @@ class Transcript:
     what came of its protocol runs, by part, ``seconds`` wall time by stage, ``charges`` what the
     round spent, ``incidents`` what went wrong, ``fired`` what the defences did, in words,
     ``judgements`` what they made of each client. ``liars`` are the clients through which an
-    attacker acted: scorers hold judgements against them, and no rule is told.
+    attacker acted: scorers hold judgements against them, and no rule is told. ``plans`` are
+    those of all parts (empty: of ``delta`` alone, which is ``plan``).
     """
 
     plan: RoundPlan
@@ -144,6 +145,7 @@ class Transcript:
     facts: Mapping[str, Any] = field(default_factory=dict)
     channel: Channel[Any] | None = field(default=None, repr=False)
     members: Mapping[PartyId, Member] = field(default_factory=dict, repr=False)
+    plans: Mapping[str, RoundPlan] = field(default_factory=dict)
 
     @property
     def bytes_sent(self) -> int:

@@ -5,6 +5,7 @@ from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
 from privfl.engine.calibration import noise_for
+from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
 from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
@@ -30,13 +31,16 @@ from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
 from privfl.engine.state import RunState
 from privfl.engine.stopping import EarlyStopping, Metric, measured_by
+from privfl.engine.verifying import Break, Verified, verify
 
 __all__ = [
     "MAIL",
     "PUBLIC",
+    "TRANSCRIPT",
     "All",
     "AttackSchedule",
     "Attacker",
+    "Break",
     "Budget",
     "CyclicPoisson",
     "EarlyStopping",
@@ -55,6 +59,7 @@ __all__ = [
     "Separated",
     "ServerOracles",
     "Session",
+    "Verified",
     "check_declared",
     "check_scenario",
     "choose_clients",
@@ -68,6 +73,7 @@ __all__ = [
     "over_network",
     "packages_of",
     "pipeline_of",
+    "read_chain",
     "read_ledger",
     "round_ahead",
     "rounding_said",
@@ -77,4 +83,5 @@ __all__ = [
     "tensors_of",
     "too_few",
     "unreadable",
+    "verify",
 ]

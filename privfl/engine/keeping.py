@@ -60,6 +60,7 @@ def transcript_of(
         facts=order.scenario.facts,
         channel=order.scenario.channel if keep else None,
         members=members if keep else {},
+        plans=order.plans,
     )
 
 
