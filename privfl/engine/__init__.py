@@ -4,6 +4,7 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
+from privfl.engine.buffered import Buffered, StaleSynchronous
 from privfl.engine.calibration import noise_for
 from privfl.engine.checks import check_scenario
 from privfl.engine.coins import coins_of, over_network, secret_batches
@@ -21,6 +22,7 @@ from privfl.engine.folder import (
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
+from privfl.engine.pace import Clock, Pace, Synchronous
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
@@ -38,6 +40,8 @@ __all__ = [
     "AttackSchedule",
     "Attacker",
     "Budget",
+    "Buffered",
+    "Clock",
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
@@ -45,6 +49,7 @@ __all__ = [
     "Journal",
     "MailMode",
     "Metric",
+    "Pace",
     "Poisson",
     "RoundRecord",
     "RoundResult",
@@ -55,6 +60,8 @@ __all__ = [
     "Separated",
     "ServerOracles",
     "Session",
+    "StaleSynchronous",
+    "Synchronous",
     "check_declared",
     "check_scenario",
     "choose_clients",

@@ -158,7 +158,7 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
-    n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    n = max(2, round(clients * scenario.sampling.rate))
     n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
