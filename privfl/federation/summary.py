@@ -26,6 +26,7 @@ from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.federation.paced import pace_said, pace_warned
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -80,6 +81,8 @@ def record_of(
         measures=measured,
         judgements=transcript.judgements,
         liars=transcript.liars,
+        staleness=tuple(transcript.staleness[client] for client in transcript.staleness),
+        time=transcript.time,
     )
 
 
@@ -139,6 +142,7 @@ def summary_of(
             "channel": _described(scenario),
             **_error(scenario, plan),
             **rounding_said(scenario),
+            **pace_said(scenario, records),
             "trained by": "clients elsewhere" if scenario.elsewhere else picked,
         },
         "guarantees": guarantees_of(scenario),
@@ -148,6 +152,7 @@ def summary_of(
             *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
             *([REPEATABLE] if scenario.repeatable else ()),
+            *pace_warned(scenario),
             *drowned(state.ledger, workload.model.d),
         ],
     }
