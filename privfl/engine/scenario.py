@@ -184,10 +184,12 @@ class Scenario:
 
     @property
     def participation(self) -> Participation:
-        """How often one client takes part in the run at most, and how far apart."""
+        """How often one client takes part in the run at most, and how far apart; what a pace says
+        of coins does not count.
+        """
         if self.pace.synchronous:
             return self.sampler.participation(self.rounds)
-        return self.pace.participation(self.rounds, len(self.clients))
+        return replace(self.pace.participation(self.rounds, len(self.clients)), rate=1.0)
 
     @property
     def expected_cohort(self) -> float:
