@@ -59,7 +59,13 @@ from privfl.engine import (
     packages_of,
 )
 from privfl.engine.carrier import Carrier
-from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
+from privfl.federation.clients import (
+    numbered,
+    refuse_labels,
+    refuse_taken,
+    refuse_unmeasurable,
+    taken_before,
+)
 from privfl.federation.folder import leave, opened
 from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
@@ -198,6 +204,7 @@ class Federation:
     ) -> None:
         check_scenario(scenario)
         refuse_labels(scenario)
+        refuse_unmeasurable(scenario)
         refuse_threads(threads)
         if budget is not None and not claims_privacy(scenario):
             raise ConfigError(
