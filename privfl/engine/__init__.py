@@ -4,6 +4,7 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
+from privfl.engine.buffered import Buffered, StaleSynchronous
 from privfl.engine.calibration import noise_for
 from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
@@ -22,6 +23,7 @@ from privfl.engine.folder import (
 from privfl.engine.forward import forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
+from privfl.engine.pace import Clock, Pace, Synchronous
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
@@ -42,6 +44,8 @@ __all__ = [
     "Attacker",
     "Break",
     "Budget",
+    "Buffered",
+    "Clock",
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
@@ -49,6 +53,7 @@ __all__ = [
     "Journal",
     "MailMode",
     "Metric",
+    "Pace",
     "Poisson",
     "RoundRecord",
     "RoundResult",
@@ -59,6 +64,8 @@ __all__ = [
     "Separated",
     "ServerOracles",
     "Session",
+    "StaleSynchronous",
+    "Synchronous",
     "Verified",
     "check_declared",
     "check_scenario",

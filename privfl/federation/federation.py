@@ -46,11 +46,13 @@ from privfl.engine import (
     Engine,
     MailMode,
     Metric,
+    Pace,
     RoundRecord,
     RunFolder,
     RunState,
     Sampler,
     Scenario,
+    Synchronous,
     check_scenario,
     fingerprint,
     forward_of,
@@ -126,6 +128,7 @@ class Federation:
         training: Method | None = None,
         loss: Loss = cross_entropy,
         sampler: Sampler | None = None,
+        pace: Pace | None = None,
         bound: Bound | None = None,
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
@@ -167,6 +170,7 @@ class Federation:
             aggregator=aggregator or Mean(),
             rounds=rounds,
             sampler=sampler or All(),
+            pace=pace or Synchronous(),
             defences=defences,
             mechanism=mechanism,
             attackers=attackers,
@@ -181,7 +185,9 @@ class Federation:
             repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
-            facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named
+            | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain())
+            | ({} if pace is None or pace.synchronous else {"pace": pace.describe()}),
         )
         if claims_privacy(scenario):
             refuse_taken(clients)
