@@ -70,7 +70,9 @@ class View:
     the broadcast has them). ``opened`` is what the adversary could really compute from its own mail
     and keys, by part; ``disclosed`` what the protocol leaked to it by name. ``mail`` is what its
     parties received, ``wire`` the sizes (and, for taps, bodies) of all messages. ``own`` are the
-    updates of its own clients. ``facts`` are public: clip, noise, learning rate, local steps, the
+    updates of its own clients. ``extra`` are the vectors that are broadcast beside the model before
+    the round, by name, and ``extra_after`` those beside the model after it: control variates,
+    running statistics. ``facts`` are public: clip, noise, learning rate, local steps, the
     forward model of an adaptive attack.
     """
 
@@ -84,6 +86,8 @@ class View:
     wire: tuple[Message, ...] = field(default=(), repr=False)
     own: Mapping[ClientId, Update] = field(default_factory=dict, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    extra_after: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> Rows:
@@ -127,7 +131,8 @@ class Transcript:
     what came of its protocol runs, by part, ``seconds`` wall time by stage, ``charges`` what the
     round spent, ``incidents`` what went wrong, ``fired`` what the defences did, in words,
     ``judgements`` what they made of each client. ``liars`` are the clients through which an
-    attacker acted: scorers hold judgements against them, and no rule is told.
+    attacker acted: scorers hold judgements against them, and no rule is told. ``extra`` and
+    ``extra_after`` are the vectors that are broadcast beside the two models.
     """
 
     plan: RoundPlan
@@ -144,6 +149,8 @@ class Transcript:
     facts: Mapping[str, Any] = field(default_factory=dict)
     channel: Channel[Any] | None = field(default=None, repr=False)
     members: Mapping[PartyId, Member] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    extra_after: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
     @property
     def bytes_sent(self) -> int:
@@ -199,6 +206,8 @@ class Transcript:
             wire,
             own,
             self.facts,
+            self.extra,
+            self.extra_after,
         )
 
     def _key_holders(self, channel: Channel[Any]) -> frozenset[PartyId]:
