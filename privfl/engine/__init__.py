@@ -31,6 +31,13 @@ from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampl
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
+from privfl.engine.standing import (
+    STATISTICS,
+    stand,
+    stand_as,
+    statistics_of,
+    tensors_by_name,
+)
 from privfl.engine.state import RunState
 from privfl.engine.stopping import EarlyStopping, Metric, measured_by
 from privfl.engine.verifying import Break, Verified, verify
@@ -38,6 +45,7 @@ from privfl.engine.verifying import Break, Verified, verify
 __all__ = [
     "MAIL",
     "PUBLIC",
+    "STATISTICS",
     "TRANSCRIPT",
     "All",
     "AttackSchedule",
@@ -86,7 +94,11 @@ __all__ = [
     "rounding_said",
     "rule_reads_channel",
     "secret_batches",
+    "stand",
+    "stand_as",
     "start_ledger",
+    "statistics_of",
+    "tensors_by_name",
     "tensors_of",
     "too_few",
     "unreadable",

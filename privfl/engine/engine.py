@@ -11,6 +11,7 @@ from typing import Any
 
 from privfl.core import (
     BadUpdate,
+    Broadcast,
     ClientId,
     ClientState,
     ConfigError,
@@ -166,7 +167,7 @@ class Engine:
         transcript = transcript_of(
             order,
             returned,
-            after.parameters,
+            Broadcast(after.round, after.parameters, self.server.broadcast(after.method)),
             spending.charges,
             notes,
             self.carrier.members if keep else {},
