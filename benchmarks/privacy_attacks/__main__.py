@@ -16,6 +16,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
     "labels": labels,
     "adaptive": adaptive,
     "stream": stream,
+    "trajectory": trajectory,
     "writers": writers,
     "shadows": shadows,
     "honest": honest,

@@ -12,6 +12,7 @@ import torch
 from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
+    FedMIA,
     Forward,
     GradientInversion,
     Knowledge,
@@ -43,6 +44,7 @@ MEMBERSHIP = (
     UpdateMembership(statistic="cosine"),
     UpdateMembership(),
     UpdateMembership(target="sum"),
+    FedMIA(),
 )
 PROPERTY = (PropertyInference(shadows=12), PropertyInference(shadows=12, target="sum"))
 PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))

@@ -84,6 +84,7 @@ from privfl.attacks.inversion import (
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    FedMIA,
     GradientAscent,
     LossThreshold,
     ShadowMembership,
@@ -148,6 +149,7 @@ __all__ = [
     "FangTrimmedMean",
     "FeatureCollision",
     "FeatureNoise",
+    "FedMIA",
     "FederatedTrainer",
     "Fishing",
     "FlippedWeights",

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
     EmbeddingLeakage,
+    FedMIA,
     GradientDisaggregation,
     GradientInversion,
     Inference,
@@ -70,6 +71,7 @@ def attacks_of(effort: Effort) -> Attacks:
             ShadowMembership("lira_online", shadows=64),
             ShadowMembership("rmia", shadows=64),
         )
+        updates = (*updates, FedMIA(), FedMIA("loss"))
     return Attacks(
         probe=(*counted, *closed, *optimised),
         text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),

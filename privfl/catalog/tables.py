@@ -252,6 +252,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "label_counts": attacks.LabelCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
+        "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
         "grad_inversion": attacks.GradInversion,
