@@ -92,6 +92,7 @@ from privfl.attacks.membership import (
     SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
+    rehearsed_gamma,
 )
 from privfl.attacks.poisoning import (
     BackGradient,
@@ -215,5 +216,6 @@ __all__ = [
     "ZeroWeights",
     "family_of",
     "imprinted",
+    "rehearsed_gamma",
     "seats_of",
 ]

@@ -33,13 +33,15 @@ class Attacks:
 
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
-    images, ``stream`` at all rounds.
+    images, ``stream`` at all rounds. ``active``: a server also pushes models of its own
+    (`privfl.attacks.GradientAscent`).
     """
 
     probe: tuple[Inference, ...] = ()
     text: tuple[Inference, ...] = ()
     properties: tuple[Inference, ...] = ()
     stream: tuple[Inference, ...] = ()
+    active: bool = False
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -77,6 +79,7 @@ def attacks_of(effort: Effort) -> Attacks:
         text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
         properties=(PropertyInference(), PropertyInference(target="sum")),
         stream=(LossThreshold(), *shadows, *updates),
+        active=effort != "low",
     )
 
 

@@ -1,5 +1,6 @@
 """Membership inference: whether a sample was trained on, and by whom."""
 
+from privfl.attacks.membership.ascent import rehearsed_gamma
 from privfl.attacks.membership.fedmia import FedMIA
 from privfl.attacks.membership.loss import LossThreshold
 from privfl.attacks.membership.shadows import ShadowMembership
@@ -16,4 +17,5 @@ __all__ = [
     "SubjectMembership",
     "UpdateMembership",
     "WhiteBoxMembership",
+    "rehearsed_gamma",
 ]
