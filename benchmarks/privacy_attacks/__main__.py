@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
@@ -27,6 +28,7 @@ CASES: dict[str, Case] = {
     "adaptive": adaptive,
     "stream": stream,
     "trajectory": trajectory,
+    "black_box": black_box,
     "writers": writers,
     "shadows": shadows,
     "honest": honest,

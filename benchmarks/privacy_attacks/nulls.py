@@ -12,6 +12,7 @@ import torch
 from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
+    BlackBoxProperty,
     FedMIA,
     Forward,
     GradientInversion,
@@ -47,7 +48,11 @@ MEMBERSHIP = (
     UpdateMembership(target="sum"),
     FedMIA(),
 )
-PROPERTY = (PropertyInference(shadows=12), PropertyInference(shadows=12, target="sum"))
+PROPERTY = (
+    PropertyInference(shadows=12),
+    PropertyInference(shadows=12, target="sum"),
+    BlackBoxProperty(share=0.15, shadows=12, queries=100),
+)
 PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))
 
 

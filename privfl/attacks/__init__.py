@@ -105,7 +105,7 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -131,6 +131,7 @@ __all__ = [
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
+    "BlackBoxProperty",
     "Blended",
     "Boosting",
     "BullseyePolytope",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
+    BlackBoxProperty,
     EmbeddingLeakage,
     FedMIA,
     GradientDisaggregation,
@@ -21,6 +22,7 @@ from privfl.attacks import (
     SubjectMembership,
     UpdateMembership,
 )
+from privfl.audit.games.property import MIRRORED
 from privfl.catalog import INFERENCE, build
 from privfl.core import ConfigError
 
@@ -77,7 +79,11 @@ def attacks_of(effort: Effort) -> Attacks:
     return Attacks(
         probe=(*counted, *closed, *optimised),
         text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
-        properties=(PropertyInference(), PropertyInference(target="sum")),
+        properties=(
+            PropertyInference(),
+            PropertyInference(target="sum"),
+            BlackBoxProperty(share=MIRRORED / 2),
+        ),
         stream=(LossThreshold(), *shadows, *updates),
         active=effort != "low",
     )

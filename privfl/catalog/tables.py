@@ -255,6 +255,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
+        "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
         "white_box_membership": attacks.WhiteBoxMembership,
