@@ -84,6 +84,7 @@ from privfl.attacks.inversion import (
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    FedMIA,
     GradientAscent,
     LossThreshold,
     ShadowMembership,
@@ -91,6 +92,7 @@ from privfl.attacks.membership import (
     SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
+    rehearsed_gamma,
 )
 from privfl.attacks.poisoning import (
     BackGradient,
@@ -103,7 +105,7 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -129,6 +131,7 @@ __all__ = [
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
+    "BlackBoxProperty",
     "Blended",
     "Boosting",
     "BullseyePolytope",
@@ -148,6 +151,7 @@ __all__ = [
     "FangTrimmedMean",
     "FeatureCollision",
     "FeatureNoise",
+    "FedMIA",
     "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
@@ -213,5 +217,6 @@ __all__ = [
     "ZeroWeights",
     "family_of",
     "imprinted",
+    "rehearsed_gamma",
     "seats_of",
 ]

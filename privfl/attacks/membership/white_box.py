@@ -25,6 +25,7 @@ from privfl.attacks.inversion.simulate import Simulator
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import losses, per_sample
 from privfl.attacks.result import Scores
+from privfl.attacks.rows import readable
 from privfl.core import (
     AttackSeat,
     Broadcast,
@@ -241,7 +242,7 @@ class GradientAscent(Inference):
 
 
 def _of(view: View, client: ClientId) -> Vector:
-    rows: Rows = view.rows
+    rows: Rows = readable(view)
     if rows.ids is None or client not in rows.ids:
         raise Lacking(
             f"round {view.plan.number} has no update of client {client} that {view.adversary} could"
