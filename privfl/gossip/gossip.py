@@ -75,7 +75,8 @@ class NodeRun:
 @dataclass(frozen=True)
 class GossipRound:
     """All that happened in a round. ``trained`` [n, d] are the changes that nodes' own training
-    made, with their noise: what nobody but the node is to know. ``incidents`` went wrong.
+    made, with their noise: what nobody but the node is to know. ``cut`` are the edges along which
+    less was sent than had changed, because of the bound on messages; ``incidents`` went wrong.
     """
 
     number: int
@@ -83,6 +84,7 @@ class GossipRound:
     trained: Float[Tensor, "n d"] = field(repr=False)
     losses: tuple[float, ...] = ()
     incidents: tuple[str, ...] = ()
+    cut: tuple[Edge, ...] = ()
     silent: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -175,9 +177,10 @@ class Gossip:
         half = state.models + trained
         sent: dict[Edge, Vector] = dict(state.sent)
         sums, runs = dict(state.sums), dict[int, NodeRun]()
+        cut: list[Edge] = []
         for i in awake:
             plan = self._plan(state.round, i)
-            rows = self._rows(state, half, plan, i, awake, incidents)
+            rows = self._rows(state, half, plan, i, awake, incidents, cut)
             faults = Faults(
                 silent_from={
                     ("server" if k == i else client_party(k)): at
@@ -199,7 +202,9 @@ class Gossip:
             if i not in silent and run.opened is not None:
                 models[i] += self._move(i, run, half, sent, sums)
         self.scenario.workload.model.write(self.start)  # the module stays as it was
-        done = GossipRound(state.round, runs, trained, losses, tuple(incidents), dict(silent))
+        done = GossipRound(
+            state.round, runs, trained, losses, tuple(incidents), tuple(cut), dict(silent)
+        )
         return GossipState(state.round + 1, models, sent, sums), done
 
     def _charge(self, number: int) -> None:
@@ -271,6 +276,7 @@ class Gossip:
         node: int,
         awake: list[int],
         incidents: list[str],
+        cut: list[Edge],
     ) -> dict[ClientId, Bounded]:
         """What the node's neighbours send it: the change since their last send, within its bound,
         with the edge's weight.
@@ -290,7 +296,10 @@ class Gossip:
             wanted |= {k: half[node] + row for k, row in lies.items()}
         rows: dict[ClientId, Bounded] = {}
         for k, model in wanted.items():
-            change = self._cut((model - state.sent[k, node]).float())
+            whole = (model - state.sent[k, node]).float()
+            change = self._cut(whole)
+            if change is not whole:
+                cut.append((k, node))
             weight = float(scenario.graph.weight(node, k))
             if k in acting:
                 rows[k] = Bounded.claimed(k, change, plan.l2, weight)

@@ -110,27 +110,17 @@ class GossipScenario:
         said = self.channel.guarantee
         return said.signed() if self.mail == "signed" else said
 
-    def least_coalition(self, node: int) -> int:
-        """How many neighbours of a node read another one's row with it, in one round: none where
-        rows are opened.
-        """
-        if not self.summed:
-            return 0
-        return self.channel.able.fewest(self.graph.degree(node)) - 1
-
     def describe(self) -> str:
         """Who reads what of whom in one round, in sentences."""
         if not self.summed:
             return (
                 f"{self.graph.describe()}. Every node reads every row that its neighbours send it."
             )
-        node = min(range(self.graph.n), key=lambda i: (self.least_coalition(i), i))
+        fewest = min(self.channel.able.fewest(self.graph.degree(i)) for i in range(self.graph.n))
         return (
-            f"{self.graph.describe()}. Every node reads the sum of its neighbours alone. The least"
-            f" coalition that reads a row in one round is a node with so many of its neighbours"
-            f" that the sum of the others holds one row: node {node} with"
-            f" {self.least_coalition(node)} of its {self.graph.degree(node)}, where the rest drop"
-            " out. Over rounds linear algebra does it without: see the round limit."
+            f"{self.graph.describe()}. Every node reads the weighted sum of its neighbours' rows,"
+            f" of {fewest} at least, so a node with {fewest - 1} of its neighbours reads a row"
+            " where the others are away; colluders add their own sums, and rounds add up."
         )
 
     def _check_training(self) -> None:
