@@ -211,6 +211,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
