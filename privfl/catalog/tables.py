@@ -104,6 +104,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "foolsgold": aggregators.FoolsGold,
         "residual_reweighting": aggregators.ResidualReweighting,
         "zeno": aggregators.Zeno,
+        "zeno_plus_plus": aggregators.ZenoPlusPlus,
         "fltrust": aggregators.FLTrust,
         "clean_gradient_filter": aggregators.CleanGradientFilter,
         "fair": aggregators.FAIR,
