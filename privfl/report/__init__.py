@@ -9,6 +9,7 @@ from privfl.report.folder import (
     write_report,
 )
 from privfl.report.honest import play_honest
+from privfl.report.vertical import vertical_page
 
 __all__ = [
     "config_in",
@@ -16,6 +17,7 @@ __all__ = [
     "read_records",
     "read_run",
     "refuse_in_public",
+    "vertical_page",
     "write_public_report",
     "write_report",
 ]
