@@ -47,6 +47,7 @@ from privfl.attacks.byzantine import (
     IPM,
     AGRTailored,
     ConstantUpdate,
+    Dissensus,
     FangKrum,
     FangTrimmedMean,
     FlippedWeights,
@@ -84,6 +85,7 @@ from privfl.attacks.inversion import (
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    FedMIA,
     GradientAscent,
     LossThreshold,
     ShadowMembership,
@@ -91,6 +93,7 @@ from privfl.attacks.membership import (
     SubjectMembership,
     UpdateMembership,
     WhiteBoxMembership,
+    rehearsed_gamma,
 )
 from privfl.attacks.poisoning import (
     BackGradient,
@@ -103,7 +106,7 @@ from privfl.attacks.poisoning import (
     LabelFlip,
     OptimalPoints,
 )
-from privfl.attacks.property import MultiTask, PropertyInference, SelectionProfile
+from privfl.attacks.property import BlackBoxProperty, MultiTask, PropertyInference, SelectionProfile
 from privfl.attacks.result import (
     ByRow,
     ClientScores,
@@ -129,6 +132,7 @@ __all__ = [
     "AGRTailored",
     "AttackTraining",
     "BackGradient",
+    "BlackBoxProperty",
     "Blended",
     "Boosting",
     "BullseyePolytope",
@@ -141,6 +145,7 @@ __all__ = [
     "ConstrainAndScale",
     "ConvexPolytope",
     "Counts",
+    "Dissensus",
     "EdgeCase",
     "EmbeddingLeakage",
     "Family",
@@ -148,6 +153,7 @@ __all__ = [
     "FangTrimmedMean",
     "FeatureCollision",
     "FeatureNoise",
+    "FedMIA",
     "FederatedTrainer",
     "Fishing",
     "FlippedWeights",
@@ -213,5 +219,6 @@ __all__ = [
     "ZeroWeights",
     "family_of",
     "imprinted",
+    "rehearsed_gamma",
     "seats_of",
 ]

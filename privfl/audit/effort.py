@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
+    BlackBoxProperty,
     EmbeddingLeakage,
+    FedMIA,
     GradientDisaggregation,
     GradientInversion,
     Inference,
@@ -20,6 +22,7 @@ from privfl.attacks import (
     SubjectMembership,
     UpdateMembership,
 )
+from privfl.audit.games.property import MIRRORED
 from privfl.catalog import INFERENCE, build
 from privfl.core import ConfigError
 
@@ -32,13 +35,15 @@ class Attacks:
 
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
-    images, ``stream`` at all rounds.
+    images, ``stream`` at all rounds. ``active``: a server also pushes models of its own
+    (`privfl.attacks.GradientAscent`).
     """
 
     probe: tuple[Inference, ...] = ()
     text: tuple[Inference, ...] = ()
     properties: tuple[Inference, ...] = ()
     stream: tuple[Inference, ...] = ()
+    active: bool = False
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -70,11 +75,17 @@ def attacks_of(effort: Effort) -> Attacks:
             ShadowMembership("lira_online", shadows=64),
             ShadowMembership("rmia", shadows=64),
         )
+        updates = (*updates, FedMIA(), FedMIA("loss"))
     return Attacks(
         probe=(*counted, *closed, *optimised),
         text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
-        properties=(PropertyInference(), PropertyInference(target="sum")),
+        properties=(
+            PropertyInference(),
+            PropertyInference(target="sum"),
+            BlackBoxProperty(share=MIRRORED / 2),
+        ),
         stream=(LossThreshold(), *shadows, *updates),
+        active=effort != "low",
     )
 
 

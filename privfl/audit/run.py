@@ -18,6 +18,7 @@ from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
     Truth,
+    attack_actively,
     attack_probe,
     attack_property,
     attack_stream,
@@ -25,6 +26,7 @@ from privfl.audit.games import (
     tell,
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
+from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
@@ -46,6 +48,7 @@ def audit(
     stream: Sequence[Inference] | None = None,
     probe: Sequence[Inference] | None = None,
     properties: Sequence[Inference] | None = None,
+    active: bool | None = None,
     attacks: Attacks | None = None,
     effort: Effort = "default",
     held_out: float = 0.5,
@@ -71,6 +74,8 @@ def audit(
             ``attacks``.
         properties: attacks on a run of images in which half of the clients have mirrored 30 % of
             their own; other data has no such run.
+        active: whether a server also sends models of its own, where it is among the adversaries;
+            None: as ``attacks`` say, and not where ``stream`` is named.
         attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
             ``effort``.
         budget: seconds after which no further attack begins; those that are left out say so.
@@ -94,6 +99,7 @@ def audit(
     notes = AuditNotes([], {}, {})
     notes.deadline = None if budget is None else began + budget
     chosen = attacks_of(effort) if attacks is None else attacks
+    pushes = chosen.active and stream is None if active is None else active
     stream, probe, properties = (
         usual if named is None else named
         for usual, named in (
@@ -109,6 +115,7 @@ def audit(
     if "labels" in absent:
         probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
+    models: list[OwnModels] = []
     for layer, federation in named.items():
         scenario = federation.scenario
         work = scenario.workload
@@ -147,6 +154,11 @@ def audit(
             ground,
             progress,
         )
+        if pushes and "server" in asked:
+            notes.told.clear()
+            pool = replace(knows, candidates=ground.pool)
+            work.model.write(start)
+            models += attack_actively(notes, layer, federation, run, pool, ground, progress)
         if lies is not None and not notes.late:
             tell(progress, f"{layer}: liars")
             told_by_liars += told_lies(layer, scenario, run, lies)
@@ -174,6 +186,7 @@ def audit(
         threats,
         effort,
         absent,
+        tuple(models),
     )
 
 

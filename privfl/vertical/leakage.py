@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfl.core import ConfigError, Seeds
 from privfl.vertical.label_inference import by_completion, by_cosine, by_norm, by_spectrum, signed
-from privfl.vertical.scores import Told, auc, told_by_batch
+from privfl.vertical.scores import BatchAUC, auc, told_by_batch
 from privfl.vertical.view import HostView
 
 ATTEMPTS = 3
@@ -21,7 +21,7 @@ ATTEMPTS = 3
 @dataclass(frozen=True, slots=True)
 class Leak:
     """How well one attack tells the positives, as AUC, and how well who saw no run does with the
-    same knowledge (``blind``). ``better_sign`` as in `Told`; None for attacks on the whole run.
+    same knowledge (``blind``). ``better_sign`` as in `BatchAUC`; None for attacks on the whole run.
     """
 
     attack: str
@@ -75,16 +75,16 @@ def _told(
     labels: Int[Tensor, " n"],
     scores: Float[Tensor, " m"],
     without: Int[Tensor, " k"] | None = None,
-) -> Told:
+) -> BatchAUC:
     return told_by_batch(scores, labels[view.rows] == 1, view.batches, without=without)
 
 
-def _leak(attack: str, told: Sequence[Told]) -> Leak:
+def _leak(attack: str, told: Sequence[BatchAUC]) -> Leak:
     mean = sum(one.auc for one in told) / len(told)
     return Leak(attack, mean, 0.5, sum(one.better_sign for one in told) / len(told))
 
 
-def _cosines(view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds) -> Sequence[Told]:
+def _cosines(view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds) -> Sequence[BatchAUC]:
     places = torch.nonzero(labels[view.rows] == 1)[:, 0]
     order = torch.randperm(len(places), generator=seeds.generator("known positive"))[:tries]
     return [_told(view, labels, by_cosine(view, int(one)), one[None]) for one in places[order]]

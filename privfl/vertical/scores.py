@@ -27,7 +27,7 @@ def auc(scores: Float[Tensor, " m"], positive: Bool[Tensor, " m"]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class BatchAUC:
     """How well scores tell positives in a batch: the mean AUC of the batches that have both
     classes, and the mean of the better of both signs, which somebody chooses who knows the
     truth. The second is above .5 for any scores: on B samples by about .6 / sqrt(B) or more.
@@ -43,12 +43,12 @@ def told_by_batch(
     batches: Int[Tensor, " m"],
     *,
     without: Int[Tensor, " k"] | None = None,
-) -> Told:
+) -> BatchAUC:
     """Both figures; ``without``: positions that do not count: the attack was told their labels.
 
     >>> both = torch.tensor([True, False, True, False])
     >>> told_by_batch(torch.tensor([1.0, 0, 0, 1]), both, torch.tensor([0, 0, 1, 1]))
-    Told(auc=0.5, better_sign=1.0)
+    BatchAUC(auc=0.5, better_sign=1.0)
     """
     counts = torch.ones_like(positive)
     if without is not None:
@@ -60,5 +60,5 @@ def told_by_batch(
         if 0 < ones < int(here.sum()):
             found.append(auc(scores[here], positive[here]))
     if not found:
-        return Told(0.5, 0.5)
-    return Told(sum(found) / len(found), sum(max(one, 1 - one) for one in found) / len(found))
+        return BatchAUC(0.5, 0.5)
+    return BatchAUC(sum(found) / len(found), sum(max(one, 1 - one) for one in found) / len(found))

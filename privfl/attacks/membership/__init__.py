@@ -1,5 +1,7 @@
 """Membership inference: whether a sample was trained on, and by whom."""
 
+from privfl.attacks.membership.ascent import rehearsed_gamma
+from privfl.attacks.membership.fedmia import FedMIA
 from privfl.attacks.membership.loss import LossThreshold
 from privfl.attacks.membership.shadows import ShadowMembership
 from privfl.attacks.membership.source_inference import SourceInference, SubjectMembership
@@ -7,6 +9,7 @@ from privfl.attacks.membership.update_stream import UpdateMembership
 from privfl.attacks.membership.white_box import GradientAscent, WhiteBoxMembership
 
 __all__ = [
+    "FedMIA",
     "GradientAscent",
     "LossThreshold",
     "ShadowMembership",
@@ -14,4 +17,5 @@ __all__ = [
     "SubjectMembership",
     "UpdateMembership",
     "WhiteBoxMembership",
+    "rehearsed_gamma",
 ]

@@ -1,5 +1,6 @@
 """The games of an audit: each attack against each view, scored by who knows the truth."""
 
+from privfl.audit.games.active import attack_actively
 from privfl.audit.games.membership import attack_stream
 from privfl.audit.games.notes import AuditNotes, tell
 from privfl.audit.games.property import attack_property
@@ -9,6 +10,7 @@ from privfl.audit.games.text import attack_text
 __all__ = [
     "AuditNotes",
     "Truth",
+    "attack_actively",
     "attack_probe",
     "attack_property",
     "attack_stream",
