@@ -26,6 +26,7 @@ from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.federation.robustness import robust_of
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -64,6 +65,8 @@ def record_of(
         module = scenario.workload.model.module
         measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
+        robust = robust_of(scenario)
+        measured |= {} if robust is None else robust.measures(scenario, number)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,

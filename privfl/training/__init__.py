@@ -3,6 +3,7 @@ processes.
 """
 
 from privfl.core import cross_entropy
+from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
@@ -10,6 +11,7 @@ from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
 from privfl.training.processes import Processes
 from privfl.training.ray_actors import RayActors
+from privfl.training.robustness import Climb, at_radius, robust_accuracy, searched_accuracy
 from privfl.training.scaffold import Scaffold
 from privfl.training.server import (
     FedAdagrad,
@@ -26,6 +28,10 @@ from privfl.training.stacked import Stacked
 from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
 
 __all__ = [
+    "FGSM",
+    "PGD",
+    "Ball",
+    "Climb",
     "Evaluation",
     "Executor",
     "Failed",
@@ -37,6 +43,7 @@ __all__ = [
     "FedProx",
     "FedSGD",
     "FedYogi",
+    "FreeAdversarial",
     "LocalSGD",
     "LocalTrainer",
     "Method",
@@ -55,7 +62,10 @@ __all__ = [
     "Task",
     "Trained",
     "Workload",
+    "at_radius",
     "cross_entropy",
     "evaluate",
     "executors",
+    "robust_accuracy",
+    "searched_accuracy",
 ]
