@@ -11,6 +11,7 @@ from privfl.core import (
     BatchGradient,
     Channel,
     Defence,
+    Perturbation,
     Rule,
     RuleWithMemory,
 )
@@ -194,6 +195,12 @@ GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.gradients",
     ("batches",),
 )
+PERTURBATIONS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"fgsm": training.FGSM, "pgd": training.PGD, "free": training.FreeAdversarial},
+    "privfl.perturbations",
+    ("begin", "alone"),
+)
+"""Where adversarial training moves samples to."""
 ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "zero": attacks.ZeroWeights,
@@ -315,6 +322,7 @@ PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
+    Perturbation: PERTURBATIONS,
     dp.Schedule: SCHEDULES,
     strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
@@ -334,6 +342,7 @@ SEAMS: Mapping[str, Table] = {
     "models": MODELS,
     "paces": PACES,
     "partitions": PARTITIONERS,
+    "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,
