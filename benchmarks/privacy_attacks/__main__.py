@@ -16,6 +16,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
@@ -32,6 +33,7 @@ CASES: dict[str, Case] = {
     "tuned": tuned,
     "federated": federated,
     "noise": noise,
+    "dager": dager,
 }
 
 if __name__ == "__main__":

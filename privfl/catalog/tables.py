@@ -256,6 +256,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "property_inference": attacks.PropertyInference,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,
