@@ -69,6 +69,7 @@ from privfl.attacks.byzantine import (
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
+    DAGER,
     DLG,
     IDLG,
     ClientUpdates,
@@ -117,12 +118,14 @@ from privfl.attacks.result import (
     Reconstruction,
     Result,
     Scores,
+    Sequences,
     Tokens,
 )
 
 __all__ = [
     "A3FL",
     "ALIE",
+    "DAGER",
     "DBA",
     "DLG",
     "IBA",
@@ -202,6 +205,7 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
+    "Sequences",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",

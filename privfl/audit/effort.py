@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
+    DAGER,
     BlackBoxProperty,
     EmbeddingLeakage,
     FedMIA,
@@ -78,7 +79,7 @@ def attacks_of(effort: Effort) -> Attacks:
         updates = (*updates, FedMIA(), FedMIA("loss"))
     return Attacks(
         probe=(*counted, *closed, *optimised),
-        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
+        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum"), DAGER(), DAGER(target="sum")),
         properties=(
             PropertyInference(),
             PropertyInference(target="sum"),
@@ -117,7 +118,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
                 " view, as in attack.run(run.view('server', 0))."
             )
-        if isinstance(attack, EmbeddingLeakage):
+        if isinstance(attack, EmbeddingLeakage | DAGER):
             text.append(attack)
         elif attack.family == "inversion":
             probe.append(attack)

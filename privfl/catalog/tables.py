@@ -277,6 +277,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,

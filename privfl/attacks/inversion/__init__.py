@@ -1,5 +1,6 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
+from privfl.attacks.inversion.dager import DAGER
 from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
 from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 from privfl.attacks.inversion.fishing import Fishing
@@ -11,6 +12,7 @@ from privfl.attacks.inversion.linear import LinearLeakage
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 
 __all__ = [
+    "DAGER",
     "DLG",
     "IDLG",
     "ClientUpdates",

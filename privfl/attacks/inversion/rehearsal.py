@@ -36,7 +36,7 @@ def victims(
     and noise, from the broadcast model; none where there are too few samples.
     """
     held = knowledge.auxiliary
-    if held is None or held.n < size or forward.tokens:
+    if held is None or held.n < size:
         return []
     rng = knowledge.generator(41)
     view = observed.view
