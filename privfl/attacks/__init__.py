@@ -84,6 +84,7 @@ from privfl.attacks.inversion import (
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    ClientPresence,
     FedMIA,
     GradientAscent,
     LossThreshold,
@@ -138,6 +139,7 @@ __all__ = [
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientPresence",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",
