@@ -192,6 +192,7 @@ class Config(_Strict):
     model: Part = {"name": "softmax"}
     training: Part = {"name": "sgd"}
     sampler: Part = {"name": "all"}
+    pace: Part = {"name": "synchronous"}
     rounds: Annotated[int, Field(ge=1)] = 20
     bound: Part = {"name": "none"}
     channel: Part = {"name": "plain"}

@@ -131,7 +131,8 @@ class Observed:
     ``samples`` samples together.
 
     ``samples`` is None where it is not public; ``client`` None where it is a sum or a group's mean;
-    ``noise`` the deviation of the noise in each entry.
+    ``noise`` the deviation of the noise in each entry. A client's change is as it was before it was
+    scaled for its staleness.
     """
 
     view: View
@@ -140,6 +141,11 @@ class Observed:
     samples: int | None
     client: ClientId | None
     noise: float
+
+    @property
+    def base(self) -> Vector:
+        """The model [d] that the change is of."""
+        return self.view.base(self.client)
 
 
 def recipe(view: View, knowledge: Knowledge) -> Forward:
@@ -180,7 +186,9 @@ def observe(
         return Observed(view, rows.values[at], max(among, 1), knowledge.samples, None, noise)
     count = round(float(rows.weights[at])) if forward.weighted else None
     who = rows.ids[at]
-    return Observed(view, rows.values[at], 1, knowledge.samples or count, who, forward.local_noise)
+    scale = view.scale(who)
+    delta, noise = rows.values[at] / scale, forward.local_noise / scale
+    return Observed(view, delta, 1, knowledge.samples or count, who, noise)
 
 
 def summed(view: View) -> Total:

@@ -15,7 +15,7 @@ from privfl.core import (
     RuleWithMemory,
 )
 from privfl.dp import strategies
-from privfl.engine import samplers
+from privfl.engine import buffered, pace, samplers
 from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
@@ -31,6 +31,16 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.samplers",
     ("draw", "sampling", "at", "participation"),
 )
+PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "synchronous": pace.Synchronous,
+        "buffered": buffered.Buffered,
+        "stale_synchronous": buffered.StaleSynchronous,
+    },
+    "privfl.paces",
+    ("synchronous", "arrivals", "scale", "participation"),
+)
+"""When clients' updates are put together."""
 BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "none": dp.NoBound,
@@ -201,6 +211,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
@@ -321,6 +332,7 @@ SEAMS: Mapping[str, Table] = {
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,
+    "paces": PACES,
     "partitions": PARTITIONERS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,

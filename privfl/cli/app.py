@@ -43,6 +43,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "inspecting:inspect",
         "Look for a backdoor in a run's model; writes inspect.json and a page, inspect.html.",
     ),
+    "verify": (
+        "verifying:verify_run",
+        "Check a run folder against its hash-chained transcript, and print its head for"
+        " publishing.",
+    ),
     "infer": (
         "inferring:infer",
         "Ask a run's model about encrypted samples, and compare with its answers in the clear.",

@@ -60,6 +60,7 @@ from privfl.core.errors import (
     ConfigError,
     DataCorrupt,
     DataMissing,
+    NobodyLeft,
     NotVisible,
     ParticipationBroken,
     PlanRefused,
@@ -71,7 +72,7 @@ from privfl.core.errors import (
     unknown,
 )
 from privfl.core.examples import Examples
-from privfl.core.flat import FlatModel, Slot
+from privfl.core.flat import FlatModel, Slot, running_layers
 from privfl.core.guarantee import (
     DOES,
     FOLLOWS,
@@ -94,6 +95,7 @@ from privfl.core.judgement import Judgement
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
     BatchGradient,
+    Buffers,
     ClientState,
     LocalPlan,
     LocalRecipe,
@@ -218,6 +220,7 @@ __all__ = [
     "BroadcastPoison",
     "BudgetSpent",
     "Buffer",
+    "Buffers",
     "Bundle",
     "CannotWrite",
     "Carried",
@@ -282,6 +285,7 @@ __all__ = [
     "Needs",
     "NeighbourRelation",
     "Neighbours",
+    "NobodyLeft",
     "NoiseSource",
     "NoisySteps",
     "NotVisible",
@@ -378,6 +382,7 @@ __all__ = [
     "poisons_updates",
     "refuse_others_keys",
     "require",
+    "running_layers",
     "seal_state",
     "secret_generator",
     "unknown",

@@ -9,8 +9,10 @@ from privfl.report.folder import (
     write_report,
 )
 from privfl.report.honest import play_honest
+from privfl.report.kept import as_written
 
 __all__ = [
+    "as_written",
     "config_in",
     "play_honest",
     "read_records",

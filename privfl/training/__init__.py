@@ -3,11 +3,13 @@ processes.
 """
 
 from privfl.core import cross_entropy
+from privfl.training.buffers import PART, Buffered, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
 from privfl.training.fednova import FedNova
 from privfl.training.gradient import PlainGradient
+from privfl.training.method import Method, State
 from privfl.training.processes import Processes
 from privfl.training.ray_actors import RayActors
 from privfl.training.scaffold import Scaffold
@@ -23,9 +25,11 @@ from privfl.training.server import (
 from privfl.training.sgd import FedProx, FedSGD, LocalSGD, LocalTrainer
 from privfl.training.soteria import Soteria
 from privfl.training.stacked import Stacked
-from privfl.training.task import Failed, Method, Result, Samples, State, Task, Trained, Workload
+from privfl.training.task import Failed, Result, Samples, Task, Trained, Workload
 
 __all__ = [
+    "PART",
+    "Buffered",
     "Evaluation",
     "Executor",
     "Failed",
@@ -55,7 +59,9 @@ __all__ = [
     "Task",
     "Trained",
     "Workload",
+    "adapt",
     "cross_entropy",
     "evaluate",
     "executors",
+    "plain",
 ]

@@ -130,12 +130,12 @@ def class_outputs(
     Raises:
         Lacking: samples are text, and there are no auxiliary ones.
     """
-    model = Simulator(forward, observed.view.before, round=observed.view.plan.number).module
+    model = Simulator(forward, observed.base, round=observed.view.plan.number).module
     held = knowledge.auxiliary
     if held is None or held.n == 0:
         if forward.tokens:
             raise Lacking("no random input stands in for text: give Knowledge(auxiliary=...).")
-        like = observed.view.before
+        like = observed.base
         low, high = forward.span(like)
         rng = knowledge.generator(11)
         x = low + (high - low) * torch.rand((_BATCH, *forward.shape), generator=rng)

@@ -40,7 +40,7 @@ def victims(
         return []
     rng = knowledge.generator(41)
     view = observed.view
-    simulator = Simulator(forward, view.before, round=view.plan.number, clients=observed.clients)
+    simulator = Simulator(forward, observed.base, round=view.plan.number, clients=observed.clients)
     made = []
     for _ in range(count):
         pick = torch.randperm(held.n, generator=rng)[:size]

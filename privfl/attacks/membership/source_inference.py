@@ -15,7 +15,7 @@ from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.membership.gradients import losses
 from privfl.attacks.membership.update_stream import UpdateMembership
 from privfl.attacks.result import ClientScores, Scores
-from privfl.core import View
+from privfl.core import ClientId, Vector, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class SourceInference(Inference):
             clients = ids
             now = torch.stack(
                 [
-                    -losses(Simulator(forward, view.before + row, round=view.plan.number), pool)
-                    for row in rows.values
+                    -losses(Simulator(forward, model, round=view.plan.number), pool)
+                    for model in _models(view, ids)
                 ]
             )
             table = now if table is None else table + now
@@ -108,3 +108,11 @@ class SubjectMembership(Inference):
         return Scores(
             type(self).__name__, views[0].adversary, mean, notes={"subjects": len(subjects)}
         )
+
+
+def _models(view: View, ids: tuple[ClientId, ...]) -> list[Vector]:
+    """Where each client took the model that it was sent."""
+    return [
+        view.base(client) + row / view.scale(client)
+        for client, row in zip(ids, view.rows.values, strict=True)
+    ]

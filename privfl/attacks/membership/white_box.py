@@ -224,7 +224,8 @@ class GradientAscent(Inference):
         """The model from which the honest clients began, and where they took it."""
         number = view.plan.number
         if self.by == "server":
-            sent = view.before + self.push(view.before, number) if self.active else view.before
+            base = view.base(self.client)
+            sent = base + self.push(base, number) if self.active else base
             return sent, sent + (
                 summed(view).mean() if self.client is None else _of(view, self.client)
             )
@@ -247,7 +248,7 @@ def _of(view: View, client: ClientId) -> Vector:
             f"round {view.plan.number} has no update of client {client} that {view.adversary} could"
             " tell from others."
         )
-    return rows.values[rows.ids.index(client)]
+    return rows.values[rows.ids.index(client)] / view.scale(client)
 
 
 def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Float[Tensor, "n k"]:
