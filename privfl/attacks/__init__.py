@@ -86,6 +86,7 @@ from privfl.attacks.inversion import (
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    ClientPresence,
     FedMIA,
     GradientAscent,
     LossThreshold,
@@ -142,6 +143,7 @@ __all__ = [
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientPresence",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from privfl.attacks import (
     DAGER,
     BlackBoxProperty,
+    ClientPresence,
     EmbeddingLeakage,
     FedMIA,
     GradientDisaggregation,
@@ -36,7 +37,8 @@ class Attacks:
 
     ``probe`` looks at one round in which each client holds few samples, ``text`` at the same round
     of clients who hold text, ``properties`` at a run in which half of the clients hold mirrored
-    images, ``stream`` at all rounds. ``active``: a server also pushes models of its own
+    images, ``stream`` at all rounds, ``presence`` at runs
+    that some clients' data are no part of. ``active``: a server also pushes models of its own
     (`privfl.attacks.GradientAscent`).
     """
 
@@ -45,6 +47,7 @@ class Attacks:
     properties: tuple[Inference, ...] = ()
     stream: tuple[Inference, ...] = ()
     active: bool = False
+    presence: tuple[Inference, ...] = ()
 
 
 def attacks_of(effort: Effort) -> Attacks:
@@ -87,6 +90,7 @@ def attacks_of(effort: Effort) -> Attacks:
         ),
         stream=(LossThreshold(), *shadows, *updates),
         active=effort != "low",
+        presence=(ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum")),
     )
 
 
@@ -111,6 +115,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
     text: list[Inference] = []
     properties: list[Inference] = []
     stream: list[Inference] = []
+    presence: list[Inference] = []
     for part in parts:
         attack = build("audit.attacks", INFERENCE, part)
         if isinstance(attack, _UNSCORED):
@@ -120,10 +125,18 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
             )
         if isinstance(attack, EmbeddingLeakage | DAGER):
             text.append(attack)
+        elif isinstance(attack, ClientPresence):
+            presence.append(attack)
         elif attack.family == "inversion":
             probe.append(attack)
         elif attack.family == "property":
             properties.append(attack)
         else:
             stream.append(attack)
-    return Attacks(tuple(probe), tuple(text), tuple(properties), tuple(stream))
+    return Attacks(
+        tuple(probe),
+        tuple(text),
+        tuple(properties),
+        tuple(stream),
+        presence=tuple(presence),
+    )

@@ -19,6 +19,7 @@ from privfl.audit.games import (
     AuditNotes,
     Truth,
     attack_actively,
+    attack_presence,
     attack_probe,
     attack_property,
     attack_stream,
@@ -49,6 +50,7 @@ def audit(
     probe: Sequence[Inference] | None = None,
     properties: Sequence[Inference] | None = None,
     active: bool | None = None,
+    presence: Sequence[Inference] | None = None,
     attacks: Attacks | None = None,
     effort: Effort = "default",
     held_out: float = 0.5,
@@ -76,6 +78,8 @@ def audit(
             their own; other data has no such run.
         active: whether a server also sends models of its own, where it is among the adversaries;
             None: as ``attacks`` say, and not where ``stream`` is named.
+        presence: attacks on runs in which half of the clients' data take no part; None: as
+            ``attacks`` say, and none where ``stream`` is named.
         attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
             ``effort``.
         budget: seconds after which no further attack begins; those that are left out say so.
@@ -100,6 +104,8 @@ def audit(
     notes.deadline = None if budget is None else began + budget
     chosen = attacks_of(effort) if attacks is None else attacks
     pushes = chosen.active and stream is None if active is None else active
+    if presence is None:
+        presence = chosen.presence if stream is None else ()
     stream, probe, properties = (
         usual if named is None else named
         for usual, named in (
@@ -140,6 +146,12 @@ def audit(
             tell(progress, f"{layer}: property")
             notes.told.clear()
             attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
+            work.model.write(start)
+        if presence and not notes.late:
+            notes.told.clear()
+            attack_presence(
+                notes, layer, federation, asked, presence, knows, ground, seed, progress
+            )
             work.model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()

@@ -283,6 +283,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "selection_profile": attacks.SelectionProfile,
         "gradient_disaggregation": attacks.GradientDisaggregation,
         "subject_membership": attacks.SubjectMembership,
+        "client_presence": attacks.ClientPresence,
     },
     "privfl.inference_attacks",
     ("family", "infer"),
