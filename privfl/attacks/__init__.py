@@ -80,6 +80,7 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    StatisticCounts,
     imprinted,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
@@ -200,6 +201,7 @@ __all__ = [
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "Targeted",

@@ -10,6 +10,7 @@ from privfl.attacks import (
     EmbeddingLeakage,
     GradientDisaggregation,
     GradientInversion,
+    GradInversion,
     Inference,
     LabelCounts,
     LinearLeakage,
@@ -17,6 +18,7 @@ from privfl.attacks import (
     PropertyInference,
     SelectionProfile,
     ShadowMembership,
+    StatisticCounts,
     SubjectMembership,
     UpdateMembership,
 )
@@ -76,6 +78,20 @@ def attacks_of(effort: Effort) -> Attacks:
         properties=(PropertyInference(), PropertyInference(target="sum")),
         stream=(LossThreshold(), *shadows, *updates),
     )
+
+
+def on_statistics(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of a network whose running statistics clients send.
+
+    >>> [type(attack).__name__ for attack in on_statistics("low")]
+    ['StatisticCounts', 'StatisticCounts']
+    """
+    counted = (StatisticCounts(), StatisticCounts(target="sum"))
+    if effort == "low":
+        return counted
+    if effort == "high":
+        return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
+    return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
 
 
 _UNSCORED: tuple[type[Inference], ...] = (

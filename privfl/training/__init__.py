@@ -3,7 +3,7 @@ processes.
 """
 
 from privfl.core import cross_entropy
-from privfl.training.buffers import PART, Buffered, adapt, plain
+from privfl.training.buffers import Buffered, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
@@ -28,7 +28,6 @@ from privfl.training.stacked import Stacked
 from privfl.training.task import Failed, Result, Samples, Task, Trained, Workload
 
 __all__ = [
-    "PART",
     "Buffered",
     "Evaluation",
     "Executor",
