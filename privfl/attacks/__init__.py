@@ -82,6 +82,7 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    StatisticCounts,
     imprinted,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
@@ -212,6 +213,7 @@ __all__ = [
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "Targeted",

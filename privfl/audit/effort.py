@@ -14,6 +14,7 @@ from privfl.attacks import (
     FedMIA,
     GradientDisaggregation,
     GradientInversion,
+    GradInversion,
     Inference,
     LabelCounts,
     LinearLeakage,
@@ -21,6 +22,7 @@ from privfl.attacks import (
     PropertyInference,
     SelectionProfile,
     ShadowMembership,
+    StatisticCounts,
     SubjectMembership,
     UpdateMembership,
 )
@@ -92,6 +94,20 @@ def attacks_of(effort: Effort) -> Attacks:
         active=effort != "low",
         presence=(ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum")),
     )
+
+
+def on_statistics(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of a network whose running statistics clients send.
+
+    >>> [type(attack).__name__ for attack in on_statistics("low")]
+    ['StatisticCounts', 'StatisticCounts']
+    """
+    counted = (StatisticCounts(), StatisticCounts(target="sum"))
+    if effort == "low":
+        return counted
+    if effort == "high":
+        return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
+    return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
 
 
 _UNSCORED: tuple[type[Inference], ...] = (

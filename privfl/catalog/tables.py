@@ -269,6 +269,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
         "fedmia": attacks.FedMIA,

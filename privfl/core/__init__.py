@@ -94,6 +94,7 @@ from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_
 from privfl.core.judgement import Judgement
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
+    BUFFERS,
     BatchGradient,
     Buffers,
     ClientState,
@@ -194,6 +195,7 @@ from privfl.core.with_memory import Participation, RunNoise, WithMemory
 from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
+    "BUFFERS",
     "DOES",
     "FOLLOWS",
     "FRAME_ROOM",

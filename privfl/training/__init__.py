@@ -4,7 +4,7 @@ processes.
 
 from privfl.core import cross_entropy
 from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
-from privfl.training.buffers import PART, Buffered, adapt, plain
+from privfl.training.buffers import Buffered, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
@@ -31,7 +31,6 @@ from privfl.training.task import Failed, Result, Samples, Task, Trained, Workloa
 
 __all__ = [
     "FGSM",
-    "PART",
     "PGD",
     "Ball",
     "Buffered",
