@@ -10,6 +10,7 @@ from privfl.engine.checks import check_scenario
 from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
+from privfl.engine.every_bucket import EveryBucket
 from privfl.engine.fingerprint import fingerprint, packages_of
 from privfl.engine.folder import (
     PUBLIC,
@@ -45,6 +46,7 @@ __all__ = [
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
+    "EveryBucket",
     "FixedSize",
     "Journal",
     "MailMode",
