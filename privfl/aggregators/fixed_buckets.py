@@ -10,7 +10,7 @@ import torch
 from privfl.aggregators.base import Before, finite_rows
 from privfl.aggregators.median_of_means import group_means
 from privfl.aggregators.verdict import Verdict
-from privfl.core import UNPROVED, BadUpdate, Context, Memory, Moves, Neighbours, Rows, require
+from privfl.core import BadUpdate, Context, Memory, Rows, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class FixedBuckets(Before[None]):
 
     The rule after it needs buckets > 2f and its f set for buckets. Buckets that nobody of the round
     is in leave no row. The rows that come out are anonymous and of weight 1. A row that is not
-    finite spoils its bucket. Needs client ids.
+    finite spoils its bucket. Needs client ids. How far one client moves the means is not proved:
+    how many buckets have somebody in them hangs on who came.
 
     >>> context = Context(None, torch.zeros(1), torch.Generator())
     >>> rows = Rows(torch.tensor([[1.0], [3.0], [5.0]]), torch.ones(3), (0, 2, 1))
@@ -45,14 +46,6 @@ class FixedBuckets(Before[None]):
     def passes(self, n: int) -> int:
         """As many as buckets, if so many come."""
         return min(n, self.buckets)
-
-    def stability(self, moves: Moves, neighbours: Neighbours) -> Moves:
-        """What entered: a bucket may hold one row. There are as many rows as buckets that somebody
-        of the round is in, which is public where the cohort is. Under add_remove nothing is proved.
-        """
-        if moves.rows is None or neighbours.relation == "add_remove":
-            return UNPROVED
-        return Moves(moves.total, moves.longest, min(moves.changed, self.buckets), None)
 
     def judge_before(self, rows: Rows, state: None, context: Context) -> tuple[Verdict[Rows], None]:
         """The buckets' means, in the order of their numbers.
