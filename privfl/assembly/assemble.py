@@ -14,7 +14,7 @@ from privfl import catalog
 from privfl.aggregators import Mean
 from privfl.assembly.data import Held, held_by_all, held_by_server
 from privfl.assembly.measuring import early_stopping, metrics
-from privfl.assembly.parts import attacker, part_bounds, training
+from privfl.assembly.parts import attacker, buffers, part_bounds, training
 from privfl.assembly.refusals import (
     refuse_device,
     refuse_idle_noise_seed,
@@ -39,6 +39,7 @@ from privfl.core import (
     is_private,
 )
 from privfl.engine import (
+    STATISTICS,
     Budget,
     Pace,
     Sampler,
@@ -123,7 +124,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     method = training(_uniform(trained) if noised else trained)
     refuse_idle_noise_seed(config, method)
     bound_part = dict(config.bound)
-    bounds = part_bounds(bound_part.pop("parts", {}), config.training["name"])
+    bounds = part_bounds(bound_part.pop("parts", {}), config.training)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
     pace: Pace = catalog.build("pace", catalog.PACES, config.pace)
     optimizer = catalog.build(
@@ -146,8 +147,10 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     except (RuntimeError, MemoryError) as error:  # as torch says that there is no room for it
         why = (str(error) or "no memory").splitlines()[0]
         raise ConfigError(f"model '{config.model['name']}' cannot be made: {why}.") from None
+    model = FlatModel(module, config.device)
+    start = _start(config.start, model)  # before its running statistics are read
     workload = Workload(
-        FlatModel(module, config.device), cross_entropy, method, held.train.to(config.device)
+        model, cross_entropy, method, held.train.to(config.device), buffers(config.training)
     )
     attackers = [attacker(part, tuple(clients), seeds, i) for i, part in enumerate(config.attacks)]
     oracles = ServerOracles(
@@ -203,7 +206,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         seed=config.seed,
         repeatable=config.repeatable,
         noise=OsNoise() if config.noise_seed is None else SeededNoise(config.noise_seed),
-        start=_start(config.start, workload.model),
+        start=start,
         users=users,
         uncharged=held.uncharged,
         max_weight=config.max_weight,
@@ -272,7 +275,8 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
     if start == "public":
         return "public"
     try:
-        flat = safetensors.torch.load_file(Path(start) / "model.safetensors")["parameters"]
+        held = safetensors.torch.load_file(Path(start) / "model.safetensors")
+        flat = held["parameters"]
     except (OSError, KeyError, safetensors.SafetensorError):
         raise ConfigError(
             f"start is public, or the folder of a run that has ended, and '{start}' holds no model."
@@ -283,6 +287,8 @@ def _start(start: str, model: FlatModel) -> Literal["public"] | Ledger:
             f" {model.d:,}: give both the same model."
         )
     model.write(flat)
+    if model.s and STATISTICS in held:  # a run that kept them local left none
+        model.write_state(held[STATISTICS])
     return start_ledger(Path(start))
 
 

@@ -11,6 +11,7 @@ from privfl.core import (
     BatchGradient,
     Channel,
     Defence,
+    Perturbation,
     Rule,
     RuleWithMemory,
 )
@@ -196,6 +197,12 @@ GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.gradients",
     ("batches",),
 )
+PERTURBATIONS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"fgsm": training.FGSM, "pgd": training.PGD, "free": training.FreeAdversarial},
+    "privfl.perturbations",
+    ("begin", "alone"),
+)
+"""Where adversarial training moves samples to."""
 ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "zero": attacks.ZeroWeights,
@@ -214,6 +221,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
@@ -263,17 +271,22 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
+        "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
+        "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,
         "gradient_disaggregation": attacks.GradientDisaggregation,
         "subject_membership": attacks.SubjectMembership,
+        "client_presence": attacks.ClientPresence,
     },
     "privfl.inference_attacks",
     ("family", "infer"),
@@ -314,6 +327,7 @@ PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
+    Perturbation: PERTURBATIONS,
     dp.Schedule: SCHEDULES,
     strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
@@ -333,6 +347,7 @@ SEAMS: Mapping[str, Table] = {
     "models": MODELS,
     "paces": PACES,
     "partitions": PARTITIONERS,
+    "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,

@@ -15,6 +15,7 @@ from privfl.attacks.backdoor.learned import LearnedTrigger
 from privfl.core import (
     Attack,
     Bounded,
+    Broadcast,
     ClientId,
     ClientState,
     CoinSource,
@@ -45,7 +46,7 @@ from privfl.engine.path import RealPath
 from privfl.engine.records import ACTED, ATTACK
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
-from privfl.training import Task, evaluate
+from privfl.training import Buffered, Task, evaluate, plain
 
 OWN_SAMPLES = 512
 """On how many of their own samples at most attackers try a model."""
@@ -93,7 +94,7 @@ class Adversaries:
             if poisons_training(attack):
                 method = attack.poison_training(RoundKnowledge(plan, state.parameters, state.last))
             if bends_loss(attack):
-                trained = self.scenario.workload.method
+                trained = plain(self.scenario.workload.method)
                 method = replace(trained, objective=attack)  # type: ignore[type-var]
             if poisons_broadcast(attack):
                 rng = self.seeds.generator("broadcast", plan.number, client)
@@ -237,14 +238,16 @@ class Adversaries:
             weights=torch.tensor([claims[client] for client in team]),
             total=float(sum(claims.values())),
             rate=float(self.scenario.server_optimizer.lr),
-            loss=lambda model: self._loss(team, model),
+            loss=lambda model: self._loss(team, model, order.base),
         )
 
-    def _loss(self, team: Sequence[ClientId], parameters: Vector) -> float:
+    def _loss(self, team: Sequence[ClientId], parameters: Vector, base: Broadcast) -> float:
         """The mean loss of a model [d] on samples of this team's own."""
         index = torch.cat([self.scenario.clients[client] for client in team])
         work = self.scenario.workload
         work.model.write(parameters)
+        if isinstance(work.method, Buffered):
+            work.method.stand(work.model, base.aux)
         step = -(-len(index) // OWN_SAMPLES)
         return evaluate(work.model.module, work.data.take(index[::step])).loss
 

@@ -6,6 +6,7 @@ from privfl.core import ConfigError, RoundPlan, Seeds
 from privfl.engine.compatibility import name_of
 from privfl.engine.order import Planner
 from privfl.engine.scenario import Scenario
+from privfl.training import plain
 
 
 def round_ahead(scenario: Scenario) -> RoundPlan:
@@ -23,9 +24,9 @@ def round_ahead(scenario: Scenario) -> RoundPlan:
         )
     if planner.extra or scenario.adaptive is not None:
         raise ConfigError(
-            f"{name_of(scenario.workload.method)} sends several vectors a round, or the bound"
-            " adapts, and a dealing is for one vector of a known bound: use a method that sends one"
-            " update, and a fixed clip; or leave the dealer online."
+            f"{name_of(plain(scenario.workload.method))} or its network sends several vectors a"
+            " round, or the bound adapts, and a dealing is for one vector of a known bound: use"
+            " what sends one update, and a fixed clip; or leave the dealer online."
         )
     bounds = {scenario.in_round(number, None).sent_l2 for number in range(scenario.rounds)}
     if len(bounds) > 1:

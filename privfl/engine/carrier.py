@@ -87,10 +87,18 @@ class Carrier(Protocol[O_co]):
         ...
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[O_co]:
-        """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message.
-        ``charge`` is called once, before anything that hangs on clients' data is sent.
+        """Train, prepare, bound, send and open, for the whole cohort; ``keep`` keeps every message,
+        ``digests`` the SHA-256 of each. ``charge`` is called once, before anything that hangs on
+        clients' data is sent.
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
@@ -128,7 +136,14 @@ class Simulated(Generic[O]):
             notes.refused(self.session.setup_refused)
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[O]:
         """One round; see `Carrier.play`."""
         with notes.stage("train"):
@@ -157,6 +172,7 @@ class Simulated(Generic[O]):
                 parties,
                 replace(self.faults, byzantine=liars),
                 keep_bodies=keep,
+                digests=digests,
                 plans_of=told.to,
             )
         return replace(

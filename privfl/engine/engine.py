@@ -11,6 +11,7 @@ from typing import Any
 
 from privfl.core import (
     BadUpdate,
+    Broadcast,
     ClientId,
     ClientState,
     ConfigError,
@@ -112,8 +113,9 @@ class Engine:
             name=secrets.token_bytes(16) if scenario.elsewhere else b"",
         )
 
-    def play(self, state: RunState, *, keep: bool = False) -> RoundResult:
-        """One round. ``keep`` keeps every message and update for audits.
+    def play(self, state: RunState, *, keep: bool = False, digests: bool = False) -> RoundResult:
+        """One round. ``keep`` keeps every message and update for audits, ``digests`` the SHA-256
+        of every message.
 
         Raises:
             RoundFailed: training failed at every client of the cohort.
@@ -123,9 +125,9 @@ class Engine:
         """
         notes = Notes()
         with notes.resting:
-            return self._played(state, notes, keep=keep)
+            return self._played(state, notes, keep=keep, digests=digests)
 
-    def _played(self, state: RunState, notes: Notes, *, keep: bool) -> RoundResult:
+    def _played(self, state: RunState, notes: Notes, *, keep: bool, digests: bool) -> RoundResult:
         order = self.planner.order(state, self.server.broadcast(state.method))
         self.carrier.ready(self.scenario.clients, notes)
         memory = self._noise_memory(order)
@@ -136,7 +138,9 @@ class Engine:
             spending.enter({}, released=False)
             returned: Returned[Any] = Returned.nothing(order.plans)
         else:
-            returned = self.carrier.play(order, state, notes, spending.enter, keep=keep)
+            returned = self.carrier.play(
+                order, state, notes, spending.enter, keep=keep, digests=digests
+            )
         note_losses(order.plan, returned, notes)
         with notes.stage("aggregate", foreign=True):
             done = self._aggregated(order, returned, state, notes, memory)
@@ -163,7 +167,7 @@ class Engine:
         transcript = transcript_of(
             order,
             returned,
-            after.parameters,
+            Broadcast(after.round, after.parameters, self.server.broadcast(after.method)),
             spending.charges,
             notes,
             self.carrier.members if keep else {},

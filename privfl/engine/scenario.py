@@ -299,7 +299,8 @@ class Scenario:
         and whoever looks may be told. Where a seed is everybody's, so is every cohort.
         """
         threat = replace(self.threat, sees_cohort=True) if self.repeatable else self.threat
-        liars = len(frozenset[ClientId]().union(*(one.clients for one in self.attackers)))
+        among = (one.clients for one in self.attackers if one.attack.seats - {"broadcast"})
+        liars = len(frozenset[ClientId]().union(*among))
         if self.channel.able.noise is None or liars <= threat.colluders:
             return threat
         recipients = threat.adversary == "model_recipients"

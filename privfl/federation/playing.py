@@ -51,7 +51,7 @@ def play_rounds(
             break
         keep = kept(audit.keep, state.round, size, room)
         try:
-            played = engine.play(state, keep=keep)
+            played = engine.play(state, keep=keep, digests=folder is not None)
         except (BudgetSpent, NobodyLeft) as refused:
             if not records:
                 raise
@@ -64,6 +64,6 @@ def play_rounds(
         record = record_of(scenario, audit, played.transcript, played.train_losses, state)
         records.append(record)
         if folder is not None:
-            folder.add(record, state)
+            folder.add(record, state, played.transcript)
         watch.round(record)
     return RoundsPlayed(state, plan, transcripts, ended)

@@ -18,6 +18,7 @@ from privfl.dp import statement
 from privfl.engine import Scenario
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.training import plain
 
 FORMAT = "privfl/1/public"
 _WITHOUT_SEEDS = (
@@ -107,7 +108,7 @@ def _facts(scenario: Scenario) -> dict[str, str]:
     if scenario.channel.able.noise is not None:
         noise = "in shares, by the channel"
     return {
-        "training": type(scenario.workload.method).__name__,
+        "training": type(plain(scenario.workload.method)).__name__,
         "sampler": f"{type(scenario.sampler).__name__}{drawn}",
         "coins of the sampler": scenario.threat.sampling,
         "bound": scenario.bound.describe(),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from privfl.config import AuditConfig
-from privfl.core import Bound, Channel, Guarantee, Liars, RoundPlan, Transcript
+from privfl.core import Bound, Channel, ClientId, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
 from privfl.dp import spend, statement
 from privfl.dp.guarantee import distributed
@@ -20,6 +20,8 @@ from privfl.engine import (
     measured_by,
     measures,
     rounding_said,
+    stand,
+    stand_as,
     too_few,
 )
 from privfl.federation.certificate import certificate_of, said_of
@@ -27,6 +29,7 @@ from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.federation.paced import pace_said, pace_warned
+from privfl.federation.robustness import robust_of
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -60,11 +63,13 @@ def record_of(
     measured: dict[str, float] = {}
     if number % audit.evaluate_every == 0 or number == last:
         began = time.perf_counter()
-        scenario.workload.model.write(state.parameters)
+        stand(scenario.workload, state, scenario.measured_on)
         accuracy, loss = evaluate(scenario.workload.model.module, scenario.measured_on)
         module = scenario.workload.model.module
         measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
+        robust = robust_of(scenario)
+        measured |= {} if robust is None else robust.measures(scenario, number)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -112,15 +117,20 @@ def summary_of(
     """
     workload, clients, channel = scenario.workload, scenario.clients, scenario.channel
     here = () if scenario.elsewhere else tuple(clients.values())
-    own = [_own_accuracy(workload, index) for index in here[:500]]
+    own = [
+        _own_accuracy(workload, state, client, index)
+        for client, index in (() if scenario.elsewhere else list(clients.items())[:500])
+    ]
     last = [record for record in records if record.accuracy is not None]
     told = statement(state.ledger, audit.delta, excluded_from(scenario))
     accuracy, loss = (last[-1].accuracy, last[-1].loss) if last else (None, None)
+    stand(workload, state, scenario.measured_on)
     if records and records[-1].accuracy is None:  # it ended before a round that is measured
         accuracy, loss = evaluate(workload.model.module, scenario.measured_on)
     validated = {}
     if scenario.validation is not None:
         validated = {"validation": {"accuracy": accuracy, "loss": loss}}
+        stand(workload, state, scenario.test)
         accuracy, loss = evaluate(workload.model.module, scenario.test)
     certificate = certificate_of(scenario, records)
     return {
@@ -220,7 +230,10 @@ def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
     }
 
 
-def _own_accuracy(workload: Workload, index: torch.Tensor) -> float | None:
+def _own_accuracy(
+    workload: Workload, state: RunState, client: ClientId, index: torch.Tensor
+) -> float | None:
+    stand_as(workload, state, client)
     try:
         return evaluate(workload.model.module, workload.data.take(index)).accuracy
     except (IndexError, RuntimeError, ValueError):  # data that its client could not train on either

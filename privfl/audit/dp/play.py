@@ -194,10 +194,17 @@ class _TapedCarrier:
         self.inner.ready(clients, notes)
 
     def play(
-        self, order: Order, state: RunState, notes: Notes, charge: Charging, *, keep: bool = False
+        self,
+        order: Order,
+        state: RunState,
+        notes: Notes,
+        charge: Charging,
+        *,
+        keep: bool = False,
+        digests: bool = False,
     ) -> Returned[Any]:
         """One round."""
-        back = self.inner.play(order, state, notes, charge, keep=keep)
+        back = self.inner.play(order, state, notes, charge, keep=keep, digests=digests)
         opened = open_on_tape(self.tape, order.plan.number, back.carried.opened, order.plan.l2)
         return replace(back, carried=replace(back.carried, opened=opened))
 
