@@ -35,7 +35,7 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
 PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "synchronous": pace.Synchronous,
-        "buffered": buffered.Buffered,
+        "buffered": buffered.BufferedPace,
         "stale_synchronous": buffered.StaleSynchronous,
         "every_bucket": every_bucket.EveryBucket,
     },

@@ -4,7 +4,7 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
-from privfl.engine.buffered import Buffered, StaleSynchronous
+from privfl.engine.buffered import BufferedPace, StaleSynchronous
 from privfl.engine.calibration import noise_for
 from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
@@ -53,7 +53,7 @@ __all__ = [
     "Attacker",
     "Break",
     "Budget",
-    "Buffered",
+    "BufferedPace",
     "Clock",
     "CyclicPoisson",
     "EarlyStopping",

@@ -21,7 +21,7 @@ Admitted: TypeAlias = Callable[[Clock], Callable[[ClientId], bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Buffered:
+class BufferedPace:
     """Asynchronous training with a buffer (FedBuff: Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek,
     Huba 2022, algorithm 1): ``concurrency`` clients are at work; whoever delivers is replaced at
     once by another one, drawn uniformly of those who are at rest, with the model of then; when
@@ -49,7 +49,7 @@ class Buffered:
     Raises:
         ConfigError: a number out of its range; ``mixing`` with another k than 1.
 
-    >>> pace = Buffered(k=2, concurrency=3, durations="equal")
+    >>> pace = BufferedPace(k=2, concurrency=3, durations="equal")
     >>> came, clock = pace.arrivals(Clock(), range(6), 0, torch.Generator().manual_seed(0))
     >>> len(came), len(clock.flights), pace.scale(3)
     (2, 2, 0.5)
@@ -147,7 +147,7 @@ class StaleSynchronous:
     than the slowest. The server makes a step with every ``k`` updates, of different clients.
 
     ``slack=0`` with k = all clients is the synchronous run. Scaling, durations and what is claimed
-    of arrival are as in `Buffered`.
+    of arrival are as in `BufferedPace`.
 
     Raises:
         ConfigError: a number out of its range.

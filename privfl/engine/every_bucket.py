@@ -22,7 +22,7 @@ class EveryBucket:
 
     Its rule is a median or a trimmed mean of the buckets' means: `aggregators.FixedBuckets`, with
     as many buckets, before `Median` or `TrimmedMean`. Where f clients are bad, f buckets are at
-    most, so buckets > 2f. ``concurrency`` clients are at work, and all else is as in `Buffered`.
+    most, so buckets > 2f. ``concurrency`` clients are at work; all else is as in `BufferedPace`.
 
     Raises:
         ConfigError: a number out of its range.

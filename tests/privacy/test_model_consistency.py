@@ -15,7 +15,7 @@ from privfl.config import AuditConfig
 from privfl.core import Broadcast, Dataset, OsNoise, PlanRefused, Seeds
 from privfl.crypto import BFV, AdditiveSharing, Plain, SecAgg
 from privfl.dp import Clip, NoBound
-from privfl.engine import Attacker, Buffered, Engine
+from privfl.engine import Attacker, BufferedPace, Engine
 from privfl.engine.client import ClientSide
 from privfl.engine.order import Told
 from privfl.hybrid import TwoServer
@@ -158,7 +158,7 @@ def test_the_servers_own_plan_is_that_of_most_clients_and_each_client_is_told_it
 
 
 def test_an_asynchronous_plan_names_several_models_so_a_bait_is_in_the_sum_and_the_run_says_so():
-    pace = Buffered(k=N, concurrency=N)
+    pace = BufferedPace(k=N, concurrency=N)
     run = scenario(SecAgg(bits=24), FISHING, pace=pace).run()
     transcript = run.transcripts[0]
     assert VICTIM in transcript.clients_seen()
