@@ -189,6 +189,41 @@ def fast_liars(quick: bool) -> Iterator[Row]:
     )
 
 
+def fixed_buckets(quick: bool) -> Iterator[Row]:
+    """BASGD with 15 buckets and their median, where six fast clients would own a buffer, against
+    the median of buffers of 15 without buckets: sign flips, and attackers that know a median.
+    """
+    median = {"name": "median"}
+    flip = {"name": "sign_flip", "clients": list(range(LIARS))}
+    alie = {"name": "alie", "clients": list(range(LIARS))}
+    adaptive = {"name": "agr_tailored", "clients": list(range(LIARS))}
+    buckets = {
+        "pace": {
+            "name": "every_bucket",
+            "buckets": 15,
+            "concurrency": 60,
+            "exponent": 0.0,
+            "speeds": FAST,
+        },
+        "defences": [{"name": "fixed_buckets", "buckets": 15}],
+    }
+    plain = {"pace": buffered(60, 0.0, k=15, speeds=FAST)}
+    for name, attacks in (
+        ("nobody", []),
+        ("sign_flip", [flip]),
+        ("alie", [alie]),
+        ("agr_tailored", [adaptive]),
+    ):
+        found: list[list[float]] = [[], []]
+        for seed in seeds(quick):
+            for at, parts in enumerate((buckets, plain)):
+                told = {"aggregator": median, "attacks": attacks, "seed": seed, "lr": 0.5}
+                run = played(rounds=200, **{**parts, **told})
+                found[at].append(float(run.accuracy))
+        accuracies = [statistics.fmean(each) for each in found]
+        yield gain(f"basgd, attacked by {name}", "no buckets", "accuracy", *accuracies)
+
+
 def clean_update(quick: bool) -> Iterator[Row]:
     """Zeno++ with 100 clean samples at the server, where six fast clients own the buffers: against
     sign flips, and against attackers that try their rows on the rule itself. A small rate, at which
@@ -298,6 +333,7 @@ CASES: dict[str, Case] = {
     "simulated time": simulated_time,
     "scaling": scaling,
     "fast liars": fast_liars,
+    "basgd": fixed_buckets,
     "zeno++": clean_update,
     "arrival": arrival,
     "secagg": ready_then_meet,

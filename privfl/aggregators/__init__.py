@@ -20,6 +20,7 @@ from privfl.aggregators.cross_validation import CrossValidation
 from privfl.aggregators.dnc import DnC
 from privfl.aggregators.fair import FAIR
 from privfl.aggregators.federated_pruning import FederatedPruning
+from privfl.aggregators.fixed_buckets import FixedBuckets
 from privfl.aggregators.fl_detector import FLDetector
 from privfl.aggregators.flame import FLAME
 from privfl.aggregators.flanders import FLANDERS
@@ -99,6 +100,7 @@ __all__ = [
     "FLDetector",
     "FLTrust",
     "FederatedPruning",
+    "FixedBuckets",
     "FoolsGold",
     "FreqFed",
     "GeometricMedian",

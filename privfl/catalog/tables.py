@@ -16,7 +16,7 @@ from privfl.core import (
     RuleWithMemory,
 )
 from privfl.dp import strategies
-from privfl.engine import buffered, pace, samplers
+from privfl.engine import buffered, every_bucket, pace, samplers
 from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
@@ -35,8 +35,9 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
 PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "synchronous": pace.Synchronous,
-        "buffered": buffered.Buffered,
+        "buffered": buffered.BufferedPace,
         "stale_synchronous": buffered.StaleSynchronous,
+        "every_bucket": every_bucket.EveryBucket,
     },
     "privfl.paces",
     ("synchronous", "arrivals", "scale", "participation"),
@@ -126,6 +127,7 @@ DEFENCES: PluggedTable[type[Defence]] = PluggedTable(
     {
         "nnm": aggregators.NearestNeighbourMixing,
         "bucketing": aggregators.Bucketing,
+        "fixed_buckets": aggregators.FixedBuckets,
         "clipping": aggregators.Clipping,
         "arc": aggregators.AdaptiveRobustClipping,
         "anomaly_score": aggregators.AnomalyScore,

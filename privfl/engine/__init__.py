@@ -4,13 +4,14 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
-from privfl.engine.buffered import Buffered, StaleSynchronous
+from privfl.engine.buffered import BufferedPace, StaleSynchronous
 from privfl.engine.calibration import noise_for
 from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
 from privfl.engine.coins import coins_of, over_network, secret_batches
 from privfl.engine.compatibility import check_declared, rule_reads_channel, unreadable
 from privfl.engine.engine import Engine, RoundResult
+from privfl.engine.every_bucket import EveryBucket
 from privfl.engine.fingerprint import fingerprint, packages_of
 from privfl.engine.folder import (
     PUBLIC,
@@ -52,11 +53,12 @@ __all__ = [
     "Attacker",
     "Break",
     "Budget",
-    "Buffered",
+    "BufferedPace",
     "Clock",
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
+    "EveryBucket",
     "FixedSize",
     "Journal",
     "MailMode",

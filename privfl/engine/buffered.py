@@ -14,12 +14,14 @@ from privfl.core import ClientId, ConfigError, NobodyLeft, Participation, requir
 from privfl.engine.durations import Durations, Law
 from privfl.engine.pace import Arrivals, Clock, refuse_strangers
 
+Full: TypeAlias = Callable[[Mapping[ClientId, int]], bool]
+"""Whether those who delivered make a round."""
 Admitted: TypeAlias = Callable[[Clock], Callable[[ClientId], bool]]
 """Whether a client that is at rest may be sent a model, as the clock stands."""
 
 
 @dataclass(frozen=True, slots=True)
-class Buffered:
+class BufferedPace:
     """Asynchronous training with a buffer (FedBuff: Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek,
     Huba 2022, algorithm 1): ``concurrency`` clients are at work; whoever delivers is replaced at
     once by another one, drawn uniformly of those who are at rest, with the model of then; when
@@ -47,7 +49,7 @@ class Buffered:
     Raises:
         ConfigError: a number out of its range; ``mixing`` with another k than 1.
 
-    >>> pace = Buffered(k=2, concurrency=3, durations="equal")
+    >>> pace = BufferedPace(k=2, concurrency=3, durations="equal")
     >>> came, clock = pace.arrivals(Clock(), range(6), 0, torch.Generator().manual_seed(0))
     >>> len(came), len(clock.flights), pace.scale(3)
     (2, 2, 0.5)
@@ -67,7 +69,7 @@ class Buffered:
         most = 1 if self.max_participations is None else self.max_participations
         require.at_least(1, k=self.k, concurrency=self.concurrency, gate=self.gate)
         require.at_least(1, max_participations=most)
-        _require_exponent(self.exponent)
+        require_exponent(self.exponent)
         Durations(self.durations, self.speeds)
         if self.mixing and self.k != 1:
             raise ConfigError(
@@ -113,11 +115,12 @@ class Buffered:
             )
 
         law = Durations(self.durations, self.speeds)
-        return _filled(clock, clients, number, self.k, self.concurrency, law, admitted, rng)
+        full = _of_size(self.k)
+        return filled(clock, clients, number, full, self.concurrency, law, admitted, rng)
 
     def scale(self, staleness: int) -> float:
         """The factor s(tau)."""
-        return _polynomial(staleness, self.exponent)
+        return polynomial(staleness, self.exponent)
 
     def participation(self, rounds: int, clients: int) -> Participation:
         """Every ``gate`` rounds, ``max_participations`` times at most."""
@@ -133,7 +136,7 @@ class Buffered:
         )
         return (
             f"buffered: a step with every {self.k} updates, {self.concurrency} clients at work, a"
-            f" client in every {self.gate}. buffer at most{often}; {_scaled(self.exponent)}"
+            f" client in every {self.gate}. buffer at most{often}; {scaled(self.exponent)}"
         )
 
 
@@ -144,7 +147,7 @@ class StaleSynchronous:
     than the slowest. The server makes a step with every ``k`` updates, of different clients.
 
     ``slack=0`` with k = all clients is the synchronous run. Scaling, durations and what is claimed
-    of arrival are as in `Buffered`.
+    of arrival are as in `BufferedPace`.
 
     Raises:
         ConfigError: a number out of its range.
@@ -163,7 +166,7 @@ class StaleSynchronous:
     def __post_init__(self) -> None:
         require.at_least(1, k=self.k)
         require.at_least(0, slack=self.slack)
-        _require_exponent(self.exponent)
+        require_exponent(self.exponent)
         Durations(self.durations, self.speeds)
 
     @property
@@ -191,11 +194,12 @@ class StaleSynchronous:
             return lambda client: now.joined.get(client, 0) <= most
 
         law = Durations(self.durations, self.speeds)
-        return _filled(clock, clients, number, self.k, len(clients), law, admitted, rng)
+        full = _of_size(self.k)
+        return filled(clock, clients, number, full, len(clients), law, admitted, rng)
 
     def scale(self, staleness: int) -> float:
         """The factor s(tau)."""
-        return _polynomial(staleness, self.exponent)
+        return polynomial(staleness, self.exponent)
 
     def participation(self, rounds: int, clients: int) -> Participation:
         """The fastest is ``slack`` + 1 ahead of the slowest at most, who is not ahead of the
@@ -207,25 +211,28 @@ class StaleSynchronous:
         """In words."""
         return (
             f"stale-synchronous: a step with every {self.k} updates, nobody begins over"
-            f" {self.slack} tasks ahead of the slowest; {_scaled(self.exponent)}"
+            f" {self.slack} tasks ahead of the slowest; {scaled(self.exponent)}"
         )
 
 
-def _filled(
+def filled(
     clock: Clock,
     clients: Sequence[ClientId],
     number: int,
-    k: int,
+    full: Full,
     concurrency: int,
     law: Durations,
     admitted: Admitted,
     rng: torch.Generator,
 ) -> tuple[Arrivals, Clock]:
-    """Deliveries and dispatches until k updates are there, of k clients. The last delivery's place
-    is filled in the next round, with the model that this one makes.
+    """Deliveries and dispatches until the round is full, of each client one. The last delivery's
+    place is filled in the next round, with the model that this one makes.
+
+    Raises:
+        NobodyLeft: nobody is at work, and nobody may be asked.
     """
     came: dict[ClientId, int] = {}
-    while len(came) < k:
+    while not full(came):
         room = concurrency - len(clock.flights)
         busy = {flight.client for flight in clock.flights} | came.keys()
         may = admitted(clock)
@@ -238,14 +245,19 @@ def _filled(
         if not clock.flights:
             raise NobodyLeft(
                 f"nobody is at work in round {number + 1}, and nobody may be asked: all who are"
-                " left have delivered as often as pace.max_participations allows."
+                " left are in this buffer, or have delivered as often as pace.max_participations"
+                " allows."
             )
         first, clock = clock.delivered(number)
         came[first.client] = first.version
     return {client: came[client] for client in clients if client in came}, clock
 
 
-def _polynomial(staleness: int, exponent: float) -> float:
+def _of_size(k: int) -> Full:
+    return lambda came: len(came) >= k
+
+
+def polynomial(staleness: int, exponent: float) -> float:
     """The factor (1 + tau)^-exponent.
 
     Raises:
@@ -259,12 +271,18 @@ def _polynomial(staleness: int, exponent: float) -> float:
     return float((1 + staleness) ** -exponent)
 
 
-def _require_exponent(exponent: float) -> None:
+def require_exponent(exponent: float) -> None:
+    """Refuse an exponent that is negative or infinite.
+
+    Raises:
+        ConfigError: it is.
+    """
     require.at_least(0, exponent=exponent)
     require.finite(exponent=exponent)
 
 
-def _scaled(exponent: float) -> str:
+def scaled(exponent: float) -> str:
+    """In words."""
     if not exponent:
         return "stale updates are not scaled"
     return f"an update from tau steps ago is scaled by (1 + tau)^-{exponent:g} at its client"

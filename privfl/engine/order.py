@@ -175,16 +175,17 @@ def _arrived(
 
     Raises:
         ConfigError: a synchronous pace that leaves somebody out or names another model than that of
-            now; one that names a stranger, another number of clients than ``k``, or a version that
-            nobody was sent.
+            now; one that names a stranger, fewer clients than ``k``, or a version that nobody was
+            sent.
     """
     now, pace = max(live), scenario.pace
     cohort = drawn if pace.synchronous else tuple(client for client in drawn if client in came)
     expected = len(drawn) if pace.synchronous else pace.k
-    if len(cohort) != len(came) or len(came) != expected or not set(cohort) <= came.keys():
+    missing = not set(cohort) <= came.keys()
+    if len(cohort) != len(came) or len(came) < expected or missing:
         raise ConfigError(
             f"{type(pace).__name__} names {len(came)} clients for a round of {expected}, or others"
-            " than the run has: a cohort is whom the sampler draws, or k who arrive."
+            " than the run has: a cohort is whom the sampler draws, or k or more who arrive."
         )
     versions = sorted(set(came.values())) or [now]
     unknown = [v for v in versions if v not in live or (pace.synchronous and v != now)]

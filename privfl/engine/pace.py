@@ -83,7 +83,9 @@ class Pace(Protocol):
 
     @property
     def k(self) -> int:
-        """How many updates make a round, where that is not up to a sampler; else 0."""
+        """How many updates make a round at the least, where that is not up to a sampler; else
+        0.
+        """
         ...
 
     @property

@@ -39,12 +39,12 @@ from privfl.dp import (
     spend,
 )
 from privfl.dp.strategies import Bisr
-from privfl.engine import Buffered, Engine, StaleSynchronous
+from privfl.engine import BufferedPace, Engine, StaleSynchronous
 from privfl.training import FedSGD, LocalSGD
 
 N, K, DELTA = 12, 2, 1e-5
 SGD = LocalSGD(lr=0.2, plan=LocalPlan(4, steps=1), weighting="uniform")
-FAST = Buffered(k=K, concurrency=N, speeds={0: 8.0, 1: 4.0})
+FAST = BufferedPace(k=K, concurrency=N, speeds={0: 8.0, 1: 4.0})
 
 
 def data(seed, n=6):
@@ -244,7 +244,7 @@ def test_matching_from_the_base_rebuilds_what_matching_from_the_model_of_now_doe
         held[0],
         training=FedSGD(lr=2.0, weighting="uniform"),
         bound=NoBound(),
-        pace=Buffered(k=2, concurrency=8),
+        pace=BufferedPace(k=2, concurrency=8),
         rounds=10,
         executor="sequential",
         audit=AuditConfig(keep="all"),
