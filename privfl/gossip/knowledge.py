@@ -115,7 +115,7 @@ def added(one: Combination, other: Combination, times: Fraction = Fraction(1)) -
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class KnowledgeMatrix:
     """All that nodes are told in some rounds, and what follows from it for those that tell each
     other everything.
     """
@@ -126,11 +126,11 @@ class Knowledge:
     @classmethod
     def of(
         cls, graph: GossipGraph, meetings: Sequence[Meeting], *, summed: bool, trains: Trains
-    ) -> Knowledge:
+    ) -> KnowledgeMatrix:
         """Of these rounds.
 
         >>> ring = GossipGraph.ring(5)
-        >>> four = Knowledge.of(ring, [Meeting.of_all(ring)] * 2, summed=False, trains="once")
+        >>> four = KnowledgeMatrix.of(ring, [Meeting.of_all(ring)] * 2, summed=False, trains="once")
         >>> four.solved({0})
         [(1, 0), (2, 0), (3, 0), (4, 0)]
         """
