@@ -1,5 +1,6 @@
 """What curious nodes read of a gossip run, alone and together, solved from their own mail."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -257,3 +258,25 @@ def test_a_view_needs_kept_messages_and_nodes_that_are_there(on):
     for name in ("server", "outsider", "client/1"):
         with pytest.raises(ConfigError, match="is in a graph"):
             nodes_of(name)
+
+
+def test_a_receiver_that_denies_what_arrived_is_told_a_whole_model_and_a_bound_keeps_it_short(on):
+    """Senders take its word: of the neighbour that it denies the sum then holds all that it has
+    changed since the start, beside the others' last round.
+    """
+    graph = GossipGraph.regular(8, 4)
+    victim = graph.neighbours[0][0]
+    for bound, near in ((40.0, True), (0.25, False)):
+        channel = SecAgg(fidelity="ideal")
+        gossip = Gossip(on(graph, channel=channel, message_bound=bound))
+        start = state = gossip.begin()
+        for _ in range(20):
+            state, _ = gossip.play(state)
+        denied = replace(state, sent={**state.sent, (victim, 0): start.models[victim]})
+        _, one = gossip.play(denied)
+        opened = one.runs[0].opened
+        assert opened is not None
+        guess = opened.what.value / graph.weights[0, victim]
+        whole = state.models[victim] + one.trained[victim] - start.models[victim]
+        assert bool((guess - whole).norm() < 0.15 * whole.norm()) == near
+        assert near or guess.norm() < 5 * bound
