@@ -56,6 +56,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "inferring:infer",
         "Ask a run's model about encrypted samples, and compare with its answers in the clear.",
     ),
+    "vertical": (
+        "vertical:vertical",
+        "Train a network split between parties with different columns; attack it as each could.",
+    ),
     "report": ("running:report", "Draw the report of a run again."),
     "list": (
         "listing:show",
