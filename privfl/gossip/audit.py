@@ -13,7 +13,7 @@ from privfl.core import Adversary, ConfigError, NotVisible, Rows, Total, Vector,
 from privfl.gossip.gossip import Gossip, GossipRound
 from privfl.gossip.graph import GossipGraph
 from privfl.gossip.knowledge import Heard, KnowledgeMatrix, Meeting, Propagation, Trains, Unknown
-from privfl.gossip.span import Combination, Span, multipliers
+from privfl.gossip.span import Combination, RowSpace, multipliers
 
 
 def nodes_of(adversary: str) -> frozenset[int]:
@@ -197,7 +197,7 @@ def exposure(graph: GossipGraph, rounds: int, *, summed: bool, trains: Trains = 
     (7, [0, 1])
     """
     propagation = Propagation(graph, summed, trains)
-    spans = [Span() for _ in range(graph.n)]
+    spans = [RowSpace() for _ in range(graph.n)]
     shares: list[float] = []
     limit: int | None = None
     first: dict[int, int] = {}

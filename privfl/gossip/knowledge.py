@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from privfl.gossip.graph import GossipGraph
-from privfl.gossip.span import Combination, Span
+from privfl.gossip.span import Combination, RowSpace
 
 Unknown: TypeAlias = tuple[int, int]
 """What the training of a node changed in a round, noise included: (node, round)."""
@@ -152,9 +152,9 @@ class KnowledgeMatrix:
             if one[0] in coalition
         }
 
-    def span(self, coalition: Collection[int]) -> Span:
+    def span(self, coalition: Collection[int]) -> RowSpace:
         """All that follows for these nodes together."""
-        span = Span()
+        span = RowSpace()
         for known in (*self.own(coalition).values(), *self.heard_by(coalition).values()):
             span.add(known)
         return span

@@ -22,7 +22,7 @@ from privfl.gossip.audit import (
     view,
 )
 from privfl.gossip.knowledge import KnowledgeMatrix, Meeting
-from privfl.gossip.span import PRIME, Span, multipliers, residue
+from privfl.gossip.span import PRIME, RowSpace, multipliers, residue
 
 
 def kept(scenario, rounds, silent=None):
@@ -210,7 +210,7 @@ def test_a_planted_bridge_is_named_and_all_that_its_sides_learn_passes_through_i
     def ranks(graph):
         """Of all that the left side together learns of the right one, and of what node 4 sends."""
         known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)] * 5, summed=False, trains="once")
-        learnt, passed = Span(), Span()
+        learnt, passed = RowSpace(), RowSpace()
         for (_, receiver, sender), one in known.told.items():
             beyond = {u: c for u, c in one.items() if known.unknowns[u][0] in right}
             if receiver in left:
