@@ -23,7 +23,7 @@ from privfl.dp import Clip
 from privfl.engine import Attacker
 from privfl.gossip import Bridge, ClippedGossip, GossipGraph, GossipMean, GossipScenario
 from privfl.gossip.audit import exposure, opening_sets
-from privfl.gossip.knowledge import Knowledge, Meeting
+from privfl.gossip.knowledge import KnowledgeMatrix, Meeting
 from privfl.gossip.play import GossipRun, play_gossip
 from privfl.gossip.rules import GossipRule
 from privfl.gossip.span import PRIME, multipliers, residue
@@ -119,7 +119,9 @@ def ranks(quick: bool) -> Iterator[Row]:
 
 def recovered(graph: GossipGraph, rounds: int, *, summed: bool) -> tuple[int, int]:
     """How many values that follow for a node are not what it solves for, and how many follow."""
-    known = Knowledge.of(graph, [Meeting.of_all(graph)] * rounds, summed=summed, trains="once")
+    known = KnowledgeMatrix.of(
+        graph, [Meeting.of_all(graph)] * rounds, summed=summed, trains="once"
+    )
     truth = torch.randint(1 << 60, (graph.n,), generator=torch.Generator().manual_seed(0)).tolist()
     wrong = total = 0
     for node in range(graph.n):

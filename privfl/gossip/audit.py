@@ -12,8 +12,8 @@ from itertools import chain, combinations, islice
 from privfl.core import Adversary, ConfigError, NotVisible, Rows, Total, Vector, client_party
 from privfl.gossip.gossip import Gossip, GossipRound
 from privfl.gossip.graph import GossipGraph
-from privfl.gossip.knowledge import Heard, Knowledge, Meeting, Propagation, Trains, Unknown
-from privfl.gossip.span import Combination, Span, multipliers
+from privfl.gossip.knowledge import Heard, KnowledgeMatrix, Meeting, Propagation, Trains, Unknown
+from privfl.gossip.span import Combination, RowSpace, multipliers
 
 
 def nodes_of(adversary: str) -> frozenset[int]:
@@ -121,7 +121,7 @@ def solve(gossip: Gossip, rounds: Sequence[GossipRound], seen: GossipView) -> Re
             f"in round {cut[0]} what a node sent was cut to message_bound, by a factor that others"
             " do not know: raise message_bound to solve for what was sent."
         )
-    known = Knowledge.of(
+    known = KnowledgeMatrix.of(
         scenario.graph,
         [meeting_of(one) for one in rounds],
         summed=scenario.summed,
@@ -197,7 +197,7 @@ def exposure(graph: GossipGraph, rounds: int, *, summed: bool, trains: Trains = 
     (7, [0, 1])
     """
     propagation = Propagation(graph, summed, trains)
-    spans = [Span() for _ in range(graph.n)]
+    spans = [RowSpace() for _ in range(graph.n)]
     shares: list[float] = []
     limit: int | None = None
     first: dict[int, int] = {}
@@ -228,7 +228,7 @@ def opening_sets(graph: GossipGraph, size: int, *, summed: bool) -> list[tuple[i
     >>> len(opening_sets(GossipGraph.ring(16), 2, summed=True))
     16
     """
-    known = Knowledge.of(graph, [Meeting.of_all(graph)], summed=summed, trains="once")
+    known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)], summed=summed, trains="once")
     return [who for who in combinations(range(graph.n), size) if known.solved(who)]
 
 
@@ -241,7 +241,7 @@ def least_coalition(
     >>> least_coalition(GossipGraph.ring(8), summed=True)
     (0, 1)
     """
-    known = Knowledge.of(graph, [Meeting.of_all(graph)], summed=summed, trains="once")
+    known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)], summed=summed, trains="once")
     sets = chain.from_iterable(combinations(range(graph.n), k) for k in range(1, graph.n))
     return next((who for who in islice(sets, most) if known.solved(who)), None)
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from privfl.gossip.graph import GossipGraph
-from privfl.gossip.span import Combination, Span
+from privfl.gossip.span import Combination, RowSpace
 
 Unknown: TypeAlias = tuple[int, int]
 """What the training of a node changed in a round, noise included: (node, round)."""
@@ -115,7 +115,7 @@ def added(one: Combination, other: Combination, times: Fraction = Fraction(1)) -
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class KnowledgeMatrix:
     """All that nodes are told in some rounds, and what follows from it for those that tell each
     other everything.
     """
@@ -126,11 +126,11 @@ class Knowledge:
     @classmethod
     def of(
         cls, graph: GossipGraph, meetings: Sequence[Meeting], *, summed: bool, trains: Trains
-    ) -> Knowledge:
+    ) -> KnowledgeMatrix:
         """Of these rounds.
 
         >>> ring = GossipGraph.ring(5)
-        >>> four = Knowledge.of(ring, [Meeting.of_all(ring)] * 2, summed=False, trains="once")
+        >>> four = KnowledgeMatrix.of(ring, [Meeting.of_all(ring)] * 2, summed=False, trains="once")
         >>> four.solved({0})
         [(1, 0), (2, 0), (3, 0), (4, 0)]
         """
@@ -152,9 +152,9 @@ class Knowledge:
             if one[0] in coalition
         }
 
-    def span(self, coalition: Collection[int]) -> Span:
+    def span(self, coalition: Collection[int]) -> RowSpace:
         """All that follows for these nodes together."""
-        span = Span()
+        span = RowSpace()
         for known in (*self.own(coalition).values(), *self.heard_by(coalition).values()):
             span.add(known)
         return span

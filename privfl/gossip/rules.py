@@ -28,10 +28,12 @@ _TINY = 1e-9
 @runtime_checkable
 class GossipRule(Protocol):
     """How a node moves, from its neighbours' rows. ``linear``: whether it is the weighted mean, for
-    which sums of neighbours suffice and which linear algebra can undo.
+    which sums of neighbours suffice and which linear algebra can undo. ``asks_data``: whether it
+    asks the node's own data, which noise on the node's training then does not hide.
     """
 
     linear: ClassVar[bool]
+    asks_data: ClassVar[bool]
 
     def check(self, graph: GossipGraph) -> None:
         """Refuse a graph in which a node has too few neighbours.
@@ -57,6 +59,7 @@ class GossipMean:
     """
 
     linear: ClassVar[bool] = True
+    asks_data: ClassVar[bool] = False
 
     def check(self, graph: GossipGraph) -> None:
         """Every graph will do."""
@@ -80,6 +83,7 @@ class ClippedGossip:
     """
 
     linear: ClassVar[bool] = False
+    asks_data: ClassVar[bool] = False
 
     delta: float = 0.1
 
@@ -130,6 +134,7 @@ class Bridge:
     """
 
     linear: ClassVar[bool] = False
+    asks_data: ClassVar[bool] = False
 
     f: int = 1
 
@@ -169,6 +174,7 @@ class UBAR:
     """
 
     linear: ClassVar[bool] = False
+    asks_data: ClassVar[bool] = True
 
     rho: float = 0.5
     alpha: float = 0.5
@@ -208,6 +214,7 @@ class Screened:
     """
 
     linear: ClassVar[bool] = False
+    asks_data: ClassVar[bool] = False
 
     rule: Rule[Any] | RuleWithMemory[Any, Any]
 

@@ -142,6 +142,11 @@ class GossipScenario:
                 f"{type(self.mechanism).__name__} is noise on an aggregate, and no node of a graph"
                 " releases one: use local_gaussian, noise of each node's own."
             )
+        if self.rule.asks_data:
+            raise ConfigError(
+                f"{type(self.rule).__name__} asks a node's own data whom to follow, and no noise is"
+                " on what it picks: use the mean, clipped or bridge beside noise."
+            )
         if not math.isfinite(self.bound.l2):
             raise ConfigError("noise of a node's own needs a bound on its training: set a clip.")
 

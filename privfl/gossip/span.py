@@ -26,10 +26,10 @@ def residue(number: Fraction) -> int:
     return number.numerator * pow(number.denominator, -1, PRIME) % PRIME
 
 
-class Span:
+class RowSpace:
     """All that follows from known combinations, modulo `PRIME`: rows in reduced echelon form.
 
-    >>> span = Span()
+    >>> span = RowSpace()
     >>> span.add({0: Fraction(1), 1: Fraction(1)}), span.add({0: Fraction(2), 1: Fraction(2)})
     (True, False)
     >>> span.solved(), span.add({1: Fraction(1, 7)}), span.solved()
@@ -93,7 +93,7 @@ def multipliers(
     >>> multipliers([{0: half, 1: half}, {1: Fraction(3)}], [0, 1])
     {0: {0: Fraction(2, 1), 1: Fraction(-1, 3)}, 1: {1: Fraction(1, 3)}}
     """
-    span = Span()
+    span = RowSpace()
     new = [position for position, one in enumerate(known) if span.add(one)]
     rows: dict[int, tuple[dict[int, Fraction], dict[int, Fraction]]] = {}
     for position in new:

@@ -1,5 +1,6 @@
 """What curious nodes read of a gossip run, alone and together, solved from their own mail."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -20,8 +21,8 @@ from privfl.gossip.audit import (
     solve,
     view,
 )
-from privfl.gossip.knowledge import Knowledge, Meeting
-from privfl.gossip.span import PRIME, Span, multipliers, residue
+from privfl.gossip.knowledge import KnowledgeMatrix, Meeting
+from privfl.gossip.span import PRIME, RowSpace, multipliers, residue
 
 
 def kept(scenario, rounds, silent=None):
@@ -63,7 +64,7 @@ def test_what_the_audit_says_is_solved_is_recovered_from_the_coalitions_mail(on,
 def test_solving_is_exact_where_values_are(on):
     """The same algebra on whole numbers modulo the prime, in which nothing is rounded."""
     graph = GossipGraph.erdos_renyi(8, 0.4, seed=1)
-    known = Knowledge.of(graph, [Meeting.of_all(graph)] * 6, summed=True, trains="once")
+    known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)] * 6, summed=True, trains="once")
     rng = torch.Generator().manual_seed(0)
     truth = torch.randint(1 << 60, (8,), generator=rng).tolist()
     for node in range(8):
@@ -77,6 +78,10 @@ def test_solving_is_exact_where_values_are(on):
             value = sum(residue(times) * told[position] for position, times in by.items()) % PRIME
             assert value == truth[number]
     assert solved
+
+
+def everybody(graph, rounds):
+    return [Meeting.of_all(graph)] * rounds
 
 
 def slow_rank(rows):
@@ -99,7 +104,7 @@ def slow_rank(rows):
 @pytest.mark.parametrize("trains", ["once", "every round"])
 def test_ranks_modulo_the_prime_are_those_of_fractions(summed, trains):
     graph = GossipGraph.regular(6, 3, seed=2)
-    known = Knowledge.of(graph, [Meeting.of_all(graph)] * 3, summed=summed, trains=trains)
+    known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)] * 3, summed=summed, trains=trains)
     width = len(known.unknowns)
     for coalition in ({0}, {0, 3}):
         combos = [*known.own(coalition).values(), *known.heard_by(coalition).values()]
@@ -119,8 +124,9 @@ def test_no_row_is_in_a_view_that_its_coalition_cannot_solve_for(on, real):
     graph = GossipGraph.regular(6, 4)
     channel = SecAgg() if real else SecAgg(fidelity="ideal")
     gossip, rounds = kept(on(graph, samples=4, channel=channel, message_bound=4.0), 2)
-    known = Knowledge.of(graph, list(map(meeting_of, rounds)), summed=True, trains="every round")
-    single = Knowledge.of(graph, list(map(meeting_of, rounds)), summed=False, trains="every round")
+    met = list(map(meeting_of, rounds))
+    known = KnowledgeMatrix.of(graph, met, summed=True, trains="every round")
+    single = KnowledgeMatrix.of(graph, met, summed=False, trains="every round")
     beside = graph.neighbours[0]
     for nodes in ((0,), (0, beside[0]), (0, *beside[:2]), (0, *beside[:3]), beside[:3]):
         seen = view(gossip, rounds, colluders(*nodes))
@@ -186,7 +192,7 @@ def test_over_rounds_one_node_reads_through_sums_and_the_limit_says_when(on):
     said = exposure(graph, 8, summed=True)
     assert said.limit is not None
     for rounds in (said.limit, said.limit + 1):
-        known = Knowledge.of(graph, [Meeting.of_all(graph)] * rounds, summed=True, trains="once")
+        known = KnowledgeMatrix.of(graph, everybody(graph, rounds), summed=True, trains="once")
         found = [known.solved({i}) for i in range(6)]
         assert any(found) == (rounds > said.limit)
     assert {i: len(one) for i, one in enumerate(found) if one} == said.first
@@ -203,8 +209,8 @@ def test_a_planted_bridge_is_named_and_all_that_its_sides_learn_passes_through_i
 
     def ranks(graph):
         """Of all that the left side together learns of the right one, and of what node 4 sends."""
-        known = Knowledge.of(graph, [Meeting.of_all(graph)] * 5, summed=False, trains="once")
-        learnt, passed = Span(), Span()
+        known = KnowledgeMatrix.of(graph, [Meeting.of_all(graph)] * 5, summed=False, trains="once")
+        learnt, passed = RowSpace(), RowSpace()
         for (_, receiver, sender), one in known.told.items():
             beyond = {u: c for u, c in one.items() if known.unknowns[u][0] in right}
             if receiver in left:
@@ -252,3 +258,25 @@ def test_a_view_needs_kept_messages_and_nodes_that_are_there(on):
     for name in ("server", "outsider", "client/1"):
         with pytest.raises(ConfigError, match="is in a graph"):
             nodes_of(name)
+
+
+def test_a_receiver_that_denies_what_arrived_is_told_a_whole_model_and_a_bound_keeps_it_short(on):
+    """Senders take its word: of the neighbour that it denies the sum then holds all that it has
+    changed since the start, beside the others' last round.
+    """
+    graph = GossipGraph.regular(8, 4)
+    victim = graph.neighbours[0][0]
+    for bound, near in ((40.0, True), (0.25, False)):
+        channel = SecAgg(fidelity="ideal")
+        gossip = Gossip(on(graph, channel=channel, message_bound=bound))
+        start = state = gossip.begin()
+        for _ in range(20):
+            state, _ = gossip.play(state)
+        denied = replace(state, sent={**state.sent, (victim, 0): start.models[victim]})
+        _, one = gossip.play(denied)
+        opened = one.runs[0].opened
+        assert opened is not None
+        guess = opened.what.value / graph.weights[0, victim]
+        whole = state.models[victim] + one.trained[victim] - start.models[victim]
+        assert bool((guess - whole).norm() < 0.15 * whole.norm()) == near
+        assert near or guess.norm() < 5 * bound

@@ -9,7 +9,7 @@ import torch
 
 from privfl.aggregators import FLTrust, Mean, Median, TrimmedMean
 from privfl.attacks import ALIE, AGRTailored, Dissensus, LabelFlip
-from privfl.core import ConfigError, SeededNoise
+from privfl.core import ConfigError, Rows, SeededNoise
 from privfl.crypto import CKKS, Plain, SecAgg
 from privfl.dp import Clip, Gaussian, LocalGaussian, NoBound, spend
 from privfl.engine import Attacker, Engine, Scenario
@@ -271,3 +271,30 @@ def test_signed_mail_leads_to_the_same_models(on):
 def test_the_mean_says_so():
     assert GossipMean.linear
     assert not Bridge.linear
+
+
+def test_noise_is_refused_beside_a_rule_that_asks_the_nodes_own_data(on):
+    """What such a rule picks shows the data, and no noise is on that: the same node with other
+    samples moves elsewhere although its training, noise and all, did the same.
+    """
+    graph = GossipGraph.ring(4)
+    rows = [torch.ones(2), -torch.ones(2)]
+    moves = []
+    for sign in (1, -1):
+        rule, seen = UBAR(rho=1.0), Rows(torch.stack(rows), torch.full((2,), 1 / 3))
+        moves.append(rule(seen, lambda move, sign=sign: sign * float(move.sum())))
+    assert not torch.equal(*moves)
+    noise = {"bound": Clip(1.0), "mechanism": LocalGaussian(noise_multiplier=3.0)}
+    with pytest.raises(ConfigError, match="no noise is on"):
+        on(graph, rule=UBAR(), **noise)
+    assert on(graph, rule=ClippedGossip(0.1), **noise).mechanism is not None
+
+
+@pytest.mark.parametrize("parts", [{"mail": "signed"}, {"channel": SecAgg(mode="active")}])
+def test_secure_sums_also_with_signed_mail_and_against_lying_servers(on, parts):
+    graph = GossipGraph.regular(6, 4)
+    given = {"channel": SecAgg(), "message_bound": 4.0, "rounds": 1, **parts}
+    _, states, rounds = played(on(graph, **given))
+    assert not rounds[0].incidents
+    moved = states[1].models.mean(dim=0) - states[0].models.mean(dim=0)
+    assert (moved - rounds[0].trained.mean(dim=0)).abs().max() < 1e-5
