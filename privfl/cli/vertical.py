@@ -52,6 +52,15 @@ def vertical(
             }
             for leak in leaks
         ]
+    for host, found in report.columns_read.items():
+        rows += [
+            {
+                "what": f"variance of {host}'s columns: {one.attack}",
+                "figure": one.explained,
+                "blind": one.blind,
+            }
+            for one in found
+        ]
     table(f"Vertical learning: {report.promise}", rows, as_json)
     if not report.labels:
         say("privfl: labels of more than two classes: label inference was not scored")

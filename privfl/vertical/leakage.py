@@ -84,7 +84,9 @@ def _leak(attack: str, told: Sequence[BatchAUC]) -> Leak:
     return Leak(attack, mean, 0.5, sum(one.better_sign for one in told) / len(told))
 
 
-def _cosines(view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds) -> Sequence[BatchAUC]:
+def _cosines(
+    view: HostView, labels: Int[Tensor, " n"], tries: int, seeds: Seeds
+) -> Sequence[BatchAUC]:
     places = torch.nonzero(labels[view.rows] == 1)[:, 0]
     order = torch.randperm(len(places), generator=seeds.generator("known positive"))[:tries]
     return [_told(view, labels, by_cosine(view, int(one)), one[None]) for one in places[order]]
