@@ -48,7 +48,7 @@ from privfl.vertical.sample_inference import explained
 from privfl.vertical.training import batches
 
 MODELS: Mapping[str, tuple[VerticalModel, VerticalTraining]] = {
-    "linear": (VerticalLinear(), VerticalTraining(lr=0.01, epochs=4)),
+    "linear": (VerticalLinear(), VerticalTraining(lr=0.01, epochs=2)),
     "mlp": (VerticalMLP(cut=4, hidden=32), VerticalTraining(lr=0.005, epochs=8)),
 }
 DEFENCES: Mapping[str, LabelDefence] = {
