@@ -13,6 +13,7 @@ from benchmarks.harness import Row, gain
 from privfl import Federation
 from privfl.attacks import (
     BlackBoxProperty,
+    ClientPresence,
     FedMIA,
     Forward,
     GradientInversion,
@@ -28,6 +29,7 @@ from privfl.audit.games import (
     AuditNotes,
     Truth,
     attack_actively,
+    attack_presence,
     attack_probe,
     attack_property,
     attack_stream,
@@ -53,6 +55,7 @@ PROPERTY = (
     PropertyInference(shadows=12, target="sum"),
     BlackBoxProperty(share=0.15, shadows=12, queries=100),
 )
+PRESENCE = (ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum"))
 PROBE = (LabelCounts(), LinearLeakage(), GradientInversion(iterations=5))
 
 
@@ -131,6 +134,19 @@ def found(seed: int, families: Iterable[str], alpha: float | None = None) -> dic
             run = rehearse(played, played.scenario.clients, 2)
             pool = replace(knows, candidates=ground.pool)
             attack_stream(notes, "null", run, ["server"], MEMBERSHIP, pool, ground, None)
+        elif family == "presence":
+            attack_presence(
+                notes,
+                "null",
+                played,
+                ["server"],
+                PRESENCE,
+                knows,
+                ground,
+                seed,
+                None,
+                planted=False,
+            )
         elif family == "active":
             run = rehearse(played, played.scenario.clients, 2)
             played.scenario.workload.model.write(start)
@@ -162,6 +178,7 @@ def nulls(quick: bool) -> Iterable[Row]:
         ("membership", None),
         ("membership", 0.1),
         ("active", None),
+        ("presence", None),
         ("property", None),
         ("reconstruction", None),
     ):

@@ -69,6 +69,7 @@ from privfl.attacks.byzantine import (
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
+    DAGER,
     DLG,
     IDLG,
     ClientUpdates,
@@ -81,10 +82,12 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    StatisticCounts,
     imprinted,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
+    ClientPresence,
     FedMIA,
     GradientAscent,
     LossThreshold,
@@ -117,12 +120,14 @@ from privfl.attacks.result import (
     Reconstruction,
     Result,
     Scores,
+    Sequences,
     Tokens,
 )
 
 __all__ = [
     "A3FL",
     "ALIE",
+    "DAGER",
     "DBA",
     "DLG",
     "IBA",
@@ -139,6 +144,7 @@ __all__ = [
     "ByRow",
     "Chameleon",
     "CheapMetaPoison",
+    "ClientPresence",
     "ClientScores",
     "ClientUpdates",
     "ConstantUpdate",
@@ -202,10 +208,12 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
+    "Sequences",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "Targeted",

@@ -24,6 +24,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "running:run",
         "Train federatedly as a config says; leaves a run folder with a report.",
     ),
+    "gossip": (
+        "gossiping:gossip",
+        "Train without a server: every node of a graph trains, meets its neighbours, and moves.",
+    ),
     "sweep": (
         "sweeping:sweep",
         "Run a config for every combination of some keys' values, and print one row for each.",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from privfl.core import ClientId, Dataset, Vector
+from privfl.core import BUFFERS, ClientId, Dataset, Vector
 from privfl.engine.state import RunState
-from privfl.training import PART, Buffered, FedAvg, ServerHalf, Workload, adapt
+from privfl.training import Buffered, FedAvg, ServerHalf, Workload, adapt
 
 
 def statistics_of(workload: Workload, state: RunState) -> Vector | None:
@@ -50,7 +50,7 @@ def continued(workload: Workload, first: RunState, left: RunState | None) -> Run
     statistics = None if left is None else statistics_of(workload, left)
     if left is None or statistics is None or not torch.equal(first.parameters, left.parameters):
         return first
-    after = ServerHalf(workload.method, FedAvg()).remembering(first.method, {PART: statistics})
+    after = ServerHalf(workload.method, FedAvg()).remembering(first.method, {BUFFERS: statistics})
     return replace(first, method=after)
 
 
