@@ -34,7 +34,7 @@ from privfl.audit.threats import ThreatModel, threat_model
 from privfl.core import BUFFERS, ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
 from privfl.engine import Scenario, forward_in
 from privfl.federation import Federation, Run
-from privfl.training import Buffered, LocalSGD, Method, plain
+from privfl.training import LocalSGD, Method, WithStatistics, plain
 
 MARGIN = 0.1
 """By what share of the range of its own samples an attacker widens the range that it expects."""
@@ -244,7 +244,7 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
     """Shadow training by the run's own method; of one that needs more of a server than the model
     (control variates), by plain steps of the same recipe.
     """
-    policy = method.policy if isinstance(method, Buffered) else None
+    policy = method.policy if isinstance(method, WithStatistics) else None
     method = plain(method)
     if not isinstance(method, LocalSGD):
         return None

@@ -100,7 +100,7 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
-        buffers: what becomes of BatchNorm's running statistics (`training.Buffered`).
+        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`).
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.

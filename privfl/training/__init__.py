@@ -4,7 +4,7 @@ processes.
 
 from privfl.core import cross_entropy
 from privfl.training.adversarial import FGSM, PGD, Ball, FreeAdversarial
-from privfl.training.buffers import Buffered, adapt, plain
+from privfl.training.buffers import WithStatistics, adapt, plain
 from privfl.training.choose import executors
 from privfl.training.evaluation import Evaluation, evaluate
 from privfl.training.executor import Executor, Sequential
@@ -33,7 +33,6 @@ __all__ = [
     "FGSM",
     "PGD",
     "Ball",
-    "Buffered",
     "Climb",
     "Evaluation",
     "Executor",
@@ -64,6 +63,7 @@ __all__ = [
     "State",
     "Task",
     "Trained",
+    "WithStatistics",
     "Workload",
     "adapt",
     "at_radius",
