@@ -56,7 +56,7 @@ class EncryptedStep:
         return moved
 
 
-class Learner(KeepsSecrets):
+class EncryptedLearner(KeepsSecrets):
     """What guest and host have in common: columns [n, d], weights [d], the key holder's public key,
     and the masks of the batch that is under way.
 
@@ -108,7 +108,7 @@ class Learner(KeepsSecrets):
         self.w = self.step_.taken(self.w, self.gradient)
 
 
-class EncryptedHost(Learner):
+class EncryptedHost(EncryptedLearner):
     """The party with columns and without labels."""
 
     def enter(self, batch: Batch) -> EncryptedHostParty:
@@ -117,8 +117,12 @@ class EncryptedHost(Learner):
         return EncryptedHostParty(self, batch)
 
 
-class EncryptedGuest(Learner):
-    """The party with columns and labels y [n] of +-1."""
+class EncryptedGuest(EncryptedLearner):
+    """The party with columns and labels y [n] of +-1.
+
+    Raises:
+        ConfigError: other labels.
+    """
 
     def __init__(self, public: PaillierPublic, x: Numbers, y: Numbers, step: EncryptedStep) -> None:
         super().__init__(public, x, step)

@@ -10,7 +10,7 @@ from privfl.crypto.he.libraries import gmpy2
 from privfl.crypto.he.paillier.keys import generate
 from privfl.crypto.he.wire import Refused, unpack
 from privfl.vertical import Batch, auc
-from privfl.vertical.encrypted import EncryptedGuest, EncryptedHost, EncryptedStep, Learner
+from privfl.vertical.encrypted import EncryptedGuest, EncryptedHost, EncryptedLearner, EncryptedStep
 from privfl.vertical.encrypted_mail import SHARE_BITS, coded, sealed
 from privfl.vertical.encrypted_training import (
     residuals_from,
@@ -71,7 +71,7 @@ def test_the_key_holder_opens_numbers_that_are_uniform(key):
     and two maskings of one gradient have nothing in common.
     """
     host, _, _ = task()
-    learner = Learner(key.public, host, STEP)
+    learner = EncryptedLearner(key.public, host, STEP)
     (batch, *_) = batches()
     residuals = sealed(key.public, coded(np.full(8, -0.5), SHARE_BITS))
     read = []
