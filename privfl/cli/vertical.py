@@ -24,8 +24,9 @@ def vertical(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network that is split between parties with different columns of the same samples, and
-    attack it as each party could; writes report.html and vertical.json.
+    """Train a network split between parties with different columns; attack it as each could.
+
+    Writes report.html and vertical.json.
 
     What is printed and written is computed from labels and features without noise: it is the
     owners', whatever the defence.
@@ -51,6 +52,15 @@ def vertical(
                 "blind": leak.blind,
             }
             for leak in leaks
+        ]
+    for host, found in report.columns_read.items():
+        rows += [
+            {
+                "what": f"variance of {host}'s columns: {one.attack}",
+                "figure": one.explained,
+                "blind": one.blind,
+            }
+            for one in found
         ]
     table(f"Vertical learning: {report.promise}", rows, as_json)
     if not report.labels:

@@ -42,6 +42,11 @@ def vertical_page(name: str, report: VerticalReport, config: str) -> str:
         lines: list[Sequence[object]] = [("attack", "AUC", "blind")]
         lines += [(leak.attack, f"{leak.auc:.3f}", f"{leak.blind:.3f}") for leak in leaks]
         parts += [f"<h2>What {html.escape(host)} learns of labels</h2>", table(_rows(lines))]
+    for host, found in report.columns_read.items():
+        lines = [("attack", "variance explained", "blind")]
+        lines += [(one.attack, f"{one.explained:.3f}", f"{one.blind:.3f}") for one in found]
+        parts += [f"<h2>What the guest learns of {html.escape(host)}'s columns</h2>"]
+        parts.append(table(_rows(lines)))
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     return document(name, parts)
 

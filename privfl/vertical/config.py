@@ -82,7 +82,7 @@ def vertical_config(
 
     >>> made = vertical_config({"data": "adult", "hosts": {"host/0": ["education"]}})
     >>> made.model
-    VerticalMLP(cut=8, hidden=32, dense=False)
+    VerticalMLP(cut=8, hidden=32)
     >>> vertical_config({"data": "adult", "hosts": {}, "channel": "secagg"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     privfl.core.errors.ConfigError: 'channel' acts on updates, and vertical parties send none: ...

@@ -82,9 +82,6 @@ class VerticalLinear:
 class VerticalMLP:
     """A layer of ``cut`` ReLUs at each party, and a top of one hidden layer on all of them.
 
-    ``dense``: one more layer, of as many units as come in, before the top's: the layer at the
-    active party that the survey names as Liu et al.'s defence against backdoors (its section V).
-
     Raises:
         ConfigError: widths below one.
 
@@ -94,7 +91,6 @@ class VerticalMLP:
 
     cut: int = 8
     hidden: int = 32
-    dense: bool = False
 
     def __post_init__(self) -> None:
         require.positive(cut=self.cut, hidden=self.hidden)
@@ -108,17 +104,13 @@ class VerticalMLP:
             for place, (party, count) in enumerate(columns.items())
         }
         both = self.cut * len(columns)
-        layers: list[nn.Module] = []
-        if self.dense:
-            inner = initialised(_linear, (both,), both, seed=seed + len(columns) + 2, bias=True)
-            layers = [inner, nn.ReLU()]
         first, last = (
             initialised(_linear, (wide,), narrow, seed=seed + len(columns) + place, bias=True)
             for place, (wide, narrow) in enumerate(
                 [(both, self.hidden), (self.hidden, outputs(classes))]
             )
         )
-        top = JoinedTop(*layers, first, nn.ReLU(), last)
+        top = JoinedTop(first, nn.ReLU(), last)
         return SplitNetwork(bottoms, dict.fromkeys(columns, self.cut), top)
 
 

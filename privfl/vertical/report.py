@@ -14,16 +14,16 @@ import torch
 from privfl.vertical.config import VerticalConfig, VerticalTask
 from privfl.vertical.leakage import Leak, label_leaks
 from privfl.vertical.parties import GUEST
+from privfl.vertical.sample_inference import Inversion, sample_leaks
 from privfl.vertical.training import VerticalRun, train_vertically
-
-NO_LABELS = "label inference is scored for two classes"
 
 
 @dataclass(frozen=True, slots=True)
 class VerticalReport:
     """Figures of one run: accuracy on test rows of the split network, of the guest alone, and of
     the commonest class; bytes of all training; CPU seconds of it; how many columns each party has;
-    leaks by host.
+    leaks by host: of labels to it, of its columns to the guest (who knows five times ``known`` of
+    its rows).
     """
 
     accuracy: float
@@ -35,6 +35,7 @@ class VerticalReport:
     seconds: float
     promise: str
     labels: Mapping[str, tuple[Leak, ...]]
+    columns_read: Mapping[str, tuple[Inversion, ...]]
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -85,4 +86,10 @@ def report_of(config: VerticalConfig, task: VerticalTask) -> tuple[VerticalRun, 
         seconds=seconds,
         promise=config.defence.describe(),
         labels=leaks,
+        columns_read={
+            host: sample_leaks(
+                run.guest_view(host), member.holding, known=5 * config.known, seed=config.seed
+            )
+            for host, member in run.hosts.items()
+        },
     )

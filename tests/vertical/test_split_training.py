@@ -45,7 +45,7 @@ def jointly(holdings, y, classes, model, training, seed):
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("model", [VerticalLinear(), VerticalMLP(cut=3, hidden=5, dense=True)])
+@pytest.mark.parametrize("model", [VerticalLinear(), VerticalMLP(cut=3, hidden=5)])
 @pytest.mark.parametrize(
     "training",
     [
