@@ -81,7 +81,10 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    Loki,
+    alone,
     imprinted,
+    lokied,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
@@ -178,6 +181,7 @@ __all__ = [
     "Lacking",
     "LinearCombination",
     "LinearLeakage",
+    "Loki",
     "LossThreshold",
     "LyingVote",
     "Mimic",
@@ -219,8 +223,10 @@ __all__ = [
     "WhiteBoxMembership",
     "Withhold",
     "ZeroWeights",
+    "alone",
     "family_of",
     "imprinted",
+    "lokied",
     "rehearsed_gamma",
     "seats_of",
 ]

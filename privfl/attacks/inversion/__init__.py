@@ -8,6 +8,7 @@ from privfl.attacks.inversion.grad_inversion import GradInversion
 from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
+from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 
 __all__ = [
@@ -23,5 +24,8 @@ __all__ = [
     "Imprint",
     "LabelCounts",
     "LinearLeakage",
+    "Loki",
+    "alone",
     "imprinted",
+    "lokied",
 ]
