@@ -28,10 +28,18 @@ NOISE = {
 def audited(changes, adversary, *attacks):
     return audit(
         Federation.from_config({**BASE, **changes}),
+        held_out=0.8,
         adversaries=[adversary],
         attacks=Attacks(presence=attacks),
         lies=None,
     )
+
+
+def test_a_client_that_is_alone_is_held_against_itself():
+    alone = {"data": {**BASE["data"], "clients": 1, "partition": {"name": "iid"}}, "rounds": 1}
+    (finding,) = audited(alone, "server", ClientPresence()).findings
+    assert finding.value.value == 1.0
+    assert audited(alone, "client(0)", ClientPresence()).findings == ()  # nobody else is there
 
 
 @pytest.mark.parametrize(
@@ -74,9 +82,9 @@ def test_what_clients_are_like_decides_nothing():
 
 
 def test_intervals_hold_the_null_where_only_strangers_data_took_part():
-    """Of six nominal 95 % intervals under three hold with a chance of 9e-5; the benchmark plays
+    """Of four nominal 95 % intervals under two hold with a chance of 5e-4; the benchmark plays
     200.
     """
-    runs = [found(seed, ["presence"]) for seed in range(6)]
+    runs = [found(seed, ["presence"]) for seed in range(4)]
     for attack in runs[0]:
-        assert sum(run[attack] for run in runs) >= 3, attack
+        assert sum(run[attack] for run in runs) >= 2, attack
