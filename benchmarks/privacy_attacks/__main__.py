@@ -17,6 +17,7 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.text import dager
 from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
@@ -36,6 +37,7 @@ CASES: dict[str, Case] = {
     "tuned": tuned,
     "federated": federated,
     "noise": noise,
+    "dager": dager,
 }
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from privfl import catalog
-from privfl.core import Buffers, ClientId, ConfigError, LocalPlan, Seeds, unknown
+from privfl.core import BUFFERS, Buffers, ClientId, ConfigError, LocalPlan, Seeds, unknown
 from privfl.engine import Attacker, AttackSchedule, choose_clients
-from privfl.training import PART, Method
+from privfl.training import Method
 
 _PLAN_KEYS = ("batch_size", "epochs", "steps")
 _BUFFERS = "buffers"
@@ -98,7 +98,7 @@ def part_bounds(given: Any, trained: Mapping[str, Any]) -> dict[str, float]:
     method = trained["name"]
     maker = catalog.TRAINING.get(method)
     known = [] if maker is None else list(training({"name": method}).parts(1))
-    known += [PART] if buffers(trained) == "averaged" else []
+    known += [BUFFERS] if buffers(trained) == "averaged" else []
     for part, l2 in given.items():
         if maker is not None and part not in known:
             sends = f"it sends {', '.join(known)}" if known else "it sends the delta alone"

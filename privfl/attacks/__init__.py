@@ -69,6 +69,7 @@ from privfl.attacks.byzantine import (
 from privfl.attacks.families import family_of, seats_of
 from privfl.attacks.inference import Family, Inference, Lacking, Targeted
 from privfl.attacks.inversion import (
+    DAGER,
     DLG,
     IDLG,
     ClientUpdates,
@@ -82,6 +83,7 @@ from privfl.attacks.inversion import (
     LabelCounts,
     LinearLeakage,
     Loki,
+    StatisticCounts,
     alone,
     imprinted,
     lokied,
@@ -121,12 +123,14 @@ from privfl.attacks.result import (
     Reconstruction,
     Result,
     Scores,
+    Sequences,
     Tokens,
 )
 
 __all__ = [
     "A3FL",
     "ALIE",
+    "DAGER",
     "DBA",
     "DLG",
     "IBA",
@@ -208,10 +212,12 @@ __all__ = [
     "Scores",
     "SelectionProfile",
     "Semantic",
+    "Sequences",
     "ShadowMembership",
     "SignFlip",
     "SkipClip",
     "SourceInference",
+    "StatisticCounts",
     "Steady",
     "SubjectMembership",
     "Targeted",

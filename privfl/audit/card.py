@@ -110,6 +110,7 @@ SAID: Mapping[str, str] = {
     "tpr_at_.001": "TPR at .1 % FPR",
     "auc": "AUC",
     "right": "right",
+    "whole": "sequences whole",
 }
 """The figures as people read them."""
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from privfl.attacks import (
+    DAGER,
     BlackBoxProperty,
     ClientPresence,
     EmbeddingLeakage,
     FedMIA,
     GradientDisaggregation,
     GradientInversion,
+    GradInversion,
     Inference,
     LabelCounts,
     LinearLeakage,
@@ -20,6 +22,7 @@ from privfl.attacks import (
     PropertyInference,
     SelectionProfile,
     ShadowMembership,
+    StatisticCounts,
     SubjectMembership,
     UpdateMembership,
 )
@@ -81,7 +84,7 @@ def attacks_of(effort: Effort) -> Attacks:
         updates = (*updates, FedMIA(), FedMIA("loss"))
     return Attacks(
         probe=(*counted, *closed, *optimised),
-        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum")),
+        text=(EmbeddingLeakage(), EmbeddingLeakage(target="sum"), DAGER(), DAGER(target="sum")),
         properties=(
             PropertyInference(),
             PropertyInference(target="sum"),
@@ -91,6 +94,20 @@ def attacks_of(effort: Effort) -> Attacks:
         active=effort != "low",
         presence=(ClientPresence("loss"), ClientPresence(), ClientPresence(target="sum")),
     )
+
+
+def on_statistics(effort: Effort) -> tuple[Inference, ...]:
+    """The further attacks on one round of a network whose running statistics clients send.
+
+    >>> [type(attack).__name__ for attack in on_statistics("low")]
+    ['StatisticCounts', 'StatisticCounts']
+    """
+    counted = (StatisticCounts(), StatisticCounts(target="sum"))
+    if effort == "low":
+        return counted
+    if effort == "high":
+        return (*counted, GradInversion(tune=True), GradInversion(tune=True, target="sum"))
+    return (*counted, GradInversion(iterations=200, seeds=1, tune=True))
 
 
 _UNSCORED: tuple[type[Inference], ...] = (
@@ -122,7 +139,7 @@ def named_attacks(parts: Sequence[Mapping[str, Any]]) -> Attacks:
                 f"audit.attacks: '{part['name']}' is scored by no game of the audit: run it on a"
                 " view, as in attack.run(run.view('server', 0))."
             )
-        if isinstance(attack, EmbeddingLeakage):
+        if isinstance(attack, EmbeddingLeakage | DAGER):
             text.append(attack)
         elif isinstance(attack, ClientPresence):
             presence.append(attack)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from privfl.attacks import Forward, Inference, Knowledge, LabelCounts
 from privfl.audit.claimed import claims_of
-from privfl.audit.effort import Attacks, Effort, attacks_of
+from privfl.audit.effort import Attacks, Effort, attacks_of, on_statistics
 from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
@@ -31,10 +31,10 @@ from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
-from privfl.core import ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
-from privfl.engine import Scenario, forward_of
+from privfl.core import BUFFERS, ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
+from privfl.engine import Scenario, forward_in
 from privfl.federation import Federation, Run
-from privfl.training import LocalSGD, Method
+from privfl.training import LocalSGD, Method, WithStatistics, plain
 
 MARGIN = 0.1
 """By what share of the range of its own samples an attacker widens the range that it expects."""
@@ -114,6 +114,7 @@ def audit(
             (chosen.properties, properties),
         )
     )
+    usual_probe = attacks is None and probe is chosen.probe
     about: dict[str, dict[str, Any]] = {}
     threats: dict[tuple[str, str], ThreatModel] = {}
     data = next(iter(named.values())).scenario.workload.data
@@ -138,7 +139,9 @@ def audit(
             if not isinstance(views, str):
                 threats[layer, adversary] = threat_model(views, knows)
         truth = Truth(small, work.data, ground)
-        attack_probe(notes, layer, probed, asked, probe, knows, truth, progress)
+        sends = BUFFERS in work.method.parts(work.model.d)
+        more = on_statistics(effort) if usual_probe and sends else ()
+        attack_probe(notes, layer, probed, asked, [*probe, *more], knows, truth, progress)
         if not work.data.x.is_floating_point():
             attack_text(notes, layer, probed, asked, chosen.text, knows, truth, progress)
         work.model.write(start)
@@ -211,9 +214,7 @@ def _absent(data: Dataset) -> dict[str, str]:
 def _knowledge(scenario: Scenario, auxiliary: Dataset, seed: int) -> Knowledge:
     """What the adversaries know: the public recipe, their own samples, and how to train."""
     work = scenario.workload
-    forward = forward_of(
-        work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
-    )
+    forward = forward_in(scenario)
     trainer = _trainer(work.model.module, work.method, work.loss)
     federated = None
     if trainer is not None:
@@ -243,6 +244,8 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
     """Shadow training by the run's own method; of one that needs more of a server than the model
     (control variates), by plain steps of the same recipe.
     """
+    policy = method.policy if isinstance(method, WithStatistics) else None
+    method = plain(method)
     if not isinstance(method, LocalSGD):
         return None
     if method.parts(1):
@@ -254,7 +257,7 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
             weighting=method.weighting,
             gradient=method.gradient,
         )
-    return Shadows(module, method, loss)
+    return Shadows(module, method, loss, policy)
 
 
 def adversaries_of(federation: Federation) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from privfl.core import (
     BatchGradient,
     Channel,
     Defence,
+    Perturbation,
     Rule,
     RuleWithMemory,
 )
@@ -104,6 +105,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "foolsgold": aggregators.FoolsGold,
         "residual_reweighting": aggregators.ResidualReweighting,
         "zeno": aggregators.Zeno,
+        "zeno_plus_plus": aggregators.ZenoPlusPlus,
         "fltrust": aggregators.FLTrust,
         "clean_gradient_filter": aggregators.CleanGradientFilter,
         "fair": aggregators.FAIR,
@@ -193,6 +195,12 @@ GRADIENTS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.gradients",
     ("batches",),
 )
+PERTURBATIONS: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {"fgsm": training.FGSM, "pgd": training.PGD, "free": training.FreeAdversarial},
+    "privfl.perturbations",
+    ("begin", "alone"),
+)
+"""Where adversarial training moves samples to."""
 ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "zero": attacks.ZeroWeights,
@@ -262,6 +270,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
         "fedmia": attacks.FedMIA,
@@ -270,6 +279,7 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,
@@ -316,6 +326,7 @@ PARTS: Mapping[type, Table] = {
     Rule: AGGREGATORS,
     RuleWithMemory: AGGREGATORS,
     BatchGradient: GRADIENTS,
+    Perturbation: PERTURBATIONS,
     dp.Schedule: SCHEDULES,
     strategies.Strategy: STRATEGIES,
     attacks.Trigger: ATTACKS,
@@ -335,6 +346,7 @@ SEAMS: Mapping[str, Table] = {
     "models": MODELS,
     "paces": PACES,
     "partitions": PARTITIONERS,
+    "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,
     "schedules": SCHEDULES,
     "server_optimizers": SERVER_OPTIMIZERS,

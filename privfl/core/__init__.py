@@ -94,6 +94,7 @@ from privfl.core.identity import KnownKeys, PartyKeys, no_helper, refuse_others_
 from privfl.core.judgement import Judgement
 from privfl.core.library import PICTURES, Library
 from privfl.core.local import (
+    BUFFERS,
     BatchGradient,
     Buffers,
     ClientState,
@@ -102,6 +103,8 @@ from privfl.core.local import (
     LocalTraining,
     Loss,
     Objective,
+    Perturbation,
+    Presenting,
     PrivateGradient,
     Weighting,
     is_private,
@@ -192,6 +195,7 @@ from privfl.core.with_memory import Participation, RunNoise, WithMemory
 from privfl.core.yaml_text import mapping_in, value_of
 
 __all__ = [
+    "BUFFERS",
     "DOES",
     "FOLLOWS",
     "FRAME_ROOM",
@@ -303,8 +307,10 @@ __all__ = [
     "PartyKeys",
     "PartyPoison",
     "Path",
+    "Perturbation",
     "PlanRefused",
     "Power",
+    "Presenting",
     "PrivateGradient",
     "PrivflError",
     "Quota",

@@ -20,7 +20,7 @@ from privfl.engine.folder import (
     start_ledger,
     tensors_of,
 )
-from privfl.engine.forward import forward_of
+from privfl.engine.forward import forward_in, forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
 from privfl.engine.pace import Clock, Pace, Synchronous
@@ -80,6 +80,7 @@ __all__ = [
     "choose_clients",
     "coins_of",
     "fingerprint",
+    "forward_in",
     "forward_of",
     "holds_run",
     "measured_by",

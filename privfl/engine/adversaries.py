@@ -46,7 +46,7 @@ from privfl.engine.path import RealPath
 from privfl.engine.records import ACTED, ATTACK
 from privfl.engine.scenario import Scenario
 from privfl.engine.state import RunState
-from privfl.training import Buffered, Task, evaluate, plain
+from privfl.training import Task, WithStatistics, evaluate, plain
 
 OWN_SAMPLES = 512
 """On how many of their own samples at most attackers try a model."""
@@ -246,7 +246,7 @@ class Adversaries:
         index = torch.cat([self.scenario.clients[client] for client in team])
         work = self.scenario.workload
         work.model.write(parameters)
-        if isinstance(work.method, Buffered):
+        if isinstance(work.method, WithStatistics):
             work.method.stand(work.model, base.aux)
         step = -(-len(index) // OWN_SAMPLES)
         return evaluate(work.model.module, work.data.take(index[::step])).loss

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from privfl.core import ClientId, Dataset, Vector
+from privfl.core import BUFFERS, ClientId, Dataset, Vector
 from privfl.engine.state import RunState
-from privfl.training import PART, Buffered, FedAvg, ServerHalf, Workload, adapt
+from privfl.training import FedAvg, ServerHalf, WithStatistics, Workload, adapt
 
 
 def statistics_of(workload: Workload, state: RunState) -> Vector | None:
@@ -18,7 +18,7 @@ def statistics_of(workload: Workload, state: RunState) -> Vector | None:
     They are released with the model: it does not compute without them.
     """
     method = workload.method
-    if not isinstance(method, Buffered) or method.policy == "local":
+    if not isinstance(method, WithStatistics) or method.policy == "local":
         return None
     return method.held(ServerHalf(method, FedAvg()).broadcast(state.method))
 
@@ -39,7 +39,7 @@ def stand(workload: Workload, state: RunState, samples: Dataset) -> None:
 def stand_as(workload: Workload, state: RunState, client: ClientId) -> None:
     """Give the module the statistics with which a client computes: its own where they are local."""
     method = workload.method
-    if isinstance(method, Buffered) and method.policy == "local" and client in state.clients:
+    if isinstance(method, WithStatistics) and method.policy == "local" and client in state.clients:
         method.stand_as(workload.model, state.clients[client])
 
 
@@ -50,7 +50,7 @@ def continued(workload: Workload, first: RunState, left: RunState | None) -> Run
     statistics = None if left is None else statistics_of(workload, left)
     if left is None or statistics is None or not torch.equal(first.parameters, left.parameters):
         return first
-    after = ServerHalf(workload.method, FedAvg()).remembering(first.method, {PART: statistics})
+    after = ServerHalf(workload.method, FedAvg()).remembering(first.method, {BUFFERS: statistics})
     return replace(first, method=after)
 
 

@@ -56,7 +56,7 @@ from privfl.engine import (
     Synchronous,
     check_scenario,
     fingerprint,
-    forward_of,
+    forward_in,
     packages_of,
 )
 from privfl.engine.carrier import Carrier
@@ -100,7 +100,7 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
-        buffers: what becomes of BatchNorm's running statistics (`training.Buffered`).
+        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`).
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
@@ -217,10 +217,7 @@ class Federation:
         refuse_delta(scenario, audit.delta)
         if budget is not None:
             budget.require_delta("audit.delta", audit.delta)
-        work = scenario.workload
-        forward = forward_of(
-            work.model, work.loss, work.method, work.data, scenario.bound, scenario.mechanism
-        )
+        forward = forward_in(scenario)
         facts = {**scenario.facts, "mail": MAIL[scenario.mail], "forward": forward}
         scenario = replace(scenario, facts=facts)
         self.scenario, self.audit, self.config = scenario, audit, config

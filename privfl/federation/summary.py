@@ -29,6 +29,7 @@ from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
 from privfl.federation.paced import pace_said, pace_warned
+from privfl.federation.robustness import robust_of
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -67,6 +68,8 @@ def record_of(
         module = scenario.workload.model.module
         measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
+        robust = robust_of(scenario)
+        measured |= {} if robust is None else robust.measures(scenario, number)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,

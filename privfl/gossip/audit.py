@@ -184,7 +184,9 @@ class Exposure:
             f" through node {node}, a cut node."
             for node, sides in self.cuts.items()
         )
-        return f"{said}.{cuts} Nodes that train on in every round are solved for later, or never."
+        return (
+            f"{said}.{cuts} Where nodes train in between, what they bring follows later or never."
+        )
 
 
 def exposure(graph: GossipGraph, rounds: int, *, summed: bool, trains: Trains = "once") -> Exposure:

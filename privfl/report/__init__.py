@@ -10,6 +10,7 @@ from privfl.report.folder import (
 )
 from privfl.report.honest import play_honest
 from privfl.report.kept import as_written
+from privfl.report.vertical import vertical_page
 
 __all__ = [
     "as_written",
@@ -18,6 +19,7 @@ __all__ = [
     "read_records",
     "read_run",
     "refuse_in_public",
+    "vertical_page",
     "write_public_report",
     "write_report",
 ]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from privfl.core import (
+    BUFFERS,
     BatchGradient,
     Broadcast,
     Buffers,
@@ -34,10 +35,6 @@ from privfl.core import (
 from privfl.core.types import ClientId
 from privfl.training.method import Method, State
 
-PART = "buffers"
-"""The part of a round in which clients send the change of their running statistics, and the name
-under which the server broadcasts its own.
-"""
 COUNTS = "batches seen"
 """Under which a client with statistics of its own remembers its layers' counts of batches."""
 
@@ -48,7 +45,7 @@ if any, and its memory with them.
 
 
 @dataclass(frozen=True)
-class Buffered:
+class WithStatistics:
     """A method on a network with running statistics ``start`` [s] (`core.FlatModel.state`).
 
     ``policy`` says what becomes of them. "averaged": every client starts from the server's, trains
@@ -96,33 +93,33 @@ class Buffered:
 
     def parts(self, d: int) -> Mapping[str, int]:
         """The method's, and the change of the statistics where they are averaged."""
-        own = {PART: len(self.start)} if self.policy == "averaged" else {}
+        own = {BUFFERS: len(self.start)} if self.policy == "averaged" else {}
         return {**self.inner.parts(d), **own}
 
     def init(self, d: int) -> State:
         """The method's memory, and the statistics that the model begins with."""
-        own = {} if self.policy == "local" else {PART: self.start}
+        own = {} if self.policy == "local" else {BUFFERS: self.start}
         return {**self.inner.init(d), **own}
 
     def broadcast(self, state: State) -> Mapping[str, Vector]:
         """The method's, and the server's statistics."""
-        own = {} if self.policy == "local" else {PART: state[PART]}
+        own = {} if self.policy == "local" else {BUFFERS: state[BUFFERS]}
         return {**self.inner.broadcast(_without(state)), **own}
 
     def combine(
         self, aggregate: Vector, aux: Mapping[str, Vector], state: State, cohort_fraction: float
     ) -> tuple[Vector, State]:
         """The method's; the statistics move by the aggregated change."""
-        rest = {name: vector for name, vector in aux.items() if name != PART}
+        rest = {name: vector for name, vector in aux.items() if name != BUFFERS}
         change, memory = self.inner.combine(aggregate, rest, _without(state), cohort_fraction)
         if self.policy == "local":
             return change, memory
-        now = state[PART]
+        now = state[BUFFERS]
         if self.policy == "averaged":
-            moved = now + aux[PART].to(now.device)
+            moved = now + aux[BUFFERS].to(now.device)
             odd = (self.variances.to(now.device) > 0) & (moved <= 0)
             now = torch.where(odd, now, moved)
-        return change, {**memory, PART: now}
+        return change, {**memory, BUFFERS: now}
 
     def arrived(self, state: ClientState, sent: Mapping[str, Vector]) -> ClientState:
         """The method's: nothing hangs on the statistics."""
@@ -140,16 +137,16 @@ class Buffered:
         Raises:
             ConfigError: there are none.
         """
-        if PART not in extra:
+        if BUFFERS not in extra:
             raise ConfigError(
                 "this network's training needs the server's running statistics in the broadcast:"
                 " send ServerHalf.broadcast(state) as its aux."
             )
-        return extra[PART]
+        return extra[BUFFERS]
 
     def stand_as(self, model: FlatModel, client: ClientState) -> None:
         """Give a model the statistics that a client keeps, or those that it would begin with."""
-        model.write_state(client.vectors.get(PART, self.start))
+        model.write_state(client.vectors.get(BUFFERS, self.start))
 
     @contextmanager
     def at_work(self, model: FlatModel, broadcast: Broadcast, state: ClientState) -> Iterator[Left]:
@@ -170,10 +167,10 @@ class Buffered:
 
         def left(after: ClientState) -> tuple[Mapping[str, Vector], ClientState]:
             if self.policy == "averaged":
-                return {PART: model.state - before}, after
+                return {BUFFERS: model.state - before}, after
             if self.policy == "frozen":
                 return {}, after
-            own = {PART: model.state.clone(), COUNTS: model.counts.clone()}
+            own = {BUFFERS: model.state.clone(), COUNTS: model.counts.clone()}
             return {}, ClientState({**after.vectors, **own})
 
         try:
@@ -190,7 +187,7 @@ class Buffered:
 class _Tracked:
     """A client's training with its statistics around it."""
 
-    method: Buffered
+    method: WithStatistics
     model: FlatModel
     inner: LocalTraining
 
@@ -247,17 +244,17 @@ def on_model(method: Method, buffers: Buffers | None, model: FlatModel) -> Metho
     for slot in model.state_slots:
         if slot.name.endswith("running_var"):
             variances[slot.start : slot.stop] = 1
-    return Buffered(method, buffers, model.state.clone().cpu(), variances.cpu())
+    return WithStatistics(method, buffers, model.state.clone().cpu(), variances.cpu())
 
 
 def plain(method: Method) -> Method:
     """The method without what becomes of running statistics."""
-    return method.inner if isinstance(method, Buffered) else method
+    return method.inner if isinstance(method, WithStatistics) else method
 
 
 def in_place_of(method: Method, other: Method) -> Method:
     """Another method in a method's place, with what becomes of its running statistics."""
-    return replace(method, inner=other) if isinstance(method, Buffered) else other
+    return replace(method, inner=other) if isinstance(method, WithStatistics) else other
 
 
 @torch.no_grad()
@@ -290,4 +287,4 @@ def adapt(module: nn.Module, x: torch.Tensor, batch: int = 1024) -> None:
 
 
 def _without(state: State) -> State:
-    return {name: value for name, value in state.items() if name != PART}
+    return {name: value for name, value in state.items() if name != BUFFERS}

@@ -68,10 +68,11 @@ class Stacked:
             not isinstance(gradient, PlainGradient)
             or type(gradient) is not PlainGradient
             or method.objective is not None
+            or method.adversarial is not None
         ):
             raise UnsupportedModel(
-                "a gradient or an objective of its own cannot be stacked: use the sequential"
-                " executor."
+                "a gradient, an objective or an adversarial seat of its own cannot be stacked: use"
+                " the sequential executor."
             )
         if workload.loss is not cross_entropy:
             raise UnsupportedModel(

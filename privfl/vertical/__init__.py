@@ -2,7 +2,10 @@
 network; what they read of each other, and what defends.
 """
 
+from privfl.vertical.config import VerticalConfig, VerticalTask, vertical_config, vertical_task
 from privfl.vertical.defences import Isotropic, LabelDefence, LabelResponse, MaxNorm, Undefended
+from privfl.vertical.label_inference import by_completion, by_cosine, by_norm, by_spectrum, signed
+from privfl.vertical.leakage import Leak, label_leaks
 from privfl.vertical.members import Guest, Host, VerticalTraining
 from privfl.vertical.message import Batch
 from privfl.vertical.networks import (
@@ -14,6 +17,8 @@ from privfl.vertical.networks import (
     predicted,
 )
 from privfl.vertical.parties import GUEST, GuestParty, HostParty
+from privfl.vertical.report import VerticalReport, report_of
+from privfl.vertical.scores import auc, told_by_batch
 from privfl.vertical.training import VerticalRun, train_vertically
 from privfl.vertical.view import GuestView, HostView, Played
 
@@ -29,16 +34,31 @@ __all__ = [
     "Isotropic",
     "LabelDefence",
     "LabelResponse",
+    "Leak",
     "MaxNorm",
     "Played",
     "SplitNetwork",
     "Undefended",
+    "VerticalConfig",
     "VerticalLinear",
     "VerticalMLP",
     "VerticalModel",
+    "VerticalReport",
     "VerticalRun",
+    "VerticalTask",
     "VerticalTraining",
+    "auc",
+    "by_completion",
+    "by_cosine",
+    "by_norm",
+    "by_spectrum",
+    "label_leaks",
     "mean_loss",
     "predicted",
+    "report_of",
+    "signed",
+    "told_by_batch",
     "train_vertically",
+    "vertical_config",
+    "vertical_task",
 ]

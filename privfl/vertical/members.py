@@ -55,17 +55,10 @@ class VerticalTraining:
 
 
 class Host:
-    """A party with columns and a bottom, and without labels.
+    """A party with columns and a bottom, and without labels."""
 
-    ``boost``: what an active host multiplies its gradients by, so that the top comes to lean on it
-    (after Fu et al. 2022, whose optimiser does so by sign); 1 is honest.
-    """
-
-    def __init__(
-        self, holding: Holding, bottom: nn.Module, optimise: Optimise, *, boost: float = 1.0
-    ) -> None:
-        require.positive(boost=boost)
-        self.holding, self.bottom, self._boost = holding, bottom, boost
+    def __init__(self, holding: Holding, bottom: nn.Module, optimise: Optimise) -> None:
+        self.holding, self.bottom = holding, bottom
         self._optimiser = optimise(bottom.parameters())
 
     def enter(self, batch: Batch) -> HostParty:
@@ -75,7 +68,7 @@ class Host:
 
         def learn(gradients: Float[Tensor, "B k"]) -> None:
             self._optimiser.zero_grad()
-            torch.autograd.backward([sent], [gradients * self._boost])
+            torch.autograd.backward([sent], [gradients])
             self._optimiser.step()
 
         return HostParty(batch, sent, learn)

@@ -90,7 +90,6 @@ def train_vertically(
     training: VerticalTraining,
     *,
     defence: LabelDefence | None = None,
-    boosts: Mapping[PartyId, float] | None = None,
     faults: Faults = NO_FAULTS,
     seed: int = 0,
 ) -> VerticalRun:
@@ -112,7 +111,6 @@ def train_vertically(
         model: what is split.
         training: everybody's optimiser, and the batches.
         defence: the guest's.
-        boosts: what active hosts multiply their gradients by.
         faults: what goes wrong in every batch.
         seed: of weights and batches.
 
@@ -138,7 +136,6 @@ def train_vertically(
             held,
             network.bottoms[party],
             training.optimiser,
-            boost=(boosts or {}).get(party, 1.0),
         )
         for party, held in holdings.items()
         if party != GUEST

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from privfl.attacks.inference import Family, Inference, Lacking, candidates, recipe
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Knowledge
 from privfl.attacks.membership.gradients import losses
 from privfl.attacks.membership.update_stream import UpdateMembership
@@ -51,9 +51,10 @@ class SourceInference(Inference):
                     "clients come and go between these rounds: attack each round's view by itself."
                 )
             clients = ids
+            fixed, number = standing(view, forward, view.before, pool.x), view.plan.number
             now = torch.stack(
                 [
-                    -losses(Simulator(forward, model, round=view.plan.number), pool)
+                    -losses(Simulator(forward, model, round=number, statistics=fixed), pool)
                     for model in _models(view, ids)
                 ]
             )

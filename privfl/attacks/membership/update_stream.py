@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from privfl.attacks.inference import Family, Target, Targeted, auxiliary, candidates, recipe, summed
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import per_sample
 from privfl.attacks.result import ClientScores, Scores
@@ -130,7 +130,8 @@ class UpdateMembership(Targeted):
         moved = seen.updates.mean(dim=0)
         noisy = bool((seen.noise > 0).any())
         middle = view.before if noisy and held is not None else view.before + moved / 2
-        simulator = Simulator(forward, middle, round=view.plan.number)
+        fixed = standing(view, forward, middle, pool.x)
+        simulator = Simulator(forward, middle, round=view.plan.number, statistics=fixed)
         G, U = averaged(per_sample(simulator, pool), groups), -seen.updates
         if held is None:
             U = U / U.norm(dim=1, keepdim=True).clamp(min=1e-30)

@@ -21,7 +21,7 @@ from privfl.attacks.inference import (
     recipe,
     summed,
 )
-from privfl.attacks.inversion.simulate import Simulator
+from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import losses, per_sample
 from privfl.attacks.result import Scores
@@ -238,7 +238,9 @@ class GradientAscent(Inference):
         return view.before, view.before + mean - mine
 
     def _losses(self, parameters: Vector, view: View) -> Float[Tensor, " n"]:
-        return losses(Simulator(self.forward, parameters, round=view.plan.number), self.targets)
+        fixed = standing(view, self.forward, parameters, self.targets.x)
+        simulator = Simulator(self.forward, parameters, round=view.plan.number, statistics=fixed)
+        return losses(simulator, self.targets)
 
 
 def _of(view: View, client: ClientId) -> Vector:
@@ -253,7 +255,8 @@ def _of(view: View, client: ClientId) -> Vector:
 
 def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Float[Tensor, "n k"]:
     number = view.plan.number
-    before = Simulator(forward, view.before, round=number)
+    fixed = standing(view, forward, view.before, data.x)
+    before = Simulator(forward, view.before, round=number, statistics=fixed)
     G = per_sample(before, data)
     sizes = [leaf.numel() for leaf in before.leaves]
     norms = [part.norm(dim=1).clamp(min=1e-12).log() for part in torch.split(G, sizes, dim=1)]
@@ -261,7 +264,7 @@ def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Fl
     along = (G @ step) / G.norm(dim=1).clamp(min=1e-30)
     first, last = (
         losses(before, data),
-        losses(Simulator(forward, view.before + update, round=number), data),
+        losses(Simulator(forward, view.before + update, round=number, statistics=fixed), data),
     )
     return torch.stack([first, last, first - last, along, *norms], dim=1)
 
