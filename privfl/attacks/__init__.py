@@ -82,8 +82,11 @@ from privfl.attacks.inversion import (
     Imprint,
     LabelCounts,
     LinearLeakage,
+    Loki,
     StatisticCounts,
+    alone,
     imprinted,
+    lokied,
 )
 from privfl.attacks.knowledge import FederatedTrainer, Forward, Knowledge, Trainer
 from privfl.attacks.membership import (
@@ -182,6 +185,7 @@ __all__ = [
     "Lacking",
     "LinearCombination",
     "LinearLeakage",
+    "Loki",
     "LossThreshold",
     "LyingVote",
     "Mimic",
@@ -225,8 +229,10 @@ __all__ = [
     "WhiteBoxMembership",
     "Withhold",
     "ZeroWeights",
+    "alone",
     "family_of",
     "imprinted",
+    "lokied",
     "rehearsed_gamma",
     "seats_of",
 ]

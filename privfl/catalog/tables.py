@@ -256,6 +256,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "lira": attacks.LIRA,
         "chameleon": attacks.Chameleon,
         "imprint": attacks.Imprint,
+        "loki": attacks.Loki,
         "fishing": attacks.Fishing,
         "gradient_ascent": attacks.GradientAscent,
         "multi_task": attacks.MultiTask,

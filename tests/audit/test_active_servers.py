@@ -75,6 +75,25 @@ def test_the_card_and_the_record_say_which_layers_stop_it(report):
     assert line["threat"]["letter"] in ("D", "G")
 
 
+def test_a_model_that_cannot_be_pushed_ends_no_audit_and_is_said_to_be_undone():
+    """LSTMs have no loss of each sample that is vectorised."""
+    text = {
+        "data": {"name": "shakespeare", "clients": 3, "partition": "natural"},
+        "model": {"name": "lstm", "hidden": 4},
+        "training": {"name": "sgd", "lr": 0.1, "batch_size": 16, "steps": 1},
+        "rounds": 1,
+    }
+    told = audit(
+        Federation.from_config(text),
+        adversaries=["server"],
+        attacks=Attacks(active=True),
+        lies=None,
+    )
+    assert all("RuntimeError" in one.undone for one in told.models)
+    assert all("RuntimeError" in one.undone for one in told.findings)
+    assert len(told.findings) == 4
+
+
 def test_a_push_finds_nothing_of_samples_that_nobody_trained_on():
     """Nominal 95 % intervals: of three, none holds the null with a chance of 1e-4; the
     benchmark plays 200."""

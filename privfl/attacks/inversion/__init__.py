@@ -9,6 +9,7 @@ from privfl.attacks.inversion.grad_inversion import GradInversion
 from privfl.attacks.inversion.imprint import Imprint, imprinted
 from privfl.attacks.inversion.labels import LabelCounts
 from privfl.attacks.inversion.linear import LinearLeakage
+from privfl.attacks.inversion.loki import Loki, alone, lokied
 from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
 
@@ -26,6 +27,9 @@ __all__ = [
     "Imprint",
     "LabelCounts",
     "LinearLeakage",
+    "Loki",
     "StatisticCounts",
+    "alone",
     "imprinted",
+    "lokied",
 ]

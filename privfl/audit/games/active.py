@@ -23,7 +23,7 @@ from privfl.attacks import (
 )
 from privfl.attacks.rows import readable
 from privfl.audit.games.membership import scored
-from privfl.audit.games.notes import AuditNotes, attacked, tell
+from privfl.audit.games.notes import AuditNotes, attacked, tell, undone
 from privfl.audit.intervals import Figure
 from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import Ground, rehearse, views_of
@@ -33,7 +33,6 @@ from privfl.core import (
     Broadcast,
     ClientId,
     NotVisible,
-    PrivflError,
     View,
 )
 from privfl.engine import Attacker
@@ -130,7 +129,11 @@ def attack_actively(
     if knows.forward is None:
         return []
     size = round(sum(len(index) for index in ground.members.values()) / len(ground.members))
-    gamma = rehearsed_gamma(start, knows, size)
+    why = ""
+    try:
+        gamma = rehearsed_gamma(start, knows, size)
+    except Exception as fault:  # a push that cannot be made must not end an audit
+        gamma, why = 1.0, _said(fault)
     alone: dict[ClientId | None, Tensor] = {
         client: (ground.owner == client).nonzero().squeeze(1) for client in ground.members
     }
@@ -152,8 +155,10 @@ def attack_actively(
         tell(progress, f"{layer}: server: gradient ascent")
         sends, n = active.variant[1], len(ground.members)
         looks = _figure(notes, layer, passive, looked, knows, ground, rounds)
-        if notes.late:
-            told.append(OwnModels(layer, sends, n, undone="the budget was used up before it began"))
+        if why or notes.late:
+            late = why or "the budget was used up before it began."
+            undone(notes, layer, "server", active, "AUC", late)
+            told.append(OwnModels(layer, sends, n, passive=looks, undone=late))
             continue
         scenario.workload.model.write(start)
         sending = Attacker("the audit's server", _Sends(active), frozenset(ground.members))
@@ -162,15 +167,21 @@ def attack_actively(
         )
         try:
             run = rehearse(pushed, ground.members, rounds)
-        except PrivflError as fault:
-            told.append(OwnModels(layer, sends, n, passive=looks, undone=str(fault)))
+        except Exception as fault:
+            undone(notes, layer, "server", active, "AUC", _said(fault))
+            told.append(OwnModels(layer, sends, n, passive=looks, undone=_said(fault)))
             continue
         finally:
             scenario.workload.model.write(start)
-        refused, sent, why = _refused(run)
-        gets = _figure(notes, layer, active, run, knows, ground, rounds, why)
-        told.append(OwnModels(layer, sends, sent, refused, why, gets, looks))
+        refused, sent, reason = _refused(run)
+        gets = _figure(notes, layer, active, run, knows, ground, rounds, reason)
+        told.append(OwnModels(layer, sends, sent, refused, reason, gets, looks))
     return told
+
+
+def _said(fault: Exception) -> str:
+    words = (str(fault).strip() or "no further words").splitlines()[0]
+    return f"it failed with {type(fault).__name__}: {words}"
 
 
 def _figure(

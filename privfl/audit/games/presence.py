@@ -10,9 +10,9 @@ from torch import Tensor
 
 from privfl.attacks import Inference, Knowledge, NotApplicable, Result, Scores
 from privfl.audit import score
-from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell
+from privfl.audit.games.notes import AuditNotes, attacked, judged, name_of, tell, undone
 from privfl.audit.rehearsal import Ground, rehearse, views_of
-from privfl.core import Adversary, ClientId, Dataset, Seeds, client_of
+from privfl.core import Adversary, ClientId, Dataset, PrivflError, Seeds, client_of
 from privfl.federation import Federation, Run
 
 ROUNDS = 3
@@ -49,7 +49,7 @@ def attack_presence(
 
     The adversary has every client's samples, and others of the same sources that nobody trained on.
     A client's scores in runs with its data are held against its scores in runs without, each less
-    the mean of its run; an adversary's own clients are not asked about.
+    the mean of its run where it asks about several; an adversary's own clients are not asked about.
 
     Args:
         planted: False trains strangers' samples everywhere, where there is nothing to find.
@@ -65,7 +65,13 @@ def attack_presence(
     own = {client: ground.members[client][:most] for client in clients}
     rest = ground.auxiliary.take(range(spare, ground.auxiliary.n))
     tell(progress, f"{layer}: presence")
-    played = _runs(federation, ground, own, spare, seed, planted)
+    try:
+        played = _runs(federation, ground, own, spare, seed, planted)
+    except PrivflError as fault:  # with these data at its clients it cannot be played
+        for adversary in adversaries:
+            for attack in attacks:
+                undone(notes, layer, adversary, attack, "AUC of clients", str(fault))
+        return
     data = federation.scenario.workload.data
     asked = data.take(torch.cat(list(own.values())))
     whose = torch.cat([torch.full((len(index),), client) for client, index in own.items()])
@@ -73,6 +79,8 @@ def attack_presence(
     informed = replace(knows, auxiliary=rest, candidates=pool, seed=seed)
     for adversary in adversaries:
         mine = {client_of(party) for party in Adversary.parse(adversary).parties}
+        if mine.issuperset(clients):  # there is nobody else to ask about
+            continue
         for attack in attacks:
             tell(progress, f"{layer}: {adversary}: {name_of(attack)}")
             _asked(notes, layer, adversary, attack, played, informed, clients, mine)
@@ -142,7 +150,7 @@ def _asked(
         if not at or not isinstance(result, Scores):
             continue
         told = result.scores[torch.tensor(at)]
-        scores.append(told - told.mean())
+        scores.append(told - told.mean() if len(at) > 1 else told)
         truth += [clients[k] in one.present for k in at]
         whose += [clients[k] for k in at]
     if not any(truth) or all(truth):
