@@ -41,6 +41,7 @@ from privfl.core import (
 from privfl.engine import (
     STATISTICS,
     Budget,
+    Pace,
     Sampler,
     Scenario,
     ServerOracles,
@@ -125,6 +126,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     bound_part = dict(config.bound)
     bounds = part_bounds(bound_part.pop("parts", {}), config.training)
     sampler = catalog.build("sampler", catalog.SAMPLERS, config.sampler)
+    pace: Pace = catalog.build("pace", catalog.PACES, config.pace)
     optimizer = catalog.build(
         "server_optimizer", catalog.SERVER_OPTIMIZERS, config.server_optimizer
     )
@@ -157,7 +159,9 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
     bound = _with("bound", catalog.BOUNDS, bound_part, oracles)
     kind = catalog.CHANNELS[config.channel["name"]].kind
     public = private and not kind.groups
-    rule = _public_mean(config.aggregator, sampler, len(clients)) if public else config.aggregator
+    rule: Mapping[str, Any] = config.aggregator
+    if public:
+        rule = _public_mean(rule, sampler, pace, len(clients))
     aggregator = _with("aggregator", catalog.AGGREGATORS, rule, oracles)
     if kind.runs and kind.rule_field in config.channel:
         raise ConfigError(
@@ -189,6 +193,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
         aggregator=aggregator,
         rounds=config.rounds,
         sampler=sampler,
+        pace=pace,
         defences=[_with("defence", catalog.DEFENCES, part, oracles) for part in config.defences],
         mechanism=mechanism,
         attackers=attackers,
@@ -213,6 +218,7 @@ def _scenario(config: Config, held: Held | Literal["server"] | None) -> Scenario
             "channel": channel.describe(),
             "the server reads": channel.guarantee.server_reads(),
             "bound": bound.describe(),
+            **({} if pace.synchronous else {"pace": pace.describe()}),
         },
     )
 
@@ -299,11 +305,13 @@ def _uniform(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"weighting": "uniform", **part}
 
 
-def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Mapping[str, Any]:
+def _public_mean(
+    part: Mapping[str, Any], sampler: Sampler, pace: Pace, clients: int
+) -> Mapping[str, Any]:
     """Under noise a bare ``mean`` is the one with a sensitivity: unweighted, over the expected size
     of a cohort, whoever drops out.
     """
-    sampling = sampler.sampling(clients)
     if part != {"name": "mean"}:
         return part
-    return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
+    expected = sampler.sampling(clients).rate * clients if pace.synchronous else float(pace.k)
+    return {"name": "mean", "weighted": False, "denominator": expected}

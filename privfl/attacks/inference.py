@@ -134,8 +134,9 @@ class Observed:
     ``samples`` samples together.
 
     ``samples`` is None where it is not public; ``client`` None where it is a sum or a group's mean;
-    ``noise`` the deviation of the noise in each entry. ``buffers`` is the mean change [s] of their
-    running statistics, where the adversary reads that of the same clients.
+    ``noise`` the deviation of the noise in each entry. A client's change is as it was before it was
+    scaled for its staleness. ``buffers`` is the mean change [s] of their running statistics, where
+    the adversary reads that of the same clients.
     """
 
     view: View
@@ -145,6 +146,11 @@ class Observed:
     client: ClientId | None
     noise: float
     buffers: Vector | None = None
+
+    @property
+    def base(self) -> Vector:
+        """The model [d] that the change is of."""
+        return self.view.base(self.client)
 
 
 def recipe(view: View, knowledge: Knowledge) -> Forward:
@@ -186,8 +192,10 @@ def observe(
         return Observed(view, rows.values[at], max(among, 1), knowledge.samples, None, noise)
     count = round(float(rows.weights[at])) if forward.weighted else None
     who = rows.ids[at]
-    size, moved, noise = knowledge.samples or count, buffers_of(view, who), forward.local_noise
-    return Observed(view, rows.values[at], 1, size, who, noise, moved)
+    scale = view.scale(who)
+    delta, noise = rows.values[at] / scale, forward.local_noise / scale
+    size, moved = knowledge.samples or count, buffers_of(view, who)
+    return Observed(view, delta, 1, size, who, noise, moved)
 
 
 def summed(view: View) -> Total:

@@ -18,6 +18,8 @@ from privfl.audit.findings import AuditReport
 from privfl.audit.games import (
     AuditNotes,
     Truth,
+    attack_actively,
+    attack_presence,
     attack_probe,
     attack_property,
     attack_stream,
@@ -25,13 +27,14 @@ from privfl.audit.games import (
     tell,
 )
 from privfl.audit.lying import FRAMES, LieFinding, told_lies
+from privfl.audit.own_models import OwnModels
 from privfl.audit.rehearsal import divide, rehearse, views_of
 from privfl.audit.shadows import FederatedShadows, Shadows
 from privfl.audit.threats import ThreatModel, threat_model
 from privfl.core import BUFFERS, ConfigError, Dataset, Loss, NotVisible, RoundPlan, require
 from privfl.engine import Scenario, forward_in
 from privfl.federation import Federation, Run
-from privfl.training import Buffered, LocalSGD, Method, plain
+from privfl.training import LocalSGD, Method, WithStatistics, plain
 
 MARGIN = 0.1
 """By what share of the range of its own samples an attacker widens the range that it expects."""
@@ -46,6 +49,8 @@ def audit(
     stream: Sequence[Inference] | None = None,
     probe: Sequence[Inference] | None = None,
     properties: Sequence[Inference] | None = None,
+    active: bool | None = None,
+    presence: Sequence[Inference] | None = None,
     attacks: Attacks | None = None,
     effort: Effort = "default",
     held_out: float = 0.5,
@@ -71,6 +76,10 @@ def audit(
             ``attacks``.
         properties: attacks on a run of images in which half of the clients have mirrored 30 % of
             their own; other data has no such run.
+        active: whether a server also sends models of its own, where it is among the adversaries;
+            None: as ``attacks`` say, and not where ``stream`` is named.
+        presence: attacks on runs in which half of the clients' data take no part; None: as
+            ``attacks`` say, and none where ``stream`` is named.
         attacks: the attacks that are not named one by one; None: those of `attacks_of` at this
             ``effort``.
         budget: seconds after which no further attack begins; those that are left out say so.
@@ -94,6 +103,9 @@ def audit(
     notes = AuditNotes([], {}, {})
     notes.deadline = None if budget is None else began + budget
     chosen = attacks_of(effort) if attacks is None else attacks
+    pushes = chosen.active and stream is None if active is None else active
+    if presence is None:
+        presence = chosen.presence if stream is None else ()
     stream, probe, properties = (
         usual if named is None else named
         for usual, named in (
@@ -110,6 +122,7 @@ def audit(
     if "labels" in absent:
         probe = [attack for attack in probe if not isinstance(attack, LabelCounts)]
     told_by_liars: list[LieFinding] = []
+    models: list[OwnModels] = []
     for layer, federation in named.items():
         scenario = federation.scenario
         work = scenario.workload
@@ -137,6 +150,12 @@ def audit(
             notes.told.clear()
             attack_property(notes, layer, federation, asked, properties, knows, ground, seed)
             work.model.write(start)
+        if presence and not notes.late:
+            notes.told.clear()
+            attack_presence(
+                notes, layer, federation, asked, presence, knows, ground, seed, progress
+            )
+            work.model.write(start)
         tell(progress, f"{layer}: training")
         notes.told.clear()
         run = rehearse(federation, ground.members, rounds=scenario.rounds)
@@ -150,6 +169,11 @@ def audit(
             ground,
             progress,
         )
+        if pushes and "server" in asked:
+            notes.told.clear()
+            pool = replace(knows, candidates=ground.pool)
+            work.model.write(start)
+            models += attack_actively(notes, layer, federation, run, pool, ground, progress)
         if lies is not None and not notes.late:
             tell(progress, f"{layer}: liars")
             told_by_liars += told_lies(layer, scenario, run, lies)
@@ -177,6 +201,7 @@ def audit(
         threats,
         effort,
         absent,
+        tuple(models),
     )
 
 
@@ -219,7 +244,7 @@ def _trainer(module: nn.Module, method: Method, loss: Loss) -> Shadows | None:
     """Shadow training by the run's own method; of one that needs more of a server than the model
     (control variates), by plain steps of the same recipe.
     """
-    policy = method.policy if isinstance(method, Buffered) else None
+    policy = method.policy if isinstance(method, WithStatistics) else None
     method = plain(method)
     if not isinstance(method, LocalSGD):
         return None

@@ -32,7 +32,7 @@ class FlatModel:
     Reading or writing the whole model is one copy. The running means and variances of its layers
     (BatchNorm's and their like) are views of a second vector ``state`` [s], in the same way, and
     their counts of batches of a third, ``counts`` [c], of whole numbers; what becomes of these in a
-    federation is `privfl.training.Buffered`'s to say. Other buffers are constants, which no
+    federation is `privfl.training.WithStatistics`'s to say. Other buffers are constants, which no
     training changes.
 
     A copy, a pickle and what `torch.save` wrote are flat models of their own, with a gradient of

@@ -139,6 +139,30 @@ def is_private(gradient: BatchGradient) -> TypeGuard[PrivateGradient]:
     return gradient.private
 
 
+Presenting: TypeAlias = Callable[[nn.Module, Loss, Tensor, Tensor], Iterator[Tensor]]
+"""(module, loss, x, y) -> the samples [b, ...] that each step on a batch is taken on, one after the
+other. Each step has been taken, with its gradient in them where they ask for one, before the next
+are asked for.
+"""
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """The sample seat of local training: a batch's samples are moved before their gradient is
+    taken (adversarial training). ``alone``: where one sample is moved to hangs on no other, and
+    each batch is stepped on once.
+    """
+
+    @property
+    def alone(self) -> bool:
+        """Whether clipping still bounds what one sample changes."""
+        ...
+
+    def begin(self) -> Presenting:
+        """One training's perturbations, with what they remember of it."""
+        ...
+
+
 @runtime_checkable
 class Objective(Protocol):
     """The loss seat: another loss around the task's, which may look at where the round began

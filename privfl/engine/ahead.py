@@ -17,7 +17,7 @@ def round_ahead(scenario: Scenario) -> RoundPlan:
         ConfigError: rounds differ in these, or send several vectors.
     """
     planner, clients = Planner(scenario), tuple(scenario.clients)
-    if scenario.sampler.sampling(len(clients)).scheme == "poisson":
+    if scenario.sampling.scheme == "poisson":
         raise ConfigError(
             "poisson sampling asks another number of clients in every round, and a dealing is for"
             " a certain one: sample a fixed number."
@@ -36,4 +36,5 @@ def round_ahead(scenario: Scenario) -> RoundPlan:
         )
     sampler = scenario.in_round(0, None).sampler
     cohort = sampler.draw(clients, Seeds(scenario.seed).generator("a cohort's size", 0))
+    cohort = cohort if scenario.pace.synchronous else clients[: scenario.pace.k]
     return RoundPlan(0, cohort, scenario.workload.model.d, bounds.pop(), scenario.weighs_at_most)

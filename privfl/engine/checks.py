@@ -27,6 +27,7 @@ from privfl.engine.compatibility import (
     unreadable,
 )
 from privfl.engine.opening import too_few
+from privfl.engine.paced import check_pace
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
 from privfl.engine.scenario import Scenario
@@ -68,6 +69,7 @@ def check_scenario(scenario: Scenario) -> None:
             f"client {empty[0]} has no data; give the split fewer clients or a min_size."
         )
     scenario.sampler.sampling(len(scenario.clients))
+    check_pace(scenario)
     check_declared(scenario.channel, "channel", "kind", "able", "guarantee")
     _check_guaranteed(scenario.channel.guarantee, scenario.channel)
     _check_enough(scenario)
@@ -182,7 +184,7 @@ def _check_elsewhere(scenario: Scenario) -> None:
 
 def _check_enough(scenario: Scenario) -> None:
     """Refuse a run in which no cohort is large enough for the channel."""
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     drawn = 1.0 if sampling.scheme == "poisson" else sampling.rate
     why = too_few(scenario.channel, round(drawn * len(scenario.clients)))
     if why:
@@ -219,7 +221,7 @@ def _check_attack(scenario: Scenario, attacker: Attacker) -> None:
             f"attack '{attacker.name}' needs to know the honest updates, and has all clients:"
             " leave some out."
         )
-    if counts_itself(attack) and scenario.sampler.sampling(len(scenario.clients)).scheme == "all":
+    if counts_itself(attack) and scenario.sampling.scheme == "all":
         for team in attacker.teams(sorted(attacker.clients)):
             attack.among(len(scenario.clients), len(team))
     if needs == "rule" and scenario.aggregator.reads == "total":
@@ -280,7 +282,7 @@ def _check_turns(scenario: Scenario) -> None:
         return
     if scenario.mechanism.remembers:
         require_steady(scenario.bound, scenario.rounds)
-    elif scenario.sampler.participation(scenario.rounds).rate < 1:
+    elif scenario.participation.rate < 1:
         refuse_turns(scenario.sampler)
 
 
@@ -354,7 +356,7 @@ def _check_rule(scenario: Scenario) -> None:
     """Refuse a rule or a seat before it that tolerates fewer Byzantine clients than its f among
     the rows that it gets, before any training.
     """
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     seats = [defence for defence in scenario.defences if before_the_rule(defence)]
     nameless = "" if scenario.channel.kind.named else f"the rows of {name_of(scenario.channel)} are"
     for seat in seats:

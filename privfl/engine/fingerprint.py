@@ -94,6 +94,7 @@ def packages_of(scenario: Scenario) -> frozenset[str]:
         scenario.aggregator,
         scenario.bound,
         scenario.sampler,
+        scenario.pace,
         scenario.mechanism,
         scenario.server_optimizer,
         scenario.workload.method,

@@ -10,7 +10,7 @@ from privfl.attacks import Forward
 from privfl.core import BUFFERS, Bound, FlatModel, Loss, Mechanism, Sensitivity, WithMemory
 from privfl.core.dataset import Dataset
 from privfl.engine.scenario import Scenario
-from privfl.training import Buffered, Method
+from privfl.training import Method, WithStatistics
 
 
 def forward_in(scenario: Scenario) -> Forward:
@@ -59,5 +59,5 @@ def forward_of(
         weighted=method.weighting == "samples",
         l2=float(bound.l2),
         local_noise=local,
-        buffers=method.policy if isinstance(method, Buffered) else None,
+        buffers=method.policy if isinstance(method, WithStatistics) else None,
     )

@@ -62,7 +62,19 @@ def transcript_of(
         facts=order.scenario.facts,
         channel=order.scenario.channel if keep else None,
         members=members if keep else {},
+        plans=order.plans,
+        bases={c: base.parameters for c, base in order.bases.items()} if keep else {},
+        scales={c: order.scale(c) for c in order.bases},
+        staleness=_staleness(order),
+        time=order.clock.now or None,
     )
+
+
+def _staleness(order: Order) -> dict[ClientId, int]:
+    """How old each client's base is, where rounds are not synchronous."""
+    if order.scenario.pace.synchronous:
+        return {}
+    return {client: order.staleness(client) for client in order.plan.cohort}
 
 
 def note_losses(plan: RoundPlan, returned: Returned[Any], notes: Notes) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from privfl.core import BUFFERS, ClientId, Dataset, Vector
 from privfl.engine.state import RunState
-from privfl.training import Buffered, FedAvg, ServerHalf, Workload, adapt
+from privfl.training import FedAvg, ServerHalf, WithStatistics, Workload, adapt
 
 
 def statistics_of(workload: Workload, state: RunState) -> Vector | None:
@@ -18,7 +18,7 @@ def statistics_of(workload: Workload, state: RunState) -> Vector | None:
     They are released with the model: it does not compute without them.
     """
     method = workload.method
-    if not isinstance(method, Buffered) or method.policy == "local":
+    if not isinstance(method, WithStatistics) or method.policy == "local":
         return None
     return method.held(ServerHalf(method, FedAvg()).broadcast(state.method))
 
@@ -39,7 +39,7 @@ def stand(workload: Workload, state: RunState, samples: Dataset) -> None:
 def stand_as(workload: Workload, state: RunState, client: ClientId) -> None:
     """Give the module the statistics with which a client computes: its own where they are local."""
     method = workload.method
-    if isinstance(method, Buffered) and method.policy == "local" and client in state.clients:
+    if isinstance(method, WithStatistics) and method.policy == "local" and client in state.clients:
         method.stand_as(workload.model, state.clients[client])
 
 

@@ -47,18 +47,26 @@ from privfl.engine import (
     Engine,
     MailMode,
     Metric,
+    Pace,
     RoundRecord,
     RunFolder,
     RunState,
     Sampler,
     Scenario,
+    Synchronous,
     check_scenario,
     fingerprint,
     forward_in,
     packages_of,
 )
 from privfl.engine.carrier import Carrier
-from privfl.federation.clients import numbered, refuse_labels, refuse_taken, taken_before
+from privfl.federation.clients import (
+    numbered,
+    refuse_labels,
+    refuse_taken,
+    refuse_unmeasurable,
+    taken_before,
+)
 from privfl.federation.folder import leave, opened
 from privfl.federation.playing import play_rounds
 from privfl.federation.public import claims_privacy
@@ -92,7 +100,7 @@ class Federation:
         test: data for evaluation.
         training: what a client does with the model in a round.
         loss: of a batch; cross-entropy unless said.
-        buffers: what becomes of BatchNorm's running statistics (`training.Buffered`).
+        buffers: what becomes of BatchNorm's running statistics (`training.WithStatistics`).
         start: "public" where the model holds nothing of these clients; else all that was charged
             for it, a ledger, its file, or the folder of the run that made it, which this run goes
             on with. None: nothing is known, and statements say so.
@@ -123,6 +131,7 @@ class Federation:
         loss: Loss = cross_entropy,
         buffers: Buffers | None = None,
         sampler: Sampler | None = None,
+        pace: Pace | None = None,
         bound: Bound | None = None,
         channel: Channel[Any] | None = None,
         aggregator: Rule[Any] | RuleWithMemory[Any, Any] | None = None,
@@ -164,6 +173,7 @@ class Federation:
             aggregator=aggregator or Mean(),
             rounds=rounds,
             sampler=sampler or All(),
+            pace=pace or Synchronous(),
             defences=defences,
             mechanism=mechanism,
             attackers=attackers,
@@ -178,7 +188,9 @@ class Federation:
             repeatable=repeatable,
             noise=noise or OsNoise(),
             uncharged=taken_before(clients),
-            facts=named | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain()),
+            facts=named
+            | facts_of(training or LocalSGD(), bound or NoBound(), channel or Plain())
+            | ({} if pace is None or pace.synchronous else {"pace": pace.describe()}),
         )
         if claims_privacy(scenario):
             refuse_taken(clients)
@@ -195,6 +207,7 @@ class Federation:
     ) -> None:
         check_scenario(scenario)
         refuse_labels(scenario)
+        refuse_unmeasurable(scenario)
         refuse_threads(threads)
         if budget is not None and not claims_privacy(scenario):
             raise ConfigError(

@@ -85,3 +85,4 @@ def leave(
     folder.finish(state, model, summary)
     if files:
         folder.publish(files)
+    folder.end(state)

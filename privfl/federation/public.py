@@ -101,7 +101,7 @@ def statement_in_public(
 
 def _facts(scenario: Scenario) -> dict[str, str]:
     """The recipe in words, for runs that have no config."""
-    sampling = scenario.sampler.sampling(len(scenario.clients))
+    sampling = scenario.sampling
     drawn = "" if sampling.rate == 1 else f", rate {sampling.rate:g}"
     mechanism, facts = scenario.mechanism, scenario.facts
     noise = "none on aggregates" if mechanism is None else type(mechanism).__name__

@@ -28,6 +28,8 @@ from privfl.federation.certificate import certificate_of, said_of
 from privfl.federation.diverged import diverged
 from privfl.federation.drowned import drowned
 from privfl.federation.excluded import excluded_from
+from privfl.federation.paced import pace_said, pace_warned
+from privfl.federation.robustness import robust_of
 from privfl.training import Method, Workload, evaluate
 
 REPEATABLE = (
@@ -66,6 +68,8 @@ def record_of(
         module = scenario.workload.model.module
         measured = measures(scenario, state.clients, module, scenario.measured_on)
         measured |= measured_by(scenario.metrics, module, scenario.measured_on)
+        robust = robust_of(scenario)
+        measured |= {} if robust is None else robust.measures(scenario, number)
         seconds["evaluate"] = time.perf_counter() - began
     return RoundRecord(
         round=number,
@@ -82,6 +86,8 @@ def record_of(
         measures=measured,
         judgements=transcript.judgements,
         liars=transcript.liars,
+        staleness=tuple(transcript.staleness[client] for client in transcript.staleness),
+        time=transcript.time,
     )
 
 
@@ -146,6 +152,7 @@ def summary_of(
             "channel": _described(scenario),
             **_error(scenario, plan),
             **rounding_said(scenario),
+            **pace_said(scenario, records),
             "trained by": "clients elsewhere" if scenario.elsewhere else picked,
         },
         "guarantees": guarantees_of(scenario),
@@ -155,6 +162,7 @@ def summary_of(
             *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
             *told.warnings,
             *([REPEATABLE] if scenario.repeatable else ()),
+            *pace_warned(scenario),
             *drowned(state.ledger, workload.model.d),
         ],
     }
@@ -165,7 +173,7 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
-    n = max(2, round(clients * scenario.sampler.sampling(clients).rate))
+    n = max(2, round(clients * scenario.sampling.rate))
     n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:

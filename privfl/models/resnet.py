@@ -55,8 +55,8 @@ def resnet20(
 
     BatchNorm's running statistics are no parameters, and it mixes the samples of a batch:
     per-sample gradients are refused, and what becomes of the statistics has to be said
-    (`privfl.training.Buffered`). ``groups`` are GroupNorm's; ``width`` is the number of channels
-    of the first stage, 16 in the paper.
+    (`privfl.training.WithStatistics`). ``groups`` are GroupNorm's; ``width`` is the number of
+    channels of the first stage, 16 in the paper.
 
     Raises:
         ConfigError: ``groups`` does not divide ``width``; no such ``norm``.

@@ -45,7 +45,7 @@ if any, and its memory with them.
 
 
 @dataclass(frozen=True)
-class Buffered:
+class WithStatistics:
     """A method on a network with running statistics ``start`` [s] (`core.FlatModel.state`).
 
     ``policy`` says what becomes of them. "averaged": every client starts from the server's, trains
@@ -187,7 +187,7 @@ class Buffered:
 class _Tracked:
     """A client's training with its statistics around it."""
 
-    method: Buffered
+    method: WithStatistics
     model: FlatModel
     inner: LocalTraining
 
@@ -244,17 +244,17 @@ def on_model(method: Method, buffers: Buffers | None, model: FlatModel) -> Metho
     for slot in model.state_slots:
         if slot.name.endswith("running_var"):
             variances[slot.start : slot.stop] = 1
-    return Buffered(method, buffers, model.state.clone().cpu(), variances.cpu())
+    return WithStatistics(method, buffers, model.state.clone().cpu(), variances.cpu())
 
 
 def plain(method: Method) -> Method:
     """The method without what becomes of running statistics."""
-    return method.inner if isinstance(method, Buffered) else method
+    return method.inner if isinstance(method, WithStatistics) else method
 
 
 def in_place_of(method: Method, other: Method) -> Method:
     """Another method in a method's place, with what becomes of its running statistics."""
-    return replace(method, inner=other) if isinstance(method, Buffered) else other
+    return replace(method, inner=other) if isinstance(method, WithStatistics) else other
 
 
 @torch.no_grad()

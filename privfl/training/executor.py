@@ -20,7 +20,7 @@ from privfl.core import (
     Vector,
     keep_freed_pages,
 )
-from privfl.training.buffers import Buffered, plain
+from privfl.training.buffers import WithStatistics, plain
 from privfl.training.method import Method
 from privfl.training.sgd import LocalSGD
 from privfl.training.task import (
@@ -119,7 +119,7 @@ class Sequential:
         try:
             own = task.method
             trainer = self.trainer if own is None else own.on(work.model, work.loss)
-            if not isinstance(work.method, Buffered):
+            if not isinstance(work.method, WithStatistics):
                 return _fit(trainer, sent, task, work, out, rng, self.channels_last)
             with work.method.at_work(work.model, sent, task.state) as left:
                 done = _fit(trainer, sent, task, work, out, rng, self.channels_last)

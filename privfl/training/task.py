@@ -25,7 +25,7 @@ from privfl.core import (
     Vector,
     is_private,
 )
-from privfl.training.buffers import Buffered, on_model
+from privfl.training.buffers import WithStatistics, on_model
 from privfl.training.method import Method
 
 IMAGES = 4
@@ -141,7 +141,7 @@ class Task:
 class Workload:
     """What every executor works on: one model to train in, the loss, the method, and the data that
     all clients' positions refer to. ``buffers`` says what becomes of running statistics where the
-    model has such; the method is then `Buffered`.
+    model has such; the method is then `WithStatistics`.
 
     Raises:
         UnsupportedModel, ConfigError: as `buffers.on_model`.
@@ -154,7 +154,7 @@ class Workload:
     buffers: Buffers | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.method, Buffered):
+        if isinstance(self.method, WithStatistics):
             return
         object.__setattr__(self, "method", on_model(self.method, self.buffers, self.model))
 

@@ -168,7 +168,7 @@ def test_labels_are_counted_from_the_statistics_alone_of_a_client_and_of_a_sum()
 def test_pictures_are_nearer_with_the_statistics_than_without():
     view = federation(module=shallow()).run().view("server", 0)
     knows = Knowledge(labels=CLIENTS[0].y)
-    attack = GradInversion(iterations=100, seeds=1, statistics=0.3, tv=0.01)
+    attack = GradInversion(iterations=150, seeds=1, statistics=0.3, tv=0.01)
     told = attack.run(view, knows)
     assert told.notes["statistics"] == "of the batch"
     opened = {"delta": view.opened["delta"]}

@@ -1,5 +1,6 @@
 """Sample inference: from updates back to the samples, tokens and labels that caused them."""
 
+from privfl.attacks.inversion.dager import DAGER
 from privfl.attacks.inversion.disaggregation import ClientUpdates, GradientDisaggregation
 from privfl.attacks.inversion.embedding_leakage import EmbeddingLeakage
 from privfl.attacks.inversion.fishing import Fishing
@@ -12,6 +13,7 @@ from privfl.attacks.inversion.matching import DLG, IDLG, GradientInversion
 from privfl.attacks.inversion.statistic_counts import StatisticCounts
 
 __all__ = [
+    "DAGER",
     "DLG",
     "IDLG",
     "ClientUpdates",

@@ -130,14 +130,13 @@ def class_outputs(
     Raises:
         Lacking: samples are text, and there are no auxiliary ones.
     """
-    view = observed.view
-    fixed = frozen(view, forward)
-    model = Simulator(forward, view.before, round=view.plan.number, statistics=fixed).module
+    number, fixed = observed.view.plan.number, frozen(observed.view, forward)
+    model = Simulator(forward, observed.base, round=number, statistics=fixed).module
     held = knowledge.auxiliary
     if held is None or held.n == 0:
         if forward.tokens:
             raise Lacking("no random input stands in for text: give Knowledge(auxiliary=...).")
-        like = observed.view.before
+        like = observed.base
         low, high = forward.span(like)
         rng = knowledge.generator(11)
         x = low + (high - low) * torch.rand((_BATCH, *forward.shape), generator=rng)

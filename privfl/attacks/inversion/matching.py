@@ -103,14 +103,14 @@ def problem(
     Raises:
         Lacking: labels or their number cannot be known; samples are tokens.
     """
-    if observed.view.before.dtype != torch.float32:
+    if observed.base.dtype != torch.float32:
         raise Lacking("gradients are inverted in float32 models.")
     if forward.tokens:
         raise Lacking("no gradient leads to tokens: EmbeddingLeakage reads them off an embedding.")
     y = labels(observed, forward, knowledge)
     simulator = Simulator(
         forward,
-        observed.view.before.to(dtype),
+        observed.base.to(dtype),
         round=observed.view.plan.number,
         clients=observed.clients if adaptive else 1,
         dtype=dtype,

@@ -38,13 +38,13 @@ def victims(
     and noise, from the broadcast model; none where there are too few samples.
     """
     held = knowledge.auxiliary
-    if held is None or held.n < size or forward.tokens:
+    if held is None or held.n < size:
         return []
     rng = knowledge.generator(41)
     view = observed.view
     simulator = Simulator(
         forward,
-        view.before,
+        observed.base,
         round=view.plan.number,
         clients=observed.clients,
         statistics=frozen(view, forward),

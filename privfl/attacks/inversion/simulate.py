@@ -77,7 +77,7 @@ class Simulator:
         """The batch's gradient [d], with a graph to ``x``."""
         return _flat(self.gradients(x, y))
 
-    def update(self, x: Tensor, y: Int[Tensor, " n"]) -> Float[Tensor, " d"]:
+    def update(self, x: Tensor, y: Int[Tensor, "n *place"]) -> Float[Tensor, " d"]:
         """The mean change [d] of the parameters, clipped at each client, with a graph to ``x``."""
         if self.clients == 1:
             return self._clip(self._local(x, y))

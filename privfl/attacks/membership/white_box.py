@@ -25,6 +25,7 @@ from privfl.attacks.inversion.simulate import Simulator, standing
 from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.membership.gradients import losses, per_sample
 from privfl.attacks.result import Scores
+from privfl.attacks.rows import readable
 from privfl.core import (
     AttackSeat,
     Broadcast,
@@ -223,7 +224,8 @@ class GradientAscent(Inference):
         """The model from which the honest clients began, and where they took it."""
         number = view.plan.number
         if self.by == "server":
-            sent = view.before + self.push(view.before, number) if self.active else view.before
+            base = view.base(self.client)
+            sent = base + self.push(base, number) if self.active else base
             return sent, sent + (
                 summed(view).mean() if self.client is None else _of(view, self.client)
             )
@@ -242,13 +244,13 @@ class GradientAscent(Inference):
 
 
 def _of(view: View, client: ClientId) -> Vector:
-    rows: Rows = view.rows
+    rows: Rows = readable(view)
     if rows.ids is None or client not in rows.ids:
         raise Lacking(
             f"round {view.plan.number} has no update of client {client} that {view.adversary} could"
             " tell from others."
         )
-    return rows.values[rows.ids.index(client)]
+    return rows.values[rows.ids.index(client)] / view.scale(client)
 
 
 def _features(view: View, forward: Forward, data: Dataset, update: Vector) -> Float[Tensor, "n k"]:
