@@ -21,7 +21,7 @@ from privfl.attacks.knowledge import Forward, Knowledge
 from privfl.attacks.result import Reconstruction
 from privfl.core import BUFFERS, ClientId, Examples, View
 
-STATISTICS = (0.0, 1e-3, 1e-2, 0.1)
+STATISTICS = (0.0, 1e-2, 0.1, 1.0)
 """Weights of the distance of statistics that a rehearsal tries."""
 VICTIMS = 2
 """Shadow victims in it."""
@@ -60,7 +60,7 @@ class GradInversion(Targeted):
     lr: float = 0.03
     tv: float = 1e-3
     l2: float = 1e-6
-    statistics: float = 1e-3
+    statistics: float = 0.1
     group: float = 0.01
     seeds: int = 3
     target: Target = "client"

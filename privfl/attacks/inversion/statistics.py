@@ -80,7 +80,9 @@ class Heard:
                 q = self.rates(at).to(batch)
                 now = (1 - q) * now + q * batch
             change = now - start
-            changes.append(change * (l2 / change.norm().clamp(min=1e-30)).clamp(max=1))
+            if l2 < float("inf"):
+                change = change * (l2 / change.norm().clamp(min=1e-30)).clamp(max=1)
+            changes.append(change)
         return torch.stack(changes).mean(dim=0)
 
     def rates(self, batch: int) -> Float[Tensor, " s"]:
