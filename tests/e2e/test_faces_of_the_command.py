@@ -54,7 +54,6 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_every_command_is_said_to_be_what_it_says_it_is():
     real = {
         "run": running.run,
-        "gossip": gossiping.gossip,
         "sweep": sweeping.sweep,
         "compare": comparing.compare,
         "audit": auditing.audit,
