@@ -300,4 +300,4 @@ def _public_mean(part: Mapping[str, Any], sampler: Sampler, clients: int) -> Map
     sampling = sampler.sampling(clients)
     if part != {"name": "mean"}:
         return part
-    return {"name": "mean", "weighted": False, "denominator": sampling.rate * clients}
+    return {"name": "mean", "weighted": False, "denominator": sampling.expected}

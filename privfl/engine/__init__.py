@@ -25,7 +25,15 @@ from privfl.engine.opening import too_few
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
-from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
+from privfl.engine.samplers import (
+    All,
+    CyclicPoisson,
+    FixedSize,
+    PersonalPoisson,
+    Poisson,
+    Sampler,
+    Separated,
+)
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
@@ -49,6 +57,7 @@ __all__ = [
     "Journal",
     "MailMode",
     "Metric",
+    "PersonalPoisson",
     "Poisson",
     "RoundRecord",
     "RoundResult",

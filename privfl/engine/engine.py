@@ -261,7 +261,7 @@ class Engine:
         """
         released, clients = done.applied, len(self.scenario.clients)
         divided = self.scenario.aggregator.public_denominator
-        drawn = float(self.scenario.sampler.sampling(clients).rate)
+        drawn = float(self.scenario.sampler.sampling(clients).expected) / clients
         if divided is not None:
             drawn = divided / clients
         elif not order.pipeline.private:

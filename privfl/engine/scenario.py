@@ -168,7 +168,7 @@ class Scenario:
     @property
     def expected_cohort(self) -> float:
         """How many clients take part in a round, on average."""
-        return float(self.sampler.sampling(len(self.clients)).rate * len(self.clients))
+        return float(self.sampler.sampling(len(self.clients)).expected)
 
     @property
     def local_noise(self) -> bool:
