@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Case, main
+from benchmarks.privacy_attacks.black_box import black_box
 from benchmarks.privacy_attacks.federated import federated
 from benchmarks.privacy_attacks.honest import honest
 from benchmarks.privacy_attacks.membership import stream, writers
@@ -16,6 +17,8 @@ from benchmarks.privacy_attacks.reconstruction import (
     reconstruction,
 )
 from benchmarks.privacy_attacks.shadows import shadows
+from benchmarks.privacy_attacks.text import dager
+from benchmarks.privacy_attacks.trajectory import trajectory
 from benchmarks.privacy_attacks.tuned import tuned
 
 CASES: dict[str, Case] = {
@@ -25,6 +28,8 @@ CASES: dict[str, Case] = {
     "labels": labels,
     "adaptive": adaptive,
     "stream": stream,
+    "trajectory": trajectory,
+    "black_box": black_box,
     "writers": writers,
     "shadows": shadows,
     "honest": honest,
@@ -32,6 +37,7 @@ CASES: dict[str, Case] = {
     "tuned": tuned,
     "federated": federated,
     "noise": noise,
+    "dager": dager,
 }
 
 if __name__ == "__main__":

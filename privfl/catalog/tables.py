@@ -16,7 +16,7 @@ from privfl.core import (
     RuleWithMemory,
 )
 from privfl.dp import strategies
-from privfl.engine import samplers
+from privfl.engine import buffered, pace, samplers
 from privfl.engine.compatibility import AnyRule
 
 Table = Mapping[str, Callable[..., Any]]
@@ -33,6 +33,16 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
     "privfl.samplers",
     ("draw", "sampling", "at", "participation"),
 )
+PACES: PluggedTable[Callable[..., Any]] = PluggedTable(
+    {
+        "synchronous": pace.Synchronous,
+        "buffered": buffered.Buffered,
+        "stale_synchronous": buffered.StaleSynchronous,
+    },
+    "privfl.paces",
+    ("synchronous", "arrivals", "scale", "participation"),
+)
+"""When clients' updates are put together."""
 BOUNDS: PluggedTable[Callable[..., Any]] = PluggedTable(
     {
         "none": dp.NoBound,
@@ -96,6 +106,7 @@ AGGREGATORS: PluggedTable[type[AnyRule]] = PluggedTable(
         "foolsgold": aggregators.FoolsGold,
         "residual_reweighting": aggregators.ResidualReweighting,
         "zeno": aggregators.Zeno,
+        "zeno_plus_plus": aggregators.ZenoPlusPlus,
         "fltrust": aggregators.FLTrust,
         "clean_gradient_filter": aggregators.CleanGradientFilter,
         "fair": aggregators.FAIR,
@@ -209,6 +220,7 @@ ATTACKS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "min_sum": attacks.MinSum,
         "agr_tailored": attacks.AGRTailored,
         "mimic": attacks.Mimic,
+        "dissensus": attacks.Dissensus,
         "steady": attacks.Steady,
         "free_rider": attacks.FreeRider,
         "skip_clip": attacks.SkipClip,
@@ -258,17 +270,22 @@ INFERENCE: PluggedTable[Callable[..., Any]] = PluggedTable(
         "gauss_newton": attacks.GaussNewton,
         "linear_leakage": attacks.LinearLeakage,
         "label_counts": attacks.LabelCounts,
+        "statistic_counts": attacks.StatisticCounts,
         "loss_threshold": attacks.LossThreshold,
         "update_membership": attacks.UpdateMembership,
+        "fedmia": attacks.FedMIA,
         "shadow_membership": attacks.ShadowMembership,
         "property_inference": attacks.PropertyInference,
+        "black_box_property": attacks.BlackBoxProperty,
         "grad_inversion": attacks.GradInversion,
         "embedding_leakage": attacks.EmbeddingLeakage,
+        "dager": attacks.DAGER,
         "white_box_membership": attacks.WhiteBoxMembership,
         "source_inference": attacks.SourceInference,
         "selection_profile": attacks.SelectionProfile,
         "gradient_disaggregation": attacks.GradientDisaggregation,
         "subject_membership": attacks.SubjectMembership,
+        "client_presence": attacks.ClientPresence,
     },
     "privfl.inference_attacks",
     ("family", "infer"),
@@ -327,6 +344,7 @@ SEAMS: Mapping[str, Table] = {
     "gradients": GRADIENTS,
     "mechanisms": JoinedTable((MECHANISMS, RING_NOISE)),
     "models": MODELS,
+    "paces": PACES,
     "partitions": PARTITIONERS,
     "perturbations": PERTURBATIONS,
     "samplers": SAMPLERS,

@@ -26,6 +26,16 @@ Weighting: TypeAlias = Literal["samples", "uniform"]
 """Whether a client weighs its number of samples, or as much as every other."""
 
 
+Buffers: TypeAlias = Literal["averaged", "local", "frozen"]
+"""What becomes of a network's running statistics: averaged over clients, each client's own, or as
+the model began with them.
+"""
+BUFFERS = "buffers"
+"""The part of a round in which clients send the change of their running statistics, and the name
+under which the server broadcasts its own.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientState:
     """What one client's training remembers between rounds, by name: control variates, momentum.

@@ -4,6 +4,7 @@ from privfl.engine.adversaries import measures
 from privfl.engine.ahead import round_ahead
 from privfl.engine.attackers import Attacker, AttackSchedule, choose_clients
 from privfl.engine.budget import Budget
+from privfl.engine.buffered import Buffered, StaleSynchronous
 from privfl.engine.calibration import noise_for
 from privfl.engine.chain import TRANSCRIPT, read_chain
 from privfl.engine.checks import check_scenario
@@ -19,9 +20,10 @@ from privfl.engine.folder import (
     start_ledger,
     tensors_of,
 )
-from privfl.engine.forward import forward_of
+from privfl.engine.forward import forward_in, forward_of
 from privfl.engine.journal import Journal
 from privfl.engine.opening import too_few
+from privfl.engine.pace import Clock, Pace, Synchronous
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
@@ -37,6 +39,13 @@ from privfl.engine.samplers import (
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
+from privfl.engine.standing import (
+    STATISTICS,
+    stand,
+    stand_as,
+    statistics_of,
+    tensors_by_name,
+)
 from privfl.engine.state import RunState
 from privfl.engine.stopping import EarlyStopping, Metric, measured_by
 from privfl.engine.verifying import Break, Verified, verify
@@ -44,12 +53,15 @@ from privfl.engine.verifying import Break, Verified, verify
 __all__ = [
     "MAIL",
     "PUBLIC",
+    "STATISTICS",
     "TRANSCRIPT",
     "All",
     "AttackSchedule",
     "Attacker",
     "Break",
     "Budget",
+    "Buffered",
+    "Clock",
     "CyclicPoisson",
     "EarlyStopping",
     "Engine",
@@ -57,6 +69,7 @@ __all__ = [
     "Journal",
     "MailMode",
     "Metric",
+    "Pace",
     "PersonalPoisson",
     "Poisson",
     "RoundRecord",
@@ -68,12 +81,15 @@ __all__ = [
     "Separated",
     "ServerOracles",
     "Session",
+    "StaleSynchronous",
+    "Synchronous",
     "Verified",
     "check_declared",
     "check_scenario",
     "choose_clients",
     "coins_of",
     "fingerprint",
+    "forward_in",
     "forward_of",
     "holds_run",
     "measured_by",
@@ -88,7 +104,11 @@ __all__ = [
     "rounding_said",
     "rule_reads_channel",
     "secret_batches",
+    "stand",
+    "stand_as",
     "start_ledger",
+    "statistics_of",
+    "tensors_by_name",
     "tensors_of",
     "too_few",
     "unreadable",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from privfl.config import AuditConfig
-from privfl.core import BudgetSpent, RoundPlan, Transcript
+from privfl.core import BudgetSpent, NobodyLeft, RoundPlan, Transcript
 from privfl.engine import Engine, RoundRecord, RunFolder, RunState, Scenario
 from privfl.federation.diverged import not_finite
 from privfl.federation.keeping import AUTO_KEEP_BYTES, kept, transcript_bytes
@@ -52,7 +52,7 @@ def play_rounds(
         keep = kept(audit.keep, state.round, size, room)
         try:
             played = engine.play(state, keep=keep, digests=folder is not None)
-        except BudgetSpent as refused:
+        except (BudgetSpent, NobodyLeft) as refused:
             if not records:
                 raise
             ended = f"Ended before round {state.round + 1} of {scenario.rounds}: {refused}"

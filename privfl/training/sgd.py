@@ -31,7 +31,8 @@ from privfl.core import (
     require,
 )
 from privfl.training.gradient import WHOLE, PlainGradient
-from privfl.training.task import Samples, State, Trained
+from privfl.training.method import State
+from privfl.training.task import Samples, Trained
 
 
 @dataclass(frozen=True)

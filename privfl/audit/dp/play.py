@@ -118,13 +118,14 @@ class _ZeroingSide(ClientSide):
         base: str,
         frame: memoryview | None = None,
         conduct: Conduct | None = None,
+        scale: float = 1.0,
     ) -> Mapping[str, Bounded]:
         """As `ClientSide.bounded`, of zero whatever its seats made of it."""
         if update.client != self.zeroed:
-            return ClientSide.bounded(self, plans, update, base, frame, conduct)
+            return ClientSide.bounded(self, plans, update, base, frame, conduct, scale)
         aux = {part: torch.zeros_like(vector) for part, vector in update.aux.items()}
         nothing = replace(update, delta=update.delta.zero_(), aux=aux)
-        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct)
+        parts = ClientSide.bounded(self, plans, nothing, base, frame, conduct, scale)
         if BITS not in parts:
             return parts
         return {**parts, BITS: Bounded(update.client, torch.zeros(1), plans[BITS].l2)}
