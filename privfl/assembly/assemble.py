@@ -313,5 +313,5 @@ def _public_mean(
     """
     if part != {"name": "mean"}:
         return part
-    expected = sampler.sampling(clients).rate * clients if pace.synchronous else float(pace.k)
+    expected = sampler.sampling(clients).expected if pace.synchronous else float(pace.k)
     return {"name": "mean", "weighted": False, "denominator": expected}

@@ -26,6 +26,7 @@ SAMPLERS: PluggedTable[Callable[..., Any]] = PluggedTable(
         "all": samplers.All,
         "fixed_size": samplers.FixedSize,
         "poisson": samplers.Poisson,
+        "personal_poisson": samplers.PersonalPoisson,
         "separated": samplers.Separated,
         "cyclic_poisson": samplers.CyclicPoisson,
     },

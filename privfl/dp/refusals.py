@@ -62,6 +62,31 @@ def refuse_users_over_rounds(releases: Releases, sampling: Sampling) -> None:
         )
 
 
+def refuse_personal_rates(sampling: Sampling, *, amplified: bool, local: bool, over: bool) -> None:
+    """Refuse rates of clients' own where they save nobody anything, or nobody knows what.
+
+    Raises:
+        ConfigError: whom the claim is against sees who is drawn; noise is in each row, or hangs
+            together over rounds; a user is at several clients, who may be of several classes.
+    """
+    if not sampling.classes:
+        return
+    why = ""
+    if local:
+        why = "every client noises its own row, and pays in full for each round that it is in"
+    elif over:
+        why = "correlated noise is priced at one rate for everybody"
+    elif sampling.group > 1:
+        why = f"a user is at {sampling.group} clients, which may have several rates"
+    elif not amplified:
+        why = "whoever the claim is against sees who is drawn, so a lower rate saves nothing"
+    if why:
+        raise ConfigError(
+            f"clients are drawn at rates of their own, and {why}: use the sampler poisson, or noise"
+            " on the aggregate against those who do not see cohorts."
+        )
+
+
 def refuse_unpriced_sample(releases: Releases, neighbours: Neighbours, sampling: Sampling) -> None:
     """Refuse samples whose price is known for Gaussian noise alone.
 

@@ -28,7 +28,15 @@ from privfl.engine.pace import Clock, Pace, Synchronous
 from privfl.engine.records import RoundRecord
 from privfl.engine.releases import pipeline_of
 from privfl.engine.rounding import rounding_said
-from privfl.engine.samplers import All, CyclicPoisson, FixedSize, Poisson, Sampler, Separated
+from privfl.engine.samplers import (
+    All,
+    CyclicPoisson,
+    FixedSize,
+    PersonalPoisson,
+    Poisson,
+    Sampler,
+    Separated,
+)
 from privfl.engine.scenario import Scenario
 from privfl.engine.server_oracles import ServerOracles
 from privfl.engine.session import MAIL, MailMode, Session
@@ -64,6 +72,7 @@ __all__ = [
     "MailMode",
     "Metric",
     "Pace",
+    "PersonalPoisson",
     "Poisson",
     "RoundRecord",
     "RoundResult",

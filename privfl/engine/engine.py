@@ -269,7 +269,7 @@ class Engine:
         """
         released, clients = mixed(order, done.applied), len(self.scenario.clients)
         divided = self.scenario.aggregator.public_denominator
-        drawn = float(self.scenario.sampling.rate)
+        drawn = float(self.scenario.sampling.expected) / clients
         if divided is not None:
             drawn = divided / clients
         elif not order.pipeline.private:

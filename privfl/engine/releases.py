@@ -109,7 +109,7 @@ def pipeline_of(
     public = rule.public_denominator is not None and able.groups is None
     noised = mechanism is not None or over is not None
     central = noised and not local
-    clients = round(sampling.rate * sampling.population)
+    clients = round(sampling.expected)
     against = adversary_of(threat, channel, clients=clients, central=central, noised=noised)
     scheduled = sampling.scheme in ("shuffled", "arrival")
     sees_cohort = local or shares is not None or scheduled or bool(threat.sees_cohort)

@@ -194,7 +194,7 @@ class Scenario:
     @property
     def expected_cohort(self) -> float:
         """How many clients take part in a round, on average."""
-        return float(self.sampling.rate * len(self.clients))
+        return float(self.sampling.expected)
 
     @property
     def local_noise(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from privfl.config import AuditConfig
 from privfl.core import Bound, Channel, ClientId, Guarantee, Liars, RoundPlan, Transcript
 from privfl.data import label_counts
-from privfl.dp import spend, statement
+from privfl.dp import personal, spend, statement
 from privfl.dp.guarantee import distributed
 from privfl.engine import (
     RoundRecord,
@@ -40,6 +40,8 @@ REPEATABLE = (
 )
 SHARES = "noise in shares"
 """What the record of noise that a channel carries is under, beside that of the channel."""
+MOST_PRICED = 2000
+"""Charges of which the tighter accountant is asked for each class."""
 PROTOCOL_STAGES = ("key set-up", "channel")
 """Stages of a round whose seconds are a protocol's, and mean nothing where none ran."""
 
@@ -157,6 +159,7 @@ def summary_of(
         },
         "guarantees": guarantees_of(scenario),
         "privacy": [line.to_json() for line in told.lines],
+        **_personal(state, audit.delta),
         "warnings": [
             *channel.able.warnings,
             *([unsigned] if (unsigned := _promised(scenario).unsigned) else []),
@@ -173,7 +176,7 @@ def guarantees_of(scenario: Scenario) -> dict[str, dict[str, Any]]:
     a cohort of the expected size, or the next larger one that can be opened.
     """
     clients = len(scenario.clients)
-    n = max(2, round(clients * scenario.sampling.rate))
+    n = max(2, round(scenario.sampling.expected))
     n = next((k for k in range(n, clients) if not too_few(scenario.channel, k)), n)
     said = {"channel": {**_promised(scenario).record(n), "cohort": n}}
     if scenario.mechanism is not None:
@@ -213,6 +216,22 @@ def _epsilon(state: RunState, delta: float) -> dict[str, float]:
             words = f"{one.unit} level, seed known"
             known[words] = max(known.get(words, 0.0), seen)
     return known
+
+
+def _personal(state: RunState, delta: float) -> dict[str, Any]:
+    """What a client of each class has spent, where clients are drawn at rates of their own."""
+    classes = [
+        {
+            "class": one.name,
+            "clients": one.clients,
+            "rate": one.rate,
+            "epsilon": one.spent.epsilon,
+            "seed known": one.spent.as_drawn,
+            "refused": one.spent.refused,
+        }
+        for one in personal(state.ledger, delta, pld=len(state.ledger.charges) <= MOST_PRICED)
+    ]
+    return {"personal": classes} if classes else {}
 
 
 def _error(scenario: Scenario, plan: RoundPlan | None) -> dict[str, str]:
