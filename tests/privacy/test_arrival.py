@@ -257,7 +257,7 @@ def test_matching_from_the_base_rebuilds_what_matching_from_the_model_of_now_doe
     ]
     number, client = late[0]
     view = run.transcripts[number].view("server")
-    attack = GradientInversion(iterations=150, tv=0.0, client=client)
+    attack = GradientInversion(iterations=60, tv=0.0, client=client)
     knowledge = Knowledge(samples=1)
     with_base = attack.run(view, knowledge)
     without = attack.run(replace(view, bases={}), knowledge)
