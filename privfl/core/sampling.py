@@ -23,6 +23,7 @@ class Sampling:
 
     ``classes`` are given where those who are drawn have rates of their own: each class's name, rate
     and number. ``rate`` is then the largest of them, at which nobody pays too little.
+    ``membership`` is a digest of who is in which: classes of two runs are the same where it is.
 
     Raises:
         ConfigError: a rate is outside of (0, 1], or a class's over ``rate``; a number under 1.
@@ -37,6 +38,7 @@ class Sampling:
     group: int = 1
     people: int | None = None
     classes: tuple[tuple[str, float, int], ...] = ()
+    membership: str = ""
 
     def __post_init__(self) -> None:
         for name, rate, _ in self.classes:

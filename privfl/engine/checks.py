@@ -30,6 +30,7 @@ from privfl.engine.opening import too_few
 from privfl.engine.paced import check_pace
 from privfl.engine.releases import refuse_asking, refuse_turns, require_steady
 from privfl.engine.rounding import check_rounding
+from privfl.engine.samplers import PersonalPoisson
 from privfl.engine.scenario import Scenario
 from privfl.engine.stopping import refuse_early_stopping
 from privfl.engine.users import check_users
@@ -69,6 +70,8 @@ def check_scenario(scenario: Scenario) -> None:
             f"client {empty[0]} has no data; give the split fewer clients or a min_size."
         )
     scenario.sampler.sampling(len(scenario.clients))
+    if isinstance(scenario.sampler, PersonalPoisson):
+        scenario.sampler.refuse_strangers(tuple(scenario.clients))
     check_pace(scenario)
     check_declared(scenario.channel, "channel", "kind", "able", "guarantee")
     _check_guaranteed(scenario.channel.guarantee, scenario.channel)

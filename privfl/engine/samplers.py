@@ -5,6 +5,8 @@ on.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
@@ -153,6 +155,7 @@ class PersonalPoisson(Sampler):
 
     def draw(self, clients: Sequence[ClientId], rng: torch.Generator) -> tuple[ClientId, ...]:
         """Independent coins."""
+        self.refuse_strangers(clients)
         rates = torch.tensor([self.rates[self.class_of(c)] for c in clients], dtype=torch.float64)
         heads = torch.rand(len(clients), generator=rng, dtype=torch.float64) < rates
         return tuple(client for client, head in zip(clients, heads.tolist(), strict=True) if head)
@@ -169,7 +172,25 @@ class PersonalPoisson(Sampler):
         counts = {name: named.get(name, rest) for name in self.rates}
         there = tuple((name, self.rates[name], n) for name, n in counts.items() if n)
         rate = max(rate for _, rate, _ in there)
-        return Sampling("poisson", rate, population, classes=there)
+        told = json.dumps({n: sorted(members) for n, members in self.members.items()})
+        membership = hashlib.sha256(told.encode()).hexdigest()
+        return Sampling("poisson", rate, population, classes=there, membership=membership)
+
+    def refuse_strangers(self, clients: Sequence[ClientId]) -> None:
+        """Refuse members who are not there: `sampling` counts them, and would take the class that
+        has everybody else for smaller than it is, or for empty.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        known = set(clients)
+        for name, members in self.members.items():
+            strange = [client for client in members if client not in known]
+            if strange:
+                raise ConfigError(
+                    f"sampler.members.{name} names client {strange[0]}, and there is none of that"
+                    f" number among {len(known)}: name clients of the run."
+                )
 
     def class_of(self, client: ClientId) -> str:
         """A client's class.

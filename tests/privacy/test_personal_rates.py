@@ -131,6 +131,16 @@ def test_clients_without_a_class_and_classes_without_clients_are_refused(members
         PersonalPoisson({"a": 0.1, "b": 0.5}, members).sampling(6)
 
 
+@pytest.mark.parametrize("members", [[0, 1, 2, 3, 4, 99], [0, -1]])
+def test_a_member_that_is_not_there_is_refused_for_it_hides_who_is_in_the_other_class(members):
+    """Six clients, and "usual" would have nobody of them by the count, and client 5 in truth."""
+    sampler = PersonalPoisson(RATES, {"strict": members})
+    with pytest.raises(ConfigError, match="and there is none of that"):
+        federation(sampler=sampler)
+    with pytest.raises(ConfigError, match="and there is none of that"):
+        sampler.draw(range(6), torch.Generator())
+
+
 # ---- runs
 
 
@@ -198,3 +208,19 @@ def test_a_class_at_rate_one_pays_in_full_beside_one_that_does_not():
     of = {one["class"]: one["epsilon"] for one in run.summary["personal"]}
     [whole] = spend(run.ledger, 1e-3)
     assert of["open"] == whole.epsilon > 4 * of["strict"]
+
+
+def test_a_client_that_changes_its_class_between_runs_pays_what_it_was_drawn_at():
+    """Client 2 is usual in the first run and strict in the second: no class may claim less than
+    it spent. Where nobody moves, the strict pay as strict in both.
+    """
+    first = federation().run()
+    moved = PersonalPoisson(RATES, {"strict": [2, 3]})
+    spent = {}
+    for name, sampler in (("moved", moved), ("same", PersonalPoisson(RATES, MEMBERS))):
+        run = federation(sampler=sampler, start=first.ledger).run()
+        spent[name] = {one["class"]: one["epsilon"] for one in run.summary["personal"]}
+    own = {one["class"]: one["epsilon"] for one in first.summary["personal"]}
+    assert spent["moved"]["strict"] > own["usual"]
+    assert spent["same"]["strict"] < own["usual"] / 2
+    assert spent["same"]["usual"] == spent["moved"]["usual"] > own["usual"]

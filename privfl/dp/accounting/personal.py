@@ -32,6 +32,10 @@ def personal(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[OfClass
     pays as if everybody had its rate. The classes and their rates are public: a rate that was
     chosen by what a client holds tells of that, and no epsilon counts it.
 
+    The classes are those of the newest run in the ledger. Of runs before it that had other classes,
+    or other clients in them, everybody pays the largest rate: who is in a class now may have been
+    in any then. A client's number is taken to name the same client in all of them.
+
     Raises:
         ConfigError: delta is not in (0, 1).
 
@@ -42,10 +46,12 @@ def personal(ledger: Ledger, delta: float, *, pld: bool = True) -> tuple[OfClass
     [('strict', 0.42), ('usual', 2.53)]
     """
     whole = [one for one in ledger.charges if one.subject == one.unit]
-    known = {name: (rate, n) for one in whole for name, rate, n in one.sampling.classes}
-    found = []
-    for name, (rate, clients) in known.items():
-        mine = Ledger(tuple(_of(name, one) for one in whole))
+    newest = next((one.sampling for one in reversed(whole) if one.sampling.classes), None)
+    found: list[OfClass] = []
+    if newest is None:
+        return ()
+    for name, rate, clients in newest.classes:
+        mine = Ledger(tuple(_of(name, newest, one) for one in whole))
         [spent] = spend(mine, delta, pld=pld)
         found.append(OfClass(name, clients, rate, spent))
     return tuple(found)
@@ -96,9 +102,11 @@ def personal_rates(
     return found
 
 
-def _of(name: str, charge: Charge) -> Charge:
-    """A charge as it is to one class; as it was where it has no such class."""
-    rates = {own: rate for own, rate, _ in charge.sampling.classes}
-    if name not in rates:
+def _of(name: str, newest: Sampling, charge: Charge) -> Charge:
+    """A charge as it is to one class; as it was where its classes are not those of ``newest``."""
+    drawn = charge.sampling
+    rates = {own: rate for own, rate, _ in drawn.classes}
+    alike = (drawn.membership, drawn.population) == (newest.membership, newest.population)
+    if name not in rates or not alike:
         return charge
-    return replace(charge, sampling=replace(charge.sampling, rate=rates[name], classes=()))
+    return replace(charge, sampling=replace(drawn, rate=rates[name], classes=()))
