@@ -10,9 +10,10 @@ import json
 import os
 import re
 import secrets
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from privfl.core import Broadcast, CannotWrite, DataCorrupt, Transcript, Vector
@@ -139,20 +140,28 @@ def read_chain(path: Path) -> tuple[Link, ...]:
         before = found["head"].decode()
         try:
             told = json.loads(line)
-            links.append(
-                Link(
-                    number,
-                    told["entry"],
-                    int(told["round"]),
-                    str(told["model"]),
-                    {str(p): dict(c) for p, c in told["covers"].items()},
-                    before,
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            links.append(_link(number, told, before))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"line {number} is no entry of a transcript ({error})"
             raise BrokenChain(why, number, tuple(links), cut=False) from None
     return tuple(links)
+
+
+def _link(number: int, told: Any, head: str) -> Link:
+    """A line that hangs together with those before it: who wrote it may have written anything.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no entry.
+    """
+    kind, round, covers = told["entry"], told["round"], told["covers"]
+    if kind not in typing.get_args(Kind) or type(round) is not int or round < 0:
+        raise ValueError(f"its entry is {kind!r}, of round {round!r}")
+    for path, one in covers.items():
+        length, sha256 = one.get("bytes", 0), one["sha256"]
+        inside = not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+        if not (inside and type(length) is int and length >= 0 and isinstance(sha256, str)):
+            raise ValueError(f"it covers {path!r} by {one!r}")
+    return Link(number, kind, round, str(told["model"]), covers, head)
 
 
 class Growing:
@@ -188,16 +197,28 @@ def whole_of(path: Path) -> Mapping[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def content_of(path: Path) -> bytes:
+    """The bytes of a file; none where there is none, or something else, such as a pipe, that would
+    never end.
+
+    Raises:
+        DataCorrupt: it cannot be read.
+    """
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise DataCorrupt(f"'{path}' cannot be read: {error.strerror}.") from None
+    except MemoryError:
+        raise DataCorrupt(f"'{path}' is larger than this machine's memory.") from None
+
+
 def _hash(before: str, body: bytes) -> str:
     return hashlib.sha256(b"\n".join((_VERSION, before.encode(), body))).hexdigest()
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Each line without its end, and whether it has one."""
-    try:
-        content = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise DataCorrupt(f"'{path}' cannot be read: {error.strerror}.") from None
+    content = content_of(path)
     *whole, rest = content.split(b"\n")
     for line in whole:
         yield line, True

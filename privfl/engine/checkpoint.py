@@ -9,6 +9,7 @@ purpose they promise nothing but that no code of theirs runs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -157,7 +158,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _checked(path: Path) -> dict[str, Any]:
     """A step's manifest, once every file is what it says."""
     try:
-        told = json.loads((path / _MANIFEST).read_bytes())
+        told = json.loads(_read(path / _MANIFEST))
         whole = told.pop("sha256") == _digest(told) and told["format"] == FORMAT
         hashes, _ = dict(told["files"]), dict(told["about"])
         named = f"step-{int(told['step']):08d}" == path.name
@@ -171,12 +172,19 @@ def _checked(path: Path) -> dict[str, Any]:
         raise DataCorrupt(f"its {_MANIFEST} is that of step {told['step']}")
     for name in (_TENSORS, _STATE):
         try:
-            content = (path / name).read_bytes()
+            content = _read(path / name)
         except OSError as error:
             raise DataCorrupt(f"its {name} cannot be read ({error.strerror})") from None
         if hashlib.sha256(content).hexdigest() != hashes.get(name):
             raise DataCorrupt(f"its {name} is not what was written ({len(content):,} bytes)")
     return dict(told)
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes; what is no file, such as a pipe, may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
+    return path.read_bytes()
 
 
 def _state(path: Path, packages: Collection[str]) -> Any:

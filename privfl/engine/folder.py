@@ -38,7 +38,8 @@ from privfl.engine.state import RunState
 JOURNAL, CONFIG, FINGERPRINT = "ledger.jsonl", "config.yaml", "fingerprint.json"
 LOG, CHECKPOINT, LOCK = "rounds.jsonl", "checkpoint", ".lock"
 PUBLIC, README = "public", "README.md"
-AT_THE_END = ("ledger.json", "model.safetensors", "summary.json")
+SUMMARY, SUMMARY_DRAFT = "summary.json", ".summary.json.draft"
+AT_THE_END = ("ledger.json", "model.safetensors", SUMMARY)
 """What a run that has ended leaves beside ``public/``."""
 PRIVATE_README = f"""# A run that claims differential privacy
 
@@ -228,7 +229,8 @@ class RunFolder:
         log = self.path / LOG
         kept = int(found.about.get("log", 0)) if found is not None else 0
         content = log.read_bytes()[:kept] if log.exists() else b""
-        for ended in ("ledger.json", "summary.json"):  # of a run that ended, and goes on
+        self.journal.mend_head()
+        for ended in ("ledger.json", SUMMARY, SUMMARY_DRAFT):  # of a run that ended, and goes on
             (self.path / ended).unlink(missing_ok=True)
         if log.exists():
             write_atomically(log, content)
@@ -283,21 +285,27 @@ class RunFolder:
         self._step = checkpoint.save(self.path / CHECKPOINT, state.round, state, about)
 
     def finish(self, state: RunState, model: bytes, summary: Mapping[str, Any]) -> None:
-        """Write the model (as `tensors_of` makes it), the ledger and the summary."""
+        """Write the model (as `tensors_of` makes it), the ledger and the summary, which has its
+        name once the `end` is chained: a run that is killed in between has not ended.
+        """
         write_atomically(
             self.path / "ledger.json",
             json.dumps([charge.to_json() for charge in state.ledger.charges], indent=1),
         )
         write_atomically(self.path / "model.safetensors", model)
-        write_atomically(self.path / "summary.json", json.dumps(dict(summary), indent=1))
+        write_atomically(self.path / SUMMARY_DRAFT, json.dumps(dict(summary), indent=1))
 
     def end(self, state: RunState) -> None:
         """Chain what the run left at its end."""
         public = self.path / PUBLIC
-        left = [self.path / name for name in AT_THE_END]
+        left = [self.path / name for name in AT_THE_END if name != SUMMARY]
         left += sorted(path for path in public.rglob("*") if path.is_file())
         covers = {self._named(path): whole_of(path) for path in left}
+        covers[SUMMARY] = whole_of(self.path / SUMMARY_DRAFT)
         self.chain.add("end", state.round, state.parameters, self._covered() | covers)
+        with said(self.path / SUMMARY):
+            (self.path / SUMMARY_DRAFT).replace(self.path / SUMMARY)
+            sync_folder(self.path)
 
     # ---- what the transcript covers
 

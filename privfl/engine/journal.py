@@ -140,6 +140,19 @@ class Journal:
         if self._entries.get(name, ()) != tuple(charges):
             self._append(name, tuple(charges))
 
+    def mend_head(self) -> None:
+        """Put the hash of the last line beside the file, where a kill came between the two.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not the one that was written to.
+            CannotWrite: the operating system refuses.
+        """
+        if self.path is None:
+            return
+        self._catch_up(self.path)
+        if self._head != _written_head(self.path):
+            write_atomically(head_file(self.path), self._head)
+
     def _append(
         self,
         name: str,
@@ -232,11 +245,16 @@ def head_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.head")
 
 
-def last_head(path: Path) -> str:
-    """The hash that a ledger's last whole line says it has; "" where there is none."""
-    content = path.read_bytes() if path.exists() else b""
-    *_, last = [b"", *content[: content.rfind(b"\n") + 1].splitlines()]
-    return last.rpartition(_LINK.encode())[2].removesuffix(b'"}').decode(errors="replace")
+def last_heads(content: bytes) -> tuple[str, str]:
+    """The hashes that the last whole line of a ledger and the one before it say they have; "" where
+    there is none.
+    """
+    *_, before, last = [b"", b"", *content[: content.rfind(b"\n") + 1].splitlines()]
+    return _said_head(last), _said_head(before)
+
+
+def _said_head(line: bytes) -> str:
+    return line.rpartition(_LINK.encode())[2].removesuffix(b'"}').decode(errors="replace")
 
 
 def _written_head(path: Path) -> str:

@@ -11,16 +11,23 @@ from pathlib import Path
 
 from privfl.core import ConfigError, DataCorrupt
 from privfl.engine import checkpoint
-from privfl.engine.chain import TRANSCRIPT, BrokenChain, Link, read_chain
-from privfl.engine.folder import CHECKPOINT, JOURNAL, LOCK, LOG, holds_run
-from privfl.engine.journal import head_file, last_head
+from privfl.engine.chain import TRANSCRIPT, BrokenChain, Link, content_of, read_chain
+from privfl.engine.folder import (
+    CHECKPOINT,
+    JOURNAL,
+    LOCK,
+    LOG,
+    SUMMARY,
+    SUMMARY_DRAFT,
+    holds_run,
+)
+from privfl.engine.journal import head_file, last_heads
 
 PROMISE = (
     "This shows order, and not honesty: whoever wrote the lines may have lied in each, and whoever"
     " can write to the folder can write all of it anew, or cut its end off in every file. A head"
     " that was published before shows both (--head)."
 )
-_SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def verify(run: Path, head: str | None = None) -> Verified:
     ``summary.json``, ``model.safetensors`` and ``public/`` as it was then. Pages and records that
     are drawn later are not. The newest checkpoint of a run that has not ended, and the lines that
     it logged and charged last, are covered by no line yet: of the checkpoint its own hashes are
-    checked, which find damage and no more.
+    checked, which find damage and no more. What a kill between two writes leaves is in ``notes``.
 
     Without a published ``head`` a transcript whose end was cut off together with what it covers
     there is a shorter run, and one that was written anew is another run: nobody can tell. With one
@@ -93,12 +100,20 @@ def verify(run: Path, head: str | None = None) -> Verified:
         links = read_chain(run / TRANSCRIPT)
     except BrokenChain as broken:
         links = broken.links
-        breaks.append(Break(TRANSCRIPT, _next_round(links), str(broken)))
-    if not links and not breaks:
-        breaks.append(Break(TRANSCRIPT, None, "is not there, or empty"))
-    count = _Counting(links)
+        if broken.cut:  # and what comes after it in other files shows who did not stop there
+            notes.append(f"{TRANSCRIPT}: {broken}: the run goes on, or was killed there.")
+        else:
+            breaks.append(Break(TRANSCRIPT, _next_round(links), str(broken)))
     torn = bool(breaks)
-    breaks += [*count.breaks, *_grown(run, count, notes), *_whole(run, count), *_journal(run)]
+    began = [n for n in (LOG, JOURNAL, CHECKPOINT, SUMMARY) if (run / n).exists()]
+    if not links and not torn and began:
+        breaks.append(Break(TRANSCRIPT, None, f"is not there, or empty, and {began[0]} is there"))
+        torn = True
+    elif not links and not torn:
+        notes.append(f"There is no {TRANSCRIPT} yet: the run begins, or was killed before it had.")
+    count = _Counting(links)
+    breaks += [*count.breaks, *_grown(run, count, notes), *_whole(run, count, notes)]
+    breaks += _journal(run, count, notes)
     if torn:
         notes = [f"Nothing that comes after line {len(links)} of {TRANSCRIPT} can be checked."]
     else:
@@ -175,8 +190,7 @@ def _next_round(links: Sequence[Link]) -> int | None:
 def _grown(run: Path, count: _Counting, notes: list[str]) -> Iterator[Break]:
     """Files that only grow, up to each line."""
     for name in (LOG, JOURNAL):
-        path = run / name
-        content = path.read_bytes() if path.exists() else b""
+        content = content_of(run / name)
         hashed, at = hashlib.sha256(), 0
         for link in count.standing:
             told = link.covers.get(name)
@@ -202,14 +216,18 @@ def _grown(run: Path, count: _Counting, notes: list[str]) -> Iterator[Break]:
                 )
 
 
-def _whole(run: Path, count: _Counting) -> Iterator[Break]:
-    """Files that are written once."""
+def _whole(run: Path, count: _Counting, notes: list[str]) -> Iterator[Break]:
+    """Files that are written once. The summary has its name once the end is chained."""
     told: dict[str, tuple[Link, str]] = {}
     for link in count.standing:
         for name, one in link.covers.items():
             if "bytes" not in one and not name.startswith(f"{CHECKPOINT}/"):
                 told[name] = (link, str(one["sha256"]))
     for name, (link, sha256) in told.items():
+        draft = run / SUMMARY_DRAFT
+        if name == SUMMARY and not (run / SUMMARY).exists() and _sha256(draft) == sha256:
+            notes.append(f"{SUMMARY} is still {SUMMARY_DRAFT}: the run was killed as it ended.")
+            continue
         yield from _compared(run, name, sha256, link.round if link.kind == "round" else None)
 
 
@@ -217,8 +235,19 @@ def _compared(run: Path, name: str, sha256: str, round: int | None) -> Iterator[
     path = run / name
     if not path.is_file():
         yield Break(name, round, "is not there")
-    elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+    elif _sha256(path) != sha256:
         yield Break(name, round, "was changed")
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, whatever its size; "" where it cannot be read."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _steps(run: Path, links: Sequence[Link], count: _Counting, notes: list[str]) -> Iterator[Break]:
@@ -229,7 +258,8 @@ def _steps(run: Path, links: Sequence[Link], count: _Counting, notes: list[str])
         for name, one in link.covers.items()
         if name.startswith(f"{CHECKPOINT}/")
     }
-    newest = {name for name in links[-1].covers if name in told} if links else set()
+    ends = links[-2:] if [link.kind for link in links[-2:]] == ["round", "end"] else links[-1:]
+    newest = {name for link in ends for name in link.covers if name in told}
     kept = {path.name for path in (run / CHECKPOINT).glob("step-*")}
     for name, sha256 in told.items():
         step = name.split("/")[1]
@@ -259,16 +289,18 @@ def _steps(run: Path, links: Sequence[Link], count: _Counting, notes: list[str])
 def _of_step(step: str) -> int | None:
     """The round whose state a checkpoint is; None of the one before the first round."""
     number = step.removeprefix("step-")
-    return int(number) - 1 if number.isdigit() and int(number) else None
+    return int(number) - 1 if number.isascii() and number.isdigit() and int(number) else None
 
 
-def _journal(run: Path) -> Iterator[Break]:
-    """The head beside the ledger."""
+def _journal(run: Path, count: _Counting, notes: list[str]) -> Iterator[Break]:
+    """The head beside the ledger, which is written after the line that it is of."""
     beside = head_file(run / JOURNAL)
-    last = last_head(run / JOURNAL)
+    last, before = last_heads(content_of(run / JOURNAL))
     if beside.exists() or last:
-        found = beside.read_bytes() if beside.exists() else b""
-        if found != last.encode():
+        found = content_of(beside)
+        if found == before.encode() and count.end is None:
+            notes.append(f"{beside.name} is a line behind: the run goes on, or was killed there.")
+        elif found != last.encode():
             yield Break(beside.name, None, f"is not the hash of the last line of {JOURNAL}")
 
 
@@ -277,10 +309,10 @@ def _tail(run: Path, links: Sequence[Link], count: _Counting) -> Iterator[Break]
     if not links:
         return
     n = len(count.rounds)
-    if count.end is None and (run / _SUMMARY).exists():
-        what = f"ends after {n} rounds without an end, and {_SUMMARY} is there: its end was cut off"
+    if count.end is None and (run / SUMMARY).exists():
+        what = f"ends after {n} rounds without an end, and {SUMMARY} is there: its end was cut off"
         yield Break(TRANSCRIPT, n, what)
-    logged = (run / LOG).read_bytes().count(b"\n") if (run / LOG).exists() else 0
+    logged = content_of(run / LOG).count(b"\n")
     if logged > n + 1:
         what = f"ends after {n} rounds, and {LOG} has {logged}: its end was cut off"
         yield Break(TRANSCRIPT, n, what)

@@ -2,7 +2,11 @@
 and what a transcript without a published head cannot show.
 """
 
+import hashlib
+import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from privfl import Federation
 from privfl.aggregators import Mean
 from privfl.core import ConfigError, DataCorrupt, Dataset, LocalPlan, SeededNoise
 from privfl.dp import Clip, Gaussian
-from privfl.engine import TRANSCRIPT, read_chain, verify
+from privfl.engine import TRANSCRIPT, RunFolder, journal, read_chain, verify
 from privfl.training import LocalSGD
 
 ROUNDS = 4
@@ -192,19 +196,128 @@ def test_a_killed_run_is_not_resumed_over_a_transcript_that_was_touched(tmp_path
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped_and_the_round_played_again(tmp_path):
-    """Killed between the log and the checkpoint: neither the line nor the state is there."""
-    folder = killed(tmp_path / "run", 2)
-    shutil.rmtree(max((folder / "checkpoint").glob("step-*")))
-    (folder / TRANSCRIPT).write_bytes((folder / TRANSCRIPT).read_bytes()[:-20])
-    assert verify(folder).breaks[0].round == 2
+    folder = killed(tmp_path / "run", 1)
+    with (folder / TRANSCRIPT).open("ab") as file:
+        file.write(b'{"entry": "round", "round": 2, "mod')
+    found = verify(folder)
+    assert found.whole, found.breaks
+    assert "line 4 does not end" in found.notes[0]
     federation().run(folder, resume=True)
     assert verify(folder).whole
 
 
-def test_every_letter_that_was_delivered_is_in_its_line_with_its_hash(tmp_path):
-    import hashlib
-    import json
+@pytest.mark.parametrize(
+    ("where", "name", "after"),
+    [
+        (RunFolder, "begin", 0),
+        (journal, "write_atomically", 0),
+        (journal, "write_atomically", 2),
+        (RunFolder, "publish", 0),
+        (Path, "replace", "summary.json"),
+    ],
+    ids=["before the first line", "a first charge", "a charge", "publishing", "its last name"],
+)
+def test_a_kill_between_two_writes_is_no_finding_and_the_run_ends_whole(
+    tmp_path, monkeypatch, where, name, after
+):
+    """The process ends there and cleans nothing up."""
+    real, calls = getattr(where, name), []
 
+    def until(*args):
+        calls.append(args)
+        if after == args[-1].name if isinstance(after, str) else len(calls) > after:
+            raise Killed
+        return real(*args)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, until)
+        with pytest.raises(Killed):
+            federation().run(folder)
+    found = verify(folder)
+    assert found.whole, found.breaks
+    assert found.notes
+    federation().run(folder, resume=True)
+    found = verify(folder)
+    assert found.whole, found.breaks
+    assert (found.rounds, found.ended, found.notes, found.uncovered) == (ROUNDS, True, (), ())
+
+
+def test_an_older_hash_beside_the_ledger_of_a_run_that_ended_is_found(run):
+    lines = (run / "ledger.jsonl").read_bytes().splitlines()
+    older = lines[-2].rpartition(b'"chain": "')[2].removesuffix(b'"}')
+    (run / "ledger.jsonl.head").write_bytes(older)
+    assert [one.file for one in verify(run).breaks] == ["ledger.jsonl.head"]
+
+
+@pytest.mark.parametrize("step", [ROUNDS - 1, ROUNDS])
+def test_a_checkpoint_that_was_taken_out_is_found(run, step):
+    shutil.rmtree(run / "checkpoint" / f"step-{step:08d}")
+    assert all(f"step-{step:08d}" in one.file for one in verify(run).breaks)
+    assert not verify(run).whole
+
+
+# ---- hostile folders
+
+
+def _chained(run, **line):
+    """A transcript of one line that hangs together and says what it likes."""
+    body = json.dumps({"entry": "begin", "round": 0, "model": "", "covers": {}, **line})[:-1]
+    body = body.replace('"deep"', "[" * 100_000 + "]" * 100_000)
+    head = hashlib.sha256(b"\n".join((b"privfl/1/transcript", b"", body.encode()))).hexdigest()
+    (run / TRANSCRIPT).write_text(f'{body}, "chain": "{head}"}}\n')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"round": float("inf")},
+        {"round": -1},
+        {"entry": "deep"},
+        {"entry": ["begin"]},
+        {"covers": {"rounds.jsonl": {"bytes": 3}}},
+        {"covers": {"rounds.jsonl": {"bytes": -3, "sha256": ""}}},
+        {"covers": {"rounds.jsonl": {"bytes": "x", "sha256": ""}}},
+        {"covers": {"../outside": {"sha256": ""}}},
+        {"covers": {"/etc/hostname": {"sha256": ""}}},
+        {"covers": ["rounds.jsonl"]},
+    ],
+    ids=str,
+)
+def test_a_line_that_is_no_entry_is_a_finding_and_no_traceback(run, line):
+    _chained(run, **line)
+    first = verify(run).breaks[0]
+    assert first.file == TRANSCRIPT
+    assert "line 1 is no entry of a transcript" in first.what
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rounds.jsonl", "ledger.jsonl", "ledger.jsonl.head", TRANSCRIPT, "summary.json",
+        "checkpoint/step-00000004/manifest.json", "checkpoint/step-00000009/manifest.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["pipe", "folder", "zeros without end"])
+def test_what_is_no_file_is_a_finding_and_nobody_waits_for_it(run, name, what):
+    path = run / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    assert name.removesuffix("/manifest.json") in str(verify(run).breaks)
+
+
+def test_strange_names_among_the_checkpoints_are_findings(run):
+    (run / "checkpoint" / "step-²").mkdir()
+    assert [one.file for one in verify(run).breaks] == ["checkpoint/step-²"]
+
+
+def test_every_letter_that_was_delivered_is_in_its_line_with_its_hash(tmp_path):
     made = federation(rounds=1).run(tmp_path / "run")
     told = json.loads(lines_of(tmp_path / "run")[1])["letters"]
     kept = made.transcript(0).carried.messages
